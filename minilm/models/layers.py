@@ -1,0 +1,237 @@
+"""What several architectures share: the batch, the state between layers, attention, feed-forwards.
+
+Shapes: ``B`` sequences, ``T`` positions, ``D`` width, ``H`` heads, ``K`` key-value heads, ``S`` positions attended to.
+
+Padding is always on the right. So a causal model needs no padding mask: a real token sees only what lies to its
+left, which is never padding, and nobody reads what the padding positions compute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass
+class Batch:
+    """Token ids of ``B`` texts, padded on the right to one length ``T``, and what belongs to them."""
+
+    ids: Tensor  # (B, T) token ids
+    mask: Tensor | None = None  # (B, T) True at real tokens; None: nothing is padded
+    segments: Tensor | None = None  # (B, T) 0 in the first text of a pair, 1 in the second
+    positions: Tensor | None = None  # (B, T); None: 0, 1, ..., T-1
+    labels: Tensor | None = None  # (B,) classes, (B, C) several a text, or (B, T) tokens to predict
+    decoder_ids: Tensor | None = None  # (B, T') what an encoder-decoder's decoder reads
+    cache: Cache | None = None  # keys and values of earlier positions, in generation
+
+    @staticmethod
+    def of(ids: Tensor | Batch, mask: Tensor | None = None, segments: Tensor | None = None) -> Batch:
+        """A batch from plain tensors. Raises ValueError where the mask pads anywhere but on the right."""
+        if isinstance(ids, Batch):
+            return ids
+        if mask is not None:
+            mask = mask.bool()
+            if not bool((mask[:, 1:] <= mask[:, :-1]).all() and mask[:, 0].all()):
+                raise ValueError("padding must be on the right of each text, and no text may be empty")
+            mask = None if bool(mask.all()) else mask
+        return Batch(ids, mask, segments)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on a device; from pinned memory the copies overlap with computation."""
+        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved = {k: v.to(device, non_blocking=True) for k, v in tensors.items() if isinstance(v, Tensor)}
+        return replace(self, **moved)
+
+    def last(self) -> Tensor:
+        """Position of each text's last real token: (B,)."""
+        if self.mask is None:
+            return torch.full((len(self.ids),), self.ids.shape[1] - 1, device=self.ids.device)
+        return self.mask.sum(dim=1) - 1
+
+
+@dataclass
+class State:
+    """What one layer hands to the next."""
+
+    x: Tensor  # (B, T, D)
+    memory: Tensor | None = None  # (B, S, D) an encoder's finished output, while the decoder runs
+    bias: Tensor | None = None  # (1, H, T, S) relative position bias that a stack's layers share
+
+
+def padding_mask(batch: Batch) -> Tensor | None:
+    """Which positions everyone may attend to, (B, 1, 1, S); None where nothing is padded."""
+    return None if batch.mask is None else batch.mask[:, None, None, :]
+
+
+def causal_mask(batch: Batch, window: int = 0) -> Tensor | None:
+    """Who may see whom in a causal model, (B or 1, 1, T, S); None: SDPA's own triangle is enough.
+
+    With a cache, key ``s`` lies at position ``s``, and a query at position ``t`` sees the keys ``s <= t``. With a
+    sliding window (Mistral) it sees only the last ``window`` of them.
+    """
+    length = batch.ids.shape[1]
+    if batch.cache is None and not 0 < window < length:
+        return None
+    device = batch.ids.device
+    positions = torch.arange(length, device=device)[None] if batch.positions is None else batch.positions
+    keys = torch.arange(length if batch.cache is None else batch.cache.length, device=device)
+    distance = positions[:, :, None] - keys  # (B, T, S)
+    visible = distance >= 0
+    if window > 0:
+        visible &= distance < window
+    return visible[:, None]
+
+
+class Attention(nn.Module):
+    """Multi-head attention (Vaswani et al. 2017, section 3.2), grouped as in Ainslie et al. 2023.
+
+        attention(Q, K, V) = softmax(Q K^T * scale + mask) V        scale = 1 / sqrt(D/H)
+
+    Each of the ``H`` heads computes this on its own slice of the width; ``K < H`` key-value heads are shared by
+    groups of query heads. SDPA evaluates the formula without storing the (T, S) weights.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        kv_heads: int = 0,
+        head_width: int = 0,
+        bias: bool = True,
+        output_bias: bool | None = None,
+        dropout: float = 0.0,
+        causal: bool = False,
+        scale: float | None = None,
+    ) -> None:
+        super().__init__()
+        head_width = head_width or width // heads
+        self.heads, self.kv_heads = heads, kv_heads or heads
+        self.dropout, self.causal, self.scale = dropout, causal, scale
+        self.query = nn.Linear(width, self.heads * head_width, bias=bias)
+        self.key = nn.Linear(width, self.kv_heads * head_width, bias=bias)
+        self.value = nn.Linear(width, self.kv_heads * head_width, bias=bias)
+        self.output = nn.Linear(self.heads * head_width, width, bias=bias if output_bias is None else output_bias)
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        *,
+        rotary: tuple[Tensor, Tensor] | None = None,
+        memory: Tensor | None = None,
+        cache: LayerCache | None = None,
+    ) -> Tensor:
+        """x (B, T, D) -> (B, T, D). ``memory`` (B, S, D): attend to it instead of to x itself."""
+        source = x if memory is None else memory
+        query = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, D/H)
+        key = self.key(source).unflatten(-1, (self.kv_heads, -1)).transpose(1, 2)  # (B, K, S, D/H)
+        value = self.value(source).unflatten(-1, (self.kv_heads, -1)).transpose(1, 2)
+        if rotary is not None:
+            query, key = rotate(query, *rotary), rotate(key, *rotary)
+        if cache is not None:
+            key, value = cache.extend(key, value)
+        y = F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=mask,
+            dropout_p=self.dropout if self.training else 0.0,
+            is_causal=self.causal and mask is None,
+            scale=self.scale,
+            enable_gqa=self.kv_heads != self.heads,
+        )
+        return self.output(y.transpose(1, 2).flatten(2))  # heads side by side again: (B, T, D)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions (Su et al. 2021): turn each pair ``(x_j, x_{j+n/2})`` by an angle that grows with position.
+
+    x (B, H, T, n); cos, sin (B or 1, 1, T, n). A query's product with a key then depends on their distance only.
+    """
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat((-second, first), dim=-1) * sin
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,  # x * Phi(x), exact (Hendrycks and Gimpel 2016)
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),  # its approximation, as in GPT-2
+    "relu": F.relu,
+    "silu": F.silu,  # x * sigmoid(x)
+    "tanh": torch.tanh,
+}
+
+
+class MLP(nn.Module):
+    """The feed-forward network: ``down(act(up(x)))``, or gated ``down(act(gate(x)) * up(x))`` (Shazeer 2020)."""
+
+    def __init__(self, width: int, hidden: int, activation: str, *, bias: bool = True, gated: bool = False) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, hidden, bias=bias)
+        self.gate = nn.Linear(width, hidden, bias=bias) if gated else None
+        self.down = nn.Linear(hidden, width, bias=bias)
+        self.activation = ACTIVATIONS[activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, T, D) -> (B, T, D), each position on its own."""
+        if self.gate is None:
+            return self.down(self.activation(self.up(x)))
+        return self.down(self.activation(self.gate(x)) * self.up(x))
+
+
+@dataclass
+class Cache:
+    """Keys and values of all earlier positions, so that generation computes each token once.
+
+    Every layer owns buffers (B, K, length, D/H); position ``t`` of a text lies in slot ``t``, also where the texts of a
+    batch have different lengths. ``causal_mask`` hides the slots a text has not reached yet.
+    """
+
+    length: int  # slots: the longest text, prompt and continuation together
+    positions: Tensor  # (B, T) slots that the tokens of this step go to
+    layers: dict[int, LayerCache] = field(default_factory=dict)
+
+    def layer(self, index: int) -> LayerCache:
+        """The part of one layer, made on first use."""
+        return self.layers.setdefault(index, LayerCache(self))
+
+
+class LayerCache:
+    """One layer's keys and values."""
+
+    def __init__(self, cache: Cache) -> None:
+        self.cache = cache
+        self.key: Tensor | None = None  # (B, K, length, D/H)
+        self.value: Tensor | None = None
+
+    def extend(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Store the keys and values of this step, (B, K, T, D/H) each; return those of all steps."""
+        if self.key is None or self.value is None:
+            batch, kv_heads, _, head_width = key.shape
+            self.key = key.new_zeros(batch, kv_heads, self.cache.length, head_width)
+            self.value = torch.zeros_like(self.key)
+        slots = self.cache.positions[:, None, :, None].expand_as(key)
+        self.key.scatter_(2, slots, key)
+        self.value.scatter_(2, slots, value)
+        return self.key, self.value
+
+
+class Names(NamedTuple):
+    """How a family's published tensors are called: the name table, read by ``minilm.checkpoints.names``.
+
+    A row is ``(ours, theirs)`` or ``(ours, theirs, how)``, ``{i}`` standing for a layer's number. ``how`` is
+    ``"transposed"`` where the file holds the transpose, ``"part p of n"`` where ours is the p-th of n equal blocks of rows
+    in theirs, or both: ``"transposed, part p of n"`` (first transpose, then take the block).
+    """
+
+    rows: tuple[tuple[str, ...], ...]  # the backbone
+    heads: dict[str, tuple[tuple[str, ...], ...]]  # task ("classify", "lm") -> rows of the family's own head
+    prefix: str = ""  # stands before the backbone's rows in files that have a head; may be absent or present
+    old: tuple[tuple[str, str], ...] = ()  # (old spelling, new spelling) of parts of their names
+    ignored: tuple[str, ...] = ()  # patterns of tensors that files carry and nobody needs
+    tied: tuple[tuple[str, str], ...] = ()  # (ours, the one it shares its tensor with)
