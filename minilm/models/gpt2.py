@@ -18,12 +18,11 @@ One config covers the published checkpoints (biases everywhere, tanh GELU) and s
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from minilm.models.layers import MLP, Attention, Batch, LayerCache, Names, State, causal_mask
+from minilm.models.layers import MLP, Architecture, Attention, Batch, LayerCache, Names, State, causal_mask
 
 
 @dataclass(frozen=True)
@@ -130,12 +129,8 @@ def initialize(model: GPT2) -> None:
 # --- The published checkpoints -----------------------------------------------------------------------------------
 # Their Conv1D stores weights transposed, and one tensor holds query, key and value side by side.
 
-_LAYER = (
-    ("attention_norm", "ln_1"),
-    ("mlp_norm", "ln_2"),
-)
 NAMES = Names(
-    prefix="transformer.",
+    prefix={"encode": "", "classify": "transformer.", "lm": "transformer."},
     rows=(
         ("embeddings.token.weight", "wte.weight"),
         ("embeddings.position.weight", "wpe.weight"),
@@ -144,11 +139,11 @@ NAMES = Names(
         ("layers.{i}.attention.query.weight", "h.{i}.attn.c_attn.weight", "transposed, part 0 of 3"),
         ("layers.{i}.attention.key.weight", "h.{i}.attn.c_attn.weight", "transposed, part 1 of 3"),
         ("layers.{i}.attention.value.weight", "h.{i}.attn.c_attn.weight", "transposed, part 2 of 3"),
-        ("layers.{i}.attention.query.bias", "h.{i}.attn.c_attn.bias", "part 0 of 3"),
-        ("layers.{i}.attention.key.bias", "h.{i}.attn.c_attn.bias", "part 1 of 3"),
-        ("layers.{i}.attention.value.bias", "h.{i}.attn.c_attn.bias", "part 2 of 3"),
+        ("layers.{i}.attention.query.bias", "h.{i}.attn.c_attn.bias", "part 0 of 3, or zero"),
+        ("layers.{i}.attention.key.bias", "h.{i}.attn.c_attn.bias", "part 1 of 3, or zero"),
+        ("layers.{i}.attention.value.bias", "h.{i}.attn.c_attn.bias", "part 2 of 3, or zero"),
         ("layers.{i}.attention.output.weight", "h.{i}.attn.c_proj.weight", "transposed"),
-        ("layers.{i}.attention.output.bias", "h.{i}.attn.c_proj.bias"),
+        ("layers.{i}.attention.output.bias", "h.{i}.attn.c_proj.bias", "or zero"),
         ("layers.{i}.mlp_norm.weight", "h.{i}.ln_2.weight"),
         ("layers.{i}.mlp_norm.bias", "h.{i}.ln_2.bias"),
         ("layers.{i}.mlp.up.weight", "h.{i}.mlp.c_fc.weight", "transposed"),
@@ -166,15 +161,24 @@ NAMES = Names(
     tied=(("head.output.weight", "embeddings.token.weight"),),
 )
 
-
-def read_config(published: dict[str, Any]) -> GPT2Config:
-    """Translate a published ``config.json``."""
-    return GPT2Config(
-        vocab_size=published["vocab_size"],
-        context=published.get("n_positions", published.get("n_ctx", 1024)),
-        width=published["n_embd"],
-        depth=published["n_layer"],
-        heads=published["n_head"],
-        mlp_width=published.get("n_inner") or 0,
-        activation=published.get("activation_function", "gelu_new"),
-    )
+GPT2_ARCHITECTURE = Architecture(
+    config=GPT2Config,
+    model=GPT2,
+    initialize=initialize,
+    classes={"encode": "GPT2Model", "classify": "GPT2ForSequenceClassification", "lm": "GPT2LMHeadModel"},
+    names=NAMES,
+    settings=(
+        ("vocab_size", "vocab_size"),
+        ("context", "n_positions", "n_ctx"),
+        ("width", "n_embd"),
+        ("depth", "n_layer"),
+        ("heads", "n_head"),
+        ("mlp_width", "n_inner"),
+        ("activation", "activation_function"),
+        ("dropout", "resid_pdrop"),
+        ("attention_dropout", "attn_pdrop"),
+        ("norm_eps", "layer_norm_epsilon"),
+        ("tied", "tie_word_embeddings"),
+    ),
+    write=lambda config: {"n_inner": config.mlp_width or None, "embd_pdrop": config.dropout},
+)

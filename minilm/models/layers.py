@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -222,16 +222,35 @@ class LayerCache:
 
 
 class Names(NamedTuple):
-    """How a family's published tensors are called: the name table, read by ``minilm.checkpoints.names``.
+    """How a family's published tensors are called: the name table, applied by ``minilm.checkpoints.names``.
 
-    A row is ``(ours, theirs)`` or ``(ours, theirs, how)``, ``{i}`` standing for a layer's number. ``how`` is
-    ``"transposed"`` where the file holds the transpose, ``"part p of n"`` where ours is the p-th of n equal blocks of rows
-    in theirs, or both: ``"transposed, part p of n"`` (first transpose, then take the block).
+    A row is ``(ours, theirs)`` or ``(ours, theirs, how)``, ``{i}`` standing for a layer's number. ``how`` is made of
+    ``"transposed"`` where the file holds the transpose; ``"part p of n"`` where ours is the p-th of n equal blocks of rows
+    of theirs (after transposing); ``"or zero"`` where the file must have the tensor although our config can do without
+    it: then zeros are written, and zeros are expected. They are joined by commas.
     """
 
     rows: tuple[tuple[str, ...], ...]  # the backbone
     heads: dict[str, tuple[tuple[str, ...], ...]]  # task ("classify", "lm") -> rows of the family's own head
-    prefix: str = ""  # stands before the backbone's rows in files that have a head; may be absent or present
+    prefix: dict[str, str]  # task -> what stands before the backbone's rows; on reading it may be absent or present
     old: tuple[tuple[str, str], ...] = ()  # (old spelling, new spelling) of parts of their names
     ignored: tuple[str, ...] = ()  # patterns of tensors that files carry and nobody needs
-    tied: tuple[tuple[str, str], ...] = ()  # (ours, the one it shares its tensor with)
+    tied: tuple[tuple[str, str], ...] = ()  # (ours, the one it shares its tensor with while config.tied)
+
+
+def _nothing(_: Any) -> dict[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """All that the rest of the project knows about one family of models."""
+
+    config: type  # its settings, a frozen dataclass whose defaults are the published class's
+    model: Callable[..., nn.Module]  # (config, head=None) -> the backbone with that head
+    initialize: Callable[[Any], None]  # random weights as the paper draws them
+    classes: dict[str, str]  # task -> name of the published class
+    names: Names
+    settings: tuple[tuple[str, ...], ...]  # rows (ours, theirs, older spellings ...) of config.json
+    read: Callable[[dict[str, Any]], dict[str, Any]] = _nothing  # config.json -> settings that no row can say
+    write: Callable[[Any], dict[str, Any]] = _nothing  # config -> what config.json needs and no row can say

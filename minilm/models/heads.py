@@ -1,0 +1,147 @@
+"""Heads: what turns a backbone's vectors into classes or words.
+
+A classification head first picks one vector a text (pooling), then maps it to one score a class:
+
+    z = pool(x)                                     (B, D)
+    z = dropout(act(norm(dense(z))))                where the head has a hidden layer
+    scores = output(z)                              (B, C)
+
+Every published family's own head is this with other settings (``FAMILY_CLASSIFIERS``), and so is ours (``mlp_head``). A
+language head maps each vector to one score a word, usually with the token embedding itself as its matrix:
+
+    scores = norm(act(dense(x))) E^T + b            masked-language models
+    scores = x E^T                                  decoders
+
+A head is called as ``head(x, batch, pooler)`` with the backbone's output ``x (B, T, D)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from minilm.models.layers import ACTIVATIONS, Batch
+
+
+def pool(x: Tensor, batch: Batch, how: str, pooler: nn.Module | None = None) -> Tensor:
+    """One vector a text, (B, T, D) -> (B, D): the first token's ("cls"), the last real token's ("last"), the mean over
+    real tokens ("mean"), or the first token's passed through the backbone's own ``pooler``."""
+    if how == "cls":
+        return x[:, 0]
+    if how == "last":
+        return x[torch.arange(len(x), device=x.device), batch.last()]
+    if how == "mean":
+        if batch.mask is None:
+            return x.mean(dim=1)
+        real = batch.mask.unsqueeze(-1)  # (B, T, 1)
+        return (x * real).sum(dim=1) / real.sum(dim=1)
+    if how == "pooler" and pooler is not None:
+        return pooler(x[:, 0])
+    raise ValueError(f"this backbone cannot pool by {how!r}")
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """A classification head's settings."""
+
+    pooling: str = "last"  # "cls", "last", "mean" or "pooler"
+    hidden: int = 0  # width of the hidden layer; 0: none
+    norm: bool = False  # LayerNorm after the dense layer
+    activation: str = "gelu"
+    dropout: float = 0.0  # before the last layer
+    input_dropout: float = 0.0  # before the dense layer
+    bias: bool = True  # of the last layer
+
+
+class ClassificationHead(nn.Module):
+    """Pooling, a hidden layer where wanted, one score a class."""
+
+    def __init__(self, width: int, classes: int, config: HeadConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.dense = nn.Linear(width, config.hidden) if config.hidden else None
+        self.norm = nn.LayerNorm(config.hidden) if config.hidden and config.norm else None
+        self.activation = ACTIVATIONS[config.activation]
+        self.input_dropout, self.dropout = nn.Dropout(config.input_dropout), nn.Dropout(config.dropout)
+        self.output = nn.Linear(config.hidden or width, classes, bias=config.bias)
+
+    def forward(self, x: Tensor, batch: Batch, pooler: nn.Module | None = None) -> Tensor:
+        """x (B, T, D) -> scores (B, C)."""
+        z = pool(x, batch, self.config.pooling, pooler)
+        if self.dense is not None:
+            z = self.dense(self.input_dropout(z))
+            z = self.activation(z if self.norm is None else self.norm(z))
+        return self.output(self.dropout(z))
+
+
+def mlp_head(
+    width: int, *, hidden: int = 0, pooling: str = "last", norm: bool = False, activation: str = "gelu", dropout: float = 0.1
+) -> HeadConfig:
+    """Our own head's settings: one hidden layer, as wide as the model unless said otherwise."""
+    return HeadConfig(pooling=pooling, hidden=hidden or width, norm=norm, activation=activation, dropout=dropout)
+
+
+# The heads that published classifiers were trained with, from the settings of their backbone.
+FAMILY_CLASSIFIERS: dict[str, Callable[[Any], HeadConfig]] = {
+    "gpt2": lambda c: HeadConfig(pooling="last", bias=False),
+    "llama": lambda c: HeadConfig(pooling="last", bias=False),
+    "bert": lambda c: HeadConfig(pooling="pooler", dropout=c.head_dropout),
+    "roberta": lambda c: HeadConfig(
+        pooling="cls", hidden=c.width, activation="tanh", dropout=c.head_dropout, input_dropout=c.head_dropout
+    ),
+    "distilbert": lambda c: HeadConfig(pooling="cls", hidden=c.width, activation="relu", dropout=c.head_dropout),
+    "albert": lambda c: HeadConfig(pooling="pooler", dropout=c.head_dropout),
+    "t5": lambda c: HeadConfig(
+        pooling="last", hidden=c.width, activation="tanh", dropout=c.head_dropout, input_dropout=c.head_dropout
+    ),
+}
+for _same, _as in (("mistral", "llama"), ("qwen2", "llama"), ("xlm-roberta", "roberta")):
+    FAMILY_CLASSIFIERS[_same] = FAMILY_CLASSIFIERS[_as]
+
+
+@dataclass(frozen=True)
+class LanguageConfig:
+    """A language head's settings."""
+
+    hidden: int = 0  # width of the transform before the vocabulary; 0: no transform
+    activation: str = "gelu"
+    norm_eps: float = 1e-12
+    bias: bool = False  # one number a word
+    scale: float = 1.0  # of the vectors before they meet the words (T5: 1/sqrt(D) where tied)
+
+
+class LanguageHead(nn.Module):
+    """One score a word of the vocabulary, at each position."""
+
+    def __init__(self, width: int, vocab_size: int, config: LanguageConfig, tied_to: nn.Embedding | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.dense = nn.Linear(width, config.hidden) if config.hidden else None
+        self.norm = nn.LayerNorm(config.hidden, eps=config.norm_eps) if config.hidden else None
+        self.activation = ACTIVATIONS[config.activation]
+        self.output = nn.Linear(config.hidden or width, vocab_size, bias=config.bias)
+        if tied_to is not None:
+            self.output.weight = tied_to.weight
+
+    def forward(self, x: Tensor, batch: Batch, pooler: nn.Module | None = None) -> Tensor:
+        """x (B, T, D) -> scores (B, T, V)."""
+        if self.dense is not None and self.norm is not None:
+            x = self.norm(self.activation(self.dense(x)))
+        return self.output(x * self.config.scale if self.config.scale != 1.0 else x)
+
+
+FAMILY_LANGUAGE: dict[str, Callable[[Any], LanguageConfig]] = {
+    "gpt2": lambda c: LanguageConfig(),
+    "llama": lambda c: LanguageConfig(),
+    "bert": lambda c: LanguageConfig(c.width, c.activation, c.norm_eps, bias=True),
+    "roberta": lambda c: LanguageConfig(c.width, "gelu", c.norm_eps, bias=True),
+    "distilbert": lambda c: LanguageConfig(c.width, c.activation, c.norm_eps, bias=True),
+    "albert": lambda c: LanguageConfig(c.embedding_width, c.activation, c.norm_eps, bias=True),
+    "t5": lambda c: LanguageConfig(scale=c.width**-0.5 if c.tied else 1.0),
+}
+for _same, _as in (("mistral", "llama"), ("qwen2", "llama"), ("xlm-roberta", "roberta")):
+    FAMILY_LANGUAGE[_same] = FAMILY_LANGUAGE[_as]
