@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from minilm.models.gpt2 import GPT2_ARCHITECTURE
+from minilm.models import gpt2
 from minilm.models.heads import (
     FAMILY_CLASSIFIERS,
     FAMILY_LANGUAGE,
@@ -20,7 +20,7 @@ from minilm.models.heads import (
 from minilm.models.layers import Architecture
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "gpt2": GPT2_ARCHITECTURE,
+    "gpt2": gpt2.ARCHITECTURE,
 }
 
 TASKS = ("encode", "classify", "lm")

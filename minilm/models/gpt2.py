@@ -22,7 +22,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from minilm.models.layers import MLP, Architecture, Attention, Batch, LayerCache, Names, State, causal_mask
+from minilm.models.layers import (
+    MLP,
+    Architecture,
+    Attention,
+    Batch,
+    LayerCache,
+    Names,
+    State,
+    causal_mask,
+)
 
 
 @dataclass(frozen=True)
@@ -161,7 +170,7 @@ NAMES = Names(
     tied=(("head.output.weight", "embeddings.token.weight"),),
 )
 
-GPT2_ARCHITECTURE = Architecture(
+ARCHITECTURE = Architecture(
     config=GPT2Config,
     model=GPT2,
     initialize=initialize,
