@@ -1,0 +1,251 @@
+"""What a run is told: a TOML file and the command line's changes to it, as frozen dataclasses.
+
+    name = "my-run"
+
+    [model]
+    source = "distilbert"
+
+    [data]
+    source = "reviews.csv"
+
+    [train]
+    epochs = 3
+    lr = 3e-5
+
+    $ minilm train my-run.toml train.lr=1e-4 data.source=other.csv
+
+Each section below is a table of the file, each field a key in it, with its type, limits, default and meaning.
+``minilm.tables`` reads the one into the other, strictly.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from minilm.errors import UserError
+from minilm.tables import Limit, override, parse_file, read_table, write_table
+
+
+def _like(pattern: str) -> Callable[[str], bool]:
+    return lambda text: re.fullmatch(pattern, text) is not None
+
+
+Count = Annotated[int, Limit("a whole number of at least 0", lambda n: n >= 0)]
+Size = Annotated[int, Limit("a whole number of at least 1", lambda n: n >= 1)]
+Seed = Annotated[int, Limit("a whole number from 0 to 4294967295", lambda n: 0 <= n < 2**32)]
+Positive = Annotated[float, Limit("a number above 0", lambda x: x > 0)]
+Amount = Annotated[float, Limit("a number of at least 0", lambda x: x >= 0)]
+Share = Annotated[float, Limit("a number from 0 to 1", lambda x: 0 <= x <= 1)]
+Rate = Annotated[float, Limit("a number of at least 0 and below 1", lambda x: 0 <= x < 1)]
+Part = Annotated[float, Limit("a number above 0 and below 1", lambda x: 0 < x < 1)]
+FolderName = Annotated[str, Limit('a name of letters, digits, "-", "_" and "."', _like(r"\w[\w.-]{0,99}"))]
+OneGPU = Annotated[str, Limit('one of several GPUs, "cuda:1"', _like(r"cuda:\d+"))]
+Device = Literal["auto", "cpu", "cuda", "mps"] | OneGPU
+Vocabulary = Annotated[int, Limit("a whole number of at least 256, one for each byte", lambda n: n >= 256)]
+
+
+@dataclass(frozen=True)
+class HeadSection:
+    """``[model.head]``: turns a text's hidden states (B, T, D) into class scores (B, C)."""
+
+    # Dense, activation, dropout, dense ("mlp"), or the head that the checkpoint's family defines.
+    kind: Literal["mlp", "family"] = "mlp"
+    hidden: Count = 0  # units of the mlp's first layer; 0: the model's width
+    # Which hidden state the mlp reads: the last real token's, the first's, the mean, or the pooler's.
+    pooling: Literal["last", "cls", "mean", "pooler"] = "last"
+    norm: bool = False  # LayerNorm after the mlp's first layer
+    activation: Literal["gelu", "relu", "tanh"] = "gelu"
+    dropout: Rate = 0.1
+
+
+@dataclass(frozen=True)
+class ModelSection:
+    """``[model]``: a checkpoint (``source``), or from scratch (``architecture`` and ``[model.config]``)."""
+
+    source: str = ""  # folder, catalogue name or Hub id; empty: from scratch
+    revision: str = ""  # the Hub's branch, tag or commit; empty: its default branch
+    architecture: str = ""  # from scratch: a model_type such as "gpt2"
+    config: dict[str, Any] = field(default_factory=dict)  # from scratch: the architecture's own fields
+    head: HeadSection = field(default_factory=HeadSection)
+
+
+@dataclass(frozen=True)
+class TokenizerSection:
+    """``[tokenizer]``: how text becomes token ids."""
+
+    # A checkpoint whose tokenizer.json is used; "bpe": a byte-level BPE trained on the training split;
+    # empty: that of model.source.
+    source: str = ""
+    vocab_size: Vocabulary = 8000  # of the bpe
+
+
+@dataclass(frozen=True)
+class DataSection:
+    """``[data]``: labelled texts, and how they are split.
+
+    Paths start at the folder the command runs in. Changing ``source`` on the command line changes nothing
+    else: columns, labels and shares stay as the file has them.
+    """
+
+    source: str = ""  # catalogue name, folder with train/validation/test files, one file, or Hub id
+    train: str = ""  # instead of source: a file for each split
+    validation: str = ""
+    test: str = ""
+    text: str = "text"  # column of the text
+    text_pair: str = ""  # column of a second text; empty: single texts
+    label: str = "label"  # column of the class, a name or a number
+    label_columns: list[str] = field(default_factory=list)  # several labels a text: columns of 0 and 1
+    labels: list[str] = field(default_factory=list)  # their names in order; empty: as the training data says
+    validation_share: Part = 0.1  # of the training rows, where no validation split is given
+    test_share: Part = 0.1  # of the training rows, where no test split is given
+    split_seed: Seed = 0  # of splitting and subsetting
+    group: str = ""  # column: rows that share its value stay on one side of a split
+    max_tokens: Size = 256  # longer texts are cut
+    train_rows: Count = 0  # a stratified subset of so many rows; 0: all
+    validation_rows: Count = 0
+    test_rows: Count = 0
+    clean: list[str] = field(default_factory=list)  # cleaning steps, in order
+
+
+@dataclass(frozen=True)
+class TrainSection:
+    """``[train]``: optimisation by AdamW (Loshchilov and Hutter 2019), evaluation, and where it runs."""
+
+    epochs: Size
+    lr: Positive  # the highest learning rate
+    batch_size: Size = 32  # texts
+    weight_decay: Amount = 0.01
+    decay_all: bool = False  # decay biases, norms and embeddings too, not only matrices
+    beta1: Rate = 0.9
+    beta2: Rate = 0.999
+    eps: Positive = 1e-8
+    clip: Amount = 1.0  # highest global gradient norm; 0: no clipping
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"  # from lr, after the warmup, to lr_end
+    schedule_per: Literal["step", "epoch"] = "step"  # when the rate changes
+    warmup: Amount = 0.0  # below 1: share of all steps; else a number of steps
+    lr_end: Share = 0.0  # share of lr that is left at the end
+    accumulate: Size = 1  # batches whose gradients make one step
+    label_smoothing: Rate = 0.0  # probability spread over all classes
+    class_weights: Literal["", "balanced"] | list[Positive] = ""  # in the loss; balanced: 1 / frequency
+    evaluate_every: Count = 0  # steps; 0: every epoch
+    # Validation metric that chooses the best checkpoint; the second row is for several labels a text.
+    best: Literal[
+        "loss", "accuracy", "macro_precision", "macro_recall", "macro_f1", "mcc",
+        "subset_accuracy", "label_accuracy", "jaccard", "micro_f1",
+    ] = "macro_f1"  # fmt: skip
+    patience: Count = 0  # evaluations without improvement before stopping early; 0: never
+    threshold: Amount = 0.0  # by how much the metric must improve to count
+    max_minutes: Amount = 0.0  # of training; 0: no limit
+    device: Device = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    threads: Count = 0  # of the CPU; 0: torch decides
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run, whole."""
+
+    name: FolderName  # of the folder under runs/
+    data: DataSection
+    train: TrainSection
+    seed: Seed = 1  # of initial weights, order of the texts and dropout
+    model: ModelSection = field(default_factory=ModelSection)
+    tokenizer: TokenizerSection = field(default_factory=TokenizerSection)
+
+
+class Rule(NamedTuple):
+    """What several keys must satisfy together."""
+
+    keys: tuple[str, ...]
+    holds: Callable[[RunConfig], bool]
+    words: str
+
+
+def _weights_fit(c: RunConfig) -> bool:
+    names = c.data.labels or c.data.label_columns
+    return isinstance(c.train.class_weights, str) or not names or len(c.train.class_weights) == len(names)
+
+
+RULES = (
+    Rule(
+        ("data.source", "data.train"),
+        lambda c: bool(c.data.source) != bool(c.data.train),
+        "data.source or data.train must be given, one of them",
+    ),
+    Rule(
+        ("data.validation", "data.test"),
+        lambda c: bool(c.data.train) or not (c.data.validation or c.data.test),
+        "data.validation and data.test go with data.train, not with data.source",
+    ),
+    Rule(
+        ("data.validation_share", "data.test_share"),
+        lambda c: c.data.validation_share + c.data.test_share < 1,
+        "data.validation_share and data.test_share must be below 1 together, to leave rows for training",
+    ),
+    Rule(
+        ("data.text_pair", "data.text"),
+        lambda c: c.data.text_pair != c.data.text,
+        "data.text_pair must be another column than data.text",
+    ),
+    Rule(
+        ("data.labels", "data.label_columns"),
+        lambda c: all(len(set(names)) == len(names) for names in (c.data.labels, c.data.label_columns)),
+        "data.labels and data.label_columns must name each label once",
+    ),
+    Rule(
+        ("data.labels", "data.label_columns"),
+        lambda c: not c.data.labels or len(c.data.label_columns) in (0, len(c.data.labels)),
+        "data.labels must name as many labels as data.label_columns has columns",
+    ),
+    Rule(
+        ("model.source", "model.architecture"),
+        lambda c: bool(c.model.source) != bool(c.model.architecture),
+        "model.source (a checkpoint) or model.architecture (from scratch) must be given, one of them",
+    ),
+    Rule(
+        ("model.config",),
+        lambda c: not (c.model.source and c.model.config),
+        "model.config is for a model from scratch; a checkpoint (model.source) has its own",
+    ),
+    Rule(
+        ("tokenizer.source",),
+        lambda c: bool(c.tokenizer.source or c.model.source),
+        'tokenizer.source must be given for a model from scratch: a checkpoint, or "bpe"',
+    ),
+    Rule(
+        ("train.class_weights", "data.labels", "data.label_columns"),
+        _weights_fit,
+        "train.class_weights must hold one weight for each label",
+    ),
+)
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a TOML file and apply ``section.key=value`` changes, in order.
+
+    Their values are TOML (``3e-4``, ``true``, ``["a", "b"]``); where a key holds text, the quotes may be left
+    out. Raises UserError where the file cannot be read, a key is unknown or missing, or a value is unfit.
+    """
+    table = parse_file(Path(path))
+    written = {override(RunConfig, table, text): text for text in overrides}  # key -> the change that set it
+
+    def place(key: str) -> str:
+        """The change that set a key or the table around it, else the file."""
+        around = [key[:i] for i, character in enumerate(key) if character == "."]
+        return next((written[k] for k in (key, *reversed(around)) if k in written), str(path))
+
+    config = read_table(RunConfig, table, place)
+    for rule in RULES:
+        if not rule.holds(config):
+            places = [place(key) for key in rule.keys if place(key) != str(path)]
+            raise UserError(f"{places[0] if places else path}: {rule.words}")
+    return config
+
+
+def dump_config(config: RunConfig) -> str:
+    """The config as TOML, defaults written out. ``load_config`` reads it back equal."""
+    return write_table(asdict(config))

@@ -1,0 +1,221 @@
+"""TOML tables to dataclasses and back, strictly: a dataclass is the schema of its table.
+
+A field's type is also its check: ``Literal`` lists the choices, ``Annotated`` adds a limit, another dataclass
+is a section within, ``Section | None`` a section that may be absent. A key that no field has, a value that is
+not of its field's type, and a missing key are errors that name the key and the place where it was written.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from minilm.errors import UserError, nearest
+
+T = TypeVar("T")
+Place = Callable[[str], str]  # where a key was written, such as a file's name
+
+
+class Limit(NamedTuple):
+    """What a value must satisfy; used as ``Annotated[float, Limit("a number above 0", lambda x: x > 0)]``."""
+
+    words: str  # completes "must be ..."
+    holds: Callable[[Any], bool]
+
+
+# Reading --------------------------------------------------------------------------------------------------
+
+
+def parse_file(path: Path) -> dict[str, Any]:
+    """A TOML file's tables. Raises UserError where it cannot be read or is no TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        beside = [str(p) for p in path.parent.glob("*.toml")]
+        raise UserError(f"{path}: no such file{nearest(str(path), beside)}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path}: not valid TOML: {error}") from None
+
+
+def override(kind: Any, table: dict[str, Any], text: str) -> str:
+    """Put ``section.key=value`` into the table of a dataclass ``kind``; return its key, ``section.key``.
+
+    The value is TOML. Where it is none, or the field holds text and the TOML would be something else, it is
+    the bare text: ``name=2024`` is the name "2024".
+    """
+    key, equals, value = (part.strip() for part in text.partition("="))
+    if not equals:
+        raise UserError(f"{text}: a change is written section.key=value, such as train.lr=3e-4")
+    *sections, last = key.split(".")
+    for i, section in enumerate(sections, start=1):
+        kind = _hints(kind).get(section)
+        table = table.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise UserError(f"{text}: {'.'.join(sections[:i])} holds a value, not keys")
+    kind = _hints(kind).get(last)
+    try:
+        parsed = tomllib.loads(f"value = {value}")
+    except tomllib.TOMLDecodeError:
+        parsed = {}
+    is_toml = len(parsed) == 1  # 0: not TOML; 2: a line break and another key
+    is_text = kind and accepts(kind, value, False) and not accepts(kind, parsed.get("value"), False)
+    table[last] = parsed["value"] if is_toml and not is_text else value
+    return key
+
+
+def read_table(kind: type[T], table: Mapping[str, Any], place: Place, prefix: str = "") -> T:
+    """A dataclass from a table of the same keys, and the sections within it likewise.
+
+    ``prefix`` stands before the keys in messages and in what ``place`` is asked (``"train."``). Raises
+    UserError for a key that is unknown, missing, or not what its field's type says.
+    """
+    hints = _hints(kind)
+    for key in table:
+        if key not in hints:
+            raise UserError(f"{place(prefix + key)}: {prefix}{key} is no known key{_suggestion(key, hints)}")
+    values = {}
+    for f in fields(kind):  # type: ignore[arg-type]
+        key, hint = prefix + f.name, hints[f.name]
+        required = f.default is MISSING and f.default_factory is MISSING
+        section = _section(hint)
+        if section and (required or f.name in table):
+            inner = table.get(f.name, {})
+            if not isinstance(inner, dict):
+                raise UserError(f"{place(key)}: {key} must be a section [{key}], got {shown(inner)}")
+            values[f.name] = read_table(section, inner, place, key + ".")
+        elif f.name in table:
+            values[f.name] = _read_value(hint, table[f.name], place, key)
+        elif required:
+            raise UserError(f"{place(key)}: {key} is missing: it must be {wanted(hint)}")
+    return kind(**values)
+
+
+def _read_value(kind: Any, value: Any, place: Place, key: str) -> Any:
+    if get_origin(kind) is dict and isinstance(value, dict):  # keys of its own: name the wrong one
+        inner = get_args(kind)[1]
+        return {k: _read_value(inner, v, place, f"{key}.{k}") for k, v in value.items()}
+    if accepts(kind, value):
+        return _convert(kind, value)
+    choices = [choice for k in _members(kind) if get_origin(k) is Literal for choice in get_args(k)]
+    hint = nearest(value, choices) if isinstance(value, str) else ""
+    raise UserError(f"{place(key)}: {key} must be {wanted(kind)}, got {shown(value)}{hint}")
+
+
+def _suggestion(key: str, hints: Mapping[str, Any]) -> str:
+    """The same key in a section below, else a near one, else all keys."""
+    for name, hint in hints.items():
+        if key in _hints(hint):
+            return f' (did you mean "{name}.{key}"?)'
+    return nearest(key, hints) or f"; known here: {', '.join(hints)}"
+
+
+# Types ----------------------------------------------------------------------------------------------------
+
+
+def accepts(kind: Any, value: Any, limits: bool = True) -> bool:
+    """Whether a TOML value is of a type; ``limits=False`` leaves out choices and ranges."""
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        base, *checks = args
+        return accepts(base, value, limits) and (not limits or all(check.holds(value) for check in checks))
+    if origin is Literal:
+        return isinstance(value, str) and (not limits or value in args)
+    if origin in (Union, UnionType):
+        return any(accepts(k, value, limits) for k in args)
+    if origin is list:
+        return isinstance(value, list) and all(accepts(args[0], v, limits) for v in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(accepts(args[1], v, limits) for v in value.values())
+    if kind is Any:
+        return any(accepts(k, value) for k in (bool, int, float, str, list[Any], dict[str, Any]))
+    if kind is float:  # a whole number is a number too; infinity and nan are none
+        return type(value) in (int, float) and abs(value) <= sys.float_info.max
+    return type(value) is kind  # True is no whole number
+
+
+def wanted(kind: Any) -> str:
+    """A type in words that complete "must be ..."."""
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return " and ".join(limit.words for limit in args[1:])
+    if origin is Literal:
+        return " or ".join(part for part in (", ".join(map(shown, args[:-1])), shown(args[-1])) if part)
+    if origin in (Union, UnionType):
+        return " or ".join(wanted(k) for k in args if k is not NoneType)
+    if origin is list:
+        return f"a list, each item {wanted(args[0])}"
+    if origin is dict:
+        return "a table"
+    names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
+    return names.get(kind, "a text, a number, true, false, a list or a table")
+
+
+def _convert(kind: Any, value: Any) -> Any:
+    """An accepted value as its exact type: whole numbers become floats where those are wanted."""
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _convert(args[0], value)
+    if origin in (Union, UnionType):
+        return next(_convert(k, value) for k in args if accepts(k, value))
+    if origin is list:
+        return [_convert(args[0], v) for v in value]
+    return float(value) if kind is float else value
+
+
+def _members(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+
+
+def _section(kind: Any) -> Any:
+    """The dataclass of a nested section; None for plain values."""
+    return next((k for k in _members(kind) if is_dataclass(k)), None)
+
+
+def _hints(kind: Any) -> dict[str, Any]:
+    section = _section(kind)
+    return get_type_hints(section, include_extras=True) if section else {}
+
+
+# Writing --------------------------------------------------------------------------------------------------
+
+
+def write_table(table: Mapping[str, Any]) -> str:
+    """Nested dicts as TOML: plain values, then each table under its header. What is None is left out."""
+    return "\n".join(_lines(table, "")).strip() + "\n"
+
+
+def _lines(table: Mapping[str, Any], header: str) -> list[str]:
+    lines = [f"{_key(k)} = {shown(v)}" for k, v in table.items() if not isinstance(v, dict | NoneType)]
+    for name, inner in table.items():
+        if isinstance(inner, dict):
+            path = f"{header}.{_key(name)}" if header else _key(name)
+            lines += ["", f"[{path}]", *_lines(inner, path)]
+    return lines
+
+
+def shown(value: Any) -> str:
+    """A value as TOML writes it, on one line."""
+    if isinstance(value, str):  # JSON's escapes are TOML's, but for one character
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"[{', '.join(map(shown, value))}]"
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{_key(k)} = {shown(v)}' for k, v in value.items())} }}"
+    return str(value)
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else shown(name)
