@@ -15,7 +15,7 @@
     $ minilm train my-run.toml train.lr=1e-4 data.source=other.csv
 
 Each section below is a table of the file, each field a key in it, with its type, limits, default and meaning.
-``minilm.tables`` reads the one into the other, strictly.
+``minilm.schema`` reads the one into the other, strictly.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 from minilm.errors import UserError
-from minilm.tables import Limit, override, parse_file, read_table, write_table
+from minilm.schema import Limit, override, parse_file, read_table, write_table
 
 
 def _like(pattern: str) -> Callable[[str], bool]:
