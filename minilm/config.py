@@ -234,9 +234,9 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     written = {override(RunConfig, table, text): text for text in overrides}  # key -> the change that set it
 
     def place(key: str) -> str:
-        """The change that set a key or the table around it, else the file."""
-        around = [key[:i] for i, character in enumerate(key) if character == "."]
-        return next((written[k] for k in (key, *reversed(around)) if k in written), str(path))
+        """The last change of a key, of the table around it or of a key within it; else the file."""
+        related = [k for k in written if f"{k}.".startswith(f"{key}.") or f"{key}.".startswith(f"{k}.")]
+        return written[related[-1]] if related else str(path)
 
     config = read_table(RunConfig, table, place)
     for rule in RULES:

@@ -13,6 +13,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from functools import cache, partial
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -184,7 +185,10 @@ def _section(kind: Any) -> Any:
 
 def _hints(kind: Any) -> dict[str, Any]:
     section = _section(kind)
-    return get_type_hints(section, include_extras=True) if section else {}
+    return _hints_of(section) if section else {}
+
+
+_hints_of = cache(partial(get_type_hints, include_extras=True))
 
 
 # Writing --------------------------------------------------------------------------------------------------

@@ -1,0 +1,60 @@
+# The project's commands. `make` alone lists them. Each sets up .venv when it must: when there is none, or when
+# pyproject.toml or constraints.txt have changed since it was made.
+
+PYTHON ?= python3# 3.11 or later
+ARGS ?=# passed on to the command, as in: make scratch ARGS="train.epochs=5 seed=2"
+DATA ?=# the data set of `make scratch`; empty: the one that comes with the package
+JOBS ?= 2# test processes
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help scratch weights test lint bench references clean
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+scratch: .venv/installed ## train a GPT-2 from scratch and report on it (DATA=polish-slang: on the study's data)
+ifeq ($(DATA),polish-slang)
+	$(BIN)/minilm train experiments/scratch.toml $(ARGS)
+else
+	$(BIN)/minilm train experiments/scratch_sample.toml $(if $(DATA),data.source=$(DATA)) $(ARGS)
+	@echo
+	@echo 'The study itself, on its own data (from the Hub; 90 minutes at most): make scratch DATA=polish-slang'
+endif
+
+weights: .venv/installed ## download a checkpoint into weights/ (MODEL=bielik; without MODEL: list them)
+	$(BIN)/minilm $(if $(MODEL),download $(MODEL),models) $(ARGS)
+
+test: .venv/installed-dev ## run all tests, with the share of the code they cover
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --cov --cov-report=term $(ARGS)
+
+lint: .venv/installed-dev ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: .venv/installed-dev ## measure speed beside the usual tools
+	$(BIN)/python -m benchmarks $(ARGS)
+
+references: .venv/installed-dev ## make the tests' reference checkpoints and outputs again
+	$(BIN)/python tests/reference/make_references.py $(ARGS)
+
+clean: ## remove .venv and caches; runs/ and weights/ stay
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* dist
+	find minilm tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+# A file whose age tells when .venv was last made right. One for users, one with the developers' tools.
+.venv/installed: pyproject.toml constraints.txt
+	$(call install,.)
+
+.venv/installed-dev: pyproject.toml constraints.txt
+	$(call install,.[dev])
+	@touch .venv/installed
+
+define install
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	{ echo 'minilm needs Python 3.11 or later; "$(PYTHON)" is none. Name one: make PYTHON=python3.12 ...' >&2; exit 1; }
+@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '$(1)'
+@touch $@
+endef

@@ -1,0 +1,13 @@
+"""What holds for all tests: one CPU thread each, no windows, and in CI the same random examples every time."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import settings
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+settings.register_profile("minilm", deadline=None, derandomize=bool(os.environ.get("CI")))
+settings.load_profile("minilm")

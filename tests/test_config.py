@@ -1,0 +1,285 @@
+"""A config is read strictly, changed from the command line, and written back equal."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minilm import config
+from minilm.config import (
+    DataSection,
+    HeadSection,
+    ModelSection,
+    RunConfig,
+    TokenizerSection,
+    TrainSection,
+    dump_config,
+    load_config,
+)
+from minilm.errors import UserError
+
+MINIMAL = """
+name = "small"
+[model]
+architecture = "gpt2"
+[model.config]
+width = 64
+[tokenizer]
+source = "bpe"
+[data]
+source = "texts.csv"
+[train]
+epochs = 3
+lr = 1
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "small.toml"
+    path.write_text(MINIMAL, encoding="utf-8")
+    return path
+
+
+def error(file: Path, *overrides: str) -> str:
+    with pytest.raises(UserError) as caught:
+        load_config(file, overrides)
+    return str(caught.value)
+
+
+def test_what_is_not_written_has_its_default(file: Path) -> None:
+    assert load_config(file) == RunConfig(
+        name="small",
+        model=ModelSection(architecture="gpt2", config={"width": 64}),
+        tokenizer=TokenizerSection(source="bpe"),
+        data=DataSection(source="texts.csv"),
+        train=TrainSection(epochs=3, lr=1.0),
+    )
+
+
+def test_whole_numbers_become_floats_where_floats_are_wanted(file: Path) -> None:
+    train = load_config(file, ["train.class_weights=[1, 2.5]"]).train
+    assert type(train.lr) is float
+    assert isinstance(train.class_weights, list)
+    assert [type(weight) for weight in train.class_weights] == [float, float]
+
+
+@pytest.mark.parametrize(
+    ("override", "section", "key", "value"),
+    [
+        ("train.lr=3e-4", "train", "lr", 3e-4),
+        (" train.lr = 3e-4 ", "train", "lr", 3e-4),
+        ("train.evaluate_every=50", "train", "evaluate_every", 50),
+        ("train.decay_all=true", "train", "decay_all", True),
+        ("train.class_weights=balanced", "train", "class_weights", "balanced"),
+        ("train.device=cuda:1", "train", "device", "cuda:1"),
+        ("data.source=../x", "data", "source", "../x"),
+        ('data.source="../x y"', "data", "source", "../x y"),
+        ("data.label=2024", "data", "label", "2024"),
+        ("data.label=true", "data", "label", "true"),
+        ("data.label=a=b # c", "data", "label", "a=b # c"),
+        ("data.text_pair=", "data", "text_pair", ""),
+        ('data.labels=["a", "b"]', "data", "labels", ["a", "b"]),
+        ("data={source = 'y'}", "data", "source", "y"),
+        ("model.config.width=128", "model", "config", {"width": 128}),
+        ("model.config.rope.kind=yarn", "model", "config", {"width": 64, "rope": {"kind": "yarn"}}),
+        ("model.head.dropout=0", "model", "head", HeadSection(dropout=0.0)),
+    ],
+)
+def test_the_command_line_changes_one_key(
+    file: Path, override: str, section: str, key: str, value: object
+) -> None:
+    before, after = load_config(file), load_config(file, [override])
+    assert getattr(getattr(after, section), key) == value
+    assert after == replace(before, **{section: replace(getattr(before, section), **{key: value})})
+
+
+def test_the_last_of_several_changes_counts(file: Path) -> None:
+    assert load_config(file, ["seed=2", "seed=3"]).seed == 3
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.lr=fast", 'train.lr must be a number above 0, got "fast"'),
+        ("train.lr=inf", "train.lr must be a number above 0, got inf"),
+        ("train.lr=nan", "train.lr must be a number above 0, got nan"),
+        ("train.lr=0", "train.lr must be a number above 0, got 0"),
+        ("train.lr=true", "train.lr must be a number above 0, got true"),
+        ("train.epochs=true", "train.epochs must be a whole number of at least 1, got true"),
+        ("train.epochs=2.0", "train.epochs must be a whole number of at least 1, got 2.0"),
+        ("train.decay_all=1", "train.decay_all must be true or false, got 1"),
+        ("train.beta1=1", "train.beta1 must be a number of at least 0 and below 1, got 1"),
+        ("train.clip=" + "9" * 400, "train.clip must be a number of at least 0, got " + "9" * 400),
+        (
+            "train.schedule=cosin",
+            'train.schedule must be "cosine", "linear" or "constant", got "cosin" (did you mean "cosine"?)',
+        ),
+        (
+            "train.class_weights=[0, 1]",
+            'train.class_weights must be "" or "balanced" or a list, each item a number above 0, got [0, 1]',
+        ),
+        ("data.labels=a", 'data.labels must be a list, each item a text, got "a"'),
+        ("data.labels=[1]", "data.labels must be a list, each item a text, got [1]"),
+        ("data.split_seed=-1", "data.split_seed must be a whole number from 0 to 4294967295, got -1"),
+        ("name=../up", 'name must be a name of letters, digits, "-", "_" and ".", got "../up"'),
+        ("model.config=3", "model.config must be a table, got 3"),
+        (
+            "model.config.width=inf",
+            "model.config.width must be a text, a number, true, false, a list or a table, got inf",
+        ),
+        ("train=3", "train must be a section [train], got 3"),
+        ("name.first=x", "name holds a value, not keys"),
+        ("train={lr=1}", "train.epochs is missing: it must be a whole number of at least 1"),
+        ("train.lrr=1", 'train.lrr is no known key (did you mean "lr"?)'),
+        ("lr=1", 'lr is no known key (did you mean "train.lr"?)'),
+        ("zzz=1", "zzz is no known key; known here: name, data, train, seed, model, tokenizer"),
+        ("seed=1\nname=2", 'seed must be a whole number from 0 to 4294967295, got "1\\nname=2"'),
+        ("train.lr", "a change is written section.key=value, such as train.lr=3e-4"),
+    ],
+)
+def test_a_bad_change_is_named_with_its_key_and_what_it_must_be(
+    file: Path, override: str, message: str
+) -> None:
+    assert error(file, override) == f"{override}: {message}"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("lr = 1", 'lr = "fast"', 'train.lr must be a number above 0, got "fast"'),
+        ("lr = 1", "", "train.lr is missing: it must be a number above 0"),
+        ("epochs = 3", "", "train.epochs is missing: it must be a whole number of at least 1"),
+        ("[train]\nepochs = 3\nlr = 1", "", "train.epochs is missing: it must be a whole number of at"),
+        ('name = "small"', "", 'name is missing: it must be a name of letters, digits, "-", "_" and "."'),
+        ("epochs = 3", "epoch = 3", 'train.epoch is no known key (did you mean "epochs"?)'),
+        ("width = 64", "width = 1979-05-27", "model.config.width must be a text, a number, true, false, "),
+        ("[train]", "[train", "not valid TOML: "),
+    ],
+)
+def test_a_bad_file_is_named_with_the_key(file: Path, old: str, new: str, message: str) -> None:
+    file.write_text(MINIMAL.replace(old, new), encoding="utf-8")
+    assert error(file).startswith(f"{file}: {message}")
+
+
+def test_an_error_names_the_file_though_another_key_was_changed(file: Path) -> None:
+    file.write_text(MINIMAL.replace("lr = 1", "lr = 0"), encoding="utf-8")
+    assert error(file, "train.epochs=2").startswith(f"{file}: train.lr must be")
+    assert load_config(file, ["train.lr=1"]).train.lr == 1.0
+
+
+def test_a_file_that_cannot_be_read_is_named(file: Path, tmp_path: Path) -> None:
+    other = tmp_path / "smal.toml"
+    assert error(other) == f'{other}: no such file (did you mean "{file}"?)'
+    assert error(tmp_path) == f"{tmp_path}: cannot be read: Is a directory"
+    file.write_bytes(b'name = "\xff"')
+    assert error(file) == f"{file}: not UTF-8 text (byte 8)"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.source="], "data.source or data.train must be given, one of them"),
+        (["data.train=a.csv"], "data.source or data.train must be given, one of them"),
+        (["data.test=a.csv"], "data.validation and data.test go with data.train, not with data.source"),
+        (["data.test_share=0.9"], "data.validation_share and data.test_share must be below 1 together"),
+        (["data.text_pair=text"], "data.text_pair must be another column than data.text"),
+        (['data.labels=["a", "a"]'], "data.labels and data.label_columns must name each label once"),
+        (
+            ['data.label_columns=["a", "b"]', 'data.labels=["x"]'],
+            "data.labels must name as many labels as data.label_columns has columns",
+        ),
+        (["model.source=bert"], "model.source (a checkpoint) or model.architecture (from scratch) must be"),
+        (["model.architecture=", "model.source=bert"], "model.config is for a model from scratch"),
+        (["tokenizer.source="], "tokenizer.source must be given for a model from scratch"),
+        (
+            ["train.class_weights=[1, 2]", 'data.labels=["a", "b", "c"]'],
+            "train.class_weights must hold one weight for each label",
+        ),
+    ],
+)
+def test_keys_that_contradict_each_other_are_refused(
+    file: Path, overrides: list[str], message: str
+) -> None:
+    assert any(error(file, *overrides).startswith(f"{place}: {message}") for place in [*overrides, file])
+
+
+def test_a_contradiction_is_laid_at_the_change_that_made_it(file: Path) -> None:
+    assert error(file, "seed=3", "data.train=a.csv").startswith("data.train=a.csv: ")
+    file.write_text(MINIMAL.replace('source = "texts.csv"', ""), encoding="utf-8")
+    assert error(file, "seed=3").startswith(f"{file}: ")
+
+
+# Any TOML text: no lone surrogates. Any value that a config of an architecture may hold.
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+names = st.from_regex(r"\w[\w.-]{0,20}", fullmatch=True)
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+label_lists = st.lists(texts, max_size=4, unique=True)
+tables = st.recursive(
+    st.dictionaries(texts, st.booleans() | st.integers() | numbers | texts, max_size=3),
+    lambda inner: st.dictionaries(texts, inner | st.lists(inner, max_size=2) | label_lists, max_size=3),
+    max_leaves=6,
+)
+rates = st.floats(0, 1, exclude_max=True)
+heads = st.builds(HeadSection, hidden=st.integers(0), norm=st.booleans(), dropout=rates)
+from_scratch = st.builds(ModelSection, architecture=names, config=tables, head=heads)
+published = st.builds(ModelSection, source=names, revision=texts, head=heads)
+configs = st.builds(
+    RunConfig,
+    name=names,
+    seed=st.integers(0, 2**32 - 1),
+    model=from_scratch | published,
+    tokenizer=st.builds(TokenizerSection, source=names, vocab_size=st.integers(256)),
+    data=st.builds(DataSection, source=names, group=texts, labels=label_lists, clean=st.lists(texts)),
+    train=st.builds(
+        TrainSection,
+        epochs=st.integers(1),
+        lr=st.floats(min_value=0, exclude_min=True, allow_infinity=False),
+        class_weights=st.sampled_from(["", "balanced"]),
+        decay_all=st.booleans(),
+        device=st.sampled_from(["auto", "mps", "cuda:3"]),
+    ),
+)
+
+
+@given(configs)
+def test_what_is_written_reads_back_equal(tmp_path_factory: pytest.TempPathFactory, c: RunConfig) -> None:
+    path = tmp_path_factory.getbasetemp() / "written.toml"
+    path.write_text(dump_config(c), encoding="utf-8")
+    assert load_config(path) == c
+
+
+@given(texts, texts)
+def test_any_change_is_taken_or_refused_in_one_way(
+    tmp_path_factory: pytest.TempPathFactory, key: str, value: str
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "small.toml"
+    path.write_text(MINIMAL, encoding="utf-8")
+    for where in (key, "train.lr", "data.label", "model.config." + key):
+        override = f"{where}={value}"
+        try:
+            assert isinstance(load_config(path, [override]), RunConfig)
+        except UserError as error:
+            assert str(error).startswith(f"{override}: ")
+
+
+def test_every_default_is_what_its_field_accepts(file: Path) -> None:
+    written = dump_config(load_config(file))
+    for section in (HeadSection, TokenizerSection, DataSection, TrainSection):
+        for key in fields(section):
+            assert f"\n{key.name} = " in written
+    file.write_text(written, encoding="utf-8")
+    assert load_config(file) == load_config(file, ["seed=1"])
+
+
+def test_reading_a_config_needs_no_torch() -> None:
+    heavy = "{'torch', 'numpy', 'matplotlib', 'tokenizers'}"
+    code = f"import sys, minilm.config; sys.exit(bool({heavy} & set(sys.modules)))"
+    root = Path(config.__file__).parents[1]
+    assert subprocess.run([sys.executable, "-c", code], cwd=root).returncode == 0
