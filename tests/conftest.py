@@ -1,4 +1,4 @@
-"""What holds for all tests: one CPU thread each, no windows, and in CI the same random examples every time."""
+"""What holds for all tests: one CPU thread each, no windows, and in CI the same random examples always."""
 
 from __future__ import annotations
 
