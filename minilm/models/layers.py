@@ -127,14 +127,19 @@ class Attention(nn.Module):
         memory: Tensor | None = None,
         cache: LayerCache | None = None,
     ) -> Tensor:
-        """x (B, T, D) -> (B, T, D). ``memory`` (B, S, D): attend to it instead of to x itself."""
-        source = x if memory is None else memory
+        """x (B, T, D) -> (B, T, D). ``memory`` (B, S, D): attend to it instead of to x itself.
+
+        With a cache, x's keys and values join those of earlier steps; a memory's are computed at the first step only.
+        """
         query = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, D/H)
-        key = self.key(source).unflatten(-1, (self.kv_heads, -1)).transpose(1, 2)  # (B, K, S, D/H)
-        value = self.value(source).unflatten(-1, (self.kv_heads, -1)).transpose(1, 2)
+        if memory is None or cache is None:
+            key, value = self.keys_values(x if memory is None else memory)
+        else:
+            cache.memory = cache.memory or self.keys_values(memory)
+            key, value = cache.memory
         if rotary is not None:
             query, key = rotate(query, *rotary), rotate(key, *rotary)
-        if cache is not None:
+        if cache is not None and memory is None:
             key, value = cache.extend(key, value)
         y = F.scaled_dot_product_attention(
             query,
@@ -148,6 +153,12 @@ class Attention(nn.Module):
         )
         return self.output(y.transpose(1, 2).flatten(2))  # heads side by side again: (B, T, D)
 
+    def keys_values(self, source: Tensor) -> tuple[Tensor, Tensor]:
+        """source (B, S, D) -> keys and values, (B, K, S, D/H) each."""
+        key = self.key(source).unflatten(-1, (self.kv_heads, -1)).transpose(1, 2)
+        value = self.value(source).unflatten(-1, (self.kv_heads, -1)).transpose(1, 2)
+        return key, value
+
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary positions (Su et al. 2021): turn each pair ``(x_j, x_{j+n/2})`` by an angle that grows with position.
@@ -156,6 +167,24 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-second, first), dim=-1) * sin
+
+
+class RMSNorm(nn.Module):
+    """Root mean square normalisation (Zhang and Sennrich 2019): ``weight * x / sqrt(mean(x^2) + eps)``.
+
+    LayerNorm without mean and bias. The mean is taken in float32, whatever the dtype of x.
+    """
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., D) -> (..., D), in the weight's dtype."""
+        x = x.float()
+        x = x * torch.rsqrt(x.pow(2).mean(dim=-1, keepdim=True) + self.eps)
+        return self.weight * x.to(self.weight.dtype)
 
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -170,18 +199,29 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 class MLP(nn.Module):
     """The feed-forward network: ``down(act(up(x)))``, or gated ``down(act(gate(x)) * up(x))`` (Shazeer 2020)."""
 
-    def __init__(self, width: int, hidden: int, activation: str, *, bias: bool = True, gated: bool = False) -> None:
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        activation: str,
+        *,
+        bias: bool = True,
+        gated: bool = False,
+        dropout: float = 0.0,  # on the hidden vectors
+    ) -> None:
         super().__init__()
         self.up = nn.Linear(width, hidden, bias=bias)
         self.gate = nn.Linear(width, hidden, bias=bias) if gated else None
         self.down = nn.Linear(hidden, width, bias=bias)
-        self.activation = ACTIVATIONS[activation]
+        self.activation, self.dropout = ACTIVATIONS[activation], nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, D) -> (B, T, D), each position on its own."""
-        if self.gate is None:
-            return self.down(self.activation(self.up(x)))
-        return self.down(self.activation(self.gate(x)) * self.up(x))
+        up = self.up(x)
+        hidden = self.dropout(self.activation(up) if self.gate is None else self.activation(self.gate(x)) * up)
+        if hidden.dtype == torch.float16:  # which ``down`` may overflow: a family can keep it in float32
+            hidden = hidden.to(self.down.weight.dtype)
+        return self.down(hidden)
 
 
 @dataclass
@@ -195,6 +235,7 @@ class Cache:
     length: int  # slots: the longest text, prompt and continuation together
     positions: Tensor  # (B, T) slots that the tokens of this step go to
     layers: dict[int, LayerCache] = field(default_factory=dict)
+    memory: Tensor | None = None  # (B, S, D) an encoder's finished output, kept from the first step
 
     def layer(self, index: int) -> LayerCache:
         """The part of one layer, made on first use."""
@@ -202,12 +243,13 @@ class Cache:
 
 
 class LayerCache:
-    """One layer's keys and values."""
+    """One layer's keys and values: those of the text so far, and those of an encoder's memory where there is one."""
 
     def __init__(self, cache: Cache) -> None:
         self.cache = cache
         self.key: Tensor | None = None  # (B, K, length, D/H)
         self.value: Tensor | None = None
+        self.memory: tuple[Tensor, Tensor] | None = None  # (B, K, S, D/H) each; never change
 
     def extend(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Store the keys and values of this step, (B, K, T, D/H) each; return those of all steps."""
@@ -254,3 +296,4 @@ class Architecture:
     settings: tuple[tuple[str, ...], ...]  # rows (ours, theirs, older spellings ...) of config.json
     read: Callable[[dict[str, Any]], dict[str, Any]] = _nothing  # config.json -> settings that no row can say
     write: Callable[[Any], dict[str, Any]] = _nothing  # config -> what config.json needs and no row can say
+    float32: tuple[str, ...] = ()  # patterns of our tensors that stay float32 in a float16 model, for their range
