@@ -1,0 +1,1 @@
+"""Judging a classifier: metrics, baselines, predictions, statistics."""

@@ -1,0 +1,207 @@
+"""Metrics of classification, by hand in numpy: one label a text, or several.
+
+For class c, from the confusion matrix M (row = truth t, column = prediction p):
+
+    TP_c = M_cc          predicted p_c = sum_t M_tc          support t_c = sum_p M_cp
+    precision_c = TP_c / p_c      recall_c = TP_c / t_c      F1_c = 2 TP_c / (p_c + t_c)
+
+0/0 counts as 0. A *macro* average is the mean over classes, so that a rare class weighs as much as a common
+one; with one label a text it leaves out the classes that are neither in the truth nor predicted, as nothing
+can be said of them. A *micro* average adds up TP, p and t over the labels first.
+
+Matthews' correlation (-1 to 1; 0 is what guessing gets, however unbalanced the classes) for many classes is
+R_K (Gorodkin 2004, "Comparing two K-category assignments by a K-category correlation coefficient"), with s
+texts, c of them right:
+
+    MCC = (c s - sum_k p_k t_k) / sqrt((s^2 - sum_k p_k^2) (s^2 - sum_k t_k^2)),    0 where a factor is 0
+
+Losses, in nats, the mean over texts (several labels: over all cells), from logits z:
+
+    cross-entropy  -log softmax(z)_y                binary cross-entropy  log(1 + e^z) - y z
+
+They carry no class weights and no label smoothing, so that runs trained with and without these compare.
+
+Several labels a text, T the true and P the predicted set, P = {c : sigmoid(z_c) >= threshold}:
+
+    Jaccard = mean |T & P| / |T | P|
+    subset accuracy = share of texts with T = P        label accuracy = share of cells that are right
+
+A text whose T and P are both empty is wholly right: its Jaccard index is 1 (the convention of SemEval-2018
+task 1, E-c).
+
+All values are Python floats, ints and lists, ready for JSON. All equal scikit-learn's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minilm.errors import UserError, nearest
+
+# Whether more is better, for every metric a checkpoint can be chosen by.
+HIGHER_IS_BETTER = {
+    "loss": False, "perplexity": False,
+    "accuracy": True, "macro_precision": True, "macro_recall": True, "macro_f1": True, "mcc": True,
+    "subset_accuracy": True, "label_accuracy": True, "jaccard": True, "micro_f1": True,
+}  # fmt: skip
+SINGLE_LABEL_METRICS = ("loss", "accuracy", "macro_precision", "macro_recall", "macro_f1", "mcc")
+MULTI_LABEL_METRICS = ("loss", "subset_accuracy", "label_accuracy", "jaccard", "micro_f1", "macro_f1")
+
+
+def check_metric(metric: str, multi_label: bool) -> None:
+    """Raise `UserError` unless this kind of task has the metric."""
+    names = MULTI_LABEL_METRICS if multi_label else SINGLE_LABEL_METRICS
+    if metric not in names:
+        kind = "several labels a text" if multi_label else "one label a text"
+        raise UserError(
+            f'no metric "{metric}" with {kind}{nearest(metric, names)}; there are: {", ".join(names)}'
+        )
+
+
+def is_better(metric: str, new: float, old: float | None, threshold: float = 0.0) -> bool:
+    """Whether `new` betters `old` by more than `threshold`; anything but NaN betters None.
+
+    Raises `UserError` for a metric that does not exist.
+    """
+    if metric not in HIGHER_IS_BETTER:
+        names = ", ".join(HIGHER_IS_BETTER)
+        raise UserError(f'no metric "{metric}"{nearest(metric, HIGHER_IS_BETTER)}; there are: {names}')
+    if old is None:
+        return new == new  # only NaN differs from itself
+    gain = new - old if HIGHER_IS_BETTER[metric] else old - new
+    return gain > threshold
+
+
+# --- from logits to probabilities ---
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """log softmax over the last axis, in float64. With the row's maximum taken off, exp cannot overflow."""
+    logits = np.asarray(logits, dtype=np.float64)
+    logits = logits - logits.max(axis=-1, keepdims=True)
+    return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """1 / (1 + e^-z), in float64. Computed as e^-log(1 + e^-z), which cannot overflow."""
+    return np.exp(-np.logaddexp(0.0, -np.asarray(logits, dtype=np.float64)))
+
+
+def labels_above(logits: np.ndarray, threshold: float = 0.5) -> np.ndarray:
+    """The decision with several labels: (N, C), 1 where the probability reaches `threshold`, else 0."""
+    return (sigmoid(logits) >= threshold).astype(np.int64)
+
+
+# --- one label a text ---
+
+
+def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """How often each class was taken for each: (C, C) counts, row = truth, column = prediction."""
+    pairs = np.asarray(labels) * classes + np.asarray(predicted)
+    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+
+
+def classification_metrics(labels: np.ndarray, logits: np.ndarray) -> dict[str, Any]:
+    """Metrics of one label a text: labels (N,) of 0..C-1, logits (N, C).
+
+    Returns `loss`, `accuracy`, `macro_precision`, `macro_recall`, `macro_f1`, `mcc`, `confusion` (a list of
+    rows) and `per_class`: a dict of `precision`, `recall`, `f1` and `support` for each class. Of equal logits
+    the first wins.
+    """
+    labels, logits = np.asarray(labels), np.asarray(logits, dtype=np.float64)
+    _check_shapes(labels, logits, labels.shape == logits.shape[:1])
+    classes = logits.shape[1]
+    confusion = confusion_matrix(labels, logits.argmax(axis=1), classes)
+    support, predicted, right = confusion.sum(axis=1), confusion.sum(axis=0), confusion.diagonal()
+    precision, recall, f1 = _precision_recall_f1(right, predicted, support)
+    seen = support + predicted > 0
+    return {
+        "loss": float(-log_softmax(logits)[np.arange(len(labels)), labels].mean()),
+        "accuracy": float(right.sum() / len(labels)),
+        "macro_precision": float(precision[seen].mean()),
+        "macro_recall": float(recall[seen].mean()),
+        "macro_f1": float(f1[seen].mean()),
+        "mcc": _matthews_correlation(right, predicted, support),
+        "per_class": _table(precision, recall, f1, support),
+        "confusion": confusion.tolist(),
+    }
+
+
+def _matthews_correlation(right: np.ndarray, predicted: np.ndarray, support: np.ndarray) -> float:
+    # Python's integers: s^4 overflows an int64 from 55,000 texts on.
+    s, c, p, t = int(support.sum()), int(right.sum()), predicted.tolist(), support.tolist()
+    covariance = c * s - sum(a * b for a, b in zip(p, t, strict=True))
+    variances = (s * s - sum(a * a for a in p)) * (s * s - sum(b * b for b in t))
+    return covariance / variances**0.5 if variances else 0.0
+
+
+# --- several labels a text ---
+
+
+def multilabel_metrics(labels: np.ndarray, logits: np.ndarray, threshold: float = 0.5) -> dict[str, Any]:
+    """Metrics of several labels a text: labels (N, C) of 0 and 1, logits (N, C).
+
+    Returns `loss`, `subset_accuracy`, `label_accuracy`, `jaccard`, `micro_f1`, `macro_f1` (over all C labels)
+    and `per_label`: a dict of `precision`, `recall`, `f1` and `support` for each label.
+    """
+    labels, logits = np.asarray(labels), np.asarray(logits, dtype=np.float64)
+    _check_shapes(labels, logits, labels.shape == logits.shape)
+    chosen = labels_above(logits, threshold)
+    both, either = (labels & chosen).sum(axis=1), (labels | chosen).sum(axis=1)  # (N,)
+    right, predicted, support = (labels & chosen).sum(axis=0), chosen.sum(axis=0), labels.sum(axis=0)  # (C,)
+    precision, recall, f1 = _precision_recall_f1(right, predicted, support)
+    _, _, micro_f1 = _precision_recall_f1(right.sum(), predicted.sum(), support.sum())
+    return {
+        "loss": float((np.logaddexp(0.0, logits) - labels * logits).mean()),
+        "subset_accuracy": float((labels == chosen).all(axis=1).mean()),
+        "label_accuracy": float((labels == chosen).mean()),
+        "jaccard": float(_ratio(both, either, empty=1.0).mean()),
+        "micro_f1": float(micro_f1),
+        "macro_f1": float(f1.mean()),
+        "per_label": _table(precision, recall, f1, support),
+    }
+
+
+def choose_threshold(labels: np.ndarray, logits: np.ndarray, metric: str = "macro_f1") -> float:
+    """The threshold of 0.01, 0.02, ..., 0.99 that is best by `metric`; of equals, the nearest to 0.5.
+
+    For validation labels (N, C) and logits (N, C): on test data it would flatter the model.
+    Raises `UserError` for a metric that does not exist with several labels.
+    """
+    check_metric(metric, multi_label=True)
+    best, best_value = 0.5, None
+    for percent in sorted(range(1, 100), key=lambda percent: abs(percent - 50)):
+        value = multilabel_metrics(labels, logits, percent / 100)[metric]
+        if is_better(metric, value, best_value):
+            best, best_value = percent / 100, value
+    return best
+
+
+# --- shared ---
+
+
+def _check_shapes(labels: np.ndarray, logits: np.ndarray, match: bool) -> None:
+    if logits.ndim != 2 or not match or not logits.size:
+        raise ValueError(f"metrics need one row or more: labels {labels.shape}, logits {logits.shape}")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"labels must be integers, got {labels.dtype}")
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray, empty: float = 0.0) -> np.ndarray:
+    """numerator / denominator, `empty` where the denominator is 0."""
+    return np.where(denominator > 0, numerator / np.maximum(denominator, 1), empty)
+
+
+def _precision_recall_f1(
+    right: np.ndarray, predicted: np.ndarray, support: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return _ratio(right, predicted), _ratio(right, support), _ratio(2 * right, predicted + support)
+
+
+def _table(
+    precision: np.ndarray, recall: np.ndarray, f1: np.ndarray, support: np.ndarray
+) -> list[dict[str, float | int]]:
+    rows = zip(precision.tolist(), recall.tolist(), f1.tolist(), support.tolist(), strict=True)
+    return [{"precision": p, "recall": r, "f1": f, "support": s} for p, r, f, s in rows]
