@@ -1,0 +1,246 @@
+"""Two baselines, without which no one can tell whether a transformer pays off.
+
+**The majority class** reads no text. Its score is the log-frequency of each class among the N training rows,
+by Laplace's rule (one more of each, so that a class that the rows lack costs a finite loss); with several
+labels a text, the log-odds:
+
+    s_c = log (n_c + 1) / (N + C)                    s_c = log (n_c + 1) / (N - n_c + 1)
+
+**A linear model on TF-IDF.** The terms are the lower-cased words of two or more characters and the pairs of
+neighbouring words that are found in at least two of the N training texts. A text d has one feature a term,
+its row scaled to length 1 (Salton and Buckley 1988, "Term-weighting approaches in automatic text retrieval"):
+
+    x_dt = (1 + ln count(t in d)) (1 + ln (1 + N) / (1 + texts with t)),        x_d <- x_d / |x_d|
+
+The scores Z = X W + b are fitted by L-BFGS (Liu and Nocedal 1989; strong Wolfe line search) to the least mean
+cross-entropy, with a penalty on the weights but not on the intercepts, S = 10:
+
+    P = softmax(Z)                        L = -1/N sum_dc Y_dc log P_dc + |W|^2 / (2 S N)
+    dL/dZ = (P - Y) / N                   dL/dW = X^T dL/dZ + W / (S N)           dL/db = sum_d dL/dZ_d
+
+With several labels a text each has a sigmoid of its own in place of the softmax, and so has the second of two
+classes (the first one's score is 0). The gradients look the same.
+
+It is the model that scikit-learn makes by `TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2)`
+and `LogisticRegression(C=10)`. Nothing here is random: the same rows give the same model.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from minilm.evaluation.metrics import log_softmax
+
+if TYPE_CHECKING:
+    import torch
+
+INVERSE_PENALTY = 10.0  # S; scikit-learn's C
+WORD = re.compile(r"\b\w\w+\b")
+
+
+# --- the majority class ---
+
+
+@dataclass(frozen=True)
+class Majority:
+    """Gives every text the same scores (C,). `seconds`: the time to fit."""
+
+    scores: np.ndarray
+    seconds: float
+
+    def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> np.ndarray:
+        """(N, C) scores: log-probabilities; log-odds with several labels a text."""
+        return np.tile(self.scores, (len(texts), 1))
+
+
+def majority(labels: np.ndarray, classes: int) -> Majority:
+    """The frequencies of `labels`: (N,) of 0..classes-1, or (N, classes) of 0 and 1."""
+    start = time.perf_counter()
+    rows = len(labels)
+    if labels.ndim == 2:
+        ones = labels.sum(axis=0)
+        scores = np.log(ones + 1) - np.log(rows - ones + 1)
+    else:
+        scores = np.log(np.bincount(labels, minlength=classes) + 1) - np.log(rows + classes)
+    return Majority(scores, time.perf_counter() - start)
+
+
+# --- TF-IDF ---
+
+
+class Sparse(NamedTuple):
+    """A sparse matrix by rows (CSR): row i has values[offsets[i]:offsets[i + 1]] at those columns, else 0."""
+
+    columns: np.ndarray  # (stored,) int64
+    values: np.ndarray  # (stored,) float64
+    offsets: np.ndarray  # (rows + 1,) int64
+    width: int
+
+    def transposed(self) -> Sparse:
+        rows = np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+        order = np.argsort(self.columns, kind="stable")
+        counts = np.bincount(self.columns, minlength=self.width)
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        return Sparse(rows[order], self.values[order], offsets, len(self.offsets) - 1)
+
+    def times(self, dense: torch.Tensor) -> torch.Tensor:
+        """(rows, width) @ (width, K) -> (rows, K).
+
+        An embedding bag is just that: for each row, the sum of the rows of `dense` that its columns name,
+        times its values.
+        """
+        import torch
+        from torch.nn.functional import embedding_bag
+
+        columns, values, offsets = map(torch.from_numpy, (self.columns, self.values, self.offsets))
+        return embedding_bag(
+            columns, dense, offsets, mode="sum", per_sample_weights=values, include_last_offset=True
+        )
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What the features are: each term's column, and its inverse document frequency (V,)."""
+
+    column: dict[str, int]
+    inverse_frequency: np.ndarray
+
+    def features(self, texts: Sequence[str]) -> Sparse:
+        """(N, V) features. The row of a text with no known term is zero."""
+        columns: list[int] = []
+        weights: list[float] = []
+        offsets = [0]
+        idf = self.inverse_frequency.tolist()
+        for text in texts:
+            counts = Counter(self.column[term] for term in terms_of(text) if term in self.column)
+            row = [(1 + math.log(count)) * idf[column] for column, count in counts.items()]
+            length = math.hypot(*row)
+            columns.extend(counts)
+            weights.extend(weight / length for weight in row)
+            offsets.append(len(columns))
+        return Sparse(np.array(columns, np.int64), np.array(weights), np.array(offsets), len(idf))
+
+
+def terms_of(text: str) -> list[str]:
+    """The words of a text, then its pairs of neighbouring words."""
+    words = WORD.findall(text.lower())
+    return words + [f"{first} {second}" for first, second in pairwise(words)]
+
+
+def find_terms(texts: Sequence[str], min_texts: int = 2) -> Terms:
+    """The terms that `min_texts` or more of the texts have, in alphabetical order."""
+    found = Counter(term for text in texts for term in set(terms_of(text)))
+    terms = sorted(term for term, count in found.items() if count >= min_texts)
+    counts = np.array([found[term] for term in terms], dtype=np.float64)
+    return Terms({term: i for i, term in enumerate(terms)}, 1 + np.log((1 + len(texts)) / (1 + counts)))
+
+
+def join_pairs(texts: Sequence[str], pairs: Sequence[str] | None) -> Sequence[str]:
+    """Each text and its pair as one text; which of the two a word is from is lost to a bag of words."""
+    return texts if pairs is None else [f"{a}\n{b}" for a, b in zip(texts, pairs, strict=True)]
+
+
+# --- logistic regression ---
+
+
+@dataclass(frozen=True)
+class Linear:
+    """The fitted model. `seconds`: the time to fit, finding the terms included.
+
+    K of the C classes are `fitted`. The others keep the majority's score, as the training rows teach nothing
+    about them: a class with no row, or, with several labels a text, a label that every row has or none has.
+    """
+
+    terms: Terms
+    weights: np.ndarray  # (V, K)
+    intercepts: np.ndarray  # (K,)
+    fitted: np.ndarray  # (K,) class numbers
+    majority: Majority
+    multi_label: bool
+    seconds: float
+
+    def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> np.ndarray:
+        """(N, C) scores: log-probabilities; log-odds with several labels a text."""
+        import torch
+
+        features = self.terms.features(join_pairs(texts, pairs))
+        fitted = features.times(torch.from_numpy(self.weights)).numpy() + self.intercepts  # (N, K)
+        scores = self.majority.predict(texts)
+        scores[:, self.fitted] = fitted if self.multi_label else log_softmax(fitted)
+        return scores if self.multi_label else log_softmax(scores)
+
+
+def linear(
+    texts: Sequence[str],
+    labels: np.ndarray,
+    classes: int,
+    pairs: Sequence[str] | None = None,
+    tolerance: float = 1e-4,
+) -> Linear:
+    """Fit to N texts (or pairs) with `labels`: (N,) of 0..classes-1, or (N, classes) of 0 and 1.
+
+    The fit ends when no derivative is above `tolerance`; 1e-4 is scikit-learn's.
+    """
+    start = time.perf_counter()
+    texts = join_pairs(texts, pairs)
+    terms = find_terms(texts)
+    features = terms.features(texts)
+    multi_label = labels.ndim == 2
+    if multi_label:
+        fitted = np.flatnonzero((labels.min(axis=0) == 0) & (labels.max(axis=0) == 1))
+        weights, intercepts = fit_logistic(features, labels[:, fitted], False, tolerance)
+    else:
+        fitted = np.unique(labels)
+        targets = (labels[:, None] == fitted).astype(np.int64)  # (N, K), one-hot
+        if len(fitted) == 2:  # the first class's scores are 0, the second's the log-odds
+            weights, intercepts = fit_logistic(features, targets[:, 1:], False, tolerance)
+            weights, intercepts = np.pad(weights, ((0, 0), (1, 0))), np.pad(intercepts, (1, 0))
+        else:
+            weights, intercepts = fit_logistic(features, targets, True, tolerance)
+    prior = majority(labels, classes)
+    return Linear(terms, weights, intercepts, fitted, prior, multi_label, time.perf_counter() - start)
+
+
+def fit_logistic(
+    features: Sparse, targets: np.ndarray, exclusive: bool, tolerance: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (V, K) and intercepts (K,) for features (N, V) and targets (N, K) of 0 and 1.
+
+    exclusive: one softmax over the K columns. Otherwise a sigmoid each: K regressions that share nothing, so
+    that where the sum of their losses is least, each is.
+    """
+    import torch
+    from torch.nn.functional import logsigmoid
+
+    rows, outputs = targets.shape
+    if outputs == 0:
+        return np.zeros((features.width, 0)), np.zeros(0)
+    by_term = features.transposed()  # X^T
+    y = torch.from_numpy(targets).double()  # (N, K)
+    weights = torch.zeros(features.width, outputs, dtype=torch.float64)
+    intercepts = torch.zeros(outputs, dtype=torch.float64)
+
+    def loss_and_gradients() -> torch.Tensor:
+        z = features.times(weights) + intercepts  # (N, K)
+        log_p = z.log_softmax(dim=1) if exclusive else logsigmoid(z)
+        log_likelihood = y * log_p if exclusive else y * log_p + (1 - y) * logsigmoid(-z)
+        error = (log_p.exp() - y) / rows  # dL/dZ
+        weights.grad = by_term.times(error) + weights / (INVERSE_PENALTY * rows)
+        intercepts.grad = error.sum(dim=0)
+        return (weights.square().sum() / (2 * INVERSE_PENALTY) - log_likelihood.sum()) / rows
+
+    optimizer = torch.optim.LBFGS(
+        [weights, intercepts], max_iter=1000, history_size=10,
+        tolerance_grad=tolerance, tolerance_change=0.0, line_search_fn="strong_wolfe",
+    )  # fmt: skip
+    optimizer.step(loss_and_gradients)  # type: ignore[arg-type]
+    return weights.numpy(), intercepts.numpy()
