@@ -242,5 +242,5 @@ def fit_logistic(
         [weights, intercepts], max_iter=1000, history_size=10,
         tolerance_grad=tolerance, tolerance_change=0.0, line_search_fn="strong_wolfe",
     )  # fmt: skip
-    optimizer.step(loss_and_gradients)  # type: ignore[arg-type]
+    optimizer.step(loss_and_gradients)
     return weights.numpy(), intercepts.numpy()
