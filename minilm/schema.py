@@ -37,7 +37,7 @@ class Limit(NamedTuple):
 def parse_file(path: Path) -> dict[str, Any]:
     """A TOML file's tables. Raises UserError where it cannot be read or is no TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         beside = [str(p) for p in path.parent.glob("*.toml")]
         raise UserError(f"{path}: no such file{nearest(str(path), beside)}") from None
@@ -58,6 +58,8 @@ def override(kind: Any, table: dict[str, Any], text: str) -> str:
     key, equals, value = (part.strip() for part in text.partition("="))
     if not equals:
         raise UserError(f"{text}: a change is written section.key=value, such as train.lr=3e-4")
+    if text.encode(errors="ignore").decode() != text:  # bytes of the command line that are no text
+        raise UserError(f"{ascii(text)}: must be UTF-8")
     *sections, last = key.split(".")
     for i, section in enumerate(sections, start=1):
         kind = _hints(kind).get(section)

@@ -182,6 +182,15 @@ def test_a_file_that_cannot_be_read_is_named(file: Path, tmp_path: Path) -> None
     assert error(file) == f"{file}: not UTF-8 text (byte 8)"
 
 
+def test_a_byte_order_mark_is_read_over(file: Path) -> None:
+    file.write_bytes(b"\xef\xbb\xbf" + MINIMAL.encode())
+    assert load_config(file).name == "small"
+
+
+def test_bytes_that_are_no_text_are_refused_on_the_command_line(file: Path) -> None:
+    assert error(file, "data.source=\udcff") == r"'data.source=\udcff': must be UTF-8"
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

@@ -32,7 +32,7 @@ def read(text: str) -> Plan:
 def test_an_optional_section_is_absent_or_whole() -> None:
     assert read("") == Plan(adapter=None)
     assert read("[adapter]\nrank = 8") == Plan(adapter=Adapter(8))
-    with pytest.raises(UserError, match="plan: adapter.rank is missing: it must be a whole number"):
+    with pytest.raises(UserError, match=r"plan: adapter\.rank is missing: it must be a whole number"):
         read("[adapter]")
     with pytest.raises(UserError, match=r"plan: adapter must be a section \[adapter\], got 8"):
         read("adapter = 8")
