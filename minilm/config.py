@@ -140,6 +140,7 @@ class TrainSection:
     patience: Count = 0  # evaluations without improvement before stopping early; 0: never
     threshold: Amount = 0.0  # by how much the metric must improve to count
     max_minutes: Amount = 0.0  # of training; 0: no limit
+    checkpoint_minutes: Amount = 1.0  # at least, between checkpoints to resume from; 0: one an evaluation
     device: Device = "auto"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     threads: Count = 0  # of the CPU; 0: torch decides

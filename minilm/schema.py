@@ -59,7 +59,7 @@ def override(kind: Any, table: dict[str, Any], text: str) -> str:
     if not equals:
         raise UserError(f"{text}: a change is written section.key=value, such as train.lr=3e-4")
     if text.encode(errors="ignore").decode() != text:  # bytes of the command line that are no text
-        raise UserError(f"{ascii(text)}: must be UTF-8")
+        raise UserError(f"{text!a}: must be UTF-8")
     *sections, last = key.split(".")
     for i, section in enumerate(sections, start=1):
         kind = _hints(kind).get(section)
