@@ -1,0 +1,169 @@
+"""The ``minilm`` command: one short function a verb. What they do lies in the modules they call.
+
+Modules that import torch are imported inside the verbs, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from minilm.errors import UserError
+
+
+class Verb(click.Command):
+    """A verb whose errors are told in one line where the user can mend them."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            raise click.ClickException(str(error)) from error
+        except OSError as error:  # a full disk, a folder that cannot be written
+            if error.strerror is None or error.filename is None and error.errno is None:
+                raise
+            place = f"{error.filename}: " if error.filename else ""
+            raise click.ClickException(f"{place}{error.strerror}") from error
+
+
+class Verbs(click.Group):
+    """The group whose commands are all of that kind."""
+
+    command_class = Verb
+
+
+def example(text: str) -> str:
+    """An example for ``--help``, kept as it stands."""
+    return "\b\nExample:\n" + "\n".join(f"  {line}" for line in text.splitlines())
+
+
+RUNS = click.option(
+    "--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of all runs."
+)
+DEVICE = click.option("--device", default="auto", show_default=True, help='"cpu", "cuda", "mps" or "auto".')
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="minilm")
+def main() -> None:
+    """Text classification with transformers, from first principles."""
+
+
+@main.command("train", epilog=example("minilm train experiments/scratch_sample.toml train.lr=5e-4 seed=2"))
+@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("changes", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--resume", is_flag=True, help="Go on with the last run of this name.")
+@RUNS
+def train_command(config: Path, changes: tuple[str, ...], resume: bool, runs: Path) -> None:
+    """Train as CONFIG (a TOML file) says, with changes to single keys; leave a folder under runs/."""
+    from minilm.reporting.report import results_table
+    from minilm.runs.train import train_run
+    from minilm.training.loop import Interrupted
+
+    try:
+        folder = train_run(config, changes, runs=runs, resume=resume)
+    except Interrupted as stop:
+        folder = stop.folder
+        click.echo(f"{stop}: the state is kept. Go on with: minilm train {folder / 'config.toml'} --resume", err=True)
+        sys.exit(128 + stop.number)
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    click.echo(results_table(results))
+    click.echo(f"\nReport:   {folder / 'report.md'}")
+    for picture in sorted((folder / "figures").glob("*.png")):
+        click.echo(f"Picture:  {picture}")
+    click.echo(f'Try it:   minilm predict {folder} "..."')
+
+
+@main.command("evaluate", epilog=example("minilm evaluate runs/scratch-sample --file more.csv"))
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True)
+@click.option("--file", type=click.Path(path_type=Path), help="Labelled texts of your own, columns as in the run.")
+@click.option("--json", "as_json", is_flag=True, help="All metrics as JSON.")
+@DEVICE
+def evaluate_command(run: Path, split: str, file: Path | None, as_json: bool, device: str) -> None:
+    """Measure a finished RUN again: on a split of its own data, or on a file."""
+    from minilm.runs.evaluate import evaluate_run, evaluation_text
+
+    metrics, labels = evaluate_run(run, split, file, device)
+    click.echo(json.dumps(metrics) if as_json else evaluation_text(metrics, labels))
+
+
+@main.command("predict", epilog=example('minilm predict runs/scratch-sample "ale sztos" "no dramat"'))
+@click.argument("run")
+@click.argument("texts", nargs=-1)
+@click.option("--file", type=click.File("r", encoding="utf-8"), help="A text a line; of pairs, two with a tab between.")
+@click.option("--json", "as_json", is_flag=True, help="A JSON object a line, with the scores of all labels.")
+@DEVICE
+def predict_command(run: str, texts: tuple[str, ...], file: Any, as_json: bool, device: str) -> None:
+    """Classify TEXTS, the lines of a file, or those of standard input, with a RUN, a folder or a checkpoint."""
+    from minilm.evaluation.predictor import Classifier, predict_lines
+
+    if not texts and file is None and sys.stdin.isatty():
+        raise UserError("nothing to classify: give texts, --file FILE, or lines on standard input")
+    lines: Iterable[str] = texts or (line.rstrip("\r\n") for line in file or sys.stdin)
+    classifier = Classifier.load(run, device)
+    for text, scores in predict_lines(classifier, lines):
+        given = classifier.decide(scores)
+        if as_json:
+            click.echo(json.dumps({"text": text, "labels": given, "scores": scores}, ensure_ascii=False))
+        else:
+            shown = ", ".join(f"{label} {scores[label]:.2f}" for label in given) or "none"
+            click.echo(f"{shown}\t{text}")
+
+
+@main.command("info", epilog=example("minilm info experiments/scratch.toml"))
+@click.argument("model")
+def info_command(model: str) -> None:
+    """Show a MODEL layer by layer: a config (TOML), a run, a folder, a catalogue name or a Hub id."""
+    from minilm.runs.describe import describe_model
+
+    click.echo(describe_model(model))
+
+
+@main.command("compare", epilog=example("minilm compare runs/scratch-sample runs/scratch-sample-2"))
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--markdown", is_flag=True, help="The table as Markdown.")
+def compare_command(runs: tuple[Path, ...], markdown: bool) -> None:
+    """Set finished RUNS side by side."""
+    from minilm.reporting.compare import compare_markdown, compare_text, load_runs
+
+    loaded = load_runs(runs)
+    click.echo(compare_markdown(loaded) if markdown else compare_text(loaded))
+
+
+@main.command("models", epilog=example("minilm models"))
+def models_command() -> None:
+    """List the models that have a short name: where they come from, and whether they are here."""
+    from minilm.hub import list_models
+    from minilm.reporting.tables import text_table
+
+    rows = [
+        [entry.name, entry.family, f"{entry.megabytes:,}", entry.licence, entry.repo_id, entry.here or "-"]
+        for entry in list_models()
+    ]
+    rows = [[*row[:2], *row[3:], row[2]] for row in rows]
+    click.echo(text_table(("name", "family", "licence", "from", "here", "MB"), rows, left=5))
+
+
+@main.command("download", epilog=example("minilm download minilm"))
+@click.argument("model")
+@click.option("--revision", default="", help="A branch, tag or commit of the Hub's.")
+def download_command(model: str, revision: str) -> None:
+    """Put a MODEL (a short name or a Hub id) into weights/."""
+    from minilm.hub import download_model
+
+    download_model(model, revision=revision)
+
+
+@main.command("data", epilog=example("minilm data ag-news"))
+@click.argument("name", required=False)
+def data_command(name: str | None) -> None:
+    """List the data sets that have a short name; of one, tell its splits, columns, labels and terms."""
+    from minilm.data.catalog import describe, listing
+
+    click.echo(describe(name) if name else listing())

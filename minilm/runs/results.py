@@ -1,0 +1,88 @@
+"""What a finished run has reached: metrics of every split, beside the baselines, with times and samples."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from minilm.data.sources import Dataset, Rows
+from minilm.evaluation.baselines import linear, majority
+from minilm.evaluation.metrics import (
+    classification_metrics,
+    labels_above,
+    log_softmax,
+    multilabel_metrics,
+    sigmoid,
+)
+from minilm.evaluation.predictor import Classifier
+
+
+def measure(labels: np.ndarray, scores: np.ndarray, threshold: float = 0.5) -> dict[str, Any]:
+    """The metrics of scores (N, C) against labels (N,), or (N, C) where a text has several."""
+    if labels.ndim == 2:
+        return multilabel_metrics(labels, scores, threshold)
+    return classification_metrics(labels, scores)
+
+
+def brief(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The metrics that are single numbers."""
+    return {name: value for name, value in metrics.items() if isinstance(value, int | float)}
+
+
+def fit_baselines(data: Dataset) -> dict[str, Any]:
+    """What the majority class and a linear model on word counts reach, on the same splits."""
+    classes = len(data.label_names)
+    models = {
+        "majority": majority(data.train.labels, classes),
+        "linear": linear(data.train.texts, data.train.labels, classes, data.train.pairs),
+    }
+    return {
+        name: {
+            **{
+                split: measure(rows.labels, model.predict(rows.texts, rows.pairs))
+                for split in ("validation", "test")
+                for rows in (getattr(data, split),)
+            },
+            "seconds": model.seconds,
+        }
+        for name, model in models.items()
+    }
+
+
+def time_inference(classifier: Classifier, rows: Rows) -> float:
+    """Seconds to classify 100 texts, given at once, from text to probabilities; the median of three goes."""
+    texts = [(a, b) for a, b in zip(rows.texts, rows.pairs, strict=True)] if rows.pairs else list(rows.texts)
+    hundred: list[Any] = [texts[i % len(texts)] for i in range(100)]
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        classifier.predict(hundred)
+        times.append(time.perf_counter() - started)
+    return float(np.median(times))
+
+
+def choose_samples(rows: Rows, scores: np.ndarray, labels: list[str], seed: int) -> list[dict[str, Any]]:
+    """Five test texts with what the model says of them: two wrong ones where there are, the others right."""
+    several = rows.labels.ndim == 2
+    probabilities = sigmoid(scores) if several else np.exp(log_softmax(scores))
+    predicted = labels_above(scores) if several else probabilities.argmax(axis=1)
+    right = (predicted == rows.labels).all(axis=1) if several else predicted == rows.labels
+    order = np.random.default_rng(seed).permutation(len(rows))
+    wrong_ones, right_ones = order[~right[order]], order[right[order]]
+    some_wrong = wrong_ones[: max(2, 5 - len(right_ones))]
+    chosen = [*right_ones[: 5 - len(some_wrong)], *some_wrong]
+
+    def names(value: Any) -> Any:
+        return [labels[i] for i in np.flatnonzero(value)] if several else labels[int(value)]
+
+    return [
+        {
+            "text": rows.texts[i] if rows.pairs is None else f"{rows.texts[i]} / {rows.pairs[i]}",
+            "label": names(rows.labels[i]),
+            "predicted": names(predicted[i]),
+            "scores": {label: float(p) for label, p in zip(labels, probabilities[i], strict=True)},
+        }
+        for i in chosen
+    ]
