@@ -1,0 +1,89 @@
+"""Which rows make a batch, and rows to padded tensors.
+
+A batch is padded to its longest text, so texts of like length belong together; but an order by length is no
+random order, which stochastic gradient descent wants. The order here is both: rows are shuffled, sorted by
+padded length within chunks of some batches, cut into batches, and the batches are shuffled. It depends on
+nothing but the seed and the epoch, so that a run can be resumed in the middle of one.
+
+Lengths are padded up to a multiple of 8: shapes stay few, so that graphs can be replayed, and suit tensor
+cores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from minilm.data.tokenization import Encoded
+from minilm.models.layers import Batch
+
+MULTIPLE = 8  # tokens
+CHUNK = 50  # batches sorted together
+
+
+def make_batches(
+    lengths: np.ndarray, batch_size: int, *, seed: int, epoch: int, shuffle: bool = True
+) -> list[np.ndarray]:
+    """Row numbers of each batch: every row once, ``batch_size`` a batch, one of them as short as it must be.
+
+    lengths: (N,) tokens. Without ``shuffle``, for evaluation, all rows are ordered by length, the longest
+    first, so that a batch too large for the memory is met at once.
+    """
+    if not shuffle:
+        order = np.argsort(-lengths, kind="stable")
+        return np.split(order, range(batch_size, len(order), batch_size)) if len(order) else []
+    random = np.random.default_rng(np.random.SeedSequence([seed, epoch]))
+    order = random.permutation(len(lengths))
+    buckets = -(-lengths // MULTIPLE)  # rows of one padded length are not sorted further: their order stays random
+    chunks = [order[i : i + CHUNK * batch_size] for i in range(0, len(order), CHUNK * batch_size)]
+    chunks = [chunk[np.argsort(buckets[chunk], kind="stable")] for chunk in chunks]
+    batches = [chunk[i : i + batch_size] for chunk in chunks for i in range(0, len(chunk), batch_size)]
+    return [batches[i] for i in random.permutation(len(batches))]
+
+
+def padded_length(longest: int, multiple: int = MULTIPLE, limit: int = 0) -> int:
+    """``longest`` rounded up to a multiple, but not above ``limit`` (0: none)."""
+    rounded = -(-longest // multiple) * multiple
+    return max(longest, min(rounded, limit)) if limit else rounded
+
+
+def collate(
+    encoded: Encoded,
+    rows: np.ndarray,
+    labels: np.ndarray | None,
+    pad: int,
+    *,
+    multiple: int = MULTIPLE,
+    longest: int = 0,
+) -> Batch:
+    """The rows (B,) as tensors on the CPU, padded on the right with the id ``pad`` to one length T.
+
+    labels: of all N rows; ``longest``: the length that rounding up to a ``multiple`` must not pass, a model's
+    context.
+    """
+    lengths = encoded.lengths[rows]  # (B,)
+    columns = np.arange(padded_length(int(lengths.max()), multiple, longest))  # (T,)
+    real = columns < lengths[:, None]  # (B, T)
+    places = (encoded.offsets[rows][:, None] + columns)[real]  # where each real token lies in the flat arrays
+
+    def pad_right(flat: np.ndarray, value: int) -> torch.Tensor:
+        padded = np.full(real.shape, value, dtype=np.int64)
+        padded[real] = flat[places]
+        return torch.from_numpy(padded)
+
+    return Batch(
+        ids=pad_right(encoded.ids, pad),
+        mask=None if real.all() else torch.from_numpy(real),
+        segments=None if encoded.segments is None else pad_right(encoded.segments, 0),
+        labels=None if labels is None else torch.from_numpy(labels[rows]),
+    )
+
+
+def padding_share(
+    lengths: np.ndarray, batches: Sequence[np.ndarray], multiple: int = MULTIPLE, limit: int = 0
+) -> float:
+    """The share of all positions in these batches that is padding."""
+    padded = sum(len(rows) * padded_length(int(lengths[rows].max()), multiple, limit) for rows in batches)
+    return 1 - int(sum(lengths[rows].sum() for rows in batches)) / padded

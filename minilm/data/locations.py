@@ -1,0 +1,121 @@
+"""Where a config's labelled rows are: ``[data]`` to one file for each split that is given.
+
+    data.source = "ag-news"                 a name of the catalogue; "tweet-emotions:spanish", a configuration of it
+    data.source = "reviews"                 a folder with train, and validation (or dev) and test files
+    data.source = "reviews.csv"             one file, whose column "split", if it has one, tells the splits
+    data.source = "user/set"                a data set of the Hub; "user/set:name", a configuration of it
+    data.train = "a.csv", data.test = ...   a file a split
+
+Splits that are not given here are made from the training rows.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from minilm import hub
+from minilm.data import catalog
+from minilm.data.readers import FORMATS
+from minilm.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from minilm.config import DataSection
+
+SPLITS = ("train", "validation", "test")
+SPLIT_NAMES = {
+    "train": "train", "training": "train", "test": "test",
+    "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
+}  # fmt: skip
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(:.+)?")
+PARQUET = "refs/convert/parquet"  # the branch where the Hub keeps its own copy of a public data set
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the rows are, before any is read."""
+
+    name: str
+    files: dict[str, Path]  # split -> file; "train" is always there
+    section: DataSection  # with the catalogue's columns and labels filled in
+    rows: dict[str, int] = field(default_factory=dict)  # split -> rows that the catalogue promises
+
+
+def find_source(section: DataSection, where: str = "") -> Source:
+    """The files behind ``data.source``, or behind ``data.train``, ``data.validation`` and ``data.test``."""
+    if section.train:
+        given = {split: getattr(section, split) for split in SPLITS if getattr(section, split)}
+        files = {split: Path(path).expanduser() for split, path in given.items()}
+        return Source(files["train"].stem, files, section)
+    entry = catalog.find(section.source, where)
+    if entry:
+        files = _download(entry.source, entry.files, entry.revision) if entry.files else {"train": entry.file}
+        return Source(entry.name, files, complete(section), entry.rows)
+    path = Path(section.source).expanduser()
+    if path.is_dir():
+        return Source(path.resolve().name, _split_files(path, where), section)
+    if path.is_file() or path.suffix.lower() in FORMATS:
+        return Source(path.stem, {"train": path}, section)
+    if HUB_ID.fullmatch(section.source):
+        return Source(section.source, _hub_files(section.source, where), section)
+    raise UserError(f"{where}data.source: no such file or folder: {section.source}")
+
+
+def complete(section: DataSection) -> DataSection:
+    """The section with the catalogue's columns and labels, where it has none of its own but a field's default."""
+    entry = catalog.entries().get(section.source)
+    unset = {f.name for f in fields(section) if getattr(section, f.name) == _default(f)}
+    data = entry.data if entry else {}
+    return replace(section, **{name: value for name, value in data.items() if name in unset})
+
+
+def _default(f: Field[Any]) -> Any:
+    return f.default if f.default_factory is MISSING else f.default_factory()
+
+
+def _download(repo_id: str, files: dict[str, str], revision: str) -> dict[str, Path]:
+    """The files of each split, from the Hub."""
+    paths = hub.dataset_files(repo_id, list(files.values()), revision)
+    return {split: paths[name] for split, name in files.items()}
+
+
+def _hub_files(source: str, where: str) -> dict[str, Path]:
+    """The splits of any data set, from the Hub's copy as Parquet: ``<configuration>/<split>/0000.parquet``."""
+    repo_id, _, configuration = source.partition(":")
+    found: dict[str, dict[str, str]] = {}  # configuration -> split -> file
+    for name in hub.dataset_listing(repo_id, PARQUET):
+        folder, _, rest = name.partition("/")
+        split = SPLIT_NAMES.get(rest.partition("/")[0])
+        if split and found.setdefault(folder, {}).setdefault(split, name) != name:
+            raise UserError(
+                f"{where}data.source: {source} has its {split} rows in several files; give one (data.train)"
+            )
+    if not configuration:
+        configuration = next(iter(found)) if len(found) == 1 else "default"
+    if configuration not in found:
+        hint = nearest(configuration, found) if ":" in source else ""
+        raise UserError(
+            f"{where}data.source: {repo_id} has the configurations {', '.join(found) or '(none)'}{hint}; "
+            f"name one of them, as in {repo_id}:{next(iter(found), 'name')}"
+        )
+    if "train" not in found[configuration]:
+        raise UserError(f"{where}data.source: {source} has no train split, only {', '.join(found[configuration])}")
+    return _download(repo_id, found[configuration], PARQUET)
+
+
+def _split_files(folder: Path, where: str) -> dict[str, Path]:
+    """The files of a folder that are named by their split, such as train.csv and dev.csv."""
+    found: dict[str, Path] = {}
+    data = sorted(path for path in folder.iterdir() if path.suffix.lower() in FORMATS)
+    for path in data:
+        split = SPLIT_NAMES.get(path.stem.lower())
+        if split in found:
+            raise UserError(f"{where}{folder}: two {split} files, {found[split].name} and {path.name}; keep one")
+        if split:
+            found[split] = path
+    if "train" not in found:
+        there = ", ".join(path.name for path in data) or "no data files"
+        raise UserError(f"{where}{folder}: no train file ({', '.join(FORMATS)}); it has {there}")
+    return found

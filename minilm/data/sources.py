@@ -1,0 +1,339 @@
+"""A config's ``[data]`` section to three splits of checked, labelled texts.
+
+    files -> rows (readers) -> texts and class numbers -> splits given or made (splits) -> subsets -> a
+    fingerprint
+
+Nothing is repaired in silence. Every row that cannot be used is a defect with its file and line, and one
+error reports them before any training: the first few and their number. What makes a result worth less but not
+wrong (a test text that is also in the training data) is a warning with its number, in ``Dataset.warnings``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from minilm.data.cleaning import cleaner
+from minilm.data.locations import SPLIT_NAMES, SPLITS, complete, find_source
+from minilm.data.readers import BROKEN, Defects, Table, read_table
+from minilm.data.splits import hold_out, keep_rows, strata_of
+from minilm.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from minilm.config import DataSection
+
+INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """N labelled texts."""
+
+    texts: list[str]
+    pairs: list[str] | None  # each text's second text
+    labels: np.ndarray  # (N,) int64 class numbers; several labels a text: (N, C) int64 of 0 and 1
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, rows: np.ndarray) -> Rows:
+        """The rows of these numbers, in this order."""
+        pairs = None if self.pairs is None else [self.pairs[i] for i in rows]
+        return Rows([self.texts[i] for i in rows], pairs, self.labels[rows])
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Three splits with one label set."""
+
+    name: str
+    train: Rows
+    validation: Rows
+    test: Rows
+    label_names: list[str]  # (C,)
+    multi_label: bool
+    fingerprint: str  # SHA-256 of the splits' texts and labels, in order
+    warnings: list[str]
+
+
+def load_dataset(section: DataSection, where: str = "") -> Dataset:
+    """Read, check and split. ``where`` names the config in messages.
+
+    Raises UserError for files or columns that are missing, and for rows that cannot be used.
+    """
+    where = f"{where}: " if where else ""
+    source = find_source(section, where)
+    section = source.section
+    defects, warnings = Defects(), []
+    tables = {split: read_table(path, _columns(section), defects) for split, path in source.files.items()}
+    for split, table in tables.items():
+        if source.rows and len(table.lines) != source.rows[split]:
+            warnings.append(f"{table.path}: {len(table.lines):,} rows, the catalogue says {source.rows[split]:,}")
+        _require_columns(table, section, defects, where)
+
+    names = label_names(section, tables["train"])
+    parts = {split: _part(table, section, names, defects) for split, table in tables.items()}
+    if len(tables) == 1 and "split" in tables["train"].columns:
+        parts = _by_column(parts["train"], tables["train"], defects, where)
+    defects.check(where)
+
+    parts = _subsets(_make_missing(parts, section, where), section, warnings)
+    rows = {split: parts[split].rows for split in SPLITS}
+    warnings += _check_classes(rows["train"], names, f"{where}{source.files['train']}: ")
+    warnings += _duplicates(rows) + _shared_groups(parts, section.group)
+    return Dataset(
+        source.name, rows["train"], rows["validation"], rows["test"],
+        label_names=names, multi_label=bool(section.label_columns),
+        fingerprint=_fingerprint(rows, names), warnings=warnings,
+    )  # fmt: skip
+
+
+def load_rows(path: Path, section: DataSection) -> Rows:
+    """Every row of one more file with the columns of ``section``, whose ``labels`` or ``label_columns`` are given.
+
+    Raises UserError as ``load_dataset`` does.
+    """
+    section, defects = complete(section), Defects()
+    table = read_table(path, _columns(section), defects)
+    _require_columns(table, section, defects, "")
+    rows = _part(table, section, section.labels, defects).rows
+    defects.check()
+    return rows
+
+
+# Rows to texts and class numbers ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows, and what they are split by."""
+
+    rows: Rows
+    groups: np.ndarray | None  # (N,) the group column's values
+
+    def take(self, rows: np.ndarray) -> Part:
+        return Part(self.rows.take(rows), None if self.groups is None else self.groups[rows])
+
+
+def _label_keys(section: DataSection) -> dict[str, str]:
+    """Each label column and the config's key for it."""
+    if section.label_columns:
+        return dict.fromkeys(section.label_columns, "data.label_columns")
+    return {section.label: "data.label"}
+
+
+def _columns(section: DataSection) -> set[str]:
+    named = {section.text, section.text_pair, section.group, *_label_keys(section)}
+    return {name for name in named if name} | {"split"}
+
+
+def _require_columns(table: Table, section: DataSection, defects: Defects, where: str) -> None:
+    keys = {section.text: "data.text", section.text_pair: "data.text_pair", section.group: "data.group"}
+    for name, key in {**keys, **_label_keys(section)}.items():
+        if name and name not in table.columns:
+            defects.check(where)  # a header in another encoding is told as such
+            table.require(name, key, where)
+
+
+def _part(table: Table, section: DataSection, names: list[str], defects: Defects) -> Part:
+    clean = cleaner(section.clean)
+    texts = _texts(table, section.text, clean, defects)
+    pairs = _texts(table, section.text_pair, clean, defects) if section.text_pair else None
+    if section.label_columns:
+        labels = np.stack([_bits(table, column, defects) for column in section.label_columns], axis=1)
+    else:
+        labels = _classes(table, section, names, defects)
+    groups = _groups(table, section.group, defects) if section.group else None
+    return Part(Rows(texts, pairs, labels), groups)
+
+
+def _texts(table: Table, column: str, clean: Callable[[str], str], defects: Defects) -> list[str]:
+    """The column's texts, cleaned and stripped."""
+    texts = []
+    for line, cell in zip(table.lines, table.columns[column], strict=True):
+        text = clean(cell) if isinstance(cell, str) else ""
+        if cell is not None and not isinstance(cell, str):
+            defects.add(table.path, line, f'the text (column "{column}") is {cell!r}, not text', table.unit)
+        elif not text:
+            left = " once cleaned" if cell and cell.strip() else ""
+            defects.add(table.path, line, f'the text (column "{column}") is empty{left}', table.unit)
+        elif BROKEN.search(text):
+            defects.add(table.path, line, f'the text (column "{column}") holds half a character', table.unit)
+        texts.append(text)
+    return texts
+
+
+def label_text(cell: Any) -> str:
+    """A label as text, so that 1, 1.0, "1" and True are one label. Empty where the cell is."""
+    if cell is None or cell != cell:  # NaN, which stands for missing
+        return ""
+    if isinstance(cell, bool | int) or (isinstance(cell, float) and cell.is_integer()):
+        return str(int(cell))
+    return str(cell).strip()
+
+
+def label_names(section: DataSection, train: Table) -> list[str]:
+    """The classes in order: as the config lists them, else as found in the training data, sorted."""
+    names = section.labels or section.label_columns
+    if not names:
+        found = {label_text(cell) for cell in train.columns[section.label]} - {""}
+        numbers = all(INTEGER.fullmatch(name) for name in found)
+        names = sorted(found, key=int) if numbers else sorted(found)
+    return list(names)
+
+
+def _classes(table: Table, section: DataSection, names: list[str], defects: Defects) -> np.ndarray:
+    """(N,) class numbers. A label is a name or, where no name is itself a number, its place from 0 to C-1."""
+    number = {name: i for i, name in enumerate(names)}
+    if not any(INTEGER.fullmatch(name) for name in names):
+        number |= {str(i): i for i in range(len(names))}
+    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+    known = "data.labels lists" if section.labels else "the training data has"
+    labels = np.full(len(table.lines), -1, dtype=np.int64)
+    for i, (line, cell) in enumerate(zip(table.lines, table.columns[section.label], strict=True)):
+        label = label_text(cell)
+        labels[i] = number.get(label, -1)
+        if not label:
+            defects.add(table.path, line, f'the label (column "{section.label}") is missing', table.unit)
+        elif label not in number:
+            what = f'unknown label "{label}"{nearest(label, names)}: {known} {shown}'
+            defects.add(table.path, line, what, table.unit)
+    return labels
+
+
+def _bits(table: Table, column: str, defects: Defects) -> np.ndarray:
+    """(N,) 0 or 1."""
+    bits = np.zeros(len(table.lines), dtype=np.int64)
+    for i, (line, cell) in enumerate(zip(table.lines, table.columns[column], strict=True)):
+        bit = label_text(cell)
+        bits[i] = bit == "1"
+        if bit not in ("0", "1"):
+            what = f'column "{column}" must be 0 or 1, got "{bit}"' if bit else f'column "{column}" is missing'
+            defects.add(table.path, line, what, table.unit)
+    return bits
+
+
+def _groups(table: Table, column: str, defects: Defects) -> np.ndarray:
+    """(N,) the column's values, as text."""
+    groups = [label_text(cell) for cell in table.columns[column]]
+    for line, group in zip(table.lines, groups, strict=True):
+        if not group:
+            defects.add(table.path, line, f'column "{column}" (data.group) is empty', table.unit)
+    return np.array(groups)
+
+
+# Splits -----------------------------------------------------------------------------------------------------
+
+
+def _by_column(part: Part, table: Table, defects: Defects, where: str) -> dict[str, Part]:
+    """The splits that the column ``split`` names."""
+    rows: dict[str, list[int]] = {}
+    for i, (line, cell) in enumerate(zip(table.lines, table.columns["split"], strict=True)):
+        split = SPLIT_NAMES.get(label_text(cell).lower())
+        if split is None:
+            what = f'column "split" must be train, validation (or dev) or test, got "{label_text(cell)}"'
+            defects.add(table.path, line, what, table.unit)
+        else:
+            rows.setdefault(split, []).append(i)
+    if "train" not in rows:
+        defects.check(where)
+        raise UserError(f'{where}{table.path}: column "split" names no row as train')
+    return {split: part.take(np.array(found)) for split, found in rows.items()}
+
+
+def _make_missing(parts: dict[str, Part], section: DataSection, where: str) -> dict[str, Part]:
+    """Make the splits not given from the training rows; both shares are of the training rows as given."""
+    parts = dict(parts)
+    total = len(parts["train"].rows)
+    for stream, split in enumerate(("test", "validation")):
+        if split in parts:
+            continue
+        train = parts["train"]
+        share = getattr(section, f"{split}_share") * total / len(train.rows)
+        groups = train.groups
+        kept, out = hold_out(strata_of(train.rows.labels), share, (section.split_seed, stream), groups)
+        if not len(out) or not len(kept):
+            grouped = f' in groups of "{section.group}"' if section.group else ""
+            raise UserError(
+                f"{where}{total:,} rows{grouped} are too few to make a {split} split of a share of "
+                f"{getattr(section, f'{split}_share')}; give the split, or change data.{split}_share"
+            )
+        parts[split], parts["train"] = train.take(out), train.take(kept)
+    return parts
+
+
+def _subsets(parts: dict[str, Part], section: DataSection, warnings: list[str]) -> dict[str, Part]:
+    """The stratified subsets that ``data.train_rows`` and its like ask for; all, warning, where too few."""
+    subsets = {}
+    for stream, split in enumerate(SPLITS, start=2):
+        part, count = parts[split], getattr(section, f"{split}_rows")
+        if count > len(part.rows):
+            warnings.append(f"data.{split}_rows asks for {count:,} rows, the {split} split has {len(part.rows):,}")
+        elif count:
+            part = part.take(keep_rows(strata_of(part.rows.labels), count, (section.split_seed, stream)))
+        subsets[split] = part
+    return subsets
+
+
+# Checks across rows -----------------------------------------------------------------------------------------
+
+
+def _check_classes(train: Rows, names: list[str], where: str) -> list[str]:
+    """Warn of classes without a training row. Raises UserError where all rows have one label."""
+    several = train.labels.ndim == 2
+    counts = train.labels.sum(axis=0) if several else np.bincount(train.labels, minlength=len(names))
+    if not several and np.count_nonzero(counts) == 1:
+        raise UserError(
+            f'{where}all {len(train):,} training rows have the label "{names[counts.argmax()]}"; '
+            "a classifier needs two labels or more"
+        )
+    absent = [name for name, count in zip(names, counts, strict=True) if not count]
+    return [f"no training row has the label {', '.join(absent)}"] if absent else []
+
+
+def _duplicates(rows: dict[str, Rows]) -> list[str]:
+    """Warn of texts that are in two splits, and of equal training texts with unequal labels."""
+    keys = {s: list(zip(r.texts, r.pairs or [""] * len(r), strict=True)) for s, r in rows.items()}
+    warnings = []
+    seen = {split: set(found) for split, found in keys.items()}
+    for first, second in (("train", "validation"), ("train", "test"), ("validation", "test")):
+        if number := sum(key in seen[first] for key in keys[second]):
+            warnings.append(
+                f"{number:,} of {len(keys[second]):,} {second} texts are also in the {first} split: "
+                "scores there flatter the model"
+            )
+    labels: dict[tuple[str, str], set[bytes]] = {}
+    for key, label in zip(keys["train"], rows["train"].labels, strict=True):
+        labels.setdefault(key, set()).add(label.tobytes())
+    if number := sum(len(found) > 1 for found in labels.values()):
+        warnings.append(f"{number:,} training texts occur more than once, with different labels")
+    return warnings
+
+
+def _shared_groups(parts: dict[str, Part], column: str) -> list[str]:
+    """Warn of groups with rows in both the training split and another, which only given splits can have."""
+    if not column:
+        return []
+    groups = {split: set(part.groups.tolist()) for split, part in parts.items() if part.groups is not None}
+    shared = {split: len(groups["train"] & groups[split]) for split in ("validation", "test")}
+    return [
+        f'{number:,} values of "{column}" have rows in both the train and the {split} split'
+        for split, number in shared.items()
+        if number
+    ]
+
+
+def _fingerprint(rows: dict[str, Rows], names: Sequence[str]) -> str:
+    """SHA-256, in hexadecimal, of the texts and labels in order; the files they came from do not matter."""
+    digest = hashlib.sha256(json.dumps(list(names)).encode())
+    for split in SPLITS:
+        part = rows[split]
+        digest.update(json.dumps([split, part.texts, part.pairs, part.labels.tolist()]).encode())
+    return digest.hexdigest()

@@ -1,0 +1,154 @@
+"""Texts to token ids: once, in parallel, into flat arrays.
+
+A checkpoint brings its ``tokenizer.json``. A model from scratch may train one: byte-level byte-pair encoding
+(Sennrich et al. 2016, "Neural Machine Translation of Rare Words with Subword Units"; over bytes: Radford et
+al. 2019, GPT-2). It starts from the 256 bytes and, until the vocabulary is full, makes the most frequent pair
+of neighbouring tokens a token of its own; no text is ever out of its vocabulary. Train it on the training
+split only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+from minilm import hub
+from minilm.errors import UserError
+
+PAD, BOS, EOS = SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>")
+PAD_NAMES = ("<pad>", "[PAD]", "<|pad|>", "<|padding|>", "<|endoftext|>", "</s>", "<unk>")
+CHUNK = 4096  # texts encoded at a time: the encodings of so many, with all they carry, are in memory at once
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The token ids of N texts (or pairs), one after another."""
+
+    ids: np.ndarray  # (total,) int32
+    offsets: np.ndarray  # (N + 1,) int64: text i is ids[offsets[i]:offsets[i + 1]]
+    segments: np.ndarray | None  # (total,) uint8: 0 in the first text of a pair, 1 in the second; None for single texts
+    full_lengths: np.ndarray  # (N,) int64 tokens before truncation
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(N,) tokens of each text."""
+        return np.diff(self.offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def row(self, i: int) -> np.ndarray:
+        """The ids of text i."""
+        return self.ids[self.offsets[i] : self.offsets[i + 1]]
+
+
+def load_tokenizer(source: str | Path, revision: str = "") -> Tokenizer:
+    """A checkpoint's ``tokenizer.json``, with the padding and truncation that it stores cleared.
+
+    source: the file or its folder; or a model's name or Hub id (at ``revision``), to be downloaded where it is not
+    on this machine. Raises UserError where there is no tokenizer, or none that can be read.
+    """
+    path = Path(source)
+    if not path.exists():
+        path = hub.resolve_model(str(source), revision, want="tokenizer")
+    path = path / "tokenizer.json" if path.is_dir() else path
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; a tokenizer is read from a checkpoint's tokenizer.json")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises no narrower class
+        raise UserError(f"{path}: not a readable tokenizer: {error}") from None
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def train_bpe(texts: Iterable[str], vocab_size: int, bos: bool = True) -> Tokenizer:
+    """Byte-level BPE of at most ``vocab_size`` tokens; the same texts give the same tokenizer.
+
+    A text becomes ``<bos> text <eos>``, a pair ``<bos> text <eos> pair <eos>``; without ``<bos>`` where
+    ``bos`` is False.
+    """
+    least = len(SPECIAL_TOKENS) + 256
+    if vocab_size < least:
+        raise UserError(f"tokenizer.vocab_size must be at least {least}: 256 bytes and {', '.join(SPECIAL_TOKENS)}")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, min_frequency=2, show_progress=False,
+        special_tokens=list(SPECIAL_TOKENS), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )  # fmt: skip
+    tokenizer.train_from_iterator(texts, trainer)
+    start = f"{BOS} " if bos else ""
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{start}$A {EOS}",
+        pair=f"{start}$A {EOS} $B:1 {EOS}:1",
+        special_tokens=[(token, tokenizer.token_to_id(token)) for token in SPECIAL_TOKENS],
+    )
+    return tokenizer
+
+
+def pad_id(tokenizer: Tokenizer) -> int:
+    """The id to pad with: the padding token's; where the tokenizer has none, an end-of-text token's; else 0.
+
+    No model looks at padding, so any id within the vocabulary does.
+    """
+    ids = (tokenizer.token_to_id(name) for name in PAD_NAMES)
+    return next((i for i in ids if i is not None), 0)
+
+
+def encode(tokenizer: Tokenizer, texts: Sequence[str], pairs: Sequence[str] | None, max_tokens: int) -> Encoded:
+    """Encode N texts, or pairs with their segments, each cut to ``max_tokens`` with its special tokens kept.
+
+    Of a pair the longer text is cut first. Raises UserError for a limit without room for a token of text, and
+    for a text that has no tokens at all.
+    """
+    special = tokenizer.num_special_tokens_to_add(pairs is not None)
+    if max_tokens <= special:
+        raise UserError(f"data.max_tokens must be above {special}, the tokenizer's special tokens")
+    inputs = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
+    # The fast one gives both texts of a pair segment 0 where the tokenizer has no template for pairs.
+    encode_batch = tokenizer.encode_batch if pairs is not None else tokenizer.encode_batch_fast
+    ids, segments = [np.zeros(0, np.int32)], [np.zeros(0, np.uint8)]
+    full_lengths = [np.zeros(0, np.int64)]
+    for start in range(0, len(inputs), CHUNK):
+        chunk = inputs[start : start + CHUNK]
+        encodings = encode_batch(chunk)
+        full_lengths.append(np.array([len(encoding) for encoding in encodings], dtype=np.int64))
+        # Which special tokens a cut text keeps is the tokenizer's business, so it encodes the few again.
+        long = np.flatnonzero(full_lengths[-1] > max_tokens)
+        tokenizer.enable_truncation(max_tokens)
+        for i, cut in zip(long, encode_batch([chunk[i] for i in long]), strict=True):
+            encodings[i] = cut
+        tokenizer.no_truncation()
+        ids.append(_flat((encoding.ids for encoding in encodings), np.int32))
+        if pairs is not None:
+            segments.append(_flat((encoding.type_ids for encoding in encodings), np.uint8))
+    full = np.concatenate(full_lengths)
+    if empty := np.flatnonzero(full == 0).tolist():
+        raise UserError(f"the tokenizer makes no token of the text {inputs[empty[0]]!r} ({len(empty)} such texts)")
+    offsets = np.concatenate([[0], np.cumsum(np.minimum(full, max_tokens))])
+    return Encoded(np.concatenate(ids), offsets, None if pairs is None else np.concatenate(segments), full)
+
+
+def _flat(rows: Iterable[list[int]], dtype: type) -> np.ndarray:
+    return np.fromiter(chain.from_iterable(rows), dtype=dtype)
+
+
+def length_statistics(encoded: Encoded, max_tokens: int) -> dict[str, float]:
+    """Tokens a text before truncation (mean, median, 95th percentile, longest), and the texts truncated."""
+    full = encoded.full_lengths
+    return {
+        "mean": float(full.mean()),
+        "median": float(np.median(full)),
+        "p95": float(np.percentile(full, 95)),
+        "longest": int(full.max()),
+        "truncated": int((full > max_tokens).sum()),
+        "max_tokens": max_tokens,
+    }

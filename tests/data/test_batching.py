@@ -1,0 +1,97 @@
+"""Batches: every row once, the order from seed and epoch alone, padding on the right and little of it."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from minilm.data.batching import collate, make_batches, padded_length, padding_share
+from minilm.data.tokenization import Encoded
+
+LENGTHS = arrays.arrays(np.int64, st.integers(1, 300), elements=st.integers(1, 40))
+SIZES = st.integers(1, 33)
+
+
+def encoded(lengths: np.ndarray, segments: bool = False) -> Encoded:
+    """Texts of these lengths; no two tokens are equal, and none is 0, the padding."""
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    ids = np.arange(1, offsets[-1] + 1, dtype=np.int32)
+    return Encoded(ids, offsets, (ids % 2).astype(np.uint8) if segments else None, lengths)
+
+
+@given(LENGTHS, SIZES, st.integers(0, 2**32 - 1), st.integers(0, 1000), st.booleans())
+def test_every_row_is_in_one_batch_and_one_batch_is_short(lengths, size, seed, epoch, shuffle):
+    batches = make_batches(lengths, size, seed=seed, epoch=epoch, shuffle=shuffle)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
+    assert sorted(map(len, batches), reverse=True)[:-1] == [size] * (len(batches) - 1)
+    again = make_batches(lengths, size, seed=seed, epoch=epoch, shuffle=shuffle)
+    assert all(np.array_equal(a, b) for a, b in zip(batches, again, strict=True))
+
+
+def test_seed_and_epoch_each_change_the_order():
+    lengths = np.random.default_rng(0).integers(1, 60, 500)
+    orders = [np.concatenate(make_batches(lengths, 16, seed=s, epoch=e)) for s, e in ((1, 1), (1, 2), (2, 1), (2, 2))]
+    assert len({order.tobytes() for order in orders}) == 4
+
+
+def test_evaluation_takes_the_longest_first():
+    lengths = np.array([3, 9, 1, 9, 5])
+    batches = make_batches(lengths, 2, seed=0, epoch=0, shuffle=False)
+    assert [batch.tolist() for batch in batches] == [[1, 3], [4, 0], [2]]
+    assert make_batches(lengths[:0], 2, seed=0, epoch=0) == make_batches(lengths[:0], 2, seed=0, epoch=0, shuffle=False)
+
+
+@given(LENGTHS, st.booleans(), st.data())
+def test_padded_batches_hold_every_token_and_pad_on_the_right(lengths, segments, data):
+    texts = encoded(lengths, segments)
+    rows = np.array(data.draw(st.lists(st.integers(0, len(lengths) - 1), min_size=1, max_size=9)))
+    batch = collate(texts, rows, lengths, 0)
+    assert batch.ids.dtype == torch.int64 and batch.ids.shape[1] % 8 == 0
+    assert batch.ids.shape[1] - lengths[rows].max() < 8
+    assert batch.labels is not None and batch.labels.tolist() == lengths[rows].tolist()
+    mask = torch.ones_like(batch.ids, dtype=torch.bool) if batch.mask is None else batch.mask
+    assert (batch.mask is None) == bool((lengths[rows] == batch.ids.shape[1]).all())
+    assert mask.tolist() == (batch.ids != 0).tolist()
+    for ids, row in zip(batch.ids.tolist(), rows, strict=True):
+        assert ids[: lengths[row]] == texts.row(row).tolist() and set(ids[lengths[row] :]) <= {0}
+    if segments:
+        assert batch.segments is not None and batch.segments.tolist() == (batch.ids % 2).tolist()
+    else:
+        assert batch.segments is None
+
+
+@given(st.integers(1, 300), st.integers(1, 16), st.integers(0, 300))
+def test_lengths_are_rounded_up_within_the_limit(longest, multiple, limit):
+    padded = padded_length(longest, multiple, limit)
+    assert longest <= padded < longest + multiple
+    assert padded % multiple == 0 or padded in (limit, longest)
+    assert not limit or padded <= max(limit, longest)
+
+
+def test_collate_stays_within_a_models_context():
+    texts = encoded(np.array([9, 10]))
+    assert collate(texts, np.array([0, 1]), None, 0, longest=12).ids.shape == (2, 12)
+    assert collate(texts, np.array([0, 1]), None, 0, multiple=1).ids.shape == (2, 10)
+
+
+def test_labels_of_several_classes_are_batched_as_rows():
+    labels = np.array([[0, 1], [1, 1], [0, 0]])
+    batch = collate(encoded(np.array([8, 8, 8])), np.array([2, 0]), labels, 0)
+    assert batch.labels is not None and batch.labels.tolist() == [[0, 0], [0, 1]] and batch.mask is None
+
+
+@pytest.mark.parametrize("size", [8, 32])
+def test_a_third_of_the_padding_of_random_batches_is_left(size):
+    random = np.random.default_rng(0)
+    lengths = np.clip(random.lognormal(np.log(21), 0.58, 4337), 3, 216).astype(np.int64)
+    order = random.permutation(len(lengths))
+    usual = [order[i : i + size] for i in range(0, len(order), size)]
+    ours = make_batches(lengths, size, seed=1, epoch=1)
+    assert padding_share(lengths, ours) < padding_share(lengths, usual, multiple=1) / 3
+    assert padding_share(lengths, [np.array([0, 1])], limit=1) == pytest.approx(
+        1 - lengths[:2].sum() / (2 * lengths[:2].max())
+    )
+    unsorted = np.mean([np.ptp(batch) for batch in ours]) / len(lengths)
+    assert unsorted > 0.7  # a batch's rows come from everywhere

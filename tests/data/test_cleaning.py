@@ -1,0 +1,37 @@
+"""Cleaning: each step does the one thing it is called by."""
+
+import pytest
+
+from minilm.data.cleaning import STEPS, cleaner
+from minilm.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("step", "text", "cleaned"),
+    [
+        ("entities", "Tom &amp; Jerry&#39;s", "Tom & Jerry's"),
+        ("tags", "a<br/>b <i>c</i>, 1 < 2 > 0", "a b  c , 1   0"),
+        ("urls", "see https://x.org/a?b=1 or www.x.org", "see   or"),
+        ("users", "@ola pisz na ola@example.org", "pisz na ola@example.org"),
+        ("symbols", "żółw #1 (50%)!", "żółw  1 (50 )!"),
+        ("whitespace", " a \t\n b\u00a0c ", "a b c"),
+        ("lower", "ŻÓŁW", "żółw"),
+    ],
+)
+def test_steps(step, text, cleaned):
+    assert cleaner([step])(text) == cleaned
+
+
+def test_every_step_is_tested():
+    assert {mark[0] for mark in test_steps.pytestmark[0].args[1]} == set(STEPS)
+
+
+def test_steps_run_in_the_order_given():
+    assert cleaner(["entities", "tags", "whitespace"])("&lt;b&gt; x  y") == "x y"
+    assert cleaner(["tags", "entities"])("&lt;b&gt; x") == "<b> x"
+    assert cleaner([])(" x ") == "x"
+
+
+def test_an_unknown_step_is_an_error():
+    with pytest.raises(UserError, match=r'data\.clean: no step "url" .did you mean "urls"'):
+        cleaner(["url"])

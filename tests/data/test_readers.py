@@ -1,0 +1,153 @@
+"""Readers: the formats give the same cells, a row knows the line it starts on, and every defect is named."""
+
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+
+import pyarrow.parquet
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minilm.data.readers import SHOWN, Defects, read_table
+from minilm.errors import UserError
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=20)
+
+
+def write(folder: Path, name: str, content: str | bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def read(path: Path, *wanted: str, defects: int = 0) -> tuple[dict, list[int], list[str]]:
+    found = Defects()
+    table = read_table(path, set(wanted or ("text", "label")), found)
+    assert len(found.found) == defects
+    return table.columns, table.lines, [f"{line}: {what}" for _, line, _, what in found.found]
+
+
+def test_all_formats_give_the_same_columns(tmp_path):
+    rows = {"text": ["ale sztos", "żal, serio"], "label": ["1", "0"], "other": ["x", "y"]}
+    lines = [json.dumps(dict(zip(rows, row, strict=True))) for row in zip(*rows.values(), strict=True)]
+    write(tmp_path, "a.csv", '\ufefftext,label,other\r\nale sztos,1,x\r\n"żal, serio",0,y\r\n')
+    write(tmp_path, "a.tsv", "text\tlabel\tother\nale sztos\t1\tx\nżal, serio\t0\ty")
+    write(tmp_path, "a.jsonl", "\n".join(lines) + "\n\n")
+    pyarrow.parquet.write_table(pyarrow.table(rows), tmp_path / "a.parquet")
+    for suffix in ("csv", "tsv", "jsonl", "parquet"):
+        columns, _, _ = read(tmp_path / f"a.{suffix}")
+        assert columns == {"text": rows["text"], "label": rows["label"]}, suffix
+
+
+@given(st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=8), st.sampled_from(["\r\n", "\n"]))
+def test_csv_reads_what_the_csv_module_writes_and_numbers_the_lines(tmp_path_factory, rows, end):
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, lineterminator=end, quoting=csv.QUOTE_ALL)
+    starts = []
+    for row in [("text", "label"), *rows]:
+        starts.append(1 + len(io.StringIO(out.getvalue(), newline="").readlines()))
+        writer.writerow(row)
+    columns, lines, _ = read(write(tmp_path_factory.mktemp("csv"), "a.csv", out.getvalue()))
+    assert list(zip(columns["text"], columns["label"], strict=True)) == rows
+    assert lines == starts[1:]
+
+
+def test_a_tsv_has_no_quoting(tmp_path):
+    columns, _, _ = read(write(tmp_path, "a.tsv", 'text\tlabel\n"a\t1\nb "c"\t2\r\n'))
+    assert columns == {"text": ['"a', 'b "c"'], "label": ["1", "2"]}
+
+
+def test_a_field_may_be_longer_than_the_csv_module_allows_by_itself(tmp_path):
+    limit = csv.field_size_limit()
+    columns, _, _ = read(write(tmp_path, "a.csv", f"text,label\n{'a' * 200_000},1\n"))
+    assert len(columns["text"][0]) == 200_000
+    assert csv.field_size_limit() == limit
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_ragged_rows_are_defects_and_empty_lines_are_not(tmp_path, name):
+    separator = "," if name == "a.csv" else "\t"
+    content = "text,label\na,1\n\nb\nc,2,3\nd,4\n".replace(",", separator)
+    columns, lines, defects = read(write(tmp_path, name, content), defects=2)
+    assert columns["text"] == ["a", "d"] and lines == [2, 6]
+    assert defects == ["4: 1 fields where the header has 2", "5: 3 fields where the header has 2"]
+
+
+@pytest.mark.parametrize("bad", ['"a"b,1\nc,2\n', '"never closed,1\nc,2\n'])
+def test_faulty_quoting_names_the_line_its_row_starts_on(tmp_path, bad):
+    columns, _, defects = read(write(tmp_path, "a.csv", 'text,label\n"two\nlines",0\n' + bad), defects=1)
+    assert columns["text"] == ["two\nlines"]
+    assert defects[0].startswith("4: faulty quoting")
+
+
+def test_lines_that_are_not_json_objects_are_defects(tmp_path):
+    content = '{"text": "a", "label": 1}\n{"text": \n[1]\n{"text": "b"}\n'
+    columns, lines, defects = read(write(tmp_path, "a.jsonl", content), defects=2)
+    assert columns == {"text": ["a", "b"], "label": [1, None]} and lines == [1, 4]
+    assert defects == ["2: not JSON (Expecting value, column 10)", "3: not a JSON object"]
+
+
+def test_lines_that_are_not_utf8_are_defects(tmp_path):
+    content = "text,label\nok,1\nżal,0\n".encode() + "żółć,1\n".encode("cp1250")
+    _, _, defects = read(write(tmp_path, "a.csv", content), defects=1)
+    assert defects == ["4: not UTF-8 (byte 0xbf); save the file as UTF-8"]
+
+
+def test_a_missing_column_is_named_with_the_columns_there_are(tmp_path):
+    table = read_table(write(tmp_path, "a.csv", "tekst,label\na,1\n"), {"text", "label"}, Defects())
+    table.require("label", "data.label")
+    with pytest.raises(UserError) as error:
+        table.require("text", "data.text", "x.toml: ")
+    assert str(error.value).startswith("x.toml: ") and "a.csv" in str(error.value)
+    assert 'no column "text" (data.text) (did you mean "tekst"?); its columns are "tekst", "label"' in str(error.value)
+    table = read_table(write(tmp_path, "a.csv", "text;label\na;1\n"), {"text", "label"}, Defects())
+    with pytest.raises(UserError, match="separated by commas, not by semicolons"):
+        table.require("text", "data.text")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "", "the file holds no rows"),
+        ("a.csv", "text,label\n", "the file holds no rows"),
+        ("a.jsonl", "\n", "the file holds no rows"),
+        ("a.csv", "text,text\na,b\n", 'names the column "text" 2 times'),
+        ("a.parquet", "text,label\n", "not a readable Parquet file"),
+        ("a.xlsx", "", "not a known format"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named(tmp_path, name, content, message):
+    with pytest.raises(UserError, match=message) as error:
+        read(write(tmp_path, name, content))
+    assert name in str(error.value)
+
+
+def test_a_file_that_is_not_there_is_named_with_one_like_it(tmp_path):
+    write(tmp_path, "train.csv", "text\n")
+    with pytest.raises(UserError, match=r'trian.csv: no such file \(did you mean ".*train.csv"'):
+        read(tmp_path / "trian.csv")
+    with pytest.raises(UserError, match="no such file"):
+        read(tmp_path / "no" / "train.csv")
+
+
+def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(UserError, match=r"pip install 'minilm\[data\]'"):
+        read(write(tmp_path, "a.parquet", b""))
+
+
+def test_a_report_shows_the_first_defects_in_order_and_counts_the_rest():
+    defects = Defects()
+    defects.check()
+    for line in (10, 9, 2, 4, 3, 8, 7):
+        defects.add(Path("b.csv"), line, "bad")
+    defects.add(Path("a.parquet"), 1, "worse", "row")
+    with pytest.raises(UserError) as error:
+        defects.check("x.toml: ")
+    head, *shown, rest = str(error.value).split("\n")
+    assert head.startswith("x.toml: 8 defects")
+    assert [s.strip() for s in shown] == ["a.parquet, row 1: worse"] + [f"b.csv, line {n}: bad" for n in (2, 3, 4, 7)]
+    assert len(shown) == SHOWN and rest.strip() == "and 3 more"

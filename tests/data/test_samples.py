@@ -1,0 +1,73 @@
+"""The embedded set: written by hand, of the sizes its card tells, without templates or near-duplicates."""
+
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from minilm.config import DataSection
+from minilm.data import catalog
+from minilm.data.readers import Defects, read_table
+from minilm.data.sources import load_dataset
+
+WORD = re.compile(r"\w+")
+
+
+@pytest.fixture(scope="module")
+def rows() -> tuple[list[str], np.ndarray]:
+    path = catalog.entries()["polish-slang-sample"].file
+    columns = read_table(path, {"text", "label"}, Defects()).columns
+    return columns["text"], np.array(columns["label"], dtype=np.int64)
+
+
+def test_it_loads_without_a_warning():
+    found = load_dataset(DataSection(source="polish-slang-sample"))
+    assert [len(found.train), len(found.validation), len(found.test)] == [960, 120, 120]
+    assert found.label_names == ["negative", "neutral or ambiguous", "positive"] and found.warnings == []
+
+
+def test_sizes_and_shares(rows):
+    texts, labels = rows
+    lengths = np.array([len(text) for text in texts])
+    assert len(texts) == 1200 and [text.strip() for text in texts] == texts
+    assert (np.bincount(labels) / 1200).tolist() == pytest.approx([0.29, 0.51, 0.20], abs=0.005)
+    assert lengths.min() >= 10 and lengths.max() <= 200 and abs(lengths.mean() - 80) < 8
+
+
+def test_no_two_texts_are_alike(rows):
+    """Jaccard index of the sets of words of every pair: |A and B| / |A or B| <= 0.8."""
+    sets = [set(WORD.findall(text.lower())) for text in rows[0]]
+    column = {word: i for i, word in enumerate(sorted(set.union(*sets)))}
+    has = np.zeros((len(sets), len(column)), dtype=np.float32)
+    for i, words in enumerate(sets):
+        has[i, [column[word] for word in words]] = 1
+    both = has @ has.T
+    size = has.sum(axis=1)
+    overlap = both / (size[:, None] + size - both)
+    np.fill_diagonal(overlap, 0)
+    worst = np.unravel_index(overlap.argmax(), overlap.shape)
+    assert overlap.max() <= 0.8, [rows[0][i] for i in worst]
+
+
+def test_words_and_openings_vary(rows):
+    words = [WORD.findall(text.lower()) for text in rows[0]]
+    assert len(set().union(*words)) >= 4000
+    opening, number = Counter(tuple(found[:3]) for found in words).most_common(1)[0]
+    assert number <= 0.01 * len(words), opening
+
+
+def test_a_linear_model_neither_fails_nor_solves_it(rows):
+    from minilm.evaluation.baselines import linear
+    from minilm.evaluation.metrics import classification_metrics
+
+    texts, labels = rows
+    fold = np.random.default_rng(0).permutation(len(texts)) % 5
+    scores = np.zeros((len(texts), 3))
+    macro_f1 = []
+    for k in range(5):
+        train, test = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
+        model = linear([texts[i] for i in train], labels[train], 3)
+        scores[test] = model.predict([texts[i] for i in test])
+        macro_f1.append(classification_metrics(labels[test], scores[test])["macro_f1"])
+    assert 0.45 <= np.mean(macro_f1) <= 0.75, macro_f1

@@ -1,0 +1,350 @@
+"""Sources: one label set, checked rows, splits given or made, and every defect told in one error."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+
+from minilm import hub
+from minilm.config import DataSection
+from minilm.data import catalog
+from minilm.data.sources import Dataset, load_dataset, load_rows
+from minilm.errors import UserError
+
+ROWS = [(f"text {i}", ("bad", "good", "so-so")[i % 3]) for i in range(30)]
+
+
+@pytest.fixture
+def data(tmp_path) -> Callable[..., str]:
+    """Write a file of rows in the format that its name tells; return the folder."""
+
+    def write(name: str, rows: list, columns: tuple[str, ...] = ("text", "label")) -> str:
+        path: Path = tmp_path / name
+        if path.suffix == ".jsonl":
+            path.write_text("\n".join(json.dumps(dict(zip(columns, row, strict=True))) for row in rows))
+        elif path.suffix == ".parquet":
+            table = dict(zip(columns, map(list, zip(*rows, strict=True)), strict=True))
+            pyarrow.parquet.write_table(pyarrow.table(table), path)
+        else:
+            separator = "," if path.suffix == ".csv" else "\t"
+            path.write_text("\n".join(separator.join(map(str, row)) for row in [columns, *rows]))
+        return str(tmp_path)
+
+    return write
+
+
+def load(source: str, **section: object) -> Dataset:
+    return load_dataset(DataSection(source=source, **section), "x.toml")
+
+
+def refusal(source: str, **section: object) -> str:
+    with pytest.raises(UserError) as error:
+        load(source, **section)
+    return str(error.value)
+
+
+# Labels
+
+
+@pytest.mark.parametrize(
+    ("cells", "labels", "names", "numbers"),
+    [
+        (["b", "a", " b "], [], ["a", "b"], [1, 0, 1]),
+        (["10", "9", "10"], [], ["9", "10"], [1, 0, 1]),
+        (["0", "2", "1"], ["no", "maybe", "yes"], ["no", "maybe", "yes"], [0, 2, 1]),
+        (["yes", "no", "1"], ["no", "yes"], ["no", "yes"], [1, 0, 1]),
+        (["1", "3", "1"], ["3", "1"], ["3", "1"], [1, 0, 1]),
+    ],
+)
+def test_labels_are_names_or_numbers_in_one_order(data, cells, labels, names, numbers):
+    data("train.csv", [(f"t{i}", cell) for i, cell in enumerate(cells)])
+    data("dev.csv", [("d", cells[0])])
+    found = load(data("test.csv", [("u", cells[1])]), labels=labels)
+    assert found.label_names == names and found.train.labels.tolist() == numbers
+    assert found.train.labels.dtype == np.int64
+    assert (found.validation.labels.tolist(), found.test.labels.tolist()) == ([numbers[0]], [numbers[1]])
+
+
+def test_numbers_of_every_type_are_one_label(data):
+    data("train.jsonl", [("a", 1), ("b", 1.0), ("c", True), ("d", "1"), ("e", 0), ("f", "0")])
+    data("dev.parquet", [("g", 1.0)])
+    found = load(data("test.csv", [("h", 0)]))
+    assert found.label_names == ["0", "1"] and found.train.labels.tolist() == [1, 1, 1, 1, 0, 0]
+
+
+def test_a_label_only_in_the_test_split_is_an_error_with_its_line(data):
+    data("train.csv", ROWS)
+    message = refusal(data("test.csv", [("x", "good"), ("y", "goood")]))
+    assert "test.csv, line 3" in message and 'unknown label "goood" (did you mean "good"?)' in message
+    assert "the training data has bad, good, so-so" in message
+
+
+def test_one_class_only_is_an_error(data):
+    message = refusal(data("train.csv", [(f"t{i}", "a") for i in range(30)]))
+    assert message.startswith("x.toml: ") and 'all 24 training rows have the label "a"' in message
+
+
+def test_a_class_without_training_rows_is_a_warning(data):
+    found = load(data("train.csv", ROWS), labels=["bad", "good", "so-so", "great"])
+    assert found.warnings == ["no training row has the label great"]
+
+
+def test_several_labels_a_text_are_columns_of_0_and_1(data):
+    rows = [(f"t{i}", i % 2, int(i % 3 == 0), True) for i in range(20)]
+    columns = ("text", "joy", "fear", "trust")
+    found = load(data("train.parquet", rows, columns), label_columns=["joy", "fear", "trust"])
+    assert found.multi_label and found.label_names == ["joy", "fear", "trust"]
+    assert found.train.labels.shape == (16, 3) and set(found.train.labels.ravel().tolist()) == {0, 1}
+    i = int(found.train.texts[5].removeprefix("t"))
+    assert found.train.labels[5].tolist() == [i % 2, int(i % 3 == 0), 1]
+
+
+# Defects
+
+
+def test_all_defects_of_all_files_are_in_one_error(data):
+    data(
+        "train.tsv",
+        [*ROWS[:6], ("", "bad"), ("x", ""), ("  ", "good"), ("y",), ("z", "good", 1), ("ok", "good")],
+    )
+    message = refusal(data("test.csv", [("x", "great"), ("", "good")]))
+    assert message.startswith("x.toml: 7 defects") and message.endswith("and 2 more")
+    lines = [line.split("/")[-1] for line in message.split("\n")[1:-1]]
+    assert [line.split(":")[0] for line in lines] == [
+        "test.csv, line 2", "test.csv, line 3",
+        "train.tsv, line 8", "train.tsv, line 9", "train.tsv, line 10",
+    ]  # fmt: skip
+    assert 'the text (column "text") is empty' in message and 'the label (column "label") is missing' in message
+
+
+def test_a_row_that_starts_after_a_text_of_several_lines_is_named_by_its_line(data, tmp_path):
+    (tmp_path / "train.csv").write_text('text,label\n"one\ntwo\nthree",a\n"",b\n')
+    assert "train.csv, line 5: the text" in refusal(str(tmp_path))
+
+
+def test_a_cell_of_a_label_column_must_be_0_or_1(data):
+    rows = [("a", 1, 0), ("b", 2, 1), ("c", 0, None)]
+    message = refusal(data("train.jsonl", rows, ("text", "joy", "fear")), label_columns=["joy", "fear"])
+    assert 'line 2: column "joy" must be 0 or 1, got "2"' in message
+    assert 'line 3: column "fear" is missing' in message
+
+
+def test_a_text_that_is_no_text_is_a_defect(data):
+    message = refusal(data("train.jsonl", [(5, "a"), ("\ud800", "a"), (None, "b")]))
+    assert 'line 1: the text (column "text") is 5, not text' in message
+    assert "line 2: the text" in message and "holds half a character" in message
+    assert 'line 3: the text (column "text") is empty' in message
+
+
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        ({"text": "txt"}, "data.text"), ({"text_pair": "txt"}, "data.text_pair"), ({"group": "who"}, "data.group"),
+        ({"label": "y"}, "data.label"), ({"label_columns": ["joy"]}, "data.label_columns"),
+    ],
+)  # fmt: skip
+def test_a_missing_column_is_named_with_its_key(data, section, key):
+    message = refusal(data("train.csv", ROWS), **section)
+    assert f"({key})" in message and 'its columns are "text", "label"' in message
+
+
+def test_a_header_that_is_not_utf8_is_told_as_such(tmp_path):
+    (tmp_path / "train.csv").write_bytes("treść,label\nx,a\n".encode("cp1250"))
+    assert "line 1: not UTF-8" in refusal(str(tmp_path), text="treść")
+
+
+def test_texts_are_cleaned_and_stripped(data):
+    rows = [(" <b>A</b>  B ", "x"), ("c", "y")] * 10
+    assert set(load(data("train.csv", rows)).train.texts) == {"<b>A</b>  B", "c"}
+    assert "a   b" in set(load(data("train.csv", rows), clean=["tags", "lower"]).train.texts)
+    assert "is empty once cleaned" in refusal(data("train.csv", [("<b>", "x"), *rows]), clean=["tags"])
+
+
+# Splits
+
+
+def test_splits_are_made_of_the_shares_stratified_and_by_the_seed(data):
+    folder = data("train.csv", ROWS * 10)
+    found = load(folder)
+    assert [len(found.train), len(found.validation), len(found.test)] == [240, 30, 30]
+    for rows in (found.train, found.validation, found.test):
+        assert len(set(np.bincount(rows.labels))) == 1
+    assert load(folder).fingerprint == found.fingerprint
+    assert load(folder, split_seed=1).fingerprint != found.fingerprint
+    assert found.name == Path(folder).name
+
+
+def test_a_split_that_is_given_is_not_made(data):
+    data("train.csv", ROWS)
+    found = load(data("valid.tsv", [("new", "good")]))
+    assert found.validation.texts == ["new"] and len(found.test) == 3 and len(found.train) == 27
+
+
+def test_paths_of_the_splits_do_for_a_source(data, tmp_path):
+    data("a.csv", ROWS)
+    data("b.tsv", [("new", "good")])
+    section = DataSection(train=str(tmp_path / "a.csv"), test=str(tmp_path / "b.tsv"))
+    found = load_dataset(section)
+    assert (found.name, len(found.train), found.test.texts) == ("a", 27, ["new"])
+
+
+def test_a_column_tells_the_splits_of_one_file(data):
+    splits = ["train"] * 20 + ["dev"] * 6 + ["Test"] * 4
+    rows = [(*row, split) for row, split in zip(ROWS, splits, strict=True)]
+    folder = data("all.csv", rows, ("text", "label", "split"))
+    found = load(f"{folder}/all.csv")
+    assert (found.name, found.train.texts, found.test.texts[0]) == (
+        "all",
+        [row[0] for row in ROWS[:20]],
+        "text 26",
+    )
+    data("all.csv", [*rows, ("t", "good", "holdout")], ("text", "label", "split"))
+    assert 'line 32: column "split" must be train' in refusal(f"{folder}/all.csv")
+    data("all.csv", [(*row, "test") for row in ROWS], ("text", "label", "split"))
+    assert 'column "split" names no row as train' in refusal(f"{folder}/all.csv")
+
+
+def test_rows_of_a_group_stay_together_in_pairs_of_texts(data):
+    rows = [(f"q{i // 2}", f"r{i}", i % 2) for i in range(200)]
+    section = {"text": "q", "text_pair": "r", "group": "q"}
+    found = load(data("train.csv", rows, ("q", "r", "label")), **section)
+    questions = [set(part.texts) for part in (found.train, found.validation, found.test)]
+    assert sum(map(len, questions)) == 100 == len(set.union(*questions))
+    assert found.train.pairs and found.train.pairs[1] == f"r{2 * int(found.train.texts[1][1:]) + 1}"
+    assert 16 <= len(found.test) <= 24 and found.warnings == []
+
+
+def test_groups_on_both_sides_of_given_splits_are_a_warning(data):
+    data("train.csv", [("a", "x", "1"), ("b", "y", "2")], ("text", "label", "who"))
+    data("dev.csv", [("c", "x", "1")], ("text", "label", "who"))
+    folder = data("test.csv", [("d", "x", "3")], ("text", "label", "who"))
+    assert load(folder, group="who").warnings == [
+        '1 values of "who" have rows in both the train and the validation split'
+    ]
+    data("test.csv", [("d", "x", "")], ("text", "label", "who"))
+    assert 'column "who" (data.group) is empty' in refusal(folder, group="who")
+
+
+def test_too_few_rows_for_a_split_is_an_error(data):
+    assert "4 rows are too few to make a test split" in refusal(data("train.csv", ROWS[:4]))
+    one_group = [(*row, "g") for row in ROWS]
+    message = refusal(data("train.csv", one_group, ("text", "label", "g")), group="g")
+    assert '30 rows in groups of "g" are too few' in message
+
+
+def test_subsets_are_stratified_and_seeded(data):
+    folder = data("train.csv", ROWS * 10)
+    found = load(folder, train_rows=12, test_rows=6)
+    assert np.bincount(found.train.labels).tolist() == [4, 4, 4] and len(found.test) == 6
+    assert load(folder, train_rows=12, test_rows=6).fingerprint == found.fingerprint
+    few = load(folder, train_rows=1000)
+    assert len(few.train) == 240 and "data.train_rows asks for 1,000 rows" in few.warnings[-1] + few.warnings[0]
+
+
+# Across rows
+
+
+def test_duplicates_across_splits_and_contradictions_within_are_warnings(data):
+    data("train.csv", [*ROWS, ("text 0", "good"), ("text 1", "good")])
+    data("dev.csv", [("text 0", "bad"), ("text 1 ", "good"), ("new", "bad")])
+    found = load(data("test.csv", [("new", "good")]))
+    assert found.warnings == [
+        "2 of 3 validation texts are also in the train split: scores there flatter the model",
+        "1 of 1 test texts are also in the validation split: scores there flatter the model",
+        "1 training texts occur more than once, with different labels",
+    ]
+
+
+def test_the_fingerprint_is_of_the_content_alone(data, tmp_path):
+    first = load(data("train.csv", ROWS))
+    (tmp_path / "train.csv").unlink()
+    assert load(data("train.jsonl", ROWS)).fingerprint == first.fingerprint
+    changed = [("text  0", "bad"), *ROWS[1:]]
+    assert load(data("train.jsonl", changed)).fingerprint != first.fingerprint
+    relabelled = [("text 0", "good"), *ROWS[1:]]
+    assert load(data("train.jsonl", relabelled)).fingerprint != first.fingerprint
+
+
+# Where the rows are
+
+
+def test_a_folder_must_have_one_train_file(data, tmp_path):
+    assert "no train file" in refusal(data("tran.csv", ROWS)) and "it has tran.csv" in refusal(str(tmp_path))
+    data("train.csv", ROWS)
+    assert "two train files, train.csv and train.tsv" in refusal(data("train.tsv", ROWS))
+
+
+def test_a_source_that_is_nowhere_is_told(tmp_path):
+    assert 'no data set "ag-new" (did you mean "ag-news"?)' in refusal("ag-new")
+    assert "reviews.csv: no such file" in refusal(str(tmp_path / "reviews.csv"))
+    assert "no such file or folder" in refusal(str(tmp_path / "a" / "b"))
+
+
+class Hub:
+    """The Hub's data sets: files of a folder, whatever the repository."""
+
+    def __init__(self, folder: Path, names: Sequence[str]) -> None:
+        self.folder, self.names, self.asked = folder, names, []
+
+    def dataset_files(self, repo_id: str, files: Sequence[str], revision: str = "") -> dict[str, Path]:
+        self.asked.append((repo_id, list(files), revision))
+        return {name: self.folder / name.replace("/", "-") for name in files}
+
+    def dataset_listing(self, repo_id: str, revision: str = "") -> list[str]:
+        return sorted(self.names)
+
+
+@pytest.fixture
+def on_hub(data, tmp_path, monkeypatch) -> Callable[..., Hub]:
+    def put(*names: str, columns: tuple[str, str] = ("text", "label")) -> Hub:
+        for name in names:
+            data(name.replace("/", "-"), [(f"{name} {i}", i % 2) for i in range(40)], columns)
+        fake = Hub(tmp_path, names)
+        monkeypatch.setattr(hub, "dataset_files", fake.dataset_files)
+        monkeypatch.setattr(hub, "dataset_listing", fake.dataset_listing)
+        return fake
+
+    return put
+
+
+def test_what_the_config_says_counts_before_the_catalogue(on_hub, monkeypatch):
+    entry = replace(catalog.entries()["polish-slang"], rows={"train": 40, "validation": 40, "test": 41})
+    monkeypatch.setattr(catalog, "entries", lambda: {"polish-slang": entry})
+    there = on_hub(*entry.files.values(), columns=("tekst", "sentyment"))
+    found = load("polish-slang", labels=["no", "yes"])
+    assert there.asked == [(entry.source, list(entry.files.values()), entry.revision)]
+    assert (found.name, found.label_names, len(found.validation)) == ("polish-slang", ["no", "yes"], 40)
+    assert len(found.warnings) == 1 and "40 rows, the catalogue says 41" in found.warnings[0]
+    assert load("polish-slang").label_names == ["negative", "neutral or ambiguous", "positive"]
+
+
+def test_any_set_of_the_hub_is_read_from_its_copy_as_parquet(on_hub):
+    there = on_hub(".gitattributes.csv", "default/train/0000.parquet", "default/test/0000.parquet")
+    found = load("user/set")
+    assert (found.name, len(found.train), len(found.test)) == ("user/set", 36, 40)
+    names = ["default/test/0000.parquet", "default/train/0000.parquet"]
+    assert there.asked == [("user/set", names, "refs/convert/parquet")]
+
+
+def test_a_configuration_of_a_set_of_the_hub_is_named_after_a_colon(on_hub):
+    on_hub("cola/train/0000.parquet", "mrpc/train/0000.parquet", "mrpc/dev/0000.parquet", "wnli/test/0000.parquet")
+    assert load("glue/set:mrpc").train.texts[0].startswith("mrpc/train")
+    message = refusal("glue/set")
+    assert "has the configurations cola, mrpc, wnli;" in message and "as in glue/set:cola" in message
+    assert '(did you mean "mrpc"?)' in refusal("glue/set:mprc")
+    assert "has no train split, only test" in refusal("glue/set:wnli")
+    on_hub("only/train/0000.parquet", "only/train/0001.parquet")
+    assert "has its train rows in several files" in refusal("user/set")
+
+
+def test_one_more_file_is_read_with_the_columns_of_the_catalogue(data, tmp_path):
+    data("more.csv", [("nowy", "positive"), ("stary", "0")], ("tekst", "sentyment"))
+    section = DataSection(source="polish-slang", labels=["negative", "neutral", "positive"])
+    rows = load_rows(tmp_path / "more.csv", section)
+    assert (rows.texts, rows.labels.tolist()) == (["nowy", "stary"], [2, 0])
+    with pytest.raises(UserError, match=r'unknown label "positive": data\.labels lists a, b'):
+        load_rows(tmp_path / "more.csv", replace(section, labels=["a", "b"]))
