@@ -1,0 +1,279 @@
+"""A run's pictures: learning curves, confusion matrices, text lengths.
+
+One style for all: colours that people with colour blindness tell apart (Okabe and Ito 2008), lines that
+differ in dashes and lightness too, so that a grey print is enough, and letters that stay legible at half
+size. Each picture is a ``Figure`` of its own, drawn without pyplot, so that nothing is shared between
+pictures, threads or the caller's own plots.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator
+
+from minilm.reporting.tables import metric_name
+
+# Okabe and Ito's palette, one meaning a colour.
+TRAIN, VALIDATION, TEST = "#E69F00", "#0072B2", "#D55E00"  # orange, blue, vermilion
+MARK = "#000000"
+DPI = 150
+TITLE, TEXT, SMALL = 15, 13, 12  # points
+
+
+def learning_curves(history: Sequence[Mapping[str, Any]], best_step: int, metric: str, path: Path) -> Path:
+    """Loss and ``metric`` over the epochs, training and validation, the evaluation at ``best_step`` marked.
+
+    Args:
+        history: the lines of ``metrics.jsonl``.
+        best_step: the step whose weights were kept.
+        metric: what they were chosen by; where that is the loss, the right panel shows macro F1.
+        path: the PNG to write.
+    """
+    if not history:
+        raise ValueError("learning_curves needs at least one evaluation")
+    epochs = [line["epoch"] for line in history]
+    unit = "epoch" if len(set(epochs)) == len(epochs) else "step"  # several evaluations an epoch: count steps
+    x = [line[unit] for line in history]
+    marked = next((i for i, line in enumerate(history) if line["step"] == best_step), None)
+
+    figure = _figure(10.5, 4.4, "Learning curves")
+    panels = figure.subplots(1, 2)
+    for axes, key in zip(panels, ("loss", "macro_f1" if metric == "loss" else metric), strict=True):
+        train, note = _training(history, key)
+        valid = _values(history, "validation", key)
+        _curve(axes, x, train, TRAIN, f"training{note}", dashed=True)
+        _curve(axes, x, valid, VALIDATION, "validation")
+        name = title = metric_name(key)[0].upper() + metric_name(key)[1:]
+        if marked is not None and np.isfinite(valid[marked]):
+            _mark_best(axes, x[marked], float(valid[marked]))
+            title = f"{name}: {valid[marked]:.4f} at {unit} {x[marked]:,.10g}"
+        _name_axes(
+            axes,
+            title=title,
+            x="Epoch" if unit == "epoch" else "Step (optimizer updates)",
+            y="Cross-entropy (nats)" if key == "loss" else f"{name} ({'-1' if key == 'mcc' else '0'} to 1)",
+        )
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+        if len(x) == 1:
+            axes.set_xlim(x[0] - 1, x[0] + 1)
+        axes.grid(alpha=0.3)
+    _legend(figure, panels)
+    return _save(figure, path)
+
+
+def confusion(matrix: Sequence[Sequence[int]], label_names: Sequence[str], title: str, path: Path) -> Path:
+    """Two panels: how many texts of each true label (row) were given each label, and as shares of the row.
+
+    A title with the word "test" gets the test set's colour, every other validation's, so that the colour
+    cannot say something else than the title.
+    """
+    counts = np.asarray(matrix, dtype=np.int64)  # (C, C)
+    classes = len(label_names)
+    if counts.shape != (classes, classes):
+        raise ValueError(f"{classes} labels need a {classes} x {classes} matrix, not {counts.shape}")
+    rows = counts.sum(axis=1, keepdims=True)
+    shares = counts / np.maximum(rows, 1)
+    colour = TEST if re.search(r"\btest\b", title.lower()) else VALIDATION
+    shades = LinearSegmentedColormap.from_list("shades", ["white", colour, _darker(colour)])
+
+    side = min(max(1.2 + 0.9 * classes, 3.6), 6.6 if classes <= 12 else 10.0)  # inches a panel
+    figure = _figure(2 * side + 1.5, side + 1.5, title)
+    panels = figure.subplots(1, 2, sharey=True)
+    few = classes <= 12  # among many cells the empty ones would only distract
+    count_cells = [[f"{n:,}" if n or few else "" for n in row] for row in counts]
+    share_cells = [
+        [f"{s:.0%}" if s >= 0.005 or few else "" for s in row] if n else ["–"] * classes
+        for row, n in zip(shares, rows[:, 0], strict=True)
+    ]
+    size = 72 * side / classes / (0.75 * max(len(cell) for row in count_cells + share_cells for cell in row))
+    _matrix(panels[0], counts, max(1, int(counts.max(initial=0))), count_cells, label_names, shades, size)
+    _matrix(panels[1], shares, 1.0, share_cells, label_names, shades, size)
+    _name_axes(panels[0], title="Number of texts", x="Predicted label", y="True label")
+    _name_axes(panels[1], title="Share of the true label", x="Predicted label", y="")
+    panels[1].tick_params(left=False)
+    return _save(figure, path)
+
+
+def length_distribution(lengths: Sequence[int] | np.ndarray, max_tokens: int, path: Path) -> Path:
+    """How long the texts are in tokens, before truncation, and how many ``max_tokens`` cuts."""
+    values = np.asarray(lengths)
+    if values.size == 0:
+        raise ValueError("length_distribution needs at least one text")
+    median, p95, longest = (float(np.percentile(values, q)) for q in (50, 95, 100))
+    cut = int((values > max_tokens).sum())
+    # A few very long texts would squeeze all others into one bar: the last bar holds them all.
+    end = longest if longest <= 4 * p95 + 16 else max(2 * p95, 1.1 * max_tokens if cut else 0.0)
+    end = max(end, 1.05 * max_tokens if max_tokens <= 1.5 * longest else 0.0)
+    width = max(1, round(end / 45))
+    edges = np.arange(0, end + width + 1, width) - 0.5  # whole numbers of tokens fall inside the bars
+
+    figure = _figure(8.5, 4.6, f"Length of the texts (n = {values.size:,})")
+    axes = figure.subplots()
+    drawn = np.minimum(values, edges[-1] - 0.5)
+    whole, _ = np.histogram(drawn[values <= max_tokens], edges)
+    beyond, _ = np.histogram(drawn[values > max_tokens], edges)
+    middles = (edges[:-1] + edges[1:]) / 2
+    axes.bar(middles, whole, width, color=VALIDATION, edgecolor="white", linewidth=0.6)
+    if cut:
+        label = f"cut: {cut:,} ({cut / values.size:.1%})"
+        style: dict[str, Any] = {"color": TRAIN, "edgecolor": MARK, "linewidth": 0.6, "hatch": "///"}
+        axes.bar(middles[beyond > 0], beyond[beyond > 0], width, whole[beyond > 0], label=label, **style)
+    axes.axvline(median, color=MARK, linewidth=2, label=f"median: {median:,.0f}")
+    axes.axvline(p95, color=MARK, linewidth=2, linestyle="--", label=f"95% are no longer than {p95:,.0f}")
+    limit = f"limit: {max_tokens:,}" + ("" if cut else ", none is cut")
+    if max_tokens <= edges[-1]:
+        axes.axvline(max_tokens + 0.5, color=TEST, linewidth=2.5, linestyle=":", label=limit)
+    else:
+        axes.plot([], [], " ", label=limit)
+    axes.plot([], [], " ", label=f"longest: {longest:,.0f}")
+    note = f" (last bar: {edges[-2] + 0.5:,.0f} and more)" if longest > edges[-1] else ""
+    _name_axes(axes, title="", x=f"Tokens a text{note}", y="Number of texts")
+    axes.set_xlim(edges[0], edges[-1])
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_axisbelow(True)
+    axes.grid(axis="y", alpha=0.3)
+    _legend(figure, [axes])
+    return _save(figure, path)
+
+
+# --- The style, and what the pictures share ---
+
+
+def _figure(width: float, height: float, title: str) -> Figure:
+    """An empty picture, in inches, under its title."""
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12, compress=True)
+    figure = Figure(figsize=(width, height), dpi=DPI, layout=layout, facecolor="white")
+    wrapped = textwrap.fill(title, int(8 * width))
+    figure.suptitle(wrapped, fontsize=TITLE, fontweight="bold", parse_math=False)
+    return figure
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.15)
+    return path
+
+
+def _legend(figure: Figure, panels: Iterable[Axes]) -> None:
+    """One legend below the picture, where it hides nothing; what several panels share is named once."""
+    entries: dict[str, Artist] = {}
+    for axes in panels:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            entries.setdefault(str(label), handle)
+    style: dict[str, Any] = {"ncols": min(len(entries), 3), "fontsize": SMALL, "frameon": False}
+    figure.legend(list(entries.values()), list(entries), loc="outside lower center", **style)
+
+
+def _name_axes(axes: Axes, *, title: str, x: str, y: str) -> None:
+    axes.set_title(title, fontsize=TEXT)
+    axes.set_xlabel(x, fontsize=TEXT)
+    axes.set_ylabel(y, fontsize=TEXT)
+    axes.tick_params(labelsize=SMALL)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _values(history: Sequence[Mapping[str, Any]], split: str, metric: str) -> np.ndarray:
+    """A metric of every evaluation, nan where it was not measured."""
+    found = [(line.get(split) or {}).get(metric) for line in history]
+    return np.array([np.nan if value is None else value for value in found], dtype=float)
+
+
+def _training(history: Sequence[Mapping[str, Any]], metric: str) -> tuple[np.ndarray, str]:
+    """The training curve, and what must be said of it.
+
+    Where no evaluation measured the training texts, their loss is the mean over the steps in between.
+    """
+    values = _values(history, "train", metric)
+    if metric != "loss" or np.isfinite(values).any():
+        return values, ""
+    means = np.array([line.get("train_loss", np.nan) for line in history], dtype=float)
+    return means, " (mean over the steps, with dropout)"
+
+
+def _curve(axes: Axes, x: Sequence[float], y: np.ndarray, colour: str, label: str, *, dashed: bool = False) -> None:
+    """A line through the measured points; few points are drawn as such too."""
+    measured = np.isfinite(y)
+    if not measured.any():
+        return
+    few = measured.sum() <= 20
+    axes.plot(
+        np.asarray(x)[measured],
+        y[measured],
+        color=colour,
+        label=label,
+        linewidth=2.2,
+        linestyle="--" if dashed else "-",
+        marker=("s" if dashed else "o") if few else "",
+        markersize=6,
+    )
+
+
+def _mark_best(axes: Axes, x: float, y: float) -> None:
+    axes.axvline(x, color=MARK, linewidth=1.2, linestyle=":")
+    star: dict[str, Any] = {"color": MARK, "markersize": 16, "markeredgecolor": "white", "zorder": 5}
+    axes.plot([x], [y], "*", label="best (kept)", **star)
+
+
+def _matrix(
+    axes: Axes,
+    values: np.ndarray,
+    top: float,
+    cells: Sequence[Sequence[str]],
+    names: Sequence[str],
+    shades: LinearSegmentedColormap,
+    size: float,
+) -> None:
+    """One panel: ``values`` (C, C) as shades from 0 to ``top``, each cell's text in ``size`` points.
+
+    Where that is too small to read, a scale says what the shades mean.
+    """
+    classes = len(names)
+    image = axes.imshow(values, cmap=shades, vmin=0, vmax=top)
+    if size >= 8:
+        for row, column in np.ndindex(classes, classes):
+            style: dict[str, Any] = {
+                "color": _ink(shades(float(values[row, column] / top))),
+                "fontsize": min(size, TEXT),
+            }
+            axes.text(column, row, cells[row][column], ha="center", va="center", **style)
+    else:
+        axes.figure.colorbar(image, ax=axes, shrink=0.8).ax.tick_params(labelsize=SMALL)
+    wrapped = [textwrap.fill(_short(name, 40), 16) for name in names]
+    axes.set_yticks(range(classes), wrapped, parse_math=False)
+    if classes * max(len(line) for name in wrapped for line in name.split("\n")) <= 50:
+        axes.set_xticks(range(classes), wrapped, parse_math=False)
+    else:
+        slanted: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+        axes.set_xticks(range(classes), [_short(name, 20) for name in names], parse_math=False, **slanted)
+    axes.set_xticks(np.arange(classes + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(classes + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="#999999", linewidth=0.5)
+    axes.tick_params(which="minor", length=0)
+
+
+def _short(name: str, length: int) -> str:
+    return name if len(name) <= length else name[: length - 1].rstrip() + "…"
+
+
+def _ink(background: Sequence[float]) -> str:
+    """Black or white, whichever has the higher contrast on this colour (WCAG 2.1, relative luminance)."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in background[:3]]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "black" if (luminance + 0.05) / 0.05 >= 1.05 / (luminance + 0.05) else "white"
+
+
+def _darker(colour: str) -> str:
+    red, green, blue = to_rgb(colour)
+    return to_hex((0.6 * red, 0.6 * green, 0.6 * blue))

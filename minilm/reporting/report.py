@@ -1,0 +1,298 @@
+"""A run's report: one page that says what was trained, how well it does, what it cost, and how to use it.
+
+Everything on it comes from the run's own files (``minilm.reporting.runs``), so that it can be written again.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+from minilm.reporting.runs import Run, read_run, resume_command, shown
+from minilm.reporting.tables import (
+    count,
+    decimal,
+    duration,
+    escape,
+    label_rows,
+    markdown_table,
+    metric_columns,
+    metric_name,
+    text_table,
+)
+
+SPLITS = ("train", "validation", "test")
+BASELINES = {
+    "majority": "always the most frequent label",
+    "linear": "a linear model on TF-IDF words and pairs of words",
+}
+STOPPED = {
+    "finished": "It ran to its last epoch.",
+    "early stopping": "It stopped early, because validation no longer improved.",
+    "max_minutes": "It stopped when its time (train.max_minutes) was up.",
+}
+
+
+def write_report(folder: Path) -> Path:
+    """Write ``report.md`` into a finished run's folder. Raises UserError where that is not one."""
+    run = read_run(folder)
+    sections = (_opening, _learning, _mistakes, _samples, _costs, _data, _settings, _usage)
+    path = run.folder / "report.md"
+    page = "\n\n".join(filter(None, (section(run) for section in sections)))
+    path.write_text(page + "\n", encoding="utf-8")
+    return path
+
+
+# --- How well it does ---
+
+
+def results_table(results: Mapping[str, Any]) -> str:
+    """Every split and baseline with its metrics, for the terminal."""
+    return text_table(*_results(results))
+
+
+def verdict(results: Mapping[str, Any]) -> str:
+    """Whether the transformer pays off: its macro F1 on the test set beside the linear baseline's.
+
+    One sentence; empty where one of the two was not measured.
+    """
+    ours, linear = results.get("test"), results.get("baselines", {}).get("linear", {}).get("test")
+    if not ours or not linear:
+        return ""
+    accuracy = _accuracy(ours)
+    gain, other = (100 * (ours[key] - linear[key]) for key in ("macro_f1", accuracy))
+    beside = f"({metric_name(accuracy)}: {abs(other):.1f} points {'below' if other < 0 else 'above'})"
+    if abs(gain) < 0.05:
+        return f"It equals the linear baseline in macro F1 {beside}."
+    if gain > 0:
+        return f"It beats the linear baseline by {gain:.1f} points of macro F1 {beside}."
+    return (
+        f"It falls short of the linear baseline by {-gain:.1f} points of macro F1 {beside}: "
+        "on these data the linear model is the better choice."
+    )
+
+
+def _accuracy(metrics: Mapping[str, Any]) -> str:
+    return "accuracy" if "accuracy" in metrics else "subset_accuracy"
+
+
+def _results(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the table of results."""
+    measured = [(split, results[split]) for split in SPLITS if results.get(split)]
+    for name, splits in results.get("baselines", {}).items():
+        measured += [(f"{name}, {split}", splits[split]) for split in SPLITS if splits.get(split)]
+    columns = metric_columns(measured[0][1]) if measured else ()
+    rows = [[name, *(decimal(metrics.get(key)) for key in columns)] for name, metrics in measured]
+    return ["", *map(metric_name, columns)], rows
+
+
+def _opening(run: Run) -> str:
+    """The title, the whole story in a paragraph, and the table of results."""
+    header, rows = _results(run.results)
+    rows = [[f"**{cell}**" for cell in row] if row[0] == "test" else row for row in rows]
+    named = [f"*{name}*, {BASELINES[name]}" for name in BASELINES if name in run.results.get("baselines", {})]
+    legend = f"Baselines: {'; '.join(named)}. " if named else ""
+    legend += "Loss in nats, lower is better; everything else, higher is better."
+    return f"# {escape(run.name)}\n\n{_story(run)}\n\n{markdown_table(header, rows)}\n\n{legend}"
+
+
+def _story(run: Run) -> str:
+    results, data = run.results, run.results["data"]
+    total, trained = results["parameters"]["total"], results["parameters"]["trained"]
+    sentences = [
+        f"**{escape(run.model)}** ({count(total)} parameters, "
+        f"{'all' if total == trained else count(trained)} of them trained) was "
+        f"{'trained from scratch' if run.from_scratch else 'fine-tuned'} on **{escape(data['name'])}**: "
+        f"{count(_size(run, 'train'))} texts with {len(results['labels'])} labels."
+    ]
+    if test := results.get("test"):
+        key, texts = _accuracy(test), _size(run, "test")
+        what = "is right" if key == "accuracy" else "gets all labels right"
+        sentences.append(
+            f"On the {count(texts)} test texts it {what} in {test[key]:.1%} of cases, "
+            f"with a macro F1 of {decimal(test['macro_f1'])}."
+        )
+        if majority := results.get("baselines", {}).get("majority", {}).get("test"):
+            sentences.append(
+                f"Always giving the most frequent label would make that {majority[key]:.1%} "
+                f"and {decimal(majority['macro_f1'])}."
+            )
+        sentences.append(f"**{verdict(results)}**" if verdict(results) else "")
+        if texts:
+            half = 1.96 * sqrt(test[key] * (1 - test[key]) / texts)  # normal approximation of the binomial
+            sentences.append(
+                f"With {count(texts)} texts, chance alone moves an accuracy by {100 * half:.1f} points "
+                "either way (95%)."
+            )
+    return " ".join(filter(None, sentences))
+
+
+def _size(run: Run, split: str) -> int | None:
+    size: int | None = run.results["data"].get("sizes", {}).get(split)
+    return size
+
+
+def _learning(run: Run) -> str:
+    """The learning curves, and which weights were kept."""
+    best, history = run.results["best"], run.history
+    last = f" of {history[-1]['epoch']:.4g}" if history else ""
+    text = (
+        f"The weights kept are those of epoch {best['epoch']:.4g}{last} (step {count(best['step'])}), the "
+        f"best by {metric_name(best['metric'])} on validation: {decimal(best['value'])}. "
+    )
+    stopped = run.results.get("stopped", "finished")
+    text += STOPPED.get(stopped, f"It stopped: {stopped}.")
+    train, validation = run.results.get("train"), run.results.get("validation")
+    if train and validation:
+        gap = 100 * (train["macro_f1"] - validation["macro_f1"])
+        text += (
+            f" Its macro F1 is {decimal(train['macro_f1'])} on the texts it was trained on and "
+            f"{decimal(validation['macro_f1'])} on validation: a gap of {gap:.1f} points"
+            f"{', a sign of texts learned by heart' if gap > 10 else ''}."
+        )
+    return "\n\n".join(["## How it learned", text, *_pictures(run, "learning_curves")])
+
+
+def _mistakes(run: Run) -> str:
+    """Each label on its own, and which are taken for which."""
+    split = "test" if run.results.get("test") else "validation"
+    metrics, labels = run.results[split], run.results["labels"]
+    header, rows = label_rows(metrics, [escape(label) for label in labels])
+    table = markdown_table([f"{split} set", *header[1:]], rows)
+    said = _common_mistake(metrics.get("confusion", []), labels)
+    pictures = _pictures(run, "confusion_test", "confusion_validation")
+    return "\n\n".join(["## Label by label", table, *filter(None, [said]), *pictures])
+
+
+def _common_mistake(confusion: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
+    wrong = [(n, t, p) for t, row in enumerate(confusion) for p, n in enumerate(row) if t != p and n > 0]
+    if not wrong:
+        return ""
+    times, truth, predicted = max(wrong, key=lambda cell: cell[0])
+    share = times / sum(confusion[truth])
+    return (
+        f"The most common mistake: *{escape(labels[truth])}* taken for *{escape(labels[predicted])}*, "
+        f"{count(times)} of {count(sum(confusion[truth]))} texts ({share:.0%})."
+    )
+
+
+def _samples(run: Run) -> str:
+    """A few texts with what the model makes of them."""
+    samples = run.results.get("samples", [])
+    if not samples:
+        return ""
+    rows = [
+        [
+            "right" if _names(s["label"]) == _names(s["predicted"]) else "**wrong**",
+            escape(_clipped(s["text"])),
+            escape(_names(s["label"])),
+            escape(_names(s["predicted"])),
+            escape(_scores(s["scores"], run.results["labels"])),
+        ]
+        for s in samples
+    ]
+    return "## Some texts\n\n" + markdown_table(["", "text", "label", "predicted", "scores"], rows, left=5)
+
+
+def _names(label: Any) -> str:
+    return str(label) if not isinstance(label, list) else ", ".join(map(str, label)) or "none"
+
+
+def _clipped(text: str | Sequence[str], length: int = 160) -> str:
+    text = text if isinstance(text, str) else " / ".join(text)
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _scores(scores: Mapping[str, float] | Sequence[float], labels: Sequence[str]) -> str:
+    """The highest three, best first."""
+    pairs = scores.items() if isinstance(scores, Mapping) else zip(labels, scores, strict=True)
+    return ", ".join(f"{name} {score:.2f}" for name, score in sorted(pairs, key=lambda pair: -pair[1])[:3])
+
+
+# --- What it took, and what to do with it ---
+
+
+def _costs(run: Run) -> str:
+    results = run.results
+    times, parameters = results["times"], results["parameters"]
+    share = parameters["trained"] / parameters["total"]
+    rows = [
+        ["training", duration(times.get("train_seconds"))],
+        ["training speed", f"{count(results.get('tokens_per_second'))} tokens/s"],
+        ["predicting 100 texts", duration(times.get("inference_seconds_per_100_texts"))],
+        ["parameters", count(parameters["total"])],
+        ["of them trained", f"{count(parameters['trained'])} ({share:.1%})"],
+    ]
+    for name, baseline in results.get("baselines", {}).items():
+        rows.append([f"fitting the {name} baseline", duration(baseline.get("seconds"))])
+    more = "\n\n[The model, layer by layer](summary.txt)" if (run.folder / "summary.txt").is_file() else ""
+    return "## What it cost\n\n" + markdown_table(["", ""], rows) + more
+
+
+def _data(run: Run) -> str:
+    data, lengths = run.results["data"], run.results.get("lengths")
+    sizes = ", ".join(f"{count(_size(run, split))} {split}" for split in SPLITS if _size(run, split))
+    rows = [["name", escape(data["name"])], ["texts", sizes]]
+    if lengths:
+        shape = (
+            f"mean {lengths['mean']:.1f}, median {lengths['median']:.0f}, 95% up to {lengths['p95']:.0f}, "
+            f"longest {count(lengths['longest'])}"
+        )
+        rows.append(["tokens a training text", shape])
+        rows.append([f"cut at {lengths['max_tokens']} tokens", f"{count(lengths['truncated'])} of them"])
+    rows.append(["fingerprint", f"`{data.get('fingerprint', '')}`"])
+    warnings = [f"- {escape(warning)}" for warning in data.get("warnings", [])]
+    parts = ["## The data", markdown_table(["", ""], rows, left=2)]
+    if warnings:
+        parts.append("Warnings:\n\n" + "\n".join(warnings))
+    return "\n\n".join([*parts, *_pictures(run, "lengths")])
+
+
+def _settings(run: Run) -> str:
+    config = (run.folder / "config.toml").read_text(encoding="utf-8").strip()
+    rows = [[escape(key), escape(value)] for key, value in _flat(run.environment)]
+    parts = [_folded("config.toml, runnable again", f"```toml\n{config}\n```")]
+    if rows:
+        parts.append(_folded("Environment", markdown_table(["", ""], rows, left=2)))
+    return "\n\n".join(["## Settings", *parts])
+
+
+def _folded(title: str, content: str) -> str:
+    """What is shown only when its title is clicked."""
+    return f"<details><summary>{title}</summary>\n\n{content}\n\n</details>"
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _usage(run: Run) -> str:
+    folder = shlex.quote(shown(run.folder))
+    config = shlex.quote(shown(run.folder / "config.toml"))
+    commands = [
+        (f'minilm predict {folder} "some text"', "its label"),
+        (f"minilm predict {folder} --file texts.txt --json", "of each line, with all scores"),
+        (f"minilm evaluate {folder}", "its metrics, measured again"),
+        (f"minilm train {config} seed=2", "the same once more, one setting changed"),
+        (resume_command(run.folder), "continues it, where it was interrupted"),
+    ]
+    width = max(len(command) for command, _ in commands)
+    lines = "\n".join(f"{command.ljust(width)}  # {what}" for command, what in commands)
+    return f"## Use it\n\n```sh\n{lines}\n```"
+
+
+def _pictures(run: Run, *names: str) -> list[str]:
+    """Links to those of the pictures that the run has."""
+    paths = [f"figures/{name}.png" for name in names]
+    return [
+        f"![{name.replace('_', ' ').capitalize()}]({path})"
+        for name, path in zip(names, paths, strict=True)
+        if (run.folder / path).is_file()
+    ]

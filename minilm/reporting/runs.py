@@ -1,0 +1,122 @@
+"""A run's folder, read. The report and the comparison know of a run what is in these four files:
+
+config.toml       the settings, runnable again
+environment.json  versions and device: any table
+metrics.jsonl     a line an evaluation: step, epoch, lr, train_loss, train and validation (metrics)
+results.json      train, validation, test   metrics, as ``minilm.evaluation.metrics`` has them
+                  baselines                 name -> {validation, test (metrics), seconds}
+                  labels                    names, in order
+                  samples                   [{text, label, predicted, scores}], labels by name
+                  best, stopped             {epoch, step, metric, value} of the weights kept; why it ended
+                  parameters                {total, trained}
+                  times                     {train_seconds, inference_seconds_per_100_texts}
+                  tokens_per_second         in training
+                  data                      {name, fingerprint, sizes (of the splits), warnings}
+                  lengths                   {mean, median, p95, longest, truncated, max_tokens}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minilm.errors import UserError
+
+FAMILIES = {
+    "gpt2": "GPT-2",
+    "llama": "Llama",
+    "bert": "BERT",
+    "distilbert": "DistilBERT",
+    "albert": "ALBERT",
+    "t5": "T5",
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run."""
+
+    folder: Path
+    results: dict[str, Any]  # results.json
+    config: dict[str, Any]  # config.toml
+    history: list[dict[str, Any]]  # metrics.jsonl, an evaluation each
+    environment: dict[str, Any]  # environment.json
+
+    @property
+    def name(self) -> str:
+        """The folder's name, which unlike the config's tells a second run from the first."""
+        return self.folder.resolve().name
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether the model began from random weights."""
+        return not self.config.get("model", {}).get("source")
+
+    @property
+    def model(self) -> str:
+        """What was trained: the checkpoint's name, or the architecture's."""
+        section = self.config.get("model", {})
+        architecture = section.get("architecture", "")
+        return section.get("source") or FAMILIES.get(architecture, architecture) or "model"
+
+
+def read_run(folder: Path) -> Run:
+    """Read a finished run. Raises UserError where the folder is no run's, or the run has not finished."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give the folder of a run, such as runs/scratch")
+    config = folder / "config.toml"
+    if not config.is_file():
+        raise UserError(f"{folder}: not a run's folder, it has no config.toml; give one that `minilm train` made")
+    if not (folder / "results.json").is_file():
+        raise UserError(f"{folder}: this run has not finished; go on with `{resume_command(folder)}`")
+    try:
+        settings = tomllib.loads(config.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{config}: not valid TOML: {error}") from None
+    environment = folder / "environment.json"
+    return Run(
+        folder=folder,
+        results=_read_json(folder / "results.json"),
+        config=settings,
+        history=read_history(folder / "metrics.jsonl"),
+        environment=_read_json(environment) if environment.is_file() else {},
+    )
+
+
+def resume_command(folder: Path) -> str:
+    """The command that goes on with an interrupted run."""
+    return f"minilm train {shlex.quote(shown(folder / 'config.toml'))} --resume"
+
+
+def shown(path: Path) -> str:
+    """A path as a person would type it here: relative where it lies below the working folder."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith(os.pardir) else relative
+
+
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """The evaluations in ``metrics.jsonl``, in order; none where there is no such file."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [_parse(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return _parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def _parse(text: str, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where}: not valid JSON ({error.msg}); the file was cut short or edited") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: expected a JSON object, found {type(value).__name__}")
+    return value

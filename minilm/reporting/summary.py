@@ -1,0 +1,156 @@
+"""A model, layer by layer: what each part is, the shape of its output, and how many of its parameters train.
+
+    Layer             Class           Output        Parameters  Trained
+    -------------------------------------------------------------------
+    GPT2              GPT2            (1, 3)         5,728,003  5,695,235
+    ├─ embeddings     GPT2Embeddings  (1, 16, 128)   4,128,768  4,096,000
+    │  └─ token       Embedding       (1, 16, 128)   4,096,000  all
+    │  └─ position    Embedding       (16, 128)         32,768  none
+    ├─ layers.0       GPT2Layer       (1, 16, 128)     197,760  all
+    ...
+
+A row counts all parameters in its part, those of the parts below it included. A tensor that several parts
+share counts where it first appears; a part that has nothing but such tensors says "shared". A layer whose
+rows would repeat an earlier layer's is one row, "as layers.0". Modules without parameters (dropout,
+activations) have none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass, fields, is_dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from minilm.reporting.tables import ABSENT, count, text_table
+
+
+@dataclass(frozen=True)
+class Row:
+    """One part of a model."""
+
+    name: str  # as in ``named_modules``; empty: the model itself
+    label: str  # what its parent calls it
+    depth: int
+    kind: str  # its class, or "as" the earlier layer that it equals
+    shape: tuple[int, ...] | None  # of its output; None: not called in this forward, or no tensor
+    parameters: int  # in it and below, without those that an earlier row counted
+    trained: int  # of these, how many have gradients
+
+
+def parameter_counts(model: nn.Module) -> tuple[int, int]:
+    """How many parameters there are, and how many of them are trained. Shared ones count once."""
+    return _sizes(list(model.parameters()))
+
+
+def summarize(model: nn.Module, ids_shape: tuple[int, int] | None = None) -> str:
+    """The table of layers and the totals, as text. Arguments as in ``layer_rows``."""
+    lines = [
+        (_tree(row) + row.label, row.kind, str(row.shape or ABSENT), *_counts(row))
+        for row in layer_rows(model, ids_shape)
+    ]
+    table = text_table(("Layer", "Class", "Output", "Parameters", "Trained"), lines, left=3)
+    rule = table.splitlines()[1]
+    total, trained = parameter_counts(model)
+    mebibytes = sum(p.numel() * p.element_size() for p in model.parameters()) / 2**20
+    totals = {
+        "Parameters": count(total),
+        "Trained": count(trained),
+        "Frozen": count(total - trained),
+        "Size in MiB": f"{mebibytes:,.1f}",
+    }
+    return "\n".join([table, rule, *(f"{name:<12}{value:>15}" for name, value in totals.items())])
+
+
+def layer_rows(model: nn.Module, ids_shape: tuple[int, int] | None = None) -> list[Row]:
+    """The model's parts, each before what it contains.
+
+    Output shapes are those of a real forward in evaluation mode, without gradients, of zeros as ids (B, T)
+    of ``ids_shape``: by default one text of 16 tokens, or of the model's context where that is shorter. The
+    model is left as it was. A model on the meta device is summarised without computing anything.
+    """
+    if ids_shape is None:
+        ids_shape = (1, min(16, getattr(getattr(model, "config", None), "context", 16)))
+    root = Row("", type(model).__name__, 0, "", None, 0, 0)
+    return _rows(root, model, _output_shapes(model, ids_shape), set())
+
+
+# --- How it is found ---
+
+
+def _rows(row: Row, module: nn.Module, shapes: dict[nn.Module, tuple[int, ...]], counted: set[int]) -> list[Row]:
+    """A module's row, completed, and those below it. ``counted``: ids of the parameters in finished rows."""
+    new = [p for p in module.parameters() if id(p) not in counted]
+    total, trained = _sizes(new)
+    rows = [replace(row, kind=type(module).__name__, shape=shapes.get(module), parameters=total, trained=trained)]
+    unfolded: dict[Any, str] = {}  # a layer's rows, without its name -> the first layer that has them
+    for label, child in _children(module) if new else ():
+        name = f"{row.name}.{label}".lstrip(".")
+        below = _rows(Row(name, label, row.depth + 1, "", None, 0, 0), child, shapes, counted)
+        look = (astuple(below[0])[2:], *(astuple(r)[1:] for r in below[1:]))
+        twin = unfolded.setdefault(look, label)
+        rows += below if twin == label or len(below) == 1 else [replace(below[0], kind=f"as {twin}")]
+    counted.update(map(id, new))
+    return rows
+
+
+def _children(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Parts with parameters. A list has no output of its own: its members are the module's ("layers.0")."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.ModuleList):
+            yield from ((f"{name}.{label}", member) for label, member in _children(child))
+        elif any(True for _ in child.parameters()):
+            yield name, child
+
+
+def _output_shapes(model: nn.Module, ids_shape: tuple[int, int]) -> dict[nn.Module, tuple[int, ...]]:
+    """The shape of what each module returned last, in a forward of zeros."""
+    shapes: dict[nn.Module, tuple[int, ...]] = {}
+
+    def note(module: nn.Module, inputs: Any, output: Any) -> None:
+        tensor = _first_tensor(output)
+        if tensor is not None:
+            shapes[module] = tuple(tensor.shape)
+
+    modes = [(module, module.training) for module in model.modules()]
+    hooks = [module.register_forward_hook(note) for module in model.modules()]
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    try:
+        model.eval()
+        with torch.no_grad():
+            model(torch.zeros(ids_shape, dtype=torch.int64, device=device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, training in modes:
+            module.training = training
+    return shapes
+
+
+def _first_tensor(output: Any) -> Tensor | None:
+    """The tensor that a module is about: itself, or the first in a tuple or a dataclass."""
+    if isinstance(output, Tensor):
+        return output
+    if is_dataclass(output):
+        output = [getattr(output, f.name) for f in fields(output)]
+    elif isinstance(output, dict):
+        output = list(output.values())
+    if isinstance(output, list | tuple):
+        return next((t for t in map(_first_tensor, output) if t is not None), None)
+    return None
+
+
+def _sizes(parameters: list[nn.Parameter]) -> tuple[int, int]:
+    return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
+
+
+def _tree(row: Row) -> str:
+    return "│  " * (row.depth - 1) + (("├─ " if row.depth == 1 else "└─ ") if row.depth else "")
+
+
+def _counts(row: Row) -> tuple[str, str]:
+    if row.parameters == 0:
+        return "shared", ""
+    return count(row.parameters), {0: "none", row.parameters: "all"}.get(row.trained, count(row.trained))

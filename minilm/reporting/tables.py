@@ -1,0 +1,119 @@
+"""Tables for the terminal and for Markdown, and how numbers and metrics are written in them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+METRIC_NAMES = {
+    "loss": "loss",
+    "accuracy": "accuracy",
+    "subset_accuracy": "subset accuracy",  # share of texts whose labels are all right
+    "label_accuracy": "label accuracy",  # share of label cells that are right
+    "jaccard": "Jaccard",
+    "micro_f1": "micro F1",
+    "macro_f1": "macro F1",
+    "macro_precision": "macro precision",
+    "macro_recall": "macro recall",
+    "mcc": "MCC",
+}
+ONE_LABEL = ("loss", "accuracy", "macro_f1", "mcc")
+SEVERAL_LABELS = ("loss", "subset_accuracy", "label_accuracy", "jaccard", "micro_f1", "macro_f1")
+ABSENT = "-"
+
+
+def metric_name(key: str) -> str:
+    """How a person calls a metric: ``macro_f1`` is "macro F1"."""
+    return METRIC_NAMES.get(key, key.replace("_", " "))
+
+
+def metric_columns(metrics: Mapping[str, Any]) -> tuple[str, ...]:
+    """The metrics worth a column: those of one label a text, or of several."""
+    return SEVERAL_LABELS if "subset_accuracy" in metrics else ONE_LABEL
+
+
+def decimal(value: float | None) -> str:
+    """A metric to four places."""
+    return ABSENT if value is None else f"{value:.4f}"
+
+
+def duration(seconds: float | None) -> str:
+    """``42 ms``, ``0.42 s``, ``12.3 s``, ``4 min 12 s``, ``1 h 05 min``."""
+    if seconds is None:
+        return ABSENT
+    if seconds < 0.0995:
+        return f"{1000 * seconds:.0f} ms"
+    if seconds < 59.95:
+        return f"{seconds:.2f} s" if seconds < 9.995 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def count(number: float | None) -> str:
+    """A whole number with its thousands apart: ``5,728,003``."""
+    return ABSENT if number is None else f"{number:,.0f}"
+
+
+def short_count(number: float | None) -> str:
+    """Three digits of a large number: ``5.73M``, ``141M``, ``1.55B``."""
+    if number is None:
+        return ABSENT
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= 0.9995 * size:
+            digits = f"{number / size:#.3g}".rstrip(".")
+            return digits + letter
+    return f"{number:.0f}"
+
+
+def label_rows(metrics: Mapping[str, Any], labels: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a table with the metrics of each label."""
+    rows = [
+        [label, *(decimal(row[key]) for key in ("precision", "recall", "f1")), count(row["support"])]
+        for label, row in zip(labels, metrics.get("per_class") or metrics["per_label"], strict=True)
+    ]
+    return ["label", "precision", "recall", "F1", "texts"], rows
+
+
+def metrics_text(metrics: Mapping[str, Any], labels: Sequence[str]) -> str:
+    """What one measurement found, over all texts and label by label, for the terminal."""
+    columns = metric_columns(metrics)
+    whole = text_table([*map(metric_name, columns)], [[decimal(metrics.get(key)) for key in columns]], left=0)
+    return f"{whole}\n\n{text_table(*label_rows(metrics, labels))}"
+
+
+def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
+    """Columns two spaces apart, the first ``left`` of them flush left, the others flush right.
+
+    A header may have several lines, which end at the same height.
+    """
+    body = [list(row) for row in rows]
+    heads = [cell.split("\n") for cell in header]
+    height = max(len(lines) for lines in heads)
+    top = [[([""] * (height - len(lines)) + lines)[i] for lines in heads] for i in range(height)]
+    widths = [max(len(row[i]) for row in top + body) for i in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        aligned = (
+            cell.ljust(w) if i < left else cell.rjust(w) for i, (cell, w) in enumerate(zip(cells, widths, strict=True))
+        )
+        return "  ".join(aligned).rstrip()
+
+    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+    return "\n".join([*map(line, top), rule, *map(line, body)])
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
+    """The same in Markdown. Cells are Markdown already: see ``escape``."""
+
+    def line(cells: Iterable[str]) -> str:
+        return "| " + " | ".join(cell.replace("\n", " ") for cell in cells) + " |"
+
+    rule = "|" + "|".join("---" if i < left else "---:" for i in range(len(header))) + "|"
+    return "\n".join([line(header), rule, *map(line, rows)])
+
+
+def escape(text: str) -> str:
+    """Anybody's text as one line of Markdown that shows exactly its characters."""
+    # An underscore inside a word is no emphasis, and common in names.
+    return re.sub(r"([\\`*\[\]<>|~$#&]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", " ".join(text.split()))

@@ -1,0 +1,183 @@
+import re
+import subprocess
+import sys
+
+import pytest
+
+from minilm.errors import UserError
+from minilm.reporting.report import results_table, verdict, write_report
+
+
+def page(make_run, results, **options):
+    return write_report(make_run(results, **options)).read_text(encoding="utf-8")
+
+
+def test_the_first_paragraph_tells_the_whole_story(make_run, results):
+    text = page(make_run, results)
+    assert text.startswith("# slang\n\n")
+    assert text.splitlines()[2] == (
+        "**GPT-2** (5,728,003 parameters, all of them trained) was trained from scratch on **polish_slang**: "
+        "960 texts with 3 labels. On the 120 test texts it is right in 58.3% of cases, with a macro F1 of 0.5120. "
+        "Always giving the most frequent label would make that 50.8% and 0.2246. **It falls short of the linear "
+        "baseline by 2.8 points of macro F1 (accuracy: 1.7 points below): on these data the linear model is the "
+        "better choice.** With 120 texts, chance alone moves an accuracy by 8.8 points either way (95%)."
+    )
+
+
+def test_a_fine_tuned_model_is_told_with_what_it_trains(make_run, results):
+    results["parameters"]["trained"] = 741_124
+    text = page(make_run, results, config='[model]\nsource = "distilbert"\n')
+    assert "**distilbert** (5,728,003 parameters, 741,124 of them trained) was fine-tuned on" in text
+    assert "741,124 (12.9%)" in text
+
+
+@pytest.mark.parametrize(
+    ("macro_f1", "accuracy", "sentence"),
+    [
+        (0.571, 0.62, "It beats the linear baseline by 3.1 points of macro F1 (accuracy: 2.0 points above)."),
+        (0.571, 0.59, "It beats the linear baseline by 3.1 points of macro F1 (accuracy: 1.0 points below)."),
+        (0.5401, 0.6, "It equals the linear baseline in macro F1 (accuracy: 0.0 points above)."),
+        (
+            0.5,
+            0.5,
+            "It falls short of the linear baseline by 4.0 points of macro F1 (accuracy: 10.0 points below): "
+            "on these data the linear model is the better choice.",
+        ),
+    ],
+)
+def test_the_verdict_says_plainly_whether_the_transformer_pays_off(results, macro_f1, accuracy, sentence):
+    results["test"] |= {"macro_f1": macro_f1, "accuracy": accuracy}
+    assert verdict(results) == sentence
+
+
+def test_without_a_linear_baseline_there_is_no_verdict(make_run, results):
+    del results["baselines"]["linear"]
+    assert verdict(results) == ""
+    assert "****" not in page(make_run, results)
+
+
+def test_the_terminal_s_table_is_aligned(results):
+    assert results_table(results) == (
+        "                        loss  accuracy  macro F1     MCC\n"
+        "--------------------------------------------------------\n"
+        "train                 0.5000    0.8000    0.7900  0.6000\n"
+        "validation            0.9700    0.5500    0.4800  0.2500\n"
+        "test                  0.9800    0.5833    0.5120  0.2900\n"
+        "majority, validation  1.0200    0.5080    0.2247  0.0000\n"
+        "majority, test        1.0300    0.5083    0.2246  0.0000\n"
+        "linear, validation    0.9500    0.5700    0.5000  0.2600\n"
+        "linear, test          0.9400    0.6000    0.5400  0.3000"
+    )
+
+
+def test_the_page_has_the_same_table(make_run, results):
+    text = page(make_run, results)
+    assert "|  | loss | accuracy | macro F1 | MCC |\n|---|---:|---:|---:|---:|\n| train | 0.5000 |" in text
+    assert "| **test** | **0.9800** | **0.5833** | **0.5120** | **0.2900** |" in text
+    assert "| linear, test | 0.9400 | 0.6000 | 0.5400 | 0.3000 |" in text
+
+
+def test_several_labels_a_text_have_their_own_metrics_and_no_confusion(make_run, several_results):
+    text = page(make_run, several_results)
+    assert "|  | loss | subset accuracy | label accuracy | Jaccard | micro F1 | macro F1 |" in text
+    assert "it gets all labels right in 25.0% of cases" in text
+    assert "beats the linear baseline by 6.0 points of macro F1 (subset accuracy: 5.0 points above)" in text
+    assert "| **wrong** | I am sad | negative, positive | none |" in text
+    assert "common mistake" not in text
+
+
+def test_how_it_learned_names_the_weights_kept_and_the_gap(make_run, results):
+    text = page(make_run, results)
+    assert "those of epoch 23 of 28 (step 690), the best by macro F1 on validation: 0.4800." in text
+    assert "It stopped early, because validation no longer improved." in text
+    assert "a gap of 31.0 points, a sign of texts learned by heart." in text
+
+
+@pytest.mark.parametrize(
+    ("stopped", "words"),
+    [
+        ("finished", "to its last epoch"),
+        ("max_minutes", "when its time"),
+        ("a new reason", "stopped: a new reason."),
+    ],
+)
+def test_why_it_stopped_is_told(make_run, results, stopped, words):
+    assert words in page(make_run, results | {"stopped": stopped})
+
+
+def test_labels_are_told_one_by_one_with_the_most_common_mistake(make_run, results):
+    text = page(make_run, results)
+    assert "| negative | 0.4000 | 0.5000 | 0.4444 | 35 |" in text
+    assert "The most common mistake: *positive* taken for *negative*, 12 of 24 texts (50%)." in text
+
+
+def test_a_model_without_mistakes_has_no_common_one(make_run, results):
+    results["test"]["confusion"] = [[35, 0, 0], [0, 61, 0], [0, 0, 24]]
+    assert "common mistake" not in page(make_run, results)
+
+
+def test_sample_texts_cannot_break_the_table(make_run, results):
+    rows = [line for line in page(make_run, results).splitlines() if line.startswith(("| right", "| **wrong**"))]
+    assert rows[0] == (
+        "| right | ale sztos | positive | positive | positive 0.70, neutral or ambiguous 0.20, negative 0.10 |"
+    )
+    assert rows[1].startswith(r"| **wrong** | a \| b \*c\* \<d\> \$e xxx") and "x… | negative | positive |" in rows[1]
+
+
+def test_costs_data_settings_and_environment_are_on_the_page(make_run, results):
+    text = page(make_run, results)
+    for row in (
+        "| training | 4 min 12 s |",
+        "| training speed | 15,321 tokens/s |",
+        "| predicting 100 texts | 0.21 s |",
+        "| fitting the linear baseline | 0.40 s |",
+        "| texts | 960 train, 120 validation, 120 test |",
+        "| tokens a training text | mean 25.2, median 21, 95% up to 60, longest 216 |",
+        "| cut at 128 tokens | 3 of them |",
+        f"| fingerprint | `{'ab12' * 16}` |",
+        "- 2 texts of test are in train too",
+        '```toml\n[model]\narchitecture = "gpt2"\n```',
+        "| packages.torch | 2.13 |",
+    ):
+        assert row in text
+
+
+def test_only_pictures_that_exist_are_linked_and_by_relative_paths(make_run, results):
+    folder = make_run(results)
+    assert "![" not in write_report(folder).read_text()
+    names = ("learning_curves", "confusion_test", "confusion_validation", "lengths")
+    for name in names:
+        (folder / "figures" / f"{name}.png").touch()
+    (folder / "summary.txt").touch()
+    links = re.findall(r"\]\((.*?)\)", write_report(folder).read_text())
+    assert sorted(links) == sorted([*(f"figures/{name}.png" for name in names), "summary.txt"])
+    assert all((folder / link).exists() for link in links)
+
+
+def test_the_commands_can_be_copied_from_the_page(make_run, results, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = page(make_run, results, name="my run")
+    assert re.search(r"^minilm predict 'my run' \"some text\"  ", text, re.MULTILINE)
+    assert "minilm evaluate 'my run'" in text
+    assert "minilm train 'my run/config.toml' --resume" in text
+
+
+def test_a_run_without_test_set_samples_and_lengths_still_has_a_page(make_run, results):
+    for split in (results, *results["baselines"].values()):
+        del split["test"]
+    del results["samples"], results["lengths"]
+    text = page(make_run, results)
+    assert "| validation set | precision |" in text and "test texts" not in text and "Some texts" not in text
+
+
+def test_an_unfinished_run_has_no_report(tmp_path):
+    with pytest.raises(UserError, match="not a run's folder"):
+        write_report(tmp_path)
+
+
+def test_report_and_comparison_need_neither_torch_nor_matplotlib():
+    code = (
+        "import sys, minilm.reporting.report, minilm.reporting.compare\n"
+        "print({'torch', 'numpy', 'matplotlib'} & set(sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"

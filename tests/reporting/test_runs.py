@@ -1,0 +1,63 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from minilm.errors import UserError
+from minilm.reporting.runs import read_history, read_run, shown
+
+
+def test_a_run_is_read_whole(make_run, results):
+    run = read_run(make_run(results))
+    assert run.results == results
+    assert (run.name, run.model, run.from_scratch) == ("slang", "GPT-2", True)
+    assert len(run.history) == 28 and run.environment["device"] == "cpu"
+
+
+def test_a_fine_tuned_model_is_called_as_its_checkpoint(make_run, results):
+    run = read_run(make_run(results, config='[model]\nsource = "speakleash/Bielik-1.5B-v3"\n'))
+    assert (run.model, run.from_scratch) == ("speakleash/Bielik-1.5B-v3", False)
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"nowhere: no such folder; give the folder of a run"):
+        read_run(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"not a run's folder, it has no config\.toml"):
+        read_run(tmp_path)
+
+
+def test_an_unfinished_run_says_how_to_go_on(make_run, results):
+    folder = make_run(results, name="my run")
+    (folder / "results.json").unlink()
+    with pytest.raises(UserError, match=r"has not finished; go on with `minilm train '.*config\.toml' --resume`"):
+        read_run(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("results.json", '{"name": ', r"results\.json: not valid JSON"),
+        ("results.json", "[]", r"results\.json: expected a JSON object, found list"),
+        ("metrics.jsonl", '{"step": 1}\n{"st', r"metrics\.jsonl, line 2: not valid JSON"),
+        ("config.toml", "name = ", r"config\.toml: not valid TOML"),
+    ],
+)
+def test_a_damaged_file_is_named(make_run, results, file, content, message):
+    folder = make_run(results)
+    (folder / file).write_text(content)
+    with pytest.raises(UserError, match=message):
+        read_run(folder)
+
+
+def test_history_and_environment_may_be_missing(make_run, results):
+    folder = make_run(results)
+    (folder / "metrics.jsonl").unlink()
+    (folder / "environment.json").unlink()
+    assert read_history(folder / "metrics.jsonl") == [] and read_run(folder).environment == {}
+
+
+def test_paths_are_shown_as_one_would_type_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert shown(tmp_path / "runs" / "x") == os.path.join("runs", "x")
+    assert shown(Path("runs/x")) == os.path.join("runs", "x")
+    assert shown(tmp_path.parent / "x") == str(tmp_path.parent / "x")
