@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ import numpy as np
 
 from minilm.data.cleaning import cleaner
 from minilm.data.locations import SPLIT_NAMES, SPLITS, complete, find_source
-from minilm.data.readers import BROKEN, Defects, Table, read_table
+from minilm.data.readers import BROKEN, SHOWN, Defects, Table, read_table
 from minilm.data.splits import hold_out, keep_rows, strata_of
 from minilm.errors import UserError, nearest
 
@@ -87,7 +87,7 @@ def load_dataset(section: DataSection, where: str = "") -> Dataset:
     parts = _subsets(_make_missing(parts, section, where), section, warnings)
     rows = {split: parts[split].rows for split in SPLITS}
     warnings += _check_classes(rows["train"], names, f"{where}{source.files['train']}: ")
-    warnings += _duplicates(rows) + _shared_groups(parts, section.group)
+    warnings += _duplicates(parts) + _shared_groups(parts, section.group)
     return Dataset(
         source.name, rows["train"], rows["validation"], rows["test"],
         label_names=names, multi_label=bool(section.label_columns),
@@ -100,7 +100,7 @@ def load_rows(path: Path, section: DataSection) -> Rows:
 
     Raises UserError as ``load_dataset`` does.
     """
-    section, defects = complete(section), Defects()
+    section, defects = replace(complete(section), group=""), Defects()
     table = read_table(path, _columns(section), defects)
     _require_columns(table, section, defects, "")
     rows = _part(table, section, section.labels, defects).rows
@@ -113,13 +113,22 @@ def load_rows(path: Path, section: DataSection) -> Rows:
 
 @dataclass(frozen=True)
 class Part:
-    """Rows, and what they are split by."""
+    """Rows, where they come from, and what they are split by."""
 
     rows: Rows
+    table: Table
+    lines: np.ndarray  # (N,) of the table's file
     groups: np.ndarray | None  # (N,) the group column's values
 
     def take(self, rows: np.ndarray) -> Part:
-        return Part(self.rows.take(rows), None if self.groups is None else self.groups[rows])
+        groups = None if self.groups is None else self.groups[rows]
+        return Part(self.rows.take(rows), self.table, self.lines[rows], groups)
+
+    def place(self, rows: Sequence[int]) -> str:
+        """Where the first of these rows are: ``test.csv, lines 3, 8``."""
+        lines = ", ".join(str(line) for line in self.lines[rows[:SHOWN]])
+        unit = self.table.unit + ("s" if len(rows) > 1 else "")
+        return f"{self.table.path}, {unit} {lines}{', ...' if len(rows) > SHOWN else ''}"
 
 
 def _label_keys(section: DataSection) -> dict[str, str]:
@@ -151,7 +160,7 @@ def _part(table: Table, section: DataSection, names: list[str], defects: Defects
     else:
         labels = _classes(table, section, names, defects)
     groups = _groups(table, section.group, defects) if section.group else None
-    return Part(Rows(texts, pairs, labels), groups)
+    return Part(Rows(texts, pairs, labels), table, np.array(table.lines), groups)
 
 
 def _texts(table: Table, column: str, clean: Callable[[str], str], defects: Defects) -> list[str]:
@@ -298,22 +307,23 @@ def _check_classes(train: Rows, names: list[str], where: str) -> list[str]:
     return [f"no training row has the label {', '.join(absent)}"] if absent else []
 
 
-def _duplicates(rows: dict[str, Rows]) -> list[str]:
+def _duplicates(parts: dict[str, Part]) -> list[str]:
     """Warn of texts that are in two splits, and of equal training texts with unequal labels."""
-    keys = {s: list(zip(r.texts, r.pairs or [""] * len(r), strict=True)) for s, r in rows.items()}
-    warnings = []
+    keys = {s: list(zip(p.rows.texts, p.rows.pairs or [""] * len(p.rows), strict=True)) for s, p in parts.items()}
     seen = {split: set(found) for split, found in keys.items()}
+    warnings = []
     for first, second in (("train", "validation"), ("train", "test"), ("validation", "test")):
-        if number := sum(key in seen[first] for key in keys[second]):
+        if rows := [i for i, key in enumerate(keys[second]) if key in seen[first]]:
             warnings.append(
-                f"{number:,} of {len(keys[second]):,} {second} texts are also in the {first} split: "
-                "scores there flatter the model"
+                f"{len(rows):,} of {len(keys[second]):,} {second} texts are also in the {first} split, so scores there "
+                f"flatter the model: {parts[second].place(rows)}"
             )
     labels: dict[tuple[str, str], set[bytes]] = {}
-    for key, label in zip(keys["train"], rows["train"].labels, strict=True):
+    for key, label in zip(keys["train"], parts["train"].rows.labels, strict=True):
         labels.setdefault(key, set()).add(label.tobytes())
-    if number := sum(len(found) > 1 for found in labels.values()):
-        warnings.append(f"{number:,} training texts occur more than once, with different labels")
+    if rows := [i for i, key in enumerate(keys["train"]) if len(labels[key]) > 1]:
+        where = parts["train"].place(rows)
+        warnings.append(f"{len(rows):,} training rows have a text that another has with another label: {where}")
     return warnings
 
 

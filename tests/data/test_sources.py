@@ -1,6 +1,7 @@
 """Sources: one label set, checked rows, splits given or made, and every defect told in one error."""
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -248,15 +249,18 @@ def test_subsets_are_stratified_and_seeded(data):
 # Across rows
 
 
-def test_duplicates_across_splits_and_contradictions_within_are_warnings(data):
-    data("train.csv", [*ROWS, ("text 0", "good"), ("text 1", "good")])
+def test_duplicates_across_splits_and_contradictions_within_are_warnings(data, tmp_path):
+    data("train.csv", [*ROWS, ("text 0", "good"), ("text 0", "bad")])
     data("dev.csv", [("text 0", "bad"), ("text 1 ", "good"), ("new", "bad")])
     found = load(data("test.csv", [("new", "good")]))
-    assert found.warnings == [
-        "2 of 3 validation texts are also in the train split: scores there flatter the model",
-        "1 of 1 test texts are also in the validation split: scores there flatter the model",
-        "1 training texts occur more than once, with different labels",
+    told = [warning.replace(str(tmp_path) + os.sep, "") for warning in found.warnings]
+    assert told == [
+        "2 of 3 validation texts are also in the train split, so scores there flatter the model: dev.csv, lines 2, 3",
+        "1 of 1 test texts are also in the validation split, so scores there flatter the model: test.csv, line 2",
+        "3 training rows have a text that another has with another label: train.csv, lines 2, 32, 33",
     ]
+    data("dev.csv", ROWS[:8])
+    assert load(str(tmp_path)).warnings[0].endswith("dev.csv, lines 2, 3, 4, 5, 6, ...")
 
 
 def test_the_fingerprint_is_of_the_content_alone(data, tmp_path):
