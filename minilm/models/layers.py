@@ -8,15 +8,15 @@ left, which is never padding, and nobody reads what the padding positions comput
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from minilm.models.rotary import rotate
 
 
 @dataclass
@@ -160,103 +160,6 @@ class Attention(nn.Module):
         key = self.key(source).unflatten(-1, (self.kv_heads, -1)).transpose(1, 2)
         value = self.value(source).unflatten(-1, (self.kv_heads, -1)).transpose(1, 2)
         return key, value
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions (Su et al. 2021): turn each pair of numbers by an angle that grows with position.
-
-        (x_j, x_{j+n/2})  ->  (x_j cos - x_{j+n/2} sin,  x_{j+n/2} cos + x_j sin)
-
-    x (B, H, T, n); cos, sin (B or 1, 1, T, n) from ``rotary_tables``, whose ``sin`` carries the minus. The
-    product of a query and a key then depends on their distance only.
-    """
-    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
-
-
-@dataclass(frozen=True)
-class Rotary:
-    """How fast rotary positions turn, and how they were stretched to longer texts than first trained on."""
-
-    kind: str = "default"  # or how it was stretched: "linear", "dynamic", "llama3", "yarn"
-    base: float = 10000.0
-    factor: float = 1.0  # how many times longer the texts are that it was stretched to
-    trained: int | None = None  # llama3, yarn: the longest text before; None: the model's context
-    low: float = 1.0  # llama3, yarn: a pair that turns less often than this within ``trained`` slows down,
-    high: float = 32.0  # and one that turns more often than this does not
-    attention: float | None = None  # yarn: a factor on both tables; None: 0.1 ln(factor) + 1
-    truncate: bool = True  # yarn: the range of pairs between ``low`` and ``high`` ends at whole pairs
-    partial: float = 1.0  # share of a head's width that the frequencies are spread over; unused in "default"
-
-
-def rotary_tables(
-    rotary: Rotary, width: int, context: int, positions: Tensor, x: Tensor
-) -> tuple[Tensor, Tensor]:
-    """What ``rotate`` needs for heads of this width: positions (B or 1, T) -> cos, sin (B or 1, 1, T, n).
-
-    They come in the dtype in which a layer's queries and keys will be: that of its input x, or autocast's.
-    """
-    if rotary.kind == "dynamic":
-        frequencies = _dynamic_frequencies(rotary, width, context, positions)
-    else:
-        frequencies = rotary_frequencies(rotary, width, context, positions.device)
-    angles = positions[:, None, :, None].float() * frequencies  # (B, 1, T, n/2)
-    cos, sin = angles.cos(), angles.sin()
-    if rotary.kind == "yarn":  # more keys dilute attention; larger products sharpen it again
-        usual = 0.1 * math.log(max(rotary.factor, 1.0)) + 1.0
-        sharper = usual if rotary.attention is None else rotary.attention
-        cos, sin = cos * sharper, sin * sharper
-    device = x.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-    return torch.cat((cos, cos), dim=-1).to(dtype), torch.cat((-sin, sin), dim=-1).to(dtype)
-
-
-@lru_cache(maxsize=32)
-def rotary_frequencies(rotary: Rotary, width: int, context: int, device: torch.device) -> Tensor:
-    """Radians that each pair turns a position, (n/2,): ``base^(-2j/n)`` for pair j, divided by ``factor`` in
-
-        linear   every pair, as if positions lay closer together (Chen et al. 2023)
-        llama3   the slow pairs, which made fewer than ``low`` turns in training; in part those up to ``high``,
-                 in proportion to their turns (Llama 3.1's published code; Grattafiori et al. 2024)
-        yarn     the same, in proportion to the pair's number j (Peng et al. 2023, section 3.4)
-
-    Computed on the CPU in float32, so that every device turns alike, and kept for the next batch.
-    Raises ValueError for any other kind.
-    """
-    n = width if rotary.kind == "default" else int(width * rotary.partial)
-    plain = 1.0 / rotary.base ** (torch.arange(0, n, 2, dtype=torch.float32, device="cpu") / n)
-    if rotary.kind == "default":
-        return plain.to(device)
-    if rotary.kind == "linear":
-        return (plain / rotary.factor).to(device)
-    trained = rotary.trained or context
-    if rotary.kind == "llama3":
-        turns = trained / (2 * math.pi / plain)
-        kept = (turns - rotary.low) / (rotary.high - rotary.low)
-    elif rotary.kind == "yarn":
-        # Pair j makes trained * base^(-2j/n) / (2 pi) turns: which pairs make ``high`` and ``low``?
-        first = n * math.log(trained / (rotary.high * 2 * math.pi)) / (2 * math.log(rotary.base))
-        last = n * math.log(trained / (rotary.low * 2 * math.pi)) / (2 * math.log(rotary.base))
-        if rotary.truncate:
-            first, last = math.floor(first), math.ceil(last)
-        first, last = max(first, 0), min(last, n - 1)
-        kept = 1 - (torch.arange(len(plain), device="cpu") - first) / (last - first or 0.001)
-    else:
-        raise ValueError(f"there is no rotary scaling of the kind {rotary.kind!r}")
-    kept = kept.clamp(0, 1)
-    return (plain / rotary.factor * (1 - kept) + plain * kept).to(device)
-
-
-def _dynamic_frequencies(rotary: Rotary, width: int, context: int, positions: Tensor) -> Tensor:
-    """Dynamic NTK scaling: past ``context`` positions, padding included, the base grows with their number.
-
-    So the fastest pairs stay as they are and the slowest slow down just enough (Peng et al. 2023, section 3.3).
-    Up to ``context`` nothing changes.
-    """
-    n = int(width * rotary.partial)
-    length = (positions.max() + 1).clamp(min=context)
-    growth = rotary.factor * length / context - (rotary.factor - 1)
-    base = rotary.base * growth ** (n / (n - 2))
-    return 1.0 / base ** (torch.arange(0, n, 2, dtype=torch.float32, device=positions.device) / n)
 
 
 class RMSNorm(nn.Module):

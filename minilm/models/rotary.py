@@ -1,0 +1,175 @@
+"""Rotary positions: a token's place turns its queries and keys (Su et al. 2021).
+
+The ``n`` numbers of a head make ``n/2`` pairs. At position ``t``, pair ``j`` is turned by the angle ``t f_j``:
+
+    (x_j, x_{j+n/2})  ->  (x_j cos - x_{j+n/2} sin,  x_{j+n/2} cos + x_j sin)         f_j = base^(-2j/n)
+
+Turning both by the same angle changes no product, so the product of a query at ``t`` and a key at ``s`` depends on
+``t - s`` only. The first pairs turn fast and tell neighbours apart; the last hardly turn within a text.
+
+A model meets angles it never saw when a text is longer than those it was trained on. So models are stretched: their
+pairs are slowed down, all of them or the slow ones only (``Rotary.kind``), and they are trained a little further.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from minilm.errors import UserError, nearest
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn x (B, H, T, n) by the tables (B or 1, 1, T, n) of ``rotary_tables``, whose ``sin`` carries the minus."""
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """How fast the pairs turn. Raises UserError for a kind that there is not."""
+
+    kind: str = "default"  # how the model was stretched: "linear", "dynamic", "llama3", "yarn"; "default": not at all
+    base: float = 10000.0
+    factor: float = 1.0  # how many times longer texts became
+    trained: int | None = None  # llama3, yarn: the longest text before; None: the model's context
+    low: float = 1.0  # llama3, yarn: a pair that makes fewer turns than this within ``trained`` is slowed down,
+    high: float = 32.0  # and one that makes more turns than this is not
+    attention: float | None = None  # yarn: factor on both tables; None: 0.1 ln(factor) + 1
+    truncate: bool = True  # yarn: the range of pairs between ``low`` and ``high`` ends at whole pairs
+    partial: float = 1.0  # share of a head's width that n is; "default" does without
+
+    def __post_init__(self) -> None:
+        if self.kind not in SPELLINGS:
+            kinds = ", ".join(SPELLINGS)
+            raise UserError(
+                f'there are no rotary positions of the kind "{self.kind}"{nearest(self.kind, SPELLINGS)}: {kinds}'
+            )
+
+    def spread(self, width: int) -> int:
+        """n, for heads of this width. Raises UserError where that leaves numbers without a pair."""
+        n = width if self.kind == "default" else int(width * self.partial)
+        if width % 2 or n + n % 2 != width:
+            raise UserError(f"rotary positions turn all numbers of a head, in pairs: of {width} they would turn {n}")
+        return n
+
+
+def rotary_tables(rotary: Rotary, width: int, context: int, positions: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """What ``rotate`` needs for heads of this width: positions (B or 1, T) -> cos, sin (B or 1, 1, T, n).
+
+    They come in the dtype in which a layer's queries and keys will be: that of its input x, or autocast's.
+    """
+    if rotary.kind == "dynamic":
+        frequencies = dynamic_frequencies(rotary, width, context, positions)
+    else:
+        frequencies = rotary_frequencies(rotary, width, context, positions.device)
+    angles = positions[:, None, :, None].float() * frequencies  # (B, 1, T, n/2)
+    cos, sin = angles.cos(), angles.sin()
+    if rotary.kind == "yarn":  # more keys dilute attention; larger products sharpen it again
+        usual = 0.1 * math.log(max(rotary.factor, 1.0)) + 1.0
+        sharper = usual if rotary.attention is None else rotary.attention
+        cos, sin = cos * sharper, sin * sharper
+    device = x.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    return torch.cat((cos, cos), dim=-1).to(dtype), torch.cat((-sin, sin), dim=-1).to(dtype)
+
+
+@lru_cache(maxsize=32)
+def rotary_frequencies(rotary: Rotary, width: int, context: int, device: torch.device) -> Tensor:
+    """Radians that each pair turns a position, (n/2,): ``base^(-2j/n)`` for pair j, divided by ``factor`` in
+
+        linear   every pair, as if positions lay closer together (Chen et al. 2023)
+        llama3   the slow pairs, which made fewer than ``low`` turns in training; in part those up to ``high``,
+                 in proportion to their turns (Llama 3.1's published code; Grattafiori et al. 2024)
+        yarn     the same, in proportion to the pair's number j (Peng et al. 2023, section 3.4)
+
+    Computed on the CPU in float32, so that every device turns alike, and kept for the next batch.
+    """
+    n = rotary.spread(width)
+    plain = 1.0 / rotary.base ** (torch.arange(0, n, 2, dtype=torch.float32, device="cpu") / n)
+    if rotary.kind == "default":
+        return plain.to(device)
+    if rotary.kind == "linear":
+        return (plain / rotary.factor).to(device)
+    trained = rotary.trained or context
+    if rotary.kind == "llama3":
+        turns = trained / (2 * math.pi / plain)
+        kept = (turns - rotary.low) / (rotary.high - rotary.low)
+    else:  # yarn: pair j makes trained * base^(-2j/n) / (2 pi) turns; which pairs make ``high`` and ``low``?
+        first = n * math.log(trained / (rotary.high * 2 * math.pi)) / (2 * math.log(rotary.base))
+        last = n * math.log(trained / (rotary.low * 2 * math.pi)) / (2 * math.log(rotary.base))
+        if rotary.truncate:
+            first, last = math.floor(first), math.ceil(last)
+        first, last = max(first, 0), min(last, n - 1)
+        kept = 1 - (torch.arange(len(plain), device="cpu") - first) / (last - first or 0.001)
+    kept = kept.clamp(0, 1)
+    return (plain / rotary.factor * (1 - kept) + plain * kept).to(device)
+
+
+def dynamic_frequencies(rotary: Rotary, width: int, context: int, positions: Tensor) -> Tensor:
+    """Dynamic NTK scaling: past ``context`` positions, padding included, the base grows with their number.
+
+    So the fastest pairs stay as they are and the slowest slow down just enough (Peng et al. 2023, section 3.3).
+    Up to ``context`` nothing changes.
+    """
+    n = rotary.spread(width)
+    length = (positions.max() + 1).clamp(min=context)
+    growth = rotary.factor * length / context - (rotary.factor - 1)
+    base = rotary.base * growth ** (n / (n - 2))
+    return 1.0 / base ** (torch.arange(0, n, 2, dtype=torch.float32, device=positions.device) / n)
+
+
+# --- The published configs: (ours, theirs) for each kind, some optional --------------------------------------------
+
+FACTOR, TRAINED = ("factor", "factor"), ("trained", "original_max_position_embeddings", "optional")
+SPELLINGS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "default": (),
+    "linear": (FACTOR,),
+    "dynamic": (FACTOR,),
+    "llama3": (FACTOR, TRAINED, ("low", "low_freq_factor"), ("high", "high_freq_factor")),
+    "yarn": (
+        FACTOR,
+        TRAINED,
+        ("low", "beta_slow", "optional"),
+        ("high", "beta_fast", "optional"),
+        ("attention", "attention_factor", "optional"),
+        ("truncate", "truncate", "optional"),
+    ),
+}
+COMMON = (("base", "rope_theta", "optional"), ("partial", "partial_rotary_factor", "optional"))
+
+
+def read_rotary(published: dict[str, Any]) -> Rotary:
+    """From a config.json's ``rope_parameters``, or the older ``rope_theta`` and ``rope_scaling``.
+
+    Raises UserError where they name no kind of ours, or lack something.
+    """
+    table = published.get("rope_scaling") or published.get("rope_parameters") or {}
+    kind = table.get("rope_type") or table.get("type") or "default"
+    given = {**published, **table}
+    if TRAINED[1] in published:  # what the model's own settings say comes first
+        given[TRAINED[1]] = published[TRAINED[1]]
+    settings: dict[str, Any] = {"kind": kind}
+    for ours, theirs, *optional in (*COMMON, *SPELLINGS.get(kind, ())):
+        if given.get(theirs) is not None:
+            settings[ours] = given[theirs]
+        elif not optional:
+            raise UserError(f'config.json: rope_parameters of the rope_type "{kind}" need {theirs}')
+    if kind == "yarn" and "attention" not in settings and given.get("mscale") and given.get("mscale_all_dim"):
+        growth = 0.1 * math.log(max(settings["factor"], 1.0))
+        settings["attention"] = (given["mscale"] * growth + 1.0) / (given["mscale_all_dim"] * growth + 1.0)
+    return Rotary(**settings)
+
+
+def write_rotary(rotary: Rotary) -> dict[str, Any]:
+    """The reverse, in both spellings: a reader that misses its own would silently turn at the default speed."""
+    table: dict[str, Any] = {"rope_type": rotary.kind}
+    for ours, theirs, *_ in (*COMMON, *SPELLINGS[rotary.kind]):
+        if getattr(rotary, ours) is not None and (ours, rotary.partial) != ("partial", 1.0):
+            table[theirs] = getattr(rotary, ours)
+    scaling = None if rotary.kind == "default" else table
+    return {"rope_parameters": table, "rope_theta": rotary.base, "rope_scaling": scaling}
