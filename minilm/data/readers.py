@@ -174,8 +174,9 @@ def _read_jsonl(path: Path, wanted: set[str], defects: Defects) -> Table:
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            defects.add(path, number, f"not JSON ({error.msg}, column {error.colno})")
+        except (ValueError, RecursionError) as error:  # also numbers too long, and brackets too deep
+            told = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
+            defects.add(path, number, f"not JSON ({told})")
             continue
         if isinstance(row, dict):
             lines.append(number)
@@ -200,7 +201,7 @@ def _read_parquet(path: Path, wanted: set[str]) -> Table:
         file = pyarrow.parquet.ParquetFile(path)
         names = file.schema_arrow.names
         table = file.read(columns=[name for name in names if name in wanted])
-    except (pyarrow.ArrowInvalid, OSError) as error:
+        columns = {name: table.column(name).to_pylist() for name in table.column_names}
+    except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
         raise UserError(f"{path}: not a readable Parquet file: {error}") from None
-    columns = {name: table.column(name).to_pylist() for name in table.column_names}
     return Table(path, names, columns, list(range(1, file.metadata.num_rows + 1)), unit="row")

@@ -84,10 +84,11 @@ def test_faulty_quoting_names_the_line_its_row_starts_on(tmp_path, bad):
 
 
 def test_lines_that_are_not_json_objects_are_defects(tmp_path):
-    content = '{"text": "a", "label": 1}\n{"text": \n[1]\n{"text": "b"}\n'
-    columns, lines, defects = read(write(tmp_path, "a.jsonl", content), defects=2)
+    content = '{"text": "a", "label": 1}\n{"text": \n[1]\n{"text": "b"}\n' + "1" * 5000
+    columns, lines, defects = read(write(tmp_path, "a.jsonl", content), defects=3)
     assert columns == {"text": ["a", "b"], "label": [1, None]} and lines == [1, 4]
-    assert defects == ["2: not JSON (Expecting value, column 10)", "3: not a JSON object"]
+    assert defects[:2] == ["2: not JSON (Expecting value, column 10)", "3: not a JSON object"]
+    assert defects[2].startswith("5: not JSON (Exceeds the limit")
 
 
 def test_lines_that_are_not_utf8_are_defects(tmp_path):
@@ -133,6 +134,13 @@ def test_a_file_that_is_not_there_is_named_with_one_like_it(tmp_path):
         read(tmp_path / "no" / "train.csv")
 
 
+def test_a_parquet_file_with_broken_text_is_told(tmp_path):
+    broken = pyarrow.array([b"\xff"], pyarrow.binary()).view(pyarrow.string())
+    pyarrow.parquet.write_table(pyarrow.table({"text": broken}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="not a readable Parquet file"):
+        read(tmp_path / "a.parquet")
+
+
 def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(UserError, match=r"pip install 'minilm\[data\]'"):
@@ -151,3 +159,19 @@ def test_a_report_shows_the_first_defects_in_order_and_counts_the_rest():
     assert head.startswith("x.toml: 8 defects")
     assert [s.strip() for s in shown] == ["a.parquet, row 1: worse"] + [f"b.csv, line {n}: bad" for n in (2, 3, 4, 7)]
     assert len(shown) == SHOWN and rest.strip() == "and 3 more"
+
+
+WRITTEN = b'text,label\n"a ""b""\n",1\nc,2\n', b"text\tlabel\na\t1\n", b'{"text": "a", "label": 1}\n[{"text": null}]\n'
+
+
+@given(st.sampled_from([".csv", ".tsv", ".jsonl", ".parquet"]), st.sampled_from(WRITTEN), st.data())
+def test_no_content_breaks_a_reader(tmp_path_factory, suffix, content, data):
+    at = data.draw(st.integers(0, len(content)))
+    content = content[:at] + data.draw(st.binary(max_size=8)) + content[at + data.draw(st.integers(0, 8)) :]
+    path, defects = write(tmp_path_factory.mktemp("fuzz"), "a" + suffix, content), Defects()
+    try:
+        table = read_table(path, {"text", "label"}, defects)
+    except UserError:
+        return
+    assert {len(table.lines)} >= {len(cells) for cells in table.columns.values()}
+    assert table.lines == sorted(table.lines) and all(line >= 1 for line in table.lines)
