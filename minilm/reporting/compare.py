@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from minilm.errors import UserError
-from minilm.reporting.runs import read_run
+from minilm.reporting.record import read_run
 from minilm.reporting.tables import (
     ABSENT,
     decimal,

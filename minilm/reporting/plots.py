@@ -129,7 +129,7 @@ def length_distribution(lengths: Sequence[int] | np.ndarray, max_tokens: int, pa
         label = f"cut: {cut:,} ({cut / values.size:.1%})"
         style: dict[str, Any] = {"color": TRAIN, "edgecolor": MARK, "linewidth": 0.6, "hatch": "///"}
         axes.bar(middles[beyond > 0], beyond[beyond > 0], width, whole[beyond > 0], label=label, **style)
-    axes.axvline(median, color=MARK, linewidth=2, label=f"median: {median:,.0f}")
+    axes.axvline(median, color=MARK, linewidth=2, label=f"median: {median:,.10g}")
     axes.axvline(p95, color=MARK, linewidth=2, linestyle="--", label=f"95% are no longer than {p95:,.0f}")
     limit = f"limit: {max_tokens:,}" + ("" if cut else ", none is cut")
     if max_tokens <= edges[-1]:

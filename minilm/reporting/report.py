@@ -1,6 +1,6 @@
 """A run's report: one page that says what was trained, how well it does, what it cost, and how to use it.
 
-Everything on it comes from the run's own files (``minilm.reporting.runs``), so that it can be written again.
+Everything on it comes from the run's own files (``minilm.reporting.record``), so that it can be written again.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from math import sqrt
 from pathlib import Path
 from typing import Any
 
-from minilm.reporting.runs import Run, read_run, resume_command, shown
+from minilm.reporting.record import Run, read_run, resume_command, shown
 from minilm.reporting.tables import (
     count,
     decimal,
@@ -150,8 +150,9 @@ def _learning(run: Run) -> str:
         gap = 100 * (train["macro_f1"] - validation["macro_f1"])
         text += (
             f" Its macro F1 is {decimal(train['macro_f1'])} on the texts it was trained on and "
-            f"{decimal(validation['macro_f1'])} on validation: a gap of {gap:.1f} points"
-            f"{', a sign of texts learned by heart' if gap > 10 else ''}."
+            f"{decimal(validation['macro_f1'])} on validation: "
+            + (f"a gap of {gap:.1f} points" if gap >= 0.05 else "no gap")
+            + (", a sign of texts learned by heart." if gap > 10 else ".")
         )
     return "\n\n".join(["## How it learned", text, *_pictures(run, "learning_curves")])
 
@@ -253,7 +254,7 @@ def _data(run: Run) -> str:
 
 def _settings(run: Run) -> str:
     config = (run.folder / "config.toml").read_text(encoding="utf-8").strip()
-    rows = [[escape(key), escape(value)] for key, value in _flat(run.environment)]
+    rows = [[escape(key), escape(value)] for key, value in _flat(run.environment) if not key.startswith("data.")]
     parts = [_folded("config.toml, runnable again", f"```toml\n{config}\n```")]
     if rows:
         parts.append(_folded("Environment", markdown_table(["", ""], rows, left=2)))

@@ -75,13 +75,6 @@ def label_rows(metrics: Mapping[str, Any], labels: Sequence[str]) -> tuple[list[
     return ["label", "precision", "recall", "F1", "texts"], rows
 
 
-def metrics_text(metrics: Mapping[str, Any], labels: Sequence[str]) -> str:
-    """What one measurement found, over all texts and label by label, for the terminal."""
-    columns = metric_columns(metrics)
-    whole = text_table([*map(metric_name, columns)], [[decimal(metrics.get(key)) for key in columns]], left=0)
-    return f"{whole}\n\n{text_table(*label_rows(metrics, labels))}"
-
-
 def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
     """Columns two spaces apart, the first ``left`` of them flush left, the others flush right.
 

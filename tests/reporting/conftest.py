@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+ENVIRONMENT = {"device": "cpu", "packages": {"torch": "2.13"}, "data": {"name": "polish_slang"}}
+
 
 def metrics(loss, accuracy, macro_f1, mcc):
     return {
@@ -121,7 +123,7 @@ def make_run(tmp_path):
         history = [{"step": 30 * epoch, "epoch": float(epoch)} for epoch in range(1, 29)]
         (folder / "results.json").write_text(json.dumps(results))
         (folder / "config.toml").write_text(config)
-        (folder / "environment.json").write_text(json.dumps({"device": "cpu", "packages": {"torch": "2.13"}}))
+        (folder / "environment.json").write_text(json.dumps(ENVIRONMENT))
         (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in history))
         return folder
 

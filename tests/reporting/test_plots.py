@@ -172,7 +172,7 @@ def test_lengths_name_median_p95_limit_and_how_many_are_cut(figure_of):
     figure = figure_of(length_distribution, list(range(1, 101)), 80)
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert set(labels) == {
-        "median: 50",
+        "median: 50.5",
         "95% are no longer than 95",
         "limit: 80",
         "longest: 100",

@@ -93,6 +93,11 @@ def test_how_it_learned_names_the_weights_kept_and_the_gap(make_run, results):
     assert "a gap of 31.0 points, a sign of texts learned by heart." in text
 
 
+def test_a_model_as_good_on_validation_as_in_training_has_no_gap(make_run, results):
+    results["train"]["macro_f1"] = 0.47
+    assert "0.4700 on the texts it was trained on and 0.4800 on validation: no gap." in page(make_run, results)
+
+
 @pytest.mark.parametrize(
     ("stopped", "words"),
     [
@@ -140,6 +145,7 @@ def test_costs_data_settings_and_environment_are_on_the_page(make_run, results):
         "| packages.torch | 2.13 |",
     ):
         assert row in text
+    assert "data.name" not in text  # the page has a section of its own for the data
 
 
 def test_only_pictures_that_exist_are_linked_and_by_relative_paths(make_run, results):

@@ -8,7 +8,6 @@ from minilm.reporting.tables import (
     markdown_table,
     metric_columns,
     metric_name,
-    metrics_text,
     short_count,
     text_table,
 )
@@ -95,15 +94,3 @@ def test_all_columns_of_a_text_table_end_at_one_place(rows):
 )
 def test_anybodys_text_shows_as_it_is_in_markdown(text, markdown):
     assert escape(text) == markdown
-
-
-def test_a_measurement_is_shown_whole_and_label_by_label(results):
-    text = metrics_text(results["test"], results["labels"])
-    assert text.splitlines()[0].split() == ["loss", "accuracy", "macro", "F1", "MCC"]
-    assert text.splitlines()[2].split() == ["0.9800", "0.5833", "0.5120", "0.2900"]
-    assert text.splitlines()[-1].split() == ["positive", "0.5000", "0.2500", "0.3333", "24"]
-
-
-def test_a_measurement_of_several_labels_a_text_has_its_own_columns(several_results):
-    text = metrics_text(several_results["test"], several_results["labels"])
-    assert "subset accuracy" in text and "Jaccard" in text and "MCC" not in text

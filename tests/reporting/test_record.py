@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from minilm.errors import UserError
-from minilm.reporting.runs import read_history, read_run, shown
+from minilm.reporting.record import read_history, read_run, shown
 
 
 def test_a_run_is_read_whole(make_run, results):
