@@ -141,7 +141,7 @@ FAMILY_LANGUAGE: dict[str, Callable[[Any], LanguageConfig]] = {
     "roberta": lambda c: LanguageConfig(c.width, "gelu", c.norm_eps, bias=True),
     "distilbert": lambda c: LanguageConfig(c.width, c.activation, c.norm_eps, bias=True),
     "albert": lambda c: LanguageConfig(c.embedding_width, c.activation, c.norm_eps, bias=True),
-    "t5": lambda c: LanguageConfig(scale=c.width**-0.5 if c.tied else 1.0),
+    "t5": lambda c: LanguageConfig(scale=c.width**-0.5 if c.scaled else 1.0),
 }
 for _same, _as in (("mistral", "llama"), ("qwen2", "llama"), ("xlm-roberta", "roberta")):
     FAMILY_LANGUAGE[_same] = FAMILY_LANGUAGE[_as]
