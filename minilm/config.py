@@ -45,7 +45,9 @@ Part = Annotated[float, Limit("a number above 0 and below 1", lambda x: 0 < x < 
 FolderName = Annotated[str, Limit('a name of letters, digits, "-", "_" and "."', _like(r"\w[\w.-]{0,99}"))]
 OneGPU = Annotated[str, Limit('one of several GPUs, "cuda:1"', _like(r"cuda:\d+"))]
 Device = Literal["auto", "cpu", "cuda", "mps"] | OneGPU
-Vocabulary = Annotated[int, Limit("a whole number of at least 256, one for each byte", lambda n: n >= 256)]
+Vocabulary = Annotated[
+    int, Limit("a whole number of at least 259: 256 bytes and 3 special tokens", lambda n: n >= 259)
+]
 
 
 @dataclass(frozen=True)

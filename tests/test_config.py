@@ -244,7 +244,7 @@ configs = st.builds(
     name=names,
     seed=st.integers(0, 2**32 - 1),
     model=from_scratch | published,
-    tokenizer=st.builds(TokenizerSection, source=names, vocab_size=st.integers(256)),
+    tokenizer=st.builds(TokenizerSection, source=names, vocab_size=st.integers(259)),
     data=st.builds(DataSection, source=names, group=texts, labels=label_lists, clean=st.lists(texts)),
     train=st.builds(
         TrainSection,

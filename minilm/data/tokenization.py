@@ -9,13 +9,14 @@ split only.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from minilm import hub
 from minilm.errors import UserError
@@ -56,6 +57,8 @@ def load_tokenizer(source: str | Path, revision: str = "") -> Tokenizer:
     path = Path(source)
     if not path.exists():
         path = hub.resolve_model(str(source), revision, want="tokenizer")
+    if path.is_dir() and not (path / "tokenizer.json").exists() and (path / "merges.txt").exists():
+        return _word_piece_bpe(path)
     path = path / "tokenizer.json" if path.is_dir() else path
     if not path.is_file():
         raise UserError(f"{path}: no such file; a tokenizer is read from a checkpoint's tokenizer.json")
@@ -65,6 +68,30 @@ def load_tokenizer(source: str | Path, revision: str = "") -> Tokenizer:
         raise UserError(f"{path}: not a readable tokenizer: {error}") from None
     tokenizer.no_padding()
     tokenizer.no_truncation()
+    return tokenizer
+
+
+def _word_piece_bpe(folder: Path) -> Tokenizer:
+    """HerBERT's tokenizer, which is published as vocab.json and merges.txt alone: BPE of words that end in "</w>".
+
+    Raises UserError for another family's, or where a file is missing or broken.
+    """
+    settings = folder / "tokenizer_config.json"
+    name = json.loads(settings.read_text(encoding="utf-8")).get("tokenizer_class", "") if settings.exists() else ""
+    if not name.startswith("Herbert"):
+        raise UserError(f"{folder}: no tokenizer.json, and {name or 'no named tokenizer'} cannot be built from its parts")
+    try:
+        bpe = models.BPE.from_file(
+            str(folder / "vocab.json"), str(folder / "merges.txt"), unk_token="<unk>", end_of_word_suffix="</w>"
+        )
+    except Exception as error:  # tokenizers raises no narrower class
+        raise UserError(f"{folder}: vocab.json and merges.txt are no readable tokenizer: {error}") from None
+    tokenizer = Tokenizer(bpe)
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.BertPreTokenizer(), decoders.BPEDecoder("</w>")
+    tokenizer.add_special_tokens(["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
+    start, end = ((token, tokenizer.token_to_id(token)) for token in ("<s>", "</s>"))
+    tokenizer.post_processor = processors.BertProcessing(end, start)
     return tokenizer
 
 

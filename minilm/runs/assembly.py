@@ -56,7 +56,7 @@ def prepare(config: RunConfig, where: str = "") -> Material:
         texts = data.train.texts + (data.train.pairs or [])
         tokenizer = train_bpe(texts, config.tokenizer.vocab_size)
     else:
-        tokenizer = load_tokenizer(hub.resolve_model(source, config.model.revision, "tokenizer"))
+        tokenizer = load_tokenizer(source, "" if config.tokenizer.source else config.model.revision)
     limit = config.data.max_tokens
     encoded = {
         split: encode(tokenizer, rows.texts, rows.pairs, limit)

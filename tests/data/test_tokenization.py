@@ -1,5 +1,7 @@
 """Tokenization: flat arrays equal the tokenizer's encoding row by row, and a trained one is reproducible."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -134,3 +136,24 @@ def test_length_statistics_are_of_the_full_lengths():
         "mean": 10.0, "median": 4.0, "p95": pytest.approx(28.4),
         "longest": 34, "truncated": 1, "max_tokens": 8,
     }  # fmt: skip
+
+
+def test_herberts_two_files_make_the_tokenizer_that_transformers_makes_of_them(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "a", "l", "e", "s", "z", "t", "o</w>", "e</w>", "s</w>", "al"]
+    vocab = {piece: i for i, piece in enumerate([*pieces, "ale</w>", "sz", ",</w>"])}
+    (tmp_path / "vocab.json").write_text(json.dumps(vocab))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\na l\nal e</w>\ns z\n")
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "HerbertTokenizerFast"}')
+    ours = load_tokenizer(tmp_path)
+    theirs = transformers.HerbertTokenizer.from_pretrained(tmp_path)
+    for text in ("ale", "ale szto, ale", "zażółć ale"):
+        assert ours.encode(text).ids == theirs(text)["input_ids"]
+    assert ours.encode("ale", "szto").type_ids == theirs("ale", "szto", return_token_type_ids=True)["token_type_ids"]
+
+
+def test_parts_of_another_familys_tokenizer_are_refused(tmp_path):
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "BlenderbotTokenizer"}')
+    with pytest.raises(UserError, match="no tokenizer.json, and BlenderbotTokenizer cannot be built"):
+        load_tokenizer(tmp_path)

@@ -1,0 +1,1 @@
+"""Speed beside the usual tools, in the same run: ``make bench``."""
