@@ -6,10 +6,9 @@ import sys
 
 import torch
 
-from benchmarks import training_step
+from benchmarks import architectures, training_step
 
-
-BENCHMARKS = {"training-step": training_step.run}
+BENCHMARKS = {"training-step": training_step.run, "architectures": architectures.run}
 
 
 def main(names: list[str]) -> int:

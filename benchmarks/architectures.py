@@ -1,7 +1,7 @@
-"""Forward, and forward with backward, of four architectures beside ``transformers`` (SDPA): the same sizes and the same batch.
+"""Forward, and forward with backward, of four architectures beside ``transformers`` (SDPA): same sizes, same batch.
 
-The batch is 8 texts of 64 to 128 tokens, padded on the right. Both models are in training mode with dropout 0, so that both
-do all of the work and none of the chance.
+The batch is 8 texts of 64 to 128 tokens, padded on the right. Both models are in training mode with dropout 0, so that
+both do all of the work and none of the chance.
 """
 
 from __future__ import annotations

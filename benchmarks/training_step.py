@@ -1,7 +1,7 @@
 """Training steps of study 0's 5.7M GPT-2, on lengths like its data's.
 
-Peers: the study's own recipe (the model built on ``nn.MultiheadAttention``, every text padded to 256 tokens), and our model
-on random batches padded to their longest text, as most people's loops make them.
+Peers: the study's own recipe (the model built on ``nn.MultiheadAttention``, every text padded to 256 tokens), and our
+model on random batches padded to their longest text, as most people's loops make them.
 """
 
 from __future__ import annotations

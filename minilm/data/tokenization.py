@@ -79,7 +79,8 @@ def _word_piece_bpe(folder: Path) -> Tokenizer:
     settings = folder / "tokenizer_config.json"
     name = json.loads(settings.read_text(encoding="utf-8")).get("tokenizer_class", "") if settings.exists() else ""
     if not name.startswith("Herbert"):
-        raise UserError(f"{folder}: no tokenizer.json, and {name or 'no named tokenizer'} cannot be built from its parts")
+        name = name or "no named tokenizer"
+        raise UserError(f"{folder}: no tokenizer.json, and {name} cannot be built from its parts")
     try:
         bpe = models.BPE.from_file(
             str(folder / "vocab.json"), str(folder / "merges.txt"), unk_token="<unk>", end_of_word_suffix="</w>"

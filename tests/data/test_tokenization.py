@@ -155,5 +155,5 @@ def test_herberts_two_files_make_the_tokenizer_that_transformers_makes_of_them(t
 def test_parts_of_another_familys_tokenizer_are_refused(tmp_path):
     (tmp_path / "merges.txt").write_text("#version: 0.2\n")
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "BlenderbotTokenizer"}')
-    with pytest.raises(UserError, match="no tokenizer.json, and BlenderbotTokenizer cannot be built"):
+    with pytest.raises(UserError, match="and BlenderbotTokenizer cannot be built"):
         load_tokenizer(tmp_path)
