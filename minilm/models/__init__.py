@@ -5,11 +5,13 @@ This is the one place where an architecture is registered; its file says everyth
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
-from minilm.models import gpt2
+from minilm.errors import UserError
+from minilm.models import albert, bert, distilbert, gpt2, llama, t5
 from minilm.models.heads import (
     FAMILY_CLASSIFIERS,
     FAMILY_LANGUAGE,
@@ -20,7 +22,16 @@ from minilm.models.heads import (
 from minilm.models.layers import Architecture
 
 ARCHITECTURES: dict[str, Architecture] = {
+    "albert": albert.ARCHITECTURE,
+    "bert": bert.ARCHITECTURE,
+    "distilbert": distilbert.ARCHITECTURE,
     "gpt2": gpt2.ARCHITECTURE,
+    "llama": llama.ARCHITECTURE,
+    "mistral": llama.MISTRAL,
+    "qwen2": llama.QWEN2,
+    "roberta": bert.ROBERTA,
+    "t5": t5.ARCHITECTURE,
+    "xlm-roberta": bert.XLM_ROBERTA,
 }
 
 TASKS = ("encode", "classify", "lm")
@@ -29,16 +40,34 @@ TASKS = ("encode", "classify", "lm")
 def build_model(
     model_type: str, config: Any, task: str = "encode", *, classes: int = 0, head: HeadConfig | None = None
 ) -> nn.Module:
-    """A model with uninitialised weights: the backbone, and the head that the task needs.
+    """A model with uninitialised weights: the parts of the backbone that the task needs, and its head.
 
     ``head`` is our own head's settings; None takes the family's. Under ``torch.device("meta")`` no memory is used.
     """
-    architecture = ARCHITECTURES[model_type]
-    model = architecture.model(config)
-    if task == "classify":
-        settings = head or FAMILY_CLASSIFIERS[model_type](config)
+    settings = None if task != "classify" else head or FAMILY_CLASSIFIERS[model_type](config)
+    config = fit_config(config, task, settings, family=head is None)
+    model: Any = ARCHITECTURES[model_type].model(config)
+    if settings is not None:
         model.head = ClassificationHead(config.width, classes, settings)
     elif task == "lm":
         embedding = model.embeddings.token if config.tied else None
         model.head = LanguageHead(config.width, config.vocab_size, FAMILY_LANGUAGE[model_type](config), embedding)
     return model
+
+
+def fit_config(config: Any, task: str, head: HeadConfig | None, *, family: bool) -> Any:
+    """The config with the parts that the task and its classification head want, and without those they leave out.
+
+    A pooler goes where none reads it and the published class has none; T5's decoder goes in encoding. Raises
+    UserError where the head wants a pooler that the family does not have.
+    """
+    pools = head is not None and head.pooling == "pooler"
+    if hasattr(config, "pooler"):
+        spare = config.pooler and (task == "encode" or not family)  # nobody needs it, but it belongs to the backbone
+        config = replace(config, pooler=task != "lm" and (pools or spare))
+    elif pools:
+        raise UserError('this family has no pooler; choose another head.pooling: "cls", "last" or "mean"')
+    if hasattr(config, "decoder"):
+        needed = task == "lm" or (task == "classify" and family)
+        config = replace(config, decoder=needed or (task == "classify" and config.decoder))
+    return config

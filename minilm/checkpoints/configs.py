@@ -1,0 +1,135 @@
+"""``config.json`` <-> an architecture's config, by the rows of its ``settings`` table.
+
+What a published config cannot say of ours lies in it under the key "minilm", which other programs ignore.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+from minilm.errors import UserError, nearest
+from minilm.models import ARCHITECTURES
+from minilm.models.layers import ACTIVATIONS, Architecture
+
+# Their names of the activations; the first is the one we write.
+_ACTIVATIONS = {
+    "gelu": ("gelu", "gelu_python"),
+    "gelu_tanh": ("gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate"),
+    "relu": ("relu",),
+    "silu": ("silu", "swish"),
+    "tanh": ("tanh",),
+}
+_POSITIVE = ("vocab_size", "context", "width", "depth", "heads")
+_LARGEST = 1 << 28  # of any whole number: products of two still count bytes
+
+
+def architecture_of(published: dict[str, Any], where: str) -> tuple[str, Architecture]:
+    """The family that a ``config.json`` names. Raises UserError for one we do not have."""
+    model_type = str(published.get("model_type", ""))
+    if model_type not in ARCHITECTURES:
+        known = ", ".join(sorted(ARCHITECTURES))
+        hint = nearest(model_type, ARCHITECTURES)
+        raise UserError(f'{where}: model_type "{model_type}" is not one of ours{hint}; there are: {known}')
+    return model_type, ARCHITECTURES[model_type]
+
+
+def own_section(published: dict[str, Any], where: str) -> dict[str, Any]:
+    """What lies under "minilm". Raises UserError where that is no table."""
+    section = published.get("minilm", {})
+    if not isinstance(section, dict) or not isinstance(section.get("config", {}), dict):
+        raise UserError(f'{where}: "minilm" must hold a JSON object')
+    return section
+
+
+def read_config(published: dict[str, Any], where: str = "config.json") -> Any:
+    """Our config from a published one. Raises UserError naming what is of the wrong kind or not supported."""
+    _, architecture = architecture_of(published, where)
+    if published.get("quantization_config"):
+        raise UserError(f"{where}: quantised weights are not read here; take the checkpoint that they were made from")
+    settings: dict[str, Any] = {}
+    for ours, *theirs in architecture.settings:
+        value = next((published[key] for key in theirs if published.get(key) is not None), None)
+        if value is not None:
+            settings[ours] = _activation(value, where) if ours == "activation" else value
+    try:
+        settings |= architecture.read(published)
+    except UserError as error:
+        raise UserError(f"{where}: {str(error).removeprefix('config.json: ')}") from error
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"{where}: a setting is of the wrong kind ({error})") from error
+    return make_config(architecture.config, settings | own_section(published, where).get("config", {}), where)
+
+
+def make_config(kind: type, settings: dict[str, Any], where: str) -> Any:
+    """An architecture's config from plain values. Raises UserError naming the field that is wrong."""
+    config = from_plain(kind, settings, where)
+    if config.width % config.heads and not getattr(config, "head_width", 0):
+        raise UserError(f"{where}: width ({config.width}) must be a multiple of heads ({config.heads})")
+    return config
+
+
+def from_plain(kind: type, settings: Any, where: str) -> Any:
+    """A frozen dataclass from plain values, each checked against its field. Raises UserError naming the field."""
+    if not isinstance(settings, dict):
+        raise UserError(f"{where}: must be a table, got {settings!r}")
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    for key in settings:
+        if key not in fields:
+            raise UserError(f"{where}: unknown setting {key}{nearest(key, fields)}; there are: {', '.join(fields)}")
+    checked = {key: _checked(key, value, fields[key].default, where) for key, value in settings.items()}
+    try:
+        return kind(**checked)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+    except TypeError as error:
+        raise UserError(f"{where}: a setting is of the wrong kind ({error})") from error
+
+
+def _checked(key: str, value: Any, default: Any, where: str) -> Any:
+    """The value as the field wants it. What it must be is told by the field's default and its name."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(default, bool):
+        fits, wanted = isinstance(value, bool), "true or false"
+    elif isinstance(default, int):
+        least = 1 if key in _POSITIVE else 0
+        fits = is_number and value == int(value) and least <= value <= _LARGEST
+        wanted = f"a whole number from {least} to {_LARGEST}"
+    elif isinstance(default, float) and key.endswith("dropout"):
+        fits, wanted = is_number and 0 <= value < 1, "a number from 0 to 1, 1 excluded"
+    elif isinstance(default, float):
+        fits, wanted = is_number and value >= 0, "a number of at least 0"
+    elif key == "activation":
+        fits, wanted = isinstance(value, str) and value in ACTIVATIONS, "one of " + ", ".join(ACTIVATIONS)
+    elif isinstance(default, tuple):
+        fits, wanted = isinstance(value, list | tuple), "a list"
+    else:
+        return value
+    if not fits:
+        raise UserError(f"{where}: {key} must be {wanted}, got {value!r}")
+    return type(default)(value)
+
+
+def write_config(model_type: str, config: Any) -> dict[str, Any]:
+    """The published config of ours; what it cannot say goes under "minilm"."""
+    architecture = ARCHITECTURES[model_type]
+    published: dict[str, Any] = {"model_type": model_type}
+    for ours, key, *_ in architecture.settings:
+        value = getattr(config, ours)
+        published[key] = _ACTIVATIONS[value][0] if ours == "activation" else value
+    published |= architecture.write(config)
+    read_back = dataclasses.asdict(read_config(published))
+    unsaid = {key: value for key, value in dataclasses.asdict(config).items() if read_back[key] != value}
+    unsaid.pop("pooler", None)  # told by the tensors
+    if unsaid:
+        published["minilm"] = {"config": unsaid}
+    return published
+
+
+def _activation(theirs: Any, where: str) -> str:
+    for ours, names in _ACTIVATIONS.items():
+        if theirs in names:
+            return ours
+    known = [name for names in _ACTIVATIONS.values() for name in names]
+    raise UserError(f'{where}: activation "{theirs}" is not one of ours{nearest(str(theirs), known)}')

@@ -1,0 +1,106 @@
+"""What a checkpoint's folder holds, as its ``config.json`` and the headers of its files tell. No tensor is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minilm.checkpoints.configs import architecture_of, from_plain, own_section, read_config
+from minilm.checkpoints.files import Entry, read_folder, read_header, read_json
+from minilm.checkpoints.names import Row, is_ignored, plain_name, rows_of, rows_of_ours
+from minilm.errors import UserError
+from minilm.models.heads import HeadConfig
+from minilm.models.layers import Architecture
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A checkpoint before it is loaded."""
+
+    folder: Path
+    published: dict[str, Any]  # config.json
+    own: dict[str, Any]  # what lies there under "minilm"
+    model_type: str
+    architecture: Architecture
+    config: Any
+    task: str  # what the checkpoint is for
+    tensors: dict[str, list[Entry]]  # by plain name; several of one name are copies
+    own_tensors: dict[str, list[Entry]]  # head.safetensors, by our names
+    head: HeadConfig | None  # our own head's settings; None: the head is the family's, if there is one
+    labels: list[str]  # the classes of the head, in order; none: there is no classification head
+
+    def rows(self, task: str) -> tuple[Row, ...]:
+        """The name table for a task with the family's head."""
+        return rows_of(self.architecture.names, self.config, task)
+
+    def all_rows(self) -> tuple[Row, ...]:
+        """The name table with the heads of all tasks."""
+        heads = (row for task in self.architecture.names.heads for row in self.rows(task))
+        return tuple(dict.fromkeys((*self.rows("encode"), *heads)))
+
+    def has(self, part: str, task: str = "encode") -> bool:
+        """Whether anything of a part ("pooler", or "head" of a task) is stored."""
+        return any(row.theirs in self.tensors for row in self.rows(task) if row.ours.startswith(f"{part}."))
+
+
+def read_contents(folder: Path) -> Contents:
+    """Read config and headers. Raises UserError for what is missing, broken or contradicts itself."""
+    where = str(folder / "config.json")
+    published = read_json(folder / "config.json")
+    model_type, architecture = architecture_of(published, where)
+    config, own, names = read_config(published, where), own_section(published, where), architecture.names
+    tensors = _by_name((plain_name(name, names), entry) for name, entry in read_folder(folder).items())
+    head, own_tensors = None, {}
+    if "head" in own:
+        head = from_plain(HeadConfig, own["head"], f"{where}: minilm.head")
+        own_tensors = _by_name((f"head.{name}", e) for name, e in read_header(folder / "head.safetensors").items())
+        outputs = own_tensors.get("head.output.weight", [])
+    else:
+        places = rows_of_ours("head.output.weight", rows_of(names, config, "classify"))
+        outputs = [entry for row in places for entry in tensors.get(row.theirs, [])]
+    return Contents(
+        folder=folder,
+        published=published,
+        own=own,
+        model_type=model_type,
+        architecture=architecture,
+        config=config,
+        task=_task(published, own),
+        tensors={name: entries for name, entries in tensors.items() if not is_ignored(name, names)},
+        own_tensors=own_tensors,
+        head=head,
+        labels=_labels(published, own, outputs[0], where) if outputs else [],
+    )
+
+
+def _by_name(pairs: Iterator[tuple[str, Entry]]) -> dict[str, list[Entry]]:
+    table: dict[str, list[Entry]] = {}
+    for name, entry in pairs:
+        table.setdefault(name, []).append(entry)
+    return table
+
+
+def _task(published: dict[str, Any], own: dict[str, Any]) -> str:
+    """What a checkpoint is for, by the published class that ``config.json`` names."""
+    name = str((published.get("architectures") or [""])[0])
+    if "head" in own or name.endswith("ForSequenceClassification"):
+        return "classify"
+    if name.endswith(("LMHeadModel", "ForCausalLM", "ForMaskedLM", "ForPreTraining", "ForConditionalGeneration")):
+        return "lm"
+    return "encode"
+
+
+def _labels(published: dict[str, Any], own: dict[str, Any], output: Entry, where: str) -> list[str]:
+    """The classes' names, one a row of the head's last matrix; "LABEL_0", ... where ``config.json`` tells none."""
+    classes = output.shape[0] if output.shape else 0
+    labels = own.get("labels")
+    if labels is None:
+        by_number = published.get("id2label") or {f"{i}": f"LABEL_{i}" for i in range(classes)}
+        if set(by_number) != {str(i) for i in range(len(by_number))}:
+            raise UserError(f"{where}: id2label must number the classes from 0 without gaps")
+        labels = [by_number[str(i)] for i in range(len(by_number))]
+    if len(labels) != classes:
+        raise UserError(f"{where}: names {len(labels)} labels, but {output.name} has {classes} rows in {output.file}")
+    return [str(label) for label in labels]

@@ -1,0 +1,228 @@
+"""Safetensors and JSON files: checked before they are used, mapped instead of copied, written whole or not at all.
+
+A safetensors file is eight bytes (how long the header is), the header (JSON: name -> dtype, shape, first and
+last byte), and the numbers of one tensor after the other, without gaps. All that is claimed is checked against the
+file's size before any tensor is touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import mmap
+import os
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+
+from minilm.errors import UserError
+from minilm.hub import PICKLES, shard_names
+
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E5M2": torch.float8_e5m2,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U64": torch.uint64,
+    "U32": torch.uint32,
+    "U16": torch.uint16,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_MAX_HEADER = 100_000_000  # bytes; the format's own limit
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of a file, as the header tells it."""
+
+    name: str
+    file: Path
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    begin: int  # its first byte, from the file's start
+    end: int  # and the one after its last
+
+
+def read_header(path: Path) -> dict[str, Entry]:
+    """Every tensor of one file, by name. Raises UserError where there is no file, or no whole safetensors file."""
+
+    def broken(why: str) -> UserError:
+        return UserError(f"{path}: not a whole safetensors file ({why}); download or write it again")
+
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= min(_MAX_HEADER, size - 8):
+            raise broken(f"a header of {length:,} bytes in a file of {size:,}")
+        try:
+            header = json.loads(file.read(length).decode(), object_pairs_hook=_no_name_twice)
+        except (ValueError, RecursionError) as error:
+            raise broken(f"its header is not JSON: {error}") from error
+    if not isinstance(header, dict):
+        raise broken("its header is no table")
+    entries = {}
+    for name, value in header.items():
+        if name == "__metadata__":
+            continue
+        match value:
+            case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [begin, end]}:
+                numbers = (*shape, begin, end)
+            case _:
+                raise broken(f"the entry of {name} is malformed")
+        if dtype not in DTYPES:
+            raise broken(f"{name} has the dtype {dtype}, which is not read here")
+        if not all(type(n) is int and n >= 0 for n in numbers):
+            raise broken(f"the entry of {name} is malformed")
+        if end - begin != math.prod(shape) * DTYPES[dtype].itemsize:
+            raise broken(f"{name} has {end - begin:,} bytes, which its shape contradicts")
+        entries[name] = Entry(name, path, DTYPES[dtype], tuple(shape), 8 + length + begin, 8 + length + end)
+    position = 8 + length
+    for entry in sorted(entries.values(), key=lambda entry: (entry.begin, entry.end)):
+        if entry.end > size:
+            raise broken(f"cut off: {entry.name} ends at byte {entry.end:,}, the file at {size:,}")
+        if entry.begin != position:
+            raise broken(f"{entry.name} begins at byte {entry.begin:,}, where {position:,} is next")
+        position = entry.end
+    if position != size:
+        raise broken(f"{size - position:,} bytes at its end belong to no tensor")
+    return entries
+
+
+def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        raise ValueError("it names something twice")
+    return table
+
+
+def read_folder(folder: Path, stem: str = "model") -> dict[str, Entry]:
+    """Every tensor of a checkpoint, in one file or in shards. Raises UserError for what is missing or broken."""
+    single, index = folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
+    if single.exists():
+        return read_header(single)
+    if not index.exists():
+        others = [path.name for path in sorted(folder.iterdir()) if path.suffix in PICKLES]
+        also = f" ({others[0]} is there, but such a file can run code when it is opened)" if others else ""
+        raise UserError(f"{folder}: no {single.name}{also}")
+    listing = read_json(index)
+    entries: dict[str, Entry] = {}
+    for name in shard_names(listing, str(index)):
+        shard = folder / name
+        if not shard.is_file():
+            raise UserError(f"{shard}: missing, although {index.name} names it; download it again")
+        held = read_header(shard)
+        if twice := entries.keys() & held.keys():
+            raise UserError(f"{shard}: holds {min(twice)}, which another shard holds too; download both again")
+        entries |= held
+    for name, file in listing["weight_map"].items():
+        if name not in entries or entries[name].file.name != file:
+            raise UserError(f"{index}: says that {name} is in {file}, which is not so; download both again")
+    return entries
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises UserError where it is missing or broken."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not valid JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: must hold a JSON object")
+    return value
+
+
+class Reader:
+    """Reads tensors out of mapped files: what is read lies in the file's pages, and no memory is taken for it."""
+
+    def __init__(self) -> None:
+        self._maps: dict[Path, mmap.mmap] = {}
+
+    def view(self, entry: Entry) -> Tensor:
+        """The tensor as it is stored, in the file's own pages; writing to it copies a page, and never the file."""
+        if entry.begin == entry.end:
+            return torch.empty(entry.shape, dtype=entry.dtype)
+        if entry.file not in self._maps:
+            with entry.file.open("rb") as file:
+                self._maps[entry.file] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        count = entry.end - entry.begin
+        flat = torch.frombuffer(self._maps[entry.file], dtype=torch.uint8, count=count, offset=entry.begin)
+        if entry.begin % entry.dtype.itemsize:  # some writers do not pad the header: numbers must not lie astride
+            flat = flat.clone()
+        return flat.view(entry.dtype).view(entry.shape)
+
+    def forget(self, entry: Entry) -> None:
+        """Give back the memory of a tensor's pages, which are read again should anyone look at them."""
+        mapped = self._maps.get(entry.file)
+        first = -(-entry.begin // mmap.PAGESIZE) * mmap.PAGESIZE
+        last = entry.end // mmap.PAGESIZE * mmap.PAGESIZE
+        if mapped is not None and last > first and hasattr(mmap, "MADV_DONTNEED"):
+            mapped.madvise(mmap.MADV_DONTNEED, first, last - first)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of one file, by name, in the file's pages. Raises UserError where there is no whole file."""
+    reader = Reader()
+    return {name: reader.view(entry) for name, entry in read_header(path).items()}
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[IO[bytes]]:
+    """Write a file beside its place, flush it to the disk, and rename it: there is never half a file at ``path``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with beside.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON, whole or not at all."""
+    with atomic(path) as file:
+        file.write((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def write_tensors(
+    path: Path,
+    tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]],
+    metadata: dict[str, str] | None = None,
+) -> None:
+    """Write a safetensors file, whole or not at all. The widest numbers come first, so that none lies astride."""
+    pairs = list(tensors.items() if isinstance(tensors, Mapping) else tensors)
+    pairs.sort(key=lambda pair: (-pair[1].dtype.itemsize, pair[0]))
+    header: dict[str, Any] = {"__metadata__": {"format": "pt", **(metadata or {})}}
+    position = 0
+    for name, tensor in pairs:
+        end = position + tensor.numel() * tensor.dtype.itemsize
+        shape, dtype = list(tensor.shape), _NAMES[tensor.dtype]
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [position, end]}
+        position = end
+    encoded = json.dumps(header, separators=(",", ":")).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    with atomic(path) as file:
+        file.write(struct.pack("<Q", len(encoded)) + encoded)
+        for _, tensor in pairs:
+            flat = tensor.detach().cpu().contiguous().reshape(-1)
+            file.write(memoryview(flat.view(torch.uint8).numpy()))

@@ -1,0 +1,144 @@
+"""Which stored tensor is which parameter: settled by names and shapes alone, before any memory is taken.
+
+Every parameter must be found, and every stored tensor accounted for:
+
+    a parameter is        read from a stored tensor of its shape; or part of a new head, which starts untrained
+    a stored tensor is    read; or a copy of one that is read (then it must be equal); or what our config does without
+                          (then it must be zero); or a part that this task leaves out; or one that nobody needs
+
+Anything else is an error that names the tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from minilm.checkpoints.files import Entry, Reader
+from minilm.checkpoints.names import Row, rows_of_ours, rows_of_theirs
+from minilm.errors import UserError, nearest
+
+Stored = Mapping[str, Sequence[Entry]]  # plain name -> the tensors of that name; more than one: copies
+
+
+@dataclass
+class Match:
+    """What lies where."""
+
+    read: dict[str, tuple[Row, Entry]] = field(default_factory=dict)  # by our name
+    untrained: list[str] = field(default_factory=list)  # our names
+    copies: list[tuple[Entry, Entry]] = field(default_factory=list)  # one that is read, and its copy
+    zeros: list[Entry] = field(default_factory=list)
+
+
+def parameter_names(model: nn.Module) -> list[list[str]]:
+    """All names of each parameter: two where a head shares the token embedding."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return list(names.values())
+
+
+def match(
+    model: nn.Module,
+    stored: Stored,
+    rows: Sequence[Row],
+    *,
+    all_rows: Sequence[Row],
+    new: tuple[str, ...],
+    where: Path,
+) -> Match:
+    """Find every parameter, and account for every stored tensor.
+
+    Args:
+        model: with its parameters on the meta device.
+        stored: what the files hold.
+        rows: the name table for this model.
+        all_rows: the family's name table, the heads of all tasks included.
+        new: how the names of parameters begin that need not be stored.
+        where: the folder, for error messages.
+
+    Raises:
+        UserError: a tensor is missing, unexpected or of the wrong shape or kind.
+    """
+    result = Match()
+    missing: list[str] = []
+    accounted: set[str] = set()
+    for names in parameter_names(model):
+        places = [rows_of_ours(name, rows) for name in names]
+        accounted.update(row.theirs for of_name in places for row in of_name)
+        used = [next((row for row in of_name if row.theirs in stored), None) for of_name in places]
+        held = [(row, entry) for row in used if row is not None for entry in stored[row.theirs]]
+        if not held and names[0].startswith(new):
+            result.untrained.append(names[0])
+        elif not held:
+            missing.append(places[0][0].theirs if places[0] else names[0])
+        else:
+            for row, entry in held:
+                _check_shape(row, entry, names[0], model.get_parameter(names[0]))
+            result.read[names[0]] = held[0]
+            result.copies += [(held[0][1], entry) for _, entry in held[1:]]
+    unexpected: list[str] = []
+    parts = {name.partition(".")[0] for name, _ in model.named_parameters()} - {"head"}
+    for plain in stored.keys() - accounted:
+        of_ours = rows_of_theirs(plain, all_rows)
+        if any(row.or_zero for row in of_ours):
+            result.zeros += stored[plain]
+        elif not of_ours or any(row.ours.partition(".")[0] in parts for row in of_ours):
+            unexpected.append(plain)
+    if missing:
+        hint = nearest(missing[0], unexpected)
+        raise UserError(f"{where}: lacks the tensor {missing[0]}{hint}{_more(missing)}, which config.json asks for")
+    if unexpected:
+        first = stored[min(unexpected)][0]
+        hint = nearest(min(unexpected), (row.theirs for names in result.read for row in rows_of_ours(names, rows)))
+        raise UserError(
+            f"{first.file}: unexpected tensor {first.name}{hint}{_more(unexpected)}; "
+            "config.json describes a model without it"
+        )
+    return result
+
+
+def _more(names: Sequence[str]) -> str:
+    return f" and {len(names) - 1} more" if len(names) > 1 else ""
+
+
+def _check_shape(row: Row, entry: Entry, name: str, parameter: Tensor) -> None:
+    asked = row.shape_of_theirs(tuple(parameter.shape))
+    if entry.shape != asked:
+        raise UserError(
+            f"{entry.file}: {entry.name} ({name}) has the shape {entry.shape}, but config.json asks for {asked}"
+        )
+    if not entry.dtype.is_floating_point or entry.dtype.itemsize == 1:
+        kind = str(entry.dtype).removeprefix("torch.")
+        raise UserError(f"{entry.file}: {entry.name} holds {kind} numbers; quantised weights are not read here")
+
+
+def verify(found: Match, reader: Reader) -> None:
+    """Look into the tensors that must be equal or zero. Raises UserError naming the first that is not."""
+    for entry in found.zeros:
+        if bool(reader.view(entry).count_nonzero()):
+            raise UserError(f"{entry.file}: {entry.name} is not zero, but config.json describes a model without it")
+        reader.forget(entry)
+    for original, copy in found.copies:
+        if not _equal(reader, original, copy):
+            raise UserError(
+                f"{copy.file}: {copy.name} differs from {original.name}, but config.json makes them one; "
+                "is tie_word_embeddings right?"
+            )
+
+
+def _equal(reader: Reader, one: Entry, other: Entry, block: int = 1 << 24) -> bool:
+    """Whether two tensors hold the same numbers, a block at a time, giving their pages back."""
+    pairs: Iterable[tuple[Tensor, Tensor]] = zip(
+        reader.view(one).reshape(-1).split(block), reader.view(other).reshape(-1).split(block), strict=True
+    )
+    for a, b in pairs:
+        if not bool((a == b).all()):
+            return False
+        reader.forget(one)
+        reader.forget(other)
+    return True

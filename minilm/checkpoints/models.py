@@ -1,0 +1,249 @@
+"""``load_model`` and ``save_model``: a folder as ``transformers`` reads and writes it <-> one of our models.
+
+Loading builds the model without memory (on torch's "meta" device), compares every name and shape with the files'
+headers, and only then takes the tensors one at a time. A tensor that needs no change stays in the file's pages; one
+that is converted gives its pages back as it goes. So two copies never lie in memory.
+
+A folder holds config.json, model.safetensors (or shards and their index) and the tokenizer's files; and, where the
+head is our own, which no published class has, head.safetensors, described under "minilm" in config.json.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from minilm import hub
+from minilm.checkpoints.configs import write_config
+from minilm.checkpoints.contents import Contents, read_contents
+from minilm.checkpoints.files import Entry, Reader, atomic, write_json, write_tensors
+from minilm.checkpoints.matching import Match, match, parameter_names, verify
+from minilm.checkpoints.names import Row, published_tensors, rows_of
+from minilm.errors import UserError, nearest
+from minilm.models import ARCHITECTURES, TASKS, build_model
+from minilm.models.heads import HeadConfig
+
+log = logging.getLogger("minilm")
+
+# What belongs to a tokenizer, or tells how to generate: copied along as it is.
+COMPANIONS = ("generation_config.json", *(set(hub.TOKENIZER_FILES) - {"config.json"}), *hub.VOCABULARY_FILES)
+BLOCK = 1 << 24  # bytes converted at a time
+
+
+@dataclass
+class Card:
+    """What a model is, beside its weights: carried as ``model.card``."""
+
+    model_type: str
+    task: str
+    labels: list[str] = field(default_factory=list)  # classes in order
+    own_head: bool = False  # our head instead of the family's
+    folder: Path | None = None  # where it was loaded from: its tokenizer is there
+    published: dict[str, Any] = field(default_factory=dict)  # its config.json, with what we do not use
+    extra: dict[str, Any] = field(default_factory=dict)  # more to keep under "minilm": max_tokens, threshold, ...
+
+
+def card_of(model: nn.Module) -> Card:
+    """A model's card. Raises TypeError for a module that was not made by ``load_model`` or ``new_model``."""
+    card = getattr(model, "card", None)
+    if not isinstance(card, Card):
+        raise TypeError("this module has no card; make it with load_model or new_model")
+    return card
+
+
+def new_model(
+    model_type: str, config: Any, task: str, *, labels: Sequence[str] = (), head: HeadConfig | None = None
+) -> nn.Module:
+    """A model with random weights, drawn as its paper draws them from torch's current random state."""
+    if head is not None and head.pooling != "pooler" and hasattr(config, "pooler"):
+        config = dataclasses.replace(config, pooler=False)  # nothing would ever train it
+    model = build_model(model_type, config, task, classes=len(labels), head=head)
+    ARCHITECTURES[model_type].initialize(model)
+    vars(model)["card"] = Card(model_type, task, list(labels), own_head=head is not None)
+    return model
+
+
+# --- Loading -----------------------------------------------------------------------------------------------------
+
+
+def load_model(
+    source: str | Path,
+    task: str | None = None,
+    *,
+    labels: Sequence[str] | None = None,
+    head: HeadConfig | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    revision: str | None = None,
+) -> nn.Module:
+    """Open a published or saved checkpoint, in evaluation mode.
+
+    Args:
+        source: a folder, a catalogue name or a Hub id.
+        task: "encode" gives (B, T, D), "classify" (B, C), "lm" (B, T, V); None: what the checkpoint is for.
+        labels: names of the classes of a new head; None: those of the checkpoint's head.
+        head: settings of a new head of ours; None: those of the checkpoint's head, or the family's.
+            A trained head is kept where labels and settings are just its own; else the new one starts untrained.
+        dtype: of the weights; None: the one in which the token embedding is stored.
+        device: where they go; None: the CPU.
+        revision: a branch, tag or commit on the Hub.
+
+    Raises:
+        UserError: a file is missing or broken; a tensor is missing, unexpected or of the wrong shape; or there is no
+            trained head for the task and nothing says what a new one is for.
+    """
+    stored = read_contents(hub.resolve_model(str(source), revision or ""))
+    task = task or stored.task
+    if task not in TASKS:
+        raise UserError(f'task must be one of {", ".join(TASKS)}, got "{task}"{nearest(task, TASKS)}')
+    card = Card(stored.model_type, task, folder=stored.folder, published=stored.published)
+    card.extra = {key: value for key, value in stored.own.items() if key not in ("config", "head", "labels")}
+    if task == "classify":
+        card.labels = list(stored.labels if labels is None else labels)
+        if not card.labels:
+            raise UserError(f"{stored.folder}: has no classification head; name the classes of a new one (labels)")
+        same = card.labels == stored.labels and head in (None, stored.head)
+        head, head_is_new = head or stored.head, not same
+        card.own_head = head is not None
+    else:
+        head, head_is_new = None, task != stored.task and not stored.has("head", task)
+
+    config = stored.config
+    if hasattr(config, "pooler"):
+        config = dataclasses.replace(config, pooler=stored.has("pooler"))
+    with torch.device("meta"):
+        model = build_model(stored.model_type, config, task, classes=len(card.labels), head=head)
+    vars(model)["card"] = card
+    found = _match(model, stored, head_is_new)
+    if found.untrained:
+        parts = sorted({name.partition(".")[0] for name in found.untrained})
+        log.warning("%s: its %s for this task (%s) starts untrained", stored.folder, " and ".join(parts), task)
+    _fill(model, found, dtype, torch.device(device or "cpu"))
+    if head is not None and head.pooling != "pooler" and getattr(model, "pooler", None) is not None:
+        model.pooler.requires_grad_(False)  # the head does not read it; it stays for whoever opens the backbone
+    return model.eval()
+
+
+def _match(model: nn.Module, stored: Contents, head_is_new: bool) -> Match:
+    """Where the model's parameters lie in the files."""
+    card = card_of(model)
+    rows = rows_of(stored.architecture.names, model.config, "encode" if card.own_head or head_is_new else card.task)
+    tensors = stored.tensors
+    if card.own_head and not head_is_new:
+        tensors = {**tensors, **stored.own_tensors}
+        rows += tuple(Row(name, name) for name, _ in model.named_parameters() if name.startswith("head."))
+    return match(
+        model,
+        tensors,
+        rows,
+        all_rows=stored.all_rows(),
+        new=("head.", "pooler.") if head_is_new else (),
+        where=stored.folder,
+    )
+
+
+def _fill(model: nn.Module, found: Match, dtype: torch.dtype | None, device: torch.device) -> None:
+    """Put the tensors into the model, one at a time, in the place of those on the meta device."""
+    reader = Reader()
+    verify(found, reader)
+    dtype = dtype or found.read["embeddings.token.weight"][1].dtype
+    wide = ARCHITECTURES[card_of(model).model_type].float32 if dtype == torch.float16 else ()
+    for first, *others in parameter_names(model):
+        kind = torch.float32 if any(fnmatch.fnmatchcase(first, pattern) for pattern in wide) else dtype
+        if first in found.read:
+            tensor = _read(reader, *found.read[first], kind, device)
+        else:
+            tensor = _untrained(first, model.get_parameter(first).shape).to(device=device, dtype=kind)
+        parameter = nn.Parameter(tensor)
+        for name in (first, *others):
+            module, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(module), leaf, parameter)
+
+
+def _read(reader: Reader, row: Row, entry: Entry, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """One parameter: in the file's pages if it can stay there, else converted block by block."""
+    ours = row.take(reader.view(entry))
+    if ours.dtype == dtype and ours.is_contiguous() and device.type == "cpu":
+        return ours
+    tensor = torch.empty(ours.shape, dtype=dtype, device=device)
+    along = int(row.transposed)  # the dimension in which a block's bytes lie together in the file
+    step = max(1, BLOCK // (ours[0].numel() if not row.transposed else ours[:, 0].numel()))
+    for source, target in zip(ours.split(step, along), tensor.split(step, along), strict=True):
+        target.copy_(source)
+        reader.forget(entry)
+    return tensor
+
+
+def _untrained(name: str, shape: torch.Size) -> Tensor:
+    """A new head's tensor: N(0, 0.02) for matrices, ones for norms, zeros for biases."""
+    if name.endswith(".norm.weight"):
+        return torch.ones(shape)
+    return torch.zeros(shape) if name.endswith(".bias") else torch.randn(shape) * 0.02
+
+
+# --- Saving ------------------------------------------------------------------------------------------------------
+
+
+def save_model(model: nn.Module, folder: str | Path, *, tokenizer: Any = None) -> Path:
+    """Write a folder that ``transformers`` opens and ``load_model`` reads back bit for bit.
+
+    With the family's own head the published class opens it whole. With our own head the backbone opens there, and
+    the head lies in head.safetensors.
+
+    Args:
+        model: from ``load_model`` or ``new_model``.
+        folder: made where it does not exist.
+        tokenizer: a ``tokenizers.Tokenizer`` to write too; None: the files of the folder that the model came from.
+
+    Raises:
+        UserError: the family's published class cannot have this model's settings.
+    """
+    folder, card = Path(folder), card_of(model)
+    architecture = ARCHITECTURES[card.model_type]
+    config = _config_to_write(model)
+    task = "encode" if card.own_head else card.task
+    parameters = dict(model.named_parameters())
+    head = {name: p for name, p in parameters.items() if card.own_head and name.startswith("head.")}
+    backbone = {name: p for name, p in parameters.items() if name not in head}
+    rows = rows_of(architecture.names, model.config, task, prefixed=True)
+    write_tensors(folder / "model.safetensors", published_tensors(backbone, rows))
+    if head:
+        write_tensors(folder / "head.safetensors", {name.removeprefix("head."): p for name, p in head.items()})
+    if tokenizer is not None:
+        for token in ("<pad>", "[PAD]"):  # a published classifier that reads the last token must know what pads
+            if (number := tokenizer.token_to_id(token)) is not None:
+                config["pad_token_id"] = number
+        with atomic(folder / "tokenizer.json") as file:
+            file.write(tokenizer.to_str(pretty=True).encode())
+    elif card.folder is not None and card.folder.resolve() != folder.resolve():
+        for name in COMPANIONS:
+            if (card.folder / name).is_file():
+                shutil.copyfile(card.folder / name, folder / name)
+    write_json(folder / "config.json", config)
+    return folder
+
+
+def _config_to_write(model: Any) -> dict[str, Any]:
+    """config.json: what was there when the model was loaded, brought up to date."""
+    card = card_of(model)
+    config = {key: value for key, value in card.published.items() if key not in ("minilm", "torch_dtype")}
+    config |= write_config(card.model_type, model.config)
+    own = {**config.pop("minilm", {}), **card.extra}
+    task = "encode" if card.own_head else card.task
+    config["architectures"] = [ARCHITECTURES[card.model_type].classes[task]]
+    config["dtype"] = str(next(model.parameters()).dtype).removeprefix("torch.")
+    if card.task == "classify":
+        config["id2label"] = {str(i): label for i, label in enumerate(card.labels)}
+        config["label2id"] = {label: i for i, label in enumerate(card.labels)}
+    if card.own_head:
+        own |= {"head": dataclasses.asdict(model.head.config), "labels": card.labels}
+    return {**config, "minilm": own} if own else config

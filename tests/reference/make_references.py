@@ -1,0 +1,329 @@
+"""Make the reference checkpoints: tiny models of ``transformers`` with random weights, and what they compute.
+
+    python tests/reference/make_references.py [FOLDER]
+
+Each case is a folder as published ones are (config.json, safetensors files, tokenizer.json) with expected.safetensors:
+
+    ids (B, T), lengths (B,), segments, labels, decoder_ids   texts of different lengths, padded on the right
+    hidden (B, T, D), pooled (B, D)                           the backbone's vectors (T5: the encoder's)
+    logits, loss, grad.<published name>                       of the class that config.json names, in float32
+    prompts.<i>, continuations.<i>                            greedy, for models that write
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+BERT = {"vocab_size": 64, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40}
+ROBERTA = {**BERT, "max_position_embeddings": 26, "type_vocab_size": 1, "pad_token_id": 1}
+LLAMA = {**BERT, "num_key_value_heads": 1, "max_position_embeddings": 32, "pad_token_id": 3}
+T5 = {"vocab_size": 64, "d_model": 24, "num_layers": 2, "num_heads": 3, "d_kv": 6, "d_ff": 32}
+FLAN = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "num_decoder_layers": 3}
+SIZES: dict[str, dict[str, Any]] = {
+    "GPT2": {"vocab_size": 64, "n_embd": 24, "n_layer": 2, "n_head": 3, "n_positions": 32, "pad_token_id": 3},
+    "Llama": LLAMA,
+    "Mistral": LLAMA,
+    "Qwen2": LLAMA,
+    "Bert": {**BERT, "max_position_embeddings": 24},
+    "Roberta": ROBERTA,
+    "XLMRoberta": ROBERTA,
+    "DistilBert": {
+        "vocab_size": 64, "dim": 24, "n_layers": 2, "n_heads": 3, "hidden_dim": 40, "max_position_embeddings": 24,
+    },
+    "Albert": {**BERT, "embedding_size": 12, "max_position_embeddings": 24},
+    "T5": {**T5, "decoder_start_token_id": 0},
+}
+LABELS = {"id2label": {0: "cold", 1: "mild", 2: "hot"}, "label2id": {"cold": 0, "mild": 1, "hot": 2}}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A published class, its settings, and how its files are written."""
+
+    kind: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    dtype: torch.dtype = torch.float32
+    shard: str = "1GB"  # the largest size of a file
+    lengths: tuple[int, ...] = (9, 5, 1)
+    edit: Callable[[dict[str, Any], dict[str, Tensor]], None] | None = None  # of config.json and the tensors
+
+
+def old_bert(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """As the first BERT checkpoints were published."""
+    config["torch_dtype"] = config.pop("dtype")
+    for name in list(tensors):
+        old = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+        tensors["bert." + old] = tensors.pop(name)
+    tensors["bert.embeddings.position_ids"] = torch.arange(24)[None]
+    tensors["cls.seq_relationship.weight"] = torch.zeros(2, 24, dtype=torch.float16)
+
+
+def old_gpt2(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """As GPT-2 was published: without a prefix, with the buffers of the causal triangle, without the tied head."""
+    config["n_ctx"] = config["n_positions"]
+    for name in list(tensors):
+        tensors[name.removeprefix("transformer.")] = tensors.pop(name)
+    for layer in range(2):
+        tensors[f"h.{layer}.attn.bias"] = torch.ones(32, 32).tril()[None, None]
+
+
+def old_llama(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """As Llama checkpoints were published: other names for rotary positions and the dtype."""
+    rotary = config.pop("rope_parameters")
+    config["rope_theta"] = rotary["rope_theta"]
+    config["rope_scaling"] = {"type": rotary["rope_type"], "factor": rotary["factor"]}
+    config["torch_dtype"] = config.pop("dtype")
+    for layer in range(2):
+        tensors[f"model.layers.{layer}.self_attn.rotary_emb.inv_freq"] = torch.ones(4)
+
+
+def all_names_of_t5(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """As T5 was published: with copies of the token table, and a tensor that nobody needs."""
+    for name in ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"):
+        tensors[name] = tensors["shared.weight"].clone()
+    tensors["decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"] = torch.ones(32, 3)
+
+
+def flan_t5(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """As Flan-T5 was published: its head is not tied, which also means that it is not scaled."""
+    config["tie_word_embeddings"] = config.pop("scale_decoder_outputs")
+
+
+def rotary(kind: str, **settings: Any) -> dict[str, Any]:
+    """Settings of rotary positions for a model of half the usual context."""
+    parameters = {"rope_type": kind, "rope_theta": 1000.0, "factor": 4.0, **settings}
+    return {"rope_parameters": parameters, "max_position_embeddings": 16}
+
+
+BIASES = {"attention_bias": True, "mlp_bias": True}
+STRETCHED = {"original_max_position_embeddings": 8}
+CASES: dict[str, Case] = {
+    "gpt2": Case("GPT2Model"),
+    "gpt2-lm-old": Case("GPT2LMHeadModel", edit=old_gpt2),
+    "gpt2-lm-untied": Case("GPT2LMHeadModel", {"tie_word_embeddings": False, "n_inner": 20}, torch.float16),
+    "gpt2-classify": Case("GPT2ForSequenceClassification", LABELS, torch.bfloat16),
+    "llama": Case("LlamaModel", {"num_attention_heads": 6, "num_key_value_heads": 3}),
+    "llama-lm-biases": Case("LlamaForCausalLM", {**BIASES, "tie_word_embeddings": True}),
+    "llama-lm-sharded": Case("LlamaForCausalLM", {"head_dim": 4}, torch.bfloat16, shard="15KB"),
+    "llama-linear-old": Case("LlamaForCausalLM", rotary("linear"), torch.float16, edit=old_llama),
+    "llama-dynamic": Case("LlamaModel", rotary("dynamic"), lengths=(19, 4)),
+    "llama-llama3": Case(
+        "LlamaModel",
+        rotary("llama3", low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=64),
+    ),
+    "llama-yarn": Case("LlamaModel", rotary("yarn", **STRETCHED, beta_slow=0.5, beta_fast=2.0)),
+    "llama-classify": Case("LlamaForSequenceClassification", {**BIASES, **LABELS}),
+    "mistral-lm-window": Case("MistralForCausalLM", {"sliding_window": 3}),
+    "mistral-classify": Case("MistralForSequenceClassification", LABELS),
+    "qwen2-lm": Case("Qwen2ForCausalLM", {"tie_word_embeddings": True}),
+    "qwen2-lm-window": Case(
+        "Qwen2ForCausalLM", {"use_sliding_window": True, "sliding_window": 3, "max_window_layers": 1}
+    ),
+    "qwen2-classify": Case("Qwen2ForSequenceClassification", LABELS),
+    "bert": Case("BertModel"),
+    "bert-old": Case("BertModel", {"type_vocab_size": 3}, torch.float16, edit=old_bert),
+    "bert-lm": Case("BertForMaskedLM", {"hidden_act": "relu"}),
+    "bert-lm-untied": Case("BertForMaskedLM", {"tie_word_embeddings": False}),
+    "bert-classify": Case("BertForSequenceClassification", LABELS),
+    "roberta-lm": Case("RobertaForMaskedLM"),
+    "roberta-classify": Case("RobertaForSequenceClassification", LABELS),
+    "xlm-roberta-lm": Case("XLMRobertaForMaskedLM"),
+    "xlm-roberta-classify": Case("XLMRobertaForSequenceClassification", {}),
+    "distilbert-lm": Case("DistilBertForMaskedLM"),
+    "distilbert-classify": Case("DistilBertForSequenceClassification", LABELS),
+    "albert-lm": Case("AlbertForMaskedLM"),
+    "albert-classify": Case("AlbertForSequenceClassification", LABELS),
+    "t5-lm": Case("T5ForConditionalGeneration", edit=all_names_of_t5),
+    "t5-lm-flan": Case("T5ForConditionalGeneration", FLAN, torch.bfloat16, edit=flan_t5),
+    "t5-encoder": Case("T5EncoderModel", {"relative_attention_max_distance": 8, "relative_attention_num_buckets": 8}),
+    "t5-classify": Case("T5ForSequenceClassification", LABELS),
+}
+
+
+def family_of(kind: str) -> str:
+    """ "Bert" of "BertForMaskedLM"."""
+    return next(family for family in sorted(SIZES, key=len, reverse=True) if kind.startswith(family))
+
+
+def random_model(kind: str, settings: dict[str, Any], seed: int, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """A model of this class whose parameters all matter: none is zero, and no norm is the identity.
+
+    Its numbers are such as ``dtype`` can hold, and it computes in float32.
+    """
+    family = family_of(kind)
+    config = getattr(transformers, family + "Config")(**{**SIZES[family], **settings})
+    model = getattr(transformers, kind)(config)
+    if kind == "T5ForConditionalGeneration" and settings.get("tie_word_embeddings") is False:
+        model.lm_head.weight = nn.Parameter(torch.empty_like(model.shared.weight))  # the class always ties at first
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if parameter.dim() == 1:
+                noise = 0.2 * noise + ("norm" in name.lower() or ".ln_" in name) * name.endswith("weight")
+            else:
+                noise = noise * (0.5 if "embed" in name or "shared" in name else parameter.shape[-1] ** -0.5)
+            parameter.copy_(noise.to(dtype))
+    return model.eval()
+
+
+def random_batch(model: nn.Module, lengths: tuple[int, ...], seed: int) -> dict[str, Tensor]:
+    """Texts of these lengths for the model, and labels for what it is there to do."""
+    config, kind = model.config, type(model).__name__
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int, below: int) -> Tensor:
+        return torch.randint(0, below, shape, generator=generator)
+
+    rows, longest = len(lengths), max(lengths)
+    real = torch.arange(longest) < torch.tensor(lengths)[:, None]
+    ids = 4 + draw(rows, longest, below=config.vocab_size - 4)
+    if "T5" in kind:
+        ids[torch.arange(rows), torch.tensor(lengths) - 1] = config.eos_token_id
+    pad = config.pad_token_id if config.pad_token_id is not None else 0
+    batch = {"ids": ids.masked_fill(~real, pad), "lengths": torch.tensor(lengths)}
+    if getattr(config, "type_vocab_size", 1) > 1:
+        batch["segments"] = draw(rows, longest, below=config.type_vocab_size)
+    if kind.endswith("ForSequenceClassification"):
+        batch["labels"] = draw(rows, below=config.num_labels)
+    elif kind.endswith("ForMaskedLM"):
+        hidden = real & (torch.arange(longest) % 2 == 0)
+        batch["labels"] = draw(rows, longest, below=config.vocab_size).masked_fill(~hidden, -100)
+    elif kind.endswith("ForConditionalGeneration"):
+        batch["labels"] = draw(rows, 6, below=config.vocab_size)
+        batch["labels"][0, 4:] = -100
+        batch["decoder_ids"] = model._shift_right(batch["labels"])
+    elif kind.endswith(("ForCausalLM", "LMHeadModel")):
+        batch["labels"] = batch["ids"].masked_fill(~real, -100)
+    return batch
+
+
+def compute(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What the model makes of the batch, with the gradients of all parameters that the loss depends on."""
+    mask = (torch.arange(batch["ids"].shape[1]) < batch["lengths"][:, None]).long()
+    inputs = {"input_ids": batch["ids"], "attention_mask": mask}
+    if "segments" in batch:
+        inputs["token_type_ids"] = batch["segments"]
+    backbone = model.get_encoder() if "T5" in type(model).__name__ else model.base_model
+    output = backbone(**inputs)
+    result = {"hidden": output.last_hidden_state}
+    if getattr(output, "pooler_output", None) is not None:
+        result["pooled"] = output.pooler_output
+    if "labels" in batch:
+        output = model(**inputs, labels=batch["labels"])
+        result |= {"logits": output.logits, "loss": output.loss}
+    else:
+        result["loss"] = result["hidden"][mask.bool()].sin().mean()
+    model.zero_grad()
+    result["loss"].backward()
+    gradients = {f"grad.{name}": p.grad for name, p in model.named_parameters() if p.grad is not None}
+    return {name: tensor.detach().clone() for name, tensor in {**result, **gradients}.items()}
+
+
+def continuations(model: nn.Module, seed: int, new_tokens: int = 10) -> dict[str, Tensor]:
+    """Prompts of different lengths, and how the model goes on, greedily; it never stops by itself."""
+    generator = torch.Generator().manual_seed(seed)
+    result = {}
+    for index, length in enumerate((7, 1, 4)):
+        prompt = 4 + torch.randint(0, model.config.vocab_size - 4, (1, length), generator=generator)
+        model.generation_config.eos_token_id = None
+        output = model.generate(prompt, do_sample=False, max_new_tokens=new_tokens, pad_token_id=0, use_cache=False)
+        result[f"prompts.{index}"] = prompt[0]
+        result[f"continuations.{index}"] = output[0, -new_tokens:]
+    return result
+
+
+def write_tokenizer(path: Path, family: str) -> None:
+    """A tokenizer of single letters with the family's special tokens."""
+    specials, template = {
+        "Bert": (("[PAD]", "[UNK]", "[CLS]", "[SEP]"), "[CLS] $A [SEP]"),
+        "Roberta": (("<s>", "<pad>", "</s>", "<unk>"), "<s> $A </s>"),
+        "T5": (("<pad>", "</s>", "<unk>", "<extra_id_0>"), "$A </s>"),
+        "GPT2": (("<unk>", "<s>", "</s>", "<pad>"), "$A"),
+    }[
+        {"DistilBert": "Bert", "Albert": "Bert", "XLMRoberta": "Roberta", "Llama": "GPT2", "Mistral": "GPT2"}.get(
+            family, "GPT2" if family == "Qwen2" else family
+        )
+    ]
+    letters = " abcdefghijklmnopqrstuvwxyząćęłńóśźż0123456789.,!?'-:#@()"
+    vocabulary = {token: index for index, token in enumerate([*specials, *letters][:64])}
+    unknown = next(token for token in specials if "unk" in token.lower())
+    written = {
+        "version": "1.0",
+        "added_tokens": [
+            {
+                "id": index, "content": token, "single_word": False, "lstrip": False, "rstrip": False,
+                "normalized": False, "special": True,
+            }
+            for index, token in enumerate(specials)
+        ],
+        "normalizer": {"type": "Lowercase"},
+        "post_processor": _post_processor(template, vocabulary),
+        "decoder": {"type": "Fuse"},
+        "model": {"type": "BPE", "unk_token": unknown, "vocab": vocabulary, "merges": []},
+    }  # fmt: skip
+    path.write_text(json.dumps(written, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8")
+
+
+def _post_processor(template: str, vocabulary: dict[str, int]) -> dict[str, Any]:
+    def piece(token: str, segment: int) -> dict[str, Any]:
+        if token.startswith("$"):
+            return {"Sequence": {"id": "A" if segment == 0 else "B", "type_id": segment}}
+        return {"SpecialToken": {"id": token, "type_id": segment}}
+
+    single, special = template.split(), [token for token in template.split() if not token.startswith("$")]
+    second = single[1:] if single[0] in special else single
+    return {
+        "type": "TemplateProcessing",
+        "single": [piece(token, 0) for token in single],
+        "pair": [*(piece(token, 0) for token in single), *(piece(token, 1) for token in second)],
+        "special_tokens": {t: {"id": t, "ids": [vocabulary[t]], "tokens": [t]} for t in special},
+    }
+
+
+def make(name: str, case: Case, folder: Path) -> None:
+    """Write one case."""
+    seed = sum(name.encode())
+    model = random_model(case.kind, case.settings, seed, case.dtype)
+    batch = random_batch(model, case.lengths, seed)
+    expected = {**batch, **compute(model, batch)}
+    gradients = [key for key in expected if key.startswith("grad.")]
+    kept = {gradients[0], gradients[len(gradients) // 2], gradients[-1]}
+    expected = {key: value for key, value in expected.items() if key not in gradients or key in kept}
+    if case.kind.endswith(("LMHeadModel", "ForCausalLM", "ForConditionalGeneration")):
+        expected |= continuations(model, seed)
+    model.to(case.dtype).save_pretrained(folder, max_shard_size=case.shard)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    config = json.loads((folder / "config.json").read_text())
+    if case.edit is not None:
+        tensors = load_file(folder / "model.safetensors")
+        case.edit(config, tensors)
+        save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    config.pop("transformers_version")
+    (folder / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
+    save_file({key: value.contiguous() for key, value in expected.items()}, folder / "expected.safetensors")
+    write_tokenizer(folder / "tokenizer.json", family_of(case.kind))
+
+
+def main(folder: Path) -> None:
+    """Make all cases, and note with which version."""
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    for name, case in CASES.items():
+        make(name, case, folder / name)
+    (folder / "VERSION").write_text(f"transformers {transformers.__version__}\n")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent)
