@@ -62,7 +62,6 @@ class State:
 
     x: Tensor  # (B, T, D)
     memory: Tensor | None = None  # (B, S, D) an encoder's finished output, while the decoder runs
-    bias: Tensor | None = None  # (1, H, T, S) relative position bias that a stack's layers share
 
 
 def padding_mask(batch: Batch) -> Tensor | None:
@@ -260,9 +259,10 @@ class Names(NamedTuple):
     """How a family's published tensors are called: the name table, applied by ``minilm.checkpoints.names``.
 
     A row is ``(ours, theirs)`` or ``(ours, theirs, how)``, ``{i}`` standing for a layer's number. ``how`` is made of
-    ``"transposed"`` where the file holds the transpose; ``"part p of n"`` where ours is the p-th of n equal blocks of rows
-    of theirs (after transposing); ``"or zero"`` where the file must have the tensor although our config can do without
-    it: then zeros are written, and zeros are expected. They are joined by commas.
+    ``"transposed"`` where the file holds the transpose; ``"part p of n"`` where ours is the p-th of n equal blocks of
+    rows of theirs (after transposing); ``"or zero"`` where the file must have the tensor although our config can do
+    without it: then zeros are written, and zeros are expected; ``"if field"`` or ``"unless field"`` where the row holds
+    only for configs with, or without, that setting. They are joined by commas.
     """
 
     rows: tuple[tuple[str, ...], ...]  # the backbone
