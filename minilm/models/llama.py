@@ -60,7 +60,7 @@ class LlamaConfig:
     mlp_width: int = 11008
     activation: str = "silu"
     attention_bias: bool = False  # on queries, keys and values
-    output_bias: bool | None = None  # on attention's output; None: as attention_bias
+    output_bias: bool = False  # on attention's output
     mlp_bias: bool = False
     attention_dropout: float = 0.0  # on the attention weights
     norm_eps: float = 1e-6
@@ -75,7 +75,6 @@ class LlamaConfig:
         resolve = object.__setattr__  # how a frozen dataclass completes itself
         resolve(self, "kv_heads", self.kv_heads or self.heads)
         resolve(self, "head_width", self.head_width or self.width // self.heads)
-        resolve(self, "output_bias", self.attention_bias if self.output_bias is None else self.output_bias)
         if isinstance(self.rotary, dict):  # a table in TOML or JSON
             resolve(self, "rotary", Rotary(**self.rotary))
         if self.heads % self.kv_heads:
@@ -234,7 +233,10 @@ ARCHITECTURE = Architecture(
     classes={"encode": "LlamaModel", "classify": "LlamaForSequenceClassification", "lm": "LlamaForCausalLM"},
     names=NAMES,
     settings=(*SETTINGS, ("attention_bias", "attention_bias"), ("mlp_bias", "mlp_bias")),
-    read=lambda published: {"rotary": read_rotary(published)},
+    read=lambda published: {
+        "rotary": read_rotary(published),
+        "output_bias": bool(published.get("attention_bias")),  # Llama's means all four
+    },
     write=write,
 )
 

@@ -31,7 +31,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Rotary:
-    """How fast the pairs turn. Raises UserError for a kind that there is not."""
+    """How fast the pairs turn. Raises UserError for a kind that there is not, and for numbers not above 0."""
 
     kind: str = "default"  # how the model was stretched: "linear", "dynamic", "llama3", "yarn"; "default": not at all
     base: float = 10000.0
@@ -47,8 +47,12 @@ class Rotary:
         if self.kind not in SPELLINGS:
             kinds = ", ".join(SPELLINGS)
             raise UserError(
-                f'there are no rotary positions of the kind "{self.kind}"{nearest(self.kind, SPELLINGS)}: {kinds}'
+                f'no rotary positions of the kind "{self.kind}"{nearest(self.kind, SPELLINGS)}; there are: {kinds}'
             )
+        for name in ("base", "factor", "low", "high", "partial"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not value > 0:
+                raise UserError(f"rotary positions need a {name} above 0, got {value!r}")
 
     def spread(self, width: int) -> int:
         """n, for heads of this width. Raises UserError where that leaves numbers without a pair."""
@@ -74,7 +78,8 @@ def rotary_tables(rotary: Rotary, width: int, context: int, positions: Tensor, x
         sharper = usual if rotary.attention is None else rotary.attention
         cos, sin = cos * sharper, sin * sharper
     device = x.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    mixed = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    dtype = torch.get_autocast_dtype(device) if mixed else x.dtype
     return torch.cat((cos, cos), dim=-1).to(dtype), torch.cat((-sin, sin), dim=-1).to(dtype)
 
 
