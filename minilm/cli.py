@@ -1,11 +1,14 @@
 """The ``minilm`` command: one short function a verb. What they do lies in the modules they call.
 
+Exit status: 0 done; 1 something the user can mend, told in one line; 2 a wrong command line; 128 + n ended by signal n.
+
 Modules that import torch are imported inside the verbs, so that ``--help`` answers at once.
 """
 
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,11 +27,16 @@ class Verb(click.Command):
             return super().invoke(ctx)
         except UserError as error:
             raise click.ClickException(str(error)) from error
+        except BrokenPipeError:  # whoever read the output has had enough
+            raise
         except OSError as error:  # a full disk, a folder that cannot be written
-            if error.strerror is None or error.filename is None and error.errno is None:
+            if error.strerror is None:
                 raise
             place = f"{error.filename}: " if error.filename else ""
             raise click.ClickException(f"{place}{error.strerror}") from error
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            sys.exit(128 + signal.SIGINT)
 
 
 class Verbs(click.Group):
@@ -61,15 +69,15 @@ def main() -> None:
 @RUNS
 def train_command(config: Path, changes: tuple[str, ...], resume: bool, runs: Path) -> None:
     """Train as CONFIG (a TOML file) says, with changes to single keys; leave a folder under runs/."""
+    from minilm.reporting.record import resume_command
     from minilm.reporting.report import results_table
     from minilm.runs.train import train_run
-    from minilm.training.loop import Interrupted
+    from minilm.training.console import Interrupted
 
     try:
         folder = train_run(config, changes, runs=runs, resume=resume)
     except Interrupted as stop:
-        folder = stop.folder
-        click.echo(f"{stop}: the state is kept. Go on with: minilm train {folder / 'config.toml'} --resume", err=True)
+        click.echo(f"{stop}: the state is kept; go on with: {resume_command(stop.folder)}", err=True)
         sys.exit(128 + stop.number)
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     click.echo(results_table(results))
@@ -96,17 +104,20 @@ def evaluate_command(run: Path, split: str, file: Path | None, as_json: bool, de
 @main.command("predict", epilog=example('minilm predict runs/scratch-sample "ale sztos" "no dramat"'))
 @click.argument("run")
 @click.argument("texts", nargs=-1)
-@click.option("--file", type=click.File("r", encoding="utf-8"), help="A text a line; of pairs, two with a tab between.")
+@click.option("--file", type=click.File("rb"), help="A text a line; of pairs, two with a tab between.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON object a line, with the scores of all labels.")
 @DEVICE
 def predict_command(run: str, texts: tuple[str, ...], file: Any, as_json: bool, device: str) -> None:
     """Classify TEXTS, the lines of a file, or those of standard input, with a RUN, a folder or a checkpoint."""
-    from minilm.evaluation.predictor import Classifier, predict_lines
-
+    if texts and file:
+        raise UserError("give texts or --file, not both")
     if not texts and file is None and sys.stdin.isatty():
         raise UserError("nothing to classify: give texts, --file FILE, or lines on standard input")
-    lines: Iterable[str] = texts or (line.rstrip("\r\n") for line in file or sys.stdin)
+
+    from minilm.evaluation.predictor import Classifier, predict_lines, read_lines
+
     classifier = Classifier.load(run, device)
+    lines: Iterable[str] = texts or read_lines(file or sys.stdin.buffer)
     for text, scores in predict_lines(classifier, lines):
         given = classifier.decide(scores)
         if as_json:

@@ -1,20 +1,21 @@
 """Where a model runs and in which precision: CUDA, MPS (Apple silicon) or the CPU, by one rule each.
 
-Precision is mixed (Micikevicius et al. 2018): weights stay in float32, matrix products run in a 16-bit type. bfloat16 has
-float32's range and needs nothing else. float16 does not: small gradients would become zero, so the loss is scaled up before
-the backward pass and the gradients are scaled down after it.
+Precision is mixed (Micikevicius et al. 2018): weights stay in float32, matrix products run in a 16-bit type.
+bfloat16 has float32's range and needs nothing else. float16 does not: small gradients would become zero, so the loss
+is scaled up before the backward pass and the gradients are scaled down after it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
 from dataclasses import dataclass
 
 import torch
 
-from minilm.errors import UserError
+from minilm.errors import UserError, nearest
 
-_TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -35,37 +36,33 @@ class Execution:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=_TYPES[self.precision])
 
-    def synchronize(self) -> None:
-        """Wait for the device, before reading a clock."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        elif self.device.type == "mps":
-            torch.mps.synchronize()
-
-    def peak_memory(self) -> int:
-        """The most bytes that tensors took on a CUDA device at once; 0 elsewhere."""
-        return torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else 0
-
     def __str__(self) -> str:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type.upper()
         return f"{name}, {self.precision}"
 
 
-def choose_device(asked: str, *, cuda: bool, mps: bool) -> str:
-    """The device for a wish and a machine: CUDA before MPS before the CPU. Raises UserError for one that is not there."""
+def choose_device(asked: str, *, gpus: int, mps: bool) -> str:
+    """The device for a wish and a machine with so many CUDA GPUs, and perhaps MPS.
+
+    "auto": CUDA before MPS before the CPU. Raises UserError for a device that does not exist, or not here.
+    """
     if asked == "auto":
-        return "cuda" if cuda else "mps" if mps else "cpu"
-    kind = asked.partition(":")[0]
-    if (kind == "cuda" and not cuda) or (kind == "mps" and not mps):
-        raise UserError(f'train.device: "{asked}" is not available on this machine; use "auto"')
+        return "cuda" if gpus else "mps" if mps else "cpu"
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", asked):
+        hint = nearest(asked, ("auto", "cpu", "cuda", "mps"))
+        raise UserError(f'device must be "auto", "cpu", "mps", "cuda" or "cuda:1", got "{asked}"{hint}')
+    kind, _, number = asked.partition(":")
+    here = {"cpu": True, "mps": mps, "cuda": int(number or 0) < gpus}
+    if not here[kind]:
+        raise UserError(f'device "{asked}" is not on this machine; choose "auto"')
     return asked
 
 
 def choose_precision(asked: str, kind: str, *, bfloat16: bool) -> str:
     """The precision for a wish and a device ("cuda", "mps" or "cpu").
 
-    "auto": bfloat16 on a GPU that computes in it, float16 on an older one; float32 on the CPU and on MPS, where 16 bits
-    save no time. float16 is for CUDA alone, whose loss scaling it needs.
+    "auto": bfloat16 on a GPU that computes in it, float16 on an older one; float32 on the CPU and on MPS, where 16
+    bits save no time. float16 is for CUDA alone, whose loss scaling it needs.
     """
     if asked == "auto":
         return ("bfloat16" if bfloat16 else "float16") if kind == "cuda" else "float32"
@@ -77,8 +74,8 @@ def choose_precision(asked: str, kind: str, *, bfloat16: bool) -> str:
 
 
 def execution(device: str = "auto", precision: str = "auto") -> Execution:
-    """The device and precision to run with on this machine."""
-    name = choose_device(device, cuda=torch.cuda.is_available(), mps=torch.backends.mps.is_available())
+    """The device and precision to run with on this machine. Raises UserError where it has not got them."""
+    name = choose_device(device, gpus=torch.cuda.device_count(), mps=torch.backends.mps.is_available())
     kind = name.partition(":")[0]
-    bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False) if kind == "cuda" else True
+    bfloat16 = kind != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
     return Execution(torch.device(name), choose_precision(precision, kind, bfloat16=bfloat16))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -15,10 +16,12 @@ from torch import nn
 from minilm.checkpoints.models import card_of, load_model
 from minilm.data.batching import collate, make_batches
 from minilm.data.cleaning import cleaner
+from minilm.data.sources import Rows
 from minilm.data.tokenization import Encoded, encode, load_tokenizer, pad_id
 from minilm.devices import Execution, execution
 from minilm.errors import UserError
 from minilm.evaluation.metrics import log_softmax, sigmoid
+from minilm.schema import read_table
 
 BATCH = 64  # texts scored at a time, at most ...
 TOKENS = 16384  # ... and tokens, padding included
@@ -27,24 +30,23 @@ LINES = 512  # lines read before the first is answered
 Text = str | tuple[str, str]  # a text, or a pair
 
 
-def predict_scores(model: nn.Module, encoded: Encoded, run_on: Execution, *, pad: int, context: int) -> np.ndarray:
+def predict_scores(model: nn.Module, encoded: Encoded, run_on: Execution, *, pad: int) -> np.ndarray:
     """The model's scores (logits) of N texts: (N, C) float32, in the order of the texts.
 
     Texts of like length share a batch. The model is left in the mode it was in.
     """
-    scores: list[torch.Tensor] = []
-    order: list[np.ndarray] = []
+    scores, order = [], []
     was_training = model.training
     model.eval()
     with torch.inference_mode(), run_on.autocast():
         for rows in _batches(encoded):
-            batch = collate(encoded, rows, None, pad, longest=context).to(run_on.device)
+            batch = collate(encoded, rows, None, pad, longest=context_of(model)).to(run_on.device)
             scores.append(model(batch).float())
             order.append(rows)
     model.train(was_training)
-    together = torch.cat(scores).cpu().numpy()
-    result = np.empty_like(together)
-    result[np.concatenate(order)] = together
+    by_length = torch.cat(scores).cpu().numpy()
+    result = np.empty_like(by_length)
+    result[np.concatenate(order)] = by_length
     return result
 
 
@@ -60,6 +62,16 @@ def context_of(model: nn.Module) -> int:
     return int(getattr(model.config, "context", 0))
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How texts reach the model, in prediction as in training. Kept in config.json under "minilm"."""
+
+    max_tokens: int = 0  # longer texts are cut; 0: at the model's context
+    clean: list[str] = field(default_factory=list)  # cleaning steps
+    pairs: bool | None = None  # whether it reads pairs of texts; None: nobody said
+    threshold: float = 0.5  # with several labels a text, the probability from which on one is given
+
+
 class Classifier:
     """A classification model with its tokenizer and what it was trained with.
 
@@ -69,17 +81,15 @@ class Classifier:
     """
 
     def __init__(self, model: nn.Module, tokenizer: Tokenizer, run_on: Execution) -> None:
+        """model: from ``load_model`` or ``new_model``, with a classification head."""
         self.model, self.tokenizer, self.execution = model.to(run_on.device), tokenizer, run_on
         card = card_of(model)
         self.labels = card.labels
-        self.multi_label = bool(
-            card.extra.get("multi_label") or card.published.get("problem_type") == "multi_label_classification"
-        )
-        self.threshold = float(card.extra.get("threshold", 0.5))  # from which probability on a label is given
-        self.pairs = bool(card.extra.get("pairs"))  # whether it was trained on pairs of texts
-        self.clean = cleaner(card.extra.get("clean", []))
-        context = context_of(model)
-        self.max_tokens = int(card.extra.get("max_tokens", context or 512))
+        self.multi_label = card.published.get("problem_type") == "multi_label_classification"
+        names = {f.name for f in fields(Reading)}
+        stored = {key: value for key, value in card.extra.items() if key in names}
+        self.reading = read_table(Reading, stored, lambda key: f"{card.folder}/config.json", "minilm.")
+        self.clean = cleaner(self.reading.clean)
 
     @classmethod
     def load(cls, source: str | Path, device: str = "auto") -> Classifier:
@@ -88,68 +98,92 @@ class Classifier:
         Raises UserError where there is no trained classifier.
         """
         folder = Path(source)
-        if (folder / "config.toml").exists() and not (folder / "model").exists():
-            raise UserError(
-                f"{folder}: this run has not finished; go on with `minilm train {folder / 'config.toml'} --resume`"
-            )
-        chosen = str(folder / "model") if (folder / "model" / "config.json").exists() else str(source)
-        model = load_model(chosen, "classify", dtype=torch.float32)
-        run_on = execution(device, "float32")
-        return cls(model, load_tokenizer(card_of(model).folder or chosen), run_on)
-
-    def scores(self, texts: Sequence[Text]) -> np.ndarray:
-        """The model's scores (logits), (N, C)."""
-        if not texts:
-            return np.zeros((0, len(self.labels)), np.float32)
-        firsts, seconds = _split_pairs(texts)
-        firsts = [self.clean(text.strip()) for text in firsts]
-        if seconds is not None:
-            seconds = [self.clean(text.strip()) for text in seconds]
-        encoded = encode(self.tokenizer, firsts, seconds, self.max_tokens)
-        return predict_scores(
-            self.model, encoded, self.execution, pad=pad_id(self.tokenizer), context=context_of(self.model)
-        )
+        if (folder / "model" / "config.json").exists():
+            folder = folder / "model"
+        elif (folder / "config.toml").exists():
+            go_on = f"minilm train {folder / 'config.toml'} --resume"
+            raise UserError(f"{folder}: this run has not finished; go on with `{go_on}`")
+        model = load_model(folder if folder.exists() else source, "classify", dtype=torch.float32)
+        return cls(model, load_tokenizer(card_of(model).folder or source), execution(device, "float32"))
 
     def predict(self, texts: Sequence[Text]) -> list[dict[str, float]]:
         """One ``{label: probability}`` a text; pairs are tuples.
 
-        With one label a text the probabilities add up to 1; with several, each label has its own, and those of at least
-        ``threshold`` count as given.
+        With one label a text the probabilities add up to 1; with several, each label has its own, and those of at
+        least ``reading.threshold`` count as given.
         """
         scores = self.scores(texts)
         probabilities = sigmoid(scores) if self.multi_label else np.exp(log_softmax(scores))
         return [dict(zip(self.labels, map(float, row), strict=True)) for row in probabilities]
 
-    def parse(self, line: str, number: int) -> Text:
-        """A line of a file as a text; for a classifier of pairs, two texts with a tab between.
-
-        Raises UserError naming the line where it is empty, or no pair.
-        """
-        texts = [text.strip() for text in line.split("\t")] if self.pairs else [line.strip()]
-        if not all(texts) or len(texts) != (2 if self.pairs else 1):
-            wanted = "two texts with a tab between" if self.pairs else "a text"
-            raise UserError(f"text {number} must be {wanted}, got {line!r}")
-        return (texts[0], texts[1]) if self.pairs else texts[0]
-
     def decide(self, probabilities: dict[str, float]) -> list[str]:
-        """The labels that a text is given: the likeliest; with several a text, all above the threshold."""
+        """The labels that a text is given: the likeliest; with several a text, all from the threshold on."""
         if self.multi_label:
-            return [label for label, p in probabilities.items() if p >= self.threshold]
+            return [label for label, p in probabilities.items() if p >= self.reading.threshold]
         return [max(probabilities, key=lambda label: probabilities[label])]
+
+    def scores(self, texts: Sequence[Text]) -> np.ndarray:
+        """The model's scores (logits), (N, C).
+
+        Raises UserError for pairs where it reads single texts, and for single texts where it reads pairs.
+        """
+        firsts, seconds = self._split(texts)
+        firsts = [self.clean(text) for text in firsts]
+        seconds = None if seconds is None else [self.clean(text) for text in seconds]
+        return self._scores_of_clean(firsts, seconds)
+
+    def scores_of_rows(self, rows: Rows) -> np.ndarray:
+        """The same of rows that were cleaned when they were loaded: cleaning twice may say something else."""
+        return self._scores_of_clean(rows.texts, rows.pairs)
+
+    def _scores_of_clean(self, texts: list[str], pairs: list[str] | None) -> np.ndarray:
+        if not texts:
+            return np.zeros((0, len(self.labels)), np.float32)
+        limit = self.reading.max_tokens or context_of(self.model) or 512
+        encoded = encode(self.tokenizer, texts, pairs, limit)
+        return predict_scores(self.model, encoded, self.execution, pad=pad_id(self.tokenizer))
+
+    def _split(self, texts: Sequence[Text]) -> tuple[list[str], list[str] | None]:
+        """The first texts, and the second ones where they are pairs."""
+        pairs: list[Any] = [text for text in texts if not isinstance(text, str)]
+        if any(len(pair) != 2 for pair in pairs) or 0 < len(pairs) < len(texts):
+            raise UserError("give either single texts or pairs of two texts, not both")
+        if texts and self.reading.pairs not in (None, bool(pairs)):
+            kind = "pairs of texts" if self.reading.pairs else "single texts"
+            raise UserError(f"this classifier was trained on {kind}; give it such")
+        if not pairs:
+            return [str(text) for text in texts], None
+        return [first for first, _ in pairs], [second for _, second in pairs]
+
+
+# --- Lines of text -----------------------------------------------------------------------------------------------
+
+
+def read_lines(file: BinaryIO) -> Iterator[str]:
+    """The lines of a file in UTF-8. Raises UserError naming the first that is not."""
+    for number, line in enumerate(file, 1):
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise UserError(f"line {number}: not UTF-8 (byte 0x{line[error.start]:02x})") from None
 
 
 def predict_lines(classifier: Classifier, lines: Iterable[str]) -> Iterator[tuple[str, dict[str, float]]]:
-    """Each line with its ``{label: probability}``, in order, some hundred lines at a time."""
+    """Each line with its ``{label: probability}``, in order, some hundred lines at a time.
+
+    For a classifier of pairs a line is two texts with a tab between. Raises UserError naming the line where it is
+    empty, or no pair.
+    """
     numbered = iter(enumerate(lines, 1))
     while chunk := list(itertools.islice(numbered, LINES)):
-        parsed = [classifier.parse(line, number) for number, line in chunk]
-        yield from zip((line for _, line in chunk), classifier.predict(parsed), strict=True)
+        texts = [_parse(line, number, bool(classifier.reading.pairs)) for number, line in chunk]
+        yield from zip((line for _, line in chunk), classifier.predict(texts), strict=True)
 
 
-def _split_pairs(texts: Sequence[Text]) -> tuple[list[str], list[str] | None]:
-    if all(isinstance(text, str) for text in texts):
-        return [str(text) for text in texts], None
-    pairs: list[Any] = list(texts)
-    if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs):
-        raise UserError("give either single texts or pairs of two texts, not both")
-    return [first for first, _ in pairs], [second for _, second in pairs]
+def _parse(line: str, number: int, as_pair: bool) -> Text:
+    parts = [part.strip() for part in line.split("\t")] if as_pair else [line.strip()]
+    is_text = line.isascii() or line == line.encode(errors="ignore").decode()  # no bytes of another encoding
+    if not is_text or not all(parts) or len(parts) != 1 + as_pair:
+        wanted = "two texts in UTF-8 with a tab between" if as_pair else "a text in UTF-8"
+        raise UserError(f"text {number} must be {wanted}, got {line!r}")
+    return (parts[0], parts[1]) if as_pair else parts[0]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from minilm.checkpoints.models import load_model
-from minilm.config import load_config
-from minilm.data import catalog
+from minilm.config import RunConfig, load_config
+from minilm.data.locations import complete
 from minilm.data.sources import load_dataset
+from minilm.data.tokenization import load_tokenizer
 from minilm.reporting.summary import summarize
 from minilm.runs.assembly import make_model
 
@@ -20,13 +19,24 @@ def describe_model(model: str) -> str:
     The model is built on torch's "meta" device, which has shapes but no memory: any size is told at once.
     """
     path = Path(model)
+    if path.suffix != ".toml" and (path / "config.toml").exists() and not (path / "model" / "config.json").exists():
+        path = path / "config.toml"  # a run that has not finished
     if path.suffix == ".toml":
-        config = load_config(path)
-        entry = catalog.find(config.data.source) if config.data.source else None
-        labels = config.data.label_columns or config.data.labels or (entry.data.get("labels") if entry else None)
-        labels = labels or load_dataset(config.data, model).label_names
-        vocab_size = config.model.config.get("vocab_size", config.tokenizer.vocab_size)
-        with torch.device("meta"):
-            return summarize(make_model(config, list(labels), vocab_size, model))
-    chosen = str(path / "model") if (path / "model" / "config.json").exists() else model
-    return summarize(load_model(chosen, device="meta"))
+        config, where = load_config(path), str(path)
+        return summarize(make_model(config, _labels(config, where), _vocabulary(config), where, device="meta"))
+    return summarize(load_model(path / "model" if (path / "model").is_dir() else model, device="meta"))
+
+
+def _labels(config: RunConfig, where: str) -> list[str]:
+    """The classes: as config or catalogue have them, else as the data has."""
+    data = complete(config.data)
+    return data.labels or data.label_columns or load_dataset(data, where).label_names
+
+
+def _vocabulary(config: RunConfig) -> int:
+    """The tokenizer's size, as far as the model's depends on it. A BPE of few texts may end up smaller."""
+    own = config.model.config.get("vocab_size")
+    if isinstance(own, int) or config.model.source:
+        return 0
+    source = config.tokenizer.source
+    return config.tokenizer.vocab_size if source == "bpe" else load_tokenizer(source).get_vocab_size()

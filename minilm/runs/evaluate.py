@@ -10,7 +10,8 @@ from minilm.config import load_config
 from minilm.data.sources import load_dataset, load_rows
 from minilm.errors import UserError
 from minilm.evaluation.predictor import Classifier
-from minilm.reporting.tables import count, decimal, metric_columns, metric_name, text_table
+from minilm.reporting.tables import count, decimal, label_rows, metric_columns, metric_name, text_table
+from minilm.runs.folders import stored_fingerprint
 from minilm.runs.results import measure
 
 
@@ -19,31 +20,28 @@ def evaluate_run(
 ) -> tuple[dict[str, Any], list[str]]:
     """The metrics of a run on a split of its data, or on a file with the same columns; and the labels' names.
 
-    Raises UserError where the folder is no finished run, or the file does not fit its data.
+    Raises UserError where the folder is no finished run, or the data are not those it was trained on.
     """
-    if not (run / "config.toml").exists():
+    path = run / "config.toml"
+    if not path.exists():
         raise UserError(f"{run}: not a run's folder; give one that `minilm train` made, such as runs/scratch-sample")
-    classifier = Classifier.load(run, device)
-    section = load_config(run / "config.toml").data
-    if file is None:
-        rows = getattr(load_dataset(section, str(run / "config.toml")), split)
-    else:
+    section, classifier = load_config(path).data, Classifier.load(run, device)
+    if file is not None:
         rows = load_rows(file, replace(section, labels=classifier.labels))
-    texts = rows.texts if rows.pairs is None else list(zip(rows.texts, rows.pairs, strict=True))
-    return measure(rows.labels, classifier.scores(texts), classifier.threshold), classifier.labels
+    else:
+        data = load_dataset(section, str(path))
+        if data.fingerprint != stored_fingerprint(run):
+            raise UserError(f"{run}: its data have changed since it was trained; name a file to measure it on (--file)")
+        rows = getattr(data, split)
+    return measure(rows.labels, classifier.scores_of_rows(rows), classifier.reading.threshold), classifier.labels
 
 
 def evaluation_text(metrics: dict[str, Any], labels: list[str]) -> str:
-    """The metrics for the terminal: all texts in a line, each label in one, and which were taken for which."""
+    """The metrics for the terminal: of all texts, of each label, and which were taken for which."""
     columns = metric_columns(metrics)
-    parts = [text_table([metric_name(key) for key in columns], [[decimal(metrics[key]) for key in columns]], left=0)]
-    per_label = metrics.get("per_class") or metrics["per_label"]
-    rows = [
-        [name, *(decimal(row[key]) for key in ("precision", "recall", "f1")), count(row["support"])]
-        for name, row in zip(labels, per_label, strict=True)
-    ]
-    parts.append(text_table(("label", "precision", "recall", "F1", "texts"), rows))
+    whole = text_table([*map(metric_name, columns)], [[decimal(metrics[key]) for key in columns]], left=0)
+    tables = [whole, text_table(*label_rows(metrics, labels))]
     if "confusion" in metrics:
         taken = [[name, *map(count, row)] for name, row in zip(labels, metrics["confusion"], strict=True)]
-        parts.append(text_table(("is \\ taken for", *labels), taken))
-    return "\n\n".join(parts)
+        tables.append(text_table(("is \\ taken for", *labels), taken))
+    return "\n\n".join(tables)

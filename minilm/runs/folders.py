@@ -8,21 +8,24 @@ A folder is never overwritten: a second run of the name gets a number.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import platform
+import shutil
 import subprocess
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from minilm.checkpoints.files import atomic
+from minilm.checkpoints.files import atomic, read_json
 from minilm.config import RunConfig, load_config
 from minilm.data.sources import Dataset
 from minilm.devices import Execution
 from minilm.errors import UserError
+from minilm.reporting.record import resume_command
+from minilm.schema import shown
 
 
 def new_folder(runs: Path, name: str) -> Path:
@@ -40,56 +43,84 @@ def new_folder(runs: Path, name: str) -> Path:
 
 
 def find_folder(config_path: Path, config: RunConfig, runs: Path) -> Path:
-    """The folder of the run to resume. Raises UserError where there is none, or it is another run's."""
-    if config_path.name == "config.toml" and (config_path.parent / "environment.json").exists():
-        return config_path.parent
-    numbered = [p for p in runs.glob(f"{config.name}-*") if p.name.removeprefix(f"{config.name}-").isdigit()]
-    numbered.sort(key=lambda path: int(path.name.rpartition("-")[2]))
-    found = [p for p in (runs / config.name, *numbered) if (p / "config.toml").exists()]
-    if not found:
-        raise UserError(f"{runs / config.name}: there is no such run to resume; start it without --resume")
-    stored = load_config(found[-1] / "config.toml")
-    if stored != config:
-        key = next(k for k, v in _flat(config).items() if _flat(stored).get(k) != v)
-        raise UserError(
-            f"{found[-1]}: was started with {key} = {_flat(stored).get(key)!r}, not {_flat(config)[key]!r}; resume it with "
-            f"its own settings: minilm train {found[-1] / 'config.toml'} --resume"
-        )
-    return found[-1]
+    """The folder of the run to resume: that of a run's own config, else the last of the name.
+
+    Raises UserError where there is none, or it was started with other settings.
+    """
+    if is_run(config_path.parent) and config_path.name == "config.toml":
+        folder = config_path.parent
+    else:
+        numbered = [p for p in runs.glob(f"{config.name}-*") if p.name.removeprefix(f"{config.name}-").isdecimal()]
+        numbered.sort(key=lambda path: int(path.name.rpartition("-")[2]))
+        found = [path for path in (runs / config.name, *numbered) if is_run(path)]
+        if not found:
+            raise UserError(f"{runs / config.name}: there is no such run to resume; start it without --resume")
+        folder = found[-1]
+    stored, asked = (_flat(asdict(c)) for c in (load_config(folder / "config.toml"), config))
+    for key in (*asked, *stored):
+        if asked.get(key) != stored.get(key):
+            was, now = (shown(table[key]) if key in table else "nothing" for table in (stored, asked))
+            raise UserError(
+                f"{folder}: was started with {key} = {was}, not {now}; go on with its own settings: "
+                f"{resume_command(folder)}"
+            )
+    return folder
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-    elif not isinstance(value, dict):
-        return {prefix: value}
+def is_run(folder: Path) -> bool:
+    """Whether a run was started in this folder."""
+    return (folder / "config.toml").exists() and (folder / "environment.json").exists()
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"train": {"lr": 1}}`` as ``{"train.lr": 1}``."""
     flat: dict[str, Any] = {}
-    for key, inner in value.items():
-        flat |= _flat(inner, f"{prefix}.{key}" if prefix else str(key))
+    for key, value in table.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return flat
 
 
 def describe_environment(data: Dataset, run_on: Execution) -> dict[str, Any]:
     """What a result depends on beside its config."""
     packages = ("torch", "tokenizers", "numpy", "huggingface-hub", "matplotlib")
-    commit = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    )
     return {
         "minilm": version("minilm"),
-        "commit": commit.stdout.strip() or None,
+        "commit": _commit(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in packages},
         "platform": platform.platform(),
         "device": str(run_on),
         "threads": torch.get_num_threads(),
-        "data": {
-            "name": data.name,
-            "fingerprint": data.fingerprint,
-            "sizes": {split: len(getattr(data, split)) for split in ("train", "validation", "test")},
-            "warnings": data.warnings,
-        },
+        "data": describe_data(data),
     }
+
+
+def describe_data(data: Dataset) -> dict[str, Any]:
+    """Which data it was, and in which splits."""
+    return {
+        "name": data.name,
+        "fingerprint": data.fingerprint,
+        "sizes": {split: len(getattr(data, split)) for split in ("train", "validation", "test")},
+        "warnings": data.warnings,
+    }
+
+
+def stored_fingerprint(folder: Path) -> str:
+    """The fingerprint of the data that a run was started with. Raises UserError where it is not told."""
+    path = folder / "environment.json"
+    data = read_json(path).get("data")
+    if not isinstance(data, dict) or not isinstance(data.get("fingerprint"), str):
+        raise UserError(f"{path}: does not tell the data's fingerprint; the file was edited")
+    fingerprint: str = data["fingerprint"]
+    return fingerprint
+
+
+def _commit() -> str | None:
+    """The last commit that changed the package; None where it is not in a repository of its own."""
+    if shutil.which("git") is None:
+        return None
+    command = ["git", "-C", str(Path(__file__).parents[1]), "log", "-1", "--format=%H", "--", "."]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
 
 
 def write_history(folder: Path, history: list[dict[str, Any]]) -> None:

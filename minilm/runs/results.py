@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from minilm.data.sources import Dataset, Rows
-from minilm.evaluation.baselines import linear, majority
+from minilm.evaluation.baselines import Linear, Majority, linear, majority
 from minilm.evaluation.metrics import (
     classification_metrics,
     labels_above,
@@ -34,7 +34,7 @@ def brief(metrics: dict[str, Any]) -> dict[str, Any]:
 def fit_baselines(data: Dataset) -> dict[str, Any]:
     """What the majority class and a linear model on word counts reach, on the same splits."""
     classes = len(data.label_names)
-    models = {
+    models: dict[str, Majority | Linear] = {
         "majority": majority(data.train.labels, classes),
         "linear": linear(data.train.texts, data.train.labels, classes, data.train.pairs),
     }
@@ -53,8 +53,8 @@ def fit_baselines(data: Dataset) -> dict[str, Any]:
 
 def time_inference(classifier: Classifier, rows: Rows) -> float:
     """Seconds to classify 100 texts, given at once, from text to probabilities; the median of three goes."""
-    texts = [(a, b) for a, b in zip(rows.texts, rows.pairs, strict=True)] if rows.pairs else list(rows.texts)
-    hundred: list[Any] = [texts[i % len(texts)] for i in range(100)]
+    texts: list[Any] = list(zip(rows.texts, rows.pairs, strict=True)) if rows.pairs else rows.texts
+    hundred = [texts[i % len(texts)] for i in range(100)]
     times = []
     for _ in range(3):
         started = time.perf_counter()

@@ -1,41 +1,60 @@
 """What a classifier is trained to make small.
 
-One class a text: cross-entropy of the scores z with the true class y,  -log softmax(z)_y . Label smoothing (Szegedy et al.
-2016) gives the share s of the target to all classes alike; class weights count rare classes for more.
+One class a text: cross-entropy of the scores z_i (C) with the true class y_i, where each class may weigh more or less:
 
-Several labels a text: binary cross-entropy, one yes-or-no question a label.
+    loss = sum_i  w_{y_i} (-log softmax(z_i)_{y_i})  /  sum_i w_{y_i}
+
+Label smoothing (Szegedy et al. 2016) gives the share s of each target to all classes alike.
+
+Several labels a text: binary cross-entropy, one yes-or-no question a label, where a yes may weigh more than a no:
+
+    loss = mean_{i,c}  -w_c y_ic log sigmoid(z_ic) - (1 - y_ic) log(1 - sigmoid(z_ic))
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Objective = Callable[[Tensor, Tensor], Tensor]  # scores (B, C), labels (B,) or (B, C) -> the mean loss
+
+@dataclass(frozen=True)
+class Objective:
+    """The loss in two parts, ``total / amount``, so that a mean can be taken over several batches together."""
+
+    weights: Tensor | None = None  # (C,) float32
+    label_smoothing: float = 0.0
+    multi_label: bool = False
+
+    def total(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """The losses added up, in float32: scores (B, C); labels (B,), or (B, C) of 0 and 1."""
+        scores, share = scores.float(), self.label_smoothing
+        weights = None if self.weights is None else self.weights.to(scores.device)
+        if self.multi_label:
+            targets = labels * (1 - share) + share / 2
+            return F.binary_cross_entropy_with_logits(scores, targets, pos_weight=weights, reduction="sum")
+        return F.cross_entropy(scores, labels, weights, label_smoothing=share, reduction="sum")
+
+    def amount(self, labels: Tensor) -> float:
+        """What the total is divided by: the texts' number, or their weights added up; or the number of answers."""
+        if self.multi_label or self.weights is None:
+            return labels.numel()
+        return float(self.weights[labels].sum())
 
 
-def balanced_weights(labels: np.ndarray, classes: int) -> list[float]:
-    """Weights N / (C n_c) for labels (N,), so that every class counts the same in all (King and Zeng 2001)."""
-    counts = np.bincount(labels, minlength=classes)
-    return [float(len(labels) / (classes * count)) if count else 0.0 for count in counts]
+def balanced_weights(labels: np.ndarray, classes: int) -> Tensor:
+    """Weights (C,) under which every class counts the same (King and Zeng 2001).
 
-
-def make_objective(
-    weights: Sequence[float] | None = None, *, label_smoothing: float = 0.0, multi_label: bool = False
-) -> Objective:
-    """The loss as a function of scores and labels, in float32 whatever the scores' precision."""
-    tensor = None if weights is None else torch.tensor(weights, dtype=torch.float32)
-
-    def cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
-        weight = None if tensor is None else tensor.to(scores.device)
-        return F.cross_entropy(scores.float(), labels, weight, label_smoothing=label_smoothing)
-
-    def binary_cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
-        positive = None if tensor is None else tensor.to(scores.device)
-        return F.binary_cross_entropy_with_logits(scores.float(), labels.float(), pos_weight=positive)
-
-    return binary_cross_entropy if multi_label else cross_entropy
+    Labels (N,): ``N / (C n_c)`` for a class with n_c texts. Labels (N, C): ``(N - n_c) / n_c``, so that all yeses to a
+    label weigh as much as all noes. A class without texts needs no weight; it has 1.
+    """
+    if labels.ndim == 2:
+        counts = labels.sum(axis=0)
+        weights = (len(labels) - counts) / np.maximum(counts, 1)
+    else:
+        counts = np.bincount(labels, minlength=classes)
+        weights = len(labels) / (classes * np.maximum(counts, 1))
+    return torch.tensor(np.where(counts > 0, weights, 1.0), dtype=torch.float32)

@@ -14,6 +14,7 @@ The rate is a pure function of how far training is, so a resumed run needs no st
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,17 +23,17 @@ from minilm.config import TrainSection
 from minilm.devices import Execution
 
 
-def parameter_groups(model: nn.Module, weight_decay: float, *, decay_all: bool = False) -> list[dict[str, object]]:
+def parameter_groups(model: nn.Module, weight_decay: float, *, decay_all: bool = False) -> list[dict[str, Any]]:
     """The trainable parameters in two groups: decayed, and not."""
-    plain = set()  # parameters of embeddings; a head tied to one shares the very tensor
-    for module in model.modules():
-        if isinstance(module, nn.Embedding):
-            plain.add(id(module.weight))
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    decayed = [p for p in trainable if decay_all or (p.ndim > 1 and id(p) not in plain)]
-    chosen = {id(p) for p in decayed}
-    kept = [p for p in trainable if id(p) not in chosen]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
+    # A language head that is tied to an embedding shares the very tensor, so it is told by identity, not by name.
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            is_matrix = parameter.ndim > 1 and id(parameter) not in embeddings
+            (decayed if is_matrix or decay_all else plain).append(parameter)
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
 
 
@@ -55,8 +56,8 @@ def warmup_steps(warmup: float, total: int) -> int:
 def learning_rate(step: int, *, settings: TrainSection, steps_per_epoch: int) -> float:
     """The rate of a step (the first is 0).
 
-    From 0 up to ``lr`` over the warmup, linearly; then down to ``lr * lr_end`` at the end of the last epoch, along half a
-    cosine (Loshchilov and Hutter 2017) or a line. With ``schedule_per = "epoch"`` it changes only between epochs.
+    From 0 up to ``lr`` over the warmup, linearly; then down to ``lr * lr_end`` at the end of the last epoch, along
+    half a cosine (Loshchilov and Hutter 2017) or a line. With ``schedule_per = "epoch"`` it falls only between epochs.
     """
     total = settings.epochs * steps_per_epoch
     warmup = warmup_steps(settings.warmup, total)
@@ -67,7 +68,6 @@ def learning_rate(step: int, *, settings: TrainSection, steps_per_epoch: int) ->
     if settings.schedule_per == "epoch":
         progress = (step // steps_per_epoch) / settings.epochs
     else:
-        progress = (step - warmup) / max(1, total - warmup)
-    progress = min(1.0, progress)
-    falling = 0.5 * (1 + math.cos(math.pi * progress)) if settings.schedule == "cosine" else 1 - progress
-    return settings.lr * (settings.lr_end + (1 - settings.lr_end) * falling)
+        progress = min(1.0, (step - warmup) / max(1, total - warmup))
+    remaining = 0.5 * (1 + math.cos(math.pi * progress)) if settings.schedule == "cosine" else 1 - progress
+    return settings.lr * (settings.lr_end + (1 - settings.lr_end) * remaining)

@@ -1,7 +1,7 @@
 """What a run must remember to go on as if it had never stopped, and how it is kept.
 
-A checkpoint is a folder ``checkpoints/NUMBER-step-STEP`` that appears whole or not at all (it is written under another name,
-flushed, and renamed):
+A checkpoint is a folder ``checkpoints/NUMBER-step-STEP`` that appears whole or not at all: it is written under
+another name, flushed to the disk, and renamed.
 
     model.safetensors       the trained parameters
     optimizer.safetensors   AdamW's m, v and t of each
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from minilm.checkpoints.files import read_json, read_tensors, write_json, write_tensors
 from minilm.errors import UserError
+from minilm.schema import read_table
 
 
 @dataclass
@@ -34,16 +35,15 @@ class Progress:
     """Where a run is."""
 
     step: int = 0  # optimizer steps done
-    epoch: int = 0  # the epoch it is in
-    batch: int = 0  # batches done of it
-    seconds: float = 0.0  # of training, over all its parts
     tokens: int = 0  # real tokens trained on
+    seconds: float = 0.0  # of training, over all its parts
+    loss_sum: float = 0.0  # of the losses since the last evaluation ...
+    loss_amount: float = 0.0  # ... and what makes it a mean
     best_step: int = -1  # of the best evaluation; -1: none yet
-    best_value: float = 0.0  # its metric
-    stale: int = 0  # evaluations since then
-    stopped: str = ""  # why it ended; "": it has not
-    loss_sum: float = 0.0  # since the last evaluation: the rows' losses, added up ...
-    loss_rows: int = 0  # ... over so many rows
+    best_value: float | None = None  # its metric
+    stale: int = 0  # evaluations in a row that were no improvement
+    stopped: str = ""  # why it ended: "finished", "early stopping" or "max_minutes"; "": it has not
+    loss_scaling: dict[str, Any] = field(default_factory=dict)  # state of float16's loss scaling
     history: list[dict[str, Any]] = field(default_factory=list)  # an entry an evaluation
 
 
@@ -57,62 +57,15 @@ def copy_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in tensors.items()}
 
 
-def put_back(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Overwrite the trained parameters. Raises UserError where names or shapes are not the model's."""
-    parameters = trained_parameters(model)
-    same = parameters.keys() == tensors.keys()
-    if not same or any(parameters[name].shape != t.shape for name, t in tensors.items()):
-        raise UserError(f"{where}: belongs to another model than the config describes; start the run anew")
+def put_back(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Overwrite the trained parameters."""
     with torch.no_grad():
-        for name, tensor in tensors.items():
-            parameters[name].copy_(tensor)
-
-
-def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    names = {id(p): name for name, p in model.named_parameters()}
-    return {
-        f"{names[id(parameter)]}/{key}": value
-        for parameter, state in optimizer.state.items()
-        for key, value in state.items()
-    }
-
-
-def _restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    parameters = dict(model.named_parameters())
-    for full_name, value in tensors.items():
-        name, _, key = full_name.rpartition("/")
-        parameter = parameters[name]
-        device = parameter.device if key != "step" or parameter.device.type != "cpu" else "cpu"
-        optimizer.state[parameter][key] = value.clone().to(device)
-
-
-def _random_states(device: torch.device) -> dict[str, Tensor]:
-    states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    if device.type == "mps":
-        states["mps"] = torch.mps.get_rng_state()
-    return states
-
-
-def _restore_random(states: Mapping[str, Tensor], device: torch.device) -> None:
-    torch.set_rng_state(states["cpu"].clone())
-    if device.type == "cuda" and "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"].clone(), device)
-    if device.type == "mps" and "mps" in states:
-        torch.mps.set_rng_state(states["mps"].clone())
-
-
-def _link(existing: Path, new: Path) -> None:
-    """A second name for a file, where the file system has such; else a copy."""
-    try:
-        os.link(existing, new)
-    except OSError:
-        shutil.copyfile(existing, new)
+        for name, parameter in trained_parameters(model).items():
+            parameter.copy_(tensors[name])
 
 
 class Checkpoints:
-    """The checkpoints of one run's folder; only the last is kept."""
+    """The checkpoints of one run; only the last is kept."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -135,58 +88,115 @@ class Checkpoints:
         number = int(before.name.partition("-")[0]) + 1 if before else 1
         place = self.folder / f"{number:06d}-step-{progress.step}"
         beside = self.folder / f".{place.name}.tmp"
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
-        write_tensors(beside / "model.safetensors", trained_parameters(model))
-        write_tensors(beside / "optimizer.safetensors", _optimizer_tensors(model, optimizer))
-        write_tensors(beside / "random.safetensors", _random_states(device))
-        if before is not None and self._best_saved == progress.best_step:
-            _link(before / "best.safetensors", beside / "best.safetensors")
-        else:
-            write_tensors(beside / "best.safetensors", best)
-        write_json(beside / "progress.json", dataclasses.asdict(progress))
-        beside.rename(place)
-        self._flush()
-        for old in [before, *self.folder.glob(".[0-9]*.tmp")]:
-            if old is not None:
-                shutil.rmtree(old)
+        shutil.rmtree(beside, ignore_errors=True)  # a kill may have left one
+        try:
+            beside.mkdir(parents=True)
+            write_tensors(beside / "model.safetensors", trained_parameters(model))
+            write_tensors(beside / "optimizer.safetensors", _optimizer_tensors(model, optimizer))
+            write_tensors(beside / "random.safetensors", _random_states(device))
+            if before is not None and self._best_saved == progress.best_step:
+                _link(before / "best.safetensors", beside / "best.safetensors")
+            else:
+                write_tensors(beside / "best.safetensors", best)
+            write_json(beside / "progress.json", dataclasses.asdict(progress))
+            _flush(beside)
+            beside.rename(place)
+            _flush(self.folder)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)  # once renamed there is none
         self._best_saved = progress.best_step
+        for other in self.folder.glob("*-step-*"):
+            if other != place:
+                shutil.rmtree(other)
         return place
 
     def restore(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
     ) -> tuple[Progress, dict[str, Tensor]] | None:
-        """Put model, optimizer and random states back; give the progress and the best parameters. None: nothing is kept.
+        """Put model, optimizer and random states back; give the progress and the best parameters.
 
-        Raises UserError where the checkpoint is damaged or belongs to another model.
+        None: there is no checkpoint. Raises UserError where it is damaged or belongs to another model.
         """
         place = self.last()
         if place is None:
             return None
-        progress = self.progress()
-        assert progress is not None
-        put_back(model, read_tensors(place / "model.safetensors"), str(place))
-        _restore_optimizer(model, optimizer, read_tensors(place / "optimizer.safetensors"))
-        _restore_random(read_tensors(place / "random.safetensors"), device)
-        best = {name: t.to(device) for name, t in copy_of(read_tensors(place / "best.safetensors")).items()}
+        path = place / "progress.json"
+        progress = read_table(Progress, read_json(path), lambda key: str(path))
+        put_back(model, _read_parameters(model, place / "model.safetensors"))
+        _restore_optimizer(model, optimizer, place / "optimizer.safetensors")
+        best = _read_parameters(model, place / "best.safetensors")
+        _restore_random(place / "random.safetensors", device)
         self._best_saved = progress.best_step
-        return progress, best
+        return progress, {name: tensor.clone().to(device) for name, tensor in best.items()}
 
-    def progress(self) -> Progress | None:
-        """Where the last checkpoint stands; None where there is none. Raises UserError where it is damaged."""
-        place = self.last()
-        if place is None:
-            return None
-        stored = read_json(place / "progress.json")
-        try:
-            return Progress(**stored)
-        except TypeError as error:
-            raise UserError(f"{place / 'progress.json'}: not a run's progress ({error}); start the run anew") from error
 
-    def _flush(self) -> None:
-        """Flush the folder itself, so that the renaming survives a power cut."""
-        descriptor = os.open(self.folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _read_parameters(model: nn.Module, path: Path) -> dict[str, Tensor]:
+    """The trained parameters in a file. Raises UserError where names or shapes are not the model's."""
+    tensors = read_tensors(path)
+    if _shapes(tensors) != _shapes(trained_parameters(model)):
+        raise UserError(f"{path}: belongs to another model than the config describes; start the run anew")
+    return tensors
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """AdamW's state, as ``PARAMETER/exp_avg`` (m), ``PARAMETER/exp_avg_sq`` (v) and ``PARAMETER/step`` (t)."""
+    names = {id(p): name for name, p in model.named_parameters()}
+    return {
+        f"{names[id(parameter)]}/{key}": value
+        for parameter, state in optimizer.state.items()
+        for key, value in state.items()
+    }
+
+
+def _restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, path: Path) -> None:
+    stored = read_tensors(path)
+    for name, parameter in model.named_parameters():
+        shapes = {"step": (), "exp_avg": tuple(parameter.shape), "exp_avg_sq": tuple(parameter.shape)}
+        state = {key: stored.pop(f"{name}/{key}") for key in shapes if f"{name}/{key}" in stored}
+        if state and _shapes(state) != shapes:  # a parameter that no text has reached has no state
+            raise UserError(f"{path}: the state of {name} is not whole; start the run anew")
+        if state:
+            optimizer.state[parameter] = {key: value.clone().to(parameter.device) for key, value in state.items()}
+    if stored:
+        raise UserError(f"{path}: holds {next(iter(stored))}, which belongs to another model; start the run anew")
+
+
+def _random_states(device: torch.device) -> dict[str, Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    if device.type == "mps":
+        states["mps"] = torch.mps.get_rng_state()
+    return states
+
+
+def _restore_random(path: Path, device: torch.device) -> None:
+    states = read_tensors(path)
+    if "cpu" not in states or states["cpu"].shape != torch.get_rng_state().shape:
+        raise UserError(f"{path}: does not hold the CPU's random state; start the run anew")
+    torch.set_rng_state(states["cpu"].clone())
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"].clone(), device)
+    if device.type == "mps" and "mps" in states:
+        torch.mps.set_rng_state(states["mps"].clone())
+
+
+def _link(existing: Path, new: Path) -> None:
+    """A second name for a file, where the file system has such; else a copy."""
+    try:
+        os.link(existing, new)
+    except OSError:
+        shutil.copyfile(existing, new)
+
+
+def _flush(folder: Path) -> None:
+    """Flush a folder's list of names to the disk, so that it survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,62 @@
+"""What a person at the terminal sees of training, and how they stop it."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from tqdm import tqdm
+
+from minilm.config import TrainSection
+
+
+class Interrupted(Exception):
+    """The run in ``folder`` was told to stop by a signal; its state is kept."""
+
+    def __init__(self, number: int, folder: Path) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number, self.folder = number, folder
+
+
+@contextmanager
+def noted_signals() -> Iterator[list[int]]:
+    """SIGINT and SIGTERM are noted in the list, so that work can come to a good end; a second one ends it at once."""
+    noted: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may receive signals
+        yield noted
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if noted:
+            raise KeyboardInterrupt
+        noted.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield noted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def progress_bar(total: int, done: int) -> tqdm[Any]:
+    """A bar of optimizer steps on a terminal; nothing where the output is piped to a file."""
+    return tqdm(total=total, initial=done, unit="step", disable=None, dynamic_ncols=True, mininterval=0.5, leave=False)
+
+
+def show_evaluation(entry: dict[str, Any], settings: TrainSection, *, best: bool) -> None:
+    """Print one evaluation in one line, above the bar where there is one."""
+    validation, metric = entry["validation"], settings.best
+    chosen = "" if metric == "loss" else f"  {metric.replace('_', ' ')} {validation[metric]:.4f}"
+    tqdm.write(
+        f"epoch {entry['epoch']:>6.4g}/{settings.epochs}  step {entry['step']:>6}  loss {entry['train_loss']:.4f}  "
+        f"validation: loss {validation['loss']:.4f}{chosen}  rate {entry['lr']:.1e}  "
+        f"{entry['tokens_per_second']:>7,.0f} tokens/s{'  best' if best else ''}"
+    )
+    sys.stdout.flush()
