@@ -71,3 +71,18 @@ def test_a_linear_model_neither_fails_nor_solves_it(rows):
         scores[test] = model.predict([texts[i] for i in test])
         macro_f1.append(classification_metrics(labels[test], scores[test])["macro_f1"])
     assert 0.45 <= np.mean(macro_f1) <= 0.75, macro_f1
+
+
+@pytest.mark.parametrize("name", ["news-sample", "medical-questions-sample", "tweet-emotions-sample"])
+def test_the_smaller_sets_load_without_a_warning_and_repeat_nothing(name):
+    found = load_dataset(DataSection(source=name))
+    assert found.warnings == []
+    rows = [found.train, found.validation, found.test]
+    texts = [(a, b) for part in rows for a, b in zip(part.texts, part.pairs or part.texts, strict=True)]
+    assert len(set(texts)) == len(texts) == catalog.entries()[name].rows["train"]
+
+
+def test_both_rows_of_a_medical_question_are_on_one_side():
+    found = load_dataset(DataSection(source="medical-questions-sample"))
+    firsts = [set(part.texts) for part in (found.train, found.validation, found.test)]
+    assert not firsts[0] & firsts[1] and not firsts[0] & firsts[2] and not firsts[1] & firsts[2]
