@@ -178,3 +178,53 @@ def data_command(name: str | None) -> None:
     from minilm.data.catalog import describe, listing
 
     click.echo(describe(name) if name else listing())
+
+
+@main.command("generate", epilog=example('minilm generate gpt2 "Once upon a time" --temperature 0.8 --top-p 0.95'))
+@click.argument("model")
+@click.argument("prompts", nargs=-1, metavar="[PROMPT]...")
+@click.option("--max-tokens", default=100, show_default=True, help="New tokens a prompt, at most.")
+@click.option("--temperature", default=0.0, show_default=True, help="0: the likeliest token always; 1: as trained.")
+@click.option("--top-k", default=0, show_default=True, help="Draw from the k likeliest tokens; 0: from all.")
+@click.option("--top-p", default=1.0, show_default=True, help="Draw from the likeliest that reach this probability.")
+@click.option("--repetition-penalty", default=1.0, show_default=True, help="Above 1: what was said comes less often.")
+@click.option("--seed", type=int, help="The same seed gives the same texts; without one they differ each time.")
+@click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto")
+@DEVICE
+def generate_command(
+    model: str, prompts: tuple[str, ...], max_tokens: int, seed: int | None, dtype: str, device: str, **how: Any
+) -> None:
+    """Go on from each PROMPT, or from the lines of standard input, with a language MODEL; answer it with a T5."""
+    if not prompts and sys.stdin.isatty():
+        raise UserError("nothing to go on from: give prompts, or lines on standard input")
+    from minilm import generation
+    from minilm.evaluation.predictor import read_lines
+
+    sampling = generation.Sampling(**how, seed=seed)
+    if not (texts := list(prompts or read_lines(sys.stdin.buffer))):
+        raise UserError("nothing to go on from: standard input is empty")
+    writer, tokenizer = generation.load_language_model(model, masked=False, device=device, dtype=dtype)
+    shown = ["" if generation.has_encoder(writer) else text for text in texts]
+    if len(texts) == 1:
+        pieces = generation.stream_text(writer, tokenizer, texts[0], max_tokens, sampling)
+        click.echo(shown[0], nl=False)
+        for piece in pieces:
+            click.echo(piece, nl=False)
+        click.echo()
+    else:
+        written = generation.generate_text(writer, tokenizer, texts, max_tokens, sampling)
+        click.echo("\n\n".join(map("".join, zip(shown, written, strict=True))))
+
+
+@main.command("fill", epilog=example('minilm fill bert "Paris is the [MASK] of France."'))
+@click.argument("model")
+@click.argument("text")
+@click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Words a mask.")
+@DEVICE
+def fill_command(model: str, text: str, top: int, device: str) -> None:
+    """Show the likeliest words at each mask of TEXT ([MASK] or <mask>), by a masked-language MODEL."""
+    from minilm import generation
+
+    reader, tokenizer = generation.load_language_model(model, masked=True, device=device)
+    places = generation.fill(reader, tokenizer, text, top)
+    click.echo("\n\n".join("\n".join(f"{p:.4f}  {word}" for word, p in words) for words in places))

@@ -49,6 +49,11 @@ class Batch:
         moved = {k: v.to(device, non_blocking=True) for k, v in tensors.items() if isinstance(v, Tensor)}
         return replace(self, **moved)
 
+    def rows(self, kept: Tensor) -> Batch:
+        """Only those texts; they leave a cache's rows to ``Cache.keep``."""
+        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{k: v[kept] for k, v in tensors.items() if isinstance(v, Tensor)})
+
     def last(self) -> Tensor:
         """Position of each text's last real token: (B,)."""
         if self.mask is None:
@@ -233,6 +238,13 @@ class Cache:
         """The part of one layer, made on first use."""
         return self.layers.setdefault(index, LayerCache(self))
 
+    def keep(self, rows: Tensor) -> None:
+        """Forget all texts but those rows of the batch: the others are finished."""
+        self.positions = self.positions[rows]
+        self.memory = None if self.memory is None else self.memory[rows]
+        for layer in self.layers.values():
+            layer.keep(rows)
+
 
 class LayerCache:
     """One layer's keys and values: those of the text so far, and those of an encoder's memory where there is one."""
@@ -253,6 +265,13 @@ class LayerCache:
         self.key.scatter_(2, slots, key)
         self.value.scatter_(2, slots, value)
         return self.key, self.value
+
+    def keep(self, rows: Tensor) -> None:
+        """Forget all texts but those rows of the batch."""
+        if self.key is not None and self.value is not None:
+            self.key, self.value = self.key[rows], self.value[rows]
+        if self.memory is not None:
+            self.memory = self.memory[0][rows], self.memory[1][rows]
 
 
 class Names(NamedTuple):

@@ -1,0 +1,429 @@
+"""Writing with a language model, one token after another; and filling in the masked words of a text.
+
+A decoder reads a text and gives one score ``z_i`` a token ``i`` of its vocabulary, for what comes next. T5's decoder
+gives them for a text that its encoder has read. The next token is chosen from the scores, joins the text, and so on:
+
+    1. z_i <- z_i / r where z_i > 0, else z_i r         for every token in the text already   (repetition penalty r)
+    2. p = softmax(z / t)                                                                     (temperature t)
+    3. p_i <- 0 but for the k likeliest                 scaled to add up to 1 again           (top-k)
+    4. p_i <- 0 but for the fewest likeliest whose probabilities reach P     likewise         (top-p, the nucleus)
+    5. draw a token from p;    t = 0: take the likeliest after step 1                         (greedy)
+
+A penalty makes a text's tokens less likely to come again (Keskar et al. 2019, section 4.1; theirs divides negative
+scores too, which makes them more likely). A temperature below 1 favours the likely ones. Top-k (Fan et al. 2018,
+section 5.4) and the nucleus (Holtzman et al. 2020, section 3.1) cut off the many tokens that are each unlikely and
+together are not: the first keeps so many, the second as many as it takes.
+
+Keys and values of earlier positions do not change, for a decoder looks only to the left. They are kept (``Cache`` in
+``layers.py``), so a step computes the new token's position only, and the head only the scores that are drawn from.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from minilm import hub
+from minilm.checkpoints.contents import read_contents
+from minilm.checkpoints.files import read_json
+from minilm.checkpoints.models import card_of, load_model
+from minilm.data.tokenization import load_tokenizer
+from minilm.devices import execution
+from minilm.errors import UserError
+from minilm.models import ARCHITECTURES
+from minilm.models.layers import Batch, Cache
+
+TOGETHER = 32  # prompts that go on side by side
+
+# --- Choosing a token --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen. Raises UserError for a number that makes no sense."""
+
+    temperature: float = 0.0  # 0: the likeliest token; 1: as the model says
+    top_k: int = 0  # 0: all tokens
+    top_p: float = 1.0  # 1: all tokens
+    repetition_penalty: float = 1.0  # 1: none
+    seed: int | None = None  # text i draws as if it were alone with seed + i; None: a new one each time
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < math.inf:
+            raise UserError(f"temperature must be a number of at least 0, got {self.temperature}")
+        if self.top_k < 0:
+            raise UserError(f"top_k must be at least 0, got {self.top_k}")
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"top_p must be above 0 and at most 1, got {self.top_p}")
+        if not 0 < self.repetition_penalty < math.inf:
+            raise UserError(f"repetition_penalty must be a number above 0, got {self.repetition_penalty}")
+        if self.temperature == 0 and (self.top_k or self.top_p < 1):
+            raise UserError("top_k and top_p choose among tokens to draw from; give a temperature above 0 too")
+        if self.seed is not None and not 0 <= self.seed < 1 << 62:
+            raise UserError(f"seed must be a whole number from 0 to 2^62, got {self.seed}")
+
+
+GREEDY = Sampling()
+
+
+def penalize(z: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    """Step 1: z (B, V), seen (B, V) True at the tokens of each text -> (B, V)."""
+    return torch.where(seen, torch.where(z > 0, z / penalty, z * penalty), z)
+
+
+def keep_top_k(z: Tensor, k: int) -> Tensor:
+    """Step 3: the k highest scores of each text, and those equal to the last of them; the others -inf. (B, V)."""
+    lowest = z.topk(min(k, z.shape[-1])).values[:, -1:]  # (B, 1)
+    return z.masked_fill(z < lowest, -math.inf)
+
+
+def keep_nucleus(z: Tensor, p: float) -> Tensor:
+    """Step 4: a token stays where all likelier ones together have less than ``p``; the others -inf. (B, V)."""
+    probabilities, order = z.softmax(dim=-1).sort(dim=-1, descending=True)
+    likelier = probabilities.cumsum(dim=-1) - probabilities
+    outside = (likelier >= p).scatter(-1, order, likelier >= p)  # back in the vocabulary's order
+    return z.masked_fill(outside, -math.inf)
+
+
+def warp(z: Tensor, how: Sampling) -> Tensor:
+    """Steps 2 to 4 on scores, for a temperature above 0: (B, V) -> (B, V)."""
+    z = z / how.temperature
+    z = keep_top_k(z, how.top_k) if how.top_k else z
+    return keep_nucleus(z, how.top_p) if how.top_p < 1 else z
+
+
+def draw(z: Tensor, uniform: Tensor) -> Tensor:
+    """Step 5: scores (B, V) and numbers from [0, 1) (B, 1) -> tokens (B,).
+
+    The probabilities lie side by side on a line from 0 to 1; the token is the one in whose part the number falls.
+    """
+    ends = z.softmax(dim=-1).cumsum(dim=-1)  # (B, V)
+    return (ends <= uniform * ends[:, -1:]).sum(dim=-1)
+
+
+# --- Token ids in, token ids out ---------------------------------------------------------------------------------
+
+
+def generate(
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    how: Sampling = GREEDY,
+    stop: Collection[int] = (),
+) -> list[list[int]]:
+    """What the model writes after each prompt: the new tokens only, without the stop token. See ``stream``."""
+    written: list[list[int]] = [[] for _ in prompts]
+    for text, token in stream(model, prompts, max_new_tokens, how, stop):
+        written[text].append(token)
+    return written
+
+
+def stream(
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    how: Sampling = GREEDY,
+    stop: Collection[int] = (),
+) -> Iterator[tuple[int, int]]:
+    """Each new token as soon as it is chosen, as (number of its prompt from 0, token).
+
+    The prompts go on side by side, and none depends on another. One that is finished leaves the batch: it came to a
+    token of ``stop`` (which is not told), has ``max_new_tokens`` new ones, or fills the model's context.
+
+    Raises UserError for a model that does not write, and for a prompt that is empty or leaves no room in the context.
+    """
+    _check_kind(model, masked=False)
+    return _steps(model, prompts, _room(model, prompts, max_new_tokens), how, frozenset(stop))
+
+
+@torch.inference_mode()
+def _steps(
+    model: Any, prompts: Sequence[Sequence[int]], left: list[int], how: Sampling, stop: frozenset[int]
+) -> Iterator[tuple[int, int]]:
+    """The same; ``left`` is how many tokens each prompt may get."""
+    device = next(model.parameters()).device
+    source, begun = None, prompts  # what an encoder reads, and how the texts to be written begin
+    if has_encoder(model):
+        source, begun = Batch(*_pad(prompts, device)), [[model.config.start_token]] * len(prompts)
+    tokens, mask = _pad(begun, device)  # (B, T): what the next step reads
+    lengths = torch.tensor([len(text) for text in begun], device=device)
+    last = lengths - 1  # where in ``tokens`` each text ends
+    slots = max((len(text) + n for text, n in zip(begun, left, strict=True)), default=0)
+    cache = Cache(slots, torch.arange(tokens.shape[1], device=device).expand_as(tokens))
+    seen = _seen(tokens, mask, model.config.vocab_size) if how.repetition_penalty != 1 else None
+    texts, seed = list(range(len(prompts))), _seed(how)  # the number of each row's prompt
+    chance = [torch.Generator().manual_seed(seed + text) for text in texts]  # each has its own random numbers
+    while texts:
+        z = _scores(model, tokens, last, source, cache)
+        z = z if seen is None else penalize(z, seen, how.repetition_penalty)
+        if how.temperature == 0:
+            new = z.argmax(dim=-1)
+        else:
+            uniform = torch.stack([torch.rand(1, generator=chance[text]) for text in texts])
+            new = draw(warp(z, how), uniform.to(device))
+        going_on = []
+        for row, (text, token) in enumerate(zip(texts, new.tolist(), strict=True)):
+            if token not in stop:
+                yield text, token
+                left[text] -= 1
+                going_on += [row] * (left[text] > 0)
+        if len(going_on) < len(texts):
+            texts = [texts[row] for row in going_on]
+            rows = torch.tensor(going_on, dtype=torch.long, device=device)
+            new, lengths = new[rows], lengths[rows]
+            seen = None if seen is None else seen[rows]
+            source = None if source is None else source.rows(rows)
+            cache.keep(rows)
+        tokens, cache.positions, last = new[:, None], lengths[:, None], torch.zeros_like(new)
+        lengths = lengths + 1
+        seen = None if seen is None else seen.scatter(1, tokens, True)
+
+
+def _scores(model: Any, tokens: Tensor, last: Tensor, source: Batch | None, cache: Cache) -> Tensor:
+    """The scores for what follows position ``last`` (B,) of each row: (B, V) in float32."""
+    if source is None:
+        batch = Batch(tokens, positions=cache.positions, cache=cache)
+    else:
+        batch = replace(source, decoder_ids=tokens, cache=cache)
+    stages = getattr(model.config, "stages", model.config.depth)
+    state = model.run(model.embed(batch), batch, 0, stages)
+    x = state.x[torch.arange(len(last), device=last.device), last]  # (B, D): no other position meets the head
+    return model.head(model.finish(replace(state, x=x[:, None])), batch)[:, 0].float()
+
+
+def _pad(texts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """Ids (B, T) padded on the right, and the mask of real tokens, None where nothing is padded."""
+    longest = max(map(len, texts), default=0)
+    padded = [[*text, *[0] * (longest - len(text))] for text in texts]
+    ids = torch.tensor(padded, dtype=torch.long, device=device).reshape(-1, longest)
+    if all(len(text) == longest for text in texts):
+        return ids, None
+    lengths = torch.tensor([len(text) for text in texts], device=device)
+    return ids, torch.arange(longest, device=device) < lengths[:, None]
+
+
+def _seen(tokens: Tensor, mask: Tensor | None, vocab_size: int) -> Tensor:
+    """Which tokens of the vocabulary are in each text, (B, V); padding is not."""
+    counts = torch.zeros(len(tokens), vocab_size, device=tokens.device)
+    real = torch.ones_like(tokens, dtype=counts.dtype) if mask is None else mask.to(counts.dtype)
+    return counts.scatter_add(1, tokens, real) > 0
+
+
+def _seed(how: Sampling) -> int:
+    return torch.Generator().seed() % 2**32 if how.seed is None else how.seed
+
+
+def _room(model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[int]:
+    """How many tokens each text may get: so many, or up to the model's context. Raises UserError where that is none."""
+    if max_new_tokens < 1:
+        raise UserError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+    context = _context(model)
+    for number, prompt in enumerate(prompts, 1):
+        if not prompt:
+            raise UserError(f"prompt {number} has no tokens: the model needs one to go on from")
+        if context and len(prompt) >= context:
+            raise UserError(
+                f"prompt {number} has {len(prompt)} tokens; the model's context is {context}, the new ones included"
+            )
+        if max(prompt) >= model.config.vocab_size:
+            raise UserError(
+                f"prompt {number}: token {max(prompt)} is not in the model's vocabulary of {model.config.vocab_size}; "
+                "the tokenizer is another model's"
+            )
+    return [min(max_new_tokens, context - len(prompt)) if context else max_new_tokens for prompt in prompts]
+
+
+def _context(model: Any) -> int:
+    """The longest text, prompt and continuation together, in tokens; 0: any length.
+
+    Rotary positions that are stretched by "linear" reach further than the context, which is that before. By "dynamic"
+    they would, but from there on each new token turns the keys that are kept by other angles.
+    """
+    rotary = getattr(model.config, "rotary", None)
+    factor = rotary.factor if rotary is not None and rotary.kind == "linear" else 1
+    return int(getattr(model.config, "context", 0) * factor)
+
+
+def _check_kind(model: Any, *, masked: bool) -> None:
+    """Raise UserError unless the model is a language model of that kind."""
+    card = card_of(model)
+    where = card.folder or card.model_type
+    if card.task != "lm":
+        raise UserError(f'{where}: has no language head; load it with task "lm"')
+    _check_family(card.model_type, str(where), masked=masked)
+
+
+def _check_family(model_type: str, where: str, *, masked: bool) -> None:
+    if ARCHITECTURES[model_type].classes["lm"].endswith("ForMaskedLM") != masked:
+        use = "a decoder, which writes texts: use generate" if masked else "an encoder, which fills in words: use fill"
+        raise UserError(f"{where}: {model_type} is {use}")
+
+
+# --- Text in, text out -------------------------------------------------------------------------------------------
+
+
+class Detokenizer:
+    """Turns tokens into text as they come.
+
+    A token alone is no text. Where tokens are made of bytes, a letter may span several of them, and until it is whole
+    the bytes decode to U+FFFD at the end. Where a token's leading space is part of it, the first token of a text loses
+    it. So what a token adds is the difference between the text with it and without, decoded from the tokens before on.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, before: Sequence[int] = ()) -> None:
+        """before: the tokens that the text goes on from."""
+        self.tokenizer = tokenizer
+        self.ids = list(before)
+        self.start, self.told = 0, len(self.ids)  # decoding starts at one; up to the other the text has been told
+
+    def add(self, token: int) -> str:
+        """The text that the token completes; often none."""
+        self.ids.append(token)
+        text = self._new()
+        return "" if text.endswith("\ufffd") else self._tell(text)
+
+    def finish(self) -> str:
+        """What is left: a letter that will never be whole, as U+FFFD."""
+        return self._tell(self._new())
+
+    def _new(self) -> str:
+        known = self.tokenizer.decode(self.ids[self.start : self.told])
+        return self.tokenizer.decode(self.ids[self.start :])[len(known) :]
+
+    def _tell(self, text: str) -> str:
+        self.start, self.told = self.told, len(self.ids)
+        return text
+
+
+def encode_prompt(model: nn.Module, tokenizer: Tokenizer, prompt: str) -> list[int]:
+    """A prompt's tokens with the special ones that the tokenizer puts before it; those after it for an encoder only.
+
+    They mark a text's end, and a decoder is to go on.
+    """
+    ids = tokenizer.encode(prompt).ids
+    special = tokenizer.encode("a").special_tokens_mask
+    after = special[::-1].index(0) if 0 in special else 0
+    return ids if has_encoder(model) else ids[: len(ids) - after]
+
+
+def has_encoder(model: nn.Module) -> bool:
+    """Whether the prompt is read by an encoder (T5), so that what is written does not go on from it."""
+    return hasattr(model, "encoder")
+
+
+def stop_tokens(model: nn.Module) -> frozenset[int]:
+    """The tokens at which the checkpoint ends a text: of generation_config.json, or else of config.json."""
+    card = card_of(model)
+    path = (card.folder or Path()) / "generation_config.json"
+    settings = read_json(path) if card.folder is not None and path.is_file() else {}
+    stop = settings.get("eos_token_id", card.published.get("eos_token_id"))
+    return frozenset(stop if isinstance(stop, list) else [] if stop is None else [stop])
+
+
+def stream_text(
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    prompt: str,
+    max_new_tokens: int,
+    how: Sampling = GREEDY,
+    stop: Collection[int] | None = None,
+) -> Iterator[str]:
+    """What the model writes after one prompt, piece by piece, for printing as it comes.
+
+    stop: None means those of the checkpoint. Raises UserError as ``stream`` does.
+    """
+    ids = encode_prompt(model, tokenizer, prompt)
+    tokens = stream(model, [ids], max_new_tokens, how, stop_tokens(model) if stop is None else stop)
+    text = Detokenizer(tokenizer, () if has_encoder(model) else ids)
+
+    def pieces() -> Iterator[str]:
+        for _, token in tokens:
+            yield text.add(token)
+        yield text.finish()
+
+    return pieces()
+
+
+def generate_text(
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    how: Sampling = GREEDY,
+    stop: Collection[int] | None = None,
+) -> list[str]:
+    """What the model writes after each prompt, the prompt itself left out; some prompts at a time.
+
+    stop: None means those of the checkpoint. Raises UserError as ``stream`` does.
+    """
+    stop = stop_tokens(model) if stop is None else stop
+    seed = _seed(how)
+    ids = [encode_prompt(model, tokenizer, prompt) for prompt in prompts]
+    texts = []
+    for first in range(0, len(ids), TOGETHER):
+        some = ids[first : first + TOGETHER]
+        new = generate(model, some, max_new_tokens, replace(how, seed=seed + first), stop)
+        for prompt, tokens in zip(some, new, strict=True):
+            text = Detokenizer(tokenizer, () if has_encoder(model) else prompt)
+            texts.append("".join([text.add(token) for token in tokens]) + text.finish())
+    return texts
+
+
+# --- Masked words ------------------------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def fill(model: Any, tokenizer: Tokenizer, text: str, top: int = 5) -> list[list[tuple[str, float]]]:
+    """The likeliest words at each mask of the text, with their probabilities: one list a mask, the best first.
+
+    Raises UserError for a model of another kind, a text without the tokenizer's mask token, and one that is too long.
+    """
+    _check_kind(model, masked=True)
+    mask = next((name for name in ("[MASK]", "<mask>") if tokenizer.token_to_id(name) is not None), "")
+    if not mask:
+        raise UserError("the tokenizer has no mask token: neither [MASK] nor <mask>")
+    ids = tokenizer.encode(text).ids
+    places = [place for place, token in enumerate(ids) if token == tokenizer.token_to_id(mask)]
+    if not places:
+        raise UserError(f"the text has no {mask}: write it in place of each word to fill in")
+    if len(ids) > model.config.context:
+        raise UserError(f"the text has {len(ids)} tokens; the model's context is {model.config.context}")
+    batch = Batch(torch.tensor([ids], device=next(model.parameters()).device))
+    x = model.finish(model.run(model.embed(batch), batch, 0, model.config.depth))[:, places]  # (1, masks, D)
+    probabilities = model.head(x, batch)[0].float().softmax(dim=-1)  # (masks, V)
+    best = probabilities.topk(min(top, probabilities.shape[-1]))
+    return [
+        [(tokenizer.decode([token], skip_special_tokens=False).strip(), p) for token, p in zip(*pairs, strict=True)]
+        for pairs in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    ]
+
+
+# --- From a name -------------------------------------------------------------------------------------------------
+
+
+def load_language_model(
+    source: str, *, masked: bool, device: str = "auto", dtype: str = "auto"
+) -> tuple[nn.Module, Tokenizer]:
+    """A model that writes, or with ``masked`` one that fills in words, and its tokenizer.
+
+    device: as ``minilm.devices`` chooses it. dtype: "float32", "bfloat16" or "float16"; "auto" is float32 on a CPU and
+    the checkpoint's own elsewhere. Raises UserError, before any weight is read, for a checkpoint that has no trained
+    language head or is of the other kind; and as ``load_model`` does.
+    """
+    run_on = execution(device, "float32").device
+    stored = read_contents(hub.resolve_model(source))
+    if stored.task != "lm" and not stored.has("head", "lm"):
+        kind = "a classifier" if stored.task == "classify" else "an encoder without a head"
+        raise UserError(f"{source}: is {kind}; choose a language model")
+    _check_family(stored.model_type, source, masked=masked)
+    if dtype == "auto" and run_on.type == "cpu":
+        dtype = "float32"
+    numbers = None if dtype == "auto" else getattr(torch, dtype)
+    return load_model(stored.folder, "lm", device=run_on, dtype=numbers), load_tokenizer(stored.folder)
