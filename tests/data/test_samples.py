@@ -73,7 +73,10 @@ def test_a_linear_model_neither_fails_nor_solves_it(rows):
     assert 0.45 <= np.mean(macro_f1) <= 0.75, macro_f1
 
 
-@pytest.mark.parametrize("name", ["news-sample", "medical-questions-sample", "tweet-emotions-sample", "paraphrases-sample"])
+SMALLER = ["news-sample", "medical-questions-sample", "tweet-emotions-sample", "paraphrases-sample"]
+
+
+@pytest.mark.parametrize("name", SMALLER)
 def test_the_smaller_sets_load_without_a_warning_and_repeat_nothing(name):
     found = load_dataset(DataSection(source=name))
     assert found.warnings == []
