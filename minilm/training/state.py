@@ -105,9 +105,7 @@ class Checkpoints:
         finally:
             shutil.rmtree(beside, ignore_errors=True)  # once renamed there is none
         self._best_saved = progress.best_step
-        for other in self.folder.glob("*-step-*"):
-            if other != place:
-                shutil.rmtree(other)
+        self._drop_all_but(place)
         return place
 
     def restore(
@@ -127,7 +125,13 @@ class Checkpoints:
         best = _read_parameters(model, place / "best.safetensors")
         _restore_random(place / "random.safetensors", device)
         self._best_saved = progress.best_step
+        self._drop_all_but(place)  # a kill may have left parts of others
         return progress, {name: tensor.clone().to(device) for name, tensor in best.items()}
+
+    def _drop_all_but(self, place: Path) -> None:
+        for other in self.folder.glob("*-step-*"):
+            if other != place:
+                shutil.rmtree(other)
 
 
 def _read_parameters(model: nn.Module, path: Path) -> dict[str, Tensor]:

@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import minilm
+from minilm.checkpoints.models import card_of, load_model, new_model, save_model
+from minilm.data.tokenization import encode, pad_id, train_bpe
+from minilm.devices import execution
+from minilm.errors import UserError
+from minilm.evaluation import predictor
+from minilm.evaluation.predictor import Classifier, Reading, predict_lines, predict_scores, read_lines
+from minilm.models.gpt2 import GPT2Config
+from minilm.models.heads import mlp_head
+from tests.tiny import finished_run, texts
+
+TEXTS = [text for text, _ in texts(30)]
+CPU = execution("cpu")
+
+
+def classifier(*, several: bool = False, **reading: object) -> Classifier:
+    """An untrained classifier with what it would remember of its training."""
+    torch.manual_seed(0)
+    tokenizer = train_bpe(TEXTS, 300)
+    config = GPT2Config(tokenizer.get_vocab_size(), context=16, width=16, depth=1, heads=2)
+    model = new_model("gpt2", config, "classify", labels=["no", "yes", "well"], head=mlp_head(16))
+    card_of(model).extra |= reading
+    if several:
+        card_of(model).published["problem_type"] = "multi_label_classification"
+    return Classifier(model, tokenizer, CPU)
+
+
+# --- Scores ---
+
+
+@pytest.mark.parametrize(("rows", "tokens"), [(64, 16384), (4, 16384), (64, 20)])
+def test_scores_come_in_the_order_of_the_texts_whatever_the_batches(
+    monkeypatch: pytest.MonkeyPatch, rows: int, tokens: int
+) -> None:
+    monkeypatch.setattr(predictor, "BATCH", rows)
+    monkeypatch.setattr(predictor, "TOKENS", tokens)
+    c = classifier()
+    encoded = encode(c.tokenizer, TEXTS, None, 16)
+    scores = predict_scores(c.model, encoded, CPU, pad=pad_id(c.tokenizer))
+    c.model.eval()
+    with torch.no_grad():
+        alone = [c.model(torch.from_numpy(encoded.row(i).astype(np.int64))[None])[0] for i in range(len(TEXTS))]
+    np.testing.assert_allclose(scores, torch.stack(alone), atol=1e-6)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_model_is_left_in_the_mode_it_was_in_and_dropout_is_off(training: bool) -> None:
+    c = classifier()
+    c.model.train(training)
+    encoded = encode(c.tokenizer, TEXTS, None, 16)
+    first, second = (predict_scores(c.model, encoded, CPU, pad=0) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert c.model.training == training
+
+
+def test_no_texts_have_no_scores() -> None:
+    assert classifier().scores([]).shape == (0, 3)
+    assert classifier().predict([]) == []
+
+
+# --- Probabilities and labels ---
+
+
+def test_with_one_label_a_text_probabilities_add_up_to_1_and_the_likeliest_is_given() -> None:
+    c = classifier()
+    [found] = c.predict(["it was good"])
+    assert list(found) == ["no", "yes", "well"] and sum(found.values()) == pytest.approx(1)
+    assert c.decide({"no": 0.2, "yes": 0.45, "well": 0.35}) == ["yes"]
+
+
+def test_with_several_labels_each_has_a_probability_of_its_own() -> None:
+    c = classifier(several=True, threshold=0.4)
+    [found] = c.predict(["it was good"])
+    assert list(found.values()) == pytest.approx(1 / (1 + np.exp(-c.scores(["it was good"])[0])))
+    assert c.decide({"no": 0.39, "yes": 0.4, "well": 0.9}) == ["yes", "well"]
+    assert c.decide({"no": 0.1, "yes": 0.1, "well": 0.1}) == []
+
+
+def test_a_text_longer_than_the_model_reads_is_cut() -> None:
+    c = classifier()
+    long = "word " * 500
+    assert np.isfinite(c.scores([long])).all()
+    short = classifier(max_tokens=6)
+    np.testing.assert_allclose(short.scores([long]), short.scores(["word " * 5 + "and what follows"]), atol=1e-6)
+
+
+# --- As in training ---
+
+
+def test_texts_are_cleaned_as_in_training_and_rows_that_are_clean_already_are_not() -> None:
+    c = classifier(clean=["lower", "tags"])
+    np.testing.assert_array_equal(c.scores(["  It <b>WAS</b> good "]), classifier().scores(["it  was  good"]))
+
+
+def test_a_classifier_of_pairs_reads_pairs() -> None:
+    c = classifier(pairs=True)
+    assert c.scores([("a good film", "it was dull")]).shape == (1, 3)
+    with pytest.raises(UserError, match="was trained on pairs of texts"):
+        c.scores(["a good film"])
+    with pytest.raises(UserError, match="was trained on single texts"):
+        classifier(pairs=False).scores([("a", "b")])
+    assert classifier().scores([("a", "b")]).shape == (1, 3)  # a foreign checkpoint does not say what it reads
+
+
+@pytest.mark.parametrize("mixed", [["a", ("b", "c")], [("a", "b", "c")]])
+def test_a_mixture_of_single_texts_and_pairs_is_refused(mixed: list) -> None:
+    with pytest.raises(UserError, match="either single texts or pairs"):
+        classifier().scores(mixed)
+
+
+@pytest.mark.parametrize(
+    ("reading", "message"),
+    [
+        ({"max_tokens": "many"}, "minilm.max_tokens must be a whole number"),
+        ({"threshold": [1]}, "minilm.threshold must be a number"),
+        ({"clean": ["uper"]}, 'no step "uper"'),
+    ],
+)
+def test_an_edited_config_is_told(reading: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        classifier(**reading)
+
+
+# --- From files ---
+
+
+def test_a_run_and_the_folder_of_its_model_are_the_same_classifier() -> None:
+    run = finished_run()
+    a, b = minilm.Classifier.load(run, "cpu"), minilm.Classifier.load(str(run / "model"), "cpu")
+    assert a.labels == ["bad", "good"] and a.reading == Reading(32, [], False)
+    np.testing.assert_array_equal(a.scores(TEXTS), b.scores(TEXTS))
+
+
+def test_a_saved_classifier_reads_as_the_one_that_was_saved(tmp_path: Path) -> None:
+    c = classifier(several=True, threshold=0.3, clean=["lower"], max_tokens=9, pairs=False)
+    save_model(c.model, tmp_path, tokenizer=c.tokenizer)
+    again = Classifier.load(tmp_path, "cpu")
+    assert again.reading == c.reading and again.multi_label
+    np.testing.assert_array_equal(again.scores(TEXTS), c.scores(TEXTS))
+
+
+def test_an_unfinished_run_says_how_to_go_on(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").touch()
+    (tmp_path / "model").mkdir()  # saving had begun
+    with pytest.raises(UserError, match=r"has not finished; go on with `minilm train .*config\.toml --resume`"):
+        Classifier.load(tmp_path)
+
+
+def test_a_folder_without_a_classifier_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"config\.json"):
+        Classifier.load(tmp_path)
+    model = load_model(finished_run() / "model", "encode")
+    save_model(model, tmp_path)
+    with pytest.raises(UserError, match="no classification head"):
+        Classifier.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "head.safetensors", "tokenizer.json", "config.json"])
+@pytest.mark.parametrize("kept", [0, 100])
+def test_a_truncated_model_is_named(tmp_path: Path, name: str, kept: int) -> None:
+    folder = shutil.copytree(finished_run() / "model", tmp_path / "model")
+    (folder / name).write_bytes((folder / name).read_bytes()[:kept])
+    with pytest.raises(UserError) as caught:
+        Classifier.load(folder)
+    assert name in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_model_whose_config_was_edited_is_refused(tmp_path: Path) -> None:
+    folder = shutil.copytree(finished_run() / "model", tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "n_embd": 32}))
+    with pytest.raises(UserError, match=r"shape"):
+        Classifier.load(folder)
+
+
+# --- Lines ---
+
+
+def test_lines_are_answered_in_order_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predictor, "LINES", 4)
+    c = classifier()
+    assert list(predict_lines(c, TEXTS[:10])) == list(zip(TEXTS[:10], c.predict(TEXTS[:10]), strict=True))
+
+
+def test_lines_of_pairs_have_a_tab_between() -> None:
+    c = classifier(pairs=True)
+    [(line, found)] = predict_lines(c, ["a good film\tit was dull"])
+    assert found == c.predict([("a good film", "it was dull")])[0]
+
+
+@pytest.mark.parametrize(
+    ("lines", "pairs", "number"),
+    [(["a", " "], False, 2), (["a\tb", "a"], True, 2), (["a\tb\tc"], True, 1), (["\udcff"], False, 1)],
+)
+def test_a_line_that_is_no_text_is_named(lines: list[str], pairs: bool, number: int) -> None:
+    with pytest.raises(UserError, match=f"text {number} must be"):
+        list(predict_lines(classifier(pairs=pairs), lines))
+
+
+def test_files_may_have_a_mark_and_line_ends_of_any_system() -> None:
+    assert list(read_lines(io.BytesIO("\ufeffżółw\r\nkot\n".encode()))) == ["żółw", "kot"]
+
+
+def test_a_file_in_another_encoding_is_told_with_its_line() -> None:
+    with pytest.raises(UserError, match="line 2: not UTF-8 .*0xb3"):
+        list(read_lines(io.BytesIO(b"kot\n\xb3\xb3\n")))

@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import os
+import re
+import resource
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minilm.training.loop import _Loop
+from tests.processes import killed_at
+from tests.tiny import finished_run, minilm, outcome, refused, write_data
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def config() -> Path:
+    """The config of the run that was not interrupted: data and settings are the same."""
+    return finished_run().parents[1] / "tiny.toml"
+
+
+def resumed(config: Path, runs: Path) -> Path:
+    result = minilm("train", config, "--runs", runs, "--resume")
+    assert result.exit_code == 0, result.output
+    return runs / "tiny"
+
+
+# --- kill -9 ---
+
+
+@pytest.mark.parametrize(
+    ("target", "call"),
+    [
+        ("minilm.training.loop._Loop._step", 2),  # before anything is kept
+        ("minilm.training.loop._Loop._step", 11),
+        ("os.fsync", 21),  # while a checkpoint is written
+        ("os.fsync", 24),
+        ("minilm.runs.train.save_model", 1),  # training has ended
+        ("minilm.runs.train.write_report", 1),  # all is measured
+    ],
+)
+def test_a_killed_run_ends_where_the_uninterrupted_one_ends(
+    runs: Path, config: Path, tmp_path: Path, target: str, call: int
+) -> None:
+    killed_at(target, call, ["train", config, "--runs", runs], tmp_path / "log")
+    assert outcome(resumed(config, runs)) == outcome(finished_run())
+    assert (runs / "tiny" / "report.md").exists()
+
+
+def test_a_run_killed_after_training_is_only_measured(
+    runs: Path, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed_at("minilm.runs.train.write_json", 2, ["train", config, "--runs", runs], tmp_path / "log")
+    assert not (runs / "tiny" / "results.json").exists()
+    monkeypatch.setattr(_Loop, "_step", None)
+    assert outcome(resumed(config, runs)) == outcome(finished_run())
+
+
+# --- Signals ---
+
+
+@contextmanager
+def at_step(number: int, action: Callable[[], object]) -> Iterator[None]:
+    """Something happens in this step of training; the first is 1."""
+    calls, step = [], _Loop._step
+
+    def disturbed(self: _Loop, batches: Any) -> None:
+        calls.append(batches)
+        if len(calls) == number:
+            action()
+        step(self, batches)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_Loop, "_step", disturbed)
+        yield
+
+
+@pytest.mark.parametrize(("number", "step", "status"), [(signal.SIGINT, 7, 130), (signal.SIGTERM, 2, 143), (signal.SIGINT, 18, 130)])
+def test_a_signal_keeps_the_state_and_says_how_to_go_on(
+    runs: Path, config: Path, number: signal.Signals, step: int, status: int
+) -> None:
+    with at_step(step, lambda: os.kill(os.getpid(), number)):
+        result = minilm("train", config, "--runs", runs)
+    assert result.exit_code == status
+    said = re.search(rf"{number.name}: the state is kept; go on with: minilm train (\S+) --resume", result.stderr)
+    assert said, result.stderr
+    assert outcome(resumed(Path(said[1]), runs)) == outcome(finished_run())
+
+
+def test_a_run_may_be_interrupted_again_and_again(runs: Path, config: Path) -> None:
+    for i in range(3):
+        with at_step(5, lambda: os.kill(os.getpid(), signal.SIGINT)):
+            result = minilm("train", config, "--runs", runs, *(["--resume"] if i else []))
+        assert result.exit_code == 130
+    assert outcome(resumed(config, runs)) == outcome(finished_run())
+
+
+def test_an_interruption_while_results_are_written_loses_nothing(
+    runs: Path, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("minilm.runs.train.fit_baselines", lambda data: os.kill(os.getpid(), signal.SIGINT))
+        result = minilm("train", config, "--runs", runs)
+    assert result.exit_code == 130 and "the state is kept" in result.stderr
+    assert outcome(resumed(config, runs)) == outcome(finished_run())
+
+
+# --- A full disk ---
+
+
+@contextmanager
+def disk_of(size: int) -> Iterator[None]:
+    """No file grows beyond this many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_told_and_once_there_is_room_the_run_goes_on(runs: Path, config: Path) -> None:
+    with disk_of(8_000):  # enough for the texts about the run, not for its weights
+        message = refused("train", config, "--runs", runs)
+    assert re.search(r"runs/tiny.*: File too large; once that is mended, go on with: minilm train .* --resume", message)
+    assert outcome(resumed(config, runs)) == outcome(finished_run())
+
+
+# --- What cannot be resumed ---
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    """A run whose training is over, but not its results."""
+    folder = tmp_path / "runs" / "tiny"
+    shutil.copytree(finished_run(), folder)
+    (folder / "results.json").unlink()
+    return folder
+
+
+def test_there_must_be_a_run_to_resume(runs: Path, config: Path) -> None:
+    assert "there is no such run to resume; start it without --resume" in refused(
+        "train", config, "--runs", runs, "--resume"
+    )
+
+
+def test_a_finished_run_stays_as_it_is(config: Path, copied: Path) -> None:
+    shutil.copy(finished_run() / "results.json", copied)
+    before = {path: path.stat().st_mtime_ns for path in copied.rglob("*.safetensors")}
+    result = minilm("train", config, "--runs", copied.parent, "--resume")
+    assert result.exit_code == 0 and "has finished already" in result.stderr and "macro F1" in result.stdout
+    assert before == {path: path.stat().st_mtime_ns for path in copied.rglob("*.safetensors")}
+
+
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("train.lr=0.5", "train.lr = 0.01, not 0.5"),
+        ("model.config.heads=4", "model.config.heads = 2, not 4"),
+        ("model.config.norm_eps=1e-3", "model.config.norm_eps = nothing, not 0.001"),
+    ],
+)
+def test_a_run_is_resumed_with_its_own_settings_only(
+    config: Path, copied: Path, own: bool, change: str, said: str
+) -> None:
+    path = copied / "config.toml" if own else config
+    message = refused("train", path, change, "--runs", copied.parent, "--resume")
+    assert f"{copied}: was started with {said}; go on with its own settings: minilm train {copied}" in message
+
+
+def test_a_run_whose_data_have_changed_is_not_resumed(tmp_path: Path) -> None:
+    folder = shutil.copytree(finished_run(), tmp_path / "tiny")
+    (folder / "results.json").unlink()
+    data = write_data(tmp_path / "texts.tsv")
+    config = folder / "config.toml"
+    config.write_text(config.read_text().replace(str(finished_run().parents[1] / "texts.tsv"), str(data)))
+    data.write_text(data.read_text().replace("good", "fine", 1))
+    assert f"{folder}: the data have changed since this run was started" in refused("train", config, "--resume")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "progress.json"])
+def test_a_truncated_checkpoint_is_named(config: Path, copied: Path, name: str) -> None:
+    [checkpoint] = (copied / "checkpoints").iterdir()
+    path = checkpoint / name
+    path.write_bytes(path.read_bytes()[:50])
+    assert str(path) in refused("train", config, "--runs", copied.parent, "--resume")
+
+
+def test_the_last_run_of_a_name_is_the_one_resumed(config: Path, copied: Path) -> None:
+    for number in (2, 10, 9):
+        shutil.copytree(copied, copied.parent / f"tiny-{number}")
+    (copied.parent / "tiny-11").mkdir()  # killed before it began
+    shutil.copytree(copied, copied.parent / "tiny-else")
+    assert minilm("train", config, "--runs", copied.parent, "--resume").exit_code == 0
+    assert [path.parent.name for path in copied.parent.glob("*/results.json")] == ["tiny-10"]

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
+from transformers import get_cosine_schedule_with_warmup, get_linear_schedule_with_warmup
+
+from minilm.checkpoints.models import new_model
+from minilm.config import TrainSection
+from minilm.devices import Execution
+from minilm.models.gpt2 import GPT2Config
+from minilm.training.optimizer import learning_rate, make_optimizer, parameter_groups
+
+CPU = Execution(torch.device("cpu"))
+
+
+def tiny(task: str = "classify") -> nn.Module:
+    config = GPT2Config(vocab_size=20, context=8, width=8, depth=1, heads=2)
+    return new_model("gpt2", config, task, labels=["a", "b"] if task == "classify" else [])
+
+
+def groups_by_name(model: nn.Module, **settings: Any) -> dict[float, set[str]]:
+    names = {id(p): name for name, p in model.named_parameters()}
+    groups = parameter_groups(model, 0.1, **settings)
+    return {group["weight_decay"]: {names[id(p)] for p in group["params"]} for group in groups}
+
+
+def test_only_matrices_decay_and_no_embedding_does() -> None:
+    model = tiny()
+    groups = groups_by_name(model)
+    assert groups[0.1] == {
+        "layers.0.attention.query.weight", "layers.0.attention.key.weight", "layers.0.attention.value.weight",
+        "layers.0.attention.output.weight", "layers.0.mlp.up.weight", "layers.0.mlp.down.weight", "head.output.weight",
+    }  # fmt: skip
+    assert groups[0.1] | groups[0.0] == {name for name, _ in model.named_parameters()}
+    assert not groups[0.1] & groups[0.0]
+
+
+def test_a_language_head_tied_to_the_embedding_does_not_decay_either() -> None:
+    model = tiny("lm")
+    assert model.head.output.weight is model.embeddings.token.weight
+    groups = parameter_groups(model, 0.1)
+    decayed, plain = ([id(p) for p in group["params"]] for group in groups)
+    assert id(model.head.output.weight) not in decayed
+    assert plain.count(id(model.head.output.weight)) == 1
+
+
+def test_everything_decays_when_asked_and_frozen_parameters_are_left_out() -> None:
+    model = tiny()
+    model.embeddings.requires_grad_(False)
+    trained = {name for name, _ in model.named_parameters() if not name.startswith("embeddings.")}
+    assert groups_by_name(model, decay_all=True) == {0.1: trained}
+
+
+def test_a_step_is_that_of_the_equations() -> None:
+    settings = TrainSection(epochs=1, lr=0.1, weight_decay=0.5, beta1=0.8, beta2=0.9, eps=1e-3)
+    model = nn.Linear(3, 2)
+    optimizer = make_optimizer(model, settings, CPU)
+    w, b = (p.detach().numpy().astype(np.float64) for p in (model.weight, model.bias))
+    m, v = [np.zeros_like(w), np.zeros_like(b)], [np.zeros_like(w), np.zeros_like(b)]
+    random = np.random.default_rng(0)
+    for t in (1, 2, 3):
+        gradients = [random.normal(size=w.shape), random.normal(size=b.shape)]
+        model.weight.grad, model.bias.grad = (torch.tensor(g, dtype=torch.float32) for g in gradients)
+        optimizer.step()
+        for i, (g, decay) in enumerate(zip(gradients, (0.5, 0.0), strict=True)):
+            m[i] = 0.8 * m[i] + 0.2 * g
+            v[i] = 0.9 * v[i] + 0.1 * g**2
+            move = 0.1 * (m[i] / (1 - 0.8**t) / (np.sqrt(v[i] / (1 - 0.9**t)) + 1e-3) + decay * (w, b)[i])
+            w, b = (w - move, b) if i == 0 else (w, b - move)
+    np.testing.assert_allclose(model.weight.detach(), w, atol=1e-6)
+    np.testing.assert_allclose(model.bias.detach(), b, atol=1e-6)
+
+
+# --- Schedules ---
+
+
+def rates(settings: TrainSection, steps_per_epoch: int) -> list[float]:
+    total = settings.epochs * steps_per_epoch
+    return [learning_rate(step, settings=settings, steps_per_epoch=steps_per_epoch) for step in range(total)]
+
+
+def reference(make: Any, lr: float, calls: int) -> list[float]:
+    """The rates that a scheduler sets, one before each of its calls."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=lr)
+    scheduler = make(optimizer)
+    found = []
+    for _ in range(calls):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return found
+
+
+@pytest.mark.parametrize("lr_end", [0.0, 0.25])
+def test_cosine_per_epoch_is_torchs_annealing_stepped_once_an_epoch(lr_end: float) -> None:
+    settings = TrainSection(epochs=14, lr=1e-5, schedule="cosine", schedule_per="epoch", lr_end=lr_end)
+    ours = rates(settings, steps_per_epoch=6)
+    annealed = reference(lambda o: CosineAnnealingLR(o, T_max=14, eta_min=lr_end * 1e-5), 1e-5, 14)
+    assert ours == pytest.approx([rate for rate in annealed for _ in range(6)], rel=1e-9)
+
+
+@given(st.integers(1, 6), st.integers(1, 9), st.integers(0, 60), st.sampled_from(["linear", "cosine"]))
+def test_warmup_then_decay_is_transformers(epochs: int, steps: int, warmup: int, schedule: str) -> None:
+    settings = TrainSection(epochs=epochs, lr=3e-4, schedule=schedule, warmup=float(warmup))
+    total = epochs * steps
+    make = {"linear": get_linear_schedule_with_warmup, "cosine": get_cosine_schedule_with_warmup}[schedule]
+    theirs = reference(lambda o: make(o, num_warmup_steps=warmup, num_training_steps=total), 3e-4, total)
+    assert rates(settings, steps) == pytest.approx(theirs, rel=1e-9, abs=1e-15)
+
+
+def test_a_warmup_below_1_is_a_share_of_all_steps_and_from_1_on_a_number_of_them() -> None:
+    tenth = rates(TrainSection(epochs=5, lr=1.0, schedule="constant", warmup=0.1), steps_per_epoch=11)
+    assert tenth.index(1.0) == math.ceil(0.1 * 55)
+    three = rates(TrainSection(epochs=5, lr=1.0, schedule="constant", warmup=3), steps_per_epoch=11)
+    assert three[:5] == pytest.approx([0, 1 / 3, 2 / 3, 1, 1])
+
+
+@given(
+    st.sampled_from(["cosine", "linear", "constant"]),
+    st.sampled_from(["step", "epoch"]),
+    st.floats(0, 40),
+    st.floats(0, 1),
+)
+def test_the_rate_never_leaves_its_limits_and_after_the_warmup_never_rises(
+    schedule: str, per: str, warmup: float, lr_end: float
+) -> None:
+    settings = TrainSection(epochs=4, lr=0.5, schedule=schedule, schedule_per=per, warmup=warmup, lr_end=lr_end)
+    found = rates(settings, steps_per_epoch=5)
+    peak = found.index(max(found))
+    assert 0 <= min(found) and max(found) <= 0.5 + 1e-12
+    assert all(a >= b - 1e-12 for a, b in zip(found[peak:], found[peak + 1 :], strict=False))

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from minilm.config import TrainSection
+from minilm.devices import Execution
+from minilm.errors import UserError
+from minilm.training.optimizer import make_optimizer
+from minilm.training.state import Checkpoints, Progress, copy_of, trained_parameters
+
+CPU = torch.device("cpu")
+
+
+class Job:
+    """A model with an optimizer that takes random steps, which is all that a checkpoint knows of training."""
+
+    def __init__(self, folder: Path, seed: int = 0) -> None:
+        torch.manual_seed(seed)
+        self.model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2), nn.Linear(2, 2))
+        self.model[2].requires_grad_(False)
+        self.optimizer = make_optimizer(self.model, TrainSection(epochs=1, lr=0.1), Execution(CPU))
+        self.checkpoints = Checkpoints(folder)
+
+    def steps(self, number: int) -> Job:
+        for _ in range(number):
+            (self.model[1](self.model[0](torch.randn(5, 4))) ** 2).mean().backward()
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        return self
+
+    def parameters(self) -> dict[str, Tensor]:
+        return copy_of(trained_parameters(self.model))
+
+    def save(self, progress: Progress, best: dict[str, Tensor] | None = None) -> Path:
+        return self.checkpoints.save(self.model, self.optimizer, progress, best or self.parameters(), CPU)
+
+    def restore(self) -> tuple[Progress, dict[str, Tensor]]:
+        restored = self.checkpoints.restore(self.model, self.optimizer, CPU)
+        assert restored is not None
+        return restored
+
+
+def test_work_goes_on_bit_for_bit_from_a_checkpoint(tmp_path: Path) -> None:
+    job = Job(tmp_path).steps(3)
+    best = job.parameters()
+    job.steps(1)
+    history = [{"step": 3, "validation": {"loss": 1 / 3}}]
+    progress = Progress(step=4, tokens=9, seconds=0.1, loss_sum=1 / 7, best_step=3, best_value=0.5, history=history)
+    job.save(progress, best)
+    job.steps(3)
+    random_state = torch.get_rng_state()
+
+    other = Job(tmp_path, seed=1)  # other weights, other random numbers
+    restored, restored_best = other.restore()
+    assert restored == progress
+    assert all(torch.equal(best[name], tensor) for name, tensor in restored_best.items())
+    other.steps(3)
+    for name, tensor in job.parameters().items():
+        assert torch.equal(tensor, other.parameters()[name]), name
+    assert torch.equal(torch.get_rng_state(), random_state)
+
+
+def test_only_what_trains_is_kept(tmp_path: Path) -> None:
+    place = Job(tmp_path).steps(1).save(Progress(step=1))
+    assert b'"2.weight"' not in (place / "model.safetensors").read_bytes()
+
+
+def test_only_the_last_checkpoint_stays(tmp_path: Path) -> None:
+    job = Job(tmp_path).steps(1)
+    for step in (2, 9, 10, 10):
+        place = job.save(Progress(step=step))
+        assert list(tmp_path.iterdir()) == [place] and job.checkpoints.last() == place
+    assert place.name == "000004-step-10"
+
+
+def test_what_a_kill_left_behind_is_neither_read_nor_kept(tmp_path: Path) -> None:
+    job = Job(tmp_path).steps(1)
+    job.save(Progress(step=1))
+
+    def leave() -> None:
+        for junk in (".000002-step-2.tmp", ".000009-step-9.tmp", "000000-step-0"):
+            (tmp_path / junk).mkdir()
+            (tmp_path / junk / ".model.safetensors.7.tmp").write_bytes(b"half")
+
+    leave()
+    assert job.restore()[0].step == 1 and len(list(tmp_path.iterdir())) == 1
+    leave()
+    place = job.save(Progress(step=2))
+    assert list(tmp_path.iterdir()) == [place] and len(list(place.iterdir())) == 5
+
+
+@pytest.mark.parametrize("can_link", [True, False])
+def test_best_weights_that_did_not_change_are_not_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_link: bool
+) -> None:
+    if not can_link:
+        monkeypatch.setattr(os, "link", _cannot)
+    job = Job(tmp_path).steps(1)
+    best = job.parameters()
+    first = job.save(Progress(step=1, best_step=1), best) / "best.safetensors"
+    content, inode = first.read_bytes(), first.stat().st_ino
+    again = job.steps(1).save(Progress(step=2, best_step=1), best) / "best.safetensors"
+    assert again.read_bytes() == content and (again.stat().st_ino == inode) == can_link
+    newer = job.save(Progress(step=3, best_step=3)) / "best.safetensors"
+    assert newer.read_bytes() != content
+
+
+def _cannot(*_: object) -> None:
+    raise OSError("no links on this file system")
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = Job(tmp_path).steps(1)
+    place = job.save(Progress(step=1))
+    monkeypatch.setattr("minilm.training.state.write_json", _cannot)
+    with pytest.raises(OSError):
+        job.save(Progress(step=2))
+    assert list(tmp_path.iterdir()) == [place]
+
+
+def test_where_nothing_is_kept_nothing_is_restored(tmp_path: Path) -> None:
+    job = Job(tmp_path / "none")
+    assert job.checkpoints.last() is None
+    assert job.checkpoints.restore(job.model, job.optimizer, CPU) is None
+
+
+# --- Damage ---
+
+FILES = ("model.safetensors", "optimizer.safetensors", "best.safetensors", "random.safetensors", "progress.json")
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def replace(old: bytes, new: bytes) -> Callable[[Path], None]:
+    def edit(path: Path) -> None:
+        content = path.read_bytes()
+        assert old in content and len(old) == len(new)
+        path.write_bytes(content.replace(old, new, 1))
+
+    return edit
+
+
+DAMAGE = [
+    *((name, cut) for name in FILES),
+    *((name, empty) for name in FILES),
+    *((name, Path.unlink) for name in FILES),
+    ("model.safetensors", replace(b'"0.weight"', b'"9.weight"')),
+    ("model.safetensors", replace(b"[3,4]", b"[4,3]")),
+    ("best.safetensors", replace(b'"0.weight"', b'"9.weight"')),
+    ("optimizer.safetensors", replace(b"0.weight/exp_avg_sq", b"0.weight/exp_avg_xy")),
+    ("optimizer.safetensors", replace(b"[3,4]", b"[4,3]")),
+    ("random.safetensors", replace(b'"cpu"', b'"gpu"')),
+    ("progress.json", replace(b'"step"', b'"stop"')),
+    ("progress.json", replace(b'"tokens": 12', b'"tokens": ""')),
+]
+
+
+@pytest.mark.parametrize(("name", "damage"), DAMAGE)
+def test_a_damaged_checkpoint_is_named_in_one_line(tmp_path: Path, name: str, damage: Callable[[Path], None]) -> None:
+    job = Job(tmp_path).steps(1)
+    place = job.save(Progress(step=1, tokens=12))
+    damage(place / name)
+    with pytest.raises((UserError, FileNotFoundError)) as caught:
+        job.restore()
+    assert str(place / name) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+    Job(tmp_path).steps(1).save(Progress(step=1))
+    other = Job(tmp_path)
+    other.model[2].requires_grad_(True)  # trains more than the one that was kept
+    with pytest.raises(UserError, match="another model"):
+        other.restore()
+
+
+def test_progress_is_readable_json(tmp_path: Path) -> None:
+    place = Job(tmp_path).save(Progress(step=3, best_value=0.25))
+    assert json.loads((place / "progress.json").read_text())["best_value"] == 0.25
