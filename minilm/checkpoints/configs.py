@@ -22,7 +22,8 @@ _ACTIVATIONS = {
     "tanh": ("tanh",),
 }
 _POSITIVE = ("vocab_size", "context", "width", "depth", "heads")
-_LARGEST = 1 << 28  # of any whole number: products of two still count bytes
+# The most that a whole number may be, so that a broken config ends in an error and not in a very large model.
+_MOST = {"depth": 1000, "decoder_depth": 1000, "vocab_size": 1 << 28, "context": 1 << 28, "window": 1 << 28}
 
 
 def architecture_of(published: dict[str, Any], where: str) -> tuple[str, Architecture]:
@@ -93,9 +94,9 @@ def _checked(key: str, value: Any, default: Any, where: str) -> Any:
     if isinstance(default, bool):
         fits, wanted = isinstance(value, bool), "true or false"
     elif isinstance(default, int):
-        least = 1 if key in _POSITIVE else 0
-        fits = is_number and value == int(value) and least <= value <= _LARGEST
-        wanted = f"a whole number from {least} to {_LARGEST}"
+        least, most = int(key in _POSITIVE), _MOST.get(key, 1 << 20)
+        fits = is_number and least <= value <= most and value == int(value)
+        wanted = f"a whole number from {least} to {most:,}"
     elif isinstance(default, float) and key.endswith("dropout"):
         fits, wanted = is_number and 0 <= value < 1, "a number from 0 to 1, 1 excluded"
     elif isinstance(default, float):

@@ -84,7 +84,11 @@ def _by_name(pairs: Iterator[tuple[str, Entry]]) -> dict[str, list[Entry]]:
 
 def _task(published: dict[str, Any], own: dict[str, Any]) -> str:
     """What a checkpoint is for, by the published class that ``config.json`` names."""
-    name = str((published.get("architectures") or [""])[0])
+    match published.get("architectures"):
+        case [str(name), *_]:
+            pass
+        case _:
+            name = ""
     if "head" in own or name.endswith("ForSequenceClassification"):
         return "classify"
     if name.endswith(("LMHeadModel", "ForCausalLM", "ForMaskedLM", "ForPreTraining", "ForConditionalGeneration")):
@@ -98,9 +102,10 @@ def _labels(published: dict[str, Any], own: dict[str, Any], output: Entry, where
     labels = own.get("labels")
     if labels is None:
         by_number = published.get("id2label") or {f"{i}": f"LABEL_{i}" for i in range(classes)}
-        if set(by_number) != {str(i) for i in range(len(by_number))}:
+        if not isinstance(by_number, dict) or set(by_number) != {str(i) for i in range(len(by_number))}:
             raise UserError(f"{where}: id2label must number the classes from 0 without gaps")
         labels = [by_number[str(i)] for i in range(len(by_number))]
-    if len(labels) != classes:
-        raise UserError(f"{where}: names {len(labels)} labels, but {output.name} has {classes} rows in {output.file}")
+    if not isinstance(labels, list) or len(labels) != classes:
+        rows = f"the rows of {output.name} in {output.file}"
+        raise UserError(f"{where}: {labels} must name {classes} labels, as many as {rows}")
     return [str(label) for label in labels]

@@ -29,7 +29,7 @@ from minilm.checkpoints.files import Entry, Reader, atomic, write_json, write_te
 from minilm.checkpoints.matching import Match, match, parameter_names, verify
 from minilm.checkpoints.names import Row, published_tensors, rows_of
 from minilm.errors import UserError, nearest
-from minilm.models import ARCHITECTURES, TASKS, build_model
+from minilm.models import ARCHITECTURES, TASKS, build_model, without_weights
 from minilm.models.heads import HeadConfig
 
 log = logging.getLogger("minilm")
@@ -63,7 +63,11 @@ def card_of(model: nn.Module) -> Card:
 def new_model(
     model_type: str, config: Any, task: str, *, labels: Sequence[str] = (), head: HeadConfig | None = None
 ) -> nn.Module:
-    """A model with random weights, drawn as its paper draws them from torch's current random state."""
+    """A model with random weights, drawn as its paper draws them from torch's current random state.
+
+    Raises UserError for settings that cannot be saved, because the family's published class has others.
+    """
+    write_config(model_type, config)
     if head is not None and head.pooling != "pooler" and hasattr(config, "pooler"):
         config = dataclasses.replace(config, pooler=False)  # nothing would ever train it
     model = build_model(model_type, config, task, classes=len(labels), head=head)
@@ -120,7 +124,7 @@ def load_model(
     config = stored.config
     if hasattr(config, "pooler"):
         config = dataclasses.replace(config, pooler=stored.has("pooler"))
-    with torch.device("meta"):
+    with without_weights():
         model = build_model(stored.model_type, config, task, classes=len(card.labels), head=head)
     vars(model)["card"] = card
     found = _match(model, stored, head_is_new)

@@ -5,10 +5,14 @@ This is the one place where an architecture is registered; its file says everyth
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from minilm.errors import UserError
 from minilm.models import albert, bert, distilbert, gpt2, llama, t5
@@ -42,7 +46,7 @@ def build_model(
 ) -> nn.Module:
     """A model with uninitialised weights: the parts of the backbone that the task needs, and its head.
 
-    ``head`` is our own head's settings; None takes the family's. Under ``torch.device("meta")`` no memory is used.
+    ``head`` is our own head's settings; None takes the family's. In ``without_weights()`` no memory is taken.
     """
     settings = None if task != "classify" else head or FAMILY_CLASSIFIERS[model_type](config)
     config = fit_config(config, task, settings, family=head is None)
@@ -53,6 +57,25 @@ def build_model(
         embedding = model.embeddings.token if config.tied else None
         model.head = LanguageHead(config.width, config.vocab_size, FAMILY_LANGUAGE[model_type](config), embedding)
     return model
+
+
+@contextmanager
+def without_weights() -> Iterator[None]:
+    """Models built in here have shapes but no numbers: they take no memory and no time."""
+    with torch.device("meta"), _NoInitialisation():
+        yield
+
+
+class _NoInitialisation(TorchFunctionMode):
+    """Leaves new parameters as they are. (To draw random numbers on the meta device, torch would load its compiler.)"""
+
+    def __torch_function__(
+        self, function: Callable[..., Any], _: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(function, "__module__", "") == "torch.nn.init":
+            return kwargs.get("tensor", args[0] if args else None)
+        return function(*args, **kwargs)
 
 
 def fit_config(config: Any, task: str, head: HeadConfig | None, *, family: bool) -> Any:
