@@ -84,7 +84,9 @@ def at_step(number: int, action: Callable[[], object]) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize(("number", "step", "status"), [(signal.SIGINT, 7, 130), (signal.SIGTERM, 2, 143), (signal.SIGINT, 18, 130)])
+@pytest.mark.parametrize(
+    ("number", "step", "status"), [(signal.SIGINT, 7, 130), (signal.SIGTERM, 2, 143), (signal.SIGINT, 18, 130)]
+)
 def test_a_signal_keeps_the_state_and_says_how_to_go_on(
     runs: Path, config: Path, number: signal.Signals, step: int, status: int
 ) -> None:

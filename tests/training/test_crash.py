@@ -71,10 +71,14 @@ def run(folder: Path) -> tuple[dict[str, torch.Tensor], list[Any]]:
         model.train()
         return {"validation": {"loss": loss}}
 
-    task = Task(batches, lambda rows: Batch(IDS[rows], labels=LABELS[rows]), Objective(), evaluate, lambda history: None)
+    def collate(rows: np.ndarray) -> Batch:
+        return Batch(IDS[rows], labels=LABELS[rows])
+
+    task = Task(batches, collate, Objective(), evaluate, record=lambda history: None)
     progress = train(model, task, SETTINGS, Execution(torch.device("cpu")), Checkpoints(folder))
     assert progress.stopped == "finished"
-    return trained_parameters(model), [(entry["step"], entry["train_loss"], entry["validation"]) for entry in progress.history]
+    history = [(entry["step"], entry["train_loss"], entry["validation"]) for entry in progress.history]
+    return trained_parameters(model), history
 
 
 def test_a_run_killed_at_any_change_of_a_file_ends_as_the_one_that_was_not(tmp_path: Path) -> None:

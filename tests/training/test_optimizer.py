@@ -135,5 +135,5 @@ def test_the_rate_never_leaves_its_limits_and_after_the_warmup_never_rises(
     settings = TrainSection(epochs=4, lr=0.5, schedule=schedule, schedule_per=per, warmup=warmup, lr_end=lr_end)
     found = rates(settings, steps_per_epoch=5)
     peak = found.index(max(found))
-    assert 0 <= min(found) and max(found) <= 0.5 + 1e-12
+    assert min(found) >= 0 and max(found) <= 0.5 + 1e-12
     assert all(a >= b - 1e-12 for a, b in zip(found[peak:], found[peak + 1 :], strict=False))

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.tiny import finished_run, minilm, refused, texts, write_data
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_a_split_measured_again_is_as_it_was(split: str) -> None:
+    results = json.loads((finished_run() / "results.json").read_text())
+    measured = json.loads(minilm("evaluate", finished_run(), "--split", split, "--json").stdout)
+    assert measured["confusion"] == results[split]["confusion"]
+    assert measured["loss"] == pytest.approx(results[split]["loss"], rel=1e-5)
+
+
+def test_the_tables_have_all_texts_each_label_and_what_was_taken_for_what() -> None:
+    shown = minilm("evaluate", finished_run()).stdout
+    assert "macro F1" in shown and "precision" in shown and "is \\ taken for  bad  good" in shown
+
+
+def test_a_file_is_measured_by_the_runs_own_labels(tmp_path: Path) -> None:
+    more = write_data(tmp_path / "more.tsv", [row for row in texts(20, seed=5) if row[1] == "good"])
+    measured = json.loads(minilm("evaluate", finished_run(), "--file", more, "--json").stdout)
+    assert [row["support"] for row in measured["per_class"]] == [0, 10]
+
+
+def test_a_file_with_other_labels_or_columns_is_refused(tmp_path: Path) -> None:
+    other = write_data(tmp_path / "other.tsv", [("a film", "excellent")])
+    result = minilm("evaluate", finished_run(), "--file", other)
+    assert result.exit_code == 1 and 'line 2: unknown label "excellent"' in result.stderr
+    (tmp_path / "columns.tsv").write_text("sentence\tlabel\na\tgood\n")
+    assert 'no column "text"' in refused("evaluate", finished_run(), "--file", tmp_path / "columns.tsv")
+
+
+def test_a_folder_that_is_no_run_or_not_finished_is_refused(tmp_path: Path) -> None:
+    assert "not a run's folder" in refused("evaluate", tmp_path)
+    assert "not a run's folder" in refused("evaluate", tmp_path / "nowhere")
+    shutil.copy(finished_run() / "config.toml", tmp_path)
+    assert "this run has not finished" in refused("evaluate", tmp_path)
+
+
+def test_a_split_of_data_that_have_changed_is_refused(tmp_path: Path) -> None:
+    run = shutil.copytree(finished_run(), tmp_path / "tiny")
+    data = write_data(tmp_path / "texts.tsv", texts(50))
+    config = (run / "config.toml").read_text()
+    (run / "config.toml").write_text(config.replace(str(finished_run().parents[1] / "texts.tsv"), str(data)))
+    assert "its data have changed since it was trained" in refused("evaluate", run)
+    (run / "environment.json").write_text("{}")
+    assert "environment.json: does not tell the data's fingerprint" in refused("evaluate", run)

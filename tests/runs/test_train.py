@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from minilm.checkpoints.files import read_tensors
+from minilm.config import load_config
+from minilm.reporting.record import read_history
+from tests.tiny import finished_run, minilm, outcome, refused, texts, write_config
+
+# --- A run's folder ---
+
+
+def test_a_run_leaves_a_folder_that_tells_all_about_it(tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    result = minilm("train", config, "train.epochs=1", "--runs", tmp_path / "runs", pictures=True)
+    assert result.exit_code == 0, result.output
+    run = tmp_path / "runs" / "tiny"
+    names = {
+        "config.toml", "environment.json", "metrics.jsonl", "results.json", "summary.txt", "report.md",
+        "model", "checkpoints", "figures",
+    }  # fmt: skip
+    assert {path.name for path in run.iterdir()} == names
+    pictures = {"learning_curves.png", "lengths.png", "confusion_validation.png", "confusion_test.png"}
+    assert {path.name for path in (run / "figures").iterdir()} == pictures
+    assert load_config(run / "config.toml") == load_config(config, ["train.epochs=1"])
+    assert "GPT2Layer" in (run / "summary.txt").read_text()
+    # What the terminal shows: evaluations and a table on standard output, all else beside it.
+    assert re.search(r"^test( +-?\d\.\d{4}){4}$", result.stdout, re.MULTILINE)
+    assert re.search(r"^majority, test ", result.stdout, re.MULTILINE)
+    for shown in ("report.md", *pictures):
+        assert f"{run / 'figures' / shown if shown in pictures else run / shown}\n" in result.stdout
+    assert "48 / 6 / 6 texts; 8,930 of 8,930 parameters train on CPU, float32" in result.stderr
+
+
+def test_results_and_evaluations_agree() -> None:
+    run = finished_run()
+    results, history = json.loads((run / "results.json").read_text()), read_history(run / "metrics.jsonl")
+    assert [entry["step"] for entry in history] == [4, 8, 12, 16, 18]
+    best = next(entry for entry in history if entry["step"] == results["best"]["step"])
+    assert best["validation"]["macro_f1"] == max(entry["validation"]["macro_f1"] for entry in history)
+    for metric in ("loss", "accuracy", "macro_f1", "mcc"):  # the weights left in the model are the best ones
+        assert results["validation"][metric] == best["validation"][metric]
+    assert results["best"]["metric"] == "macro_f1" and results["best"]["value"] == best["validation"]["macro_f1"]
+    assert results["stopped"] == "finished" and results["labels"] == ["bad", "good"]
+    assert results["parameters"] == {"total": 8930, "trained": 8930}
+    assert results["data"]["sizes"] == {"train": 48, "validation": 6, "test": 6}
+    assert len(results["samples"]) == 5 and set(results["samples"][0]["scores"]) == {"bad", "good"}
+    assert results["times"]["train_seconds"] == pytest.approx(history[-1]["seconds"], rel=0.5)
+    assert set(results["baselines"]) == {"majority", "linear"}
+
+
+def test_the_environment_says_what_a_result_depends_on() -> None:
+    environment = json.loads((finished_run() / "environment.json").read_text())
+    assert environment["packages"]["torch"] == torch.__version__
+    assert environment["device"] == "CPU, float32" and environment["threads"] == 1
+    assert re.fullmatch("[0-9a-f]{64}", environment["data"]["fingerprint"])
+    assert environment["commit"] is None or re.fullmatch("[0-9a-f]{40}", environment["commit"])
+
+
+def test_a_run_never_overwrites_another_and_the_same_seed_gives_the_same_numbers(tmp_path: Path) -> None:
+    config = finished_run().parents[1] / "tiny.toml"
+    before = {path: path.stat().st_mtime_ns for path in finished_run().rglob("*")}
+    (tmp_path / "tiny").mkdir()
+    for seed in (1, 2):
+        result = minilm("train", config, f"seed={seed}", "--runs", tmp_path)
+        assert result.exit_code == 0, result.output
+    assert {path.name for path in tmp_path.iterdir()} == {"tiny", "tiny-2", "tiny-3"}
+    assert outcome(tmp_path / "tiny-2") == outcome(finished_run())
+    assert outcome(tmp_path / "tiny-3")["weights"] != outcome(finished_run())["weights"]
+    assert before == {path: path.stat().st_mtime_ns for path in finished_run().rglob("*")}
+
+
+def test_a_run_learns(tmp_path: Path) -> None:
+    config = write_config(tmp_path, rows=texts(200))
+    minilm("train", config, "train.epochs=6", "train.accumulate=1", "train.evaluate_every=0", "--runs", tmp_path)
+    results = json.loads((tmp_path / "tiny" / "results.json").read_text())
+    assert results["test"]["accuracy"] > 0.9 and results["baselines"]["majority"]["test"]["accuracy"] <= 0.6
+
+
+def test_texts_longer_than_the_limit_are_cut_and_counted(tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    assert minilm("train", config, "data.max_tokens=6", "train.epochs=1", "--runs", tmp_path).exit_code == 0
+    lengths = json.loads((tmp_path / "tiny" / "results.json").read_text())["lengths"]
+    assert lengths["max_tokens"] == 6 and lengths["longest"] > 6 and lengths["truncated"] > 10
+
+
+# --- Other kinds of task ---
+
+
+def test_several_labels_a_text(tmp_path: Path) -> None:
+    rows = [f"{text},{i % 2},{i % 3 // 2},{i % 5 // 4}" for i, (text, _) in enumerate(texts())]
+    (tmp_path / "emotions.csv").write_text("\n".join(["text,happy,sad,calm", *rows]))
+    config = write_config(tmp_path)
+    result = minilm(
+        "train", config, f"data.source={tmp_path / 'emotions.csv'}", 'data.label_columns=["happy", "sad", "calm"]',
+        "train.best=micro_f1", "train.class_weights=balanced", "train.label_smoothing=0.1", "train.epochs=1",
+        "--runs", tmp_path,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    run = tmp_path / "tiny"
+    assert json.loads((run / "model" / "config.json").read_text())["problem_type"] == "multi_label_classification"
+    line = json.loads(minilm("predict", run, "it was good", "--json").stdout)
+    assert line["labels"] == [label for label, p in line["scores"].items() if p >= 0.5]
+    assert sum(line["scores"].values()) != pytest.approx(1)
+    measured = json.loads(minilm("evaluate", run, "--json").stdout)
+    assert measured == json.loads((run / "results.json").read_text())["test"]
+
+
+def test_pairs_that_are_cleaned(tmp_path: Path) -> None:
+    both = zip(texts(), texts(seed=1), strict=True)
+    rows = [f"{first}\t&amp;amp;lt; {second}\t{i % 2}" for i, ((first, _), (second, _)) in enumerate(both)]
+    (tmp_path / "pairs.tsv").write_text("\n".join(["first\tsecond\tsame", *rows]))
+    config = write_config(tmp_path)
+    result = minilm(
+        "train", config, f"data.source={tmp_path / 'pairs.tsv'}", "data.text=first", "data.text_pair=second",
+        "data.label=same", 'data.clean=["entities", "lower"]', "train.epochs=1", "--runs", tmp_path,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    run = tmp_path / "tiny"
+    # Measured again, texts are not cleaned twice: "&amp;amp;lt;" would become "&lt;" and not "&amp;lt;".
+    measured = json.loads(minilm("evaluate", run, "--json").stdout)
+    assert measured == json.loads((run / "results.json").read_text())["test"]
+    assert minilm("predict", run, "it was good\tit was bad").stdout.endswith("\tit was good\tit was bad\n")
+    assert "text 1 must be two texts" in refused("predict", run, "it was good")
+
+
+def test_a_checkpoint_is_fine_tuned_with_its_own_tokenizer_and_a_new_head(tmp_path: Path) -> None:
+    config = write_config(tmp_path, rows=[(text, f"very {label}") for text, label in texts()])
+    model = finished_run() / "model"
+    text = config.read_text().replace('architecture = "gpt2"', f'source = "{model}"')
+    text = re.sub(r"\[model.config\][^\[]*|\[tokenizer\][^\[]*", "", text)
+    config.write_text(text)
+    assert minilm("train", config, "train.epochs=1", "--runs", tmp_path).exit_code == 0
+    run = tmp_path / "tiny"
+    assert (run / "model" / "tokenizer.json").read_bytes() == (model / "tokenizer.json").read_bytes()
+    assert json.loads((run / "results.json").read_text())["labels"] == ["very bad", "very good"]
+    first, again = (read_tensors(folder / "model.safetensors")["wte.weight"] for folder in (model, run / "model"))
+    assert 0 < (first - again).abs().max() < 0.1  # it began where the other ended
+
+
+def test_the_familys_own_head_makes_a_folder_that_needs_no_words_of_ours(tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    assert minilm("train", config, "model.head.kind=family", "train.epochs=1", "--runs", tmp_path).exit_code == 0
+    model = tmp_path / "tiny" / "model"
+    assert json.loads((model / "config.json").read_text())["architectures"] == ["GPT2ForSequenceClassification"]
+    assert not (model / "head.safetensors").exists()
+    assert minilm("predict", tmp_path / "tiny", "it was good").exit_code == 0
+
+
+# --- What goes wrong, told in one line ---
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("train.learning_rate=1", "train.learning_rate is no known key"),
+        ("train.epoch=1", 'train.epoch is no known key (did you mean "epochs"?)'),
+        ("train.lr=fast", 'train.lr must be a number above 0, got "fast"'),
+        ("train.batch_size=0", "train.batch_size must be a whole number of at least 1, got 0"),
+        ("model.head.activation=gelus", 'got "gelus" (did you mean "gelu"?)'),
+        ("model.architecture=gtp2", 'model.architecture "gtp2" is not one of ours (did you mean "gpt2"?)'),
+        ("model.config.widht=8", "widht"),
+        ("model.config.heads=three", "heads must be a whole number"),
+        ("model.config.heads=3", "width"),
+        ("model.config.vocab_size=10", "the tokenizer has 300 tokens, the model only 10 (model.config.vocab_size)"),
+        ("data.max_tokens=40", "data.max_tokens is 40, but the model reads at most 32 tokens; lower it"),
+        ("train.best=jaccard", 'no metric "jaccard"'),
+        ("train.class_weights=[1.0, 2.0, 3.0]", "one weight for each of the 2 labels (bad, good), got 3"),
+        ("train.device=cuda:7", 'device "cuda:7" is not on this machine; choose "auto"'),
+        ("train.precision=float16", "needs a CUDA device"),
+        ("data.source=nowhere.csv", "nowhere.csv"),
+        ("name=a/b", "name must be"),
+        ("rubbish", "a change is written section.key=value"),
+    ],
+)
+def test_a_config_that_cannot_be_is_refused_and_leaves_nothing(tmp_path: Path, change: str, said: str) -> None:
+    config = finished_run().parents[1] / "tiny.toml"
+    assert said in refused("train", config, "train.device=cpu", change, "--runs", tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ([], "the file holds no rows"),
+        (["good film\tgood"] * 20, 'all 16 training rows have the label "good"'),
+        (["good film"], "1 fields where the header has 2"),
+        (["\tgood"], "is empty"),
+    ],
+)
+def test_data_that_cannot_be_used_are_refused_and_leave_nothing(tmp_path: Path, lines: list[str], said: str) -> None:
+    config = write_config(tmp_path)
+    (tmp_path / "texts.tsv").write_text("\n".join(["text\tlabel", *lines]) + "\n")
+    result = minilm("train", config, "--runs", tmp_path / "runs")
+    assert result.exit_code == 1 and said in result.stderr and "texts.tsv" in result.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_label_that_only_the_test_split_has_is_refused_with_its_line(tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    (tmp_path / "test.tsv").write_text("text\tlabel\nit was good\tgood\nit was so so\tmiddling\n")
+    train, test = tmp_path / "texts.tsv", tmp_path / "test.tsv"
+    result = minilm("train", config, "data.source=", f"data.train={train}", f"data.test={test}", "--runs", tmp_path)
+    assert result.exit_code == 1
+    assert f'{test}, line 3: unknown label "middling": the training data has bad, good' in result.stderr
+
+
+@pytest.mark.parametrize("runs", ["file", "file/below", "file/far/below"])
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path, runs: str) -> None:
+    (tmp_path / "file").touch()
+    config = finished_run().parents[1] / "tiny.toml"
+    message = refused("train", config, "--runs", tmp_path / runs)
+    assert f"{tmp_path / runs / 'tiny'}: cannot be made (" in message and "--runs" in message
+
+
+def test_a_loss_that_is_not_finite_names_step_rate_and_gradient(tmp_path: Path) -> None:
+    config = finished_run().parents[1] / "tiny.toml"
+    message = refused("train", config, "train.lr=1e30", "train.schedule=constant", "--runs", tmp_path)
+    found = re.search(r"at step (\d+) \(learning rate 1e\+30, gradient norm (?:nan|inf)\).*is kept in (\S+)", message)
+    assert found, message
+    assert Path(found[2]).name == f"000001-step-{int(found[1]) - 1}" and (Path(found[2]) / "progress.json").exists()
+
+
+def test_a_warning_about_the_data_is_shown_and_kept(tmp_path: Path) -> None:
+    rows = texts()
+    config = write_config(tmp_path, rows=[*rows, *rows[:30]])
+    result = minilm("train", config, "train.epochs=1", "--runs", tmp_path)
+    assert re.search(r"^warning: .*also in the train split", result.stderr, re.MULTILINE)
+    assert "also in the train split" in (tmp_path / "tiny" / "report.md").read_text()

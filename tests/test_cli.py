@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from minilm.cli import main
+from tests.tiny import finished_run, minilm, refused
+
+VERBS = sorted(main.commands)
+SLOW = ("torch", "numpy", "matplotlib", "tokenizers")
+
+
+def python(code: str) -> str:
+    """What a new Python prints that runs this."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_help_and_lists_answer_without_importing_anything_slow() -> None:
+    commands = [["--help"], ["--version"], ["models"], ["data"], ["data", "ag-news"]]
+    commands += [[verb, "--help"] for verb in VERBS]
+    found = python(
+        "import sys, json\n"
+        "from minilm.cli import main\n"
+        f"for command in {commands!r}:\n"
+        "    main(command, standalone_mode=False)\n"
+        f"print(json.dumps([name for name in {SLOW!r} if name in sys.modules]))\n"
+    )
+    assert json.loads(found.splitlines()[-1]) == []
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_with_an_example(verb: str) -> None:
+    assert re.search(rf"Example:\n +minilm {verb}", minilm(verb, "--help").stdout)
+
+
+def test_predicting_needs_no_pictures_and_no_data_sets() -> None:
+    found = python(
+        "import sys\n"
+        "from minilm.cli import main\n"
+        f"main(['predict', {str(finished_run())!r}, 'it was good'], standalone_mode=False)\n"
+        "print([name for name in ('matplotlib', 'pyarrow', 'huggingface_hub') if name in sys.modules])\n"
+    )
+    assert found.splitlines()[-1] == "[]"
+
+
+# --- predict ---
+
+
+def test_texts_come_from_the_command_line_a_file_or_standard_input(tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("it was good\nżółw\n", encoding="utf-8")
+    as_arguments = minilm("predict", finished_run(), "it was good", "żółw").stdout
+    assert [line.split("\t")[1] for line in as_arguments.splitlines()] == ["it was good", "żółw"]
+    assert minilm("predict", finished_run(), "--file", tmp_path / "texts.txt").stdout == as_arguments
+    assert minilm("predict", finished_run(), stdin="it was good\nżółw\n").stdout == as_arguments
+
+
+def test_json_lines_hold_all_scores() -> None:
+    [line] = minilm("predict", finished_run(), "żółw", "--json").stdout.splitlines()
+    found = json.loads(line)
+    assert found["text"] == "żółw" and "żółw" in line and sum(found["scores"].values()) == pytest.approx(1)
+    assert found["labels"] == [max(found["scores"], key=found["scores"].get)]
+
+
+def test_a_text_that_cannot_be_classified_is_told(tmp_path: Path) -> None:
+    assert "text 2 must be a text" in refused("predict", finished_run(), "good", "  ")
+    assert "line 1: not UTF-8" in refused("predict", finished_run(), stdin=b"\xff\n")
+    (tmp_path / "texts.txt").touch()
+    assert "give texts or --file, not both" in refused("predict", finished_run(), "a", "--file", tmp_path / "texts.txt")
+    assert minilm("predict", finished_run(), "--file", tmp_path / "texts.txt").stdout == ""
+    assert "nowhere.txt" in refused("predict", finished_run(), "--file", tmp_path / "nowhere.txt")
+
+
+def test_what_is_no_classifier_is_told(tmp_path: Path) -> None:
+    assert "config.json" in refused("predict", tmp_path, "a")
+    assert "nonsense" in refused("predict", "nonsense", "a")
+    (tmp_path / "config.toml").touch()
+    assert "this run has not finished; go on with" in refused("predict", tmp_path, "a")
+    assert 'device must be "auto"' in refused("predict", finished_run(), "a", "--device", "tpu")
+
+
+def test_a_terminal_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda self: True, raising=False)
+    assert "nothing to classify" in refused("predict", finished_run())
+
+
+# --- The others ---
+
+
+def test_runs_are_compared() -> None:
+    text = minilm("compare", finished_run(), finished_run()).stdout
+    assert text.count("\ntiny ") == 4 and "macro F1" in text
+    assert minilm("compare", finished_run(), "--markdown").stdout.startswith("| run | model |")
+
+
+def test_a_folder_that_is_no_run_cannot_be_compared(tmp_path: Path) -> None:
+    assert "no such folder" in refused("compare", tmp_path / "none")
+    assert "not a run's folder" in refused("compare", finished_run(), tmp_path)
+
+
+# --- Errors ---
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (OSError(28, "No space left on device", "/tmp/x"), 1, "Error: /tmp/x: No space left on device"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_what_the_user_can_mend_has_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, status: int, said: str
+) -> None:
+    def fails(model: str) -> str:
+        raise error
+
+    monkeypatch.setattr("minilm.runs.describe.describe_model", fails)
+    result = minilm("info", "x")
+    assert result.exit_code == status and result.stderr.strip() == said
+
+
+def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minilm.runs.describe.describe_model", lambda model: {}["key"])
+    with pytest.raises(KeyError):
+        minilm("info", "x")
+
+
+def test_a_wrong_command_line_ends_with_status_2() -> None:
+    assert minilm("train").exit_code == 2 and minilm("trian").exit_code == 2
+
+
+def test_a_reader_that_has_had_enough_ends_the_command_quietly() -> None:
+    command = [sys.executable, "-c", "from minilm.cli import main; main(['data', '--help'] * 1)"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout and process.stderr
+        process.stdout.close()
+        assert b"Traceback" not in process.stderr.read()
