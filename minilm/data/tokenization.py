@@ -91,8 +91,8 @@ def _word_piece_bpe(folder: Path) -> Tokenizer:
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.BertPreTokenizer(), decoders.BPEDecoder("</w>")
     tokenizer.add_special_tokens(["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
-    start, end = ((token, tokenizer.token_to_id(token)) for token in ("<s>", "</s>"))
-    tokenizer.post_processor = processors.BertProcessing(end, start)
+    vocabulary = tokenizer.get_vocab()
+    tokenizer.post_processor = processors.BertProcessing(("</s>", vocabulary["</s>"]), ("<s>", vocabulary["<s>"]))
     return tokenizer
 
 

@@ -1,10 +1,11 @@
 """GPT-2: a decoder that reads from left to right (Radford et al. 2019).
 
-Every position holds a vector of width ``D``. A token starts as the sum of what it is and where it stands, passes through
-``L`` layers, and each layer adds to it what it gathered from its left (attention) and what it made of that (the MLP):
+Every position holds a vector of width ``D``. A token starts as the sum of what it is and where it stands, passes
+through ``L`` layers, and each layer adds to it what it gathered from its left (attention) and what it made of that
+(the MLP):
 
     x_0     = token[ids] + position[0..T-1]
-    a_l     = x_l + attention(norm(x_l))                    attention(Q, K, V) = softmax(Q K^T / sqrt(D/H) + causal) V
+    a_l     = x_l + attention(norm(x_l))             attention(Q, K, V) = softmax(Q K^T / sqrt(D/H) + causal) V
     x_{l+1} = a_l + down(gelu(up(norm(a_l))))
     y       = norm(x_L)
 

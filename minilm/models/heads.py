@@ -79,7 +79,13 @@ class ClassificationHead(nn.Module):
 
 
 def mlp_head(
-    width: int, *, hidden: int = 0, pooling: str = "last", norm: bool = False, activation: str = "gelu", dropout: float = 0.1
+    width: int,
+    *,
+    hidden: int = 0,
+    pooling: str = "last",
+    norm: bool = False,
+    activation: str = "gelu",
+    dropout: float = 0.1,
 ) -> HeadConfig:
     """Our own head's settings: one hidden layer, as wide as the model unless said otherwise."""
     return HeadConfig(pooling=pooling, hidden=hidden or width, norm=norm, activation=activation, dropout=dropout)
@@ -117,7 +123,9 @@ class LanguageConfig:
 class LanguageHead(nn.Module):
     """One score a word of the vocabulary, at each position."""
 
-    def __init__(self, width: int, vocab_size: int, config: LanguageConfig, tied_to: nn.Embedding | None = None) -> None:
+    def __init__(
+        self, width: int, vocab_size: int, config: LanguageConfig, tied_to: nn.Embedding | None = None
+    ) -> None:
         super().__init__()
         self.config = config
         self.dense = nn.Linear(width, config.hidden) if config.hidden else None

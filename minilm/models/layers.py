@@ -45,14 +45,17 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on a device; from pinned memory the copies overlap with computation."""
-        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
-        moved = {k: v.to(device, non_blocking=True) for k, v in tensors.items() if isinstance(v, Tensor)}
-        return replace(self, **moved)
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def rows(self, kept: Tensor) -> Batch:
         """Only those texts; they leave a cache's rows to ``Cache.keep``."""
-        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{k: v[kept] for k, v in tensors.items() if isinstance(v, Tensor)})
+        return self._map(lambda tensor: tensor[kept])
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The same batch with every tensor changed alike."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        changed: dict[str, Any] = {k: change(v) for k, v in values.items() if isinstance(v, Tensor)}
+        return replace(self, **changed)
 
     def last(self) -> Tensor:
         """Position of each text's last real token: (B,)."""
