@@ -199,8 +199,9 @@ def generate_command(
         raise UserError("nothing to go on from: give prompts, or lines on standard input")
     from minilm import generation
     from minilm.evaluation.predictor import read_lines
+    from minilm.sampling import Sampling
 
-    sampling = generation.Sampling(**how, seed=seed)
+    sampling = Sampling(**how, seed=seed)
     if not (texts := list(prompts or read_lines(sys.stdin.buffer))):
         raise UserError("nothing to go on from: standard input is empty")
     writer, tokenizer = generation.load_language_model(model, masked=False, device=device, dtype=dtype)

@@ -1,28 +1,21 @@
 """Writing with a language model, one token after another; and filling in the masked words of a text.
 
-A decoder reads a text and gives one score ``z_i`` a token ``i`` of its vocabulary, for what comes next. T5's decoder
-gives them for a text that its encoder has read. The next token is chosen from the scores, joins the text, and so on:
+A decoder reads a text and gives one score a token of its vocabulary, for what comes next. T5's decoder gives them for a
+text that its encoder has read. One token is chosen (``sampling.py``) and joins the text, and so on:
 
-    1. z_i <- z_i / r where z_i > 0, else z_i r         for every token in the text already   (repetition penalty r)
-    2. p = softmax(z / t)                                                                     (temperature t)
-    3. p_i <- 0 but for the k likeliest                 scaled to add up to 1 again           (top-k)
-    4. p_i <- 0 but for the fewest likeliest whose probabilities reach P     likewise         (top-p, the nucleus)
-    5. draw a token from p;    t = 0: take the likeliest after step 1                         (greedy)
-
-A penalty makes a text's tokens less likely to come again (Keskar et al. 2019, section 4.1; theirs divides negative
-scores too, which makes them more likely). A temperature below 1 favours the likely ones. Top-k (Fan et al. 2018,
-section 5.4) and the nucleus (Holtzman et al. 2020, section 3.1) cut off the many tokens that are each unlikely and
-together are not: the first keeps so many, the second as many as it takes.
+    x_{t+1} ~ choose(head(model(x_1 .. x_t)))
 
 Keys and values of earlier positions do not change, for a decoder looks only to the left. They are kept (``Cache`` in
-``layers.py``), so a step computes the new token's position only, and the head only the scores that are drawn from.
+``layers.py``), so a step computes the new token's position only, and the head only the scores that are chosen from.
+
+A masked-language model looks to both sides. It gives its scores for a word that is hidden within a text.
 """
 
 from __future__ import annotations
 
-import math
+import contextlib
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,74 +32,9 @@ from minilm.devices import execution
 from minilm.errors import UserError
 from minilm.models import ARCHITECTURES
 from minilm.models.layers import Batch, Cache
+from minilm.sampling import GREEDY, Sampling, choose, penalize
 
 TOGETHER = 32  # prompts that go on side by side
-
-# --- Choosing a token --------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the next token is chosen. Raises UserError for a number that makes no sense."""
-
-    temperature: float = 0.0  # 0: the likeliest token; 1: as the model says
-    top_k: int = 0  # 0: all tokens
-    top_p: float = 1.0  # 1: all tokens
-    repetition_penalty: float = 1.0  # 1: none
-    seed: int | None = None  # text i draws as if it were alone with seed + i; None: a new one each time
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.temperature < math.inf:
-            raise UserError(f"temperature must be a number of at least 0, got {self.temperature}")
-        if self.top_k < 0:
-            raise UserError(f"top_k must be at least 0, got {self.top_k}")
-        if not 0 < self.top_p <= 1:
-            raise UserError(f"top_p must be above 0 and at most 1, got {self.top_p}")
-        if not 0 < self.repetition_penalty < math.inf:
-            raise UserError(f"repetition_penalty must be a number above 0, got {self.repetition_penalty}")
-        if self.temperature == 0 and (self.top_k or self.top_p < 1):
-            raise UserError("top_k and top_p choose among tokens to draw from; give a temperature above 0 too")
-        if self.seed is not None and not 0 <= self.seed < 1 << 62:
-            raise UserError(f"seed must be a whole number from 0 to 2^62, got {self.seed}")
-
-
-GREEDY = Sampling()
-
-
-def penalize(z: Tensor, seen: Tensor, penalty: float) -> Tensor:
-    """Step 1: z (B, V), seen (B, V) True at the tokens of each text -> (B, V)."""
-    return torch.where(seen, torch.where(z > 0, z / penalty, z * penalty), z)
-
-
-def keep_top_k(z: Tensor, k: int) -> Tensor:
-    """Step 3: the k highest scores of each text, and those equal to the last of them; the others -inf. (B, V)."""
-    lowest = z.topk(min(k, z.shape[-1])).values[:, -1:]  # (B, 1)
-    return z.masked_fill(z < lowest, -math.inf)
-
-
-def keep_nucleus(z: Tensor, p: float) -> Tensor:
-    """Step 4: a token stays where all likelier ones together have less than ``p``; the others -inf. (B, V)."""
-    probabilities, order = z.softmax(dim=-1).sort(dim=-1, descending=True)
-    likelier = probabilities.cumsum(dim=-1) - probabilities
-    outside = (likelier >= p).scatter(-1, order, likelier >= p)  # back in the vocabulary's order
-    return z.masked_fill(outside, -math.inf)
-
-
-def warp(z: Tensor, how: Sampling) -> Tensor:
-    """Steps 2 to 4 on scores, for a temperature above 0: (B, V) -> (B, V)."""
-    z = z / how.temperature
-    z = keep_top_k(z, how.top_k) if how.top_k else z
-    return keep_nucleus(z, how.top_p) if how.top_p < 1 else z
-
-
-def draw(z: Tensor, uniform: Tensor) -> Tensor:
-    """Step 5: scores (B, V) and numbers from [0, 1) (B, 1) -> tokens (B,).
-
-    The probabilities lie side by side on a line from 0 to 1; the token is the one in whose part the number falls.
-    """
-    ends = z.softmax(dim=-1).cumsum(dim=-1)  # (B, V)
-    return (ends <= uniform * ends[:, -1:]).sum(dim=-1)
-
 
 # --- Token ids in, token ids out ---------------------------------------------------------------------------------
 
@@ -152,38 +80,35 @@ def _steps(
     source, begun = None, prompts  # what an encoder reads, and how the texts to be written begin
     if has_encoder(model):
         source, begun = Batch(*_pad(prompts, device)), [[model.config.start_token]] * len(prompts)
-    tokens, mask = _pad(begun, device)  # (B, T): what the next step reads
+    tokens, _ = _pad(begun, device)  # (B, T): what the next step reads
     lengths = torch.tensor([len(text) for text in begun], device=device)
     last = lengths - 1  # where in ``tokens`` each text ends
     slots = max((len(text) + n for text, n in zip(begun, left, strict=True)), default=0)
     cache = Cache(slots, torch.arange(tokens.shape[1], device=device).expand_as(tokens))
-    seen = _seen(tokens, mask, model.config.vocab_size) if how.repetition_penalty != 1 else None
+    seen = _seen(begun, model.config.vocab_size).to(device) if how.repetition_penalty != 1 else None
     texts, seed = list(range(len(prompts))), _seed(how)  # the number of each row's prompt
     chance = [torch.Generator().manual_seed(seed + text) for text in texts]  # each has its own random numbers
-    while texts:
-        z = _scores(model, tokens, last, source, cache)
-        z = z if seen is None else penalize(z, seen, how.repetition_penalty)
-        if how.temperature == 0:
-            new = z.argmax(dim=-1)
-        else:
-            uniform = torch.stack([torch.rand(1, generator=chance[text]) for text in texts])
-            new = draw(warp(z, how), uniform.to(device))
-        going_on = []
-        for row, (text, token) in enumerate(zip(texts, new.tolist(), strict=True)):
-            if token not in stop:
-                yield text, token
-                left[text] -= 1
-                going_on += [row] * (left[text] > 0)
-        if len(going_on) < len(texts):
-            texts = [texts[row] for row in going_on]
-            rows = torch.tensor(going_on, dtype=torch.long, device=device)
-            new, lengths = new[rows], lengths[rows]
-            seen = None if seen is None else seen[rows]
-            source = None if source is None else source.rows(rows)
-            cache.keep(rows)
-        tokens, cache.positions, last = new[:, None], lengths[:, None], torch.zeros_like(new)
-        lengths = lengths + 1
-        seen = None if seen is None else seen.scatter(1, tokens, True)
+    with _evaluating(model):
+        while texts:
+            z = _scores(model, tokens, last, source, cache)
+            z = z if seen is None else penalize(z, seen, how.repetition_penalty)
+            new = choose(z, how, [chance[text] for text in texts])
+            going_on = []
+            for row, (text, token) in enumerate(zip(texts, new.tolist(), strict=True)):
+                if token not in stop:
+                    yield text, token
+                    left[text] -= 1
+                    going_on += [row] * (left[text] > 0)
+            if len(going_on) < len(texts):
+                texts = [texts[row] for row in going_on]
+                rows = torch.tensor(going_on, dtype=torch.long, device=device)
+                new, lengths = new[rows], lengths[rows]
+                seen = None if seen is None else seen[rows]
+                source = None if source is None else source.rows(rows)
+                cache.keep(rows)
+            tokens, cache.positions, last = new[:, None], lengths[:, None], torch.zeros_like(new)
+            lengths = lengths + 1
+            seen = None if seen is None else seen.scatter(1, tokens, True)
 
 
 def _scores(model: Any, tokens: Tensor, last: Tensor, source: Batch | None, cache: Cache) -> Tensor:
@@ -198,22 +123,34 @@ def _scores(model: Any, tokens: Tensor, last: Tensor, source: Batch | None, cach
     return model.head(model.finish(replace(state, x=x[:, None])), batch)[:, 0].float()
 
 
+@contextlib.contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Without dropout; afterwards the model is as it was."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
 def _pad(texts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor | None]:
     """Ids (B, T) padded on the right, and the mask of real tokens, None where nothing is padded."""
     longest = max(map(len, texts), default=0)
     padded = [[*text, *[0] * (longest - len(text))] for text in texts]
-    ids = torch.tensor(padded, dtype=torch.long, device=device).reshape(-1, longest)
+    ids = torch.tensor(padded, dtype=torch.long, device=device).reshape(len(texts), longest)
     if all(len(text) == longest for text in texts):
         return ids, None
     lengths = torch.tensor([len(text) for text in texts], device=device)
     return ids, torch.arange(longest, device=device) < lengths[:, None]
 
 
-def _seen(tokens: Tensor, mask: Tensor | None, vocab_size: int) -> Tensor:
-    """Which tokens of the vocabulary are in each text, (B, V); padding is not."""
-    counts = torch.zeros(len(tokens), vocab_size, device=tokens.device)
-    real = torch.ones_like(tokens, dtype=counts.dtype) if mask is None else mask.to(counts.dtype)
-    return counts.scatter_add(1, tokens, real) > 0
+def _seen(texts: Sequence[Sequence[int]], vocab_size: int) -> Tensor:
+    """Which tokens of the vocabulary are in each text, (B, V)."""
+    seen = torch.zeros(len(texts), vocab_size, dtype=torch.bool)
+    for row, text in enumerate(texts):
+        seen[row, list(text)] = True
+    return seen
 
 
 def _seed(how: Sampling) -> int:
@@ -396,8 +333,9 @@ def fill(model: Any, tokenizer: Tokenizer, text: str, top: int = 5) -> list[list
     if len(ids) > model.config.context:
         raise UserError(f"the text has {len(ids)} tokens; the model's context is {model.config.context}")
     batch = Batch(torch.tensor([ids], device=next(model.parameters()).device))
-    x = model.finish(model.run(model.embed(batch), batch, 0, model.config.depth))[:, places]  # (1, masks, D)
-    probabilities = model.head(x, batch)[0].float().softmax(dim=-1)  # (masks, V)
+    with _evaluating(model):
+        x = model.finish(model.run(model.embed(batch), batch, 0, model.config.depth))[:, places]  # (1, masks, D)
+        probabilities = model.head(x, batch)[0].float().softmax(dim=-1)  # (masks, V)
     best = probabilities.topk(min(top, probabilities.shape[-1]))
     return [
         [(tokenizer.decode([token], skip_special_tokens=False).strip(), p) for token, p in zip(*pairs, strict=True)]
