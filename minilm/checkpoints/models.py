@@ -36,7 +36,7 @@ log = logging.getLogger("minilm")
 
 # What belongs to a tokenizer, or tells how to generate: copied along as it is.
 COMPANIONS = ("generation_config.json", *(set(hub.TOKENIZER_FILES) - {"config.json"}), *hub.VOCABULARY_FILES)
-BLOCK = 1 << 24  # bytes converted at a time
+BLOCK = 1 << 22  # numbers converted at a time
 
 
 @dataclass

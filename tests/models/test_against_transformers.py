@@ -1,0 +1,101 @@
+"""Sixty configurations drawn at random give the numbers of ``transformers``, run beside ours on the same texts."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+pytest.importorskip("transformers")
+
+from minilm.checkpoints.models import card_of, load_model
+from minilm.checkpoints.names import published_tensors, rows_of
+from minilm.models import ARCHITECTURES
+from minilm.models.layers import Batch
+from tests.reference.make_references import CASES, compute, family_of, random_batch, random_model
+
+CLASSES = sorted({case.kind for case in CASES.values()} | {"BertForSequenceClassification", "DistilBertModel"})
+ROTARY: list[dict[str, Any]] = [
+    {"rope_type": "default"},
+    {"rope_type": "linear", "factor": 2.5},
+    {"rope_type": "dynamic", "factor": 3.0},
+    {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+     "original_max_position_embeddings": 40},
+    {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8},
+    {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 8, "attention_factor": 1.3},
+]  # fmt: skip
+
+
+def settings_of(family: str, draw: random.Random) -> dict[str, Any]:
+    """Settings that a checkpoint of this family may have."""
+    heads, head_width, depth = draw.choice([1, 2, 3, 5]), draw.choice([4, 6, 8]), draw.choice([1, 2, 3])
+    width, hidden = heads * head_width, draw.choice([7, 24, 33])
+    activation = draw.choice(["gelu", "gelu_new", "relu", "silu"])
+    common = {"vocab_size": draw.choice([37, 64]), "num_labels": draw.choice([1, 2, 5])}
+    if family == "GPT2":
+        return {**common, "n_embd": width, "n_head": heads, "n_layer": depth, "n_inner": draw.choice([None, hidden]),
+                "activation_function": activation, "layer_norm_epsilon": draw.choice([1e-5, 1e-3]),
+                "tie_word_embeddings": draw.random() < 0.5}  # fmt: skip
+    if family == "DistilBert":
+        return {**common, "dim": width, "n_heads": heads, "n_layers": depth, "hidden_dim": hidden,
+                "activation": draw.choice(["gelu", "relu"])}  # fmt: skip
+    if family == "T5":
+        return {**common, "d_model": draw.choice([12, 20]), "num_heads": heads, "d_kv": head_width, "num_layers": depth,
+                "num_decoder_layers": draw.choice([1, 2]), "d_ff": hidden,
+                "feed_forward_proj": draw.choice(["relu", "gated-gelu", "gated-silu", "gelu"]),
+                "relative_attention_num_buckets": draw.choice([8, 32]), "tie_word_embeddings": draw.random() < 0.5,
+                "relative_attention_max_distance": draw.choice([10, 128])}  # fmt: skip
+    common |= {"hidden_size": width, "num_attention_heads": heads, "num_hidden_layers": depth,
+               "intermediate_size": hidden, "hidden_act": activation,
+               "tie_word_embeddings": draw.random() < 0.5}  # fmt: skip
+    if family in ("Llama", "Mistral", "Qwen2"):
+        common |= {"num_key_value_heads": draw.choice([1, heads]), "max_position_embeddings": 16,
+                   "rms_norm_eps": draw.choice([1e-6, 1e-3])}  # fmt: skip
+        common["rope_parameters"] = {"rope_theta": draw.choice([100.0, 1e4]), **draw.choice(ROTARY)}
+        if family == "Llama":
+            return {**common, "attention_bias": draw.random() < 0.5, "mlp_bias": draw.random() < 0.5}
+        windows = {"use_sliding_window": True, "max_window_layers": draw.choice([0, 1])} if family == "Qwen2" else {}
+        return {**common, **windows, "sliding_window": draw.choice([2, 5, None])}
+    common["layer_norm_eps"] = draw.choice([1e-12, 1e-3])
+    if family == "Albert":
+        return {**common, "embedding_size": draw.choice([5, 12]), "tie_word_embeddings": True}
+    return {**common, "type_vocab_size": draw.choice([1, 2, 4]) if family == "Bert" else 1}
+
+
+@pytest.mark.parametrize("number", range(60))
+def test_a_random_configuration_gives_the_same_numbers(number: int, tmp_path: Path) -> None:
+    draw = random.Random(number)
+    kind = CLASSES[number % len(CLASSES)]
+    there = random_model(kind, settings_of(family_of(kind), draw), number)
+    lengths = tuple(draw.randint(1, 18) for _ in range(draw.randint(1, 4)))
+    tensors = random_batch(there, lengths, number)
+    expected = compute(there, tensors)
+    there.save_pretrained(tmp_path)
+
+    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    batch = Batch(tensors["ids"], mask, tensors.get("segments"), decoder_ids=tensors.get("decoder_ids"))
+    with torch.no_grad():
+        hidden = load_model(tmp_path, "encode")(batch)
+    torch.testing.assert_close(hidden[mask], expected["hidden"][mask], rtol=1e-5, atol=1e-5)
+    if "logits" not in expected:
+        return
+    model = load_model(tmp_path)
+    logits = model(batch)
+    real = mask if logits.dim() == 3 and batch.decoder_ids is None else ...
+    torch.testing.assert_close(logits[real], expected["logits"][real], rtol=1e-5, atol=1e-5)
+
+    labels = tensors["labels"]
+    if kind.endswith(("ForCausalLM", "LMHeadModel")):
+        logits, labels = logits[:, :-1], labels[:, 1:]
+    if logits.shape[-1] == 1 or not bool((labels >= 0).any()):
+        return  # there, one class means regression
+    F.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=-100).backward()
+    rows = rows_of(ARCHITECTURES[card_of(model).model_type].names, model.config, card_of(model).task, prefixed=True)
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    for name, gradient in published_tensors(gradients, rows):
+        if (wanted := expected.get(f"grad.{name}")) is not None:
+            assert (gradient - wanted).norm() <= 1e-4 * wanted.norm() + 1e-7, name
