@@ -224,7 +224,7 @@ class Detokenizer:
         """The text that the token completes; often none."""
         self.ids.append(token)
         text = self._new()
-        return "" if text.endswith("\ufffd") else self._tell(text)
+        return self._tell(text) if text and not text.endswith("\ufffd") else ""
 
     def finish(self) -> str:
         """What is left: a letter that will never be whole, as U+FFFD."""
@@ -303,6 +303,7 @@ def generate_text(
     stop = stop_tokens(model) if stop is None else stop
     seed = _seed(how)
     ids = [encode_prompt(model, tokenizer, prompt) for prompt in prompts]
+    _room(model, ids, max_new_tokens)  # what is wrong with one of them is said before any is gone on from
     texts = []
     for first in range(0, len(ids), TOGETHER):
         some = ids[first : first + TOGETHER]

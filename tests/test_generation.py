@@ -328,6 +328,8 @@ def test_a_leading_space_is_told_only_within_a_text() -> None:
     alone, after = Detokenizer(tokenizer), Detokenizer(tokenizer, tokenizer.encode("the").ids)
     assert "".join(map(alone.add, fox)) == "fox"
     assert "".join(map(after.add, fox)) == " fox"
+    unknown = tokenizer.token_to_id("<unk>")  # has no text
+    assert [after.add(unknown), "".join(map(after.add, fox))] == ["", " fox"]
 
 
 def test_a_decoder_goes_on_without_the_end_that_the_tokenizer_sets() -> None:
@@ -351,6 +353,8 @@ def test_prompts_some_at_a_time_one_by_one_or_streamed_make_the_same_texts(
     assert generate_text(model, tokenizer, prompts, 15, VARIED) == together
     assert "".join(stream_text(model, tokenizer, prompts[0], 15, VARIED)) == together[0]
     assert all(together)
+    with pytest.raises(UserError, match="prompt 3 has"):
+        generate_text(ours("gpt2"), byte_level(), ["the", "fox", "the fox" * 60], 5)
 
 
 def test_stop_tokens_are_those_of_the_checkpoint(tmp_path: Path) -> None:
