@@ -36,6 +36,7 @@ log = logging.getLogger("minilm")
 
 # What belongs to a tokenizer, or tells how to generate: copied along as it is.
 COMPANIONS = ("generation_config.json", *(set(hub.TOKENIZER_FILES) - {"config.json"}), *hub.VOCABULARY_FILES)
+PADS = ("<pad>", "[PAD]")  # what a token may be called that fills up a batch
 BLOCK = 1 << 22  # numbers converted at a time
 
 
@@ -49,7 +50,7 @@ class Card:
     own_head: bool = False  # our head instead of the family's
     folder: Path | None = None  # where it was loaded from: its tokenizer is there
     published: dict[str, Any] = field(default_factory=dict)  # its config.json, with what we do not use
-    extra: dict[str, Any] = field(default_factory=dict)  # more to keep under "minilm": max_tokens, threshold, ...
+    extra: dict[str, Any] = field(default_factory=dict)  # more about its head, kept under "minilm": threshold, ...
 
 
 def card_of(model: nn.Module) -> Card:
@@ -110,7 +111,6 @@ def load_model(
     if task not in TASKS:
         raise UserError(f'task must be one of {", ".join(TASKS)}, got "{task}"{nearest(task, TASKS)}')
     card = Card(stored.model_type, task, folder=stored.folder, published=stored.published)
-    card.extra = {key: value for key, value in stored.own.items() if key not in ("config", "head", "labels")}
     if task == "classify":
         card.labels = list(stored.labels if labels is None else labels)
         if not card.labels:
@@ -120,6 +120,10 @@ def load_model(
         card.own_head = head is not None
     else:
         head, head_is_new = None, task != stored.task and not stored.has("head", task)
+    if head_is_new:
+        card.published = {key: value for key, value in stored.published.items() if key != "problem_type"}
+    else:
+        card.extra = {key: value for key, value in stored.own.items() if key not in ("config", "head", "labels")}
 
     config = stored.config
     if hasattr(config, "pooler"):
@@ -223,9 +227,9 @@ def save_model(model: nn.Module, folder: str | Path, *, tokenizer: Any = None) -
     if head:
         write_tensors(folder / "head.safetensors", {name.removeprefix("head."): p for name, p in head.items()})
     if tokenizer is not None:
-        for token in ("<pad>", "[PAD]"):  # a published classifier that reads the last token must know what pads
-            if (number := tokenizer.token_to_id(token)) is not None:
-                config["pad_token_id"] = number
+        pads = [number for name in PADS if (number := tokenizer.token_to_id(name)) is not None]
+        if pads and config.get("pad_token_id") is None:
+            config["pad_token_id"] = pads[0]  # by it the published class finds a text's last token
         with atomic(folder / "tokenizer.json") as file:
             file.write(tokenizer.to_str(pretty=True).encode())
     elif card.folder is not None and card.folder.resolve() != folder.resolve():

@@ -198,7 +198,6 @@ NAMES = Names(
     old=(("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")),
     # A buffer of 0..T-1, and heads of other tasks: are two texts in order, and where in a text is the answer.
     ignored=("embeddings.position_ids", "sop_classifier.*", "qa_outputs.*"),
-    tied=(("head.output.weight", "embeddings.token.weight"),),
 )
 
 

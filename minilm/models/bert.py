@@ -200,7 +200,6 @@ NAMES = Names(
     # A buffer of 0..T-1, and heads of other tasks: does the second text follow (BERT, HerBERT), and where in
     # a text is the answer.
     ignored=("embeddings.position_ids", "cls.seq_relationship.*", "cls.sso.*", "qa_outputs.*"),
-    tied=(("head.output.weight", "embeddings.token.weight"),),
 )
 
 

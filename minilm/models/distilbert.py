@@ -169,7 +169,6 @@ NAMES = Names(
     old=(("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")),
     # A buffer of 0..T-1, and the head of another task: where in a text is the answer.
     ignored=("embeddings.position_ids", "qa_outputs.*"),
-    tied=(("head.output.weight", "embeddings.token.weight"),),
 )
 
 ARCHITECTURE = Architecture(

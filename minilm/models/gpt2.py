@@ -168,7 +168,6 @@ NAMES = Names(
         "lm": (("head.output.weight", "lm_head.weight"),),
     },
     ignored=("h.*.attn.bias", "h.*.attn.masked_bias"),  # buffers of the causal triangle
-    tied=(("head.output.weight", "embeddings.token.weight"),),
 )
 
 ARCHITECTURE = Architecture(

@@ -292,7 +292,6 @@ class Names(NamedTuple):
     prefix: dict[str, str]  # task -> what stands before the backbone's rows; on reading it may be absent or present
     old: tuple[tuple[str, str], ...] = ()  # (old spelling, new spelling) of parts of their names
     ignored: tuple[str, ...] = ()  # patterns of tensors that files carry and nobody needs
-    tied: tuple[tuple[str, str], ...] = ()  # (ours, the one it shares its tensor with while config.tied)
 
 
 def _nothing(_: Any) -> dict[str, Any]:

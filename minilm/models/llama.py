@@ -199,7 +199,6 @@ NAMES = Names(
         "lm": (("head.output.weight", "lm_head.weight"),),
     },
     ignored=("layers.*.self_attn.rotary_emb.inv_freq", "rotary_emb.inv_freq"),  # buffers of older versions
-    tied=(("head.output.weight", "embeddings.token.weight"),),
 )
 
 

@@ -265,7 +265,6 @@ NAMES = Names(
     },
     old=(("encoder.embed_tokens.", "shared."), ("decoder.embed_tokens.", "shared.")),  # copies of one table
     ignored=("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",),  # never used
-    tied=(("head.output.weight", "embeddings.token.weight"),),
 )
 KINDS = {(name, gated): "gated-" * gated + name for name in ("relu", "silu", "tanh") for gated in (False, True)}
 KINDS |= {("gelu", False): "gelu", ("gelu", True): "gated-gelu_python"}  # activation, gated -> feed_forward_proj

@@ -213,6 +213,13 @@ def test_a_model_from_scratch_has_no_pooler_that_nobody_trains() -> None:
     assert new_model("bert", config, "encode").pooler is not None
 
 
+def test_what_was_known_about_an_old_head_is_not_taken_for_the_new_one(changed: Callable[..., Path]) -> None:
+    folder = changed("bert-classify", problem_type="multi_label_classification", minilm={"threshold": 0.3})
+    old, new = load_model(folder), load_model(folder, labels=["a", "b"])
+    assert card_of(old).extra == {"threshold": 0.3} and "problem_type" in card_of(old).published
+    assert card_of(new).extra == {} and "problem_type" not in card_of(new).published
+
+
 # --- Memory and dtypes ---------------------------------------------------------------------------------------------
 
 
@@ -281,7 +288,8 @@ def test_the_tokenizer_comes_along(tmp_path: Path) -> None:
     save_model(load_model(REFERENCES / "bert"), tmp_path / "copied")
     assert (tmp_path / "copied/tokenizer.json").read_text() == (REFERENCES / "bert/tokenizer.json").read_text()
     tokenizer = minilm.load_tokenizer(REFERENCES / "gpt2")
-    save_model(load_model(REFERENCES / "bert"), tmp_path / "given", tokenizer=tokenizer)
+    model = new_model("gpt2", GPT2Config(vocab_size=64, context=4, width=4, depth=1, heads=1), "encode")
+    save_model(model, tmp_path / "given", tokenizer=tokenizer)
     assert minilm.load_tokenizer(tmp_path / "given").get_vocab() == tokenizer.get_vocab()
     assert read_json(tmp_path / "given/config.json")["pad_token_id"] == tokenizer.token_to_id("<pad>")
 
