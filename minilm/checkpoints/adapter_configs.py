@@ -1,0 +1,211 @@
+"""``adapter_config.json``, PEFT's description of an adapter: which modules it adapts, of what rank, how they weigh.
+
+Modules are told by their published names, in rules of PEFT's own (``targets``, ``saves``, ``rank_of``): a list holds
+ends of names, a string is a regular expression. What PEFT has no key for lies under "minilm", which it ignores.
+
+An adapter that computes anything but ``W x + s B A x`` is refused, and so is every setting that is not known here.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minilm.checkpoints.configs import from_plain
+from minilm.checkpoints.files import read_json
+from minilm.errors import UserError
+from minilm.models import TASKS
+from minilm.models.heads import HeadConfig
+
+CONFIG = "adapter_config.json"
+# Ways to draw the first A and B that leave the pretrained weights as they are.
+_INITS = (True, False, "gaussian", "eva", "orthogonal", "mica")
+# What tells nothing that changes the numbers: notes, and settings of a method that another key turns on.
+_NOTES = {
+    "peft_version", "auto_mapping", "inference_mode", "runtime_config", "fan_in_fan_out", "megatron_core",
+    "qalora_group_size", "loftq_config", "eva_config", "corda_config", "lora_ga_config", "init_lora_weights",
+}  # fmt: skip
+
+
+# What a value may be.
+_Kind = Callable[[Any], bool]
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _name(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _absent(value: Any) -> bool:
+    return value is None
+
+
+def _count(least: int) -> _Kind:
+    return lambda value: type(value) is int and value >= least
+
+
+def _list(kind: _Kind) -> _Kind:
+    return lambda value: isinstance(value, list) and all(map(kind, value))
+
+
+def _table(kind: _Kind) -> _Kind:
+    return lambda value: isinstance(value, dict) and all(map(kind, value.values()))
+
+
+def _any(*kinds: _Kind) -> _Kind:
+    return lambda value: any(kind(value) for kind in kinds)
+
+
+_Keys = dict[str, tuple[Any, _Kind, str]]  # key -> the value where it is absent, what it may be, and that in words
+_KEYS: _Keys = {
+    "peft_type": ("LORA", lambda value: value == "LORA", "LORA, the only kind of adapter that is read here"),
+    "task_type": (None, _any(_absent, _name), "a name or null"),
+    "base_model_name_or_path": (None, _any(_absent, _name), "a name or null"),
+    "revision": (None, _any(_absent, _name), "a name or null"),
+    "r": (8, _count(1), "a whole number from 1"),
+    "lora_alpha": (8, _number, "a number"),
+    "lora_dropout": (0.0, lambda value: _number(value) and 0 <= value < 1, "a number from 0 to 1, 1 excluded"),
+    "use_rslora": (False, lambda value: isinstance(value, bool), "true or false"),
+    "bias": ("none", lambda value: value in ("none", "all", "lora_only"), '"none", "all" or "lora_only"'),
+    "target_modules": (None, _any(_absent, _name, _list(_name)), "a list of names, or a pattern"),
+    "exclude_modules": (None, _any(_absent, _name, _list(_name)), "a list of names, or a pattern"),
+    "modules_to_save": (None, _any(_absent, _list(_name)), "a list of names or null"),
+    "layers_to_transform": (None, _any(_absent, _count(0), _list(_count(0))), "a list of layers, or one"),
+    "layers_pattern": (None, _any(_absent, _name, _list(_name)), "a list of names, or one"),
+    "rank_pattern": (None, _any(_absent, _table(_count(1))), "a table of ranks"),
+    "alpha_pattern": (None, _any(_absent, _table(_number)), "a table of numbers"),
+    "minilm": (None, _any(_absent, _table(lambda value: True)), "a table"),
+}
+_OWN: _Keys = {  # of the table "minilm"
+    "task": (None, _any(_absent, lambda value: value in TASKS), "one of " + ", ".join(TASKS)),
+    "model_type": (None, _any(_absent, _name), "a name"),
+    "labels": (None, _any(_absent, _list(_name)), "a list of names"),
+    "head": (None, _any(_absent, _table(lambda value: True)), "a table"),
+    "blocks": (None, _any(_absent, _table(_list(_count(0)))), "a table of lists"),
+    "base_weights": (None, _any(_absent, _list(_number)), "a list of numbers"),
+}
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """An adapter's settings, checked."""
+
+    where: str  # the file, for error messages
+    published: dict[str, Any]  # PEFT's keys, those included that the file leaves out
+    base: str  # the model that was adapted: a Hub id or a folder; "" where nobody said
+    revision: str  # of the base on the Hub; "": nobody said
+    task: str  # what the adapted model is for: "encode", "classify" or "lm"
+    labels: list[str]  # the classes, in order; none: nobody said
+    dropout: float
+    rank_stabilized: bool
+    bias: str  # which biases were trained: "none", "all" or "lora_only"
+    head: HeadConfig | None  # our own head's settings; None: the head is the family's, if there is one
+    model_type: str  # the base's family; "": nobody said
+    blocks: dict[str, list[int]]  # fused module -> the parts that its B has diagonal blocks for
+    base_weights: list[float]  # the first numbers of the first adapted weight; none: nobody said
+    extra: dict[str, Any]  # what else there is under "minilm": max_tokens, threshold, problem_type, ...
+
+    @property
+    def saved(self) -> list[str]:
+        """The ends of the names of modules that were trained whole; PEFT adds those of the usual heads."""
+        usual = ["classifier", "score"] if self.published["task_type"] == "SEQ_CLS" else []
+        return [*(self.published["modules_to_save"] or ()), *usual]
+
+    def rank_of(self, module: str) -> int:
+        """The rank of the adapter on this module."""
+        return int(self._by_pattern("rank_pattern", module, self.published["r"]))
+
+    def alpha_of(self, module: str) -> float:
+        """The alpha of the adapter on this module."""
+        return float(self._by_pattern("alpha_pattern", module, self.published["lora_alpha"]))
+
+    def _by_pattern(self, table: str, module: str, otherwise: Any) -> Any:
+        patterns = self.published[table] or {}
+        return next((patterns[p] for p in patterns if self._match(rf"(.*\.)?({p})", module, table)), otherwise)
+
+    def targets(self, module: str) -> bool:
+        """Whether this linear module is to be adapted."""
+        excluded = self._named("exclude_modules", module)
+        if excluded or any(self._match(rf"(.*\.)?{name}(\..*)?", module, "modules_to_save") for name in self.saved):
+            return False
+        named = self._named("target_modules", module)
+        by_its_end = named and isinstance(wanted := self.published["target_modules"], list) and module not in wanted
+        return named and (not by_its_end or self._in_layers(module))
+
+    def _named(self, key: str, module: str) -> bool:
+        names = self.published[key]
+        if isinstance(names, str):
+            return self._match(names, module, key) is not None
+        return any(module == name or module.endswith(f".{name}") for name in names or ())
+
+    def _in_layers(self, module: str) -> bool:
+        layers, patterns = self.published["layers_to_transform"], self.published["layers_pattern"] or []
+        if layers is None or layers == []:
+            return True
+        stacks = [rf"(?:|.*?\.){p}" for p in ([patterns] if isinstance(patterns, str) else patterns)]
+        for stack in stacks or [r".*?\.[^.]*"]:
+            if found := self._match(rf"{stack}\.(?P<layer>\d+)\..*", module, "layers_pattern"):
+                return int(found["layer"]) in ([layers] if isinstance(layers, int) else layers)
+        return False
+
+    def saves(self, tensor: str) -> bool:
+        """Whether this tensor belongs to a module that was trained whole."""
+        parts = tensor.split(".")
+        modules = [".".join(parts[:i]) for i in range(1, len(parts))]
+        return any(module.endswith(name) for module in modules for name in self.saved)
+
+    def _match(self, pattern: str, module: str, key: str) -> re.Match[str] | None:
+        try:
+            return re.fullmatch(pattern, module)
+        except re.error as error:
+            raise UserError(f"{self.where}: {key} holds a pattern that is no regular expression ({error})") from error
+
+
+def read_adapter_config(folder: str | Path) -> AdapterConfig:
+    """Read and check an adapter's config. Raises UserError naming what is wrong, missing or not supported."""
+    path = Path(folder) / CONFIG
+    published, where = read_json(path), str(path)
+    _check(published, _KEYS, where)
+    own = dict(published["minilm"] or {})
+    _check(own, _OWN, f"{where}: minilm")
+    instead = "merge the adapter with PEFT, and open the whole model"
+    for key, value in published.items():
+        if value and key not in _KEYS and key not in _NOTES:
+            raise UserError(f"{where}: {key} ({value!r}) is not supported here; {instead}")
+    if (init := published.get("init_lora_weights", True)) not in _INITS:
+        raise UserError(f"{where}: init_lora_weights {init!r} changes the base's weights; {instead}")
+    return AdapterConfig(
+        where=where,
+        published=published,
+        base=published["base_model_name_or_path"] or "",
+        revision=published["revision"] or "",
+        task=own["task"] or _task(published["task_type"] or ""),
+        labels=own["labels"] or [],
+        dropout=published["lora_dropout"],
+        rank_stabilized=published["use_rslora"],
+        bias=published["bias"],
+        head=None if own["head"] is None else from_plain(HeadConfig, own["head"], f"{where}: minilm.head"),
+        model_type=own["model_type"] or "",
+        blocks=own["blocks"] or {},
+        base_weights=own["base_weights"] or [],
+        extra={key: value for key, value in own.items() if key not in _OWN},
+    )
+
+
+def _check(table: dict[str, Any], keys: _Keys, where: str) -> None:
+    """Fill in what is absent. Raises UserError for the first value that is wrong."""
+    for key, (default, is_right, wanted) in keys.items():
+        value = table.setdefault(key, default)
+        if not is_right(value):
+            raise UserError(f"{where}: {key} must be {wanted}, got {value!r}")
+
+
+def _task(task_type: str) -> str:
+    return "classify" if task_type == "SEQ_CLS" else "lm" if task_type.endswith("_LM") else "encode"

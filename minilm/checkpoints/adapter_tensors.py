@@ -1,0 +1,277 @@
+"""What lies in ``adapter_model.safetensors``, by our names: settled by names and shapes before a model is touched.
+
+Tensors are named after the published modules:
+
+    base_model.model.<module>.lora_A.weight (r, in), .lora_B.weight (out, r)       A and B of an adapted module
+    base_model.model.<module>.base_layer.bias                                      its bias, where that was trained
+    base_model.model.<module>.weight, .bias                                        of a module that was trained whole
+
+A published module may be several of ours side by side (GPT-2's c_attn is query, key and value), with one A and one B.
+In the *shared form*, PEFT's own, all parts have this A, and each has its own rows of B. In the *block form*, which can
+hold any of our adapters, each part has its own rows of A, and of B one block on a diagonal; r is the sum of the ranks,
+and alpha is so much larger that s stays the same:
+
+    A = [A_q; A_v]        B = [[B_q, 0], [0, 0], [0, B_v]]        "blocks": [0, 2]
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from minilm.checkpoints.adapter_configs import CONFIG, AdapterConfig
+from minilm.checkpoints.files import Entry, Reader, read_folder, read_header
+from minilm.checkpoints.models import card_of
+from minilm.checkpoints.names import Row, is_ignored, plain_name, rows_of, rows_of_ours, rows_of_theirs
+from minilm.errors import UserError
+from minilm.finetuning.lora import LoRALinear
+from minilm.models import ARCHITECTURES
+from minilm.models.heads import ClassificationHead
+
+log = logging.getLogger("minilm")
+
+STEM = "adapter_model"
+PREFIX = "base_model.model."
+
+
+@dataclass
+class Held:
+    """What an adapter holds for a model, by our names."""
+
+    adapters: dict[str, tuple[Tensor, Tensor, float]] = field(default_factory=dict)  # module -> A, B, alpha
+    whole: dict[str, Tensor] = field(default_factory=dict)  # parameter -> its value
+
+
+def rows_for(model: nn.Module, *, prefixed: bool = False) -> tuple[Row, ...]:
+    """The name table for a model; its head is in it if it is the family's."""
+    card = card_of(model)
+    task = "encode" if card.own_head else card.task
+    return rows_of(ARCHITECTURES[card.model_type].names, model.config, task, prefixed=prefixed)
+
+
+def module_of(tensor: str) -> str:
+    """The module that a tensor belongs to, by its name."""
+    return tensor.rpartition(".")[0]
+
+
+# --- Reading -------------------------------------------------------------------------------------------------------
+
+
+def read_held(model: nn.Module, folder: Path, config: AdapterConfig) -> Held:
+    """Everything that the folder holds, as views. Raises UserError for what does not fit the model or the config."""
+    reader, rows, names = Reader(), rows_for(model), ARCHITECTURES[card_of(model).model_type].names
+    pairs, tensors = _sort(folder)
+    linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    held, prefix = Held(), ""
+    for module, pair in pairs.items():
+        plain = plain_name(f"{module}.weight", names)
+        parts = [row for row in rows_of_theirs(plain, rows) if module_of(row.ours) in linear]
+        if not parts:
+            raise UserError(f"{pair['A'].file}: adapts {module}, which {_this(model)} does not have{_for(config)}")
+        prefix = prefix or f"{module}.weight".removesuffix(plain)  # none before a head's module
+        held.adapters |= _parts(model, module, parts, pair, config, reader)
+    there = [module_of(_in_file(row, prefix)) for name in linear for row in rows_of_ours(f"{name}.weight", rows)]
+    _check_targets(config, there, pairs)
+    held.whole = _whole(model, rows, tensors, config, reader)
+    _check_whole(model, config, rows, prefix, held, folder)
+    if config.head is not None:
+        held.whole |= _own_head(model, folder, config, reader)
+    if isinstance(getattr(model, "head", None), ClassificationHead) and "head.output.weight" not in held.whole:
+        log.warning("%s: holds no head; the model keeps the one that it has", folder)
+    return held
+
+
+def _sort(folder: Path) -> tuple[dict[str, dict[str, Entry]], dict[str, Entry]]:
+    """Pairs of A and B, by module; and the other tensors, by name."""
+    pairs: dict[str, dict[str, Entry]] = {}
+    tensors: dict[str, Entry] = {}
+    for key, entry in read_folder(folder, STEM).items():
+        name = key.removeprefix(PREFIX)
+        if name == key:
+            raise UserError(f"{entry.file}: unexpected tensor {key}; in PEFT's format every name begins with {PREFIX}")
+        if match := re.fullmatch(r"(.+)\.lora_([AB])\.weight", name):
+            pairs.setdefault(match[1], {})[match[2]] = entry
+        elif match := re.search(r"\.(lora_\w+)", name):
+            raise UserError(f"{entry.file}: {key} is no A or B of a linear layer; {match[1]} is not supported here")
+        elif not re.search(r"\.(original_module|modules_to_save)\.", name):  # copies that bias = "all" lets in
+            tensors[name.replace(".base_layer.", ".")] = entry
+    for module, pair in pairs.items():
+        for absent in {"A", "B"} - pair.keys():
+            raise UserError(f"{folder}: lacks {PREFIX}{module}.lora_{absent}.weight; is {STEM}.safetensors whole?")
+    if not pairs:
+        raise UserError(f"{folder}: {STEM}.safetensors holds no LoRA adapter; is it whole?")
+    return pairs, tensors
+
+
+def _parts(
+    model: nn.Module, module: str, parts: list[Row], pair: dict[str, Entry], config: AdapterConfig, reader: Reader
+) -> dict[str, tuple[Tensor, Tensor, float]]:
+    """A, B and alpha of our modules that are parts of this published one; of most, it is the only part."""
+    rank, alpha = config.rank_of(module), config.alpha_of(module)
+    out, into = model.get_parameter(parts[0].ours).shape
+    for entry, along in ((pair["A"], 0), (pair["B"], 1)):
+        if len(entry.shape) == 2 and entry.shape[along] != rank:
+            its = entry.shape[along]
+            raise UserError(f"{entry.file}: {entry.name} is of rank {its}, but {config.where} says {rank}")
+    _check_shape(pair["A"], (rank, into), config)
+    _check_shape(pair["B"], (out * parts[0].parts, rank), config)
+    a, b = reader.view(pair["A"]), reader.view(pair["B"])
+    if module not in config.blocks:
+        return {module_of(row.ours): (a, b.chunk(row.parts)[row.part], alpha) for row in parts}
+
+    own = [row for row in parts if row.part in config.blocks[module]]
+    if not own or len(own) != len(config.blocks[module]) or rank % len(own):
+        raise UserError(f"{config.where}: minilm.blocks of {module} must name parts of it that share its rank, {rank}")
+    alpha = _alpha(alpha, 1 / len(own), rank_stabilized=config.rank_stabilized)
+    found: dict[str, tuple[Tensor, Tensor, float]] = {}
+    elsewhere = b.clone()
+    for number, row in enumerate(own):
+        block = slice(number * rank // len(own), (number + 1) * rank // len(own))
+        found[module_of(row.ours)] = (a[block], b.chunk(row.parts)[row.part][:, block], alpha)
+        elsewhere.chunk(row.parts)[row.part][:, block] = 0
+    if elsewhere.any():
+        raise UserError(f"{pair['B'].file}: {pair['B'].name} is not zero outside the blocks of minilm.blocks")
+    return found
+
+
+def _alpha(alpha: float, times: float, *, rank_stabilized: bool) -> float:
+    """The alpha with which s stays the same for so many times the rank; without the last digits, which are rounding."""
+    return float(f"{alpha * (math.sqrt(times) if rank_stabilized else times):.12g}")
+
+
+def _whole(
+    model: nn.Module, rows: tuple[Row, ...], tensors: dict[str, Entry], config: AdapterConfig, reader: Reader
+) -> dict[str, Tensor]:
+    """The values of the parameters that are stored whole."""
+    names = ARCHITECTURES[card_of(model).model_type].names
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    users = Counter(map(id, parameters.values()))
+    whole = {}
+    for name, entry in tensors.items():
+        plain = plain_name(name, names)
+        places = [row for row in rows_of_theirs(plain, rows) if row.ours in parameters]
+        if not places and rows_of_theirs(plain, rows_of(names, model.config, "classify")):
+            raise UserError(
+                f"{entry.file}: {entry.name} is of a part that {_this(model)} does not have{_for(config)}; "
+                "open that one for the adapter's task, with its family's head"
+            )
+        if not places and not is_ignored(plain, names):
+            raise UserError(f"{entry.file}: {entry.name} is no tensor of {_this(model)}{_for(config)}")
+        for row in places:
+            parameter = parameters[row.ours]
+            _check_shape(entry, row.shape_of_theirs(tuple(parameter.shape)), config)
+            if users[id(parameter)] > 1:
+                raise UserError(f"{entry.file}: {entry.name} was trained on its own; {_this(model)} ties it to another")
+            whole[row.ours] = row.take(reader.view(entry))
+    return whole
+
+
+def _own_head(model: nn.Module, folder: Path, config: AdapterConfig, reader: Reader) -> dict[str, Tensor]:
+    file = folder / "head.safetensors"
+    stored = {f"head.{name}": entry for name, entry in read_header(file).items()}
+    asked = {name: tuple(p.shape) for name, p in model.named_parameters() if name.startswith("head.")}
+    for name in sorted(stored.keys() ^ asked.keys()):
+        verb = "lacks the tensor" if name in asked else "has the unexpected tensor"
+        raise UserError(f"{file}: {verb} {name.removeprefix('head.')}; is it the head of this adapter?")
+    for name, entry in stored.items():
+        _check_shape(entry, asked[name], config)
+    return {name: reader.view(entry) for name, entry in stored.items()}
+
+
+def _check_shape(entry: Entry, asked: tuple[int, ...], config: AdapterConfig) -> None:
+    if entry.shape != asked:
+        raise UserError(f"{entry.file}: {entry.name} has the shape {entry.shape}, the model's is {asked}{_for(config)}")
+    if not entry.dtype.is_floating_point or entry.dtype.itemsize == 1:
+        kind = str(entry.dtype).removeprefix("torch.")
+        raise UserError(f"{entry.file}: {entry.name} holds {kind} numbers, which are not read here")
+
+
+def _check_targets(config: AdapterConfig, there: list[str], held: Mapping[str, object]) -> None:
+    """Raises UserError where the config adapts other modules than the file does, of those that the model has."""
+    if config.published["target_modules"] in (None, "all-linear"):  # which mean: what the file holds
+        return
+    for module in sorted(there):
+        if config.targets(module) and module not in held:
+            raise UserError(f"{config.where}: adapts {module}, but {STEM}.safetensors has nothing for it; is it whole?")
+    for module in held:
+        if not config.targets(module):
+            raise UserError(f"{config.where}: leaves {module} out, but {STEM}.safetensors adapts it")
+
+
+def _check_whole(
+    model: nn.Module, config: AdapterConfig, rows: tuple[Row, ...], prefix: str, held: Held, folder: Path
+) -> None:
+    """Raises UserError where a module that was trained whole is not there. Warns of biases that are not."""
+    biases = []
+    for name, _ in model.named_parameters():
+        for row in rows_of_ours(name, rows)[:1] if name not in held.whole else ():
+            theirs = _in_file(row, prefix)
+            if config.saves(theirs):
+                raise UserError(f"{folder}: {STEM}.safetensors lacks {PREFIX}{theirs}, which {CONFIG} says was trained")
+            of_adapter = config.bias == "lora_only" and module_of(name) in held.adapters
+            if name.endswith(".bias") and (config.bias == "all" or of_adapter):
+                biases.append(theirs)
+    if biases:
+        log.warning("%s: lacks %d trained biases, such as %s; the base's are used", folder, len(biases), biases[0])
+
+
+def _in_file(row: Row, prefix: str) -> str:
+    """A published name as this adapter's class has it."""
+    return row.theirs if row.ours.startswith("head.") else prefix + row.theirs
+
+
+def _this(model: nn.Module) -> str:
+    return f"this {card_of(model).model_type} model"
+
+
+def _for(config: AdapterConfig) -> str:
+    return f"; the adapter is for {config.base}" if config.base else ""
+
+
+# --- Writing -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Published:
+    """The adapter of one published module."""
+
+    a: Tensor  # (r, in)
+    b: Tensor  # (out, r)
+    alpha: float
+    blocks: list[int]  # the parts that b has blocks for; none: the module is one of ours
+
+
+def publish(layers: Mapping[str, LoRALinear], rows: tuple[Row, ...]) -> dict[str, Published]:
+    """Our adapters as those of the published modules, by name."""
+    groups: dict[str, list[tuple[Row, LoRALinear]]] = {}
+    for name, layer in layers.items():
+        row = rows_of_ours(f"{name}.weight", rows)[0]
+        groups.setdefault(module_of(row.theirs), []).append((row, layer))
+    published = {}
+    for module, group in groups.items():
+        row, layer = group[0]
+        if row.parts == 1:
+            published[module] = Published(layer.lora_a.detach(), layer.lora_b.detach(), layer.alpha, [])
+        elif len({(part.rank, part.alpha) for _, part in group}) == 1:
+            published[module] = _in_blocks(sorted(group, key=lambda pair: pair[0].part))
+        else:
+            raise ValueError(f"{module}: its parts must have one rank and one alpha")
+    return published
+
+
+def _in_blocks(group: list[tuple[Row, LoRALinear]]) -> Published:
+    row, layer = group[0]
+    a = torch.cat([part.lora_a.detach() for _, part in group])
+    b = a.new_zeros(row.parts * len(layer.lora_b), len(a))
+    for (part, adapted), columns in zip(group, b.chunk(len(group), dim=1), strict=True):
+        columns.chunk(row.parts)[part.part].copy_(adapted.lora_b.detach())
+    alpha = _alpha(layer.alpha, len(group), rank_stabilized=layer.rank_stabilized)
+    return Published(a, b, alpha, [part.part for part, _ in group])

@@ -1,0 +1,266 @@
+"""LoRA adapters in PEFT's format, both ways: what was trained, without the base model that it belongs to.
+
+A folder holds adapter_config.json (see ``adapter_configs``), adapter_model.safetensors (see ``adapter_tensors``) and,
+where the head is our own, head.safetensors, described under "minilm" in adapter_config.json. The trained head is always
+there: PEFT opens an adapter with the family's head on the published classifier, and one with ours on the backbone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from minilm import hub
+from minilm.checkpoints.adapter_configs import CONFIG, AdapterConfig, read_adapter_config
+from minilm.checkpoints.adapter_tensors import PREFIX, STEM, Published, module_of, publish, read_held, rows_for
+from minilm.checkpoints.contents import read_contents
+from minilm.checkpoints.files import read_folder, write_json, write_tensors
+from minilm.checkpoints.matching import parameter_names
+from minilm.checkpoints.models import Card, card_of, load_model
+from minilm.checkpoints.names import Row, published_tensors, rows_of_ours, rows_of_theirs
+from minilm.errors import UserError
+from minilm.finetuning.lora import LoRALinear, adapt, adapted_layers, adapter_parameters
+from minilm.models import ARCHITECTURES
+
+SAMPLE = 8  # numbers of the base's weights that an adapter keeps, to tell the base from others
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter, and not a whole model."""
+    return (folder / CONFIG).is_file() and not (folder / "config.json").is_file()
+
+
+def base_of(folder: str | Path) -> str:
+    """The model that an adapter belongs to: a folder, or a name that ``load_model`` takes.
+
+    A relative path counts from the adapter's folder, if it leads somewhere from there. Raises UserError where the
+    adapter does not name its base.
+    """
+    config = read_adapter_config(folder)
+    if not config.base:
+        raise UserError(f"{config.where}: base_model_name_or_path must name the base model (a folder or a Hub id)")
+    beside = Path(folder) / config.base
+    return str(beside) if beside.is_dir() else config.base
+
+
+# --- Loading -------------------------------------------------------------------------------------------------------
+
+
+def load_adapted_model(
+    folder: str | Path, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
+) -> nn.Module:
+    """Open an adapter's base and adapt it, in evaluation mode.
+
+    Arguments and errors as those of ``load_model``; and ``load_adapter``'s.
+    """
+    config, source = read_adapter_config(folder), base_of(folder)
+    base = hub.resolve_model(source, "" if Path(source).is_dir() else config.revision)
+    labels = _labels(Path(folder), config, base) if config.task == "classify" else None
+    model = load_model(base, config.task, labels=labels, head=config.head, dtype=dtype, device=device)
+    load_adapter(model, folder)
+    return model
+
+
+def _labels(folder: Path, config: AdapterConfig, base: Path) -> list[str] | None:
+    """The classes of the adapter's head; None: it has no head, so the base's must do."""
+    stored = read_contents(base)
+    output = PREFIX + rows_of_ours("head.output.weight", stored.rows("classify"))[0].theirs
+    held = read_folder(folder, STEM)
+    if config.labels or output not in held:
+        return config.labels or None
+    classes = held[output].shape[0] if held[output].shape else 0
+    return stored.labels if len(stored.labels) == classes else [f"LABEL_{i}" for i in range(classes)]
+
+
+def load_adapter(model: nn.Module, folder: str | Path) -> None:
+    """Adapt a model as a folder says, in place. What the adapter holds is what is trained from now on.
+
+    Args:
+        model: the adapter's base, from ``load_model``, with a head of the adapter's kind.
+        folder: of an adapter that we or PEFT have written.
+
+    Raises:
+        UserError: the adapter is of a kind that is not supported, for another model, or broken. The model is unchanged.
+    """
+    if adapted_layers(model):
+        raise ValueError("this model has adapters already; merge them first")
+    config, card = read_adapter_config(folder), card_of(model)
+    _check_kind(model, config)
+    held = read_held(model, Path(folder), config)
+    if config.base_weights and not _same_weights(_sample(model, list(held.adapters)), config.base_weights):
+        raise UserError(f"{config.where}: made for {config.base or 'a model'}, whose weights are not this model's")
+    for name, (a, b, alpha) in held.adapters.items():
+        layer = adapt(model, name, len(a), alpha, dropout=config.dropout, rank_stabilized=config.rank_stabilized)
+        layer.lora_a.data.copy_(a)
+        layer.lora_b.data.copy_(b)
+    for name, value in held.whole.items():
+        model.get_parameter(name).data.copy_(value)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in held.whole or name.endswith((".lora_a", ".lora_b")))
+    extra = dict(config.extra)
+    if "problem_type" in extra:
+        card.published["problem_type"] = extra.pop("problem_type")
+    card.labels = config.labels or card.labels
+    card.extra |= extra
+
+
+def _check_kind(model: Any, config: AdapterConfig) -> None:
+    """Raises UserError where the adapter's config is for another family, or another head."""
+    card, ours = card_of(model), model.head.config if card_of(model).own_head else None
+    if config.model_type not in ("", card.model_type):
+        raise UserError(f"{config.where}: made for a {config.model_type} model; this is a {card.model_type} model")
+    if config.head not in (None, ours):
+        raise UserError(
+            f"{config.where}: the adapter has a head of its own ({config.head}), which this model has not; "
+            "open the base with it"
+        )
+    if config.labels and len(config.labels) != len(card.labels):
+        raise UserError(f"{config.where}: has {len(config.labels)} labels, the model {len(card.labels)}")
+
+
+def _sample(model: Any, adapted: list[str]) -> Tensor:
+    """The first numbers of the first adapted weight, first in the model's order."""
+    name = next(name for name, _ in model.named_modules() if name in adapted)
+    weight: Tensor = model.get_submodule(name).weight
+    return weight.detach().reshape(-1)[:SAMPLE].float().cpu()
+
+
+def _same_weights(sample: Tensor, stored: list[float]) -> bool:
+    """Whether numbers are the same but for the rounding of another dtype."""
+    wanted = torch.tensor(stored)
+    return sample.shape == wanted.shape and torch.allclose(sample, wanted, rtol=0.02, atol=1e-6)
+
+
+# --- Saving --------------------------------------------------------------------------------------------------------
+
+
+def save_adapter(model: Any, folder: str | Path, *, base: str = "", revision: str = "") -> Path:
+    """Write what was trained of an adapted model, in a folder that PEFT opens and ``load_adapter`` reads back exactly.
+
+    Args:
+        model: with adapters, from ``add_lora`` or ``load_adapter``.
+        folder: made where it does not exist.
+        base: what others find the base by, best its Hub id; "": the folder that the model was loaded from.
+        revision: of the base on the Hub.
+
+    Raises:
+        UserError: the base is nowhere saved, or something was trained that the format has no place for.
+    """
+    folder, card, layers = Path(folder), card_of(model), adapted_layers(model)
+    if not layers:
+        raise ValueError("this model has no adapters; add_lora makes them, and merge takes them away")
+    base = base or (str(card.folder.resolve()) if card.folder is not None else "")
+    if not base:
+        raise UserError("LoRA: the model under the adapter was never saved; train it whole, or save and load it first")
+    rows = rows_for(model, prefixed=True)
+    adapters = publish(layers, rows)
+    whole, settings = _trained_whole(model, rows)
+    tensors = {}
+    for module, adapter in adapters.items():
+        tensors[f"{PREFIX}{module}.lora_A.weight"] = adapter.a
+        tensors[f"{PREFIX}{module}.lora_B.weight"] = adapter.b
+    for name, tensor in published_tensors(whole, rows):
+        module, _, leaf = name.rpartition(".")
+        tensors[f"{PREFIX}{module}{'.base_layer' if module in adapters else ''}.{leaf}"] = tensor
+    write_tensors(folder / f"{STEM}.safetensors", tensors)
+    if card.own_head:
+        write_tensors(folder / "head.safetensors", dict(model.head.named_parameters()))
+    settings |= _settings(next(iter(layers.values())), adapters)
+    settings |= {
+        "task_type": _task_type(card),
+        "base_model_name_or_path": base,
+        "revision": revision or None,
+        "fan_in_fan_out": any(row.transposed for name in layers for row in rows_of_ours(f"{name}.weight", rows)),
+    }
+    write_json(folder / CONFIG, settings | {"minilm": _own_settings(model, adapters)})
+    return folder
+
+
+def _settings(layer: LoRALinear, adapters: dict[str, Published]) -> dict[str, Any]:
+    """PEFT's settings of these adapters: the most usual rank and alpha, and the modules that have others."""
+    ranks = {module: len(adapter.a) for module, adapter in adapters.items()}
+    alphas = {
+        module: int(adapter.alpha) if adapter.alpha.is_integer() else adapter.alpha
+        for module, adapter in adapters.items()
+    }
+    rank, alpha = (Counter(numbers.values()).most_common(1)[0][0] for numbers in (ranks, alphas))
+    return {
+        "peft_type": "LORA",
+        "inference_mode": True,
+        "r": rank,
+        "lora_alpha": alpha,
+        "rank_pattern": {re.escape(module): r for module, r in ranks.items() if r != rank},
+        "alpha_pattern": {re.escape(module): a for module, a in alphas.items() if a != alpha},
+        "lora_dropout": layer.dropout.p,
+        "use_rslora": layer.rank_stabilized,
+        "target_modules": sorted(adapters),
+        "init_lora_weights": True,
+    }
+
+
+def _own_settings(model: Any, adapters: dict[str, Published]) -> dict[str, Any]:
+    """What PEFT has no key for."""
+    card = card_of(model)
+    own: dict[str, Any] = {"task": card.task, "model_type": card.model_type}
+    own["base_weights"] = _sample(model, list(adapted_layers(model))).tolist()
+    if blocks := {module: adapter.blocks for module, adapter in adapters.items() if adapter.blocks}:
+        own["blocks"] = blocks
+    if card.task == "classify":
+        own["labels"] = card.labels
+    if "problem_type" in card.published:
+        own["problem_type"] = card.published["problem_type"]
+    if card.own_head:
+        own["head"] = dataclasses.asdict(model.head.config)
+    return card.extra | own
+
+
+def _task_type(card: Card) -> str | None:
+    """PEFT's name of what the adapted model is for; None: it has none."""
+    if card.task == "encode" or card.own_head:
+        return "FEATURE_EXTRACTION"
+    if card.task == "classify":
+        return "SEQ_CLS"
+    kinds = {"ForConditionalGeneration": "SEQ_2_SEQ_LM", "LMHeadModel": "CAUSAL_LM", "ForCausalLM": "CAUSAL_LM"}
+    name = ARCHITECTURES[card.model_type].classes["lm"]
+    return next((kind for end, kind in kinds.items() if name.endswith(end)), None)
+
+
+def _trained_whole(model: Any, rows: tuple[Row, ...]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What is trained beside the adapters, and PEFT's words for it: modules, the family's head always; and biases."""
+    card, layers = card_of(model), adapted_layers(model)
+    parameters = {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if not (card.own_head and name.startswith("head."))  # which has a file of its own
+    }
+    trained = {name for name, p in parameters.items() if p.requires_grad} - adapter_parameters(model).keys()
+    if card.task == "classify" and not any(name.startswith("head.") for name in layers):
+        trained |= {name for name in parameters if name.startswith("head.")}
+    biases = {name for name in trained if name.endswith(".bias") and f"{module_of(name)}.weight" not in trained}
+    modules = {module_of(name) for name in trained - biases}
+    whole = {name for name in parameters if module_of(name) in modules}
+    every_bias = {name for name in parameters.keys() - whole if name.endswith(".bias")}
+    of_layers = {f"{name}.bias" for name in layers} & every_bias
+    kinds = {frozenset(every_bias): "all", frozenset(of_layers): "lora_only", frozenset[str](): "none"}
+    stray = (modules & layers.keys()) | (whole - trained)
+    stray |= set() if frozenset(biases) in kinds else biases
+    stray |= {first for first, *others in parameter_names(model) if others and first in trained}  # tied
+    if stray:
+        raise UserError(f"LoRA: {min(stray)} is not trained as PEFT's format can tell; freeze it, or train all of it")
+
+    places = {name: rows_of_ours(name, rows) for name in trained}
+    saved = {
+        row.theirs.partition(".")[0] if name.startswith("head.") else module_of(row.theirs)
+        for name in whole
+        for row in places[name]
+    }
+    # A fused tensor is written whole, with those parts of it that were not trained.
+    written = {part.ours for of_one in places.values() for row in of_one for part in rows_of_theirs(row.theirs, rows)}
+    tensors = {name: parameters[name] for name in parameters if name in written}
+    return tensors, {"modules_to_save": sorted(saved) or None, "bias": kinds[frozenset(biases)]}
