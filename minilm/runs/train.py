@@ -133,6 +133,6 @@ def write_results(
     length_distribution(encoded["train"].full_lengths, config.data.max_tokens, figures / "lengths.png")
     for split in () if data.multi_label else ("validation", "test"):
         matrix = metrics[split]["confusion"]
-        confusion(matrix, data.label_names, f"{split.capitalize()} texts", figures / f"confusion_{split}.png")
+        confusion(matrix, data.label_names, f"Confusion on the {split} texts", figures / f"confusion_{split}.png")
     write_json(folder / "results.json", results)
     write_report(folder)
