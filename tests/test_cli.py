@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -85,9 +86,11 @@ def test_what_is_no_classifier_is_told(tmp_path: Path) -> None:
     assert 'device must be "auto"' in refused("predict", finished_run(), "a", "--device", "tpu")
 
 
-def test_a_terminal_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda self: True, raising=False)
-    assert "nothing to classify" in refused("predict", finished_run())
+def test_a_terminal_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
+    with pytest.raises(SystemExit):
+        main(["predict", "some-run"])
+    assert capsys.readouterr().err.startswith("Error: nothing to classify: give texts, --file FILE, or lines")
 
 
 # --- The others ---
@@ -136,7 +139,7 @@ def test_a_wrong_command_line_ends_with_status_2() -> None:
 
 
 def test_a_reader_that_has_had_enough_ends_the_command_quietly() -> None:
-    command = [sys.executable, "-c", "from minilm.cli import main; main(['data', '--help'] * 1)"]
+    command = [sys.executable, "-c", "from minilm.cli import main; main(['data'])"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout and process.stderr
         process.stdout.close()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import json
 import random
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -110,6 +112,7 @@ def refused(*arguments: object, stdin: str | bytes | None = None) -> str:
 def finished_run() -> Path:
     """The folder of a run that has finished, to be read only; one for all tests of a process."""
     folder = Path(tempfile.mkdtemp(prefix="minilm-tests-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     result = minilm("train", write_config(folder), "--runs", folder / "runs")
     assert result.exit_code == 0, result.output
     return folder / "runs" / "tiny"

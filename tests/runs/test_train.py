@@ -29,7 +29,9 @@ def test_a_run_leaves_a_folder_that_tells_all_about_it(tmp_path: Path) -> None:
     assert {path.name for path in (run / "figures").iterdir()} == pictures
     assert load_config(run / "config.toml") == load_config(config, ["train.epochs=1"])
     assert "GPT2Layer" in (run / "summary.txt").read_text()
-    # What the terminal shows: evaluations and a table on standard output, all else beside it.
+    # Piped, standard output has a line an evaluation and the table, no trace of a bar; all else stands beside it.
+    assert "\r" not in result.output and "%|" not in result.output
+    assert len(re.findall(r"^epoch .*step", result.stdout, re.MULTILINE)) == 2
     assert re.search(r"^test( +-?\d\.\d{4}){4}$", result.stdout, re.MULTILINE)
     assert re.search(r"^majority, test ", result.stdout, re.MULTILINE)
     for shown in ("report.md", *pictures):
@@ -187,15 +189,18 @@ def test_a_config_that_cannot_be_is_refused_and_leaves_nothing(tmp_path: Path, c
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
+        (None, "the file holds no rows"),
         ([], "the file holds no rows"),
         (["good film\tgood"] * 20, 'all 16 training rows have the label "good"'),
         (["good film"], "1 fields where the header has 2"),
         (["\tgood"], "is empty"),
     ],
 )
-def test_data_that_cannot_be_used_are_refused_and_leave_nothing(tmp_path: Path, lines: list[str], said: str) -> None:
+def test_data_that_cannot_be_used_are_refused_and_leave_nothing(
+    tmp_path: Path, lines: list[str] | None, said: str
+) -> None:
     config = write_config(tmp_path)
-    (tmp_path / "texts.tsv").write_text("\n".join(["text\tlabel", *lines]) + "\n")
+    (tmp_path / "texts.tsv").write_text("" if lines is None else "\n".join(["text\tlabel", *lines]) + "\n")
     result = minilm("train", config, "--runs", tmp_path / "runs")
     assert result.exit_code == 1 and said in result.stderr and "texts.tsv" in result.stderr
     assert not (tmp_path / "runs").exists()
