@@ -94,6 +94,7 @@ class _Loop:
                 if stop or self._evaluation_due():
                     self._evaluate(stop)
                 if noted:
+                    self._check_finite(float(self.loss_sum))
                     self._keep()
                     raise Interrupted(noted[0], self.checkpoints.folder.parent)
                 if progress.stopped:

@@ -318,6 +318,39 @@ def test_a_validation_loss_that_is_not_finite_ends_the_run_too(tmp_path: Path) -
         run(tmp_path, task=task, epochs=3, checkpoint_minutes=0)
 
 
+@pytest.fixture
+def unseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps do not look at their loss, as on a GPU."""
+    check = loop._Loop._check_finite
+    monkeypatch.setattr(
+        loop._Loop, "_check_finite", lambda self, loss, before_step=False: before_step or check(self, loss)
+    )
+
+
+@pytest.mark.usefixtures("unseen")
+def test_where_steps_do_not_look_the_next_evaluation_finds_out(tmp_path: Path) -> None:
+    model = gpt2()
+    with pytest.raises(UserError, match=r"no longer finite at step 12 .*is kept in .*000001-step-6"):
+        run(tmp_path, model, poisoned(8, model), epochs=3, checkpoint_minutes=0)
+
+
+@pytest.mark.usefixtures("unseen")
+def test_a_state_that_is_no_longer_good_is_never_kept(tmp_path: Path) -> None:
+    model = gpt2()
+    task = poisoned(2, model)
+    calls: list[np.ndarray] = []
+
+    def disturbed(rows: np.ndarray) -> Batch:
+        calls.append(rows)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return task.collate(rows)
+
+    with pytest.raises(UserError, match=r"at step 3 .*No state from before it was kept"):
+        run(tmp_path, model, replace(task, collate=disturbed))
+    assert not (tmp_path / "checkpoints").exists()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_step_under_way_and_keeps_the_state(tmp_path: Path, number: signal.Signals) -> None:
     before = signal.getsignal(number)
