@@ -72,12 +72,6 @@ def test_a_model_with_its_familys_head_goes_there_and_comes_back(case: str, tmp_
     save_model(model, tmp_path)
     assert_same_numbers(load_model(tmp_path, dtype=torch.float32), open_there(tmp_path), batch_of(case))
     assert_same_tensors(model, load_model(tmp_path))
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_a_published_file_read_and_written_holds_the_same_bits(case: str, tmp_path: Path) -> None:
-    model = load_model(REFERENCES / case)
-    save_model(model, tmp_path)
     names = ARCHITECTURES[card_of(model).model_type].names
     before = {plain_name(name, names): entry for name, entry in read_folder(REFERENCES / case).items()}
     unread = {"cls.predictions.bias"} if not model.config.tied else set()  # there too: the decoder has its own
