@@ -1,18 +1,24 @@
-"""What a checkpoint's folder holds, as its ``config.json`` and the headers of its files tell. No tensor is read."""
+"""What a checkpoint's folder holds, as its ``config.json`` and the headers of its files tell."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from minilm.checkpoints.configs import architecture_of, from_plain, own_section, read_config
-from minilm.checkpoints.files import Entry, read_folder, read_header, read_json
+from minilm.checkpoints.files import Entry, Reader, read_folder, read_header, read_json
+from minilm.checkpoints.matching import equal
 from minilm.checkpoints.names import Row, is_ignored, plain_name, rows_of, rows_of_ours
 from minilm.errors import UserError
 from minilm.models.heads import HeadConfig
-from minilm.models.layers import Architecture
+from minilm.models.layers import Architecture, Names
+
+log = logging.getLogger("minilm")
+
+TOKENS, HEAD = "embeddings.token.weight", "head.output.weight"
 
 
 @dataclass(frozen=True)
@@ -58,8 +64,11 @@ def read_contents(folder: Path) -> Contents:
         own_tensors = _by_name((f"head.{name}", e) for name, e in read_header(folder / "head.safetensors").items())
         outputs = own_tensors.get("head.output.weight", [])
     else:
-        places = rows_of_ours("head.output.weight", rows_of(names, config, "classify"))
+        places = rows_of_ours(HEAD, rows_of(names, config, "classify"))
         outputs = [entry for row in places for entry in tensors.get(row.theirs, [])]
+    task = _task(published, own)
+    if architecture.tied_by_tensors:
+        config = replace(config, tied=_is_tied(tensors, config, names, is_for_words=task == "lm", where=where))
     return Contents(
         folder=folder,
         published=published,
@@ -67,7 +76,7 @@ def read_contents(folder: Path) -> Contents:
         model_type=model_type,
         architecture=architecture,
         config=config,
-        task=_task(published, own),
+        task=task,
         tensors={name: entries for name, entries in tensors.items() if not is_ignored(name, names)},
         own_tensors=own_tensors,
         head=head,
@@ -94,6 +103,18 @@ def _task(published: dict[str, Any], own: dict[str, Any]) -> str:
     if name.endswith(("LMHeadModel", "ForCausalLM", "ForMaskedLM", "ForPreTraining", "ForConditionalGeneration")):
         return "lm"
     return "encode"
+
+
+def _is_tied(tensors: dict[str, list[Entry]], config: Any, names: Names, *, is_for_words: bool, where: str) -> bool:
+    """Whether a language head is tied: the file has none, or a copy of the token table."""
+    rows = rows_of(names, config, "lm")
+    held = {ours: tensors.get(rows_of_ours(ours, rows)[0].theirs, []) for ours in (TOKENS, HEAD)}
+    if held[HEAD] and held[TOKENS]:
+        table, head = held[TOKENS][0], held[HEAD][0]
+        return table.shape == head.shape and equal(Reader(), table, head, block=1 << 20)
+    if is_for_words and not config.tied:
+        log.warning("%s: unties a language head that the file lacks; the token table is taken for it", where)
+    return is_for_words or bool(config.tied)
 
 
 def _labels(published: dict[str, Any], own: dict[str, Any], output: Entry, where: str) -> list[str]:

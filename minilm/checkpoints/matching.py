@@ -124,14 +124,14 @@ def verify(found: Match, reader: Reader) -> None:
             raise UserError(f"{entry.file}: {entry.name} is not zero, but config.json describes a model without it")
         reader.forget(entry)
     for original, copy in found.copies:
-        if not _equal(reader, original, copy):
+        if not equal(reader, original, copy):
             raise UserError(
                 f"{copy.file}: {copy.name} differs from {original.name}, but config.json makes them one; "
                 "is tie_word_embeddings right?"
             )
 
 
-def _equal(reader: Reader, one: Entry, other: Entry, block: int = 1 << 24) -> bool:
+def equal(reader: Reader, one: Entry, other: Entry, block: int = 1 << 24) -> bool:
     """Whether two tensors hold the same numbers, a block at a time, giving their pages back."""
     pairs: Iterable[tuple[Tensor, Tensor]] = zip(
         reader.view(one).reshape(-1).split(block), reader.view(other).reshape(-1).split(block), strict=True

@@ -27,7 +27,7 @@ class Batch:
     mask: Tensor | None = None  # (B, T) True at real tokens; None: nothing is padded
     segments: Tensor | None = None  # (B, T) 0 in the first text of a pair, 1 in the second
     positions: Tensor | None = None  # (B, T); None: 0, 1, ..., T-1
-    labels: Tensor | None = None  # (B,) classes, (B, C) several a text, or (B, T) tokens to predict
+    labels: Tensor | None = None  # (B,) classes, (B, C) several a text, or (B, T) tokens to predict, -100: none
     decoder_ids: Tensor | None = None  # (B, T') what an encoder-decoder's decoder reads
     cache: Cache | None = None  # keys and values of earlier positions, in generation
 
@@ -172,7 +172,7 @@ class Attention(nn.Module):
 class RMSNorm(nn.Module):
     """Root mean square normalisation (Zhang and Sennrich 2019): LayerNorm without mean and bias.
 
-        norm(x) = weight * x / sqrt(mean(x^2) + eps)                computed in float32 whatever x is
+    norm(x) = weight * x / sqrt(mean(x^2) + eps)                computed in float32 whatever x is
     """
 
     def __init__(self, width: int, eps: float) -> None:
@@ -310,4 +310,5 @@ class Architecture:
     settings: tuple[tuple[str, ...], ...]  # rows (ours, theirs, older spellings ...) of config.json
     read: Callable[[dict[str, Any]], dict[str, Any]] = _nothing  # config.json -> settings that no row can say
     write: Callable[[Any], dict[str, Any]] = _nothing  # config -> what config.json needs and no row can say
+    tied_by_tensors: bool = False  # whether the language head is tied is told by the tensors, not by config.json
     float32: tuple[str, ...] = ()  # patterns of our tensors that stay float32 in a float16 model, for their range

@@ -173,13 +173,17 @@ class T5(nn.Module):
         return State(self.embeddings(batch.ids)) if memory is None else self.enter_decoder(batch, memory)
 
     def enter_decoder(self, batch: Batch, memory: Tensor) -> State:
-        """The state before the decoder's first layer. Without ids of its own, the decoder reads the text."""
+        """The state before the decoder's first layer. Without ids of its own, the decoder reads one place to the right
+        what it is to write, the labels (B, T'), or the text where it classifies."""
         ids = batch.decoder_ids
-        if ids is None and isinstance(self.head, LanguageHead):
-            raise ValueError("a T5 language model needs decoder_ids; in training, model.shift_right(labels)")
+        if ids is None:
+            wanted = batch.labels if isinstance(self.head, LanguageHead) else batch.ids
+            if wanted is None:
+                raise ValueError("a T5 language model needs decoder_ids or labels")
+            ids = self.shift_right(wanted)
         if batch.cache is not None:
             batch.cache.memory = memory
-        return State(self.embeddings(self.shift_right(batch.ids) if ids is None else ids), memory=memory)
+        return State(self.embeddings(ids), memory=memory)
 
     def run(self, state: State, batch: Batch, first: int, last: int) -> State:
         """The state after layers ``first`` to ``last`` (exclusive), the encoder's and then the decoder's."""
@@ -199,11 +203,14 @@ class T5(nn.Module):
         return stack.dropout(stack.norm(state.x))
 
     def forward(
-        self, ids: Tensor | Batch, mask: Tensor | None = None, segments: Tensor | None = None,
+        self,
+        ids: Tensor | Batch,
+        mask: Tensor | None = None,
+        segments: Tensor | None = None,
         decoder_ids: Tensor | None = None,
     ) -> Tensor:
         """ids (B, T), decoder_ids (B, T') -> (B, T, D) without a decoder, (B, T', D) without a head, (B, C) with a
-        classifier's, (B, T', V) with a language model's. Raises ValueError where that one has no decoder_ids."""
+        classifier's, (B, T', V) with a language model's. Raises ValueError where that one has neither decoder_ids nor labels."""
         batch = Batch.of(ids, mask, segments)
         batch = batch if decoder_ids is None else replace(batch, decoder_ids=decoder_ids)
         x = self.finish(self.run(self.embed(batch), batch, 0, self.config.stages))
@@ -275,21 +282,35 @@ def _read(published: dict[str, Any]) -> dict[str, Any]:
     kind, kinds = published.get("feed_forward_proj", "relu"), {name: key for key, name in KINDS.items()}
     if kind not in kinds:
         raise UserError(f"config.json: feed_forward_proj {kind!r} is not one of ours{nearest(kind, kinds)}")
-    settings = dict(zip(("activation", "gated"), kinds[kind], strict=True))
-    # An unscaled head is one of its own, although some files then say "tie_word_embeddings": true.
-    return settings if published.get("scale_decoder_outputs", True) else {**settings, "tied": False}
+    return dict(zip(("activation", "gated"), kinds[kind], strict=True))
 
 
 ARCHITECTURE = Architecture(
-    config=T5Config, model=T5, initialize=initialize, names=NAMES, read=_read, float32=("*.mlp.down.weight",),
+    config=T5Config,
+    model=T5,
+    initialize=initialize,
+    names=NAMES,
+    read=_read,
+    float32=("*.mlp.down.weight",),
+    tied_by_tensors=True,  # "tie_word_embeddings" tells in most files whether the head is scaled, and not what it says
     classes={"encode": "T5EncoderModel", "classify": "T5ForSequenceClassification", "lm": "T5ForConditionalGeneration"},
     settings=(
-        ("vocab_size", "vocab_size"), ("width", "d_model"), ("heads", "num_heads"), ("head_width", "d_kv"),
-        ("depth", "num_layers"), ("decoder_depth", "num_decoder_layers"), ("decoder", "is_encoder_decoder"),
-        ("mlp_width", "d_ff"), ("norm_eps", "layer_norm_epsilon"), ("dropout", "dropout_rate"),
-        ("buckets", "relative_attention_num_buckets"), ("max_distance", "relative_attention_max_distance"),
-        ("tied", "tie_word_embeddings"), ("scaled", "scale_decoder_outputs", "tie_word_embeddings"),
-        ("start_token", "decoder_start_token_id"), ("pad_token", "pad_token_id"),
+        ("vocab_size", "vocab_size"),
+        ("width", "d_model"),
+        ("heads", "num_heads"),
+        ("head_width", "d_kv"),
+        ("depth", "num_layers"),
+        ("decoder_depth", "num_decoder_layers"),
+        ("decoder", "is_encoder_decoder"),
+        ("mlp_width", "d_ff"),
+        ("norm_eps", "layer_norm_epsilon"),
+        ("dropout", "dropout_rate"),
+        ("buckets", "relative_attention_num_buckets"),
+        ("max_distance", "relative_attention_max_distance"),
+        ("tied", "tie_word_embeddings"),
+        ("scaled", "scale_decoder_outputs", "tie_word_embeddings"),
+        ("start_token", "decoder_start_token_id"),
+        ("pad_token", "pad_token_id"),
         ("head_dropout", "classifier_dropout"),
     ),
     write=lambda config: {

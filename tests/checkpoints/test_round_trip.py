@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from minilm.checkpoints.files import read_folder, read_json, read_tensors
+from minilm.checkpoints.files import read_folder, read_json, read_tensors, write_json, write_tensors
 from minilm.checkpoints.models import card_of, load_model, new_model, save_model
 from minilm.checkpoints.names import plain_name
 from minilm.models import ARCHITECTURES
@@ -129,3 +129,41 @@ def test_a_model_from_scratch_goes_there_and_comes_back(model_type: str, task: s
     save_model(model, tmp_path)
     open_there(tmp_path)
     assert_same_tensors(model, load_model(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("tie", "scale", "stored"),
+    [
+        (True, None, "no head"),  # version 1.0, as published
+        (True, None, "a copy"),
+        (False, None, "its own head"),  # version 1.1 and Flan-T5
+        (True, False, "no head"),  # as transformers 5 writes them, whether tied or not
+        (True, False, "a copy"),
+        (True, False, "its own head"),
+        (True, True, "its own head"),
+        (None, None, "no head"),
+        (None, None, "its own head"),
+        (False, None, "no head"),
+        (False, True, "no head"),
+    ],
+)
+def test_t5s_head_is_tied_and_scaled_as_there(tie: bool | None, scale: bool | None, stored: str, tmp_path: Path) -> None:
+    folder = tmp_path / "there"
+    sizes = {"vocab_size": 64, "d_model": 24, "num_layers": 1, "num_heads": 3, "d_kv": 6, "d_ff": 32}
+    torch.manual_seed(1)
+    made = transformers.T5ForConditionalGeneration(transformers.T5Config(**sizes, decoder_start_token_id=0))
+    made.save_pretrained(folder)
+    said = {"tie_word_embeddings": tie, "scale_decoder_outputs": scale}
+    config = {key: value for key, value in read_json(folder / "config.json").items() if key not in said}
+    write_json(folder / "config.json", config | {key: value for key, value in said.items() if value is not None})
+    if stored != "no head":
+        tensors = read_tensors(folder / "model.safetensors")
+        head = tensors["shared.weight"].clone() if stored == "a copy" else torch.randn(64, 24)
+        write_tensors(folder / "model.safetensors", tensors | {"lm_head.weight": head})
+
+    model, batch = load_model(folder), batch_of("t5-lm")
+    assert model.config.tied == (stored != "its own head")
+    assert_same_numbers(model, open_there(folder), batch)
+    save_model(model, tmp_path / "back")
+    assert_same_numbers(model, open_there(tmp_path / "back"), batch)
+    assert_same_tensors(model, load_model(tmp_path / "back"))

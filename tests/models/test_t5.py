@@ -164,11 +164,15 @@ def test_generation_with_a_cache_equals_one_pass_and_reads_the_text_once() -> No
         torch.testing.assert_close(torch.cat(steps, dim=1), model(ids, mask, decoder_ids=written))
 
 
-def test_language_model_says_that_it_needs_decoder_ids() -> None:
+def test_a_language_model_reads_its_labels_one_place_to_the_right_and_says_where_it_has_nothing_to_read() -> None:
     model, labels = small(config=replace(SMALL, start_token=3, pad_token=2)), torch.tensor([[5, 6, -100, -100]])
-    with pytest.raises(ValueError, match="shift_right"):
-        model(torch.tensor([[5, 6, 7]]))
-    assert model.shift_right(labels).tolist() == [[3, 5, 6, 2]]
+    ids, read = torch.tensor([[5, 6, 7]]), torch.tensor([[3, 5, 6, 2]])
+    assert torch.equal(model.shift_right(labels), read)
+    with torch.no_grad():
+        expected = model(ids, decoder_ids=read)[0, :2]
+        torch.testing.assert_close(model(Batch(ids, labels=labels)), expected)
+    with pytest.raises(ValueError, match="decoder_ids or labels"):
+        model(ids)
 
 
 def test_only_version_1_0_scales_what_its_head_reads() -> None:
@@ -202,7 +206,8 @@ def test_settings_of_version_1_1_are_read_in_old_and_new_spelling() -> None:
     old = {"model_type": "t5", "d_model": 24, "num_heads": 5, "feed_forward_proj": "gated-gelu"}
     config = read_config({**old, "tie_word_embeddings": False, "decoder_start_token_id": 0})
     assert (config.activation, config.gated, config.tied, config.scaled) == ("gelu_tanh", True, False, False)
-    assert config == read_config({**old, "tie_word_embeddings": True, "scale_decoder_outputs": False})
+    new = read_config({**old, "tie_word_embeddings": True, "scale_decoder_outputs": False})
+    assert replace(new, tied=False) == config and new.tied
     assert config.decoder_depth == 0 and config.stages == 12
 
 
