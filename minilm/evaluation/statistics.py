@@ -1,0 +1,166 @@
+"""How sure a number is: intervals and tests for results over seeds, over test rows, and of two runs on the same rows.
+
+Over n seeds, with mean m and standard deviation s = sqrt(sum (x - m)^2 / (n - 1)):
+
+    95% interval    m +- t s / sqrt(n)          t: Student's with n - 1 degrees of freedom ("Student" 1908)
+    paired t        t = m_d sqrt(n) / s_d       of the differences d of two methods over the same seeds
+    permutation     the share of the 2^n ways to swap the two methods within pairs whose |mean| is at least |m_d|
+                    (Fisher 1935, The Design of Experiments, section 21): assumes nothing about the distribution
+
+The distribution of t with a whole number k of degrees of freedom is a finite sum (Abramowitz and Stegun 26.7.3 and
+26.7.4): with theta = atan(t / sqrt(k)), the probability P(|T| <= t) is
+
+    k odd     2 / pi (theta + sin theta (cos theta + 2/3 cos^3 theta + ... up to cos^(k-2) theta))
+    k even    sin theta (1 + 1/2 cos^2 theta + 1 3 / (2 4) cos^4 theta + ... up to cos^(k-2) theta)
+
+Over the rows of one test set: the bootstrap (Efron 1979), which draws as many rows again, with replacement; and
+McNemar's exact test (McNemar 1947) of the rows that only one of two runs has right. Many comparisons at once: Holm
+(1979).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+LEVEL = 0.95  # of every interval
+
+
+class Interval(NamedTuple):
+    """A range that holds the true value in 95 of 100 such studies."""
+
+    low: float
+    high: float
+
+
+class Paired(NamedTuple):
+    """Two methods over the same seeds."""
+
+    difference: float  # mean of the second minus the first
+    interval: Interval  # of that difference
+    t_test: float  # p value of the paired t test
+    permutation: float  # p value of the permutation test
+    pairs: int
+
+
+# --- Over seeds ---
+
+
+def mean(values: Sequence[float]) -> float:
+    """The arithmetic mean."""
+    return math.fsum(values) / len(values)
+
+
+def deviation(values: Sequence[float]) -> float:
+    """The standard deviation of a sample: n - 1 in the denominator. Needs at least 2 values."""
+    middle = mean(values)
+    return math.sqrt(math.fsum((x - middle) ** 2 for x in values) / (len(values) - 1))
+
+
+def t_interval(values: Sequence[float]) -> Interval:
+    """The 95% interval of the mean by Student's t. Needs at least 2 values."""
+    half = t_quantile(LEVEL, len(values) - 1) * deviation(values) / math.sqrt(len(values))
+    return Interval(mean(values) - half, mean(values) + half)
+
+
+def paired(first: Sequence[float], second: Sequence[float]) -> Paired:
+    """Whether ``second`` differs from ``first``, value by value of the same seeds. Needs at least 2 pairs.
+
+    Where all differences are equal there is no spread to compare with: the t test says 0, or 1 if they are 0.
+    """
+    differences = [b - a for a, b in zip(first, second, strict=True)]
+    n, middle, spread = len(differences), mean(differences), deviation(differences)
+    t = abs(middle) * math.sqrt(n) / spread if spread else math.inf if middle else 0.0
+    return Paired(middle, t_interval(differences), 1 - t_probability(t, n - 1), permutation_test(differences), n)
+
+
+def permutation_test(differences: Sequence[float], draws: int = 10_000) -> float:
+    """The p value of a mean difference under swaps within pairs: all 2^n of them up to 13 pairs, else random ones.
+
+    Three pairs cannot get below 2 / 2^3 = 0.25, six not below 0.03.
+    """
+    values, n = np.asarray(differences, dtype=float), len(differences)
+    if n <= 13:
+        signs = 1 - 2 * (np.arange(2**n)[:, None] >> np.arange(n) & 1)  # (2^n, n) of 1 and -1
+    else:
+        drawn = np.random.default_rng(0).choice([-1, 1], size=(draws, n))
+        signs = np.vstack([np.ones(n, dtype=int), drawn])  # the swap that was observed is one of them
+    means = np.abs(signs @ values)
+    return float((means >= abs(values.sum()) - 1e-12 * np.abs(values).sum()).mean())
+
+
+def t_probability(t: float, k: int) -> float:
+    """P(|T| <= t) for Student's T with k degrees of freedom, a whole number of at least 1."""
+    theta = math.atan(t / math.sqrt(k))
+    squared, term, total = math.cos(theta) ** 2, 1.0, 0.0
+    if k % 2:
+        term = math.cos(theta)
+    for power in range(k % 2, k - 1, 2):
+        total += term
+        term *= squared * (power + 1) / (power + 2)
+    return 2 / math.pi * (theta + math.sin(theta) * total) if k % 2 else math.sin(theta) * total
+
+
+def t_quantile(probability: float, k: int) -> float:
+    """The t with P(|T| <= t) = probability (below 1), by bisection."""
+    low, high = 0.0, 1.0
+    while t_probability(high, k) < probability:
+        high *= 2
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if t_probability(middle, k) < probability else (low, middle)
+    return high
+
+
+# --- Over test rows ---
+
+
+def bootstrap_interval(
+    metric: Callable[[np.ndarray], float], rows: int, *, draws: int = 2_000, seed: int = 0
+) -> Interval:
+    """The 95% percentile interval of a metric over test rows; ``metric`` gets the numbers of the rows drawn (rows,)."""
+    chance = np.random.default_rng(seed)
+    return _percentiles([metric(chance.integers(rows, size=rows)) for _ in range(draws)])
+
+
+def confusion_interval(
+    metric: Callable[[np.ndarray], float], confusion: Sequence[Sequence[int]], *, draws: int = 2_000, seed: int = 0
+) -> Interval:
+    """The same for a metric of the confusion matrix (C, C): rows of one cell are alike, so cells are drawn."""
+    counts = np.asarray(confusion)
+    drawn = np.random.default_rng(seed).multinomial(counts.sum(), counts.ravel() / counts.sum(), size=draws)
+    return _percentiles([metric(matrix.reshape(counts.shape)) for matrix in drawn])
+
+
+def _percentiles(values: list[float]) -> Interval:
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(low), float(high))
+
+
+def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
+    """The p value that two runs are right equally often; (N,) booleans: which rows each has right, the same rows.
+
+    Exact: of the b + c rows that only one of them has right, either has b with the chance of b heads in b + c tosses.
+    """
+    only_first, only_second = int((first & ~second).sum()), int((~first & second).sum())
+    tosses, fewer = only_first + only_second, min(only_first, only_second)
+    ways, total = 1, 0  # ways: binomial coefficient (tosses, i)
+    for i in range(fewer + 1):
+        total += ways
+        ways = ways * (tosses - i) // (i + 1)
+    return min(1.0, 2 * total / 2**tosses)  # of whole numbers, which cannot overflow
+
+
+# --- Many comparisons ---
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Each p value, corrected so that the chance of any false alarm among them all stays below the level."""
+    corrected, highest = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        corrected[i] = highest
+    return corrected

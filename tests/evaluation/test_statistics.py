@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from minilm.evaluation.statistics import (
+    bootstrap_interval,
+    confusion_interval,
+    deviation,
+    holm,
+    mcnemar,
+    mean,
+    paired,
+    permutation_test,
+    t_interval,
+    t_probability,
+    t_quantile,
+)
+
+numbers = st.floats(-1e3, 1e3, allow_subnormal=False)
+
+
+@given(st.floats(0, 1e4), st.integers(1, 60))
+def test_students_distribution_is_scipys(t, k):
+    assert t_probability(t, k) == pytest.approx(1 - 2 * stats.t.sf(t, k), abs=1e-12)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4, 9, 30])
+def test_students_quantiles_are_scipys(k):
+    assert t_quantile(0.95, k) == pytest.approx(stats.t.ppf(0.975, k), rel=1e-9)
+
+
+@given(st.lists(numbers, min_size=2, max_size=12))
+def test_mean_deviation_and_interval_are_scipys(values):
+    assert mean(values) == pytest.approx(np.mean(values), abs=1e-9)
+    assert deviation(values) == pytest.approx(np.std(values, ddof=1), abs=1e-9)
+    error = np.std(values, ddof=1) / np.sqrt(len(values))
+    want = stats.t.interval(0.95, len(values) - 1, np.mean(values), error) if error > 1e-9 else (values[0],) * 2
+    assert t_interval(values) == pytest.approx(want, abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_paired_tests_are_scipys(seed):
+    chance = np.random.default_rng(seed)
+    n = int(chance.integers(2, 9))
+    first = chance.normal(size=n)
+    second = first + chance.normal(0.4, 0.5, size=n)
+    found = paired(list(first), list(second))
+    t = stats.ttest_rel(second, first)
+    assert found.t_test == pytest.approx(t.pvalue, abs=1e-12)
+    assert found.interval == pytest.approx(tuple(t.confidence_interval()))
+    want = stats.permutation_test((second, first), lambda a, b: np.mean(a - b), permutation_type="samples")
+    assert found.permutation == pytest.approx(want.pvalue)
+    assert (found.pairs, found.difference) == (n, pytest.approx((second - first).mean()))
+
+
+def test_three_pairs_cannot_convince_the_permutation_test_and_many_are_drawn_at_random():
+    assert permutation_test([0.1, 0.2, 0.3]) == 0.25
+    assert permutation_test([0.3] * 20) == pytest.approx(1 / 10_001)
+    assert permutation_test([0.3, -0.3] * 10) == 1
+    assert permutation_test([0.1, 0.2, 0.05, -0.1] * 5) == permutation_test([0.1, 0.2, 0.05, -0.1] * 5)
+
+
+def test_differences_without_spread_need_no_division():
+    assert paired([1.0, 2.0], [1.0, 2.0])[2:4] == (1, 1)
+    assert paired([1.0, 2.0], [2.0, 3.0]).t_test == 0
+
+
+def test_bootstrap_of_a_share_is_the_binomials_interval():
+    right = np.arange(400) < 300
+    low, high = bootstrap_interval(lambda rows: float(right[rows].mean()), 400)
+    want = stats.binomtest(300, 400).proportion_ci(method="wilson")
+    assert (low, high) == pytest.approx((want.low, want.high), abs=0.006)
+    cells = confusion_interval(lambda m: float(np.trace(m) / m.sum()), [[200, 60], [40, 100]])
+    assert cells == pytest.approx((low, high), abs=0.006)
+
+
+def test_mcnemar_is_the_binomial_test_of_the_rows_that_differ():
+    # The example of Agresti (2002, table 10.1) has 150 and 86 on the two sides.
+    first = np.array([True] * 150 + [False] * 86 + [True] * 794)
+    second = np.array([False] * 150 + [True] * 86 + [True] * 794)
+    assert mcnemar(first, second) == pytest.approx(stats.binomtest(86, 236).pvalue) == mcnemar(second, first)
+    assert mcnemar(first, first) == 1
+    many = np.arange(9000) < 4600
+    assert mcnemar(many, ~many) == pytest.approx(stats.binomtest(4600, 9000).pvalue)
+
+
+def test_holm_on_a_worked_example():
+    # Four p values by hand: 4 x 0.005, 3 x 0.01, then 2 x 0.03, which 1 x 0.04 may not undercut.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.7]) == [1, 1] and holm([]) == []
