@@ -294,6 +294,38 @@ def test_the_tokenizer_comes_along(tmp_path: Path) -> None:
     assert read_json(tmp_path / "given/config.json")["pad_token_id"] == tokenizer.token_to_id("<pad>")
 
 
+def test_a_tokenizers_padding_does_not_move_robertas_positions(tmp_path: Path) -> None:
+    model, tokenizer = load_model(REFERENCES / "roberta-classify"), minilm.load_tokenizer(REFERENCES / "gpt2")
+    assert tokenizer.token_to_id("<pad>") != model.config.first_position - 1
+    save_model(model, tmp_path, tokenizer=tokenizer)
+    assert read_json(tmp_path / "config.json")["pad_token_id"] == model.config.first_position - 1
+
+
+@pytest.mark.parametrize("task", ["encode", "classify"])
+def test_alberts_pooler_stays(task: str, tmp_path: Path) -> None:
+    held = read_tensors(REFERENCES / "albert-classify" / "model.safetensors")
+    save_model(load_model(REFERENCES / "albert-classify", task), tmp_path)
+    kept = read_tensors(tmp_path / "model.safetensors")
+    prefix = "" if task == "encode" else "albert."
+    assert torch.equal(kept[f"{prefix}pooler.weight"], held["albert.pooler.weight"])
+    assert torch.equal(kept[f"{prefix}pooler.bias"], held["albert.pooler.bias"])
+
+
+@pytest.mark.parametrize(
+    ("case", "names"),
+    [
+        ("bert-lm-untied", ("cls.predictions.decoder.bias", "cls.predictions.bias")),
+        ("bert-lm", ("cls.predictions.bias", "cls.predictions.bias")),
+    ],
+)
+def test_a_masked_language_heads_bias_is_the_decoders(
+    changed: Callable[..., Path], case: str, names: tuple[str, str]
+) -> None:
+    counts, other = names
+    folder = changed(case, {other: torch.ones(64), counts: torch.arange(64.0)})
+    assert torch.equal(load_model(folder).head.output.bias, torch.arange(64.0))
+
+
 def test_a_head_of_ours_that_is_gone_is_named(tmp_path: Path) -> None:
     save_model(load_model(REFERENCES / "gpt2", "classify", labels=["a"], head=mlp_head(24)), tmp_path)
     (tmp_path / "head.safetensors").unlink()

@@ -147,7 +147,9 @@ def test_a_model_from_scratch_goes_there_and_comes_back(model_type: str, task: s
         (False, True, "no head"),
     ],
 )
-def test_t5s_head_is_tied_and_scaled_as_there(tie: bool | None, scale: bool | None, stored: str, tmp_path: Path) -> None:
+def test_t5s_head_is_tied_and_scaled_as_there(
+    tie: bool | None, scale: bool | None, stored: str, tmp_path: Path
+) -> None:
     folder = tmp_path / "there"
     sizes = {"vocab_size": 64, "d_model": 24, "num_layers": 1, "num_heads": 3, "d_kv": 6, "d_ff": 32}
     torch.manual_seed(1)
