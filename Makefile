@@ -3,13 +3,15 @@
 
 PYTHON ?= python3# 3.11 or later
 ARGS ?=# passed on to the command, as in: make scratch ARGS="train.epochs=5 seed=2"
-DATA ?=# the data set of `make scratch`; empty: the one that comes with the package
+DATA ?=# another data set (a name, a file, a folder); "sample": the small one of its kind that comes with the package
+MODEL ?=# of `make finetune` and `make weights`
+METHOD ?=# of `make finetune`: full, head, last3 (or another number) or lora; empty: as the recipe has it
 JOBS ?= 2# test processes
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help scratch weights test lint bench references clean
+.PHONY: help scratch finetune weights test lint bench references clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -18,10 +20,23 @@ scratch: .venv/installed ## train a GPT-2 from scratch and report on it (DATA=po
 ifeq ($(DATA),polish-slang)
 	$(BIN)/minilm train experiments/scratch.toml $(ARGS)
 else
-	$(BIN)/minilm train experiments/scratch_sample.toml $(if $(DATA),data.source=$(DATA)) $(ARGS)
+	$(BIN)/minilm train experiments/scratch_sample.toml $(if $(filter-out sample,$(DATA)),data.source='$(DATA)') $(ARGS)
 	@echo
 	@echo 'The study itself, on its own data (from the Hub; 90 minutes at most): make scratch DATA=polish-slang'
 endif
+
+finetune: .venv/installed ## fine-tune a checkpoint by its recipe (MODEL=bielik, DATA=reviews.csv, METHOD=lora)
+	$(if $(filter-out full head lora last%,$(METHOD)),$(error METHOD is full, head, last3 (or another number) or lora, not $(METHOD)))
+	@test '$(or $(MODEL),minilm)' != minilm -o -e weights/minilm/config.json || $(BIN)/minilm download minilm
+	$(BIN)/minilm train experiments/finetune/$(or $(MODEL),minilm).toml $(if $(DATA),$(DATA_CHANGE)) $(METHOD_CHANGE) $(ARGS)
+
+# What DATA and METHOD change in a recipe. Each method comes with a rate that suits it.
+DATA_CHANGE = $(if $(filter sample,$(DATA)),data.sample=true,data.source='$(DATA)')
+METHOD_full = freeze.part=nothing lora.rank=0 train.lr=5e-5
+METHOD_head = freeze.part=backbone lora.rank=0 train.lr=1e-3
+METHOD_last = freeze.part=all-but-last freeze.layers=$(METHOD:last%=%) lora.rank=0 train.lr=5e-5
+METHOD_lora = freeze.part=nothing lora.rank=8 train.lr=5e-4
+METHOD_CHANGE = $(METHOD_$(if $(filter last%,$(METHOD)),last,$(METHOD)))
 
 weights: .venv/installed ## download a checkpoint into weights/ (MODEL=bielik; without MODEL: list them)
 	$(BIN)/minilm $(if $(MODEL),download $(MODEL),models) $(ARGS)

@@ -21,7 +21,7 @@ Each section below is a table of the file, each field a key in it, with its type
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -45,9 +45,7 @@ Part = Annotated[float, Limit("a number above 0 and below 1", lambda x: 0 < x < 
 FolderName = Annotated[str, Limit('a name of letters, digits, "-", "_" and "."', _like(r"\w[\w.-]{0,99}"))]
 OneGPU = Annotated[str, Limit('one of several GPUs, "cuda:1"', _like(r"cuda:\d+"))]
 Device = Literal["auto", "cpu", "cuda", "mps"] | OneGPU
-Vocabulary = Annotated[
-    int, Limit("a whole number of at least 259: 256 bytes and 3 special tokens", lambda n: n >= 259)
-]
+Vocabulary = Annotated[int, Limit("a whole number of at least 259: 256 bytes and 3 special tokens", lambda n: n >= 259)]
 
 
 @dataclass(frozen=True)
@@ -94,6 +92,7 @@ class DataSection:
     """
 
     source: str = ""  # catalogue name, folder with train/validation/test files, one file, or Hub id
+    sample: bool = False  # in place of that source, the small set of its kind that comes with minilm
     train: str = ""  # instead of source: a file for each split
     validation: str = ""
     test: str = ""
@@ -146,6 +145,45 @@ class TrainSection:
     device: Device = "auto"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     threads: Count = 0  # of the CPU; 0: torch decides
+    recompute: bool = False  # layers' inner results in the backward pass, instead of keeping them: slower, less memory
+    cache_mib: Count = 4096  # memory for what frozen layers give, computed once; beyond it, a file; 0: never kept
+    # Several labels a text: the probability from which on one is given; "validation": the best there.
+    decision: Literal["validation"] | Part = 0.5
+
+
+@dataclass(frozen=True)
+class FreezeSection:
+    """``[freeze]``: the part of a checkpoint's backbone that training leaves as it is."""
+
+    # "all-but-last": all but the last ``layers`` with the final norm and the pooler; "first": the embeddings and the
+    # first ``layers``; "backbone": all of it, only the head is trained.
+    part: Literal["nothing", "backbone", "all-but-last", "first"] = "nothing"
+    layers: Count = 0
+
+
+@dataclass(frozen=True)
+class LoraSection:
+    """``[lora]``: low-rank adapters; all else but the head is frozen (see ``minilm.finetuning.lora``)."""
+
+    rank: Count = 0  # 0: no adapters
+    alpha: Positive = 16.0  # the adapters' weight is alpha / rank ...
+    rank_stabilized: bool = False  # ... or alpha / sqrt(rank)
+    dropout: Rate = 0.0  # on the adapters' input
+    # What is adapted: "query", "key", "value", "output", "up", "gate", "down", "all-linear", or patterns of names.
+    targets: list[str] = field(default_factory=lambda: ["query", "value"])
+    layers: list[Count] = field(default_factory=list)  # from 0; empty: all
+
+
+@dataclass(frozen=True)
+class AdaptSection:
+    """``[adapt]``: before ``[train]``, the checkpoint goes on learning its own task from texts without labels."""
+
+    train: TrainSection
+    texts: str = ""  # a file of texts, a line each, or with the column data.text; empty: the training texts
+    block: Size = 128  # tokens of a piece: texts are joined and cut, so that nothing is padded
+    mask_share: Part = 0.15  # of the tokens, hidden from BERT, DistilBERT and ALBERT, or taken from T5 in spans
+    whole_words: bool = False  # hide words, not pieces of words
+    span: Annotated[float, Limit("a number of at least 1", lambda x: x >= 1)] = 3.0  # T5: mean tokens of a span
 
 
 @dataclass(frozen=True)
@@ -154,10 +192,13 @@ class RunConfig:
 
     name: FolderName  # of the folder under runs/
     data: DataSection
-    train: TrainSection
     seed: Seed = 1  # of initial weights, order of the texts and dropout
     model: ModelSection = field(default_factory=ModelSection)
     tokenizer: TokenizerSection = field(default_factory=TokenizerSection)
+    freeze: FreezeSection = field(default_factory=FreezeSection)
+    lora: LoraSection = field(default_factory=LoraSection)
+    adapt: AdaptSection | None = None
+    train: TrainSection | None = None  # none: adaptation alone
 
 
 class Rule(NamedTuple):
@@ -169,8 +210,8 @@ class Rule(NamedTuple):
 
 
 def _weights_fit(c: RunConfig) -> bool:
-    names = c.data.labels or c.data.label_columns
-    return isinstance(c.train.class_weights, str) or not names or len(c.train.class_weights) == len(names)
+    names, weights = c.data.labels or c.data.label_columns, c.train.class_weights if c.train else ""
+    return isinstance(weights, str) or not names or len(weights) == len(names)
 
 
 RULES = (
@@ -224,6 +265,31 @@ RULES = (
         _weights_fit,
         "train.class_weights must hold one weight for each label",
     ),
+    Rule(
+        ("train", "adapt"),
+        lambda c: bool(c.train or c.adapt),
+        "[train] is missing: how long and at which rate to train",
+    ),
+    Rule(
+        ("freeze.part", "freeze.layers"),
+        lambda c: c.freeze.part != "all-but-last" or c.freeze.layers > 0,
+        'freeze.layers must say how many layers are trained (freeze.part = "all-but-last"); "backbone" freezes all',
+    ),
+    Rule(
+        ("lora.rank", "freeze.part"),
+        lambda c: not c.lora.rank or c.freeze.part == "nothing",
+        'lora.rank and freeze.part exclude each other: LoRA freezes the backbone; use one (rank 0 or part "nothing")',
+    ),
+    Rule(
+        ("model.architecture", "freeze.part", "lora.rank", "adapt"),
+        lambda c: bool(c.model.source) or (c.freeze.part == "nothing" and not c.lora.rank and c.adapt is None),
+        "[freeze], [lora] and [adapt] go on from a checkpoint (model.source), not from scratch",
+    ),
+    Rule(
+        ("adapt", "tokenizer.source"),
+        lambda c: c.adapt is None or not c.tokenizer.source,
+        "[adapt] needs the checkpoint's own tokenizer; leave tokenizer.source out",
+    ),
 )
 
 
@@ -235,17 +301,25 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """
     table = parse_file(Path(path))
     written = {override(RunConfig, table, text): text for text in overrides}  # key -> the change that set it
+    return config_of(table, written, str(path))
+
+
+def config_of(table: Mapping[str, Any], written: Mapping[str, str], where: str) -> RunConfig:
+    """The config of a file's table. ``written`` tells of changed keys, in order, what set them; ``where`` is the file.
+
+    Raises UserError as ``load_config`` does.
+    """
 
     def place(key: str) -> str:
         """The last change of a key, of the table around it or of a key within it; else the file."""
         related = [k for k in written if f"{k}.".startswith(f"{key}.") or f"{key}.".startswith(f"{k}.")]
-        return written[related[-1]] if related else str(path)
+        return written[related[-1]] if related else where
 
     config = read_table(RunConfig, table, place)
     for rule in RULES:
         if not rule.holds(config):
-            places = [place(key) for key in rule.keys if place(key) != str(path)]
-            raise UserError(f"{places[0] if places else path}: {rule.words}")
+            places = [place(key) for key in rule.keys if place(key) != where]
+            raise UserError(f"{places[0] if places else where}: {rule.words}")
     return config
 
 

@@ -108,6 +108,11 @@ def _find(source: str, revision: str = "") -> tuple[str, Repository]:
     return name, Repository(repo_id, revision or (entry.revision if entry else ""), without=without)
 
 
+def published_name(source: str) -> str:
+    """What others find a model by: the Hub id of a catalogue name, else the source itself."""
+    return catalogue()[source].repo_id if source in catalogue() else source
+
+
 # What a model's folder must hold ----------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ cores.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -41,6 +41,17 @@ def make_batches(
     chunks = [chunk[np.argsort(buckets[chunk], kind="stable")] for chunk in chunks]
     batches = [chunk[i : i + batch_size] for chunk in chunks for i in range(0, len(chunk), batch_size)]
     return [batches[i] for i in random.permutation(len(batches))]
+
+
+EVALUATED = 64  # texts scored at a time, at most ...
+TOKENS = 16384  # ... and tokens, padding included
+
+
+def evaluation_batches(lengths: np.ndarray) -> Iterator[np.ndarray]:
+    """Rows by falling length (N,), as many at a time as neither limit forbids."""
+    for rows in make_batches(lengths, EVALUATED, seed=0, epoch=0, shuffle=False):
+        fits = max(1, TOKENS // int(lengths[rows].max()))
+        yield from (rows[i : i + fits] for i in range(0, len(rows), fits))
 
 
 def padded_length(longest: int, multiple: int = MULTIPLE, limit: int = 0) -> int:

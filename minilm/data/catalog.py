@@ -22,6 +22,7 @@ class Entry:
     source: str
     licence: str
     origin: str
+    sample: str = ""  # the set of its kind that comes with the project
     revision: str = ""
     files: dict[str, str] = field(default_factory=dict)  # split -> file
     rows: dict[str, int] = field(default_factory=dict)  # split -> number
@@ -85,6 +86,7 @@ def describe(name: str) -> str:
         "labels": ", ".join(labels),
         "licence": entry.licence,
         "origin": entry.origin,
+        "sample": entry.sample and f"{entry.sample} (data.sample=true), which comes with minilm",
         "configurations": ", ".join(f"{name}:{configuration}" for configuration in entry.configurations),
     }
     return "\n".join([entry.about, "", *(f"{key + ':':<15} {fact}" for key, fact in facts.items() if fact)])

@@ -1,4 +1,4 @@
-"""Cleaning steps, by the names that ``data.clean`` lists. They run in that order, then the text is stripped.
+"""Cleaning steps, by the names that ``data.clean`` lists. They run in the order below, then the text is stripped.
 
 Real text needs little of this: a tokenizer copes with links and tags. The studies that clean are reproduced
 with it.
@@ -24,11 +24,14 @@ STEPS: dict[str, Callable[[str], str]] = {
 
 
 def cleaner(names: Sequence[str]) -> Callable[[str], str]:
-    """One function of the named steps. Raises UserError for a name there is no step of."""
+    """One function of the named steps, in the order of ``STEPS``: an entity may hide a tag, a tag a URL.
+
+    Raises UserError for a name there is no step of.
+    """
     for name in names:
         if name not in STEPS:
             raise UserError(f'data.clean: no step "{name}"{nearest(name, STEPS)}; the steps are {", ".join(STEPS)}')
-    steps = [STEPS[name] for name in names]
+    steps = [step for name, step in STEPS.items() if name in names]
 
     def clean(text: str) -> str:
         for step in steps:

@@ -5,6 +5,7 @@
     data.source = "reviews.csv"             one file, whose column "split", if it has one, tells the splits
     data.source = "user/set"                a data set of the Hub; "user/set:name", a configuration of it
     data.train = "a.csv", data.test = ...   a file a split
+    data.sample = true                      in place of a catalogue's set, the small one of its kind
 
 Splits that are not given here are made from the training rows.
 """
@@ -50,6 +51,8 @@ def find_source(section: DataSection, where: str = "") -> Source:
         files = {split: Path(path).expanduser() for split, path in given.items()}
         return Source(files["train"].stem, files, section)
     entry = catalog.find(section.source, where)
+    if section.sample:
+        entry = catalog.entries()[_sample_name(section, where)]
     if entry:
         files = _download(entry.source, entry.files, entry.revision) if entry.files else {"train": entry.file}
         return Source(entry.name, files, complete(section), entry.rows)
@@ -65,10 +68,18 @@ def find_source(section: DataSection, where: str = "") -> Source:
 
 def complete(section: DataSection) -> DataSection:
     """The section with the catalogue's columns and labels, where it has none of its own but a field's default."""
-    entry = catalog.entries().get(section.source)
+    entry = catalog.entries().get(_sample_name(section, "") if section.sample else section.source)
     unset = {f.name for f in fields(section) if getattr(section, f.name) == _default(f)}
     data = entry.data if entry else {}
     return replace(section, **{name: value for name, value in data.items() if name in unset})
+
+
+def _sample_name(section: DataSection, where: str) -> str:
+    """The catalogue's name of the small set of the same kind."""
+    entry = catalog.entries().get(section.source)
+    if entry is None or not (entry.sample or entry.name.endswith("-sample")):
+        raise UserError(f'{where}data.sample: there is no sample for data.source = "{section.source}"')
+    return entry.sample or entry.name
 
 
 def _default(f: Field[Any]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -11,55 +11,47 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 from tokenizers import Tokenizer
-from torch import nn
+from torch import Tensor, nn
 
-from minilm.checkpoints.models import card_of, load_model
-from minilm.data.batching import collate, make_batches
+from minilm.checkpoints.models import card_of, context_of, load_model
+from minilm.data.batching import collate, evaluation_batches
 from minilm.data.cleaning import cleaner
 from minilm.data.sources import Rows
 from minilm.data.tokenization import Encoded, encode, load_tokenizer, pad_id
 from minilm.devices import Execution, execution
 from minilm.errors import UserError
 from minilm.evaluation.metrics import log_softmax, sigmoid
+from minilm.models.layers import Batch
 from minilm.schema import read_table
 
-BATCH = 64  # texts scored at a time, at most ...
-TOKENS = 16384  # ... and tokens, padding included
 LINES = 512  # lines read before the first is answered
 
+Forward = Callable[[Batch, np.ndarray], Tensor]  # a batch and its row numbers (B,) -> scores (B, C)
 Text = str | tuple[str, str]  # a text, or a pair
 
 
-def predict_scores(model: nn.Module, encoded: Encoded, run_on: Execution, *, pad: int) -> np.ndarray:
+def predict_scores(
+    model: nn.Module, encoded: Encoded, run_on: Execution, *, pad: int, forward: Forward | None = None
+) -> np.ndarray:
     """The model's scores (logits) of N texts: (N, C) float32, in the order of the texts.
 
-    Texts of like length share a batch. The model is left in the mode it was in.
+    Texts of like length share a batch. Every part of the model is left in the mode it was in. ``forward`` computes the
+    scores of a batch and its row numbers in the model's place, where part of the work is done already.
     """
     scores, order = [], []
-    was_training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     with torch.inference_mode(), run_on.autocast():
-        for rows in _batches(encoded):
+        for rows in evaluation_batches(encoded.lengths):
             batch = collate(encoded, rows, None, pad, longest=context_of(model)).to(run_on.device)
-            scores.append(model(batch).float())
+            scores.append((model(batch) if forward is None else forward(batch, rows)).float())
             order.append(rows)
-    model.train(was_training)
+    for module, training in modes:
+        module.training = training
     by_length = torch.cat(scores).cpu().numpy()
     result = np.empty_like(by_length)
     result[np.concatenate(order)] = by_length
     return result
-
-
-def _batches(encoded: Encoded) -> Iterator[np.ndarray]:
-    """Rows by falling length, so many a batch that neither limit is passed."""
-    for rows in make_batches(encoded.lengths, BATCH, seed=0, epoch=0, shuffle=False):
-        fits = max(1, TOKENS // int(encoded.lengths[rows].max()))
-        yield from (rows[i : i + fits] for i in range(0, len(rows), fits))
-
-
-def context_of(model: nn.Module) -> int:
-    """The longest text that the model can read, in tokens; 0: any length."""
-    return int(getattr(model.config, "context", 0))
 
 
 @dataclass(frozen=True)

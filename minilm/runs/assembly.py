@@ -12,10 +12,10 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from minilm import hub
-from minilm.checkpoints.configs import make_config, read_config
+from minilm.checkpoints.configs import new_config, read_config
 from minilm.checkpoints.files import read_json
 from minilm.checkpoints.models import card_of, load_model, new_model
-from minilm.config import RunConfig
+from minilm.config import RunConfig, TrainSection
 from minilm.data.batching import collate, make_batches
 from minilm.data.locations import complete
 from minilm.data.sources import Dataset, Rows, load_dataset
@@ -24,11 +24,14 @@ from minilm.data.tokenization import Encoded, encode, load_tokenizer, pad_id, tr
 from minilm.devices import Execution
 from minilm.errors import UserError, nearest
 from minilm.evaluation.metrics import check_metric
-from minilm.evaluation.predictor import Reading, context_of, predict_scores
+from minilm.evaluation.predictor import Forward, Reading, context_of, predict_scores
+from minilm.finetuning.freezing import freeze
+from minilm.finetuning.lora import LoRAConfig, add_lora
 from minilm.models import ARCHITECTURES
 from minilm.models.heads import HeadConfig, mlp_head
 from minilm.runs.folders import write_history
 from minilm.runs.results import brief, measure
+from minilm.training.frozen_prefix import FrozenPrefix
 from minilm.training.loop import Task
 from minilm.training.objectives import Objective, balanced_weights
 
@@ -55,13 +58,8 @@ def prepare(config: RunConfig, where: str) -> Material:
     Raises UserError where data and config do not go together; ``where`` names the config.
     """
     data = load_dataset(config.data, where)
-    check_metric(config.train.best, data.multi_label)
-    weights, labels = config.train.class_weights, data.label_names
-    if isinstance(weights, list) and len(weights) != len(labels):
-        raise UserError(
-            f"{where}: train.class_weights must hold one weight for each of the {len(labels)} labels "
-            f"({', '.join(labels)}), got {len(weights)}"
-        )
+    if config.train is not None:
+        _check_objective(config.train, data, where)
     if config.tokenizer.source == "bpe":
         tokenizer = train_bpe(data.train.texts + (data.train.pairs or []), config.tokenizer.vocab_size)
     elif config.tokenizer.source:
@@ -75,23 +73,53 @@ def prepare(config: RunConfig, where: str) -> Material:
     return Material(data, tokenizer, encoded)
 
 
+def _check_objective(train: TrainSection, data: Dataset, where: str) -> None:
+    """Raises UserError where the metric, the weights or the threshold do not go with the labels."""
+    check_metric(train.best, data.multi_label)
+    weights, labels = train.class_weights, data.label_names
+    if isinstance(weights, list) and len(weights) != len(labels):
+        raise UserError(
+            f"{where}: train.class_weights must hold one weight for each of the {len(labels)} labels "
+            f"({', '.join(labels)}), got {len(weights)}"
+        )
+    if train.decision != 0.5 and not data.multi_label:
+        raise UserError(f"{where}: train.decision is for data with several labels a text (data.label_columns)")
+
+
 def make_model(
-    config: RunConfig, labels: list[str], vocab_size: int, where: str, device: torch.device | str = "cpu"
+    config: RunConfig,
+    labels: list[str],
+    vocab_size: int,
+    where: str,
+    device: torch.device | str = "cpu",
+    *,
+    precision: str = "float32",
+    source: Path | None = None,
 ) -> nn.Module:
     """The model to train: a checkpoint with a new head, or one from scratch, drawn from torch's random state.
 
-    labels: of the head; vocab_size: the tokenizer's. Raises UserError where model, tokenizer and config do not go
-    together; ``where`` names the config.
+    Args:
+        config: of the run.
+        labels: of the head.
+        vocab_size: the tokenizer's.
+        where: what to call the config in messages.
+        device: where a checkpoint's weights go.
+        precision: in "bfloat16", frozen weights stay in it where the checkpoint has them so; what trains is float32.
+        source: the checkpoint to start from instead of the config's, one that was made from it.
+
+    Raises:
+        UserError: model, tokenizer and config do not go together.
     """
     section = config.model
     if section.source:
-        folder = hub.resolve_model(section.source, section.revision)
+        folder = source or hub.resolve_model(section.source, section.revision)
         width = read_config(read_json(folder / "config.json"), str(folder / "config.json")).width
-        head = _head(config, width)
-        model = load_model(folder, "classify", labels=labels, head=head, dtype=torch.float32, device=device)
+        dtype = None if precision == "bfloat16" else torch.float32
+        model = load_model(folder, "classify", labels=labels, head=_head(config, width), dtype=dtype, device=device)
+        choose_trained(model, config)
     elif section.architecture in ARCHITECTURES:
         settings = {"vocab_size": vocab_size, **section.config}
-        model_config = make_config(ARCHITECTURES[section.architecture].config, settings, f"{where}: [model.config]")
+        model_config = new_config(section.architecture, settings, f"{where}: [model.config]")
         with torch.device(device):
             head = _head(config, model_config.width)
             model = new_model(section.architecture, model_config, "classify", labels=labels, head=head)
@@ -118,6 +146,21 @@ def make_model(
     return model
 
 
+def choose_trained(model: nn.Module, config: RunConfig) -> None:
+    """Freeze and adapt the model as the config says, in place; what trains is float32 from now on."""
+    lora = config.lora
+    if lora.rank:
+        settings = LoRAConfig(
+            lora.rank, lora.alpha, lora.dropout, tuple(lora.targets), lora.rank_stabilized, tuple(lora.layers)
+        )
+        add_lora(model, settings)
+    else:
+        freeze(model, config.freeze.part, config.freeze.layers)
+    for parameter in model.parameters():
+        if parameter.requires_grad or parameter.dtype == torch.float16:
+            parameter.data = parameter.data.float()
+
+
 def _head(config: RunConfig, width: int) -> HeadConfig | None:
     """Our head as the config wants it; None: the family's own."""
     head = config.model.head
@@ -133,36 +176,50 @@ def _head(config: RunConfig, width: int) -> HeadConfig | None:
     )
 
 
-def make_task(config: RunConfig, material: Material, model: nn.Module, run_on: Execution, folder: Path) -> Task:
+def make_task(
+    config: RunConfig,
+    settings: TrainSection,
+    material: Material,
+    model: nn.Module,
+    run_on: Execution,
+    folder: Path,
+    prefix: FrozenPrefix,
+) -> Task:
     """The batches, the objective and the measuring of a run; ``folder`` is where evaluations are recorded."""
-    settings, train, validation = config.train, material.data.train, material.data.validation
+    train, validation = material.data.train, material.data.validation
     texts, pad = material.encoded["train"], pad_id(material.tokenizer)
+    forward = {split: prefix.forward(split, model) for split in ("train", "validation")}
+    threshold = 0.5 if settings.decision == "validation" else settings.decision
     # As many training texts as validation has tell whether the two drift apart; all would take longer than training.
     sample = keep_rows(strata_of(train.labels), min(len(train), len(validation)), config.seed)
-    watched = {
-        "train": (take(texts, sample), train.labels[sample]),
-        "validation": (material.encoded["validation"], validation.labels),
+    watched: dict[str, tuple[Encoded, np.ndarray, Forward]] = {
+        "train": (take(texts, sample), train.labels[sample], lambda batch, rows: forward["train"](batch, sample[rows])),
+        "validation": (material.encoded["validation"], validation.labels, forward["validation"]),
     }
 
     def evaluate() -> dict[str, dict[str, Any]]:
         return {
-            split: brief(measure(labels, predict_scores(model, encoded, run_on, pad=pad)))
-            for split, (encoded, labels) in watched.items()
+            split: brief(measure(labels, predict_scores(model, encoded, run_on, pad=pad, forward=how), threshold))
+            for split, (encoded, labels, how) in watched.items()
         }
 
     return Task(
         batches=lambda epoch: make_batches(texts.lengths, settings.batch_size, seed=config.seed, epoch=epoch),
-        collate=lambda rows: collate(texts, rows, train.labels, pad, longest=context_of(model)),
-        objective=Objective(_class_weights(config, material.data), settings.label_smoothing, material.data.multi_label),
+        collate=lambda rows, epoch: collate(texts, rows, train.labels, pad, longest=context_of(model)),
+        objective=Objective(
+            _class_weights(settings, material.data), settings.label_smoothing, material.data.multi_label
+        ),
         evaluate=evaluate,
         record=lambda history: write_history(folder, history),
+        forward=forward["train"],
+        seconds=prefix.seconds,
     )
 
 
-def _class_weights(config: RunConfig, data: Dataset) -> torch.Tensor | None:
-    if config.train.class_weights == "balanced":
+def _class_weights(settings: TrainSection, data: Dataset) -> torch.Tensor | None:
+    if settings.class_weights == "balanced":
         return balanced_weights(data.train.labels, len(data.label_names))
-    return torch.tensor(config.train.class_weights) if config.train.class_weights else None
+    return torch.tensor(settings.class_weights) if settings.class_weights else None
 
 
 def take(encoded: Encoded, rows: np.ndarray) -> Encoded:

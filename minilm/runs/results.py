@@ -63,11 +63,13 @@ def time_inference(classifier: Classifier, rows: Rows) -> float:
     return float(np.median(times))
 
 
-def choose_samples(rows: Rows, scores: np.ndarray, labels: list[str], seed: int) -> list[dict[str, Any]]:
+def choose_samples(
+    rows: Rows, scores: np.ndarray, labels: list[str], seed: int, threshold: float = 0.5
+) -> list[dict[str, Any]]:
     """Five test texts with what the model says of them: two wrong ones where there are, the others right."""
     several = rows.labels.ndim == 2
     probabilities = sigmoid(scores) if several else np.exp(log_softmax(scores))
-    predicted = labels_above(scores) if several else probabilities.argmax(axis=1)
+    predicted = labels_above(scores, threshold) if several else probabilities.argmax(axis=1)
     right = (predicted == rows.labels).all(axis=1) if several else predicted == rows.labels
     order = np.random.default_rng(seed).permutation(len(rows))
     wrong_ones, right_ones = order[~right[order]], order[right[order]]

@@ -5,21 +5,26 @@ A run that was interrupted goes on where it stopped, and ends where it would hav
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
-from minilm.checkpoints.files import atomic, write_json
-from minilm.checkpoints.models import save_model
-from minilm.config import RunConfig, dump_config, load_config
+from minilm.checkpoints.adapters import save_adapter
+from minilm.checkpoints.files import atomic, read_json, write_json
+from minilm.checkpoints.models import card_of, save_model
+from minilm.config import RunConfig, TrainSection, dump_config, load_config
 from minilm.data.sources import Dataset
 from minilm.data.tokenization import length_statistics, pad_id
 from minilm.devices import Execution, execution
 from minilm.errors import UserError
+from minilm.evaluation.metrics import choose_threshold
 from minilm.evaluation.predictor import Classifier, predict_scores
+from minilm.hub import published_name
 from minilm.reporting.plots import confusion, learning_curves, length_distribution
 from minilm.reporting.record import resume_command
 from minilm.reporting.report import write_report
@@ -27,7 +32,9 @@ from minilm.reporting.summary import parameter_counts, summarize
 from minilm.runs.assembly import SPLITS, Material, make_model, make_task, prepare
 from minilm.runs.folders import describe_data, describe_environment, find_folder, new_folder, stored_fingerprint
 from minilm.runs.results import choose_samples, fit_baselines, measure, time_inference
+from minilm.training.frozen_prefix import keep
 from minilm.training.loop import Interrupted, train
+from minilm.training.recompute import recompute
 from minilm.training.state import Checkpoints, Progress
 
 
@@ -44,30 +51,50 @@ def train_run(config_path: Path, overrides: tuple[str, ...] = (), *, runs: Path,
         say(f"{folder}: this run has finished already")
         write_report(folder)  # a kill may have come between the two
         return folder
-    if config.train.threads:
-        torch.set_num_threads(config.train.threads)
-    run_on = execution(config.train.device, config.train.precision)
+    settings = first_settings(config)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    run_on = execution(settings.device, settings.precision)
     material = prepare(config, where)
     for warning in material.data.warnings:
         say(f"warning: {warning}")
-    torch.manual_seed(config.seed)
-    model = make_model(config, material.data.label_names, material.tokenizer.get_vocab_size(), where)
-    model.to(run_on.device)
+    model = fresh_model(config, material, run_on, where)  # before the folder: it may not go with the config
     if folder is None:
         folder = start_folder(runs, config, material.data, run_on)
     elif stored_fingerprint(folder) != material.data.fingerprint:
         raise UserError(f"{folder}: the data have changed since this run was started; start a new one without --resume")
-    total, trained = parameter_counts(model)
-    sizes = " / ".join(f"{len(material.rows(split)):,}" for split in SPLITS)
-    say(f"{folder}: {material.data.name}, {sizes} texts; {trained:,} of {total:,} parameters train on {run_on}")
     try:
-        finish(folder, config, material, model, run_on)
+        if config.adapt is not None:
+            from minilm.runs.adapt import adapt
+
+            source = adapt(config, material, run_on, folder, where)
+            model = fresh_model(config, material, run_on, where, source)
+        if config.train is not None:
+            finish(folder, config, config.train, material, model, run_on)
     except OSError as error:  # a full disk
         place, why = error.filename or folder, error.strerror or error
         raise UserError(f"{place}: {why}; once that is mended, go on with: {resume_command(folder)}") from error
     except KeyboardInterrupt:  # while results were written, or a second time
         raise Interrupted(signal.SIGINT, folder) from None
     return folder
+
+
+def first_settings(config: RunConfig) -> TrainSection:
+    """How the run's first stage trains: adaptation, or classification. It tells where all stages run."""
+    stage = config.train if config.adapt is None else config.adapt.train
+    assert stage is not None  # a rule of the config
+    return stage
+
+
+def fresh_model(
+    config: RunConfig, material: Material, run_on: Execution, where: str, source: Path | None = None
+) -> nn.Module:
+    """The classifier before training, on its device, the same for the same seed."""
+    torch.manual_seed(config.seed)
+    vocabulary, device = material.tokenizer.get_vocab_size(), run_on.device if config.model.source else "cpu"
+    labels = material.data.label_names
+    model = make_model(config, labels, vocabulary, where, device, precision=run_on.precision, source=source)
+    return model.to(run_on.device)
 
 
 def say(line: str) -> None:
@@ -84,28 +111,81 @@ def start_folder(runs: Path, config: RunConfig, data: Dataset, run_on: Execution
     return folder
 
 
-def finish(folder: Path, config: RunConfig, material: Material, model: nn.Module, run_on: Execution) -> None:
+def finish(
+    folder: Path, config: RunConfig, settings: TrainSection, material: Material, model: nn.Module, run_on: Execution
+) -> None:
     """Train to the end, from the start or the last checkpoint, then save, measure and report."""
     with atomic(folder / "summary.txt") as file:
         file.write((summarize(model) + "\n").encode())
+    total, trained = parameter_counts(model)
+    sizes = " / ".join(f"{len(material.rows(split)):,}" for split in SPLITS)
+    say(f"{folder}: {material.data.name}, {sizes} texts; {trained:,} of {total:,} parameters train on {run_on}")
+    if settings.recompute:
+        recompute(model)
+    prefix = keep(
+        model,
+        {split: material.encoded[split] for split in ("train", "validation")},
+        run_on,
+        pad=pad_id(material.tokenizer),
+        budget=settings.cache_mib * 2**20,
+        folder=folder / "cache",
+    )
+    if str(prefix):
+        say(f"{folder}: {prefix}")
     torch.manual_seed(config.seed)
-    task = make_task(config, material, model, run_on, folder)
-    progress = train(model, task, config.train, run_on, Checkpoints(folder / "checkpoints"))
+    task = make_task(config, settings, material, model, run_on, folder, prefix)
+    progress = train(model, task, settings, run_on, Checkpoints(folder / "checkpoints"))
     task.record(progress.history)
-    save_model(model, folder / "model", tokenizer=material.tokenizer)
-    write_results(folder, config, material, model, progress, run_on)
+    scores = {
+        split: predict_scores(model, material.encoded[split], run_on, pad=pad_id(material.tokenizer))
+        for split in SPLITS
+    }
+    shutil.rmtree(folder / "cache", ignore_errors=True)
+    if material.data.multi_label:
+        validation = material.data.validation.labels
+        card_of(model).extra["threshold"] = decide(settings, validation, scores["validation"])
+    save(folder, config, material, model)
+    write_results(folder, config, settings, material, model, progress, run_on, scores, str(prefix))
+
+
+def decide(settings: TrainSection, labels: np.ndarray, scores: np.ndarray) -> float:
+    """The probability from which on a label is given: as the config says, or the best on validation."""
+    if settings.decision == "validation":
+        return choose_threshold(labels, scores, "micro_f1" if settings.best == "loss" else settings.best)
+    return settings.decision
+
+
+def save(folder: Path, config: RunConfig, material: Material, model: nn.Module) -> None:
+    """Keep what was trained in ``model/``: a whole model, or an adapter."""
+    if not config.lora.rank:
+        save_model(model, folder / "model", tokenizer=material.tokenizer)
+        return
+    source, revision = config.model.source, config.model.revision
+    if config.adapt is not None:
+        base = "../adapted"  # from the adapter's folder
+    else:
+        base = str(Path(source).resolve()) if Path(source).is_dir() else published_name(source)
+    save_adapter(model, folder / "model", base=base, revision=revision, tokenizer=material.tokenizer)
 
 
 def write_results(
-    folder: Path, config: RunConfig, material: Material, model: nn.Module, progress: Progress, run_on: Execution
+    folder: Path,
+    config: RunConfig,
+    settings: TrainSection,
+    material: Material,
+    model: nn.Module,
+    progress: Progress,
+    run_on: Execution,
+    scores: dict[str, np.ndarray],
+    cached: str,
 ) -> None:
-    """Measure the finished model on every split, and write the figures, results.json and the report."""
-    data, encoded, pad = material.data, material.encoded, pad_id(material.tokenizer)
-    scores = {split: predict_scores(model, encoded[split], run_on, pad=pad) for split in SPLITS}
-    metrics = {split: measure(material.rows(split).labels, scores[split]) for split in SPLITS}
+    """Measure every split's scores, and write the figures, results.json and the report."""
+    data, encoded = material.data, material.encoded
+    classifier = Classifier(model, material.tokenizer, run_on)
+    threshold = classifier.reading.threshold
+    metrics = {split: measure(material.rows(split).labels, scores[split], threshold) for split in SPLITS}
     best = next(entry for entry in progress.history if entry["step"] == progress.best_step)
     total, trained = parameter_counts(model)
-    classifier = Classifier(model, material.tokenizer, run_on)
     results = {
         "name": folder.name,
         **metrics,
@@ -117,19 +197,24 @@ def write_results(
             "inference_seconds_per_100_texts": time_inference(classifier, data.test),
         },
         "tokens_per_second": progress.tokens / progress.seconds,
+        "frozen_layers": cached,
         "best": {
             "epoch": best["epoch"],
             "step": best["step"],
-            "metric": config.train.best,
+            "metric": settings.best,
             "value": progress.best_value,
         },
         "stopped": progress.stopped,
         "lengths": length_statistics(encoded["train"], config.data.max_tokens),
-        "samples": choose_samples(data.test, scores["test"], data.label_names, config.seed),
+        "samples": choose_samples(data.test, scores["test"], data.label_names, config.seed, threshold),
         "data": describe_data(data),
     }
+    if data.multi_label:
+        results["threshold"] = threshold
+    if config.adapt is not None:
+        results["adaptation"] = read_json(folder / "adaptation" / "results.json")
     figures = folder / "figures"
-    learning_curves(progress.history, progress.best_step, config.train.best, figures / "learning_curves.png")
+    learning_curves(progress.history, progress.best_step, settings.best, figures / "learning_curves.png")
     length_distribution(encoded["train"].full_lengths, config.data.max_tokens, figures / "lengths.png")
     for split in () if data.multi_label else ("validation", "test"):
         matrix = metrics[split]["confusion"]

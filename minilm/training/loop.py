@@ -26,6 +26,8 @@ from minilm.config import TrainSection
 from minilm.devices import Execution
 from minilm.errors import UserError
 from minilm.evaluation.metrics import is_better
+from minilm.evaluation.predictor import Forward
+from minilm.finetuning.freezing import training_mode
 from minilm.models.layers import Batch
 from minilm.training.console import Interrupted, noted_signals, progress_bar, show_evaluation
 from minilm.training.objectives import Objective
@@ -40,10 +42,12 @@ class Task:
     """What to learn, and from which texts."""
 
     batches: Callable[[int], Sequence[np.ndarray]]  # epoch -> the row numbers of each batch; as many every epoch
-    collate: Callable[[np.ndarray], Batch]  # row numbers -> the batch, on the CPU
+    collate: Callable[[np.ndarray, int], Batch]  # row numbers and epoch -> the batch, on the CPU
     objective: Objective
     evaluate: Callable[[], Metrics]  # measures the model as it is now
     record: Callable[[list[dict[str, Any]]], None]  # keeps all evaluations so far where others can read them
+    forward: Forward | None = None  # how scores are computed, where not by the model from the start
+    seconds: float = 0.0  # of work done before, which belongs to training
 
 
 def train(
@@ -79,15 +83,17 @@ class _Loop:
         precise = torch.float32 if self.device.type == "mps" else torch.float64  # MPS has no float64
         self.loss_sum = torch.tensor(self.progress.loss_sum, dtype=precise, device=self.device)
         self.gradient_norm = torch.zeros((), device=self.device)
-        self.started = time.monotonic() - self.progress.seconds  # moved on by evaluations: they are no training time
+        self.started = (
+            time.monotonic() - self.progress.seconds - task.seconds
+        )  # moved on by evaluations: they are no training time
         self.saved = time.monotonic()
 
     def run(self) -> Progress:
         progress = self.progress
-        self.model.train()
+        training_mode(self.model)
         with noted_signals() as noted, progress_bar(self.steps, progress.step) as bar:
-            for batches in self._batches_left():
-                self._step(batches)
+            for epoch, batches in self._batches_left():
+                self._step(epoch, batches)
                 if bar.update():  # it is drawn anew, twice a second at most: only then are numbers read
                     bar.set_postfix_str(self._numbers(), refresh=False)
                 stop = self._reason_to_stop()
@@ -103,8 +109,8 @@ class _Loop:
         self.model.eval()
         return progress
 
-    def _batches_left(self) -> Iterator[Sequence[np.ndarray]]:
-        """The batches of each step still to do: row numbers, ``accumulate`` batches a step."""
+    def _batches_left(self) -> Iterator[tuple[int, Sequence[np.ndarray]]]:
+        """The batches of each step still to do: its epoch, and row numbers, ``accumulate`` batches a step."""
         if self.progress.stopped:
             return
         first_epoch, skipped = divmod(self.progress.step, self.steps_per_epoch)
@@ -112,21 +118,22 @@ class _Loop:
         for epoch in range(first_epoch, self.settings.epochs):
             batches = self.task.batches(epoch)
             for start in range(skipped * size, len(batches), size):
-                yield batches[start : start + size]
+                yield epoch, batches[start : start + size]
             skipped = 0
 
-    def _step(self, batches: Sequence[np.ndarray]) -> None:
+    def _step(self, epoch: int, batches: Sequence[np.ndarray]) -> None:
         """One step of the optimizer, along the gradient of the mean loss over all rows of these batches."""
         objective, progress = self.task.objective, self.progress
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate(progress.step)
-        loaded = [self.task.collate(rows) for rows in batches]
+        loaded = [self.task.collate(rows, epoch) for rows in batches]
         amount = sum(objective.amount(labels_of(batch)) for batch in loaded)
         loss = torch.zeros((), device=self.device)
-        for on_cpu in loaded:
+        for rows, on_cpu in zip(batches, loaded, strict=True):
             batch = on_cpu.to(self.device)
             with self.execution.autocast():
-                part = objective.total(self.model(batch), labels_of(batch)) / amount
+                scores = self.model(batch) if self.task.forward is None else self.task.forward(batch, rows)
+                part = objective.total(scores, labels_of(batch)) / amount
             self.scaler.scale(part).backward()
             loss += part.detach()
         self.scaler.unscale_(self.optimizer)

@@ -11,10 +11,10 @@ import torch
 
 import minilm
 from minilm.checkpoints.models import card_of, load_model, new_model, save_model
+from minilm.data import batching
 from minilm.data.tokenization import encode, pad_id, train_bpe
 from minilm.devices import execution
 from minilm.errors import UserError
-from minilm.evaluation import predictor
 from minilm.evaluation.predictor import Classifier, Reading, predict_lines, predict_scores, read_lines
 from minilm.models.gpt2 import GPT2Config
 from minilm.models.heads import mlp_head
@@ -43,8 +43,8 @@ def classifier(*, several: bool = False, **reading: object) -> Classifier:
 def test_scores_come_in_the_order_of_the_texts_whatever_the_batches(
     monkeypatch: pytest.MonkeyPatch, rows: int, tokens: int
 ) -> None:
-    monkeypatch.setattr(predictor, "BATCH", rows)
-    monkeypatch.setattr(predictor, "TOKENS", tokens)
+    monkeypatch.setattr(batching, "EVALUATED", rows)
+    monkeypatch.setattr(batching, "TOKENS", tokens)
     c = classifier()
     encoded = encode(c.tokenizer, TEXTS, None, 16)
     scores = predict_scores(c.model, encoded, CPU, pad=pad_id(c.tokenizer))

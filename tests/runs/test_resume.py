@@ -73,11 +73,11 @@ def at_step(number: int, action: Callable[[], object]) -> Iterator[None]:
     """Something happens in this step of training; the first is 1."""
     calls, step = [], _Loop._step
 
-    def disturbed(self: _Loop, batches: Any) -> None:
+    def disturbed(self: _Loop, epoch: int, batches: Any) -> None:
         calls.append(batches)
         if len(calls) == number:
             action()
-        step(self, batches)
+        step(self, epoch, batches)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_Loop, "_step", disturbed)

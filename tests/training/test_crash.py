@@ -71,7 +71,7 @@ def run(folder: Path) -> tuple[dict[str, torch.Tensor], list[Any]]:
         model.train()
         return {"validation": {"loss": loss}}
 
-    def collate(rows: np.ndarray) -> Batch:
+    def collate(rows: np.ndarray, epoch: int) -> Batch:
         return Batch(IDS[rows], labels=LABELS[rows])
 
     task = Task(batches, collate, Objective(), evaluate, record=lambda history: None)

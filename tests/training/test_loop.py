@@ -47,7 +47,7 @@ def gpt2(dropout: float = 0.0) -> nn.Module:
     return new_model("gpt2", config, "classify", labels=["a", "b", "c"], head=mlp_head(16, dropout=dropout))
 
 
-def collate(rows: np.ndarray) -> Batch:
+def collate(rows: np.ndarray, epoch: int = 0) -> Batch:
     return Batch(IDS[rows], labels=LABELS[rows])
 
 
@@ -162,7 +162,7 @@ def test_the_mean_loss_of_an_evaluation_covers_the_rows_since_the_last(tmp_path:
 
 def test_padding_is_not_counted_as_tokens(tmp_path: Path) -> None:
     mask = torch.arange(LENGTH) < torch.arange(1, 5)[:, None]
-    task = task_of(in_batches(4), collate=lambda rows: Batch(IDS[rows], mask, labels=LABELS[rows]))
+    task = task_of(in_batches(4), collate=lambda rows, epoch: Batch(IDS[rows], mask, labels=LABELS[rows]))
     assert run(tmp_path, task=task).tokens == 1 + 2 + 3 + 4
 
 
@@ -177,7 +177,7 @@ def test_frozen_weights_stay(tmp_path: Path) -> None:
 def test_dropout_is_on_in_training_and_the_model_left_in_evaluation_mode(tmp_path: Path) -> None:
     model = gpt2(dropout=0.5)
     modes = []
-    task = task_of(collate=lambda rows: modes.append(model.training) or collate(rows))
+    task = task_of(collate=lambda rows, epoch: modes.append(model.training) or collate(rows))
     run(tmp_path, model, task)
     assert modes == [True] * 6 and not model.training
 
@@ -286,7 +286,7 @@ def poisoned(at: int, model: nn.Module) -> Task:
     """Just before this step (the first is 1) a weight becomes infinite."""
     steps = []
 
-    def spoil(rows: np.ndarray) -> Batch:
+    def spoil(rows: np.ndarray, epoch: int) -> Batch:
         steps.append(rows)
         if len(steps) == at:
             model.head.output.bias.data[0] = math.inf
@@ -340,11 +340,11 @@ def test_a_state_that_is_no_longer_good_is_never_kept(tmp_path: Path) -> None:
     task = poisoned(2, model)
     calls: list[np.ndarray] = []
 
-    def disturbed(rows: np.ndarray) -> Batch:
+    def disturbed(rows: np.ndarray, epoch: int = 0) -> Batch:
         calls.append(rows)
         if len(calls) == 3:
             os.kill(os.getpid(), signal.SIGINT)
-        return task.collate(rows)
+        return task.collate(rows, epoch)
 
     with pytest.raises(UserError, match=r"at step 3 .*No state from before it was kept"):
         run(tmp_path, model, replace(task, collate=disturbed))
@@ -356,7 +356,7 @@ def test_a_signal_ends_the_step_under_way_and_keeps_the_state(tmp_path: Path, nu
     before = signal.getsignal(number)
     calls = []
 
-    def disturbed(rows: np.ndarray) -> Batch:
+    def disturbed(rows: np.ndarray, epoch: int = 0) -> Batch:
         calls.append(rows)
         if len(calls) == 3:
             os.kill(os.getpid(), number)
@@ -370,7 +370,7 @@ def test_a_signal_ends_the_step_under_way_and_keeps_the_state(tmp_path: Path, nu
 
 
 def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
-    def disturbed(rows: np.ndarray) -> Batch:
+    def disturbed(rows: np.ndarray, epoch: int = 0) -> Batch:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
         return collate(rows)
@@ -444,7 +444,7 @@ def test_a_resumed_run_ends_bit_for_bit_where_the_uninterrupted_one_ends(
 
     broken, calls = gpt2(dropout=0.3), []
 
-    def break_off(rows: np.ndarray) -> Batch:
+    def break_off(rows: np.ndarray, epoch: int) -> Batch:
         calls.append(rows)
         if len(calls) == at:
             raise Stop
@@ -468,7 +468,7 @@ def test_a_run_that_has_ended_takes_no_further_step(tmp_path: Path) -> None:
     first = run(tmp_path, model, task_of(evaluate=says(0.3, 0.4, 0.5)), epochs=5, patience=2)
     assert first.stopped == "early stopping"
     again = gpt2()
-    second = run(tmp_path, again, task_of(collate=lambda rows: 1 / 0), epochs=5, patience=2)
+    second = run(tmp_path, again, task_of(collate=lambda rows, epoch: 1 / 0), epochs=5, patience=2)
     assert second == first
     same(again, model, rtol=0, atol=0)
 

@@ -1,0 +1,40 @@
+"""``minilm export``: a finished run's model as a folder for others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from minilm.checkpoints.adapters import base_of, is_adapter, save_adapter
+from minilm.checkpoints.models import card_of, save_model
+from minilm.checkpoints.opening import load_model
+from minilm.data.tokenization import load_tokenizer
+from minilm.errors import UserError
+from minilm.finetuning.lora import merge
+
+
+def export_run(run: str, folder: Path, *, merged: bool = False, dtype: torch.dtype | None = None) -> Path:
+    """Write the model of a run, or of any folder or name, into a folder that ``transformers`` (or PEFT) opens.
+
+    Args:
+        run: a run's folder, a model's or an adapter's folder, a catalogue name or a Hub id.
+        folder: made where it does not exist; it must be empty.
+        merged: write an adapter and its base as one model.
+        dtype: of the weights written; None: as they are. An adapter stays float32.
+
+    Raises:
+        UserError: the folder is not empty, or there is no such model.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder}: is there already and not empty; name another folder")
+    source = Path(run) / "model" if (Path(run) / "model").is_dir() else Path(run)
+    if (Path(run) / "config.toml").exists() and source == Path(run):
+        raise UserError(f"{run}: this run has not finished, so it has no model to export")
+    adapter = source.is_dir() and is_adapter(source)
+    model = load_model(source if source.exists() else run, dtype=dtype)
+    tokenizer = load_tokenizer(card_of(model).folder or run)
+    if adapter and not merged:
+        return save_adapter(model, folder, base=base_of(source), tokenizer=tokenizer)
+    merge(model)
+    return save_model(model, folder, tokenizer=tokenizer)

@@ -1,0 +1,205 @@
+"""The frozen prefix: what layers that never change give is computed once, not once an epoch.
+
+Where the embeddings and the first k layers are frozen, they run without dropout, and a text's state after them is the
+same in every epoch:
+
+    state_k(text) = run(embed(text), 0, k)             computed once, in large batches, and kept
+    loss          = objective(head(finish(run(state_k, k, L))), labels)
+
+So an epoch costs L - k layers in the place of L. Where the whole backbone is frozen, only the one vector a text that
+the head reads is kept, and an epoch costs next to nothing.
+
+Kept are the real tokens of all texts, one after another: (tokens, D). They lie in memory (the GPU's, if it has room)
+as far as the budget goes, then in a file; if the disk has no room either, nothing is kept and all layers run.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from minilm.data.batching import collate, evaluation_batches
+from minilm.data.tokenization import Encoded
+from minilm.devices import Execution
+from minilm.evaluation.predictor import Forward
+from minilm.finetuning.freezing import frozen_layers, stages_of
+from minilm.models.heads import ClassificationHead, pool
+from minilm.models.layers import Batch, State
+
+MIB = 2**20
+
+
+@dataclass
+class FrozenPrefix:
+    """The states of some splits after a model's frozen layers; ``keep`` makes it."""
+
+    layers: int  # whose work is kept
+    of: int  # all layers of the model
+    splits: dict[str, Kept] = field(default_factory=dict)
+    seconds: float = 0.0  # that computing them took
+    memory: int = 0  # bytes in memory
+    disk: int = 0  # bytes in files
+
+    def forward(self, split: str, model: nn.Module) -> Forward:
+        """How to compute the scores of a split's texts: from what is kept of it, else from the start."""
+        kept = self.splits.get(split)
+        return (lambda batch, rows: scores(model, batch)) if kept is None else kept.forward(model)
+
+    def __str__(self) -> str:
+        if not self.splits:
+            return ""
+        room = f"{self.memory / MIB:,.0f} MiB" + (f", {self.disk / MIB:,.0f} MiB on disk" if self.disk else "")
+        return f"{self.layers} of {self.of} layers cached: {room}"
+
+
+@dataclass
+class Kept:
+    """What is kept of one split's N texts."""
+
+    layers: int
+    offsets: np.ndarray  # (N + 1,) text i is rows offsets[i] to offsets[i + 1] of each tensor
+    tensors: dict[str, Tensor]  # "x" and, in T5's decoder, "memory": (tokens + 1, D), the last row zero; or "z": (N, D)
+
+    def forward(self, model: Any) -> Forward:
+        """The scores of a batch on the model's device, with its row numbers (B,)."""
+        return lambda batch, rows: self._scores(model, batch, rows)
+
+    def _scores(self, model: Any, batch: Batch, rows: np.ndarray) -> Tensor:
+        if "z" in self.tensors:
+            kept = self.tensors["z"]
+            z: Tensor = kept[torch.from_numpy(rows).to(kept.device)].to(batch.ids.device)
+            return model.head.classify(z)
+        columns = np.arange(batch.ids.shape[1])  # (T,)
+        starts, ends = self.offsets[rows][:, None], self.offsets[rows + 1][:, None]
+        places = torch.from_numpy(np.where(starts + columns < ends, starts + columns, self.offsets[-1]))  # (B, T)
+        padded = {
+            name: F.embedding(places.to(kept.device), kept).to(batch.ids.device) for name, kept in self.tensors.items()
+        }
+        return scores(model, batch, State(**padded), self.layers)
+
+
+def scores(model: Any, batch: Batch, state: State | None = None, first: int = 0) -> Tensor:
+    state = model.run(model.embed(batch) if state is None else state, batch, first, stages_of(model))
+    return model.head(model.finish(state), batch, getattr(model, "pooler", None))
+
+
+def keep(
+    model: nn.Module, splits: dict[str, Encoded], run_on: Execution, *, pad: int, budget: int, folder: Path
+) -> FrozenPrefix:
+    """Run the model's frozen layers over all texts of these splits; keep as many splits as there is room for, in order.
+
+    Args:
+        model: on its device, frozen as it will train.
+        splits: the texts by split.
+        run_on: device and precision; what is kept is what the layers give there.
+        pad: the padding id.
+        budget: bytes of memory, for all splits together; 0: nothing is kept.
+        folder: of files for what does not fit; what an earlier run left there is removed.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    prefix = FrozenPrefix(max(frozen_layers(model), 0), stages_of(model))
+    started = time.perf_counter()
+    if prefix.layers and budget:
+        modes = [(module, module.training) for module in model.modules()]
+        model.eval()
+        for split, encoded in splits.items():
+            _keep_split(prefix, model, split, encoded, run_on, pad, budget, folder)
+        for module, training in modes:
+            module.training = training
+    prefix.seconds = time.perf_counter() - started
+    return prefix
+
+
+def _keep_split(
+    prefix: FrozenPrefix,
+    model: nn.Module,
+    split: str,
+    encoded: Encoded,
+    run_on: Execution,
+    pad: int,
+    budget: int,
+    folder: Path,
+) -> None:
+    tensors: dict[str, Tensor] = {}
+    pooled = _head_alone_trains(model)
+    total = len(encoded) if pooled else int(encoded.offsets[-1]) + 1
+    for batch, rows in _batches(model, encoded, run_on, pad):
+        given = _pooled(model, batch) if pooled else _state(model, batch, prefix.layers)
+        if not tensors:
+            tensors = _room(prefix, f"{split}-", given, total, run_on, budget, folder)
+        if not tensors:
+            return
+        real = torch.ones_like(batch.ids, dtype=torch.bool) if batch.mask is None else batch.mask
+        places = torch.from_numpy(rows if pooled else _places(encoded, rows))
+        for name, values in given.items():
+            kept = tensors[name]
+            kept[places.to(kept.device)] = (values if pooled else values[real]).to(kept.device)
+    prefix.splits[split] = Kept(prefix.layers, encoded.offsets, tensors)
+
+
+def _batches(model: nn.Module, encoded: Encoded, run_on: Execution, pad: int) -> Iterator[tuple[Batch, np.ndarray]]:
+    with torch.no_grad(), run_on.autocast():
+        for rows in evaluation_batches(encoded.lengths):
+            yield collate(encoded, rows, None, pad).to(run_on.device), rows
+
+
+def _places(encoded: Encoded, rows: np.ndarray) -> np.ndarray:
+    """Where the tokens of these texts lie, in their order."""
+    return np.concatenate([np.arange(encoded.offsets[i], encoded.offsets[i + 1]) for i in rows])
+
+
+def _state(model: Any, batch: Batch, layers: int) -> dict[str, Tensor]:
+    """What the layers after the frozen ones start from: x, and in T5's decoder the memory, (B, T, D) each."""
+    state = model.run(model.embed(batch), batch, 0, layers)
+    return {"x": state.x} if state.memory is None else {"x": state.x, "memory": state.memory}
+
+
+def _head_alone_trains(model: Any) -> bool:
+    """Whether no parameter outside the classification head trains."""
+    trained = [name for name, p in model.named_parameters() if p.requires_grad]
+    return isinstance(model.head, ClassificationHead) and all(name.startswith("head.") for name in trained)
+
+
+def _pooled(model: Any, batch: Batch) -> dict[str, Tensor]:
+    """The vector that the head reads, (B, D)."""
+    x = model.finish(model.run(model.embed(batch), batch, 0, stages_of(model)))
+    return {"z": pool(x, batch, model.head.config.pooling, getattr(model, "pooler", None))}
+
+
+def _room(
+    prefix: FrozenPrefix,
+    name: str,
+    like: dict[str, Tensor],
+    rows: int,
+    run_on: Execution,
+    budget: int,
+    folder: Path,
+) -> dict[str, Tensor]:
+    """Tensors of so many rows, zero: in memory, in files, or none where there is no room."""
+    shapes = {key: (rows, values.shape[-1]) for key, values in like.items()}
+    size = sum(prod(shapes[key]) * values.element_size() for key, values in like.items())
+    if prefix.memory + size <= budget:
+        prefix.memory += size
+        free = torch.cuda.mem_get_info(run_on.device)[0] if run_on.device.type == "cuda" else 0
+        device = run_on.device if 2 * size <= free else "cpu"
+        return {key: torch.zeros(shape, dtype=like[key].dtype, device=device) for key, shape in shapes.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    if 2 * size > shutil.disk_usage(folder).free:
+        return {}
+    prefix.disk += size
+    return {
+        key: torch.from_file(  # its pages come and go as they are needed; new ones are zero
+            str(folder / f"{name}{key}.bin"), shared=True, size=prod(shape), dtype=like[key].dtype
+        ).view(shape)
+        for key, shape in shapes.items()
+    }
