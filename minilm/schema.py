@@ -1,8 +1,9 @@
 """TOML tables to dataclasses and back, strictly: a dataclass is the schema of its table.
 
-A field's type is also its check: ``Literal`` lists the choices, ``Annotated`` adds a limit, another dataclass
-is a section within, ``Section | None`` a section that may be absent. A key that no field has, a value that is
-not of its field's type, and a missing key are errors that name the key and the place where it was written.
+A field's type is also its check: ``Literal`` lists the choices, ``Annotated`` adds a limit, another dataclass is a
+section within, ``Section | None`` one that may be absent, ``list[Section]`` one that may come several times, as
+``[[section]]``. A key that no field has, a value that is not of its field's type, and a missing key are errors that
+name the key and the place where it was written.
 """
 
 from __future__ import annotations
@@ -97,11 +98,20 @@ def read_table(kind: type[T], table: Mapping[str, Any], place: Place, prefix: st
             if not isinstance(inner, dict):
                 raise UserError(f"{place(key)}: {key} must be a section [{key}], got {shown(inner)}")
             values[f.name] = read_table(section, inner, place, key + ".")
+        elif (item := _item_section(hint)) and f.name in table:
+            values[f.name] = _read_sections(item, table[f.name], place, key)
         elif f.name in table:
             values[f.name] = _read_value(hint, table[f.name], place, key)
         elif required:
             raise UserError(f"{place(key)}: {key} is missing: it must be {wanted(hint)}")
     return kind(**values)
+
+
+def _read_sections(kind: type[T], value: Any, place: Place, key: str) -> list[T]:
+    """``[[key]]``, the same section several times; messages count them from 1."""
+    if not isinstance(value, list) or not all(isinstance(inner, dict) for inner in value):
+        raise UserError(f"{place(key)}: {key} must be sections [[{key}]], got {shown(value)}")
+    return [read_table(kind, inner, place, f"{key}[{i}].") for i, inner in enumerate(value, start=1)]
 
 
 def _read_value(kind: Any, value: Any, place: Place, key: str) -> Any:
@@ -121,6 +131,14 @@ def _suggestion(key: str, hints: Mapping[str, Any]) -> str:
         if key in _hints(hint):
             return f' (did you mean "{name}.{key}"?)'
     return nearest(key, hints) or f"; known here: {', '.join(hints)}"
+
+
+def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"train": {"lr": 1}}`` as ``{"train.lr": 1}``."""
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found
 
 
 # Types ----------------------------------------------------------------------------------------------------
@@ -183,6 +201,11 @@ def _members(kind: Any) -> tuple[Any, ...]:
 def _section(kind: Any) -> Any:
     """The dataclass of a nested section; None for plain values."""
     return next((k for k in _members(kind) if is_dataclass(k)), None)
+
+
+def _item_section(kind: Any) -> Any:
+    """The dataclass of sections that come several times; None for all else."""
+    return _section(get_args(kind)[0]) if get_origin(kind) is list else None
 
 
 def _hints(kind: Any) -> dict[str, Any]:

@@ -23,10 +23,21 @@ class Plan:
     steps: int = 1
     adapter: Adapter | None = None
     free: dict[str, Any] = field(default_factory=dict)
+    several: list[Adapter] = field(default_factory=list)
 
 
 def read(text: str) -> Plan:
     return read_table(Plan, tomllib.loads(text), lambda key: "plan")
+
+
+def test_a_section_may_come_several_times() -> None:
+    plan = read("[[several]]\nrank = 8\n[[several]]\nrank = 4")
+    assert plan.several == [Adapter(8), Adapter(4)]
+    assert read(write_table(asdict(plan))) == plan
+    with pytest.raises(UserError, match=r"plan: several\[2\]\.rang is no known key \(did you mean \"rank\"\?\)"):
+        read("[[several]]\nrank = 8\n[[several]]\nrang = 4")
+    with pytest.raises(UserError, match=r"plan: several must be sections \[\[several\]\], got \[8\]"):
+        read("several = [8]")
 
 
 def test_an_optional_section_is_absent_or_whole() -> None:

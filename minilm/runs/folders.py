@@ -25,7 +25,7 @@ from minilm.data.sources import Dataset
 from minilm.devices import Execution
 from minilm.errors import UserError
 from minilm.reporting.record import resume_command
-from minilm.schema import shown
+from minilm.schema import flat, shown
 
 
 def new_folder(runs: Path, name: str) -> Path:
@@ -56,14 +56,8 @@ def find_folder(config_path: Path, config: RunConfig, runs: Path) -> Path:
         if not found:
             raise UserError(f"{runs / config.name}: there is no such run to resume; start it without --resume")
         folder = found[-1]
-    stored, asked = (_flat(asdict(c)) for c in (load_config(folder / "config.toml"), config))
-    for key in (*asked, *stored):
-        if asked.get(key) != stored.get(key):
-            was, now = (shown(table[key]) if key in table else "nothing" for table in (stored, asked))
-            raise UserError(
-                f"{folder}: was started with {key} = {was}, not {now}; go on with its own settings: "
-                f"{resume_command(folder)}"
-            )
+    if other := first_difference(load_config(folder / "config.toml"), config):
+        raise UserError(f"{folder}: was started with {other}; go on with its own settings: {resume_command(folder)}")
     return folder
 
 
@@ -72,12 +66,14 @@ def is_run(folder: Path) -> bool:
     return (folder / "config.toml").exists() and (folder / "environment.json").exists()
 
 
-def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"train": {"lr": 1}}`` as ``{"train.lr": 1}``."""
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
+def first_difference(stored: RunConfig, asked: RunConfig) -> str:
+    """The first setting that two configs do not share, ``train.lr = 0.1, not 0.2``; empty where they are equal."""
+    tables = flat(asdict(stored)), flat(asdict(asked))
+    for key in (*tables[1], *tables[0]):
+        was, now = (shown(table[key]) if table.get(key) is not None else "nothing" for table in tables)
+        if was != now:
+            return f"{key} = {was}, not {now}"
+    return ""
 
 
 def describe_environment(data: Dataset, run_on: Execution) -> dict[str, Any]:

@@ -1,0 +1,264 @@
+"""What a study is told: a TOML file, and the runs that follow from it.
+
+    name = "medical-adaptation"
+    question = "Does adapting BERT to the questions' language help?"
+    base = "../finetune/bert.toml"      # the run they all vary; beside this file, or a whole config as [base]
+    metric = "accuracy"                 # by which they are compared, on the test texts
+
+    [axes]                              # every combination of these, in this order
+    seed = [1, 2, 3]
+
+    [[runs]]                            # and each of them with every variant
+    name = "head"
+    changes = ["freeze.part=backbone"]
+
+    [[runs]]
+    name = "adapted-head"
+    after = "adapt"                     # goes on from what that run adapted
+    changes = ["freeze.part=backbone"]
+
+A run's settings are the base, then the variant's changes, its point on the axes, and the changes of the command line;
+the later wins. A change on the command line of [train] or [adapt] is for the runs that have this section. ``after``
+sets ``model.source`` to the folder ``adapted`` of that variant's run at the same point; axes that it is not crossed
+with are left out of account.
+
+A run whose config leaves the CPU's threads open (``train.threads = 0``) has one. It is written into its config, and
+hangs neither on the machine nor on how many runs go on at once: so results do not either.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from minilm.config import FolderName, RunConfig, config_of
+from minilm.errors import UserError, nearest
+from minilm.evaluation.metrics import HIGHER_IS_BETTER
+from minilm.schema import flat, override, parse_file, read_table, shown, write_table
+
+RESERVED = ("configs", "figures", "logs")  # folders beside the runs'
+OPTIONAL = ("adapt", "train")  # sections that not every run has
+THREADS = 1  # of a run, where its config leaves it open
+
+
+@dataclass(frozen=True)
+class Variant:
+    """``[[runs]]``: one way to change the base."""
+
+    name: FolderName
+    base: str = ""  # a file in place of the study's base
+    without: list[str] = field(default_factory=list)  # sections of the base that are left out
+    changes: list[str] = field(default_factory=list)  # key=value, as on the command line
+    after: str = ""  # a variant above: go on from what it adapted
+    axes: Literal["all"] | list[str] = "all"  # those it is crossed with
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """A study's file, whole."""
+
+    name: FolderName  # of the folder under runs/
+    question: str
+    base: str | dict[str, Any] = ""  # a file, from this file's folder; or a whole config as [base]
+    analysis: str = "compare"  # which page answers the question
+    metric: Literal[tuple(HIGHER_IS_BETTER)] = "accuracy"  # type: ignore[valid-type]
+    axes: dict[str, list[Any]] = field(default_factory=dict)  # key of the run's config -> its values
+    runs: list[Variant] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run of a study."""
+
+    name: str  # of its folder
+    variant: str  # empty where the study has none
+    point: dict[str, Any]  # its value on each axis
+    config: RunConfig
+    after: str = ""  # the run that must be finished first
+
+    @property
+    def group(self) -> str:
+        """What it is, whichever its seed: "head", "head, lr 1e-05"."""
+        axes = [f"{key.rpartition('.')[2]} {_plain(value)}" for key, value in self.point.items() if key != "seed"]
+        return ", ".join([self.variant, *axes] if self.variant else axes) or "all runs"
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study's settings, its folder, and its runs in order."""
+
+    config: StudyConfig
+    folder: Path
+    runs: tuple[Planned, ...]
+
+
+def load_study(path: Path, changes: Sequence[str] = (), *, runs: Path = Path("runs")) -> Study:
+    """Read a study's file and plan its runs, which will lie under ``runs``.
+
+    A change is of the study (``axes.seed=[1]``, ``metric=macro_f1``) or of every run (``train.epochs=1``). Raises
+    UserError where the file or a run's config is not right.
+    """
+    table = parse_file(path)
+    own, of_runs = _sort_changes(changes)
+    # Quotes around an axis's key may be left out: [axes] train.lr = [1e-5] is a table within.
+    table["axes"] = flat(table["axes"]) if isinstance(table.get("axes"), dict) else table.get("axes", {})
+    for change in own:
+        scratch: dict[str, Any] = {}
+        key = override(StudyConfig, scratch, change)
+        if key.startswith("axes.") and isinstance(table["axes"], dict):
+            table["axes"] |= flat(scratch["axes"])
+        else:
+            table |= scratch
+    places = {change.partition("=")[0].strip(): change for change in own}
+    config = read_table(StudyConfig, table, lambda key: places.get(key, str(path)))
+    _check(config, path)
+    folder = runs / config.name
+    planned = [
+        _plan(config, path, variant, point, of_runs, folder)
+        for variant in config.runs or [Variant("all")]
+        for point in _points(config, variant)
+    ]
+    _check_distinct(planned, path)
+    for change in of_runs:
+        if (section := _section_of(change)) and not any(getattr(run.config, section) for run in planned):
+            raise UserError(f"{change}: no run of this study has a section [{section}]")
+    return Study(config, folder, tuple(planned))
+
+
+def dump_study(study: Study) -> str:
+    """The study's settings as TOML."""
+    return write_table(asdict(study.config))
+
+
+def _sort_changes(changes: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Those of the study itself, and those of its runs."""
+    names = {f.name for f in fields(StudyConfig)}
+    own = [change for change in changes if re.split(r"[.=\s]", change.strip(), maxsplit=1)[0] in names]
+    return own, [change for change in changes if change not in own]
+
+
+def _check(config: StudyConfig, path: Path) -> None:
+    """Whether axes and variants fit together."""
+    for key, values in config.axes.items():
+        if not values:
+            raise UserError(f"{path}: axes.{key} must hold at least one value")
+    names: list[str] = []
+    for variant in config.runs:
+        where, above = f'{path}: run "{variant.name}"', {v.name: v for v in config.runs[: len(names)]}
+        if variant.name in names:
+            raise UserError(f"{where}: there are two of that name")
+        for key in variant.axes if variant.axes != "all" else ():
+            if key not in config.axes:
+                raise UserError(f"{where}: {key} is no axis{nearest(key, config.axes)}")
+        if variant.after and variant.after not in above:
+            raise UserError(f'{where}: after = "{variant.after}" is no run above it{nearest(variant.after, above)}')
+        if variant.after and set(_axes(config, above[variant.after])) - set(_axes(config, variant)):
+            raise UserError(f'{where}: must be crossed with all axes of "{variant.after}", which it goes on from')
+        names.append(variant.name)
+
+
+def _axes(config: StudyConfig, variant: Variant) -> list[str]:
+    return [key for key in config.axes if variant.axes == "all" or key in variant.axes]
+
+
+def _points(config: StudyConfig, variant: Variant) -> list[dict[str, Any]]:
+    """Every combination of the axes; the last one changes fastest."""
+    keys = _axes(config, variant)
+    return [dict(zip(keys, values, strict=True)) for values in itertools.product(*(config.axes[key] for key in keys))]
+
+
+def _plan(
+    config: StudyConfig, path: Path, variant: Variant, point: dict[str, Any], changes: Sequence[str], folder: Path
+) -> Planned:
+    """One run: the base with all that is changed about it."""
+    where = f'{path}: run "{variant.name}"' if config.runs else str(path)
+    table, base = _base(config, path, variant, where)
+    written: dict[str, str] = {}
+    for change in variant.changes:
+        if "=" not in change:
+            raise UserError(f"{where}: {shown(change)}: a change is written section.key=value, such as train.lr=3e-4")
+        written[override(RunConfig, table, change)] = f"{where}: {change}"
+    for key, value in point.items():
+        written[override(RunConfig, table, f"{key}={shown(value)}")] = f"{path}: axes.{key}"
+    for change in (change for change in changes if _section_of(change) in {"", *table}):
+        key = override(RunConfig, table, change)
+        if axis := next((axis for axis in point if f"{axis}.".startswith(f"{key}.")), ""):
+            raise UserError(f"{change}: {axis} is an axis of this study; change it with axes.{axis}=[...]")
+        written[key] = change
+    name, after = _folder_name(config, variant.name, point), ""
+    if variant.after:
+        earlier = next(v for v in config.runs if v.name == variant.after)
+        after = _folder_name(config, earlier.name, {key: point[key] for key in _axes(config, earlier)})
+        source = folder / after / "adapted"
+        written[override(RunConfig, table, f"model.source={shown(str(source))}")] = f"{where}: after"
+    table["name"] = name
+    run = config_of(table, written, base)
+    return Planned(name, variant.name if config.runs else "", point, _with_threads(run), after)
+
+
+def _section_of(change: str) -> str:
+    """The section that a run must have for a change to concern it; none for most."""
+    section, dot, _ = change.partition("=")[0].strip().partition(".")
+    return section if dot and section in OPTIONAL else ""
+
+
+def _base(config: StudyConfig, path: Path, variant: Variant, where: str) -> tuple[dict[str, Any], str]:
+    """The table that a variant starts from, and the file it was written in."""
+    base = variant.base or config.base
+    if not base:
+        raise UserError(f"{where}: base is missing: the file of a run's config, or that config as [base]")
+    table = copy.deepcopy(base) if isinstance(base, dict) else parse_file(path.parent / base)
+    for section in variant.without:
+        if section not in table:
+            raise UserError(f"{where}: without: the base has no section [{section}]{nearest(section, table)}")
+        del table[section]
+    return table, str(path if isinstance(base, dict) else path.parent / base)
+
+
+def _with_threads(config: RunConfig) -> RunConfig:
+    """The CPU's threads as a setting of the run, where torch would have decided."""
+    adapt, train = config.adapt, config.train
+    if train is not None and not train.threads:
+        config = replace(config, train=replace(train, threads=THREADS))
+    if adapt is not None and not adapt.train.threads:
+        config = replace(config, adapt=replace(adapt, train=replace(adapt.train, threads=THREADS)))
+    return config
+
+
+def _folder_name(config: StudyConfig, variant: str, point: dict[str, Any]) -> str:
+    """``head_seed-1_lr-1e-05``: the same for the same point, whatever else the study holds."""
+    last = [key.rpartition(".")[2] for key in config.axes]
+    parts = [variant] if config.runs or not point else []
+    for key, value in point.items():
+        short = key.rpartition(".")[2]
+        parts.append(f"{short if last.count(short) == 1 else key}-{_file_safe(_plain(value))}")
+    return "_".join(parts)
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else shown(value)
+
+
+def _file_safe(text: str) -> str:
+    """Text as part of a file's name; where characters are lost, its hash keeps it apart from others."""
+    safe = re.sub(r"[^A-Za-z0-9.-]+", "-", text)[:40]
+    return safe if safe == text else f"{safe}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+
+
+def _check_distinct(runs: Sequence[Planned], path: Path) -> None:
+    """No two runs have one folder or the same settings."""
+    seen: dict[str, Planned] = {}
+    for run in runs:
+        if run.name in RESERVED:
+            raise UserError(f'{path}: a run may not be called "{run.name}": the study keeps other things there')
+        settings = repr(replace(run.config, name=""))
+        for key in (run.name, settings):
+            if key in seen:
+                raise UserError(f'{path}: the runs "{seen[key].name}" and "{run.name}" have the same settings')
+            seen[key] = run

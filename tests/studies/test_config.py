@@ -1,0 +1,150 @@
+from pathlib import Path
+
+import pytest
+
+from minilm.errors import UserError
+from minilm.studies.config import THREADS, Study, dump_study, load_study
+
+BASE = """
+name = "base"
+[model]
+source = "bert"
+[data]
+source = "texts.tsv"
+[train]
+epochs = 3
+lr = 1e-4
+"""
+STUDY = 'name = "heads"\nquestion = "Which?"\nbase = "base.toml"\n'
+VARIANTS = """
+[[runs]]
+name = "adapt"
+without = ["train"]
+changes = ["adapt.train.epochs=2", "adapt.train.lr=1e-5"]
+axes = ["seed"]
+[[runs]]
+name = "head"
+after = "adapt"
+changes = ["freeze.part=backbone", "train.epochs=5"]
+"""
+
+
+def study(folder: Path, text: str, *changes: str, base: str = BASE) -> Study:
+    (folder / "base.toml").write_text(base)
+    (folder / "study.toml").write_text(STUDY + text)
+    return load_study(folder / "study.toml", changes, runs=Path("runs"))
+
+
+def names(planned: Study) -> list[str]:
+    return [run.name for run in planned.runs]
+
+
+def test_every_variant_is_crossed_with_every_axis_in_order(tmp_path):
+    text = '[axes]\nseed = [1, 2]\n"train.lr" = [1e-5, 0.5]\n[[runs]]\nname = "a"\n[[runs]]\nname = "b"\n'
+    planned = study(tmp_path, text + 'changes = ["train.epochs=9"]')
+    assert names(planned)[:4] == ["a_seed-1_lr-1e-05", "a_seed-1_lr-0.5", "a_seed-2_lr-1e-05", "a_seed-2_lr-0.5"]
+    last = planned.runs[-1].config
+    assert (last.seed, last.train.lr, last.train.epochs, last.name) == (2, 0.5, 9, "b_seed-2_lr-0.5")
+    assert planned.runs[-1].group == "b, lr 0.5"
+    assert planned.folder == Path("runs/heads")
+
+
+def test_without_axes_or_variants_there_is_still_a_run(tmp_path):
+    assert names(study(tmp_path, "")) == ["all"]
+    assert names(study(tmp_path, "[axes]\nseed = [1, 2]")) == ["seed-1", "seed-2"]
+
+
+def test_names_are_safe_short_and_never_the_same(tmp_path):
+    axes = (
+        '[axes]\n"data.source" = ["a/b.tsv", "a b.tsv"]\n"train.lr" = [0.1]\n"train.clip" = [0]\ndata.text = ["x", "y"]'
+    )
+    found = names(study(tmp_path, axes))
+    assert (
+        len(set(found)) == 4 and found[0].startswith("source-a-b.tsv-") and found[0].endswith("_lr-0.1_clip-0_text-x")
+    )
+    same = '[axes]\n"train.lr" = [0.1]\n"adapt.train.lr" = [0.2]\n"adapt.train.epochs" = [1]'
+    assert names(study(tmp_path, same)) == ["train.lr-0.1_adapt.train.lr-0.2_epochs-1"]
+
+
+def test_a_run_after_another_starts_from_what_that_one_adapted(tmp_path):
+    planned = study(tmp_path, '[axes]\nseed = [1, 2]\n"train.lr" = [0.1, 0.2]\n' + VARIANTS)
+    assert names(planned)[:3] == ["adapt_seed-1", "adapt_seed-2", "head_seed-1_lr-0.1"]
+    adapt, head = planned.runs[1], planned.runs[-1]
+    assert adapt.config.train is None and adapt.config.adapt.train.epochs == 2
+    assert (head.after, head.config.model.source) == ("adapt_seed-2", "runs/heads/adapt_seed-2/adapted")
+    assert head.config.adapt is None and head.config.freeze.part == "backbone"
+
+
+def test_the_command_line_changes_every_run_and_the_study_itself(tmp_path):
+    changes = ("train.epochs=1", "adapt.train.epochs=7", "axes.seed=[5]", "metric=macro_f1", "data.sample=true")
+    planned = study(tmp_path, "[axes]\nseed = [1, 2]\n" + VARIANTS, *changes)
+    assert names(planned) == ["adapt_seed-5", "head_seed-5"] and planned.config.metric == "macro_f1"
+    adapt, head = (run.config for run in planned.runs)
+    assert adapt.train is None and (adapt.adapt.train.epochs, head.train.epochs) == (7, 1)
+    assert adapt.data.sample and head.data.sample
+    lr = study(tmp_path, '[axes]\n"train.lr" = [0.1]', "axes.train.lr=[0.2, 0.3]", "axes.seed=[4]")
+    assert names(lr) == ["lr-0.2_seed-4", "lr-0.3_seed-4"]
+
+
+def test_the_threads_of_a_run_are_a_setting(tmp_path):
+    planned = study(tmp_path, "[axes]\nseed = [1]\n" + VARIANTS)
+    assert [c.threads for run in planned.runs for c in (run.config.train or run.config.adapt.train,)] == [THREADS] * 2
+    assert study(tmp_path, "", "train.threads=3").runs[0].config.train.threads == 3
+
+
+def test_a_base_may_stand_in_the_study_and_be_another_for_a_variant(tmp_path):
+    inside = STUDY.replace('base = "base.toml"\n', "") + "[base]\n" + BASE.replace("[", "[base.")
+    (tmp_path / "other.toml").write_text(BASE.replace("bert", "albert"))
+    (tmp_path / "study.toml").write_text(inside + '[[runs]]\nname = "a"\n[[runs]]\nname = "b"\nbase = "other.toml"')
+    planned = load_study(tmp_path / "study.toml")
+    assert [run.config.model.source for run in planned.runs] == ["bert", "albert"]
+
+
+def test_the_settings_come_back_from_the_file_that_a_study_leaves(tmp_path):
+    planned = study(tmp_path, '[axes]\n"train.lr" = [0.1, 0.2]\nseed = [1]\n' + VARIANTS)
+    (tmp_path / "again.toml").write_text(dump_study(planned))
+    assert load_study(tmp_path / "again.toml", runs=Path("runs")) == planned
+
+
+@pytest.mark.parametrize(
+    ("text", "changes", "said"),
+    [
+        ("metrics = 1", [], r'study\.toml: metrics is no known key \(did you mean "metric"'),
+        ("[axes]\nsed = [1]", [], r"study\.toml: axes\.sed: sed is no known key"),
+        ("[axes]\nseed = 1", [], r"study\.toml: axes\.seed must be a list"),
+        ("[axes]\nseed = []", [], r"axes\.seed must hold at least one value"),
+        ("[axes]\nseed = [1, 1]", [], r'the runs "seed-1" and "seed-1" have the same settings'),
+        ('[axes]\n"train.lr" = ["fast"]', [], r"study\.toml: axes\.train\.lr: train\.lr must be a number above 0"),
+        ('metric = "acuracy"', [], r'metric must be .* \(did you mean "accuracy"'),
+        ('[[runs]]\nname = "a"\n[[runs]]\nname = "a"', [], r'run "a": there are two of that name'),
+        ('[[runs]]\nname = "a"\n[[runs]]\nname = "b"', [], r'the runs "a" and "b" have the same settings'),
+        (
+            '[[runs]]\nname = "a"\nchanges = ["freeze.part=head"]',
+            [],
+            r'run "a": freeze\.part=head: freeze\.part must be',
+        ),
+        ('[[runs]]\nname = "a"\nchanges = ["freeze"]', [], r'run "a": "freeze": a change is written'),
+        ('[[runs]]\nname = "a"\nafter = "b"', [], r'run "a": after = "b" is no run above it'),
+        ('[[runs]]\nname = "a"\nwithout = ["trai"]', [], r'no section \[trai\] \(did you mean "train"'),
+        ('[[runs]]\nname = "a"\naxes = ["sed"]', [], r'run "a": sed is no axis'),
+        ('[[runs]]\nname = "logs"', [], r'a run may not be called "logs"'),
+        ('[[runs]]\nnam = "a"', [], r"runs\[1\]\.nam is no known key"),
+        ("[axes]\nseed = [1]", ["seed=2"], r"seed=2: seed is an axis of this study; change it with axes\.seed"),
+        ("", ["train.epoch=2"], r"^train\.epoch=2: train\.epoch is no known key"),
+        ("", ["adapt.train.lr=2"], r"^adapt\.train\.lr=2: no run of this study has a section \[adapt\]"),
+        ("", ["metric=f"], r"^metric=f: metric must be"),
+        ("", ["base="], r"base is missing"),
+        ("", ["base=none.toml"], r"none\.toml: no such file"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(tmp_path, text, changes, said):
+    text = text if text.startswith("[") or "=" not in text else text + "\n"
+    with pytest.raises(UserError, match=said) as error:
+        study(tmp_path, text, *changes)
+    assert "\n" not in str(error.value)
+
+
+def test_a_variant_has_all_axes_of_the_one_it_goes_on_from(tmp_path):
+    text = '[axes]\nseed = [1]\n[[runs]]\nname = "a"\nwithout = []\n[[runs]]\nname = "b"\nafter = "a"\naxes = []'
+    with pytest.raises(UserError, match='run "b": must be crossed with all axes of "a"'):
+        study(tmp_path, text)
