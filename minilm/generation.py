@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from minilm import hub
 from minilm.checkpoints.contents import read_contents
 from minilm.checkpoints.files import read_json
-from minilm.checkpoints.models import card_of, load_model
+from minilm.checkpoints.models import card_of, context_of, load_model
 from minilm.data.tokenization import load_tokenizer
 from minilm.devices import execution
 from minilm.errors import UserError
@@ -161,7 +161,7 @@ def _room(model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> 
     """How many tokens each text may get: so many, or up to the model's context. Raises UserError where that is none."""
     if max_new_tokens < 1:
         raise UserError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
-    context = _context(model)
+    context = context_of(model)
     for number, prompt in enumerate(prompts, 1):
         if not prompt:
             raise UserError(f"prompt {number} has no tokens: the model needs one to go on from")
@@ -175,17 +175,6 @@ def _room(model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> 
                 "the tokenizer is another model's"
             )
     return [min(max_new_tokens, context - len(prompt)) if context else max_new_tokens for prompt in prompts]
-
-
-def _context(model: Any) -> int:
-    """The longest text, prompt and continuation together, in tokens; 0: any length.
-
-    Rotary positions that are stretched by "linear" reach further than the context, which is that before. By "dynamic"
-    they would, but from there on each new token turns the keys that are kept by other angles.
-    """
-    rotary = getattr(model.config, "rotary", None)
-    factor = rotary.factor if rotary is not None and rotary.kind == "linear" else 1
-    return int(getattr(model.config, "context", 0) * factor)
 
 
 def _check_kind(model: Any, *, masked: bool) -> None:

@@ -63,6 +63,18 @@ def read_config(published: dict[str, Any], where: str = "config.json") -> Any:
     return make_config(architecture.config, settings | own_section(published, where).get("config", {}), where)
 
 
+def new_config(model_type: str, settings: dict[str, Any], where: str) -> Any:
+    """The config of a model from scratch: its family's published defaults, and over them plain values.
+
+    Raises UserError naming the field that is wrong.
+    """
+    kind, published = ARCHITECTURES[model_type].config, read_config({"model_type": model_type})
+    usual = kind()
+    held = {f.name: getattr(published, f.name) for f in dataclasses.fields(kind)}
+    own = {key: value for key, value in held.items() if value != getattr(usual, key)}
+    return make_config(kind, own | settings, where)
+
+
 def make_config(kind: type, settings: dict[str, Any], where: str) -> Any:
     """An architecture's config from plain values. Raises UserError naming the field that is wrong."""
     config = from_plain(kind, settings, where)

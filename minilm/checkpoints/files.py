@@ -7,20 +7,19 @@ file's size before any tensor is touched.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import mmap
-import os
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from minilm.checkpoints.atomic import atomic
 from minilm.errors import UserError
 from minilm.hub import PICKLES, shard_names
 
@@ -61,7 +60,7 @@ def read_header(path: Path) -> dict[str, Entry]:
     """Every tensor of one file, by name. Raises UserError where there is no file, or no whole safetensors file."""
 
     def broken(why: str) -> UserError:
-        return UserError(f"{path}: not a whole safetensors file ({why}); download or write it again")
+        return UserError(f"{path}: not a whole safetensors file ({why}); replace it by a whole copy")
 
     if not path.is_file():
         raise UserError(f"{path}: no such file")
@@ -181,21 +180,6 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """All tensors of one file, by name, in the file's pages. Raises UserError where there is no whole file."""
     reader = Reader()
     return {name: reader.view(entry) for name, entry in read_header(path).items()}
-
-
-@contextlib.contextmanager
-def atomic(path: Path) -> Iterator[IO[bytes]]:
-    """Write a file beside its place, flush it to the disk, and rename it: there is never half a file at ``path``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with beside.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -23,9 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from minilm import hub
+from minilm.checkpoints.atomic import atomic
 from minilm.checkpoints.configs import write_config
 from minilm.checkpoints.contents import Contents, read_contents
-from minilm.checkpoints.files import Entry, Reader, atomic, write_json, write_tensors
+from minilm.checkpoints.files import Entry, Reader, write_json, write_tensors
 from minilm.checkpoints.matching import Match, match, parameter_names, verify
 from minilm.checkpoints.names import Row, published_tensors, rows_of
 from minilm.errors import UserError, nearest
@@ -59,6 +60,17 @@ def card_of(model: nn.Module) -> Card:
     if not isinstance(card, Card):
         raise TypeError("this module has no card; make it with load_model or new_model")
     return card
+
+
+def context_of(model: Any) -> int:
+    """The longest text that a model reads, and writes on, in tokens; 0: any length.
+
+    Rotary positions that are stretched by "linear" reach further than the context, which is that before. By "dynamic"
+    they would, but from there on each new token turns the keys that are kept by other angles.
+    """
+    rotary = getattr(model.config, "rotary", None)
+    factor = rotary.factor if rotary is not None and rotary.kind == "linear" else 1
+    return int(getattr(model.config, "context", 0) * factor)
 
 
 def new_model(

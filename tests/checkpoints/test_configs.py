@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minilm.checkpoints.configs import make_config, read_config, write_config
+from minilm.checkpoints.configs import make_config, new_config, read_config, write_config
 from minilm.errors import UserError
 from minilm.models import ARCHITECTURES
 from minilm.models.gpt2 import GPT2Config
@@ -26,6 +26,18 @@ def test_an_empty_config_gives_the_published_defaults(model_type: str) -> None:
     theirs = transformers.AutoConfig.for_model(model_type).to_dict()
     theirs = {key: value for key, value in theirs.items() if key != "num_decoder_layers"}  # T5: as many as num_layers
     assert read_config({"model_type": model_type, "vocab_size": theirs["vocab_size"]}) == read_config(theirs)
+
+
+@pytest.mark.parametrize("model_type", ARCHITECTURES)
+def test_a_model_from_scratch_starts_from_the_published_defaults(model_type: str) -> None:
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.AutoConfig.for_model(model_type).to_dict()
+    ours = new_config(model_type, {"vocab_size": theirs["vocab_size"]}, "x.toml")
+    assert ours == read_config(theirs | {"num_decoder_layers": None})
+    if model_type != "t5":
+        smaller = new_config(model_type, {"width": 64, "heads": 8, "context": 40}, "x.toml")
+        assert (smaller.width, smaller.heads, smaller.context) == (64, 8, 40)
+        assert getattr(smaller, "head_width", 8) == 8
 
 
 @pytest.mark.parametrize("published", PUBLISHED, ids=lambda published: published["architectures"][0])

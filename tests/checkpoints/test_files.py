@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -18,10 +19,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from minilm.checkpoints.atomic import atomic
 from minilm.checkpoints.files import (
     DTYPES,
     Reader,
-    atomic,
     read_folder,
     read_header,
     read_json,
@@ -247,3 +248,16 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
         file.write(b"half")
         raise RuntimeError("the disk is full")
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["x.safetensors"]
+
+
+def test_an_error_of_the_disk_names_the_file_that_was_to_be_written(tmp_path: Path) -> None:
+    with pytest.raises(OSError) as raised, atomic(tmp_path / "x.json"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert raised.value.filename == str(tmp_path / "x.json") and os.listdir(tmp_path) == []
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError) as raised:
+        write_json(tmp_path / "folder", {})
+    assert raised.value.filename == str(tmp_path / "folder")
+    with pytest.raises(FileNotFoundError) as raised, atomic(tmp_path / "x.json"):
+        (tmp_path / "another").open()
+    assert raised.value.filename == str(tmp_path / "another")
