@@ -50,14 +50,13 @@ SINGLE_LABEL_METRICS = ("loss", "accuracy", "macro_precision", "macro_recall", "
 MULTI_LABEL_METRICS = ("loss", "subset_accuracy", "label_accuracy", "jaccard", "micro_f1", "macro_f1")
 
 
-def check_metric(metric: str, multi_label: bool) -> None:
-    """Raise `UserError` unless this kind of task has the metric."""
+def check_metric(metric: str, multi_label: bool, key: str = "train.best") -> None:
+    """Raise `UserError` unless this kind of task has the metric; `key` is the setting that names it."""
     names = MULTI_LABEL_METRICS if multi_label else SINGLE_LABEL_METRICS
     if metric not in names:
         kind = "several labels a text" if multi_label else "one label a text"
-        raise UserError(
-            f'no metric "{metric}" with {kind}{nearest(metric, names)}; there are: {", ".join(names)}'
-        )
+        there = ", ".join(names)
+        raise UserError(f'{key}: no metric "{metric}" with {kind}{nearest(metric, names)}; there are: {there}')
 
 
 def is_better(metric: str, new: float, old: float | None, threshold: float = 0.0) -> bool:
@@ -170,7 +169,7 @@ def choose_threshold(labels: np.ndarray, logits: np.ndarray, metric: str = "macr
     For validation labels (N, C) and logits (N, C): on test data it would flatter the model.
     Raises `UserError` for a metric that does not exist with several labels.
     """
-    check_metric(metric, multi_label=True)
+    check_metric(metric, multi_label=True, key="metric")
     best, best_value = 0.5, None
     for percent in sorted(range(1, 100), key=lambda percent: abs(percent - 50)):
         value = multilabel_metrics(labels, logits, percent / 100)[metric]

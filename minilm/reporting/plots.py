@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
+from minilm.checkpoints.atomic import atomic
 from minilm.reporting.tables import metric_name
 
 # Okabe and Ito's palette, one meaning a colour.
@@ -160,10 +161,9 @@ def _figure(width: float, height: float, title: str) -> Figure:
 
 
 def _save(figure: Figure, path: Path) -> Path:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.15)
-    return path
+    with atomic(Path(path)) as file:
+        figure.savefig(file, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.15)
+    return Path(path)
 
 
 def _legend(figure: Figure, panels: Iterable[Axes]) -> None:

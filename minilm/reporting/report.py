@@ -11,6 +11,7 @@ from math import sqrt
 from pathlib import Path
 from typing import Any
 
+from minilm.checkpoints.atomic import atomic
 from minilm.reporting.record import Run, read_run, resume_command, shown
 from minilm.reporting.tables import (
     count,
@@ -42,7 +43,8 @@ def write_report(folder: Path) -> Path:
     sections = (_opening, _learning, _mistakes, _samples, _costs, _data, _settings, _usage)
     path = run.folder / "report.md"
     page = "\n\n".join(filter(None, (section(run) for section in sections)))
-    path.write_text(page + "\n", encoding="utf-8")
+    with atomic(path) as file:
+        file.write(f"{page}\n".encode())
     return path
 
 

@@ -176,6 +176,20 @@ def test_a_run_without_test_set_samples_and_lengths_still_has_a_page(make_run, r
     assert "| validation set | precision |" in text and "test texts" not in text and "Some texts" not in text
 
 
+def test_a_report_that_cannot_be_written_leaves_the_old_one(make_run, results, monkeypatch):
+    folder = make_run(results)
+    page = write_report(folder).read_bytes()
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError) as raised:
+        write_report(folder)
+    assert raised.value.filename == str(folder / "report.md")
+    assert (folder / "report.md").read_bytes() == page and not list(folder.glob(".*"))
+
+
 def test_an_unfinished_run_has_no_report(tmp_path):
     with pytest.raises(UserError, match="not a run's folder"):
         write_report(tmp_path)
