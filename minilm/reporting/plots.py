@@ -1,35 +1,34 @@
-"""A run's pictures: learning curves, confusion matrices, text lengths.
-
-One style for all: colours that people with colour blindness tell apart (Okabe and Ito 2008), lines that
-differ in dashes and lightness too, so that a grey print is enough, and letters that stay legible at half
-size. Each picture is a ``Figure`` of its own, drawn without pyplot, so that nothing is shared between
-pictures, threads or the caller's own plots.
-"""
+"""A run's pictures: learning curves, confusion matrices, text lengths."""
 
 from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.ticker import MaxNLocator
 
-from minilm.checkpoints.atomic import atomic
+from minilm.reporting.style import (
+    MARK,
+    SMALL,
+    TEST,
+    TEXT,
+    TRAIN,
+    VALIDATION,
+    darker,
+    ink,
+    legend,
+    name_axes,
+    new_figure,
+    save,
+    short,
+)
 from minilm.reporting.tables import metric_name
-
-# Okabe and Ito's palette, one meaning a colour.
-TRAIN, VALIDATION, TEST = "#E69F00", "#0072B2", "#D55E00"  # orange, blue, vermilion
-MARK = "#000000"
-DPI = 150
-TITLE, TEXT, SMALL = 15, 13, 12  # points
 
 
 def learning_curves(history: Sequence[Mapping[str, Any]], best_step: int, metric: str, path: Path) -> Path:
@@ -48,7 +47,7 @@ def learning_curves(history: Sequence[Mapping[str, Any]], best_step: int, metric
     x = [line[unit] for line in history]
     marked = next((i for i, line in enumerate(history) if line["step"] == best_step), None)
 
-    figure = _figure(10.5, 4.4, "Learning curves")
+    figure = new_figure(10.5, 4.4, "Learning curves")
     panels = figure.subplots(1, 2)
     for axes, key in zip(panels, ("loss", "macro_f1" if metric == "loss" else metric), strict=True):
         train, note = _training(history, key)
@@ -59,7 +58,7 @@ def learning_curves(history: Sequence[Mapping[str, Any]], best_step: int, metric
         if marked is not None and np.isfinite(valid[marked]):
             _mark_best(axes, x[marked], float(valid[marked]))
             title = f"{name}: {valid[marked]:.4f} at {unit} {x[marked]:,.10g}"
-        _name_axes(
+        name_axes(
             axes,
             title=title,
             x="Epoch" if unit == "epoch" else "Step (optimizer updates)",
@@ -69,8 +68,8 @@ def learning_curves(history: Sequence[Mapping[str, Any]], best_step: int, metric
         if len(x) == 1:
             axes.set_xlim(x[0] - 1, x[0] + 1)
         axes.grid(alpha=0.3)
-    _legend(figure, panels)
-    return _save(figure, path)
+    legend(figure, panels)
+    return save(figure, path)
 
 
 def confusion(matrix: Sequence[Sequence[int]], label_names: Sequence[str], title: str, path: Path) -> Path:
@@ -86,10 +85,10 @@ def confusion(matrix: Sequence[Sequence[int]], label_names: Sequence[str], title
     rows = counts.sum(axis=1, keepdims=True)
     shares = counts / np.maximum(rows, 1)
     colour = TEST if re.search(r"\btest\b", title.lower()) else VALIDATION
-    shades = LinearSegmentedColormap.from_list("shades", ["white", colour, _darker(colour)])
+    shades = LinearSegmentedColormap.from_list("shades", ["white", colour, darker(colour)])
 
     side = min(max(1.2 + 0.9 * classes, 3.6), 6.6 if classes <= 12 else 10.0)  # inches a panel
-    figure = _figure(2 * side + 1.5, side + 1.5, title)
+    figure = new_figure(2 * side + 1.5, side + 1.5, title)
     panels = figure.subplots(1, 2, sharey=True)
     few = classes <= 12  # among many cells the empty ones would only distract
     count_cells = [[f"{n:,}" if n or few else "" for n in row] for row in counts]
@@ -100,10 +99,10 @@ def confusion(matrix: Sequence[Sequence[int]], label_names: Sequence[str], title
     size = 72 * side / classes / (0.75 * max(len(cell) for row in count_cells + share_cells for cell in row))
     _matrix(panels[0], counts, max(1, int(counts.max(initial=0))), count_cells, label_names, shades, size)
     _matrix(panels[1], shares, 1.0, share_cells, label_names, shades, size)
-    _name_axes(panels[0], title="Number of texts", x="Predicted label", y="True label")
-    _name_axes(panels[1], title="Share of the true label", x="Predicted label", y="")
+    name_axes(panels[0], title="Number of texts", x="Predicted label", y="True label")
+    name_axes(panels[1], title="Share of the true label", x="Predicted label", y="")
     panels[1].tick_params(left=False)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def length_distribution(lengths: Sequence[int] | np.ndarray, max_tokens: int, path: Path) -> Path:
@@ -119,7 +118,7 @@ def length_distribution(lengths: Sequence[int] | np.ndarray, max_tokens: int, pa
     width = max(1, round(end / 45))
     edges = np.arange(0, end + width + 1, width) - 0.5  # whole numbers of tokens fall inside the bars
 
-    figure = _figure(8.5, 4.6, f"Length of the texts (n = {values.size:,})")
+    figure = new_figure(8.5, 4.6, f"Length of the texts (n = {values.size:,})")
     axes = figure.subplots()
     drawn = np.minimum(values, edges[-1] - 0.5)
     whole, _ = np.histogram(drawn[values <= max_tokens], edges)
@@ -139,49 +138,16 @@ def length_distribution(lengths: Sequence[int] | np.ndarray, max_tokens: int, pa
         axes.plot([], [], " ", label=limit)
     axes.plot([], [], " ", label=f"longest: {longest:,.0f}")
     note = f" (last bar: {edges[-2] + 0.5:,.0f} and more)" if longest > edges[-1] else ""
-    _name_axes(axes, title="", x=f"Tokens a text{note}", y="Number of texts")
+    name_axes(axes, title="", x=f"Tokens a text{note}", y="Number of texts")
     axes.set_xlim(edges[0], edges[-1])
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_axisbelow(True)
     axes.grid(axis="y", alpha=0.3)
-    _legend(figure, [axes])
-    return _save(figure, path)
+    legend(figure, [axes])
+    return save(figure, path)
 
 
-# --- The style, and what the pictures share ---
-
-
-def _figure(width: float, height: float, title: str) -> Figure:
-    """An empty picture, in inches, under its title."""
-    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12, compress=True)
-    figure = Figure(figsize=(width, height), dpi=DPI, layout=layout, facecolor="white")
-    wrapped = textwrap.fill(title, int(8 * width))
-    figure.suptitle(wrapped, fontsize=TITLE, fontweight="bold", parse_math=False)
-    return figure
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    with atomic(Path(path)) as file:
-        figure.savefig(file, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.15)
-    return Path(path)
-
-
-def _legend(figure: Figure, panels: Iterable[Axes]) -> None:
-    """One legend below the picture, where it hides nothing; what several panels share is named once."""
-    entries: dict[str, Artist] = {}
-    for axes in panels:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            entries.setdefault(str(label), handle)
-    style: dict[str, Any] = {"ncols": min(len(entries), 3), "fontsize": SMALL, "frameon": False}
-    figure.legend(list(entries.values()), list(entries), loc="outside lower center", **style)
-
-
-def _name_axes(axes: Axes, *, title: str, x: str, y: str) -> None:
-    axes.set_title(title, fontsize=TEXT)
-    axes.set_xlabel(x, fontsize=TEXT)
-    axes.set_ylabel(y, fontsize=TEXT)
-    axes.tick_params(labelsize=SMALL)
-    axes.spines[["top", "right"]].set_visible(False)
+# --- What the pictures share ---
 
 
 def _values(history: Sequence[Mapping[str, Any]], split: str, metric: str) -> np.ndarray:
@@ -244,36 +210,20 @@ def _matrix(
     if size >= 8:
         for row, column in np.ndindex(classes, classes):
             style: dict[str, Any] = {
-                "color": _ink(shades(float(values[row, column] / top))),
+                "color": ink(shades(float(values[row, column] / top))),
                 "fontsize": min(size, TEXT),
             }
             axes.text(column, row, cells[row][column], ha="center", va="center", **style)
     else:
         axes.figure.colorbar(image, ax=axes, shrink=0.8).ax.tick_params(labelsize=SMALL)
-    wrapped = [textwrap.fill(_short(name, 40), 16) for name in names]
+    wrapped = [textwrap.fill(short(name, 40), 16) for name in names]
     axes.set_yticks(range(classes), wrapped, parse_math=False)
     if classes * max(len(line) for name in wrapped for line in name.split("\n")) <= 50:
         axes.set_xticks(range(classes), wrapped, parse_math=False)
     else:
         slanted: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
-        axes.set_xticks(range(classes), [_short(name, 20) for name in names], parse_math=False, **slanted)
+        axes.set_xticks(range(classes), [short(name, 20) for name in names], parse_math=False, **slanted)
     axes.set_xticks(np.arange(classes + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(classes + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="#999999", linewidth=0.5)
     axes.tick_params(which="minor", length=0)
-
-
-def _short(name: str, length: int) -> str:
-    return name if len(name) <= length else name[: length - 1].rstrip() + "…"
-
-
-def _ink(background: Sequence[float]) -> str:
-    """Black or white, whichever has the higher contrast on this colour (WCAG 2.1, relative luminance)."""
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in background[:3]]
-    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-    return "black" if (luminance + 0.05) / 0.05 >= 1.05 / (luminance + 0.05) else "white"
-
-
-def _darker(colour: str) -> str:
-    red, green, blue = to_rgb(colour)
-    return to_hex((0.6 * red, 0.6 * green, 0.6 * blue))

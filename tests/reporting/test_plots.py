@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from matplotlib.colors import to_hex, to_rgb
 
 from minilm.reporting import plots
-from minilm.reporting.plots import TEST, TRAIN, VALIDATION, confusion, learning_curves, length_distribution
+from minilm.reporting.plots import confusion, learning_curves, length_distribution
+from minilm.reporting.style import TEST, TRAIN, VALIDATION, ink
 
 NAMES = ["negative", "neutral or ambiguous", "positive"]
 MATRIX = [[20, 10, 5], [9, 45, 7], [0, 0, 0]]
@@ -29,7 +30,7 @@ def figure_of(tmp_path, monkeypatch):
 
     def call(plot, *arguments):
         figures = []
-        monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure) or path)
+        monkeypatch.setattr(plots, "save", lambda figure, path: figures.append(figure) or path)
         plot(*arguments, tmp_path / "x.png")
         return figures[0]
 
@@ -164,7 +165,7 @@ def test_the_ink_of_a_cell_has_the_contrast_that_wcag_asks_for(background):
             for weight, c in zip((0.2126, 0.7152, 0.0722), colour, strict=True)
         )
 
-    low, high = sorted((luminance(background), luminance(to_rgb(plots._ink(background)))))
+    low, high = sorted((luminance(background), luminance(to_rgb(ink(background)))))
     assert (high + 0.05) / (low + 0.05) >= 4.5
 
 
@@ -192,7 +193,7 @@ def test_a_limit_far_beyond_all_texts_is_told_but_not_drawn(figure_of):
 def test_every_text_is_in_a_bar_and_those_cut_in_theirs(lengths, limit):
     figures = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
+        patch.setattr(plots, "save", lambda figure, path: figures.append(figure))
         length_distribution(lengths, limit, None)
     bars = [container.datavalues.sum() for container in figures[0].axes[0].containers]
     cut = sum(length > limit for length in lengths)

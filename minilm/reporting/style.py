@@ -1,0 +1,98 @@
+"""How pictures look.
+
+One style for all: colours that people with colour blindness tell apart (Okabe and Ito 2008), lines that differ in
+dashes and markers too, so that a grey print is enough, and letters that stay legible at half size. Each picture is a
+``Figure`` of its own, drawn without pyplot, so that nothing is shared between pictures, threads or the caller's own
+plots.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from minilm.checkpoints.atomic import atomic
+
+# Okabe and Ito's palette, one meaning a colour.
+TRAIN, VALIDATION, TEST = "#E69F00", "#0072B2", "#D55E00"  # orange, blue, vermilion
+MARK = "#000000"
+GREY = "#767676"
+# For several runs in one picture: colour, dashes and marker of each, so that any one of them is enough.
+SERIES: tuple[dict[str, Any], ...] = (
+    {"color": "#0072B2", "linestyle": "-", "marker": "o"},
+    {"color": "#D55E00", "linestyle": "--", "marker": "s"},
+    {"color": "#009E73", "linestyle": "-.", "marker": "^"},
+    {"color": "#000000", "linestyle": ":", "marker": "D"},
+    {"color": "#CC79A7", "linestyle": (0, (6, 2)), "marker": "v"},
+    {"color": "#E69F00", "linestyle": (0, (4, 1, 1, 1, 1, 1)), "marker": "P"},
+    {"color": "#56B4E9", "linestyle": (0, (1, 1)), "marker": "X"},
+    {"color": "#767676", "linestyle": (0, (8, 3)), "marker": "<"},
+)
+DPI = 150
+TITLE, TEXT, SMALL = 15, 13, 12  # points
+
+
+def new_figure(width: float, height: float, title: str) -> Figure:
+    """An empty picture, in inches, under its title."""
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12, compress=True)
+    figure = Figure(figsize=(width, height), dpi=DPI, layout=layout, facecolor="white")
+    wrapped = textwrap.fill(title, int(8 * width))
+    figure.suptitle(wrapped, fontsize=TITLE, fontweight="bold", parse_math=False)
+    return figure
+
+
+def save(figure: Figure, path: Path, *, svg: bool = False) -> Path:
+    """Write a PNG; with ``svg``, an SVG of the same name beside it, the same bytes for the same picture."""
+    size: dict[str, Any] = {"dpi": DPI, "bbox_inches": "tight", "pad_inches": 0.15}
+    with atomic(Path(path)) as file:
+        figure.savefig(file, format="png", **size)
+    if svg:
+        with atomic(Path(path).with_suffix(".svg")) as file, rc_context({"svg.hashsalt": "minilm"}):
+            figure.savefig(file, format="svg", metadata={"Date": None}, **size)
+    return Path(path)
+
+
+def legend(figure: Figure, panels: Iterable[Axes]) -> None:
+    """One legend below the picture, where it hides nothing; what several panels share is named once."""
+    entries: dict[str, Artist] = {}
+    for axes in panels:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            entries.setdefault(str(label), handle)
+    style: dict[str, Any] = {"ncols": min(len(entries), 3), "fontsize": SMALL, "frameon": False}
+    figure.legend(list(entries.values()), list(entries), loc="outside lower center", **style)
+
+
+def name_axes(axes: Axes, *, title: str, x: str, y: str) -> None:
+    """A panel's title and what its axes measure, with units."""
+    axes.set_title(title, fontsize=TEXT)
+    axes.set_xlabel(x, fontsize=TEXT)
+    axes.set_ylabel(y, fontsize=TEXT)
+    axes.tick_params(labelsize=SMALL)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def short(name: str, length: int) -> str:
+    """A name cut to a length."""
+    return name if len(name) <= length else name[: length - 1].rstrip() + "…"
+
+
+def ink(background: Sequence[float]) -> str:
+    """Black or white, whichever has the higher contrast on this colour (WCAG 2.1, relative luminance)."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in background[:3]]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "black" if (luminance + 0.05) / 0.05 >= 1.05 / (luminance + 0.05) else "white"
+
+
+def darker(colour: str) -> str:
+    """The same colour with less light."""
+    red, green, blue = to_rgb(colour)
+    return to_hex((0.6 * red, 0.6 * green, 0.6 * blue))
