@@ -71,7 +71,10 @@ class ClassificationHead(nn.Module):
 
     def forward(self, x: Tensor, batch: Batch, pooler: nn.Module | None = None) -> Tensor:
         """x (B, T, D) -> scores (B, C)."""
-        z = pool(x, batch, self.config.pooling, pooler)
+        return self.classify(pool(x, batch, self.config.pooling, pooler))
+
+    def classify(self, z: Tensor) -> Tensor:
+        """Pooled vectors z (B, D) -> scores (B, C). Of a frozen backbone they never change and can be stored."""
         if self.dense is not None:
             z = self.dense(self.input_dropout(z))
             z = self.activation(z if self.norm is None else self.norm(z))
@@ -121,7 +124,11 @@ class LanguageConfig:
 
 
 class LanguageHead(nn.Module):
-    """One score a word of the vocabulary, at each position."""
+    """One score a word of the vocabulary, at each position, or at those that labels ask for.
+
+    The vocabulary makes the last product the widest of the model, and masked-language training asks for 15% of the
+    positions: nothing reads the scores of the other 85%, so they are not computed.
+    """
 
     def __init__(
         self, width: int, vocab_size: int, config: LanguageConfig, tied_to: nn.Embedding | None = None
@@ -136,7 +143,10 @@ class LanguageHead(nn.Module):
             self.output.weight = tied_to.weight
 
     def forward(self, x: Tensor, batch: Batch, pooler: nn.Module | None = None) -> Tensor:
-        """x (B, T, D) -> scores (B, T, V)."""
+        """x (B, T, D) -> scores (B, T, V). With ``batch.labels`` (B, T), what each position is to predict and negative
+        where nothing is asked: (N, V), those of the N others, row after row."""
+        if batch.labels is not None:
+            x = x[batch.labels >= 0]  # (N, D)
         if self.dense is not None and self.norm is not None:
             x = self.norm(self.activation(self.dense(x)))
         return self.output(x * self.config.scale if self.config.scale != 1.0 else x)

@@ -210,7 +210,7 @@ class T5(nn.Module):
         decoder_ids: Tensor | None = None,
     ) -> Tensor:
         """ids (B, T), decoder_ids (B, T') -> (B, T, D) without a decoder, (B, T', D) without a head, (B, C) with a
-        classifier's, (B, T', V) with a language model's. Raises ValueError where that one has neither decoder_ids nor labels."""
+        classifier's, (B, T', V) with a language model's. Raises ValueError where that has no decoder_ids or labels."""
         batch = Batch.of(ids, mask, segments)
         batch = batch if decoder_ids is None else replace(batch, decoder_ids=decoder_ids)
         x = self.finish(self.run(self.embed(batch), batch, 0, self.config.stages))
