@@ -11,7 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from minilm.checkpoints.models import load_model, save_model
+    from minilm.checkpoints.models import save_model
+    from minilm.checkpoints.opening import load_model
     from minilm.data.tokenization import load_tokenizer
     from minilm.evaluation.predictor import Classifier
 
@@ -19,7 +20,7 @@ __all__ = ["Classifier", "load_model", "load_tokenizer", "save_model"]
 
 _HOMES = {
     "Classifier": "minilm.evaluation.predictor",
-    "load_model": "minilm.checkpoints.models",
+    "load_model": "minilm.checkpoints.opening",
     "save_model": "minilm.checkpoints.models",
     "load_tokenizer": "minilm.data.tokenization",
 }

@@ -1,15 +1,18 @@
 """LoRA adapters in PEFT's format, both ways: what was trained, without the base model that it belongs to.
 
-A folder holds adapter_config.json (see ``adapter_configs``), adapter_model.safetensors (see ``adapter_tensors``) and,
-where the head is our own, head.safetensors, described under "minilm" in adapter_config.json. The trained head is always
-there: PEFT opens an adapter with the family's head on the published classifier, and one with ours on the backbone.
+A folder holds adapter_config.json (see ``adapter_configs``) and adapter_model.safetensors (see ``adapter_tensors``);
+where the head is our own, head.safetensors, described under "minilm" in adapter_config.json; and perhaps a tokenizer.
+The trained head is always there: PEFT opens an adapter with the family's head on the published classifier, and one with
+ours on the backbone.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
+import shutil
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +25,12 @@ from minilm.checkpoints.adapter_tensors import PREFIX, STEM, Published, module_o
 from minilm.checkpoints.contents import read_contents
 from minilm.checkpoints.files import read_folder, write_json, write_tensors
 from minilm.checkpoints.matching import parameter_names
-from minilm.checkpoints.models import Card, card_of, load_model
+from minilm.checkpoints.models import Card, card_of, load_parts, warn_of, write_tokenizer
 from minilm.checkpoints.names import Row, published_tensors, rows_of_ours, rows_of_theirs
 from minilm.errors import UserError
 from minilm.finetuning.lora import LoRALinear, adapt, adapted_layers, adapter_parameters
 from minilm.models import ARCHITECTURES
+from minilm.models.heads import HeadConfig
 
 SAMPLE = 8  # numbers of the base's weights that an adapter keeps, to tell the base from others
 
@@ -53,17 +57,32 @@ def base_of(folder: str | Path) -> str:
 
 
 def load_adapted_model(
-    folder: str | Path, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
+    folder: str | Path,
+    task: str | None = None,
+    *,
+    labels: Sequence[str] | None = None,
+    head: HeadConfig | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
 ) -> nn.Module:
     """Open an adapter's base and adapt it, in evaluation mode.
 
-    Arguments and errors as those of ``load_model``; and ``load_adapter``'s.
+    Arguments and errors as those of ``opening.load_model``, and ``load_adapter``'s errors; task, labels and head can
+    only be the adapter's own.
     """
-    config, source = read_adapter_config(folder), base_of(folder)
+    folder, config, source = Path(folder), read_adapter_config(folder), base_of(folder)
+    if task not in (None, config.task):
+        raise UserError(f'{folder}: an adapter for the task "{config.task}"; it cannot be opened for "{task}"')
+    if head not in (None, config.head):
+        raise UserError(f"{folder}: an adapter with a head already; leave the head out, or open the base model")
     base = hub.resolve_model(source, "" if Path(source).is_dir() else config.revision)
-    labels = _labels(Path(folder), config, base) if config.task == "classify" else None
-    model = load_model(base, config.task, labels=labels, head=config.head, dtype=dtype, device=device)
+    own = _labels(folder, config, base) if config.task == "classify" else None
+    model, untrained = load_parts(base, config.task, labels=own, head=config.head, dtype=dtype, device=device)
+    if labels is not None and list(labels) != card_of(model).labels:
+        its = ", ".join(card_of(model).labels) or "none"
+        raise UserError(f"{folder}: an adapter with labels already ({its}); leave labels out, or open the base model")
     load_adapter(model, folder)
+    warn_of([name for name in untrained if not model.get_parameter(name).requires_grad], model)
     return model
 
 
@@ -93,7 +112,8 @@ def load_adapter(model: nn.Module, folder: str | Path) -> None:
     config, card = read_adapter_config(folder), card_of(model)
     _check_kind(model, config)
     held = read_held(model, Path(folder), config)
-    if config.base_weights and not _same_weights(_sample(model, list(held.adapters)), config.base_weights):
+    weights = _sample(model, list(held.adapters))
+    if config.base_weights and not weights.is_meta and not _same_weights(weights, config.base_weights):
         raise UserError(f"{config.where}: made for {config.base or 'a model'}, whose weights are not this model's")
     for name, (a, b, alpha) in held.adapters.items():
         layer = adapt(model, name, len(a), alpha, dropout=config.dropout, rank_stabilized=config.rank_stabilized)
@@ -108,6 +128,7 @@ def load_adapter(model: nn.Module, folder: str | Path) -> None:
         card.published["problem_type"] = extra.pop("problem_type")
     card.labels = config.labels or card.labels
     card.extra |= extra
+    card.adapter = Path(folder)
 
 
 def _check_kind(model: Any, config: AdapterConfig) -> None:
@@ -128,19 +149,19 @@ def _sample(model: Any, adapted: list[str]) -> Tensor:
     """The first numbers of the first adapted weight, first in the model's order."""
     name = next(name for name, _ in model.named_modules() if name in adapted)
     weight: Tensor = model.get_submodule(name).weight
-    return weight.detach().reshape(-1)[:SAMPLE].float().cpu()
+    return weight.detach().reshape(-1)[:SAMPLE].float()
 
 
 def _same_weights(sample: Tensor, stored: list[float]) -> bool:
     """Whether numbers are the same but for the rounding of another dtype."""
     wanted = torch.tensor(stored)
-    return sample.shape == wanted.shape and torch.allclose(sample, wanted, rtol=0.02, atol=1e-6)
+    return sample.shape == wanted.shape and torch.allclose(sample.cpu(), wanted, rtol=0.02, atol=1e-6)
 
 
 # --- Saving --------------------------------------------------------------------------------------------------------
 
 
-def save_adapter(model: Any, folder: str | Path, *, base: str = "", revision: str = "") -> Path:
+def save_adapter(model: Any, folder: str | Path, *, base: str = "", revision: str = "", tokenizer: Any = None) -> Path:
     """Write what was trained of an adapted model, in a folder that PEFT opens and ``load_adapter`` reads back exactly.
 
     Args:
@@ -148,6 +169,8 @@ def save_adapter(model: Any, folder: str | Path, *, base: str = "", revision: st
         folder: made where it does not exist.
         base: what others find the base by, best its Hub id; "": the folder that the model was loaded from.
         revision: of the base on the Hub.
+        tokenizer: a ``tokenizers.Tokenizer`` to write too; None: the one that the adapter came with, or the base's,
+            which is not written again.
 
     Raises:
         UserError: the base is nowhere saved, or something was trained that the format has no place for.
@@ -178,6 +201,10 @@ def save_adapter(model: Any, folder: str | Path, *, base: str = "", revision: st
         "revision": revision or None,
         "fan_in_fan_out": any(row.transposed for name in layers for row in rows_of_ours(f"{name}.weight", rows)),
     }
+    if tokenizer is not None:
+        write_tokenizer(tokenizer, folder)
+    elif (origin := card.adapter) is not None and origin == card.tokenizer and origin.resolve() != folder.resolve():
+        shutil.copyfile(origin / "tokenizer.json", folder / "tokenizer.json")
     write_json(folder / CONFIG, settings | {"minilm": _own_settings(model, adapters)})
     return folder
 

@@ -1,4 +1,4 @@
-"""``load_model`` and ``save_model``: a folder as ``transformers`` reads and writes it <-> one of our models.
+"""Whole models: a folder as ``transformers`` reads and writes it <-> one of our models.
 
 Loading builds the model without memory (on torch's "meta" device), compares every name and shape with the files'
 headers, and only then takes the tensors one at a time. A tensor that needs no change stays in the file's pages; one
@@ -49,9 +49,16 @@ class Card:
     task: str
     labels: list[str] = field(default_factory=list)  # classes in order
     own_head: bool = False  # our head instead of the family's
-    folder: Path | None = None  # where it was loaded from: its tokenizer is there
+    folder: Path | None = None  # where it was loaded from; of an adapted model, its base
+    adapter: Path | None = None  # where its adapter was loaded from
     published: dict[str, Any] = field(default_factory=dict)  # its config.json, with what we do not use
     extra: dict[str, Any] = field(default_factory=dict)  # more about its head, kept under "minilm": threshold, ...
+
+    @property
+    def tokenizer(self) -> Path | None:
+        """The folder that its tokenizer lies in: the adapter's, where that brings one."""
+        brought = self.adapter is not None and (self.adapter / "tokenizer.json").is_file()
+        return self.adapter if brought else self.folder
 
 
 def card_of(model: nn.Module) -> Card:
@@ -102,23 +109,32 @@ def load_model(
     device: torch.device | str | None = None,
     revision: str | None = None,
 ) -> nn.Module:
-    """Open a published or saved checkpoint, in evaluation mode.
+    """Open a whole checkpoint, in evaluation mode. Arguments and errors as those of ``opening.load_model``."""
+    model, untrained = load_parts(
+        hub.resolve_model(str(source), revision or ""), task, labels=labels, head=head, dtype=dtype, device=device
+    )
+    warn_of(untrained, model)
+    return model
 
-    Args:
-        source: a folder, a catalogue name or a Hub id.
-        task: "encode" gives (B, T, D), "classify" (B, C), "lm" (B, T, V); None: what the checkpoint is for.
-        labels: names of the classes of a new head; None: those of the checkpoint's head.
-        head: settings of a new head of ours; None: those of the checkpoint's head, or the family's.
-            A trained head is kept where labels and settings are just its own; else the new one starts untrained.
-        dtype: of the weights; None: the one in which the token embedding is stored.
-        device: where they go; None: the CPU.
-        revision: a branch, tag or commit on the Hub.
 
-    Raises:
-        UserError: a file is missing or broken; a tensor is missing, unexpected or of the wrong shape; or there is no
-            trained head for the task and nothing says what a new one is for.
-    """
-    stored = read_contents(hub.resolve_model(str(source), revision or ""))
+def warn_of(untrained: Sequence[str], model: nn.Module) -> None:
+    """Say which parts of a model start untrained, from the names of their parameters."""
+    card = card_of(model)
+    if parts := sorted({name.partition(".")[0] for name in untrained}):
+        log.warning("%s: its %s for this task (%s) starts untrained", card.folder, " and ".join(parts), card.task)
+
+
+def load_parts(
+    folder: Path,
+    task: str | None = None,
+    *,
+    labels: Sequence[str] | None = None,
+    head: HeadConfig | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> tuple[nn.Module, list[str]]:
+    """``load_model`` of a folder, and the names of the parameters that the checkpoint does not have."""
+    stored = read_contents(folder)
     task = task or stored.task
     if task not in TASKS:
         raise UserError(f'task must be one of {", ".join(TASKS)}, got "{task}"{nearest(task, TASKS)}')
@@ -144,13 +160,10 @@ def load_model(
         model = build_model(stored.model_type, config, task, classes=len(card.labels), head=head)
     vars(model)["card"] = card
     found = _match(model, stored, head_is_new)
-    if found.untrained:
-        parts = sorted({name.partition(".")[0] for name in found.untrained})
-        log.warning("%s: its %s for this task (%s) starts untrained", stored.folder, " and ".join(parts), task)
     _fill(model, found, dtype, torch.device(device or "cpu"))
     if head is not None and head.pooling != "pooler" and getattr(model, "pooler", None) is not None:
         model.pooler.requires_grad_(False)  # the head does not read it; it stays for whoever opens the backbone
-    return model.eval()
+    return model.eval(), found.untrained
 
 
 def _match(model: nn.Module, stored: Contents, head_is_new: bool) -> Match:
@@ -242,14 +255,20 @@ def save_model(model: nn.Module, folder: str | Path, *, tokenizer: Any = None) -
         pads = [number for name in PADS if (number := tokenizer.token_to_id(name)) is not None]
         if pads and config.get("pad_token_id") is None:
             config["pad_token_id"] = pads[0]  # by it the published class finds a text's last token
-        with atomic(folder / "tokenizer.json") as file:
-            file.write(tokenizer.to_str(pretty=True).encode())
-    elif card.folder is not None and card.folder.resolve() != folder.resolve():
+        write_tokenizer(tokenizer, folder)
+    else:
         for name in COMPANIONS:
-            if (card.folder / name).is_file():
-                shutil.copyfile(card.folder / name, folder / name)
+            origin = card.folder if name == "generation_config.json" else card.tokenizer
+            if origin is not None and origin.resolve() != folder.resolve() and (origin / name).is_file():
+                shutil.copyfile(origin / name, folder / name)
     write_json(folder / "config.json", config)
     return folder
+
+
+def write_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Write a ``tokenizers.Tokenizer`` as tokenizer.json."""
+    with atomic(folder / "tokenizer.json") as file:
+        file.write(tokenizer.to_str(pretty=True).encode())
 
 
 def _config_to_write(model: Any) -> dict[str, Any]:

@@ -13,7 +13,8 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from minilm.checkpoints.models import card_of, context_of, load_model
+from minilm.checkpoints.models import card_of, context_of
+from minilm.checkpoints.opening import holds_model, load_model
 from minilm.data.batching import collate, evaluation_batches
 from minilm.data.cleaning import cleaner
 from minilm.data.sources import Rows
@@ -56,7 +57,7 @@ def predict_scores(
 
 @dataclass(frozen=True)
 class Reading:
-    """How texts reach the model, in prediction as in training. Kept in config.json under "minilm"."""
+    """How texts reach the model, in prediction as in training. Kept under "minilm" in the model's config."""
 
     max_tokens: int = 0  # longer texts are cut; 0: at the model's context
     clean: list[str] = field(default_factory=list)  # cleaning steps
@@ -80,23 +81,24 @@ class Classifier:
         self.multi_label = card.published.get("problem_type") == "multi_label_classification"
         names = {f.name for f in fields(Reading)}
         stored = {key: value for key, value in card.extra.items() if key in names}
-        self.reading = read_table(Reading, stored, lambda key: f"{card.folder}/config.json", "minilm.")
+        place = f"{card.folder}/config.json" if card.adapter is None else f"{card.adapter}/adapter_config.json"
+        self.reading = read_table(Reading, stored, lambda key: place, "minilm.")
         self.clean = cleaner(self.reading.clean)
 
     @classmethod
     def load(cls, source: str | Path, device: str = "auto") -> Classifier:
-        """Open a run's folder, a saved folder, a catalogue name or a Hub id.
+        """Open a run's folder, a model's or an adapter's folder, a catalogue name or a Hub id.
 
         Raises UserError where there is no trained classifier.
         """
         folder = Path(source)
-        if (folder / "model" / "config.json").exists():
+        if holds_model(folder / "model"):
             folder = folder / "model"
         elif (folder / "config.toml").exists():
             go_on = f"minilm train {folder / 'config.toml'} --resume"
             raise UserError(f"{folder}: this run has not finished; go on with `{go_on}`")
         model = load_model(folder if folder.exists() else source, "classify", dtype=torch.float32)
-        return cls(model, load_tokenizer(card_of(model).folder or source), execution(device, "float32"))
+        return cls(model, load_tokenizer(card_of(model).tokenizer or source), execution(device, "float32"))
 
     def predict(self, texts: Sequence[Text]) -> list[dict[str, float]]:
         """One ``{label: probability}`` a text; pairs are tuples.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from minilm.checkpoints.models import load_model
+from minilm.checkpoints.opening import holds_model, load_model
 from minilm.config import RunConfig, load_config
 from minilm.data.locations import complete
 from minilm.data.sources import load_dataset
@@ -19,7 +19,7 @@ def describe_model(model: str) -> str:
     The model is built on torch's "meta" device, which has shapes but no memory: any size is told at once.
     """
     path = Path(model)
-    if path.suffix != ".toml" and (path / "config.toml").exists() and not (path / "model" / "config.json").exists():
+    if path.suffix != ".toml" and (path / "config.toml").exists() and not holds_model(path / "model"):
         path = path / "config.toml"  # a run that has not finished
     if path.suffix == ".toml":
         config, where = load_config(path), str(path)

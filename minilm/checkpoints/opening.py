@@ -1,0 +1,52 @@
+"""``minilm.load_model``: opens whatever lies in a folder, a whole model or an adapter with the base that it names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from minilm import hub
+from minilm.checkpoints import models
+from minilm.checkpoints.adapters import is_adapter, load_adapted_model
+from minilm.models.heads import HeadConfig
+
+
+def holds_model(folder: Path) -> bool:
+    """Whether a folder holds a model, whole or as an adapter."""
+    return (folder / "config.json").is_file() or is_adapter(folder)
+
+
+def load_model(
+    source: str | Path,
+    task: str | None = None,
+    *,
+    labels: Sequence[str] | None = None,
+    head: HeadConfig | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    revision: str | None = None,
+) -> nn.Module:
+    """Open a checkpoint, or an adapter with its base, in evaluation mode.
+
+    Args:
+        source: a folder, a catalogue name or a Hub id.
+        task: "encode" (T5: its encoder), "classify" or "lm"; None: what the checkpoint is for.
+        labels: names of the classes of a new head; None: those of the checkpoint's head.
+        head: settings of a new head of ours; None: those of the checkpoint's head, or the family's.
+            A trained head is kept where labels and settings are just its own; else the new one starts untrained.
+            An adapter has its task, its labels and its head: no others are taken for it.
+        dtype: of the weights; None: the one in which the token embedding is stored.
+        device: where they go; None: the CPU.
+        revision: a branch, tag or commit on the Hub.
+
+    Raises:
+        UserError: a file is missing or broken; a tensor is missing, unexpected or of the wrong shape; there is no
+            trained head for the task and nothing says what a new one is for; or an adapter is for something else.
+    """
+    folder = hub.resolve_model(str(source), revision or "")
+    if is_adapter(folder):
+        return load_adapted_model(folder, task, labels=labels, head=head, dtype=dtype, device=device)
+    return models.load_model(folder, task, labels=labels, head=head, dtype=dtype, device=device)

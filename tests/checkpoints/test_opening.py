@@ -1,0 +1,142 @@
+"""Whatever lies in a folder opens: a whole model, or an adapter with its base."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import minilm
+from minilm.checkpoints.adapters import save_adapter
+from minilm.checkpoints.files import read_json, write_json
+from minilm.checkpoints.models import card_of, load_model, save_model
+from minilm.checkpoints.opening import holds_model
+from minilm.devices import execution
+from minilm.errors import UserError
+from minilm.evaluation.predictor import Classifier, Reading
+from minilm.finetuning.lora import LoRAConfig, add_lora, merge
+from minilm.models.heads import HeadConfig, mlp_head
+from minilm.runs.describe import describe_model
+
+REFERENCES = Path(__file__).parent.parent / "reference"
+IDS = torch.tensor([[5, 6, 7, 8]])
+TEXTS = ["One two", "three", "four five SIX seven eight nine ten"]
+READING = Reading(max_tokens=5, clean=["lower"], pairs=False, threshold=0.2)
+
+
+def adapted(case: str = "bert", head: HeadConfig | None = None, **kwargs: Any) -> nn.Module:
+    """A model with LoRA adapters and a new head, random numbers in all that trains."""
+    torch.manual_seed(0)
+    kwargs = {"task": "classify", "labels": ["bad", "good"], "head": head, "dtype": torch.float32, **kwargs}
+    model = load_model(REFERENCES / case, **kwargs)
+    add_lora(model, LoRAConfig(rank=2, alpha=4.0, targets=("query", "value")))
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            nn.init.normal_(parameter, std=0.3)
+    return model.eval()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An adapter's."""
+    return save_adapter(adapted(head=mlp_head(24)), tmp_path / "adapter")
+
+
+def test_a_whole_model_and_an_adapter_open_alike(folder: Path, tmp_path: Path) -> None:
+    model, whole = adapted(head=mlp_head(24)), tmp_path / "whole"
+    save_model(load_model(REFERENCES / "bert", "classify", labels=["bad", "good"]), whole)
+    assert [holds_model(place) for place in (folder, whole, tmp_path)] == [True, True, False]
+    assert torch.equal(minilm.load_model(folder)(IDS), model(IDS))
+    assert torch.equal(minilm.load_model(whole)(IDS), load_model(whole)(IDS))
+
+
+@pytest.mark.parametrize("head", [None, mlp_head(24)])
+def test_nothing_of_an_adapter_is_said_to_start_untrained(
+    head: HeadConfig | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = save_adapter(adapted(head=head), tmp_path)
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        minilm.load_model(place)
+    assert caplog.records == []
+
+
+def test_a_pooler_that_neither_base_nor_adapter_has_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = adapted("bert-lm")
+    for parameter in model.pooler.parameters():
+        parameter.requires_grad_(False)
+    place = save_adapter(model, tmp_path)
+    caplog.clear()
+    minilm.load_model(place)
+    assert [record.message for record in caplog.records] == [
+        f"{REFERENCES / 'bert-lm'}: its pooler for this task (classify) starts untrained"
+    ]
+
+
+def test_an_adapters_own_task_labels_and_head_are_accepted_and_no_others(folder: Path) -> None:
+    own: dict[str, Any] = {"task": "classify", "labels": ["bad", "good"], "head": mlp_head(24)}
+    assert torch.equal(minilm.load_model(folder, **own)(IDS), minilm.load_model(folder)(IDS))
+    others: list[tuple[dict[str, Any], str]] = [
+        ({"task": "lm"}, r'an adapter for the task "classify"; it cannot be opened for "lm"'),
+        ({"labels": ["good", "bad"]}, r"an adapter with labels already \(bad, good\); leave labels out"),
+        ({"head": mlp_head(24, hidden=3)}, "an adapter with a head already; leave the head out"),
+    ]
+    for other, message in others:
+        with pytest.raises(UserError, match=f"adapter: {message}"):
+            minilm.load_model(folder, **other)
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+@pytest.mark.parametrize("head", [None, mlp_head(24)])
+@pytest.mark.parametrize("place", ["adapter", "run/model"])
+def test_a_classifier_comes_back_from_its_adapter_bit_for_bit(
+    head: HeadConfig | None, multi_label: bool, place: str, tmp_path: Path
+) -> None:
+    model, tokenizer = adapted(head=head), minilm.load_tokenizer(REFERENCES / "gpt2")
+    kind = "multi" if multi_label else "single"
+    card_of(model).published["problem_type"] = f"{kind}_label_classification"
+    card_of(model).extra |= asdict(READING)
+    before = Classifier(model, tokenizer, execution("cpu", "float32"))
+    save_adapter(model, tmp_path / place, tokenizer=tokenizer)
+    after = Classifier.load(tmp_path / place.partition("/")[0], device="cpu")
+    assert after.reading == before.reading == READING
+    assert (after.labels, after.multi_label) == (["bad", "good"], multi_label)
+    assert after.tokenizer.to_str() == tokenizer.to_str()
+    assert after.predict(TEXTS) == before.predict(TEXTS)
+
+
+def test_a_wrong_setting_is_named_with_the_adapters_file(folder: Path) -> None:
+    config = read_json(folder / "adapter_config.json")
+    config["minilm"]["threshold"] = "high"
+    write_json(folder / "adapter_config.json", config)
+    with pytest.raises(UserError, match=r"adapter/adapter_config.json: minilm.threshold must be"):
+        Classifier.load(folder)
+
+
+def test_the_tokenizer_is_the_adapters_or_else_the_bases(folder: Path, tmp_path: Path) -> None:
+    model = minilm.load_model(folder)
+    assert card_of(model).tokenizer == REFERENCES / "bert"
+    own = minilm.load_tokenizer(REFERENCES / "gpt2")
+    save_adapter(model, tmp_path / "own", tokenizer=own)
+    again = minilm.load_model(tmp_path / "own")
+    assert card_of(again).tokenizer == tmp_path / "own"
+    save_adapter(again, tmp_path / "copy")
+    save_adapter(again, tmp_path / "own")  # over itself
+    merge(again)
+    save_model(again, tmp_path / "merged")
+    for place in ("own", "copy", "merged"):
+        assert minilm.load_tokenizer(tmp_path / place).to_str() == own.to_str(), place
+
+
+def test_an_adapter_and_a_run_that_holds_one_are_described(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.toml").write_text("")
+    folder.rename(run / "model")
+    described = describe_model(str(run))
+    assert described == describe_model(str(run / "model")) and "lora" in described.lower()
