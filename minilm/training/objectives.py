@@ -1,4 +1,4 @@
-"""What a classifier is trained to make small.
+"""What a classifier, or a language model, is trained to make small.
 
 One class a text: cross-entropy of the scores z_i (C) with the true class y_i, where each class may weigh more or less:
 
@@ -9,6 +9,10 @@ Label smoothing (Szegedy et al. 2016) gives the share s of each target to all cl
 Several labels a text: binary cross-entropy, one yes-or-no question a label, where a yes may weigh more than a no:
 
     loss = mean_{i,c}  -w_c y_ic log sigmoid(z_ic) - (1 - y_ic) log(1 - sigmoid(z_ic))
+
+A language model: cross-entropy of the scores of all words of the vocabulary with the word that stood there, at the
+positions that are asked for. The exponential of that mean is the perplexity: among how many equally likely words the
+model is at a loss.
 """
 
 from __future__ import annotations
@@ -43,6 +47,23 @@ class Objective:
         if self.multi_label or self.weights is None:
             return labels.numel()
         return float(self.weights[labels].sum())
+
+
+@dataclass(frozen=True)
+class LanguageObjective:
+    """The same for words to be predicted at some positions."""
+
+    label_smoothing: float = 0.0
+
+    def total(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """The losses added up, in float32: labels (B, T), negative at positions that are not asked for; scores (N, V)
+        of the N others, row after row, as a ``LanguageHead`` gives them."""
+        asked = labels[labels >= 0]
+        return F.cross_entropy(scores.float(), asked, label_smoothing=self.label_smoothing, reduction="sum")
+
+    def amount(self, labels: Tensor) -> float:
+        """What the total is divided by: how many words are asked for."""
+        return int((labels >= 0).sum())
 
 
 def balanced_weights(labels: np.ndarray, classes: int) -> Tensor:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
-from minilm.training.objectives import Objective, balanced_weights
+from minilm.training.objectives import LanguageObjective, Objective, balanced_weights
 
 
 def scores_and_labels(rows: int, classes: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -61,3 +61,19 @@ def test_balanced_weights_make_yes_and_no_weigh_the_same_with_several_labels() -
 
 def test_a_class_without_texts_does_no_harm() -> None:
     assert balanced_weights(np.array([0, 0, 2]), 3).tolist() == [0.5, 1.0, 1.0]
+
+
+@given(st.integers(1, 5), st.integers(1, 9), st.integers(0, 99), st.sampled_from([0.0, 0.1]))
+def test_a_language_models_mean_is_torchs_cross_entropy_where_words_are_asked_for(
+    texts: int, length: int, seed: int, smoothing: float
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.randn(texts, length, 7, generator=generator)
+    labels = torch.randint(7, (texts, length), generator=generator)
+    labels[torch.rand(texts, length, generator=generator) < 0.5] = -100
+    labels[0, 0] = 3
+    objective = LanguageObjective(smoothing)
+    assert objective.amount(labels) == (labels != -100).sum()
+    mean = objective.total(scores[labels >= 0], labels) / objective.amount(labels)
+    peer = F.cross_entropy(scores.flatten(0, 1), labels.flatten(), label_smoothing=smoothing)  # it knows -100 itself
+    torch.testing.assert_close(mean, peer)

@@ -1,0 +1,297 @@
+"""Adaptation: perplexity falls, a kill loses nothing, and what comes out is a checkpoint like the one that went in."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer, pre_tokenizers
+
+from minilm.checkpoints.files import read_json
+from minilm.checkpoints.models import load_model
+from minilm.config import load_config
+from minilm.devices import Execution
+from minilm.errors import UserError
+from minilm.runs.adapt import adapt, make_lesson
+from minilm.runs.assembly import prepare
+from minilm.training.loop import Interrupted, _Loop
+from tests.tiny import write_data
+
+REFERENCE = Path(__file__).parents[1] / "reference"
+CPU = Execution(torch.device("cpu"))
+WORDS = ("take one pill", "after each meal", "no water", "twice a day", "ask a doctor", "if it hurts")
+CONFIG = """
+name = "adapted"
+{more}
+[model]
+source = "{model}"
+
+[data]
+source = "{data}"
+max_tokens = 20
+
+[adapt]
+block = 16
+{adapt}
+
+[adapt.train]
+epochs = 1
+lr = 1e-2
+batch_size = 4
+evaluate_every = 15
+"""
+MASKED = ("bert-lm", "roberta-lm", "distilbert-lm", "albert-lm")
+
+
+def sentences(number: int) -> list[str]:
+    chance = random.Random(0)
+    return list(dict.fromkeys(" ".join(chance.choices(WORDS, k=3)) for _ in range(number)))
+
+
+def checkpoint(name: str, folder: Path, tokens: tuple[str, ...]) -> Path:
+    """A reference checkpoint whose tokenizer has these special tokens too."""
+    place = shutil.copytree(REFERENCE / name, folder / name, ignore=shutil.ignore_patterns("expected*"))
+    tokenizer = Tokenizer.from_file(str(place / "tokenizer.json"))
+    tokenizer.add_special_tokens(list(tokens))
+    tokenizer.save(str(place / "tokenizer.json"))
+    return place
+
+
+def write_config(
+    folder: Path, name: str = "bert-lm", tokens: tuple[str, ...] = ("[MASK]",), adapt: str = "", more: str = ""
+) -> Path:
+    rows = [(text, "yn"[i % 2]) for i, text in enumerate(sentences(80))]
+    model, data = checkpoint(name, folder, tokens), write_data(folder / "texts.tsv", rows)
+    path = folder / f"{name}.toml"
+    path.write_text(CONFIG.format(model=model, data=data, adapt=adapt, more=more))
+    return path
+
+
+def adapted(path: Path, runs: Path, *changes: str) -> Path:
+    """The run's folder after adaptation."""
+    config = load_config(path, changes)
+    return adapt(config, prepare(config, "a.toml"), CPU, runs, "a.toml").parent
+
+
+def refused(path: Path, *changes: str) -> str:
+    with pytest.raises(UserError) as error:
+        adapted(path, path.parent / "run", *changes)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+KINDS = [(name, ("[MASK]",), "masked words") for name in MASKED]
+KINDS += [("t5-lm", ("<extra_id_1>", "<extra_id_2>"), "spans"), ("gpt2-lm-old", (), "next tokens")]
+KINDS += [("qwen2-lm", (), "next tokens"), ("llama-lm-biases", (), "next tokens")]
+
+
+@pytest.mark.parametrize(("name", "tokens", "objective"), KINDS)
+def test_perplexity_falls(tmp_path: Path, name: str, tokens: tuple[str, ...], objective: str) -> None:
+    run = adapted(write_config(tmp_path, name, tokens), tmp_path / "run")
+    results = read_json(run / "adaptation" / "results.json")
+    assert results["objective"] == objective and results["stopped"] == "finished"
+    assert results["perplexity"]["after"] < 0.75 * results["perplexity"]["before"]
+    assert results["texts"] > 40 and results["blocks"] * 16 >= results["tokens"] > 1000
+    history = [json.loads(line) for line in (run / "adaptation" / "metrics.jsonl").read_text().splitlines()]
+    assert min(entry["validation"]["loss"] for entry in history) == pytest.approx(results["loss"]["after"], rel=1e-5)
+    assert not (run / "adaptation" / "checkpoints").exists()
+    model = load_model(run / "adapted", "lm")
+    loaded = transformers.AutoModel.from_pretrained(run / "adapted", dtype=torch.float32)
+    assert set(loaded.config.architectures) == set(read_json(run / "adapted" / "config.json")["architectures"])
+    assert (run / "adapted" / "tokenizer.json").read_bytes() == (tmp_path / name / "tokenizer.json").read_bytes()
+    before = load_model(tmp_path / name, "lm").state_dict()
+    changed = [key for key, value in model.state_dict().items() if not torch.equal(value, before[key])]
+    assert len(changed) > 0.9 * len(before)
+
+
+def test_a_poolers_weights_survive(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("bert", "albert-classify"):  # they have a pooler, and no language head
+        (tmp_path / name).mkdir()
+        run = adapted(write_config(tmp_path / name, name), tmp_path / name / "run")
+        assert "its head for this task (lm) starts untrained" in caplog.text
+        caplog.clear()
+        source = load_model(tmp_path / name / name, "encode")
+        classifier = load_model(run / "adapted", "classify", labels=["y", "n"])
+        assert "its head for this task (classify) starts untrained" in caplog.text  # and not the pooler
+        caplog.clear()
+        assert torch.equal(classifier.pooler.dense.weight, source.pooler.dense.weight)
+        peer, report = transformers.AutoModel.from_pretrained(run / "adapted", output_loading_info=True)
+        assert not report["missing_keys"]
+        peers = peer.pooler.bias if name.startswith("albert") else peer.pooler.dense.bias
+        assert torch.equal(peers, source.pooler.dense.bias)
+        masked, report = transformers.AutoModelForMaskedLM.from_pretrained(run / "adapted", output_loading_info=True)
+        assert not report["missing_keys"] and not report["mismatched_keys"]
+        ids = torch.arange(5, 17)[None]
+        with torch.inference_mode():
+            ours = load_model(run / "adapted", "lm")(ids)
+            torch.testing.assert_close(masked.eval()(ids).logits, ours, rtol=1e-4, atol=1e-5)
+
+
+# --- Interruptions ---
+
+
+def outcome(run: Path) -> dict[str, Any]:
+    """What two equal adaptations have in common."""
+    timed = {"seconds", "tokens_per_second"}
+    history = [json.loads(line) for line in (run / "adaptation" / "metrics.jsonl").read_text().splitlines()]
+    results = read_json(run / "adaptation" / "results.json")
+    return {
+        "files": {path.name: path.read_bytes() for path in (run / "adapted").iterdir()},
+        "history": [{key: value for key, value in entry.items() if key not in timed} for entry in history],
+        "results": {key: value for key, value in results.items() if key not in timed},
+    }
+
+
+@pytest.mark.parametrize(("name", "tokens"), [("bert-lm", ("[MASK]",)), ("t5-lm", ("<extra_id_1>", "<extra_id_2>"))])
+def test_an_interrupted_adaptation_ends_where_the_uninterrupted_one_ends(
+    tmp_path: Path, name: str, tokens: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_config(tmp_path, name, tokens)
+    whole = adapted(path, tmp_path / "whole")
+    step, done = _Loop._step, []
+
+    def interrupted(self: _Loop, *given: Any) -> None:
+        step(self, *given)
+        done.append(1)
+        if len(done) in (3, 12):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(_Loop, "_step", interrupted)
+    for _ in range(2):
+        with pytest.raises(Interrupted) as error:
+            adapted(path, tmp_path / "parts")
+        assert error.value.folder == tmp_path / "parts"
+        assert not (tmp_path / "parts" / "adapted").exists()
+    assert outcome(adapted(path, tmp_path / "parts")) == outcome(whole)
+    total = len(done)
+    monkeypatch.setattr(_Loop, "__init__", None)  # what is done is not done again
+    adapted(path, tmp_path / "parts")
+    assert len(done) == total
+
+
+def test_a_kill_before_the_model_is_written_costs_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_config(tmp_path)
+    whole = adapted(path, tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr("minilm.runs.adapt.save_model", lambda *given: 1 // 0)
+        adapted(path, tmp_path / "parts")
+    monkeypatch.setattr(_Loop, "_step", None)
+    assert outcome(adapted(path, tmp_path / "parts")) == outcome(whole)
+
+
+def test_recomputing_changes_no_bit(tmp_path: Path) -> None:
+    path = write_config(tmp_path)
+    runs = [adapted(path, tmp_path / name, f"adapt.train.recompute={name}") for name in ("true", "false")]
+    assert outcome(runs[0]) == outcome(runs[1])
+
+
+# --- Texts ---
+
+
+def test_no_text_is_learned_twice_or_measured_on(tmp_path: Path) -> None:
+    path = write_config(tmp_path)
+    config = load_config(path)
+    material = prepare(config, "a.toml")
+    data = material.data
+    texts = tmp_path / "more.txt"
+    everything = [*data.train.texts, *data.validation.texts, *data.test.texts, "", "take two pills", "take two pills"]
+    texts.write_bytes("\r\n".join(everything).encode("utf-8-sig"))
+    lesson = make_lesson(load_config(path, [f"adapt.texts={texts}"]), material, "a.toml")
+    assert lesson.texts == len(data.train.texts) + 1
+    assert lesson.left_out == len(data.validation.texts) + len(data.test.texts) + 2
+    plain = make_lesson(config, material, "a.toml")
+    assert plain.texts == len(data.train.texts) and plain.left_out == 0
+    table = tmp_path / "more.jsonl"
+    table.write_text("".join(json.dumps({"text": text, "other": 1}) + "\n" for text in everything))
+    again = make_lesson(load_config(path, [f"adapt.texts={table}"]), material, "a.toml")
+    assert again.train.blocks.ids.tolist() == lesson.train.blocks.ids.tolist()
+
+
+def test_pairs_are_texts_of_their_own(tmp_path: Path) -> None:
+    path, data = write_config(tmp_path), tmp_path / "pairs.tsv"
+    texts = sentences(60)
+    rows = [f"{a}\t{b}\t{'yn'[i % 2]}" for i, (a, b) in enumerate(zip(texts[::2], texts[1::2], strict=False))]
+    data.write_text("\n".join(["one\ttwo\tlabel", *rows]) + "\n")
+    config = load_config(path, [f"data.source={data}", "data.text=one", "data.text_pair=two", "data.max_tokens=20"])
+    material = prepare(config, "a.toml")
+    lesson = make_lesson(config, material, "a.toml")
+    assert lesson.texts == 2 * len(material.data.train)
+    tokenizer = material.tokenizer
+    first = tokenizer.decode(lesson.train.blocks.ids.tolist(), skip_special_tokens=False)
+    assert first.replace(" ", "").startswith(f"[CLS]{material.data.train.texts[0]}[SEP][CLS]".replace(" ", ""))
+
+
+def test_texts_of_a_decoder_end_where_its_tokenizer_does_not_say_so(tmp_path: Path) -> None:
+    config = load_config(write_config(tmp_path, "gpt2-lm-old", ()))
+    material = prepare(config, "a.toml")
+    lesson = make_lesson(config, material, "a.toml")
+    end = material.tokenizer.token_to_id("</s>")
+    assert (lesson.train.blocks.ids == end).sum() >= lesson.texts - 1
+
+
+def test_whole_words_are_hidden_together(tmp_path: Path) -> None:
+    path = write_config(tmp_path)
+    file = tmp_path / "bert-lm" / "tokenizer.json"
+    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(file))
+    config = load_config(path, ["adapt.whole_words=true"])
+    lesson = make_lesson(config, prepare(config, "a.toml"), "a.toml")
+    words, labels = lesson.train.words, lesson.batch("train", np.arange(8), 0).labels
+    assert words is not None and labels is not None
+    for row, asked in zip(words[: 8 * 16].reshape(8, 16), labels.numpy() >= 0, strict=True):
+        assert asked.any() and not asked[row < 0].any()
+        assert (np.isin(row, row[asked]) == asked).all()
+    run = adapted(path, tmp_path / "run", "adapt.whole_words=true")
+    perplexity = read_json(run / "adaptation" / "results.json")["perplexity"]
+    assert perplexity["after"] < 0.75 * perplexity["before"]
+
+
+# --- What cannot be done ---
+
+
+def test_bad_input_is_told_in_one_line(tmp_path: Path) -> None:
+    path = write_config(tmp_path)
+    assert "adapt.block must be at least 8 and at most 24" in refused(path, "adapt.block=25")
+    assert "adapt.block must be at least 8" in refused(path, "adapt.block=4")
+    few = tmp_path / "few.txt"
+    few.write_text("take no pill\nno\n")
+    message = refused(path, f"adapt.texts={few}")
+    assert "a.toml: 2 texts to adapt to make 1 blocks of 16 tokens, fewer than one batch" in message
+    assert "does not tell words apart" in refused(path, "adapt.whole_words=true")
+    assert "adapt.train.class_weights is for classes" in refused(path, "adapt.train.class_weights=balanced")
+    assert 'adapt.train.best must be "loss"' in refused(path, "adapt.train.best=accuracy")
+    assert f"{tmp_path}/fews.txt: cannot be read" in refused(path, f"adapt.texts={tmp_path}/fews.txt")
+    assert "did you mean" in refused(path, f"adapt.texts={tmp_path}/fews.txt")
+    assert "not a known format; the endings known are .txt, .csv" in refused(path, "adapt.texts=a.doc")
+    few.write_bytes(b"take\nno\xff")
+    assert f"{few}, line 2: not UTF-8 (byte 0xff)" in refused(path, f"adapt.texts={few}")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_table_without_texts_is_refused(tmp_path: Path) -> None:
+    path, table = write_config(tmp_path), tmp_path / "more.jsonl"
+    table.write_text('{"text": "take one"}\n{"text": 3}\n')
+    with pytest.raises(UserError, match=r'more\.jsonl, line 2: column "text" holds no text'):
+        adapted(path, tmp_path / "run", f"adapt.texts={table}")
+    table.write_text('{"body": "take one"}\n')
+    assert 'no column "text"' in refused(path, f"adapt.texts={table}")
+
+
+def test_what_the_tokenizer_lacks_is_named(tmp_path: Path) -> None:
+    path = write_config(tmp_path, "bert-lm", ())
+    assert "a.toml: [adapt]: the tokenizer has no mask token, [MASK] or <mask>" in refused(path)
+    path = write_config(tmp_path, "t5-lm", ())
+    assert "needs 2 sentinels, but the tokenizer has 1" in refused(path)
+    assert "whole_words is for models that learn from masked words" in refused(path, "adapt.whole_words=true")
+    path = write_config(tmp_path, "distilbert-lm", ("[MASK]", "pill", "doctor", "twice", "meal"))
+    assert "the tokenizer gives the token 65, but the model has only 64" in refused(path)
