@@ -96,6 +96,15 @@ def causal_mask(batch: Batch, window: int = 0) -> Tensor | None:
     return visible[:, None]
 
 
+def takes_groups(query: Tensor, mask: Tensor | None) -> bool:
+    """Whether SDPA has a fast kernel for fewer key-value heads than heads; where it has none, they are repeated first.
+
+    On CUDA FlashAttention is one, but it takes neither a mask nor float32, and the memory-efficient kernel takes no
+    groups. SDPA would turn to its plain kernel, which stores all weights (torch, sdp_utils.cpp).
+    """
+    return not query.is_cuda or (mask is None and query.dtype != torch.float32)
+
+
 class Attention(nn.Module):
     """Multi-head attention (Vaswani et al. 2017, section 3.2), grouped as in Ainslie et al. 2023.
 
@@ -150,6 +159,8 @@ class Attention(nn.Module):
             query, key = rotate(query, *rotary), rotate(key, *rotary)
         if cache is not None and memory is None:
             key, value = cache.extend(key, value)
+        if self.kv_heads != self.heads and not takes_groups(query, mask):
+            key, value = (x.repeat_interleave(self.heads // self.kv_heads, dim=1) for x in (key, value))
         y = F.scaled_dot_product_attention(
             query,
             key,
@@ -158,7 +169,7 @@ class Attention(nn.Module):
             dropout_p=self.dropout if self.training else 0.0,
             is_causal=self.causal and mask is None,
             scale=self.scale,
-            enable_gqa=self.kv_heads != self.heads,
+            enable_gqa=key.shape[1] != self.heads,
         )
         return self.output(y.transpose(1, 2).flatten(2))  # heads side by side again: (B, T, D)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from minilm.checkpoints.configs import make_config, read_config, write_config
 from minilm.errors import UserError
 from minilm.models import build_model
 from minilm.models.heads import mlp_head
-from minilm.models.layers import Attention, Batch, Cache, RMSNorm
+from minilm.models.layers import Attention, Batch, Cache, RMSNorm, takes_groups
 from minilm.models.llama import Llama, LlamaConfig, initialize
 from minilm.models.rotary import Rotary, rotary_frequencies, rotary_tables, rotate
 
@@ -338,3 +339,34 @@ def test_mscale_settles_yarns_factor_on_attention() -> None:
 def test_a_config_table_may_hold_rotary_settings() -> None:
     config = make_config(LlamaConfig, {"rotary": {"kind": "linear", "factor": 2.0}}, "x.toml")
     assert config.rotary == Rotary("linear", factor=2.0)
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "masked", "takes"),
+    [
+        ("cpu", torch.float32, True, True),
+        ("cuda", torch.bfloat16, False, True),
+        ("cuda", torch.bfloat16, True, False),
+        ("cuda", torch.float32, False, False),
+    ],
+)
+def test_keys_are_repeated_only_where_no_fast_kernel_takes_groups(
+    device: str, dtype: torch.dtype, masked: bool, takes: bool
+) -> None:
+    query: Any = SimpleNamespace(is_cuda=device == "cuda", dtype=dtype)
+    assert takes_groups(query, torch.ones(1) if masked else None) is takes
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_repeated_keys_give_the_same_numbers_as_groups(masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    attention = Attention(24, 4, kv_heads=2, head_width=8, causal=True)
+    x, mask = torch.randn(2, 5, 24), torch.ones(5, 5).tril().bool() if masked else None
+    results = []
+    for takes in (True, False):
+        monkeypatch.setattr("minilm.models.layers.takes_groups", lambda query, mask, takes=takes: takes)
+        attention.zero_grad()
+        y = attention(x, mask)
+        y.square().sum().backward()
+        results.append((y.detach(), attention.key.weight.grad.clone(), attention.value.weight.grad.clone()))
+    torch.testing.assert_close(results[0], results[1])
