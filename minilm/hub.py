@@ -108,6 +108,15 @@ def _find(source: str, revision: str = "") -> tuple[str, Repository]:
     return name, Repository(repo_id, revision or (entry.revision if entry else ""), without=without)
 
 
+def is_folder(source: str | Path) -> bool:
+    """Whether a source is a folder here. One called like the catalogue's models must hold one to be meant.
+
+    (This project has a folder called ``minilm``, which is also a model's name.)
+    """
+    folder = Path(source).expanduser()
+    return folder.is_dir() and (str(source) not in catalogue() or is_whole(folder))
+
+
 def published_name(source: str) -> str:
     """What others find a model by: the Hub id of a catalogue name, else the source itself."""
     return catalogue()[source].repo_id if source in catalogue() else source
@@ -171,7 +180,7 @@ def resolve_model(source: str, revision: str = "", want: Want = "model") -> Path
         UserError: there is no such model, or it cannot be had; the message says what to do.
     """
     folder = Path(source).expanduser()
-    if folder.is_dir():
+    if is_folder(source):
         if revision:
             raise UserError(f'{source}: is a folder, which has no revision "{revision}"; leave one out')
         return folder

@@ -55,7 +55,7 @@ def load_tokenizer(source: str | Path, revision: str = "") -> Tokenizer:
     on this machine. Raises UserError where there is no tokenizer, or none that can be read.
     """
     path = Path(source)
-    if not path.exists():
+    if not path.is_file() and not hub.is_folder(source):
         path = hub.resolve_model(str(source), revision, want="tokenizer")
     if path.is_dir() and not (path / "tokenizer.json").exists() and (path / "merges.txt").exists():
         return _word_piece_bpe(path)

@@ -12,6 +12,7 @@ from minilm.checkpoints.opening import load_model
 from minilm.data.tokenization import load_tokenizer
 from minilm.errors import UserError
 from minilm.finetuning.lora import merge
+from minilm.hub import is_folder
 
 
 def export_run(run: str, folder: Path, *, merged: bool = False, dtype: torch.dtype | None = None) -> Path:
@@ -32,7 +33,7 @@ def export_run(run: str, folder: Path, *, merged: bool = False, dtype: torch.dty
     if (Path(run) / "config.toml").exists() and source == Path(run):
         raise UserError(f"{run}: this run has not finished, so it has no model to export")
     adapter = source.is_dir() and is_adapter(source)
-    model = load_model(source if source.exists() else run, dtype=dtype)
+    model = load_model(source if is_folder(source) else run, dtype=dtype)
     tokenizer = load_tokenizer(card_of(model).folder or run)
     if adapter and not merged:
         return save_adapter(model, folder, base=base_of(source), tokenizer=tokenizer)

@@ -24,11 +24,12 @@ from minilm.devices import Execution, execution
 from minilm.errors import UserError
 from minilm.evaluation.metrics import choose_threshold
 from minilm.evaluation.predictor import Classifier, predict_scores
-from minilm.hub import published_name
+from minilm.hub import is_folder, published_name
 from minilm.reporting.plots import confusion, learning_curves, length_distribution
 from minilm.reporting.record import resume_command
 from minilm.reporting.report import write_report
 from minilm.reporting.summary import parameter_counts, summarize
+from minilm.runs.adapt import adapt
 from minilm.runs.assembly import SPLITS, Material, make_model, make_task, prepare
 from minilm.runs.folders import describe_data, describe_environment, find_folder, new_folder, stored_fingerprint
 from minilm.runs.results import choose_samples, fit_baselines, measure, time_inference
@@ -65,8 +66,6 @@ def train_run(config_path: Path, overrides: tuple[str, ...] = (), *, runs: Path,
         raise UserError(f"{folder}: the data have changed since this run was started; start a new one without --resume")
     try:
         if config.adapt is not None:
-            from minilm.runs.adapt import adapt
-
             source = adapt(config, material, run_on, folder, where)
             model = fresh_model(config, material, run_on, where, source)
         if config.train is not None:
@@ -164,7 +163,7 @@ def save(folder: Path, config: RunConfig, material: Material, model: nn.Module) 
     if config.adapt is not None:
         base = "../adapted"  # from the adapter's folder
     else:
-        base = str(Path(source).resolve()) if Path(source).is_dir() else published_name(source)
+        base = str(Path(source).resolve()) if is_folder(source) else published_name(source)
     save_adapter(model, folder / "model", base=base, revision=revision, tokenizer=material.tokenizer)
 
 

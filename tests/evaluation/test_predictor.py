@@ -15,6 +15,7 @@ from minilm.data import batching
 from minilm.data.tokenization import encode, pad_id, train_bpe
 from minilm.devices import execution
 from minilm.errors import UserError
+from minilm.evaluation import predictor
 from minilm.evaluation.predictor import Classifier, Reading, predict_lines, predict_scores, read_lines
 from minilm.models.gpt2 import GPT2Config
 from minilm.models.heads import mlp_head
