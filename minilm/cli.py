@@ -136,15 +136,22 @@ def info_command(model: str) -> None:
     click.echo(describe_model(model))
 
 
-@main.command("compare", epilog=example("minilm compare runs/scratch-sample runs/scratch-sample-2"))
+@main.command("compare", epilog=example("minilm compare runs/head-1 runs/head-2 runs/full-1 --html compare.html"))
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--markdown", is_flag=True, help="The table as Markdown.")
-def compare_command(runs: tuple[Path, ...], markdown: bool) -> None:
-    """Set finished RUNS side by side."""
-    from minilm.reporting.compare import compare_markdown, compare_text, load_runs
+@click.option("--markdown", is_flag=True, help="The tables as Markdown.")
+@click.option("--html", type=click.Path(path_type=Path), help="A page with tables, pictures and tests, as one file.")
+@click.option("--metric", default="", help="What the page is about.  [default: macro_f1]")
+def compare_command(runs: tuple[Path, ...], markdown: bool, html: Path | None, metric: str) -> None:
+    """Set finished RUNS side by side; those that differ only in their seed are one row."""
+    from minilm.checkpoints.atomic import atomic
+    from minilm.reporting.compare import compare_html, compare_markdown, compare_text, load_groups
 
-    loaded = load_runs(runs)
-    click.echo(compare_markdown(loaded) if markdown else compare_text(loaded))
+    groups = load_groups(runs)
+    if html is not None:
+        page = compare_html(groups, metric)
+        with atomic(html) as file:
+            file.write(page.encode())
+    click.echo(compare_markdown(groups) if markdown else compare_text(groups))
 
 
 @main.command("models", epilog=example("minilm models"))

@@ -35,7 +35,6 @@ SERIES: tuple[dict[str, Any], ...] = (
     {"color": "#CC79A7", "linestyle": (0, (6, 2)), "marker": "v"},
     {"color": "#E69F00", "linestyle": (0, (4, 1, 1, 1, 1, 1)), "marker": "P"},
     {"color": "#56B4E9", "linestyle": (0, (1, 1)), "marker": "X"},
-    {"color": "#767676", "linestyle": (0, (8, 3)), "marker": "<"},
 )
 DPI = 150
 TITLE, TEXT, SMALL = 15, 13, 12  # points
@@ -67,7 +66,7 @@ def legend(figure: Figure, panels: Iterable[Axes]) -> None:
     for axes in panels:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             entries.setdefault(str(label), handle)
-    style: dict[str, Any] = {"ncols": min(len(entries), 3), "fontsize": SMALL, "frameon": False}
+    style: dict[str, Any] = {"ncols": min(len(entries), 3), "fontsize": SMALL, "frameon": False, "handlelength": 3}
     figure.legend(list(entries.values()), list(entries), loc="outside lower center", **style)
 
 

@@ -1,13 +1,53 @@
+import numpy as np
 import pytest
 
 from minilm.errors import UserError
-from minilm.reporting.compare import compare_markdown, compare_text, load_runs
+from minilm.evaluation.metrics import classification_metrics
+from minilm.reporting.compare import compare_html, compare_markdown, compare_text, comparison, load_groups
+from minilm.reporting.groups import OF_CONFUSION, common_name
+from tests.browser import browser, find_browser
+from tests.tiny import minilm, refused
+
+ADAPTED = {
+    "name": "adapt",
+    "adaptation": {
+        "loss": {"before": 3.4, "after": 2.2},
+        "perplexity": {"before": 30.0, "after": 9.0},
+        "parameters": {"total": 1000, "trained": 1000},
+        "seconds": 12.0,
+    },
+    "data": {"name": "polish_slang", "fingerprint": "ab12" * 16},
+}
 
 
 def two_runs(make_run, results):
     first = make_run(results, name="zwei")
     results["test"]["macro_f1"] = 0.63
-    return load_runs([first, make_run(results, name="eins", config='[model]\nsource = "bielik"\n')])
+    return load_groups([first, make_run(results, name="eins", config='[model]\nsource = "bielik"\n')])
+
+
+@pytest.fixture
+def seeds(make_run, results):
+    """Runs of one config with so many seeds, whose test accuracy is given."""
+
+    def make(name, accuracies, model="bert"):
+        folders = []
+        for seed, accuracy in enumerate(accuracies, start=1):
+            results["test"]["accuracy"] = accuracy
+            config = f'name = "{name}-{seed}"\nseed = {seed}\n[model]\nsource = "{model}"\n'
+            folders.append(make_run(results, name=f"{name}_seed-{seed}", config=config))
+        return folders
+
+    return make
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Pictures are left out: they take most of the time."""
+    monkeypatch.setattr("minilm.reporting.group_plots.bars", lambda *arguments, **options: arguments[2])
+
+
+# --- Single runs ---
 
 
 def test_runs_stand_side_by_side_in_the_order_given(make_run, results):
@@ -31,13 +71,14 @@ def test_markdown_has_the_same_tables(make_run, results):
 def test_runs_on_other_data_are_said_not_to_compare(make_run, results):
     first = make_run(results, name="one")
     results["data"]["fingerprint"] = "ff" * 32
-    runs = load_runs([first, make_run(results, name="two")])
+    runs = load_groups([first, make_run(results, name="two", config='[model]\nsource = "b"\n')])
     note = "Not the same data, so the metrics do not compare: one: polish_slang ab12ab12, two: polish_slang ffffffff."
     assert compare_text(runs).endswith(note) and compare_markdown(runs).endswith(note)
 
 
 def test_one_label_and_several_labels_a_text_share_a_table(make_run, results, several_results):
-    runs = load_runs([make_run(results, name="one"), make_run(several_results, name="several")])
+    several = make_run(several_results, name="several", config='[model]\nsource = "b"\n')
+    runs = load_groups([make_run(results, name="one"), several])
     header, _, one, several = (line.split(" | ") for line in compare_markdown(runs).splitlines()[:4])
     assert "test MCC" in header and "test Jaccard" in header
     assert one[header.index("test Jaccard")] == several[header.index("test MCC")] == "-"
@@ -46,13 +87,149 @@ def test_one_label_and_several_labels_a_text_share_a_table(make_run, results, se
 
 def test_what_a_run_did_not_measure_is_left_open(make_run, results):
     del results["test"], results["times"]["train_seconds"]
-    quality, cost = compare_text(load_runs([make_run(results)])).split("\n\n")
-    assert quality.split()[-8:] == ["-"] * 4 + ["0.9700", "0.5500", "0.4800", "0.2500"]
+    quality, cost = compare_text(load_groups([make_run(results)])).split("\n\n")
+    assert quality.split()[-4:] == ["0.9700", "0.5500", "0.4800", "0.2500"] and "test" not in quality
     assert cost.split()[-4:] == ["-", "15.3k", "0.21", "s"]
+
+
+def test_a_run_that_only_adapted_shows_its_perplexity_and_what_it_cost(make_run, results):
+    config = '[model]\nsource = "bert"\n[adapt]\nblock = 64\n'
+    groups = load_groups([make_run(results, name="full"), make_run(ADAPTED, name="adapt", config=config)])
+    quality, cost = compare_text(groups).split("\n\n")
+    assert quality.splitlines()[1].split()[-1] == "perplexity"
+    assert quality.splitlines()[-1].split() == ["adapt", "bert", *"-" * 8, "9.0000"]
+    assert cost.splitlines()[-1].split() == ["adapt", "1.00k", "1.00k", "12.0", "s", "-", "-"]
 
 
 def test_a_folder_that_is_no_run_is_named_and_nothing_is_an_error(tmp_path):
     with pytest.raises(UserError, match="not a run's folder"):
-        load_runs([tmp_path])
+        load_groups([tmp_path])
     with pytest.raises(UserError, match="nothing to compare"):
-        load_runs([])
+        load_groups([])
+
+
+# --- Seeds ---
+
+
+def test_runs_that_differ_only_in_their_seed_are_one_row(seeds):
+    groups = load_groups(
+        [*seeds("head", [0.5, 0.6]), *seeds("full", [0.8, 0.9], model="gpt2"), *seeds("x", [0.7], "b")]
+    )
+    assert [(group.name, len(group.runs)) for group in groups] == [("head", 2), ("full", 2), ("x_seed-1", 1)]
+    test, _, _ = compare_text(groups).split("\n\n")
+    head, _, single = (line.split() for line in test.splitlines()[-3:])
+    assert head[:3] == ["head", "bert", "2"] and head[5:7] == ["0.5500", "±0.0707"]
+    assert single[:5] == ["x_seed-1", "b", "1", "0.9800", "0.7000"]
+
+
+def test_what_goes_on_from_the_same_adaptation_with_another_seed_is_one_row(make_run, results, tmp_path):
+    folders = []
+    for seed in (1, 2):
+        earlier = f'seed = {seed}\n[model]\nsource = "bert"\n[adapt]\nblock = 64\n'
+        adapted = make_run(ADAPTED, name=f"adapt-{seed}", config=earlier) / "adapted"
+        config = f'seed = {seed}\n[model]\nsource = "{adapted}"\n'
+        folders.append(make_run(results, name=f"after-{seed}", config=config))
+    assert [group.name for group in load_groups(folders)] == ["after"]
+    (tmp_path / "adapt-2" / "config.toml").write_text('[model]\nsource = "bert"\n[adapt]\nblock = 65\n')
+    assert len(load_groups(folders)) == 2
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["tiny", "tiny-2"], "tiny"),
+        (["head_seed-1", "head_seed-12"], "head"),
+        (["a"], "a"),
+        (["seed-1", "seed-2"], "seed-1"),
+        (["x", "y"], "x"),
+    ],
+)
+def test_a_group_is_called_what_its_names_begin_with(names, said):
+    assert common_name(names) == said
+
+
+@pytest.mark.parametrize("metric", OF_CONFUSION)
+def test_metrics_of_a_confusion_matrix_are_those_of_its_rows(metric):
+    chance = np.random.default_rng(0)
+    labels, logits = chance.integers(0, 3, 50), chance.normal(size=(50, 4))
+    logits[:, 3] = -9  # a class that never occurs
+    found = classification_metrics(labels, logits)
+    assert OF_CONFUSION[metric](np.array(found["confusion"])) == pytest.approx(found[metric])
+
+
+def test_the_answer_is_the_best_one_and_a_test_against_the_first(seeds, tmp_path, undrawn):
+    groups = load_groups([*seeds("head", [0.50, 0.52, 0.51]), *seeds("full", [0.80, 0.81, 0.82], "gpt2")])
+    answer, sections = comparison(groups, "accuracy", tmp_path)
+    assert answer == (
+        "full has the highest accuracy on the test texts: 0.810 (95% interval 0.785 to 0.835 over 3 seeds), "
+        "ahead of head with 0.510 (95% interval 0.485 to 0.535 over 3 seeds). "
+        "Over the same 3 seeds full has 0.300 more than head (95% interval +0.275 to +0.325; paired t test: "
+        "p below 0.001), which is significant at 5%."
+    )
+    assert [section.title for section in sections] == ["How well each does", "Compared with head", "What each cost"]
+    table = sections[1].parts[0]
+    assert table.rows[0][:3] == ["full", "+0.3000", "+0.2752 to +0.3248"] and table.rows[0][-2:] == ["0.2500", "3"]
+
+
+def test_significant_is_never_said_without_the_test(seeds, tmp_path, undrawn):
+    close = load_groups([*seeds("head", [0.50, 0.60]), *seeds("full", [0.58, 0.57], "gpt2")])
+    answer, _ = comparison(close, "accuracy", tmp_path)
+    assert "cannot tell the two apart from chance" in answer and "significant" not in answer
+    single = load_groups([*seeds("a", [0.5], "x"), *seeds("b", [0.6], "y")])
+    answer, sections = comparison(single, "accuracy", tmp_path)
+    assert "over 120 test rows" in answer and "one seed only" in answer and "significant" not in answer
+    assert not any(section.title.startswith("Compared") for section in sections)
+    alone, _ = comparison(single[:1], "accuracy", tmp_path)
+    assert alone.startswith("a_seed-1 reaches 0.500")
+
+
+def test_lower_is_better_of_a_loss(seeds, tmp_path, undrawn):
+    answer, _ = comparison(load_groups([*seeds("a", [0.5], "x"), *seeds("b", [0.6], "y")]), "loss", tmp_path)
+    assert "has the lowest loss on the test texts" in answer
+
+
+def test_a_metric_that_no_run_has_is_told_with_those_there_are(several_results, make_run, tmp_path):
+    with pytest.raises(UserError, match=r"no run has the metric accuracy; there are: loss, subset_accuracy, .*jaccard"):
+        comparison(load_groups([make_run(several_results)]), "accuracy", tmp_path)
+
+
+# --- The page ---
+
+
+def test_the_page_holds_tables_and_pictures_and_nothing_from_elsewhere(make_run, results, several_results):
+    config = '[model]\nsource = "bert"\n[adapt]\nblock = 64\n'
+    adapted = make_run(ADAPTED, name="adapt", config=config)
+    (adapted / "adaptation").mkdir()
+    line = '{"step": 1, "epoch": 1.0, "validation": {"loss": 2.2, "perplexity": 9.0}}\n'
+    (adapted / "adaptation" / "metrics.jsonl").write_text(line)
+    (adapted / "metrics.jsonl").unlink()
+    page = compare_html(load_groups([make_run(results, name="<b>one"), adapted]))
+    assert page.count("data:image/svg+xml;base64,") == 2
+    assert "<b>one" not in page and "&lt;b&gt;one" in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert "perplexity" in compare_html(load_groups([adapted]))
+    several = compare_html(load_groups([make_run(several_results, name="several")]))
+    assert "test subset accuracy" in several.replace("\n", " ")
+
+
+@pytest.mark.skipif(not find_browser(), reason="needs Chromium")
+@pytest.mark.parametrize(("width", "dark"), [(1000, False), (360, True)])
+def test_a_browser_shows_the_whole_page_and_asks_for_nothing_else(make_run, results, tmp_path, width, dark):
+    path = tmp_path / "page.html"
+    name = "a run with a very long name that no telephone shows on one line " * 2
+    path.write_text(compare_html(load_groups([make_run(results, name=name.strip())])))
+    with browser() as tab:
+        tab.open(path, width, dark)
+        assert tab.reported() == []
+        assert [url for url in tab.requests() if not url.startswith("data:")] == [path.as_uri()]
+        assert tab.value("document.images.length") == 1
+        assert tab.value("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+        assert tab.value("document.documentElement.scrollWidth <= innerWidth")  # tables scroll by themselves
+
+
+def test_the_command_writes_the_page_and_refuses_an_unknown_metric(make_run, results, tmp_path):
+    run = make_run(results)
+    result = minilm("compare", run, "--html", tmp_path / "page.html", "--metric", "mcc")
+    assert result.exit_code == 0 and "slang" in result.output
+    assert "slang reaches 0.290 (95% interval" in (tmp_path / "page.html").read_text()
+    assert "no run has the metric f1" in refused("compare", run, "--html", tmp_path / "x.html", "--metric", "f1")

@@ -1,0 +1,141 @@
+"""Runs that differ only in their seed, as one: what each has reached, with its spread.
+
+What a run is, beside its name and seed, is its config. A run that goes on from what another one adapted is as that one
+is: adapted with seed 1 or with seed 2, it is the same way to train.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minilm.evaluation.statistics import Interval, confusion_interval, t_interval
+from minilm.reporting.record import Run, read_history
+from minilm.schema import flat, parse_file
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ only in their seed."""
+
+    name: str
+    runs: tuple[Run, ...]
+
+    def values(self, metric: str, split: str = "test") -> list[float]:
+        """A metric of each run that has it."""
+        found = (metrics_of(run, split).get(metric) for run in self.runs)
+        return [float(value) for value in found if value is not None]
+
+    def by_seed(self, metric: str, split: str = "test") -> dict[int, float]:
+        """The same, each with its seed."""
+        found = {run.config.get("seed", 1): metrics_of(run, split).get(metric) for run in self.runs}
+        return {seed: float(value) for seed, value in found.items() if value is not None}
+
+    def interval(self, metric: str, split: str = "test") -> tuple[Interval, str] | None:
+        """The 95% interval of a metric, and what it is taken over; None where one run tells nothing of its spread.
+
+        Over the seeds by Student's t; of one seed over the test rows by the bootstrap, from the confusion matrix.
+        """
+        values = self.values(metric, split)
+        if len(values) > 1:
+            return t_interval(values), f"{len(values)} seeds"
+        confusion = metrics_of(self.runs[0], split).get("confusion")
+        if not values or not confusion or metric not in OF_CONFUSION:
+            return None
+        rows = int(np.sum(confusion))
+        return confusion_interval(OF_CONFUSION[metric], confusion), f"{rows:,} {split} rows"
+
+
+def metrics_of(run: Run, split: str) -> dict[str, Any]:
+    """What a run has measured on a split; what it adapted has a perplexity on validation texts."""
+    metrics: dict[str, Any] = dict(run.results.get(split) or {})
+    perplexity = run.results.get("adaptation", {}).get("perplexity")
+    if split == "validation" and perplexity:
+        metrics["perplexity"] = perplexity["after"]
+    return metrics
+
+
+def only_adapted(run: Run) -> bool:
+    """Whether a run has adapted a language model, and trained no classifier."""
+    return "adaptation" in run.results and not run.results.get("test")
+
+
+def costs_of(run: Run) -> dict[str, Any]:
+    """Parameters (``total``, ``trained``), and seconds to train, to adapt before, and to predict 100 texts."""
+    adaptation, times = run.results.get("adaptation", {}), run.results.get("times", {})
+    parameters = run.results.get("parameters") or adaptation.get("parameters", {})
+    spent = [s for s in (adaptation.get("seconds"), times.get("train_seconds")) if s is not None]
+    return {
+        "total": parameters.get("total"),
+        "trained": parameters.get("trained"),
+        "seconds": spent[0] if only_adapted(run) and spent else sum(spent) if spent else None,
+        "tokens_per_second": run.results.get("tokens_per_second"),
+        "inference": times.get("inference_seconds_per_100_texts"),
+    }
+
+
+def history_of(run: Run) -> list[dict[str, Any]]:
+    """The evaluations of training; of a run that only adapted, those of adaptation."""
+    return run.history or read_history(run.folder / "adaptation" / "metrics.jsonl")
+
+
+# --- Which runs are one ---
+
+
+def group_runs(runs: Sequence[Run]) -> list[Group]:
+    """Runs that differ only in their seed put together, in the order of their first."""
+    together: dict[str, list[Run]] = {}
+    for run in runs:
+        together.setdefault(identity(run.config), []).append(run)
+    names = [common_name([run.name for run in group]) for group in together.values()]
+    return [
+        Group(name if names.count(name) == 1 else group[0].name, tuple(group))
+        for name, group in zip(names, together.values(), strict=True)
+    ]
+
+
+def identity(config: Mapping[str, Any]) -> str:
+    """What a run is, beside its name and seed."""
+    settings = {key: value for key, value in flat(config).items() if key not in ("name", "seed")}
+    source = Path(settings.get("model.source", ""))
+    earlier = source.parent / "config.toml"
+    if source.name == "adapted" and earlier.is_file():
+        settings["model.source"] = identity(parse_file(earlier))
+    return repr(sorted(settings.items()))
+
+
+def common_name(names: Sequence[str]) -> str:
+    """What the names of several runs begin with: "head" of head_seed-1 and head_seed-2."""
+    if len(names) == 1:
+        return names[0]
+    alike = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+    prefix = "".join(letters[0] for letters in alike)
+    return re.sub(r"[-_.,\s]*(seed)?[-_.,=\s\d]*$", "", prefix) or names[0]
+
+
+# --- Metrics of a confusion matrix (C, C), row = truth: those that a bootstrap can draw again ---
+
+
+def _macro_f1(confusion: np.ndarray) -> float:
+    right, either = np.diag(confusion), confusion.sum(axis=0) + confusion.sum(axis=1)
+    return float((2 * right[either > 0] / either[either > 0]).mean())
+
+
+def _mcc(confusion: np.ndarray) -> float:
+    texts, right = float(confusion.sum()), float(np.trace(confusion))
+    truth, predicted = confusion.sum(axis=1).astype(float), confusion.sum(axis=0).astype(float)
+    scale = np.sqrt((texts**2 - predicted @ predicted) * (texts**2 - truth @ truth))
+    return float((right * texts - truth @ predicted) / scale) if scale else 0.0
+
+
+OF_CONFUSION: dict[str, Callable[[np.ndarray], float]] = {
+    "accuracy": lambda confusion: float(np.trace(confusion) / confusion.sum()),
+    "macro_f1": _macro_f1,
+    "mcc": _mcc,
+}
