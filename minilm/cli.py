@@ -70,7 +70,7 @@ def main() -> None:
 def train_command(config: Path, changes: tuple[str, ...], resume: bool, runs: Path) -> None:
     """Train as CONFIG (a TOML file) says, with changes to single keys; leave a folder under runs/."""
     from minilm.reporting.record import resume_command
-    from minilm.reporting.report import results_table
+    from minilm.reporting.report import adaptation_table, results_table
     from minilm.runs.train import train_run
     from minilm.training.console import Interrupted
 
@@ -80,11 +80,18 @@ def train_command(config: Path, changes: tuple[str, ...], resume: bool, runs: Pa
         click.echo(f"{stop}: the state is kept; go on with: {resume_command(stop.folder)}", err=True)
         sys.exit(128 + stop.number)
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    click.echo(results_table(results))
+    adapted = "adaptation" in results
+    if adapted:
+        click.echo(adaptation_table(results["adaptation"]))
+    if "test" in results:
+        click.echo(("\n" if adapted else "") + results_table(results))
     click.echo(f"\nReport:   {folder / 'report.md'}")
     for picture in sorted((folder / "figures").glob("*.png")):
         click.echo(f"Picture:  {picture}")
-    click.echo(f'Try it:   minilm predict {folder} "..."')
+    if "test" in results:
+        click.echo(f'Try it:   minilm predict {folder} "..."')
+    if adapted:
+        click.echo(f"Adapted:  {folder / 'adapted'} (model.source of a run to come)")
 
 
 @main.command("evaluate", epilog=example("minilm evaluate runs/scratch-sample --file more.csv"))
@@ -127,6 +134,18 @@ def predict_command(run: str, texts: tuple[str, ...], file: Any, as_json: bool, 
             click.echo(f"{shown}\t{text}")
 
 
+@main.command("export", epilog=example("minilm export runs/finetune-distilbert distilbert-news --merge"))
+@click.argument("run")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--merge", is_flag=True, help="An adapter and its base as one model.")
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Of the weights.")
+def export_command(run: str, folder: Path, merge: bool, dtype: str | None) -> None:
+    """Write the model of a RUN into a FOLDER that `transformers` (an adapter: PEFT) opens."""
+    from minilm.runs.export import export_run
+
+    click.echo(f"{export_run(run, folder, merged=merge, dtype=dtype)}: written")
+
+
 @main.command("info", epilog=example("minilm info experiments/scratch.toml"))
 @click.argument("model")
 def info_command(model: str) -> None:
@@ -134,6 +153,40 @@ def info_command(model: str) -> None:
     from minilm.runs.describe import describe_model
 
     click.echo(describe_model(model))
+
+
+@main.command("study", epilog=example("minilm study experiments/studies/medical.toml data.sample=true axes.seed=[1]"))
+@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("changes", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs at once, a process each.")
+@click.option("--shard", default="1/1", help="One of several parts: 1/2, then 2/2, on other machines perhaps.")
+@click.option("--dry-run", is_flag=True, help="Only list the runs.")
+@RUNS
+def study_command(config: Path, changes: tuple[str, ...], jobs: int, shard: str, dry_run: bool, runs: Path) -> None:
+    """Train all runs of a study (CONFIG, a TOML file) and write the page that answers its question.
+
+    Started again, it goes on: finished runs are kept. Changes are of every run, or of the study's own keys. Results do
+    not depend on --jobs: a run has as many CPU threads as train.threads says, else one.
+    """
+    from minilm.studies.config import load_study
+    from minilm.studies.engine import describe_outcome, plan_table, run_study, shard_of
+    from minilm.training.console import Interrupted
+
+    part, parts = (int(n) if n.isdecimal() else 0 for n in (*shard.split("/"), "")[:2])
+    if not 1 <= part <= parts:
+        raise UserError(f'--shard must be a part and their number, such as 1/2, got "{shard}"')
+    study = load_study(config, changes, runs=runs)
+    if dry_run:
+        click.echo(plan_table(study, shard_of(study, part, parts)))
+        return
+    try:
+        outcome = run_study(study, jobs=jobs, shard=(part, parts))
+    except Interrupted as stop:
+        click.echo(f"{stop}: the state is kept; the same command goes on", err=True)
+        sys.exit(128 + stop.number)
+    click.echo("\n".join(describe_outcome(study, outcome)))
+    if outcome.failed:
+        sys.exit(1)
 
 
 @main.command("compare", epilog=example("minilm compare runs/head-1 runs/head-2 runs/full-1 --html compare.html"))

@@ -6,7 +6,7 @@ Everything on it comes from the run's own files (``minilm.reporting.record``), s
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,10 @@ STOPPED = {
 def write_report(folder: Path) -> Path:
     """Write ``report.md`` into a finished run's folder. Raises UserError where that is not one."""
     run = read_run(folder)
-    sections = (_opening, _learning, _mistakes, _samples, _costs, _data, _settings, _usage)
+    sections: tuple[Callable[[Run], str], ...]
+    sections = (_opening, _adaptation, _learning, _mistakes, _samples, _costs, _data, _settings, _usage)
+    if "test" not in run.results:
+        sections = (_title, _adaptation, _costs, _data, _settings)
     path = run.folder / "report.md"
     page = "\n\n".join(filter(None, (section(run) for section in sections)))
     with atomic(path) as file:
@@ -98,7 +101,36 @@ def _opening(run: Run) -> str:
     named = [f"*{name}*, {BASELINES[name]}" for name in BASELINES if name in run.results.get("baselines", {})]
     legend = f"Baselines: {'; '.join(named)}. " if named else ""
     legend += "Loss in nats, lower is better; everything else, higher is better."
-    return f"# {escape(run.name)}\n\n{_story(run)}\n\n{markdown_table(header, rows)}\n\n{legend}"
+    return f"{_title(run)}\n\n{_story(run)}\n\n{markdown_table(header, rows)}\n\n{legend}"
+
+
+def _title(run: Run) -> str:
+    return f"# {escape(run.name)}"
+
+
+def adaptation_table(adaptation: Mapping[str, Any]) -> str:
+    """How well the language of the validation texts is known before and after adaptation, for the terminal."""
+    return text_table(*_adapted(adaptation))
+
+
+def _adapted(adaptation: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    loss, perplexity = adaptation["loss"], adaptation["perplexity"]
+    rows = [[when, decimal(loss[when]), f"{perplexity[when]:,.1f}"] for when in ("before", "after")]
+    return ["validation texts", "loss", "perplexity"], rows
+
+
+def _adaptation(run: Run) -> str:
+    """What the model learned from texts without labels."""
+    adaptation = run.results.get("adaptation")
+    if adaptation is None:
+        return ""
+    text = (
+        f"**{escape(run.model)}** went on learning {adaptation['objective']} from {count(adaptation['texts'])} texts "
+        f"({count(adaptation['tokens'])} tokens, {count(adaptation['steps'])} steps) without their labels. Perplexity "
+        "is among how many equally likely words it is at a loss on the validation texts. The result is a checkpoint "
+        "(`adapted/`), to start a classifier from."
+    )
+    return "\n\n".join(["## Adaptation", text, markdown_table(*_adapted(adaptation))])
 
 
 def _story(run: Run) -> str:
@@ -222,13 +254,14 @@ def _costs(run: Run) -> str:
     results = run.results
     times, parameters = results["times"], results["parameters"]
     share = parameters["trained"] / parameters["total"]
-    rows = [
-        ["training", duration(times.get("train_seconds"))],
-        ["training speed", f"{count(results.get('tokens_per_second'))} tokens/s"],
-        ["predicting 100 texts", duration(times.get("inference_seconds_per_100_texts"))],
-        ["parameters", count(parameters["total"])],
-        ["of them trained", f"{count(parameters['trained'])} ({share:.1%})"],
-    ]
+    rows = [["training", duration(times.get("train_seconds"))]]
+    if "tokens_per_second" in results:
+        rows.append(["training speed", f"{count(results['tokens_per_second'])} tokens/s"])
+        rows.append(["predicting 100 texts", duration(times.get("inference_seconds_per_100_texts"))])
+    rows.append(["parameters", count(parameters["total"])])
+    rows.append(["of them trained", f"{count(parameters['trained'])} ({share:.1%})"])
+    if results.get("frozen_layers"):
+        rows.append(["computed once", results["frozen_layers"]])
     for name, baseline in results.get("baselines", {}).items():
         rows.append([f"fitting the {name} baseline", duration(baseline.get("seconds"))])
     more = "\n\n[The model, layer by layer](summary.txt)" if (run.folder / "summary.txt").is_file() else ""

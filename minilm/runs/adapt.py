@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,6 +52,7 @@ from minilm.models.layers import Batch
 from minilm.reporting.summary import parameter_counts
 from minilm.runs.assembly import Material
 from minilm.runs.folders import write_history
+from minilm.training.console import say
 from minilm.training.loop import Interrupted, Task, labels_of, train
 from minilm.training.objectives import LanguageObjective
 from minilm.training.recompute import recompute
@@ -110,11 +110,6 @@ def adapt(config: RunConfig, material: Material, run_on: Execution, folder: Path
     shutil.rmtree(place / "checkpoints", ignore_errors=True)  # nothing will go on from them
     say(f"{adapted}: perplexity on validation texts {before['perplexity']:.4g} before, {after['perplexity']:.4g} after")
     return adapted
-
-
-def say(line: str) -> None:
-    """A line for the person at the terminal."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def _section_of(config: RunConfig, where: str) -> AdaptSection:

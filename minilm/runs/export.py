@@ -15,14 +15,15 @@ from minilm.finetuning.lora import merge
 from minilm.hub import is_folder
 
 
-def export_run(run: str, folder: Path, *, merged: bool = False, dtype: torch.dtype | None = None) -> Path:
+def export_run(run: str, folder: Path, *, merged: bool = False, dtype: str | None = None) -> Path:
     """Write the model of a run, or of any folder or name, into a folder that ``transformers`` (or PEFT) opens.
 
     Args:
         run: a run's folder, a model's or an adapter's folder, a catalogue name or a Hub id.
         folder: made where it does not exist; it must be empty.
         merged: write an adapter and its base as one model.
-        dtype: of the weights written; None: as they are. An adapter stays float32.
+        dtype: of a whole model's weights, such as "bfloat16"; None: as they are, of an adapted one float32, in which
+            the adapter was trained.
 
     Raises:
         UserError: the folder is not empty, or there is no such model.
@@ -32,10 +33,14 @@ def export_run(run: str, folder: Path, *, merged: bool = False, dtype: torch.dty
     source = Path(run) / "model" if (Path(run) / "model").is_dir() else Path(run)
     if (Path(run) / "config.toml").exists() and source == Path(run):
         raise UserError(f"{run}: this run has not finished, so it has no model to export")
-    adapter = source.is_dir() and is_adapter(source)
-    model = load_model(source if is_folder(source) else run, dtype=dtype)
-    tokenizer = load_tokenizer(card_of(model).folder or run)
-    if adapter and not merged:
-        return save_adapter(model, folder, base=base_of(source), tokenizer=tokenizer)
+    adapted = source.is_dir() and is_adapter(source)
+    model = load_model(source if is_folder(source) else run, dtype=torch.float32 if adapted else None)
+    tokenizer = load_tokenizer(card_of(model).tokenizer or run)
+    if adapted and not merged:
+        base = base_of(source)
+        base = str(Path(base).resolve()) if is_folder(base) else base
+        return save_adapter(model, folder, base=base, tokenizer=tokenizer)
     merge(model)
+    if dtype is not None:
+        model.to(getattr(torch, dtype))
     return save_model(model, folder, tokenizer=tokenizer)

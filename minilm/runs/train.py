@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +28,11 @@ from minilm.reporting.plots import confusion, learning_curves, length_distributi
 from minilm.reporting.record import resume_command
 from minilm.reporting.report import write_report
 from minilm.reporting.summary import parameter_counts, summarize
-from minilm.runs.adapt import adapt
+from minilm.runs.adapt import adapt, make_lesson
 from minilm.runs.assembly import SPLITS, Material, make_model, make_task, prepare
 from minilm.runs.folders import describe_data, describe_environment, find_folder, new_folder, stored_fingerprint
 from minilm.runs.results import choose_samples, fit_baselines, measure, time_inference
+from minilm.training.console import say
 from minilm.training.frozen_prefix import keep
 from minilm.training.loop import Interrupted, train
 from minilm.training.recompute import recompute
@@ -59,16 +59,22 @@ def train_run(config_path: Path, overrides: tuple[str, ...] = (), *, runs: Path,
     material = prepare(config, where)
     for warning in material.data.warnings:
         say(f"warning: {warning}")
-    model = fresh_model(config, material, run_on, where)  # before the folder: it may not go with the config
+    # Before the folder: what does not go together is told without leaving one.
+    if config.adapt is not None:
+        make_lesson(config, material, where)
+    model = None if config.train is None else fresh_model(config, material, run_on, where)
     if folder is None:
         folder = start_folder(runs, config, material.data, run_on)
     elif stored_fingerprint(folder) != material.data.fingerprint:
         raise UserError(f"{folder}: the data have changed since this run was started; start a new one without --resume")
     try:
         if config.adapt is not None:
+            del model  # two would not fit where one barely does
             source = adapt(config, material, run_on, folder, where)
-            model = fresh_model(config, material, run_on, where, source)
-        if config.train is not None:
+            model = None if config.train is None else fresh_model(config, material, run_on, where, source)
+        if config.train is None or model is None:
+            write_adaptation(folder, material)
+        else:
             finish(folder, config, config.train, material, model, run_on)
     except OSError as error:  # a full disk
         place, why = error.filename or folder, error.strerror or error
@@ -94,11 +100,6 @@ def fresh_model(
     labels = material.data.label_names
     model = make_model(config, labels, vocabulary, where, device, precision=run_on.precision, source=source)
     return model.to(run_on.device)
-
-
-def say(line: str) -> None:
-    """A line for the person at the terminal."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def start_folder(runs: Path, config: RunConfig, data: Dataset, run_on: Execution) -> Path:
@@ -145,6 +146,22 @@ def finish(
         card_of(model).extra["threshold"] = decide(settings, validation, scores["validation"])
     save(folder, config, material, model)
     write_results(folder, config, settings, material, model, progress, run_on, scores, str(prefix))
+
+
+def write_adaptation(folder: Path, material: Material) -> None:
+    """The results and the report of a run that only adapts."""
+    adaptation = read_json(folder / "adaptation" / "results.json")
+    results = {
+        "name": folder.name,
+        "labels": [],
+        "adaptation": adaptation,
+        "parameters": adaptation["parameters"],
+        "times": {"train_seconds": adaptation["seconds"]},
+        "stopped": adaptation["stopped"],
+        "data": describe_data(material.data),
+    }
+    write_json(folder / "results.json", results)
+    write_report(folder)
 
 
 def decide(settings: TrainSection, labels: np.ndarray, scores: np.ndarray) -> float:

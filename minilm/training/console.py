@@ -45,6 +45,11 @@ def noted_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
+def say(line: str) -> None:
+    """A line for the person at the terminal, beside the results."""
+    print(line, file=sys.stderr, flush=True)
+
+
 def progress_bar(total: int, done: int) -> tqdm[Any]:
     """A bar of optimizer steps on a terminal; nothing where the output is piped to a file."""
     return tqdm(total=total, initial=done, unit="step", disable=None, dynamic_ncols=True, mininterval=0.5, leave=False)

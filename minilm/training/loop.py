@@ -30,7 +30,7 @@ from minilm.evaluation.predictor import Forward
 from minilm.finetuning.freezing import training_mode
 from minilm.models.layers import Batch
 from minilm.training.console import Interrupted, noted_signals, progress_bar, show_evaluation
-from minilm.training.objectives import Objective
+from minilm.training.objectives import LanguageObjective, Objective
 from minilm.training.optimizer import learning_rate, make_optimizer
 from minilm.training.state import Checkpoints, Progress, copy_of, put_back, trained_parameters
 
@@ -43,7 +43,7 @@ class Task:
 
     batches: Callable[[int], Sequence[np.ndarray]]  # epoch -> the row numbers of each batch; as many every epoch
     collate: Callable[[np.ndarray, int], Batch]  # row numbers and epoch -> the batch, on the CPU
-    objective: Objective
+    objective: Objective | LanguageObjective
     evaluate: Callable[[], Metrics]  # measures the model as it is now
     record: Callable[[list[dict[str, Any]]], None]  # keeps all evaluations so far where others can read them
     forward: Forward | None = None  # how scores are computed, where not by the model from the start
