@@ -17,7 +17,8 @@ It learned two tasks, to fill in masked words, and to tell whether two texts (se
     which words were masked?    scores = norm(gelu(dense(y))) token^T + b          dense: (D) -> (E)
     are they in order?          scores = W tanh(dense(y_0)) + b                    at [CLS], position 0
 
-The second head's ``tanh(dense(.))`` is the pooler. To classify texts, keep it and learn new ``W`` and ``b``.
+The second head's ``tanh(dense(.))`` is the pooler. To classify texts, keep it and learn new ``W`` and ``b``. As only
+position 0 is read then, the last pass asks there alone; the others give it their keys and values.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from minilm.errors import UserError
-from minilm.models.layers import MLP, Architecture, Attention, Batch, Names, State, padding_mask
+from minilm.models.layers import MLP, Architecture, Attention, Batch, Names, State, padding_mask, pick, scores
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,9 @@ class AlbertLayer(nn.Module):
         self.mlp_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None, at: Tensor | None = None) -> Tensor:
         """x (B, T, D), mask (B, 1, 1, T) -> (B, T, D). Unlike BERT's, what the MLP adds is never dropped."""
-        x = self.attention_norm(x + self.dropout(self.attention(x, mask)))
+        x = self.attention_norm(pick(x, at) + self.dropout(self.attention(x, mask, at=at)))
         return self.mlp_norm(x + self.mlp(x))
 
 
@@ -122,8 +123,9 @@ class Albert(nn.Module):
     def run(self, state: State, batch: Batch, first: int, last: int) -> State:
         """The state after passes ``first`` to ``last`` (exclusive) through the one layer."""
         x, mask = state.x, padding_mask(batch)
-        for _ in range(first, last):
-            x = self.layers[0](x, mask)
+        for index in range(first, last):
+            at = batch.read if index == self.config.depth - 1 else None
+            x = self.layers[0](x, mask, at)
         return replace(state, x=x)
 
     def finish(self, state: State) -> Tensor:
@@ -132,9 +134,7 @@ class Albert(nn.Module):
 
     def forward(self, ids: Tensor | Batch, mask: Tensor | None = None, segments: Tensor | None = None) -> Tensor:
         """ids (B, T) -> (B, T, D) without a head, (B, C) with a classifier's, (B, T, V) with a language model's."""
-        batch = Batch.of(ids, mask, segments)
-        x = self.finish(self.run(self.embed(batch), batch, 0, self.config.depth))
-        return x if self.head is None else self.head(x, batch, self.pooler)
+        return scores(self, Batch.of(ids, mask, segments))
 
 
 def initialize(model: Albert) -> None:

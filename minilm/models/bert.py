@@ -20,7 +20,8 @@ other tasks, each with its head (15% of the words were masked):
     which word was masked here?     scores = norm(gelu(dense(y))) token^T + b            at every position
     does the second text follow?    scores = W tanh(dense(y_0)) + b                      at [CLS], position 0
 
-The second head's ``tanh(dense(.))`` is the pooler. To classify texts, keep it and learn new ``W`` and ``b``.
+The second head's ``tanh(dense(.))`` is the pooler. To classify texts, keep it and learn new ``W`` and ``b``. As only
+position 0 is read then, the last layer asks there alone; the others give it their keys and values.
 
 RoBERTa and XLM-RoBERTa (Conneau et al. 2020) learned only the first task, from more text: they have one kind
 of segment, their classifiers use no pooler, and the first rows of their position table are not for tokens.
@@ -35,7 +36,7 @@ import torch
 from torch import Tensor, nn
 
 from minilm.errors import UserError
-from minilm.models.layers import MLP, Architecture, Attention, Batch, Names, State, padding_mask
+from minilm.models.layers import MLP, Architecture, Attention, Batch, Names, State, padding_mask, pick, scores
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,9 @@ class BertLayer(nn.Module):
         self.mlp_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None, at: Tensor | None = None) -> Tensor:
         """x (B, T, D), mask (B, 1, 1, T) -> (B, T, D)."""
-        x = self.attention_norm(x + self.dropout(self.attention(x, mask)))
+        x = self.attention_norm(pick(x, at) + self.dropout(self.attention(x, mask, at=at)))
         return self.mlp_norm(x + self.dropout(self.mlp(x)))
 
 
@@ -129,7 +130,8 @@ class Bert(nn.Module):
         """The state after layers ``first`` to ``last`` (exclusive)."""
         x, mask = state.x, padding_mask(batch)
         for index in range(first, last):
-            x = self.layers[index](x, mask)
+            at = batch.read if index == self.config.depth - 1 else None
+            x = self.layers[index](x, mask, at)
         return replace(state, x=x)
 
     def finish(self, state: State) -> Tensor:
@@ -138,9 +140,7 @@ class Bert(nn.Module):
 
     def forward(self, ids: Tensor | Batch, mask: Tensor | None = None, segments: Tensor | None = None) -> Tensor:
         """ids (B, T) -> (B, T, D) without a head, (B, C) with a classifier's, (B, T, V) with a language model's."""
-        batch = Batch.of(ids, mask, segments)
-        x = self.finish(self.run(self.embed(batch), batch, 0, self.config.depth))
-        return x if self.head is None else self.head(x, batch, self.pooler)
+        return scores(self, Batch.of(ids, mask, segments))
 
 
 def initialize(model: Bert) -> None:

@@ -17,6 +17,8 @@ The language head is BERT's; a classifier reads the first token's vector, at [CL
 
     which words were masked?    scores = norm(gelu(dense(y))) token^T + b
     which class?                scores = output(relu(dense(y_0)))
+
+So a classifier's last layer asks at [CLS] alone; the other positions give it their keys and values.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from minilm.models.layers import MLP, Architecture, Attention, Batch, Names, State, padding_mask
+from minilm.models.layers import MLP, Architecture, Attention, Batch, Names, State, padding_mask, pick, scores
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,9 @@ class DistilBertLayer(nn.Module):
         self.mlp_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None, at: Tensor | None = None) -> Tensor:
         """x (B, T, D), mask (B, 1, 1, T) -> (B, T, D). Unlike BERT, nothing of the attention's is dropped."""
-        x = self.attention_norm(x + self.attention(x, mask))
+        x = self.attention_norm(pick(x, at) + self.attention(x, mask, at=at))
         return self.mlp_norm(x + self.dropout(self.mlp(x)))
 
 
@@ -99,7 +101,8 @@ class DistilBert(nn.Module):
         """The state after layers ``first`` to ``last`` (exclusive)."""
         x, mask = state.x, padding_mask(batch)
         for index in range(first, last):
-            x = self.layers[index](x, mask)
+            at = batch.read if index == self.config.depth - 1 else None
+            x = self.layers[index](x, mask, at)
         return replace(state, x=x)
 
     def finish(self, state: State) -> Tensor:
@@ -108,9 +111,7 @@ class DistilBert(nn.Module):
 
     def forward(self, ids: Tensor | Batch, mask: Tensor | None = None, segments: Tensor | None = None) -> Tensor:
         """ids (B, T) -> (B, T, D) without a head, (B, C) with a classifier's, (B, T, V) with a language model's."""
-        batch = Batch.of(ids, mask, segments)
-        x = self.finish(self.run(self.embed(batch), batch, 0, self.config.depth))
-        return x if self.head is None else self.head(x, batch)
+        return scores(self, Batch.of(ids, mask, segments))
 
 
 def initialize(model: DistilBert) -> None:

@@ -12,6 +12,9 @@ through ``L`` layers, and each layer adds to it what it gathered from its left (
 ``causal`` is 0 where the key stands at or before the query and minus infinity elsewhere. The norm comes before each
 sublayer ("pre-norm"), so the path from the first layer to the last is a plain sum.
 
+A classifier reads the last token's vector, which alone has seen the whole text. So its last layer asks there alone; the
+other positions give it their keys and values.
+
 One config covers the published checkpoints (biases everywhere, tanh GELU) and small models trained from scratch
 (``attention_bias=False``, exact GELU).
 """
@@ -32,6 +35,8 @@ from minilm.models.layers import (
     Names,
     State,
     causal_mask,
+    pick,
+    scores,
 )
 
 
@@ -67,9 +72,11 @@ class GPT2Layer(nn.Module):
         self.mlp = MLP(width, config.mlp_width or 4 * width, config.activation)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, cache: LayerCache | None = None) -> Tensor:
-        """x (B, T, D) -> (B, T, D)."""
-        x = x + self.dropout(self.attention(self.attention_norm(x), mask, cache=cache))
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, cache: LayerCache | None = None, at: Tensor | None = None
+    ) -> Tensor:
+        """x (B, T, D) -> (B, T, D); at (B,): (B, 1, D), those positions alone."""
+        x = pick(x, at) + self.dropout(self.attention(self.attention_norm(x), mask, cache=cache, at=at))
         return x + self.dropout(self.mlp(self.mlp_norm(x)))
 
 
@@ -108,7 +115,8 @@ class GPT2(nn.Module):
         """The state after layers ``first`` to ``last`` (exclusive)."""
         x, mask = state.x, causal_mask(batch)
         for index in range(first, last):
-            x = self.layers[index](x, mask, batch.cache and batch.cache.layer(index))
+            at = batch.read if index == self.config.depth - 1 else None
+            x = self.layers[index](x, mask, batch.cache and batch.cache.layer(index), at)
         return replace(state, x=x)
 
     def finish(self, state: State) -> Tensor:
@@ -117,9 +125,7 @@ class GPT2(nn.Module):
 
     def forward(self, ids: Tensor | Batch, mask: Tensor | None = None, segments: Tensor | None = None) -> Tensor:
         """ids (B, T) -> (B, T, D) without a head, (B, C) with a classifier's, (B, T, V) with a language model's."""
-        batch = Batch.of(ids, mask, segments)
-        x = self.finish(self.run(self.embed(batch), batch, 0, self.config.depth))
-        return x if self.head is None else self.head(x, batch)
+        return scores(self, Batch.of(ids, mask, segments))
 
 
 def initialize(model: GPT2) -> None:

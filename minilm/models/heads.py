@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minilm.models.layers import ACTIVATIONS, Batch
+from minilm.models.layers import ACTIVATIONS, Batch, pick
 
 
 def pool(x: Tensor, batch: Batch, how: str, pooler: nn.Module | None = None) -> Tensor:
@@ -33,7 +33,7 @@ def pool(x: Tensor, batch: Batch, how: str, pooler: nn.Module | None = None) -> 
     if how == "cls":
         return x[:, 0]
     if how == "last":
-        return x[torch.arange(len(x), device=x.device), batch.last()]
+        return pick(x, batch.last())[:, 0]
     if how == "mean":
         if batch.mask is None:
             return x.mean(dim=1)
@@ -72,6 +72,13 @@ class ClassificationHead(nn.Module):
     def forward(self, x: Tensor, batch: Batch, pooler: nn.Module | None = None) -> Tensor:
         """x (B, T, D) -> scores (B, C)."""
         return self.classify(pool(x, batch, self.config.pooling, pooler))
+
+    def position(self, batch: Batch) -> Tensor | None:
+        """The only position of each text that is read, (B,): where x is (B, 1, D), it holds that one. None: all are."""
+        if self.config.pooling == "mean":
+            return None
+        last = batch.last()
+        return last if self.config.pooling == "last" else torch.zeros_like(last)
 
     def classify(self, z: Tensor) -> Tensor:
         """Pooled vectors z (B, D) -> scores (B, C). Of a frozen backbone they never change and can be stored."""
@@ -150,6 +157,9 @@ class LanguageHead(nn.Module):
         if self.dense is not None and self.norm is not None:
             x = self.norm(self.activation(self.dense(x)))
         return self.output(x * self.config.scale if self.config.scale != 1.0 else x)
+
+    def position(self, batch: Batch) -> None:
+        """Words are wanted at many positions of a text."""
 
 
 FAMILY_LANGUAGE: dict[str, Callable[[Any], LanguageConfig]] = {

@@ -29,6 +29,7 @@ class Batch:
     positions: Tensor | None = None  # (B, T); None: 0, 1, ..., T-1
     labels: Tensor | None = None  # (B,) classes, (B, C) several a text, or (B, T) tokens to predict, -100: none
     decoder_ids: Tensor | None = None  # (B, T') what an encoder-decoder's decoder reads
+    read: Tensor | None = None  # (B,) the one position of each text whose finished vector is wanted; None: all
     cache: Cache | None = None  # keys and values of earlier positions, in generation
 
     @staticmethod
@@ -70,6 +71,33 @@ class State:
 
     x: Tensor  # (B, T, D)
     memory: Tensor | None = None  # (B, S, D) an encoder's finished output, while the decoder runs
+
+
+def scores(model: Any, batch: Batch, state: State | None = None, first: int = 0) -> Tensor:
+    """What a model computes: its stages in a row, and the head where there is one.
+
+    From ``state``, the one before layer ``first``, where it is known; else from the start. Most classification heads
+    read one position of each text. Then the last layer needs every position's key and value, but one query, one sum,
+    one MLP: its other outputs nobody reads. So the batch says which position that is (``Batch.read``).
+    """
+    if model.head is not None and batch.cache is None:
+        batch = replace(batch, read=model.head.position(batch))
+    state = model.embed(batch) if state is None else state
+    state = model.run(state, batch, first, getattr(model.config, "stages", model.config.depth))
+    x = model.finish(state)  # (B, T, D), or (B, 1, D) where one position is read
+    return x if model.head is None else model.head(x, batch, getattr(model, "pooler", None))
+
+
+def pick(x: Tensor, at: Tensor | None) -> Tensor:
+    """One position of each text: x (B or 1, ..., T, n), at (B,) -> (B, ..., 1, n). All of them where ``at`` is None.
+
+    Where x has one position only, that is the one: it was picked before, or stands for all.
+    """
+    if at is None or x.shape[-2] == 1:
+        return x
+    if len(x) == 1:  # all texts share it
+        return x.index_select(-2, at).transpose(0, -2)
+    return x.take_along_dim(at.view(-1, *[1] * (x.dim() - 1)), dim=-2)
 
 
 def padding_mask(batch: Batch) -> Tensor | None:
@@ -144,21 +172,27 @@ class Attention(nn.Module):
         rotary: tuple[Tensor, Tensor] | None = None,
         memory: Tensor | None = None,
         cache: LayerCache | None = None,
+        at: Tensor | None = None,
     ) -> Tensor:
         """x (B, T, D) -> (B, T, D). ``memory`` (B, S, D): attend to it instead of to x itself.
 
         With a cache, x's keys and values join those of earlier steps; a memory's are computed at the first step only.
+        With ``at`` (B,), that position of each text alone asks: (B, 1, D). The others still answer.
         """
-        query = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, D/H)
+        query = self.query(pick(x, at)).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, D/H)
         if memory is None or cache is None:
             key, value = self.keys_values(x if memory is None else memory)
         else:
             cache.memory = cache.memory or self.keys_values(memory)
             key, value = cache.memory
         if rotary is not None:
-            query, key = rotate(query, *rotary), rotate(key, *rotary)
+            cos, sin = rotary
+            query, key = rotate(query, pick(cos, at), pick(sin, at)), rotate(key, cos, sin)
         if cache is not None and memory is None:
             key, value = cache.extend(key, value)
+        if at is not None and self.causal and mask is None:  # the triangle's row
+            mask = (torch.arange(x.shape[1], device=x.device) <= at[:, None])[:, None, None]
+        mask = None if mask is None else pick(mask, at)  # (B or 1, H or 1, T or 1, S)
         if self.kv_heads != self.heads and not takes_groups(query, mask):
             key, value = (x.repeat_interleave(self.heads // self.kv_heads, dim=1) for x in (key, value))
         y = F.scaled_dot_product_attention(

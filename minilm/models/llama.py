@@ -17,7 +17,8 @@ Five things differ from GPT-2:
 - The MLP has a gate, a second projection that says how much of each number passes (SwiGLU, Shazeer 2020).
 - Biases: none in Llama, on queries, keys and values in Qwen2, everywhere in Bielik.
 
-Mistral's layers see only the last ``window`` positions. What lies further back still arrives, a window a layer.
+Mistral's layers see only the last ``window`` positions. What lies further back still arrives, a window a layer. A
+classifier reads the last token's vector: its last layer computes no other, only the others' keys and values.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ from minilm.models.layers import (
     RMSNorm,
     State,
     causal_mask,
+    pick,
+    scores,
 )
 from minilm.models.rotary import Rotary, read_rotary, rotary_tables, write_rotary
 
@@ -103,10 +106,10 @@ class LlamaLayer(nn.Module):
         self.mlp = MLP(width, config.mlp_width, config.activation, bias=config.mlp_bias, gated=True)
 
     def forward(
-        self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, cache: LayerCache | None
+        self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, cache: LayerCache | None, at: Tensor | None
     ) -> Tensor:
-        """x (B, T, D) -> (B, T, D). ``rotary``: the tables by which queries and keys are turned."""
-        x = x + self.attention(self.attention_norm(x), mask, rotary=rotary, cache=cache)
+        """x (B, T, D) -> (B, T, D); at (B,): (B, 1, D), those positions alone. ``rotary`` turns queries and keys."""
+        x = pick(x, at) + self.attention(self.attention_norm(x), mask, rotary=rotary, cache=cache, at=at)
         return x + self.mlp(self.mlp_norm(x))
 
 
@@ -147,7 +150,8 @@ class Llama(nn.Module):
         full, windowed = causal_mask(batch), causal_mask(batch, config.window)
         for index in range(first, last):
             mask = full if index in config.full_layers else windowed
-            x = self.layers[index](x, rotary, mask, batch.cache and batch.cache.layer(index))
+            at = batch.read if index == self.config.depth - 1 else None
+            x = self.layers[index](x, rotary, mask, batch.cache and batch.cache.layer(index), at)
         return replace(state, x=x)
 
     def finish(self, state: State) -> Tensor:
@@ -156,9 +160,7 @@ class Llama(nn.Module):
 
     def forward(self, ids: Tensor | Batch, mask: Tensor | None = None, segments: Tensor | None = None) -> Tensor:
         """ids (B, T) -> (B, T, D) without a head, (B, C) with a classifier's, (B, T, V) with a language model's."""
-        batch = Batch.of(ids, mask, segments)
-        x = self.finish(self.run(self.embed(batch), batch, 0, self.config.depth))
-        return x if self.head is None else self.head(x, batch)
+        return scores(self, Batch.of(ids, mask, segments))
 
 
 def initialize(model: Llama) -> None:

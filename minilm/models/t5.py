@@ -17,7 +17,8 @@ distance; all layers of a stack share these numbers (section 2.1), and cross-att
 The scores are not divided by sqrt(D/H): the initial weights are smaller instead. ``norm`` is RMSNorm, and no matrix
 has a bias. Version 1.0 has ``mlp(x) = down(relu(up(x)))`` and the token table as language head; version 1.1 and
 Flan-T5 (Chung et al. 2022) have ``down(gelu(gate(x)) * up(x))`` (Shazeer 2020) and a head of their own.
-To classify, the decoder reads the text as well, moved one place to the right, and the head reads its last vector.
+To classify, the decoder reads the text as well, moved one place to the right, and the head reads its last vector,
+so the decoder's last layer computes no other.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from torch import Tensor, nn
 
 from minilm.errors import UserError, nearest
 from minilm.models.heads import LanguageHead
-from minilm.models.layers import MLP, Architecture, Attention, Batch, Names, RMSNorm, State, padding_mask
+from minilm.models.layers import MLP, Architecture, Attention, Batch, Names, RMSNorm, State, padding_mask, pick, scores
 
 
 @dataclass(frozen=True)
@@ -101,10 +102,13 @@ class T5Layer(nn.Module):
         self.mlp = MLP(config.width, config.mlp_width, config.activation, gated=config.gated, **plain)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, mask: Tensor, memory: Tensor | None, batch: Batch, index: int) -> Tensor:
-        """x (B, T, D), memory (B, S, D) -> (B, T, D). The decoder's cache knows the layer by its index."""
+    def forward(
+        self, x: Tensor, mask: Tensor, memory: Tensor | None, batch: Batch, index: int, at: Tensor | None = None
+    ) -> Tensor:
+        """x (B, T, D), memory (B, S, D) -> (B, T, D); at (B,): (B, 1, D), those positions alone. The decoder's cache
+        knows the layer by its index."""
         cache = batch.cache.layer(index) if batch.cache is not None and memory is not None else None
-        x = finite(x + self.dropout(self.attention(self.attention_norm(x), mask, cache=cache)))
+        x = finite(pick(x, at) + self.dropout(self.attention(self.attention_norm(x), mask, cache=cache, at=at)))
         if memory is not None:
             y = self.cross_attention(self.cross_attention_norm(x), padding_mask(batch), memory=memory, cache=cache)
             x = finite(x + self.dropout(y))
@@ -134,9 +138,10 @@ class T5Stack(nn.Module):
 
     def run(self, x: Tensor, batch: Batch, layers: range, memory: Tensor | None = None) -> Tensor:
         """x (B, T, D) after these layers."""
-        mask = self.mask(batch, x.shape[1])
+        mask, is_final = self.mask(batch, x.shape[1]), self.is_decoder == self.config.decoder
         for index in layers:
-            x = self.layers[index](x, mask, memory, batch, index)
+            at = batch.read if is_final and index == len(self.layers) - 1 else None
+            x = self.layers[index](x, mask, memory, batch, index, at)
         return x
 
 
@@ -173,8 +178,7 @@ class T5(nn.Module):
         return State(self.embeddings(batch.ids)) if memory is None else self.enter_decoder(batch, memory)
 
     def enter_decoder(self, batch: Batch, memory: Tensor) -> State:
-        """The state before the decoder's first layer. Without ids of its own, the decoder reads one place to the right
-        what it is to write, the labels (B, T'), or the text where it classifies."""
+        """The state before the decoder's first layer. Without ids it reads labels or else the text, moved right."""
         ids = batch.decoder_ids
         if ids is None:
             wanted = batch.labels if isinstance(self.head, LanguageHead) else batch.ids
@@ -203,18 +207,13 @@ class T5(nn.Module):
         return stack.dropout(stack.norm(state.x))
 
     def forward(
-        self,
-        ids: Tensor | Batch,
-        mask: Tensor | None = None,
-        segments: Tensor | None = None,
+        self, ids: Tensor | Batch, mask: Tensor | None = None, segments: Tensor | None = None,
         decoder_ids: Tensor | None = None,
-    ) -> Tensor:
+    ) -> Tensor:  # fmt: skip
         """ids (B, T), decoder_ids (B, T') -> (B, T, D) without a decoder, (B, T', D) without a head, (B, C) with a
         classifier's, (B, T', V) with a language model's. Raises ValueError where that has no decoder_ids or labels."""
         batch = Batch.of(ids, mask, segments)
-        batch = batch if decoder_ids is None else replace(batch, decoder_ids=decoder_ids)
-        x = self.finish(self.run(self.embed(batch), batch, 0, self.config.stages))
-        return x if self.head is None else self.head(x, batch)
+        return scores(self, batch if decoder_ids is None else replace(batch, decoder_ids=decoder_ids))
 
     def shift_right(self, labels: Tensor) -> Tensor:
         """What a decoder reads to predict ``labels`` (B, T'): the start token, then all of them but the last."""
@@ -286,35 +285,16 @@ def _read(published: dict[str, Any]) -> dict[str, Any]:
 
 
 ARCHITECTURE = Architecture(
-    config=T5Config,
-    model=T5,
-    initialize=initialize,
-    names=NAMES,
-    read=_read,
-    float32=("*.mlp.down.weight",),
-    tied_by_tensors=True,  # "tie_word_embeddings" tells in most files whether the head is scaled, and not what it says
+    config=T5Config, model=T5, initialize=initialize, names=NAMES, read=_read, float32=("*.mlp.down.weight",),
     classes={"encode": "T5EncoderModel", "classify": "T5ForSequenceClassification", "lm": "T5ForConditionalGeneration"},
+    tied_by_tensors=True,  # "tie_word_embeddings" tells in most files whether the head is scaled, and not what it says
     settings=(
-        ("vocab_size", "vocab_size"),
-        ("width", "d_model"),
-        ("heads", "num_heads"),
-        ("head_width", "d_kv"),
-        ("depth", "num_layers"),
-        ("decoder_depth", "num_decoder_layers"),
-        ("decoder", "is_encoder_decoder"),
-        ("mlp_width", "d_ff"),
-        ("norm_eps", "layer_norm_epsilon"),
-        ("dropout", "dropout_rate"),
-        ("buckets", "relative_attention_num_buckets"),
-        ("max_distance", "relative_attention_max_distance"),
-        ("tied", "tie_word_embeddings"),
-        ("scaled", "scale_decoder_outputs", "tie_word_embeddings"),
-        ("start_token", "decoder_start_token_id"),
-        ("pad_token", "pad_token_id"),
-        ("head_dropout", "classifier_dropout"),
+        ("vocab_size", "vocab_size"), ("width", "d_model"), ("heads", "num_heads"), ("head_width", "d_kv"),
+        ("depth", "num_layers"), ("decoder_depth", "num_decoder_layers"), ("decoder", "is_encoder_decoder"),
+        ("mlp_width", "d_ff"), ("norm_eps", "layer_norm_epsilon"), ("dropout", "dropout_rate"),
+        ("buckets", "relative_attention_num_buckets"), ("max_distance", "relative_attention_max_distance"),
+        ("tied", "tie_word_embeddings"), ("start_token", "decoder_start_token_id"), ("pad_token", "pad_token_id"),
+        ("scaled", "scale_decoder_outputs", "tie_word_embeddings"), ("head_dropout", "classifier_dropout"),
     ),
-    write=lambda config: {
-        "feed_forward_proj": KINDS[config.activation, config.gated],
-        "num_decoder_layers": config.decoder_depth or None,
-    },
-)
+    write=lambda c: {"feed_forward_proj": KINDS[c.activation, c.gated], "num_decoder_layers": c.decoder_depth or None},
+)  # fmt: skip

@@ -98,4 +98,4 @@ def test_a_random_configuration_gives_the_same_numbers(number: int, tmp_path: Pa
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     for name, gradient in published_tensors(gradients, rows):
         if (wanted := expected.get(f"grad.{name}")) is not None:
-            assert (gradient - wanted).norm() <= 1e-4 * wanted.norm() + 1e-7, name
+            assert (gradient - wanted).norm() <= 1e-4 * wanted.norm() + 3e-7, name
