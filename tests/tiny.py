@@ -9,7 +9,7 @@ import json
 import random
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -17,6 +17,7 @@ from unittest import mock
 from click.testing import CliRunner, Result
 
 from minilm.cli import main
+from minilm.training.loop import _Loop
 
 GOOD, BAD = ("good", "fine", "great", "lovely"), ("bad", "poor", "awful", "dull")
 OTHER = ("film", "book", "song", "day", "really", "quite", "it", "was", "this")
@@ -106,6 +107,21 @@ def refused(*arguments: object, stdin: str | bytes | None = None) -> str:
     *before, last = result.stderr.strip().splitlines()
     assert last.startswith("Error: ") and not any(line.startswith("Error: ") for line in before), result.stderr
     return last
+
+
+@contextlib.contextmanager
+def at_step(number: int, action: Callable[[], object]) -> Iterator[None]:
+    """Something happens in this step of training; the first is 1."""
+    calls, step = [], _Loop._step
+
+    def disturbed(self: _Loop, epoch: int, batches: Any) -> None:
+        calls.append(batches)
+        if len(calls) == number:
+            action()
+        step(self, epoch, batches)
+
+    with mock.patch.object(_Loop, "_step", disturbed):
+        yield
 
 
 @functools.cache

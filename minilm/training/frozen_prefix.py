@@ -18,7 +18,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from minilm.devices import Execution
 from minilm.evaluation.predictor import Forward
 from minilm.finetuning.freezing import frozen_layers, stages_of
 from minilm.models.heads import ClassificationHead, pool
-from minilm.models.layers import Batch, State
+from minilm.models.layers import Batch, State, scores
 
 MIB = 2**20
 
@@ -86,11 +86,6 @@ class Kept:
             name: F.embedding(places.to(kept.device), kept).to(batch.ids.device) for name, kept in self.tensors.items()
         }
         return scores(model, batch, State(**padded), self.layers)
-
-
-def scores(model: Any, batch: Batch, state: State | None = None, first: int = 0) -> Tensor:
-    state = model.run(model.embed(batch) if state is None else state, batch, first, stages_of(model))
-    return model.head(model.finish(state), batch, getattr(model, "pooler", None))
 
 
 def keep(
@@ -172,6 +167,7 @@ def _head_alone_trains(model: Any) -> bool:
 
 def _pooled(model: Any, batch: Batch) -> dict[str, Tensor]:
     """The vector that the head reads, (B, D)."""
+    batch = replace(batch, read=model.head.position(batch))
     x = model.finish(model.run(model.embed(batch), batch, 0, stages_of(model)))
     return {"z": pool(x, batch, model.head.config.pooling, getattr(model, "pooler", None))}
 

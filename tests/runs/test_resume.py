@@ -5,16 +5,15 @@ import re
 import resource
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from minilm.training.loop import _Loop
 from tests.processes import killed_at
-from tests.tiny import finished_run, minilm, outcome, refused, write_data
+from tests.tiny import at_step, finished_run, minilm, outcome, refused, write_data
 
 
 @pytest.fixture
@@ -66,22 +65,6 @@ def test_a_run_killed_after_training_is_only_measured(
 
 
 # --- Signals ---
-
-
-@contextmanager
-def at_step(number: int, action: Callable[[], object]) -> Iterator[None]:
-    """Something happens in this step of training; the first is 1."""
-    calls, step = [], _Loop._step
-
-    def disturbed(self: _Loop, epoch: int, batches: Any) -> None:
-        calls.append(batches)
-        if len(calls) == number:
-            action()
-        step(self, epoch, batches)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_Loop, "_step", disturbed)
-        yield
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,185 @@
+"""Fine-tuning from end to end, in every way: what a run saves comes back bit for bit, also after an interruption."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from minilm.checkpoints.opening import load_model
+from minilm.evaluation.predictor import Classifier
+from minilm.runs import train as runs_train
+from minilm.runs.export import export_run
+from tests.tiny import at_step, minilm, outcome, refused, texts, write_data
+
+REFERENCE = Path(__file__).parents[1] / "reference"
+CONFIG = """
+name = "tuned"
+
+[model]
+source = "{model}"
+
+[data]
+source = "{data}"
+max_tokens = 20
+
+[train]
+epochs = 2
+batch_size = 8
+lr = 1e-2
+evaluate_every = 4
+checkpoint_minutes = 0
+threads = 1
+"""
+WAYS = {
+    "full": ("bert-classify", 'model.head.kind="family"'),
+    "head": ("bert-classify", 'model.head.kind="family"', "freeze.part=backbone"),
+    "last": ("llama-classify", "freeze.part=all-but-last", "freeze.layers=1", "model.head.norm=true"),
+    "first": ("distilbert-classify", "freeze.part=first", "freeze.layers=1", "train.recompute=true"),
+    "albert": ("albert-classify", "freeze.part=first"),
+    "lora": ("gpt2-classify", "lora.rank=2", "lora.dropout=0.1", 'model.head.kind="family"'),
+    "lora, own head": ("t5-classify", "lora.rank=2", 'lora.targets=["all-linear"]', "lora.rank_stabilized=true"),
+    "adapted": ("bert-lm", "adapt.block=16", "adapt.train={epochs=1, lr=1e-2, batch_size=4}", "freeze.part=backbone"),
+    "adapted, lora": ("bert-lm", "adapt.block=16", "adapt.train={epochs=1, lr=1e-2, batch_size=4}", "lora.rank=2"),
+    "several labels": ("t5-classify", 'model.head.kind="family"', "train.decision=validation", "train.best=micro_f1"),
+}
+
+
+def write_config(folder: Path, way: str) -> tuple[Path, list[str]]:
+    """A run's config and changes to it."""
+    name, *changes = WAYS[way]
+    model = REFERENCE / name
+    if way.startswith("adapted"):
+        model = with_mask(model, folder)
+    if way == "several labels":
+        data = folder / "texts.tsv"
+        rows = [f"{text}\t{int('good' in label)}\t{i % 3 // 2}" for i, (text, label) in enumerate(texts())]
+        data.write_text("\n".join(["text\tgood\tthird", *rows]) + "\n")
+        changes.append('data.label_columns=["good", "third"]')
+    else:
+        data = write_data(folder / "texts.tsv")
+    path = folder / "tuned.toml"
+    path.write_text(CONFIG.format(model=model, data=data), encoding="utf-8")
+    return path, changes
+
+
+def with_mask(model: Path, folder: Path) -> Path:
+    """A copy of a checkpoint whose tokenizer has a mask token."""
+    from shutil import copytree
+
+    from tokenizers import Tokenizer
+
+    place = copytree(model, folder / "model")
+    tokenizer = Tokenizer.from_file(str(place / "tokenizer.json"))
+    tokenizer.add_special_tokens(["[MASK]"])
+    tokenizer.save(str(place / "tokenizer.json"))
+    return place
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_it_comes_back_bit_for_bit_reloaded_resumed_merged_and_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    seen: dict[str, Any] = {}
+    write_results = runs_train.write_results
+
+    def note(*given: Any) -> None:
+        seen.update(scores=given[7], test=given[3].data.test)
+        write_results(*given)
+
+    monkeypatch.setattr(runs_train, "write_results", note)
+    config, changes = write_config(tmp_path, way)
+    result = minilm("train", config, *changes, "--runs", tmp_path / "runs")
+    assert result.exit_code == 0, result.output
+    run = tmp_path / "runs" / "tuned"
+    expected, test = seen["scores"]["test"], seen["test"]
+    assert not (run / "cache").exists()
+
+    reloaded = Classifier.load(run, "cpu")
+    assert np.array_equal(reloaded.scores_of_rows(test), expected)
+    results = json.loads((run / "results.json").read_text())
+    if way == "several labels":
+        assert reloaded.multi_label and reloaded.reading.threshold == results["threshold"] != 0.5
+
+    if way.startswith("adapted"):  # it is interrupted in its second stage
+        steps = len((run / "adaptation" / "metrics.jsonl").read_text().splitlines())
+        assert steps and results["adaptation"]["perplexity"]["after"] > 0
+    with at_step(14 if way.startswith("adapted") else 7, lambda: os.kill(os.getpid(), signal.SIGINT)):
+        broken = minilm("train", config, *changes, "--runs", tmp_path / "again")
+    assert broken.exit_code == 130, broken.output
+    resumed = minilm("train", tmp_path / "again" / "tuned" / "config.toml", "--resume", "--runs", tmp_path / "again")
+    assert resumed.exit_code == 0, resumed.output
+    first, second = outcome(run), outcome(tmp_path / "again" / "tuned")
+    for key in ("adapter_config.json", "config.json"):  # they name the base's folder
+        first["weights"].pop(key, None), second["weights"].pop(key, None)
+    first["results"].pop("adaptation", None), second["results"].pop("adaptation", None)  # it tells its seconds
+    assert first == second
+
+    merged = export_run(str(run), tmp_path / "merged", merged=True)
+    scores = Classifier.load(merged, "cpu").scores_of_rows(test)
+    if "lora" in way:
+        np.testing.assert_allclose(scores, expected, atol=1e-5)
+        again = Classifier.load(merged, "cpu").scores_of_rows(test)
+        assert np.array_equal(again, scores)
+        alone = export_run(str(run), tmp_path / "adapter")
+        assert (alone / "adapter_config.json").exists() and not (alone / "model.safetensors").exists()
+        assert np.array_equal(Classifier.load(alone, "cpu").scores_of_rows(test), expected)
+        assert sum(f.stat().st_size for f in (run / "model").iterdir() if f.suffix == ".safetensors") < 100_000
+    else:
+        assert np.array_equal(scores, expected)
+    half = export_run(str(run), tmp_path / "half", merged=True, dtype="bfloat16")
+    assert next(load_model(half).parameters()).dtype == torch.bfloat16
+
+
+def test_what_is_computed_once_is_told_on_the_way_and_in_the_results(tmp_path: Path) -> None:
+    config, changes = write_config(tmp_path, "head")
+    result = minilm("train", config, *changes, "--runs", tmp_path)
+    results = json.loads((tmp_path / "tuned" / "results.json").read_text())
+    assert re.fullmatch(r"(\d) of \1 layers cached: 0 MiB", results["frozen_layers"])
+    assert results["frozen_layers"] in result.stderr and results["frozen_layers"] in report(tmp_path)
+
+
+def report(runs: Path) -> str:
+    return (runs / "tuned" / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("way", "change", "message"),
+    [
+        ("full", "freeze.part=all-but-last", "freeze.layers must say how many layers are trained"),
+        ("head", "lora.rank=2", "lora.rank and freeze.part exclude each other"),
+        ("last", "freeze.layers=9", "freeze.layers is 9, but the model has"),
+        ("albert", "freeze.layers=1", "share one set of weights"),
+        ("lora", 'lora.targets=["quary"]', r'"quary" names no linear layer of this model \(did you mean "query"\?\)'),
+        ("lora", "lora.layers=[7]", "the model has no layer 7"),
+        ("full", "train.decision=0.3", "train.decision is for data with several labels a text"),
+        ("full", "train.best=jaccard", 'no metric "jaccard" with one label a text'),
+        ("full", "data.sample=true", "there is no sample for data.source"),
+        ("adapted", "adapt.train.batch_size=4000", "fewer than one batch"),
+        ("adapted", "tokenizer.source=bpe", "needs the checkpoint's own tokenizer"),
+        ("several labels", 'data.label_columns=["good", "fourth"]', "fourth"),
+        ("full", "data.text_pair=other", "other"),
+    ],
+)
+def test_what_does_not_go_together_is_told_in_one_line_and_leaves_no_run(
+    tmp_path: Path, way: str, change: str, message: str
+) -> None:
+    config, changes = write_config(tmp_path, way)
+    assert re.search(message, refused("train", config, *changes, change, "--runs", tmp_path / "runs"))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_export_refuses_a_folder_in_use_and_a_run_that_has_not_finished(tmp_path: Path) -> None:
+    config, _ = write_config(tmp_path, "full")
+    (tmp_path / "config.toml").write_text(config.read_text())
+    assert "this run has not finished" in refused("export", tmp_path, tmp_path / "out")
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "file").write_text("")
+    assert "is there already and not empty" in refused("export", REFERENCE / "bert-classify", tmp_path / "used")
