@@ -91,7 +91,7 @@ def comparison(groups: Sequence[Group], metric: str, figures: Path) -> tuple[str
     ]
     sections = [Section("How well each does", [*well, *notes(groups)])]
     if rivals:
-        sections.append(Section(f"Compared with {measured[0].name}", [paired_table(rivals)]))
+        sections.append(Section(f"Compared with {measured[0].name}", [paired_table(rivals, metric)]))
     if learned := learning(groups, metric, figures):
         sections.append(Section("How each learned", learned))
     sections.append(Section("What each cost", [cost_table(groups)]))
@@ -215,9 +215,10 @@ def compare_with_first(groups: Sequence[Group], metric: str, split: str) -> dict
     return {name: (pair, p) for (name, pair), p in zip(found.items(), corrected, strict=True)}
 
 
-def paired_table(rivals: dict[str, tuple[Paired, float]]) -> Table:
+def paired_table(rivals: dict[str, tuple[Paired, float]], metric: str) -> Table:
     """What the tests over the same seeds say."""
-    header = ["run", "difference", "95% interval", "paired t: p", "corrected: p", "permutation: p", "seeds"]
+    header = ["run", f"{metric_name(metric)}: difference", "95% interval"]
+    header += ["paired t: p", "corrected: p", "permutation: p", "seeds"]
     rows = [
         [
             name,
@@ -229,11 +230,10 @@ def paired_table(rivals: dict[str, tuple[Paired, float]]) -> Table:
         for name, (pair, corrected) in rivals.items()
     ]
     pairs = min(pair.pairs for pair, _ in rivals.values())
-    note = (
-        f"Seed by seed. Corrected: for {len(rivals)} comparisons at once, after Holm. "
-        f"With {pairs} seeds the permutation test cannot get below {2 / 2**pairs:.4f}."
-    )
-    return Table(header, rows, note=note)
+    notes = ["Seed by seed."]
+    notes += [f"Corrected: for {len(rivals)} comparisons at once, after Holm."] if len(rivals) > 1 else []
+    notes += [f"With {pairs} seeds the permutation test cannot get below {2 / 2**pairs:.4f}."]
+    return Table(header, rows, note=" ".join(notes))
 
 
 def answer(groups: Sequence[Group], metric: str, split: str, rivals: dict[str, tuple[Paired, float]]) -> str:

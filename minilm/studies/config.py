@@ -96,6 +96,8 @@ class Study:
     config: StudyConfig
     folder: Path
     runs: tuple[Planned, ...]
+    path: Path  # of its file, which the base is named from
+    changes: tuple[str, ...] = ()  # of the command line, of every run
 
 
 def load_study(path: Path, changes: Sequence[str] = (), *, runs: Path = Path("runs")) -> Study:
@@ -128,12 +130,14 @@ def load_study(path: Path, changes: Sequence[str] = (), *, runs: Path = Path("ru
     for change in of_runs:
         if (section := _section_of(change)) and not any(getattr(run.config, section) for run in planned):
             raise UserError(f"{change}: no run of this study has a section [{section}]")
-    return Study(config, folder, tuple(planned))
+    return Study(config, folder, tuple(planned), path, tuple(of_runs))
 
 
 def dump_study(study: Study) -> str:
-    """The study's settings as TOML."""
-    return write_table(asdict(study.config))
+    """The study's settings as TOML; what else went into its runs stands above them."""
+    said = [f"Read from {study.path}"]
+    said += [f"with {' '.join(study.changes)}"] if study.changes else []
+    return "".join(f"# {line}\n" for line in said) + write_table(asdict(study.config))
 
 
 def _sort_changes(changes: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -103,7 +103,9 @@ def test_a_base_may_stand_in_the_study_and_be_another_for_a_variant(tmp_path):
 def test_the_settings_come_back_from_the_file_that_a_study_leaves(tmp_path):
     planned = study(tmp_path, '[axes]\n"train.lr" = [0.1, 0.2]\nseed = [1]\n' + VARIANTS)
     (tmp_path / "again.toml").write_text(dump_study(planned))
-    assert load_study(tmp_path / "again.toml", runs=Path("runs")) == planned
+    again = load_study(tmp_path / "again.toml", runs=Path("runs"))
+    assert (again.config, again.runs, again.folder) == (planned.config, planned.runs, planned.folder)
+    assert "# with seed=3 data.sample=true" in dump_study(study(tmp_path, "", "seed=3", "data.sample=true"))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,232 @@
+"""A study from its plan to its page.
+
+Finished runs are never run again, interrupted ones go on where they stopped, failed ones are reported while the others
+go on. A run that goes on from another waits for it. Nothing is kept but the runs' own folders: whatever ends a study,
+the same command goes on with it. The page is written when the last run has finished.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from minilm.checkpoints.atomic import atomic
+from minilm.errors import UserError, nearest
+from minilm.reporting.groups import costs_of, metrics_of
+from minilm.reporting.page import Folded, Page, Section, Table, html, markdown
+from minilm.reporting.record import Run, read_run, shown
+from minilm.reporting.tables import ABSENT, decimal, duration, metric_name, text_table
+from minilm.schema import flat, write_table
+from minilm.schema import shown as as_toml
+from minilm.studies.analyses import ANALYSES, Finished
+from minilm.studies.config import Planned, Study, dump_study
+from minilm.studies.execution import bring_to_end, state_of
+from minilm.studies.workers import in_processes
+
+
+@dataclass
+class Outcome:
+    """How a study ended."""
+
+    page: Path | None = None  # study.html; None where runs are left to others
+    failed: dict[str, str] = field(default_factory=dict)  # run -> why
+    left: int = 0  # runs that have not finished, here or elsewhere
+
+
+def plan_table(study: Study, runs: Iterable[Planned]) -> str:
+    """The runs with what is changed about each and how far it is, for the terminal."""
+    axes = list(study.config.axes)
+    rows = [
+        [
+            str(study.runs.index(run) + 1),
+            run.name,
+            *(as_toml(run.point[key]) if key in run.point else ABSENT for key in axes),
+            run.after or ABSENT,
+            state_of(study.folder, run),
+        ]
+        for run in runs
+    ]
+    return text_table(["", "run", *axes, "after", "state"], rows, left=2)
+
+
+def shard_of(study: Study, part: int, parts: int) -> list[Planned]:
+    """The runs of one of several parts, always the same: every ``parts``-th run, with those that go on from it."""
+    firsts = [run.name for run in study.runs if not run.after]
+    first_of: dict[str, str] = {}
+    for run in study.runs:
+        first_of[run.name] = first_of.get(run.after, run.name)
+    return [run for run in study.runs if firsts.index(first_of[run.name]) % parts == part - 1]
+
+
+def run_study(study: Study, *, jobs: int = 1, shard: tuple[int, int] = (1, 1)) -> Outcome:
+    """Bring a study's runs to their end, or those of one shard, ``(1, 2)`` for the first of two; then write its page.
+
+    Raises:
+        UserError: the study cannot begin.
+        minilm.training.loop.Interrupted: a signal came; the same call goes on.
+    """
+    analysis = study.config.analysis
+    if analysis not in ANALYSES:
+        raise UserError(f'no analysis "{analysis}"{nearest(analysis, ANALYSES)}; there are: {", ".join(ANALYSES)}')
+    progress = Progress(study, shard_of(study, *shard), jobs)
+    say(plan_table(study, progress.runs))
+    if jobs == 1:
+        while run := progress.next_run():
+            progress.done(run, bring_to_end(study.folder, run))
+    else:
+        in_processes(min(jobs, len(progress.waiting)), study.folder, progress.next_run, progress.done, bring_to_end)
+    progress.bar.close()
+    finished = [run for run in study.runs if state_of(study.folder, run) == "finished"]
+    outcome = Outcome(failed=progress.failed, left=len(study.runs) - len(finished))
+    elsewhere = len(progress.runs) < len(study.runs) and outcome.left > 0
+    if finished and not elsewhere:
+        outcome.page = write_page(study, finished, progress.failed)
+    return outcome
+
+
+def say(line: str) -> None:
+    """A line for the person at the terminal, above the bar."""
+    tqdm.write(line, file=sys.stderr)
+
+
+class Progress:
+    """Which runs are left, which are under way, and what is said of those that end."""
+
+    def __init__(self, study: Study, runs: Sequence[Planned], jobs: int) -> None:
+        self.study, self.runs, self.jobs = study, runs, jobs
+        self.waiting = [run for run in runs if state_of(study.folder, run) != "finished"]
+        self.under_way: dict[str, float] = {}  # run -> when it started
+        self.failed: dict[str, str] = {}
+        self.seconds: list[float] = []
+        self.bar: tqdm[Any] = tqdm(
+            total=len(runs),
+            initial=len(runs) - len(self.waiting),
+            unit="run",
+            disable=None,
+            dynamic_ncols=True,
+            leave=False,
+        )
+
+    def next_run(self) -> Planned | None:
+        """The next run whose predecessor has finished; those whose predecessor failed have failed too."""
+        for run in list(self.waiting):
+            if run.after in self.failed:
+                self.waiting.remove(run)
+                self.done(run, f"{run.after}, which it goes on from, has failed")
+            elif run.after not in {*self.under_way, *(other.name for other in self.waiting)}:
+                self.waiting.remove(run)
+                self.under_way[run.name] = time.monotonic()
+                return run
+        return None
+
+    def done(self, run: Planned, failure: str) -> None:
+        """Say in a line how a run has ended, and after the first how long the others will take."""
+        started = self.under_way.pop(run.name, None)
+        seconds = time.monotonic() - started if started is not None else 0.0
+        number = f"{self.study.runs.index(run) + 1:>{len(str(len(self.study.runs)))}}/{len(self.study.runs)}"
+        if failure:
+            self.failed[run.name] = failure
+            say(f"{number}  {run.name}  failed: {failure}")
+        else:
+            self.seconds.append(seconds)
+            reached = _reached(read_run(self.study.folder / run.name), self.study.config.metric)
+            say(f"{number}  {run.name}  {reached}  {duration(seconds)}")
+        left = len(self.waiting) + len(self.under_way)
+        if len(self.seconds) == 1 and left and not failure:
+            say(f"about {duration(seconds * left / self.jobs)} for the other {left}, at this rate")
+        self.bar.update()
+
+
+def _reached(run: Run, metric: str) -> str:
+    """``accuracy 0.9070``; the perplexity of a run that only adapted."""
+    for split, key in (("test", metric), ("validation", "perplexity")):
+        if (value := metrics_of(run, split).get(key)) is not None:
+            return f"{metric_name(key)} {decimal(value)}"
+    return f"no {metric_name(metric)}"
+
+
+# --- The page ---
+
+
+def write_page(study: Study, finished: Sequence[Planned], failed: dict[str, str]) -> Path:
+    """Write study.md, study.html, study.toml and the pictures from the runs' folders; return study.html."""
+    runs = [Finished(run, read_run(study.folder / run.name)) for run in finished]
+    figures = study.folder / "figures"
+    shutil.rmtree(figures, ignore_errors=True)
+    answer, sections = ANALYSES[study.config.analysis](study, runs, figures)
+    if failed:
+        rows = [[name, why] for name, why in failed.items()]
+        sections.append(Section("Runs that failed", [Table(["run", "why"], rows, left=2)]))
+    sections += [_every_run(study, runs), _settings(study, runs[0]), _environment(runs)]
+    page = Page(study.config.name, study.config.question, answer, sections)
+    for name, text in (("study.toml", dump_study(study)), ("study.md", markdown(page, study.folder))):
+        with atomic(study.folder / name) as file:
+            file.write(text.encode())
+    with atomic(study.folder / "study.html") as file:
+        file.write(html(page).encode())
+    return study.folder / "study.html"
+
+
+def _every_run(study: Study, runs: Sequence[Finished]) -> Section:
+    axes = list(study.config.axes)
+    header = ["run", *axes, "result", "best epoch", "training"]
+    rows = []
+    for finished in runs:
+        best = finished.run.results.get("best") or {}
+        point = finished.planned.point
+        rows.append(
+            [
+                finished.planned.name,
+                *(as_toml(point[key]) if key in point else ABSENT for key in axes),
+                _reached(finished.run, study.config.metric),
+                f"{best['epoch']:.4g}" if best else ABSENT,
+                duration(costs_of(finished.run)["seconds"]),
+            ]
+        )
+    total = sum(costs_of(finished.run)["seconds"] or 0 for finished in runs)
+    return Section("Every run", [Table(header, rows), f"Training took {duration(total)} in all."])
+
+
+def _settings(study: Study, first: Finished) -> Section:
+    return Section(
+        "Settings",
+        [
+            Folded("The study's file", dump_study(study)),
+            Folded(f"The config of {first.planned.name}, runnable by itself", write_table(first.run.config)),
+        ],
+    )
+
+
+def _environment(runs: Sequence[Finished]) -> Section:
+    """Versions and devices; where runs differ, all of them."""
+    found: dict[str, dict[str, None]] = {}
+    for finished in runs:
+        for key, value in flat(finished.run.environment).items():
+            if not key.startswith("data."):
+                found.setdefault(key, {})[str(value)] = None
+    data = {d.get("name"): d.get("sizes", {}) for finished in runs if (d := finished.run.results.get("data", {}))}
+    rows = [
+        [f"data: {name}", ", ".join(f"{n:,} {split}" for split, n in sizes.items())] for name, sizes in data.items()
+    ]
+    rows += [[key, " / ".join(values)] for key, values in found.items()]
+    return Section("Data and environment", [Table(["", ""], rows, left=2)])
+
+
+def describe_outcome(study: Study, outcome: Outcome) -> list[str]:
+    """What a person is told at the end."""
+    lines = []
+    if outcome.failed:
+        lines.append(f"{len(outcome.failed)} of {len(study.runs)} runs failed; the same command tries them again")
+    if outcome.page is not None:
+        lines.append(f"Page:  {shown(outcome.page)}")
+    elif outcome.left:
+        finished = len(study.runs) - outcome.left
+        lines.append(f"{finished} of {len(study.runs)} runs have finished; the page comes with the last")
+    return lines
