@@ -1,0 +1,91 @@
+"""Every recipe runs from end to end: on the sample of its data, with a tiny checkpoint of its family."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from minilm.config import load_config
+from minilm.data.catalog import entries
+from minilm.hub import catalogue
+from tests.tiny import minilm
+
+ROOT = Path(__file__).parents[2]
+REFERENCE = ROOT / "tests" / "reference"
+RECIPES = sorted((ROOT / "experiments" / "finetune").glob("*.toml"))
+FAMILIES = {
+    "albert": "albert-classify",
+    "bert": "bert-classify",
+    "bielik": "llama-classify",
+    "distilbert": "distilbert-classify",
+    "flan-t5": "t5-classify",
+    "gpt2": "gpt2-classify",
+    "herbert": "bert-classify",
+    "minilm": "bert-classify",
+}
+
+
+def test_there_is_a_recipe_for_each_of_these() -> None:
+    assert {path.stem for path in RECIPES} == set(FAMILIES)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_runs_from_end_to_end_on_the_sample_of_its_data(tmp_path: Path, recipe: Path) -> None:
+    config = load_config(recipe)
+    assert config.name == f"finetune-{recipe.stem}" and config.model.source in catalogue()
+    assert config.data.source in entries()
+    changes = [f"model.source={REFERENCE / FAMILIES[recipe.stem]}", "data.sample=true", "data.max_tokens=20"]
+    changes += ["data.train_rows=24", "data.validation_rows=12", "data.test_rows=12", "train.epochs=1"]
+    changes += ["train.threads=1"] + (["freeze.layers=1"] if config.freeze.layers else [])
+    result = minilm("train", recipe, *changes, "--runs", tmp_path)
+    assert result.exit_code == 0, result.output
+    results = json.loads((tmp_path / config.name / "results.json").read_text())
+    assert results["test"]["loss"] > 0 and results["data"]["name"].endswith("-sample")
+    assert (
+        minilm("predict", tmp_path / config.name, "a\tb" if config.data.source.startswith("med") else "a").exit_code
+        == 0
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        ((), ("experiments/finetune/minilm.toml",)),
+        (("MODEL=bielik", "DATA=sample"), ("experiments/finetune/bielik.toml", "data.sample=true")),
+        (("MODEL=bert", "DATA=my texts.csv"), ("data.source=my texts.csv",)),
+        (("METHOD=full",), ("freeze.part=nothing", "lora.rank=0", "train.lr=5e-5")),
+        (("METHOD=head",), ("freeze.part=backbone", "lora.rank=0", "train.lr=1e-3")),
+        (("METHOD=last12",), ("freeze.part=all-but-last", "freeze.layers=12")),
+        (("METHOD=lora", "ARGS=lora.rank=4 seed=2"), ("freeze.part=nothing", "lora.rank=8", "lora.rank=4", "seed=2")),
+    ],
+)
+def test_make_finetune_says_to_minilm_what_was_asked(arguments: tuple[str, ...], wanted: tuple[str, ...]) -> None:
+    done = subprocess.run(["make", "-n", "finetune", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+    command = done.stdout.splitlines()[-1].replace("'", "")
+    assert command.startswith(".venv/bin/minilm train experiments/finetune/")
+    assert all(f" {change}" in command for change in wanted)
+
+
+def test_make_finetune_refuses_a_method_there_is_not() -> None:
+    done = subprocess.run(
+        ["make", "-n", "finetune", "METHOD=some"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0 and "METHOD is full, head, last3 (or another number) or lora, not some" in done.stderr
+
+
+def test_bielik_without_the_hub_says_what_is_missing_and_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("MINILM_WEIGHTS", str(tmp_path / "weights"))
+    recipe = ROOT / "experiments" / "finetune" / "bielik.toml"
+    result = minilm("train", recipe, "data.sample=true", "--runs", tmp_path / "runs")
+    assert result.exit_code == 1
+    said = result.stderr.strip()
+    assert len(said.splitlines()) <= 3 and "cannot be reached" in said and "make weights MODEL=bielik" in said
+    assert tomllib.loads(recipe.read_text())["train"]["lr"] == 1e-5
