@@ -31,7 +31,7 @@ from minilm.data.tokenization import load_tokenizer
 from minilm.devices import execution
 from minilm.errors import UserError
 from minilm.models import ARCHITECTURES
-from minilm.models.layers import Batch, Cache
+from minilm.models.layers import Batch, Cache, stages_of
 from minilm.sampling import GREEDY, Sampling, choose, penalize
 
 TOGETHER = 32  # prompts that go on side by side
@@ -117,8 +117,7 @@ def _scores(model: Any, tokens: Tensor, last: Tensor, source: Batch | None, cach
         batch = Batch(tokens, positions=cache.positions, cache=cache)
     else:
         batch = replace(source, decoder_ids=tokens, cache=cache)
-    stages = getattr(model.config, "stages", model.config.depth)
-    state = model.run(model.embed(batch), batch, 0, stages)
+    state = model.run(model.embed(batch), batch, 0, stages_of(model))
     x = state.x[torch.arange(len(last), device=last.device), last]  # (B, D): no other position meets the head
     return model.head(model.finish(replace(state, x=x[:, None])), batch)[:, 0].float()
 

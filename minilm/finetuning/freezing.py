@@ -20,6 +20,7 @@ from typing import Any
 from torch import nn
 
 from minilm.errors import UserError
+from minilm.models.layers import stages_of
 
 
 def freeze(model: nn.Module, part: str, layers: int = 0) -> None:
@@ -59,12 +60,6 @@ def layers_of(model: Any) -> list[nn.Module]:
     if hasattr(model, "encoder"):
         return [*model.encoder.layers, *(model.decoder.layers if hasattr(model, "decoder") else ())]
     return list(model.layers)
-
-
-def stages_of(model: Any) -> int:
-    """How many layers run, one after another; ALBERT's one layer runs as many times."""
-    stages: int = getattr(model.config, "stages", model.config.depth)
-    return stages
 
 
 def _norms_after(model: Any, first: int) -> list[nn.Module]:

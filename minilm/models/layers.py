@@ -83,9 +83,15 @@ def scores(model: Any, batch: Batch, state: State | None = None, first: int = 0)
     if model.head is not None and batch.cache is None:
         batch = replace(batch, read=model.head.position(batch))
     state = model.embed(batch) if state is None else state
-    state = model.run(state, batch, first, getattr(model.config, "stages", model.config.depth))
+    state = model.run(state, batch, first, stages_of(model))
     x = model.finish(state)  # (B, T, D), or (B, 1, D) where one position is read
     return x if model.head is None else model.head(x, batch, getattr(model, "pooler", None))
+
+
+def stages_of(model: Any) -> int:
+    """How many layers run, one after another: T5's encoder's and decoder's; ALBERT's one, as many times as it runs."""
+    stages: int = getattr(model.config, "stages", model.config.depth)
+    return stages
 
 
 def pick(x: Tensor, at: Tensor | None) -> Tensor:

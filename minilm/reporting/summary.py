@@ -18,7 +18,7 @@ activations) have none.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -89,7 +89,8 @@ def _rows(row: Row, module: nn.Module, shapes: dict[nn.Module, tuple[int, ...]],
     for label, child in _children(module) if new else ():
         name = f"{row.name}.{label}".lstrip(".")
         below = _rows(Row(name, label, row.depth + 1, "", None, 0, 0), child, shapes, counted)
-        look = (astuple(below[0])[2:], *(astuple(r)[1:] for r in below[1:]))
+        # Shapes may differ: a classifier's last layer computes one position.
+        look = tuple((r.label if r is not below[0] else "", r.depth, r.kind, r.parameters, r.trained) for r in below)
         twin = unfolded.setdefault(look, label)
         rows += below if twin == label or len(below) == 1 else [replace(below[0], kind=f"as {twin}")]
     counted.update(map(id, new))

@@ -18,6 +18,8 @@ from minilm.evaluation.metrics import (
 )
 from minilm.evaluation.predictor import Classifier
 
+LONG = 10.0  # seconds
+
 
 def measure(labels: np.ndarray, scores: np.ndarray, threshold: float = 0.5) -> dict[str, Any]:
     """The metrics of scores (N, C) against labels (N,), or (N, C) where a text has several."""
@@ -52,11 +54,14 @@ def fit_baselines(data: Dataset) -> dict[str, Any]:
 
 
 def time_inference(classifier: Classifier, rows: Rows) -> float:
-    """Seconds to classify 100 texts, given at once, from text to probabilities; the median of three goes."""
+    """Seconds to classify 100 texts, given at once, from text to probabilities; the median of three goes.
+
+    Of a model so large that one takes long, there is one go.
+    """
     texts: list[Any] = list(zip(rows.texts, rows.pairs, strict=True)) if rows.pairs else rows.texts
     hundred = [texts[i % len(texts)] for i in range(100)]
-    times = []
-    for _ in range(3):
+    times: list[float] = []
+    while len(times) < 3 and sum(times) < LONG:
         started = time.perf_counter()
         classifier.predict(hundred)
         times.append(time.perf_counter() - started)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +76,7 @@ def train_run(config_path: Path, overrides: tuple[str, ...] = (), *, runs: Path,
         if config.train is None or model is None:
             write_adaptation(folder, material)
         else:
-            finish(folder, config, config.train, material, model, run_on)
+            finish(Work(folder, config, config.train, material, model, run_on))
     except OSError as error:  # a full disk
         place, why = error.filename or folder, error.strerror or error
         raise UserError(f"{place}: {why}; once that is mended, go on with: {resume_command(folder)}") from error
@@ -111,97 +112,85 @@ def start_folder(runs: Path, config: RunConfig, data: Dataset, run_on: Execution
     return folder
 
 
-def finish(
-    folder: Path, config: RunConfig, settings: TrainSection, material: Material, model: nn.Module, run_on: Execution
-) -> None:
+@dataclass(frozen=True)
+class Work:
+    """What the parts of a run's last stage share."""
+
+    folder: Path
+    config: RunConfig
+    settings: TrainSection
+    material: Material
+    model: nn.Module  # on its device, frozen as it trains
+    run_on: Execution
+
+    @property
+    def pad(self) -> int:
+        """The padding id."""
+        return pad_id(self.material.tokenizer)
+
+
+def finish(work: Work) -> None:
     """Train to the end, from the start or the last checkpoint, then save, measure and report."""
+    folder, material, model = work.folder, work.material, work.model
     with atomic(folder / "summary.txt") as file:
         file.write((summarize(model) + "\n").encode())
     total, trained = parameter_counts(model)
     sizes = " / ".join(f"{len(material.rows(split)):,}" for split in SPLITS)
-    say(f"{folder}: {material.data.name}, {sizes} texts; {trained:,} of {total:,} parameters train on {run_on}")
-    if settings.recompute:
+    say(f"{folder}: {material.data.name}, {sizes} texts; {trained:,} of {total:,} parameters train on {work.run_on}")
+    if work.settings.recompute:
         recompute(model)
-    prefix = keep(
-        model,
-        {split: material.encoded[split] for split in ("train", "validation")},
-        run_on,
-        pad=pad_id(material.tokenizer),
-        budget=settings.cache_mib * 2**20,
-        folder=folder / "cache",
-    )
+    seen = {split: material.encoded[split] for split in ("train", "validation")}
+    budget = work.settings.cache_mib * 2**20
+    prefix = keep(model, seen, work.run_on, pad=work.pad, budget=budget, folder=folder / "cache")
     if str(prefix):
         say(f"{folder}: {prefix}")
-    torch.manual_seed(config.seed)
-    task = make_task(config, settings, material, model, run_on, folder, prefix)
-    progress = train(model, task, settings, run_on, Checkpoints(folder / "checkpoints"))
+    torch.manual_seed(work.config.seed)
+    task = make_task(work.config, work.settings, material, model, work.run_on, folder, prefix)
+    progress = train(model, task, work.settings, work.run_on, Checkpoints(folder / "checkpoints"))
     task.record(progress.history)
     scores = {
-        split: predict_scores(model, material.encoded[split], run_on, pad=pad_id(material.tokenizer))
-        for split in SPLITS
+        split: predict_scores(model, encoded, work.run_on, pad=work.pad, forward=prefix.forward(split, model))
+        for split, encoded in material.encoded.items()
     }
     shutil.rmtree(folder / "cache", ignore_errors=True)
     if material.data.multi_label:
-        validation = material.data.validation.labels
-        card_of(model).extra["threshold"] = decide(settings, validation, scores["validation"])
-    save(folder, config, material, model)
-    write_results(folder, config, settings, material, model, progress, run_on, scores, str(prefix))
+        card_of(model).extra["threshold"] = decide(work, scores["validation"])
+    save(work)
+    write_results(work, progress, scores, str(prefix))
 
 
-def write_adaptation(folder: Path, material: Material) -> None:
-    """The results and the report of a run that only adapts."""
-    adaptation = read_json(folder / "adaptation" / "results.json")
-    results = {
-        "name": folder.name,
-        "labels": [],
-        "adaptation": adaptation,
-        "parameters": adaptation["parameters"],
-        "times": {"train_seconds": adaptation["seconds"]},
-        "stopped": adaptation["stopped"],
-        "data": describe_data(material.data),
-    }
-    write_json(folder / "results.json", results)
-    write_report(folder)
-
-
-def decide(settings: TrainSection, labels: np.ndarray, scores: np.ndarray) -> float:
-    """The probability from which on a label is given: as the config says, or the best on validation."""
+def decide(work: Work, scores: np.ndarray) -> float:
+    """The probability from which on a label is given: as the config says, or the best of validation's scores (N, C)."""
+    settings = work.settings
     if settings.decision == "validation":
-        return choose_threshold(labels, scores, "micro_f1" if settings.best == "loss" else settings.best)
+        metric = "micro_f1" if settings.best == "loss" else settings.best
+        return choose_threshold(work.material.data.validation.labels, scores, metric)
     return settings.decision
 
 
-def save(folder: Path, config: RunConfig, material: Material, model: nn.Module) -> None:
+def save(work: Work) -> None:
     """Keep what was trained in ``model/``: a whole model, or an adapter."""
+    config, model, tokenizer = work.config, work.model, work.material.tokenizer
     if not config.lora.rank:
-        save_model(model, folder / "model", tokenizer=material.tokenizer)
+        save_model(model, work.folder / "model", tokenizer=tokenizer)
         return
     source, revision = config.model.source, config.model.revision
     if config.adapt is not None:
         base = "../adapted"  # from the adapter's folder
     else:
         base = str(Path(source).resolve()) if is_folder(source) else published_name(source)
-    save_adapter(model, folder / "model", base=base, revision=revision, tokenizer=material.tokenizer)
+    save_adapter(model, work.folder / "model", base=base, revision=revision, tokenizer=tokenizer)
 
 
-def write_results(
-    folder: Path,
-    config: RunConfig,
-    settings: TrainSection,
-    material: Material,
-    model: nn.Module,
-    progress: Progress,
-    run_on: Execution,
-    scores: dict[str, np.ndarray],
-    cached: str,
-) -> None:
-    """Measure every split's scores, and write the figures, results.json and the report."""
+def write_results(work: Work, progress: Progress, scores: dict[str, np.ndarray], cached: str) -> None:
+    """Measure every split's scores (N, C), and write the figures, results.json and the report."""
+    folder, config, settings, material = work.folder, work.config, work.settings, work.material
     data, encoded = material.data, material.encoded
-    classifier = Classifier(model, material.tokenizer, run_on)
+    classifier = Classifier(work.model, material.tokenizer, work.run_on)
     threshold = classifier.reading.threshold
     metrics = {split: measure(material.rows(split).labels, scores[split], threshold) for split in SPLITS}
     best = next(entry for entry in progress.history if entry["step"] == progress.best_step)
-    total, trained = parameter_counts(model)
+    total, trained = parameter_counts(work.model)
     results = {
         "name": folder.name,
         **metrics,
@@ -235,5 +224,21 @@ def write_results(
     for split in () if data.multi_label else ("validation", "test"):
         matrix = metrics[split]["confusion"]
         confusion(matrix, data.label_names, f"Confusion on the {split} texts", figures / f"confusion_{split}.png")
+    write_json(folder / "results.json", results)
+    write_report(folder)
+
+
+def write_adaptation(folder: Path, material: Material) -> None:
+    """The results and the report of a run that only adapts."""
+    adaptation = read_json(folder / "adaptation" / "results.json")
+    results = {
+        "name": folder.name,
+        "labels": [],
+        "adaptation": adaptation,
+        "parameters": adaptation["parameters"],
+        "times": {"train_seconds": adaptation["seconds"]},
+        "stopped": adaptation["stopped"],
+        "data": describe_data(material.data),
+    }
     write_json(folder / "results.json", results)
     write_report(folder)

@@ -32,9 +32,9 @@ from minilm.data.batching import collate, evaluation_batches
 from minilm.data.tokenization import Encoded
 from minilm.devices import Execution
 from minilm.evaluation.predictor import Forward
-from minilm.finetuning.freezing import frozen_layers, stages_of
+from minilm.finetuning.freezing import frozen_layers
 from minilm.models.heads import ClassificationHead, pool
-from minilm.models.layers import Batch, State, scores
+from minilm.models.layers import Batch, State, scores, stages_of
 
 MIB = 2**20
 

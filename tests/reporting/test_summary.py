@@ -63,8 +63,8 @@ GPT2                  GPT2                (1, 3)             799       43
 │  │  └─ up           Linear              (1, 8, 16)          80     none
 │  │  └─ down         Linear              (1, 8, 4)           68     none
 ├─ layers.1           as layers.0         (1, 8, 4)          228     none
-├─ layers.2           as layers.0         (1, 8, 4)          228     none
-├─ norm               LayerNorm           (1, 8, 4)            8      all
+├─ layers.2           as layers.0         (1, 1, 4)          228     none
+├─ norm               LayerNorm           (1, 1, 4)            8      all
 ├─ head               ClassificationHead  (1, 3)              35      all
 │  └─ dense           Linear              (1, 4)              20      all
 │  └─ output          Linear              (1, 3)              15      all

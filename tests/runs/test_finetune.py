@@ -90,9 +90,9 @@ def test_it_comes_back_bit_for_bit_reloaded_resumed_merged_and_exported(
     seen: dict[str, Any] = {}
     write_results = runs_train.write_results
 
-    def note(*given: Any) -> None:
-        seen.update(scores=given[7], test=given[3].data.test)
-        write_results(*given)
+    def note(work: runs_train.Work, progress: Any, scores: dict[str, np.ndarray], cached: str) -> None:
+        seen.update(scores=scores, test=work.material.data.test)
+        write_results(work, progress, scores, cached)
 
     monkeypatch.setattr(runs_train, "write_results", note)
     config, changes = write_config(tmp_path, way)
