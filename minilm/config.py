@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -104,11 +104,16 @@ class DataSection:
     validation_share: Part = 0.1  # of the training rows, where no validation split is given
     test_share: Part = 0.1  # of the training rows, where no test split is given
     split_seed: Seed = 0  # of splitting and subsetting
+    redraw: bool = False  # split and draw anew for each run: split_seed becomes its seed
     group: str = ""  # column: rows that share its value stay on one side of a split
     max_tokens: Size = 256  # longer texts are cut
-    train_rows: Count = 0  # a stratified subset of so many rows; 0: all
+    # A stratified subset of so many rows; 0: all. With the same split_seed 100 rows are among the 500.
+    train_rows: Count = 0
     validation_rows: Count = 0
     test_rows: Count = 0
+    # Of those training rows only ...
+    shots: Count = 0  # so many of each class; 0: all. With the same split_seed 2 of each are among the 5
+    rows: str = ""  # those that a file names by their number; empty: all
     clean: list[str] = field(default_factory=list)  # cleaning steps, in order
 
 
@@ -231,6 +236,11 @@ RULES = (
         "data.validation_share and data.test_share must be below 1 together, to leave rows for training",
     ),
     Rule(
+        ("data.shots", "data.rows"),
+        lambda c: not (c.data.shots and c.data.rows),
+        "data.shots and data.rows exclude each other: use one",
+    ),
+    Rule(
         ("data.text_pair", "data.text"),
         lambda c: c.data.text_pair != c.data.text,
         "data.text_pair must be another column than data.text",
@@ -320,7 +330,7 @@ def config_of(table: Mapping[str, Any], written: Mapping[str, str], where: str) 
         if not rule.holds(config):
             places = [place(key) for key in rule.keys if place(key) != where]
             raise UserError(f"{places[0] if places else where}: {rule.words}")
-    return config
+    return replace(config, data=replace(config.data, split_seed=config.seed)) if config.data.redraw else config
 
 
 def dump_config(config: RunConfig) -> str:

@@ -92,9 +92,7 @@ def test_whole_numbers_become_floats_where_floats_are_wanted(file: Path) -> None
         ("model.head.dropout=0", "model", "head", HeadSection(dropout=0.0)),
     ],
 )
-def test_the_command_line_changes_one_key(
-    file: Path, override: str, section: str, key: str, value: object
-) -> None:
+def test_the_command_line_changes_one_key(file: Path, override: str, section: str, key: str, value: object) -> None:
     before, after = load_config(file), load_config(file, [override])
     assert getattr(getattr(after, section), key) == value
     assert after == replace(before, **{section: replace(getattr(before, section), **{key: value})})
@@ -144,9 +142,7 @@ def test_the_last_of_several_changes_counts(file: Path) -> None:
         ("train.lr", "a change is written section.key=value, such as train.lr=3e-4"),
     ],
 )
-def test_a_bad_change_is_named_with_its_key_and_what_it_must_be(
-    file: Path, override: str, message: str
-) -> None:
+def test_a_bad_change_is_named_with_its_key_and_what_it_must_be(file: Path, override: str, message: str) -> None:
     assert error(file, override) == f"{override}: {message}"
 
 
@@ -182,6 +178,13 @@ def test_a_file_that_cannot_be_read_is_named(file: Path, tmp_path: Path) -> None
     assert error(file) == f"{file}: not UTF-8 text (byte 8)"
 
 
+def test_what_is_redrawn_follows_the_seed(file: Path) -> None:
+    config = load_config(file, ["data.redraw=true", "seed=7"])
+    assert config.data.split_seed == 7 and load_config(file, ["seed=7"]).data.split_seed == 0
+    file.write_text(dump_config(config))
+    assert load_config(file) == config and load_config(file, ["seed=8"]).data.split_seed == 8
+
+
 def test_a_byte_order_mark_is_read_over(file: Path) -> None:
     file.write_bytes(b"\xef\xbb\xbf" + MINIMAL.encode())
     assert load_config(file).name == "small"
@@ -198,6 +201,7 @@ def test_bytes_that_are_no_text_are_refused_on_the_command_line(file: Path) -> N
         (["data.train=a.csv"], "data.source or data.train must be given, one of them"),
         (["data.test=a.csv"], "data.validation and data.test go with data.train, not with data.source"),
         (["data.test_share=0.9"], "data.validation_share and data.test_share must be below 1 together"),
+        (["data.shots=2", "data.rows=r.txt"], "data.shots and data.rows exclude each other"),
         (["data.text_pair=text"], "data.text_pair must be another column than data.text"),
         (['data.labels=["a", "a"]'], "data.labels and data.label_columns must name each label once"),
         (
@@ -213,9 +217,7 @@ def test_bytes_that_are_no_text_are_refused_on_the_command_line(file: Path) -> N
         ),
     ],
 )
-def test_keys_that_contradict_each_other_are_refused(
-    file: Path, overrides: list[str], message: str
-) -> None:
+def test_keys_that_contradict_each_other_are_refused(file: Path, overrides: list[str], message: str) -> None:
     assert any(error(file, *overrides).startswith(f"{place}: {message}") for place in [*overrides, file])
 
 

@@ -23,7 +23,8 @@ import numpy as np
 from minilm.data.cleaning import cleaner
 from minilm.data.locations import SPLIT_NAMES, SPLITS, complete, find_source
 from minilm.data.readers import BROKEN, SHOWN, Defects, Table, read_table
-from minilm.data.splits import hold_out, keep_rows, strata_of
+from minilm.data.row_lists import read_row_list
+from minilm.data.splits import hold_out, keep_rows, keep_shots, strata_of
 from minilm.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ def load_dataset(section: DataSection, where: str = "") -> Dataset:
     defects.check(where)
 
     parts = _subsets(_make_missing(parts, section, where), section, warnings)
+    parts["train"] = _chosen(parts["train"], section, names, warnings, where)
     rows = {split: parts[split].rows for split in SPLITS}
     warnings += _check_classes(rows["train"], names, f"{where}{source.files['train']}: ")
     warnings += _duplicates(parts) + _shared_groups(parts, section.group)
@@ -289,6 +291,22 @@ def _subsets(parts: dict[str, Part], section: DataSection, warnings: list[str]) 
             part = part.take(keep_rows(strata_of(part.rows.labels), count, (section.split_seed, stream)))
         subsets[split] = part
     return subsets
+
+
+def _chosen(part: Part, section: DataSection, names: list[str], warnings: list[str], where: str) -> Part:
+    """The training rows that ``data.shots`` or ``data.rows`` leaves."""
+    if section.rows:
+        numbers, given = read_row_list(Path(section.rows), part.rows.labels, names, where)
+        part = part.take(numbers)
+        return replace(part, rows=replace(part.rows, labels=given))
+    if section.shots:
+        strata = strata_of(part.rows.labels)
+        rare = [int(c) for c, n in zip(*np.unique(strata, return_counts=True), strict=True) if n < section.shots]
+        if rare:
+            rarest = ", ".join(names[c] if c >= 0 else "no label" for c in rare)
+            warnings.append(f"data.shots asks for {section.shots:,} rows of each class, there are fewer of {rarest}")
+        part = part.take(keep_shots(strata, section.shots, (section.split_seed, 5)))
+    return part
 
 
 # Checks across rows -----------------------------------------------------------------------------------------

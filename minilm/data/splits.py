@@ -1,7 +1,10 @@
 """Which rows are held out, as pure functions of labels, numbers and a seed.
 
-**Stratified**: of N rows with n_c of class c, the k kept hold k n_c / N of each class, rounded so that they
-sum to k (by the largest remainder), and at least one of each class as far as k allows.
+**Stratified**: the n rows of a class, in random order, take the places 1/2, 3/2, ..., n - 1/2 of n, so that the rows of
+all classes, in the order of place / n, are mixed evenly; the first of each class go before them all. The k rows kept
+are the first k: of each class about as large a share as of the others (Webster's rule), at least one as far as k
+allows, and 100 rows are among the 500 that the same seed keeps. **Shots** are the first k of each class: so many of
+each, and the 2 among the 5.
 
 **Grouped**: rows of one group are kept or held out together. Let w be the rows of each class (C,) still
 wanted, and g those of a group. In random order, groups are held out that fit (g <= w + 1/2 in every class), and
@@ -27,24 +30,26 @@ def strata_of(labels: np.ndarray) -> np.ndarray:
 
 def keep_rows(strata: np.ndarray, count: int, seed: int | Sequence[int]) -> np.ndarray:
     """Numbers of ``count`` of the N rows, in ascending order, stratified by ``strata`` (N,)."""
+    if not 0 <= count <= len(strata):
+        raise ValueError(f"{count} of {len(strata)} rows")
+    rows, place, sizes = _in_random_order(strata, seed)
+    order = np.lexsort(((place + 0.5) / sizes, place > 0))
+    return np.sort(rows[order[:count]])
+
+
+def keep_shots(strata: np.ndarray, shots: int, seed: int | Sequence[int]) -> np.ndarray:
+    """Numbers of so many rows of each class, or of all that it has, in ascending order."""
+    rows, place, _ = _in_random_order(strata, seed)
+    return np.sort(rows[place < shots])
+
+
+def _in_random_order(strata: np.ndarray, seed: int | Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The rows, class by class; the place of each in its class, from 0; and the size of its class; (N,) each."""
     order = np.random.default_rng(seed).permutation(len(strata))
     _, classes, sizes = np.unique(strata, return_inverse=True, return_counts=True)
-    by_class = order[np.argsort(classes[order], kind="stable")]  # each class's rows together, shuffled
-    rank = np.arange(len(strata)) - np.repeat(np.cumsum(sizes) - sizes, sizes)  # place within the class
-    return np.sort(by_class[rank < np.repeat(quotas(sizes, count), sizes)])
-
-
-def quotas(sizes: np.ndarray, count: int) -> np.ndarray:
-    """How many to take of each of C classes: (C,), summing to ``count``, in proportion to ``sizes`` (C,)."""
-    if not 0 <= count <= sizes.sum():
-        raise ValueError(f"{count} of {sizes.sum()} rows")
-    ideal = sizes * (count / max(sizes.sum(), 1))
-    least = int(count >= len(sizes))  # one of each class, if there is room
-    quota = np.maximum(np.floor(ideal).astype(np.int64), least)
-    while step := np.sign(count - quota.sum()):
-        possible = quota < sizes if step > 0 else quota > least
-        quota[np.where(possible, step * (ideal - quota), -np.inf).argmax()] += step
-    return quota
+    rows = order[np.argsort(classes[order], kind="stable")]
+    place = np.arange(len(strata)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return rows, place, np.repeat(sizes, sizes)
 
 
 def hold_out(

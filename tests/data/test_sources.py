@@ -246,6 +246,35 @@ def test_subsets_are_stratified_and_seeded(data):
     assert len(few.train) == 240 and "data.train_rows asks for 1,000 rows" in few.warnings[-1] + few.warnings[0]
 
 
+def test_shots_are_balanced_and_few_are_among_more(data):
+    folder = data("train.csv", [*ROWS * 10, ("odd", "odd")])
+    found = load(folder, shots=5, train_rows=200)
+    assert np.bincount(found.train.labels).tolist() == [5, 5, 1, 5]
+    assert "data.shots asks for 5 rows of each class, there are fewer of odd" in found.warnings
+    assert set(load(folder, shots=2, train_rows=200).train.texts) <= set(found.train.texts)
+    assert load(folder, shots=5, train_rows=200, split_seed=1).train.texts != found.train.texts
+
+
+def test_a_file_names_the_rows_and_may_rename_their_labels(data, tmp_path):
+    folder = data("train.csv", ROWS)
+    whole, listed = load(folder).train, tmp_path / "rows.txt"
+    listed.write_text("7\n2\n4\tso-so\n")
+    found = load(folder, rows=str(listed))
+    assert found.train.texts == [whole.texts[i] for i in (7, 2, 4)]
+    assert found.train.labels.tolist() == [*whole.labels[[7, 2]], 2] and found.label_names[2] == "so-so"
+    assert found.validation.texts == load(folder).validation.texts
+    for text, words in [
+        ("24", "rows.txt, line 1: must be the number of a training row, 0 to 23"),
+        ("-1", "0 to 23"),
+        ("3\n3", "line 2: row 3 is in line 1 already"),
+        ("3\tsoso", 'unknown label "soso" (did you mean "so-so"?)'),
+        ("", "names no row"),
+    ]:
+        listed.write_text(text)
+        assert words in refusal(folder, rows=str(listed))
+    assert "cannot be read" in refusal(folder, rows=str(tmp_path / "none.txt"))
+
+
 # Across rows
 
 

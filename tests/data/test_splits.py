@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from minilm.data.splits import hold_out, keep_rows, quotas, strata_of
+from minilm.data.splits import hold_out, keep_rows, keep_shots, strata_of
 
 LABELS = arrays.arrays(np.int64, st.integers(1, 200), elements=st.integers(0, 5))
 SEEDS = st.integers(0, 2**32 - 1)
@@ -23,7 +23,8 @@ def test_kept_rows_are_as_many_as_asked_and_stratified(labels, seed, data):
     if count >= present.sum():
         assert (taken[present] >= 1).all()
     ideal = sizes * count / len(labels)
-    slack = 1 + np.count_nonzero(present & (ideal < 1))  # rows given to classes too rare for one of their own
+    # Each class may be rounded by 1/2, which the largest makes up for; a class too rare for a row of its own gets one.
+    slack = 1 + np.count_nonzero(present & (ideal < 1)) + present.sum() / 2 * sizes / len(labels)
     assert (np.abs(taken - ideal) <= slack).all()
     assert (keep_rows(labels, count, seed) == kept).all()
 
@@ -59,12 +60,32 @@ def test_another_seed_gives_another_split():
     assert (hold_out(labels, 0.1, (0, 1))[1] != hold_out(labels, 0.1, (0, 2))[1]).any()
 
 
-def test_quotas_follow_the_largest_remainder():
-    assert quotas(np.array([50, 30, 20]), 10).tolist() == [5, 3, 2]
-    assert quotas(np.array([5, 3, 2]), 5).tolist() in ([3, 1, 1], [2, 2, 1])
-    assert quotas(np.array([98, 1, 1]), 10).tolist() == [8, 1, 1]
+@given(LABELS, SEEDS, st.data())
+def test_fewer_rows_are_among_more_rows_of_the_same_seed(labels, seed, data):
+    few, many = sorted(data.draw(st.tuples(*[st.integers(0, len(labels))] * 2)))
+    assert set(keep_rows(labels, few, seed)) <= set(keep_rows(labels, many, seed))
+    assert set(keep_shots(labels, few, seed)) <= set(keep_shots(labels, many, seed))
+
+
+@given(LABELS, SEEDS, st.integers(0, 40))
+def test_shots_are_so_many_of_each_class_or_all_it_has(labels, seed, shots):
+    kept = keep_shots(labels, shots, seed)
+    assert (np.diff(kept) > 0).all()
+    sizes = np.bincount(labels, minlength=6)
+    assert np.bincount(labels[kept], minlength=6).tolist() == np.minimum(sizes, shots).tolist()
+    assert (kept == keep_shots(labels, shots, seed)).all()
+
+
+def test_known_subsets():
+    def taken(sizes, count):
+        labels = np.repeat(np.arange(len(sizes)), sizes)
+        return np.bincount(labels[keep_rows(labels, count, 0)], minlength=len(sizes)).tolist()
+
+    assert taken([50, 30, 20], 10) == [5, 3, 2]
+    assert taken([98, 1, 1], 10) == [8, 1, 1]
+    assert taken([1, 98, 2], 2) == [0, 1, 1]
     with pytest.raises(ValueError):
-        quotas(np.array([2, 2]), 5)
+        keep_rows(np.array([0, 1]), 5, 0)
 
 
 def test_several_labels_are_stratified_by_the_rarest():
