@@ -42,7 +42,7 @@ def write_report(folder: Path) -> Path:
     run = read_run(folder)
     sections: tuple[Callable[[Run], str], ...]
     sections = (_opening, _adaptation, _learning, _mistakes, _samples, _costs, _data, _settings, _usage)
-    if "test" not in run.results:
+    if "best" not in run.results:  # it only adapted
         sections = (_title, _adaptation, _costs, _data, _settings)
     path = run.folder / "report.md"
     page = "\n\n".join(filter(None, (section(run) for section in sections)))
