@@ -34,7 +34,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
@@ -102,9 +102,7 @@ class Sparse(NamedTuple):
         from torch.nn.functional import embedding_bag
 
         columns, values, offsets = map(torch.from_numpy, (self.columns, self.values, self.offsets))
-        return embedding_bag(
-            columns, dense, offsets, mode="sum", per_sample_weights=values, include_last_offset=True
-        )
+        return embedding_bag(columns, dense, offsets, mode="sum", per_sample_weights=values, include_last_offset=True)
 
 
 @dataclass(frozen=True)
@@ -152,31 +150,52 @@ def join_pairs(texts: Sequence[str], pairs: Sequence[str] | None) -> Sequence[st
 # --- logistic regression ---
 
 
+class Matrix(Protocol):
+    """N rows of V features, as the fit needs them: `Sparse`, or whatever else multiplies."""
+
+    @property
+    def width(self) -> int: ...  # V
+
+    def transposed(self) -> Matrix: ...
+
+    def times(self, dense: torch.Tensor) -> torch.Tensor: ...  # (V, K) -> (N, K)
+
+
 @dataclass(frozen=True)
-class Linear:
-    """The fitted model. `seconds`: the time to fit, finding the terms included.
+class Logistic:
+    """The fitted regression.
 
     K of the C classes are `fitted`. The others keep the majority's score, as the training rows teach nothing
     about them: a class with no row, or, with several labels a text, a label that every row has or none has.
     """
 
-    terms: Terms
     weights: np.ndarray  # (V, K)
     intercepts: np.ndarray  # (K,)
     fitted: np.ndarray  # (K,) class numbers
     majority: Majority
     multi_label: bool
+
+    def predict(self, features: Matrix) -> np.ndarray:
+        """(N, V) -> (N, C) scores: log-probabilities; log-odds with several labels a text."""
+        import torch
+
+        fitted = features.times(torch.from_numpy(self.weights)).numpy() + self.intercepts  # (N, K)
+        scores = np.tile(self.majority.scores, (len(fitted), 1))
+        scores[:, self.fitted] = fitted if self.multi_label else log_softmax(fitted)
+        return scores if self.multi_label else log_softmax(scores)
+
+
+@dataclass(frozen=True)
+class Linear:
+    """The fitted model. `seconds`: the time to fit, finding the terms included."""
+
+    terms: Terms
+    regression: Logistic
     seconds: float
 
     def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> np.ndarray:
         """(N, C) scores: log-probabilities; log-odds with several labels a text."""
-        import torch
-
-        features = self.terms.features(join_pairs(texts, pairs))
-        fitted = features.times(torch.from_numpy(self.weights)).numpy() + self.intercepts  # (N, K)
-        scores = self.majority.predict(texts)
-        scores[:, self.fitted] = fitted if self.multi_label else log_softmax(fitted)
-        return scores if self.multi_label else log_softmax(scores)
+        return self.regression.predict(self.terms.features(join_pairs(texts, pairs)))
 
 
 def linear(
@@ -193,7 +212,12 @@ def linear(
     start = time.perf_counter()
     texts = join_pairs(texts, pairs)
     terms = find_terms(texts)
-    features = terms.features(texts)
+    regression = fit_classes(terms.features(texts), labels, classes, tolerance)
+    return Linear(terms, regression, time.perf_counter() - start)
+
+
+def fit_classes(features: Matrix, labels: np.ndarray, classes: int, tolerance: float = 1e-4) -> Logistic:
+    """Fit to features (N, V) with `labels`: (N,) of 0..classes-1, or (N, classes) of 0 and 1."""
     multi_label = labels.ndim == 2
     if multi_label:
         fitted = np.flatnonzero((labels.min(axis=0) == 0) & (labels.max(axis=0) == 1))
@@ -206,12 +230,11 @@ def linear(
             weights, intercepts = np.pad(weights, ((0, 0), (1, 0))), np.pad(intercepts, (1, 0))
         else:
             weights, intercepts = fit_logistic(features, targets, True, tolerance)
-    prior = majority(labels, classes)
-    return Linear(terms, weights, intercepts, fitted, prior, multi_label, time.perf_counter() - start)
+    return Logistic(weights, intercepts, fitted, majority(labels, classes), multi_label)
 
 
 def fit_logistic(
-    features: Sparse, targets: np.ndarray, exclusive: bool, tolerance: float
+    features: Matrix, targets: np.ndarray, exclusive: bool, tolerance: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Weights (V, K) and intercepts (K,) for features (N, V) and targets (N, K) of 0 and 1.
 

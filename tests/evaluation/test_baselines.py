@@ -67,7 +67,7 @@ def test_coefficients_and_probabilities_equal_scikit_learns(classes):
     terms = TfidfVectorizer(**REFERENCE_TERMS)
     features = terms.fit_transform(texts)
     reference = LogisticRegression(C=10, tol=1e-9, max_iter=10_000).fit(features, labels)
-    weights = ours.weights[:, 1:] if classes == 2 else ours.weights
+    weights = ours.regression.weights[:, 1:] if classes == 2 else ours.regression.weights
     assert np.allclose(weights.T, reference.coef_, rtol=0, atol=2e-5)
     expected = reference.predict_proba(terms.transform(others))
     assert np.exp(ours.predict(others)) == pytest.approx(expected, abs=2e-6)
@@ -112,7 +112,7 @@ def test_one_class_only_is_always_predicted():
 @pytest.mark.parametrize("texts", [["ene due", "rike fake", "entliczek"], ["a", "?", ""]])
 def test_without_any_term_only_the_intercepts_are_left(texts):
     model = linear(texts, np.array([0, 1, 1]), classes=2)
-    assert model.weights.shape == (0, 2)
+    assert model.regression.weights.shape == (0, 2)
     assert np.exp(model.predict(["ene due", ""])) == pytest.approx(np.array([[1, 2], [1, 2]]) / 3, abs=1e-3)
 
 
@@ -139,7 +139,7 @@ def test_pairs_are_read_as_one_text():
 def test_the_same_rows_give_the_same_model(seed):
     texts, labels = topic_texts(40, 3, seed)
     first, second = linear(texts, labels, 3), linear(texts, labels, 3)
-    assert np.array_equal(first.weights, second.weights)
+    assert np.array_equal(first.regression.weights, second.regression.weights)
     assert np.array_equal(first.predict(texts), second.predict(texts))
 
 
@@ -159,6 +159,4 @@ def test_ag_news_accuracy_is_scikit_learns():
     assert 0 < model.seconds < 30
     terms = TfidfVectorizer(**REFERENCE_TERMS)
     reference = LogisticRegression(C=10, max_iter=1000).fit(terms.fit_transform(texts), labels)
-    assert result["accuracy"] == pytest.approx(
-        reference.score(terms.transform(test_texts), test_labels), abs=0.005
-    )
+    assert result["accuracy"] == pytest.approx(reference.score(terms.transform(test_texts), test_labels), abs=0.005)
