@@ -86,7 +86,7 @@ def _key(text: str) -> str:
 
 def insertion(words: Sequence[str], number: int, random: Random, synonyms: Synonyms | None = None) -> list[str]:
     """So many times, a random synonym of a random word is put in at a random place; without ``synonyms``, the word."""
-    known = {word: _synonyms_of(word, synonyms) if synonyms else [_parts(word)[1]] for word in words}
+    known = {word: _synonyms_of(word, synonyms) if synonyms else [split_word(word)[1]] for word in words}
     able = [word for word in words if any(known[word])]
     new = list(words)
     for _ in range(number if able else 0):
@@ -119,7 +119,7 @@ def synonyms(words: Sequence[str], number: int, random: Random, synonyms: Synony
     able = [place for place, word in enumerate(words) if known[word]]
     new = list(words)
     for place in random.permutation(able)[:number]:
-        before, core, after = _parts(words[place])
+        before, core, after = split_word(words[place])
         choices = known[words[place]]
         choice = choices[(int(random.geometric(0.5)) - 1) % len(choices)]
         if core.isupper() and len(core) > 1:
@@ -130,14 +130,14 @@ def synonyms(words: Sequence[str], number: int, random: Random, synonyms: Synony
     return new
 
 
-def _parts(word: str) -> tuple[str, str, str]:
+def split_word(word: str) -> tuple[str, str, str]:
     """What is before a word's letters, they, and what is after: ("(", "cat", "),")."""
     before, core, after = re.fullmatch(r"(\W*)(.*?)(\W*)", word, re.DOTALL).groups()  # type: ignore[union-attr]
     return before, core, after
 
 
 def _synonyms_of(word: str, synonyms: Synonyms) -> list[str]:
-    core = _parts(word)[1].lower()
+    core = split_word(word)[1].lower()
     return [other for other in synonyms(core) if other.lower() != core] if core else []
 
 

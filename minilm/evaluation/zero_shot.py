@@ -105,24 +105,22 @@ def cloze(
     """
     _check_model(model, masked=True)
     _check_pattern(pattern, pairs is not None)
-    mask = _mask_name(tokenizer, model, pattern)
-    answers = [_hidden_tokens(tokenizer, pattern, word, mask) for word in words]
+    mask, mask_id = _mask(tokenizer, model, pattern)
+    answers = [_hidden_tokens(tokenizer, pattern, word, mask, mask_id) for word in words]
     _check_answers(answers, words, tokenizer, model)
     limit = _limit(model, max_tokens)
 
+    def ask(parts: Sequence[str], gap: str) -> tuple[list[int], list[int]]:
+        """A prompt's tokens, and where the masks of its gap are."""
+        parts = _cut(tokenizer, parts, limit, lambda some: len(tokenizer.encode(_write(pattern, some, gap)[0])))
+        prompt, start = _write(pattern, parts, gap)
+        encoding = tokenizer.encode(prompt)
+        return encoding.ids, _places(encoding, start, start + len(gap), mask_id)
+
     def score(texts: Sequence[str], pairs: Sequence[str] | None) -> np.ndarray:
         scores = np.empty((len(texts), len(words)))
-        for length in {len(answer) for answer in answers}:
-            gap = mask * length
-            prompts, places = [], []
-            for parts in _parts(texts, pairs):
-                parts = _cut(
-                    tokenizer, parts, limit, lambda p, gap=gap: len(tokenizer.encode(_write(pattern, p, gap)[0]))
-                )
-                prompt, start = _write(pattern, parts, gap)
-                encoding = tokenizer.encode(prompt)
-                prompts.append(encoding.ids)
-                places.append(_places(encoding, start, start + len(gap), tokenizer.token_to_id(mask)))
+        for length in {len(answer) for answer in answers}:  # one pass serves all words of as many tokens
+            prompts, places = zip(*(ask(parts, mask * length) for parts in _parts(texts, pairs)), strict=True)
             same = [number for number, answer in enumerate(answers) if len(answer) == length]
             targets = torch.tensor([answers[number] for number in same])
             scores[:, same] = _log_probabilities(model, tokenizer, prompts, np.array(places), targets, run_on)
@@ -269,15 +267,15 @@ def _limit(model: Any, max_tokens: int, room: int = 0) -> int:
 # --- words to tokens ---
 
 
-def _mask_name(tokenizer: Tokenizer, model: Any, pattern: str) -> str:
-    """Raises UserError where the tokenizer or the model has no mask, or where the pattern has one already."""
-    found = next((name for name in MASK_NAMES if tokenizer.token_to_id(name) is not None), "")
-    if not found or tokenizer.token_to_id(found) >= model.config.vocab_size:
+def _mask(tokenizer: Tokenizer, model: Any, pattern: str) -> tuple[str, int]:
+    """The mask token and its id. Raises UserError where tokenizer or model has none, or the pattern has one already."""
+    found = [(name, number) for name in MASK_NAMES if (number := tokenizer.token_to_id(name)) is not None]
+    if not found or found[0][1] >= model.config.vocab_size:
         whose = "model" if found else "tokenizer"
         raise UserError(f"the {whose} has no mask token, {' or '.join(MASK_NAMES)}: no gap can be made")
-    if found in pattern:
-        raise UserError(f'the pattern {pattern!r} must have "{{label}}" in place of {found}')
-    return found
+    if found[0][0] in pattern:
+        raise UserError(f'the pattern {pattern!r} must have "{{label}}" in place of {found[0][0]}')
+    return found[0]
 
 
 def _places(encoding: Any, start: int, end: int, mask: int) -> list[int]:
@@ -289,11 +287,11 @@ def _places(encoding: Any, start: int, end: int, mask: int) -> list[int]:
     ]
 
 
-def _hidden_tokens(tokenizer: Tokenizer, pattern: str, word: str, mask: str) -> tuple[int, ...]:
+def _hidden_tokens(tokenizer: Tokenizer, pattern: str, word: str, mask: str, mask_id: int) -> tuple[int, ...]:
     """The tokens of a word in its place in the pattern. They begin where the gap's first mask stands."""
     prompt, start = _write(pattern, ["a", "a"], mask)
     masked, whole = tokenizer.encode(prompt), tokenizer.encode(_write(pattern, ["a", "a"], word)[0])
-    first = _places(masked, start, start + len(mask), tokenizer.token_to_id(mask))[0]
+    first = _places(masked, start, start + len(mask), mask_id)[0]
     end = start + len(word)
     after = [place for place, (_, last) in enumerate(whole.offsets) if place >= first and last >= end]
     if whole.ids[:first] != masked.ids[:first] or not after or whole.offsets[after[0]][1] > end:

@@ -157,9 +157,9 @@ def test_a_words_tokens_are_those_in_its_place() -> None:
     )
     tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_next")
     tokenizer.add_special_tokens(["<mask>"])
-    assert zero_shot._hidden_tokens(tokenizer, "b{label}.{text}", "b", "<mask>") == (2,)
+    assert zero_shot._hidden_tokens(tokenizer, "b{label}.{text}", "b", "<mask>", 7) == (2,)
     with pytest.raises(UserError, match="joins"):
-        zero_shot._hidden_tokens(tokenizer, " {label}.{text}", "ab", "<mask>")
+        zero_shot._hidden_tokens(tokenizer, " {label}.{text}", "ab", "<mask>", 7)
 
 
 @pytest.mark.parametrize(
