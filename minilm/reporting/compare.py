@@ -244,7 +244,8 @@ def answer(groups: Sequence[Group], metric: str, split: str, rivals: dict[str, t
     reached = _reached(best, metric, split)
     if len(groups) == 1:
         return f"{best.name} reaches {reached} in {what}."
-    next_one = f"ahead of {ranked[1].name} with {_reached(ranked[1], metric, split)}"
+    tie = f"{mean(best.values(metric, split)):.3f}" == f"{mean(ranked[1].values(metric, split)):.3f}"
+    next_one = f"{'level with' if tie else 'ahead of'} {ranked[1].name} with {_reached(ranked[1], metric, split)}"
     first = f"{best.name} has the {'highest' if sign > 0 else 'lowest'} {what}: {reached}, {next_one}."
     rival = ranked[1] if best is groups[0] else best
     if rival.name not in rivals:

@@ -58,6 +58,7 @@ def bars(
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
     for style, (name, value) in zip(("--", ":", "-."), (lines or {}).items(), strict=False):
         whole.axvline(value, color=MARK, linewidth=1.6, linestyle=style, label=f"{name}: {value:.3f}")
+    whole.set_xlim(left=min(0.0, *means))  # an interval of few seeds may reach below
     wrapped = [textwrap.fill(short(group.name, 60), 26) for group in groups]
     whole.set_yticks(places, wrapped, fontsize=SMALL, parse_math=False)
     whole.invert_yaxis()
@@ -107,6 +108,8 @@ def curves(groups: Sequence[Group], metrics: Sequence[str], path: Path) -> Path:
         name_axes(axes, title=titled(metric), x="Epoch", y=f"{titled(metric)} ({unit})")
         axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
         axes.grid(alpha=0.3)
+        if np.ptp(axes.dataLim.intervalx) == 0:  # one evaluation each
+            axes.set_xlim(axes.dataLim.x0 - 1, axes.dataLim.x0 + 1)
     legend(figure, panels)
     return save(figure, path, svg=True)
 
@@ -134,7 +137,8 @@ def _learning(axes: Axes, group: Group, metric: str, style: dict[str, Any]) -> N
     same = len({grid[:shared] for grid in grids}) == 1
     if len(lines) > 1 or not same:
         for line in lines:
-            axes.plot(*zip(*line, strict=True), color=style["color"], linewidth=0.9, alpha=0.45)
+            one = "." if len(line) == 1 else ""
+            axes.plot(*zip(*line, strict=True), color=style["color"], linewidth=0.9, alpha=0.45, marker=one)
     if same:
         x, middle = next(iter(grids))[:shared], [mean([line[i][1] for line in lines]) for i in range(shared)]
         every = {"markevery": max(1, len(x) // 12), "markersize": 6.5}

@@ -159,8 +159,9 @@ h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top; }
 td { white-space: nowrap; }
+td.text { white-space: normal; min-width: 8rem; }
 th { vertical-align: bottom; }
-.text { text-align: left; }
+th.text, td.text { text-align: left; }
 img { display: block; max-width: 100%; height: auto; margin: 1rem 0; background: #fff; border-radius: .4rem; }
 details { margin: .6rem 0; }
 summary { cursor: pointer; }

@@ -85,6 +85,10 @@ def in_processes(
                 raise Interrupted(noted[0], folder)
     finally:
         for worker in workers:
+            worker.connection.close()  # an idle one ends by itself
+        for worker in workers:
+            if worker.run is None:
+                worker.process.join(timeout=5)
             worker.process.kill()
             worker.process.join()
 
@@ -129,7 +133,10 @@ def _serve(connection: Connection, number: int, folder: Path, work: Callable[[Pa
         gpus: list[Any] = seen if seen != [""] else list(range(torch.cuda.device_count()))
         os.environ["CUDA_VISIBLE_DEVICES"] = str(gpus[number % len(gpus)])
     while True:
-        run: Planned = connection.recv()
+        try:
+            run: Planned = connection.recv()
+        except EOFError:
+            return
         try:
             connection.send(work(folder, run))
         except Interrupted:
