@@ -32,10 +32,10 @@ finetune: .venv/installed ## fine-tune a checkpoint by its recipe (MODEL=bielik,
 
 # What DATA and METHOD change in a recipe. Each method comes with a rate that suits it.
 DATA_CHANGE = $(if $(filter sample,$(DATA)),data.sample=true,data.source='$(DATA)')
-METHOD_full = freeze.part=nothing lora.rank=0 train.lr=5e-5
-METHOD_head = freeze.part=backbone lora.rank=0 train.lr=1e-3
+METHOD_full = freeze.part=nothing freeze.layers=0 lora.rank=0 train.lr=5e-5
+METHOD_head = freeze.part=backbone freeze.layers=0 lora.rank=0 train.lr=1e-3
 METHOD_last = freeze.part=all-but-last freeze.layers=$(METHOD:last%=%) lora.rank=0 train.lr=5e-5
-METHOD_lora = freeze.part=nothing lora.rank=8 train.lr=5e-4
+METHOD_lora = freeze.part=nothing freeze.layers=0 lora.rank=8 train.lr=5e-4
 METHOD_CHANGE = $(METHOD_$(if $(filter last%,$(METHOD)),last,$(METHOD)))
 
 weights: .venv/installed ## download a checkpoint into weights/ (MODEL=bielik; without MODEL: list them)

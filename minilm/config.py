@@ -114,7 +114,7 @@ class DataSection:
     # Of those training rows only ...
     shots: Count = 0  # so many of each class; 0: all. With the same split_seed 2 of each are among the 5
     rows: str = ""  # those that a file names by their number; empty: all
-    clean: list[str] = field(default_factory=list)  # cleaning steps, in order
+    clean: list[str] = field(default_factory=list)  # cleaning steps; their order is fixed
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ class FreezeSection:
 class LoraSection:
     """``[lora]``: low-rank adapters; all else but the head is frozen (see ``minilm.finetuning.lora``)."""
 
-    rank: Count = 0  # 0: no adapters
+    rank: Count | None = None  # none, or 0: no adapters
     alpha: Positive = 16.0  # the adapters' weight is alpha / rank ...
     rank_stabilized: bool = False  # ... or alpha / sqrt(rank)
     dropout: Rate = 0.0  # on the adapters' input
@@ -217,6 +217,12 @@ class Rule(NamedTuple):
 def _weights_fit(c: RunConfig) -> bool:
     names, weights = c.data.labels or c.data.label_columns, c.train.class_weights if c.train else ""
     return isinstance(weights, str) or not names or len(weights) == len(names)
+
+
+def _same_machine(first: TrainSection, second: TrainSection) -> bool:
+    keys = ("device", "precision", "threads")
+    plain = TrainSection(epochs=1, lr=1.0)
+    return all(getattr(first, key) in (getattr(plain, key), getattr(second, key)) for key in keys)
 
 
 RULES = (
@@ -284,6 +290,21 @@ RULES = (
         ("freeze.part", "freeze.layers"),
         lambda c: c.freeze.part != "all-but-last" or c.freeze.layers > 0,
         'freeze.layers must say how many layers are trained (freeze.part = "all-but-last"); "backbone" freezes all',
+    ),
+    Rule(
+        ("freeze.layers", "freeze.part"),
+        lambda c: not c.freeze.layers or c.freeze.part in ("first", "all-but-last"),
+        'freeze.layers goes with freeze.part = "first" or "all-but-last"',
+    ),
+    Rule(
+        ("lora",),
+        lambda c: c.lora.rank is not None or c.lora == LoraSection(),
+        "lora.rank is missing: without it there are no adapters (0 says so)",
+    ),
+    Rule(
+        ("adapt.train", "train"),
+        lambda c: c.adapt is None or c.train is None or _same_machine(c.adapt.train, c.train),
+        "adapt.train.device, .precision and .threads must be left out or be those of [train]",
     ),
     Rule(
         ("lora.rank", "freeze.part"),

@@ -28,7 +28,7 @@ from minilm.checkpoints.matching import parameter_names
 from minilm.checkpoints.models import Card, card_of, load_parts, warn_of, write_tokenizer
 from minilm.checkpoints.names import Row, published_tensors, rows_of_ours, rows_of_theirs
 from minilm.errors import UserError
-from minilm.finetuning.lora import LoRALinear, adapt, adapted_layers, adapter_parameters
+from minilm.finetuning.lora import LoRALinear, adapt_layer, adapted_layers, adapter_parameters
 from minilm.models import ARCHITECTURES
 from minilm.models.heads import HeadConfig
 
@@ -75,8 +75,13 @@ def load_adapted_model(
         raise UserError(f'{folder}: an adapter for the task "{config.task}"; it cannot be opened for "{task}"')
     if head not in (None, config.head):
         raise UserError(f"{folder}: an adapter with a head already; leave the head out, or open the base model")
-    base = hub.resolve_model(source, "" if Path(source).is_dir() else config.revision)
+    try:
+        base = hub.resolve_model(source, "" if hub.is_folder(source) else config.revision)
+    except UserError as error:
+        raise UserError(f"{config.where}: its base model cannot be opened: {error}") from None
     own = _labels(folder, config, base) if config.task == "classify" else None
+    if dtype is None and any(entry.dtype == torch.float32 for entry in read_folder(folder, STEM).values()):
+        dtype = torch.float32  # nothing that was trained is rounded, also where the base has fewer bits
     model, untrained = load_parts(base, config.task, labels=own, head=config.head, dtype=dtype, device=device)
     if labels is not None and list(labels) != card_of(model).labels:
         its = ", ".join(card_of(model).labels) or "none"
@@ -116,7 +121,7 @@ def load_adapter(model: nn.Module, folder: str | Path) -> None:
     if config.base_weights and not weights.is_meta and not _same_weights(weights, config.base_weights):
         raise UserError(f"{config.where}: made for {config.base or 'a model'}, whose weights are not this model's")
     for name, (a, b, alpha) in held.adapters.items():
-        layer = adapt(model, name, len(a), alpha, dropout=config.dropout, rank_stabilized=config.rank_stabilized)
+        layer = adapt_layer(model, name, len(a), alpha, dropout=config.dropout, rank_stabilized=config.rank_stabilized)
         layer.lora_a.data.copy_(a)
         layer.lora_b.data.copy_(b)
     for name, value in held.whole.items():

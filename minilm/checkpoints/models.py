@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import functools
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -188,10 +189,11 @@ def _fill(model: nn.Module, found: Match, dtype: torch.dtype | None, device: tor
     """Put the tensors into the model, one at a time, in the place of those on the meta device."""
     reader = Reader()
     verify(found, reader)
-    dtype = dtype or found.read["embeddings.token.weight"][1].dtype
-    wide = ARCHITECTURES[card_of(model).model_type].float32 if dtype == torch.float16 else ()
+    always = ARCHITECTURES[card_of(model).model_type].float32
+    dtype = dtype or _widest(entry.dtype for name, (_, entry) in found.read.items() if not _is_one_of(name, always))
+    wide = always if dtype == torch.float16 else ()
     for first, *others in parameter_names(model):
-        kind = torch.float32 if any(fnmatch.fnmatchcase(first, pattern) for pattern in wide) else dtype
+        kind = torch.float32 if _is_one_of(first, wide) else dtype
         if first in found.read:
             tensor = _read(reader, *found.read[first], kind, device)
         else:
@@ -200,6 +202,15 @@ def _fill(model: nn.Module, found: Match, dtype: torch.dtype | None, device: tor
         for name in (first, *others):
             module, _, leaf = name.rpartition(".")
             setattr(model.get_submodule(module), leaf, parameter)
+
+
+def _widest(dtypes: Iterable[torch.dtype]) -> torch.dtype:
+    """The dtype that holds all of these: where some weights were trained in more bits than others, none is rounded."""
+    return functools.reduce(torch.promote_types, dtypes)
+
+
+def _is_one_of(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _read(reader: Reader, row: Row, entry: Entry, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -279,7 +290,9 @@ def _config_to_write(model: Any) -> dict[str, Any]:
     own = {**config.pop("minilm", {}), **card.extra}
     task = "encode" if card.own_head else card.task
     config["architectures"] = [ARCHITECTURES[card.model_type].classes[task]]
-    config["dtype"] = str(next(model.parameters()).dtype).removeprefix("torch.")
+    always = ARCHITECTURES[card.model_type].float32
+    dtypes = (parameter.dtype for name, parameter in model.named_parameters() if not _is_one_of(name, always))
+    config["dtype"] = str(_widest(dtypes)).removeprefix("torch.")
     if card.task == "classify":
         config["id2label"] = {str(i): label for i, label in enumerate(card.labels)}
         config["label2id"] = {label: i for i, label in enumerate(card.labels)}

@@ -38,7 +38,7 @@ def load_model(
         head: settings of a new head of ours; None: those of the checkpoint's head, or the family's.
             A trained head is kept where labels and settings are just its own; else the new one starts untrained.
             An adapter has its task, its labels and its head: no others are taken for it.
-        dtype: of the weights; None: the one in which the token embedding is stored.
+        dtype: of the weights; None: the widest in which any is stored.
         device: where they go; None: the CPU.
         revision: a branch, tag or commit on the Hub.
 

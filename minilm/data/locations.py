@@ -54,7 +54,11 @@ def find_source(section: DataSection, where: str = "") -> Source:
     if section.sample:
         entry = catalog.entries()[_sample_name(section, where)]
     if entry:
-        files = _download(entry.source, entry.files, entry.revision) if entry.files else {"train": entry.file}
+        try:
+            files = _download(entry.source, entry.files, entry.revision) if entry.files else {"train": entry.file}
+        except UserError as error:
+            hint = "\nthe small set of its kind needs no network: data.sample=true (make finetune DATA=sample)"
+            raise UserError(f"{error}{hint if entry.sample else ''}") from None
         return Source(entry.name, files, complete(section), entry.rows)
     path = Path(section.source).expanduser()
     if path.is_dir():

@@ -322,7 +322,10 @@ def _check_classes(train: Rows, names: list[str], where: str) -> list[str]:
             "a classifier needs two labels or more"
         )
     absent = [name for name, count in zip(names, counts, strict=True) if not count]
-    return [f"no training row has the label {', '.join(absent)}"] if absent else []
+    warnings = [f"no training row has the label {', '.join(absent)}"] if absent else []
+    if several and (none := int((train.labels.sum(axis=1) == 0).sum())):
+        warnings.append(f"{none:,} of {len(train):,} training rows have none of the labels, which is an answer too")
+    return warnings
 
 
 def _duplicates(parts: dict[str, Part]) -> list[str]:

@@ -22,7 +22,7 @@ from minilm.data.tokenization import Encoded, encode, load_tokenizer, pad_id
 from minilm.devices import Execution, execution
 from minilm.errors import UserError
 from minilm.evaluation.metrics import log_softmax, sigmoid
-from minilm.models.layers import Batch
+from minilm.models.layers import Batch, evaluation_mode
 from minilm.schema import read_table
 
 LINES = 512  # lines read before the first is answered
@@ -40,15 +40,11 @@ def predict_scores(
     scores of a batch and its row numbers in the model's place, where part of the work is done already.
     """
     scores, order = [], []
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    with torch.inference_mode(), run_on.autocast():
+    with evaluation_mode(model), torch.inference_mode(), run_on.autocast():
         for rows in evaluation_batches(encoded.lengths):
             batch = collate(encoded, rows, None, pad, longest=context_of(model)).to(run_on.device)
             scores.append((model(batch) if forward is None else forward(batch, rows)).float())
             order.append(rows)
-    for module, training in modes:
-        module.training = training
     by_length = torch.cat(scores).cpu().numpy()
     result = np.empty_like(by_length)
     result[np.concatenate(order)] = by_length
@@ -95,8 +91,7 @@ class Classifier:
         if holds_model(folder / "model"):
             folder = folder / "model"
         elif (folder / "config.toml").exists():
-            go_on = f"minilm train {folder / 'config.toml'} --resume"
-            raise UserError(f"{folder}: this run has not finished; go on with `{go_on}`")
+            raise UserError(f"{folder}: {without_classifier(folder)}")
         model = load_model(folder if folder.exists() else source, "classify", dtype=torch.float32)
         return cls(model, load_tokenizer(card_of(model).tokenizer or source), execution(device, "float32"))
 
@@ -148,6 +143,13 @@ class Classifier:
         if not pairs:
             return [str(text) for text in texts], None
         return [first for first, _ in pairs], [second for _, second in pairs]
+
+
+def without_classifier(run: Path) -> str:
+    """Why a run's folder holds no classifier."""
+    if (run / "results.json").exists():
+        return f"this run only adapted a checkpoint; train a classifier from {run / 'adapted'} (model.source)"
+    return f"this run has not finished; go on with `minilm train {run / 'config.toml'} --resume`"
 
 
 # --- Lines of text -----------------------------------------------------------------------------------------------

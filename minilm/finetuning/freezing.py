@@ -87,7 +87,10 @@ def frozen_layers(model: nn.Module) -> int:
 
 
 def training_mode(model: nn.Module) -> None:
-    """Training mode for what trains; evaluation mode, without dropout, for whatever is wholly frozen."""
+    """Training mode for what trains; evaluation mode, without dropout, for whatever is wholly frozen.
+
+    A layer that trains in part, such as one with adapters, has its own dropout, but not that of its frozen parts.
+    """
     has_parameters = next(model.parameters(), None) is not None
     if has_parameters and not _trains(model):
         model.eval()

@@ -109,12 +109,14 @@ def add_lora(model: nn.Module, config: LoRAConfig) -> list[str]:
         raise ValueError("this model has adapters already; merge them first")
     names = find_targets(model, config)
     for name in names:
-        adapt(model, name, config.rank, config.alpha, dropout=config.dropout, rank_stabilized=config.rank_stabilized)
+        adapt_layer(
+            model, name, config.rank, config.alpha, dropout=config.dropout, rank_stabilized=config.rank_stabilized
+        )
     train_adapters_only(model)
     return names
 
 
-def adapt(
+def adapt_layer(
     model: nn.Module, name: str, rank: int, alpha: float, *, dropout: float = 0.0, rank_stabilized: bool = False
 ) -> LoRALinear:
     """Put an adapted layer in the place of the linear layer of this name."""

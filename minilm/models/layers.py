@@ -8,7 +8,8 @@ left, which is never padding, and nobody reads what the padding positions comput
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
@@ -86,6 +87,18 @@ def scores(model: Any, batch: Batch, state: State | None = None, first: int = 0)
     state = model.run(state, batch, first, stages_of(model))
     x = model.finish(state)  # (B, T, D), or (B, 1, D) where one position is read
     return x if model.head is None else model.head(x, batch, getattr(model, "pooler", None))
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Without dropout inside; afterwards every part is in the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def stages_of(model: Any) -> int:

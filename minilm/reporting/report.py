@@ -179,6 +179,10 @@ def _learning(run: Run) -> str:
     )
     stopped = run.results.get("stopped", "finished")
     text += STOPPED.get(stopped, f"It stopped: {stopped}.")
+    if "threshold" in run.results:
+        chosen = run.config.get("train", {}).get("decision") == "validation"
+        text += f" A label is given from a probability of {run.results['threshold']:.2f} on"
+        text += ", chosen on the validation texts." if chosen else "."
     train, validation = run.results.get("train"), run.results.get("validation")
     if train and validation:
         gap = 100 * (train["macro_f1"] - validation["macro_f1"])

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from minilm.models.layers import evaluation_mode
 from minilm.reporting.tables import ABSENT, count, text_table
 
 
@@ -115,18 +116,14 @@ def _output_shapes(model: nn.Module, ids_shape: tuple[int, int]) -> dict[nn.Modu
         if tensor is not None:
             shapes[module] = tuple(tensor.shape)
 
-    modes = [(module, module.training) for module in model.modules()]
     hooks = [module.register_forward_hook(note) for module in model.modules()]
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     try:
-        model.eval()
-        with torch.no_grad():
+        with evaluation_mode(model), torch.no_grad():
             model(torch.zeros(ids_shape, dtype=torch.int64, device=device))
     finally:
         for hook in hooks:
             hook.remove()
-        for module, training in modes:
-            module.training = training
     return shapes
 
 

@@ -10,6 +10,7 @@ perplexity on the validation texts, before and after. The result is a checkpoint
 
 from __future__ import annotations
 
+import hashlib
 import math
 import shutil
 from collections.abc import Sequence
@@ -48,7 +49,7 @@ from minilm.data.masking import (
 from minilm.data.tokenization import Encoded, encode, pad_id
 from minilm.devices import Execution
 from minilm.errors import UserError
-from minilm.models.layers import Batch
+from minilm.models.layers import Batch, evaluation_mode
 from minilm.reporting.summary import parameter_counts
 from minilm.runs.assembly import Material
 from minilm.runs.folders import write_history
@@ -61,10 +62,10 @@ from minilm.training.state import Checkpoints
 UNCUT = 2**31 - 1  # tokens: a text of any length is read whole
 
 
-def adapt(config: RunConfig, material: Material, run_on: Execution, folder: Path, where: str) -> Path:
+def adapt(config: RunConfig, lesson: Lesson, run_on: Execution, folder: Path) -> Path:
     """Adapt the checkpoint as ``[adapt]`` says, from the start or the last checkpoint; return its folder.
 
-    Returns at once where that was done before. ``folder`` is the run's; ``where`` names the config.
+    Returns at once where that was done before. ``lesson`` is from ``make_lesson``; ``folder`` is the run's.
 
     Raises:
         UserError: the texts, the model and the config do not go together.
@@ -73,9 +74,8 @@ def adapt(config: RunConfig, material: Material, run_on: Execution, folder: Path
     adapted, place = folder / "adapted", folder / "adaptation"
     if (adapted / "config.json").exists():  # it is the last file to be written
         return adapted
-    settings = _section_of(config, where).train
+    settings = lesson.settings
     stored = read_contents(hub.resolve_model(config.model.source, config.model.revision))
-    lesson = make_lesson(config, material, where)
     torch.manual_seed(config.seed)
     model: Any = load_model(stored.folder, "lm", dtype=torch.float32, device=run_on.device)
     total, trained = parameter_counts(model)
@@ -166,6 +166,15 @@ class Lesson:
     left_out: int  # ... and that are not, because they are there twice or the model is measured on them
     seed: int
     pad: int
+    settings: TrainSection
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the tokens that are learned and measured."""
+        digest = hashlib.sha256()
+        for pieces in (self.train, self.validation):
+            digest.update(pieces.blocks.ids.tobytes() + pieces.blocks.offsets.tobytes())
+        return digest.hexdigest()
 
     def __str__(self) -> str:
         blocks = self.train.blocks
@@ -194,7 +203,7 @@ def make_lesson(config: RunConfig, material: Material, where: str) -> Lesson:
     data, columns = material.data, complete(config.data)
     if section.texts:
         names = [name for name in (columns.text, columns.text_pair) if name]
-        found = read_texts(Path(section.texts), names, cleaner(columns.clean))
+        found = read_texts(Path(section.texts).expanduser(), names, cleaner(columns.clean))
     else:
         found = texts_of(data.train)
     texts = distinct(found, without=texts_of(data.validation, data.test))
@@ -217,6 +226,7 @@ def make_lesson(config: RunConfig, material: Material, where: str) -> Lesson:
     return Lesson(
         name, question, train, validation,
         texts=len(texts), left_out=len(found) - len(texts), seed=config.seed, pad=pad_id(tokenizer),
+        settings=section.train,
     )  # fmt: skip
 
 
@@ -264,16 +274,12 @@ def _end_token(tokenizer: Tokenizer, stored: Contents) -> int | None:
 def measure(model: nn.Module, lesson: Lesson, run_on: Execution, batch_size: int) -> dict[str, float]:
     """Loss and perplexity on the validation texts; the same is asked every time."""
     objective, total, amount = LanguageObjective(), 0.0, 0.0
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    with torch.inference_mode(), run_on.autocast():
+    with evaluation_mode(model), torch.inference_mode(), run_on.autocast():
         for rows in make_batches(lesson.validation.blocks.lengths, batch_size, seed=0, epoch=0, shuffle=False):
             on_cpu = lesson.batch("validation", rows, FIXED)
             batch = on_cpu.to(run_on.device)
             total += float(objective.total(model(batch), labels_of(batch)))
             amount += objective.amount(labels_of(on_cpu))
-    for module, training in modes:
-        module.training = training
     if not amount:
         raise UserError("the validation texts are too short: there is nothing to measure adaptation by")
     loss = total / amount

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from minilm import hub
+from minilm.checkpoints.adapters import is_adapter
 from minilm.checkpoints.configs import new_config, read_config
 from minilm.checkpoints.files import read_json
-from minilm.checkpoints.models import card_of, load_model, new_model
+from minilm.checkpoints.models import card_of, load_parts, new_model, warn_of
 from minilm.config import RunConfig, TrainSection
 from minilm.data.batching import collate, make_batches
 from minilm.data.locations import complete
@@ -57,6 +59,8 @@ def prepare(config: RunConfig, where: str) -> Material:
 
     Raises UserError where data and config do not go together; ``where`` names the config.
     """
+    if config.model.source:
+        find_checkpoint(config, where)  # what is missing is told before texts are read
     data = load_dataset(config.data, where)
     if config.train is not None:
         _check_objective(config.train, data, where)
@@ -75,7 +79,7 @@ def prepare(config: RunConfig, where: str) -> Material:
 
 def _check_objective(train: TrainSection, data: Dataset, where: str) -> None:
     """Raises UserError where the metric, the weights or the threshold do not go with the labels."""
-    check_metric(train.best, data.multi_label)
+    check_metric(train.best, data.multi_label, key=f"{where}: train.best")
     weights, labels = train.class_weights, data.label_names
     if isinstance(weights, list) and len(weights) != len(labels):
         raise UserError(
@@ -110,44 +114,79 @@ def make_model(
     Raises:
         UserError: model, tokenizer and config do not go together.
     """
-    section = config.model
-    if section.source:
-        folder = source or hub.resolve_model(section.source, section.revision)
-        width = read_config(read_json(folder / "config.json"), str(folder / "config.json")).width
-        dtype = None if precision == "bfloat16" else torch.float32
-        model = load_model(folder, "classify", labels=labels, head=_head(config, width), dtype=dtype, device=device)
-        choose_trained(model, config)
-    elif section.architecture in ARCHITECTURES:
-        settings = {"vocab_size": vocab_size, **section.config}
-        model_config = new_config(section.architecture, settings, f"{where}: [model.config]")
-        with torch.device(device):
-            head = _head(config, model_config.width)
-            model = new_model(section.architecture, model_config, "classify", labels=labels, head=head)
+    if config.model.source:
+        folder = source or find_checkpoint(config, where)
+        model = _from_checkpoint(config, folder, labels, where, device, precision)
     else:
-        hint = nearest(section.architecture, ARCHITECTURES)
-        known = ", ".join(sorted(ARCHITECTURES))
-        raise UserError(f'{where}: model.architecture "{section.architecture}" is not one of ours{hint}: {known}')
+        model = _from_scratch(config, labels, vocab_size, where, device)
+    _check_reading(config, model, vocab_size, where)
+    data, card = complete(config.data), card_of(model)
+    kind = "multi" if data.label_columns else "single"
+    card.published["problem_type"] = f"{kind}_label_classification"
+    card.extra |= asdict(Reading(data.max_tokens, data.clean, pairs=bool(data.text_pair)))
+    return model
 
+
+def find_checkpoint(config: RunConfig, where: str) -> Path:
+    """The folder of ``model.source``. Raises UserError where it is no whole model's."""
+    folder = hub.resolve_model(config.model.source, config.model.revision)
+    if (folder / "config.toml").is_file():
+        raise UserError(f"{where}: model.source: {folder} is a run; name the model in it, such as {folder / 'model'}")
+    if is_adapter(folder):
+        export = f"minilm export {folder} FOLDER --merge"
+        raise UserError(f"{where}: model.source: {folder} is an adapter; merge it with its base first: {export}")
+    return folder
+
+
+def _from_checkpoint(
+    config: RunConfig, folder: Path, labels: list[str], where: str, device: torch.device | str, precision: str
+) -> nn.Module:
+    width = read_config(read_json(folder / "config.json"), str(folder / "config.json")).width
+    dtype = None if precision == "bfloat16" else torch.float32
+    head = _head(config, width)
+    try:
+        model, untrained = load_parts(folder, "classify", labels=labels, head=head, dtype=dtype, device=device)
+        if head is None and card_of(model).own_head:
+            raise UserError(f'model.head.kind is "family", but {folder} has a head of the kind "mlp"; choose that')
+        warn_of(untrained, model)
+        choose_trained(model, config, untrained)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    return model
+
+
+def _from_scratch(
+    config: RunConfig, labels: list[str], vocab_size: int, where: str, device: torch.device | str
+) -> nn.Module:
+    name = config.model.architecture
+    if name not in ARCHITECTURES:
+        hint, known = nearest(name, ARCHITECTURES), ", ".join(sorted(ARCHITECTURES))
+        raise UserError(f'{where}: model.architecture "{name}" is not one of ours{hint}: {known}')
+    settings = {"vocab_size": vocab_size, **config.model.config}
+    model_config = new_config(name, settings, f"{where}: [model.config]")
+    with torch.device(device):
+        return new_model(name, model_config, "classify", labels=labels, head=_head(config, model_config.width))
+
+
+def _check_reading(config: RunConfig, model: nn.Module, vocab_size: int, where: str) -> None:
+    """Raises UserError where the model cannot read the tokens that it is given."""
     embedded = model.get_parameter("embeddings.token.weight").shape[0]
     # A checkpoint's own tokenizer may have more tokens than the checkpoint: its makers know that they never occur.
     if config.tokenizer.source and embedded < vocab_size:
         raise UserError(
             f"{where}: the tokenizer has {vocab_size:,} tokens, the model only {embedded:,} (model.config.vocab_size)"
         )
-    data = complete(config.data)
-    if 0 < context_of(model) < data.max_tokens:
-        raise UserError(
-            f"{where}: data.max_tokens is {data.max_tokens}, but the model reads at most {context_of(model)} "
-            "tokens; lower it"
-        )
-    card, kind = card_of(model), "multi" if data.label_columns else "single"
-    card.published["problem_type"] = f"{kind}_label_classification"
-    card.extra |= asdict(Reading(data.max_tokens, data.clean, pairs=bool(data.text_pair)))
-    return model
+    tokens, context = complete(config.data).max_tokens, context_of(model)
+    if 0 < context < tokens:
+        raise UserError(f"{where}: data.max_tokens is {tokens}, but the model reads at most {context} tokens; lower it")
 
 
-def choose_trained(model: nn.Module, config: RunConfig) -> None:
-    """Freeze and adapt the model as the config says, in place; what trains is float32 from now on."""
+def choose_trained(model: Any, config: RunConfig, untrained: Sequence[str]) -> None:
+    """Freeze and adapt the model as the config says, in place; what trains is float32 from now on.
+
+    ``untrained``: the parameters that the checkpoint does not have. A pooler among them trains with the head that reads
+    it, whatever is frozen: it knows nothing yet.
+    """
     lora = config.lora
     if lora.rank:
         settings = LoRAConfig(
@@ -156,6 +195,9 @@ def choose_trained(model: nn.Module, config: RunConfig) -> None:
         add_lora(model, settings)
     else:
         freeze(model, config.freeze.part, config.freeze.layers)
+    for name in untrained:
+        if name.startswith("pooler.") and model.head.config.pooling == "pooler":
+            model.get_parameter(name).requires_grad_(True)
     for parameter in model.parameters():
         if parameter.requires_grad or parameter.dtype == torch.float16:
             parameter.data = parameter.data.float()

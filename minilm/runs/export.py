@@ -11,6 +11,7 @@ from minilm.checkpoints.models import card_of, save_model
 from minilm.checkpoints.opening import load_model
 from minilm.data.tokenization import load_tokenizer
 from minilm.errors import UserError
+from minilm.evaluation.predictor import without_classifier
 from minilm.finetuning.lora import merge
 from minilm.hub import is_folder
 
@@ -32,8 +33,10 @@ def export_run(run: str, folder: Path, *, merged: bool = False, dtype: str | Non
         raise UserError(f"{folder}: is there already and not empty; name another folder")
     source = Path(run) / "model" if (Path(run) / "model").is_dir() else Path(run)
     if (Path(run) / "config.toml").exists() and source == Path(run):
-        raise UserError(f"{run}: this run has not finished, so it has no model to export")
+        raise UserError(f"{run}: {without_classifier(Path(run))}")
     adapted = source.is_dir() and is_adapter(source)
+    if adapted and dtype is not None and not merged:
+        raise UserError("--dtype is for whole models: an adapter stays in float32; add --merge, or leave it out")
     model = load_model(source if is_folder(source) else run, dtype=torch.float32 if adapted else None)
     tokenizer = load_tokenizer(card_of(model).tokenizer or run)
     if adapted and not merged:

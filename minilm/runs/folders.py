@@ -111,6 +111,11 @@ def stored_fingerprint(folder: Path) -> str:
     return fingerprint
 
 
+def stored_corpus(folder: Path) -> str:
+    """The hash of the texts that a run was started to adapt to; empty where it does not adapt."""
+    return str(read_json(folder / "environment.json").get("corpus", ""))
+
+
 def _commit() -> str | None:
     """The last commit that changed the package; None where it is not in a repository of its own."""
     if shutil.which("git") is None:

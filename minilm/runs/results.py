@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -33,24 +34,29 @@ def brief(metrics: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in metrics.items() if isinstance(value, int | float)}
 
 
-def fit_baselines(data: Dataset) -> dict[str, Any]:
-    """What the majority class and a linear model on word counts reach, on the same splits."""
+def fit_baselines(data: Dataset, decide: Callable[[np.ndarray], float]) -> dict[str, Any]:
+    """What the majority class and a linear model on word counts reach, on the same splits.
+
+    ``decide`` chooses the threshold of several labels from the scores of the validation texts, as for the model.
+    """
     classes = len(data.label_names)
     models: dict[str, Majority | Linear] = {
         "majority": majority(data.train.labels, classes),
         "linear": linear(data.train.texts, data.train.labels, classes, data.train.pairs),
     }
-    return {
-        name: {
-            **{
-                split: measure(rows.labels, model.predict(rows.texts, rows.pairs))
-                for split in ("validation", "test")
-                for rows in (getattr(data, split),)
-            },
+    results: dict[str, Any] = {}
+    for name, model in models.items():
+        scores = {
+            split: model.predict(rows.texts, rows.pairs)
+            for split, rows in (("validation", data.validation), ("test", data.test))
+        }
+        threshold = decide(scores["validation"]) if data.multi_label else 0.5
+        results[name] = {
+            "validation": measure(data.validation.labels, scores["validation"], threshold),
+            "test": measure(data.test.labels, scores["test"], threshold),
             "seconds": model.seconds,
         }
-        for name, model in models.items()
-    }
+    return results
 
 
 def time_inference(classifier: Classifier, rows: Rows) -> float:

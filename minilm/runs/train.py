@@ -24,6 +24,7 @@ from minilm.devices import Execution, execution
 from minilm.errors import UserError
 from minilm.evaluation.metrics import choose_threshold
 from minilm.evaluation.predictor import Classifier, predict_scores
+from minilm.finetuning.freezing import frozen_layers
 from minilm.hub import is_folder, published_name
 from minilm.reporting.plots import confusion, learning_curves, length_distribution
 from minilm.reporting.record import resume_command
@@ -31,7 +32,14 @@ from minilm.reporting.report import write_report
 from minilm.reporting.summary import parameter_counts, summarize
 from minilm.runs.adapt import adapt, make_lesson
 from minilm.runs.assembly import SPLITS, Material, make_model, make_task, prepare
-from minilm.runs.folders import describe_data, describe_environment, find_folder, new_folder, stored_fingerprint
+from minilm.runs.folders import (
+    describe_data,
+    describe_environment,
+    find_folder,
+    new_folder,
+    stored_corpus,
+    stored_fingerprint,
+)
 from minilm.runs.results import choose_samples, fit_baselines, measure, time_inference
 from minilm.training.console import say
 from minilm.training.frozen_prefix import keep
@@ -61,21 +69,19 @@ def train_run(config_path: Path, overrides: tuple[str, ...] = (), *, runs: Path,
     for warning in material.data.warnings:
         say(f"warning: {warning}")
     # Before the folder: what does not go together is told without leaving one.
-    if config.adapt is not None:
-        make_lesson(config, material, where)
-    model = None if config.train is None else fresh_model(config, material, run_on, where)
+    lesson = None if config.adapt is None else make_lesson(config, material, where)
+    model = None if lesson or config.train is None else fresh_model(config, material, run_on, where)
+    corpus = "" if lesson is None else lesson.fingerprint
     if folder is None:
-        folder = start_folder(runs, config, material.data, run_on)
-    elif stored_fingerprint(folder) != material.data.fingerprint:
+        folder = start_folder(runs, config, material.data, run_on, corpus)
+    elif (stored_fingerprint(folder), stored_corpus(folder)) != (material.data.fingerprint, corpus):
         raise UserError(f"{folder}: the data have changed since this run was started; start a new one without --resume")
     try:
-        if config.adapt is not None:
-            del model  # two would not fit where one barely does
-            source = adapt(config, material, run_on, folder, where)
-            model = None if config.train is None else fresh_model(config, material, run_on, where, source)
-        if config.train is None or model is None:
+        source = None if lesson is None else adapt(config, lesson, run_on, folder)
+        if config.train is None:
             write_adaptation(folder, material)
         else:
+            model = model or fresh_model(config, material, run_on, where, source)
             finish(Work(folder, config, config.train, material, model, run_on))
     except OSError as error:  # a full disk
         place, why = error.filename or folder, error.strerror or error
@@ -86,10 +92,11 @@ def train_run(config_path: Path, overrides: tuple[str, ...] = (), *, runs: Path,
 
 
 def first_settings(config: RunConfig) -> TrainSection:
-    """How the run's first stage trains: adaptation, or classification. It tells where all stages run."""
-    stage = config.train if config.adapt is None else config.adapt.train
-    assert stage is not None  # a rule of the config
-    return stage
+    """The settings that tell where all stages run: those of [train], or of adaptation alone."""
+    if config.train is None:
+        assert config.adapt is not None  # a rule of the config
+        return config.adapt.train
+    return config.train
 
 
 def fresh_model(
@@ -103,10 +110,10 @@ def fresh_model(
     return model.to(run_on.device)
 
 
-def start_folder(runs: Path, config: RunConfig, data: Dataset, run_on: Execution) -> Path:
-    """A new run's folder, with what it was started with."""
+def start_folder(runs: Path, config: RunConfig, data: Dataset, run_on: Execution, corpus: str) -> Path:
+    """A new run's folder, with what it was started with. ``corpus``: a hash of what it adapts to, if it does."""
     folder = new_folder(runs, config.name)
-    write_json(folder / "environment.json", describe_environment(data, run_on))
+    write_json(folder / "environment.json", describe_environment(data, run_on) | {"corpus": corpus})
     with atomic(folder / "config.toml") as file:
         file.write(dump_config(config).encode())
     return folder
@@ -132,15 +139,30 @@ class Work:
 def finish(work: Work) -> None:
     """Train to the end, from the start or the last checkpoint, then save, measure and report."""
     folder, material, model = work.folder, work.material, work.model
-    with atomic(folder / "summary.txt") as file:
+    with atomic(folder / "summary.txt") as file, work.run_on.autocast():
         file.write((summarize(model) + "\n").encode())
     total, trained = parameter_counts(model)
     sizes = " / ".join(f"{len(material.rows(split)):,}" for split in SPLITS)
     say(f"{folder}: {material.data.name}, {sizes} texts; {trained:,} of {total:,} parameters train on {work.run_on}")
     if work.settings.recompute:
         recompute(model)
+    try:
+        progress, scores, cached = learn(work)
+    finally:
+        shutil.rmtree(folder / "cache", ignore_errors=True)
+    if material.data.multi_label:
+        card_of(model).extra["threshold"] = decide(work, scores["validation"])
+    save(work)
+    write_results(work, progress, scores, cached)
+
+
+def learn(work: Work) -> tuple[Progress, dict[str, np.ndarray], str]:
+    """Train; give the progress, the scores (N, C) of every split, and what was computed once."""
+    folder, material, model = work.folder, work.material, work.model
     seen = {split: material.encoded[split] for split in ("train", "validation")}
     budget = work.settings.cache_mib * 2**20
+    if budget and frozen_layers(model) > 0:
+        say(f"{folder}: what frozen layers give is computed once, for {len(seen['train']):,} training texts")
     prefix = keep(model, seen, work.run_on, pad=work.pad, budget=budget, folder=folder / "cache")
     if str(prefix):
         say(f"{folder}: {prefix}")
@@ -152,11 +174,7 @@ def finish(work: Work) -> None:
         split: predict_scores(model, encoded, work.run_on, pad=work.pad, forward=prefix.forward(split, model))
         for split, encoded in material.encoded.items()
     }
-    shutil.rmtree(folder / "cache", ignore_errors=True)
-    if material.data.multi_label:
-        card_of(model).extra["threshold"] = decide(work, scores["validation"])
-    save(work)
-    write_results(work, progress, scores, str(prefix))
+    return progress, scores, str(prefix)
 
 
 def decide(work: Work, scores: np.ndarray) -> float:
@@ -175,10 +193,9 @@ def save(work: Work) -> None:
         save_model(model, work.folder / "model", tokenizer=tokenizer)
         return
     source, revision = config.model.source, config.model.revision
+    base = "" if is_folder(source) else published_name(source)  # "": the folder that it was opened from
     if config.adapt is not None:
-        base = "../adapted"  # from the adapter's folder
-    else:
-        base = str(Path(source).resolve()) if is_folder(source) else published_name(source)
+        base = "../adapted"  # from the adapter's own folder
     save_adapter(model, work.folder / "model", base=base, revision=revision, tokenizer=tokenizer)
 
 
@@ -195,7 +212,7 @@ def write_results(work: Work, progress: Progress, scores: dict[str, np.ndarray],
         "name": folder.name,
         **metrics,
         "labels": data.label_names,
-        "baselines": fit_baselines(data),
+        "baselines": fit_baselines(data, lambda validation: decide(work, validation)),
         "parameters": {"total": total, "trained": trained},
         "times": {
             "train_seconds": progress.seconds,

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
@@ -31,10 +30,10 @@ from torch import Tensor, nn
 from minilm.data.batching import collate, evaluation_batches
 from minilm.data.tokenization import Encoded
 from minilm.devices import Execution
-from minilm.evaluation.predictor import Forward
+from minilm.evaluation.predictor import Forward, context_of
 from minilm.finetuning.freezing import frozen_layers
 from minilm.models.heads import ClassificationHead, pool
-from minilm.models.layers import Batch, State, scores, stages_of
+from minilm.models.layers import Batch, State, evaluation_mode, scores, stages_of
 
 MIB = 2**20
 
@@ -105,12 +104,10 @@ def keep(
     prefix = FrozenPrefix(max(frozen_layers(model), 0), stages_of(model))
     started = time.perf_counter()
     if prefix.layers and budget:
-        modes = [(module, module.training) for module in model.modules()]
-        model.eval()
-        for split, encoded in splits.items():
-            _keep_split(prefix, model, split, encoded, run_on, pad, budget, folder)
-        for module, training in modes:
-            module.training = training
+        with evaluation_mode(model), torch.no_grad(), run_on.autocast():
+            for split, encoded in splits.items():
+                if not _keep_split(prefix, model, split, encoded, run_on, pad, budget, folder):
+                    break
     prefix.seconds = time.perf_counter() - started
     return prefix
 
@@ -124,28 +121,25 @@ def _keep_split(
     pad: int,
     budget: int,
     folder: Path,
-) -> None:
+) -> bool:
+    """Whether there was room."""
     tensors: dict[str, Tensor] = {}
     pooled = _head_alone_trains(model)
     total = len(encoded) if pooled else int(encoded.offsets[-1]) + 1
-    for batch, rows in _batches(model, encoded, run_on, pad):
+    for rows in evaluation_batches(encoded.lengths):
+        batch = collate(encoded, rows, None, pad, longest=context_of(model)).to(run_on.device)
         given = _pooled(model, batch) if pooled else _state(model, batch, prefix.layers)
         if not tensors:
             tensors = _room(prefix, f"{split}-", given, total, run_on, budget, folder)
         if not tensors:
-            return
+            return False
         real = torch.ones_like(batch.ids, dtype=torch.bool) if batch.mask is None else batch.mask
         places = torch.from_numpy(rows if pooled else _places(encoded, rows))
         for name, values in given.items():
             kept = tensors[name]
             kept[places.to(kept.device)] = (values if pooled else values[real]).to(kept.device)
     prefix.splits[split] = Kept(prefix.layers, encoded.offsets, tensors)
-
-
-def _batches(model: nn.Module, encoded: Encoded, run_on: Execution, pad: int) -> Iterator[tuple[Batch, np.ndarray]]:
-    with torch.no_grad(), run_on.autocast():
-        for rows in evaluation_batches(encoded.lengths):
-            yield collate(encoded, rows, None, pad).to(run_on.device), rows
+    return True
 
 
 def _places(encoded: Encoded, rows: np.ndarray) -> np.ndarray:

@@ -235,7 +235,7 @@ class _Loop:
         step = self.progress.step if before_step else self.progress.step - 1
         raise UserError(
             f"the loss is no longer finite at step {step + 1} (learning rate {self._rate(step):.3g}, gradient "
-            f"norm {norm:.3g}); lower train.lr or lengthen train.warmup. "
+            f"norm {norm:.3g}); lower the rate (lr) or lengthen its warmup. "
             + (f"The last good state is kept in {kept}" if kept else "No state from before it was kept")
         )
 

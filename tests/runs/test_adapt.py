@@ -79,7 +79,8 @@ def write_config(
 def adapted(path: Path, runs: Path, *changes: str) -> Path:
     """The run's folder after adaptation."""
     config = load_config(path, changes)
-    return adapt(config, prepare(config, "a.toml"), CPU, runs, "a.toml").parent
+    lesson = make_lesson(config, prepare(config, "a.toml"), "a.toml")
+    return adapt(config, lesson, CPU, runs).parent
 
 
 def refused(path: Path, *changes: str) -> str:

@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 import torch
 
+from minilm.checkpoints.models import new_model, save_model
 from minilm.checkpoints.opening import load_model
+from minilm.data.tokenization import load_tokenizer
 from minilm.evaluation.predictor import Classifier
+from minilm.models.gpt2 import GPT2Config
 from minilm.runs import train as runs_train
 from minilm.runs.export import export_run
 from tests.tiny import at_step, minilm, outcome, refused, texts, write_data
@@ -159,6 +162,9 @@ def report(runs: Path) -> str:
         ("albert", "freeze.layers=1", "share one set of weights"),
         ("lora", 'lora.targets=["quary"]', r'"quary" names no linear layer of this model \(did you mean "query"\?\)'),
         ("lora", "lora.layers=[7]", "the model has no layer 7"),
+        ("full", "freeze.layers=1", 'freeze.layers goes with freeze.part = "first" or "all-but-last"'),
+        ("full", 'lora.targets=["key"]', "lora.rank is missing"),
+        ("adapted", "adapt.train.threads=3", "adapt.train.device, .precision and .threads"),
         ("full", "train.decision=0.3", "train.decision is for data with several labels a text"),
         ("full", "train.best=jaccard", 'no metric "jaccard" with one label a text'),
         ("full", "data.sample=true", "there is no sample for data.source"),
@@ -183,3 +189,72 @@ def test_export_refuses_a_folder_in_use_and_a_run_that_has_not_finished(tmp_path
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "file").write_text("")
     assert "is there already and not empty" in refused("export", REFERENCE / "bert-classify", tmp_path / "used")
+
+
+@pytest.mark.parametrize("family", ["bert", "llama", "t5", "gpt2", "albert"])
+@pytest.mark.parametrize("way", ["freeze.part=backbone", "freeze.part=first", "lora.rank=2"])
+def test_a_bfloat16_checkpoint_keeps_its_frozen_weights_and_trains_in_float32(
+    tmp_path: Path, family: str, way: str
+) -> None:
+    half = save_model(load_model(REFERENCE / f"{family}-classify", dtype=torch.bfloat16), tmp_path / "half")
+    config, _ = write_config(tmp_path, "full")
+    changes = [f"model.source={half}", way, "train.precision=bfloat16", "train.epochs=1"]
+    result = minilm("train", config, *changes, "--runs", tmp_path)
+    assert result.exit_code == 0, result.output
+    run = tmp_path / "tuned"
+    base, trained = load_model(half, "encode"), load_model(run / "model", "classify")
+    assert {p.dtype for p in trained.parameters()} == {torch.float32}  # the widest of both
+    name = "embeddings.token.weight"
+    assert torch.equal(trained.get_parameter(name), base.get_parameter(name).float())
+    exported = export_run(str(run), tmp_path / "out", merged=True)
+    test = ["a good film", "dull"]
+    np.testing.assert_allclose(
+        Classifier.load(exported, "cpu").scores(test), Classifier.load(run, "cpu").scores(test), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("way", ["lora.rank=2", "freeze.part=backbone"])
+def test_a_pooler_that_the_checkpoint_lacks_is_trained_and_saved_whatever_is_frozen(tmp_path: Path, way: str) -> None:
+    config, _ = write_config(tmp_path, "full")
+    changes = [f"model.source={REFERENCE / 'bert-lm'}", 'model.head.kind="family"', way]
+    result = minilm("train", config, *changes, "--runs", tmp_path)
+    assert result.exit_code == 0, result.output
+    first, second = (Classifier.load(tmp_path / "tuned", "cpu").scores(["a good film"]) for _ in range(2))
+    assert np.array_equal(first, second)
+
+
+def test_texts_as_long_as_a_context_that_is_no_multiple_of_eight_are_cached(tmp_path: Path) -> None:
+    rows = [("it was really quite good " * 10, "good"), ("dull " * 50, "bad")] * 20
+    config = tmp_path / "long.toml"
+    data = write_data(tmp_path / "texts.tsv", [(f"{text}{i}", label) for i, (text, label) in enumerate(rows)])
+    tokenizer = load_tokenizer(REFERENCE / "gpt2-classify")
+    shape = GPT2Config(vocab_size=tokenizer.get_vocab_size(), context=30, width=8, depth=2, heads=2)
+    save_model(new_model("gpt2", shape, "encode"), tmp_path / "model", tokenizer=tokenizer)
+    config.write_text(CONFIG.format(model=tmp_path / "model", data=data))
+    result = minilm("train", config, "data.max_tokens=30", "freeze.part=backbone", "--runs", tmp_path)
+    assert result.exit_code == 0, result.output
+
+
+def test_an_adaptation_is_not_gone_on_with_on_other_texts(tmp_path: Path) -> None:
+    config, changes = write_config(tmp_path, "adapted")
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("\n".join(f"it was a {i} day" for i in range(60)))
+    changes.append(f"adapt.texts={corpus}")
+    with at_step(2, lambda: os.kill(os.getpid(), signal.SIGINT)):
+        assert minilm("train", config, *changes, "--runs", tmp_path / "runs").exit_code == 130
+    corpus.write_text("\n".join(f"this is a {i} song" for i in range(60)))
+    again = tmp_path / "runs" / "tuned" / "config.toml"
+    assert "the data have changed" in refused("train", again, "--resume", "--runs", tmp_path / "runs")
+
+
+def test_a_run_that_only_adapted_is_no_classifier_and_says_what_to_do_with_it(tmp_path: Path) -> None:
+    config, changes = write_config(tmp_path, "adapted")
+    text = config.read_text()
+    config.write_text(text[: text.index("[train]")])
+    result = minilm("train", config, *changes[:-1], "--runs", tmp_path)
+    assert result.exit_code == 0 and "perplexity" in result.output, result.output
+    said = "this run only adapted a checkpoint; train a classifier from"
+    run = tmp_path / "tuned"
+    assert said in refused("predict", run, "a") and said in refused("export", run, tmp_path / "x")
+    changes = [f"model.source={run}", *changes[:-1]]
+    assert "is a run; name the model in it" in refused("train", config, *changes, "--runs", tmp_path)
