@@ -16,7 +16,6 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,12 +24,10 @@ from minilm.checkpoints.atomic import atomic
 from minilm.config import RunConfig
 from minilm.data.row_lists import read_row_list
 from minilm.data.sources import Rows, load_dataset
-from minilm.data.tokenization import encode, pad_id
 from minilm.errors import UserError, nearest
+from minilm.evaluation.embeddings import embed_texts
 from minilm.evaluation.metrics import log_softmax, sigmoid
-from minilm.evaluation.predictor import Classifier, predict_scores
-from minilm.models.heads import pool
-from minilm.models.layers import Batch, stages_of
+from minilm.evaluation.predictor import Classifier
 from minilm.reporting.record import shown
 from minilm.studies.config import Planned
 from minilm.studies.execution import bring_to_end, state_of
@@ -169,13 +166,12 @@ def uncertainty(classifier: Classifier, rows: Rows, rule: str) -> np.ndarray:
 
 
 def embeddings(classifier: Classifier, rows: Rows) -> np.ndarray:
-    """The vectors that the model's head reads of N rows, (N, D)."""
-    model: Any = classifier.model
-    encoded = encode(classifier.tokenizer, rows.texts, rows.pairs, classifier.reading.max_tokens)
-
-    def forward(batch: Batch, _: np.ndarray) -> torch.Tensor:
-        batch = replace(batch, read=model.head.position(batch))
-        x = model.finish(model.run(model.embed(batch), batch, 0, stages_of(model)))
-        return pool(x, batch, model.head.config.pooling, getattr(model, "pooler", None))
-
-    return predict_scores(model, encoded, classifier.execution, pad=pad_id(classifier.tokenizer), forward=forward)
+    """The means of the model's vectors of N rows, (N, D)."""
+    return embed_texts(
+        classifier.model,
+        classifier.tokenizer,
+        rows.texts,
+        classifier.execution,
+        pairs=rows.pairs,
+        max_tokens=classifier.reading.max_tokens,
+    )

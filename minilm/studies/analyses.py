@@ -16,6 +16,7 @@ from minilm.reporting.groups import Group
 from minilm.reporting.page import Section
 from minilm.reporting.record import Run
 from minilm.studies.config import Planned, Study
+from minilm.studies.questions import QUESTIONS
 
 
 @dataclass(frozen=True)
@@ -42,4 +43,4 @@ def compare(study: Study, runs: Sequence[Finished], figures: Path) -> tuple[str,
     return comparison(groups_of(runs), study.config.metric, figures)
 
 
-ANALYSES: dict[str, Analysis] = {"compare": compare}
+ANALYSES: dict[str, Analysis] = {"compare": compare, **QUESTIONS}

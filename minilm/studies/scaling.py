@@ -2,8 +2,8 @@
 
     error(n) = a n^-b + c        a, b, c >= 0        (Hestness et al. 2017, "Deep Learning Scaling is Predictable")
 
-**The fit** is by weighted least squares. For a given b it is linear in a and c, whose best values have a formula; so all
-b from 0.01 to 3 are tried, first coarsely, then finely about the best: no starting point, no local minimum. The
+**The fit** is by weighted least squares. For a given b it is linear in a and c, whose best values have a formula; so
+all b from 0.01 to 3 are tried, first coarsely, then finely about the best: no starting point, no local minimum. The
 weights are 1 / variance of each size's mean. The standard deviation over seeds is itself taken from a line through
 log deviation against log n, as that of three seeds says little; with one seed it is a share of the error, the same at
 every size, that the fit's own residuals tell.

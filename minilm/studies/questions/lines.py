@@ -1,0 +1,165 @@
+"""What several questions share: how a metric runs over the points of an axis, seed by seed, and how it is said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from minilm.evaluation.metrics import HIGHER_IS_BETTER
+from minilm.evaluation.statistics import Interval, Paired, deviation, holm, mean, paired, t_interval
+from minilm.reporting.groups import metrics_of
+from minilm.reporting.page import Table
+from minilm.reporting.tables import ABSENT, decimal, metric_name
+
+if TYPE_CHECKING:
+    from minilm.studies.analyses import Finished
+
+LEVEL = 0.05  # below it a p value is called significant
+
+
+@dataclass
+class Line:
+    """A metric over the points of an axis."""
+
+    name: str
+    at: dict[float, dict[int, float]] = field(default_factory=dict)  # x -> seed -> metric
+    baseline: bool = False  # trained on the same rows, beside the runs
+
+    def values(self, x: float) -> list[float]:
+        """The metric at a point, of each seed."""
+        return list(self.at.get(x, {}).values())
+
+    def mean(self, x: float) -> float:
+        """Over the seeds at a point."""
+        return mean(self.values(x))
+
+    def interval(self, x: float) -> Interval | None:
+        """The 95% interval over the seeds (Student's t); None with one seed."""
+        values = self.values(x)
+        return t_interval(values) if len(values) > 1 else None
+
+
+def lines_of(
+    runs: Sequence[Finished], key: str, place: Callable[[Finished], float], metric: str
+) -> tuple[list[Line], list[Line]]:
+    """Lines over the axis ``key``: one for each variant, and one for each baseline but the majority.
+
+    place: where on the axis a run is. The baselines are those of the first variant's runs.
+    """
+    lines: dict[str, Line] = {}
+    baselines: dict[str, Line] = {}
+    for finished in runs:
+        name, seed, x = name_without(finished, key), finished.planned.config.seed, place(finished)
+        value = metrics_of(finished.run, "test").get(metric)
+        if value is None:
+            continue
+        lines.setdefault(name, Line(name)).at.setdefault(x, {})[seed] = float(value)
+        if name != next(iter(lines)):
+            continue
+        for kind, reached in finished.run.results.get("baselines", {}).items():
+            if kind != "majority" and metric in reached.get("test", {}):
+                line = baselines.setdefault(kind, Line(f"{kind} baseline", baseline=True))
+                line.at.setdefault(x, {})[seed] = float(reached["test"][metric])
+    for line in (*lines.values(), *baselines.values()):
+        line.at = dict(sorted(line.at.items()))
+    return list(lines.values()), list(baselines.values())
+
+
+def name_without(finished: Finished, *keys: str) -> str:
+    """What a run is beside its seed and its place on these axes."""
+    axes = [
+        f"{key.rpartition('.')[2]} {value}"
+        for key, value in finished.planned.point.items()
+        if key not in ("seed", *keys)
+    ]
+    return ", ".join([finished.planned.variant, *axes] if finished.planned.variant else axes) or "fine-tuned"
+
+
+def versus(first: Line, second: Line, points: Sequence[float]) -> dict[float, tuple[Paired, float]]:
+    """``second`` minus ``first`` at each point over the seeds they share, with its p value after Holm."""
+    found = {}
+    for x in points:
+        seeds = [seed for seed in first.at.get(x, {}) if seed in second.at.get(x, {})]
+        if len(seeds) > 1:
+            found[x] = paired([first.at[x][seed] for seed in seeds], [second.at[x][seed] for seed in seeds])
+    corrected = holm([pair.t_test for pair in found.values()])
+    return {x: (pair, p) for (x, pair), p in zip(found.items(), corrected, strict=True)}
+
+
+def ratio(part: Line, x: float, whole: Line, full: float) -> tuple[float, Interval | None] | None:
+    """What ``part`` reaches at x as a share of what ``whole`` reaches at ``full``, over the seeds they share."""
+    seeds = [seed for seed in part.at.get(x, {}) if seed in whole.at.get(full, {}) and whole.at[full][seed]]
+    shares = [part.at[x][seed] / whole.at[full][seed] for seed in seeds]
+    if not shares:
+        return None
+    return mean(shares), t_interval(shares) if len(shares) > 1 else None
+
+
+def ahead(metric: str, difference: float) -> float:
+    """A difference of metrics as a lead: positive where it is for the better."""
+    return difference if HIGHER_IS_BETTER[metric] else -difference
+
+
+def best_line(lines: Sequence[Line], x: float, metric: str) -> Line:
+    """The line that is best at a point, of those that are there."""
+    return max((line for line in lines if line.values(x)), key=lambda line: ahead(metric, line.mean(x)))
+
+
+# --- In words ---
+
+
+def reached(values: Sequence[float]) -> str:
+    """``0.907 (95% interval 0.890 to 0.924 over 3 seeds)``."""
+    if len(values) < 2:
+        return f"{values[0]:.3f} (one seed)" if values else ABSENT
+    low, high = t_interval(values)
+    return f"{mean(values):.3f} (95% interval {low:.3f} to {high:.3f} over {len(values)} seeds)"
+
+
+def with_spread(values: Sequence[float]) -> str:
+    """``0.9070 ±0.0120``."""
+    if len(values) < 2:
+        return decimal(values[0] if values else None)
+    return f"{decimal(mean(values))} ±{decimal(deviation(values))}"
+
+
+def p_value(p: float) -> str:
+    """``p = 0.012``."""
+    return f"p = {p:.3f}" if p >= 1e-3 else "p below 0.001"
+
+
+def tested(pair: Paired, p: float, number: int) -> str:
+    """``95% interval +0.010 to +0.030; paired t test, corrected for 7 comparisons: p = 0.012``."""
+    many = f", corrected for {number} comparisons" if number > 1 else ""
+    low, high = pair.interval
+    return f"95% interval {low:+.3f} to {high:+.3f} over {pair.pairs} seeds; paired t test{many}: {p_value(p)}"
+
+
+def lines_table(lines: Sequence[Line], title: str, metric: str, shown: Callable[[float], str]) -> Table:
+    """A row a point, a column a line."""
+    points = sorted({x for line in lines for x in line.at}, key=lambda x: (x == 0, x))  # 0 stands for all
+    rows = [[shown(x), *(with_spread(line.values(x)) for line in lines)] for x in points]
+    seeds = {len(values) for line in lines for values in line.at.values()}
+    over = f"{min(seeds)} seeds" if len(seeds) == 1 else f"{min(seeds)} to {max(seeds)} seeds"
+    note = f"{metric_name(metric)} on the test texts, mean ± standard deviation over {over}."
+    return Table([title, *(line.name for line in lines)], rows, note=note[0].upper() + note[1:])
+
+
+def versus_table(found: dict[float, tuple[Paired, float]], title: str, shown: Callable[[float], str]) -> Table:
+    """What the paired tests say at each point."""
+    rows: list[list[Any]] = [
+        [
+            shown(x),
+            f"{pair.difference:+.4f}",
+            f"{pair.interval.low:+.4f} to {pair.interval.high:+.4f}",
+            *(f"{p:.4f}" if p >= 1e-4 else "below 0.0001" for p in (pair.t_test, corrected, pair.permutation)),
+            str(pair.pairs),
+        ]
+        for x, (pair, corrected) in found.items()
+    ]
+    pairs = min(pair.pairs for pair, _ in found.values())
+    note = f"Seed by seed. Corrected: for {len(found)} comparisons at once, after Holm. "
+    note += f"With {pairs} seeds the permutation test cannot get below {2 / 2**pairs:.4f}."
+    header = [title, "difference", "95% interval", "paired t: p", "corrected: p", "permutation: p", "seeds"]
+    return Table(header, rows, note=note)
