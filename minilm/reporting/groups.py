@@ -102,7 +102,9 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
 
 def identity(config: Mapping[str, Any]) -> str:
     """What a run is, beside its name and seed."""
-    settings = {key: value for key, value in flat(config).items() if key not in ("name", "seed")}
+    settings = flat(config)
+    seeds = ("name", "seed", "data.split_seed") if settings.get("data.redraw") else ("name", "seed")
+    settings = {key: value for key, value in settings.items() if key not in seeds}
     source = Path(settings.get("model.source", ""))
     earlier = source.parent / "config.toml"
     if source.name == "adapted" and earlier.is_file():

@@ -75,7 +75,7 @@ class _Loop:
         self.optimizer = make_optimizer(model, settings, execution)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=execution.scales_loss)
         restored = checkpoints.restore(model, self.optimizer, self.device)
-        self.progress, self.best = restored or (Progress(), copy_of(trained_parameters(model)))
+        self.progress, self.best = restored or (Progress(), {})
         if self.scaler.is_enabled() and self.progress.loss_scaling:
             self.scaler.load_state_dict(self.progress.loss_scaling)
         self.steps_per_epoch = math.ceil(len(task.batches(0)) / settings.accumulate)

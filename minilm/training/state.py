@@ -5,7 +5,7 @@ another name, flushed to the disk, and renamed.
 
     model.safetensors       the trained parameters
     optimizer.safetensors   AdamW's m, v and t of each
-    best.safetensors        the trained parameters of the best evaluation so far
+    best.safetensors        the trained parameters of the best evaluation so far, once there was one
     random.safetensors      the state of every random generator in use
     progress.json           where the run is
 
@@ -94,9 +94,9 @@ class Checkpoints:
             write_tensors(beside / "model.safetensors", trained_parameters(model))
             write_tensors(beside / "optimizer.safetensors", _optimizer_tensors(model, optimizer))
             write_tensors(beside / "random.safetensors", _random_states(device))
-            if before is not None and self._best_saved == progress.best_step:
+            if progress.best_step == self._best_saved and before is not None and progress.best_step >= 0:
                 _link(before / "best.safetensors", beside / "best.safetensors")
-            else:
+            elif progress.best_step >= 0:  # else nothing was measured yet
                 write_tensors(beside / "best.safetensors", best)
             write_json(beside / "progress.json", dataclasses.asdict(progress))
             _flush(beside)
@@ -122,7 +122,7 @@ class Checkpoints:
         progress = read_table(Progress, read_json(path), lambda key: str(path))
         put_back(model, _read_parameters(model, place / "model.safetensors"))
         _restore_optimizer(model, optimizer, place / "optimizer.safetensors")
-        best = _read_parameters(model, place / "best.safetensors")
+        best = _read_parameters(model, place / "best.safetensors") if progress.best_step >= 0 else {}
         _restore_random(place / "random.safetensors", device)
         self._best_saved = progress.best_step
         self._drop_all_but(place)  # a kill may have left parts of others

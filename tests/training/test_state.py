@@ -92,7 +92,7 @@ def test_what_a_kill_left_behind_is_neither_read_nor_kept(tmp_path: Path) -> Non
     leave()
     assert job.restore()[0].step == 1 and len(list(tmp_path.iterdir())) == 1
     leave()
-    place = job.save(Progress(step=2))
+    place = job.save(Progress(step=2, best_step=2))
     assert list(tmp_path.iterdir()) == [place] and len(list(place.iterdir())) == 5
 
 
@@ -120,10 +120,10 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = Job(tmp_path).steps(1)
-    place = job.save(Progress(step=1))
+    place = job.save(Progress(step=1, best_step=1))
     monkeypatch.setattr("minilm.training.state.write_json", _cannot)
     with pytest.raises(OSError):
-        job.save(Progress(step=2))
+        job.save(Progress(step=2, best_step=1))
     assert list(tmp_path.iterdir()) == [place]
 
 
@@ -173,7 +173,7 @@ DAMAGE = [
 @pytest.mark.parametrize(("name", "damage"), DAMAGE)
 def test_a_damaged_checkpoint_is_named_in_one_line(tmp_path: Path, name: str, damage: Callable[[Path], None]) -> None:
     job = Job(tmp_path).steps(1)
-    place = job.save(Progress(step=1, tokens=12))
+    place = job.save(Progress(step=1, tokens=12, best_step=1))
     damage(place / name)
     with pytest.raises((UserError, FileNotFoundError)) as caught:
         job.restore()
@@ -181,7 +181,7 @@ def test_a_damaged_checkpoint_is_named_in_one_line(tmp_path: Path, name: str, da
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
-    Job(tmp_path).steps(1).save(Progress(step=1))
+    Job(tmp_path).steps(1).save(Progress(step=1, best_step=1))
     other = Job(tmp_path)
     other.model[2].requires_grad_(True)  # trains more than the one that was kept
     with pytest.raises(UserError, match="another model"):
