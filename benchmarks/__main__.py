@@ -6,9 +6,9 @@ import sys
 
 import torch
 
-from benchmarks import architectures, training_step
+from benchmarks import architectures, finetuning, training_step
 
-BENCHMARKS = {"training-step": training_step.run, "architectures": architectures.run}
+BENCHMARKS = {"training-step": training_step.run, "architectures": architectures.run, "finetuning": finetuning.run}
 
 
 def main(names: list[str]) -> int:

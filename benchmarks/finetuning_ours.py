@@ -1,0 +1,72 @@
+"""``python -m benchmarks.finetuning_ours METHOD FOLDER``: our side of ``benchmarks.finetuning``.
+
+Trains by the functions that ``minilm train`` itself calls, on the texts in FOLDER.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+
+from benchmarks.finetuning import BATCH, LAST, METHODS, RANK, RATE, TOKENS
+from benchmarks.processes import serve
+from minilm.config import DataSection, FreezeSection, HeadSection, LoraSection, ModelSection, RunConfig, TrainSection
+from minilm.data.tokenization import pad_id
+from minilm.devices import execution
+from minilm.runs.assembly import make_task, prepare
+from minilm.runs.train import fresh_model
+from minilm.training.frozen_prefix import keep
+from minilm.training.loop import train
+from minilm.training.state import Checkpoints
+
+PARTS = {"last": FreezeSection("all-but-last", LAST), "head": FreezeSection("backbone")}
+
+
+def main(method: str, folder: Path) -> None:
+    """Serve one method."""
+    settings = TrainSection(
+        epochs=METHODS[method].epochs, lr=RATE, batch_size=BATCH, schedule="linear", best="loss", device="cpu"
+    )
+    config = RunConfig(
+        name="bench",
+        data=DataSection(
+            train=str(folder / "train.csv"),
+            validation=str(folder / "validation.csv"),
+            test=str(folder / "validation.csv"),
+            text="sentence1",
+            text_pair="sentence2",
+            max_tokens=TOKENS,
+        ),
+        model=ModelSection(source="minilm", head=HeadSection(kind="family")),
+        freeze=PARTS.get(method, FreezeSection()),
+        lora=LoraSection(RANK if method == "lora" else 0),
+        train=settings,
+    )
+    run_on, material = execution("cpu"), prepare(config, "bench")
+    place = folder / method
+
+    def work() -> tuple[int, float]:
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir()
+        model = fresh_model(config, material, run_on, "bench")
+        prefix = keep(
+            model,
+            {split: material.encoded[split] for split in ("train", "validation")},
+            run_on,
+            pad=pad_id(material.tokenizer),
+            budget=settings.cache_mib * 2**20,
+            folder=place / "cache",
+        )
+        task = make_task(config, settings, material, model, run_on, place, prefix)
+        torch.manual_seed(config.seed)
+        progress = train(model, task, settings, run_on, Checkpoints(place / "checkpoints"))
+        return settings.epochs * len(material.data.train), progress.seconds
+
+    serve(work)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
