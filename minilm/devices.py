@@ -30,6 +30,11 @@ class Execution:
         """Whether gradients would underflow without loss scaling."""
         return self.precision == "float16"
 
+    @property
+    def tokens_at_once(self) -> int:
+        """How many tokens to evaluate at a time: many keep a GPU busy, few keep a CPU's memory small."""
+        return 4096 if self.device.type == "cpu" else 16384
+
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """The context in which forward passes run."""
         if self.precision == "float32":

@@ -43,14 +43,13 @@ def make_batches(
     return [batches[i] for i in random.permutation(len(batches))]
 
 
-EVALUATED = 64  # texts scored at a time, at most ...
-TOKENS = 16384  # ... and tokens, padding included
+EVALUATED = 64  # texts scored at a time, at most
 
 
-def evaluation_batches(lengths: np.ndarray) -> Iterator[np.ndarray]:
-    """Rows by falling length (N,), as many at a time as neither limit forbids."""
+def evaluation_batches(lengths: np.ndarray, tokens: int) -> Iterator[np.ndarray]:
+    """Rows by falling length (N,), so many at a time that they have at most so many tokens, padding included."""
     for rows in make_batches(lengths, EVALUATED, seed=0, epoch=0, shuffle=False):
-        fits = max(1, TOKENS // int(lengths[rows].max()))
+        fits = max(1, tokens // int(lengths[rows].max()))
         yield from (rows[i : i + fits] for i in range(0, len(rows), fits))
 
 

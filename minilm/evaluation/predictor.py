@@ -41,7 +41,7 @@ def predict_scores(
     """
     scores, order = [], []
     with evaluation_mode(model), torch.inference_mode(), run_on.autocast():
-        for rows in evaluation_batches(encoded.lengths):
+        for rows in evaluation_batches(encoded.lengths, run_on.tokens_at_once):
             batch = collate(encoded, rows, None, pad, longest=context_of(model)).to(run_on.device)
             scores.append((model(batch) if forward is None else forward(batch, rows)).float())
             order.append(rows)

@@ -126,7 +126,7 @@ def _keep_split(
     tensors: dict[str, Tensor] = {}
     pooled = _head_alone_trains(model)
     total = len(encoded) if pooled else int(encoded.offsets[-1]) + 1
-    for rows in evaluation_batches(encoded.lengths):
+    for rows in evaluation_batches(encoded.lengths, run_on.tokens_at_once):
         batch = collate(encoded, rows, None, pad, longest=context_of(model)).to(run_on.device)
         given = _pooled(model, batch) if pooled else _state(model, batch, prefix.layers)
         if not tensors:

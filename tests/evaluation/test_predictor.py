@@ -13,7 +13,7 @@ import minilm
 from minilm.checkpoints.models import card_of, load_model, new_model, save_model
 from minilm.data import batching
 from minilm.data.tokenization import encode, pad_id, train_bpe
-from minilm.devices import execution
+from minilm.devices import Execution, execution
 from minilm.errors import UserError
 from minilm.evaluation import predictor
 from minilm.evaluation.predictor import Classifier, Reading, predict_lines, predict_scores, read_lines
@@ -45,7 +45,7 @@ def test_scores_come_in_the_order_of_the_texts_whatever_the_batches(
     monkeypatch: pytest.MonkeyPatch, rows: int, tokens: int
 ) -> None:
     monkeypatch.setattr(batching, "EVALUATED", rows)
-    monkeypatch.setattr(batching, "TOKENS", tokens)
+    monkeypatch.setattr(Execution, "tokens_at_once", tokens)
     c = classifier()
     encoded = encode(c.tokenizer, TEXTS, None, 16)
     scores = predict_scores(c.model, encoded, CPU, pad=pad_id(c.tokenizer))
