@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import json
 import resource
@@ -58,6 +59,7 @@ def serve(work: Callable[[], tuple[int, float]]) -> None:
     """In the process: for each line from the parent work once, and answer with the samples and the seconds."""
     answers = sys.stdout
     for _ in sys.stdin:
+        gc.collect()  # the last go's model may still lie about
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             samples, seconds = work()
         print(json.dumps({"samples": samples, "seconds": seconds, "memory": peak()}), file=answers, flush=True)
