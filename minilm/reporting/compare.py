@@ -32,11 +32,11 @@ LEVEL = 0.05  # below it a p value is called significant
 
 
 def load_groups(paths: Iterable[Path]) -> list[Group]:
-    """The runs in these folders, those that differ only in their seed together.
+    """The runs in these folders, those that differ only in their seed together. A folder named twice counts once.
 
     Raises UserError where a folder is no run's, or its run has not finished.
     """
-    runs = [read_run(Path(path)) for path in paths]
+    runs = [read_run(path) for path in {Path(path).resolve(): Path(path) for path in paths}.values()]
     if not runs:
         raise UserError("nothing to compare: give one run folder or more, such as runs/*")
     return group_runs(runs)

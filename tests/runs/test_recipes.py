@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import tomllib
 from pathlib import Path
@@ -64,16 +65,20 @@ def test_a_recipe_runs_from_end_to_end_on_the_sample_of_its_data(tmp_path: Path,
     ],
 )
 def test_make_finetune_says_to_minilm_what_was_asked(arguments: tuple[str, ...], wanted: tuple[str, ...]) -> None:
-    done = subprocess.run(["make", "-n", "finetune", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
-    command = done.stdout.splitlines()[-1].replace("'", "")
+    command = dry_make(*arguments).stdout.splitlines()[-1].replace("'", "")
     assert command.startswith(".venv/bin/minilm train experiments/finetune/")
     assert all(f" {change}" in command for change in wanted)
 
 
+def dry_make(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """What ``make finetune`` would do, also where these tests are run by another make."""
+    outside = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
+    command = ["make", "--no-print-directory", "-n", "finetune", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=outside, capture_output=True, text=True, check=False)
+
+
 def test_make_finetune_refuses_a_method_there_is_not() -> None:
-    done = subprocess.run(
-        ["make", "-n", "finetune", "METHOD=some"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = dry_make("METHOD=some")
     assert done.returncode != 0 and "METHOD is full, head, last3 (or another number) or lora, not some" in done.stderr
 
 
