@@ -42,6 +42,7 @@ Amount = Annotated[float, Limit("a number of at least 0", lambda x: x >= 0)]
 Share = Annotated[float, Limit("a number from 0 to 1", lambda x: 0 <= x <= 1)]
 Rate = Annotated[float, Limit("a number of at least 0 and below 1", lambda x: 0 <= x < 1)]
 Part = Annotated[float, Limit("a number above 0 and below 1", lambda x: 0 < x < 1)]
+Ratio = Annotated[float, Limit("a number from 0 to 2", lambda x: 0 <= x <= 2)]
 FolderName = Annotated[str, Limit('a name of letters, digits, "-", "_" and "."', _like(r"\w[\w.-]{0,99}"))]
 OneGPU = Annotated[str, Limit('one of several GPUs, "cuda:1"', _like(r"cuda:\d+"))]
 Device = Literal["auto", "cpu", "cuda", "mps"] | OneGPU
@@ -115,6 +116,18 @@ class DataSection:
     shots: Count = 0  # so many of each class; 0: all. With the same split_seed 2 of each are among the 5
     rows: str = ""  # those that a file names by their number; empty: all
     clean: list[str] = field(default_factory=list)  # cleaning steps; their order is fixed
+
+
+@dataclass(frozen=True)
+class AugmentSection:
+    """``[augment]``: training texts made of those there are, with their labels (see ``minilm.data.augmentation``)."""
+
+    # Of a text's words some are put in once more, change places, are left out, become synonyms (WordNet's), become
+    # what a masked-language model would write; or the text is translated to German and back.
+    method: Literal["insertion", "swap", "deletion", "synonyms", "masked-words", "back-translation"]
+    ratio: Ratio = 0.25  # new texts for each that is there
+    share: Part = 0.1  # of a text's words that change, one at least; back-translation changes what it will
+    model: str = ""  # of the last two methods: a checkpoint with a trained masked-language head, or a T5
 
 
 @dataclass(frozen=True)
@@ -202,8 +215,12 @@ class RunConfig:
     tokenizer: TokenizerSection = field(default_factory=TokenizerSection)
     freeze: FreezeSection = field(default_factory=FreezeSection)
     lora: LoraSection = field(default_factory=LoraSection)
+    augment: AugmentSection | None = None
     adapt: AdaptSection | None = None
     train: TrainSection | None = None  # none: adaptation alone
+
+
+REWRITING = ("masked-words", "back-translation")  # the methods of [augment] that need a model
 
 
 class Rule(NamedTuple):
@@ -285,6 +302,16 @@ RULES = (
         ("train", "adapt"),
         lambda c: bool(c.train or c.adapt),
         "[train] is missing: how long and at which rate to train",
+    ),
+    Rule(
+        ("augment", "train"),
+        lambda c: c.augment is None or c.train is not None,
+        "[augment] makes texts with labels for [train], which is missing; [adapt] reads the texts as they are",
+    ),
+    Rule(
+        ("augment.model", "augment.method"),
+        lambda c: c.augment is None or bool(c.augment.model) == (c.augment.method in REWRITING),
+        'augment.model must be given for the methods "masked-words" and "back-translation", and for no other',
     ),
     Rule(
         ("freeze.part", "freeze.layers"),

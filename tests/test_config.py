@@ -137,7 +137,10 @@ def test_the_last_of_several_changes_counts(file: Path) -> None:
         ("train={lr=1}", "train.epochs is missing: it must be a whole number of at least 1"),
         ("train.lrr=1", 'train.lrr is no known key (did you mean "lr"?)'),
         ("lr=1", 'lr is no known key (did you mean "train.lr"?)'),
-        ("zzz=1", "zzz is no known key; known here: name, data, seed, model, tokenizer, freeze, lora, adapt, train"),
+        (
+            "zzz=1",
+            "zzz is no known key; known here: name, data, seed, model, tokenizer, freeze, lora, augment, adapt, train",
+        ),
         ("seed=1\nname=2", 'seed must be a whole number from 0 to 4294967295, got "1\\nname=2"'),
         ("train.lr", "a change is written section.key=value, such as train.lr=3e-4"),
     ],

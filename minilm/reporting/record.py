@@ -12,6 +12,7 @@ results.json      train, validation, test   metrics, as ``minilm.evaluation.metr
                   times                     {train_seconds, inference_seconds_per_100_texts}
                   tokens_per_second         in training
                   data                      {name, fingerprint, sizes (of the splits), warnings}
+                  augmentation              {method, ratio, added (rows)}, where rows were added
                   lengths                   {mean, median, p95, longest, truncated, max_tokens}
 """
 

@@ -276,6 +276,9 @@ def _data(run: Run) -> str:
     data, lengths = run.results["data"], run.results.get("lengths")
     sizes = ", ".join(f"{count(_size(run, split))} {split}" for split in SPLITS if _size(run, split))
     rows = [["name", escape(data["name"])], ["texts", sizes]]
+    if added := run.results.get("augmentation"):
+        told = f"{count(added['added'])} ({added['method']}, ratio {added['ratio']:g})"
+        rows.append(["made of the train texts", told])
     if lengths:
         shape = (
             f"mean {lengths['mean']:.1f}, median {lengths['median']:.0f}, 95% up to {lengths['p95']:.0f}, "

@@ -31,6 +31,7 @@ from minilm.finetuning.freezing import freeze
 from minilm.finetuning.lora import LoRAConfig, add_lora
 from minilm.models import ARCHITECTURES
 from minilm.models.heads import HeadConfig, mlp_head
+from minilm.runs.augment import augmented
 from minilm.runs.folders import write_history
 from minilm.runs.results import brief, measure
 from minilm.training.frozen_prefix import FrozenPrefix
@@ -45,17 +46,23 @@ class Material:
     """What a run trains and is measured on."""
 
     data: Dataset
+    train: Rows  # the data's, and those that [augment] made of them
     tokenizer: Tokenizer
     encoded: dict[str, Encoded]  # of each split
 
+    @property
+    def added(self) -> int:
+        """How many training rows are not the data's."""
+        return len(self.train) - len(self.data.train)
+
     def rows(self, split: str) -> Rows:
-        """The texts and labels of a split."""
-        rows: Rows = getattr(self.data, split)
+        """The texts and labels of a split, as they are trained or measured on."""
+        rows: Rows = self.train if split == "train" else getattr(self.data, split)
         return rows
 
 
 def prepare(config: RunConfig, where: str) -> Material:
-    """Load the data, find or train the tokenizer, and encode every text once.
+    """Load the data, add to the training rows, find or train the tokenizer, and encode every text once.
 
     Raises UserError where data and config do not go together; ``where`` names the config.
     """
@@ -64,17 +71,18 @@ def prepare(config: RunConfig, where: str) -> Material:
     data = load_dataset(config.data, where)
     if config.train is not None:
         _check_objective(config.train, data, where)
+    train = augmented(config, data, where)
     if config.tokenizer.source == "bpe":
-        tokenizer = train_bpe(data.train.texts + (data.train.pairs or []), config.tokenizer.vocab_size)
+        tokenizer = train_bpe(train.texts + (train.pairs or []), config.tokenizer.vocab_size)
     elif config.tokenizer.source:
         tokenizer = load_tokenizer(config.tokenizer.source)
     else:
         tokenizer = load_tokenizer(config.model.source, config.model.revision)
     encoded = {
         split: encode(tokenizer, rows.texts, rows.pairs, complete(config.data).max_tokens)
-        for split, rows in zip(SPLITS, (data.train, data.validation, data.test), strict=True)
+        for split, rows in zip(SPLITS, (train, data.validation, data.test), strict=True)
     }
-    return Material(data, tokenizer, encoded)
+    return Material(data, train, tokenizer, encoded)
 
 
 def _check_objective(train: TrainSection, data: Dataset, where: str) -> None:
@@ -228,7 +236,7 @@ def make_task(
     prefix: FrozenPrefix,
 ) -> Task:
     """The batches, the objective and the measuring of a run; ``folder`` is where evaluations are recorded."""
-    train, validation = material.data.train, material.data.validation
+    train, validation = material.train, material.data.validation
     texts, pad = material.encoded["train"], pad_id(material.tokenizer)
     forward = {split: prefix.forward(split, model) for split in ("train", "validation")}
     threshold = 0.5 if settings.decision == "validation" else settings.decision
@@ -248,9 +256,7 @@ def make_task(
     return Task(
         batches=lambda epoch: make_batches(texts.lengths, settings.batch_size, seed=config.seed, epoch=epoch),
         collate=lambda rows, epoch: collate(texts, rows, train.labels, pad, longest=context_of(model)),
-        objective=Objective(
-            _class_weights(settings, material.data), settings.label_smoothing, material.data.multi_label
-        ),
+        objective=Objective(_class_weights(settings, material), settings.label_smoothing, material.data.multi_label),
         evaluate=evaluate,
         record=lambda history: write_history(folder, history),
         forward=forward["train"],
@@ -258,9 +264,9 @@ def make_task(
     )
 
 
-def _class_weights(settings: TrainSection, data: Dataset) -> torch.Tensor | None:
+def _class_weights(settings: TrainSection, material: Material) -> torch.Tensor | None:
     if settings.class_weights == "balanced":
-        return balanced_weights(data.train.labels, len(data.label_names))
+        return balanced_weights(material.train.labels, len(material.data.label_names))
     return torch.tensor(settings.class_weights) if settings.class_weights else None
 
 

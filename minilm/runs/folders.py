@@ -112,7 +112,7 @@ def stored_fingerprint(folder: Path) -> str:
 
 
 def stored_corpus(folder: Path) -> str:
-    """The hash of the texts that a run was started to adapt to; empty where it does not adapt."""
+    """A hash of what a run was started to learn beside its data: texts to adapt to, added rows; empty: nothing."""
     return str(read_json(folder / "environment.json").get("corpus", ""))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,7 @@ from minilm.reporting.report import write_report
 from minilm.reporting.summary import parameter_counts, summarize
 from minilm.runs.adapt import adapt, make_lesson
 from minilm.runs.assembly import SPLITS, Material, make_model, make_task, prepare
+from minilm.runs.augment import fingerprint
 from minilm.runs.folders import (
     describe_data,
     describe_environment,
@@ -68,10 +69,13 @@ def train_run(config_path: Path, overrides: tuple[str, ...] = (), *, runs: Path,
     material = prepare(config, where)
     for warning in material.data.warnings:
         say(f"warning: {warning}")
+    if config.augment is not None:
+        say(f"{material.added:,} training texts added to {len(material.data.train):,} ({config.augment.method})")
     # Before the folder: what does not go together is told without leaving one.
     lesson = None if config.adapt is None else make_lesson(config, material, where)
     model = None if lesson or config.train is None else fresh_model(config, material, run_on, where)
-    corpus = "" if lesson is None else lesson.fingerprint
+    made = fingerprint(material.train, len(material.data.train))
+    corpus = made if lesson is None else lesson.fingerprint + made
     if folder is None:
         folder = start_folder(runs, config, material.data, run_on, corpus)
     elif (stored_fingerprint(folder), stored_corpus(folder)) != (material.data.fingerprint, corpus):
@@ -111,7 +115,7 @@ def fresh_model(
 
 
 def start_folder(runs: Path, config: RunConfig, data: Dataset, run_on: Execution, corpus: str) -> Path:
-    """A new run's folder, with what it was started with. ``corpus``: a hash of what it adapts to, if it does."""
+    """A new run's folder, with what it was started with. ``corpus``: a hash of what it learns beside these data."""
     folder = new_folder(runs, config.name)
     write_json(folder / "environment.json", describe_environment(data, run_on) | {"corpus": corpus})
     with atomic(folder / "config.toml") as file:
@@ -212,7 +216,7 @@ def write_results(work: Work, progress: Progress, scores: dict[str, np.ndarray],
         "name": folder.name,
         **metrics,
         "labels": data.label_names,
-        "baselines": fit_baselines(data, lambda validation: decide(work, validation)),
+        "baselines": fit_baselines(replace(data, train=material.train), lambda validation: decide(work, validation)),
         "parameters": {"total": total, "trained": trained},
         "times": {
             "train_seconds": progress.seconds,
@@ -233,6 +237,9 @@ def write_results(work: Work, progress: Progress, scores: dict[str, np.ndarray],
     }
     if data.multi_label:
         results["threshold"] = threshold
+    if config.augment is not None:
+        kind = config.augment
+        results["augmentation"] = {"method": kind.method, "ratio": kind.ratio, "added": material.added}
     if config.adapt is not None:
         results["adaptation"] = read_json(folder / "adaptation" / "results.json")
     figures = folder / "figures"
