@@ -167,6 +167,8 @@ class TrainSection:
     cache_mib: Count = 4096  # memory for what frozen layers give, computed once; beyond it, a file; 0: never kept
     # Several labels a text: the probability from which on one is given; "validation": the best there.
     decision: Literal["validation"] | Part = 0.5
+    # Measure too what a logistic regression on the checkpoint's vectors reaches; it reads every text once more.
+    embeddings_baseline: bool = False
 
 
 @dataclass(frozen=True)
@@ -302,6 +304,11 @@ RULES = (
         ("train", "adapt"),
         lambda c: bool(c.train or c.adapt),
         "[train] is missing: how long and at which rate to train",
+    ),
+    Rule(
+        ("train.embeddings_baseline", "model.architecture"),
+        lambda c: bool(c.model.source) or c.train is None or not c.train.embeddings_baseline,
+        "train.embeddings_baseline needs a checkpoint (model.source): a model from scratch knows nothing yet",
     ),
     Rule(
         ("augment", "train"),

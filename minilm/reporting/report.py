@@ -29,6 +29,7 @@ SPLITS = ("train", "validation", "test")
 BASELINES = {
     "majority": "always the most frequent label",
     "linear": "a linear model on TF-IDF words and pairs of words",
+    "embeddings": "a linear model on the mean of the vectors that the model gave a text's tokens before it was trained",
 }
 STOPPED = {
     "finished": "It ran to its last epoch.",

@@ -116,7 +116,7 @@ def _section_of(config: RunConfig, where: str) -> AdaptSection:
     """``[adapt]``, its best checkpoint chosen by the loss. Raises UserError for what only a classifier can have."""
     assert config.adapt is not None
     train, plain = config.adapt.train, TrainSection(epochs=1, lr=1.0)
-    for key in ("class_weights", "decision"):
+    for key in ("class_weights", "decision", "embeddings_baseline"):
         if getattr(train, key) != getattr(plain, key):
             raise UserError(f"{where}: adapt.train.{key} is for classes, which adaptation does not know; leave it out")
     if train.best not in ("loss", plain.best):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from minilm.data.sources import Dataset, Rows
 from minilm.evaluation.baselines import Linear, Majority, linear, majority
+from minilm.evaluation.embeddings import fit_probe
 from minilm.evaluation.metrics import (
     classification_metrics,
     labels_above,
@@ -34,9 +36,20 @@ def brief(metrics: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in metrics.items() if isinstance(value, int | float)}
 
 
-def fit_baselines(data: Dataset, decide: Callable[[np.ndarray], float]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Embedded:
+    """The texts as the checkpoint sees them before it is trained."""
+
+    vectors: dict[str, np.ndarray]  # of each split, (N, D)
+    seconds: float  # that the training texts took
+
+
+def fit_baselines(
+    data: Dataset, decide: Callable[[np.ndarray], float], embedded: Embedded | None = None
+) -> dict[str, Any]:
     """What the majority class and a linear model on word counts reach, on the same splits.
 
+    With ``embedded``, also what a linear model on the checkpoint's vectors reaches.
     ``decide`` chooses the threshold of several labels from the scores of the validation texts, as for the model.
     """
     classes = len(data.label_names)
@@ -50,13 +63,19 @@ def fit_baselines(data: Dataset, decide: Callable[[np.ndarray], float]) -> dict[
             split: model.predict(rows.texts, rows.pairs)
             for split, rows in (("validation", data.validation), ("test", data.test))
         }
-        threshold = decide(scores["validation"]) if data.multi_label else 0.5
-        results[name] = {
-            "validation": measure(data.validation.labels, scores["validation"], threshold),
-            "test": measure(data.test.labels, scores["test"], threshold),
-            "seconds": model.seconds,
-        }
+        results[name] = _measured(data, scores, decide) | {"seconds": model.seconds}
+    if embedded is not None:
+        probe = fit_probe(embedded.vectors["train"], data.train.labels, classes)
+        scores = {split: probe.predict(embedded.vectors[split]) for split in ("validation", "test")}
+        results["embeddings"] = _measured(data, scores, decide) | {"seconds": embedded.seconds + probe.seconds}
     return results
+
+
+def _measured(
+    data: Dataset, scores: dict[str, np.ndarray], decide: Callable[[np.ndarray], float]
+) -> dict[str, dict[str, Any]]:
+    threshold = decide(scores["validation"]) if data.multi_label else 0.5
+    return {split: measure(getattr(data, split).labels, scores[split], threshold) for split in ("validation", "test")}
 
 
 def time_inference(classifier: Classifier, rows: Rows) -> float:

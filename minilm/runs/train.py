@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from minilm.data.sources import Dataset
 from minilm.data.tokenization import length_statistics, pad_id
 from minilm.devices import Execution, execution
 from minilm.errors import UserError
+from minilm.evaluation.embeddings import mean_vectors
 from minilm.evaluation.metrics import choose_threshold
 from minilm.evaluation.predictor import Classifier, predict_scores
 from minilm.finetuning.freezing import frozen_layers
@@ -41,7 +43,7 @@ from minilm.runs.folders import (
     stored_corpus,
     stored_fingerprint,
 )
-from minilm.runs.results import choose_samples, fit_baselines, measure, time_inference
+from minilm.runs.results import Embedded, choose_samples, fit_baselines, measure, time_inference
 from minilm.training.console import say
 from minilm.training.frozen_prefix import keep
 from minilm.training.loop import Interrupted, train
@@ -133,6 +135,7 @@ class Work:
     material: Material
     model: nn.Module  # on its device, frozen as it trains
     run_on: Execution
+    embedded: Embedded | None = None  # the texts by the model before it is trained, where a baseline needs them
 
     @property
     def pad(self) -> int:
@@ -148,6 +151,8 @@ def finish(work: Work) -> None:
     total, trained = parameter_counts(model)
     sizes = " / ".join(f"{len(material.rows(split)):,}" for split in SPLITS)
     say(f"{folder}: {material.data.name}, {sizes} texts; {trained:,} of {total:,} parameters train on {work.run_on}")
+    if work.settings.embeddings_baseline:
+        work = replace(work, embedded=embed(work))
     if work.settings.recompute:
         recompute(model)
     try:
@@ -158,6 +163,16 @@ def finish(work: Work) -> None:
         card_of(model).extra["threshold"] = decide(work, scores["validation"])
     save(work)
     write_results(work, progress, scores, cached)
+
+
+def embed(work: Work) -> Embedded:
+    """The vectors of every text by the model as it is, before training."""
+    vectors, seconds = {}, {}
+    for split, encoded in work.material.encoded.items():
+        started = time.perf_counter()
+        vectors[split] = mean_vectors(work.model, encoded, work.run_on, pad=work.pad)
+        seconds[split] = time.perf_counter() - started
+    return Embedded(vectors, seconds["train"])
 
 
 def learn(work: Work) -> tuple[Progress, dict[str, np.ndarray], str]:
@@ -212,11 +227,12 @@ def write_results(work: Work, progress: Progress, scores: dict[str, np.ndarray],
     metrics = {split: measure(material.rows(split).labels, scores[split], threshold) for split in SPLITS}
     best = next(entry for entry in progress.history if entry["step"] == progress.best_step)
     total, trained = parameter_counts(work.model)
+    learned_from = replace(data, train=material.train)
     results = {
         "name": folder.name,
         **metrics,
         "labels": data.label_names,
-        "baselines": fit_baselines(replace(data, train=material.train), lambda validation: decide(work, validation)),
+        "baselines": fit_baselines(learned_from, lambda validation: decide(work, validation), work.embedded),
         "parameters": {"total": total, "trained": trained},
         "times": {
             "train_seconds": progress.seconds,

@@ -93,7 +93,7 @@ def test_an_interruption_while_results_are_written_loses_nothing(
     runs: Path, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("minilm.runs.train.fit_baselines", lambda data, decide: os.kill(os.getpid(), signal.SIGINT))
+        patch.setattr("minilm.runs.train.fit_baselines", lambda *_: os.kill(os.getpid(), signal.SIGINT))
         result = minilm("train", config, "--runs", runs)
     assert result.exit_code == 130 and "the state is kept" in result.stderr
     assert outcome(resumed(config, runs)) == outcome(finished_run())
