@@ -1,9 +1,17 @@
 """The questions that a study can ask (``analysis`` in its file), a module each."""
 
+from minilm.studies.questions.augmentation import augmentation
 from minilm.studies.questions.few_shot import few_shot
 from minilm.studies.questions.freezing import freezing
 from minilm.studies.questions.scaling import scaling
 from minilm.studies.questions.seeds import seeds
 from minilm.studies.questions.sweep import sweep
 
-QUESTIONS = {"few-shot": few_shot, "freezing": freezing, "scaling": scaling, "seeds": seeds, "sweep": sweep}
+QUESTIONS = {
+    "augmentation": augmentation,
+    "few-shot": few_shot,
+    "freezing": freezing,
+    "scaling": scaling,
+    "seeds": seeds,
+    "sweep": sweep,
+}

@@ -53,9 +53,17 @@ BASELINES: tuple[dict[str, Any], ...] = (  # grey, thin, with markers of their o
 
 
 def line_picture(
-    lines: Sequence[Line], metric: str, path: Path, *, title: str, x: str, references: Mapping[str, float] | None = None
+    lines: Sequence[Line],
+    metric: str,
+    path: Path,
+    *,
+    title: str,
+    x: str,
+    references: Mapping[str, float] | None = None,
+    even: bool = False,
 ) -> Path:
-    """Each line with its 95% interval over the seeds, on a logarithmic axis; ``references`` are level lines."""
+    """Each line with its 95% interval over the seeds, on a logarithmic axis, or an ``even`` one; ``references`` are
+    level lines."""
     figure = new_figure(9, 5.6, title)
     axes = figure.subplots()
     for line, style in zip(lines, styles_of(lines), strict=True):
@@ -63,7 +71,11 @@ def line_picture(
     for dashes, (name, value) in zip(("--", ":", "-."), (references or {}).items(), strict=False):
         axes.axhline(value, color=MARK, linewidth=1.5, linestyle=dashes, label=f"{name}: {value:.3f}")
     explain(axes, lines)
-    log_axis(axes, sorted({x for line in lines for x in line.at}))
+    points = sorted({point for line in lines for point in line.at})
+    if even:
+        axes.set_xticks(points)
+    else:
+        log_axis(axes, points)
     name_axes(axes, title="", x=x, y=unit(metric))
     axes.grid(alpha=0.3)
     legend(figure, [axes])
