@@ -20,7 +20,8 @@
 A run's settings are the base, then the variant's changes, its point on the axes, and the changes of the command line;
 the later wins. A change on the command line of [train] or [adapt] is for the runs that have this section. ``after``
 sets ``model.source`` to the folder ``adapted`` of that variant's run at the same point; axes that it is not crossed
-with are left out of account.
+with are left out of account. With a section ``[active]`` each run that trains becomes rounds of active learning
+(``minilm.studies.rounds``).
 
 A run whose config leaves the CPU's threads open (``train.threads = 0``) has one. It is written into its config, and
 hangs neither on the machine nor on how many runs go on at once: so results do not either.
@@ -41,6 +42,7 @@ from minilm.config import FolderName, RunConfig, config_of
 from minilm.errors import UserError, nearest
 from minilm.evaluation.metrics import HIGHER_IS_BETTER
 from minilm.schema import flat, override, parse_file, read_table, shown, write_table
+from minilm.studies.rounds import ActiveSection, Choice, check_active, rounds_of
 
 RESERVED = ("configs", "figures", "logs")  # folders beside the runs'
 OPTIONAL = ("adapt", "train")  # sections that not every run has
@@ -70,6 +72,7 @@ class StudyConfig:
     metric: Literal[tuple(HIGHER_IS_BETTER)] = "accuracy"  # type: ignore[valid-type]
     axes: dict[str, list[Any]] = field(default_factory=dict)  # key of the run's config -> its values
     runs: list[Variant] = field(default_factory=list)
+    active: ActiveSection | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ class Planned:
     point: dict[str, Any]  # its value on each axis
     config: RunConfig
     after: str = ""  # the run that must be finished first
+    choice: Choice | None = None  # of a round of active learning
 
     @property
     def group(self) -> str:
@@ -99,6 +103,11 @@ class Study:
     path: Path  # of its file, which the base is named from
     changes: tuple[str, ...] = ()  # of the command line, of every run
 
+    @property
+    def axes(self) -> list[str]:
+        """What tells runs of a variant apart: the file's axes, and of [active] the rule and the number of labels."""
+        return list(dict.fromkeys([*self.config.axes, *(key for run in self.runs for key in run.point)]))
+
 
 def load_study(path: Path, changes: Sequence[str] = (), *, runs: Path = Path("runs")) -> Study:
     """Read a study's file and plan its runs, which will lie under ``runs``.
@@ -116,9 +125,13 @@ def load_study(path: Path, changes: Sequence[str] = (), *, runs: Path = Path("ru
         if key.startswith("axes.") and isinstance(table["axes"], dict):
             table["axes"] |= flat(scratch["axes"])
         else:
-            table |= scratch
+            override(StudyConfig, table, change)
     places = {change.partition("=")[0].strip(): change for change in own}
-    config = read_table(StudyConfig, table, lambda key: places.get(key, str(path)))
+
+    def place(key: str) -> str:
+        return places.get(key, str(path))
+
+    config = read_table(StudyConfig, table, place)
     _check(config, path)
     folder = runs / config.name
     planned = [
@@ -126,6 +139,9 @@ def load_study(path: Path, changes: Sequence[str] = (), *, runs: Path = Path("ru
         for variant in config.runs or [Variant("all")]
         for point in _points(config, variant)
     ]
+    if config.active is not None:
+        check_active(config.active, place)
+        planned = _in_rounds(planned, config.active, folder, path)
     _check_distinct(planned, path)
     for change in of_runs:
         if (section := _section_of(change)) and not any(getattr(run.config, section) for run in planned):
@@ -253,6 +269,22 @@ def _file_safe(text: str) -> str:
     """Text as part of a file's name; where characters are lost, its hash keeps it apart from others."""
     safe = re.sub(r"[^A-Za-z0-9.-]+", "-", text)[:40]
     return safe if safe == text else f"{safe}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+
+
+def _in_rounds(runs: Sequence[Planned], active: ActiveSection, folder: Path, path: Path) -> list[Planned]:
+    """The runs that train, each as its rounds; what only adapts stays as it is."""
+    trained = {run.name for run in runs if run.config.train}
+    found: list[Planned] = []
+    for run in runs:
+        where = f'{path}: run "{run.variant}"' if run.variant else str(path)
+        if run.after in trained:
+            raise UserError(f"{where}: after: in a study with [active] that must be a run without [train]")
+        if run.name in trained and (run.config.data.rows or run.config.data.shots):
+            raise UserError(f"{where}: data.rows and data.shots must be left out: [active] names the rows")
+        found += rounds_of(run, active, folder) if run.name in trained else [run]
+    if not trained:
+        raise UserError(f"{path}: [active] needs runs with a section [train]")
+    return found
 
 
 def _check_distinct(runs: Sequence[Planned], path: Path) -> None:

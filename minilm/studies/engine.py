@@ -42,7 +42,7 @@ class Outcome:
 
 def plan_table(study: Study, runs: Iterable[Planned]) -> str:
     """The runs with what is changed about each and how far it is, for the terminal."""
-    axes = list(study.config.axes)
+    axes = study.axes
     rows = [
         [
             str(study.runs.index(run) + 1),
@@ -175,7 +175,7 @@ def write_page(study: Study, finished: Sequence[Planned], failed: dict[str, str]
 
 
 def _every_run(study: Study, runs: Sequence[Finished]) -> Section:
-    axes = list(study.config.axes)
+    axes = study.axes
     header = ["run", *axes, "result", "best epoch", "training"]
     rows = []
     for finished in runs:

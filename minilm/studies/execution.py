@@ -16,6 +16,7 @@ from minilm.reporting.record import shown
 from minilm.reporting.report import write_report
 from minilm.runs.folders import first_difference, is_run
 from minilm.runs.train import train_run
+from minilm.studies.active import choose_rows
 from minilm.studies.config import Planned
 
 
@@ -33,6 +34,8 @@ def state_of(folder: Path, run: Planned) -> str:
 
 def bring_to_end(folder: Path, run: Planned) -> str:
     """Train a run as planned; return why it failed, or nothing. What it says is kept in a file under ``logs/``.
+
+    The rows of a round of active learning are chosen first.
 
     Raises minilm.training.loop.Interrupted where a signal ended it; the next call goes on.
     """
@@ -53,6 +56,8 @@ def bring_to_end(folder: Path, run: Planned) -> str:
             config = place / "config.toml"
         with kept_quiet(folder / "logs" / f"{run.name}.log"):
             try:
+                if state == "to do" and run.choice is not None:
+                    choose_rows(folder, run)
                 train_run(config, runs=folder, resume=state == "interrupted")
             except (UserError, torch.OutOfMemoryError) as error:
                 print(f"Error: {error}")

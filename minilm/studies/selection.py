@@ -7,9 +7,10 @@ is, by three measures (Settles 2009, "Active Learning Literature Survey", sectio
     margin              p_2 - p_1
     entropy             - sum_c p_c log p_c
 
-The rows it is least sure of are chosen, however like each other they are. **k-centres** (Sener and Savarese 2018,
-"Active Learning for Convolutional Neural Networks: A Core-Set Approach", algorithm 1) looks at embeddings (N, D) alone,
-and chooses again and again the row that is farthest from all chosen ones, so that no row stays far from each of them:
+The rows it is least sure of are chosen, however like each other they are; with two classes all three choose the same.
+**k-centres** (Sener and Savarese 2018, "Active Learning for Convolutional Neural Networks: A Core-Set Approach",
+algorithm 1) looks at embeddings (N, D) alone, and chooses again and again the row that is farthest from all chosen
+ones, so that no row stays far from each of them:
 
     next = argmax_i min_{j chosen} |x_i - x_j|
 

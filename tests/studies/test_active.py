@@ -1,4 +1,4 @@
-"""Rounds of active learning: each an ordinary run, chosen by the one before, the same after a kill."""
+"""Active learning as a study: each round an ordinary run, on rows that the one before chose, the same after a kill."""
 
 from __future__ import annotations
 
@@ -8,120 +8,196 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minilm.config import load_config
-from minilm.errors import UserError
-from minilm.studies import active
-from minilm.studies.active import choose_rows, embeddings, plan_rounds, rows_file, run_rounds, uncertainty
-from minilm.studies.execution import bring_to_end
+from minilm.data.sources import load_dataset
+from minilm.evaluation.predictor import Classifier
+from minilm.studies.active import embeddings, uncertainty
+from minilm.studies.config import Study, load_study
+from minilm.studies.engine import shard_of
+from minilm.studies.questions.pictures import line_picture
+from minilm.studies.rounds import rows_file
 from minilm.studies.selection import RULES
-from tests.tiny import no_pictures, outcome, write_config
+from tests.browser import browser, find_browser
+from tests.processes import killed_at
+from tests.studies.test_engine import draw
+from tests.tiny import minilm, outcome, write_config
 
-LABELS = (12, 20)
+STUDY = """
+name = "rounds"
+question = "Does it pay to choose?"
+base = "tiny.toml"
+analysis = "active"
+[active]
+rules = ["random", "least-confidence", "margin", "entropy", "k-centres"]
+labels = [8, 12, 16]
+[axes]
+seed = [1, 2]
+"""
+LABELS = (8, 12, 16)
+CHAIN = ["seed-1_start_labels-8", "seed-1_margin_labels-12", "seed-1_margin_labels-16"]
+SMALL = ("train.epochs=1", "train.evaluate_every=0")
 
 
-def plan(folder: Path, rules=RULES, labels=LABELS, **more):
-    config = load_config(folder / "tiny.toml", ["train.epochs=1", "train.evaluate_every=0"])
-    return plan_rounds(config, rules, labels, [1], folder / "study", **more)
+def study_file(folder: Path) -> Path:
+    write_config(folder)
+    path = folder / "study.toml"
+    path.write_text(STUDY)
+    return path
 
 
-def chosen(folder: Path, run) -> list[str]:
-    return rows_file(folder / "study", run.name).read_text().splitlines()
+def run(path: Path, runs: Path, *more: object):
+    """The command, for runs that are as short as can be."""
+    return minilm("study", path, *SMALL, "--runs", runs, *more)
+
+
+def chosen(folder: Path, name: str) -> list[str]:
+    return rows_file(folder, name).read_text().splitlines()
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A study of every rule, run in one go."""
-    folder = tmp_path_factory.mktemp("active")
-    write_config(folder)
-    with no_pictures():
-        assert run_rounds(folder / "study", plan(folder)) == {}
-    return folder
+def whole(tmp_path_factory) -> tuple[Path, Study]:
+    """The folder of a study of every rule that ran in one go, and its plan."""
+    path = study_file(tmp_path_factory.mktemp("active"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("minilm.runs.train.time_inference", lambda classifier, rows: 1.0)
+        result = run(path, path.parent / "runs")
+    assert result.exit_code == 0, result.output
+    return path.parent / "runs" / "rounds", load_study(path, SMALL, runs=path.parent / "runs")
 
 
-def test_all_rules_share_the_start_and_add_to_it(finished):
-    start, *rounds = plan(finished)
-    first = chosen(finished, start)
-    assert len(set(first)) == LABELS[0] and [run.variant for run in rounds] == list(RULES)
-    for run in rounds:
-        rows = chosen(finished, run)
-        assert rows[: LABELS[0]] == first and len(set(rows)) == LABELS[1]
-        trained = outcome(finished / "study" / run.name)["results"]["data"]["sizes"]["train"]
-        assert trained == LABELS[1] and run.after == start.name
-    assert len({tuple(chosen(finished, run)) for run in rounds}) > 2
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch):
+    """But for the whole study, which has run by then, nothing is drawn: that takes most of the time."""
+    monkeypatch.setattr(f"{line_picture.__module__}.line_picture", lambda *given, **options: draw(given[2]))
 
 
-def test_the_least_sure_rows_are_chosen(finished):
-    run = next(run for run in plan(finished) if run.variant == "entropy")
-    data = active.load_dataset(replace(run.config.data, rows=""))
-    classifier = active.load_classifier(finished / "study" / run.after, run.config)
-    scores = uncertainty(classifier, data.train, "entropy")
-    new = [int(row) for row in chosen(finished, run)][LABELS[0] :]
-    rest = np.setdiff1d(np.arange(len(data.train)), [int(row) for row in chosen(finished, run)])
-    assert scores[new].min() >= scores[rest].max()
-    assert embeddings(classifier, data.train).shape == (len(data.train), 16)
+def same(folder: Path, other: Path, names: list[str]) -> bool:
+    """Whether these rounds have chosen and learned the same, bit for bit."""
+    return all(
+        chosen(folder, n) == chosen(other, n) and outcome(folder / n) == outcome(other / n) for n in names
+    ) and bool(names)
 
 
-@pytest.mark.parametrize("rule", ["margin", "k-centres", "random"])
-def test_a_study_that_was_stopped_chooses_the_same_rows(finished, tmp_path, monkeypatch, rule):
-    (tmp_path / "study").mkdir()
-    write_config(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    runs, whole = plan(tmp_path, [rule]), {run.name: run for run in plan(finished)}
-
-    def stop(*_):
-        raise KeyboardInterrupt
-
-    with no_pictures():
-        monkeypatch.setattr(
-            active, "bring_to_end", lambda *given: bring_to_end(*given) if not given[1].after else stop()
-        )
-        with pytest.raises(KeyboardInterrupt):  # the second round's rows are chosen, its run has not begun
-            run_rounds(tmp_path / "study", runs)
-        rows_file(tmp_path / "study", runs[1].name).unlink() if rule == "k-centres" else None
-        monkeypatch.setattr(active, "bring_to_end", bring_to_end)
-        assert run_rounds(tmp_path / "study", runs) == {}
-    for run in runs:
-        assert chosen(tmp_path, run) == chosen(finished, whole[run.name])
-        assert outcome(tmp_path / "study" / run.name)["weights"] == outcome(finished / "study" / run.name)["weights"]
+def test_a_run_becomes_a_tree_of_rounds(whole):
+    folder, study = whole
+    assert [(run.name, run.after) for run in study.runs[:3]] == [
+        (CHAIN[0], ""),
+        ("seed-1_random_labels-12", CHAIN[0]),
+        ("seed-1_random_labels-16", "seed-1_random_labels-12"),
+    ]
+    assert len(study.runs) == 2 * (1 + 2 * len(RULES))
+    assert study.runs[1].point == {"seed": 1, "rule": "random", "labels": 12}
+    listed = run(study.path, folder.parent, "--dry-run", 'active.rules=["margin"]').stdout
+    assert listed.count("finished") == 6 and listed.split()[:4] == ["run", "seed", "rule", "labels"]
 
 
-def test_finished_rounds_are_not_run_again(finished, monkeypatch):
-    monkeypatch.setattr(active, "choose_rows", None)
-    monkeypatch.setattr("minilm.studies.execution.train_run", None)
-    assert run_rounds(finished / "study", plan(finished)) == {}
+def test_all_rules_share_the_start_and_each_round_adds_to_the_one_before(whole):
+    folder, study = whole
+    for planned in study.runs:
+        rows = chosen(folder, planned.name)
+        assert len(set(rows)) == planned.choice.labels
+        assert outcome(folder / planned.name)["results"]["data"]["sizes"]["train"] == planned.choice.labels
+        if planned.after:
+            assert rows[: len(chosen(folder, planned.after))] == chosen(folder, planned.after)
+    ends = {tuple(chosen(folder, planned.name)) for planned in study.runs if planned.choice.labels == LABELS[-1]}
+    assert len(ends) >= 2 * 3  # of two classes all measures of uncertainty choose alike
 
 
-def test_a_round_whose_model_is_missing_has_failed_and_the_rest_goes_on(finished, monkeypatch):
-    monkeypatch.setattr(active, "state_of", lambda *_: "finished")
-    monkeypatch.setattr(active, "bring_to_end", lambda _, run: "no" if run.variant == "margin" else "")
-    failed = run_rounds(finished / "study", plan(finished, labels=(12, 20, 24)))
-    assert len(failed) == 2 and "margin_labels-20_seed-1, whose model" in failed["margin_labels-24_seed-1"]
-
-
-def test_wrong_labels_are_in_the_file_and_the_same_for_every_round(finished):
-    start, clean = plan(finished, ["random"], noise=0.5)[0], plan(finished)[0]
-    choose_rows(finished / "study", start)
-    lines = chosen(finished, start)
-    assert [line.split("\t")[0] for line in lines] == chosen(finished, clean)
-    data = active.load_dataset(start.config.data).train
-    truth = active.load_dataset(clean.config.data).train
-    assert data.texts == truth.texts and 0 < (data.labels != truth.labels).sum() == sum("\t" in line for line in lines)
+def test_the_least_sure_rows_are_chosen(whole):
+    folder, study = whole
+    planned = next(run for run in study.runs if run.choice.rule == "entropy")
+    rows = load_dataset(replace(planned.config.data, rows="")).train
+    classifier = Classifier.load(folder / planned.after)
+    scores = uncertainty(classifier, rows, "entropy")
+    labelled = [int(row) for row in chosen(folder, planned.name)]
+    rest = np.setdiff1d(np.arange(len(rows)), labelled)
+    assert scores[labelled[LABELS[0] :]].min() >= scores[rest].max()
+    assert embeddings(classifier, rows).shape == (len(rows), 16)
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"),
+    ("target", "call"),
     [
-        ({"rules": ["entropi"]}, 'no rule "entropi" (did you mean "entropy"?)'),
-        ({"labels": (20, 20)}, "must grow from round to round"),
-        ({"noise": 1.0}, "share of wrong labels"),
+        ("minilm.studies.active.atomic", 2),  # while a round's rows are written
+        ("minilm.studies.execution.train_run", 2),  # they are chosen, the round has not begun
+        ("minilm.runs.train.write_report", 2),  # the round is over, the next one's rows are not chosen
     ],
 )
-def test_what_cannot_be_planned_is_told(finished, settings, words):
-    with pytest.raises(UserError) as error:
-        plan(finished, **settings)
-    assert words in str(error.value)
+def test_a_chain_that_was_killed_goes_on_with_the_same_rows(whole, tmp_path, target, call):
+    folder, study = whole
+    changes = ["study", study.path, *SMALL, 'active.rules=["margin"]', "axes.seed=[1]", "--runs", tmp_path / "runs"]
+    killed_at(target, call, changes, tmp_path / "log")
+    assert not (tmp_path / "runs" / "rounds" / CHAIN[2]).exists()
+    result = run(study.path, tmp_path / "runs", 'active.rules=["margin"]', "axes.seed=[1]")
+    assert result.exit_code == 0, result.output
+    assert same(folder, tmp_path / "runs" / "rounds", CHAIN)
 
 
-def test_a_pool_too_small_is_told(finished):
-    with pytest.raises(UserError, match="the pool has 48 rows, 500 are to be labelled"):
-        choose_rows(finished / "study", plan(finished, labels=(500,))[0])
+def test_a_chain_stays_in_its_shard_and_the_shards_are_the_whole(whole, tmp_path):
+    folder, study = whole
+    first, second = ([run.name for run in shard_of(study, part, 2)] for part in (1, 2))
+    assert first == [name.replace("seed-2", "seed-1") for name in second] and len(first) == 11
+    for part in ("1/2", "2/2"):
+        result = run(study.path, tmp_path, 'active.rules=["k-centres"]', "--shard", part)
+        assert result.exit_code == 0, result.output
+    ran = [path.parent.name for path in tmp_path.glob("rounds/*/results.json")]
+    assert len(ran) == 6 and same(folder, tmp_path / "rounds", ran)
+
+
+def test_two_jobs_give_what_one_gives(whole, tmp_path):
+    folder, study = whole
+    result = run(
+        study.path, tmp_path, 'active.rules=["random", "margin"]', "axes.seed=[1]", "active.labels=[8, 12]", "--jobs", 2
+    )
+    assert result.exit_code == 0, result.output
+    assert same(folder, tmp_path / "rounds", [*CHAIN[:2], "seed-1_random_labels-12"])
+
+
+def test_finished_rounds_are_not_run_again_and_nothing_is_chosen(whole, monkeypatch):
+    folder, study = whole
+    for name in ("execution.choose_rows", "execution.train_run"):
+        monkeypatch.setattr(f"minilm.studies.{name}", None)
+    monkeypatch.setattr("minilm.studies.engine.write_page", lambda *given: folder / "study.html")
+    assert run(study.path, folder.parent).exit_code == 0
+
+
+def test_where_a_round_fails_so_do_those_after_it_and_the_rest_goes_on(tmp_path):
+    result = run(study_file(tmp_path), tmp_path, "active.labels=[8, 500, 600]", "axes.seed=[1]")
+    assert result.exit_code == 1 and "10 of 11 runs failed" in result.stdout
+    assert "seed-1_margin_labels-500: the pool has 48 rows, 500 are to be labelled" in result.stderr
+    assert "600  failed: seed-1_margin_labels-500, which it goes on from, has failed" in result.stderr
+    page = (tmp_path / "rounds" / "study.md").read_text()
+    assert "No round after the first has finished" in page and "## Runs that failed" in page
+
+
+def test_a_round_whose_model_is_gone_is_told(whole, tmp_path):
+    path = study_file(tmp_path)
+    few = ('active.rules=["margin"]', "active.labels=[8, 12]", "axes.seed=[1]")
+    assert run(path, tmp_path, *few).exit_code == 0
+    (tmp_path / "rounds" / CHAIN[0] / "model").rename(tmp_path / "elsewhere")
+    (tmp_path / "rounds" / CHAIN[1]).rename(tmp_path / "moved")
+    result = run(path, tmp_path, *few)
+    assert result.exit_code == 1 and f"{CHAIN[1]}  failed: {tmp_path / 'rounds' / CHAIN[0]}" in result.stderr
+
+
+def test_wrong_labels_are_in_the_file_and_the_same_for_every_round(whole, tmp_path):
+    folder, _ = whole
+    path = study_file(tmp_path)
+    few = ('active.rules=["random"]', "active.labels=[8, 12]", "axes.seed=[1]", "active.noise=[0, 0.5]")
+    result = run(path, tmp_path, *few)
+    assert result.exit_code == 0, result.output
+    noisy = [chosen(tmp_path / "rounds", f"seed-1_{n}_noise-0.5") for n in ("start_labels-8", "random_labels-12")]
+    assert [line.split("\t")[0] for line in noisy[0]] == chosen(folder, CHAIN[0]) and noisy[1][:8] == noisy[0]
+    planned = load_study(path, few, runs=tmp_path).runs
+    truth, told = (load_dataset(run.config.data).train for run in planned[1::2])
+    assert truth.texts == told.texts and (truth.labels != told.labels).sum() == sum("\t" in line for line in noisy[1])
+    page = (tmp_path / "rounds" / "study.md").read_text()
+    assert "50% wrong labels:" in page and "fine-tuned, 50% wrong labels, random" in page
+
+
+@pytest.mark.skipif(not find_browser(), reason="needs Chromium")
+def test_a_browser_shows_the_page_and_asks_for_nothing_else(whole):
+    with browser() as tab:
+        tab.open(whole[0] / "study.html", width=390)
+        assert tab.reported() == []
+        assert all(url.startswith("data:") or url.endswith("study.html") for url in tab.requests())
+        assert tab.value("[...document.images].filter(image => image.complete && image.naturalWidth).length") == 1

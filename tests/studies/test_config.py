@@ -16,6 +16,7 @@ epochs = 3
 lr = 1e-4
 """
 STUDY = 'name = "heads"\nquestion = "Which?"\nbase = "base.toml"\n'
+ACTIVE = '[active]\nrules = ["random"]\nlabels = [2, 4]\n'
 VARIANTS = """
 [[runs]]
 name = "adapt"
@@ -108,6 +109,20 @@ def test_the_settings_come_back_from_the_file_that_a_study_leaves(tmp_path):
     assert "# with seed=3 data.sample=true" in dump_study(study(tmp_path, "", "seed=3", "data.sample=true"))
 
 
+def test_with_active_what_trains_becomes_rounds_and_what_adapts_stays(tmp_path):
+    text = ACTIVE + "noise = [0, 0.5]\n[axes]\nseed = [1]\n" + VARIANTS
+    planned = study(tmp_path, text, "active.labels=[3, 6, 9]", "axes.seed=[2]", "data.redraw=true")
+    adapt, start, second, third, noisy, *_ = planned.runs
+    assert (adapt.choice, adapt.name) == (None, "adapt_seed-2") and len(planned.runs) == 7
+    assert (start.after, start.point) == (adapt.name, {"seed": 2, "rule": "start", "labels": 3})
+    assert (second.name, third.after) == ("head_seed-2_random_labels-6", "head_seed-2_random_labels-6")
+    assert third.config.data.rows == "runs/heads/configs/head_seed-2_random_labels-9.rows.txt"
+    assert third.config.name == third.name and third.config.data.split_seed == 2
+    assert noisy.name == "head_seed-2_start_labels-3_noise-0.5" and planned.axes == ["seed", "rule", "labels", "noise"]
+    (tmp_path / "again.toml").write_text(dump_study(planned))
+    assert load_study(tmp_path / "again.toml", ("data.redraw=true",), runs=Path("runs")).runs == planned.runs
+
+
 @pytest.mark.parametrize(
     ("text", "changes", "said"),
     [
@@ -137,6 +152,38 @@ def test_the_settings_come_back_from_the_file_that_a_study_leaves(tmp_path):
         ("", ["metric=f"], r"^metric=f: metric must be"),
         ("", ["base="], r"base is missing"),
         ("", ["base=none.toml"], r"none\.toml: no such file"),
+        ("[active]\nlabels = [2, 4]", [], r"study\.toml: active\.rules is missing: it must be a list"),
+        (
+            ACTIVE,
+            ['active.rules=["entropi"]'],
+            r'^active\.rules=.*no rule "entropi" \(did you mean "entropy"\?\); there',
+        ),
+        (ACTIVE, ["active.rules=[]"], r"active\.rules must name at least one rule; there are: random, "),
+        (
+            ACTIVE,
+            ["active.labels=[20, 20]"],
+            r"^active\.labels=.* must be two numbers or more that grow .*, got \[20, 20\]",
+        ),
+        (ACTIVE, ["active.labels=[20]"], r"active\.labels must be two numbers or more"),
+        (ACTIVE, ["active.labels=[0, 1]"], r"active\.labels must be a list, each item a whole number of at least 1"),
+        (
+            ACTIVE,
+            ["active.noise=1"],
+            r"^active\.noise=1: active\.noise must be a number of at least 0 and below 1 or a list",
+        ),
+        (ACTIVE, ["active.noise=[]"], r"active\.noise must hold at least one value"),
+        (ACTIVE, ["active.noise=[0.1, 0.1]"], r'"all_start_labels-2_noise-0\.1" and .* have the same settings'),
+        (ACTIVE, ["data.shots=3"], r"data\.rows and data\.shots must be left out: \[active\] names the rows"),
+        (
+            ACTIVE + '[[runs]]\nname = "a"\n[[runs]]\nname = "b"\nafter = "a"',
+            [],
+            r'run "b": after: .* without \[train\]',
+        ),
+        (
+            ACTIVE + '[[runs]]\nname = "a"\nwithout = ["train"]\nchanges = ["adapt.train={ epochs=1, lr=1 }"]',
+            [],
+            r"needs runs with",
+        ),
     ],
 )
 def test_mistakes_are_told_in_one_line(tmp_path, text, changes, said):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,9 @@ from minilm.errors import UserError
 from minilm.reporting.record import Run
 from minilm.studies.analyses import ANALYSES, Finished
 from minilm.studies.config import Planned, Study, StudyConfig
+from minilm.studies.questions.active import labels_needed
+from minilm.studies.questions.lines import Line
+from minilm.studies.rounds import Choice
 from tests.studies.test_experiments import STUDIES, bert  # noqa: F401 (a fixture)
 from tests.tiny import minilm, no_pictures
 
@@ -158,10 +162,26 @@ def augmentation_runs(seeds: int = 3, gain: float = 0.02) -> list[Finished]:
     return runs
 
 
+def active_runs(seeds: int = 3, rules: tuple[str, ...] = ("random", "margin", "k-centres"), noise=(0.0,)):
+    """Margin is ahead of random choice with 100 labels and 500, k-centres nowhere; wrong labels cost 0.1."""
+    reached = {"random": (0.7, 0.8, 0.85), "margin": (0.76, 0.84, 0.8501), "k-centres": (0.7, 0.8, 0.85)}
+    runs = []
+    for share, seed in itertools.product(noise, range(1, seeds + 1)):
+        rounds = [("start", 20, 0.5)]
+        rounds += [(rule, n, a) for rule in rules for n, a in zip((100, 500, 1000), reached[rule], strict=True)]
+        for rule, labels, accuracy in rounds:
+            luck = wobble(seed, labels) + wobble(seed, labels, len(rule)) / 8 - share / 2
+            made = finished("lora", {"seed": seed}, accuracy + luck, baseline=accuracy - 0.05 + luck)
+            point = {"seed": seed, "rule": rule, "labels": labels}
+            runs.append(replace(made, planned=replace(made.planned, point=point, choice=Choice(rule, labels, share))))
+    return runs
+
+
 # --- The answers ---
 
 
 PICTURES = {
+    "active": (active_runs, ["active"]),
     "augmentation": (augmentation_runs, ["augmentation"]),
     "few-shot": (shots_runs, ["few_shot"]),
     "scaling": (scaling_runs, ["scaling"]),
@@ -188,6 +208,7 @@ def test_few_shots_say_from_where_on_fine_tuning_pays(tmp_path):
 def test_one_seed_tells_nothing_of_significance(tmp_path):
     for analysis, runs in (
         ("few-shot", shots_runs(1)),
+        ("active", active_runs(1)),
         ("freezing", freezing_runs()[::3]),
         ("seeds", seeds_runs()[::5]),
     ):
@@ -258,6 +279,46 @@ def test_augmentation_is_compared_with_none_and_corrected_for_all_ways(tmp_path)
         ask("augmentation", seeds_runs(), tmp_path)
 
 
+def test_active_learning_is_compared_with_random_choice_and_corrected_for_all(tmp_path):
+    answer, page = ask("active", active_runs(5), tmp_path)
+    assert answer.startswith("With 1,000 labels of 2 ways to choose texts margin does best: accuracy 0.85")
+    needed = re.search(
+        r"which need about (\d+) labels \(95% interval \d+ to \d+\) for what it reaches with 500", answer
+    )
+    assert int(needed[1]) == pytest.approx(500 * 2**0.8, rel=0.1)
+    assert "corrected for 6 comparisons: it is ahead with 100 and 500, which is significant at 5%" in answer
+    assert "Compared with random choice" in page and "'linear baseline (random)'" in page
+    # The start is in each rule's line, and is not compared.
+    assert page.count("'20', '0.") == 1 + 3 and "'20', '+" not in page
+
+
+def test_what_a_rule_saves_is_told_where_random_choice_gets_as_far():
+    random = Line("random", {100: {1: 0.6, 2: 0.6}, 1000: {1: 0.8, 2: 0.8}})
+    rule = Line("margin", {100: {1: 0.7, 2: 0.7}, 200: {1: 0.8, 2: 0.81}, 300: {1: 0.7, 2: 0.6}})
+    needed, interval = labels_needed(random, rule, 100, "accuracy")
+    assert needed == pytest.approx(100 * 10**0.5) and interval == pytest.approx((needed, needed))
+    assert labels_needed(random, rule, 200, "accuracy") is None  # a seed's random choice does not get there
+    assert labels_needed(random, rule, 300, "accuracy") is None  # or is there from the start
+    falls = Line("random", {100: {1: 0.8}, 400: {1: 0.4}})
+    assert labels_needed(falls, Line("x", {50: {1: 0.6}}), 50, "loss") == (pytest.approx(200), None)
+
+
+def test_active_learning_says_what_cannot_be_told(tmp_path):
+    answer, page = ask("active", active_runs(5, ("random", "k-centres")), tmp_path)
+    assert "With 1,000 labels k-centres has accuracy" in answer and "none can be told from chance" in answer
+    assert "['k-centres', '1,000'" in page and "-: not told" in page
+    assert "whether choosing them pays is not known" in ask("active", active_runs(3, ("margin",)), tmp_path)[0]
+    assert ask("active", active_runs(3, ("random",)), tmp_path)[0].startswith("Texts were drawn at random only.")
+    with pytest.raises(UserError, match="needs rounds of a section"):
+        ask("active", seeds_runs(), tmp_path)
+
+
+def test_wrong_labels_are_lines_of_their_own(tmp_path):
+    answer, page = ask("active", active_runs(noise=(0.0, 0.2)), tmp_path)
+    assert "of 4 ways to choose texts margin (lora) does best" in answer and "12 comparisons" in answer
+    assert "lora, 20% wrong labels:" in page and "'lora, 20% wrong labels, margin', '500'" in page
+
+
 def test_what_the_axes_lack_is_told(tmp_path):
     with pytest.raises(UserError, match="needs runs with data"):
         ask("few-shot", seeds_runs(), tmp_path)
@@ -267,26 +328,26 @@ def test_what_the_axes_lack_is_told(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("file", "axes"),
+    ("file", "few"),
     [
-        ("seeds", ["seed=[1]"]),
-        ("sweep", ["train.lr=[1e-4]", "train.weight_decay=[0, 0.01]"]),
-        ("few_shot", ["data.shots=[2, 0]", "seed=[1]"]),
-        ("scaling", ["data.train_rows=[8, 16, 32]", "seed=[1]"]),
-        ("freezing", ["seed=[1]"]),
-        ("augmentation", ["augment.ratio=[0.5]", "seed=[1]"]),
+        ("seeds", ["axes.seed=[1]"]),
+        ("sweep", ["axes.train.lr=[1e-4]", "axes.train.weight_decay=[0, 0.01]"]),
+        ("few_shot", ["axes.data.shots=[2, 0]", "axes.seed=[1]"]),
+        ("scaling", ["axes.data.train_rows=[8, 16, 32]", "axes.seed=[1]"]),
+        ("freezing", ["axes.seed=[1]"]),
+        ("augmentation", ["axes.augment.ratio=[0.5]", "axes.seed=[1]"]),
+        ("active_learning", ["axes.seed=[1]", 'active.rules=["margin"]', "active.labels=[8, 16]"]),
     ],
 )
-def test_each_file_runs_from_end_to_end(file, axes, tmp_path, bert, monkeypatch):  # noqa: F811
+def test_each_file_runs_from_end_to_end(file, few, tmp_path, bert, monkeypatch):  # noqa: F811
     monkeypatch.setattr("minilm.reporting.style.Figure.savefig", lambda *arguments, **options: None)
     monkeypatch.setattr("minilm.runs.train.time_inference", lambda classifier, rows: 1.0)
     monkeypatch.setattr("minilm.studies.engine.html", lambda page: page.answer)
     rows = ["data.validation_rows=12", "data.test_rows=12"] + ["data.train_rows=32"] * (file != "scaling")
     small = [f"model.source={bert}", "data.sample=true", "data.max_tokens=12", *rows]
     small += ["train.epochs=1"] * (file != "sweep")
-    changes = [*small, *(f"axes.{axis}" for axis in axes)]
     with no_pictures():
-        result = minilm("study", STUDIES / f"{file}.toml", *changes, "--runs", tmp_path)
+        result = minilm("study", STUDIES / f"{file}.toml", *small, *few, "--runs", tmp_path)
     assert result.exit_code == 0, result.output
     answer = next(tmp_path.glob("*/study.html")).read_text()
     assert answer.endswith(".") and "accuracy" in answer

@@ -1,5 +1,6 @@
 """The questions that a study can ask (``analysis`` in its file), a module each."""
 
+from minilm.studies.questions.active import active
 from minilm.studies.questions.augmentation import augmentation
 from minilm.studies.questions.few_shot import few_shot
 from minilm.studies.questions.freezing import freezing
@@ -8,6 +9,7 @@ from minilm.studies.questions.seeds import seeds
 from minilm.studies.questions.sweep import sweep
 
 QUESTIONS = {
+    "active": active,
     "augmentation": augmentation,
     "few-shot": few_shot,
     "freezing": freezing,

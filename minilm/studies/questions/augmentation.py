@@ -11,17 +11,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minilm.errors import UserError
-from minilm.evaluation.statistics import Paired, holm, paired
-from minilm.reporting.page import Part, Picture, Section, Table
+from minilm.reporting.page import Part, Picture, Section
 from minilm.reporting.tables import metric_name
-from minilm.studies.questions.lines import LEVEL, Line, ahead, lines_of, lines_table, reached, tested
+from minilm.studies.questions.lines import (
+    LEVEL,
+    Line,
+    Tested,
+    ahead,
+    compare_all,
+    lines_of,
+    lines_table,
+    reached,
+    tested,
+    versus_table,
+)
 
 if TYPE_CHECKING:
     from minilm.studies.analyses import Finished
     from minilm.studies.config import Study
 
 KEY = "augment.ratio"
-Compared = dict[tuple[str, float], tuple[Paired, float]]  # method, ratio -> more than without, p after Holm
 
 
 def augmentation(study: Study, runs: Sequence[Finished], figures: Path) -> tuple[str, list[Section]]:
@@ -29,16 +38,16 @@ def augmentation(study: Study, runs: Sequence[Finished], figures: Path) -> tuple
     from minilm.studies.questions.pictures import line_picture
 
     metric = study.config.metric
-    found, _ = lines_of(runs, KEY, _ratio, metric)
+    found, _ = lines_of(runs, [KEY], _ratio, metric)
     plain = next((line for line in found if line.values(0)), None)
     lines = [line for line in found if any(line.at)]
     if plain is None or not lines:
         raise UserError("the analysis augmentation needs runs with augment.ratio above 0, and runs without [augment]")
     for line in lines:
         line.at = {0.0: line.at.get(0.0, plain.at[0.0]), **line.at}
-    compared = compare_all(lines)
+    compared = compare_all({(line.name, x): (line.at[0.0], line.at[x]) for line in lines for x in line.at if x})
     picture = line_picture(
-        lines,
+        {"": lines},
         metric,
         figures / "augmentation.png",
         title="What texts made of the training texts are worth",
@@ -52,7 +61,8 @@ def augmentation(study: Study, runs: Sequence[Finished], figures: Path) -> tuple
     ]
     sections = [Section("What each method gives", parts)]
     if compared:
-        sections.append(Section("Compared with no new texts", [_table(compared)]))
+        table = versus_table(compared, ["", "new texts for each"], lambda key: [key[0], f"{key[1]:g}"])
+        sections.append(Section("Compared with no new texts", [table]))
     return answer(lines, plain, compared, metric), sections
 
 
@@ -61,36 +71,7 @@ def _ratio(finished: Finished) -> float:
     return section.ratio if section else 0.0
 
 
-def compare_all(lines: Sequence[Line]) -> Compared:
-    """Each method and ratio against none, over the seeds they share."""
-    pairs: dict[tuple[str, float], Paired] = {}
-    for line in lines:
-        for x in (x for x in line.at if x):
-            seeds = [seed for seed in line.at[0.0] if seed in line.at[x]]
-            if len(seeds) > 1:
-                pairs[line.name, x] = paired([line.at[0.0][s] for s in seeds], [line.at[x][s] for s in seeds])
-    corrected = holm([pair.t_test for pair in pairs.values()])
-    return {key: (pair, p) for (key, pair), p in zip(pairs.items(), corrected, strict=True)}
-
-
-def _table(compared: Compared) -> Table:
-    rows = [
-        [
-            name,
-            f"{x:g}",
-            f"{pair.difference:+.4f}",
-            f"{pair.interval.low:+.4f} to {pair.interval.high:+.4f}",
-            f"{pair.t_test:.4f}",
-            f"{p:.4f}",
-            str(pair.pairs),
-        ]
-        for (name, x), (pair, p) in compared.items()
-    ]
-    header = ["", "new texts for each", "difference", "95% interval", "paired t: p", "corrected: p", "seeds"]
-    return Table(header, rows, note=f"Seed by seed. Corrected: for {len(rows)} comparisons at once, after Holm.")
-
-
-def answer(lines: Sequence[Line], plain: Line, compared: Compared, metric: str) -> str:
+def answer(lines: Sequence[Line], plain: Line, compared: Tested[tuple[str, float]], metric: str) -> str:
     """Two sentences: the best that was found beside none, and whether it is told from chance."""
     points = [(line, x) for line in lines for x in line.at if x]
     best, x = max(points, key=lambda point: ahead(metric, point[0].mean(point[1])))

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minilm.errors import UserError
-from minilm.evaluation.statistics import Paired
 from minilm.reporting.page import Part, Picture, Section
 from minilm.reporting.tables import metric_name
 from minilm.studies.questions.lines import (
     LEVEL,
     Line,
+    Tested,
     ahead,
     best_line,
     lines_of,
@@ -41,7 +41,7 @@ def few_shot(study: Study, runs: Sequence[Finished], figures: Path) -> tuple[str
     from minilm.studies.questions.pictures import line_picture
 
     metric = study.config.metric
-    lines, baselines = lines_of(runs, KEY, lambda finished: float(finished.planned.config.data.shots), metric)
+    lines, baselines = lines_of(runs, [KEY], lambda finished: float(finished.planned.config.data.shots), metric)
     points = sorted({x for line in lines for x in line.at} - {ALL})
     if not points:
         raise UserError("the analysis few-shot needs runs with data.shots above 0, best as an axis: [axes] data.shots")
@@ -53,7 +53,7 @@ def few_shot(study: Study, runs: Sequence[Finished], figures: Path) -> tuple[str
     references = {f"{line.name}, all rows": line.mean(ALL) for line in lines if ALL in line.at}
     few = [Line(line.name, {x: line.at[x] for x in line.at if x != ALL}, line.baseline) for line in lines + baselines]
     picture = line_picture(
-        [line for line in few if line.at],
+        {"": [line for line in few if line.at]},
         metric,
         figures / "few_shot.png",
         title="What few labelled texts are worth",
@@ -73,7 +73,7 @@ def few_shot(study: Study, runs: Sequence[Finished], figures: Path) -> tuple[str
     sections = [Section("What each number reaches", parts)]
     if rival and found:
         title = f"{best.name} compared with the {rival.name}"
-        sections.append(Section(title, [versus_table(found, "texts of each class", shown)]))
+        sections.append(Section(title, [versus_table(found, ["texts of each class"], lambda x: [shown(x)])]))
     return f"{_first(best, points[-1], full, metric)} {_pays(best, rival, found, points, metric)}", sections
 
 
@@ -100,9 +100,7 @@ def _first(best: Line, most: float, full: Line | None, metric: str) -> str:
     return f"{said}, {share[0]:.1%}{between} of what {whole.name} has with all rows."
 
 
-def _pays(
-    best: Line, rival: Line | None, found: dict[float, tuple[Paired, float]], points: Sequence[float], metric: str
-) -> str:
+def _pays(best: Line, rival: Line | None, found: Tested[float], points: Sequence[float], metric: str) -> str:
     """From how many shots on fine-tuning is ahead of the best baseline."""
     if rival is None:
         return "No baseline was fitted, so from where on fine-tuning pays is not known."

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from minilm.evaluation.metrics import HIGHER_IS_BETTER
 from minilm.evaluation.statistics import Interval, Paired, deviation, holm, mean, paired, t_interval
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from minilm.studies.analyses import Finished
 
 LEVEL = 0.05  # below it a p value is called significant
+Key = TypeVar("Key")
+Tested = dict[Key, tuple[Paired, float]]  # what was compared -> the paired test, and its p value after Holm
 
 
 @dataclass
@@ -41,16 +43,16 @@ class Line:
 
 
 def lines_of(
-    runs: Sequence[Finished], key: str, place: Callable[[Finished], float], metric: str
+    runs: Sequence[Finished], keys: Sequence[str], place: Callable[[Finished], float], metric: str
 ) -> tuple[list[Line], list[Line]]:
-    """Lines over the axis ``key``: one for each variant, and one for each baseline but the majority.
+    """Lines over the axes ``keys``: one for each variant, and one for each baseline but the majority.
 
     place: where on the axis a run is. The baselines are those of the first variant's runs.
     """
     lines: dict[str, Line] = {}
     baselines: dict[str, Line] = {}
     for finished in runs:
-        name, seed, x = name_without(finished, key), finished.planned.config.seed, place(finished)
+        name, seed, x = name_without(finished, *keys), finished.planned.config.seed, place(finished)
         value = metrics_of(finished.run, "test").get(metric)
         if value is None:
             continue
@@ -76,15 +78,20 @@ def name_without(finished: Finished, *keys: str) -> str:
     return ", ".join([finished.planned.variant, *axes] if finished.planned.variant else axes) or "fine-tuned"
 
 
-def versus(first: Line, second: Line, points: Sequence[float]) -> dict[float, tuple[Paired, float]]:
-    """``second`` minus ``first`` at each point over the seeds they share, with its p value after Holm."""
+def compare_all(pairs: Mapping[Key, tuple[dict[int, float], dict[int, float]]]) -> Tested[Key]:
+    """The second minus the first of each pair (seed -> metric) over the seeds they share; p values after Holm."""
     found = {}
-    for x in points:
-        seeds = [seed for seed in first.at.get(x, {}) if seed in second.at.get(x, {})]
+    for key, (first, second) in pairs.items():
+        seeds = [seed for seed in first if seed in second]
         if len(seeds) > 1:
-            found[x] = paired([first.at[x][seed] for seed in seeds], [second.at[x][seed] for seed in seeds])
+            found[key] = paired([first[seed] for seed in seeds], [second[seed] for seed in seeds])
     corrected = holm([pair.t_test for pair in found.values()])
-    return {x: (pair, p) for (x, pair), p in zip(found.items(), corrected, strict=True)}
+    return {key: (pair, p) for (key, pair), p in zip(found.items(), corrected, strict=True)}
+
+
+def versus(first: Line, second: Line, points: Sequence[float]) -> Tested[float]:
+    """``second`` minus ``first`` at each point."""
+    return compare_all({x: (first.at.get(x, {}), second.at.get(x, {})) for x in points})
 
 
 def ratio(part: Line, x: float, whole: Line, full: float) -> tuple[float, Interval | None] | None:
@@ -107,6 +114,11 @@ def best_line(lines: Sequence[Line], x: float, metric: str) -> Line:
 
 
 # --- In words ---
+
+
+def listed(parts: Sequence[str]) -> str:
+    """``a, b and c``."""
+    return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
 
 
 def reached(values: Sequence[float]) -> str:
@@ -146,20 +158,27 @@ def lines_table(lines: Sequence[Line], title: str, metric: str, shown: Callable[
     return Table([title, *(line.name for line in lines)], rows, note=note[0].upper() + note[1:])
 
 
-def versus_table(found: dict[float, tuple[Paired, float]], title: str, shown: Callable[[float], str]) -> Table:
-    """What the paired tests say at each point."""
+def number(n: float) -> str:
+    """A number of texts, to two digits, or that it is beyond all reason."""
+    if n > 1e8:
+        return "more than 100 million"
+    return f"{float(f'{n:.2g}'):,.0f}"
+
+
+def versus_table(found: Tested[Key], titles: Sequence[str], shown: Callable[[Key], Sequence[str]]) -> Table:
+    """What the paired tests say, a row each; ``shown``: the cells that tell what was compared."""
     rows: list[list[Any]] = [
         [
-            shown(x),
+            *shown(key),
             f"{pair.difference:+.4f}",
             f"{pair.interval.low:+.4f} to {pair.interval.high:+.4f}",
             *(f"{p:.4f}" if p >= 1e-4 else "below 0.0001" for p in (pair.t_test, corrected, pair.permutation)),
             str(pair.pairs),
         ]
-        for x, (pair, corrected) in found.items()
+        for key, (pair, corrected) in found.items()
     ]
     pairs = min(pair.pairs for pair, _ in found.values())
     note = f"Seed by seed. Corrected: for {len(found)} comparisons at once, after Holm. "
     note += f"With {pairs} seeds the permutation test cannot get below {2 / 2**pairs:.4f}."
-    header = [title, "difference", "95% interval", "paired t: p", "corrected: p", "permutation: p", "seeds"]
+    header = [*titles, "difference", "95% interval", "paired t: p", "corrected: p", "permutation: p", "seeds"]
     return Table(header, rows, note=note)

@@ -53,7 +53,7 @@ BASELINES: tuple[dict[str, Any], ...] = (  # grey, thin, with markers of their o
 
 
 def line_picture(
-    lines: Sequence[Line],
+    panels: Mapping[str, Sequence[Line]],
     metric: str,
     path: Path,
     *,
@@ -62,23 +62,36 @@ def line_picture(
     references: Mapping[str, float] | None = None,
     even: bool = False,
 ) -> Path:
-    """Each line with its 95% interval over the seeds, on a logarithmic axis, or an ``even`` one; ``references`` are
-    level lines."""
-    figure = new_figure(9, 5.6, title)
-    axes = figure.subplots()
-    for line, style in zip(lines, styles_of(lines), strict=True):
-        draw_line(axes, line, style)
-    for dashes, (name, value) in zip(("--", ":", "-."), (references or {}).items(), strict=False):
-        axes.axhline(value, color=MARK, linewidth=1.5, linestyle=dashes, label=f"{name}: {value:.3f}")
-    explain(axes, lines)
-    points = sorted({point for line in lines for point in line.at})
-    if even:
-        axes.set_xticks(points)
-    else:
-        log_axis(axes, points)
-    name_axes(axes, title="", x=x, y=unit(metric))
-    axes.grid(alpha=0.3)
-    legend(figure, [axes])
+    """Each line with its 95% interval over the seeds, on a logarithmic axis, or an ``even`` one.
+
+    Args:
+        panels: the lines of each panel, by its title.
+        path: the PNG to write; an SVG goes beside it.
+        title: of the picture.
+        x: what the axis is.
+        references: level lines in every panel, by name.
+    """
+    columns = min(len(panels), 2)
+    rows = -(-len(panels) // columns)
+    figure = new_figure(9 if columns == 1 else 12, 1 + 4.6 * rows, title)
+    found = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    for axes, (name, lines) in zip(found, panels.items(), strict=False):
+        for i, (line, style) in enumerate(zip(lines, styles_of(lines), strict=True)):
+            draw_line(axes, line, style, aside=0 if even else i - (len(lines) - 1) / 2)
+        for dashes, (reference, value) in zip(("--", ":", "-."), (references or {}).items(), strict=False):
+            axes.axhline(value, color=MARK, linewidth=1.5, linestyle=dashes, label=f"{reference}: {value:.3f}")
+        explain(axes, lines)
+        points = sorted({point for line in lines for point in line.at})
+        if even:
+            axes.set_xticks(points)
+        else:
+            log_axis(axes, points)
+        name_axes(axes, title=short(name, 50), x=x, y=unit(metric))
+        axes.label_outer()
+        axes.grid(alpha=0.3)
+    for axes in found[len(panels) :]:
+        axes.set_axis_off()
+    legend(figure, found)
     return save(figure, path, svg=True)
 
 
@@ -93,9 +106,14 @@ def styles_of(lines: Sequence[Line]) -> list[dict[str, Any]]:
     return found
 
 
-def draw_line(axes: Axes, line: Line, style: Mapping[str, Any], *, join: bool = True) -> None:
-    """A line's means, its seeds as small dots, and its intervals as bars; ``join``: with lines between the means."""
+def draw_line(axes: Axes, line: Line, style: Mapping[str, Any], *, join: bool = True, aside: float = 0) -> None:
+    """A line's means, its seeds as small dots, and its intervals as bars; ``join``: with lines between the means.
+
+    ``aside``: so many small steps to the right on a logarithmic axis, to tell the bars of several lines apart.
+    """
     x = np.array(list(line.at))
+    if aside:
+        x = x * (x.max() / x.min()) ** (0.007 * aside)
     means = np.array([line.mean(point) for point in line.at])
     intervals = [line.interval(point) or (m, m) for point, m in zip(line.at, means, strict=True)]
     reach = np.array([[max(0.0, m - low), max(0.0, high - m)] for (low, high), m in zip(intervals, means, strict=True)])
@@ -104,7 +122,7 @@ def draw_line(axes: Axes, line: Line, style: Mapping[str, Any], *, join: bool = 
         drawn["linestyle"] = "none"
     axes.errorbar(x, means, yerr=reach.T, elinewidth=1.4, capsize=4, **drawn)
     if not line.baseline:
-        for point, values in line.at.items():
+        for point, values in zip(x, line.at.values(), strict=True):
             if len(values) > 1:
                 axes.plot([point] * len(values), list(values.values()), ".", color=style["color"], alpha=0.4, ms=6)
 

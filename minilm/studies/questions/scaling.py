@@ -15,7 +15,7 @@ from minilm.evaluation.metrics import HIGHER_IS_BETTER
 from minilm.evaluation.statistics import mean
 from minilm.reporting.page import Part, Picture, Section, Table
 from minilm.reporting.tables import metric_name
-from minilm.studies.questions.lines import Line, best_line, lines_of, lines_table, reached
+from minilm.studies.questions.lines import Line, best_line, lines_of, lines_table, number, reached
 from minilm.studies.scaling import Curve, fit_curve, why_no_curve
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def scaling(study: Study, runs: Sequence[Finished], figures: Path) -> tuple[str,
     if metric in ("mcc", "loss"):
         raise UserError(f"the analysis scaling needs a metric whose best is 1, not {metric}: metric=accuracy, say")
     key = next((key for key in KEYS if key in study.config.axes), KEYS[0])
-    lines, baselines = lines_of(runs, key, lambda finished: _rows(finished), metric)
+    lines, baselines = lines_of(runs, [key], _rows, metric)
     if not lines:
         raise UserError(f"the analysis scaling needs runs that were measured on test texts by {metric}")
     everything = [*lines, *baselines]
@@ -121,13 +121,6 @@ def law(curve: Curve) -> str:
     """``2.1 n^-0.50 + 0.080``."""
     a, b, c = curve.parameters
     return f"{a:.3g} n^-{b:.2f} + {c:.3f}" if a > 0 else f"{c:.3f}, flat"
-
-
-def number(n: float) -> str:
-    """A number of texts, to two digits, or that it is beyond all reason."""
-    if n > 1e8:
-        return "more than 100 million"
-    return f"{float(f'{n:.2g}'):,.0f}"
 
 
 def answer(line: Line, curve: Curve, metric: str) -> str:

@@ -1,0 +1,96 @@
+"""The plan of active learning: with ``[active]`` in a study's file each of its runs becomes a tree of rounds.
+
+    [active]
+    rules = ["random", "entropy"]
+    labels = [20, 100, 500]           # by the end of each round
+    noise = [0, 0.2]                  # share of the labels that are wrong; each is run
+
+                    random 100 --- random 500
+    start 20  <
+                    entropy 100 --- entropy 500
+
+A round is an ordinary run that waits for the one before, whose model chooses its rows (``minilm.studies.active``). The
+pool is the run's training rows; which of them a round is trained on stands in a file that its ``data.rows`` names.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from minilm.config import Rate, Size
+from minilm.errors import UserError, nearest
+from minilm.schema import Place, shown
+from minilm.studies.selection import RULES
+
+if TYPE_CHECKING:
+    from minilm.studies.config import Planned
+
+START = "start"  # the rule of the first round, which all others share: at random
+
+
+@dataclass(frozen=True)
+class ActiveSection:
+    """``[active]``: runs are trained in rounds, on rows that the model of the round before chose."""
+
+    rules: list[str]  # who chooses (see ``minilm.studies.selection``); each starts from the same rows
+    labels: list[Size]  # rows that are labelled by each round, more and more; the first are drawn at random
+    noise: Rate | list[Rate] = 0.0  # share of the labels that are wrong; of several, each is run
+
+    @property
+    def noises(self) -> list[float]:
+        """The shares, however many."""
+        return self.noise if isinstance(self.noise, list) else [self.noise]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How the rows of a round are chosen, just before it starts."""
+
+    rule: str
+    labels: int  # rows that are labelled by then
+    noise: float = 0.0
+
+
+def check_active(section: ActiveSection, place: Place) -> None:
+    """Raises UserError where a rule is unknown, or the numbers do not grow. ``place``: where a key was written."""
+    there = f"there are: {', '.join(RULES)}"
+    if unknown := next((rule for rule in section.rules if rule not in RULES), None):
+        raise UserError(f'{place("active.rules")}: active.rules: no rule "{unknown}"{nearest(unknown, RULES)}; {there}')
+    if not section.rules:
+        raise UserError(f"{place('active.rules')}: active.rules must name at least one rule; {there}")
+    if len(section.labels) < 2 or any(b <= a for a, b in itertools.pairwise(section.labels)):
+        wanted = "two numbers or more that grow from round to round"
+        raise UserError(f"{place('active.labels')}: active.labels must be {wanted}, got {shown(section.labels)}")
+    if not section.noises:
+        raise UserError(f"{place('active.noise')}: active.noise must hold at least one value")
+
+
+def rounds_of(run: Planned, section: ActiveSection, folder: Path) -> Iterator[Planned]:
+    """A run's rounds, each after the one whose model chooses its rows. ``folder``: of the study."""
+
+    def planned(choice: Choice, after: str) -> Planned:
+        wrong = {"noise": choice.noise} if choice.noise else {}
+        name = f"{run.name}_{choice.rule}_labels-{choice.labels}" + (f"_noise-{choice.noise:g}" if wrong else "")
+        point = run.point | {"rule": choice.rule, "labels": choice.labels} | wrong
+        data = replace(run.config.data, rows=str(rows_file(folder, name)))
+        config = replace(run.config, name=name, data=data)
+        return replace(run, name=name, point=point, config=config, after=after, choice=choice)
+
+    first, *more = section.labels
+    for noise in section.noises:
+        start = planned(Choice(START, first, noise), run.after)
+        yield start
+        for rule in section.rules:
+            before = start
+            for labels in more:
+                before = planned(Choice(rule, labels, noise), before.name)
+                yield before
+
+
+def rows_file(folder: Path, name: str) -> Path:
+    """Where a round's rows are named."""
+    return folder / "configs" / f"{name}.rows.txt"
