@@ -68,7 +68,10 @@ def main() -> None:
 @click.option("--resume", is_flag=True, help="Go on with the last run of this name.")
 @RUNS
 def train_command(config: Path, changes: tuple[str, ...], resume: bool, runs: Path) -> None:
-    """Train as CONFIG (a TOML file) says, with changes to single keys; leave a folder under runs/."""
+    """Train as CONFIG (a TOML file) says, with changes to single keys; leave a folder under runs/.
+
+    Where it says [zero_shot] in place of [train], the model is asked as it is.
+    """
     from minilm.reporting.record import resume_command
     from minilm.reporting.report import adaptation_table, results_table
     from minilm.runs.train import train_run
@@ -88,7 +91,7 @@ def train_command(config: Path, changes: tuple[str, ...], resume: bool, runs: Pa
     click.echo(f"\nReport:   {folder / 'report.md'}")
     for picture in sorted((folder / "figures").glob("*.png")):
         click.echo(f"Picture:  {picture}")
-    if "test" in results:
+    if "test" in results and "zero_shot" not in results:
         click.echo(f'Try it:   minilm predict {folder} "..."')
     if adapted:
         click.echo(f"Adapted:  {folder / 'adapted'} (model.source of a run to come)")

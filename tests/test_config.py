@@ -139,7 +139,8 @@ def test_the_last_of_several_changes_counts(file: Path) -> None:
         ("lr=1", 'lr is no known key (did you mean "train.lr"?)'),
         (
             "zzz=1",
-            "zzz is no known key; known here: name, data, seed, model, tokenizer, freeze, lora, augment, adapt, train",
+            "zzz is no known key; known here: name, data, seed, model, tokenizer, freeze, lora, augment, adapt, train, "
+            "zero_shot",
         ),
         ("seed=1\nname=2", 'seed must be a whole number from 0 to 4294967295, got "1\\nname=2"'),
         ("train.lr", "a change is written section.key=value, such as train.lr=3e-4"),

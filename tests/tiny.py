@@ -84,10 +84,10 @@ def write_config(folder: Path, extra: str = "", rows: list[tuple[str, str]] | No
 @contextlib.contextmanager
 def no_pictures() -> Iterator[None]:
     """Runs draw nothing: drawing takes most of their time."""
-    names = ("learning_curves", "length_distribution", "confusion")
+    names = ("train.learning_curves", "train.length_distribution", "train.confusion", "zero_shot.confusion")
     with contextlib.ExitStack() as stack:
         for name in names:
-            stack.enter_context(mock.patch(f"minilm.runs.train.{name}"))
+            stack.enter_context(mock.patch(f"minilm.runs.{name}"))
         yield
 
 

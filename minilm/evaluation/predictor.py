@@ -147,6 +147,8 @@ class Classifier:
 
 def without_classifier(run: Path) -> str:
     """Why a run's folder holds no classifier."""
+    if (run / "results.json").exists() and not (run / "adapted").is_dir():
+        return "this run asked a model without training it; train one ([train] in place of [zero_shot])"
     if (run / "results.json").exists():
         return f"this run only adapted a checkpoint; train a classifier from {run / 'adapted'} (model.source)"
     return f"this run has not finished; go on with `minilm train {run / 'config.toml'} --resume`"

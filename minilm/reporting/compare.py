@@ -8,12 +8,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from minilm.errors import UserError
 from minilm.evaluation.metrics import HIGHER_IS_BETTER
-from minilm.evaluation.statistics import Paired, deviation, holm, mean, paired
+from minilm.evaluation.statistics import Paired, deviation, holm, mcnemar, mean, paired
 from minilm.reporting.groups import Group, costs_of, group_runs, history_of, metrics_of, only_adapted
 from minilm.reporting.page import Page, Part, Picture, Section, Table, html
+from minilm.reporting.predictions import read_predictions
 from minilm.reporting.record import Run, read_run
 from minilm.reporting.tables import (
     ABSENT,
@@ -44,7 +46,7 @@ def load_groups(paths: Iterable[Path]) -> list[Group]:
 
 def compare_text(groups: Sequence[Group]) -> str:
     """Tables for the terminal, a row a group: how well they do, and what they cost."""
-    tables = [*quality_tables(groups), cost_table(groups)]
+    tables = [*quality_tables(groups), *row_tables(groups), cost_table(groups)]
     return "\n\n".join([*(text_table(table.header, table.rows, table.left) for table in tables), *notes(groups)])
 
 
@@ -52,7 +54,7 @@ def compare_markdown(groups: Sequence[Group]) -> str:
     """The same in Markdown."""
     tables = [
         markdown_table(table.header, [[*map(escape, row)] for row in table.rows], table.left)
-        for table in (*quality_tables(groups), cost_table(groups))
+        for table in (*quality_tables(groups), *row_tables(groups), cost_table(groups))
     ]
     return "\n\n".join([*tables, *map(escape, notes(groups))])
 
@@ -92,6 +94,8 @@ def comparison(groups: Sequence[Group], metric: str, figures: Path) -> tuple[str
     sections = [Section("How well each does", [*well, *notes(groups)])]
     if rivals:
         sections.append(Section(f"Compared with {measured[0].name}", [paired_table(rivals, metric)]))
+    if by_row := row_tables(measured):
+        sections.append(Section(f"Compared with {measured[0].name}, test row by test row", by_row))
     if learned := learning(groups, metric, figures):
         sections.append(Section("How each learned", learned))
     sections.append(Section("What each cost", [cost_table(groups)]))
@@ -182,12 +186,16 @@ def cost_table(groups: Sequence[Group]) -> Table:
 
 
 def baselines(groups: Sequence[Group], metric: str) -> dict[str, float]:
-    """What the baselines reach on the test texts, where all runs had the same data."""
+    """What the baselines reach on the test texts, where all runs had the same data; a model's own are left out."""
     runs = [run for group in groups for run in group.runs]
     if len({run.results["data"].get("fingerprint") for run in runs}) > 1:
         return {}
-    found = runs[0].results.get("baselines", {})
-    return {name: found[name]["test"][metric] for name in found if metric in found[name].get("test", {})}
+    found: dict[str, list[float]] = {}
+    for run in runs:
+        for name, reached in run.results.get("baselines", {}).items():
+            if metric in reached.get("test", {}):
+                found.setdefault(name, []).append(reached["test"][metric])
+    return {name: values[0] for name, values in found.items() if max(values) - min(values) < 1e-6}
 
 
 def notes(groups: Sequence[Group]) -> list[str]:
@@ -224,7 +232,7 @@ def paired_table(rivals: dict[str, tuple[Paired, float]], metric: str) -> Table:
             name,
             f"{pair.difference:+.4f}",
             f"{pair.interval.low:+.4f} to {pair.interval.high:+.4f}",
-            *(f"{p:.4f}" if p >= 1e-4 else "below 0.0001" for p in (pair.t_test, corrected, pair.permutation)),
+            *map(shown_p, (pair.t_test, corrected, pair.permutation)),
             count(pair.pairs),
         ]
         for name, (pair, corrected) in rivals.items()
@@ -234,6 +242,52 @@ def paired_table(rivals: dict[str, tuple[Paired, float]], metric: str) -> Table:
     notes += [f"Corrected: for {len(rivals)} comparisons at once, after Holm."] if len(rivals) > 1 else []
     notes += [f"With {pairs} seeds the permutation test cannot get below {2 / 2**pairs:.4f}."]
     return Table(header, rows, note=" ".join(notes))
+
+
+class SameRows(NamedTuple):
+    """A run beside another on the same test rows."""
+
+    gained: int  # rows that it has right and the other has not
+    lost: int  # the other way round
+    rows: int
+    mcnemar: float  # p value
+    corrected: float  # after Holm
+
+
+def compare_rows(groups: Sequence[Group]) -> dict[str, SameRows]:
+    """Each later group against the first, where both are one run on the same data with one label a text.
+
+    Runs that have not kept their predictions are left out.
+    """
+    kept = {group.name: told for group in groups if len(group.runs) == 1 and (told := read_predictions(group.runs[0]))}
+    data = {group.name: group.runs[0].results.get("data", {}).get("fingerprint") for group in groups}
+    first, found = groups[0].name, {}
+    for name in kept:
+        if name != first and first in kept and data[name] == data[first] and kept[name].labels.ndim == 1:
+            base, own = kept[first].right, kept[name].right
+            found[name] = (int((own & ~base).sum()), int((base & ~own).sum()), len(own), mcnemar(base, own))
+    corrected = holm([p for *_, p in found.values()])
+    return {name: SameRows(*rows, p) for (name, rows), p in zip(found.items(), corrected, strict=True)}
+
+
+def row_tables(groups: Sequence[Group]) -> list[Table]:
+    """What McNemar's test says of runs on the same test rows; none where there are none such."""
+    if not (found := compare_rows(groups)):
+        return []
+    header = ["run", f"right where\n{groups[0].name} is not", "the other way"]
+    header += ["McNemar: p", "corrected: p", "test rows"]
+    rows = [
+        [name, count(r.gained), count(r.lost), *map(shown_p, (r.mcnemar, r.corrected)), count(r.rows)]
+        for name, r in found.items()
+    ]
+    note = "Row by row: McNemar's test asks whether both are right equally often; of other seeds it says nothing."
+    note += f" Corrected: for {len(found)} comparisons at once, after Holm." if len(found) > 1 else ""
+    return [Table(header, rows, note=note)]
+
+
+def shown_p(p: float) -> str:
+    """A p value to four places."""
+    return f"{p:.4f}" if p >= 1e-4 else "below 0.0001"
 
 
 def answer(groups: Sequence[Group], metric: str, split: str, rivals: dict[str, tuple[Paired, float]]) -> str:
@@ -251,7 +305,9 @@ def answer(groups: Sequence[Group], metric: str, split: str, rivals: dict[str, t
     if rival.name not in rivals:
         if any(len(group.runs) > 1 for group in groups):
             return f"{first} {rival.name} and {groups[0].name} share fewer than two seeds: no test compares them."
-        return f"{first} Each ran with one seed only, so how far another seed would move these numbers is not known."
+        alone = "ach ran with one seed only, so how far another seed would move these numbers is not known."
+        said = _row_by_row(compare_rows(groups), rival.name, groups[0].name)
+        return f"{first} {said}; but e{alone}" if said else f"{first} E{alone}"
     pair, p = rivals[rival.name]
     many = f", corrected for {len(rivals)} comparisons" if len(rivals) > 1 else ""
     told = (
@@ -264,6 +320,19 @@ def answer(groups: Sequence[Group], metric: str, split: str, rivals: dict[str, t
         f"{first} Over the same {pair.pairs} seeds {rival.name} has {abs(pair.difference):.3f} {more} than "
         f"{groups[0].name} (95% interval {pair.interval.low:+.3f} to {pair.interval.high:+.3f}; paired t test{many}: "
         f"p {f'= {p:.3f}' if p >= 1e-3 else 'below 0.001'}), {told}."
+    )
+
+
+def _row_by_row(found: dict[str, SameRows], name: str, first: str) -> str:
+    """What McNemar's test says of a run beside the first; nothing where it was not asked."""
+    if name not in found:
+        return ""
+    rows, many = found[name], f", corrected for {len(found)} comparisons" if len(found) > 1 else ""
+    p = f"p {f'= {rows.corrected:.3f}' if rows.corrected >= 1e-3 else 'below 0.001'}"
+    told = "which is significant at 5%" if rows.corrected < LEVEL else "which may be chance"
+    return (
+        f"Of the same {rows.rows:,} test rows {name} has {rows.gained:,} right that {first} has not, and {rows.lost:,} "
+        f"the other way round (McNemar's test{many}: {p}), {told}"
     )
 
 

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from minilm.evaluation.metrics import HIGHER_IS_BETTER
-from minilm.evaluation.statistics import mean
+from minilm.evaluation.statistics import Interval, mean
 from minilm.reporting.groups import Group, history_of
 from minilm.reporting.style import (
     GREY,
@@ -90,6 +90,45 @@ def _spread(axes: Axes, place: int, group: Group, metric: str, split: str, middl
         style = {"color": "white", "markeredgecolor": MARK, "markeredgewidth": 1.3, "markersize": 6.5}
         axes.plot(values, heights, "o", label="one run", **style)
     return [*values, low, high]
+
+
+def dots(
+    names: Sequence[str],
+    series: Mapping[str, Sequence[tuple[float, Interval | None]]],
+    metric: str,
+    path: Path,
+    *,
+    lines: Mapping[str, float],
+) -> Path:
+    """A row for each name, in it a dot for each of a few series, each with its interval over the test rows.
+
+    Args:
+        names: of the rows, the first on top.
+        series: what the dots mean -> the metric of each row, and its interval where there is one.
+        lines: values to compare all rows with, by name.
+        path: the PNG to write; an SVG goes beside it.
+    """
+    figure = new_figure(9.5, 2.4 + 0.6 * len(names), f"{titled(metric)} on the test texts")
+    axes = figure.subplots()
+    places = np.arange(len(names))
+    for i, ((label, values), style) in enumerate(zip(series.items(), SERIES, strict=False)):
+        heights = places + 0.22 * (i - (len(series) - 1) / 2)
+        middles = [value for value, _ in values]
+        ends = [interval or (value, value) for value, interval in values]
+        reach = [[max(0.0, m - low) for m, (low, _) in zip(middles, ends, strict=True)]]
+        reach.append([max(0.0, high - m) for m, (_, high) in zip(middles, ends, strict=True)])
+        look: dict[str, Any] = {"color": style["color"], "fmt": style["marker"], "markersize": 9, "capsize": 4}
+        axes.errorbar(middles, heights, xerr=reach, elinewidth=1.8, label=label, **look)
+    for style_of_line, (name, value) in zip(("--", ":", "-."), lines.items(), strict=False):
+        axes.axvline(value, color=MARK, linewidth=1.6, linestyle=style_of_line, label=f"{name}: {value:.3f}")
+    axes.plot([], [], " ", label="bars: 95% interval over test rows (bootstrap)")
+    axes.set_yticks(places, [textwrap.fill(short(name, 60), 30) for name in names], fontsize=SMALL, parse_math=False)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_axisbelow(True)
+    name_axes(axes, title="", x=f"{titled(metric)} ({UNITS.get(metric, '0 to 1')})", y="")
+    legend(figure, [axes])
+    return save(figure, path, svg=True)
 
 
 def curves(groups: Sequence[Group], metrics: Sequence[str], path: Path) -> Path:

@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from minilm.evaluation.statistics import Interval, confusion_interval, t_interval
+from minilm.evaluation.metrics import MULTI_LABEL_METRICS, multilabel_metrics
+from minilm.evaluation.statistics import Interval, bootstrap_interval, confusion_interval, t_interval
+from minilm.reporting.predictions import read_predictions
 from minilm.reporting.record import Run, read_history
 from minilm.schema import flat, parse_file
 
@@ -40,16 +42,24 @@ class Group:
     def interval(self, metric: str, split: str = "test") -> tuple[Interval, str] | None:
         """The 95% interval of a metric, and what it is taken over; None where one run tells nothing of its spread.
 
-        Over the seeds by Student's t; of one seed over the test rows by the bootstrap, from the confusion matrix.
+        Over the seeds by Student's t; of one seed over the test rows by the bootstrap, from the confusion matrix or,
+        with several labels a text, from the run's predictions.
         """
         values = self.values(metric, split)
         if len(values) > 1:
             return t_interval(values), f"{len(values)} seeds"
         confusion = metrics_of(self.runs[0], split).get("confusion")
-        if not values or not confusion or metric not in OF_CONFUSION:
+        if values and confusion and metric in OF_CONFUSION:
+            rows = int(np.sum(confusion))
+            return confusion_interval(OF_CONFUSION[metric], confusion), f"{rows:,} {split} rows"
+        if not values or confusion or split != "test" or metric == "loss" or metric not in MULTI_LABEL_METRICS:
             return None
-        rows = int(np.sum(confusion))
-        return confusion_interval(OF_CONFUSION[metric], confusion), f"{rows:,} {split} rows"
+        told = read_predictions(self.runs[0])
+        if told is None:
+            return None
+        labels, decided = told.labels, np.where(told.predicted, 1.0, -1.0)  # logits that decide so
+        found = bootstrap_interval(lambda rows: multilabel_metrics(labels[rows], decided[rows])[metric], len(labels))
+        return found, f"{len(labels):,} {split} rows"
 
 
 def metrics_of(run: Run, split: str) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""A run's folder, read. The report and the comparison know of a run what is in these four files:
+"""A run's folder, read. The report and the comparison know of a run what is in these four files, and in
+``predictions.csv`` (``minilm.reporting.predictions``):
 
 config.toml       the settings, runnable again
 environment.json  versions and device: any table
@@ -13,6 +14,8 @@ results.json      train, validation, test   metrics, as ``minilm.evaluation.metr
                   tokens_per_second         in training
                   data                      {name, fingerprint, sizes (of the splits), warnings}
                   augmentation              {method, ratio, added (rows)}, where rows were added
+                  zero_shot                 {way, pattern, content_free, words (label -> word or description)}, where
+                                            a model was asked, not trained
                   lengths                   {mean, median, p95, longest, truncated, max_tokens}
 """
 

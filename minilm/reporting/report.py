@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from minilm.checkpoints.atomic import atomic
+from minilm.reporting.predictions import FILE
 from minilm.reporting.record import Run, read_run, resume_command, shown
 from minilm.reporting.tables import (
     count,
@@ -29,8 +30,13 @@ SPLITS = ("train", "validation", "test")
 BASELINES = {
     "majority": "always the most frequent label",
     "linear": "a linear model on TF-IDF words and pairs of words",
+    "untrained": "the same checkpoint with a head as training would start it, which knows nothing",
     "embeddings": "a linear model on the mean of the vectors that the model gave a text's tokens before it was trained",
 }
+CHOSEN = (  # of patterns, words and descriptions
+    "A pattern, a word or a description that is chosen by its score on labelled texts is trained on them: that is no "
+    "zero-shot any more, and what it reaches must be measured on other texts."
+)
 STOPPED = {
     "finished": "It ran to its last epoch.",
     "early stopping": "It stopped early, because validation no longer improved.",
@@ -43,7 +49,9 @@ def write_report(folder: Path) -> Path:
     run = read_run(folder)
     sections: tuple[Callable[[Run], str], ...]
     sections = (_opening, _adaptation, _learning, _mistakes, _samples, _costs, _data, _settings, _usage)
-    if "best" not in run.results:  # it only adapted
+    if "zero_shot" in run.results:
+        sections = (_opening, _asked, _mistakes, _samples, _costs, _data, _settings)
+    elif "best" not in run.results:  # it only adapted
         sections = (_title, _adaptation, _costs, _data, _settings)
     path = run.folder / "report.md"
     page = "\n\n".join(filter(None, (section(run) for section in sections)))
@@ -137,11 +145,14 @@ def _adaptation(run: Run) -> str:
 def _story(run: Run) -> str:
     results, data = run.results, run.results["data"]
     total, trained = results["parameters"]["total"], results["parameters"]["trained"]
+    share = "all" if total == trained else count(trained) if trained else "none"
+    done = "trained from scratch" if run.from_scratch else "fine-tuned"
+    seen = f"{count(_size(run, 'train'))} texts with {len(results['labels'])} labels"
+    if "zero_shot" in results:
+        done, seen = f"asked (by {results['zero_shot']['way']})", f"{len(results['labels'])} labels, no labelled text"
     sentences = [
-        f"**{escape(run.model)}** ({count(total)} parameters, "
-        f"{'all' if total == trained else count(trained)} of them trained) was "
-        f"{'trained from scratch' if run.from_scratch else 'fine-tuned'} on **{escape(data['name'])}**: "
-        f"{count(_size(run, 'train'))} texts with {len(results['labels'])} labels."
+        f"**{escape(run.model)}** ({count(total)} parameters, {share} of them trained) was {done} on "
+        f"**{escape(data['name'])}**: {seen}."
     ]
     if test := results.get("test"):
         key, texts = _accuracy(test), _size(run, "test")
@@ -168,6 +179,17 @@ def _story(run: Run) -> str:
 def _size(run: Run, split: str) -> int | None:
     size: int | None = run.results["data"].get("sizes", {}).get(split)
     return size
+
+
+def _asked(run: Run) -> str:
+    """What a model was asked that was not trained."""
+    asked = run.results["zero_shot"]
+    what = "description" if asked["way"] == "similarity" else "word"
+    table = markdown_table(["label", what], [[*map(escape, row)] for row in asked["words"].items()], left=2)
+    said = [f"The pattern: {escape(asked['pattern'])}"] if asked["pattern"] else []
+    if asked["content_free"]:
+        said.append(f"Scores are calibrated by the text {escape(asked['content_free'])}, which gets all labels alike.")
+    return "\n\n".join(["## How it was asked", *said, table, CHOSEN])
 
 
 def _learning(run: Run) -> str:
@@ -234,7 +256,8 @@ def _samples(run: Run) -> str:
         ]
         for s in samples
     ]
-    return "## Some texts\n\n" + markdown_table(["", "text", "label", "predicted", "scores"], rows, left=5)
+    every = f"\n\n[Every test text]({FILE})" if (run.folder / FILE).is_file() else ""
+    return "## Some texts\n\n" + markdown_table(["", "text", "label", "predicted", "scores"], rows, left=5) + every
 
 
 def _names(label: Any) -> str:
@@ -262,7 +285,8 @@ def _costs(run: Run) -> str:
     rows = [["training", duration(times.get("train_seconds"))]]
     if "tokens_per_second" in results:
         rows.append(["training speed", f"{count(results['tokens_per_second'])} tokens/s"])
-        rows.append(["predicting 100 texts", duration(times.get("inference_seconds_per_100_texts"))])
+    if "inference_seconds_per_100_texts" in times:
+        rows.append(["predicting 100 texts", duration(times["inference_seconds_per_100_texts"])])
     rows.append(["parameters", count(parameters["total"])])
     rows.append(["of them trained", f"{count(parameters['trained'])} ({share:.1%})"])
     if results.get("frozen_layers"):

@@ -135,6 +135,17 @@ def make_model(
     return model
 
 
+def fresh_model(
+    config: RunConfig, material: Material, run_on: Execution, where: str, source: Path | None = None
+) -> nn.Module:
+    """The classifier before training, on its device, the same for the same seed."""
+    torch.manual_seed(config.seed)
+    vocabulary, device = material.tokenizer.get_vocab_size(), run_on.device if config.model.source else "cpu"
+    labels = material.data.label_names
+    model = make_model(config, labels, vocabulary, where, device, precision=run_on.precision, source=source)
+    return model.to(run_on.device)
+
+
 def find_checkpoint(config: RunConfig, where: str) -> Path:
     """The folder of ``model.source``. Raises UserError where it is no whole model's."""
     folder = hub.resolve_model(config.model.source, config.model.revision)

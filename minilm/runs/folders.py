@@ -1,6 +1,6 @@
 """A run's folder: made, found again, and what it says of itself.
 
-    runs/NAME/  config.toml  environment.json  metrics.jsonl  results.json  summary.txt  report.md
+    runs/NAME/  config.toml  environment.json  metrics.jsonl  results.json  predictions.csv  summary.txt  report.md
                 model/  checkpoints/  figures/
 
 A folder is never overwritten: a second run of the name gets a number.

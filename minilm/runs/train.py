@@ -18,7 +18,7 @@ from torch import nn
 from minilm.checkpoints.adapters import save_adapter
 from minilm.checkpoints.files import atomic, read_json, write_json
 from minilm.checkpoints.models import card_of, save_model
-from minilm.config import RunConfig, TrainSection, dump_config, load_config
+from minilm.config import RunConfig, TrainSection, ZeroShotSection, dump_config, load_config
 from minilm.data.sources import Dataset
 from minilm.data.tokenization import length_statistics, pad_id
 from minilm.devices import Execution, execution
@@ -29,11 +29,12 @@ from minilm.evaluation.predictor import Classifier, predict_scores
 from minilm.finetuning.freezing import frozen_layers
 from minilm.hub import is_folder, published_name
 from minilm.reporting.plots import confusion, learning_curves, length_distribution
+from minilm.reporting.predictions import write_predictions
 from minilm.reporting.record import resume_command
 from minilm.reporting.report import write_report
 from minilm.reporting.summary import parameter_counts, summarize
 from minilm.runs.adapt import adapt, make_lesson
-from minilm.runs.assembly import SPLITS, Material, make_model, make_task, prepare
+from minilm.runs.assembly import SPLITS, Material, fresh_model, make_task, prepare
 from minilm.runs.augment import fingerprint
 from minilm.runs.folders import (
     describe_data,
@@ -44,6 +45,7 @@ from minilm.runs.folders import (
     stored_fingerprint,
 )
 from minilm.runs.results import Embedded, choose_samples, fit_baselines, measure, time_inference
+from minilm.runs.zero_shot import answer, make_question
 from minilm.training.console import say
 from minilm.training.frozen_prefix import keep
 from minilm.training.loop import Interrupted, train
@@ -52,7 +54,7 @@ from minilm.training.state import Checkpoints, Progress
 
 
 def train_run(config_path: Path, overrides: tuple[str, ...] = (), *, runs: Path, resume: bool = False) -> Path:
-    """Train as a config says; return the run's folder.
+    """Train as a config says, or ask without training; return the run's folder.
 
     Raises:
         UserError: whatever the user can mend.
@@ -76,6 +78,7 @@ def train_run(config_path: Path, overrides: tuple[str, ...] = (), *, runs: Path,
     # Before the folder: what does not go together is told without leaving one.
     lesson = None if config.adapt is None else make_lesson(config, material, where)
     model = None if lesson or config.train is None else fresh_model(config, material, run_on, where)
+    question = None if config.zero_shot is None else make_question(config, config.zero_shot, material, run_on, where)
     made = fingerprint(material.train, len(material.data.train))
     corpus = made if lesson is None else lesson.fingerprint + made
     if folder is None:
@@ -84,7 +87,9 @@ def train_run(config_path: Path, overrides: tuple[str, ...] = (), *, runs: Path,
         raise UserError(f"{folder}: the data have changed since this run was started; start a new one without --resume")
     try:
         source = None if lesson is None else adapt(config, lesson, run_on, folder)
-        if config.train is None:
+        if question is not None:
+            answer(question, config, material, folder)
+        elif config.train is None:
             write_adaptation(folder, material)
         else:
             model = model or fresh_model(config, material, run_on, where, source)
@@ -97,23 +102,11 @@ def train_run(config_path: Path, overrides: tuple[str, ...] = (), *, runs: Path,
     return folder
 
 
-def first_settings(config: RunConfig) -> TrainSection:
-    """The settings that tell where all stages run: those of [train], or of adaptation alone."""
-    if config.train is None:
-        assert config.adapt is not None  # a rule of the config
-        return config.adapt.train
-    return config.train
-
-
-def fresh_model(
-    config: RunConfig, material: Material, run_on: Execution, where: str, source: Path | None = None
-) -> nn.Module:
-    """The classifier before training, on its device, the same for the same seed."""
-    torch.manual_seed(config.seed)
-    vocabulary, device = material.tokenizer.get_vocab_size(), run_on.device if config.model.source else "cpu"
-    labels = material.data.label_names
-    model = make_model(config, labels, vocabulary, where, device, precision=run_on.precision, source=source)
-    return model.to(run_on.device)
+def first_settings(config: RunConfig) -> TrainSection | ZeroShotSection:
+    """The settings that tell where all stages run: those of [train], of adaptation alone, or of [zero_shot]."""
+    settings = config.train or (config.adapt.train if config.adapt else config.zero_shot)
+    assert settings is not None  # a rule of the config
+    return settings
 
 
 def start_folder(runs: Path, config: RunConfig, data: Dataset, run_on: Execution, corpus: str) -> Path:
@@ -219,7 +212,7 @@ def save(work: Work) -> None:
 
 
 def write_results(work: Work, progress: Progress, scores: dict[str, np.ndarray], cached: str) -> None:
-    """Measure every split's scores (N, C), and write the figures, results.json and the report."""
+    """Measure every split's scores (N, C), and write the figures, predictions.csv, results.json and the report."""
     folder, config, settings, material = work.folder, work.config, work.settings, work.material
     data, encoded = material.data, material.encoded
     classifier = Classifier(work.model, material.tokenizer, work.run_on)
@@ -264,6 +257,7 @@ def write_results(work: Work, progress: Progress, scores: dict[str, np.ndarray],
     for split in () if data.multi_label else ("validation", "test"):
         matrix = metrics[split]["confusion"]
         confusion(matrix, data.label_names, f"Confusion on the {split} texts", figures / f"confusion_{split}.png")
+    write_predictions(folder, data.test, scores["test"], data.label_names, threshold)
     write_json(folder / "results.json", results)
     write_report(folder)
 

@@ -18,9 +18,9 @@
     changes = ["freeze.part=backbone"]
 
 A run's settings are the base, then the variant's changes, its point on the axes, and the changes of the command line;
-the later wins. A change on the command line of [train] or [adapt] is for the runs that have this section. ``after``
-sets ``model.source`` to the folder ``adapted`` of that variant's run at the same point; axes that it is not crossed
-with are left out of account. With a section ``[active]`` each run that trains becomes rounds of active learning
+the later wins. A change on the command line of [train], [adapt] or [zero_shot] is for the runs that have this section.
+``after`` sets ``model.source`` to the folder ``adapted`` of that variant's run at the same point; axes that it is not
+crossed with are left out of account. With a section ``[active]`` each run that trains becomes rounds of active learning
 (``minilm.studies.rounds``).
 
 A run whose config leaves the CPU's threads open (``train.threads = 0``) has one. It is written into its config, and
@@ -45,7 +45,7 @@ from minilm.schema import flat, override, parse_file, read_table, shown, write_t
 from minilm.studies.rounds import ActiveSection, Choice, check_active, rounds_of
 
 RESERVED = ("configs", "figures", "logs")  # folders beside the runs'
-OPTIONAL = ("adapt", "train")  # sections that not every run has
+OPTIONAL = ("adapt", "train", "zero_shot")  # sections that not every run has
 THREADS = 1  # of a run, where its config leaves it open
 
 
@@ -243,7 +243,9 @@ def _base(config: StudyConfig, path: Path, variant: Variant, where: str) -> tupl
 
 def _with_threads(config: RunConfig) -> RunConfig:
     """The CPU's threads as a setting of the run, where torch would have decided."""
-    adapt, train = config.adapt, config.train
+    adapt, train, asked = config.adapt, config.train, config.zero_shot
+    if asked is not None and not asked.threads:
+        config = replace(config, zero_shot=replace(asked, threads=THREADS))
     if train is not None and not train.threads:
         config = replace(config, train=replace(train, threads=THREADS))
     if adapt is not None and not adapt.train.threads:

@@ -190,8 +190,9 @@ def _every_run(study: Study, runs: Sequence[Finished]) -> Section:
                 duration(costs_of(finished.run)["seconds"]),
             ]
         )
-    total = sum(costs_of(finished.run)["seconds"] or 0 for finished in runs)
-    return Section("Every run", [Table(header, rows), f"Training took {duration(total)} in all."])
+    times = [seconds for finished in runs if (seconds := costs_of(finished.run)["seconds"]) is not None]
+    took = [f"Training took {duration(sum(times))} in all."] if times else []
+    return Section("Every run", [Table(header, rows), *took])
 
 
 def _settings(study: Study, first: Finished) -> Section:

@@ -1,10 +1,19 @@
 import numpy as np
 import pytest
 
+from minilm.data.sources import Rows
 from minilm.errors import UserError
 from minilm.evaluation.metrics import classification_metrics
-from minilm.reporting.compare import compare_html, compare_markdown, compare_text, comparison, load_groups
+from minilm.reporting.compare import (
+    compare_html,
+    compare_markdown,
+    compare_rows,
+    compare_text,
+    comparison,
+    load_groups,
+)
 from minilm.reporting.groups import OF_CONFUSION, common_name
+from minilm.reporting.predictions import write_predictions
 from tests.browser import browser, find_browser
 from tests.tiny import minilm, refused
 
@@ -191,6 +200,59 @@ def test_lower_is_better_of_a_loss(seeds, tmp_path, undrawn):
 def test_a_metric_that_no_run_has_is_told_with_those_there_are(several_results, make_run, tmp_path):
     with pytest.raises(UserError, match=r"no run has the metric accuracy; there are: loss, subset_accuracy, .*jaccard"):
         comparison(load_groups([make_run(several_results)]), "accuracy", tmp_path)
+
+
+# --- Test row by test row ---
+
+
+def decided(run, labels, right):
+    """Give a run its predictions: on which rows it is right."""
+    labels, right = np.array(labels), np.array(right, dtype=bool)
+    several = labels.ndim == 2
+    wrong = ~right[:, None] if several else ~right
+    chosen = np.where(wrong, 1 - labels, labels) if several else np.where(wrong, (labels + 1) % 3, labels)
+    scores = 2.0 * chosen - 1 if several else np.eye(3)[chosen]
+    names = ["negative", "neutral or ambiguous", "positive"]
+    write_predictions(run, Rows([f"text {i}" for i in range(len(labels))], None, labels), scores, names)
+    return run
+
+
+def test_two_runs_on_the_same_rows_are_compared_by_mcnemars_test(seeds, tmp_path, undrawn):
+    labels, right = [0, 1, 2] * 40, np.arange(120) < 60
+    better, same = right | (np.arange(120) >= 108), right ^ np.isin(np.arange(120), [0, 119])
+    runs = [*seeds("a", [0.5], "x"), *seeds("b", [0.6], "y"), *seeds("c", [0.5], "z")]
+    assert "McNemar" not in compare_text(load_groups(runs))  # as long as they have not kept their predictions
+    for run, rows in zip(runs, (right, better, same), strict=True):
+        decided(run, labels, rows)
+    groups = load_groups(runs)
+    assert compare_rows(groups)["b_seed-1"] == (12, 0, 120, 2 / 2**12, 4 / 2**12)  # 12 tosses, none the other way
+    assert compare_rows(groups)["c_seed-1"] == (1, 1, 120, 1.0, 1.0)
+    lines = [line.split() for line in compare_text(groups).splitlines()]
+    assert ["b_seed-1", "12", "0", "0.0005", "0.0010", "120"] in lines
+    answer, sections = comparison(groups, "accuracy", tmp_path)
+    assert "b_seed-1 has 12 right that a_seed-1 has not, and 0 the other way round (McNemar's test, corrected" in answer
+    assert "p below 0.001), which is significant at 5%; but each ran with one seed only" in answer
+    assert "Compared with a_seed-1, test row by test row" in [section.title for section in sections]
+    answer, _ = comparison([groups[2], groups[0]], "accuracy", tmp_path)
+    assert "which may be chance; but each" in answer and "significant" not in answer
+
+
+def test_rows_of_other_data_are_not_compared(make_run, results):
+    first = decided(make_run(results, name="one"), [0, 1, 2], [1, 1, 0])
+    results["data"]["fingerprint"] = "ff" * 32
+    second = decided(make_run(results, name="two", config='[model]\nsource = "b"\n'), [0, 1, 2], [1, 0, 0])
+    assert compare_rows(load_groups([first, second])) == {}
+
+
+def test_several_labels_have_an_interval_over_the_test_rows(make_run, several_results):
+    run, right = make_run(several_results, name="several"), np.arange(100) < 50
+    assert load_groups([run])[0].interval("subset_accuracy") is None
+    decided(run, np.tile([[1, 0, 1], [0, 1, 0]], (50, 1)), right)
+    group = load_groups([run])[0]
+    (low, high), over = group.interval("subset_accuracy")
+    assert over == "100 test rows" and (low, high) == pytest.approx((0.4, 0.6), abs=0.02)  # binomial: 0.5 +- 0.098
+    assert group.interval("jaccard")[0] == (low, high)  # a row is wholly right or wholly wrong
+    assert group.interval("loss") is None and group.interval("jaccard", "validation") is None
 
 
 # --- The page ---

@@ -21,8 +21,8 @@ def test_a_run_leaves_a_folder_that_tells_all_about_it(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     run = tmp_path / "runs" / "tiny"
     names = {
-        "config.toml", "environment.json", "metrics.jsonl", "results.json", "summary.txt", "report.md",
-        "model", "checkpoints", "figures",
+        "config.toml", "environment.json", "metrics.jsonl", "results.json", "predictions.csv", "summary.txt",
+        "report.md", "model", "checkpoints", "figures",
     }  # fmt: skip
     assert {path.name for path in run.iterdir()} == names
     pictures = {"learning_curves.png", "lengths.png", "confusion_validation.png", "confusion_test.png"}

@@ -7,6 +7,7 @@ from minilm.studies.questions.freezing import freezing
 from minilm.studies.questions.scaling import scaling
 from minilm.studies.questions.seeds import seeds
 from minilm.studies.questions.sweep import sweep
+from minilm.studies.questions.zero_shot import zero_shot
 
 QUESTIONS = {
     "active": active,
@@ -16,4 +17,5 @@ QUESTIONS = {
     "scaling": scaling,
     "seeds": seeds,
     "sweep": sweep,
+    "zero-shot": zero_shot,
 }

@@ -1,0 +1,90 @@
+"""What a run says of each test text: ``predictions.csv``, to look through, and to compare runs row by row.
+
+    text               label     predicted   P(negative)   P(neutral)   P(positive)
+    not bad at all     positive  negative    0.61          0.08         0.31
+
+A pair's second text has a column ``pair``. With several labels a text, label and predicted are JSON lists.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from minilm.checkpoints.atomic import atomic
+from minilm.data.readers import Defects, read_table
+from minilm.data.sources import Rows
+from minilm.errors import UserError
+from minilm.evaluation.metrics import labels_above, log_softmax, sigmoid
+from minilm.reporting.record import Run
+
+FILE = "predictions.csv"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The decisions of a run on its N test rows, in their order."""
+
+    labels: np.ndarray  # (N,) class numbers; several labels a text: (N, C) of 0 and 1
+    predicted: np.ndarray  # the same shape
+
+    @property
+    def right(self) -> np.ndarray:
+        """(N,) booleans: which rows are wholly right."""
+        same = self.labels == self.predicted
+        return same if same.ndim == 1 else same.all(axis=1)
+
+
+def write_predictions(
+    folder: Path, rows: Rows, scores: np.ndarray, names: Sequence[str], threshold: float = 0.5
+) -> None:
+    """Write a run's file from its test rows and their scores (N, C)."""
+    several = rows.labels.ndim == 2
+    probabilities = sigmoid(scores) if several else np.exp(log_softmax(scores))
+    predicted = labels_above(scores, threshold) if several else scores.argmax(axis=1)
+
+    def told(label: np.ndarray) -> str:
+        if not several:
+            return names[int(label)]
+        return json.dumps([names[c] for c in range(len(names)) if label[c]], ensure_ascii=False)
+
+    texts = [rows.texts] if rows.pairs is None else [rows.texts, rows.pairs]
+    columns = [*texts, map(told, rows.labels), map(told, predicted)]
+    columns += [[f"{p:.6g}" for p in column] for column in probabilities.T]
+    header = [*("text", "pair")[: len(texts)], "label", "predicted", *(f"P({name})" for name in names)]
+    table = io.StringIO(newline="")
+    csv.writer(table).writerows([header, *zip(*columns, strict=True)])
+    with atomic(folder / FILE) as file:
+        file.write(table.getvalue().encode())
+
+
+def read_predictions(run: Run) -> Predictions | None:
+    """A run's decisions; None where it has not kept them. Raises UserError where the file was edited."""
+    path = run.folder / FILE
+    if not path.is_file():
+        return None
+    names, defects = run.results["labels"], Defects()
+    table = read_table(path, {"label", "predicted"}, defects)
+    defects.check()
+    several = "subset_accuracy" in run.results["test"]
+    number = {name: i for i, name in enumerate(names)}
+
+    def decided(cell: str) -> np.ndarray:
+        if not several:
+            return np.array(number[cell])
+        return np.isin(np.arange(len(names)), [number[name] for name in json.loads(cell)]).astype(np.int64)
+
+    return Predictions(*(_column(path, table.columns.get(key, []), decided) for key in ("label", "predicted")))
+
+
+def _column(path: Path, cells: Sequence[str], decided: Callable[[str], np.ndarray]) -> np.ndarray:
+    try:
+        return np.stack([decided(cell) for cell in cells])
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{path}: is not as the run wrote it; train again, or remove the file") from None

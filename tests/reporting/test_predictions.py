@@ -1,0 +1,66 @@
+"""What a run says of each test text, written and read back."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minilm.data.sources import Rows
+from minilm.errors import UserError
+from minilm.reporting.predictions import read_predictions, write_predictions
+from minilm.reporting.record import Run
+from tests.tiny import finished_run
+
+NAMES = ["no", "yes, please", 'a "new" one']
+TEXTS = ["plain", 'quoted, "so"', "two\nlines\rand more", "x" * 200_000]
+
+
+def kept(folder: Path, labels: np.ndarray, scores: np.ndarray, pairs: list[str] | None = None, threshold: float = 0.5):
+    """What is read of what is written, and the file's rows."""
+    write_predictions(folder, Rows(TEXTS, pairs, labels), scores, NAMES, threshold)
+    results = {"labels": NAMES, "test": {"subset_accuracy": 0.5} if labels.ndim == 2 else {"accuracy": 0.5}}
+    csv.field_size_limit(2**31 - 1)
+    with (folder / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        return read_predictions(Run(folder, results, {}, [], {})), list(csv.DictReader(file))
+
+
+def test_one_label_a_text_comes_back_with_its_decisions(tmp_path):
+    labels, scores = (
+        np.array([0, 2, 1, 1]),
+        np.log([[0.5, 0.25, 0.25], [0.7, 0.1, 0.2], [0.1, 0.8, 0.1], [0.4, 0.4, 0.2]]),
+    )
+    told, rows = kept(tmp_path, labels, scores, pairs=["p", "q", "r", "s"])
+    assert told.labels.tolist() == labels.tolist() and told.predicted.tolist() == [0, 0, 1, 0]
+    assert told.right.tolist() == [True, False, True, False]
+    assert [row["text"] for row in rows] == TEXTS and rows[3]["pair"] == "s"
+    assert rows[1]["label"] == NAMES[2] and [float(rows[1][f"P({name})"]) for name in NAMES] == [0.7, 0.1, 0.2]
+
+
+def test_several_labels_come_back_as_they_were_given_from_the_threshold_on(tmp_path):
+    labels = np.array([[0, 0, 0], [1, 1, 0], [0, 1, 1], [1, 0, 0]])
+    scores = np.array([[-9, -9, -9], [2, 0.5, -1], [-1, 2, 2], [0.5, -3, -3]])  # sigmoid(0.5) = 0.62
+    told, rows = kept(tmp_path, labels, scores, threshold=0.7)
+    assert told.labels.tolist() == labels.tolist()
+    assert told.predicted.tolist() == [[0, 0, 0], [1, 0, 0], [0, 1, 1], [0, 0, 0]]
+    assert told.right.tolist() == [True, False, True, False]
+    assert json.loads(rows[2]["label"]) == NAMES[1:] and rows[0]["predicted"] == "[]"
+
+
+def test_a_file_that_was_edited_is_told_and_none_is_none(tmp_path):
+    path, run = tmp_path / "predictions.csv", Run(tmp_path, {"labels": NAMES, "test": {}}, {}, [], {})
+    assert read_predictions(run) is None
+    for text in ("label,predicted\nno,maybe\n", "label\nno\n"):
+        path.write_text(text)
+        with pytest.raises(UserError, match=r"predictions.csv: is not as the run wrote it"):
+            read_predictions(run)
+
+
+def test_a_runs_file_agrees_with_its_metrics():
+    run = finished_run()
+    results = json.loads((run / "results.json").read_text())
+    told = read_predictions(Run(run, results, {}, [], {}))
+    assert told.right.mean() == results["test"]["accuracy"]

@@ -1,0 +1,118 @@
+"""A run that asks a model instead of training it: what it leaves, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minilm.config import load_config
+from minilm.data.sources import load_dataset
+from minilm.devices import execution
+from minilm.evaluation.zero_shot import likelihood, open_model
+from minilm.reporting.predictions import read_predictions
+from minilm.reporting.record import read_run
+from tests.tiny import minilm, refused, write_data
+
+REFERENCE = Path(__file__).parents[1] / "reference"
+CONFIG = """
+name = "asked"
+[model]
+source = "{model}"
+[data]
+source = "{data}"
+max_tokens = 20
+[zero_shot]
+way = "likelihood"
+pattern = "{{text}} is {{label}}"
+content_free = "a"
+threads = 1
+[zero_shot.words]
+bad = "dull"
+"""
+ROWS = [(f"{word} day", label) for i in range(30) for word, label in (("good", "good"), ("poor", "bad"))]
+
+
+def write(folder: Path, model: str = "llama-lm-biases") -> Path:
+    rows = [(f"{text} {'abcdefghij'[i % 10]}", label) for i, (text, label) in enumerate(ROWS)]
+    path = folder / "asked.toml"
+    path.write_text(CONFIG.format(model=REFERENCE / model, data=write_data(folder / "texts.tsv", rows)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory) -> Path:
+    """The folder of a run that asked, to be read only."""
+    folder = tmp_path_factory.mktemp("asked")
+    result = minilm("train", write(folder), "--runs", folder / "runs")
+    assert result.exit_code == 0, result.output
+    assert "is asked by likelihood on CPU, float32, and not trained" in result.stderr
+    assert "untrained, test" in result.stdout and "Try it" not in result.stdout
+    return folder / "runs" / "asked"
+
+
+def test_its_scores_are_those_of_asking_and_no_model_is_kept(asked):
+    run, data = read_run(asked), load_dataset(load_config(asked / "config.toml").data)
+    model, tokenizer = open_model(str(REFERENCE / "llama-lm-biases"), "likelihood", "cpu")
+    cpu, pattern, words = execution("cpu", "float32"), "{text} is {label}", ["dull", "good"]
+    expected = likelihood(model, tokenizer, data.test.texts, words, pattern, cpu, max_tokens=20, content_free="a")
+    assert read_predictions(run).predicted.tolist() == expected.argmax(axis=1).tolist()
+    assert run.results["zero_shot"]["words"] == {"bad": "dull", "good": "good"}
+    assert run.results["test"]["loss"] == pytest.approx(-expected[np.arange(6), data.test.labels].mean())
+    assert run.results["parameters"]["trained"] == 0 and run.results["times"].keys() == {
+        "inference_seconds_per_100_texts"
+    }
+    assert not (asked / "model").exists() and "train" not in run.results
+
+
+def test_beside_it_stand_the_majority_and_the_head_that_training_would_start_from(asked, tmp_path):
+    baselines = read_run(asked).results["baselines"]
+    assert baselines["majority"]["test"]["accuracy"] == 0.5
+    config = (asked / "config.toml").read_text().partition("[zero_shot]")[0]
+    still = tmp_path / "still.toml"
+    still.write_text(config + "[train]\nepochs = 1\nlr = 1e-30\nweight_decay = 0\nthreads = 1\nbest = 'loss'\n")
+    assert minilm("train", still, "--runs", tmp_path).exit_code == 0
+    results = read_run(tmp_path / "asked").results
+    for split in ("validation", "test"):
+        assert baselines["untrained"][split]["loss"] == pytest.approx(results[split]["loss"], abs=1e-6)
+
+
+def test_its_report_says_how_it_was_asked_and_other_verbs_take_it(asked, tmp_path):
+    report = (asked / "report.md").read_text()
+    assert "none of them trained) was asked (by likelihood)" in report and "| bad | dull |" in report
+    assert "calibrated by the text a," in report and "is trained on them" in report and "minilm predict" not in report
+    assert "likelihood" not in minilm("compare", asked, "--html", tmp_path / "page.html").output
+    assert "asked reaches" in (tmp_path / "page.html").read_text()
+    assert "asked a model without training it" in refused("predict", asked, "a text")
+    result = minilm("train", asked / "config.toml", "--resume")
+    assert result.exit_code == 0 and "has finished already" in result.stderr
+    (asked / "results.json").rename(tmp_path / "results.json")  # as if it had been killed
+    assert minilm("train", asked / "config.toml", "--resume").exit_code == 0
+    again, first = (json.loads((f / "results.json").read_text()) for f in (asked, tmp_path))
+    assert {**again, "times": 0} == {**first, "times": 0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (["train={epochs=1, lr=1}"], "[zero_shot] and [train] exclude each other"),
+        (["freeze.part=backbone"], "[zero_shot] and [freeze] exclude each other"),
+        (["lora.rank=2"], "[zero_shot] and [lora] exclude each other"),
+        (["augment.method=swap"], "[augment] makes texts with labels for [train], which is missing"),
+        (["zero_shot.pattern="], 'zero_shot.pattern must be given for "cloze" and "likelihood"'),
+        (["zero_shot.way=similarity", "zero_shot.pattern="], 'content_free calibrates "cloze" and "likelihood"'),
+        (["tokenizer.source=bpe"], "asks a checkpoint (model.source) with its own tokenizer"),
+        (["zero_shot.words.god=x"], 'zero_shot.words: no label "god" (did you mean "good"?); the data have bad, good'),
+        (["zero_shot.words.bad=ö"], '[zero_shot]: the model does not know the word "ö"'),
+        (["zero_shot.pattern={label}"], 'must have "{text}" once'),
+        (["zero_shot.way=cloze"], "[zero_shot]: "),
+        ([f"model.source={REFERENCE / 'llama-classify'}"], "is a classifier; choose a language model"),
+        (["data.max_tokens=99"], "data.max_tokens is 99"),
+        (["data.source=tweet-emotions-sample"], "finds one label a text, and these data have several"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_and_leaves_nothing(tmp_path, changes, said):
+    assert said in refused("train", write(tmp_path), *changes, "--runs", tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
