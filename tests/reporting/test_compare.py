@@ -3,7 +3,7 @@ import pytest
 
 from minilm.data.sources import Rows
 from minilm.errors import UserError
-from minilm.evaluation.metrics import classification_metrics
+from minilm.evaluation.metrics import classification_metrics, labels_above, multilabel_metrics
 from minilm.reporting.compare import (
     compare_html,
     compare_markdown,
@@ -12,7 +12,7 @@ from minilm.reporting.compare import (
     comparison,
     load_groups,
 )
-from minilm.reporting.groups import OF_CONFUSION, common_name
+from minilm.reporting.groups import OF_CONFUSION, OF_MEANS, common_name, parts_of
 from minilm.reporting.predictions import write_predictions
 from tests.browser import browser, find_browser
 from tests.tiny import minilm, refused
@@ -164,6 +164,16 @@ def test_metrics_of_a_confusion_matrix_are_those_of_its_rows(metric):
     logits[:, 3] = -9  # a class that never occurs
     found = classification_metrics(labels, logits)
     assert OF_CONFUSION[metric](np.array(found["confusion"])) == pytest.approx(found[metric])
+
+
+@pytest.mark.parametrize("metric", OF_MEANS)
+def test_metrics_of_means_over_the_rows_are_those_of_the_rows(metric):
+    chance = np.random.default_rng(0)
+    labels, logits = chance.integers(0, 2, (50, 4)), chance.normal(size=(50, 4))
+    labels[:9], logits[:6] = 0, -1  # some rows have no label, and some are given none
+    labels[:, 3], logits[:, 3] = 0, -1  # a label that never occurs
+    means = parts_of(labels, labels_above(logits)).mean(axis=0)
+    assert OF_MEANS[metric](means) == pytest.approx(multilabel_metrics(labels, logits)[metric])
 
 
 def test_the_answer_is_the_best_one_and_a_test_against_the_first(seeds, tmp_path, undrawn):
