@@ -33,7 +33,7 @@ class Execution:
     @property
     def tokens_at_once(self) -> int:
         """How many tokens to evaluate at a time: many keep a GPU busy, few keep a CPU's memory small."""
-        return 4096 if self.device.type == "cpu" else 16384
+        return 2048 if self.device.type == "cpu" else 16384
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """The context in which forward passes run."""

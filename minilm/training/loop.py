@@ -32,7 +32,7 @@ from minilm.models.layers import Batch
 from minilm.training.console import Interrupted, noted_signals, progress_bar, show_evaluation
 from minilm.training.objectives import LanguageObjective, Objective
 from minilm.training.optimizer import learning_rate, make_optimizer
-from minilm.training.state import Checkpoints, Progress, copy_of, put_back, trained_parameters
+from minilm.training.state import Checkpoints, Progress
 
 Metrics = dict[str, dict[str, Any]]  # of the splits that are watched: {"train": {...}, "validation": {...}}
 
@@ -65,7 +65,7 @@ def train(
 
 
 class _Loop:
-    """The parts of the loop, and what they share: the model, the optimizer, the progress, the best weights."""
+    """The parts of the loop, and what they share: the model, the optimizer, the progress."""
 
     def __init__(
         self, model: nn.Module, task: Task, settings: TrainSection, execution: Execution, checkpoints: Checkpoints
@@ -74,8 +74,7 @@ class _Loop:
         self.device, self.execution, self.checkpoints = execution.device, execution, checkpoints
         self.optimizer = make_optimizer(model, settings, execution)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=execution.scales_loss)
-        restored = checkpoints.restore(model, self.optimizer, self.device)
-        self.progress, self.best = restored or (Progress(), {})
+        self.progress = checkpoints.restore(model, self.optimizer, self.device) or Progress()
         if self.scaler.is_enabled() and self.progress.loss_scaling:
             self.scaler.load_state_dict(self.progress.loss_scaling)
         self.steps_per_epoch = math.ceil(len(task.batches(0)) / settings.accumulate)
@@ -105,7 +104,7 @@ class _Loop:
                     raise Interrupted(noted[0], self.checkpoints.folder.parent)
                 if progress.stopped:
                     break
-        put_back(self.model, self.best)
+        self.checkpoints.put_best_back(self.model)
         self.model.eval()
         return progress
 
@@ -175,7 +174,7 @@ class _Loop:
         progress.stale = 0 if enough else progress.stale + 1
         if is_better(settings.best, value, progress.best_value):
             progress.best_step, progress.best_value = progress.step, value
-            self.best = copy_of(trained_parameters(self.model))
+            self.checkpoints.keep_best(self.model)
         early = 0 < settings.patience <= progress.stale
         progress.stopped = stop or ("early stopping" if early else "")
 
@@ -220,7 +219,7 @@ class _Loop:
         self.progress.seconds = self._seconds()
         self.progress.loss_sum = float(self.loss_sum)
         self.progress.loss_scaling = self.scaler.state_dict()
-        self.checkpoints.save(self.model, self.optimizer, self.progress, self.best, self.device)
+        self.checkpoints.save(self.model, self.optimizer, self.progress, self.device)
         self.saved = time.monotonic()
 
     def _check_finite(self, loss: float, *, before_step: bool = False) -> None:

@@ -9,6 +9,9 @@ another name, flushed to the disk, and renamed.
     random.safetensors      the state of every random generator in use
     progress.json           where the run is
 
+The best parameters are written when they are found, to ``checkpoints/best.safetensors``, as memory is scarcer than
+disk; a checkpoint has the same file under a second name.
+
 The order of the texts and the learning rate are functions of seed, epoch and step, so they need no state.
 """
 
@@ -52,11 +55,6 @@ def trained_parameters(model: nn.Module) -> dict[str, Tensor]:
     return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
 
 
-def copy_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors in memory of their own."""
-    return {name: tensor.clone() for name, tensor in tensors.items()}
-
-
 def put_back(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Overwrite the trained parameters."""
     with torch.no_grad():
@@ -65,23 +63,26 @@ def put_back(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 class Checkpoints:
-    """The checkpoints of one run; only the last is kept."""
+    """The checkpoints of one run, of which only the last is kept, and its best parameters."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._best_saved = -1  # step of the best parameters that the last checkpoint holds
+        self.best = folder / "best.safetensors"
 
     def last(self) -> Path | None:
         """The last whole checkpoint; None where there is none."""
         return max(self.folder.glob("[0-9]*-step-*"), default=None)
 
+    def keep_best(self, model: nn.Module) -> None:
+        """Remember the trained parameters as they are now."""
+        write_tensors(self.best, trained_parameters(model))
+
+    def put_best_back(self, model: nn.Module) -> None:
+        """Return to the best parameters."""
+        put_back(model, _read_parameters(model, self.best))
+
     def save(
-        self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        progress: Progress,
-        best: Mapping[str, Tensor],
-        device: torch.device,
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, device: torch.device
     ) -> Path:
         """Keep the run as it is now, then drop the checkpoint before it."""
         before = self.last()
@@ -94,24 +95,19 @@ class Checkpoints:
             write_tensors(beside / "model.safetensors", trained_parameters(model))
             write_tensors(beside / "optimizer.safetensors", _optimizer_tensors(model, optimizer))
             write_tensors(beside / "random.safetensors", _random_states(device))
-            if progress.best_step == self._best_saved and before is not None and progress.best_step >= 0:
-                _link(before / "best.safetensors", beside / "best.safetensors")
-            elif progress.best_step >= 0:  # else nothing was measured yet
-                write_tensors(beside / "best.safetensors", best)
+            if progress.best_step >= 0:  # else nothing was measured yet
+                _link(self.best, beside / self.best.name)
             write_json(beside / "progress.json", dataclasses.asdict(progress))
             _flush(beside)
             beside.rename(place)
             _flush(self.folder)
         finally:
             shutil.rmtree(beside, ignore_errors=True)  # once renamed there is none
-        self._best_saved = progress.best_step
         self._drop_all_but(place)
         return place
 
-    def restore(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
-    ) -> tuple[Progress, dict[str, Tensor]] | None:
-        """Put model, optimizer and random states back; give the progress and the best parameters.
+    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> Progress | None:
+        """Put model, optimizer, best parameters and random states back; give the progress.
 
         None: there is no checkpoint. Raises UserError where it is damaged or belongs to another model.
         """
@@ -122,11 +118,13 @@ class Checkpoints:
         progress = read_table(Progress, read_json(path), lambda key: str(path))
         put_back(model, _read_parameters(model, place / "model.safetensors"))
         _restore_optimizer(model, optimizer, place / "optimizer.safetensors")
-        best = _read_parameters(model, place / "best.safetensors") if progress.best_step >= 0 else {}
+        if progress.best_step >= 0:
+            _read_parameters(model, place / self.best.name)  # tells whether they are whole
+            self.best.unlink(missing_ok=True)  # a kill may have left later ones
+            _link(place / self.best.name, self.best)
         _restore_random(place / "random.safetensors", device)
-        self._best_saved = progress.best_step
         self._drop_all_but(place)  # a kill may have left parts of others
-        return progress, {name: tensor.clone().to(device) for name, tensor in best.items()}
+        return progress
 
     def _drop_all_but(self, place: Path) -> None:
         for other in self.folder.glob("*-step-*"):

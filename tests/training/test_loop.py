@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import io
 import math
 import os
@@ -33,7 +34,7 @@ from minilm.models.layers import Batch
 from minilm.training import loop
 from minilm.training.loop import Interrupted, Task, train
 from minilm.training.objectives import Objective
-from minilm.training.state import Checkpoints, Progress, copy_of, trained_parameters
+from minilm.training.state import Checkpoints, Progress, trained_parameters
 
 CPU = Execution(torch.device("cpu"))
 ROWS, LENGTH, CLASSES = 24, 6, 3
@@ -214,7 +215,7 @@ def test_the_best_weights_are_left_in_the_model(
 ) -> None:
     model, seen = gpt2(), []
     evaluate = says(*values, metric=metric)
-    task = task_of(evaluate=lambda: seen.append(copy_of(trained_parameters(model))) or evaluate())
+    task = task_of(evaluate=lambda: seen.append(copy.deepcopy(trained_parameters(model))) or evaluate())
     progress = run(tmp_path, model, task, epochs=3, best=metric)
     assert progress.best_step == 6 * best and progress.best_value == values[best - 1]
     for name, tensor in trained_parameters(model).items():

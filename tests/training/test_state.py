@@ -13,7 +13,7 @@ from minilm.config import TrainSection
 from minilm.devices import Execution
 from minilm.errors import UserError
 from minilm.training.optimizer import make_optimizer
-from minilm.training.state import Checkpoints, Progress, copy_of, trained_parameters
+from minilm.training.state import Checkpoints, Progress, trained_parameters
 
 CPU = torch.device("cpu")
 
@@ -36,12 +36,14 @@ class Job:
         return self
 
     def parameters(self) -> dict[str, Tensor]:
-        return copy_of(trained_parameters(self.model))
+        return {name: tensor.clone() for name, tensor in trained_parameters(self.model).items()}
 
-    def save(self, progress: Progress, best: dict[str, Tensor] | None = None) -> Path:
-        return self.checkpoints.save(self.model, self.optimizer, progress, best or self.parameters(), CPU)
+    def save(self, progress: Progress) -> Path:
+        if progress.step == progress.best_step:
+            self.checkpoints.keep_best(self.model)
+        return self.checkpoints.save(self.model, self.optimizer, progress, CPU)
 
-    def restore(self) -> tuple[Progress, dict[str, Tensor]]:
+    def restore(self) -> Progress:
         restored = self.checkpoints.restore(self.model, self.optimizer, CPU)
         assert restored is not None
         return restored
@@ -49,22 +51,25 @@ class Job:
 
 def test_work_goes_on_bit_for_bit_from_a_checkpoint(tmp_path: Path) -> None:
     job = Job(tmp_path).steps(3)
+    job.checkpoints.keep_best(job.model)
     best = job.parameters()
     job.steps(1)
     history = [{"step": 3, "validation": {"loss": 1 / 3}}]
     progress = Progress(step=4, tokens=9, seconds=0.1, loss_sum=1 / 7, best_step=3, best_value=0.5, history=history)
-    job.save(progress, best)
+    job.save(progress)
     job.steps(3)
+    job.checkpoints.keep_best(job.model)  # later than the checkpoint
     random_state = torch.get_rng_state()
 
     other = Job(tmp_path, seed=1)  # other weights, other random numbers
-    restored, restored_best = other.restore()
-    assert restored == progress
-    assert all(torch.equal(best[name], tensor) for name, tensor in restored_best.items())
+    assert other.restore() == progress
     other.steps(3)
     for name, tensor in job.parameters().items():
         assert torch.equal(tensor, other.parameters()[name]), name
     assert torch.equal(torch.get_rng_state(), random_state)
+    other.checkpoints.put_best_back(other.model)
+    for name, tensor in best.items():
+        assert torch.equal(tensor, other.parameters()[name]), name
 
 
 def test_only_what_trains_is_kept(tmp_path: Path) -> None:
@@ -90,10 +95,10 @@ def test_what_a_kill_left_behind_is_neither_read_nor_kept(tmp_path: Path) -> Non
             (tmp_path / junk / ".model.safetensors.7.tmp").write_bytes(b"half")
 
     leave()
-    assert job.restore()[0].step == 1 and len(list(tmp_path.iterdir())) == 1
+    assert job.restore().step == 1 and len(list(tmp_path.iterdir())) == 1
     leave()
     place = job.save(Progress(step=2, best_step=2))
-    assert list(tmp_path.iterdir()) == [place] and len(list(place.iterdir())) == 5
+    assert set(tmp_path.iterdir()) == {place, job.checkpoints.best} and len(list(place.iterdir())) == 5
 
 
 @pytest.mark.parametrize("can_link", [True, False])
@@ -103,10 +108,9 @@ def test_best_weights_that_did_not_change_are_not_written_again(
     if not can_link:
         monkeypatch.setattr(os, "link", _cannot)
     job = Job(tmp_path).steps(1)
-    best = job.parameters()
-    first = job.save(Progress(step=1, best_step=1), best) / "best.safetensors"
+    first = job.save(Progress(step=1, best_step=1)) / "best.safetensors"
     content, inode = first.read_bytes(), first.stat().st_ino
-    again = job.steps(1).save(Progress(step=2, best_step=1), best) / "best.safetensors"
+    again = job.steps(1).save(Progress(step=2, best_step=1)) / "best.safetensors"
     assert again.read_bytes() == content and (again.stat().st_ino == inode) == can_link
     newer = job.save(Progress(step=3, best_step=3)) / "best.safetensors"
     assert newer.read_bytes() != content
@@ -124,7 +128,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
     monkeypatch.setattr("minilm.training.state.write_json", _cannot)
     with pytest.raises(OSError):
         job.save(Progress(step=2, best_step=1))
-    assert list(tmp_path.iterdir()) == [place]
+    assert set(tmp_path.iterdir()) == {place, job.checkpoints.best}
 
 
 def test_where_nothing_is_kept_nothing_is_restored(tmp_path: Path) -> None:
