@@ -12,11 +12,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Encoding, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from minilm import hub
 from minilm.errors import UserError
@@ -144,29 +143,39 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str], pairs: Sequence[str] | No
     # The fast one gives both texts of a pair segment 0 where the tokenizer has no template for pairs.
     encode_batch = tokenizer.encode_batch if pairs is not None else tokenizer.encode_batch_fast
     ids, segments = [np.zeros(0, np.int32)], [np.zeros(0, np.uint8)]
-    full_lengths = [np.zeros(0, np.int64)]
+    full_lengths: list[int] = []
     for start in range(0, len(inputs), CHUNK):
-        chunk = inputs[start : start + CHUNK]
-        encodings = encode_batch(chunk)
-        full_lengths.append(np.array([len(encoding) for encoding in encodings], dtype=np.int64))
-        # Which special tokens a cut text keeps is the tokenizer's business, so it encodes the few again.
-        long = np.flatnonzero(full_lengths[-1] > max_tokens)
-        tokenizer.enable_truncation(max_tokens)
-        for i, cut in zip(long, encode_batch([chunk[i] for i in long]), strict=True):
-            encodings[i] = cut
-        tokenizer.no_truncation()
-        ids.append(_flat((encoding.ids for encoding in encodings), np.int32))
-        if pairs is not None:
-            segments.append(_flat((encoding.type_ids for encoding in encodings), np.uint8))
-    full = np.concatenate(full_lengths)
+        for encoding in encode_batch(inputs[start : start + CHUNK]):
+            full_lengths.append(len(encoding))
+            kept = _kept(encoding, max_tokens, special) if len(encoding) > max_tokens else slice(None)
+            ids.append(np.array(encoding.ids, np.int32)[kept])
+            if pairs is not None:
+                segments.append(np.array(encoding.type_ids, np.uint8)[kept])
+    full = np.array(full_lengths, np.int64)
     if empty := np.flatnonzero(full == 0).tolist():
         raise UserError(f"the tokenizer makes no token of the text {inputs[empty[0]]!r} ({len(empty)} such texts)")
     offsets = np.concatenate([[0], np.cumsum(np.minimum(full, max_tokens))])
     return Encoded(np.concatenate(ids), offsets, None if pairs is None else np.concatenate(segments), full)
 
 
-def _flat(rows: Iterable[list[int]], dtype: type) -> np.ndarray:
-    return np.fromiter(chain.from_iterable(rows), dtype=dtype)
+def _kept(encoding: Encoding, max_tokens: int, special: int) -> np.ndarray:
+    """Which tokens of a text or pair stay when it is cut: the special ones, and the beginning of each text.
+
+    The tokenizer would keep the same, but first make an encoding of every piece that it cuts off.
+    """
+    sequences = np.array([-1 if number is None else number for number in encoding.sequence_ids])
+    texts = [np.flatnonzero(sequences == number) for number in range(encoding.n_sequences)]
+    room = max_tokens - special
+    if len(texts) == 1:
+        lengths = [room]
+    else:
+        shorter, longer = sorted(map(len, texts))
+        few = shorter if shorter <= room - shorter else room // 2
+        lengths = [few, room - few] if len(texts[0]) <= len(texts[1]) else [room - few, few]
+    kept = sequences < 0
+    for places, length in zip(texts, lengths, strict=True):
+        kept[places[:length]] = True
+    return kept
 
 
 def length_statistics(encoded: Encoded, max_tokens: int) -> dict[str, float]:
