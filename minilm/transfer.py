@@ -32,7 +32,11 @@ ELSEWHERE = "make room, or name a folder elsewhere (HF_HOME for the Hub's cache,
 
 
 class Unreachable(UserError):
-    """The Hub cannot be asked: no network, or HF_HUB_OFFLINE is set."""
+    """The Hub cannot be asked for what is not on this machine: no network, or HF_HUB_OFFLINE is set."""
+
+    def __init__(self, who: str, why: str, without: str) -> None:
+        super().__init__(f"{who}: not (wholly) on this machine, and the Hub cannot be reached ({why}); {without}")
+        self.who, self.why, self.without = who, why, without
 
 
 @dataclass(frozen=True)
@@ -198,10 +202,7 @@ def _explain(error: BaseException, repository: Repository) -> UserError:
 
 
 def _unreachable(why: str, repository: Repository) -> Unreachable:
-    return Unreachable(
-        f"{repository.repo_id}: not (wholly) on this machine, and the Hub cannot be reached ({why}); "
-        f"{repository.without}"
-    )
+    return Unreachable(repository.repo_id, why, repository.without)
 
 
 def _cause(error: BaseException) -> BaseException:

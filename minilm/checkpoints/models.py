@@ -119,9 +119,10 @@ def load_model(
 
 
 def warn_of(untrained: Sequence[str], model: nn.Module) -> None:
-    """Say which parts of a model start untrained, from the names of their parameters."""
+    """Say which parts of a model start untrained, from the names of their parameters; not of one without memory."""
     card = card_of(model)
-    if parts := sorted({name.partition(".")[0] for name in untrained}):
+    parts = sorted({name.partition(".")[0] for name in untrained})
+    if parts and not any(parameter.is_meta for parameter in model.parameters()):
         log.warning("%s: its %s for this task (%s) starts untrained", card.folder, " and ".join(parts), card.task)
 
 

@@ -21,6 +21,7 @@ from minilm import hub
 from minilm.data import catalog
 from minilm.data.readers import FORMATS
 from minilm.errors import UserError, nearest
+from minilm.transfer import Unreachable
 
 if TYPE_CHECKING:
     from minilm.config import DataSection
@@ -56,9 +57,9 @@ def find_source(section: DataSection, where: str = "") -> Source:
     if entry:
         try:
             files = _download(entry.source, entry.files, entry.revision) if entry.files else {"train": entry.file}
-        except UserError as error:
-            hint = "\nthe small set of its kind needs no network: data.sample=true (make finetune DATA=sample)"
-            raise UserError(f"{error}{hint if entry.sample else ''}") from None
+        except Unreachable as error:
+            hint = "; or take the small set of its kind: data.sample=true (make finetune DATA=sample)"
+            raise Unreachable(error.who, error.why, error.without + (hint if entry.sample else "")) from None
         return Source(entry.name, files, complete(section), entry.rows)
     path = Path(section.source).expanduser()
     if path.is_dir():

@@ -57,7 +57,7 @@ from minilm.training.console import say
 from minilm.training.loop import Interrupted, Task, labels_of, train
 from minilm.training.objectives import LanguageObjective
 from minilm.training.recompute import recompute
-from minilm.training.state import Checkpoints
+from minilm.training.state import Checkpoints, Progress
 
 UNCUT = 2**31 - 1  # tokens: a text of any length is read whole
 
@@ -82,15 +82,26 @@ def adapt(config: RunConfig, lesson: Lesson, run_on: Execution, folder: Path) ->
     say(f"{folder}: adaptation to {lesson}; {trained:,} of {total:,} parameters train on {run_on}")
     if settings.recompute:
         recompute(model)
-    before = measure(model, lesson, run_on, settings.batch_size)
+    before = perplexity(model, lesson, run_on, settings.batch_size)
     task = _make_task(lesson, model, settings, run_on, place)
     try:
         progress = train(model, task, settings, run_on, Checkpoints(place / "checkpoints"))
     except Interrupted as signal:  # what goes on is the whole run
         raise Interrupted(signal.number, folder) from None
     task.record(progress.history)
-    after = measure(model, lesson, run_on, settings.batch_size)
-    results = {
+    after = perplexity(model, lesson, run_on, settings.batch_size)
+    results = {"parameters": {"total": total, "trained": trained}, **_results(lesson, progress, before, after)}
+    write_json(place / "results.json", results)
+    _return_pooler(model, stored, run_on)
+    save_model(model, adapted)  # with the files of its tokenizer
+    shutil.rmtree(place / "checkpoints", ignore_errors=True)  # nothing will go on from them
+    say(f"{adapted}: perplexity on validation texts {before['perplexity']:.4g} before, {after['perplexity']:.4g} after")
+    return adapted
+
+
+def _results(lesson: Lesson, progress: Progress, before: dict[str, float], after: dict[str, float]) -> dict[str, Any]:
+    """What was learned from which texts, and what it changed."""
+    return {
         "objective": lesson.name,
         **{name: {"before": before[name], "after": after[name]} for name in before},
         "texts": lesson.texts,
@@ -98,18 +109,11 @@ def adapt(config: RunConfig, lesson: Lesson, run_on: Execution, folder: Path) ->
         "blocks": len(lesson.train.blocks),
         "tokens": len(lesson.train.blocks.ids),
         "held_out_tokens": len(lesson.validation.blocks.ids),
-        "parameters": {"total": total, "trained": trained},
         "seconds": progress.seconds,
         "steps": progress.step,
         "best_step": progress.best_step,
         "stopped": progress.stopped,
     }
-    write_json(place / "results.json", results)
-    _return_pooler(model, stored, run_on)
-    save_model(model, adapted)  # with the files of its tokenizer
-    shutil.rmtree(place / "checkpoints", ignore_errors=True)  # nothing will go on from them
-    say(f"{adapted}: perplexity on validation texts {before['perplexity']:.4g} before, {after['perplexity']:.4g} after")
-    return adapted
 
 
 def _section_of(config: RunConfig, where: str) -> AdaptSection:
@@ -131,7 +135,7 @@ def _make_task(lesson: Lesson, model: nn.Module, settings: TrainSection, run_on:
         batches=lambda epoch: make_batches(lengths, settings.batch_size, seed=lesson.seed, epoch=epoch),
         collate=lambda rows, epoch: lesson.batch("train", rows, epoch),
         objective=LanguageObjective(settings.label_smoothing),
-        evaluate=lambda: {"validation": measure(model, lesson, run_on, settings.batch_size)},
+        evaluate=lambda: {"validation": perplexity(model, lesson, run_on, settings.batch_size)},
         record=lambda history: write_history(place, history),
     )
 
@@ -223,6 +227,7 @@ def make_lesson(config: RunConfig, material: Material, where: str) -> Lesson:
         if (most := pieces.blocks.ids.max(initial=0)) >= stored.config.vocab_size:
             size = stored.config.vocab_size
             raise UserError(f"{where}: the tokenizer gives the token {most:,}, but the model has only {size:,}")
+    load_model(stored.folder, "lm", device="meta")  # tells what the checkpoint lacks for it
     return Lesson(
         name, question, train, validation,
         texts=len(texts), left_out=len(found) - len(texts), seed=config.seed, pad=pad_id(tokenizer),
@@ -271,7 +276,7 @@ def _end_token(tokenizer: Tokenizer, stored: Contents) -> int | None:
 # --- How well it is known ----------------------------------------------------------------------------------------
 
 
-def measure(model: nn.Module, lesson: Lesson, run_on: Execution, batch_size: int) -> dict[str, float]:
+def perplexity(model: nn.Module, lesson: Lesson, run_on: Execution, batch_size: int) -> dict[str, float]:
     """Loss and perplexity on the validation texts; the same is asked every time."""
     objective, total, amount = LanguageObjective(), 0.0, 0.0
     with evaluation_mode(model), torch.inference_mode(), run_on.autocast():

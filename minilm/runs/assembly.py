@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from minilm.checkpoints.files import read_json
 from minilm.checkpoints.models import card_of, load_parts, new_model, warn_of
 from minilm.config import RunConfig, TrainSection
 from minilm.data.batching import collate, make_batches
-from minilm.data.locations import complete
+from minilm.data.locations import complete, find_source
 from minilm.data.sources import Dataset, Rows, load_dataset
 from minilm.data.splits import keep_rows, strata_of
 from minilm.data.tokenization import Encoded, encode, load_tokenizer, pad_id, train_bpe
@@ -37,6 +37,7 @@ from minilm.runs.results import brief, measure
 from minilm.training.frozen_prefix import FrozenPrefix
 from minilm.training.loop import Task
 from minilm.training.objectives import Objective, balanced_weights
+from minilm.transfer import Unreachable
 
 SPLITS = ("train", "validation", "test")
 
@@ -66,8 +67,7 @@ def prepare(config: RunConfig, where: str) -> Material:
 
     Raises UserError where data and config do not go together; ``where`` names the config.
     """
-    if config.model.source:
-        find_checkpoint(config, where)  # what is missing is told before texts are read
+    find_all(config, where)
     data = load_dataset(config.data, where)
     if config.train is not None:
         _check_objective(config.train, data, where)
@@ -144,6 +144,33 @@ def fresh_model(
     labels = material.data.label_names
     model = make_model(config, labels, vocabulary, where, device, precision=run_on.precision, source=source)
     return model.to(run_on.device)
+
+
+def check_classifier(config: RunConfig, material: Material, where: str) -> None:
+    """See that a classifier can be made of the checkpoint, without memory for one. Raises UserError where it cannot."""
+    make_model(config, material.data.label_names, material.tokenizer.get_vocab_size(), where, "meta")
+
+
+def find_all(config: RunConfig, where: str) -> None:
+    """See that model and data are on this machine, or fetch them, before a text is read.
+
+    Raises UserError where they cannot be had; what the Hub would have to give is told all at once.
+    """
+    missing: dict[str, Unreachable] = {}
+    finders: dict[str, Callable[[], object]] = {"data": lambda: find_source(config.data, where)}
+    if config.model.source:
+        finders = {"model": lambda: find_checkpoint(config, where)} | finders
+    for kind, find in finders.items():
+        try:
+            find()
+        except Unreachable as error:
+            missing[kind] = error
+    if len(missing) == 1:
+        raise next(iter(missing.values()))
+    if missing:
+        lines = [f"{kind} {error.who}: {error.without}" for kind, error in missing.items()]
+        why = missing["model"].why
+        raise UserError("\n".join([f"the Hub cannot be reached ({why}), and two things are not here:", *lines]))
 
 
 def find_checkpoint(config: RunConfig, where: str) -> Path:

@@ -34,7 +34,7 @@ from minilm.reporting.record import resume_command
 from minilm.reporting.report import write_report
 from minilm.reporting.summary import parameter_counts, summarize
 from minilm.runs.adapt import adapt, make_lesson
-from minilm.runs.assembly import SPLITS, Material, fresh_model, make_task, prepare
+from minilm.runs.assembly import SPLITS, Material, check_classifier, fresh_model, make_task, prepare
 from minilm.runs.augment import fingerprint
 from minilm.runs.folders import (
     describe_data,
@@ -78,6 +78,8 @@ def train_run(config_path: Path, overrides: tuple[str, ...] = (), *, runs: Path,
     # Before the folder: what does not go together is told without leaving one.
     lesson = None if config.adapt is None else make_lesson(config, material, where)
     model = None if lesson or config.train is None else fresh_model(config, material, run_on, where)
+    if lesson is not None and config.train is not None:
+        check_classifier(config, material, where)
     question = None if config.zero_shot is None else make_question(config, config.zero_shot, material, run_on, where)
     made = fingerprint(material.train, len(material.data.train))
     corpus = made if lesson is None else lesson.fingerprint + made

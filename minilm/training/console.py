@@ -50,9 +50,9 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def progress_bar(total: int, done: int) -> tqdm[Any]:
-    """A bar of optimizer steps on a terminal; nothing where the output is piped to a file."""
-    return tqdm(total=total, initial=done, unit="step", disable=None, dynamic_ncols=True, mininterval=0.5, leave=False)
+def progress_bar(total: int, done: int, unit: str = "step") -> tqdm[Any]:
+    """A bar of optimizer steps, or of something else, on a terminal; nothing where the output is piped to a file."""
+    return tqdm(total=total, initial=done, unit=unit, disable=None, dynamic_ncols=True, mininterval=0.5, leave=False)
 
 
 def show_evaluation(entry: dict[str, Any], settings: TrainSection, *, best: bool) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
@@ -34,6 +35,7 @@ from minilm.evaluation.predictor import Forward, context_of
 from minilm.finetuning.freezing import frozen_layers
 from minilm.models.heads import ClassificationHead, pool
 from minilm.models.layers import Batch, State, evaluation_mode, scores, stages_of
+from minilm.training.console import progress_bar
 
 MIB = 2**20
 
@@ -104,9 +106,10 @@ def keep(
     prefix = FrozenPrefix(max(frozen_layers(model), 0), stages_of(model))
     started = time.perf_counter()
     if prefix.layers and budget:
-        with evaluation_mode(model), torch.no_grad(), run_on.autocast():
+        texts = sum(map(len, splits.values()))
+        with evaluation_mode(model), torch.no_grad(), run_on.autocast(), progress_bar(texts, 0, "text") as bar:
             for split, encoded in splits.items():
-                if not _keep_split(prefix, model, split, encoded, run_on, pad, budget, folder):
+                if not _keep_split(prefix, model, split, encoded, run_on, pad, budget, folder, bar.update):
                     break
     prefix.seconds = time.perf_counter() - started
     return prefix
@@ -121,6 +124,7 @@ def _keep_split(
     pad: int,
     budget: int,
     folder: Path,
+    done: Callable[[int], object],
 ) -> bool:
     """Whether there was room."""
     tensors: dict[str, Tensor] = {}
@@ -138,6 +142,7 @@ def _keep_split(
         for name, values in given.items():
             kept = tensors[name]
             kept[places.to(kept.device)] = (values if pooled else values[real]).to(kept.device)
+        done(len(rows))
     prefix.splits[split] = Kept(prefix.layers, encoded.offsets, tensors)
     return True
 

@@ -23,6 +23,7 @@ from minilm.devices import Execution
 from minilm.errors import UserError
 from minilm.runs.adapt import adapt, make_lesson
 from minilm.runs.assembly import prepare
+from minilm.runs.train import train_run
 from minilm.training.loop import Interrupted, _Loop
 from tests.tiny import write_data
 
@@ -296,3 +297,22 @@ def test_what_the_tokenizer_lacks_is_named(tmp_path: Path) -> None:
     assert "whole_words is for models that learn from masked words" in refused(path, "adapt.whole_words=true")
     path = write_config(tmp_path, "distilbert-lm", ("[MASK]", "pill", "doctor", "twice", "meal"))
     assert "the tokenizer gives the token 65, but the model has only 64" in refused(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "complaint"),
+    [
+        ("bert-lm", '[lora]\nrank = 2\ntargets = ["qery"]', '"qery"'),
+        ("bert-lm", '[freeze]\npart = "all-but-last"\nlayers = 9', "freeze"),
+        ("t5-encoder", "", "lacks the tensor"),
+    ],
+)
+def test_what_a_later_stage_cannot_do_is_told_before_the_first(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, more: str, complaint: str
+) -> None:
+    tokens = ("[MASK]",) if name == "bert-lm" else ("<extra_id_1>", "<extra_id_2>")
+    path = write_config(tmp_path, name, tokens)
+    path.write_text(path.read_text() + f"\n[train]\nepochs = 1\nlr = 1e-3\n{more}\n")
+    with pytest.raises(UserError) as error:
+        train_run(path, runs=tmp_path / "runs")
+    assert complaint in str(error.value) and not (tmp_path / "runs").exists() and not caplog.messages

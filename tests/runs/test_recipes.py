@@ -89,8 +89,12 @@ def test_bielik_without_the_hub_says_what_is_missing_and_what_to_do(
     monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("MINILM_WEIGHTS", str(tmp_path / "weights"))
     recipe = ROOT / "experiments" / "finetune" / "bielik.toml"
-    result = minilm("train", recipe, "data.sample=true", "--runs", tmp_path / "runs")
+    result = minilm("train", recipe, "--runs", tmp_path / "runs")
     assert result.exit_code == 1
-    said = result.stderr.strip()
-    assert len(said.splitlines()) <= 3 and "cannot be reached" in said and "make weights MODEL=bielik" in said
+    first, model, data = result.stderr.strip().splitlines()
+    assert "the Hub cannot be reached" in first
+    assert model.startswith("model speakleash/Bielik-1.5B-v3: ") and "make weights MODEL=bielik" in model
+    assert data.startswith("data ") and "DATA=sample" in data and "data.train" in data
+    with_data = minilm("train", recipe, "data.sample=true", "--runs", tmp_path / "runs")
+    assert with_data.exit_code == 1 and len(with_data.stderr.strip().splitlines()) == 1
     assert tomllib.loads(recipe.read_text())["train"]["lr"] == 1e-5
