@@ -13,7 +13,6 @@ from minilm.evaluation.predictor import Classifier
 from minilm.studies.active import embeddings, uncertainty
 from minilm.studies.config import Study, load_study
 from minilm.studies.engine import shard_of
-from minilm.studies.questions.pictures import line_picture
 from minilm.studies.rounds import rows_file
 from minilm.studies.selection import RULES
 from tests.browser import browser, find_browser
@@ -67,7 +66,7 @@ def whole(tmp_path_factory) -> tuple[Path, Study]:
 @pytest.fixture(autouse=True)
 def undrawn(monkeypatch):
     """But for the whole study, which has run by then, nothing is drawn: that takes most of the time."""
-    monkeypatch.setattr(f"{line_picture.__module__}.line_picture", lambda *given, **options: draw(given[2]))
+    monkeypatch.setattr("minilm.studies.questions.line_pictures.active_picture", lambda *given: draw(given[2]))
 
 
 def same(folder: Path, other: Path, names: list[str]) -> bool:

@@ -67,31 +67,47 @@ class Setting:
         """The rules by which a model chooses."""
         return [rule for rule in self.rules if rule not in (RANDOM, START)]
 
+    @property
+    def drawn(self) -> list[Line]:
+        """Every rule, and the baselines on the rows of the first, which is random choice where that was run."""
+        first = next(iter(self.rules))
+        return [*self.rules.values(), *(Line(f"{b.name} ({first})", b.at, True) for b in self.baselines[first])]
+
+    @property
+    def leads(self) -> list[Line]:
+        """How far each rule lies above random choice, seed by seed, after the start that they share."""
+        random = self.rules[RANDOM].at if RANDOM in self.rules else {}
+        found = []
+        for rule in self.chosen:
+            line = Line(rule)
+            for x, values in self.rules[rule].at.items():
+                both = {seed: value - random[x][seed] for seed, value in values.items() if seed in random.get(x, {})}
+                if both and x > self.start:
+                    line.at[x] = both
+            found += [line] if line.at else []
+        return found
+
 
 Key = tuple[Setting, str, float]  # of a round: its setting, rule and number of labels
 
 
 def active(study: Study, runs: Sequence[Finished], figures: Path) -> tuple[str, list[Section]]:
     """The curve of each rule beside random choice, what is told from chance, and what it saves."""
-    from minilm.studies.questions.pictures import line_picture
+    from minilm.studies.questions.line_pictures import active_picture
 
     metric = study.config.metric
     settings = settings_of(runs, metric)
     if not settings:
         raise UserError("the analysis active needs rounds of a section [active], measured on test texts by the metric")
     one = len(settings) == 1
-    panels = {"" if one else setting.name: _drawn(setting) for setting in settings}
-    picture = line_picture(
-        panels, metric, figures / "active.png", title="What labels are worth, by who chooses them", x="Labelled texts"
-    )
+    picture = active_picture(settings, metric, figures / "active.png")
     parts: list[Part] = [Picture(picture, f"{metric_name(metric)} over the number of labelled texts")]
-    for name, lines in panels.items():
-        parts += [f"{name}:"] if name else []
-        parts.append(lines_table(lines, "labels", metric, lambda x: f"{x:,.0f}"))
+    for setting in settings:
+        parts += [] if one else [f"{setting.name}:"]
+        parts.append(lines_table(setting.drawn, "labels", metric, lambda x: f"{x:,.0f}"))
     sections = [Section("What each number of labels gives", parts)]
-    rounds = [(setting, rule, x) for setting in settings for rule, line in setting.rules.items() for x in line.at]
-    later = [(s, rule, x) for s, rule, x in rounds if rule in s.chosen and RANDOM in s.rules and x > s.start]
-    compared = compare_all({(s, rule, x): (s.rules[RANDOM].at.get(x, {}), s.rules[rule].at[x]) for s, rule, x in later})
+    beside = [(setting, lead.name, x) for setting in settings for lead in setting.leads for x in lead.at]
+    compared = compare_all({(s, rule, x): (s.rules[RANDOM].at[x], s.rules[rule].at[x]) for s, rule, x in beside})
 
     def cells(key: Key) -> list[str]:
         setting, rule, x = key
@@ -99,9 +115,11 @@ def active(study: Study, runs: Sequence[Finished], figures: Path) -> tuple[str, 
 
     if compared:
         table = versus_table(compared, ["", "labels"], cells)
-        sections.append(Section("Compared with random choice", [table, _needs(later, cells, metric)]))
+        sections.append(Section("Compared with random choice", [table, _needs(beside, cells, metric)]))
     if kinds := list(dict.fromkeys(b.name for s in settings for lines in s.baselines.values() for b in lines)):
-        rows = [[*cells((s, rule, x)), *_beside(s, rule, x, kinds)] for s, rule, x in rounds]
+        rounds = [(s, rule, x) for s in settings for rule, line in s.rules.items() for x in line.at]
+        rounds = [(s, rule, x) for s, rule, x in rounds if x > s.start or rule == next(iter(s.rules))]
+        rows = [[*cells(key), *_baselines(*key, kinds)] for key in rounds]
         note = f"{metric_name(metric)} on the test texts, mean ± standard deviation over seeds."
         table = Table(["", "labels", "fine-tuned", *kinds], rows, note=note[0].upper() + note[1:])
         sections.append(Section("The baselines, fitted to the rows that each rule chose", [table]))
@@ -132,13 +150,7 @@ def _labels(finished: Finished) -> float:
     return float(finished.planned.choice.labels)
 
 
-def _drawn(setting: Setting) -> list[Line]:
-    """Every rule, and the baselines on the rows of the first, which is random choice where that was run."""
-    first = next(iter(setting.rules))
-    return [*setting.rules.values(), *(Line(f"{b.name} ({first})", b.at, True) for b in setting.baselines[first])]
-
-
-def _beside(setting: Setting, rule: str, x: float, kinds: Sequence[str]) -> list[str]:
+def _baselines(setting: Setting, rule: str, x: float, kinds: Sequence[str]) -> list[str]:
     """A round, and the baselines on its rows."""
     fitted = {line.name: line for line in setting.baselines[rule]}
     return [with_spread((fitted[kind] if kind else setting.rules[rule]).values(x)) for kind in ("", *kinds)]
@@ -204,8 +216,8 @@ def answer(settings: Sequence[Setting], compared: Tested[Key], metric: str) -> s
     does = f"of {len(chosen)} ways to choose texts {name} does best:" if len(chosen) > 1 else f"{name} has"
     first = f"With {most:,.0f} labels {does} {metric_name(metric)} {reached(line.values(most))}"
     if random is None or not random.values(most):
-        return f"{first}. No texts were drawn at random to compare with, so whether choosing them pays is not known."
-    first += f", after {reached(random.values(most))} with texts drawn at random"
+        return f"{first}. Random choice was not run, so whether choosing texts pays is not known."
+    first += f", after {reached(random.values(most))} by random choice"
     found = {x: told for (s, r, x), told in compared.items() if s is setting and r == rule}
     if not found:
         return f"{first}. Too few seeds were run to tell the two apart."
@@ -219,8 +231,8 @@ def _saved(random: Line, line: Line, points: Sequence[float], metric: str) -> st
         if needed and ahead(metric, line.mean(x) - random.mean(x)) > 0:
             n, between = needed
             interval = f" (95% interval {number(between.low)} to {number(between.high)})" if between else ""
-            return f", which need about {number(n)} labels{interval} for what it reaches with {x:,.0f}"
-    return ", and how many labels these need for as much cannot be told"
+            return f", which needs about {number(n)} labels{interval} for what {line.name} reaches with {x:,.0f}"
+    return ", and how many labels that needs for as much cannot be told"
 
 
 def _apart(found: Tested[float], comparisons: int, metric: str) -> str:

@@ -35,7 +35,7 @@ KEY = "augment.ratio"
 
 def augmentation(study: Study, runs: Sequence[Finished], figures: Path) -> tuple[str, list[Section]]:
     """What each method gives at each ratio, beside no new texts."""
-    from minilm.studies.questions.pictures import line_picture
+    from minilm.studies.questions.line_pictures import line_picture
 
     metric = study.config.metric
     found, _ = lines_of(runs, [KEY], _ratio, metric)
@@ -47,7 +47,7 @@ def augmentation(study: Study, runs: Sequence[Finished], figures: Path) -> tuple
         line.at = {0.0: line.at.get(0.0, plain.at[0.0]), **line.at}
     compared = compare_all({(line.name, x): (line.at[0.0], line.at[x]) for line in lines for x in line.at if x})
     picture = line_picture(
-        {"": lines},
+        lines,
         metric,
         figures / "augmentation.png",
         title="What texts made of the training texts are worth",

@@ -38,7 +38,7 @@ ALL = 0.0  # shots that stand for all rows
 
 def few_shot(study: Study, runs: Sequence[Finished], figures: Path) -> tuple[str, list[Section]]:
     """What each number of shots reaches, as a share of all rows, and beside the baselines."""
-    from minilm.studies.questions.pictures import line_picture
+    from minilm.studies.questions.line_pictures import line_picture
 
     metric = study.config.metric
     lines, baselines = lines_of(runs, [KEY], lambda finished: float(finished.planned.config.data.shots), metric)
@@ -53,7 +53,7 @@ def few_shot(study: Study, runs: Sequence[Finished], figures: Path) -> tuple[str
     references = {f"{line.name}, all rows": line.mean(ALL) for line in lines if ALL in line.at}
     few = [Line(line.name, {x: line.at[x] for x in line.at if x != ALL}, line.baseline) for line in lines + baselines]
     picture = line_picture(
-        {"": [line for line in few if line.at]},
+        [line for line in few if line.at],
         metric,
         figures / "few_shot.png",
         title="What few labelled texts are worth",

@@ -1,4 +1,4 @@
-"""The pictures of the questions: PNG, and an SVG beside each."""
+"""The pictures of seeds, scaling, freezing and sweeps: PNG, and an SVG beside each."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgba
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from minilm.evaluation.metrics import HIGHER_IS_BETTER
 from minilm.evaluation.statistics import mean, t_interval
-from minilm.reporting.group_plots import UNITS, titled
+from minilm.reporting.group_plots import titled
 from minilm.reporting.groups import Group, costs_of
 from minilm.reporting.style import (
-    GREY,
     MARK,
     SERIES,
     SMALL,
@@ -34,6 +33,7 @@ from minilm.reporting.style import (
 )
 from minilm.reporting.tables import short_count
 from minilm.schema import shown as as_toml
+from minilm.studies.questions.line_pictures import draw_line, explain, log_axis, styles_of, unit
 from minilm.studies.questions.lines import Line
 
 if TYPE_CHECKING:
@@ -42,115 +42,6 @@ if TYPE_CHECKING:
     from minilm.studies.scaling import Curve
 
 SHADES = LinearSegmentedColormap.from_list("shades", ["white", VALIDATION, darker(VALIDATION)])
-BASELINES: tuple[dict[str, Any], ...] = (  # grey, thin, with markers of their own
-    {"color": GREY, "linestyle": (0, (3, 1.5)), "marker": "x", "linewidth": 1.6},
-    {"color": GREY, "linestyle": (0, (1, 1.5)), "marker": "+", "linewidth": 1.6},
-    {"color": GREY, "linestyle": "-", "marker": "1", "linewidth": 1.6},
-)
-
-
-# --- Lines over an axis ---
-
-
-def line_picture(
-    panels: Mapping[str, Sequence[Line]],
-    metric: str,
-    path: Path,
-    *,
-    title: str,
-    x: str,
-    references: Mapping[str, float] | None = None,
-    even: bool = False,
-) -> Path:
-    """Each line with its 95% interval over the seeds, on a logarithmic axis, or an ``even`` one.
-
-    Args:
-        panels: the lines of each panel, by its title.
-        path: the PNG to write; an SVG goes beside it.
-        title: of the picture.
-        x: what the axis is.
-        references: level lines in every panel, by name.
-    """
-    columns = min(len(panels), 2)
-    rows = -(-len(panels) // columns)
-    figure = new_figure(9 if columns == 1 else 12, 1 + 4.6 * rows, title)
-    found = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
-    for axes, (name, lines) in zip(found, panels.items(), strict=False):
-        for i, (line, style) in enumerate(zip(lines, styles_of(lines), strict=True)):
-            draw_line(axes, line, style, aside=0 if even else i - (len(lines) - 1) / 2)
-        for dashes, (reference, value) in zip(("--", ":", "-."), (references or {}).items(), strict=False):
-            axes.axhline(value, color=MARK, linewidth=1.5, linestyle=dashes, label=f"{reference}: {value:.3f}")
-        explain(axes, lines)
-        points = sorted({point for line in lines for point in line.at})
-        if even:
-            axes.set_xticks(points)
-        else:
-            log_axis(axes, points)
-        name_axes(axes, title=short(name, 50), x=x, y=unit(metric))
-        axes.label_outer()
-        axes.grid(alpha=0.3)
-    for axes in found[len(panels) :]:
-        axes.set_axis_off()
-    legend(figure, found)
-    return save(figure, path, svg=True)
-
-
-def styles_of(lines: Sequence[Line]) -> list[dict[str, Any]]:
-    """Colours for what was fine-tuned, grey for the baselines."""
-    counts = [0, 0]
-    found = []
-    for line in lines:
-        kinds = BASELINES if line.baseline else SERIES
-        found.append({**kinds[counts[line.baseline] % len(kinds)], "label": short(line.name, 40)})
-        counts[line.baseline] += 1
-    return found
-
-
-def draw_line(axes: Axes, line: Line, style: Mapping[str, Any], *, join: bool = True, aside: float = 0) -> None:
-    """A line's means, its seeds as small dots, and its intervals as bars; ``join``: with lines between the means.
-
-    ``aside``: so many small steps to the right on a logarithmic axis, to tell the bars of several lines apart.
-    """
-    x = np.array(list(line.at))
-    if aside:
-        x = x * (x.max() / x.min()) ** (0.007 * aside)
-    means = np.array([line.mean(point) for point in line.at])
-    intervals = [line.interval(point) or (m, m) for point, m in zip(line.at, means, strict=True)]
-    reach = np.array([[max(0.0, m - low), max(0.0, high - m)] for (low, high), m in zip(intervals, means, strict=True)])
-    drawn = {"linewidth": 2.2, "markersize": 7.5, **style}
-    if not join:
-        drawn["linestyle"] = "none"
-    axes.errorbar(x, means, yerr=reach.T, elinewidth=1.4, capsize=4, **drawn)
-    if not line.baseline:
-        for point, values in zip(x, line.at.values(), strict=True):
-            if len(values) > 1:
-                axes.plot([point] * len(values), list(values.values()), ".", color=style["color"], alpha=0.4, ms=6)
-
-
-def explain(axes: Axes, lines: Sequence[Line], more: str = "") -> None:
-    """Say in the legend what bars and bands are."""
-    if any(len(values) > 1 for line in lines for values in line.at.values()):
-        axes.plot([], [], " ", label="bars: 95% interval over seeds")
-    if more:
-        axes.plot([], [], " ", label=more)
-
-
-def log_axis(axes: Axes, points: Sequence[float]) -> None:
-    """A logarithmic axis with a tick at each point, as far as there is room."""
-    axes.set_xscale("log")
-    kept: list[float] = []
-    for x in points:
-        if not kept or x / kept[-1] >= (points[-1] / points[0]) ** 0.06:
-            kept.append(x)
-    axes.set_xticks(kept)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.10g}"))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_minor_formatter(NullFormatter())
-
-
-def unit(metric: str) -> str:
-    """``Accuracy (0 to 1)``."""
-    return f"{titled(metric)} ({UNITS.get(metric, '0 to 1')})"
 
 
 # --- Seeds ---
