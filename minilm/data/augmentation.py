@@ -195,7 +195,8 @@ def wordnet() -> Synonyms:
     try:
         corpus: Any = importlib.import_module("nltk.corpus").wordnet
     except ImportError:
-        raise UserError("synonyms are read from WordNet by nltk, which is missing: pip install nltk") from None
+        missing = "synonyms are read from WordNet by nltk, which is missing: pip install 'minilm[augmentation]'"
+        raise UserError(missing) from None
     try:
         corpus.ensure_loaded()
     except LookupError:

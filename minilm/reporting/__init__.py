@@ -1,5 +1,5 @@
 """What a run tells a person: pictures, the model's layers, a report, and runs side by side.
 
-All of it is made from the files in a run's folder (``results.json``, ``metrics.jsonl``, ``config.toml``,
-``environment.json``), so that it can be made again at any time.
+All of it is made from the files in a run's folder (``results.json``, ``metrics.jsonl``, ``predictions.csv``,
+``config.toml``, ``environment.json``), so that it can be made again at any time.
 """
