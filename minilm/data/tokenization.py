@@ -169,7 +169,7 @@ def _kept(encoding: Encoding, max_tokens: int, special: int) -> np.ndarray:
     if len(texts) == 1:
         lengths = [room]
     else:
-        shorter, longer = sorted(map(len, texts))
+        shorter = min(map(len, texts))
         few = shorter if shorter <= room - shorter else room // 2
         lengths = [few, room - few] if len(texts[0]) <= len(texts[1]) else [room - few, few]
     kept = sequences < 0
