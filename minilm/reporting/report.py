@@ -321,7 +321,8 @@ def _data(run: Run) -> str:
 
 def _settings(run: Run) -> str:
     config = (run.folder / "config.toml").read_text(encoding="utf-8").strip()
-    rows = [[escape(key), escape(value)] for key, value in _flat(run.environment) if not key.startswith("data.")]
+    told = {key: value for key, value in _flat(run.environment) if value and not key.startswith("data.")}
+    rows = [[escape(key), escape(value)] for key, value in told.items()]
     parts = [_folded("config.toml, runnable again", f"```toml\n{config}\n```")]
     if rows:
         parts.append(_folded("Environment", markdown_table(["", ""], rows, left=2)))

@@ -17,7 +17,7 @@ from minilm.checkpoints.adapters import is_adapter
 from minilm.checkpoints.configs import new_config, read_config
 from minilm.checkpoints.files import read_json
 from minilm.checkpoints.models import card_of, load_parts, new_model, warn_of
-from minilm.config import RunConfig, TrainSection
+from minilm.config import DataSection, RunConfig, TrainSection
 from minilm.data.batching import collate, make_batches
 from minilm.data.locations import complete, find_source
 from minilm.data.sources import Dataset, Rows, load_dataset
@@ -34,6 +34,7 @@ from minilm.models.heads import HeadConfig, mlp_head
 from minilm.runs.augment import augmented
 from minilm.runs.folders import write_history
 from minilm.runs.results import brief, measure
+from minilm.runs.sharing import hash_of_rows, once
 from minilm.training.frozen_prefix import FrozenPrefix
 from minilm.training.loop import Task
 from minilm.training.objectives import Objective, balanced_weights
@@ -68,21 +69,36 @@ def prepare(config: RunConfig, where: str) -> Material:
     Raises UserError where data and config do not go together; ``where`` names the config.
     """
     find_all(config, where)
-    data = load_dataset(config.data, where)
+    data = once("data", lambda: _files_of(config.data, where), lambda: load_dataset(config.data, where))
     if config.train is not None:
         _check_objective(config.train, data, where)
     train = augmented(config, data, where)
+    tokenizer, limit = _tokenizer(config, train), complete(config.data).max_tokens
+
+    def tokens(rows: Rows) -> Encoded:
+        return once(
+            "tokens",
+            lambda: (hash_of_rows(rows), tokenizer.to_str(), limit),
+            lambda: encode(tokenizer, rows.texts, rows.pairs, limit),
+        )
+
+    splits = zip(SPLITS, (train, data.validation, data.test), strict=True)
+    return Material(data, train, tokenizer, {split: tokens(rows) for split, rows in splits})
+
+
+def _files_of(section: DataSection, where: str) -> tuple[object, ...]:
+    """What a data set depends on: its settings, and its files as they are now."""
+    files = [*find_source(section, where).files.values(), *([Path(section.rows)] if section.rows else [])]
+    return repr(section), *((path, path.stat().st_mtime_ns) for path in files if path.is_file())
+
+
+def _tokenizer(config: RunConfig, train: Rows) -> Tokenizer:
+    """The one that the config names, the checkpoint's own, or one that is trained on the training texts."""
     if config.tokenizer.source == "bpe":
-        tokenizer = train_bpe(train.texts + (train.pairs or []), config.tokenizer.vocab_size)
-    elif config.tokenizer.source:
-        tokenizer = load_tokenizer(config.tokenizer.source)
-    else:
-        tokenizer = load_tokenizer(config.model.source, config.model.revision)
-    encoded = {
-        split: encode(tokenizer, rows.texts, rows.pairs, complete(config.data).max_tokens)
-        for split, rows in zip(SPLITS, (train, data.validation, data.test), strict=True)
-    }
-    return Material(data, train, tokenizer, encoded)
+        return train_bpe(train.texts + (train.pairs or []), config.tokenizer.vocab_size)
+    if config.tokenizer.source:
+        return load_tokenizer(config.tokenizer.source)
+    return load_tokenizer(config.model.source, config.model.revision)
 
 
 def _check_objective(train: TrainSection, data: Dataset, where: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from minilm.evaluation.metrics import (
     sigmoid,
 )
 from minilm.evaluation.predictor import Classifier
+from minilm.runs.sharing import hash_of_rows, once
 
 LONG = 10.0  # seconds
 
@@ -53,22 +55,31 @@ def fit_baselines(
     ``decide`` chooses the threshold of several labels from the scores of the validation texts, as for the model.
     """
     classes = len(data.label_names)
-    models: dict[str, Majority | Linear] = {
-        "majority": majority(data.train.labels, classes),
-        "linear": linear(data.train.texts, data.train.labels, classes, data.train.pairs),
+    train, held_out = data.train, {"validation": data.validation, "test": data.test}
+    fits: dict[str, Callable[[], Majority | Linear]] = {
+        "majority": lambda: majority(train.labels, classes),
+        "linear": lambda: linear(train.texts, train.labels, classes, train.pairs),
     }
+
+    def fitted(name: str) -> tuple[dict[str, np.ndarray], float]:
+        """Its scores of the texts that are held out, and the seconds that it took to fit."""
+        model = fits[name]()
+        return {split: model.predict(rows.texts, rows.pairs) for split, rows in held_out.items()}, model.seconds
+
     results: dict[str, Any] = {}
-    for name, model in models.items():
-        scores = {
-            split: model.predict(rows.texts, rows.pairs)
-            for split, rows in (("validation", data.validation), ("test", data.test))
-        }
-        results[name] = _measured(data, scores, decide) | {"seconds": model.seconds}
+    for name in fits:
+        key = partial(_key_of_baseline, name, classes, train, *held_out.values())
+        scores, seconds = once("baselines", key, partial(fitted, name))
+        results[name] = _measured(data, scores, decide) | {"seconds": seconds}
     if embedded is not None:
         probe = fit_probe(embedded.vectors["train"], data.train.labels, classes)
         scores = {split: probe.predict(embedded.vectors[split]) for split in ("validation", "test")}
         results["embeddings"] = _measured(data, scores, decide) | {"seconds": embedded.seconds + probe.seconds}
     return results
+
+
+def _key_of_baseline(name: str, classes: int, *splits: Rows) -> tuple[str | int, ...]:
+    return name, classes, *map(hash_of_rows, splits)
 
 
 def _measured(

@@ -9,6 +9,7 @@ import shutil
 import signal
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from minilm.checkpoints.files import atomic, read_json, write_json
 from minilm.checkpoints.models import card_of, save_model
 from minilm.config import RunConfig, TrainSection, ZeroShotSection, dump_config, load_config
 from minilm.data.sources import Dataset
-from minilm.data.tokenization import length_statistics, pad_id
+from minilm.data.tokenization import Encoded, length_statistics, pad_id
 from minilm.devices import Execution, execution
 from minilm.errors import UserError
 from minilm.evaluation.embeddings import mean_vectors
@@ -45,9 +46,10 @@ from minilm.runs.folders import (
     stored_fingerprint,
 )
 from minilm.runs.results import Embedded, choose_samples, fit_baselines, measure, time_inference
+from minilm.runs.sharing import hash_of_tokens, once
 from minilm.runs.zero_shot import answer, make_question
 from minilm.training.console import say
-from minilm.training.frozen_prefix import keep
+from minilm.training.frozen_prefix import FrozenPrefix, keep
 from minilm.training.loop import Interrupted, train
 from minilm.training.recompute import recompute
 from minilm.training.state import Checkpoints, Progress
@@ -64,7 +66,7 @@ def train_run(config_path: Path, overrides: tuple[str, ...] = (), *, runs: Path,
     folder = find_folder(config_path, config, runs) if resume else None
     if folder is not None and (folder / "results.json").exists():
         say(f"{folder}: this run has finished already")
-        write_report(folder)  # a kill may have come between the two
+        close(folder)  # a kill may have come before that
         return folder
     settings = first_settings(config)
     if settings.threads:
@@ -102,6 +104,12 @@ def train_run(config_path: Path, overrides: tuple[str, ...] = (), *, runs: Path,
     except KeyboardInterrupt:  # while results were written, or a second time
         raise Interrupted(signal.SIGINT, folder) from None
     return folder
+
+
+def close(folder: Path) -> None:
+    """What comes after the results: the report. Nothing will go on from the checkpoints, which take much room."""
+    write_report(folder)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
 def first_settings(config: RunConfig) -> TrainSection | ZeroShotSection:
@@ -163,23 +171,47 @@ def finish(work: Work) -> None:
 def embed(work: Work) -> Embedded:
     """The vectors of every text by the model as it is, before training."""
     vectors, seconds = {}, {}
-    for split, encoded in work.material.encoded.items():
+
+    def of(encoded: Encoded) -> tuple[np.ndarray, float]:
         started = time.perf_counter()
-        vectors[split] = mean_vectors(work.model, encoded, work.run_on, pad=work.pad)
-        seconds[split] = time.perf_counter() - started
+        return mean_vectors(work.model, encoded, work.run_on, pad=work.pad), time.perf_counter() - started
+
+    for split, encoded in work.material.encoded.items():
+        key = partial(_seen_by, work, encoded)
+        vectors[split], seconds[split] = once("embeddings", key, partial(of, encoded))
     return Embedded(vectors, seconds["train"])
+
+
+def _seen_by(work: Work, *texts: Encoded) -> tuple[str, ...]:
+    """What the frozen part of an untrained model gives for some texts depends on these."""
+    config = work.config
+    parts = (config.model, config.freeze, config.lora, card_of(work.model).folder)
+    machine = (str(work.run_on), torch.get_num_threads())
+    return *map(repr, parts + machine), *map(hash_of_tokens, texts)
+
+
+def activations(work: Work) -> FrozenPrefix:
+    """What the frozen layers give for the training and validation texts."""
+    folder, budget = work.folder, work.settings.cache_mib * 2**20
+    seen = {split: work.material.encoded[split] for split in ("train", "validation")}
+
+    def compute() -> FrozenPrefix:
+        return keep(work.model, seen, work.run_on, pad=work.pad, budget=budget, folder=folder / "cache")
+
+    if not budget or frozen_layers(work.model) <= 0:
+        return compute()
+    say(f"{folder}: what frozen layers give is computed once, for {len(seen['train']):,} training texts")
+    key = partial(_seen_by, work, *seen.values())
+    prefix = once("activations", lambda: (budget, *key()), compute, keep=lambda prefix: not prefix.disk)
+    if str(prefix):
+        say(f"{folder}: {prefix}")
+    return prefix
 
 
 def learn(work: Work) -> tuple[Progress, dict[str, np.ndarray], str]:
     """Train; give the progress, the scores (N, C) of every split, and what was computed once."""
     folder, material, model = work.folder, work.material, work.model
-    seen = {split: material.encoded[split] for split in ("train", "validation")}
-    budget = work.settings.cache_mib * 2**20
-    if budget and frozen_layers(model) > 0:
-        say(f"{folder}: what frozen layers give is computed once, for {len(seen['train']):,} training texts")
-    prefix = keep(model, seen, work.run_on, pad=work.pad, budget=budget, folder=folder / "cache")
-    if str(prefix):
-        say(f"{folder}: {prefix}")
+    prefix = activations(work)
     torch.manual_seed(work.config.seed)
     task = make_task(work.config, work.settings, material, model, work.run_on, folder, prefix)
     progress = train(model, task, work.settings, work.run_on, Checkpoints(folder / "checkpoints"))
@@ -261,7 +293,7 @@ def write_results(work: Work, progress: Progress, scores: dict[str, np.ndarray],
         confusion(matrix, data.label_names, f"Confusion on the {split} texts", figures / f"confusion_{split}.png")
     write_predictions(folder, data.test, scores["test"], data.label_names, threshold)
     write_json(folder / "results.json", results)
-    write_report(folder)
+    close(folder)
 
 
 def write_adaptation(folder: Path, material: Material) -> None:
@@ -277,4 +309,4 @@ def write_adaptation(folder: Path, material: Material) -> None:
         "data": describe_data(material.data),
     }
     write_json(folder / "results.json", results)
-    write_report(folder)
+    close(folder)

@@ -23,6 +23,7 @@ from minilm.reporting.groups import costs_of, metrics_of
 from minilm.reporting.page import Folded, Page, Section, Table, html, markdown
 from minilm.reporting.record import Run, read_run, shown
 from minilm.reporting.tables import ABSENT, decimal, duration, metric_name, text_table
+from minilm.runs.sharing import sharing
 from minilm.schema import flat, write_table
 from minilm.schema import shown as as_toml
 from minilm.studies.analyses import ANALYSES, Finished
@@ -78,8 +79,9 @@ def run_study(study: Study, *, jobs: int = 1, shard: tuple[int, int] = (1, 1)) -
     progress = Progress(study, shard_of(study, *shard), jobs)
     say(plan_table(study, progress.runs))
     if jobs == 1:
-        while run := progress.next_run():
-            progress.done(run, bring_to_end(study.folder, run))
+        with sharing():
+            while run := progress.next_run():
+                progress.done(run, bring_to_end(study.folder, run))
     else:
         in_processes(min(jobs, len(progress.waiting)), study.folder, progress.next_run, progress.done, bring_to_end)
     progress.bar.close()
@@ -210,7 +212,7 @@ def _environment(runs: Sequence[Finished]) -> Section:
     found: dict[str, dict[str, None]] = {}
     for finished in runs:
         for key, value in flat(finished.run.environment).items():
-            if not key.startswith("data."):
+            if not key.startswith("data.") and value != "":
                 found.setdefault(key, {})[str(value)] = None
     data = {d.get("name"): d.get("sizes", {}) for finished in runs if (d := finished.run.results.get("data", {}))}
     rows = [

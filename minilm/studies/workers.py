@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from minilm.runs.sharing import sharing
 from minilm.studies.config import Planned
 from minilm.training.console import Interrupted, noted_signals
 
@@ -132,6 +133,12 @@ def _serve(connection: Connection, number: int, folder: Path, work: Callable[[Pa
         seen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
         gpus: list[Any] = seen if seen != [""] else list(range(torch.cuda.device_count()))
         os.environ["CUDA_VISIBLE_DEVICES"] = str(gpus[number % len(gpus)])
+    with sharing():
+        _work_off(connection, folder, work)
+
+
+def _work_off(connection: Connection, folder: Path, work: Callable[[Path, Planned], str]) -> None:
+    """Run after run, until there comes none."""
     while True:
         try:
             run: Planned = connection.recv()

@@ -125,7 +125,7 @@ def test_a_full_disk_is_told_and_once_there_is_room_the_run_goes_on(runs: Path, 
 
 @pytest.fixture
 def copied(tmp_path: Path) -> Path:
-    """A run whose training is over, but not its results."""
+    """A run that was killed before its training left anything."""
     folder = tmp_path / "runs" / "tiny"
     shutil.copytree(finished_run(), folder)
     (folder / "results.json").unlink()
@@ -174,11 +174,13 @@ def test_a_run_whose_data_have_changed_is_not_resumed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "progress.json"])
-def test_a_truncated_checkpoint_is_named(config: Path, copied: Path, name: str) -> None:
-    [checkpoint] = (copied / "checkpoints").glob("*-step-*")
+def test_a_truncated_checkpoint_is_named(config: Path, runs: Path, name: str) -> None:
+    with at_step(7, lambda: os.kill(os.getpid(), signal.SIGINT)):
+        assert minilm("train", config, "--runs", runs).exit_code == 130
+    [checkpoint] = (runs / "tiny" / "checkpoints").glob("*-step-*")
     path = checkpoint / name
     path.write_bytes(path.read_bytes()[:50])
-    assert str(path) in refused("train", config, "--runs", copied.parent, "--resume")
+    assert str(path) in refused("train", config, "--runs", runs, "--resume")
 
 
 def test_the_last_run_of_a_name_is_the_one_resumed(config: Path, copied: Path) -> None:

@@ -22,7 +22,7 @@ def test_a_run_leaves_a_folder_that_tells_all_about_it(tmp_path: Path) -> None:
     run = tmp_path / "runs" / "tiny"
     names = {
         "config.toml", "environment.json", "metrics.jsonl", "results.json", "predictions.csv", "summary.txt",
-        "report.md", "model", "checkpoints", "figures",
+        "report.md", "model", "figures",
     }  # fmt: skip
     assert {path.name for path in run.iterdir()} == names
     pictures = {"learning_curves.png", "lengths.png", "confusion_validation.png", "confusion_test.png"}
