@@ -15,8 +15,9 @@ pool is the run's training rows; which of them a round is trained on stands in a
 
 from __future__ import annotations
 
+import hashlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,23 +73,30 @@ def check_active(section: ActiveSection, place: Place) -> None:
 def rounds_of(run: Planned, section: ActiveSection, folder: Path) -> Iterator[Planned]:
     """A run's rounds, each after the one whose model chooses its rows. ``folder``: of the study."""
 
-    def planned(choice: Choice, after: str) -> Planned:
-        wrong = {"noise": choice.noise} if choice.noise else {}
-        name = f"{run.name}_{choice.rule}_labels-{choice.labels}" + (f"_noise-{choice.noise:g}" if wrong else "")
-        point = run.point | {"rule": choice.rule, "labels": choice.labels} | wrong
+    def planned(rule: str, labels: Sequence[int], noise: float, after: str) -> Planned:
+        wrong = {"noise": noise} if noise else {}
+        # With the numbers of all rounds till then: with others in between, other rows would have been chosen.
+        name = f"{run.name}_{rule}_labels-{_joined(labels)}" + (f"_noise-{noise:g}" if wrong else "")
+        point = run.point | {"rule": rule, "labels": labels[-1]} | wrong
         data = replace(run.config.data, rows=str(rows_file(folder, name)))
         config = replace(run.config, name=name, data=data)
+        choice = Choice(rule, labels[-1], noise)
         return replace(run, name=name, point=point, config=config, after=after, choice=choice)
 
-    first, *more = section.labels
     for noise in section.noises:
-        start = planned(Choice(START, first, noise), run.after)
+        start = planned(START, section.labels[:1], noise, run.after)
         yield start
         for rule in section.rules:
             before = start
-            for labels in more:
-                before = planned(Choice(rule, labels, noise), before.name)
+            for rounds in range(2, len(section.labels) + 1):
+                before = planned(rule, section.labels[:rounds], noise, before.name)
                 yield before
+
+
+def _joined(labels: Sequence[int]) -> str:
+    """``20-100-500``; of very many rounds the last, and a hash."""
+    text = "-".join(map(str, labels))
+    return text if len(text) <= 60 else f"{labels[-1]}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
 def rows_file(folder: Path, name: str) -> Path:

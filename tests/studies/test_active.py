@@ -13,6 +13,7 @@ from minilm.evaluation.predictor import Classifier
 from minilm.studies.active import embeddings, uncertainty
 from minilm.studies.config import Study, load_study
 from minilm.studies.engine import shard_of
+from minilm.studies.execution import state_of
 from minilm.studies.rounds import rows_file
 from minilm.studies.selection import RULES
 from tests.browser import browser, find_browser
@@ -32,7 +33,7 @@ labels = [8, 12, 16]
 seed = [1, 2]
 """
 LABELS = (8, 12, 16)
-CHAIN = ["seed-1_start_labels-8", "seed-1_margin_labels-12", "seed-1_margin_labels-16"]
+CHAIN = ["seed-1_start_labels-8", "seed-1_margin_labels-8-12", "seed-1_margin_labels-8-12-16"]
 SMALL = ("train.epochs=1", "train.evaluate_every=0")
 
 
@@ -80,8 +81,8 @@ def test_a_run_becomes_a_tree_of_rounds(whole):
     folder, study = whole
     assert [(run.name, run.after) for run in study.runs[:3]] == [
         (CHAIN[0], ""),
-        ("seed-1_random_labels-12", CHAIN[0]),
-        ("seed-1_random_labels-16", "seed-1_random_labels-12"),
+        ("seed-1_random_labels-8-12", CHAIN[0]),
+        ("seed-1_random_labels-8-12-16", "seed-1_random_labels-8-12"),
     ]
     assert len(study.runs) == 2 * (1 + 2 * len(RULES))
     assert study.runs[1].point == {"seed": 1, "rule": "random", "labels": 12}
@@ -148,7 +149,7 @@ def test_two_jobs_give_what_one_gives(whole, tmp_path):
         study.path, tmp_path, 'active.rules=["random", "margin"]', "axes.seed=[1]", "active.labels=[8, 12]", "--jobs", 2
     )
     assert result.exit_code == 0, result.output
-    assert same(folder, tmp_path / "rounds", [*CHAIN[:2], "seed-1_random_labels-12"])
+    assert same(folder, tmp_path / "rounds", [*CHAIN[:2], "seed-1_random_labels-8-12"])
 
 
 def test_finished_rounds_are_not_run_again_and_nothing_is_chosen(whole, monkeypatch):
@@ -159,11 +160,21 @@ def test_finished_rounds_are_not_run_again_and_nothing_is_chosen(whole, monkeypa
     assert run(study.path, folder.parent).exit_code == 0
 
 
+def test_with_other_rounds_before_it_a_round_is_another_run(whole):
+    folder, study = whole
+    for labels, finished in (("[10, 12, 16]", 0), ("[8, 16]", 1), ("[8, 12, 14, 16]", 2), ("[8, 12, 16, 40]", 3)):
+        changes = ("axes.seed=[1]", 'active.rules=["margin"]', f"active.labels={labels}")
+        runs = load_study(study.path, (*SMALL, *changes), runs=folder.parent).runs
+        assert [state_of(folder, run) for run in runs].count("finished") == finished
+    many = load_study(study.path, (f"active.labels={list(range(1, 100))}",), runs=folder.parent).runs
+    assert max(len(run.name) for run in many) < 120  # a file's name has no room for all of them
+
+
 def test_where_a_round_fails_so_do_those_after_it_and_the_rest_goes_on(tmp_path):
     result = run(study_file(tmp_path), tmp_path, "active.labels=[8, 500, 600]", "axes.seed=[1]")
     assert result.exit_code == 1 and "10 of 11 runs failed" in result.stdout
-    assert "seed-1_margin_labels-500: the pool has 48 rows, 500 are to be labelled" in result.stderr
-    assert "600  failed: seed-1_margin_labels-500, which it goes on from, has failed" in result.stderr
+    assert "seed-1_margin_labels-8-500: the pool has 48 rows, 500 are to be labelled" in result.stderr
+    assert "600  failed: seed-1_margin_labels-8-500, which it goes on from, has failed" in result.stderr
     page = (tmp_path / "rounds" / "study.md").read_text()
     assert "No round after the first has finished" in page and "## Runs that failed" in page
 
@@ -184,7 +195,7 @@ def test_wrong_labels_are_in_the_file_and_the_same_for_every_round(whole, tmp_pa
     few = ('active.rules=["random"]', "active.labels=[8, 12]", "axes.seed=[1]", "active.noise=[0, 0.5]")
     result = run(path, tmp_path, *few)
     assert result.exit_code == 0, result.output
-    noisy = [chosen(tmp_path / "rounds", f"seed-1_{n}_noise-0.5") for n in ("start_labels-8", "random_labels-12")]
+    noisy = [chosen(tmp_path / "rounds", f"seed-1_{n}_noise-0.5") for n in ("start_labels-8", "random_labels-8-12")]
     assert [line.split("\t")[0] for line in noisy[0]] == chosen(folder, CHAIN[0]) and noisy[1][:8] == noisy[0]
     planned = load_study(path, few, runs=tmp_path).runs
     truth, told = (load_dataset(run.config.data).train for run in planned[1::2])
