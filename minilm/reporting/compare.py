@@ -5,17 +5,20 @@ Runs that differ only in their seed are one row, with mean and standard deviatio
 
 from __future__ import annotations
 
+import itertools
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from minilm.errors import UserError
 from minilm.evaluation.metrics import HIGHER_IS_BETTER
 from minilm.evaluation.statistics import Paired, deviation, holm, mcnemar, mean, paired
 from minilm.reporting.groups import Group, costs_of, group_runs, history_of, metrics_of, only_adapted
 from minilm.reporting.page import Page, Part, Picture, Section, Table, html
-from minilm.reporting.predictions import read_predictions
+from minilm.reporting.predictions import EDITED, FILE, read_predictions
 from minilm.reporting.record import Run, read_run
 from minilm.reporting.tables import (
     ABSENT,
@@ -251,29 +254,50 @@ class SameRows(NamedTuple):
     lost: int  # the other way round
     rows: int
     mcnemar: float  # p value
-    corrected: float  # after Holm
+    corrected: float  # after Holm ...
+    comparisons: int  # ... for so many at once
 
 
-def compare_rows(groups: Sequence[Group]) -> dict[str, SameRows]:
+def compare_rows(groups: Sequence[Group], *, best_first: bool = False) -> dict[str, SameRows]:
     """Each later group against the first, where both are one run on the same data with one label a text.
 
-    Runs that have not kept their predictions are left out.
+    Runs that have not kept their predictions are left out. best_first: the first stands there for its score on these
+    rows. As any other might have, p values are corrected for all pairs.
+
+    Raises UserError where a run's file of predictions was edited.
     """
-    kept = {group.name: told for group in groups if len(group.runs) == 1 and (told := read_predictions(group.runs[0]))}
-    data = {group.name: group.runs[0].results.get("data", {}).get("fingerprint") for group in groups}
-    first, found = groups[0].name, {}
-    for name in kept:
-        if name != first and first in kept and data[name] == data[first] and kept[name].labels.ndim == 1:
-            base, own = kept[first].right, kept[name].right
-            found[name] = (int((own & ~base).sum()), int((base & ~own).sum()), len(own), mcnemar(base, own))
-    corrected = holm([p for *_, p in found.values()])
-    return {name: SameRows(*rows, p) for (name, rows), p in zip(found.items(), corrected, strict=True)}
+    right = _right_rows(groups)
+    if groups[0].name not in right:
+        return {}
+    pairs = list(itertools.combinations(right, 2))
+    shown = pairs[: len(right) - 1]  # those with the first
+    p_values = [mcnemar(right[a], right[b]) for a, b in (pairs if best_first else shown)]
+    found = {}
+    for (base, own), p, corrected in zip(shown, p_values, holm(p_values), strict=False):
+        gained, lost = (right[own] & ~right[base]).sum(), (right[base] & ~right[own]).sum()
+        found[own] = SameRows(int(gained), int(lost), len(right[own]), p, corrected, len(p_values))
+    return found
 
 
-def row_tables(groups: Sequence[Group]) -> list[Table]:
-    """What McNemar's test says of runs on the same test rows; none where there are none such."""
-    if not (found := compare_rows(groups)):
+def _right_rows(groups: Sequence[Group]) -> dict[str, np.ndarray]:
+    """Which rows each has right, (N,) booleans, of those on the same data as the first."""
+    first, labels, found = groups[0].runs[0], None, {}
+    for group in groups:
+        run, told = group.runs[0], read_predictions(group.runs[0]) if len(group.runs) == 1 else None
+        same = run.results.get("data", {}).get("fingerprint") == first.results.get("data", {}).get("fingerprint")
+        if told is None or told.labels.ndim > 1 or not same:
+            continue
+        if labels is not None and (told.labels != labels).any():  # rows were sorted, perhaps
+            raise UserError(f"{run.folder / FILE} (or {first.folder / FILE}): {EDITED}")
+        labels, found[group.name] = told.labels, told.right
+    return found
+
+
+def row_tables(groups: Sequence[Group], *, best_first: bool = False) -> list[Table]:
+    """What McNemar's test says of runs on the same test rows, as ``compare_rows`` has it; none where it has none."""
+    if not (found := compare_rows(groups, best_first=best_first)):
         return []
+    comparisons = next(iter(found.values())).comparisons
     header = ["run", f"right where\n{groups[0].name} is not", "the other way"]
     header += ["McNemar: p", "corrected: p", "test rows"]
     rows = [
@@ -281,7 +305,9 @@ def row_tables(groups: Sequence[Group]) -> list[Table]:
         for name, r in found.items()
     ]
     note = "Row by row: McNemar's test asks whether both are right equally often; of other seeds it says nothing."
-    note += f" Corrected: for {len(found)} comparisons at once, after Holm." if len(found) > 1 else ""
+    pairs = f", as many as there are pairs: {groups[0].name} was chosen for its score on these rows"
+    if comparisons > 1:
+        note += f" Corrected: for {comparisons} comparisons at once, after Holm{pairs if best_first else ''}."
     return [Table(header, rows, note=note)]
 
 
@@ -306,8 +332,8 @@ def answer(groups: Sequence[Group], metric: str, split: str, rivals: dict[str, t
         if any(len(group.runs) > 1 for group in groups):
             return f"{first} {rival.name} and {groups[0].name} share fewer than two seeds: no test compares them."
         alone = "ach ran with one seed only, so how far another seed would move these numbers is not known."
-        said = _row_by_row(compare_rows(groups), rival.name, groups[0].name)
-        return f"{first} {said}; but e{alone}" if said else f"{first} E{alone}"
+        said = row_by_row(compare_rows(groups), rival.name, groups[0].name)
+        return f"{first} Of {said}; but e{alone}" if said else f"{first} E{alone}"
     pair, p = rivals[rival.name]
     many = f", corrected for {len(rivals)} comparisons" if len(rivals) > 1 else ""
     told = (
@@ -323,15 +349,16 @@ def answer(groups: Sequence[Group], metric: str, split: str, rivals: dict[str, t
     )
 
 
-def _row_by_row(found: dict[str, SameRows], name: str, first: str) -> str:
-    """What McNemar's test says of a run beside the first; nothing where it was not asked."""
+def row_by_row(found: Mapping[str, SameRows], name: str, first: str) -> str:
+    """What McNemar's test says "of" a run beside the first; nothing where it was not asked."""
     if name not in found:
         return ""
-    rows, many = found[name], f", corrected for {len(found)} comparisons" if len(found) > 1 else ""
+    rows = found[name]
+    many = f", corrected for {rows.comparisons} comparisons" if rows.comparisons > 1 else ""
     p = f"p {f'= {rows.corrected:.3f}' if rows.corrected >= 1e-3 else 'below 0.001'}"
     told = "which is significant at 5%" if rows.corrected < LEVEL else "which may be chance"
     return (
-        f"Of the same {rows.rows:,} test rows {name} has {rows.gained:,} right that {first} has not, and {rows.lost:,} "
+        f"the same {rows.rows:,} test rows {name} has {rows.gained:,} right that {first} has not, and {rows.lost:,} "
         f"the other way round (McNemar's test{many}: {p}), {told}"
     )
 

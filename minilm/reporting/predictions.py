@@ -25,6 +25,7 @@ from minilm.evaluation.metrics import labels_above, log_softmax, sigmoid
 from minilm.reporting.record import Run
 
 FILE = "predictions.csv"
+EDITED = "is not as the run wrote it; train again, or remove the file"
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ def read_predictions(run: Run) -> Predictions | None:
         return None
     names, defects = run.results["labels"], Defects()
     table = read_table(path, {"label", "predicted"}, defects)
-    defects.check()
+    if defects.found or len(table.lines) != run.results["data"]["sizes"]["test"]:
+        raise UserError(f"{path}: {EDITED}")
     several = "subset_accuracy" in run.results["test"]
     number = {name: i for i, name in enumerate(names)}
 
@@ -87,4 +89,4 @@ def _column(path: Path, cells: Sequence[str], decided: Callable[[str], np.ndarra
     try:
         return np.stack([decided(cell) for cell in cells])
     except (KeyError, TypeError, ValueError):
-        raise UserError(f"{path}: is not as the run wrote it; train again, or remove the file") from None
+        raise UserError(f"{path}: {EDITED}") from None

@@ -235,8 +235,8 @@ def test_two_runs_on_the_same_rows_are_compared_by_mcnemars_test(seeds, tmp_path
     for run, rows in zip(runs, (right, better, same), strict=True):
         decided(run, labels, rows)
     groups = load_groups(runs)
-    assert compare_rows(groups)["b_seed-1"] == (12, 0, 120, 2 / 2**12, 4 / 2**12)  # 12 tosses, none the other way
-    assert compare_rows(groups)["c_seed-1"] == (1, 1, 120, 1.0, 1.0)
+    assert compare_rows(groups)["b_seed-1"] == (12, 0, 120, 2 / 2**12, 4 / 2**12, 2)  # 12 tosses, none the other way
+    assert compare_rows(groups)["c_seed-1"] == (1, 1, 120, 1.0, 1.0, 2)
     lines = [line.split() for line in compare_text(groups).splitlines()]
     assert ["b_seed-1", "12", "0", "0.0005", "0.0010", "120"] in lines
     answer, sections = comparison(groups, "accuracy", tmp_path)
@@ -247,14 +247,33 @@ def test_two_runs_on_the_same_rows_are_compared_by_mcnemars_test(seeds, tmp_path
     assert "which may be chance; but each" in answer and "significant" not in answer
 
 
+def test_where_the_first_was_chosen_for_its_score_all_pairs_are_corrected_for(seeds):
+    right = np.arange(120) < 60
+    runs = [*seeds("a", [0.5], "x"), *seeds("b", [0.6], "y"), *seeds("c", [0.5], "z")]
+    for run, rows in zip(runs, (right | (np.arange(120) >= 108), right, right), strict=True):
+        decided(run, [0, 1, 2] * 40, rows)
+    found = compare_rows(load_groups(runs), best_first=True)
+    assert list(found) == ["b_seed-1", "c_seed-1"]
+    assert found["b_seed-1"] == (0, 12, 120, 2 / 2**12, 6 / 2**12, 3)
+
+
+def test_rows_that_were_sorted_are_told(seeds):
+    runs = [*seeds("a", [0.5], "x"), *seeds("b", [0.6], "y")]
+    for run, labels in zip(runs, ([0, 1, 2] * 40, sorted([0, 1, 2] * 40)), strict=True):
+        decided(run, labels, np.arange(120) < 60)
+    with pytest.raises(UserError, match=r"predictions.csv \(or .*predictions.csv\): is not as the run wrote it"):
+        compare_rows(load_groups(runs))
+
+
 def test_rows_of_other_data_are_not_compared(make_run, results):
-    first = decided(make_run(results, name="one"), [0, 1, 2], [1, 1, 0])
+    first = decided(make_run(results, name="one"), [0, 1, 2] * 40, [1, 1, 0] * 40)
     results["data"]["fingerprint"] = "ff" * 32
-    second = decided(make_run(results, name="two", config='[model]\nsource = "b"\n'), [0, 1, 2], [1, 0, 0])
+    second = decided(make_run(results, name="two", config='[model]\nsource = "b"\n'), [0, 1, 2] * 40, [1, 0, 0] * 40)
     assert compare_rows(load_groups([first, second])) == {}
 
 
 def test_several_labels_have_an_interval_over_the_test_rows(make_run, several_results):
+    several_results["data"]["sizes"]["test"] = 100
     run, right = make_run(several_results, name="several"), np.arange(100) < 50
     assert load_groups([run])[0].interval("subset_accuracy") is None
     decided(run, np.tile([[1, 0, 1], [0, 1, 0]], (50, 1)), right)

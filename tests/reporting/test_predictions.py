@@ -23,6 +23,7 @@ def kept(folder: Path, labels: np.ndarray, scores: np.ndarray, pairs: list[str] 
     """What is read of what is written, and the file's rows."""
     write_predictions(folder, Rows(TEXTS, pairs, labels), scores, NAMES, threshold)
     results = {"labels": NAMES, "test": {"subset_accuracy": 0.5} if labels.ndim == 2 else {"accuracy": 0.5}}
+    results["data"] = {"sizes": {"test": len(labels)}}
     csv.field_size_limit(2**31 - 1)
     with (folder / "predictions.csv").open(newline="", encoding="utf-8") as file:
         return read_predictions(Run(folder, results, {}, [], {})), list(csv.DictReader(file))
@@ -51,9 +52,13 @@ def test_several_labels_come_back_as_they_were_given_from_the_threshold_on(tmp_p
 
 
 def test_a_file_that_was_edited_is_told_and_none_is_none(tmp_path):
-    path, run = tmp_path / "predictions.csv", Run(tmp_path, {"labels": NAMES, "test": {}}, {}, [], {})
+    results = {"labels": NAMES, "test": {}, "data": {"sizes": {"test": 1}}}
+    path, run = tmp_path / "predictions.csv", Run(tmp_path, results, {}, [], {})
     assert read_predictions(run) is None
-    for text in ("label,predicted\nno,maybe\n", "label\nno\n"):
+    path.write_text("label,predicted\nno,no\n")
+    assert read_predictions(run).right.tolist() == [True]
+    rows = ("no,maybe\n", "no,no\nno,no\n", '"no,no\n')
+    for text in (*(f"label,predicted\n{row}" for row in rows), "label\nno\n"):
         path.write_text(text)
         with pytest.raises(UserError, match=r"predictions.csv: is not as the run wrote it"):
             read_predictions(run)

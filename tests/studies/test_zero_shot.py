@@ -60,11 +60,12 @@ def ask(runs: list[Finished], figures: Path, metric: str = "accuracy") -> tuple[
 
 def test_the_best_way_is_told_from_what_it_must_beat_and_from_the_next(tmp_path):
     answer, page = ask([asked(tmp_path, "low", 240), asked(tmp_path, "high", 300)], tmp_path)
-    assert answer.startswith("Without a labelled text high has accuracy 0.750 (95% interval 0.70")
+    assert answer.startswith("Without a labelled text high, the best of 2 ways, has accuracy 0.750 (95% interval 0.70")
     assert "over 400 test rows), where the majority class has 0.250 (0.2" in answer
     assert "Its interval lies above those of both" in answer
     assert "low is next with 0.600 (0.5" in answer
-    assert "significant at 5% (McNemar's test of the two on the same rows: p below 0.001)" in answer  # 60 against 0
+    assert "of the same 400 test rows low has 0 right that high has not, and 60 the other way round (Mc" in answer
+    assert "(McNemar's test: p below 0.001), which is significant at 5%." in answer
     assert {path.name for path in tmp_path.iterdir() if path.suffix} == {"zero_shot.png", "zero_shot.svg"}
     assert "is trained on them" in page and "a: alpha" in page and "high, test row by test row" in page
 

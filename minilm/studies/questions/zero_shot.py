@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from minilm.errors import UserError
 from minilm.evaluation.statistics import Interval, confusion_interval
-from minilm.reporting.compare import LEVEL, SameRows, baselines, compare_rows, row_tables
+from minilm.reporting.compare import SameRows, baselines, compare_rows, row_by_row, row_tables
 from minilm.reporting.groups import OF_CONFUSION, Group, metrics_of
 from minilm.reporting.page import Part, Picture, Section, Table
 from minilm.reporting.report import CHOSEN
 from minilm.reporting.tables import ABSENT, decimal, duration, metric_name
-from minilm.studies.questions.lines import ahead, p_value
+from minilm.studies.questions.lines import ahead
 
 if TYPE_CHECKING:
     from minilm.studies.analyses import Finished
@@ -73,10 +73,10 @@ def zero_shot(study: Study, runs: Sequence[Finished], figures: Path) -> tuple[st
     name = metric_name(metric)
     well: list[Part] = [Picture(picture, f"{name} of each way of asking, with its interval"), _table(ways, name)]
     sections = [Section("How well each way does", well)]
-    if by_row := row_tables(groups):
+    if by_row := row_tables(groups, best_first=True):
         sections.append(Section(f"Compared with {groups[0].name}, test row by test row", by_row))
     sections.append(Section("What was asked", [_asked(groups), CHOSEN]))
-    return answer(ways, compare_rows(groups), metric), sections
+    return answer(ways, compare_rows(groups, best_first=True), metric), sections
 
 
 def _ways(runs: Sequence[Finished], metric: str) -> list[Way]:
@@ -134,9 +134,10 @@ def answer(ways: Sequence[Way], by_row: Mapping[str, SameRows], metric: str) -> 
     best = ways[0]
     said = f"{best.own.value:.3f}"
     said += f" (95% interval {best.own.between} over {best.rows:,} test rows)" if best.own.interval else ""
+    chosen = f", the best of {len(ways)} ways," if len(ways) > 1 else ""
     first = (
-        f"Without a labelled text {best.group.name} has {metric_name(metric)} {said}, where the majority class has "
-        f"{best.majority} and the same model with an untrained head {best.untrained}."
+        f"Without a labelled text {best.group.name}{chosen} has {metric_name(metric)} {said}, where the majority class "
+        f"has {best.majority} and the same model with an untrained head {best.untrained}."
     )
     if best.own.interval is None:
         return f"{first} How far other test rows would move these numbers is not known for this metric."
@@ -158,9 +159,5 @@ def _above(own: Reached, rival: Reached) -> bool:
 
 def _next(way: Way, by_row: Mapping[str, SameRows], best: str) -> str:
     said = f"{way.group.name} is next with {way.own}"
-    if way.group.name not in by_row:
-        return said
-    found = by_row[way.group.name]
-    many = f", corrected for {len(by_row)} comparisons" if len(by_row) > 1 else ""
-    told = "significant at 5%" if found.corrected < LEVEL else "which may be chance"
-    return f"{said}, {told} (McNemar's test of the two on the same rows{many}: {p_value(found.corrected)})"
+    told = row_by_row(by_row, way.group.name, best)
+    return f"{said}; of {told}" if told else said
