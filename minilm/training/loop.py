@@ -166,7 +166,6 @@ class _Loop:
         self._check_finite(float(self.loss_sum))
         seconds = self._seconds()
         metrics = self.task.evaluate()
-        self.started = time.monotonic() - seconds
         self._check_finite(metrics["validation"]["loss"])
 
         value = metrics["validation"][settings.best]
@@ -175,6 +174,7 @@ class _Loop:
         if is_better(settings.best, value, progress.best_value):
             progress.best_step, progress.best_value = progress.step, value
             self.checkpoints.keep_best(self.model)
+        self.started = time.monotonic() - seconds
         early = 0 < settings.patience <= progress.stale
         progress.stopped = stop or ("early stopping" if early else "")
 

@@ -273,8 +273,14 @@ def test_training_ends_when_its_time_is_up_and_evaluations_take_none_of_it(
 
     def evaluate() -> loop.Metrics:
         clock.now += 1000.0
-        return {"validation": {"loss": 1.0}}
+        return {"validation": {"loss": 1 / clock.now}}
 
+    def keep_best(self: Checkpoints, model: nn.Module) -> None:
+        clock.now += 1000.0  # a slow disk
+        written(self, model)
+
+    written = Checkpoints.keep_best
+    monkeypatch.setattr(Checkpoints, "keep_best", keep_best)
     progress = run(tmp_path, task=task_of(evaluate=evaluate), epochs=50, max_minutes=1, evaluate_every=10)
     assert progress.stopped == "max_minutes" and 60 <= progress.seconds < 80
     assert 30 < progress.step < 80 and progress.history[-1]["step"] == progress.step
