@@ -29,14 +29,14 @@ class Method(NamedTuple):
     """A way to train, with the aims against both peers."""
 
     words: str
-    epochs: int  # of ours: what is kept of frozen layers pays from the second on, and the best weights take memory
+    epochs: int  # of ours: what is kept of frozen layers pays from the second on
     random: float
     grouped: float
 
 
 METHODS = {
-    "full": Method("full, 2 epochs", 2, 1.3, 1.0),
-    "lora": Method(f"LoRA r={RANK} on query and value, 2 epochs", 2, 1.3, 1.0),
+    "full": Method("full", 1, 1.3, 1.0),
+    "lora": Method(f"LoRA r={RANK} on query and value", 1, 1.3, 1.0),
     "last": Method(f"last {LAST} of 6 layers, 4 epochs", 4, 2.0, 1.4),
     "head": Method("head only, 4 epochs", 4, 3.0, 2.5),
 }

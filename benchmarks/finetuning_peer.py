@@ -1,7 +1,7 @@
 """``python -m benchmarks.finetuning_peer METHOD FOLDER random|grouped``: the peer's side of ``benchmarks.finetuning``.
 
 ``transformers`` (SDPA) and PEFT in a plain loop with torch's fused AdamW. An epoch costs them what every other does, so
-one is measured.
+one is measured. After it the validation texts are looked at, as ours are; that takes memory, but none of the time.
 """
 
 from __future__ import annotations
@@ -39,17 +39,22 @@ def make_model(method: str) -> Any:
     return model
 
 
+def read_examples(path: Path, tokenizer: Any) -> list[dict[str, Any]]:
+    """Tokens and label of each pair."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    firsts, seconds = ([row[name] for row in rows] for name in ("sentence1", "sentence2"))
+    texts = tokenizer(firsts, seconds, truncation=True, max_length=TOKENS)
+    return [{name: texts[name][i] for name in texts} | {"labels": int(row["label"])} for i, row in enumerate(rows)]
+
+
 def main(method: str, folder: Path, order: str) -> None:
     """Serve one method, with batches in one order."""
     transformers.logging.set_verbosity_error()  # it would tell each time that the head is new
     tokenizer = transformers.AutoTokenizer.from_pretrained(WEIGHTS)
-    with (folder / "train.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    firsts, seconds = ([row[name] for row in rows] for name in ("sentence1", "sentence2"))
-    texts = tokenizer(firsts, seconds, truncation=True, max_length=TOKENS)
-    lengths = [len(ids) for ids in texts["input_ids"]]
+    rows, held_out = (read_examples(folder / f"{split}.csv", tokenizer) for split in ("train", "validation"))
+    lengths = [len(example["input_ids"]) for example in rows]
     collate = transformers.DataCollatorWithPadding(tokenizer)
-    examples = [{name: texts[name][i] for name in texts} | {"labels": int(row["label"])} for i, row in enumerate(rows)]
 
     def work() -> tuple[int, float]:
         torch.manual_seed(1)
@@ -65,13 +70,18 @@ def main(method: str, folder: Path, order: str) -> None:
         )
         schedule = transformers.get_linear_schedule_with_warmup(optimizer, 0, -(-len(rows) // BATCH))
         for start in range(0, len(indices), BATCH):
-            batch = collate([examples[i] for i in indices[start : start + BATCH]])
+            batch = collate([rows[i] for i in indices[start : start + BATCH]])
             model(**batch).loss.backward()
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
-        return len(rows), time.perf_counter() - started
+        seconds = time.perf_counter() - started
+        model.eval()
+        with torch.inference_mode():
+            for start in range(0, len(held_out), BATCH):
+                model(**collate(held_out[start : start + BATCH]))
+        return len(rows), seconds
 
     serve(work)
 
