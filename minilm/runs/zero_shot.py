@@ -18,6 +18,7 @@ import numpy as np
 from tokenizers import Tokenizer
 from torch import nn
 
+from minilm.checkpoints.contents import read_contents
 from minilm.checkpoints.files import write_json
 from minilm.config import RunConfig, ZeroShotSection
 from minilm.data.locations import complete
@@ -74,10 +75,13 @@ def make_question(
         )
     key = "descriptions" if section.way == "similarity" else "words"
     words = one_each(getattr(section, key), names, f"{where}: zero_shot.{key}")
+    folder, limit = find_checkpoint(config, where), complete(config.data).max_tokens
+    if sorted(read_contents(folder).labels) == sorted(names):
+        seen = "is a classifier of these labels, which has seen them; choose the model that it was made from"
+        raise UserError(f"{where}: [zero_shot]: {folder}: {seen}")
     untrained = _untrained(config, material, run_on, where)  # first: two models need more memory than one
-    source, limit = str(find_checkpoint(config, where)), complete(config.data).max_tokens
     try:
-        model, tokenizer = open_model(source, section.way, str(run_on.device))
+        model, tokenizer = open_model(str(folder), section.way, str(run_on.device))
         question = Question(section, words, limit, model.to(run_on.device), tokenizer, run_on, untrained)
         question.ask(data.validation.take(np.arange(1)))  # a pattern or a word that is unfit is told
     except UserError as error:
@@ -86,10 +90,15 @@ def make_question(
 
 
 def one_each(given: Mapping[str, str], names: Sequence[str], key: str) -> list[str]:
-    """What stands for each label: what is given for it, else its name. Raises UserError for a label there is not."""
+    """What stands for each label: what is given for it, else its name.
+
+    Raises UserError for a label there is not, or one with nothing for it.
+    """
     for label in given:
         if label not in names:
             raise UserError(f'{key}: no label "{label}"{nearest(label, names)}; the data have {", ".join(names)}')
+        if not given[label].strip():
+            raise UserError(f'{key}: "{label}" needs a text of its own; leave it out, and it is its name')
     return [given.get(name, name) for name in names]
 
 

@@ -94,6 +94,15 @@ def test_its_report_says_how_it_was_asked_and_other_verbs_take_it(asked, tmp_pat
     assert {**again, "times": 0} == {**first, "times": 0}
 
 
+def test_a_classifier_of_the_very_labels_is_refused_as_it_has_seen_them(tmp_path):
+    rows = [(f"{'abcdefghij'[i % 10]} day {i}", ("cold", "mild", "hot")[i % 3]) for i in range(60)]
+    write_data(tmp_path / "weather.tsv", rows)
+    changes = ["zero_shot.way=similarity", "zero_shot.pattern=", "zero_shot.content_free=", "zero_shot.words={}"]
+    changes += [f"model.source={REFERENCE / 'distilbert-classify'}", f"data.source={tmp_path / 'weather.tsv'}"]
+    said = refused("train", write(tmp_path), *changes, "--runs", tmp_path / "runs")
+    assert "is a classifier of these labels, which has seen them" in said
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -105,6 +114,7 @@ def test_its_report_says_how_it_was_asked_and_other_verbs_take_it(asked, tmp_pat
         (["zero_shot.way=similarity", "zero_shot.pattern="], 'content_free calibrates "cloze" and "likelihood"'),
         (["tokenizer.source=bpe"], "asks a checkpoint (model.source) with its own tokenizer"),
         (["zero_shot.words.god=x"], 'zero_shot.words: no label "god" (did you mean "good"?); the data have bad, good'),
+        (["zero_shot.words.bad= "], 'zero_shot.words: "bad" needs a text of its own; leave it out, and it is its name'),
         (["zero_shot.words.bad=ö"], '[zero_shot]: the model does not know the word "ö"'),
         (["zero_shot.pattern={label}"], 'must have "{text}" once'),
         (["zero_shot.way=cloze"], "[zero_shot]: "),
