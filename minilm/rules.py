@@ -103,7 +103,7 @@ RULES = (
     Rule(
         ("train", "adapt", "zero_shot"),
         lambda c: bool(c.train or c.adapt or c.zero_shot),
-        "[train] is missing: how long and at which rate to train",
+        "[train] is missing: how long and at which rate to train (or [adapt] or [zero_shot] in its place)",
     ),
     Rule(
         ("train.embeddings_baseline", "model.architecture"),

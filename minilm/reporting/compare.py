@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from minilm.errors import UserError
 from minilm.evaluation.metrics import HIGHER_IS_BETTER
-from minilm.evaluation.statistics import Paired, deviation, holm, mcnemar, mean, paired
+from minilm.evaluation.statistics import Paired, deviation, holm, least_permutation, mcnemar, mean, paired
 from minilm.reporting.groups import Group, costs_of, group_runs, history_of, metrics_of, only_adapted
 from minilm.reporting.page import Page, Part, Picture, Section, Table, html
 from minilm.reporting.predictions import EDITED, FILE, read_predictions
@@ -29,10 +29,12 @@ from minilm.reporting.tables import (
     markdown_table,
     metric_columns,
     metric_name,
+    p_value,
     short_count,
     text_table,
 )
 
+Key = TypeVar("Key")
 LEVEL = 0.05  # below it a p value is called significant
 
 
@@ -96,7 +98,12 @@ def comparison(groups: Sequence[Group], metric: str, figures: Path) -> tuple[str
     ]
     sections = [Section("How well each does", [*well, *notes(groups)])]
     if rivals:
-        sections.append(Section(f"Compared with {measured[0].name}", [paired_table(rivals, metric)]))
+        sections.append(
+            Section(
+                f"Compared with {measured[0].name}",
+                [versus_table(rivals, ["run"], lambda name: [name], f"{metric_name(metric)}: difference")],
+            )
+        )
     if by_row := row_tables(measured):
         sections.append(Section(f"Compared with {measured[0].name}, test row by test row", by_row))
     if learned := learning(groups, metric, figures):
@@ -198,7 +205,8 @@ def baselines(groups: Sequence[Group], metric: str) -> dict[str, float]:
         for name, reached in run.results.get("baselines", {}).items():
             if metric in reached.get("test", {}):
                 found.setdefault(name, []).append(reached["test"][metric])
-    return {name: values[0] for name, values in found.items() if max(values) - min(values) < 1e-6}
+    everywhere = {name: values for name, values in found.items() if len(values) == len(runs)}
+    return {name: values[0] for name, values in everywhere.items() if max(values) - min(values) < 1e-6}
 
 
 def notes(groups: Sequence[Group]) -> list[str]:
@@ -226,25 +234,29 @@ def compare_with_first(groups: Sequence[Group], metric: str, split: str) -> dict
     return {name: (pair, p) for (name, pair), p in zip(found.items(), corrected, strict=True)}
 
 
-def paired_table(rivals: dict[str, tuple[Paired, float]], metric: str) -> Table:
-    """What the tests over the same seeds say."""
-    header = ["run", f"{metric_name(metric)}: difference", "95% interval"]
-    header += ["paired t: p", "corrected: p", "permutation: p", "seeds"]
+def versus_table(
+    found: Mapping[Key, tuple[Paired, float]],
+    titles: Sequence[str],
+    cells: Callable[[Key], Sequence[str]],
+    difference: str = "difference",
+) -> Table:
+    """What the tests over the same seeds say, with p values after Holm; ``cells`` tell what was compared."""
     rows = [
         [
-            name,
+            *cells(key),
             f"{pair.difference:+.4f}",
             f"{pair.interval.low:+.4f} to {pair.interval.high:+.4f}",
             *map(shown_p, (pair.t_test, corrected, pair.permutation)),
             count(pair.pairs),
         ]
-        for name, (pair, corrected) in rivals.items()
+        for key, (pair, corrected) in found.items()
     ]
-    pairs = min(pair.pairs for pair, _ in rivals.values())
-    notes = ["Seed by seed."]
-    notes += [f"Corrected: for {len(rivals)} comparisons at once, after Holm."] if len(rivals) > 1 else []
-    notes += [f"With {pairs} seeds the permutation test cannot get below {2 / 2**pairs:.4f}."]
-    return Table(header, rows, note=" ".join(notes))
+    fewest = min(pair.pairs for pair, _ in found.values())
+    note = "Seed by seed."
+    note += f" Corrected: for {len(found)} comparisons at once, after Holm." if len(found) > 1 else ""
+    note += f" With {fewest} seeds the permutation test cannot get below {least_permutation(fewest):.4f}."
+    header = [*titles, difference, "95% interval", "paired t: p", "corrected: p", "permutation: p", "seeds"]
+    return Table(header, rows, note=note)
 
 
 class SameRows(NamedTuple):
@@ -345,7 +357,7 @@ def answer(groups: Sequence[Group], metric: str, split: str, rivals: dict[str, t
     return (
         f"{first} Over the same {pair.pairs} seeds {rival.name} has {abs(pair.difference):.3f} {more} than "
         f"{groups[0].name} (95% interval {pair.interval.low:+.3f} to {pair.interval.high:+.3f}; paired t test{many}: "
-        f"p {f'= {p:.3f}' if p >= 1e-3 else 'below 0.001'}), {told}."
+        f"{p_value(p)}), {told}."
     )
 
 
@@ -355,7 +367,7 @@ def row_by_row(found: Mapping[str, SameRows], name: str, first: str) -> str:
         return ""
     rows = found[name]
     many = f", corrected for {rows.comparisons} comparisons" if rows.comparisons > 1 else ""
-    p = f"p {f'= {rows.corrected:.3f}' if rows.corrected >= 1e-3 else 'below 0.001'}"
+    p = p_value(rows.corrected)
     told = "which is significant at 5%" if rows.corrected < LEVEL else "which may be chance"
     return (
         f"the same {rows.rows:,} test rows {name} has {rows.gained:,} right that {first} has not, and {rows.lost:,} "

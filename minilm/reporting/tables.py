@@ -33,6 +33,11 @@ def metric_columns(metrics: Mapping[str, Any]) -> tuple[str, ...]:
     return SEVERAL_LABELS if "subset_accuracy" in metrics else ONE_LABEL
 
 
+def p_value(p: float) -> str:
+    """``p = 0.012``."""
+    return f"p = {p:.3f}" if p >= 1e-3 else "p below 0.001"
+
+
 def decimal(value: float | None) -> str:
     """A metric to four places."""
     return ABSENT if value is None else f"{value:.4f}"

@@ -22,8 +22,8 @@ from minilm.data.sources import Rows
 from minilm.data.tokenization import Encoded
 
 T = TypeVar("T")
-MOST = {"activations": 1}  # things of a kind that are kept; what frozen layers give may be gigabytes
-MANY = 8  # of all other kinds
+MOST = {"activations": 1, "data": 2}  # of a kind that are kept: what frozen layers give may be gigabytes
+MANY = 6  # of all other kinds: those of two runs, with three splits each
 
 _kept: dict[str, OrderedDict[Hashable, object]] | None = None
 

@@ -45,8 +45,8 @@ def choose_rows(folder: Path, run: Planned) -> None:
     path, seed, count = Path(run.config.data.rows), run.config.seed, run.choice.labels
     data = load_dataset(replace(run.config.data, rows=""))
     rows = data.train
-    if count > len(rows):
-        raise UserError(f"{run.name}: the pool has {len(rows):,} rows, {count:,} are to be labelled")
+    if run.choice.most > len(rows):  # told before the first round, not by the last
+        raise UserError(f"{run.name}: the pool has {len(rows):,} rows, {run.choice.most:,} are to be labelled")
     labelled = np.zeros(0, np.int64)
     if run.choice.rule != START:
         labelled, _ = read_row_list(rows_file(folder, run.after), rows.labels, data.label_names)

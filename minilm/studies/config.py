@@ -215,7 +215,7 @@ def _plan(
     if variant.after:
         earlier = next(v for v in config.runs if v.name == variant.after)
         after = _folder_name(config, earlier.name, {key: point[key] for key in _axes(config, earlier)})
-        source = folder / after / "adapted"
+        source = (folder / after / "adapted").resolve()  # the study may be gone on with from another place
         written[override(RunConfig, table, f"model.source={shown(str(source))}")] = f"{where}: after"
     table["name"] = name
     run = config_of(table, written, base)

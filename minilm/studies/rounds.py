@@ -54,6 +54,7 @@ class Choice:
     rule: str
     labels: int  # rows that are labelled by then
     noise: float = 0.0
+    most: int = 0  # ... and by the last round
 
 
 def check_active(section: ActiveSection, place: Place) -> None:
@@ -80,7 +81,7 @@ def rounds_of(run: Planned, section: ActiveSection, folder: Path) -> Iterator[Pl
         point = run.point | {"rule": rule, "labels": labels[-1]} | wrong
         data = replace(run.config.data, rows=str(rows_file(folder, name)))
         config = replace(run.config, name=name, data=data)
-        choice = Choice(rule, labels[-1], noise)
+        choice = Choice(rule, labels[-1], noise, section.labels[-1])
         return replace(run, name=name, point=point, config=config, after=after, choice=choice)
 
     for noise in section.noises:
@@ -100,5 +101,5 @@ def _joined(labels: Sequence[int]) -> str:
 
 
 def rows_file(folder: Path, name: str) -> Path:
-    """Where a round's rows are named."""
-    return folder / "configs" / f"{name}.rows.txt"
+    """Where a round's rows are named, wherever the study is gone on with from."""
+    return folder.resolve() / "configs" / f"{name}.rows.txt"

@@ -28,6 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from minilm.checkpoints.atomic import atomic
 from minilm.checkpoints.files import read_json, read_tensors, write_json, write_tensors
 from minilm.errors import UserError
 from minilm.schema import read_table
@@ -192,7 +193,8 @@ def _link(existing: Path, new: Path) -> None:
     try:
         os.link(existing, new)
     except OSError:
-        shutil.copyfile(existing, new)
+        with existing.open("rb") as content, atomic(new) as file:
+            shutil.copyfileobj(content, file)
 
 
 def _flush(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -171,12 +172,19 @@ def test_with_other_rounds_before_it_a_round_is_another_run(whole):
 
 
 def test_where_a_round_fails_so_do_those_after_it_and_the_rest_goes_on(tmp_path):
-    result = run(study_file(tmp_path), tmp_path, "active.labels=[8, 500, 600]", "axes.seed=[1]")
-    assert result.exit_code == 1 and "10 of 11 runs failed" in result.stdout
-    assert "seed-1_margin_labels-8-500: the pool has 48 rows, 500 are to be labelled" in result.stderr
-    assert "600  failed: seed-1_margin_labels-8-500, which it goes on from, has failed" in result.stderr
-    page = (tmp_path / "rounds" / "study.md").read_text()
-    assert "No round after the first has finished" in page and "## Runs that failed" in page
+    path, changes = study_file(tmp_path), ('active.rules=["random", "margin"]', "axes.seed=[1]")
+    run(path, tmp_path, "active.labels=[8, 12]", 'active.rules=["random"]', "axes.seed=[1]")
+    shutil.rmtree(tmp_path / "rounds" / "seed-1_start_labels-8" / "model")
+    result = run(path, tmp_path, "active.labels=[8, 12, 16]", *changes)
+    assert result.exit_code == 1 and "2 of 5 runs failed" in result.stdout
+    assert "16  failed: seed-1_margin_labels-8-12, which it goes on from, has failed" in result.stderr
+    assert "## Runs that failed" in (tmp_path / "rounds" / "study.md").read_text()
+
+
+def test_a_pool_that_is_too_small_in_the_end_is_told_before_the_first_round(tmp_path):
+    result = run(study_file(tmp_path), tmp_path, "active.labels=[8, 12, 500]", "axes.seed=[1]")
+    assert "seed-1_start_labels-8: the pool has 48 rows, 500 are to be labelled" in result.stderr
+    assert not list(tmp_path.rglob("results.json"))
 
 
 def test_a_round_whose_model_is_gone_is_told(whole, tmp_path):

@@ -116,7 +116,7 @@ def test_with_active_what_trains_becomes_rounds_and_what_adapts_stays(tmp_path):
     assert (adapt.choice, adapt.name) == (None, "adapt_seed-2") and len(planned.runs) == 7
     assert (start.after, start.point) == (adapt.name, {"seed": 2, "rule": "start", "labels": 3})
     assert (second.name, third.after) == ("head_seed-2_random_labels-3-6", "head_seed-2_random_labels-3-6")
-    assert third.config.data.rows == "runs/heads/configs/head_seed-2_random_labels-3-6-9.rows.txt"
+    assert third.config.data.rows == str(Path.cwd() / "runs/heads/configs/head_seed-2_random_labels-3-6-9.rows.txt")
     assert third.config.name == third.name and third.config.data.split_seed == 2
     assert noisy.name == "head_seed-2_start_labels-3_noise-0.5" and planned.axes == ["seed", "rule", "labels", "noise"]
     (tmp_path / "again.toml").write_text(dump_study(planned))

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING
 
 from minilm.errors import UserError
 from minilm.evaluation.statistics import Interval, mean, t_interval
+from minilm.reporting.compare import versus_table
 from minilm.reporting.page import Part, Picture, Section, Table
-from minilm.reporting.tables import ABSENT, metric_name
+from minilm.reporting.tables import ABSENT, metric_name, p_value
 from minilm.studies.questions.lines import (
     LEVEL,
     Line,
@@ -34,9 +35,7 @@ from minilm.studies.questions.lines import (
     listed,
     name_without,
     number,
-    p_value,
     reached,
-    versus_table,
     with_spread,
 )
 from minilm.studies.rounds import START

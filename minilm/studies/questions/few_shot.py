@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minilm.errors import UserError
+from minilm.reporting.compare import versus_table
 from minilm.reporting.page import Part, Picture, Section
 from minilm.reporting.tables import metric_name
 from minilm.studies.questions.lines import (
@@ -25,7 +26,6 @@ from minilm.studies.questions.lines import (
     reached,
     tested,
     versus,
-    versus_table,
 )
 
 if TYPE_CHECKING:

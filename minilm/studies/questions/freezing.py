@@ -15,8 +15,8 @@ from minilm.evaluation.statistics import Paired, holm, mean, paired
 from minilm.reporting.compare import learning
 from minilm.reporting.groups import Group, costs_of
 from minilm.reporting.page import Part, Picture, Section, Table
-from minilm.reporting.tables import ABSENT, duration, metric_name, short_count
-from minilm.studies.questions.lines import LEVEL, ahead, p_value, reached, with_spread
+from minilm.reporting.tables import ABSENT, duration, metric_name, p_value, short_count
+from minilm.studies.questions.lines import LEVEL, ahead, reached, with_spread
 
 if TYPE_CHECKING:
     from minilm.reporting.record import Run

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from minilm.evaluation.metrics import HIGHER_IS_BETTER
 from minilm.evaluation.statistics import Interval, Paired, deviation, holm, mean, paired, t_interval
 from minilm.reporting.groups import metrics_of
 from minilm.reporting.page import Table
-from minilm.reporting.tables import ABSENT, decimal, metric_name
+from minilm.reporting.tables import ABSENT, decimal, metric_name, p_value
 
 if TYPE_CHECKING:
     from minilm.studies.analyses import Finished
@@ -136,11 +136,6 @@ def with_spread(values: Sequence[float]) -> str:
     return f"{decimal(mean(values))} ±{decimal(deviation(values))}"
 
 
-def p_value(p: float) -> str:
-    """``p = 0.012``."""
-    return f"p = {p:.3f}" if p >= 1e-3 else "p below 0.001"
-
-
 def tested(pair: Paired, p: float, number: int) -> str:
     """``95% interval +0.010 to +0.030; paired t test, corrected for 7 comparisons: p = 0.012``."""
     many = f", corrected for {number} comparisons" if number > 1 else ""
@@ -163,22 +158,3 @@ def number(n: float) -> str:
     if n > 1e8:
         return "more than 100 million"
     return f"{float(f'{n:.2g}'):,.0f}"
-
-
-def versus_table(found: Tested[Key], titles: Sequence[str], shown: Callable[[Key], Sequence[str]]) -> Table:
-    """What the paired tests say, a row each; ``shown``: the cells that tell what was compared."""
-    rows: list[list[Any]] = [
-        [
-            *shown(key),
-            f"{pair.difference:+.4f}",
-            f"{pair.interval.low:+.4f} to {pair.interval.high:+.4f}",
-            *(f"{p:.4f}" if p >= 1e-4 else "below 0.0001" for p in (pair.t_test, corrected, pair.permutation)),
-            str(pair.pairs),
-        ]
-        for key, (pair, corrected) in found.items()
-    ]
-    pairs = min(pair.pairs for pair, _ in found.values())
-    note = f"Seed by seed. Corrected: for {len(found)} comparisons at once, after Holm. "
-    note += f"With {pairs} seeds the permutation test cannot get below {2 / 2**pairs:.4f}."
-    header = [*titles, "difference", "95% interval", "paired t: p", "corrected: p", "permutation: p", "seeds"]
-    return Table(header, rows, note=note)
