@@ -72,7 +72,11 @@ def test_a_run_after_another_starts_from_what_that_one_adapted(tmp_path):
     assert names(planned)[:3] == ["adapt_seed-1", "adapt_seed-2", "head_seed-1_lr-0.1"]
     adapt, head = planned.runs[1], planned.runs[-1]
     assert adapt.config.train is None and adapt.config.adapt.train.epochs == 2
-    assert (head.after, head.config.model.source) == ("adapt_seed-2", "runs/heads/adapt_seed-2/adapted")
+    # Whole, so that the study can be gone on with from another folder.
+    assert (head.after, head.config.model.source) == (
+        "adapt_seed-2",
+        str(Path("runs/heads/adapt_seed-2/adapted").resolve()),
+    )
     assert head.config.adapt is None and head.config.freeze.part == "backbone"
 
 
@@ -116,7 +120,7 @@ def test_with_active_what_trains_becomes_rounds_and_what_adapts_stays(tmp_path):
     assert (adapt.choice, adapt.name) == (None, "adapt_seed-2") and len(planned.runs) == 7
     assert (start.after, start.point) == (adapt.name, {"seed": 2, "rule": "start", "labels": 3})
     assert (second.name, third.after) == ("head_seed-2_random_labels-3-6", "head_seed-2_random_labels-3-6")
-    assert third.config.data.rows == str(Path.cwd() / "runs/heads/configs/head_seed-2_random_labels-3-6-9.rows.txt")
+    assert third.config.data.rows == str(Path("runs/heads/configs/head_seed-2_random_labels-3-6-9.rows.txt").resolve())
     assert third.config.name == third.name and third.config.data.split_seed == 2
     assert noisy.name == "head_seed-2_start_labels-3_noise-0.5" and planned.axes == ["seed", "rule", "labels", "noise"]
     (tmp_path / "again.toml").write_text(dump_study(planned))
