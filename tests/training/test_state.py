@@ -131,6 +131,13 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
     assert set(tmp_path.iterdir()) == {place, job.checkpoints.best}
 
 
+def test_best_weights_that_a_kill_cut_short_leave_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / ".best.safetensors.7.tmp").write_bytes(b"half")
+    job = Job(tmp_path)
+    job.checkpoints.keep_best(job.model)
+    assert list(tmp_path.iterdir()) == [job.checkpoints.best]
+
+
 def test_where_nothing_is_kept_nothing_is_restored(tmp_path: Path) -> None:
     job = Job(tmp_path / "none")
     assert job.checkpoints.last() is None
