@@ -8,7 +8,7 @@ Of "the cat sat on the mat", a fifth of its words changed:
     synonyms       the cat sat on the rug            a word of like meaning
 
 (insertion, swap, deletion: Wei and Zou 2019, "EDA", section 2; synonyms: Zhang et al. 2015, section 2.4.) What needs a
-model, masked-language substitution and back-translation, is in ``studies/rewriting.py``. All are a ``Method``.
+model, masked-language substitution and back-translation, is in ``runs/rewriting.py``. All are a ``Method``.
 
 ``augment`` makes new rows of training rows with a method. A text that is new in name only is left out: one that equals
 a text that is there already, be it in another split, but for case and spaces.

@@ -14,7 +14,7 @@ from minilm.data.augmentation import Method, augment, by_words, wordnet
 from minilm.data.sources import Dataset, Rows
 from minilm.errors import UserError
 from minilm.generation import load_language_model
-from minilm.studies.rewriting import back_translation, masked_words
+from minilm.runs.rewriting import back_translation, masked_words
 
 
 def augmented(config: RunConfig, data: Dataset, where: str) -> Rows:

@@ -13,9 +13,9 @@ from minilm.data.sources import Rows
 from minilm.data.tokenization import load_tokenizer
 from minilm.errors import UserError
 from minilm.generation import load_language_model
+from minilm.runs import rewriting
+from minilm.runs.rewriting import back_translation, masked_words
 from minilm.sampling import Sampling
-from minilm.studies import rewriting
-from minilm.studies.rewriting import back_translation, masked_words
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 
