@@ -66,7 +66,9 @@ class AlbertLayer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, at: Tensor | None = None) -> Tensor:
-        """x (B, T, D), mask (B, 1, 1, T) -> (B, T, D). Unlike BERT's, what the MLP adds is never dropped."""
+        """x (B, T, D), mask (B, 1, 1, T) -> (B, T, D); at (B,): (B, 1, D), those positions alone.
+
+        Unlike BERT's, what the MLP adds is never dropped."""
         x = self.attention_norm(pick(x, at) + self.dropout(self.attention(x, mask, at=at)))
         return self.mlp_norm(x + self.mlp(x))
 
@@ -129,7 +131,7 @@ class Albert(nn.Module):
         return replace(state, x=x)
 
     def finish(self, state: State) -> Tensor:
-        """The finished vectors, (B, T, D): the last pass's norm was the final one."""
+        """The finished vectors, (B, T or 1, D): the last pass's norm was the final one."""
         return state.x
 
     def forward(self, ids: Tensor | Batch, mask: Tensor | None = None, segments: Tensor | None = None) -> Tensor:

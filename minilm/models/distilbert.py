@@ -11,7 +11,7 @@ The layers are BERT's, each followed by a norm ("post-norm"); segments and poole
 of a trained BERT (the teacher). At masked words they learned to give the teacher's probabilities, softened by
 a temperature, as well as the right words, in vectors that point where the teacher's do:
 
-    loss = KL(teacher || student) + cross-entropy(words) + (1 - cosine(y, y_teacher))
+    loss = a KL(teacher || student) + b cross-entropy(words) + c (1 - cosine(y, y_teacher))
 
 The language head is BERT's; a classifier reads the first token's vector, at [CLS]:
 
@@ -61,7 +61,9 @@ class DistilBertLayer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, at: Tensor | None = None) -> Tensor:
-        """x (B, T, D), mask (B, 1, 1, T) -> (B, T, D). Unlike BERT, nothing of the attention's is dropped."""
+        """x (B, T, D), mask (B, 1, 1, T) -> (B, T, D); at (B,): (B, 1, D), those positions alone.
+
+        Unlike BERT, nothing of the attention's is dropped."""
         x = self.attention_norm(pick(x, at) + self.attention(x, mask, at=at))
         return self.mlp_norm(x + self.dropout(self.mlp(x)))
 
@@ -106,7 +108,7 @@ class DistilBert(nn.Module):
         return replace(state, x=x)
 
     def finish(self, state: State) -> Tensor:
-        """The finished vectors, (B, T, D): the last layer's norm was the final one."""
+        """The finished vectors, (B, T or 1, D): the last layer's norm was the final one."""
         return state.x
 
     def forward(self, ids: Tensor | Batch, mask: Tensor | None = None, segments: Tensor | None = None) -> Tensor:

@@ -5,12 +5,21 @@ through ``L`` layers, and each layer adds to it what it gathered from its left (
 (the MLP):
 
     x_0     = token[ids] + position[0..T-1]
-    a_l     = x_l + attention(norm(x_l))             attention(Q, K, V) = softmax(Q K^T / sqrt(D/H) + causal) V
+    a_l     = x_l + attention(norm(x_l))
     x_{l+1} = a_l + down(gelu(up(norm(a_l))))
     y       = norm(x_L)
 
-``causal`` is 0 where the key stands at or before the query and minus infinity elsewhere. The norm comes before each
-sublayer ("pre-norm"), so the path from the first layer to the last is a plain sum.
+``attention`` makes three vectors of each position's x: a query (what it looks for), a key (what it is found by) and a
+value (what it gives). Each is cut into ``H`` heads, and in each head a position takes the mean of all values, weighted
+by how well their keys answer its query; the heads side by side, times a last matrix, are the result:
+
+    Q, K, V = W_q x, W_k x, W_v x               head = softmax(Q K^T / sqrt(D/H) + causal) V
+    attention(x) = W_o [head_1, ..., head_H]
+
+``causal`` is 0 where the key stands at or before the query and minus infinity elsewhere. ``norm`` brings the ``D``
+numbers at each position to mean 0 and variance 1, then scales and shifts each (LayerNorm, Ba et al. 2016). It comes
+before each sublayer ("pre-norm"), so the path from the first layer to the last is a plain sum. In training, random
+numbers of x_0 and of what each sublayer adds are set to 0 (dropout), so that none is relied on alone.
 
 A classifier reads the last token's vector, which alone has seen the whole text. So its last layer asks there alone; the
 other positions give it their keys and values.
@@ -120,7 +129,7 @@ class GPT2(nn.Module):
         return replace(state, x=x)
 
     def finish(self, state: State) -> Tensor:
-        """The finished vectors, (B, T, D)."""
+        """The finished vectors, (B, T or 1, D)."""
         return self.norm(state.x)
 
     def forward(self, ids: Tensor | Batch, mask: Tensor | None = None, segments: Tensor | None = None) -> Tensor:

@@ -3,8 +3,8 @@
 A classification head first picks one vector a text (pooling), then maps it to one score a class:
 
     z = pool(x)                                     (B, D)
-    z = dropout(act(norm(dense(z))))                where the head has a hidden layer
-    scores = output(z)                              (B, C)
+    z = act(norm(dense(dropout(z))))                where the head has a hidden layer
+    scores = output(dropout(z))                     (B, C)
 
 Every published family's own head is this with other settings (``FAMILY_CLASSIFIERS``), and so is ours (``mlp_head``). A
 language head maps each vector to one score a word, usually with the token embedding itself as its matrix:

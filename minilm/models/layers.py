@@ -1,6 +1,7 @@
 """What several architectures share: the batch, the state between layers, attention, feed-forwards.
 
-Shapes: ``B`` sequences, ``T`` positions, ``D`` width, ``H`` heads, ``K`` key-value heads, ``S`` positions attended to.
+Shapes: ``B`` sequences, ``T`` positions, ``S`` positions attended to, ``D`` width, ``L`` layers, ``H`` heads, ``K``
+key-value heads, ``D/H`` the width of a head (where a family sets another, that one), ``V`` words, ``C`` classes.
 
 Padding is always on the right. So a causal model needs no padding mask: a real token sees only what lies to its
 left, which is never padding, and nobody reads what the padding positions compute.
@@ -155,9 +156,11 @@ def takes_groups(query: Tensor, mask: Tensor | None) -> bool:
 class Attention(nn.Module):
     """Multi-head attention (Vaswani et al. 2017, section 3.2), grouped as in Ainslie et al. 2023.
 
-        attention(Q, K, V) = softmax(Q K^T * scale + mask) V        scale = 1 / sqrt(D/H)
+        Q, K, V = W_q x, W_k x, W_v x        what a position looks for, what it is found by, what it gives
+        head    = softmax(Q K^T * scale + mask) V                   scale = 1 / sqrt(D/H)
+        y       = W_o [head_1, ..., head_H]
 
-    Each of the ``H`` heads computes this on its own slice of the width; ``K < H`` key-value heads are shared by
+    Each of the ``H`` heads computes this on its own slice of Q, K and V; ``K < H`` key-value heads are shared by
     groups of query heads. SDPA evaluates the formula without storing the (T, S) weights.
     """
 
@@ -198,7 +201,7 @@ class Attention(nn.Module):
         With a cache, x's keys and values join those of earlier steps; a memory's are computed at the first step only.
         With ``at`` (B,), that position of each text alone asks: (B, 1, D). The others still answer.
         """
-        query = self.query(pick(x, at)).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, D/H)
+        query = self.query(pick(x, at)).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T or 1, D/H)
         if memory is None or cache is None:
             key, value = self.keys_values(x if memory is None else memory)
         else:
@@ -213,7 +216,7 @@ class Attention(nn.Module):
             mask = (torch.arange(x.shape[1], device=x.device) <= at[:, None])[:, None, None]
         mask = None if mask is None else pick(mask, at)  # (B or 1, H or 1, T or 1, S)
         if self.kv_heads != self.heads and not takes_groups(query, mask):
-            key, value = (x.repeat_interleave(self.heads // self.kv_heads, dim=1) for x in (key, value))
+            key, value = (kv.repeat_interleave(self.heads // self.kv_heads, dim=1) for kv in (key, value))
         y = F.scaled_dot_product_attention(
             query,
             key,
@@ -224,7 +227,7 @@ class Attention(nn.Module):
             scale=self.scale,
             enable_gqa=key.shape[1] != self.heads,
         )
-        return self.output(y.transpose(1, 2).flatten(2))  # heads side by side again: (B, T, D)
+        return self.output(y.transpose(1, 2).flatten(2))  # heads side by side again: (B, T or 1, D)
 
     def keys_values(self, source: Tensor) -> tuple[Tensor, Tensor]:
         """source (B, S, D) -> keys and values, (B, K, S, D/H) each."""

@@ -155,7 +155,7 @@ class Llama(nn.Module):
         return replace(state, x=x)
 
     def finish(self, state: State) -> Tensor:
-        """The finished vectors, (B, T, D)."""
+        """The finished vectors, (B, T or 1, D)."""
         return self.norm(state.x)
 
     def forward(self, ids: Tensor | Batch, mask: Tensor | None = None, segments: Tensor | None = None) -> Tensor:

@@ -85,7 +85,8 @@ def rotary_tables(rotary: Rotary, width: int, context: int, positions: Tensor, x
 
 @lru_cache(maxsize=32)
 def rotary_frequencies(rotary: Rotary, width: int, context: int, device: torch.device) -> Tensor:
-    """Radians that each pair turns a position, (n/2,): ``base^(-2j/n)`` for pair j, divided by ``factor`` in
+    """Radians that each pair turns a position, (n/2,): ``base^(-2j/n)`` for pair j. Stretched models divide some of
+    them by ``factor``:
 
         linear   every pair, as if positions lay closer together (Chen et al. 2023)
         llama3   the slow pairs, which made fewer than ``low`` turns in training; in part those up to ``high``,

@@ -14,9 +14,9 @@ distance; all layers of a stack share these numbers (section 2.1), and cross-att
 
     attention(Q, K, V) = softmax(Q K^T + bias) V                           bias[h, t, s] = table[bucket(s - t), h]
 
-The scores are not divided by sqrt(D/H): the initial weights are smaller instead. ``norm`` is RMSNorm, and no matrix
-has a bias. Version 1.0 has ``mlp(x) = down(relu(up(x)))`` and the token table as language head; version 1.1 and
-Flan-T5 (Chung et al. 2022) have ``down(gelu(gate(x)) * up(x))`` (Shazeer 2020) and a head of their own.
+The scores are not divided by the root of a head's width: the initial weights are smaller instead. ``norm`` is
+RMSNorm, and no matrix has a bias. Version 1.0 has ``mlp(x) = down(relu(up(x)))`` and the token table as language head;
+version 1.1 and Flan-T5 (Chung et al. 2022) have ``down(gelu(gate(x)) * up(x))`` (Shazeer 2020) and a head of their own.
 To classify, the decoder reads the text as well, moved one place to the right, and the head reads its last vector,
 so the decoder's last layer computes no other.
 """
@@ -76,7 +76,7 @@ def bucket(distance: Tensor, buckets: int, max_distance: int, *, both_sides: boo
     offset = (distance > 0) * side if both_sides else 0
     distance = distance.abs() if both_sides else (-distance).clamp(min=0)
     near = side // 2
-    ratio = torch.log(distance.clamp(min=near).float() / near) / math.log(max_distance / near)  # from 0 to 1
+    ratio = torch.log(distance.clamp(min=near).float() / near) / math.log(max_distance / near)  # 0 to 1, then above
     far = near + (ratio * (side - near)).long()
     return offset + torch.where(distance < near, distance, far.clamp(max=side - 1))
 
@@ -202,7 +202,7 @@ class T5(nn.Module):
         return state
 
     def finish(self, state: State) -> Tensor:
-        """The finished vectors, (B, T, D), of the stack that the state is in."""
+        """The finished vectors, (B, T or 1, D), of the stack that the state is in."""
         stack = self.encoder if state.memory is None else self.decoder
         return stack.dropout(stack.norm(state.x))
 
