@@ -13,7 +13,6 @@ A masked-language model looks to both sides. It gives its scores for a word that
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +30,7 @@ from minilm.data.tokenization import load_tokenizer
 from minilm.devices import execution
 from minilm.errors import UserError
 from minilm.models import ARCHITECTURES
-from minilm.models.layers import Batch, Cache, stages_of
+from minilm.models.layers import Batch, Cache, evaluation_mode, stages_of
 from minilm.sampling import GREEDY, Sampling, choose, penalize
 
 TOGETHER = 32  # prompts that go on side by side
@@ -88,7 +87,7 @@ def _steps(
     seen = _seen(begun, model.config.vocab_size).to(device) if how.repetition_penalty != 1 else None
     texts, seed = list(range(len(prompts))), _seed(how)  # the number of each row's prompt
     chance = [torch.Generator().manual_seed(seed + text) for text in texts]  # each has its own random numbers
-    with _evaluating(model):
+    with evaluation_mode(model):
         while texts:
             z = _scores(model, tokens, last, source, cache)
             z = z if seen is None else penalize(z, seen, how.repetition_penalty)
@@ -120,17 +119,6 @@ def _scores(model: Any, tokens: Tensor, last: Tensor, source: Batch | None, cach
     state = model.run(model.embed(batch), batch, 0, stages_of(model))
     x = state.x[torch.arange(len(last), device=last.device), last]  # (B, D): no other position meets the head
     return model.head(model.finish(replace(state, x=x[:, None])), batch)[:, 0].float()
-
-
-@contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Without dropout; afterwards the model is as it was."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
 
 
 def _pad(texts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor | None]:
@@ -322,7 +310,7 @@ def fill(model: Any, tokenizer: Tokenizer, text: str, top: int = 5) -> list[list
     if len(ids) > model.config.context:
         raise UserError(f"the text has {len(ids)} tokens; the model's context is {model.config.context}")
     batch = Batch(torch.tensor([ids], device=next(model.parameters()).device))
-    with _evaluating(model):
+    with evaluation_mode(model):
         x = model.finish(model.run(model.embed(batch), batch, 0, model.config.depth))[:, places]  # (1, masks, D)
         probabilities = model.head(x, batch)[0].float().softmax(dim=-1)  # (masks, V)
     best = probabilities.topk(min(top, probabilities.shape[-1]))

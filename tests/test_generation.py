@@ -206,6 +206,16 @@ def test_a_model_in_training_writes_without_dropout_and_stays_in_training() -> N
 # --- The end of a text -------------------------------------------------------------------------------------------
 
 
+def test_frozen_parts_of_a_model_in_training_stay_in_evaluation_mode() -> None:
+    model = ours("gpt2").train()
+    model.embeddings.eval()
+    try:
+        generate(model, PROMPTS, 2)
+        assert model.training and not model.embeddings.dropout.training
+    finally:
+        model.eval()
+
+
 def test_a_text_ends_before_its_stop_token_and_the_others_go_on() -> None:
     model = ours("llama")
     free = generate(model, PROMPTS, 10)
