@@ -100,6 +100,10 @@ def _find(source: str, revision: str = "") -> tuple[str, Repository]:
             f'no model "{source}"{hint}: it is neither a folder, nor a Hub id (owner/name), nor one of '
             + ", ".join(known)
         )
+    runs = sorted(path.parent.name for path in Path(source).parent.glob("*/config.toml"))
+    if not entry and runs:  # "runs/mistyped" looks like a Hub id
+        hint = nearest(Path(source).name, runs)
+        raise UserError(f"{source}: no such run{hint}; {Path(source).parent} holds {', '.join(runs[:10])}")
     name, repo_id = (entry.name, entry.repo_id) if entry else (source, source)
     without = (
         f"with a network, `make weights MODEL={name}` fetches it; without one, put config.json, "

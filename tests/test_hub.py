@@ -165,6 +165,14 @@ def test_an_unknown_name_is_told_with_the_nearest() -> None:
         resolve_model("./runs/gone/model")
 
 
+def test_a_mistyped_run_is_not_looked_for_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "reviews").mkdir(parents=True)
+    (tmp_path / "runs" / "reviews" / "config.toml").touch()
+    with pytest.raises(UserError, match=r'runs/review: no such run \(did you mean "reviews"\?\); runs holds reviews'):
+        hub.resolve_model("runs/review")
+
+
 def test_the_catalogue_is_whole_and_says_what_is_here(playing: Hub) -> None:
     named = "bielik bielik-4.5b bert bert-uncased distilbert albert flan-t5 flan-t5-small gpt2 herbert roberta minilm"
     assert [entry.name for entry in list_models()] == named.split()
