@@ -216,6 +216,10 @@ def _matrix(
             axes.text(column, row, cells[row][column], ha="center", va="center", **style)
     else:
         axes.figure.colorbar(image, ax=axes, shrink=0.8).ax.tick_params(labelsize=SMALL)
+    if classes > 40:  # names and lines would cover the cells
+        axes.set_xticks([])
+        axes.set_yticks([])
+        return
     wrapped = [textwrap.fill(short(name, 40), 16) for name in names]
     axes.set_yticks(range(classes), wrapped, parse_math=False)
     if classes * max(len(line) for name in wrapped for line in name.split("\n")) <= 50:

@@ -66,7 +66,16 @@ class Run:
         """What was trained: the checkpoint's name, or the architecture's."""
         section = self.config.get("model", {})
         architecture = section.get("architecture", "")
-        return section.get("source") or FAMILIES.get(architecture, architecture) or "model"
+        return _adapted(section.get("source", "")) or FAMILIES.get(architecture, architecture) or "model"
+
+
+def _adapted(source: str) -> str:
+    """The checkpoint's name; of one that a run adapted, what that run started from: "bert, adapted"."""
+    config = Path(source).parent / "config.toml"
+    if Path(source).name != "adapted" or not config.is_file():
+        return source
+    start = tomllib.loads(config.read_text(encoding="utf-8"))["model"]["source"]
+    return f"{_adapted(start)}, adapted"
 
 
 def read_run(folder: Path) -> Run:

@@ -200,6 +200,9 @@ def _learning(run: Run) -> str:
         f"The weights kept are those of epoch {best['epoch']:.4g}{last} (step {count(best['step'])}), the "
         f"best by {metric_name(best['metric'])} on validation: {decimal(best['value'])}. "
     )
+    seen, of = _size(run, "validation"), _size(run, "train")
+    if seen and of and seen < of and any(line.get("train") for line in history):
+        text += f"The training curve is measured on {count(seen)} of the {count(of)} training texts. "
     stopped = run.results.get("stopped", "finished")
     text += STOPPED.get(stopped, f"It stopped: {stopped}.")
     if "threshold" in run.results:
@@ -224,9 +227,20 @@ def _mistakes(run: Run) -> str:
     metrics, labels = run.results[split], run.results["labels"]
     header, rows = label_rows(metrics, [escape(label) for label in labels])
     table = markdown_table([f"{split} set", *header[1:]], rows)
-    said = _common_mistake(metrics.get("confusion", []), labels)
+    said = [_absent(metrics, labels, split), _common_mistake(metrics.get("confusion", []), labels)]
     pictures = _pictures(run, "confusion_test", "confusion_validation")
-    return "\n\n".join(["## Label by label", table, *filter(None, [said]), *pictures])
+    return "\n\n".join(["## Label by label", table, *filter(None, said), *pictures])
+
+
+def _absent(metrics: Mapping[str, Any], labels: Sequence[str], split: str) -> str:
+    """Which labels no text has, so that nothing is known of them."""
+    several = "per_label" in metrics
+    rows = zip(labels, metrics["per_label" if several else "per_class"], strict=True)
+    none = [f"*{escape(label)}*" for label, row in rows if not row["support"]]
+    if not none:
+        return ""
+    counted = "; in macro F1 it counts as an F1 of 0" if several else ""
+    return f"No {split} text has the label {' or '.join(none)}: these texts do not tell how well it is found{counted}."
 
 
 def _common_mistake(confusion: Sequence[Sequence[int]], labels: Sequence[str]) -> str:

@@ -203,3 +203,10 @@ def test_every_text_is_in_a_bar_and_those_cut_in_theirs(lengths, limit):
 def test_no_text_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="at least one text"):
         length_distribution([], 16, tmp_path / "x.png")
+
+
+def test_very_many_labels_leave_room_for_the_cells(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure))
+    confusion([[i == j for j in range(60)] for i in range(60)], [f"label {i}" for i in range(60)], "", tmp_path)
+    assert all(not axes.get_xticks().size and not axes.get_yticks().size for axes in drawn[0].axes[:2])

@@ -19,6 +19,12 @@ def test_a_fine_tuned_model_is_called_as_its_checkpoint(make_run, results):
     assert (run.model, run.from_scratch) == ("speakleash/Bielik-1.5B-v3", False)
 
 
+def test_an_adapted_model_is_called_as_what_was_adapted(make_run, results):
+    adapt = make_run(results, name="adapt", config='[model]\nsource = "bert"\n')
+    run = read_run(make_run(results, name="full", config=f'[model]\nsource = "{adapt.resolve()}/adapted"\n'))
+    assert run.model == "bert, adapted"
+
+
 def test_a_folder_that_is_no_run_is_named(tmp_path):
     with pytest.raises(UserError, match=r"nowhere: no such folder; give the folder of a run"):
         read_run(tmp_path / "nowhere")

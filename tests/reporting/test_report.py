@@ -1,3 +1,4 @@
+import json
 import re
 import subprocess
 import sys
@@ -98,6 +99,15 @@ def test_a_model_as_good_on_validation_as_in_training_has_no_gap(make_run, resul
     assert "0.4700 on the texts it was trained on and 0.4800 on validation: no gap." in page(make_run, results)
 
 
+def test_it_is_told_where_the_training_curve_is_of_some_texts_only(make_run, results):
+    folder = make_run(results)
+    line = json.dumps({"step": 30, "epoch": 1.0, "train": {"loss": 0.5}})
+    (folder / "metrics.jsonl").write_text(line + "\n")
+    text = write_report(folder).read_text()
+    assert "The training curve is measured on 120 of the 960 training texts." in text
+    assert "The training curve" not in page(make_run, results, name="not-measured")
+
+
 @pytest.mark.parametrize(
     ("stopped", "words"),
     [
@@ -114,6 +124,15 @@ def test_labels_are_told_one_by_one_with_the_most_common_mistake(make_run, resul
     text = page(make_run, results)
     assert "| negative | 0.4000 | 0.5000 | 0.4444 | 35 |" in text
     assert "The most common mistake: *positive* taken for *negative*, 12 of 24 texts (50%)." in text
+
+
+def test_labels_that_no_text_has_are_named(make_run, results, several_results):
+    assert "No test text" not in page(make_run, results)
+    results["test"]["per_class"][2] = {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
+    text = page(make_run, results, name="one")
+    assert "No test text has the label *positive*: these texts do not tell how well it is found." in text
+    several_results["test"]["per_label"] = results["test"]["per_class"]
+    assert "in macro F1 it counts as an F1 of 0" in page(make_run, several_results, name="several")
 
 
 def test_a_model_without_mistakes_has_no_common_one(make_run, results):
