@@ -27,6 +27,7 @@ from typing import NamedTuple
 import numpy as np
 
 LEVEL = 0.95  # of every interval
+ALPHA = 0.05  # below it a p value is called significant
 
 
 class Interval(NamedTuple):
@@ -40,13 +41,14 @@ class Paired(NamedTuple):
     """Two methods over the same seeds."""
 
     difference: float  # mean of the second minus the first
-    interval: Interval  # of that difference
-    t_test: float  # p value of the paired t test
+    interval: Interval | None  # of that difference; None where all pairs differ alike
+    t_test: float  # p value of the paired t test; where all pairs differ alike, of the permutation test
     permutation: float  # p value of the permutation test
     pairs: int
 
 
 ALL_SWAPS = 13  # pairs up to which every swap is looked at
+NO_SPREAD = 1e-9  # of the largest value: differences that vary by less are equal
 
 # --- Over seeds ---
 
@@ -71,12 +73,17 @@ def t_interval(values: Sequence[float]) -> Interval:
 def paired(first: Sequence[float], second: Sequence[float]) -> Paired:
     """Whether ``second`` differs from ``first``, value by value of the same seeds. Needs at least 2 pairs.
 
-    Where all differences are equal there is no spread to compare with: the t test says 0, or 1 if they are 0.
+    Where all pairs differ alike there is no spread to compare with, and Student's t says nothing: two seeds that both
+    gain 0.01 are no certainty. The permutation test stands in for it, and there is no interval.
     """
-    differences = [b - a for a, b in zip(first, second, strict=True)]
+    least = NO_SPREAD * max(map(abs, (*first, *second)))  # less is how numbers are rounded
+    differences = [d if abs(d := b - a) > least else 0.0 for a, b in zip(first, second, strict=True)]
     n, middle, spread = len(differences), mean(differences), deviation(differences)
-    t = abs(middle) * math.sqrt(n) / spread if spread else math.inf if middle else 0.0
-    return Paired(middle, t_interval(differences), 1 - t_probability(t, n - 1), permutation_test(differences), n)
+    swapped = permutation_test(differences)
+    if spread <= least:
+        return Paired(middle, None, swapped, swapped, n)
+    t = abs(middle) * math.sqrt(n) / spread
+    return Paired(middle, t_interval(differences), 1 - t_probability(t, n - 1), swapped, n)
 
 
 def least_permutation(pairs: int, draws: int = 10_000) -> float:

@@ -7,23 +7,41 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 
 from minilm.errors import UserError
 from minilm.evaluation.metrics import HIGHER_IS_BETTER
-from minilm.evaluation.statistics import Paired, deviation, holm, least_permutation, mcnemar, mean, paired
-from minilm.reporting.groups import Group, costs_of, group_runs, history_of, metrics_of, only_adapted
+from minilm.evaluation.statistics import ALPHA, holm, mcnemar, mean
+from minilm.reporting.groups import (
+    Group,
+    costs_of,
+    group_runs,
+    history_of,
+    metrics_of,
+    only_adapted,
+    seed_of,
+    unique_names,
+)
+from minilm.reporting.over_seeds import (
+    Tested,
+    between,
+    compare_all,
+    corrected_for,
+    shown_p,
+    tested,
+    versus_table,
+    with_spread,
+)
 from minilm.reporting.page import Page, Part, Picture, Section, Table, html
 from minilm.reporting.predictions import EDITED, FILE, read_predictions
 from minilm.reporting.record import Run, read_run
 from minilm.reporting.tables import (
     ABSENT,
     count,
-    decimal,
     duration,
     escape,
     markdown_table,
@@ -33,9 +51,6 @@ from minilm.reporting.tables import (
     short_count,
     text_table,
 )
-
-Key = TypeVar("Key")
-LEVEL = 0.05  # below it a p value is called significant
 
 
 def load_groups(paths: Iterable[Path]) -> list[Group]:
@@ -162,16 +177,10 @@ def _quality(groups: Sequence[Group], splits: Sequence[str], seeds: bool) -> Tab
     for group in groups:
         first = group.runs[0]
         what = first.model + (", from scratch" if first.from_scratch else "")
-        cells = [_with_spread(group.values(key, split)) for split, key in columns]
+        cells = [with_spread(group.values(key, split)) for split, key in columns]
         rows.append([group.name, what, *([count(len(group.runs))] if seeds else []), *cells])
     note = "±: standard deviation over the seeds." if seeds else ""
     return Table(header if columns else [], rows, left=2, note=note)
-
-
-def _with_spread(values: Sequence[float]) -> str:
-    if len(values) < 2:
-        return decimal(values[0] if values else None)
-    return f"{decimal(mean(values))} ±{decimal(deviation(values))}"
 
 
 def cost_table(groups: Sequence[Group]) -> Table:
@@ -210,53 +219,27 @@ def baselines(groups: Sequence[Group], metric: str) -> dict[str, float]:
 
 
 def notes(groups: Sequence[Group]) -> list[str]:
-    """What makes the comparison unfair."""
+    """What makes the comparison unfair. Where each seed draws its own data, all runs of a seed must have the same."""
     runs = [run for group in groups for run in group.runs]
-    data = {run.name: run.results.get("data", {}) for run in runs}
-    if len({d.get("fingerprint") for d in data.values()}) == 1:
+    data = [run.results.get("data", {}) for run in runs]
+    redrawn = all(run.config.get("data", {}).get("redraw") for run in runs)
+    fingerprints: dict[int, set[str | None]] = {}
+    for run, told in zip(runs, data, strict=True):
+        fingerprints.setdefault(seed_of(run) if redrawn else 0, set()).add(told.get("fingerprint"))
+    if all(len(found) == 1 for found in fingerprints.values()):
         return []
-    sets = ", ".join(f"{name}: {d.get('name')} {(d.get('fingerprint') or ABSENT)[:8]}" for name, d in data.items())
-    return [f"Not the same data, so the metrics do not compare: {sets}."]
+    names = unique_names([[run] for run in runs])
+    sets = [f"{n}: {d.get('name')} {(d.get('fingerprint') or ABSENT)[:8]}" for n, d in zip(names, data, strict=True)]
+    return [f"Not the same data, so the metrics do not compare: {', '.join(sets)}."]
 
 
 # --- The comparison ---
 
 
-def compare_with_first(groups: Sequence[Group], metric: str, split: str) -> dict[str, tuple[Paired, float]]:
-    """Each later group against the first over the seeds they share, with the paired t test's p value after Holm."""
-    base, found = groups[0].by_seed(metric, split), {}
-    for group in groups[1:]:
-        own = group.by_seed(metric, split)
-        seeds = [seed for seed in base if seed in own]
-        if len(seeds) > 1:
-            found[group.name] = paired([base[seed] for seed in seeds], [own[seed] for seed in seeds])
-    corrected = holm([pair.t_test for pair in found.values()])
-    return {name: (pair, p) for (name, pair), p in zip(found.items(), corrected, strict=True)}
-
-
-def versus_table(
-    found: Mapping[Key, tuple[Paired, float]],
-    titles: Sequence[str],
-    cells: Callable[[Key], Sequence[str]],
-    difference: str = "difference",
-) -> Table:
-    """What the tests over the same seeds say, with p values after Holm; ``cells`` tell what was compared."""
-    rows = [
-        [
-            *cells(key),
-            f"{pair.difference:+.4f}",
-            f"{pair.interval.low:+.4f} to {pair.interval.high:+.4f}",
-            *map(shown_p, (pair.t_test, corrected, pair.permutation)),
-            count(pair.pairs),
-        ]
-        for key, (pair, corrected) in found.items()
-    ]
-    fewest = min(pair.pairs for pair, _ in found.values())
-    note = "Seed by seed."
-    note += f" Corrected: for {len(found)} comparisons at once, after Holm." if len(found) > 1 else ""
-    note += f" With {fewest} seeds the permutation test cannot get below {least_permutation(fewest):.4f}."
-    header = [*titles, difference, "95% interval", "paired t: p", "corrected: p", "permutation: p", "seeds"]
-    return Table(header, rows, note=note)
+def compare_with_first(groups: Sequence[Group], metric: str, split: str) -> Tested[str]:
+    """Each later group against the first, over the seeds they share."""
+    first = groups[0].by_seed(metric, split)
+    return compare_all({group.name: (first, group.by_seed(metric, split)) for group in groups[1:]})
 
 
 class SameRows(NamedTuple):
@@ -323,12 +306,7 @@ def row_tables(groups: Sequence[Group], *, best_first: bool = False) -> list[Tab
     return [Table(header, rows, note=note)]
 
 
-def shown_p(p: float) -> str:
-    """A p value to four places."""
-    return f"{p:.4f}" if p >= 1e-4 else "below 0.0001"
-
-
-def answer(groups: Sequence[Group], metric: str, split: str, rivals: dict[str, tuple[Paired, float]]) -> str:
+def answer(groups: Sequence[Group], metric: str, split: str, rivals: Tested[str]) -> str:
     """Two sentences: which is best, and whether that can be told from chance."""
     sign = 1 if HIGHER_IS_BETTER[metric] else -1
     ranked = sorted(groups, key=lambda group: -sign * mean(group.values(metric, split)))
@@ -347,17 +325,15 @@ def answer(groups: Sequence[Group], metric: str, split: str, rivals: dict[str, t
         said = row_by_row(compare_rows(groups), rival.name, groups[0].name)
         return f"{first} Of {said}; but e{alone}" if said else f"{first} E{alone}"
     pair, p = rivals[rival.name]
-    many = f", corrected for {len(rivals)} comparisons" if len(rivals) > 1 else ""
     told = (
         "which is significant at 5%"
-        if p < LEVEL
+        if p < ALPHA
         else f"so these {pair.pairs} seeds cannot tell the two apart from chance"
     )
     more = "more" if pair.difference > 0 else "less"
     return (
-        f"{first} Over the same {pair.pairs} seeds {rival.name} has {abs(pair.difference):.3f} {more} than "
-        f"{groups[0].name} (95% interval {pair.interval.low:+.3f} to {pair.interval.high:+.3f}; paired t test{many}: "
-        f"{p_value(p)}), {told}."
+        f"{first} Over the same seeds {rival.name} has {abs(pair.difference):.3f} {more} than {groups[0].name} "
+        f"({tested(pair, p, len(rivals), sized=True)}), {told}."
     )
 
 
@@ -366,9 +342,8 @@ def row_by_row(found: Mapping[str, SameRows], name: str, first: str) -> str:
     if name not in found:
         return ""
     rows = found[name]
-    many = f", corrected for {rows.comparisons} comparisons" if rows.comparisons > 1 else ""
-    p = p_value(rows.corrected)
-    told = "which is significant at 5%" if rows.corrected < LEVEL else "which may be chance"
+    many, p = corrected_for(rows.comparisons), p_value(rows.corrected)
+    told = "which is significant at 5%" if rows.corrected < ALPHA else "which may be chance"
     return (
         f"the same {rows.rows:,} test rows {name} has {rows.gained:,} right that {first} has not, and {rows.lost:,} "
         f"the other way round (McNemar's test{many}: {p}), {told}"
@@ -378,5 +353,4 @@ def row_by_row(found: Mapping[str, SameRows], name: str, first: str) -> str:
 def _reached(group: Group, metric: str, split: str) -> str:
     """``0.907 (95% interval 0.890 to 0.924 over 3 seeds)``."""
     found = group.interval(metric, split)
-    interval = f" (95% interval {found[0].low:.3f} to {found[0].high:.3f} over {found[1]})" if found else ""
-    return f"{mean(group.values(metric, split)):.3f}{interval}"
+    return f"{mean(group.values(metric, split)):.3f}" + (f" ({between(*found)})" if found else "")

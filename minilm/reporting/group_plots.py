@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ from minilm.reporting.style import (
 )
 from minilm.reporting.tables import metric_name
 
+DASHES = ("--", ":", "-.", (0, (6, 2)), (0, (4, 1, 1, 1, 1, 1)))  # of level lines
 UNITS = {"loss": "nats", "perplexity": "tokens", "mcc": "-1 to 1"}
 
 
@@ -56,7 +58,7 @@ def bars(
         axes.set_axisbelow(True)
         axes.grid(axis="x", alpha=0.3)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
-    for style, (name, value) in zip(("--", ":", "-."), (lines or {}).items(), strict=False):
+    for style, (name, value) in zip(itertools.cycle(DASHES), (lines or {}).items(), strict=False):
         whole.axvline(value, color=MARK, linewidth=1.6, linestyle=style, label=f"{name}: {value:.3f}")
     whole.set_xlim(left=min(0.0, *means))  # an interval of few seeds may reach below
     wrapped = [textwrap.fill(short(group.name, 60), 26) for group in groups]
@@ -119,7 +121,7 @@ def dots(
         reach.append([max(0.0, high - m) for m, (_, high) in zip(middles, ends, strict=True)])
         look: dict[str, Any] = {"color": style["color"], "fmt": style["marker"], "markersize": 9, "capsize": 4}
         axes.errorbar(middles, heights, xerr=reach, elinewidth=1.8, label=label, **look)
-    for style_of_line, (name, value) in zip(("--", ":", "-."), lines.items(), strict=False):
+    for style_of_line, (name, value) in zip(itertools.cycle(DASHES), lines.items(), strict=False):
         axes.axvline(value, color=MARK, linewidth=1.6, linestyle=style_of_line, label=f"{name}: {value:.3f}")
     axes.plot([], [], " ", label="bars: 95% interval over test rows (bootstrap)")
     axes.set_yticks(places, [textwrap.fill(short(name, 60), 30) for name in names], fontsize=SMALL, parse_math=False)

@@ -35,7 +35,7 @@ class Group:
 
     def by_seed(self, metric: str, split: str = "test") -> dict[int, float]:
         """The same, each with its seed."""
-        found = {run.config.get("seed", 1): metrics_of(run, split).get(metric) for run in self.runs}
+        found = {seed_of(run): metrics_of(run, split).get(metric) for run in self.runs}
         return {seed: float(value) for seed, value in found.items() if value is not None}
 
     def interval(self, metric: str, split: str = "test") -> tuple[Interval, str] | None:
@@ -73,6 +73,11 @@ def metrics_of(run: Run, split: str) -> dict[str, Any]:
     return metrics
 
 
+def seed_of(run: Run) -> int:
+    """The seed of a run; 1 where its config names none."""
+    return int(run.config.get("seed", 1))
+
+
 def only_adapted(run: Run) -> bool:
     """Whether a run has adapted a language model, and trained no classifier."""
     return "adaptation" in run.results and not run.results.get("test")
@@ -105,11 +110,27 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     together: dict[str, list[Run]] = {}
     for run in runs:
         together.setdefault(identity(run.config), []).append(run)
-    names = [common_name([run.name for run in group]) for group in together.values()]
-    return [
-        Group(name if names.count(name) == 1 else group[0].name, tuple(group))
-        for name, group in zip(names, together.values(), strict=True)
-    ]
+    groups = list(together.values())
+    return [Group(name, tuple(group)) for name, group in zip(unique_names(groups), groups, strict=True)]
+
+
+def unique_names(groups: Sequence[Sequence[Run]]) -> list[str]:
+    """What each is called, no two alike: what its runs' names begin with; where that repeats with the folder they lie
+    in, or as its first run; where nothing tells them apart with a number."""
+    shared = [common_name([run.name for run in group]) for group in groups]
+    firsts = [group[0].name for group in groups]
+    parents = [group[0].folder.resolve().parent.name for group in groups]
+    kinds = [shared, _below(parents, shared), firsts, _below(parents, firsts)]
+    found: list[str] = []
+    for of_group in zip(*kinds, strict=True):
+        name = next((n for n, kind in zip(of_group, kinds, strict=True) if kind.count(n) == 1), of_group[-1])
+        numbered = (name if number == 1 else f"{name} #{number}" for number in itertools.count(1))
+        found.append(next(n for n in numbered if n not in found))
+    return found
+
+
+def _below(parents: Sequence[str], names: Sequence[str]) -> list[str]:
+    return [f"{parent}/{name}" for parent, name in zip(parents, names, strict=True)]
 
 
 def identity(config: Mapping[str, Any]) -> str:

@@ -13,6 +13,10 @@ of their standard error, and fitted again, 2,000 times; the middle 95% of what t
 themselves are not drawn, as 3 of them can be drawn in 10 ways only. Where the curve misses the means by more than
 their noise, the noise is taken to be as large as it misses (Birge 1932).
 
+**Whether it falls** at all: means are drawn about the best flat line, with normal noise of one standard error that is
+itself as uncertain as its degrees of freedom say, and fitted. The curve falls where its fall from the smallest to the
+largest size is more than 95% of these have.
+
 **Where it flattens**: twice the rows lower the error by a n^-b (1 - 2^-b). The n from which on this is less than x is
 
     n_x = (a (1 - 2^-b) / x)^(1/b)
@@ -75,9 +79,17 @@ class Curve:
 
     @property
     def falls(self) -> bool:
-        """Whether the error falls from the smallest to the largest size, by more than chance would have it."""
-        first, last = (np.array([_error(p, n) for p in self.drawn]) for n in (self.sizes[0], self.sizes[-1]))
-        return bool(np.quantile(first - last, (1 - LEVEL) / 2) > 1e-9)
+        """Whether the error falls from the smallest to the largest size, by more than if it were flat."""
+        draws, chance = len(self.drawn), np.random.default_rng(2)
+        scale = np.sqrt(self.freedom / chance.chisquare(self.freedom, (draws, 1)))
+        noise = chance.standard_normal((draws, len(self.sizes))) * scale * self.spread / np.sqrt(self.seeds)
+        weights = self.seeds / self.spread**2
+        flat = _fit(self.sizes, np.average(self.means, weights=weights) + noise, weights)
+        return self._fall(self.parameters) > max(1e-9, np.quantile([self._fall(p) for p in flat], LEVEL))
+
+    def _fall(self, parameters: np.ndarray) -> float:
+        first, last = _error(parameters, self.sizes[[0, -1]])
+        return float(first - last)
 
     def flattens(self, gain: float) -> tuple[float, Interval]:
         """From how many rows on twice as many lower the error by less than ``gain``, with its 95% interval."""

@@ -62,9 +62,13 @@ def test_three_pairs_cannot_convince_the_permutation_test_and_many_are_drawn_at_
     assert permutation_test([0.1, 0.2, 0.05, -0.1] * 5) == permutation_test([0.1, 0.2, 0.05, -0.1] * 5)
 
 
-def test_differences_without_spread_need_no_division():
-    assert paired([1.0, 2.0], [1.0, 2.0])[2:4] == (1, 1)
-    assert paired([1.0, 2.0], [2.0, 3.0]).t_test == 0
+def test_pairs_that_all_differ_alike_have_no_interval_and_the_permutation_tests_p():
+    assert paired([1.0, 2.0], [1.0, 2.0])[:4] == (0, None, 1, 1)
+    assert paired([1.0, 2.0], [2.0, 3.0])[:4] == (1, None, 0.5, 0.5)
+    assert paired([0.1] * 6, [0.3] * 6).t_test == 2 / 2**6
+    # 0.81 - 0.8 and 0.91 - 0.9 differ in the last bit only; 0.1 + 0.2 and 0.3 do not differ.
+    assert paired([0.8, 0.9], [0.81, 0.91])[1:4] == (None, 0.5, 0.5)
+    assert paired([0.3] * 6, [0.1 + 0.2] * 6)[:4] == (0, None, 1, 1)
 
 
 def test_bootstrap_of_a_share_is_the_binomials_interval():

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 
@@ -9,11 +11,13 @@ from minilm.reporting.compare import (
     compare_markdown,
     compare_rows,
     compare_text,
+    compare_with_first,
     comparison,
     load_groups,
 )
-from minilm.reporting.groups import OF_CONFUSION, OF_MEANS, common_name, parts_of
+from minilm.reporting.groups import OF_CONFUSION, OF_MEANS, common_name, parts_of, unique_names
 from minilm.reporting.predictions import write_predictions
+from minilm.reporting.record import Run
 from tests.browser import browser, find_browser
 from tests.tiny import minilm, refused
 
@@ -83,6 +87,44 @@ def test_runs_on_other_data_are_said_not_to_compare(make_run, results):
     runs = load_groups([first, make_run(results, name="two", config='[model]\nsource = "b"\n')])
     note = "Not the same data, so the metrics do not compare: one: polish_slang ab12ab12, two: polish_slang ffffffff."
     assert compare_text(runs).endswith(note) and compare_markdown(runs).endswith(note)
+
+
+def test_where_each_seed_has_its_own_data_the_runs_of_a_seed_must_share_it(make_run, results):
+    def run(name, seed, model, fingerprint):
+        results["data"]["fingerprint"] = fingerprint * 64
+        config = f'seed = {seed}\n[model]\nsource = "{model}"\n[data]\nredraw = true\nsplit_seed = {seed}\n'
+        return make_run(results, name=name, config=config)
+
+    runs = [run(f"{model}-{seed}", seed, model, str(seed)) for model in "ab" for seed in (1, 2)]
+    assert "Not the same data" not in compare_text(load_groups(runs))
+    assert "Not the same data" in compare_text(load_groups([*runs, run("c-2", 2, "c", "3")]))
+
+
+def test_runs_of_equal_names_in_several_folders_are_kept_apart(make_run, results, tmp_path, undrawn):
+    def run(study, seed, accuracy):
+        results["test"]["accuracy"], results["data"]["fingerprint"] = accuracy, study * 64
+        config = f'seed = {seed}\n[model]\nsource = "{study}"\n'
+        return make_run(results, name=f"{study}/lora_seed-{seed}", config=config)
+
+    reached = {"a": (0.50, 0.52, 0.51), "b": (0.50, 0.53, 0.51), "c": (0.80, 0.83, 0.81)}
+    runs = {study: [run(study, s, x) for s, x in enumerate(values, 1)] for study, values in reached.items()}
+    groups = load_groups([folder for folders in runs.values() for folder in folders])
+    assert [group.name for group in groups] == ["a/lora", "b/lora", "c/lora"]
+    found = compare_with_first(groups, "accuracy", "test")
+    assert found["b/lora"][1] > 0.05 > found["c/lora"][1]
+    singles = load_groups([folders[0] for folders in runs.values()])
+    assert [group.name for group in singles] == ["a/lora_seed-1", "b/lora_seed-1", "c/lora_seed-1"]
+    assert "a/lora_seed-1: polish_slang aaaaaaaa, b/lora_seed-1: polish_slang bbbbbbbb" in compare_text(singles)
+
+
+def test_groups_that_nothing_tells_apart_are_numbered(tmp_path):
+    def run(folder):
+        return Run(tmp_path / folder, {}, {}, [], {})
+
+    runs = ["x/a/r_seed-1", "y/a/r_seed-1", "x/b/r_seed-1"]
+    assert unique_names([[run(name)] for name in runs]) == ["a/r_seed-1", "a/r_seed-1 #2", "b/r_seed-1"]
+    heads = [[run("a/head-1"), run("a/head-2")], [run("a/head-3"), run("a/head-4")]]
+    assert unique_names(heads) == ["head-1", "head-3"]
 
 
 def test_one_label_and_several_labels_a_text_share_a_table(make_run, results, several_results):
@@ -182,7 +224,7 @@ def test_the_answer_is_the_best_one_and_a_test_against_the_first(seeds, tmp_path
     assert answer == (
         "full has the highest accuracy on the test texts: 0.810 (95% interval 0.785 to 0.835 over 3 seeds), "
         "ahead of head with 0.510 (95% interval 0.485 to 0.535 over 3 seeds). "
-        "Over the same 3 seeds full has 0.300 more than head (95% interval +0.275 to +0.325; paired t test: "
+        "Over the same seeds full has 0.300 more than head (95% interval 0.275 to 0.325 over 3 seeds; paired t test: "
         "p below 0.001), which is significant at 5%."
     )
     assert [section.title for section in sections] == ["How well each does", "Compared with head", "What each cost"]
@@ -200,6 +242,23 @@ def test_significant_is_never_said_without_the_test(seeds, tmp_path, undrawn):
     assert not any(section.title.startswith("Compared") for section in sections)
     alone, _ = comparison(single[:1], "accuracy", tmp_path)
     assert alone.startswith("a_seed-1 reaches 0.500")
+
+
+def test_seeds_that_all_differ_alike_are_no_certainty(seeds, tmp_path, undrawn):
+    groups = load_groups([*seeds("head", [0.8, 0.9]), *seeds("full", [0.81, 0.91], "gpt2")])
+    answer, sections = comparison(groups, "accuracy", tmp_path)
+    assert "full has 0.010 more than head (the same with all 2 seeds; permutation test: p = 0.500), so these" in answer
+    table = sections[1].parts[0]
+    assert table.rows[0] == ["full", "+0.0100", "-", "-", "0.5000", "0.5000", "2"] and "-: all seeds" in table.note
+
+
+def test_a_difference_is_told_by_its_size_and_each_interval_is_of_its_comparison_alone(seeds, tmp_path, undrawn):
+    best = seeds("best", [0.90, 0.92, 0.91])
+    groups = load_groups([*best, *seeds("x", [0.80, 0.81, 0.82], "x"), *seeds("y", [0.6, 0.62, 0.61], "y")])
+    answer, sections = comparison(groups, "accuracy", tmp_path)
+    said = re.search(r"x has 0.100 less than best \(95% interval (\S+) to (\S+) over 3 seeds, of this comp", answer)
+    assert 0 < float(said[1]) < 0.1 < float(said[2]) and "alone; paired t test, corrected for 2 comparisons" in answer
+    assert "Each interval is of its comparison alone." in sections[1].parts[0].note
 
 
 def test_lower_is_better_of_a_loss(seeds, tmp_path, undrawn):

@@ -5,177 +5,28 @@ from __future__ import annotations
 import itertools
 import re
 from dataclasses import replace
-from pathlib import Path
-from unittest import mock
 
-import numpy as np
 import pytest
 
-from minilm.config import config_of
 from minilm.errors import UserError
-from minilm.reporting.record import Run
-from minilm.studies.analyses import ANALYSES, Finished
-from minilm.studies.config import Planned, Study, StudyConfig
+from minilm.studies.questions import line_pictures, pictures
 from minilm.studies.questions.active import labels_needed
-from minilm.studies.questions.lines import Line
-from minilm.studies.rounds import Choice
+from minilm.studies.questions.lines import Line, lines_of
+from minilm.studies.questions.sweep import in_order
+from tests.studies.made_up import (
+    active_runs,
+    ask,
+    augmentation_runs,
+    finished,
+    freezing_runs,
+    scaling_runs,
+    seeds_runs,
+    shots_runs,
+    sweep_runs,
+    wobble,
+)
 from tests.studies.test_experiments import STUDIES, bert  # noqa: F401 (a fixture)
 from tests.tiny import minilm, no_pictures
-
-ROWS = 4000  # test texts
-
-
-def metrics(accuracy: float, rows: int = ROWS) -> dict:
-    """As of two classes that are mixed up alike."""
-    right = round(accuracy * rows / 2)
-    wrong = rows // 2 - right
-    share = right / (rows // 2)
-    confusion = [[right, wrong], [wrong, right]]
-    return {"loss": 1 - share, "accuracy": share, "macro_f1": share, "mcc": 2 * share - 1, "confusion": confusion}
-
-
-def finished(
-    variant: str, point: dict, accuracy: float, *, baseline: float | None = None, rows: int = 240, trained: int = 10**6
-) -> Finished:
-    """A run at a point of the axes that reached so much, in a second a trained kilo-parameter."""
-    name = "_".join([variant, *(f"{key}-{value}" for key, value in point.items())])
-    table: dict = {"name": "x", "model": {"source": "bert"}, "data": {"source": "x.csv"}}
-    table["train"] = {"epochs": 1, "lr": 0.1}
-    for key, value in point.items():
-        section, _, last = key.rpartition(".")
-        (table.setdefault(section, {}) if section else table)[last] = value
-    results = {
-        "test": metrics(accuracy),
-        "validation": metrics(accuracy, 800),
-        "baselines": {"majority": {"test": metrics(0.5)}},
-        "parameters": {"total": 10**8, "trained": trained},
-        "times": {"train_seconds": 60 + trained / 1e5, "inference_seconds_per_100_texts": 0.1},
-        "tokens_per_second": 1e9 / trained,
-        "data": {"name": "x", "fingerprint": str(rows), "sizes": {"train": rows, "validation": 40, "test": ROWS}},
-    }
-    if baseline is not None:
-        results["baselines"]["linear"] = {"test": metrics(baseline)}
-    run = Run(Path(name), results, table, [], {})
-    return Finished(Planned(name, variant, point, config_of(table, {}, "x.toml")), run)
-
-
-def ask(analysis: str, runs: list[Finished], figures: Path, axes: tuple[str, ...] = ("seed",), drawn: bool = False):
-    """The answer, and all else on the page as text; pictures are drawn where asked for."""
-    config = StudyConfig("x", "How?", analysis=analysis, axes={key: [1] for key in axes})
-    study = Study(config, figures, tuple(f.planned for f in runs), Path("x.toml"))
-    if drawn:
-        answer, sections = ANALYSES[analysis](study, runs, figures)
-    else:
-        with mock.patch("minilm.reporting.style.Figure.savefig"):
-            answer, sections = ANALYSES[analysis](study, runs, figures)
-    assert len(re.findall(r"[^.]\.(?: |$)", answer)) == 2, answer
-    return answer, "\n".join(str(part) for section in sections for part in (section.title, *section.parts))
-
-
-def wobble(*key: float, scale: float = 0.004) -> float:
-    """A little luck, the same for the same key."""
-    return float(np.random.default_rng([int(abs(k) * 1e3) for k in key]).normal(0, scale))
-
-
-# --- Made-up studies ---
-
-
-def shots_runs(seeds: int = 3) -> list[Finished]:
-    """Fine-tuning is behind the linear baseline up to 5 of each class, and ahead from 10 on."""
-    runs = []
-    for shots, accuracy, linear in [(1, 0.4, 0.5), (5, 0.6, 0.65), (10, 0.8, 0.7), (50, 0.86, 0.8), (0, 0.9, 0.85)]:
-        for seed in range(1, seeds + 1):
-            luck = wobble(seed, shots)
-            point = {"data.shots": shots, "seed": seed}
-            runs.append(finished("full", point, accuracy + luck, baseline=linear + luck / 2, rows=4 * shots or 2400))
-    return runs
-
-
-def scaling_runs(seeds: int = 3, sizes=(20, 50, 100, 200, 500, 1000, 2000), b: float = 0.5) -> list[Finished]:
-    """The error is 2 n^-b + 0.08, the baseline's 3 n^-0.4 + 0.1."""
-    return [
-        finished(
-            "full",
-            {"data.train_rows": n, "seed": seed},
-            1 - 2 * n**-b - 0.08 + wobble(seed, n),
-            baseline=max(0.3, 0.9 - 3 * n**-0.4),
-            rows=n,
-        )
-        for n in sizes
-        for seed in range(1, seeds + 1)
-    ]
-
-
-def seeds_runs() -> list[Finished]:
-    """LoRA is better by 0.02 with a hundredth of the parameters."""
-    return [
-        finished(name, {"seed": seed}, accuracy + wobble(seed) + wobble(seed, trained) / 4, trained=trained)
-        for name, accuracy, trained in [("full", 0.87, 10**7), ("lora", 0.89, 10**5)]
-        for seed in range(1, 6)
-    ]
-
-
-RATES, DECAYS = [1e-5, 5e-5, 1e-4, 2e-4, 5e-4], [0.0, 0.001, 0.01, 0.05, 0.1]
-
-
-def sweep_runs() -> list[Finished]:
-    """A hill about 1e-4 and 0.01, and a lucky cell in a corner."""
-    runs = []
-    for i, rate in enumerate(RATES):
-        for j, decay in enumerate(DECAYS):
-            accuracy = 0.9 - 0.03 * (i - 2) ** 2 - 0.005 * (j - 2) ** 2
-            lucky = 0.91 if (i, j) == (4, 4) else accuracy
-            runs.append(finished("full", {"train.lr": rate, "train.weight_decay": decay, "seed": 1}, lucky))
-            runs.append(finished("lora", {"train.lr": rate, "train.weight_decay": decay, "seed": 1}, accuracy - 0.02))
-        runs += [
-            finished("full-rate", {"train.lr": rate, "seed": s}, 0.9 - 0.03 * (i - 2) ** 2 + wobble(s, i))
-            for s in (1, 2, 3)
-        ]
-    for j, decay in enumerate(DECAYS):
-        runs += [
-            finished("full-decay", {"train.weight_decay": decay, "seed": s}, 0.9 - 0.01 * (j - 2) ** 2 + wobble(s, j))
-            for s in (1, 2)
-        ]
-    return runs
-
-
-def freezing_runs() -> list[Finished]:
-    """Two layers can be frozen for nothing; six cost 0.05."""
-    ways = [("nothing", 0.9, 66_000_000), ("first-1", 0.9, 36_000_000), ("first-2", 0.899, 29_000_000)]
-    ways += [("first-4", 0.88, 15_000_000), ("first-6", 0.85, 600_000)]
-    return [
-        finished(name, {"seed": seed}, accuracy + wobble(seed) + wobble(seed, trained) / 3, trained=trained)
-        for name, accuracy, trained in ways
-        for seed in (1, 2, 3)
-    ]
-
-
-def augmentation_runs(seeds: int = 3, gain: float = 0.02) -> list[Finished]:
-    """Swapping half as many texts gains; leaving words out does nothing."""
-    runs = [finished("none", {"seed": seed}, 0.86 + wobble(seed)) for seed in range(1, seeds + 1)]
-    for method, ratio, more in [("swap", 0.25, 0.0), ("swap", 0.5, gain), ("deletion", 0.25, 0.0), ("deletion", 1, 0)]:
-        for seed in range(1, seeds + 1):
-            luck = wobble(seed) + wobble(seed, len(method), ratio) / 8
-            point = {"augment.method": method, "augment.ratio": ratio, "seed": seed}
-            run = finished(method, point, 0.86 + more + luck)
-            runs.append(replace(run, planned=replace(run.planned, point={k: point[k] for k in list(point)[1:]})))
-    return runs
-
-
-def active_runs(seeds: int = 3, rules: tuple[str, ...] = ("random", "margin", "k-centres"), noise=(0.0,)):
-    """Margin is ahead of random choice with 100 labels and 500, k-centres nowhere; wrong labels cost 0.1."""
-    reached = {"random": (0.7, 0.8, 0.85), "margin": (0.76, 0.84, 0.8501), "k-centres": (0.7, 0.8, 0.85)}
-    runs = []
-    for share, seed in itertools.product(noise, range(1, seeds + 1)):
-        rounds = [("start", 20, 0.5)]
-        rounds += [(rule, n, a) for rule in rules for n, a in zip((100, 500, 1000), reached[rule], strict=True)]
-        for rule, labels, accuracy in rounds:
-            luck = wobble(seed, labels) + wobble(seed, labels, len(rule)) / 8 - share / 2
-            made = finished("lora", {"seed": seed}, accuracy + luck, baseline=accuracy - 0.05 + luck)
-            point = {"seed": seed, "rule": rule, "labels": labels}
-            runs.append(replace(made, planned=replace(made.planned, point=point, choice=Choice(rule, labels, share))))
-    return runs
-
 
 # --- The answers ---
 
@@ -203,6 +54,29 @@ def test_few_shots_say_from_where_on_fine_tuning_pays(tmp_path):
     assert answer.startswith("With 50 texts of each class full has accuracy 0.8") and "over 3 seeds), 95." in answer
     assert "ahead of the linear baseline from 10 of each class on" in answer and "which is significant at 5%" in answer
     assert "full compared with the linear baseline" in page and "['all'," in page
+
+
+def test_the_rival_is_the_baseline_of_the_best_ones_own_data(tmp_path):
+    """The first variant is worse, on easier data: its baseline is beyond all that the second reaches."""
+    easy = [
+        finished("easy", run.planned.point, 0.3 + wobble(i), baseline=0.95) for i, run in enumerate(shots_runs())
+    ]
+    answer, page = ask("few-shot", easy + shots_runs(), tmp_path)
+    assert "full has accuracy 0.8" in answer and "linear baseline (full) from 10 of each class on" in answer
+    assert "'linear baseline (easy)', 'linear baseline (full)'" in page
+    assert "full compared with the linear baseline (full)" in page
+
+
+def test_equal_baselines_are_one_and_fill_each_others_gaps(tmp_path):
+    """Of the first variant only the runs of one shot have finished; one of the second's lacks its baseline."""
+    runs = shots_runs()
+    del runs[1].run.results["baselines"]["linear"]
+    runs = [replace(run, planned=replace(run.planned, variant="lora")) for run in shots_runs()[:3]] + runs
+    lines, baselines = lines_of(runs, ["data.shots"], lambda f: float(f.planned.config.data.shots), "accuracy")
+    assert [line.name for line in baselines] == ["linear baseline"] and list(baselines[0].at) == [0, 1, 5, 10, 50]
+    assert all(line.baselines["linear"] is baselines[0] for line in lines) and sorted(baselines[0].at[1]) == [1, 2, 3]
+    answer, _ = ask("few-shot", runs, tmp_path)
+    assert "full has accuracy 0.8" in answer and "ahead of the linear baseline from 10 of each class on" in answer
 
 
 def test_one_seed_tells_nothing_of_significance(tmp_path):
@@ -234,6 +108,13 @@ def test_scaling_says_what_cannot_be_told(tmp_path):
     assert "does not fall by more than chance" in ask("scaling", flat, tmp_path)[0]
 
 
+def test_where_a_curve_flattens_is_told_only_where_all_of_the_interval_is_on_one_side(tmp_path):
+    assert "which lies within what was measured" in ask("scaling", scaling_runs(b=0.9), tmp_path)[0]
+    assert "which lies beyond what was measured" in ask("scaling", scaling_runs(b=0.3), tmp_path)[0]
+    sizes = (20, 50, 100, 200, 500, 1000, 2000, 3500)  # twice 3,431 texts gain 0.01
+    assert "within or beyond what was measured cannot be told" in ask("scaling", scaling_runs(sizes=sizes), tmp_path)[0]
+
+
 def test_seeds_compare_with_what_it_cost(tmp_path):
     answer, page = ask("seeds", seeds_runs(), tmp_path)
     assert answer.startswith("lora has the highest accuracy") and "which is significant at 5%" in answer
@@ -252,10 +133,69 @@ def test_a_lucky_cell_is_not_called_best(tmp_path):
 
 
 def test_a_sweep_may_lack_cells_but_not_axes(tmp_path):
-    runs = [run for run in sweep_runs() if run.planned.variant == "full"][::2]
-    assert "full does best about" in ask("sweep", runs, tmp_path)[0]
+    runs = [run for run in sweep_runs() if run.planned.variant == "full"]
+    answer, page = ask("sweep", runs[::2], tmp_path)  # the lucky cell in its corner has one neighbour of three
+    assert answer.startswith("full does best about lr 0.0001, weight_decay 0.01")
+    assert "another (lr 0.0005, weight_decay 0.1), and" in answer and "of its 13 cells lie within" in answer
+    assert "of 13 (within" in page and "at least half were measured" in page
+    alone = [(0, 1), (1, 3), (2, 0), (3, 2)]  # no cell has a neighbour: the best single one is taken
+    cells = [runs[5 * i + j] for i, j in alone]
+    assert "full does best about lr 0.0001, weight_decay 0.0," in ask("sweep", cells, tmp_path)[0]
     with pytest.raises(UserError, match=r'"full" has 0'):
         ask("sweep", [finished("full", {"seed": 1}, 0.9)], tmp_path)
+
+
+def test_a_sweep_says_whose_luck_it_knows_of(tmp_path):
+    def runs(seeds):
+        rates = {"train.lr": 1e-4}, {"train.lr": 2e-4}
+        return [finished("x", {**r, "seed": s}, 0.8 + wobble(s)) for r in rates for s in range(1, seeds + 1)]
+
+    one, three = (ask("sweep", runs(seeds), tmp_path)[0] for seeds in (1, 3))
+    assert "2 of its 2 cells lie within" in one and one.endswith("as far as other validation texts may move them.")
+    assert "2 of its 2 cells lie within" in three and three.endswith("as far as chance may move them.")
+    right = [replace(f, run=finished("x", f.planned.point, 1.0).run) for f in runs(1)]
+    answer, page = ask("sweep", right, tmp_path)  # no spread, which is no certainty
+    assert answer.endswith("the best single cell of x is the same.") and "within" not in page
+    lacking = runs(1)
+    del lacking[1].run.results["validation"]
+    assert "1 of its 1 cells" in ask("sweep", lacking, tmp_path)[0]
+
+
+def test_of_cells_with_the_same_neighbourhood_the_better_one_is_taken(tmp_path):
+    runs = [finished("x", {"train.lr": rate, "seed": 1}, accuracy) for rate, accuracy in ((1e-4, 0.8), (2e-4, 0.9))]
+    assert "x does best about lr 0.0002, with test accuracy 0.900" in ask("sweep", runs, tmp_path)[0]
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "said"),
+    [
+        ("train.schedule", ["linear", "cosine", "constant"], 'schedule "cosine"'),
+        ("train.class_weights", [[1.0, 1.0], [1.0, 2.0]], "class_weights [1.0, 2.0]"),
+    ],
+)
+def test_a_sweep_may_be_over_texts_and_lists(tmp_path, key, values, said):
+    runs = [finished("x", {key: value, "seed": 1}, 0.8 + 0.1 * (i == 1)) for i, value in enumerate(values)]
+    assert ask("sweep", runs, tmp_path)[0].startswith(f"x does best about {said}")
+    assert in_order([values[1], values[0], values[1]]) == values[1::-1]  # of others than numbers the study's order
+    plane = [
+        finished("x", {key: v, "train.lr": rate, "seed": 1}, 0.8 + 0.1 * (i == 1))
+        for i, v in enumerate(values)
+        for rate in (1e-4, 1e-5)
+    ]
+    assert f"{said}, lr 1e-05" in ask("sweep", plane, tmp_path)[0]
+
+
+def test_pictures_leave_out_no_variant_and_no_reference(tmp_path, monkeypatch):
+    figures = []
+    for module in (pictures, line_pictures):
+        monkeypatch.setattr(module, "save", lambda figure, path, **how: figures.append(figure) or path)
+    names = [f"way-{i}" for i in range(9)]
+    ask("sweep", [finished(n, {"train.lr": rate, "seed": 1}, 0.8) for n in names for rate in (1e-4, 1e-5)], tmp_path)
+    line = Line("x", {1.0: {1: 0.5}, 2.0: {1: 0.6}})
+    levels = {f"level {i}": 0.1 * i for i in range(4)}
+    line_pictures.line_picture([line], "accuracy", tmp_path, title="", x="", references=levels)
+    drawn, levelled = (figure.axes[0].get_legend_handles_labels()[1] for figure in figures)
+    assert drawn == names and [name.partition(":")[0] for name in levelled if "level" in name] == list(levels)
 
 
 def test_freezing_names_the_most_frozen_that_loses_nothing(tmp_path):
@@ -265,6 +205,25 @@ def test_freezing_names_the_most_frozen_that_loses_nothing(tmp_path):
     bad = [run for run in freezing_runs() if run.planned.variant in ("nothing", "first-4", "first-6")]
     answer, _ = ask("freezing", bad, tmp_path)
     assert "Every other way loses: first-4" in answer and "significant" in answer
+    low, high = re.search(r"by 0\.020 \(95% interval (\S+) to (\S+) over 3 seeds, of this comparison", answer).groups()
+    assert 0 < float(low) < 0.02 < float(high)
+    few = [*bad, finished("first-2", {"seed": 1}, 0.9, trained=29_000_000)]
+    answer, _ = ask("freezing", few, tmp_path)
+    assert "Every other way that was tested loses: first-4" in answer
+    assert answer.endswith("; too few seeds were run to tell of first-2.")
+
+
+def test_freezing_needs_the_metric_and_shows_small_p_values(tmp_path):
+    for run in (runs := freezing_runs()):
+        del run.run.results["test"]["accuracy"]
+    with pytest.raises(UserError, match="freezing needs runs that were measured on test texts by accuracy"):
+        ask("freezing", runs, tmp_path)
+    steep = [
+        finished(name, {"seed": seed}, accuracy + wobble(seed) + wobble(seed, trained) / 9, trained=trained)
+        for name, accuracy, trained in [("nothing", 0.9, 10**7), ("all", 0.5, 10**5)]
+        for seed in range(1, 7)
+    ]
+    assert "'below 0.0001'" in ask("freezing", steep, tmp_path)[1]
 
 
 def test_augmentation_is_compared_with_none_and_corrected_for_all_ways(tmp_path):
@@ -279,6 +238,24 @@ def test_augmentation_is_compared_with_none_and_corrected_for_all_ways(tmp_path)
         ask("augmentation", seeds_runs(), tmp_path)
 
 
+def test_augmentation_is_compared_at_the_same_place_on_the_other_axes(tmp_path):
+    """Swapping gains nothing; at 5e-4 all is better than at 1e-4."""
+    runs = []
+    for rate, seed in itertools.product((1e-4, 5e-4), range(1, 6)):
+        luck = 0.8 + 200 * rate + wobble(seed)
+        runs.append(finished("none", {"train.lr": rate, "seed": seed}, luck))
+        point = {"augment.method": "swap", "augment.ratio": 0.5, "train.lr": rate, "seed": seed}
+        runs.append(finished("swap", point, luck + wobble(seed, rate * 1e4) / 8))
+    answer, _ = ask("augmentation", runs, tmp_path)
+    assert "cannot be told from chance" in answer and "lr 0.0005 does best" in answer and "after 0.9" in answer
+    lacking = [r for r in runs if r.planned.variant != "none" or r.planned.point["train.lr"] != 5e-4]
+    with pytest.raises(UserError, match=r'compares "swap, method swap, lr 0.0005".*there are none, of none, lr 0.0001'):
+        ask("augmentation", lacking, tmp_path)
+    others = [replace(r, planned=replace(r.planned, variant="bare")) for r in augmentation_runs(4)[:4]]
+    with pytest.raises(UserError, match=r"there are several, of none, bare\. Cross a variant"):
+        ask("augmentation", [*augmentation_runs(5), *others], tmp_path)
+
+
 def test_active_learning_is_compared_with_random_choice_and_corrected_for_all(tmp_path):
     answer, page = ask("active", active_runs(5), tmp_path)
     assert answer.startswith("With 1,000 labels of 2 ways to choose texts margin does best: accuracy 0.85")
@@ -286,10 +263,22 @@ def test_active_learning_is_compared_with_random_choice_and_corrected_for_all(tm
         r"which needs about (\d+) labels \(95% interval \d+ to \d+\) for what margin reaches with 500", answer
     )
     assert int(needed[1]) == pytest.approx(500 * 2**0.8, rel=0.1)
-    assert "corrected for 6 comparisons: it is ahead with 100 and 500, which is significant at 5%" in answer
+    assert "comparison alone: it is ahead with 100 and 500, which is significant at 5%" in answer
+    assert "corrected for 6 comparisons, each interval of its" in answer
     assert "Compared with random choice" in page and "'linear baseline (random)'" in page
     # The start, which all share, is not compared.
     assert page.count("'20', '0.") == 1 + 1 and "'20', '+" not in page
+
+
+def test_seeds_that_all_differ_alike_are_no_certainty_of_a_rule(tmp_path):
+    runs = active_runs(3, ("random", "margin"))
+    for run in runs:
+        choice = run.planned.choice
+        run.run.results["test"]["accuracy"] = 0.5 + choice.labels / 4000 + 0.1 * (choice.rule == "margin")
+    answer, page = ask("active", runs, tmp_path)
+    assert "+0.100 with 100 (the same with all 3 seeds, p = 0.750)" in answer
+    assert "or permutation tests where all seeds differ alike, over 3 seeds, corrected" in answer
+    assert "none can be told from chance" in answer and "'+0.1000', '-', '-', '0.7500', '0.2500', '3'" in page
 
 
 def test_what_a_rule_saves_is_told_where_random_choice_gets_as_far():

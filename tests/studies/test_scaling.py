@@ -77,6 +77,16 @@ def test_what_is_flat_does_not_fall():
     assert rising.parameters[0] == 0 and rising.flattens(0.01)[0] == 0 and not rising.falls
 
 
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_flat_errors_seldom_seem_to_fall_and_falling_ones_hardly_ever_seem_flat(seeds):
+    goes, alarms, seen = 100, 0, 0
+    for seed in range(goes):
+        chance = np.random.default_rng(seed)
+        alarms += fit_curve({n: list(chance.normal(0.3, 0.03, seeds)) for n in SIZES}, draws=100).falls
+        seen += fit_curve(planted(seeds=seeds, seed=seed), draws=100).falls
+    assert alarms <= 8 and seen >= 95  # 5 in 100 alarms are expected at most; of 100 more than 8 hardly ever
+
+
 def test_too_few_sizes_are_told():
     assert why_no_curve({10: [0.1, 0.2], 20: [0.1]}) == "a curve of three parameters needs three sizes, there are 2"
     assert "fourth size" in why_no_curve({10: [0.3], 20: [0.2], 40: [0.1]})

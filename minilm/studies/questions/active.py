@@ -20,24 +20,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minilm.errors import UserError
-from minilm.evaluation.statistics import Interval, mean, t_interval
-from minilm.reporting.compare import versus_table
-from minilm.reporting.page import Part, Picture, Section, Table
-from minilm.reporting.tables import ABSENT, metric_name, p_value
-from minilm.studies.questions.lines import (
-    LEVEL,
-    Line,
+from minilm.evaluation.statistics import ALPHA, Interval, mean, t_interval
+from minilm.reporting.over_seeds import (
     Tested,
-    ahead,
     compare_all,
-    lines_of,
-    lines_table,
-    listed,
-    name_without,
-    number,
+    corrected_for,
+    interval_of,
     reached,
+    versus_table,
     with_spread,
 )
+from minilm.reporting.page import Part, Picture, Section, Table
+from minilm.reporting.tables import ABSENT, metric_name, p_value
+from minilm.studies.questions.lines import Line, ahead, lines_of, lines_table, listed, name_without, number
 from minilm.studies.rounds import START
 
 if TYPE_CHECKING:
@@ -115,13 +110,8 @@ def active(study: Study, runs: Sequence[Finished], figures: Path) -> tuple[str, 
     if compared:
         table = versus_table(compared, ["", "labels"], cells)
         sections.append(Section("Compared with random choice", [table, _needs(beside, cells, metric)]))
-    if kinds := list(dict.fromkeys(b.name for s in settings for lines in s.baselines.values() for b in lines)):
-        rounds = [(s, rule, x) for s in settings for rule, line in s.rules.items() for x in line.at]
-        rounds = [(s, rule, x) for s, rule, x in rounds if x > s.start or rule == next(iter(s.rules))]
-        rows = [[*cells(key), *_baselines(*key, kinds)] for key in rounds]
-        note = f"{metric_name(metric)} on the test texts, mean ± standard deviation over seeds."
-        table = Table(["", "labels", "fine-tuned", *kinds], rows, note=note[0].upper() + note[1:])
-        sections.append(Section("The baselines, fitted to the rows that each rule chose", [table]))
+    if fitted := _baselines_table(settings, cells, metric):
+        sections.append(Section("The baselines, fitted to the rows that each rule chose", [fitted]))
     return answer(settings, compared, metric), sections
 
 
@@ -138,7 +128,7 @@ def settings_of(runs: Sequence[Finished], metric: str) -> list[Setting]:
         setting = Setting(name, {}, {})
         for rule in sorted(by_rule, key=lambda rule: rule != RANDOM) or [START]:
             lines, baselines = lines_of([*start, *by_rule.get(rule, [])], OWN, _labels, metric)
-            for line in lines:
+            for line in lines:  # one, or none where nothing has the metric
                 setting.rules[rule], setting.baselines[rule] = Line(rule, line.at), baselines
         found += [setting] if setting.rules else []
     return found
@@ -149,10 +139,21 @@ def _labels(finished: Finished) -> float:
     return float(finished.planned.choice.labels)
 
 
-def _baselines(setting: Setting, rule: str, x: float, kinds: Sequence[str]) -> list[str]:
-    """A round, and the baselines on its rows."""
-    fitted = {line.name: line for line in setting.baselines[rule]}
-    return [with_spread((fitted[kind] if kind else setting.rules[rule]).values(x)) for kind in ("", *kinds)]
+def _baselines_table(settings: Sequence[Setting], cells: Callable[[Key], list[str]], metric: str) -> Table | None:
+    """Every round beside the baselines on its rows; None where none was fitted."""
+    kinds = list(dict.fromkeys(b.name for s in settings for lines in s.baselines.values() for b in lines))
+    if not kinds:
+        return None
+    rows = []
+    for setting in settings:
+        for i, (rule, line) in enumerate(setting.rules.items()):
+            fitted = {b.name: b for b in setting.baselines[rule]}
+            for x in line.at:
+                if x > setting.start or i == 0:  # the start, which all share, once
+                    beside = [fitted[kind].values(x) if kind in fitted else [] for kind in kinds]
+                    rows.append([*cells((setting, rule, x)), *map(with_spread, [line.values(x), *beside])])
+    note = f"{metric_name(metric)} on the test texts, mean ± standard deviation over seeds."
+    return Table(["", "labels", "fine-tuned", *kinds], rows, note=note[0].upper() + note[1:])
 
 
 # --- What a rule saves ---
@@ -237,19 +238,19 @@ def _saved(random: Line, line: Line, points: Sequence[float], metric: str) -> st
 def _apart(found: Tested[float], comparisons: int, metric: str) -> str:
     """Its difference from random choice at every number of labels, and which are told from chance."""
     said = [
-        f"{pair.difference:+.3f} with {x:,.0f} (95% interval {pair.interval.low:+.3f} to {pair.interval.high:+.3f}, "
-        f"{p_value(p)})"
-        for x, (pair, p) in found.items()
+        f"{pair.difference:+.3f} with {x:,.0f} ({interval_of(pair)}, {p_value(p)})" for x, (pair, p) in found.items()
     ]
     pairs = min(pair.pairs for pair, _ in found.values())
-    sure = {x: ahead(metric, pair.difference) > 0 for x, (pair, p) in found.items() if p < LEVEL}
+    sure = {x: ahead(metric, pair.difference) > 0 for x, (pair, p) in found.items() if p < ALPHA}
     verdict = [
         f"it is {where} with {listed([f'{x:,.0f}' for x in points])}, which is significant at 5%"
         for where, points in (("ahead", [x for x in sure if sure[x]]), ("behind", [x for x in sure if not sure[x]]))
         if points
     ]
-    many = f", corrected for {comparisons} comparisons" if comparisons > 1 else ""
+    alike = any(pair.interval is None for pair, _ in found.values())
+    tests = f"paired t tests{', or permutation tests where all seeds differ alike,' if alike else ''}"
+    alone = ", each interval of its comparison alone" if comparisons > 1 else ""
     return (
-        f"Its difference from random choice is {listed(said)} by paired t tests over {pairs} seeds{many}: "
-        f"{'; '.join(verdict) or 'none can be told from chance'}."
+        f"Its difference from random choice is {listed(said)} by {tests} over {pairs} seeds"
+        f"{corrected_for(comparisons)}{alone}: {'; '.join(verdict) or 'none can be told from chance'}."
     )

@@ -11,22 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minilm.errors import UserError
-from minilm.reporting.compare import versus_table
+from minilm.evaluation.statistics import ALPHA
+from minilm.reporting.over_seeds import Tested, reached, tested, versus_table
 from minilm.reporting.page import Part, Picture, Section
 from minilm.reporting.tables import metric_name
-from minilm.studies.questions.lines import (
-    LEVEL,
-    Line,
-    Tested,
-    ahead,
-    best_line,
-    lines_of,
-    lines_table,
-    ratio,
-    reached,
-    tested,
-    versus,
-)
+from minilm.studies.questions.lines import Line, ahead, best_line, lines_of, lines_table, ratio, versus
 
 if TYPE_CHECKING:
     from minilm.studies.analyses import Finished
@@ -47,7 +36,8 @@ def few_shot(study: Study, runs: Sequence[Finished], figures: Path) -> tuple[str
         raise UserError("the analysis few-shot needs runs with data.shots above 0, best as an axis: [axes] data.shots")
     full = next((line for line in lines if ALL in line.at), None)
     best = best_line(lines, points[-1], metric)
-    rival = best_line(baselines, points[-1], metric) if baselines else None
+    rivals = [line for line in best.baselines.values() if line.values(points[-1])]
+    rival = best_line(rivals, points[-1], metric) if rivals else None
     found = versus(rival, best, points) if rival else {}
 
     references = {f"{line.name}, all rows": line.mean(ALL) for line in lines if ALL in line.at}
@@ -66,7 +56,7 @@ def few_shot(study: Study, runs: Sequence[Finished], figures: Path) -> tuple[str
 
     parts: list[Part] = [
         Picture(picture, f"{metric_name(metric)} over the number of training texts of each class"),
-        lines_table([*lines, *baselines], "texts of each class", metric, shown),
+        lines_table([*lines, *baselines], "texts of each class", metric, shown, last=ALL),
     ]
     if full is not None:
         parts += [_share_text(line, points, full) for line in lines if line.values(points[-1])]
@@ -106,17 +96,17 @@ def _pays(best: Line, rival: Line | None, found: Tested[float], points: Sequence
         return "No baseline was fitted, so from where on fine-tuning pays is not known."
     if len(found) < len(points):
         return f"Too few seeds were run to tell from where on it is ahead of the {rival.name}."
-    wins = [x for x in points if ahead(metric, found[x][0].difference) > 0 and found[x][1] < LEVEL]
+    wins = [x for x in points if ahead(metric, found[x][0].difference) > 0 and found[x][1] < ALPHA]
     lasting = [x for x in points if all(y in wins for y in points if y >= x)]
     if lasting:
         pair, p = found[lasting[0]]
         return (
             f"It is ahead of the {rival.name} from {lasting[0]:,.0f} of each class on, there by "
-            f"{abs(pair.difference):.3f} ({tested(pair, p, len(found))}), which is significant at 5%."
+            f"{abs(pair.difference):.3f} ({tested(pair, p, len(found), sized=True)}), which is significant at 5%."
         )
     pair, p = found[points[-1]]
     lead = "ahead of" if ahead(metric, pair.difference) > 0 else "behind"
     return (
         f"From where on it is ahead of the {rival.name} cannot be told: with {points[-1]:,.0f} of each class it is "
-        f"{abs(pair.difference):.3f} {lead} it ({tested(pair, p, len(found))})."
+        f"{abs(pair.difference):.3f} {lead} it ({tested(pair, p, len(found), sized=True)})."
     )

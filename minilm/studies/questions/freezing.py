@@ -7,19 +7,20 @@ the others are compared with.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from minilm.evaluation.statistics import Paired, holm, mean, paired
+from minilm.errors import UserError
+from minilm.evaluation.statistics import ALPHA, Paired, mean
 from minilm.reporting.compare import learning
 from minilm.reporting.groups import Group, costs_of
+from minilm.reporting.over_seeds import ALONE, compare_all, reached, shown_p, tested, with_spread
 from minilm.reporting.page import Part, Picture, Section, Table
-from minilm.reporting.tables import ABSENT, duration, metric_name, p_value, short_count
-from minilm.studies.questions.lines import LEVEL, ahead, reached, with_spread
+from minilm.reporting.tables import ABSENT, duration, metric_name, short_count
+from minilm.studies.questions.lines import ahead, listed
 
 if TYPE_CHECKING:
-    from minilm.reporting.record import Run
     from minilm.studies.analyses import Finished
     from minilm.studies.config import Study
 
@@ -42,6 +43,9 @@ def freezing(study: Study, runs: Sequence[Finished], figures: Path) -> tuple[str
 
     metric = study.config.metric
     ways = ways_of(runs, metric)
+    if not ways:
+        why = f"the analysis freezing needs runs that were measured on test texts by {metric}"
+        raise UserError(f"{why}; name a metric they have, such as metric=accuracy")
     picture = freezing_picture(ways, metric, figures / "freezing.png")
     parts: list[Part] = [
         Picture(picture, f"{metric_name(metric)} and training time over the parameters that train"),
@@ -54,28 +58,20 @@ def freezing(study: Study, runs: Sequence[Finished], figures: Path) -> tuple[str
 
 
 def ways_of(runs: Sequence[Finished], metric: str) -> list[Way]:
-    """Each way with what it costs, the one that trains most first, compared with it."""
-    together: dict[str, list[Run]] = {}
-    for finished in runs:
-        together.setdefault(finished.planned.group, []).append(finished.run)
+    """Each way that has the metric, with what it costs; the one that trains most first, compared with it."""
+    from minilm.studies.analyses import groups_of
+
     ways = []
-    for name, group in together.items():
-        costs = [costs_of(run) for run in group]
-        keys = ("trained", "total", "seconds", "tokens_per_second")
-        trained, total, seconds, speed = (mean([cost[key] or 0 for cost in costs]) for key in keys)
-        ways.append(Way(Group(name, tuple(group)), trained, total, seconds, speed))
+    for group in groups_of(runs):
+        if group.values(metric):
+            costs = [costs_of(run) for run in group.runs]
+            keys = ("trained", "total", "seconds", "tokens_per_second")
+            trained, total, seconds, speed = (mean([cost[key] or 0 for cost in costs]) for key in keys)
+            ways.append(Way(group, trained, total, seconds, speed))
     ways.sort(key=lambda way: -way.trained)
-    base = ways[0].group.by_seed(metric)
-    pairs: dict[int, Paired] = {}
-    for i, way in enumerate(ways[1:], start=1):
-        own = way.group.by_seed(metric)
-        if len(seeds := [seed for seed in base if seed in own]) > 1:
-            pairs[i] = paired([base[seed] for seed in seeds], [own[seed] for seed in seeds])
-    corrected = dict(zip(pairs, holm([pair.t_test for pair in pairs.values()]), strict=True))
-    return [
-        Way(way.group, way.trained, way.total, way.seconds, way.speed, (pairs[i], corrected[i]) if i in pairs else None)
-        for i, way in enumerate(ways)
-    ]
+    reached_by = [way.group.by_seed(metric) for way in ways]
+    found = compare_all({i: (reached_by[0], reached_by[i]) for i in range(1, len(ways))})
+    return [replace(way, against=found.get(i)) for i, way in enumerate(ways)]
 
 
 def _table(ways: Sequence[Way], metric: str) -> Table:
@@ -86,12 +82,14 @@ def _table(ways: Sequence[Way], metric: str) -> Table:
         told = [ABSENT] * 3
         if way.against:
             pair, p = way.against
-            told = [f"{-pair.difference:+.4f}", f"{-pair.interval.high:+.4f} to {-pair.interval.low:+.4f}", f"{p:.4f}"]
+            between = f"{-pair.interval.high:+.4f} to {-pair.interval.low:+.4f}" if pair.interval else ABSENT
+            told = [f"{-pair.difference:+.4f}", between, shown_p(p)]
         share = f"{way.trained / way.total:.1%}" if way.total else ABSENT
         quality = with_spread(way.group.values(metric))
         costs = [duration(way.seconds), short_count(way.speed)]
         rows.append([way.group.name, short_count(way.trained), share, quality, *told, *costs])
-    note = "±: standard deviation over the seeds. p: paired t test over the same seeds, corrected after Holm."
+    note = "±: standard deviation over the seeds. p: paired t test over the same seeds (permutation test where all "
+    note += f"differ alike), corrected after Holm. {ALONE}"
     return Table(header, rows, note=note)
 
 
@@ -102,27 +100,23 @@ def answer(ways: Sequence[Way], metric: str) -> str:
     first = (
         f"With {short_count(most.trained)} trained parameters {name} has {what} {reached(most.group.values(metric))}."
     )
-    if not any(way.against for way in ways):
+    found = [(way, *way.against) for way in ways if way.against]
+    if not found:
         return f"{first} Too few seeds were run to tell what freezing more loses."
-    lost = [way for way in ways if way.against and _loses(way, metric) and way.against[1] < LEVEL]
-    alike = [way for way in ways if way.against and way not in lost]
-    told = alike[-1] if alike else lost[0]
-    assert told.against is not None
-    pair, p = told.against
-    low, high = pair.interval
-    between = f"95% interval {low:+.3f} to {high:+.3f} over {pair.pairs} seeds; paired t test, corrected: {p_value(p)}"
+    untold = [way.group.name for way in ways[1:] if not way.against]
+    untested = f"; too few seeds were run to tell of {listed(untold)}" if untold else ""
+    alike = [(way, pair, p) for way, pair, p in found if p >= ALPHA or ahead(metric, pair.difference) >= 0]
     if not alike:
+        way, pair, p = found[0]
+        every = "Every other way that was tested" if untold else "Every other way"
         return (
-            f"{first} Every other way loses: {told.group.name}, which freezes least, by {abs(pair.difference):.3f} "
-            f"({between}), which is significant at 5%."
+            f"{first} {every} loses: {way.group.name}, which freezes least, by {abs(pair.difference):.3f} "
+            f"({tested(pair, p, len(found), sized=True)}), which is significant at 5%{untested}."
         )
-    share = f"{told.trained / most.trained:.1%}"
-    faster = f", in {told.seconds / most.seconds:.0%} of its time" if most.seconds else ""
+    way, pair, p = alike[-1]
+    share = f"{way.trained / most.trained:.1%}"
+    faster = f", in {way.seconds / most.seconds:.0%} of its time" if most.seconds else ""
     return (
-        f"{first} {told.group.name}, with {share} of these parameters{faster}, is the most frozen whose difference "
-        f"({pair.difference:+.3f}, {between}) cannot be told from chance as a loss."
+        f"{first} {way.group.name}, with {share} of these parameters{faster}, is the most frozen whose difference "
+        f"({pair.difference:+.3f}, {tested(pair, p, len(found))}) cannot be told from chance as a loss{untested}."
     )
-
-
-def _loses(way: Way, metric: str) -> bool:
-    return way.against is not None and ahead(metric, way.against[0].difference) < 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
-from minilm.reporting.group_plots import UNITS, titled
+from minilm.reporting.group_plots import DASHES, UNITS, titled
 from minilm.reporting.style import GREY, MARK, SERIES, legend, name_axes, new_figure, save, short
 from minilm.studies.questions.lines import Line
 
@@ -40,7 +41,7 @@ def line_picture(
     axes = figure.subplots()
     for line, style in zip(lines, styles_of(lines), strict=True):
         draw_line(axes, line, style)
-    for dashes, (name, value) in zip(("--", ":", "-."), (references or {}).items(), strict=False):
+    for dashes, (name, value) in zip(itertools.cycle(DASHES), (references or {}).items(), strict=False):
         axes.axhline(value, color=MARK, linewidth=1.5, linestyle=dashes, label=f"{name}: {value:.3f}")
     explain(axes, lines)
     points = sorted({point for line in lines for point in line.at})
@@ -85,12 +86,14 @@ def active_picture(settings: Sequence[Setting], metric: str, path: Path) -> Path
 
 
 def styles_of(lines: Sequence[Line]) -> list[dict[str, Any]]:
-    """Colours for what was fine-tuned, grey for the baselines."""
+    """Colours for what was fine-tuned, grey for the baselines; where they come round again the markers are hollow."""
     counts = [0, 0]
     found = []
     for line in lines:
         kinds = BASELINES if line.baseline else SERIES
-        found.append({**kinds[counts[line.baseline] % len(kinds)], "label": short(line.name, 40)})
+        again, place = divmod(counts[line.baseline], len(kinds))
+        hollow = {"markerfacecolor": "white"} if again else {}
+        found.append({**kinds[place], **hollow, "label": short(line.name, 40)})
         counts[line.baseline] += 1
     return found
 

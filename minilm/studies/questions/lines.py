@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from minilm.evaluation.metrics import HIGHER_IS_BETTER
-from minilm.evaluation.statistics import Interval, Paired, deviation, holm, mean, paired, t_interval
+from minilm.evaluation.statistics import Interval, mean, t_interval
 from minilm.reporting.groups import metrics_of
+from minilm.reporting.over_seeds import Tested, compare_all, with_spread
 from minilm.reporting.page import Table
-from minilm.reporting.tables import ABSENT, decimal, metric_name, p_value
+from minilm.reporting.tables import metric_name
 
 if TYPE_CHECKING:
     from minilm.studies.analyses import Finished
-
-LEVEL = 0.05  # below it a p value is called significant
-Key = TypeVar("Key")
-Tested = dict[Key, tuple[Paired, float]]  # what was compared -> the paired test, and its p value after Holm
 
 
 @dataclass
@@ -27,6 +25,8 @@ class Line:
     name: str
     at: dict[float, dict[int, float]] = field(default_factory=dict)  # x -> seed -> metric
     baseline: bool = False  # trained on the same rows, beside the runs
+    point: dict[str, Any] = field(default_factory=dict)  # its place on all other axes
+    baselines: dict[str, Line] = field(default_factory=dict)  # kind -> what was fitted to this line's rows
 
     def values(self, x: float) -> list[float]:
         """The metric at a point, of each seed."""
@@ -45,48 +45,65 @@ class Line:
 def lines_of(
     runs: Sequence[Finished], keys: Sequence[str], place: Callable[[Finished], float], metric: str
 ) -> tuple[list[Line], list[Line]]:
-    """Lines over the axes ``keys``: one for each variant, and one for each baseline but the majority.
+    """Lines over the axes ``keys``: one for each variant, and those of their baselines but the majority.
 
-    place: where on the axis a run is. The baselines are those of the first variant's runs.
+    place: where on the axis a run is.
     """
     lines: dict[str, Line] = {}
-    baselines: dict[str, Line] = {}
     for finished in runs:
         name, seed, x = name_without(finished, *keys), finished.planned.config.seed, place(finished)
         value = metrics_of(finished.run, "test").get(metric)
         if value is None:
             continue
-        lines.setdefault(name, Line(name)).at.setdefault(x, {})[seed] = float(value)
-        if name != next(iter(lines)):
-            continue
-        for kind, reached in finished.run.results.get("baselines", {}).items():
-            if kind != "majority" and metric in reached.get("test", {}):
-                line = baselines.setdefault(kind, Line(f"{kind} baseline", baseline=True))
-                line.at.setdefault(x, {})[seed] = float(reached["test"][metric])
-    for line in (*lines.values(), *baselines.values()):
+        line = lines.setdefault(name, Line(name, point=_point_without(finished, *keys)))
+        line.at.setdefault(x, {})[seed] = float(value)
+        for kind, told in finished.run.results.get("baselines", {}).items():
+            if kind != "majority" and metric in told.get("test", {}):
+                fitted = line.baselines.setdefault(kind, Line(f"{kind} baseline ({name})", baseline=True))
+                fitted.at.setdefault(x, {})[seed] = float(told["test"][metric])
+    baselines = _share_baselines(list(lines.values()))
+    for line in (*lines.values(), *baselines):
         line.at = dict(sorted(line.at.items()))
-    return list(lines.values()), list(baselines.values())
+    return list(lines.values()), baselines
+
+
+def _share_baselines(lines: Sequence[Line]) -> list[Line]:
+    """Make one of baselines that are the same, so that each fills the gaps of the others; return those there are.
+
+    They are the same where they are equal with every seed at every point that both were fitted at: those of other data,
+    or on the vectors of another model, are not.
+    """
+    found = []
+    for kind in dict.fromkeys(kind for line in lines for kind in line.baselines):
+        different: list[Line] = []
+        for line in (line for line in lines if kind in line.baselines):
+            own = line.baselines[kind]
+            same = next((other for other in different if _equal(own, other)), None)
+            if same is None:
+                different.append(own)
+                continue
+            line.baselines[kind] = same
+            for x, values in own.at.items():
+                same.at[x] = {**values, **same.at.get(x, {})}
+        if len(different) == 1:
+            different[0].name = f"{kind} baseline"
+        found += different
+    return found
+
+
+def _equal(first: Line, second: Line) -> bool:
+    shared = [(x, seed) for x, seeds in first.at.items() for seed in seeds if seed in second.at.get(x, {})]
+    return bool(shared) and all(math.isclose(first.at[x][s], second.at[x][s], abs_tol=1e-9) for x, s in shared)
+
+
+def _point_without(finished: Finished, *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in finished.planned.point.items() if key not in ("seed", *keys)}
 
 
 def name_without(finished: Finished, *keys: str) -> str:
     """What a run is beside its seed and its place on these axes."""
-    axes = [
-        f"{key.rpartition('.')[2]} {value}"
-        for key, value in finished.planned.point.items()
-        if key not in ("seed", *keys)
-    ]
+    axes = [f"{key.rpartition('.')[2]} {value}" for key, value in _point_without(finished, *keys).items()]
     return ", ".join([finished.planned.variant, *axes] if finished.planned.variant else axes) or "fine-tuned"
-
-
-def compare_all(pairs: Mapping[Key, tuple[dict[int, float], dict[int, float]]]) -> Tested[Key]:
-    """The second minus the first of each pair (seed -> metric) over the seeds they share; p values after Holm."""
-    found = {}
-    for key, (first, second) in pairs.items():
-        seeds = [seed for seed in first if seed in second]
-        if len(seeds) > 1:
-            found[key] = paired([first[seed] for seed in seeds], [second[seed] for seed in seeds])
-    corrected = holm([pair.t_test for pair in found.values()])
-    return {key: (pair, p) for (key, pair), p in zip(found.items(), corrected, strict=True)}
 
 
 def versus(first: Line, second: Line, points: Sequence[float]) -> Tested[float]:
@@ -121,31 +138,11 @@ def listed(parts: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
 
 
-def reached(values: Sequence[float]) -> str:
-    """``0.907 (95% interval 0.890 to 0.924 over 3 seeds)``."""
-    if len(values) < 2:
-        return f"{values[0]:.3f} (one seed)" if values else ABSENT
-    low, high = t_interval(values)
-    return f"{mean(values):.3f} (95% interval {low:.3f} to {high:.3f} over {len(values)} seeds)"
-
-
-def with_spread(values: Sequence[float]) -> str:
-    """``0.9070 ±0.0120``."""
-    if len(values) < 2:
-        return decimal(values[0] if values else None)
-    return f"{decimal(mean(values))} ±{decimal(deviation(values))}"
-
-
-def tested(pair: Paired, p: float, number: int) -> str:
-    """``95% interval +0.010 to +0.030; paired t test, corrected for 7 comparisons: p = 0.012``."""
-    many = f", corrected for {number} comparisons" if number > 1 else ""
-    low, high = pair.interval
-    return f"95% interval {low:+.3f} to {high:+.3f} over {pair.pairs} seeds; paired t test{many}: {p_value(p)}"
-
-
-def lines_table(lines: Sequence[Line], title: str, metric: str, shown: Callable[[float], str]) -> Table:
-    """A row a point, a column a line."""
-    points = sorted({x for line in lines for x in line.at}, key=lambda x: (x == 0, x))  # 0 stands for all
+def lines_table(
+    lines: Sequence[Line], title: str, metric: str, shown: Callable[[float], str], *, last: float | None = None
+) -> Table:
+    """A row a point, a column a line; ``last``: the point that stands below the others, whatever its size."""
+    points = sorted({x for line in lines for x in line.at}, key=lambda x: (x == last, x))
     rows = [[shown(x), *(with_spread(line.values(x)) for line in lines)] for x in points]
     seeds = {len(values) for line in lines for values in line.at.values()}
     over = f"{min(seeds)} seeds" if len(seeds) == 1 else f"{min(seeds)} to {max(seeds)} seeds"

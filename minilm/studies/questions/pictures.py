@@ -35,6 +35,7 @@ from minilm.reporting.tables import short_count
 from minilm.schema import shown as as_toml
 from minilm.studies.questions.line_pictures import draw_line, explain, log_axis, styles_of, unit
 from minilm.studies.questions.lines import Line
+from minilm.studies.questions.sweep import in_order, numbers
 
 if TYPE_CHECKING:
     from minilm.studies.questions.freezing import Way
@@ -109,13 +110,8 @@ def scaling_picture(lines: Sequence[Line], curves: Mapping[str, Curve], metric: 
             _law(plain, log, curves[line.name], style, band=not line.baseline)
     explain(plain, lines, "lines: a n^-b + c; band: its 95% interval" if curves else "")
     points = sorted({x for line in lines for x in line.at})
-    log.set_yscale("log")
     errors = [1 - v for line in lines for values in line.at.values() for v in values.values()]
-    low, high = 0.8 * max(min(errors), 1e-4), min(1.15 * max(errors), 1.0)
-    log.set_ylim(low, high)
-    ticks = [t for t in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1) if low <= t <= high]
-    log.set_yticks(ticks, [f"{t:g}" for t in ticks])
-    log.yaxis.set_minor_locator(NullLocator())
+    _error_axis(log, errors)
     for axes in (plain, log):
         log_axis(axes, points)
         axes.axvspan(points[-1], 2.05 * points[-1], color="#000000", alpha=0.06, linewidth=0)
@@ -129,6 +125,16 @@ def scaling_picture(lines: Sequence[Line], curves: Mapping[str, Curve], metric: 
     )
     legend(figure, [plain])
     return save(figure, path, svg=True)
+
+
+def _error_axis(axes: Axes, errors: Sequence[float]) -> None:
+    """A logarithmic axis with round ticks."""
+    axes.set_yscale("log")
+    low, high = 0.8 * max(min(errors), 1e-4), min(1.15 * max(errors), 1.0)
+    axes.set_ylim(low, high)
+    ticks = [t for t in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1) if low <= t <= high]
+    axes.set_yticks(ticks, [f"{t:g}" for t in ticks])
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def _law(plain: Axes, log: Axes, curve: Curve, style: Mapping[str, Any], *, band: bool) -> None:
@@ -152,40 +158,36 @@ def freezing_picture(ways: Sequence[Way], metric: str, path: Path) -> Path:
     quality, time = figure.subplots(1, 2)
     longest = max(way.seconds for way in ways)
     scale, name = (60, "minutes") if longest >= 180 else (1, "seconds")
-    x = np.array([way.trained for way in ways])
-    points = [way.group.values(metric) for way in ways]
     seconds = [[costs_of(run)["seconds"] / scale for run in way.group.runs] for way in ways]
-    for axes, values, style in ((quality, points, SERIES[1]), (time, seconds, SERIES[0])):
-        means = np.array([mean(found) if found else np.nan for found in values])
-        ends = [t_interval(found) if len(found) > 1 else (m, m) for found, m in zip(values, means, strict=True)]
-        reach = [[m - low for (low, _), m in zip(ends, means, strict=True)]]
-        reach.append([high - m for (_, high), m in zip(ends, means, strict=True)])
-        label = "mean, 95% interval over seeds (Student's t)"
-        axes.errorbar(x, means, yerr=reach, label=label, linewidth=2, elinewidth=1.4, capsize=4, markersize=8, **style)
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda n, _: short_count(n)))
-        axes.xaxis.set_minor_locator(NullLocator())
-        kept = [
-            n for i, n in enumerate(x) if i == 0 or min(abs(np.log(n / m)) for m in x[:i]) > 0.13 * np.log(x[0] / x[-1])
-        ]
-        axes.set_xticks(kept)
-        axes.grid(alpha=0.3)
-        for i, (way, n, (low, high)) in enumerate(zip(ways, x, ends, strict=True)):
-            at, off = ((n, high), (0, 7)) if i % 2 else ((n, low), (0, -17))
-            paper = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5}
-            where: dict[str, Any] = {
-                "textcoords": "offset points",
-                "ha": "center",
-                "fontsize": SMALL - 1,
-                "bbox": paper,
-            }
-            axes.annotate(short(way.group.name, 22), at, off, parse_math=False, **where)
-        axes.margins(0.12, 0.25)
+    _over_trained(quality, ways, [way.group.values(metric) for way in ways], SERIES[1])
+    _over_trained(time, ways, seconds, SERIES[0])
     time.set_ylim(bottom=min(0, time.get_ylim()[0]))
     name_axes(quality, title=f"{titled(metric)} on the test texts", x="Parameters that train", y=unit(metric))
     name_axes(time, title="Training time", x="Parameters that train", y=f"Time ({name})")
     legend(figure, [quality])
     return save(figure, path, svg=True)
+
+
+def _over_trained(axes: Axes, ways: Sequence[Way], values: Sequence[Sequence[float]], style: Mapping[str, Any]) -> None:
+    """The mean of each way with its interval, and its name, over the parameters that train."""
+    x = np.array([way.trained for way in ways])
+    means = np.array([mean(found) for found in values])
+    ends = [t_interval(found) if len(found) > 1 else (m, m) for found, m in zip(values, means, strict=True)]
+    reach = np.array([[m - low, high - m] for (low, high), m in zip(ends, means, strict=True)]).T
+    label = "mean, 95% interval over seeds (Student's t)"
+    axes.errorbar(x, means, yerr=reach, label=label, linewidth=2, elinewidth=1.4, capsize=4, markersize=8, **style)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda n, _: short_count(n)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    room = 0.13 * np.log(x[0] / x[-1])
+    axes.set_xticks([n for i, n in enumerate(x) if i == 0 or min(abs(np.log(n / m)) for m in x[:i]) > room])
+    axes.grid(alpha=0.3)
+    paper = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5}
+    where: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "fontsize": SMALL - 1, "bbox": paper}
+    for i, (way, n, (low, high)) in enumerate(zip(ways, x, ends, strict=True)):
+        at, off = ((n, high), (0, 7)) if i % 2 else ((n, low), (0, -17))  # above and below in turn
+        axes.annotate(short(way.group.name, 22), at, off, parse_math=False, **where)
+    axes.margins(0.12, 0.25)
 
 
 # --- Sweeps ---
@@ -196,16 +198,12 @@ def sweep_curves(grids: Sequence[Grid], path: Path) -> Path:
     key, metric = grids[0].keys[-1], grids[0].metric
     figure = new_figure(11, 5.2, f"{titled(metric)} over {key}")
     panels = figure.subplots(1, 2, sharey=True)
-    values = sorted({value for grid in grids for value in grid.columns})
-    log = values[0] > 0 and len(values) > 2
+    values = in_order([value for grid in grids for value in grid.columns])
+    log = len(values) > 2 and numbers(values) and values[0] > 0
     for axes, split in zip(panels, ("validation", "test"), strict=True):
-        for grid, style in zip(grids, SERIES, strict=False):
-            line = Line(grid.name)
-            for (_, column), group in grid.cells.items():
-                place = grid.columns[column] if log else values.index(grid.columns[column])
-                line.at[float(place)] = group.by_seed(metric, split)
-            line.at = {x: seeds for x, seeds in sorted(line.at.items()) if seeds}
-            draw_line(axes, line, {**style, "label": short(grid.name, 40)})
+        lines = [_line_of(grid, split, values, log=log) for grid in grids]
+        for line, style in zip(lines, styles_of(lines), strict=True):
+            draw_line(axes, line, style)
         if log:
             axes.set_xscale("log")
             axes.xaxis.set_minor_locator(NullLocator())
@@ -215,6 +213,15 @@ def sweep_curves(grids: Sequence[Grid], path: Path) -> Path:
     panels[1].set_ylabel("")
     legend(figure, panels)
     return save(figure, path, svg=True)
+
+
+def _line_of(grid: Grid, split: str, values: Sequence[Any], *, log: bool) -> Line:
+    """A grid of one axis as a line: over its values, or over their places among all ``values``."""
+    found = {}
+    for (_, column), group in grid.cells.items():
+        value = grid.columns[column]
+        found[float(value if log else values.index(value))] = group.by_seed(grid.metric, split)
+    return Line(grid.name, {x: seeds for x, seeds in sorted(found.items()) if seeds})
 
 
 def heat_maps(grids: Sequence[Grid], choices: Mapping[int, Choice], path: Path) -> Path:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from minilm.errors import UserError
 from minilm.evaluation.metrics import HIGHER_IS_BETTER
-from minilm.evaluation.statistics import mean
+from minilm.evaluation.statistics import Interval, mean
+from minilm.reporting.over_seeds import reached
 from minilm.reporting.page import Part, Picture, Section, Table
 from minilm.reporting.tables import metric_name
-from minilm.studies.questions.lines import Line, best_line, lines_of, lines_table, number, reached
+from minilm.studies.questions.lines import Line, best_line, lines_of, lines_table, number
 from minilm.studies.scaling import Curve, fit_curve, why_no_curve
 
 if TYPE_CHECKING:
@@ -51,10 +52,8 @@ def scaling(study: Study, runs: Sequence[Finished], figures: Path) -> tuple[str,
     laws: list[Part] = [_laws(curves, metric)] if curves else []
     laws += [f"{name}: no curve is fitted; {reason}." for name, reason in why.items() if reason]
     sections.append(Section("The curves", laws))
-    if checks := [row for line in everything if (row := _check_row(line, metric))]:
-        header = ["", "held back", "foretold", "95% interval", "measured", ""]
-        note = "Fitted to all sizes but the largest, which it then foretells."
-        sections.append(Section("A check on the size held back", [Table(header, checks, note=note)]))
+    if checks := {line.name: check for line in everything if (check := check_of(line, metric))}:
+        sections.append(Section("A check on the size held back", [_checks(checks)]))
     if best.name in curves:
         return answer(best, curves[best.name], metric), sections
     first = f"With {largest:,.0f} training texts {best.name} has {metric_name(metric)} {reached(best.values(largest))}"
@@ -102,19 +101,40 @@ def _laws(curves: dict[str, Curve], metric: str) -> Table:
     return Table(header, rows, left=2, note=note)
 
 
-def _check_row(line: Line, metric: str) -> list[str]:
-    """What the other sizes foretell of the largest, and whether it held; nothing where they are too few."""
+class Check(NamedTuple):
+    """What the other sizes foretell of the largest, and what was measured there: the metric."""
+
+    size: int
+    foretold: float
+    interval: Interval  # of a mean over as many seeds
+    measured: float
+
+    @property
+    def held(self) -> bool:
+        """Whether the forecast was right."""
+        return self.interval.low <= self.measured <= self.interval.high
+
+
+def check_of(line: Line, metric: str) -> Check | None:
+    """The check of a line; None where the other sizes are too few."""
     errors = errors_of(line, metric)
     if len(errors) < 4:
-        return []
+        return None
     largest, curve = without_largest(errors)
     if curve is None:
-        return []
+        return None
     low, high = curve.prediction(largest, len(errors[largest]))
-    measured = mean(errors[largest])
-    held = "inside" if low <= measured <= high else "outside"
-    cells = [f"{1 - float(curve.error(largest)):.4f}", f"{1 - high:.4f} to {1 - low:.4f}", f"{1 - measured:.4f}", held]
-    return [line.name, f"{largest:,}", *cells]
+    return Check(largest, 1 - float(curve.error(largest)), Interval(1 - high, 1 - low), 1 - mean(errors[largest]))
+
+
+def _checks(checks: dict[str, Check]) -> Table:
+    header = ["", "held back", "foretold", "95% interval", "measured", ""]
+    rows = []
+    for name, check in checks.items():
+        between = f"{check.interval.low:.4f} to {check.interval.high:.4f}"
+        cells = [f"{check.foretold:.4f}", between, f"{check.measured:.4f}", "inside" if check.held else "outside"]
+        rows.append([name, f"{check.size:,}", *cells])
+    return Table(header, rows, note="Fitted to all sizes but the largest, which it then foretells.")
 
 
 def law(curve: Curve) -> str:
@@ -140,17 +160,24 @@ def answer(line: Line, curve: Curve, metric: str) -> str:
         f"{line.mean(most):.3f} now"
     )
     flat, between = curve.flattens(GAIN)
-    beyond = "beyond what was measured" if flat > most else "within what was measured"
     second = (
         f"Twice the texts gain less than {GAIN:g} from about {number(flat)} on (95% interval {number(between.low)} to "
-        f"{number(between.high)}), which lies {beyond}"
+        f"{number(between.high)}), {_where(between, most)}"
     )
-    row = _check_row(line, metric)
-    if not row:
+    check = check_of(line, metric)
+    if check is None:
         return f"{first}. {second}; there are too few sizes to hold one back as a check."
-    _, size, foretold, interval, measured, held = row
-    verb = "was right" if held == "inside" else "was wrong"
     return (
-        f"{first}. {second}; the forecast of the size held back {verb}: at {size} texts {foretold} foretold "
-        f"({interval}), {measured} measured."
+        f"{first}. {second}; the forecast of the size held back was {'right' if check.held else 'wrong'}: at "
+        f"{check.size:,} texts {check.foretold:.4f} foretold ({check.interval.low:.4f} to {check.interval.high:.4f}), "
+        f"{check.measured:.4f} measured."
     )
+
+
+def _where(flat: Interval, most: float) -> str:
+    """On which side of the largest size all of an interval lies."""
+    if flat.low > most:
+        return "which lies beyond what was measured"
+    if flat.high <= most:
+        return "which lies within what was measured"
+    return "so whether that lies within or beyond what was measured cannot be told"

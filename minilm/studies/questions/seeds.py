@@ -14,20 +14,17 @@ from minilm.reporting.page import Part, Picture, Section
 from minilm.reporting.tables import duration, metric_name
 
 if TYPE_CHECKING:
-    from minilm.reporting.record import Run
     from minilm.studies.analyses import Finished
     from minilm.studies.config import Study
 
 
 def seeds(study: Study, runs: Sequence[Finished], figures: Path) -> tuple[str, list[Section]]:
     """The comparison of all variants, and how their seeds lie: metric and time of each run."""
+    from minilm.studies.analyses import groups_of
     from minilm.studies.questions.pictures import boxes
 
     metric = study.config.metric
-    together: dict[str, list[Run]] = {}
-    for finished in runs:
-        together.setdefault(finished.planned.group, []).append(finished.run)
-    groups = [Group(name, tuple(group)) for name, group in together.items()]
+    groups = groups_of(runs)
     answer, sections = comparison(groups, metric, figures)
     measured = [group for group in groups if group.values(metric)]
     if not any(len(group.runs) > 1 for group in measured):
