@@ -123,6 +123,14 @@ def test_seeds_compare_with_what_it_cost(tmp_path):
     )
 
 
+def test_the_answer_tells_of_every_way_and_not_of_the_two_best_only(tmp_path):
+    third = [finished("third", {"seed": s}, 0.869 + wobble(s, 3), trained=10**7) for s in range(1, 6)]
+    runs = seeds_runs()
+    first, lora = runs[:5], [finished("lora", {"seed": s}, 0.85 + wobble(s), trained=10**5) for s in range(1, 6)]
+    answer, _ = ask("seeds", [*first, *lora, *third], tmp_path)
+    assert re.search(r"Over the same seeds third has .*; lora has 0\.02\d less than full .*significant at 5%\.", answer)
+
+
 def test_a_lucky_cell_is_not_called_best(tmp_path):
     answer, page = ask("sweep", sweep_runs(), tmp_path)
     assert answer.startswith(
