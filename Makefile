@@ -2,12 +2,18 @@
 # pyproject.toml or constraints.txt have changed since it was made.
 
 PYTHON ?= python3# 3.11 or later
-ARGS ?=# passed on to the command, as in: make scratch ARGS="train.epochs=5 seed=2"
+ARGS ?=# passed on to the command, as in: make test ARGS="-k pairs"
 DATA ?=# another data set (a name, a file, a folder); "sample": the small one of its kind that comes with the package
 MODEL ?=# of `make finetune` and `make weights`
 METHOD ?=# of `make finetune`: full, head, last3 (or another number) or lora; empty: as the recipe has it
 JOBS ?= 2# test processes
 BIN := .venv/bin
+
+# Any other variable that is set on the command line is a change to the config: make finetune train.epochs=5 seed=2
+OWN := PYTHON ARGS DATA MODEL METHOD JOBS BIN SHELL MAKEFLAGS
+CHANGED = $(strip $(foreach _,$(filter-out $(OWN),$(.VARIABLES)),$(if $(filter command,$(origin $(_))),$(_))))
+CHANGES = $(foreach _,$(sort $(CHANGED)),$(_)=$(call quoted,$(value $(_)))) $(ARGS)
+quoted = '$(subst ','\'',$(1))'# for the shell
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -18,20 +24,24 @@ help: ## list these commands
 
 scratch: .venv/installed ## train a GPT-2 from scratch and report on it (DATA=polish-slang: on the study's data)
 ifeq ($(DATA),polish-slang)
-	$(BIN)/minilm train experiments/scratch.toml $(ARGS)
+	$(BIN)/minilm train experiments/scratch.toml $(CHANGES)
 else
-	$(BIN)/minilm train experiments/scratch_sample.toml $(if $(filter-out sample,$(DATA)),data.source='$(DATA)') $(ARGS)
+	$(BIN)/minilm train experiments/scratch_sample.toml $(if $(filter-out sample,$(DATA)),$(SOURCE)) $(CHANGES)
 	@echo
 	@echo 'The study itself, on its own data (from the Hub; 90 minutes at most): make scratch DATA=polish-slang'
 endif
 
 finetune: .venv/installed ## fine-tune a checkpoint by its recipe (MODEL=bielik, DATA=reviews.csv, METHOD=lora)
-	$(if $(filter-out full head lora last%,$(METHOD)),$(error METHOD is full, head, last3 (or another number) or lora, not $(METHOD)))
+	$(if $(filter-out 0 1,$(words $(METHOD)))$(filter-out $(METHODS),$(METHOD)),$(error METHOD is full, head, last3 (or another number) or lora, not $(METHOD)))
 	@test '$(or $(MODEL),minilm)' != minilm -o -e weights/minilm/config.json || $(BIN)/minilm download minilm
-	$(BIN)/minilm train experiments/finetune/$(or $(MODEL),minilm).toml $(if $(DATA),$(DATA_CHANGE)) $(METHOD_CHANGE) $(ARGS)
+	$(BIN)/minilm train experiments/finetune/$(or $(MODEL),minilm).toml $(if $(DATA),$(DATA_CHANGE)) $(METHOD_CHANGE) $(CHANGES)
 
 # What DATA and METHOD change in a recipe. Each method comes with a rate that suits it.
-DATA_CHANGE = $(if $(filter sample,$(DATA)),data.sample=true,data.source='$(DATA)')
+DATA_CHANGE = $(if $(filter-out sample,$(DATA)),$(SOURCE),data.sample=true)
+SOURCE = data.source=$(call quoted,$(value DATA))
+DIGITS := 1 2 3 4 5 6 7 8 9
+LAYERS := $(DIGITS) $(foreach ten,$(DIGITS),$(foreach one,0 $(DIGITS),$(ten)$(one)))
+METHODS := full head lora $(LAYERS:%=last%)
 METHOD_full = freeze.part=nothing freeze.layers=0 lora.rank=0 train.lr=5e-5
 METHOD_head = freeze.part=backbone freeze.layers=0 lora.rank=0 train.lr=1e-3
 METHOD_last = freeze.part=all-but-last freeze.layers=$(METHOD:last%=%) lora.rank=0 train.lr=5e-5

@@ -49,6 +49,11 @@ Device = Literal["auto", "cpu", "cuda", "mps"] | OneGPU
 Vocabulary = Annotated[int, Limit("a whole number of at least 259: 256 bytes and 3 special tokens", lambda n: n >= 259)]
 
 
+# A field that is not said. For a data set of the catalogue it is as the catalogue says, else as told beside the field:
+# ``minilm.data.locations.complete`` fills it in. So what is said counts, also where it is the usual.
+NOT_SAID: Any = None
+
+
 @dataclass(frozen=True)
 class HeadSection:
     """``[model.head]``: turns a text's hidden states (B, T, D) into class scores (B, C)."""
@@ -97,16 +102,16 @@ class DataSection:
     train: str = ""  # instead of source: a file for each split
     validation: str = ""
     test: str = ""
-    text: str = "text"  # column of the text
-    text_pair: str = ""  # column of a second text; empty: single texts
-    label: str = "label"  # column of the class, a name or a number
-    label_columns: list[str] = field(default_factory=list)  # several labels a text: columns of 0 and 1
-    labels: list[str] = field(default_factory=list)  # their names in order; empty: as the training data says
-    validation_share: Part = 0.1  # of the training rows, where no validation split is given
-    test_share: Part = 0.1  # of the training rows, where no test split is given
+    text: str = NOT_SAID  # column of the text: "text"
+    text_pair: str = NOT_SAID  # column of a second text; empty, as usual: single texts
+    label: str = NOT_SAID  # column of the class, a name or a number: "label"
+    label_columns: list[str] = NOT_SAID  # several labels a text: columns of 0 and 1, in place of label; usually none
+    labels: list[str] = NOT_SAID  # the labels' names in order; empty, as usual: as the training data says
+    validation_share: Part = NOT_SAID  # of the training rows, where no validation split is given: 0.1
+    test_share: Part = NOT_SAID  # of the training rows, where no test split is given: 0.1
     split_seed: Seed = 0  # of splitting and subsetting
     redraw: bool = False  # split and draw anew for each run: split_seed becomes its seed
-    group: str = ""  # column: rows that share its value stay on one side of a split
+    group: str = NOT_SAID  # column: rows that share its value stay on one side of a split; empty, as usual: none
     max_tokens: Size = 256  # longer texts are cut
     # A stratified subset of so many rows; 0: all. With the same split_seed 100 rows are among the 500.
     train_rows: Count = 0
@@ -254,9 +259,11 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
 def config_of(table: Mapping[str, Any], written: Mapping[str, str], where: str) -> RunConfig:
     """The config of a file's table. ``written`` tells of changed keys, in order, what set them; ``where`` is the file.
 
+    What the catalogue says of the data set is written into it, so that a run's own file tells all it was made of.
     Raises UserError as ``load_config`` does.
     """
-    from minilm.rules import RULES  # which are about the sections above
+    from minilm.data.locations import complete
+    from minilm.rules import RULES  # both are about the sections above
 
     def place(key: str) -> str:
         """The last change of a key, of the table around it or of a key within it; else the file."""
@@ -264,6 +271,7 @@ def config_of(table: Mapping[str, Any], written: Mapping[str, str], where: str) 
         return written[related[-1]] if related else where
 
     config = read_table(RunConfig, table, place)
+    config = replace(config, data=complete(config.data))
     for rule in RULES:
         if not rule.holds(config):
             places = [place(key) for key in rule.keys if place(key) != where]

@@ -23,6 +23,11 @@ def _weights_fit(c: RunConfig) -> bool:
     return isinstance(weights, str) or not names or len(weights) == len(names)
 
 
+def _columns_differ(c: RunConfig) -> bool:
+    labels = c.data.label_columns or [c.data.label]  # which differ among themselves by another rule
+    return not {c.data.text, c.data.text_pair}.intersection(labels) and c.data.text != c.data.text_pair
+
+
 def _same_machine(first: TrainSection, second: TrainSection) -> bool:
     keys = ("device", "precision", "threads")
     plain = TrainSection(epochs=1, lr=1.0)
@@ -66,9 +71,9 @@ RULES = (
         "data.shots and data.rows exclude each other: use one",
     ),
     Rule(
-        ("data.text_pair", "data.text"),
-        lambda c: c.data.text_pair != c.data.text,
-        "data.text_pair must be another column than data.text",
+        ("data.text_pair", "data.label", "data.label_columns", "data.text"),
+        _columns_differ,
+        "data.text, data.text_pair and data.label (or data.label_columns) must be different columns",
     ),
     Rule(
         ("data.labels", "data.label_columns"),
@@ -170,5 +175,10 @@ RULES = (
         ("zero_shot.content_free", "zero_shot.way"),
         lambda c: c.zero_shot is None or not c.zero_shot.content_free or c.zero_shot.way != "similarity",
         'zero_shot.content_free calibrates "cloze" and "likelihood"; leave it out for "similarity"',
+    ),
+    Rule(
+        ("tokenizer.source", "model.source"),
+        lambda c: not c.model.source or c.tokenizer.source != "bpe",
+        'tokenizer.source = "bpe" is for a model from scratch; a checkpoint (model.source) has learned its own tokens',
     ),
 )

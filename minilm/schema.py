@@ -160,8 +160,8 @@ def accepts(kind: Any, value: Any, limits: bool = True) -> bool:
         return isinstance(value, dict) and all(accepts(args[1], v, limits) for v in value.values())
     if kind is Any:
         return any(accepts(k, value) for k in (bool, int, float, str, list[Any], dict[str, Any]))
-    if kind is float:  # a whole number is a number too; infinity and nan are none
-        return type(value) in (int, float) and abs(value) <= sys.float_info.max
+    if kind is float:  # a whole number is a number too; infinity and nan are beyond every range
+        return type(value) in (int, float) and (not limits or abs(value) <= sys.float_info.max)
     return type(value) is kind  # True is no whole number
 
 

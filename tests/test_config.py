@@ -22,6 +22,7 @@ from minilm.config import (
     dump_config,
     load_config,
 )
+from minilm.data.locations import complete
 from minilm.errors import UserError
 
 MINIMAL = """
@@ -58,7 +59,7 @@ def test_what_is_not_written_has_its_default(file: Path) -> None:
         name="small",
         model=ModelSection(architecture="gpt2", config={"width": 64}),
         tokenizer=TokenizerSection(source="bpe"),
-        data=DataSection(source="texts.csv"),
+        data=complete(DataSection(source="texts.csv")),
         train=TrainSection(epochs=3, lr=1.0),
     )
 
@@ -122,6 +123,10 @@ def test_the_last_of_several_changes_counts(file: Path) -> None:
         (
             "train.class_weights=[0, 1]",
             'train.class_weights must be "" or "balanced" or a list, each item a number above 0, got [0, 1]',
+        ),
+        (
+            "train.class_weights=[1.0,inf]",
+            'train.class_weights must be "" or "balanced" or a list, each item a number above 0, got [1.0, inf]',
         ),
         ("data.labels=a", 'data.labels must be a list, each item a text, got "a"'),
         ("data.labels=[1]", "data.labels must be a list, each item a text, got [1]"),
@@ -189,6 +194,30 @@ def test_what_is_redrawn_follows_the_seed(file: Path) -> None:
     assert load_config(file) == config and load_config(file, ["seed=8"]).data.split_seed == 8
 
 
+def medical(file: Path, *changes: str) -> DataSection:
+    return load_config(file, ["data.source=medical-questions", *changes]).data
+
+
+def test_what_the_catalogue_says_of_a_set_is_in_the_config_where_nothing_else_is_said(file: Path) -> None:
+    data = medical(file)
+    assert (data.text, data.text_pair, data.group) == ("question_1", "question_2", "question_1")
+    assert (data.labels, data.test_share, data.label) == (["different", "same"], 0.07, "label")
+    assert medical(file, "data.sample=true").test_share == 0.1 == load_config(file).data.test_share
+
+
+def test_what_is_said_counts_before_the_catalogue_also_where_it_is_the_usual(file: Path) -> None:
+    data = medical(file, "data.test_share=0.1", "data.text_pair=", "data.group=", "data.labels=[]")
+    assert (data.test_share, data.text_pair, data.group, data.labels) == (0.1, "", "", [])
+    assert data.text == "question_1"
+
+
+@pytest.mark.parametrize("change", ["seed=1", "data.text_pair=", "data.test_share=0.1", "data.sample=true"])
+def test_a_config_that_was_written_down_is_of_the_same_data(file: Path, change: str) -> None:
+    config = load_config(file, ["data.source=medical-questions", change])
+    file.write_text(dump_config(config))
+    assert load_config(file) == config and 'text = "question_1"' in file.read_text()
+
+
 def test_a_byte_order_mark_is_read_over(file: Path) -> None:
     file.write_bytes(b"\xef\xbb\xbf" + MINIMAL.encode())
     assert load_config(file).name == "small"
@@ -206,7 +235,13 @@ def test_bytes_that_are_no_text_are_refused_on_the_command_line(file: Path) -> N
         (["data.test=a.csv"], "data.validation and data.test go with data.train, not with data.source"),
         (["data.test_share=0.9"], "data.validation_share and data.test_share must be below 1 together"),
         (["data.shots=2", "data.rows=r.txt"], "data.shots and data.rows exclude each other"),
-        (["data.text_pair=text"], "data.text_pair must be another column than data.text"),
+        (["data.text_pair=text"], "data.text, data.text_pair and data.label (or data.label_columns) must be different"),
+        (
+            ["data.text_pair=label"],
+            "data.text, data.text_pair and data.label (or data.label_columns) must be different",
+        ),
+        (["data.label=text"], "data.text, data.text_pair and data.label (or data.label_columns) must be different"),
+        (['data.label_columns=["a", "text"]'], "data.text, data.text_pair and data.label (or data.label_columns) must"),
         (['data.labels=["a", "a"]'], "data.labels and data.label_columns must name each label once"),
         (
             ['data.label_columns=["a", "b"]', 'data.labels=["x"]'],
@@ -215,6 +250,10 @@ def test_bytes_that_are_no_text_are_refused_on_the_command_line(file: Path) -> N
         (["model.source=bert"], "model.source (a checkpoint) or model.architecture (from scratch) must be"),
         (["model.architecture=", "model.source=bert"], "model.config is for a model from scratch"),
         (["tokenizer.source="], "tokenizer.source must be given for a model from scratch"),
+        (
+            ["model.architecture=", "model.config={}", "model.source=bert"],
+            'tokenizer.source = "bpe" is for a model from scratch',
+        ),
         (
             ["train.class_weights=[1, 2]", 'data.labels=["a", "b", "c"]'],
             "train.class_weights must hold one weight for each label",
@@ -251,7 +290,7 @@ configs = st.builds(
     seed=st.integers(0, 2**32 - 1),
     model=from_scratch | published,
     tokenizer=st.builds(TokenizerSection, source=names, vocab_size=st.integers(259)),
-    data=st.builds(DataSection, source=names, group=texts, labels=label_lists, clean=st.lists(texts)),
+    data=st.builds(DataSection, source=names, group=texts, labels=label_lists, clean=st.lists(texts)).map(complete),
     train=st.builds(
         TrainSection,
         epochs=st.integers(1),

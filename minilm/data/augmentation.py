@@ -11,13 +11,14 @@ Of "the cat sat on the mat", a fifth of its words changed:
 model, masked-language substitution and back-translation, is in ``runs/rewriting.py``. All are a ``Method``.
 
 ``augment`` makes new rows of training rows with a method. A text that is new in name only is left out: one that equals
-a text that is there already, be it in another split, but for case and spaces.
+a text that is there already, be it in another split, but for case, spaces and punctuation.
 """
 
 from __future__ import annotations
 
 import importlib
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from itertools import islice
@@ -77,8 +78,9 @@ def _order(rows: int, seed: int, turn: int) -> np.ndarray:
 
 
 def _key(text: str) -> str:
-    """What near-copies have in common."""
-    return " ".join(text.lower().split())
+    """What near-copies have in common. Of a text of punctuation alone, that is the punctuation."""
+    bare = "".join(" " if unicodedata.category(c).startswith("P") else c for c in text.lower())
+    return " ".join((bare if bare.strip() else text).split())
 
 
 # --- words: (words, how many of them to change, random numbers) -> words ---

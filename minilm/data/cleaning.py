@@ -14,8 +14,10 @@ from minilm.errors import UserError, nearest
 
 STEPS: dict[str, Callable[[str], str]] = {
     "entities": html.unescape,  # &amp; -> &
-    "tags": lambda text: re.sub(r"<[^<>]+>", " ", text),
-    "urls": lambda text: re.sub(r"(https?://|www\.)\S+", " ", text),
+    # A tag's name begins at once: "I <3 this" and "1 < 2 > 0" have none.
+    "tags": lambda text: re.sub(r"<!--.*?-->|</?[A-Za-z!][^<>]*>", " ", text, flags=re.DOTALL),
+    # "Awww...so cute" is none, though it has "www."; "texthttp://x.org" ends in one, as tweets do.
+    "urls": lambda text: re.sub(r"(?i)https?://\S+|(?<!\w)www\.\w\S*", " ", text),
     "users": lambda text: re.sub(r"(?<!\w)@\w+", " ", text),  # @name, not name@example.org
     "symbols": lambda text: re.sub(r"[^\w\s.,!?;:'\"()-]", " ", text),  # all but letters, digits and punctuation
     "whitespace": lambda text: " ".join(text.split()),  # runs of it become one space

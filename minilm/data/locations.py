@@ -13,7 +13,8 @@ Splits that are not given here are made from the training rows.
 from __future__ import annotations
 
 import re
-from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from copy import copy
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,10 @@ SPLIT_NAMES = {
     "train": "train", "training": "train", "test": "test",
     "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
 }  # fmt: skip
+USUAL: dict[str, Any] = {  # what neither the config nor the catalogue says
+    "text": "text", "text_pair": "", "label": "label", "label_columns": [], "labels": [], "group": "",
+    "validation_share": 0.1, "test_share": 0.1,
+}  # fmt: skip
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(:.+)?")
 PARQUET = "refs/convert/parquet"  # the branch where the Hub keeps its own copy of a public data set
 
@@ -41,26 +46,28 @@ class Source:
 
     name: str
     files: dict[str, Path]  # split -> file; "train" is always there
-    section: DataSection  # with the catalogue's columns and labels filled in
+    section: DataSection  # complete
     rows: dict[str, int] = field(default_factory=dict)  # split -> rows that the catalogue promises
 
 
 def find_source(section: DataSection, where: str = "") -> Source:
     """The files behind ``data.source``, or behind ``data.train``, ``data.validation`` and ``data.test``."""
-    if section.train:
+    section, entry = complete(section), _entry(section)
+    if section.train and not section.sample:
         given = {split: getattr(section, split) for split in SPLITS if getattr(section, split)}
         files = {split: Path(path).expanduser() for split, path in given.items()}
         return Source(files["train"].stem, files, section)
-    entry = catalog.find(section.source, where)
-    if section.sample:
-        entry = catalog.entries()[_sample_name(section, where)]
+    if entry is None:
+        catalog.find(section.source, where)  # tells a name that is misspelt
+    if entry is None and section.sample:
+        raise UserError(f'{where}data.sample: there is no sample for data.source = "{section.source}"')
     if entry:
         try:
             files = _download(entry.source, entry.files, entry.revision) if entry.files else {"train": entry.file}
         except Unreachable as error:
             hint = "; or take the small set of its kind: data.sample=true (make finetune DATA=sample)"
             raise Unreachable(error.who, error.why, error.without + (hint if entry.sample else "")) from None
-        return Source(entry.name, files, complete(section), entry.rows)
+        return Source(entry.name, files, section, entry.rows)
     path = Path(section.source).expanduser()
     if path.is_dir():
         return Source(path.resolve().name, _split_files(path, where), section)
@@ -72,23 +79,18 @@ def find_source(section: DataSection, where: str = "") -> Source:
 
 
 def complete(section: DataSection) -> DataSection:
-    """The section with the catalogue's columns and labels, where it has none of its own but a field's default."""
-    entry = catalog.entries().get(_sample_name(section, "") if section.sample else section.source)
-    unset = {f.name for f in fields(section) if getattr(section, f.name) == _default(f)}
-    data = entry.data if entry else {}
-    return replace(section, **{name: value for name, value in data.items() if name in unset})
+    """The section with what it does not say: the columns, labels and shares that the catalogue has, else the usual."""
+    entry = _entry(section)
+    known = USUAL | (entry.data if entry else {})
+    return replace(section, **{name: copy(known[name]) for name in USUAL if getattr(section, name) is None})
 
 
-def _sample_name(section: DataSection, where: str) -> str:
-    """The catalogue's name of the small set of the same kind."""
+def _entry(section: DataSection) -> catalog.Entry | None:
+    """The set of the catalogue, or where a sample is asked for, the small one of its kind; None: there is none."""
     entry = catalog.entries().get(section.source)
-    if entry is None or not (entry.sample or entry.name.endswith("-sample")):
-        raise UserError(f'{where}data.sample: there is no sample for data.source = "{section.source}"')
-    return entry.sample or entry.name
-
-
-def _default(f: Field[Any]) -> Any:
-    return f.default if f.default_factory is MISSING else f.default_factory()
+    if entry is None or not section.sample or entry.name.endswith("-sample"):
+        return entry
+    return catalog.entries().get(entry.sample)
 
 
 def _download(repo_id: str, files: dict[str, str], revision: str) -> dict[str, Path]:

@@ -1,7 +1,8 @@
 """Rows from CSV, TSV, JSONL and Parquet files, each with the line it starts on, so that errors can name it.
 
-    .csv             RFC 4180: fields may be quoted, and a quoted field may hold commas, doubled quotes and
-    line breaks .tsv             fields between tabs, no quoting .jsonl, .ndjson  one JSON object a line
+    .csv             RFC 4180: fields may be quoted; a quoted one may hold commas, doubled quotes and line breaks
+    .tsv             fields between tabs, no quoting
+    .jsonl, .ndjson  one JSON object a line
     .parquet         columns; needs pyarrow, the extra ``data``
 
 All text is UTF-8, with or without a byte order mark; the first line of a CSV or TSV file names the columns.

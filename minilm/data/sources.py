@@ -1,7 +1,6 @@
 """A config's ``[data]`` section to three splits of checked, labelled texts.
 
-    files -> rows (readers) -> texts and class numbers -> splits given or made (splits) -> subsets -> a
-    fingerprint
+    files -> rows (readers) -> texts and class numbers -> splits, given or made -> subsets -> a fingerprint
 
 Nothing is repaired in silence. Every row that cannot be used is a defect with its file and line, and one
 error reports them before any training: the first few and their number. What makes a result worth less but not
@@ -12,25 +11,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from minilm.data.cleaning import cleaner
+from minilm.data.labels import bits, check_kind, classes, label_names, label_text
 from minilm.data.locations import SPLIT_NAMES, SPLITS, complete, find_source
 from minilm.data.readers import BROKEN, SHOWN, Defects, Table, read_table
 from minilm.data.row_lists import read_row_list
 from minilm.data.splits import hold_out, keep_rows, keep_shots, strata_of
-from minilm.errors import UserError, nearest
+from minilm.errors import UserError
 
 if TYPE_CHECKING:
     from minilm.config import DataSection
-
-INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
 
 
 @dataclass(frozen=True)
@@ -84,6 +81,8 @@ def load_dataset(section: DataSection, where: str = "") -> Dataset:
     if len(tables) == 1 and "split" in tables["train"].columns:
         parts = _by_column(parts["train"], tables["train"], defects, where)
     defects.check(where)
+    if not (section.labels or section.label_columns):
+        check_kind(tables["train"], section.label, where)
 
     parts = _subsets(_make_missing(parts, section, where), section, warnings)
     parts["train"] = _chosen(parts["train"], section, names, warnings, where)
@@ -158,9 +157,9 @@ def _part(table: Table, section: DataSection, names: list[str], defects: Defects
     texts = _texts(table, section.text, clean, defects)
     pairs = _texts(table, section.text_pair, clean, defects) if section.text_pair else None
     if section.label_columns:
-        labels = np.stack([_bits(table, column, defects) for column in section.label_columns], axis=1)
+        labels = np.stack([bits(table, column, defects) for column in section.label_columns], axis=1)
     else:
-        labels = _classes(table, section, names, defects)
+        labels = classes(table, section, names, defects)
     groups = _groups(table, section.group, defects) if section.group else None
     return Part(Rows(texts, pairs, labels), table, np.array(table.lines), groups)
 
@@ -179,56 +178,6 @@ def _texts(table: Table, column: str, clean: Callable[[str], str], defects: Defe
             defects.add(table.path, line, f'the text (column "{column}") holds half a character', table.unit)
         texts.append(text)
     return texts
-
-
-def label_text(cell: Any) -> str:
-    """A label as text, so that 1, 1.0, "1" and True are one label. Empty where the cell is."""
-    if cell is None or cell != cell:  # NaN, which stands for missing
-        return ""
-    if isinstance(cell, bool | int) or (isinstance(cell, float) and cell.is_integer()):
-        return str(int(cell))
-    return str(cell).strip()
-
-
-def label_names(section: DataSection, train: Table) -> list[str]:
-    """The classes in order: as the config lists them, else as found in the training data, sorted."""
-    names = section.labels or section.label_columns
-    if not names:
-        found = {label_text(cell) for cell in train.columns[section.label]} - {""}
-        numbers = all(INTEGER.fullmatch(name) for name in found)
-        names = sorted(found, key=int) if numbers else sorted(found)
-    return list(names)
-
-
-def _classes(table: Table, section: DataSection, names: list[str], defects: Defects) -> np.ndarray:
-    """(N,) class numbers. A label is a name or, where no name is itself a number, its place from 0 to C-1."""
-    number = {name: i for i, name in enumerate(names)}
-    if not any(INTEGER.fullmatch(name) for name in names):
-        number |= {str(i): i for i in range(len(names))}
-    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-    known = "data.labels lists" if section.labels else "the training data has"
-    labels = np.full(len(table.lines), -1, dtype=np.int64)
-    for i, (line, cell) in enumerate(zip(table.lines, table.columns[section.label], strict=True)):
-        label = label_text(cell)
-        labels[i] = number.get(label, -1)
-        if not label:
-            defects.add(table.path, line, f'the label (column "{section.label}") is missing', table.unit)
-        elif label not in number:
-            what = f'unknown label "{label}"{nearest(label, names)}: {known} {shown}'
-            defects.add(table.path, line, what, table.unit)
-    return labels
-
-
-def _bits(table: Table, column: str, defects: Defects) -> np.ndarray:
-    """(N,) 0 or 1."""
-    bits = np.zeros(len(table.lines), dtype=np.int64)
-    for i, (line, cell) in enumerate(zip(table.lines, table.columns[column], strict=True)):
-        bit = label_text(cell)
-        bits[i] = bit == "1"
-        if bit not in ("0", "1"):
-            what = f'column "{column}" must be 0 or 1, got "{bit}"' if bit else f'column "{column}" is missing'
-            defects.add(table.path, line, what, table.unit)
-    return bits
 
 
 def _groups(table: Table, column: str, defects: Defects) -> np.ndarray:

@@ -22,6 +22,7 @@ from minilm.errors import UserError
 
 PAD, BOS, EOS = SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>")
 PAD_NAMES = ("<pad>", "[PAD]", "<|pad|>", "<|padding|>", "<|endoftext|>", "</s>", "<unk>")
+ENDS = ("<|endoftext|>", "</s>")  # end-of-text tokens of tokenizers that put none
 CHUNK = 4096  # texts encoded at a time: the encodings of so many, with all they carry, are in memory at once
 
 
@@ -119,6 +120,25 @@ def train_bpe(texts: Iterable[str], vocab_size: int, bos: bool = True) -> Tokeni
         special_tokens=[(token, tokenizer.token_to_id(token)) for token in SPECIAL_TOKENS],
     )
     return tokenizer
+
+
+def separate_pairs(tokenizer: Tokenizer) -> None:
+    """In place, see that two texts do not run into one: the pair ("good film", "bad book") is no "good filmbad book".
+
+    The tokenizers of decoders such as GPT-2's and Qwen2's put nothing between them, and a decoder looks at no segments.
+    They get a delimiter, as in GPT's own fine-tuning (Radford et al. 2018, section 3.3): the end-of-text token, else a
+    line break. It stays with the tokenizer where that is saved, so that pairs are read as they were trained on.
+    """
+    if tokenizer.num_special_tokens_to_add(is_pair=True):
+        return
+    name = next((name for name in ENDS if tokenizer.token_to_id(name) is not None), "\n")
+    delimiter = tokenizer.encode(name, add_special_tokens=False)
+    if not delimiter.ids:  # a tokenizer of whole words, which cannot join two texts' either
+        return
+    token = {"id": name, "ids": delimiter.ids, "tokens": delimiter.tokens}
+    template = processors.TemplateProcessing(single="$A", pair=["$A", name, "$B:1"], special_tokens=[token])
+    own = tokenizer.post_processor
+    tokenizer.post_processor = template if own is None else processors.Sequence([own, template])
 
 
 def pad_id(tokenizer: Tokenizer) -> int:

@@ -153,6 +153,8 @@ def likelihood(
     pattern = pattern.removesuffix("{label}")
     answers = [_written_tokens(model, tokenizer, pattern, word) for word in words]
     _check_answers(answers, words, tokenizer, model)
+    if not content_free:
+        _check_beginnings(answers, words)
     limit = _limit(model, max_tokens, room=0 if has_encoder(model) else max(map(len, answers)) - 1)
 
     def read(parts: Sequence[str]) -> list[int]:
@@ -345,6 +347,17 @@ def _check_answers(answers: Sequence[tuple[int, ...]], words: Sequence[str], tok
         if answer in answers[:number]:
             other = words[answers.index(answer)]
             raise UserError(f'"{other}" and "{word}" are the same to the tokenizer; choose another word for one class')
+
+
+def _check_beginnings(answers: Sequence[tuple[int, ...]], words: Sequence[str]) -> None:
+    """Raises UserError where a word goes on from another: each token makes it less likely, so it could never win."""
+    for short, word in zip(answers, words, strict=True):
+        for long, other in zip(answers, words, strict=True):
+            if short != long and long[: len(short)] == short:
+                raise UserError(
+                    f'"{other}" begins with the tokens of "{word}", so it is never the likelier; choose another word '
+                    "for one class, or calibrate (content_free)"
+                )
 
 
 # --- prompts to scores ---

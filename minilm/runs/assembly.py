@@ -22,7 +22,7 @@ from minilm.data.batching import collate, make_batches
 from minilm.data.locations import complete, find_source
 from minilm.data.sources import Dataset, Rows, load_dataset
 from minilm.data.splits import keep_rows, strata_of
-from minilm.data.tokenization import Encoded, encode, load_tokenizer, pad_id, train_bpe
+from minilm.data.tokenization import Encoded, encode, load_tokenizer, pad_id, separate_pairs, train_bpe
 from minilm.devices import Execution
 from minilm.errors import UserError, nearest
 from minilm.evaluation.metrics import check_metric
@@ -73,7 +73,7 @@ def prepare(config: RunConfig, where: str) -> Material:
     if config.train is not None:
         _check_objective(config.train, data, where)
     train = augmented(config, data, where)
-    tokenizer, limit = _tokenizer(config, train), complete(config.data).max_tokens
+    tokenizer, limit = _tokenizer(config, train, where), complete(config.data).max_tokens
 
     def tokens(rows: Rows) -> Encoded:
         return once(
@@ -92,13 +92,32 @@ def _files_of(section: DataSection, where: str) -> tuple[object, ...]:
     return repr(section), *((path, path.stat().st_mtime_ns) for path in files if path.is_file())
 
 
-def _tokenizer(config: RunConfig, train: Rows) -> Tokenizer:
+def _tokenizer(config: RunConfig, train: Rows, where: str) -> Tokenizer:
     """The one that the config names, the checkpoint's own, or one that is trained on the training texts."""
-    if config.tokenizer.source == "bpe":
+    source = config.tokenizer.source
+    if source == "bpe":
         return train_bpe(train.texts + (train.pairs or []), config.tokenizer.vocab_size)
-    if config.tokenizer.source:
-        return load_tokenizer(config.tokenizer.source)
-    return load_tokenizer(config.model.source, config.model.revision)
+    tokenizer = load_tokenizer(source) if source else load_tokenizer(config.model.source, config.model.revision)
+    if source and config.model.source:
+        _check_tokens(tokenizer, config, where)
+    if train.pairs is not None:
+        separate_pairs(tokenizer)
+    return tokenizer
+
+
+def _check_tokens(tokenizer: Tokenizer, config: RunConfig, where: str) -> None:
+    """Raises UserError where the checkpoint learned other tokens; that it has more or fewer does no harm."""
+    folder = find_checkpoint(config, where)
+    try:
+        own = load_tokenizer(folder)
+    except UserError:
+        return  # it brings none to compare with
+    for token, number in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]):
+        if own.id_to_token(number) not in (None, token):
+            raise UserError(
+                f'{where}: tokenizer.source: token {number} is "{token}" in {config.tokenizer.source}, but '
+                f'"{own.id_to_token(number)}" to the checkpoint {folder}; leave it out to take the checkpoint\'s own'
+            )
 
 
 def _check_objective(train: TrainSection, data: Dataset, where: str) -> None:
@@ -237,6 +256,12 @@ def _check_reading(config: RunConfig, model: nn.Module, vocab_size: int, where: 
     if config.tokenizer.source and embedded < vocab_size:
         raise UserError(
             f"{where}: the tokenizer has {vocab_size:,} tokens, the model only {embedded:,} (model.config.vocab_size)"
+        )
+    head: Any = model.head
+    if head.config.pooling == "cls" and any(getattr(module, "causal", False) for module in model.modules()):
+        raise UserError(
+            f'{where}: model.head.pooling = "cls" reads the first token, which in this model sees no other; choose '
+            '"last" or "mean"'
         )
     tokens, context = complete(config.data).max_tokens, context_of(model)
     if 0 < context < tokens:

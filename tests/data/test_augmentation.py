@@ -141,6 +141,12 @@ def test_near_copies_and_texts_of_other_splits_are_left_out_and_other_rows_make_
     assert augment(rows_of(*said), lambda texts, _: [said[t] for t in texts], 1 / 7, seed=0).texts[7:]
 
 
+def test_punctuation_makes_no_text_new_in_any_split() -> None:
+    said = {"The cat sat": "the cat sat.", "a": "(A), test -- text!", "!?": "?!", "b": "really: new"}
+    new = augment(rows_of(*said), lambda texts, _: [said[t] for t in texts], 1, seed=0, forbidden=["a test text"])
+    assert sorted(new.texts[4:]) == ["?!", "really: new"]
+
+
 @settings(max_examples=15)
 @given(
     st.lists(st.sampled_from(["a b", "b a", "A  b", "a", "b", "a a"]), min_size=1, max_size=6, unique=True), st.data()

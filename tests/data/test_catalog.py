@@ -8,7 +8,7 @@ import pytest
 
 from minilm.config import DataSection
 from minilm.data import catalog
-from minilm.data.locations import SPLITS
+from minilm.data.locations import SPLITS, USUAL
 from minilm.errors import UserError
 
 KEYS = {f.name for f in fields(DataSection)}
@@ -17,7 +17,7 @@ KEYS = {f.name for f in fields(DataSection)}
 @pytest.mark.parametrize("entry", catalog.entries().values(), ids=lambda entry: entry.name)
 def test_entries_are_whole(entry):
     assert entry.about.endswith(".") and entry.licence and entry.origin
-    assert set(entry.data) <= KEYS - {"source", "train", "validation", "test"}
+    assert set(entry.data) <= set(USUAL) < KEYS
     splits = entry.files or {"train": entry.source}
     assert set(entry.rows) == set(splits) <= set(SPLITS) and "train" in splits
     assert entry.source.count("/") == 1 and (entry.files or entry.file.is_file())

@@ -10,8 +10,12 @@ from minilm.errors import UserError
     ("step", "text", "cleaned"),
     [
         ("entities", "Tom &amp; Jerry&#39;s", "Tom & Jerry's"),
-        ("tags", "a<br/>b <i>c</i>, 1 < 2 > 0", "a b  c , 1   0"),
+        ("tags", "a<br/>b <i>c</i>, 1 < 2 > 0", "a b  c , 1 < 2 > 0"),
+        ("tags", "I <3 this song and you > me", "I <3 this song and you > me"),
+        ("tags", "<!-- a > b --><A HREF='x'\ny>hm</A> <- >_< <>", "hm  <- >_< <>"),
         ("urls", "see https://x.org/a?b=1 or www.x.org", "see   or"),
+        ("urls", "Awww...so cute, www...lol, awww.x", "Awww...so cute, www...lol, awww.x"),
+        ("urls", "HTTP://X.org WWW.x.org (Https://x.org/a) lookhttp://t.co/a", "(  look"),
         ("users", "@ola pisz na ola@example.org", "pisz na ola@example.org"),
         ("symbols", "żółw #1 (50%)!", "żółw  1 (50 )!"),
         ("whitespace", " a \t\n b\u00a0c ", "a b c"),

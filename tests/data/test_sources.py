@@ -1,108 +1,19 @@
 """Sources: one label set, checked rows, splits given or made, and every defect told in one error."""
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet
 import pytest
 
 from minilm import hub
 from minilm.config import DataSection
 from minilm.data import catalog
-from minilm.data.sources import Dataset, load_dataset, load_rows
+from minilm.data.sources import load_dataset, load_rows
 from minilm.errors import UserError
-
-ROWS = [(f"text {i}", ("bad", "good", "so-so")[i % 3]) for i in range(30)]
-
-
-@pytest.fixture
-def data(tmp_path) -> Callable[..., str]:
-    """Write a file of rows in the format that its name tells; return the folder."""
-
-    def write(name: str, rows: list, columns: tuple[str, ...] = ("text", "label")) -> str:
-        path: Path = tmp_path / name
-        if path.suffix == ".jsonl":
-            path.write_text("\n".join(json.dumps(dict(zip(columns, row, strict=True))) for row in rows))
-        elif path.suffix == ".parquet":
-            table = dict(zip(columns, map(list, zip(*rows, strict=True)), strict=True))
-            pyarrow.parquet.write_table(pyarrow.table(table), path)
-        else:
-            separator = "," if path.suffix == ".csv" else "\t"
-            path.write_text("\n".join(separator.join(map(str, row)) for row in [columns, *rows]))
-        return str(tmp_path)
-
-    return write
-
-
-def load(source: str, **section: object) -> Dataset:
-    return load_dataset(DataSection(source=source, **section), "x.toml")
-
-
-def refusal(source: str, **section: object) -> str:
-    with pytest.raises(UserError) as error:
-        load(source, **section)
-    return str(error.value)
-
-
-# Labels
-
-
-@pytest.mark.parametrize(
-    ("cells", "labels", "names", "numbers"),
-    [
-        (["b", "a", " b "], [], ["a", "b"], [1, 0, 1]),
-        (["10", "9", "10"], [], ["9", "10"], [1, 0, 1]),
-        (["0", "2", "1"], ["no", "maybe", "yes"], ["no", "maybe", "yes"], [0, 2, 1]),
-        (["yes", "no", "1"], ["no", "yes"], ["no", "yes"], [1, 0, 1]),
-        (["1", "3", "1"], ["3", "1"], ["3", "1"], [1, 0, 1]),
-    ],
-)
-def test_labels_are_names_or_numbers_in_one_order(data, cells, labels, names, numbers):
-    data("train.csv", [(f"t{i}", cell) for i, cell in enumerate(cells)])
-    data("dev.csv", [("d", cells[0])])
-    found = load(data("test.csv", [("u", cells[1])]), labels=labels)
-    assert found.label_names == names and found.train.labels.tolist() == numbers
-    assert found.train.labels.dtype == np.int64
-    assert (found.validation.labels.tolist(), found.test.labels.tolist()) == ([numbers[0]], [numbers[1]])
-
-
-def test_numbers_of_every_type_are_one_label(data):
-    data("train.jsonl", [("a", 1), ("b", 1.0), ("c", True), ("d", "1"), ("e", 0), ("f", "0")])
-    data("dev.parquet", [("g", 1.0)])
-    found = load(data("test.csv", [("h", 0)]))
-    assert found.label_names == ["0", "1"] and found.train.labels.tolist() == [1, 1, 1, 1, 0, 0]
-
-
-def test_a_label_only_in_the_test_split_is_an_error_with_its_line(data):
-    data("train.csv", ROWS)
-    message = refusal(data("test.csv", [("x", "good"), ("y", "goood")]))
-    assert "test.csv, line 3" in message and 'unknown label "goood" (did you mean "good"?)' in message
-    assert "the training data has bad, good, so-so" in message
-
-
-def test_one_class_only_is_an_error(data):
-    message = refusal(data("train.csv", [(f"t{i}", "a") for i in range(30)]))
-    assert message.startswith("x.toml: ") and 'all 24 training rows have the label "a"' in message
-
-
-def test_a_class_without_training_rows_is_a_warning(data):
-    found = load(data("train.csv", ROWS), labels=["bad", "good", "so-so", "great"])
-    assert found.warnings == ["no training row has the label great"]
-
-
-def test_several_labels_a_text_are_columns_of_0_and_1(data):
-    rows = [(f"t{i}", i % 2, int(i % 3 == 0), True) for i in range(20)]
-    columns = ("text", "joy", "fear", "trust")
-    found = load(data("train.parquet", rows, columns), label_columns=["joy", "fear", "trust"])
-    assert found.multi_label and found.label_names == ["joy", "fear", "trust"]
-    assert found.train.labels.shape == (16, 3) and set(found.train.labels.ravel().tolist()) == {0, 1}
-    i = int(found.train.texts[5].removeprefix("t"))
-    assert found.train.labels[5].tolist() == [i % 2, int(i % 3 == 0), 1]
-
+from tests.data.loading import ROWS, load, refusal
 
 # Defects
 
@@ -315,6 +226,9 @@ def test_a_source_that_is_nowhere_is_told(tmp_path):
     assert 'no data set "ag-new" (did you mean "ag-news"?)' in refusal("ag-new")
     assert "reviews.csv: no such file" in refusal(str(tmp_path / "reviews.csv"))
     assert "no such file or folder" in refusal(str(tmp_path / "a" / "b"))
+    assert 'no data set "mprc" (did you mean "mrpc"?)' in refusal("mprc", sample=True)
+    assert "data.sample: there is no sample for data.source = " in refusal(str(tmp_path), sample=True)
+    assert "data.sample: there is no sample" in refusal("", train=str(tmp_path / "reviews.csv"), sample=True)
 
 
 class Hub:
@@ -353,6 +267,12 @@ def test_what_the_config_says_counts_before_the_catalogue(on_hub, monkeypatch):
     assert (found.name, found.label_names, len(found.validation)) == ("polish-slang", ["no", "yes"], 40)
     assert len(found.warnings) == 1 and "40 rows, the catalogue says 41" in found.warnings[0]
     assert load("polish-slang").label_names == ["negative", "neutral or ambiguous", "positive"]
+
+
+def test_what_is_said_counts_though_it_is_the_usual():
+    pairs, single = load("medical-questions-sample"), load("medical-questions-sample", text_pair="", labels=[])
+    assert pairs.train.pairs and single.train.pairs is None
+    assert (pairs.label_names, single.label_names) == (["different", "same"], ["0", "1"])
 
 
 def test_any_set_of_the_hub_is_read_from_its_copy_as_parquet(on_hub):

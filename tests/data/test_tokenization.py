@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
 from minilm import hub
 from minilm.data import tokenization
@@ -17,6 +17,7 @@ from minilm.data.tokenization import (
     length_statistics,
     load_tokenizer,
     pad_id,
+    separate_pairs,
     train_bpe,
 )
 from minilm.errors import UserError
@@ -122,6 +123,46 @@ def test_a_models_name_is_resolved(tmp_path, monkeypatch):
     monkeypatch.setattr(hub, "resolve_model", lambda *a, want: asked.append((*a, want)) or tmp_path)
     assert load_tokenizer("owner/name", "v1").get_vocab_size() == TOKENIZERS["bpe"].get_vocab_size()
     assert asked == [("owner/name", "v1", "tokenizer")]
+
+
+def gpt(*special: str) -> Tokenizer:
+    """A byte-level tokenizer like GPT-2's, which adds nothing to a text and puts nothing between two."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=280, special_tokens=list(special), initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(["good film bad book"], trainer)
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    ("special", "delimiter"), [(["</s>", "<|endoftext|>"], "<|endoftext|>"), (["</s>"], "</s>"), ([], "Ċ")]
+)
+def test_a_pair_whose_tokenizer_puts_nothing_between_gets_a_delimiter(special, delimiter):
+    tokenizer = gpt(*special)
+    first, second = tokenizer.encode("good film").tokens, tokenizer.encode("bad book").tokens
+    separate_pairs(tokenizer)
+    separate_pairs(tokenizer)
+    assert tokenizer.encode("good film").tokens == first
+    for same in (tokenizer, Tokenizer.from_str(tokenizer.to_str())):
+        found = encode(same, ["good film"], ["bad book"], 20)
+        assert [same.id_to_token(i) for i in found.row(0)] == [*first, delimiter, *second]
+        assert found.segments.tolist() == [0] * (len(first) + 1) + [1] * len(second)
+    long, room = "good film" * 9, len(second)
+    cut = encode(tokenizer, [long], ["bad book"], 2 * room + 1)
+    tokens = [tokenizer.id_to_token(i) for i in cut.row(0)]
+    assert tokens == [*tokenizer.encode(long).tokens[:room], delimiter, *second]
+    assert cut.segments.tolist() == [0] * (room + 1) + [1] * room
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_a_tokenizer_that_tells_two_texts_apart_stays_as_it_is(name):
+    tokenizer = Tokenizer.from_str(TOKENIZERS[name].to_str())
+    separate_pairs(tokenizer)
+    assert tokenizer.to_str() == TOKENIZERS[name].to_str()
 
 
 def test_the_padding_token_is_found_by_name_else_any_id_does():

@@ -184,6 +184,13 @@ def test_a_likelihoods_word_comes_last() -> None:
         likelihood(*ours("t5-lm"), TEXTS, WORDS, GAP, CPU)
 
 
+@pytest.mark.parametrize("name", ["llama-lm-biases", "t5-lm"])
+def test_a_likelihoods_word_that_goes_on_from_another_is_refused_unless_it_is_calibrated(name: str) -> None:
+    with pytest.raises(UserError, match='"antics" begins with the tokens of "ant", so it is never the likelier'):
+        likelihood(*ours(name), TEXTS, ["antics", "sky", "ant"], END, CPU, content_free="")
+    assert likelihood(*ours(name), TEXTS, ["antics", "sky", "ant"], END, CPU).shape == (3, 3)
+
+
 def test_a_tokenizer_without_a_mask_is_told() -> None:
     with pytest.raises(UserError, match="the tokenizer has no mask token"):
         cloze(ours("bert-lm")[0], load_tokenizer(REFERENCE / "bert-lm"), TEXTS, WORDS, GAP, CPU)

@@ -7,15 +7,15 @@ import shutil
 from pathlib import Path
 from unittest import mock
 
+import pytest
 import torch
 
 from minilm.checkpoints.configs import write_config
 from minilm.checkpoints.files import write_json, write_tensors
 from minilm.checkpoints.names import published_tensors, rows_of
 from minilm.models import ARCHITECTURES, build_model, without_weights
+from tests.making import ROOT, dry_make, made
 from tests.tiny import minilm
-
-ROOT = Path(__file__).parents[2]
 
 
 def write_checkpoint(folder: Path) -> None:
@@ -42,13 +42,17 @@ def write_checkpoint(folder: Path) -> None:
     shutil.copyfile(ROOT / "tests" / "reference" / "llama-classify" / "tokenizer.json", folder / "tokenizer.json")
 
 
-def test_bielik_trains_its_last_three_layers_for_three_steps_by_its_recipe(tmp_path: Path) -> None:
+def test_bielik_trains_its_last_three_layers_for_three_steps_by_make_finetune(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_checkpoint(tmp_path / "bielik")
-    recipe = ROOT / "experiments" / "finetune" / "bielik.toml"
-    changes = [f"model.source={tmp_path / 'bielik'}", "data.sample=true", "data.max_tokens=16", "train.batch_size=2"]
-    changes += ["data.train_rows=6", "data.validation_rows=3", "data.test_rows=3", "train.epochs=1"]
+    changes = [f"model.source={tmp_path / 'bielik'}", "data.max_tokens=16", "train.batch_size=2", "train.epochs=1"]
+    changes += ["data.train_rows=6", "data.validation_rows=3", "data.test_rows=3", f"ARGS=--runs {tmp_path}"]
+    program, *arguments = made(dry_make("MODEL=bielik", "DATA=sample", *changes))
+    assert program == ".venv/bin/minilm"
+    monkeypatch.chdir(ROOT)  # where make runs it
     with mock.patch("minilm.runs.train.time_inference", return_value=0.0):  # 300 texts through it would take minutes
-        result = minilm("train", recipe, *changes, "--runs", tmp_path)
+        result = minilm(*arguments)
     assert result.exit_code == 0, result.output
     assert "141,247,491 of 1,548,145,155 parameters train" in result.stderr
     assert "29 of 32 layers cached: " in result.stderr

@@ -116,6 +116,7 @@ def test_a_classifier_of_the_very_labels_is_refused_as_it_has_seen_them(tmp_path
         (["zero_shot.words.god=x"], 'zero_shot.words: no label "god" (did you mean "good"?); the data have bad, good'),
         (["zero_shot.words.bad= "], 'zero_shot.words: "bad" needs a text of its own; leave it out, and it is its name'),
         (["zero_shot.words.bad=ö"], '[zero_shot]: the model does not know the word "ö"'),
+        (["zero_shot.words.bad=goods", "zero_shot.content_free="], '"goods" begins with the tokens of "good"'),
         (["zero_shot.pattern={label}"], 'must have "{text}" once'),
         (["zero_shot.way=cloze"], "[zero_shot]: "),
         ([f"model.source={REFERENCE / 'llama-classify'}"], "is a classifier; choose a language model"),

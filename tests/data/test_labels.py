@@ -1,0 +1,123 @@
+"""Labels: names or numbers in one order, and no column that holds no labels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.data.loading import ROWS, load, refusal
+
+
+@pytest.mark.parametrize(
+    ("cells", "labels", "names", "numbers"),
+    [
+        (["b", "a", " b "], [], ["a", "b"], [1, 0, 1]),
+        (["10", "9", "10"], [], ["9", "10"], [1, 0, 1]),
+        (["0", "2", "1"], ["no", "maybe", "yes"], ["no", "maybe", "yes"], [0, 2, 1]),
+        (["yes", "no", "1"], ["no", "yes"], ["no", "yes"], [1, 0, 1]),
+        (["1", "3", "1"], ["3", "1"], ["3", "1"], [1, 0, 1]),
+    ],
+)
+def test_labels_are_names_or_numbers_in_one_order(data, cells, labels, names, numbers):
+    data("train.csv", [(f"t{i}", cell) for i, cell in enumerate(cells)])
+    data("dev.csv", [("d", cells[0])])
+    found = load(data("test.csv", [("u", cells[1])]), labels=labels)
+    assert found.label_names == names and found.train.labels.tolist() == numbers
+    assert found.train.labels.dtype == np.int64
+    assert (found.validation.labels.tolist(), found.test.labels.tolist()) == ([numbers[0]], [numbers[1]])
+
+
+def test_numbers_of_every_type_are_one_label(data):
+    data("train.jsonl", [("a", 1), ("b", 1.0), ("c", True), ("d", "1"), ("e", 0), ("f", "0")])
+    data("dev.parquet", [("g", 1.0)])
+    found = load(data("test.csv", [("h", 0)]))
+    assert found.label_names == ["0", "1"] and found.train.labels.tolist() == [1, 1, 1, 1, 0, 0]
+
+
+def test_a_label_only_in_the_test_split_is_an_error_with_its_line(data):
+    data("train.csv", ROWS)
+    message = refusal(data("test.csv", [("x", "good"), ("y", "goood")]))
+    assert "test.csv, line 3" in message and 'unknown label "goood" (did you mean "good"?)' in message
+    assert "the training data has bad, good, so-so" in message
+
+
+def test_one_class_only_is_an_error(data):
+    message = refusal(data("train.csv", [(f"t{i}", "a") for i in range(30)]))
+    assert message.startswith("x.toml: ") and 'all 24 training rows have the label "a"' in message
+
+
+def test_a_class_without_training_rows_is_a_warning(data):
+    found = load(data("train.csv", ROWS), labels=["bad", "good", "so-so", "great"])
+    assert found.warnings == ["no training row has the label great"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        (
+            ["joy", "love"],
+            "is a list; for several labels a text name a column of 0 and 1 for each (data.label_columns)",
+        ),
+        ([], "is a list"),
+        ({"a": 1}, "is an object, not a name or a number"),
+        (float("inf"), "is inf, not a finite number"),
+        (float("nan"), "is missing"),
+        ("NaN", "is NaN, not a finite number"),
+        (" -Infinity", "is  -Infinity, not a finite number"),
+    ],
+)
+def test_a_label_that_is_no_name_and_no_number_is_a_defect(data, cell, said):
+    message = refusal(data("train.jsonl", [("a", cell), *ROWS]))
+    assert message.startswith("x.toml: 1 defect") and f'line 1: the label (column "label") {said}' in message
+
+
+def test_a_name_that_looks_like_no_number_may_be_listed(data):
+    found = load(data("train.csv", [(f"t{i}", ("nan", "mum")[i % 2]) for i in range(30)]), labels=["mum", "nan"])
+    assert found.label_names == ["mum", "nan"]
+
+
+MEASURED = [f"{i / 7:.3f}" for i in range(60)]
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        (MEASURED, "60 different labels in 60 rows"),
+        ([f"a text of its own {i}" for i in range(60)], "60 different labels in 60 rows"),
+        ([*range(55), 1, 1, 1, 2, 2], "55 different labels in 60 rows"),
+        (MEASURED[:3] * 20, "the labels are measured values such as 0.143"),
+        ([(1, 2.5)[i % 2] for i in range(60)], "the labels are measured values such as 2.5"),
+    ],
+)
+def test_a_column_of_texts_or_of_measured_values_is_refused_unless_it_is_listed(data, tmp_path, cells, said):
+    folder = data("train.jsonl", [(f"t{i}", cell) for i, cell in enumerate(cells)])
+    is_right = 'is "label" (data.label) the right column? If it is, list the labels in data.labels'
+    assert refusal(folder) == f"x.toml: {tmp_path / 'train.jsonl'}: {said}: {is_right}"
+    names = list(dict.fromkeys(map(str, cells)))
+    assert load(folder, labels=names).label_names == names
+
+
+@pytest.mark.parametrize("cells", [["1.0", "2.0"], ["1", "high"], ["0.5", "high"], ["rare", *["a", "b"] * 3]])
+def test_whole_numbers_and_rare_labels_are_labels(data, cells):
+    rows = [(f"t{i}", cells[0] if i == 0 else cells[1 + i % (len(cells) - 1)]) for i in range(30)]
+    data("dev.csv", rows[1:])
+    data("test.csv", rows[1:])
+    assert load(data("train.csv", rows)).label_names == sorted(set(cells))
+
+
+def test_of_few_rows_each_may_have_a_label_of_its_own(data):
+    data("train.csv", [(f"t{i}", f"label {i}") for i in range(19)])
+    data("dev.csv", [("d", "label 1")])
+    assert len(load(data("test.csv", [("u", "label 2")])).label_names) == 19
+    many = [(f"t{i}", f"label {i // 10}") for i in range(190)]
+    assert len(load(data("train.csv", many), shots=1).train) == 19
+
+
+def test_several_labels_a_text_are_columns_of_0_and_1(data):
+    rows = [(f"t{i}", i % 2, int(i % 3 == 0), True) for i in range(20)]
+    columns = ("text", "joy", "fear", "trust")
+    found = load(data("train.parquet", rows, columns), label_columns=["joy", "fear", "trust"])
+    assert found.multi_label and found.label_names == ["joy", "fear", "trust"]
+    assert found.train.labels.shape == (16, 3) and set(found.train.labels.ravel().tolist()) == {0, 1}
+    i = int(found.train.texts[5].removeprefix("t"))
+    assert found.train.labels[5].tolist() == [i % 2, int(i % 3 == 0), 1]

@@ -1,0 +1,131 @@
+"""What a run is made of goes together, or is refused before any text is encoded or any weight trained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer
+
+from minilm.config import load_config
+from minilm.data.tokenization import load_tokenizer
+from minilm.evaluation.predictor import Classifier
+from minilm.runs.assembly import prepare
+from tests.tiny import minilm, refused, texts, write_data
+
+REFERENCE = Path(__file__).parents[1] / "reference"
+CONFIG = """
+name = "made"
+[model]
+source = "{model}"
+[data]
+source = "{data}"
+max_tokens = 20
+[train]
+epochs = 1
+lr = 1e-3
+threads = 1
+"""
+
+
+def write(folder: Path, model: str | Path) -> Path:
+    path = folder / "made.toml"
+    path.write_text(CONFIG.format(model=REFERENCE / model, data=write_data(folder / "texts.tsv")))
+    return path
+
+
+def changed(tokenizer: Tokenizer, folder: Path, change: str) -> Path:
+    """A copy in a folder, its vocabulary with two tokens swapped, some more or one less."""
+    table = json.loads(tokenizer.to_str())
+    vocabulary = table["model"]["vocab"]
+    if change == "other":
+        vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+    elif change == "more":
+        first = tokenizer.get_vocab_size()
+        vocabulary |= {f"more-{i}": first + i for i in range(50)}
+    elif change == "fewer":
+        del vocabulary[max(vocabulary, key=lambda token: vocabulary[token])]
+    folder.mkdir()
+    (folder / "tokenizer.json").write_text(json.dumps(table))
+    return folder
+
+
+# --- The tokenizer ---
+
+
+def test_a_tokenizer_that_gives_a_checkpoints_numbers_to_other_tokens_is_refused(tmp_path: Path) -> None:
+    config, own = write(tmp_path, "bert-classify"), load_tokenizer(REFERENCE / "bert-classify")
+    other = changed(own, tmp_path / "other", "other")
+    said = refused("train", config, f"tokenizer.source={other}", "--runs", tmp_path / "runs")
+    number = min(own.token_to_id("a"), own.token_to_id("b"))
+    assert f"tokenizer.source: token {number} is " in said and "leave it out to take the checkpoint's own" in said
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("change", ["none", "fewer"])
+def test_a_tokenizer_with_the_checkpoints_own_tokens_is_taken(tmp_path: Path, change: str) -> None:
+    config, own = write(tmp_path, "bert-classify"), load_tokenizer(REFERENCE / "bert-classify")
+    same = changed(own, tmp_path / "same", change)
+    material = prepare(load_config(config, [f"tokenizer.source={same}"]), "made.toml")
+    assert material.tokenizer.to_str() == load_tokenizer(same).to_str()
+
+
+def test_a_tokenizer_of_more_tokens_than_the_model_has_is_refused(tmp_path: Path) -> None:
+    config, own = write(tmp_path, "bert-classify"), load_tokenizer(REFERENCE / "bert-classify")
+    more = changed(own, tmp_path / "more", "more")
+    assert "the model only" in refused("train", config, f"tokenizer.source={more}", "--runs", tmp_path / "runs")
+
+
+def test_a_bpe_of_the_training_texts_is_not_for_a_checkpoint(tmp_path: Path) -> None:
+    config = write(tmp_path, "gpt2-classify")
+    assert 'tokenizer.source = "bpe" is for a model from scratch' in refused("train", config, "tokenizer.source=bpe")
+
+
+# --- The head ---
+
+
+@pytest.mark.parametrize("model", ["gpt2-classify", "llama-classify"])
+def test_a_decoders_first_token_which_sees_no_other_is_refused_as_what_the_head_reads(
+    tmp_path: Path, model: str
+) -> None:
+    said = refused("train", write(tmp_path, model), "model.head.pooling=cls", "--runs", tmp_path / "runs")
+    assert 'model.head.pooling = "cls" reads the first token, which in this model sees no other' in said
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("model", ["bert-classify", "distilbert-classify", "t5-classify"])
+def test_a_first_token_that_sees_the_text_may_be_read(tmp_path: Path, model: str) -> None:
+    result = minilm("train", write(tmp_path, model), "model.head.pooling=cls", "--runs", tmp_path / "runs")
+    assert result.exit_code == 0, result.output
+
+
+# --- Pairs ---
+
+
+def test_a_decoders_pairs_are_told_apart_in_training_and_whenever_the_run_is_read(tmp_path: Path) -> None:
+    firsts, seconds = texts(), texts(seed=1)
+    rows = [f"{first}\t{second}\t{label}" for (first, label), (second, _) in zip(firsts, seconds, strict=True)]
+    (tmp_path / "pairs.tsv").write_text("\n".join(["text\tother\tlabel", *rows]))
+    config, changes = (
+        write(tmp_path, "gpt2-classify"),
+        [f"data.source={tmp_path / 'pairs.tsv'}", "data.text_pair=other"],
+    )
+    material = prepare(load_config(config, changes), "made.toml")
+    delimiter = load_tokenizer(REFERENCE / "gpt2-classify").token_to_id("</s>")
+    encoded = material.encoded["train"]
+    assert all((encoded.row(i) == delimiter).sum() == 1 for i in range(len(encoded)))
+    assert minilm("train", config, *changes, "--runs", tmp_path).exit_code == 0
+    read = Classifier.load(tmp_path / "made", "cpu").tokenizer
+    assert read.encode("good", "bad").ids.count(delimiter) == 1 and delimiter not in read.encode("good").ids
+
+
+def test_a_run_whose_pairs_are_asked_for_with_one_column_trains_on_single_texts(tmp_path: Path) -> None:
+    config = write(tmp_path, "bert-classify")
+    changes = ["data.source=medical-questions-sample", "data.text_pair=", "data.test_rows=20", "data.train_rows=40"]
+    assert minilm("train", config, *changes, "--runs", tmp_path).exit_code == 0
+    stored = tmp_path / "made" / "config.toml"
+    assert load_config(stored) == load_config(config, changes)
+    written = stored.read_text()
+    assert 'text = "question_1"' in written and 'text_pair = ""' in written and '"different", "same"' in written
+    assert Classifier.load(tmp_path / "made", "cpu").reading.pairs is False
