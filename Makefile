@@ -36,8 +36,9 @@ finetune: .venv/installed ## fine-tune a checkpoint by its recipe (MODEL=bielik,
 	@test '$(or $(MODEL),minilm)' != minilm -o -e weights/minilm/config.json || $(BIN)/minilm download minilm
 	$(BIN)/minilm train experiments/finetune/$(or $(MODEL),minilm).toml $(if $(DATA),$(DATA_CHANGE)) $(METHOD_CHANGE) $(CHANGES)
 
-# What DATA and METHOD change in a recipe. Each method comes with a rate that suits it.
-DATA_CHANGE = $(if $(filter-out sample,$(DATA)),$(SOURCE),data.sample=true)
+# What DATA and METHOD change in a recipe. Other data may have one label a text or several: macro F1 is for both. Each
+# method comes with a rate that suits it.
+DATA_CHANGE = $(if $(filter-out sample,$(DATA)),$(SOURCE) train.best=macro_f1 train.decision=0.5,data.sample=true)
 SOURCE = data.source=$(call quoted,$(value DATA))
 DIGITS := 1 2 3 4 5 6 7 8 9
 LAYERS := $(DIGITS) $(foreach ten,$(DIGITS),$(foreach one,0 $(DIGITS),$(ten)$(one)))

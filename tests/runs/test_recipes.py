@@ -51,6 +51,16 @@ def test_a_recipe_runs_from_end_to_end_on_the_sample_of_its_data(tmp_path: Path,
     )
 
 
+@pytest.mark.parametrize("model", FAMILIES)
+def test_a_recipe_takes_a_file_of_ones_own_with_one_label_a_text(tmp_path: Path, model: str) -> None:
+    (tmp_path / "mine.csv").write_text("text,label\n" + "".join(f"text {i},{'ab'[i % 2]}\n" for i in range(60)))
+    words = made(dry_make(f"MODEL={model}", f"DATA={tmp_path / 'mine.csv'}"))
+    changes = [f"model.source={REFERENCE / FAMILIES[model]}", "data.max_tokens=20", "train.epochs=1", "train.threads=1"]
+    changes += ["freeze.layers=1"] if load_config(ROOT / words[2]).freeze.layers else []
+    result = minilm(*words[1:], *changes, "--runs", tmp_path)
+    assert result.exit_code == 0, result.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
     [
@@ -76,7 +86,8 @@ def test_make_hands_on_what_the_command_line_sets_and_nothing_of_its_own(target:
     own = ["PYTHON=python3", "JOBS=1", "BIN=.venv/bin", "ARGS=seed=3 --resume"]
     command = made(dry_make(*own, *changes, target=target))
     assert command[3:] == [*changes, "seed=3", "--resume"]
-    assert made(dry_make("name=x", "DATA=it's.csv", target=target))[3:] == ["data.source=it's.csv", "name=x"]
+    words = made(dry_make("name=x", "DATA=it's.csv", target=target))[3:]
+    assert words[0] == "data.source=it's.csv" and words[-1] == "name=x"
 
 
 def test_make_scratch_takes_changes_on_the_studys_data_too() -> None:
