@@ -83,6 +83,15 @@ class Browser:
         sent = [event for event in self.events if event.get("method") == "Network.requestWillBeSent"]
         return [event["params"]["request"]["url"] for event in sent]
 
+    def pictures_of(self, page: Path, width: int = 1000) -> int:
+        """How many pictures a file shows. All of them must be loaded, nothing logged, and nothing else asked for."""
+        self.open(page, width)
+        assert self.reported() == []
+        assert all(url.startswith("data:") or url == page.resolve().as_uri() for url in self.requests())
+        shown = int(self.value("[...document.images].filter(image => image.complete && image.naturalWidth).length"))
+        assert shown == self.value("document.images.length")
+        return shown
+
     def picture(self, path: Path) -> Path:
         """The whole page as a PNG."""
         data = self.call("Page.captureScreenshot", captureBeyondViewport=True, format="png")["data"]

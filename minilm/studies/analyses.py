@@ -2,7 +2,7 @@
 
 An analysis gets the study and its finished runs, writes its pictures into a folder, and returns the answer (two
 sentences that the numbers make) with the sections of the page below it. To add one, write such a function and name it
-in ANALYSES.
+in ANALYSES; what its runs must have, as far as the plan tells, belongs into NEEDS.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from minilm.errors import UserError, nearest
 from minilm.reporting.compare import comparison
 from minilm.reporting.groups import Group
 from minilm.reporting.page import Section
@@ -44,3 +45,47 @@ def compare(study: Study, runs: Sequence[Finished], figures: Path) -> tuple[str,
 
 
 ANALYSES: dict[str, Analysis] = {"compare": compare, **QUESTIONS}
+
+# What an analysis needs of a plan, and how that is said where it is not so.
+NEEDS: dict[str, tuple[Callable[[Study], bool], str]] = {
+    "active": (lambda study: study.config.active is not None, "a section [active]"),
+    "augmentation": (
+        lambda study: {bool(run.config.augment and run.config.augment.ratio) for run in study.runs} == {True, False},
+        "runs with augment.ratio above 0, and runs without [augment]",
+    ),
+    "few-shot": (
+        lambda study: any(run.config.data.shots for run in study.runs),
+        "runs with data.shots above 0, best as an axis: [axes] data.shots",
+    ),
+    "scaling": (
+        lambda study: study.config.metric not in ("mcc", "loss"),
+        "a metric whose best is 1, such as metric=accuracy",
+    ),
+    "sweep": (
+        lambda study: all(len(run.point.keys() - {"seed"}) in (1, 2) for run in study.runs),
+        "one axis or two beside the seed for each of its runs",
+    ),
+    "zero-shot": (
+        lambda study: any(run.config.zero_shot is not None for run in study.runs),
+        "runs with a section [zero_shot]",
+    ),
+}
+WITH_PERPLEXITY = ("compare", "seeds")  # analyses that also compare what language models have learned
+
+
+def check_plan(study: Study) -> None:
+    """Raises UserError where the runs to come cannot answer the question, whatever they reach."""
+    analysis, metric = study.config.analysis, study.config.metric
+    if analysis not in ANALYSES:
+        raise UserError(f'no analysis "{analysis}"{nearest(analysis, ANALYSES)}; there are: {", ".join(ANALYSES)}')
+    fits, needed = NEEDS.get(analysis, (lambda study: True, ""))
+    if not fits(study):
+        raise UserError(f"{study.path}: the analysis {analysis} needs {needed}")
+    adapts = any(run.config.adapt is not None for run in study.runs)
+    if metric == "perplexity" and not (adapts and analysis in WITH_PERPLEXITY):
+        raise UserError(
+            f"{study.path}: perplexity is of runs with a section [adapt], and compared by the analyses "
+            f"{' and '.join(WITH_PERPLEXITY)}; name another metric, such as metric=accuracy"
+        )
+    if metric != "perplexity" and not any(run.config.train or run.config.zero_shot for run in study.runs):
+        raise UserError(f"{study.path}: its runs only adapt, so no test texts are classified; use metric=perplexity")

@@ -36,7 +36,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from minilm.config import FolderName, RunConfig, config_of
 from minilm.errors import UserError, nearest
@@ -44,9 +44,10 @@ from minilm.evaluation.metrics import HIGHER_IS_BETTER
 from minilm.schema import flat, override, parse_file, read_table, shown, write_table
 from minilm.studies.rounds import ActiveSection, Choice, check_active, rounds_of
 
-RESERVED = ("configs", "figures", "logs")  # folders beside the runs'
+RESERVED = re.compile("configs|logs|figures(-.*)?")  # folders beside the runs'
 OPTIONAL = ("adapt", "train", "zero_shot")  # sections that not every run has
 THREADS = 1  # of a run, where its config leaves it open
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,15 @@ class StudyConfig:
     base: str | dict[str, Any] = ""  # a file, from this file's folder; or a whole config as [base]
     analysis: str = "compare"  # which page answers the question
     metric: Literal[tuple(HIGHER_IS_BETTER)] = "accuracy"  # type: ignore[valid-type]
+    page: FolderName = "study"  # name of the page's files: another one leaves the first page alone
     axes: dict[str, list[Any]] = field(default_factory=dict)  # key of the run's config -> its values
     runs: list[Variant] = field(default_factory=list)
     active: ActiveSection | None = None
+
+    @property
+    def figures(self) -> str:
+        """The folder of the page's pictures."""
+        return "figures" if self.page == "study" else f"figures-{self.page}"
 
 
 @dataclass(frozen=True)
@@ -150,10 +157,21 @@ def load_study(path: Path, changes: Sequence[str] = (), *, runs: Path = Path("ru
 
 
 def dump_study(study: Study) -> str:
-    """The study's settings as TOML; what else went into its runs stands above them."""
+    """The study's settings as TOML, which can be run from any place; what else went into its runs stands above them."""
+    config = study.config
+    config = replace(
+        config,
+        base=_from_anywhere(config.base, study.path),
+        runs=[replace(variant, base=_from_anywhere(variant.base, study.path)) for variant in config.runs],
+    )
     said = [f"Read from {study.path}"]
     said += [f"with {' '.join(study.changes)}"] if study.changes else []
-    return "".join(f"# {line}\n" for line in said) + write_table(asdict(study.config))
+    return "".join(f"# {line}\n" for line in said) + write_table(asdict(config))
+
+
+def _from_anywhere(base: T, path: Path) -> T | str:
+    """A base's file by its whole path; a base that is a table, or none, as it is."""
+    return str((path.parent / base).resolve()) if base and isinstance(base, str) else base
 
 
 def _sort_changes(changes: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -290,12 +308,15 @@ def _in_rounds(runs: Sequence[Planned], active: ActiveSection, folder: Path, pat
 
 
 def _check_distinct(runs: Sequence[Planned], path: Path) -> None:
-    """No two runs have one folder or the same settings."""
+    """No two runs have one folder, or at a point of the same axes the same settings.
+
+    Where two variants vary different settings, they may meet in a point: it belongs to either.
+    """
     seen: dict[str, Planned] = {}
     for run in runs:
-        if run.name in RESERVED:
+        if RESERVED.fullmatch(run.name):
             raise UserError(f'{path}: a run may not be called "{run.name}": the study keeps other things there')
-        settings = repr(replace(run.config, name=""))
+        settings = repr((tuple(run.point), replace(run.config, name="")))
         for key in (run.name, settings):
             if key in seen:
                 raise UserError(f'{path}: the runs "{seen[key].name}" and "{run.name}" have the same settings')

@@ -1,16 +1,19 @@
 """A study from its plan to its page.
 
 Finished runs are never run again, interrupted ones go on where they stopped, failed ones are reported while the others
-go on. A run that goes on from another waits for it. Nothing is kept but the runs' own folders: whatever ends a study,
-the same command goes on with it. The page is written when the last run has finished.
+go on. A run that goes on from another waits for it. Nothing is kept but the runs' own folders, and a line on each under
+``logs/``: whatever ends a study, the same command goes on with it. The page is written when each run, here or by
+another shard, has finished or failed.
 """
 
 from __future__ import annotations
 
+import contextlib
+import math
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ from typing import Any
 from tqdm import tqdm
 
 from minilm.checkpoints.atomic import atomic
-from minilm.errors import UserError, nearest
+from minilm.evaluation.metrics import check_metric
 from minilm.reporting.groups import costs_of, metrics_of
 from minilm.reporting.page import Folded, Page, Section, Table, html, markdown
 from minilm.reporting.record import Run, read_run, shown
@@ -26,9 +29,9 @@ from minilm.reporting.tables import ABSENT, decimal, duration, metric_name, text
 from minilm.runs.sharing import sharing
 from minilm.schema import flat, write_table
 from minilm.schema import shown as as_toml
-from minilm.studies.analyses import ANALYSES, Finished
+from minilm.studies.analyses import ANALYSES, Finished, check_plan
 from minilm.studies.config import Planned, Study, dump_study
-from minilm.studies.execution import bring_to_end, state_of
+from minilm.studies.execution import BUSY, bring_to_end, is_closed, locked, note, noted, state_of
 from minilm.studies.workers import in_processes
 
 
@@ -36,8 +39,9 @@ from minilm.studies.workers import in_processes
 class Outcome:
     """How a study ended."""
 
-    page: Path | None = None  # study.html; None where runs are left to others
+    page: Path | None = None  # the HTML; None where runs are left to others
     failed: dict[str, str] = field(default_factory=dict)  # run -> why
+    elsewhere: dict[str, str] = field(default_factory=dict)  # those that failed in another shard
     left: int = 0  # runs that have not finished, here or elsewhere
 
 
@@ -70,27 +74,42 @@ def run_study(study: Study, *, jobs: int = 1, shard: tuple[int, int] = (1, 1)) -
     """Bring a study's runs to their end, or those of one shard, ``(1, 2)`` for the first of two; then write its page.
 
     Raises:
-        UserError: the study cannot begin.
+        UserError: the study cannot begin, or its first run shows that it cannot be answered.
         minilm.training.loop.Interrupted: a signal came; the same call goes on.
     """
-    analysis = study.config.analysis
-    if analysis not in ANALYSES:
-        raise UserError(f'no analysis "{analysis}"{nearest(analysis, ANALYSES)}; there are: {", ".join(ANALYSES)}')
+    check_plan(study)
     progress = Progress(study, shard_of(study, *shard), jobs)
     say(plan_table(study, progress.runs))
-    if jobs == 1:
-        with sharing():
-            while run := progress.next_run():
-                progress.done(run, bring_to_end(study.folder, run))
-    else:
-        in_processes(min(jobs, len(progress.waiting)), study.folder, progress.next_run, progress.done, bring_to_end)
-    progress.bar.close()
-    finished = [run for run in study.runs if state_of(study.folder, run) == "finished"]
-    outcome = Outcome(failed=progress.failed, left=len(study.runs) - len(finished))
-    elsewhere = len(progress.runs) < len(study.runs) and outcome.left > 0
-    if finished and not elsewhere:
-        outcome.page = write_page(study, finished, progress.failed)
+    with progress.bar:
+        progress.look_over_finished()
+        if jobs == 1:
+            with sharing():
+                while run := progress.next_run():
+                    progress.done(run, bring_to_end(study.folder, run))
+        else:
+            in_processes(progress.jobs, study.folder, progress.next_run, progress.done, bring_to_end)
+    with locked(study.folder / ".page.lock", wait=True):  # shards may end at the same moment
+        finished = [run for run in study.runs if state_of(study.folder, run) == "finished"]
+        failed = failures(study)
+        outcome = Outcome(failed=progress.failed, left=len(study.runs) - len(finished))
+        outcome.elsewhere = {name: why for name, why in failed.items() if name not in progress.failed}
+        if finished and len(finished) + len(failed) == len(study.runs):
+            outcome.page = write_page(study, finished, failed)
     return outcome
+
+
+def failures(study: Study) -> dict[str, str]:
+    """Run -> why it failed when it was last tried, here or by another shard; with the runs that go on from it."""
+    found: dict[str, str] = {}
+    for run in study.runs:  # those that a run goes on from are above it
+        why = _no_start(run) if run.after in found else noted(study.folder, run).get("failed", "")
+        if why and state_of(study.folder, run) != "finished":
+            found[run.name] = why
+    return found
+
+
+def _no_start(run: Planned) -> str:
+    return f"{run.after}, which it goes on from, has failed"
 
 
 def say(line: str) -> None:
@@ -102,10 +121,12 @@ class Progress:
     """Which runs are left, which are under way, and what is said of those that end."""
 
     def __init__(self, study: Study, runs: Sequence[Planned], jobs: int) -> None:
-        self.study, self.runs, self.jobs = study, runs, jobs
+        self.study, self.runs = study, runs
         self.waiting = [run for run in runs if state_of(study.folder, run) != "finished"]
+        self.jobs = max(1, min(jobs, len(self.waiting)))
         self.under_way: dict[str, float] = {}  # run -> when it started
         self.failed: dict[str, str] = {}
+        self.places: set[str] = set()  # whose traceback was shown
         self.seconds: list[float] = []
         self.bar: tqdm[Any] = tqdm(
             total=len(runs),
@@ -116,17 +137,33 @@ class Progress:
             leave=False,
         )
 
+    def look_over_finished(self) -> None:
+        """Close the finished runs that a kill kept from it, and see whether they have what the study asks for."""
+        for run in self.runs:
+            if run in self.waiting:
+                continue
+            if not is_closed(self.study.folder / run.name) and (failure := bring_to_end(self.study.folder, run)):
+                say(f"{run.name}: its report was not written: {failure}")
+            check_measured(self.study, run)
+
     def next_run(self) -> Planned | None:
         """The next run whose predecessor has finished; those whose predecessor failed have failed too."""
         for run in list(self.waiting):
             if run.after in self.failed:
                 self.waiting.remove(run)
-                self.done(run, f"{run.after}, which it goes on from, has failed")
+                self.done(run, _no_start(run))
             elif run.after not in {*self.under_way, *(other.name for other in self.waiting)}:
                 self.waiting.remove(run)
                 self.under_way[run.name] = time.monotonic()
+                self._note_start(run)
                 return run
         return None
+
+    def _note_start(self, run: Planned) -> None:
+        """How many go on beside it, or did before it was interrupted; that it failed before is over."""
+        folder = self.study.folder
+        before = noted(folder, run).get("jobs", 1) if state_of(folder, run) == "interrupted" else 1
+        note(folder, run, jobs=max(before, self.jobs))
 
     def done(self, run: Planned, failure: str) -> None:
         """Say in a line how a run has ended, and after the first how long the others will take."""
@@ -134,16 +171,38 @@ class Progress:
         seconds = time.monotonic() - started if started is not None else 0.0
         number = f"{self.study.runs.index(run) + 1:>{len(str(len(self.study.runs)))}}/{len(self.study.runs)}"
         if failure:
-            self.failed[run.name] = failure
-            say(f"{number}  {run.name}  failed: {failure}")
+            self._say_failure(run, failure, number)
+            if started is not None and failure != BUSY:
+                told = noted(self.study.folder, run) | {"failed": self.failed[run.name]}
+                note(self.study.folder, run, **told)
         else:
             self.seconds.append(seconds)
             reached = _reached(read_run(self.study.folder / run.name), self.study.config.metric)
             say(f"{number}  {run.name}  {reached}  {duration(seconds)}")
+            check_measured(self.study, run)
         left = len(self.waiting) + len(self.under_way)
         if len(self.seconds) == 1 and left and not failure:
-            say(f"about {duration(seconds * left / self.jobs)} for the other {left}, at this rate")
+            say(f"about {duration(seconds * math.ceil(left / self.jobs))} for the other {left}, at this rate")
         self.bar.update()
+
+    def _say_failure(self, run: Planned, failure: str, number: str) -> None:
+        """In one line; below it the traceback where there is one, of those that went wrong in the same place once."""
+        self.failed[run.name], _, trace = failure.partition("\n")
+        say(f"{number}  {run.name}  failed: {self.failed[run.name]}")
+        place = trace.rpartition("\n")[0]  # without the message, which may name the run
+        if trace and place not in self.places:
+            self.places.add(place)
+            say(trace)
+
+
+def check_measured(study: Study, run: Planned) -> None:
+    """Whether a finished run has the metric that runs are compared by.
+
+    Raises UserError where it has not: then no other run on the same data will.
+    """
+    metric, test = study.config.metric, metrics_of(read_run(study.folder / run.name), "test")
+    if test and metric != "perplexity" and len({run.config.data.source for run in study.runs}) == 1:
+        check_metric(metric, "subset_accuracy" in test, f"{study.path}: metric")
 
 
 def _reached(run: Run, metric: str) -> str:
@@ -158,22 +217,38 @@ def _reached(run: Run, metric: str) -> str:
 
 
 def write_page(study: Study, finished: Sequence[Planned], failed: dict[str, str]) -> Path:
-    """Write study.md, study.html, study.toml and the pictures from the runs' folders; return study.html."""
+    """Write the page (study.md, study.html), study.toml and the pictures from the runs' folders; return study.html.
+
+    Pictures are drawn beside their place: where that fails, the page before stays whole.
+    """
     runs = [Finished(run, read_run(study.folder / run.name)) for run in finished]
-    figures = study.folder / "figures"
-    shutil.rmtree(figures, ignore_errors=True)
-    answer, sections = ANALYSES[study.config.analysis](study, runs, figures)
-    if failed:
-        rows = [[name, why] for name, why in failed.items()]
-        sections.append(Section("Runs that failed", [Table(["run", "why"], rows, left=2)]))
-    sections += [_every_run(study, runs), _settings(study, runs[0]), _environment(runs)]
-    page = Page(study.config.name, study.config.question, answer, sections)
-    for name, text in (("study.toml", dump_study(study)), ("study.md", markdown(page, study.folder))):
-        with atomic(study.folder / name) as file:
+    name, figures = study.config.page, study.config.figures
+    with empty_folder(study.folder / ".page") as made:
+        answer, sections = ANALYSES[study.config.analysis](study, runs, made / figures)
+        if failed:
+            rows = [[run, why] for run, why in failed.items()]
+            sections.append(Section("Runs that failed", [Table(["run", "why"], rows, left=2)]))
+        sections += [_every_run(study, runs), _settings(study, runs[0]), _environment(study, runs)]
+        page = Page(study.config.name, study.config.question, answer, sections)
+        texts = {f"{name}.toml": dump_study(study), f"{name}.md": markdown(page, made), f"{name}.html": html(page)}
+        shutil.rmtree(study.folder / figures, ignore_errors=True)
+        if (made / figures).exists():
+            (made / figures).rename(study.folder / figures)
+    for file_name, text in texts.items():
+        with atomic(study.folder / file_name) as file:
             file.write(text.encode())
-    with atomic(study.folder / "study.html") as file:
-        file.write(html(page).encode())
-    return study.folder / "study.html"
+    return study.folder / f"{name}.html"
+
+
+@contextlib.contextmanager
+def empty_folder(place: Path) -> Iterator[Path]:
+    """A folder that is empty, whatever a kill left there, and gone in the end."""
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def _every_run(study: Study, runs: Sequence[Finished]) -> Section:
@@ -207,8 +282,8 @@ def _settings(study: Study, first: Finished) -> Section:
     )
 
 
-def _environment(runs: Sequence[Finished]) -> Section:
-    """Versions and devices; where runs differ, all of them."""
+def _environment(study: Study, runs: Sequence[Finished]) -> Section:
+    """Versions and devices, and how many runs went on at once; where runs differ, all of them."""
     found: dict[str, dict[str, None]] = {}
     for finished in runs:
         for key, value in flat(finished.run.environment).items():
@@ -219,7 +294,10 @@ def _environment(runs: Sequence[Finished]) -> Section:
         [f"data: {name}", ", ".join(f"{n:,} {split}" for split, n in sizes.items())] for name, sizes in data.items()
     ]
     rows += [[key, " / ".join(values)] for key, values in found.items()]
-    return Section("Data and environment", [Table(["", ""], rows, left=2)])
+    jobs = sorted({n for finished in runs if (n := noted(study.folder, finished.planned).get("jobs"))})
+    rows += [["runs at once", " / ".join(map(str, jobs))]] if jobs else []
+    beside = ["Runs that went on beside others share the machine with them: their times are upper bounds."]
+    return Section("Data and environment", [Table(["", ""], rows, left=2), *(beside if jobs[-1:] > [1] else [])])
 
 
 def describe_outcome(study: Study, outcome: Outcome) -> list[str]:
@@ -227,6 +305,8 @@ def describe_outcome(study: Study, outcome: Outcome) -> list[str]:
     lines = []
     if outcome.failed:
         lines.append(f"{len(outcome.failed)} of {len(study.runs)} runs failed; the same command tries them again")
+    if outcome.elsewhere:
+        lines.append(f"failed in another shard, whose command tries them again: {', '.join(outcome.elsewhere)}")
     if outcome.page is not None:
         lines.append(f"Page:  {shown(outcome.page)}")
     elif outcome.left:

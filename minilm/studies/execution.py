@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import textwrap
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from minilm.checkpoints.atomic import atomic
+from minilm.checkpoints.files import read_json, write_json
 from minilm.config import dump_config, load_config
 from minilm.errors import UserError
 from minilm.reporting.record import shown
-from minilm.reporting.report import write_report
 from minilm.runs.folders import first_difference, is_run
-from minilm.runs.train import train_run
+from minilm.runs.train import close, train_run
 from minilm.studies.active import choose_rows
 from minilm.studies.config import Planned
+from minilm.training.console import Interrupted
+
+BUSY = "another process is at it"  # no failure of the run's
 
 
 def state_of(folder: Path, run: Planned) -> str:
@@ -32,37 +38,71 @@ def state_of(folder: Path, run: Planned) -> str:
     return "finished" if (place / "results.json").exists() else "interrupted"
 
 
-def bring_to_end(folder: Path, run: Planned) -> str:
-    """Train a run as planned; return why it failed, or nothing. What it says is kept in a file under ``logs/``.
+def is_closed(place: Path) -> bool:
+    """Whether a finished run has its report, and has let its checkpoints go; a kill may come before that."""
+    return (place / "report.md").exists() and not (place / "checkpoints").exists()
 
-    The rows of a round of active learning are chosen first.
+
+def bring_to_end(folder: Path, run: Planned) -> str:
+    """Train a run as planned; return why it failed, as ``failure_of`` tells it, or nothing.
+
+    Whatever goes wrong is the run's alone: others go on. What it says is kept in a file under ``logs/``.
 
     Raises minilm.training.loop.Interrupted where a signal ended it; the next call goes on.
     """
-    place, config = folder / run.name, folder / "configs" / f"{run.name}.toml"
+    log = folder / "logs" / f"{run.name}.log"
     with locked(folder / "logs" / f"{run.name}.lock") as mine:
         if not mine:
-            return "another process is at it"
-        state = state_of(folder, run)
-        if state == "finished":
-            if not (place / "report.md").exists():  # a kill came between the two
-                write_report(place)
-            return ""
-        if state == "to do":
-            remove_beginnings(place)
-            with atomic(config) as file:
-                file.write(dump_config(run.config).encode())
-        else:
-            config = place / "config.toml"
-        with kept_quiet(folder / "logs" / f"{run.name}.log"):
+            return BUSY
+        with kept_quiet(log):
             try:
-                if state == "to do" and run.choice is not None:
-                    choose_rows(folder, run)
-                train_run(config, runs=folder, resume=state == "interrupted")
-            except (UserError, torch.OutOfMemoryError) as error:
-                print(f"Error: {error}")
-                return " ".join(str(error).split())
+                _work_at(folder, run)
+            except Interrupted:
+                raise
+            except Exception as error:
+                failure = failure_of(error, f"; its traceback is in {shown(log)}")
+                print(f"Error: {failure}")
+                return failure
     return ""
+
+
+def _work_at(folder: Path, run: Planned) -> None:
+    """The run itself. The rows of a round of active learning are chosen first."""
+    place, config = folder / run.name, folder / "configs" / f"{run.name}.toml"
+    state = state_of(folder, run)
+    if state == "finished":
+        close(place)
+        return
+    if state == "to do":
+        remove_beginnings(place)
+        with atomic(config) as file:
+            file.write(dump_config(run.config).encode())
+        if run.choice is not None:
+            choose_rows(folder, run)
+    else:
+        config = place / "config.toml"
+    train_run(config, runs=folder, resume=state == "interrupted")
+
+
+def failure_of(error: Exception, more: str = "") -> str:
+    """What went wrong in a line; where that is neither the user's nor for want of a GPU's memory, ``more``, and the
+    traceback below."""
+    if isinstance(error, UserError | torch.OutOfMemoryError):
+        return " ".join(str(error).split())
+    said = textwrap.shorten(f"{type(error).__name__}: {error}", 300)
+    return f"{said}{more}\n{''.join(traceback.format_exception(error)).rstrip()}"
+
+
+def note(folder: Path, run: Planned, **said: Any) -> None:
+    """Keep what a study knows of a run, in place of what it knew: ``jobs``, as many runs went on at once; ``failed``,
+    why it did."""
+    write_json(folder / "logs" / f"{run.name}.json", said)
+
+
+def noted(folder: Path, run: Planned) -> dict[str, Any]:
+    """What was kept of a run; nothing of one that was never begun."""
+    path = folder / "logs" / f"{run.name}.json"
+    return read_json(path) if path.exists() else {}
 
 
 def remove_beginnings(place: Path) -> None:
@@ -87,8 +127,11 @@ def kept_quiet(log: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[bool]:
-    """Whether this process alone works under the lock, which ends with the process at the latest."""
+def locked(path: Path, *, wait: bool = False) -> Iterator[bool]:
+    """Whether this process alone works under the lock, which ends with the process at the latest.
+
+    wait: until it does.
+    """
     try:
         import fcntl
     except ImportError:  # Windows
@@ -97,7 +140,7 @@ def locked(path: Path) -> Iterator[bool]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             yield False
             return

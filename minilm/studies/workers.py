@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -23,6 +22,7 @@ import torch
 
 from minilm.runs.sharing import sharing
 from minilm.studies.config import Planned
+from minilm.studies.execution import failure_of
 from minilm.training.console import Interrupted, noted_signals
 
 # A fork of this process would share its threads and CUDA. On Linux a server that has imported torch once forks them
@@ -53,7 +53,7 @@ def in_processes(
     Args:
         next_run: the next run that can start; None where there is none now.
         done: told of each run that has ended, and why it failed (nothing: it did not).
-        work: what a worker does with a run.
+        work: what a worker does with a run; it returns why that failed. What it raises is a failure too.
 
     Raises:
         Interrupted: SIGINT or SIGTERM came; the workers have kept their runs' states.
@@ -104,8 +104,6 @@ def _received(worker: Worker, told: bool) -> str | None:
         if told:  # it ended before there was anything to keep
             return None
         return f"its process ended ({signal.Signals(-code).name if code < 0 else code}); out of memory, perhaps"
-    if isinstance(answer, BaseException):
-        raise answer
     return None if answer is None else str(answer)
 
 
@@ -148,6 +146,5 @@ def _work_off(connection: Connection, folder: Path, work: Callable[[Path, Planne
             connection.send(work(folder, run))
         except Interrupted:
             connection.send(None)
-        except Exception as error:  # the parent raises it
-            error.add_note(traceback.format_exc())
-            connection.send(error)
+        except Exception as error:  # as text: not every exception can be sent
+            connection.send(failure_of(error))

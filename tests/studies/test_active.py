@@ -215,7 +215,4 @@ def test_wrong_labels_are_in_the_file_and_the_same_for_every_round(whole, tmp_pa
 @pytest.mark.skipif(not find_browser(), reason="needs Chromium")
 def test_a_browser_shows_the_page_and_asks_for_nothing_else(whole):
     with browser() as tab:
-        tab.open(whole[0] / "study.html", width=390)
-        assert tab.reported() == []
-        assert all(url.startswith("data:") or url.endswith("study.html") for url in tab.requests())
-        assert tab.value("[...document.images].filter(image => image.complete && image.naturalWidth).length") == 1
+        assert tab.pictures_of(whole[0] / "study.html", width=390) == 1

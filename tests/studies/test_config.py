@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -81,12 +82,12 @@ def test_a_run_after_another_starts_from_what_that_one_adapted(tmp_path):
 
 
 def test_the_command_line_changes_every_run_and_the_study_itself(tmp_path):
-    changes = ("train.epochs=1", "adapt.train.epochs=7", "axes.seed=[5]", "metric=macro_f1", "data.sample=true")
+    changes = ("train.epochs=1", "adapt.train.epochs=7", "axes.seed=[5]", "metric=macro_f1", "data.max_tokens=9")
     planned = study(tmp_path, "[axes]\nseed = [1, 2]\n" + VARIANTS, *changes)
     assert names(planned) == ["adapt_seed-5", "head_seed-5"] and planned.config.metric == "macro_f1"
     adapt, head = (run.config for run in planned.runs)
     assert adapt.train is None and (adapt.adapt.train.epochs, head.train.epochs) == (7, 1)
-    assert adapt.data.sample and head.data.sample
+    assert adapt.data.max_tokens == head.data.max_tokens == 9
     lr = study(tmp_path, '[axes]\n"train.lr" = [0.1]', "axes.train.lr=[0.2, 0.3]", "axes.seed=[4]")
     assert names(lr) == ["lr-0.2_seed-4", "lr-0.3_seed-4"]
 
@@ -105,12 +106,24 @@ def test_a_base_may_stand_in_the_study_and_be_another_for_a_variant(tmp_path):
     assert [run.config.model.source for run in planned.runs] == ["bert", "albert"]
 
 
-def test_the_settings_come_back_from_the_file_that_a_study_leaves(tmp_path):
-    planned = study(tmp_path, '[axes]\n"train.lr" = [0.1, 0.2]\nseed = [1]\n' + VARIANTS)
-    (tmp_path / "again.toml").write_text(dump_study(planned))
-    again = load_study(tmp_path / "again.toml", runs=Path("runs"))
-    assert (again.config, again.runs, again.folder) == (planned.config, planned.runs, planned.folder)
-    assert "# with seed=3 data.sample=true" in dump_study(study(tmp_path, "", "seed=3", "data.sample=true"))
+def test_the_file_that_a_study_leaves_can_be_run_from_its_place(tmp_path):
+    other = VARIANTS + '[[runs]]\nname = "other"\nbase = "base.toml"\nchanges = ["train.epochs=7"]\n'
+    planned = study(tmp_path, '[axes]\n"train.lr" = [0.1, 0.2]\nseed = [1]\n' + other)
+    left = tmp_path / "runs" / "heads" / "study.toml"
+    left.parent.mkdir(parents=True)
+    left.write_text(dump_study(planned))
+    again = load_study(left, runs=Path("runs"))
+    assert (again.runs, again.folder) == (planned.runs, planned.folder)
+    left.write_text(dump_study(again))
+    assert load_study(left, runs=Path("runs")).config == again.config
+    assert "# with seed=3 data.max_tokens=9" in dump_study(study(tmp_path, "", "seed=3", "data.max_tokens=9"))
+
+
+def test_variants_may_meet_in_a_point_where_they_vary_different_settings(tmp_path):
+    text = '[axes]\n"train.lr" = [1e-4, 2e-4]\n"train.epochs" = [3, 4]\n'
+    text += '[[runs]]\nname = "rates"\naxes = ["train.lr"]\n[[runs]]\nname = "lengths"\naxes = ["train.epochs"]\n'
+    rates, _, lengths, _ = study(tmp_path, text).runs
+    assert replace(rates.config, name="") == replace(lengths.config, name="")
 
 
 def test_with_active_what_trains_becomes_rounds_and_what_adapts_stays(tmp_path):
@@ -149,6 +162,8 @@ def test_with_active_what_trains_becomes_rounds_and_what_adapts_stays(tmp_path):
         ('[[runs]]\nname = "a"\nwithout = ["trai"]', [], r'no section \[trai\] \(did you mean "train"'),
         ('[[runs]]\nname = "a"\naxes = ["sed"]', [], r'run "a": sed is no axis'),
         ('[[runs]]\nname = "logs"', [], r'a run may not be called "logs"'),
+        ('[[runs]]\nname = "figures-x"', [], r'a run may not be called "figures-x"'),
+        ("", ["page=a/b"], r"^page=a/b: page must be a name of letters"),
         ('[[runs]]\nnam = "a"', [], r"runs\[1\]\.nam is no known key"),
         ("[axes]\nseed = [1]", ["seed=2"], r"seed=2: seed is an axis of this study; change it with axes\.seed"),
         ("", ["train.epoch=2"], r"^train\.epoch=2: train\.epoch is no known key"),

@@ -3,13 +3,19 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from minilm.errors import UserError
+from minilm.studies.analyses import ANALYSES
 from minilm.studies.config import load_study
-from minilm.studies.engine import shard_of
+from minilm.studies.engine import Progress, run_study, shard_of
+from minilm.studies.execution import train_run
 from minilm.training.loop import _Loop
 from tests.browser import browser, find_browser
 from tests.processes import killed_at
@@ -91,14 +97,16 @@ def test_a_study_runs_everything_and_answers(alone):
     assert json.loads((folder / "low_seed-1" / "environment.json").read_text())["threads"] == 1
 
 
-def test_finished_runs_are_never_run_again(alone, monkeypatch):
+def test_finished_runs_are_never_run_again_but_closed_where_a_kill_kept_them_from_it(alone, monkeypatch):
     folder, path, _ = alone
     before = (folder / "study.md").read_text()
     (folder / "low_seed-2" / "report.md").unlink()
+    (folder / "high_seed-1" / "checkpoints").mkdir()
     monkeypatch.setattr(_Loop, "_step", None)
     result = minilm("study", path, "--runs", folder.parent)
     assert result.exit_code == 0 and result.stderr.count("finished") == 4 and "1/4" not in result.stderr
     assert (folder / "study.md").read_text() == before
+    assert (folder / "low_seed-2" / "report.md").exists() and not (folder / "high_seed-1" / "checkpoints").exists()
 
 
 @pytest.mark.parametrize(
@@ -128,12 +136,72 @@ def test_the_shards_together_are_the_whole(alone, tmp_path):
     assert same(folder, tmp_path / "rates")
 
 
+def test_shards_that_end_at_the_same_moment_write_one_page(alone, tmp_path, monkeypatch):
+    folder, path, _ = alone
+    shutil.copytree(folder, tmp_path / "rates")
+
+    def slowly(*arguments, **options):
+        time.sleep(0.1)
+        return draw(arguments[2])
+
+    for name in ("bars", "curves"):
+        monkeypatch.setattr(f"minilm.reporting.group_plots.{name}", slowly)
+    study = load_study(path, runs=tmp_path)
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(lambda part: run_study(study, shard=(part, 2)), (1, 2)))
+    assert same(folder, tmp_path / "rates") and not (tmp_path / "rates" / ".page").exists()
+    assert {p.name for p in (tmp_path / "rates" / "figures").iterdir()} == {"bars.svg", "curves.svg"}
+
+
+@pytest.mark.parametrize("order", [(1, 2), (2, 1)])
+def test_a_run_that_fails_in_a_shard_is_on_the_page_that_the_last_one_writes(tmp_path, order):
+    text = STUDY.replace("[1, 2]", "[1]").replace("lr=1e-4", 'lr=1e-4", "data.label=lable')
+    shard = ["study", write_study(tmp_path, text), "--runs", tmp_path / "runs", "--shard"]
+    first, last = (minilm(*shard, f"{part}/2") for part in order)
+    assert (first.exit_code, last.exit_code) == ((1, 0) if order == (1, 2) else (0, 1))
+    assert "the page comes with the last" in first.stdout and "study.html" in last.stdout
+    assert order == (2, 1) or "failed in another shard, whose command tries them again: low_seed-1" in last.stdout
+    page = tmp_path / "runs" / "rates" / "study.md"
+    assert "## Runs that failed" in page.read_text() and "lable" in page.read_text().partition("## Settings")[0]
+    mended = minilm(*shard, "1/2", "data.label=label")
+    assert mended.exit_code == 0 and "study.html" in mended.stdout and "Runs that failed" not in page.read_text()
+
+
 def test_two_jobs_give_what_one_gives(alone, tmp_path):
     folder, path, _ = alone
-    result = minilm("study", path, "--runs", tmp_path, "--jobs", 2, "axes.seed=[2]")
+    result = minilm("study", path, "--runs", tmp_path, "--jobs", 2)
     assert result.exit_code == 0, result.output
-    for name in ("low_seed-2", "high_seed-2"):
-        assert outcome(folder / name) == outcome(tmp_path / "rates" / name)
+    assert same(folder, tmp_path / "rates")
+    one, two = (
+        (place / "study.md").read_text().rpartition("| runs at once | ")[2] for place in (folder, tmp_path / "rates")
+    )
+    assert one == "1 |\n" and two.startswith("2 |\n") and "their times are upper bounds" in two
+
+
+def test_the_time_left_is_that_of_whole_runs(alone, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr("minilm.studies.engine.say", said.append)
+    study = load_study(alone[1], ("axes.seed=[1]",), runs=tmp_path)
+    progress, ticks = Progress(study, study.runs, 8), iter((0, 0, 600))
+    monkeypatch.setattr("minilm.studies.engine.time.monotonic", lambda: next(ticks))
+    first, _ = progress.next_run(), progress.next_run()
+    shutil.copytree(alone[0] / first.name, tmp_path / "rates" / first.name)
+    progress.done(first, "")
+    assert said[1] == "about 10 min 00 s for the other 1, at this rate"
+
+
+def test_fewer_runs_may_have_a_page_of_their_own(alone, tmp_path):
+    folder, path, _ = alone
+    shutil.copytree(folder, tmp_path / "rates")
+    before = {file: file.read_bytes() for file in tmp_path.glob("rates/study.*")}
+    result = minilm("study", path, "--runs", tmp_path, "axes.seed=[1]", "page=first")
+    assert result.exit_code == 0 and result.stdout.endswith("rates/first.html\n")
+    assert len(before) == 3 and all(file.read_bytes() == data for file, data in before.items())
+    page = (tmp_path / "rates" / "first.md").read_text()
+    assert "seed-2" not in page and "(figures-first/bars.png)" in page
+    assert len(list(tmp_path.glob("rates/figures*/*.svg"))) == 4
+    again = minilm("study", tmp_path / "rates" / "first.toml", "--runs", tmp_path)
+    assert again.exit_code == 0 and again.stderr.count("finished") == 2
 
 
 def test_what_goes_on_from_a_run_is_in_its_shard(tmp_path):
@@ -170,13 +238,85 @@ def test_a_run_with_other_settings_is_not_taken_for_ours(alone):
     assert "low_seed-1: was run with train.epochs = 3, not 4; move that folder away" in said
 
 
-def test_a_folder_in_the_way_is_left_alone(tmp_path):
-    path = write_study(tmp_path)
+def test_a_folder_in_the_way_is_left_alone_and_the_rest_goes_on(tmp_path):
+    path = write_study(tmp_path, STUDY.replace("[1, 2]", "[1]"))
     mine = tmp_path / "runs" / "rates" / "low_seed-1" / "diary.txt"
     mine.parent.mkdir(parents=True)
     mine.touch()
-    assert "is in the way" in refused("study", path, "--runs", tmp_path / "runs")
-    assert mine.exists()
+    result = minilm("study", path, "--runs", tmp_path / "runs")
+    assert result.exit_code == 1 and "is in the way, and no run's folder; move it away" in result.stderr
+    assert mine.exists() and (tmp_path / "runs" / "rates" / "high_seed-1" / "results.json").exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 8 GiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        KeyError("a fault of ours"),
+    ],
+)
+def test_whatever_goes_wrong_is_of_one_run_alone(tmp_path, monkeypatch, error):
+    def fails(config, **options):
+        if "low" in config.name:
+            raise type(error)(*error.args)
+        return train_run(config, **options)
+
+    monkeypatch.setattr("minilm.studies.execution.train_run", fails)
+    path = write_study(tmp_path)
+    result = minilm("study", path, "--runs", tmp_path / "runs", "train.epochs=1")
+    assert result.exit_code == 1 and result.stderr.count("Traceback") == 1  # of two runs
+    logs, said = tmp_path / "runs" / "rates" / "logs", f"{type(error).__name__}: {error}"
+    for number, name in ((1, "low_seed-1"), (2, "low_seed-2")):
+        line = next(line for line in result.stderr.splitlines() if line.startswith(f"{number}/4"))
+        assert line == f"{number}/4  {name}  failed: {said}; its traceback is in {logs / name}.log"
+        assert "in fails" in (logs / f"{name}.log").read_text()
+    page = (tmp_path / "runs" / "rates" / "study.md").read_text()
+    assert "high reaches" in page and "## Runs that failed" in page and "Traceback" not in page
+
+
+# --- What cannot be answered ---
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (["analysis=compere"], 'no analysis "compere" (did you mean "compare"?)'),
+        (["analysis=sweep"], "study.toml: the analysis sweep needs one axis or two beside the seed"),
+        (["analysis=scaling", "metric=loss"], "the analysis scaling needs a metric whose best is 1"),
+        (["analysis=active"], "the analysis active needs a section [active]"),
+        (["analysis=few-shot"], "needs runs with data.shots above 0"),
+        (["analysis=augmentation"], "needs runs with augment.ratio above 0, and runs without"),
+        (["analysis=zero-shot"], "needs runs with a section [zero_shot]"),
+        (["metric=perplexity"], "perplexity is of runs with a section [adapt]"),
+    ],
+)
+def test_what_the_plan_cannot_answer_is_told_before_the_first_run(tmp_path, changes, said):
+    assert said in refused("study", write_study(tmp_path), "--runs", tmp_path / "runs", *changes)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_metric_that_the_runs_have_not_is_told_after_the_first(tmp_path, jobs):
+    path = write_study(tmp_path)
+    command = ["study", path, "--runs", tmp_path / "runs", "--jobs", jobs, "metric=jaccard", "train.epochs=1"]
+    for _ in range(2):  # again: nothing more is run
+        assert 'study.toml: metric: no metric "jaccard" with one label a text; there are: ' in refused(*command)
+        assert 1 <= len(list(tmp_path.glob("runs/rates/*/results.json"))) <= jobs
+
+
+def test_a_page_that_cannot_be_written_leaves_the_one_before(alone, tmp_path, monkeypatch):
+    folder, path, _ = alone
+    shutil.copytree(folder, tmp_path / "rates")
+
+    def fails(study, runs, figures):
+        draw(figures / "half.png")
+        raise UserError("it cannot be told")
+
+    monkeypatch.setitem(ANALYSES, "compare", fails)
+    assert "it cannot be told" in refused("study", path, "--runs", tmp_path)
+    assert {p.name for p in (tmp_path / "rates" / "figures").iterdir()} == {"bars.svg", "curves.svg"}
+    assert (tmp_path / "rates" / "study.md").exists() and not (tmp_path / "rates" / ".page").exists()
 
 
 def test_a_signal_stops_a_study_and_the_same_command_goes_on(alone, tmp_path, monkeypatch):
@@ -210,15 +350,7 @@ def test_impossible_options_are_refused(tmp_path, option, value):
     assert result.exit_code in (1, 2) and str(value) in result.stderr
 
 
-def test_an_unknown_analysis_is_told_with_those_there_are(tmp_path):
-    said = refused("study", write_study(tmp_path), "--runs", tmp_path / "runs", "analysis=compere")
-    assert 'no analysis "compere" (did you mean "compare"?)' in said
-
-
 @pytest.mark.skipif(not find_browser(), reason="needs Chromium")
 def test_a_browser_shows_the_page_and_asks_for_nothing_else(alone, tmp_path):
     with browser() as tab:
-        tab.open(alone[0] / "study.html", width=390)
-        assert tab.reported() == []
-        assert all(url.startswith("data:") or url.endswith("study.html") for url in tab.requests())
-        assert tab.value("[...document.images].filter(image => image.complete && image.naturalWidth).length") == 2
+        assert tab.pictures_of(alone[0] / "study.html", width=390) == 2

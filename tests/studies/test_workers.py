@@ -34,10 +34,10 @@ def test_every_run_ends_once_also_where_a_worker_is_killed(tmp_path):
     }
 
 
-def test_a_fault_of_ours_is_raised_with_where_it_was(tmp_path):
-    with pytest.raises(ZeroDivisionError, match="a fault of ours") as error:
-        work_at(["breaks-1"], tmp_path, 1)
-    assert "in obey" in "".join(error.value.__notes__)
+def test_a_fault_of_ours_fails_its_run_with_where_it_was(tmp_path):
+    ended = work_at(["breaks-1", "works-1"], tmp_path, 1)
+    line, _, trace = ended["breaks-1"].partition("\n")
+    assert line == "Fault: a fault of ours" and "in obey" in trace and ended["works-1"] == ""
 
 
 def test_a_signal_ends_all_workers(tmp_path):

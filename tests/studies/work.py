@@ -10,6 +10,13 @@ from pathlib import Path
 from minilm.studies.config import Planned
 
 
+class Fault(Exception):
+    """An exception that cannot be sent to another process."""
+
+    def __reduce__(self) -> str:
+        raise TypeError("it cannot be pickled")
+
+
 def obey(folder: Path, run: Planned) -> str:
     """Do as the run's name says."""
     (folder / run.name).touch()
@@ -19,7 +26,7 @@ def obey(folder: Path, run: Planned) -> str:
     elif what == "fails":
         return "it failed"
     elif what == "breaks":
-        raise ZeroDivisionError("a fault of ours")
+        raise Fault("a fault of ours")
     elif what == "sleeps":
         time.sleep(600)
     return ""
