@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -82,5 +83,40 @@ def execution(device: str = "auto", precision: str = "auto") -> Execution:
     """The device and precision to run with on this machine. Raises UserError where it has not got them."""
     name = choose_device(device, gpus=torch.cuda.device_count(), mps=torch.backends.mps.is_available())
     kind = name.partition(":")[0]
-    bfloat16 = kind != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
-    return Execution(torch.device(name), choose_precision(precision, kind, bfloat16=bfloat16))
+    return Execution(torch.device(name), choose_precision(precision, kind, bfloat16=_has_bfloat16(kind)))
+
+
+def execution_as_trained(device: str, precision: str) -> Execution:
+    """The device, and the ``train.precision`` of a model that was trained elsewhere, perhaps: float32 where the device
+    has not got it. Where it has, the model's scores are bit for bit those that it was measured with."""
+    kind = execution(device).device.type
+    here = _has_bfloat16(kind) if precision == "bfloat16" else kind == "cuda" or precision != "float16"
+    return execution(device, precision if here else "float32")
+
+
+def _has_bfloat16(kind: str) -> bool:
+    return kind != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+# --- Memory ---
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was wanting: a GPU's, or the machine's."""
+    no_room = "DefaultCPUAllocator: can't allocate memory"  # torch has no type of its own for that
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or no_room in str(error)
+
+
+@contextlib.contextmanager
+def memory_told(where: str) -> Iterator[None]:
+    """Raises UserError, with what needs less, where memory runs out within."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"{where}: out of memory ({(str(error).strip() or 'none left').splitlines()[0]}); lower train.batch_size "
+            "(with as much more train.accumulate a step stays the same) or data.max_tokens, or set "
+            "train.recompute = true"
+        ) from error

@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from minilm import devices
-from minilm.devices import Execution, choose_device, choose_precision, execution
+from minilm.devices import (
+    Execution,
+    choose_device,
+    choose_precision,
+    execution,
+    execution_as_trained,
+    memory_told,
+)
 from minilm.errors import UserError
 
 
@@ -59,6 +66,22 @@ def test_the_precision_of_each_device(asked: str, kind: str, bfloat16: bool, cho
 def test_a_precision_that_the_device_lacks_is_refused(asked: str, kind: str) -> None:
     with pytest.raises(UserError, match=r'train\.precision: .*use "auto"'):
         choose_precision(asked, kind, bfloat16=False)
+
+
+def test_a_model_is_run_as_it_was_trained_where_the_device_can() -> None:
+    on_cpu = {"auto": "float32", "bfloat16": "bfloat16", "float16": "float32", "float32": "float32"}
+    assert {trained: execution_as_trained("cpu", trained).precision for trained in on_cpu} == on_cpu
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried"), None])
+def test_want_of_memory_says_what_needs_less(error: Exception | None) -> None:
+    with pytest.raises(UserError, match=r"x\.toml: out of memory .*lower train\.batch_size"), memory_told("x.toml"):
+        if error is None:
+            torch.empty(2**60)
+        else:
+            raise error
+    with pytest.raises(RuntimeError, match="shapes"), memory_told("x.toml"):
+        raise RuntimeError("shapes do not fit")
 
 
 def test_only_float16_scales_the_loss() -> None:

@@ -89,7 +89,7 @@ _OWN: _Keys = {  # of the table "minilm"
     "labels": (None, _any(_absent, _list(_name)), "a list of names"),
     "head": (None, _any(_absent, _table(lambda value: True)), "a table"),
     "blocks": (None, _any(_absent, _table(_list(_count(0)))), "a table of lists"),
-    "base_weights": (None, _any(_absent, _list(_number)), "a list of numbers"),
+    "base_sample": (None, _any(_absent, _list(_number)), "a list of numbers"),
 }
 
 
@@ -109,7 +109,7 @@ class AdapterConfig:
     head: HeadConfig | None  # our own head's settings; None: the head is the family's, if there is one
     model_type: str  # the base's family; "": nobody said
     blocks: dict[str, list[int]]  # fused module -> the parts that its B has diagonal blocks for
-    base_weights: list[float]  # the first numbers of the first adapted weight; none: nobody said
+    base_sample: list[float]  # some numbers of the base's weights; none: nobody said
     extra: dict[str, Any]  # what else there is under "minilm": max_tokens, threshold, problem_type, ...
 
     @property
@@ -194,7 +194,7 @@ def read_adapter_config(folder: str | Path) -> AdapterConfig:
         head=None if own["head"] is None else from_plain(HeadConfig, own["head"], f"{where}: minilm.head"),
         model_type=own["model_type"] or "",
         blocks=own["blocks"] or {},
-        base_weights=own["base_weights"] or [],
+        base_sample=own["base_sample"] or [],
         extra={key: value for key, value in own.items() if key not in _OWN},
     )
 

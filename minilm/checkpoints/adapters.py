@@ -12,7 +12,7 @@ import dataclasses
 import re
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from minilm import hub
 from minilm.checkpoints.adapter_configs import CONFIG, AdapterConfig, read_adapter_config
 from minilm.checkpoints.adapter_tensors import PREFIX, STEM, Published, module_of, publish, read_held, rows_for
 from minilm.checkpoints.contents import read_contents
-from minilm.checkpoints.files import read_folder, write_json, write_tensors
+from minilm.checkpoints.files import read_folder, sample, write_json, write_tensors
 from minilm.checkpoints.matching import parameter_names
 from minilm.checkpoints.models import Card, card_of, load_parts, warn_of, write_tokenizer
 from minilm.checkpoints.names import Row, published_tensors, rows_of_ours, rows_of_theirs
@@ -31,8 +31,6 @@ from minilm.errors import UserError
 from minilm.finetuning.lora import LoRALinear, adapt_layer, adapted_layers, adapter_parameters
 from minilm.models import ARCHITECTURES
 from minilm.models.heads import HeadConfig
-
-SAMPLE = 8  # numbers of the base's weights that an adapter keeps, to tell the base from others
 
 
 def is_adapter(folder: Path) -> bool:
@@ -118,7 +116,7 @@ def load_adapter(model: nn.Module, folder: str | Path) -> None:
     _check_kind(model, config)
     held = read_held(model, Path(folder), config)
     weights = _sample(model, list(held.adapters))
-    if config.base_weights and not weights.is_meta and not _same_weights(weights, config.base_weights):
+    if config.base_sample and not weights.is_meta and not _same_weights(weights, config.base_sample):
         raise UserError(f"{config.where}: made for {config.base or 'a model'}, whose weights are not this model's")
     for name, (a, b, alpha) in held.adapters.items():
         layer = adapt_layer(model, name, len(a), alpha, dropout=config.dropout, rank_stabilized=config.rank_stabilized)
@@ -150,17 +148,16 @@ def _check_kind(model: Any, config: AdapterConfig) -> None:
         raise UserError(f"{config.where}: has {len(config.labels)} labels, the model {len(card.labels)}")
 
 
-def _sample(model: Any, adapted: list[str]) -> Tensor:
-    """The first numbers of the first adapted weight, first in the model's order."""
-    name = next(name for name, _ in model.named_modules() if name in adapted)
-    weight: Tensor = model.get_submodule(name).weight
-    return weight.detach().reshape(-1)[:SAMPLE].float()
+def _sample(model: Any, adapted: Collection[str]) -> Tensor:
+    """Some numbers of each adapted weight, in the model's order: they tell the base from others."""
+    names = [name for name, _ in model.named_modules() if name in adapted]
+    return torch.cat([sample(model.get_submodule(name).weight).float() for name in names])
 
 
-def _same_weights(sample: Tensor, stored: list[float]) -> bool:
-    """Whether numbers are the same but for the rounding of another dtype."""
+def _same_weights(found: Tensor, stored: list[float]) -> bool:
+    """Whether numbers are the same but for their rounding to another dtype: bfloat16 has 8 bits, 2^-8 a step."""
     wanted = torch.tensor(stored)
-    return sample.shape == wanted.shape and torch.allclose(sample.cpu(), wanted, rtol=0.02, atol=1e-6)
+    return found.shape == wanted.shape and torch.allclose(found.cpu(), wanted, rtol=2**-7, atol=1e-6)
 
 
 # --- Saving --------------------------------------------------------------------------------------------------------
@@ -240,7 +237,7 @@ def _own_settings(model: Any, adapters: dict[str, Published]) -> dict[str, Any]:
     """What PEFT has no key for."""
     card = card_of(model)
     own: dict[str, Any] = {"task": card.task, "model_type": card.model_type}
-    own["base_weights"] = _sample(model, list(adapted_layers(model))).tolist()
+    own["base_sample"] = _sample(model, adapted_layers(model)).tolist()
     if blocks := {module: adapter.blocks for module, adapter in adapters.items() if adapter.blocks}:
         own["blocks"] = blocks
     if card.task == "classify":

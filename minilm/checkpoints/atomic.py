@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
     Raises OSError, whose ``filename`` is that of the file, where the disk is full or does not let it be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_remains(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with beside.open("wb") as file:
@@ -29,3 +31,23 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
         raise
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _remove_remains(path: Path) -> None:
+    """Remove what a process that was killed has left beside a file: it may be gigabytes."""
+    for begun in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        process = begun.name.split(".")[-2]
+        if process.isdecimal() and not _is_alive(int(process)):
+            begun.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    if os.name != "posix":  # elsewhere the question would end the process
+        return True
+    try:
+        os.kill(process, 0)  # no signal: it is only looked whether it could get one
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True

@@ -19,7 +19,7 @@ from minilm.data.batching import collate, evaluation_batches
 from minilm.data.cleaning import cleaner
 from minilm.data.sources import Rows
 from minilm.data.tokenization import Encoded, encode, load_tokenizer, pad_id
-from minilm.devices import Execution, execution
+from minilm.devices import Execution, execution_as_trained
 from minilm.errors import UserError
 from minilm.evaluation.metrics import log_softmax, sigmoid
 from minilm.models.layers import Batch, evaluation_mode
@@ -59,6 +59,7 @@ class Reading:
     clean: list[str] = field(default_factory=list)  # cleaning steps
     pairs: bool | None = None  # whether it reads pairs of texts; None: nobody said
     threshold: float = 0.5  # with several labels a text, the probability from which on one is given
+    precision: str = "float32"  # train.precision
 
 
 class Classifier:
@@ -93,7 +94,8 @@ class Classifier:
         elif (folder / "config.toml").exists():
             raise UserError(f"{folder}: {without_classifier(folder)}")
         model = load_model(folder if folder.exists() else source, "classify", dtype=torch.float32)
-        return cls(model, load_tokenizer(card_of(model).tokenizer or source), execution(device, "float32"))
+        run_on = execution_as_trained(device, card_of(model).extra.get("precision", "float32"))
+        return cls(model, load_tokenizer(card_of(model).tokenizer or source), run_on)
 
     def predict(self, texts: Sequence[Text]) -> list[dict[str, float]]:
         """One ``{label: probability}`` a text; pairs are tuples.
@@ -130,7 +132,11 @@ class Classifier:
             return np.zeros((0, len(self.labels)), np.float32)
         limit = self.reading.max_tokens or context_of(self.model) or 512
         encoded = encode(self.tokenizer, texts, pairs, limit)
-        return predict_scores(self.model, encoded, self.execution, pad=pad_id(self.tokenizer))
+        scores = predict_scores(self.model, encoded, self.execution, pad=pad_id(self.tokenizer))
+        if not np.isfinite(scores).all():
+            name = card_of(self.model).adapter or card_of(self.model).folder or "the model"
+            raise UserError(f"{name}: gives scores that are no numbers, so its weights are broken; train it anew")
+        return scores
 
     def _split(self, texts: Sequence[Text]) -> tuple[list[str], list[str] | None]:
         """The first texts, and the second ones where they are pairs."""
@@ -181,6 +187,8 @@ def predict_lines(classifier: Classifier, lines: Iterable[str]) -> Iterator[tupl
 def _parse(line: str, number: int, as_pair: bool) -> Text:
     parts = [part.strip() for part in line.split("\t")] if as_pair else [line.strip()]
     is_text = line.isascii() or line == line.encode(errors="ignore").decode()  # no bytes of another encoding
+    if not line.strip():
+        raise UserError(f"text {number} is empty")
     if not is_text or not all(parts) or len(parts) != 1 + as_pair:
         wanted = "two texts in UTF-8 with a tab between" if as_pair else "a text in UTF-8"
         raise UserError(f"text {number} must be {wanted}, got {line!r}")

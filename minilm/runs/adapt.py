@@ -73,6 +73,7 @@ def adapt(config: RunConfig, lesson: Lesson, run_on: Execution, folder: Path) ->
     """
     adapted, place = folder / "adapted", folder / "adaptation"
     if (adapted / "config.json").exists():  # it is the last file to be written
+        _close(place)
         return adapted
     settings = lesson.settings
     stored = read_contents(hub.resolve_model(config.model.source, config.model.revision))
@@ -94,9 +95,14 @@ def adapt(config: RunConfig, lesson: Lesson, run_on: Execution, folder: Path) ->
     write_json(place / "results.json", results)
     _return_pooler(model, stored, run_on)
     save_model(model, adapted)  # with the files of its tokenizer
-    shutil.rmtree(place / "checkpoints", ignore_errors=True)  # nothing will go on from them
+    _close(place)
     say(f"{adapted}: perplexity on validation texts {before['perplexity']:.4g} before, {after['perplexity']:.4g} after")
     return adapted
+
+
+def _close(place: Path) -> None:
+    """Let the checkpoints go: nothing goes on from them, and a kill may have come before that."""
+    shutil.rmtree(place / "checkpoints", ignore_errors=True)
 
 
 def _results(lesson: Lesson, progress: Progress, before: dict[str, float], after: dict[str, float]) -> dict[str, Any]:

@@ -166,7 +166,8 @@ def make_model(
     data, card = complete(config.data), card_of(model)
     kind = "multi" if data.label_columns else "single"
     card.published["problem_type"] = f"{kind}_label_classification"
-    card.extra |= asdict(Reading(data.max_tokens, data.clean, pairs=bool(data.text_pair)))
+    precision = config.train.precision if config.train else "float32"
+    card.extra |= asdict(Reading(data.max_tokens, data.clean, pairs=bool(data.text_pair), precision=precision))
     return model
 
 

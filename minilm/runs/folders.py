@@ -12,6 +12,7 @@ import json
 import platform
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -111,9 +112,18 @@ def stored_fingerprint(folder: Path) -> str:
     return fingerprint
 
 
-def stored_corpus(folder: Path) -> str:
-    """A hash of what a run was started to learn beside its data: texts to adapt to, added rows; empty: nothing."""
-    return str(read_json(folder / "environment.json").get("corpus", ""))
+def stored_start(folder: Path) -> dict[str, str]:
+    """Hashes of what a run was started from beside its data, by what it is: "the checkpoint", "the tokenizer", ..."""
+    start = read_json(folder / "environment.json").get("start")
+    return start if isinstance(start, dict) else {}
+
+
+def check_unchanged(folder: Path, data: Dataset, start: Mapping[str, str]) -> None:
+    """Raises UserError where what a run goes on with is not what it was started with."""
+    stored = {"the data": stored_fingerprint(folder), **stored_start(folder)}
+    for what, value in {"the data": data.fingerprint, **start}.items():
+        if stored.get(what) != value:
+            raise UserError(f"{folder}: {what} changed since this run was started; start a new one without --resume")
 
 
 def _commit() -> str | None:

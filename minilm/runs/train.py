@@ -5,6 +5,7 @@ A run that was interrupted goes on where it stopped, and ends where it would hav
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import signal
 import time
@@ -16,13 +17,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from minilm.checkpoints import files
 from minilm.checkpoints.adapters import save_adapter
 from minilm.checkpoints.files import atomic, read_json, write_json
 from minilm.checkpoints.models import card_of, save_model
 from minilm.config import RunConfig, TrainSection, ZeroShotSection, dump_config, load_config
 from minilm.data.sources import Dataset
 from minilm.data.tokenization import Encoded, length_statistics, pad_id
-from minilm.devices import Execution, execution
+from minilm.devices import Execution, execution, memory_told
 from minilm.errors import UserError
 from minilm.evaluation.embeddings import mean_vectors
 from minilm.evaluation.metrics import choose_threshold
@@ -34,21 +36,28 @@ from minilm.reporting.predictions import write_predictions
 from minilm.reporting.record import resume_command
 from minilm.reporting.report import write_report
 from minilm.reporting.summary import parameter_counts, summarize
-from minilm.runs.adapt import adapt, make_lesson
-from minilm.runs.assembly import SPLITS, Material, check_classifier, fresh_model, make_task, prepare
+from minilm.runs.adapt import Lesson, adapt, make_lesson
+from minilm.runs.assembly import (
+    SPLITS,
+    Material,
+    check_classifier,
+    find_checkpoint,
+    fresh_model,
+    make_task,
+    prepare,
+)
 from minilm.runs.augment import fingerprint
 from minilm.runs.folders import (
+    check_unchanged,
     describe_data,
     describe_environment,
     find_folder,
     new_folder,
-    stored_corpus,
-    stored_fingerprint,
 )
 from minilm.runs.results import Embedded, choose_samples, fit_baselines, measure, time_inference
 from minilm.runs.sharing import hash_of_tokens, once
 from minilm.runs.zero_shot import answer, make_question
-from minilm.training.console import say
+from minilm.training.console import Terminated, say, terminable
 from minilm.training.frozen_prefix import FrozenPrefix, keep
 from minilm.training.loop import Interrupted, train
 from minilm.training.recompute import recompute
@@ -62,6 +71,11 @@ def train_run(config_path: Path, overrides: tuple[str, ...] = (), *, runs: Path,
         UserError: whatever the user can mend.
         minilm.training.loop.Interrupted: a signal ended it; ``resume=True`` goes on.
     """
+    with terminable(), memory_told(str(config_path)):
+        return _train_run(config_path, overrides, runs, resume)
+
+
+def _train_run(config_path: Path, overrides: tuple[str, ...], runs: Path, resume: bool) -> Path:
     config, where = load_config(config_path, overrides), str(config_path)
     folder = find_folder(config_path, config, runs) if resume else None
     if folder is not None and (folder / "results.json").exists():
@@ -83,12 +97,11 @@ def train_run(config_path: Path, overrides: tuple[str, ...] = (), *, runs: Path,
     if lesson is not None and config.train is not None:
         check_classifier(config, material, where)
     question = None if config.zero_shot is None else make_question(config, config.zero_shot, material, run_on, where)
-    made = fingerprint(material.train, len(material.data.train))
-    corpus = made if lesson is None else lesson.fingerprint + made
+    start = start_of(config, material, lesson, where)
     if folder is None:
-        folder = start_folder(runs, config, material.data, run_on, corpus)
-    elif (stored_fingerprint(folder), stored_corpus(folder)) != (material.data.fingerprint, corpus):
-        raise UserError(f"{folder}: the data have changed since this run was started; start a new one without --resume")
+        folder = start_folder(runs, config, material.data, run_on, start)
+    else:
+        check_unchanged(folder, material.data, start)
     try:
         source = None if lesson is None else adapt(config, lesson, run_on, folder)
         if question is not None:
@@ -101,8 +114,9 @@ def train_run(config_path: Path, overrides: tuple[str, ...] = (), *, runs: Path,
     except OSError as error:  # a full disk
         place, why = error.filename or folder, error.strerror or error
         raise UserError(f"{place}: {why}; once that is mended, go on with: {resume_command(folder)}") from error
-    except KeyboardInterrupt:  # while results were written, or a second time
-        raise Interrupted(signal.SIGINT, folder) from None
+    except KeyboardInterrupt as stop:  # while results were written, or a second time
+        number = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
+        raise Interrupted(number, folder) from None
     return folder
 
 
@@ -119,10 +133,22 @@ def first_settings(config: RunConfig) -> TrainSection | ZeroShotSection:
     return settings
 
 
-def start_folder(runs: Path, config: RunConfig, data: Dataset, run_on: Execution, corpus: str) -> Path:
-    """A new run's folder, with what it was started with. ``corpus``: a hash of what it learns beside these data."""
+def start_of(config: RunConfig, material: Material, lesson: Lesson | None, where: str) -> dict[str, str]:
+    """Hashes of what a run starts from beside its data. What is frozen is in no checkpoint of it, but read anew."""
+    start = {"the tokenizer": hashlib.sha256(material.tokenizer.to_str().encode()).hexdigest()}
+    if config.model.source:
+        start["the checkpoint"] = files.fingerprint(find_checkpoint(config, where))
+    if lesson is not None:
+        start["the text to adapt to"] = lesson.fingerprint
+    if config.augment is not None:
+        start["the text that [augment] makes"] = fingerprint(material.train, len(material.data.train))
+    return start
+
+
+def start_folder(runs: Path, config: RunConfig, data: Dataset, run_on: Execution, start: dict[str, str]) -> Path:
+    """A new run's folder, with what it was started with."""
     folder = new_folder(runs, config.name)
-    write_json(folder / "environment.json", describe_environment(data, run_on) | {"corpus": corpus})
+    write_json(folder / "environment.json", describe_environment(data, run_on) | {"start": start})
     with atomic(folder / "config.toml") as file:
         file.write(dump_config(config).encode())
     return folder

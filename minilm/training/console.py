@@ -24,6 +24,27 @@ class Interrupted(Exception):
         self.number, self.folder = number, folder
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came where nobody had noted it: work ends at once, as by SIGINT."""
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Within, SIGTERM raises ``Terminated``, as SIGINT raises KeyboardInterrupt."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 @contextmanager
 def noted_signals() -> Iterator[list[int]]:
     """SIGINT and SIGTERM are noted in the list, so that work can come to a good end; a second one ends it at once."""

@@ -47,6 +47,7 @@ class FrozenPrefix:
     layers: int  # whose work is kept
     of: int  # all layers of the model
     splits: dict[str, Kept] = field(default_factory=dict)
+    asked: int = 0  # how many splits were to be kept
     seconds: float = 0.0  # that computing them took
     memory: int = 0  # bytes in memory
     disk: int = 0  # bytes in files
@@ -60,7 +61,8 @@ class FrozenPrefix:
         if not self.splits:
             return ""
         room = f"{self.memory / MIB:,.0f} MiB" + (f", {self.disk / MIB:,.0f} MiB on disk" if self.disk else "")
-        return f"{self.layers} of {self.of} layers cached: {room}"
+        only = f" ({', '.join(self.splits)} texts only)" if len(self.splits) < self.asked else ""
+        return f"{self.layers} of {self.of} layers cached: {room}{only}"
 
 
 @dataclass
@@ -103,7 +105,7 @@ def keep(
         folder: of files for what does not fit; what an earlier run left there is removed.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    prefix = FrozenPrefix(max(frozen_layers(model), 0), stages_of(model))
+    prefix = FrozenPrefix(max(frozen_layers(model), 0), stages_of(model), asked=len(splits))
     started = time.perf_counter()
     if prefix.layers and budget:
         texts = sum(map(len, splits.values()))

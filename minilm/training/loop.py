@@ -7,7 +7,8 @@
         weights   = AdamW(weights, gradient, rate(step))
     now and then: measure on validation texts; remember the weights that did best; stop when they no longer improve.
 
-Nothing inside a step waits for a GPU: losses are added up there, and read when something is shown.
+Nothing inside a classifier's step waits for a GPU, but for float16's loss scaling: losses are added up there, and read
+when something is shown.
 """
 
 from __future__ import annotations
@@ -82,9 +83,8 @@ class _Loop:
         precise = torch.float32 if self.device.type == "mps" else torch.float64  # MPS has no float64
         self.loss_sum = torch.tensor(self.progress.loss_sum, dtype=precise, device=self.device)
         self.gradient_norm = torch.zeros((), device=self.device)
-        self.started = (
-            time.monotonic() - self.progress.seconds - task.seconds
-        )  # moved on by evaluations: they are no training time
+        # When training would have started, had it gone on without a break: evaluations, which are no training, move it.
+        self.started = time.monotonic() - self.progress.seconds - task.seconds
         self.saved = time.monotonic()
 
     def run(self) -> Progress:
@@ -232,9 +232,14 @@ class _Loop:
             self._keep()
         kept = self.checkpoints.last()
         step = self.progress.step if before_step else self.progress.step - 1
+        if not math.isfinite(loss) and step == 0:
+            raise UserError(
+                "the loss is not finite at the first step, before anything was learned: the weights are broken; "
+                "take another checkpoint (model.source)"
+            )
         raise UserError(
             f"the loss is no longer finite at step {step + 1} (learning rate {self._rate(step):.3g}, gradient "
-            f"norm {norm:.3g}); lower the rate (lr) or lengthen its warmup. "
+            f"norm {norm:.3g}); start a new run with a lower rate (lr) or a longer warmup. "
             + (f"The last good state is kept in {kept}" if kept else "No state from before it was kept")
         )
 

@@ -54,10 +54,11 @@ def warmup_steps(warmup: float, total: int) -> int:
 
 
 def learning_rate(step: int, *, settings: TrainSection, steps_per_epoch: int) -> float:
-    """The rate of a step (the first is 0).
+    """The rate of a step, the first of which has the number 0.
 
-    From 0 up to ``lr`` over the warmup, linearly; then down to ``lr * lr_end`` at the end of the last epoch, along
-    half a cosine (Loshchilov and Hutter 2017) or a line. With ``schedule_per = "epoch"`` it falls only between epochs.
+    From 0 up to ``lr`` over the warmup, linearly (so with a warmup the first step moves nothing, as in the reference);
+    then down to ``lr * lr_end`` at the end of the last epoch, along half a cosine (Loshchilov and Hutter 2017) or a
+    line. With ``schedule_per = "epoch"`` it falls only between epochs, and as if there were no warmup.
     """
     total = settings.epochs * steps_per_epoch
     warmup = warmup_steps(settings.warmup, total)

@@ -76,8 +76,6 @@ class Checkpoints:
 
     def keep_best(self, model: nn.Module) -> None:
         """Remember the trained parameters as they are now."""
-        for begun in self.folder.glob(f".{self.best.name}.*.tmp"):  # a kill may have left one
-            begun.unlink()
         write_tensors(self.best, trained_parameters(model))
 
     def put_best_back(self, model: nn.Module) -> None:

@@ -220,7 +220,10 @@ def test_language_models_and_backbones_too(case: str, kind: str, tmp_path: Path)
     model, batch = adapted(case, targets=("all-linear",)), batch_of(case)
     save_adapter(model, tmp_path)
     opened = peft.PeftModel.from_pretrained(theirs(case, kind), tmp_path)
-    torch.testing.assert_close(run_theirs(opened, batch), run(model, batch), rtol=1e-5, atol=1e-5)
+    # An adapter of random numbers on every layer of T5, which scales nothing down, magnifies how float32 rounds: on
+    # some processors both lie 1.8e-5 from what float64 gives.
+    least = 5e-5 if case.startswith("t5") else 1e-5
+    torch.testing.assert_close(run_theirs(opened, batch), run(model, batch), rtol=1e-5, atol=least)
     assert_same_tensors(load_adapted_model(tmp_path, dtype=torch.float32), model)
 
 
@@ -392,7 +395,7 @@ def bert_adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("minilm", {"labels": ["a", "b"]}, "has 2 labels, the model 3"),
         ("minilm", {"head": {"hidden": 3}}, r"has a head of its own \(HeadConfig.* which this model has not"),
         ("minilm", {"task": "dance"}, "minilm: task must be one of"),
-        ("minilm", {"base_weights": [0.5] * 8}, "whose weights are not this model's"),
+        ("minilm", {"base_sample": [0.5] * 8}, "whose weights are not this model's"),
     ],
 )
 def test_a_config_that_cannot_be_right_is_refused_by_name(
@@ -444,6 +447,18 @@ def test_an_adapter_for_another_model_is_refused(bert_adapter: Path, tmp_path: P
     with pytest.raises(UserError, match="whose weights are not this model's"):
         load_adapter(model, tmp_path)
     load_adapter(load_model(REFERENCE / "bert-classify", dtype=torch.bfloat16), tmp_path)  # rounded, but the same
+
+
+def test_an_adapter_of_a_base_that_was_trained_further_is_refused(tmp_path: Path) -> None:
+    save_adapter(adapted("bert-classify"), tmp_path)
+    torch.manual_seed(0)
+    noisy, other = ours("bert-classify"), ours("bert-classify")
+    for parameter in noisy.parameters():  # about what a short adaptation does
+        parameter.data += 0.01 * parameter.data.std(correction=0) * torch.randn_like(parameter)
+    other.layers[-1].attention.value.weight.data.normal_()
+    for model in (noisy, other):
+        with pytest.raises(UserError, match="whose weights are not this model's"):
+            load_adapter(model, tmp_path)
 
 
 def test_our_head_and_a_familys_are_not_mistaken_for_each_other(tmp_path: Path) -> None:

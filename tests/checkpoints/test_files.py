@@ -7,6 +7,7 @@ import json
 import os
 import re
 import struct
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from minilm.checkpoints.atomic import atomic
 from minilm.checkpoints.files import (
     DTYPES,
     Reader,
+    fingerprint,
     read_folder,
     read_header,
     read_json,
@@ -248,6 +250,26 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
         file.write(b"half")
         raise RuntimeError("the disk is full")
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["x.safetensors"]
+
+
+def test_what_a_killed_process_left_of_a_file_is_removed_by_the_next_write(tmp_path: Path) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    for name in (f".x.json.{gone.pid}.tmp", f".x.json.{os.getppid()}.tmp", f".y.json.{gone.pid}.tmp"):
+        (tmp_path / name).touch()
+    write_json(tmp_path / "x.json", {})
+    there = {"x.json", f".x.json.{os.getppid()}.tmp", f".y.json.{gone.pid}.tmp"}  # another is still at it; another's
+    assert set(os.listdir(tmp_path)) == there
+
+
+def test_a_checkpoint_is_told_by_its_config_its_header_and_its_numbers(tmp_path: Path) -> None:
+    def made(value: float = 1.0, dtype: torch.dtype = torch.float32, name: str = "w", width: int = 8) -> str:
+        write_tensors(tmp_path / "model.safetensors", {name: torch.full((40, 3), value, dtype=dtype)})
+        write_json(tmp_path / "config.json", {"width": width})
+        return fingerprint(tmp_path)
+
+    others = [made(1.5), made(dtype=torch.bfloat16), made(name="v"), made(width=9)]
+    assert len({made(), *others}) == 5 and made() == made()
 
 
 def test_an_error_of_the_disk_names_the_file_that_was_to_be_written(tmp_path: Path) -> None:

@@ -133,13 +133,20 @@ def test_an_edited_config_is_told(reading: dict[str, object], message: str) -> N
         classifier(**reading)
 
 
+def test_a_model_whose_weights_are_no_numbers_is_refused() -> None:
+    broken = classifier()
+    broken.model.head.output.bias.data[0] = float("nan")
+    with pytest.raises(UserError, match="gives scores that are no numbers"):
+        broken.predict(TEXTS)
+
+
 # --- From files ---
 
 
 def test_a_run_and_the_folder_of_its_model_are_the_same_classifier() -> None:
     run = finished_run()
     a, b = minilm.Classifier.load(run, "cpu"), minilm.Classifier.load(str(run / "model"), "cpu")
-    assert a.labels == ["bad", "good"] and a.reading == Reading(32, [], False)
+    assert a.labels == ["bad", "good"] and a.reading == Reading(32, [], False, precision="auto")
     np.testing.assert_array_equal(a.scores(TEXTS), b.scores(TEXTS))
 
 
@@ -207,7 +214,7 @@ def test_lines_of_pairs_have_a_tab_between() -> None:
     [(["a", " "], False, 2), (["a\tb", "a"], True, 2), (["a\tb\tc"], True, 1), (["\udcff"], False, 1)],
 )
 def test_a_line_that_is_no_text_is_named(lines: list[str], pairs: bool, number: int) -> None:
-    with pytest.raises(UserError, match=f"text {number} must be"):
+    with pytest.raises(UserError, match=f"text {number} (must be|is empty)"):
         list(predict_lines(classifier(pairs=pairs), lines))
 
 

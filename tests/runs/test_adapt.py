@@ -190,6 +190,18 @@ def test_a_kill_before_the_model_is_written_costs_no_training(tmp_path: Path, mo
     assert outcome(adapted(path, tmp_path / "parts")) == outcome(whole)
 
 
+def test_a_kill_before_the_checkpoints_are_dropped_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_config(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("minilm.runs.adapt._close", lambda place: None)
+        run = adapted(path, tmp_path / "parts")
+    assert (run / "adaptation" / "checkpoints").exists()
+    adapted(path, tmp_path / "parts")
+    assert not (run / "adaptation" / "checkpoints").exists()
+
+
 def test_recomputing_changes_no_bit(tmp_path: Path) -> None:
     path = write_config(tmp_path)
     runs = [adapted(path, tmp_path / name, f"adapt.train.recompute={name}") for name in ("true", "false")]

@@ -51,6 +51,7 @@ WAYS = {
     "lora, own head": ("t5-classify", "lora.rank=2", 'lora.targets=["all-linear"]', "lora.rank_stabilized=true"),
     "adapted": ("bert-lm", "adapt.block=16", "adapt.train={epochs=1, lr=1e-2, batch_size=4}", "freeze.part=backbone"),
     "adapted, lora": ("bert-lm", "adapt.block=16", "adapt.train={epochs=1, lr=1e-2, batch_size=4}", "lora.rank=2"),
+    "bfloat16": ("bert-classify", "train.precision=bfloat16", "freeze.part=first", "freeze.layers=1"),
     "several labels": ("t5-classify", 'model.head.kind="family"', "train.decision=validation", "train.best=micro_f1"),
 }
 
@@ -208,8 +209,9 @@ def test_a_bfloat16_checkpoint_keeps_its_frozen_weights_and_trains_in_float32(
     assert torch.equal(trained.get_parameter(name), base.get_parameter(name).float())
     exported = export_run(str(run), tmp_path / "out", merged=True)
     test = ["a good film", "dull"]
+    least = 1e-3 if "lora" in way else 0  # merged, W + s B A is rounded to bfloat16 once, and not in two parts
     np.testing.assert_allclose(
-        Classifier.load(exported, "cpu").scores(test), Classifier.load(run, "cpu").scores(test), atol=1e-5
+        Classifier.load(exported, "cpu").scores(test), Classifier.load(run, "cpu").scores(test), atol=least
     )
 
 
@@ -244,7 +246,7 @@ def test_an_adaptation_is_not_gone_on_with_on_other_texts(tmp_path: Path) -> Non
         assert minilm("train", config, *changes, "--runs", tmp_path / "runs").exit_code == 130
     corpus.write_text("\n".join(f"this is a {i} song" for i in range(60)))
     again = tmp_path / "runs" / "tuned" / "config.toml"
-    assert "the data have changed" in refused("train", again, "--resume", "--runs", tmp_path / "runs")
+    assert "the text to adapt to changed" in refused("train", again, "--resume", "--runs", tmp_path / "runs")
 
 
 def test_a_run_that_only_adapted_is_no_classifier_and_says_what_to_do_with_it(tmp_path: Path) -> None:

@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from minilm.checkpoints.files import read_tensors, write_tensors
 from minilm.training.loop import _Loop
 from tests.processes import killed_at
-from tests.tiny import at_step, finished_run, minilm, outcome, refused, write_data
+from tests.tiny import at_step, finished_run, minilm, outcome, refused, write_config, write_data
+
+REFERENCE = Path(__file__).parents[1] / "reference"
 
 
 @pytest.fixture
@@ -89,13 +92,14 @@ def test_a_run_may_be_interrupted_again_and_again(runs: Path, config: Path) -> N
     assert outcome(resumed(config, runs)) == outcome(finished_run())
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_while_results_are_written_loses_nothing(
-    runs: Path, config: Path, monkeypatch: pytest.MonkeyPatch
+    runs: Path, config: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("minilm.runs.train.fit_baselines", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        patch.setattr("minilm.runs.train.fit_baselines", lambda *_: os.kill(os.getpid(), number))
         result = minilm("train", config, "--runs", runs)
-    assert result.exit_code == 130 and "the state is kept" in result.stderr
+    assert result.exit_code == 128 + number and "the state is kept" in result.stderr
     assert outcome(resumed(config, runs)) == outcome(finished_run())
 
 
@@ -170,7 +174,26 @@ def test_a_run_whose_data_have_changed_is_not_resumed(tmp_path: Path) -> None:
     config = folder / "config.toml"
     config.write_text(config.read_text().replace(str(finished_run().parents[1] / "texts.tsv"), str(data)))
     data.write_text(data.read_text().replace("good", "fine", 1))
-    assert f"{folder}: the data have changed since this run was started" in refused("train", config, "--resume")
+    assert f"{folder}: the data changed since this run was started" in refused("train", config, "--resume")
+
+
+@pytest.mark.parametrize("changed", ["model.safetensors", "tokenizer.json"])
+def test_a_run_whose_checkpoint_has_changed_is_not_resumed(tmp_path: Path, changed: str) -> None:
+    source = shutil.copytree(REFERENCE / "bert-classify", tmp_path / "bert")
+    config = write_config(tmp_path, "[freeze]\npart = 'backbone'\n")
+    model = f"[model]\nsource = '{source}'\n\n[data]"
+    text = re.sub(r"\[model\].*?\[data\]", model, config.read_text(), flags=re.DOTALL)
+    config.write_text(text.replace("max_tokens = 32", "max_tokens = 16"))
+    with at_step(5, lambda: os.kill(os.getpid(), signal.SIGINT)):
+        assert minilm("train", config, "--runs", tmp_path / "runs").exit_code == 130
+    if changed == "model.safetensors":
+        tensors = {name: tensor + 0.1 * tensor.std() for name, tensor in read_tensors(source / changed).items()}
+        write_tensors(source / changed, tensors)
+    else:
+        text = (source / changed).read_text()
+        (source / changed).write_text(text.replace('"normalizer":{"type":"Lowercase"}', '"normalizer":null'))
+    what = "the checkpoint" if changed == "model.safetensors" else "the tokenizer"
+    assert f"{what} changed since" in refused("train", config, "--runs", tmp_path / "runs", "--resume")
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "progress.json"])

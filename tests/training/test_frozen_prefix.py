@@ -135,6 +135,16 @@ def test_where_the_disk_has_no_room_all_layers_run(tmp_path: Path, monkeypatch: 
     assert losses == expected and not prefix.splits and str(prefix) == ""
 
 
+def test_where_one_split_has_room_only_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    splits = {"train": texts(), "validation": texts()}
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(100, 90, 10))
+    model, folder = prepared("bert", "first", 2), tmp_path / "cache"
+    whole = keep(model, splits, CPU, pad=0, budget=MIB, folder=folder)
+    half = keep(model, splits, CPU, pad=0, budget=whole.memory // 2, folder=folder)
+    assert str(whole).endswith(" MiB") and str(half).endswith(" MiB (train texts only)")
+
+
 def test_nothing_is_kept_where_no_layer_is_fixed(tmp_path: Path) -> None:
     for part, layers in (("nothing", 0), ("first", 0), ("lora", 0)):
         assert not kept(prepared("bert", part, layers), tmp_path).splits

@@ -311,6 +311,12 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_the_state_before_the_step_is
     assert str(place) in str(caught.value) and place.is_dir()
 
 
+def test_weights_that_are_no_numbers_are_told_as_such(tmp_path: Path) -> None:
+    model = gpt2()
+    with pytest.raises(UserError, match="at the first step, before anything was learned: the weights are broken"):
+        run(tmp_path, model, poisoned(1, model))
+
+
 def test_a_gradient_that_is_not_finite_changes_no_weight(tmp_path: Path) -> None:
     model = gpt2()
     model.head.dense.weight.register_hook(lambda gradient: gradient * math.inf)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -132,7 +133,9 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
 
 
 def test_best_weights_that_a_kill_cut_short_leave_nothing_behind(tmp_path: Path) -> None:
-    (tmp_path / ".best.safetensors.7.tmp").write_bytes(b"half")
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    (tmp_path / f".best.safetensors.{gone.pid}.tmp").write_bytes(b"half")
     job = Job(tmp_path)
     job.checkpoints.keep_best(job.model)
     assert list(tmp_path.iterdir()) == [job.checkpoints.best]
