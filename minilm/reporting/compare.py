@@ -328,8 +328,8 @@ def answer(groups: Sequence[Group], metric: str, split: str, rivals: Tested[str]
         said = row_by_row(compare_rows(groups), rival.name, groups[0].name)
         return f"{first} Of {said}; but e{alone}" if said else f"{first} E{alone}"
     names = [rival.name, *(name for name in rivals if name != rival.name)]
-    said = [_beside(name, groups[0].name, rivals) for name in (names if len(names) <= TOLD else names[:1])]
-    return f"{first} Over the same seeds {'; '.join(said)}."
+    told = [_beside(name, groups[0].name, rivals) for name in (names if len(names) <= TOLD else names[:1])]
+    return f"{first} Over the same seeds {'; '.join(told)}."
 
 
 def _beside(name: str, first: str, rivals: Tested[str]) -> str:
