@@ -39,8 +39,8 @@ def line_picture(
     level lines."""
     figure = new_figure(9, 5.6, title)
     axes = figure.subplots()
-    for line, style in zip(lines, styles_of(lines), strict=True):
-        draw_line(axes, line, style)
+    for line, style, aside in zip(lines, styles_of(lines), side_by_side(len(lines)), strict=True):
+        draw_line(axes, line, style, aside=0 if even else aside)
     for dashes, (name, value) in zip(itertools.cycle(DASHES), (references or {}).items(), strict=False):
         axes.axhline(value, color=MARK, linewidth=1.5, linestyle=dashes, label=f"{name}: {value:.3f}")
     explain(axes, lines)
@@ -50,6 +50,7 @@ def line_picture(
     else:
         log_axis(axes, points)
     name_axes(axes, title="", x=x, y=unit(metric))
+    within_range(axes, metric)
     axes.grid(alpha=0.3)
     legend(figure, [axes])
     return save(figure, path, svg=True)
@@ -68,13 +69,14 @@ def active_picture(settings: Sequence[Setting], metric: str, path: Path) -> Path
         lines = setting.drawn
         styles = dict(zip((line.name for line in lines), styles_of(lines), strict=True))
         for axes, shown, step in zip(row, (lines, setting.leads), (0.007, 0.02), strict=False):
-            for place, line in enumerate(shown):
-                draw_line(axes, line, styles[line.name], aside=step * (place - (len(shown) - 1) / 2))
+            for line, aside in zip(shown, side_by_side(len(shown), step), strict=True):
+                draw_line(axes, line, styles[line.name], aside=aside)
             explain(axes, shown)
             log_axis(axes, sorted({x for line in shown for x in line.at}))
             axes.grid(alpha=0.3)
         below = "Labelled texts" if i == len(settings) - 1 else ""
         name_axes(row[0], title=short(setting.name, 40), x=below, y=unit(metric))
+        within_range(row[0], metric)
         if columns == 2:
             name_axes(row[1], title="Minus random choice, seed by seed", x=below, y="Difference")
             row[1].axhline(0, linewidth=2.2, color=SERIES[0]["color"])  # as random choice, the first line, is drawn
@@ -117,6 +119,18 @@ def draw_line(axes: Axes, line: Line, style: Mapping[str, Any], *, join: bool = 
         for point, values in zip(x, line.at.values(), strict=True):
             if len(values) > 1:
                 axes.plot([point] * len(values), list(values.values()), ".", color=style["color"], alpha=0.4, ms=6)
+
+
+def side_by_side(lines: int, step: float = 0.012) -> list[float]:
+    """How far ``aside`` to draw each of so many lines, so that no bar hides another."""
+    return [step * (place - (lines - 1) / 2) for place in range(lines)]
+
+
+def within_range(axes: Axes, metric: str) -> None:
+    """No room for values that the metric cannot have: intervals of few seeds may reach beyond 1."""
+    if metric != "loss":
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, -1.02 if metric == "mcc" else -0.02), min(high, 1.02))
 
 
 def explain(axes: Axes, lines: Sequence[Line], more: str = "") -> None:

@@ -33,7 +33,7 @@ from minilm.reporting.style import (
 )
 from minilm.reporting.tables import short_count
 from minilm.schema import shown as as_toml
-from minilm.studies.questions.line_pictures import draw_line, explain, log_axis, styles_of, unit
+from minilm.studies.questions.line_pictures import draw_line, explain, log_axis, side_by_side, styles_of, unit
 from minilm.studies.questions.lines import Line
 from minilm.studies.questions.sweep import in_order, numbers
 
@@ -100,12 +100,12 @@ def scaling_picture(lines: Sequence[Line], curves: Mapping[str, Curve], metric: 
     """The metric, and the error on logarithmic axes: as measured, and as the power law has it, to twice the rows."""
     figure = new_figure(12, 5.6, "What more training texts give")
     plain, log = figure.subplots(1, 2)
-    for line, style in zip(lines, styles_of(lines), strict=True):
-        draw_line(plain, line, style, join=line.name not in curves)
+    for line, style, aside in zip(lines, styles_of(lines), side_by_side(len(lines)), strict=True):
+        draw_line(plain, line, style, join=line.name not in curves, aside=aside)
         error = Line(
             line.name, {x: {s: 1 - v for s, v in seeds.items()} for x, seeds in line.at.items()}, line.baseline
         )
-        draw_line(log, error, style, join=line.name not in curves)
+        draw_line(log, error, style, join=line.name not in curves, aside=aside)
         if line.name in curves:
             _law(plain, log, curves[line.name], style, band=not line.baseline)
     explain(plain, lines, "lines: a n^-b + c; band: its 95% interval" if curves else "")
