@@ -236,7 +236,7 @@ def test_freezing_needs_the_metric_and_shows_small_p_values(tmp_path):
 
 def test_augmentation_is_compared_with_none_and_corrected_for_all_ways(tmp_path):
     answer, page = ask("augmentation", augmentation_runs(5), tmp_path)
-    assert answer.startswith("Of 4 ways to add texts swap does best, with 0.5 new texts for each: accuracy 0.88")
+    assert answer.startswith("Of 4 ways to add texts swap does best, at a ratio of 0.5: accuracy 0.88")
     assert (
         re.search(r"It helps: \+0\.0(19|20) ", answer) and "corrected for 4 comparisons" in answer and "'none'" in page
     )

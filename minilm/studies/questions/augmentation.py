@@ -92,7 +92,7 @@ def answer(lines: Sequence[Line], compared: Tested[tuple[str, float]], metric: s
     points = [(line, x) for line in lines for x in line.at if x]
     best, x = max(points, key=lambda point: ahead(metric, point[0].mean(point[1])))
     first = (
-        f"Of {len(points)} ways to add texts {best.name} does best, with {x:g} new texts for each: "
+        f"Of {len(points)} ways to add texts {best.name} does best, at a ratio of {x:g}: "
         f"{metric_name(metric)} {reached(best.values(x))}, after {reached(best.values(0))} with none"
     )
     if (best.name, x) not in compared:

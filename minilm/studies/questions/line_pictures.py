@@ -40,7 +40,7 @@ def line_picture(
     figure = new_figure(9, 5.6, title)
     axes = figure.subplots()
     for line, style, aside in zip(lines, styles_of(lines), side_by_side(len(lines)), strict=True):
-        draw_line(axes, line, style, aside=0 if even else aside)
+        draw_line(axes, line, style, aside=aside, even=even)
     for dashes, (name, value) in zip(itertools.cycle(DASHES), (references or {}).items(), strict=False):
         axes.axhline(value, color=MARK, linewidth=1.5, linestyle=dashes, label=f"{name}: {value:.3f}")
     explain(axes, lines)
@@ -100,14 +100,17 @@ def styles_of(lines: Sequence[Line]) -> list[dict[str, Any]]:
     return found
 
 
-def draw_line(axes: Axes, line: Line, style: Mapping[str, Any], *, join: bool = True, aside: float = 0) -> None:
+def draw_line(
+    axes: Axes, line: Line, style: Mapping[str, Any], *, join: bool = True, aside: float = 0, even: bool = False
+) -> None:
     """A line's means, its seeds as small dots, and its intervals as bars; ``join``: with lines between the means.
 
-    ``aside``: to the right by this share of a logarithmic axis, to tell the bars of several lines apart.
+    ``aside``: to the right by this share of the axis, a logarithmic or an ``even`` one, to tell the bars of several
+    lines apart.
     """
     x = np.array(list(line.at))
     if aside:
-        x = x * max(x.max() / x.min(), 5) ** aside
+        x = x + aside * np.ptp(x) if even else x * max(x.max() / x.min(), 5) ** aside
     means = np.array([line.mean(point) for point in line.at])
     intervals = [line.interval(point) or (m, m) for point, m in zip(line.at, means, strict=True)]
     reach = np.array([[max(0.0, m - low), max(0.0, high - m)] for (low, high), m in zip(intervals, means, strict=True)])
