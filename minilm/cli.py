@@ -108,7 +108,7 @@ def evaluate_command(run: Path, split: str, file: Path | None, as_json: bool, de
     from minilm.runs.evaluate import evaluate_run, evaluation_text
 
     metrics, labels = evaluate_run(run, split, file, device)
-    click.echo(json.dumps(metrics) if as_json else evaluation_text(metrics, labels))
+    click.echo(json.dumps({"labels": labels, **metrics}) if as_json else evaluation_text(metrics, labels))
 
 
 @main.command("predict", epilog=example('minilm predict runs/scratch-sample "ale sztos" "no dramat"'))
@@ -146,7 +146,9 @@ def export_command(run: str, folder: Path, merge: bool, dtype: str | None) -> No
     """Write the model of a RUN into a FOLDER that `transformers` (an adapter: PEFT) opens."""
     from minilm.runs.export import export_run
 
-    click.echo(f"{export_run(run, folder, merged=merge, dtype=dtype)}: written")
+    written = export_run(run, folder, merged=merge, dtype=dtype)
+    own_head = (written / "head.safetensors").exists()
+    click.echo(f"{written}: written" + ("; its head is ours: transformers opens what is below it" if own_head else ""))
 
 
 @main.command("info", epilog=example("minilm info experiments/scratch.toml"))

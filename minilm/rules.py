@@ -53,7 +53,7 @@ RULES = (
     Rule(
         ("data.source", "data.train"),
         lambda c: bool(c.data.source) != bool(c.data.train),
-        "data.source or data.train must be given, one of them",
+        "data.source or data.train must be given, one of them (the other is cleared by data.source= or data.train=)",
     ),
     Rule(
         ("data.validation", "data.test"),

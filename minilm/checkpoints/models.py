@@ -144,7 +144,8 @@ def load_parts(
     if task == "classify":
         card.labels = list(stored.labels if labels is None else labels)
         if not card.labels:
-            raise UserError(f"{stored.folder}: has no classification head; name the classes of a new one (labels)")
+            instead = "train one, or name the classes of a new one (labels)"
+            raise UserError(f"{stored.folder}: has no classification head; {instead}")
         same = card.labels == stored.labels and head in (None, stored.head)
         head, head_is_new = head or stored.head, not same
         card.own_head = head is not None

@@ -10,6 +10,7 @@ All text is UTF-8, with or without a byte order mark; the first line of a CSV or
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -46,7 +47,7 @@ class Defects:
         if len(self.found) > SHOWN:
             shown.append(f"and {len(self.found) - SHOWN:,} more")
         count = "1 defect" if len(self.found) == 1 else f"{len(self.found):,} defects"
-        raise UserError(f"{where}{count} in the data, to be mended before training:\n  " + "\n  ".join(shown))
+        raise UserError(f"{where}{count} in the data, to be mended first:\n  " + "\n  ".join(shown))
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,6 @@ class Table:
             return
         names = ", ".join(f'"{n}"' for n in self.names)
         hint = nearest(name, self.names)
-        if len(self.names) == 1 and ";" in self.names[0]:
-            hint = " (fields are separated by commas, not by semicolons)"
         raise UserError(f'{where}{self.path}: no column "{name}" ({key}){hint}; its columns are {names}')
 
 
@@ -99,9 +98,12 @@ def read_table(path: Path, wanted: set[str], defects: Defects) -> Table:
 def _read_text(path: Path, defects: Defects) -> str:
     """The file's text. A line that is not UTF-8 becomes a defect, and its bad bytes become U+FFFD."""
     try:
-        text = path.read_bytes().decode("utf-8-sig", errors="surrogateescape")
+        content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise UserError(f"{path}: is UTF-16; save the file as UTF-8")
+    text = content.decode("utf-8-sig", errors="surrogateescape")
     if not BROKEN.search(text):
         return text
     for number, line in enumerate(text.split("\n"), 1):
@@ -121,6 +123,8 @@ def _read_delimited(path: Path, wanted: set[str], defects: Defects, split: Split
     """A header, and rows of as many fields."""
     rows = split(path, _read_text(path, defects), defects)
     names = [name.strip() for name in next(rows, (1, []))[1]]
+    if len(names) == 1 and ";" in names[0]:  # as spreadsheets write where a comma divides digits
+        raise UserError(f"{path}: fields must be separated by commas (a .tsv file: by tabs), not by semicolons")
     for name in sorted(wanted):
         if names.count(name) > 1:
             raise UserError(f'{path}: the header names the column "{name}" {names.count(name)} times')

@@ -139,6 +139,11 @@ def _adaptation(run: Run) -> str:
         "is among how many equally likely words it is at a loss on the validation texts. The result is a checkpoint "
         "(`adapted/`), to start a classifier from."
     )
+    if adaptation.get("new_head"):
+        text += (
+            " The checkpoint had no language head, so a new one was trained with the rest: what perplexity falls by is "
+            "mostly what that head had to learn."
+        )
     return "\n\n".join(["## Adaptation", text, markdown_table(*_adapted(adaptation))])
 
 

@@ -26,7 +26,7 @@ from torch import nn
 from minilm import hub
 from minilm.checkpoints.contents import Contents, read_contents
 from minilm.checkpoints.files import write_json
-from minilm.checkpoints.models import load_model, save_model
+from minilm.checkpoints.models import load_model, load_parts, save_model, warn_of
 from minilm.config import AdaptSection, RunConfig, TrainSection
 from minilm.data.batching import make_batches
 from minilm.data.cleaning import cleaner
@@ -78,7 +78,8 @@ def adapt(config: RunConfig, lesson: Lesson, run_on: Execution, folder: Path) ->
     settings = lesson.settings
     stored = read_contents(hub.resolve_model(config.model.source, config.model.revision))
     torch.manual_seed(config.seed)
-    model: Any = load_model(stored.folder, "lm", dtype=torch.float32, device=run_on.device)
+    model, untrained = load_parts(stored.folder, "lm", dtype=torch.float32, device=run_on.device)
+    warn_of(untrained, model)
     total, trained = parameter_counts(model)
     say(f"{folder}: adaptation to {lesson}; {trained:,} of {total:,} parameters train on {run_on}")
     if settings.recompute:
@@ -91,7 +92,11 @@ def adapt(config: RunConfig, lesson: Lesson, run_on: Execution, folder: Path) ->
         raise Interrupted(signal.number, folder) from None
     task.record(progress.history)
     after = perplexity(model, lesson, run_on, settings.batch_size)
-    results = {"parameters": {"total": total, "trained": trained}, **_results(lesson, progress, before, after)}
+    results = {
+        "parameters": {"total": total, "trained": trained},
+        "new_head": any(name.startswith("head.") for name in untrained),
+        **_results(lesson, progress, before, after),
+    }
     write_json(place / "results.json", results)
     _return_pooler(model, stored, run_on)
     save_model(model, adapted)  # with the files of its tokenizer

@@ -88,7 +88,7 @@ def prepare(config: RunConfig, where: str) -> Material:
 
 def _files_of(section: DataSection, where: str) -> tuple[object, ...]:
     """What a data set depends on: its settings, and its files as they are now."""
-    files = [*find_source(section, where).files.values(), *([Path(section.rows)] if section.rows else [])]
+    files = [*find_source(section, f"{where}: ").files.values(), *([Path(section.rows)] if section.rows else [])]
     return repr(section), *((path, path.stat().st_mtime_ns) for path in files if path.is_file())
 
 
@@ -193,7 +193,7 @@ def find_all(config: RunConfig, where: str) -> None:
     Raises UserError where they cannot be had; what the Hub would have to give is told all at once.
     """
     missing: dict[str, Unreachable] = {}
-    finders: dict[str, Callable[[], object]] = {"data": lambda: find_source(config.data, where)}
+    finders: dict[str, Callable[[], object]] = {"data": lambda: find_source(config.data, f"{where}: ")}
     if config.model.source:
         finders = {"model": lambda: find_checkpoint(config, where)} | finders
     for kind, find in finders.items():

@@ -99,6 +99,14 @@ def test_a_model_as_good_on_validation_as_in_training_has_no_gap(make_run, resul
     assert "0.4700 on the texts it was trained on and 0.4800 on validation: no gap." in page(make_run, results)
 
 
+def test_an_adaptation_whose_head_was_new_says_what_its_perplexity_means(make_run, results):
+    adaptation = {"objective": "masked words", "texts": 9, "tokens": 99, "steps": 3, "new_head": False}
+    adaptation |= {name: {"before": 2.0, "after": 1.0} for name in ("loss", "perplexity")}
+    said = "The checkpoint had no language head, so a new one was trained"
+    assert said not in page(make_run, results | {"adaptation": adaptation})
+    assert said in page(make_run, results | {"adaptation": adaptation | {"new_head": True}}, name="new")
+
+
 def test_it_is_told_where_the_training_curve_is_of_some_texts_only(make_run, results):
     folder = make_run(results)
     line = json.dumps({"step": 30, "epoch": 1.0, "train": {"loss": 0.5}})

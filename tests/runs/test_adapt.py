@@ -105,7 +105,7 @@ def test_perplexity_falls(tmp_path: Path, name: str, tokens: tuple[str, ...], ob
     assert results["texts"] > 40 and results["blocks"] * 16 >= results["tokens"] > 1000
     history = [json.loads(line) for line in (run / "adaptation" / "metrics.jsonl").read_text().splitlines()]
     assert min(entry["validation"]["loss"] for entry in history) == pytest.approx(results["loss"]["after"], rel=1e-5)
-    assert not (run / "adaptation" / "checkpoints").exists()
+    assert not (run / "adaptation" / "checkpoints").exists() and not results["new_head"]
     model = load_model(run / "adapted", "lm")
     loaded = transformers.AutoModel.from_pretrained(run / "adapted", dtype=torch.float32)
     assert set(loaded.config.architectures) == set(read_json(run / "adapted" / "config.json")["architectures"])
@@ -120,6 +120,7 @@ def test_a_poolers_weights_survive(tmp_path: Path, caplog: pytest.LogCaptureFixt
         (tmp_path / name).mkdir()
         run = adapted(write_config(tmp_path / name, name), tmp_path / name / "run")
         assert "its head for this task (lm) starts untrained" in caplog.text
+        assert read_json(run / "adaptation" / "results.json")["new_head"]
         caplog.clear()
         source = load_model(tmp_path / name / name, "encode")
         classifier = load_model(run / "adapted", "classify", labels=["y", "n"])

@@ -110,7 +110,15 @@ def test_several_labels_a_text(tmp_path: Path) -> None:
     assert line["labels"] == [label for label, p in line["scores"].items() if p >= 0.5]
     assert sum(line["scores"].values()) != pytest.approx(1)
     measured = json.loads(minilm("evaluate", run, "--json").stdout)
-    assert measured == json.loads((run / "results.json").read_text())["test"]
+    results = json.loads((run / "results.json").read_text())
+    assert measured == {"labels": results["labels"], **results["test"]}
+
+
+def test_a_data_set_that_is_misspelt_is_told_with_the_config(tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    assert f'{config}: data.source: no data set "ag-new" (did you mean "ag-news"?)' in refused(
+        "train", config, "data.source=ag-new", "--runs", tmp_path
+    )
 
 
 def test_pairs_that_are_cleaned(tmp_path: Path) -> None:
@@ -126,7 +134,8 @@ def test_pairs_that_are_cleaned(tmp_path: Path) -> None:
     run = tmp_path / "tiny"
     # Measured again, texts are not cleaned twice: "&amp;amp;lt;" would become "&lt;" and not "&amp;lt;".
     measured = json.loads(minilm("evaluate", run, "--json").stdout)
-    assert measured == json.loads((run / "results.json").read_text())["test"]
+    results = json.loads((run / "results.json").read_text())
+    assert measured == {"labels": results["labels"], **results["test"]}
     assert minilm("predict", run, "it was good\tit was bad").stdout.endswith("\tit was good\tit was bad\n")
     assert "text 1 must be two texts" in refused("predict", run, "it was good")
 
