@@ -70,7 +70,7 @@ def test_json_lines_hold_all_scores() -> None:
 
 
 def test_a_text_that_cannot_be_classified_is_told(tmp_path: Path) -> None:
-    assert "text 2 must be a text" in refused("predict", finished_run(), "good", "  ")
+    assert "text 2 is empty" in refused("predict", finished_run(), "good", "  ")
     assert "line 1: not UTF-8" in refused("predict", finished_run(), stdin=b"\xff\n")
     (tmp_path / "texts.txt").touch()
     assert "give texts or --file, not both" in refused("predict", finished_run(), "a", "--file", tmp_path / "texts.txt")

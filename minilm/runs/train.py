@@ -135,13 +135,14 @@ def first_settings(config: RunConfig) -> TrainSection | ZeroShotSection:
 
 def start_of(config: RunConfig, material: Material, lesson: Lesson | None, where: str) -> dict[str, str]:
     """Hashes of what a run starts from beside its data. What is frozen is in no checkpoint of it, but read anew."""
-    start = {"the tokenizer": hashlib.sha256(material.tokenizer.to_str().encode()).hexdigest()}
+    start = {}
     if config.model.source:
         start["the checkpoint"] = files.fingerprint(find_checkpoint(config, where))
-    if lesson is not None:
-        start["the text to adapt to"] = lesson.fingerprint
     if config.augment is not None:
         start["the text that [augment] makes"] = fingerprint(material.train, len(material.data.train))
+    start["the tokenizer"] = hashlib.sha256(material.tokenizer.to_str().encode()).hexdigest()
+    if lesson is not None:
+        start["the text to adapt to"] = lesson.fingerprint
     return start
 
 

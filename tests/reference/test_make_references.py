@@ -32,8 +32,9 @@ def test_the_references_are_current(tmp_path: Path) -> None:
         elif path.suffix == ".safetensors":
             ours, theirs = read_tensors(tmp_path / path), read_tensors(FOLDER / path)
             assert ours.keys() == theirs.keys(), path
+            least = 1e-5 if path.name == "expected.safetensors" else 1e-6  # another processor rounds otherwise
             for name, tensor in theirs.items():
-                torch.testing.assert_close(ours[name], tensor, rtol=1e-6, atol=1e-6, msg=f"{path}: {name}")
+                torch.testing.assert_close(ours[name], tensor, rtol=least, atol=least, msg=f"{path}: {name}")
 
 
 def test_the_references_are_small() -> None:
