@@ -12,6 +12,7 @@ from minilm.errors import UserError
 from minilm.studies.questions import line_pictures, pictures
 from minilm.studies.questions.active import labels_needed
 from minilm.studies.questions.lines import Line, lines_of
+from minilm.studies.questions.scaling import check_of
 from minilm.studies.questions.sweep import in_order
 from tests.studies.made_up import (
     active_runs,
@@ -113,6 +114,12 @@ def test_where_a_curve_flattens_is_told_only_where_all_of_the_interval_is_on_one
     assert "which lies beyond what was measured" in ask("scaling", scaling_runs(b=0.3), tmp_path)[0]
     sizes = (20, 50, 100, 200, 500, 1000, 2000, 3500)  # twice 3,431 texts gain 0.01
     assert "within or beyond what was measured cannot be told" in ask("scaling", scaling_runs(sizes=sizes), tmp_path)[0]
+
+
+def test_no_forecast_is_beyond_what_a_metric_can_be():
+    accuracies = {10: (0.6, 0.7), 50: (0.75, 0.95), 100: (0.8, 0.99), 200: (0.9, 1.0), 400: (0.9, 1.0)}
+    check = check_of(Line("x", {n: dict(enumerate(found)) for n, found in accuracies.items()}), "accuracy")
+    assert check is not None and check.interval.high == 1 and check.interval.low > 0
 
 
 def test_seeds_compare_with_what_it_cost(tmp_path):

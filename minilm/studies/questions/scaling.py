@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from minilm.errors import UserError
 from minilm.evaluation.metrics import HIGHER_IS_BETTER
 from minilm.evaluation.statistics import Interval, mean
@@ -123,8 +125,9 @@ def check_of(line: Line, metric: str) -> Check | None:
     largest, curve = without_largest(errors)
     if curve is None:
         return None
-    low, high = curve.prediction(largest, len(errors[largest]))
-    return Check(largest, 1 - float(curve.error(largest)), Interval(1 - high, 1 - low), 1 - mean(errors[largest]))
+    low, high = np.clip(curve.prediction(largest, len(errors[largest])), 0, 1)
+    between = Interval(1 - float(high), 1 - float(low))
+    return Check(largest, 1 - float(curve.error(largest)), between, 1 - mean(errors[largest]))
 
 
 def _checks(checks: dict[str, Check]) -> Table:
