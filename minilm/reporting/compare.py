@@ -124,6 +124,9 @@ def comparison(groups: Sequence[Group], metric: str, figures: Path) -> tuple[str
     if learned := learning(groups, metric, figures):
         sections.append(Section("How each learned", learned))
     sections.append(Section("What each cost", [cost_table(groups)]))
+    sets = {run.results.get("data", {}).get("name") for group in measured for run in group.runs}
+    if len(sets) > 1:  # of data sets, no run is better than one on another
+        return notes(groups)[0], sections
     return answer(measured, metric, split, rivals), sections
 
 

@@ -383,3 +383,10 @@ def test_the_command_writes_the_page_and_refuses_an_unknown_metric(make_run, res
     assert result.exit_code == 0 and "slang" in result.output
     assert "slang reaches 0.290 (95% interval" in (tmp_path / "page.html").read_text()
     assert "no run has the metric f1" in refused("compare", run, "--html", tmp_path / "x.html", "--metric", "f1")
+
+
+def test_no_run_is_called_the_best_of_two_data_sets(make_run, results, tmp_path, undrawn):
+    other = results | {"data": results["data"] | {"name": "news", "fingerprint": "f" * 64}}
+    groups = load_groups([make_run(results, name="one"), make_run(other, name="two")])
+    answer, _ = comparison(groups, "accuracy", tmp_path / "figures")
+    assert answer.startswith("Not the same data, so the metrics do not compare: one: polish_slang ab12ab12, two: news")
