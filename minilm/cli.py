@@ -8,7 +8,6 @@ Modules that import torch are imported inside the verbs, so that ``--help`` answ
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -34,9 +33,11 @@ class Verb(click.Command):
                 raise
             place = f"{error.filename}: " if error.filename else ""
             raise click.ClickException(f"{place}{error.strerror}") from error
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
+            from minilm.training.console import signal_of
+
             click.echo("interrupted", err=True)
-            sys.exit(128 + signal.SIGINT)
+            sys.exit(128 + signal_of(stop))
 
 
 class Verbs(click.Group):

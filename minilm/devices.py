@@ -103,20 +103,23 @@ def _has_bfloat16(kind: str) -> bool:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory was wanting: a GPU's, or the machine's."""
-    no_room = "DefaultCPUAllocator: can't allocate memory"  # torch has no type of its own for that
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or no_room in str(error)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    said = ("can't allocate memory", "out of memory")  # by the CPU's and MPS's allocators, in no type of their own
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in said)
 
 
 @contextlib.contextmanager
-def memory_told(where: str) -> Iterator[None]:
-    """Raises UserError, with what needs less, where memory runs out within."""
+def memory_told(where: str, go_on: str = "") -> Iterator[None]:
+    """Raises UserError, with what needs less, where memory runs out within. ``go_on``: the command that does."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         raise UserError(
-            f"{where}: out of memory ({(str(error).strip() or 'none left').splitlines()[0]}); lower train.batch_size "
-            "(with as much more train.accumulate a step stays the same) or data.max_tokens, or set "
-            "train.recompute = true"
+            f"{where}: out of memory ({(str(error).strip() or 'none left').splitlines()[0]}); start a new run with a "
+            "lower train.batch_size (with as much more train.accumulate a step stays the same) or data.max_tokens, or "
+            "with train.recompute = true"
+            + (f"; where another program took the memory, go on once there is room: {go_on}" if go_on else "")
         ) from error

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +51,15 @@ def test_predicting_needs_no_pictures_and_no_data_sets() -> None:
         "print([name for name in ('matplotlib', 'pyarrow', 'huggingface_hub') if name in sys.modules])\n"
     )
     assert found.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_a_run_has_a_folder_ends_it_quietly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    monkeypatch.setattr("minilm.runs.train.prepare", lambda *_: os.kill(os.getpid(), number))
+    result = minilm("train", finished_run() / "config.toml", "--runs", tmp_path)
+    assert result.exit_code == 128 + number and result.stderr == "interrupted\n"
 
 
 # --- predict ---

@@ -73,9 +73,17 @@ def test_a_model_is_run_as_it_was_trained_where_the_device_can() -> None:
     assert {trained: execution_as_trained("cpu", trained).precision for trained in on_cpu} == on_cpu
 
 
-@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried"), None])
+WANTING = [
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory. Tried"),
+    RuntimeError("MPS backend out of memory"),
+]
+
+
+@pytest.mark.parametrize("error", [*WANTING, None])
 def test_want_of_memory_says_what_needs_less(error: Exception | None) -> None:
-    with pytest.raises(UserError, match=r"x\.toml: out of memory .*lower train\.batch_size"), memory_told("x.toml"):
+    needs_less = r"x\.toml: out of memory .*lower train\.batch_size .*train\.accumulate .*train\.recompute"
+    with pytest.raises(UserError, match=needs_less), memory_told("x.toml"):
         if error is None:
             torch.empty(2**60)
         else:

@@ -63,6 +63,10 @@ def _any(*kinds: _Kind) -> _Kind:
     return lambda value: any(kind(value) for kind in kinds)
 
 
+def _different(value: Any) -> bool:
+    return _list(_name)(value) and len(set(value)) == len(value)
+
+
 _Keys = dict[str, tuple[Any, _Kind, str]]  # key -> the value where it is absent, what it may be, and that in words
 _KEYS: _Keys = {
     "peft_type": ("LORA", lambda value: value == "LORA", "LORA, the only kind of adapter that is read here"),
@@ -86,7 +90,7 @@ _KEYS: _Keys = {
 _OWN: _Keys = {  # of the table "minilm"
     "task": (None, _any(_absent, lambda value: value in TASKS), "one of " + ", ".join(TASKS)),
     "model_type": (None, _any(_absent, _name), "a name"),
-    "labels": (None, _any(_absent, _list(_name)), "a list of names"),
+    "labels": (None, _any(_absent, _different), "a list of different names"),
     "head": (None, _any(_absent, _table(lambda value: True)), "a table"),
     "blocks": (None, _any(_absent, _table(_list(_count(0)))), "a table of lists"),
     "base_sample": (None, _any(_absent, _list(_number)), "a list of numbers"),

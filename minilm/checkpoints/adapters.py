@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from minilm import hub
 from minilm.checkpoints.adapter_configs import CONFIG, AdapterConfig, read_adapter_config
 from minilm.checkpoints.adapter_tensors import PREFIX, STEM, Published, module_of, publish, read_held, rows_for
-from minilm.checkpoints.contents import read_contents
+from minilm.checkpoints.contents import TOKENS, read_contents
 from minilm.checkpoints.files import read_folder, sample, write_json, write_tensors
 from minilm.checkpoints.matching import parameter_names
-from minilm.checkpoints.models import Card, card_of, load_parts, warn_of, write_tokenizer
+from minilm.checkpoints.models import Card, Dtype, card_of, load_parts, warn_of, write_tokenizer
 from minilm.checkpoints.names import Row, published_tensors, rows_of_ours, rows_of_theirs
 from minilm.errors import UserError
 from minilm.finetuning.lora import LoRALinear, adapt_layer, adapted_layers, adapter_parameters
@@ -60,7 +60,7 @@ def load_adapted_model(
     *,
     labels: Sequence[str] | None = None,
     head: HeadConfig | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: Dtype = None,
     device: torch.device | str | None = None,
 ) -> nn.Module:
     """Open an adapter's base and adapt it, in evaluation mode.
@@ -80,11 +80,12 @@ def load_adapted_model(
     own = _labels(folder, config, base) if config.task == "classify" else None
     if dtype is None and any(entry.dtype == torch.float32 for entry in read_folder(folder, STEM).values()):
         dtype = torch.float32  # nothing that was trained is rounded, also where the base has fewer bits
-    model, untrained = load_parts(base, config.task, labels=own, head=config.head, dtype=dtype, device=device)
+    of_base = None if dtype == "stored" else dtype
+    model, untrained = load_parts(base, config.task, labels=own, head=config.head, dtype=of_base, device=device)
     if labels is not None and list(labels) != card_of(model).labels:
         its = ", ".join(card_of(model).labels) or "none"
         raise UserError(f"{folder}: an adapter with labels already ({its}); leave labels out, or open the base model")
-    load_adapter(model, folder)
+    load_adapter(model, folder, as_stored=dtype == "stored")
     warn_of([name for name in untrained if not model.get_parameter(name).requires_grad], model)
     return model
 
@@ -100,12 +101,13 @@ def _labels(folder: Path, config: AdapterConfig, base: Path) -> list[str] | None
     return stored.labels if len(stored.labels) == classes else [f"LABEL_{i}" for i in range(classes)]
 
 
-def load_adapter(model: nn.Module, folder: str | Path) -> None:
+def load_adapter(model: nn.Module, folder: str | Path, *, as_stored: bool = False) -> None:
     """Adapt a model as a folder says, in place. What the adapter holds is what is trained from now on.
 
     Args:
         model: the adapter's base, from ``load_model``, with a head of the adapter's kind.
         folder: of an adapter that we or PEFT have written.
+        as_stored: what was trained whole keeps its dtype, and does not take the model's.
 
     Raises:
         UserError: the adapter is of a kind that is not supported, for another model, or broken. The model is unchanged.
@@ -115,7 +117,7 @@ def load_adapter(model: nn.Module, folder: str | Path) -> None:
     config, card = read_adapter_config(folder), card_of(model)
     _check_kind(model, config)
     held = read_held(model, Path(folder), config)
-    weights = _sample(model, list(held.adapters))
+    weights = _sample(model, held.adapters, held.whole)
     if config.base_sample and not weights.is_meta and not _same_weights(weights, config.base_sample):
         raise UserError(f"{config.where}: made for {config.base or 'a model'}, whose weights are not this model's")
     for name, (a, b, alpha) in held.adapters.items():
@@ -123,7 +125,9 @@ def load_adapter(model: nn.Module, folder: str | Path) -> None:
         layer.lora_a.data.copy_(a)
         layer.lora_b.data.copy_(b)
     for name, value in held.whole.items():
-        model.get_parameter(name).data.copy_(value)
+        parameter = model.get_parameter(name)
+        dtype = value.dtype if as_stored else parameter.dtype
+        parameter.data = torch.empty_like(parameter, dtype=dtype).copy_(value)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in held.whole or name.endswith((".lora_a", ".lora_b")))
     extra = dict(config.extra)
@@ -148,16 +152,23 @@ def _check_kind(model: Any, config: AdapterConfig) -> None:
         raise UserError(f"{config.where}: has {len(config.labels)} labels, the model {len(card.labels)}")
 
 
-def _sample(model: Any, adapted: Collection[str]) -> Tensor:
-    """Some numbers of each adapted weight, in the model's order: they tell the base from others."""
-    names = [name for name, _ in model.named_modules() if name in adapted]
-    return torch.cat([sample(model.get_submodule(name).weight).float() for name in names])
+def _sample(model: Any, adapted: Collection[str], whole: Collection[str]) -> Tensor:
+    """Some numbers of each adapted weight, in the model's order, and of the token table: they tell bases apart.
+
+    ``whole``: the parameters that are trained themselves, and so are not the base's.
+    """
+    names = [f"{name}.weight" for name, _ in model.named_modules() if name in adapted]
+    names += [TOKENS] if TOKENS not in whole else []
+    return torch.cat([sample(model.get_parameter(name)).float() for name in names])
 
 
 def _same_weights(found: Tensor, stored: list[float]) -> bool:
-    """Whether numbers are the same but for their rounding to another dtype: bfloat16 has 8 bits, 2^-8 a step."""
-    wanted = torch.tensor(stored)
-    return found.shape == wanted.shape and torch.allclose(found.cpu(), wanted, rtol=2**-7, atol=1e-6)
+    """Whether numbers are the same but for their rounding to another dtype: in bfloat16, of 8 bits, by up to 2^-8.
+
+    An adapter may keep those of fewer weights, the first.
+    """
+    wanted, found = torch.tensor(stored), found[: len(stored)].cpu()
+    return found.shape == wanted.shape and torch.allclose(found, wanted, rtol=0.004, atol=1e-6)
 
 
 # --- Saving --------------------------------------------------------------------------------------------------------
@@ -237,7 +248,8 @@ def _own_settings(model: Any, adapters: dict[str, Published]) -> dict[str, Any]:
     """What PEFT has no key for."""
     card = card_of(model)
     own: dict[str, Any] = {"task": card.task, "model_type": card.model_type}
-    own["base_sample"] = _sample(model, adapted_layers(model)).tolist()
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    own["base_sample"] = _sample(model, adapted_layers(model), trained).tolist()
     if blocks := {module: adapter.blocks for module, adapter in adapters.items() if adapter.blocks}:
         own["blocks"] = blocks
     if card.task == "classify":
@@ -261,7 +273,14 @@ def _task_type(card: Card) -> str | None:
 
 
 def _trained_whole(model: Any, rows: tuple[Row, ...]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What is trained beside the adapters, and PEFT's words for it: modules, the family's head always; and biases."""
+    """What is trained beside the adapters, and PEFT's words for it. Its format has a place for
+
+        a module that is trained whole, such as a norm     its name in "modules_to_save"
+        the family's head, trained or not                  likewise: it is always written
+        biases alone, their modules' weights being frozen  "bias": "all" there are, or "lora_only": the adapted modules'
+
+    and for nothing else: no part of a module, no other choice of biases, no weight that is tied to another.
+    """
     card, layers = card_of(model), adapted_layers(model)
     parameters = {
         name: parameter
@@ -271,25 +290,28 @@ def _trained_whole(model: Any, rows: tuple[Row, ...]) -> tuple[dict[str, Tensor]
     trained = {name for name, p in parameters.items() if p.requires_grad} - adapter_parameters(model).keys()
     if card.task == "classify" and not any(name.startswith("head.") for name in layers):
         trained |= {name for name in parameters if name.startswith("head.")}
+    # Biases alone: attention.query.bias, where attention.query.weight is frozen.
     biases = {name for name in trained if name.endswith(".bias") and f"{module_of(name)}.weight" not in trained}
+    # Modules: attention_norm, where its weight is trained, and then its bias must be.
     modules = {module_of(name) for name in trained - biases}
     whole = {name for name in parameters if module_of(name) in modules}
+    # The choices of biases that have a word, among those that no module brings along.
     every_bias = {name for name in parameters.keys() - whole if name.endswith(".bias")}
     of_layers = {f"{name}.bias" for name in layers} & every_bias
     kinds = {frozenset(every_bias): "all", frozenset(of_layers): "lora_only", frozenset[str](): "none"}
-    stray = (modules & layers.keys()) | (whole - trained)
+    # What is left has no place: a module's part, an adapted module's own weight, other biases, tied weights.
+    stray = (whole - trained) | (modules & layers.keys())
     stray |= set() if frozenset(biases) in kinds else biases
-    stray |= {first for first, *others in parameter_names(model) if others and first in trained}  # tied
+    stray |= {first for first, *others in parameter_names(model) if others and first in trained}
     if stray:
         raise UserError(f"LoRA: {min(stray)} is not trained as PEFT's format can tell; freeze it, or train all of it")
-
-    places = {name: rows_of_ours(name, rows) for name in trained}
     saved = {
         row.theirs.partition(".")[0] if name.startswith("head.") else module_of(row.theirs)
         for name in whole
-        for row in places[name]
+        for row in rows_of_ours(name, rows)
     }
     # A fused tensor is written whole, with those parts of it that were not trained.
-    written = {part.ours for of_one in places.values() for row in of_one for part in rows_of_theirs(row.theirs, rows)}
+    places = [row for name in trained for row in rows_of_ours(name, rows)]
+    written = {part.ours for row in places for part in rows_of_theirs(row.theirs, rows)}
     tensors = {name: parameters[name] for name in parameters if name in written}
     return tensors, {"modules_to_save": sorted(saved) or None, "bias": kinds[frozenset(biases)]}

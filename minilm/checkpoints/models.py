@@ -18,7 +18,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,8 @@ log = logging.getLogger("minilm")
 COMPANIONS = ("generation_config.json", *(set(hub.TOKENIZER_FILES) - {"config.json"}), *hub.VOCABULARY_FILES)
 PADS = ("<pad>", "[PAD]")  # what a token may be called that fills up a batch
 BLOCK = 1 << 22  # numbers converted at a time
+# Of a model's weights: one for all; the widest in which any is stored (None); or that in which each is stored.
+Dtype = torch.dtype | Literal["stored"] | None
 
 
 @dataclass
@@ -106,7 +108,7 @@ def load_model(
     *,
     labels: Sequence[str] | None = None,
     head: HeadConfig | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: Dtype = None,
     device: torch.device | str | None = None,
     revision: str | None = None,
 ) -> nn.Module:
@@ -132,7 +134,7 @@ def load_parts(
     *,
     labels: Sequence[str] | None = None,
     head: HeadConfig | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: Dtype = None,
     device: torch.device | str | None = None,
 ) -> tuple[nn.Module, list[str]]:
     """``load_model`` of a folder, and the names of the parameters that the checkpoint does not have."""
@@ -142,7 +144,7 @@ def load_parts(
         raise UserError(f'task must be one of {", ".join(TASKS)}, got "{task}"{nearest(task, TASKS)}')
     card = Card(stored.model_type, task, folder=stored.folder, published=stored.published)
     if task == "classify":
-        card.labels = list(stored.labels if labels is None else labels)
+        card.labels = list(_different(stored) if labels is None else labels)
         if not card.labels:
             instead = "train one, or name the classes of a new one (labels)"
             raise UserError(f"{stored.folder}: has no classification head; {instead}")
@@ -169,6 +171,14 @@ def load_parts(
     return model.eval(), found.untrained
 
 
+def _different(stored: Contents) -> list[str]:
+    """The checkpoint's classes. Raises UserError where two have one name: one of their scores would be lost."""
+    for label in stored.labels:
+        if stored.labels.count(label) > 1:
+            raise UserError(f'{stored.folder / "config.json"}: names two classes "{label}"; give them different names')
+    return stored.labels
+
+
 def _match(model: nn.Module, stored: Contents, head_is_new: bool) -> Match:
     """Where the model's parameters lie in the files."""
     card = card_of(model)
@@ -187,15 +197,17 @@ def _match(model: nn.Module, stored: Contents, head_is_new: bool) -> Match:
     )
 
 
-def _fill(model: nn.Module, found: Match, dtype: torch.dtype | None, device: torch.device) -> None:
+def _fill(model: nn.Module, found: Match, dtype: Dtype, device: torch.device) -> None:
     """Put the tensors into the model, one at a time, in the place of those on the meta device."""
     reader = Reader()
     verify(found, reader)
     always = ARCHITECTURES[card_of(model).model_type].float32
-    dtype = dtype or _widest(entry.dtype for name, (_, entry) in found.read.items() if not _is_one_of(name, always))
+    stored = {name: entry.dtype for name, (_, entry) in found.read.items()} if dtype == "stored" else {}
+    if not isinstance(dtype, torch.dtype):
+        dtype = _widest(entry.dtype for name, (_, entry) in found.read.items() if not _is_one_of(name, always))
     wide = always if dtype == torch.float16 else ()
     for first, *others in parameter_names(model):
-        kind = torch.float32 if _is_one_of(first, wide) else dtype
+        kind = stored.get(first) or (torch.float32 if _is_one_of(first, wide) else dtype)
         if first in found.read:
             tensor = _read(reader, *found.read[first], kind, device)
         else:

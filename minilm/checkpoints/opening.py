@@ -25,7 +25,7 @@ def load_model(
     *,
     labels: Sequence[str] | None = None,
     head: HeadConfig | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: models.Dtype = None,
     device: torch.device | str | None = None,
     revision: str | None = None,
 ) -> nn.Module:
@@ -38,7 +38,8 @@ def load_model(
         head: settings of a new head of ours; None: those of the checkpoint's head, or the family's.
             A trained head is kept where labels and settings are just its own; else the new one starts untrained.
             An adapter has its task, its labels and its head: no others are taken for it.
-        dtype: of the weights; None: the widest in which any is stored.
+        dtype: of the weights; None: the widest in which any is stored; "stored": that in which each is stored, of an
+            adapter's base the widest.
         device: where they go; None: the CPU.
         revision: a branch, tag or commit on the Hub.
 

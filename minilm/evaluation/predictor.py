@@ -6,14 +6,14 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO, Literal
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from minilm.checkpoints.models import card_of, context_of
+from minilm.checkpoints.models import Card, card_of, context_of
 from minilm.checkpoints.opening import holds_model, load_model
 from minilm.data.batching import collate, evaluation_batches
 from minilm.data.cleaning import cleaner
@@ -23,7 +23,7 @@ from minilm.devices import Execution, execution_as_trained
 from minilm.errors import UserError
 from minilm.evaluation.metrics import log_softmax, sigmoid
 from minilm.models.layers import Batch, evaluation_mode
-from minilm.schema import read_table
+from minilm.schema import Limit, read_table
 
 LINES = 512  # lines read before the first is answered
 
@@ -55,11 +55,21 @@ def predict_scores(
 class Reading:
     """How texts reach the model, in prediction as in training. Kept under "minilm" in the model's config."""
 
-    max_tokens: int = 0  # longer texts are cut; 0: at the model's context
+    # Longer texts are cut; 0: at the model's context.
+    max_tokens: Annotated[int, Limit("a whole number of at least 0", lambda n: n >= 0)] = 0
     clean: list[str] = field(default_factory=list)  # cleaning steps
     pairs: bool | None = None  # whether it reads pairs of texts; None: nobody said
-    threshold: float = 0.5  # with several labels a text, the probability from which on one is given
-    precision: str = "float32"  # train.precision
+    # With several labels a text, the probability from which on one is given.
+    threshold: Annotated[float, Limit("a number from 0 to 1", lambda x: 0 <= x <= 1)] = 0.5
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "float32"  # train.precision
+
+    @classmethod
+    def of(cls, card: Card) -> Reading:
+        """What a model's config says. Raises UserError naming what is wrong."""
+        names = {f.name for f in fields(cls)}
+        stored = {key: value for key, value in card.extra.items() if key in names}
+        place = f"{card.folder}/config.json" if card.adapter is None else f"{card.adapter}/adapter_config.json"
+        return read_table(cls, stored, lambda key: place, "minilm.")
 
 
 class Classifier:
@@ -76,10 +86,7 @@ class Classifier:
         card = card_of(model)
         self.labels = card.labels
         self.multi_label = card.published.get("problem_type") == "multi_label_classification"
-        names = {f.name for f in fields(Reading)}
-        stored = {key: value for key, value in card.extra.items() if key in names}
-        place = f"{card.folder}/config.json" if card.adapter is None else f"{card.adapter}/adapter_config.json"
-        self.reading = read_table(Reading, stored, lambda key: place, "minilm.")
+        self.reading = Reading.of(card)
         self.clean = cleaner(self.reading.clean)
 
     @classmethod
@@ -93,8 +100,11 @@ class Classifier:
             folder = folder / "model"
         elif (folder / "config.toml").exists():
             raise UserError(f"{folder}: {without_classifier(folder)}")
-        model = load_model(folder if folder.exists() else source, "classify", dtype=torch.float32)
-        run_on = execution_as_trained(device, card_of(model).extra.get("precision", "float32"))
+        model = load_model(folder if folder.exists() else source, "classify", dtype="stored")
+        run_on = execution_as_trained(device, Reading.of(card_of(model)).precision)
+        for parameter in model.parameters():
+            if (parameter.dtype, run_on.precision) != (torch.bfloat16, "bfloat16"):  # as such weights were in training
+                parameter.data = parameter.data.float()
         return cls(model, load_tokenizer(card_of(model).tokenizer or source), run_on)
 
     def predict(self, texts: Sequence[Text]) -> list[dict[str, float]]:

@@ -37,7 +37,7 @@ def export_run(run: str, folder: Path, *, merged: bool = False, dtype: str | Non
     adapted = source.is_dir() and is_adapter(source)
     if adapted and dtype is not None and not merged:
         raise UserError("--dtype is for whole models: an adapter stays in float32; add --merge, or leave it out")
-    model = load_model(source if is_folder(source) else run, dtype=torch.float32 if adapted else None)
+    model = load_model(source if is_folder(source) else run, dtype=torch.float32 if adapted else "stored")
     tokenizer = load_tokenizer(card_of(model).tokenizer or run)
     if adapted and not merged:
         base = base_of(source)

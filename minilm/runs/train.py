@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import signal
 import time
 from dataclasses import dataclass, replace
 from functools import partial
@@ -57,7 +56,7 @@ from minilm.runs.folders import (
 from minilm.runs.results import Embedded, choose_samples, fit_baselines, measure, time_inference
 from minilm.runs.sharing import hash_of_tokens, once
 from minilm.runs.zero_shot import answer, make_question
-from minilm.training.console import Terminated, say, terminable
+from minilm.training.console import say, signal_of, terminable
 from minilm.training.frozen_prefix import FrozenPrefix, keep
 from minilm.training.loop import Interrupted, train
 from minilm.training.recompute import recompute
@@ -103,20 +102,20 @@ def _train_run(config_path: Path, overrides: tuple[str, ...], runs: Path, resume
     else:
         check_unchanged(folder, material.data, start)
     try:
-        source = None if lesson is None else adapt(config, lesson, run_on, folder)
-        if question is not None:
-            answer(question, config, material, folder)
-        elif config.train is None:
-            write_adaptation(folder, material)
-        else:
-            model = model or fresh_model(config, material, run_on, where, source)
-            finish(Work(folder, config, config.train, material, model, run_on))
+        with memory_told(str(folder), resume_command(folder)):
+            source = None if lesson is None else adapt(config, lesson, run_on, folder)
+            if question is not None:
+                answer(question, config, material, folder)
+            elif config.train is None:
+                write_adaptation(folder, material)
+            else:
+                model = model or fresh_model(config, material, run_on, where, source)
+                finish(Work(folder, config, config.train, material, model, run_on))
     except OSError as error:  # a full disk
         place, why = error.filename or folder, error.strerror or error
         raise UserError(f"{place}: {why}; once that is mended, go on with: {resume_command(folder)}") from error
     except KeyboardInterrupt as stop:  # while results were written, or a second time
-        number = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
-        raise Interrupted(number, folder) from None
+        raise Interrupted(signal_of(stop), folder) from None
     return folder
 
 

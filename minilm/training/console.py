@@ -28,6 +28,11 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM came where nobody had noted it: work ends at once, as by SIGINT."""
 
 
+def signal_of(stop: KeyboardInterrupt) -> signal.Signals:
+    """The signal that an interruption came by."""
+    return signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
+
+
 @contextmanager
 def terminable() -> Iterator[None]:
     """Within, SIGTERM raises ``Terminated``, as SIGINT raises KeyboardInterrupt."""

@@ -108,45 +108,71 @@ def keep(
     prefix = FrozenPrefix(max(frozen_layers(model), 0), stages_of(model), asked=len(splits))
     started = time.perf_counter()
     if prefix.layers and budget:
+        builder = _Builder(model, prefix.layers, run_on, pad, budget, folder)
         texts = sum(map(len, splits.values()))
         with evaluation_mode(model), torch.no_grad(), run_on.autocast(), progress_bar(texts, 0, "text") as bar:
             for split, encoded in splits.items():
-                if not _keep_split(prefix, model, split, encoded, run_on, pad, budget, folder, bar.update):
+                kept = builder.keep(split, encoded, done=bar.update)
+                if kept is None:
                     break
+                prefix.splits[split] = kept
+        prefix.memory, prefix.disk = builder.memory, builder.disk
     prefix.seconds = time.perf_counter() - started
     return prefix
 
 
-def _keep_split(
-    prefix: FrozenPrefix,
-    model: nn.Module,
-    split: str,
-    encoded: Encoded,
-    run_on: Execution,
-    pad: int,
-    budget: int,
-    folder: Path,
-    done: Callable[[int], object],
-) -> bool:
-    """Whether there was room."""
-    tensors: dict[str, Tensor] = {}
-    pooled = _head_alone_trains(model)
-    total = len(encoded) if pooled else int(encoded.offsets[-1]) + 1
-    for rows in evaluation_batches(encoded.lengths, run_on.tokens_at_once):
-        batch = collate(encoded, rows, None, pad, longest=context_of(model)).to(run_on.device)
-        given = _pooled(model, batch) if pooled else _state(model, batch, prefix.layers)
-        if not tensors:
-            tensors = _room(prefix, f"{split}-", given, total, run_on, budget, folder)
-        if not tensors:
-            return False
-        real = torch.ones_like(batch.ids, dtype=torch.bool) if batch.mask is None else batch.mask
-        places = torch.from_numpy(rows if pooled else _places(encoded, rows))
-        for name, values in given.items():
-            kept = tensors[name]
-            kept[places.to(kept.device)] = (values if pooled else values[real]).to(kept.device)
-        done(len(rows))
-    prefix.splits[split] = Kept(prefix.layers, encoded.offsets, tensors)
-    return True
+@dataclass
+class _Builder:
+    """Runs the frozen layers over the texts of one split after another, and takes room for what they give."""
+
+    model: Any
+    layers: int  # that are frozen
+    run_on: Execution
+    pad: int
+    budget: int  # bytes of memory that may be taken
+    folder: Path  # of files, once the budget is spent
+    memory: int = 0  # bytes that are taken
+    disk: int = 0
+
+    def keep(self, split: str, encoded: Encoded, done: Callable[[int], object]) -> Kept | None:
+        """What these texts give; None: there is no room for it. ``done`` is told how many texts have been run."""
+        tensors: dict[str, Tensor] = {}
+        pooled = _head_alone_trains(self.model)
+        total = len(encoded) if pooled else int(encoded.offsets[-1]) + 1
+        for rows in evaluation_batches(encoded.lengths, self.run_on.tokens_at_once):
+            batch = collate(encoded, rows, None, self.pad, longest=context_of(self.model)).to(self.run_on.device)
+            given = _pooled(self.model, batch) if pooled else _state(self.model, batch, self.layers)
+            tensors = tensors or self._room(split, given, total)
+            if not tensors:
+                return None
+            real = torch.ones_like(batch.ids, dtype=torch.bool) if batch.mask is None else batch.mask
+            places = torch.from_numpy(rows if pooled else _places(encoded, rows))
+            for name, values in given.items():
+                kept = tensors[name]
+                kept[places.to(kept.device)] = (values if pooled else values[real]).to(kept.device)
+            done(len(rows))
+        return Kept(self.layers, encoded.offsets, tensors)
+
+    def _room(self, split: str, like: dict[str, Tensor], rows: int) -> dict[str, Tensor]:
+        """Tensors of so many rows, zero: in memory, in files, or none where there is no room."""
+        shapes = {key: (rows, values.shape[-1]) for key, values in like.items()}
+        size = sum(prod(shapes[key]) * values.element_size() for key, values in like.items())
+        if self.memory + size <= self.budget:
+            self.memory += size
+            on_gpu = self.run_on.device.type == "cuda"
+            free = torch.cuda.mem_get_info(self.run_on.device)[0] if on_gpu else 0
+            device = self.run_on.device if 2 * size <= free else "cpu"
+            return {key: torch.zeros(shape, dtype=like[key].dtype, device=device) for key, shape in shapes.items()}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if 2 * size > shutil.disk_usage(self.folder).free:
+            return {}
+        self.disk += size
+        return {
+            key: torch.from_file(  # its pages come and go as they are needed; new ones are zero
+                str(self.folder / f"{split}-{key}.bin"), shared=True, size=prod(shape), dtype=like[key].dtype
+            ).view(shape)
+            for key, shape in shapes.items()
+        }
 
 
 def _places(encoded: Encoded, rows: np.ndarray) -> np.ndarray:
@@ -171,32 +197,3 @@ def _pooled(model: Any, batch: Batch) -> dict[str, Tensor]:
     batch = replace(batch, read=model.head.position(batch))
     x = model.finish(model.run(model.embed(batch), batch, 0, stages_of(model)))
     return {"z": pool(x, batch, model.head.config.pooling, getattr(model, "pooler", None))}
-
-
-def _room(
-    prefix: FrozenPrefix,
-    name: str,
-    like: dict[str, Tensor],
-    rows: int,
-    run_on: Execution,
-    budget: int,
-    folder: Path,
-) -> dict[str, Tensor]:
-    """Tensors of so many rows, zero: in memory, in files, or none where there is no room."""
-    shapes = {key: (rows, values.shape[-1]) for key, values in like.items()}
-    size = sum(prod(shapes[key]) * values.element_size() for key, values in like.items())
-    if prefix.memory + size <= budget:
-        prefix.memory += size
-        free = torch.cuda.mem_get_info(run_on.device)[0] if run_on.device.type == "cuda" else 0
-        device = run_on.device if 2 * size <= free else "cpu"
-        return {key: torch.zeros(shape, dtype=like[key].dtype, device=device) for key, shape in shapes.items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    if 2 * size > shutil.disk_usage(folder).free:
-        return {}
-    prefix.disk += size
-    return {
-        key: torch.from_file(  # its pages come and go as they are needed; new ones are zero
-            str(folder / f"{name}{key}.bin"), shared=True, size=prod(shape), dtype=like[key].dtype
-        ).view(shape)
-        for key, shape in shapes.items()
-    }

@@ -393,6 +393,7 @@ def bert_adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("modules_to_save", ["pooler"], "lacks base_model.model.bert.pooler.dense.weight, which"),
         ("minilm", {"model_type": "gpt2"}, "made for a gpt2 model; this is a bert model"),
         ("minilm", {"labels": ["a", "b"]}, "has 2 labels, the model 3"),
+        ("minilm", {"labels": ["a", "b", "a"]}, "labels must be a list of different names"),
         ("minilm", {"head": {"hidden": 3}}, r"has a head of its own \(HeadConfig.* which this model has not"),
         ("minilm", {"task": "dance"}, "minilm: task must be one of"),
         ("minilm", {"base_sample": [0.5] * 8}, "whose weights are not this model's"),
@@ -452,13 +453,22 @@ def test_an_adapter_for_another_model_is_refused(bert_adapter: Path, tmp_path: P
 def test_an_adapter_of_a_base_that_was_trained_further_is_refused(tmp_path: Path) -> None:
     save_adapter(adapted("bert-classify"), tmp_path)
     torch.manual_seed(0)
-    noisy, other = ours("bert-classify"), ours("bert-classify")
+    noisy, other, reads_otherwise = (ours("bert-classify") for _ in range(3))
     for parameter in noisy.parameters():  # about what a short adaptation does
         parameter.data += 0.01 * parameter.data.std(correction=0) * torch.randn_like(parameter)
     other.layers[-1].attention.value.weight.data.normal_()
-    for model in (noisy, other):
+    reads_otherwise.embeddings.token.weight.data.normal_()
+    for model in (noisy, other, reads_otherwise):
         with pytest.raises(UserError, match="whose weights are not this model's"):
             load_adapter(model, tmp_path)
+
+
+def test_a_token_table_that_is_trained_with_the_adapter_tells_nothing_of_the_base(tmp_path: Path) -> None:
+    model = adapted("bert-classify")
+    model.embeddings.token.weight.requires_grad_(True)
+    model.embeddings.token.weight.data += 1
+    save_adapter(model, tmp_path)
+    assert_same_tensors(load_adapted_model(tmp_path), model)
 
 
 def test_our_head_and_a_familys_are_not_mistaken_for_each_other(tmp_path: Path) -> None:

@@ -24,11 +24,13 @@ from minilm.checkpoints.atomic import atomic
 from minilm.checkpoints.files import (
     DTYPES,
     Reader,
+    _sampled,
     fingerprint,
     read_folder,
     read_header,
     read_json,
     read_tensors,
+    sample,
     write_json,
     write_tensors,
 )
@@ -270,6 +272,13 @@ def test_a_checkpoint_is_told_by_its_config_its_header_and_its_numbers(tmp_path:
 
     others = [made(1.5), made(dtype=torch.bfloat16), made(name="v"), made(width=9)]
     assert len({made(), *others}) == 5 and made() == made()
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 40, 1000])
+def test_of_a_tensor_the_same_numbers_are_read_from_a_file_as_from_memory(tmp_path: Path, count: int) -> None:
+    tensor = torch.randn(count)
+    write_tensors(tmp_path / "x.safetensors", {"x": tensor})
+    assert _sampled(read_header(tmp_path / "x.safetensors")["x"]) == sample(tensor).numpy().tobytes()
 
 
 def test_an_error_of_the_disk_names_the_file_that_was_to_be_written(tmp_path: Path) -> None:

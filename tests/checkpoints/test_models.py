@@ -140,6 +140,13 @@ def test_label_names_come_with_the_head() -> None:
     assert card_of(load_model(REFERENCES / "bert-classify")).labels == ["cold", "mild", "hot"]
 
 
+def test_two_classes_of_one_name_are_refused_but_not_under_new_labels(changed: Callable[..., Path]) -> None:
+    folder = changed("bert-classify", id2label={"0": "a", "1": "b", "2": "a"})
+    with pytest.raises(UserError, match=r'config\.json: names two classes "a"; give them different names'):
+        load_model(folder)
+    assert card_of(load_model(folder, labels=["a", "b"])).labels == ["a", "b"]
+
+
 def test_the_tensors_tell_how_many_classes_there_are(changed: Callable[..., Path]) -> None:
     model = load_model(changed("bert-classify", id2label=None, label2id=None))
     assert card_of(model).labels == ["LABEL_0", "LABEL_1", "LABEL_2"] and model(IDS).shape == (1, 3)
@@ -256,6 +263,15 @@ def test_every_tensor_is_contiguous_and_of_the_dtype_asked_for() -> None:
 
 def test_a_model_comes_in_the_dtype_it_is_stored_in() -> None:
     assert {p.dtype for p in load_model(REFERENCES / "llama-lm-sharded").parameters()} == {torch.bfloat16}
+
+
+def test_each_tensor_may_keep_the_dtype_it_is_stored_in(tmp_path: Path) -> None:
+    model = load_model(REFERENCES / "bert-classify", dtype=torch.bfloat16)
+    model.head.float()
+    save_model(model, tmp_path)
+    again = load_model(tmp_path, dtype="stored")
+    assert {n: p.dtype for n, p in again.named_parameters()} == {n: p.dtype for n, p in model.named_parameters()}
+    assert {p.dtype for p in load_model(tmp_path).parameters()} == {torch.float32}
 
 
 def test_what_float16_cannot_hold_stays_float32() -> None:

@@ -123,7 +123,9 @@ def test_a_mixture_of_single_texts_and_pairs_is_refused(mixed: list) -> None:
 @pytest.mark.parametrize(
     ("reading", "message"),
     [
-        ({"max_tokens": "many"}, "minilm.max_tokens must be a whole number"),
+        ({"max_tokens": "many"}, "config.json: minilm.max_tokens must be a whole number"),
+        ({"max_tokens": -1}, "config.json: minilm.max_tokens must be a whole number of at least 0, got -1"),
+        ({"precision": "half"}, 'minilm.precision must be "auto"'),
         ({"threshold": [1]}, "minilm.threshold must be a number"),
         ({"clean": ["uper"]}, 'no step "uper"'),
     ],

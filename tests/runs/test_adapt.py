@@ -19,6 +19,7 @@ from tokenizers import Tokenizer, pre_tokenizers
 from minilm.checkpoints.files import read_json
 from minilm.checkpoints.models import load_model
 from minilm.config import load_config
+from minilm.data.masking import special_ids
 from minilm.devices import Execution
 from minilm.errors import UserError
 from minilm.runs.adapt import adapt, make_lesson
@@ -269,6 +270,22 @@ def test_whole_words_are_hidden_together(tmp_path: Path) -> None:
     run = adapted(path, tmp_path / "run", "adapt.whole_words=true")
     perplexity = read_json(run / "adaptation" / "results.json")["perplexity"]
     assert perplexity["after"] < 0.75 * perplexity["before"]
+
+
+def test_blocks_that_hold_nothing_to_ask_about_are_left_out(tmp_path: Path) -> None:
+    path, corpus = write_config(tmp_path), tmp_path / "texts.txt"
+    known = sentences(80)
+    config = load_config(path, [f"adapt.texts={corpus}", "adapt.train.batch_size=1"])
+    material = prepare(config, "a.toml")
+    unknown = ["[UNK]" * (30 + i) for i in range(4)]
+    corpus.write_text("\n".join([*known, *unknown, *(f"{text} now" for text in known)]))
+    lesson = make_lesson(config, material, "a.toml")
+    blocks, special = lesson.train.blocks, special_ids(material.tokenizer)
+    assert (blocks.ids == material.tokenizer.token_to_id("[UNK]")).any()
+    for row in range(len(blocks)):
+        assert not special[blocks.row(row)].all()
+        assert (lesson.batch("train", np.array([row]), 0).labels >= 0).any()
+    assert adapted(path, tmp_path / "run", f"adapt.texts={corpus}", "adapt.train.batch_size=1")
 
 
 # --- What cannot be done ---
