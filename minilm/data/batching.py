@@ -49,7 +49,7 @@ EVALUATED = 64  # texts scored at a time, at most
 def evaluation_batches(lengths: np.ndarray, tokens: int) -> Iterator[np.ndarray]:
     """Rows by falling length (N,), so many at a time that they have at most so many tokens, padding included."""
     for rows in make_batches(lengths, EVALUATED, seed=0, epoch=0, shuffle=False):
-        fits = max(1, tokens // int(lengths[rows].max()))
+        fits = max(1, tokens // padded_length(int(lengths[rows].max())))
         yield from (rows[i : i + fits] for i in range(0, len(rows), fits))
 
 

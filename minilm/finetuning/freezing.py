@@ -4,7 +4,7 @@ The layers near the embeddings hold what is common to all text, those near the h
 al. 2019, "What would Elsa do?"). So a model may keep its lower layers and learn only the upper ones: fewer gradients,
 less optimizer state, and what the frozen layers give can be computed once (``minilm.training.frozen_prefix``).
 
-    "nothing"         all parameters train
+    "nothing"         the model is left as it is: of a new one, all parameters train
     "backbone"        the head alone trains
     "all-but-last"    the last k layers train, with what follows them: final norm, pooler, head
     "first"           the embeddings and the first k layers are frozen; k = 0: the embeddings alone
@@ -22,12 +22,16 @@ from torch import nn
 from minilm.errors import UserError
 from minilm.models.layers import stages_of
 
+PARTS = ("nothing", "backbone", "all-but-last", "first")
+
 
 def freeze(model: nn.Module, part: str, layers: int = 0) -> None:
-    """Choose what trains, in place: see the table above.
+    """Choose what trains, in place: see the table above. A head tied to the token table lets that train as well.
 
-    Raises UserError where the model has fewer layers, or has one for all places.
+    Raises UserError where the model has fewer layers, or has one for all places; ValueError for another part.
     """
+    if part not in PARTS or layers < 0:
+        raise ValueError(f"part must be one of {', '.join(PARTS)} and layers at least 0, got {part!r} and {layers}")
     if part == "nothing":
         return
     model.requires_grad_(False)

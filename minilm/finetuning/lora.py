@@ -168,7 +168,16 @@ def merge(model: nn.Module) -> None:
 
 
 def unmerge(model: nn.Module) -> None:
-    """Put the adapted layers back as they were before ``merge``, bit for bit."""
+    """Put the adapted layers back as they were before ``merge``, bit for bit.
+
+    Raises ValueError where the model has another dtype by now: the layers that were kept have not.
+    """
+    kept: dict[str, LoRALinear] = vars(model).get("unmerged", {})
+    for name, layer in kept.items():
+        now = model.get_parameter(f"{name}.weight").dtype
+        if now != layer.weight.dtype:
+            was = layer.weight.dtype
+            raise ValueError(f"{name} was {was} when it was merged and is {now}; cast it back before unmerging")
     for name, layer in vars(model).pop("unmerged", {}).items():
         merged = model.get_submodule(name)
         model.set_submodule(name, layer.to(merged.weight.device).train(merged.training))

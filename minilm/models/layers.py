@@ -36,8 +36,11 @@ class Batch:
 
     @staticmethod
     def of(ids: Tensor | Batch, mask: Tensor | None = None, segments: Tensor | None = None) -> Batch:
-        """A batch from plain tensors. Raises ValueError where the mask pads anywhere but on the right."""
+        """A batch from plain tensors. Raises ValueError where the mask pads anywhere but on the right, or where a
+        whole batch is given a mask or segments beside its own."""
         if isinstance(ids, Batch):
+            if mask is not None or segments is not None:
+                raise ValueError("a Batch has its own mask and segments; give plain ids with others")
             return ids
         if mask is not None:
             mask = mask.bool()
@@ -47,7 +50,7 @@ class Batch:
         return Batch(ids, mask, segments)
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch on a device; from pinned memory the copies overlap with computation."""
+        """The same batch on a device."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def rows(self, kept: Tensor) -> Batch:

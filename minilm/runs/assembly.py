@@ -230,7 +230,8 @@ def _from_checkpoint(
         model, untrained = load_parts(folder, "classify", labels=labels, head=head, dtype=dtype, device=device)
         if head is None and card_of(model).own_head:
             raise UserError(f'model.head.kind is "family", but {folder} has a head of the kind "mlp"; choose that')
-        warn_of(untrained, model)
+        if config.train:  # else it is only the measure of what is known without training
+            warn_of(untrained, model)
         choose_trained(model, config, untrained)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None

@@ -70,7 +70,8 @@ def balanced_weights(labels: np.ndarray, classes: int) -> Tensor:
     """Weights (C,) under which every class counts the same (King and Zeng 2001).
 
     Labels (N,): ``N / (C n_c)`` for a class with n_c texts. Labels (N, C): ``(N - n_c) / n_c``, so that all yeses to a
-    label weigh as much as all noes. A class without texts needs no weight; it has 1.
+    label weigh as much as all noes. A class that no text has, or a label that all texts have, has nothing to be
+    balanced with; its weight is 1.
     """
     if labels.ndim == 2:
         counts = labels.sum(axis=0)
@@ -78,4 +79,4 @@ def balanced_weights(labels: np.ndarray, classes: int) -> Tensor:
     else:
         counts = np.bincount(labels, minlength=classes)
         weights = len(labels) / (classes * np.maximum(counts, 1))
-    return torch.tensor(np.where(counts > 0, weights, 1.0), dtype=torch.float32)
+    return torch.tensor(np.where((counts > 0) & (weights > 0), weights, 1.0), dtype=torch.float32)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from minilm.data.batching import collate, make_batches, padded_length, padding_share
+from minilm.data.batching import EVALUATED, collate, evaluation_batches, make_batches, padded_length, padding_share
 from minilm.data.tokenization import Encoded
 
 LENGTHS = arrays.arrays(np.int64, st.integers(1, 300), elements=st.integers(1, 40))
@@ -41,6 +41,15 @@ def test_evaluation_takes_the_longest_first():
     batches = make_batches(lengths, 2, seed=0, epoch=0, shuffle=False)
     assert [batch.tolist() for batch in batches] == [[1, 3], [4, 0], [2]]
     assert make_batches(lengths[:0], 2, seed=0, epoch=0) == make_batches(lengths[:0], 2, seed=0, epoch=0, shuffle=False)
+
+
+@given(LENGTHS, st.integers(1, 3000))
+def test_evaluation_batches_keep_to_their_tokens_padding_included(lengths, tokens):
+    batches = list(evaluation_batches(lengths, tokens))
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
+    for rows in batches:
+        width = collate(encoded(lengths), rows, None, 0).ids.shape[1]
+        assert len(rows) == 1 or (len(rows) <= EVALUATED and len(rows) * width <= tokens)
 
 
 @given(LENGTHS, st.booleans(), st.data())

@@ -98,6 +98,12 @@ def test_layers_that_cannot_be_frozen_are_refused(family: str, part: str, layers
         freeze(classifier(family), part, layers)
 
 
+@pytest.mark.parametrize(("part", "layers"), [("all_but_last", 1), ("first", -1)])
+def test_what_is_no_way_to_freeze_is_refused_rather_than_guessed(part: str, layers: int) -> None:
+    with pytest.raises(ValueError, match="part must be one of nothing, backbone, all-but-last, first and layers at"):
+        freeze(classifier("bert"), part, layers)
+
+
 def test_bielik_with_its_last_three_layers_and_the_studys_head_trains_141_247_491_parameters() -> None:
     config = LlamaConfig(
         vocab_size=32000, width=1536, depth=32, heads=12, kv_heads=2, mlp_width=8960,

@@ -156,6 +156,19 @@ def test_merging_keeps_the_outputs_and_can_be_taken_back(model_type: str) -> Non
     assert all(torch.equal(tensor, numbers[name]) for name, tensor in weights.items())
 
 
+def test_unmerging_after_a_cast_is_refused_and_nothing_is_lost() -> None:
+    model = make("bert")
+    add_lora(model, LoRAConfig())
+    train_b(model)
+    adapted = scores(model)
+    merge(model)
+    model.double()
+    with pytest.raises(ValueError, match=r"was torch.float32 when it was merged and is torch.float64; cast it back"):
+        unmerge(model)
+    unmerge(model.float())
+    assert torch.equal(scores(model), adapted)
+
+
 def test_what_was_merged_can_be_adapted_again() -> None:
     model = make("llama")
     add_lora(model, LoRAConfig())

@@ -34,6 +34,13 @@ def mask_of(lengths: list[int], longest: int) -> Tensor:
     return torch.arange(longest) < torch.tensor(lengths)[:, None]
 
 
+def test_a_batch_that_has_its_own_mask_takes_no_other() -> None:
+    batch = Batch(draw(0, 2, 5))
+    for given_too in ({"mask": mask_of([3, 5], 5)}, {"segments": torch.zeros(2, 5, dtype=torch.long)}):
+        with pytest.raises(ValueError, match="a Batch has its own mask and segments"):
+            Batch.of(batch, **given_too)
+
+
 @pytest.mark.parametrize("case", LEFT_TO_RIGHT + BOTH_SIDES)
 @settings(max_examples=8)
 @given(lengths=st.lists(st.integers(1, 6), min_size=1, max_size=3), more=st.integers(0, 8), seed=seeds)

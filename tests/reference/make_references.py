@@ -38,7 +38,12 @@ SIZES: dict[str, dict[str, Any]] = {
     "Roberta": ROBERTA,
     "XLMRoberta": ROBERTA,
     "DistilBert": {
-        "vocab_size": 64, "dim": 24, "n_layers": 2, "n_heads": 3, "hidden_dim": 40, "max_position_embeddings": 24,
+        "vocab_size": 64,
+        "dim": 24,
+        "n_layers": 2,
+        "n_heads": 3,
+        "hidden_dim": 40,
+        "max_position_embeddings": 24,
     },
     "Albert": {**BERT, "embedding_size": 12, "max_position_embeddings": 24},
     "T5": {**T5, "decoder_start_token_id": 0},

@@ -192,9 +192,7 @@ def test_a_kill_before_the_model_is_written_costs_no_training(tmp_path: Path, mo
     assert outcome(adapted(path, tmp_path / "parts")) == outcome(whole)
 
 
-def test_a_kill_before_the_checkpoints_are_dropped_leaves_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kill_before_the_checkpoints_are_dropped_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_config(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr("minilm.runs.adapt._close", lambda place: None)

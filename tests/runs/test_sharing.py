@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from minilm.data.tokenization import Encoded
 from minilm.runs import assembly, results, train
-from minilm.runs.sharing import once, sharing
+from minilm.runs.sharing import hash_of_tokens, once, sharing
 from minilm.runs.train import train_run
 from tests.tiny import write_data
 
@@ -65,6 +67,12 @@ def outcome(run: Path) -> dict[str, Any]:
     for baseline in found["baselines"].values():
         del baseline["seconds"]
     return found
+
+
+def test_pairs_of_the_same_tokens_cut_elsewhere_are_other_texts() -> None:
+    ids, offsets, full = np.array([5, 6, 7], np.int32), np.array([0, 3]), np.array([3])
+    cuts = [None, np.array([0, 0, 1], np.uint8), np.array([0, 1, 1], np.uint8)]
+    assert len({hash_of_tokens(Encoded(ids, offsets, segments, full)) for segments in cuts}) == 3
 
 
 def test_runs_that_share_end_as_each_would_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,6 +53,11 @@ def asked(tmp_path_factory) -> Path:
     return folder / "runs" / "asked"
 
 
+def test_the_baselines_untrained_head_is_no_news(tmp_path, caplog):
+    assert minilm("train", write(tmp_path), "--runs", tmp_path / "runs").exit_code == 0
+    assert "starts untrained" not in caplog.text
+
+
 def test_its_scores_are_those_of_asking_and_no_model_is_kept(asked):
     run, data = read_run(asked), load_dataset(load_config(asked / "config.toml").data)
     model, tokenizer = open_model(str(REFERENCE / "llama-lm-biases"), "likelihood", "cpu")

@@ -59,9 +59,7 @@ def test_few_shots_say_from_where_on_fine_tuning_pays(tmp_path):
 
 def test_the_rival_is_the_baseline_of_the_best_ones_own_data(tmp_path):
     """The first variant is worse, on easier data: its baseline is beyond all that the second reaches."""
-    easy = [
-        finished("easy", run.planned.point, 0.3 + wobble(i), baseline=0.95) for i, run in enumerate(shots_runs())
-    ]
+    easy = [finished("easy", run.planned.point, 0.3 + wobble(i), baseline=0.95) for i, run in enumerate(shots_runs())]
     answer, page = ask("few-shot", easy + shots_runs(), tmp_path)
     assert "full has accuracy 0.8" in answer and "linear baseline (full) from 10 of each class on" in answer
     assert "'linear baseline (easy)', 'linear baseline (full)'" in page
@@ -226,6 +224,19 @@ def test_freezing_names_the_most_frozen_that_loses_nothing(tmp_path):
     answer, _ = ask("freezing", few, tmp_path)
     assert "Every other way that was tested loses: first-4" in answer
     assert answer.endswith("; too few seeds were run to tell of first-2.")
+
+
+def test_more_ways_to_freeze_than_names_fit_are_numbered_and_the_legend_names_them(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(pictures, "save", lambda figure, path, **how: figures.append(figure) or path)
+    for count in (6, 7):
+        ways = [finished(f"way-{i}", {"seed": 1}, 0.9, trained=10**8 >> i) for i in range(count)]
+        ask("freezing", ways, tmp_path)
+    named, numbered = ([text.get_text() for text in figure.axes[0].texts] for figure in figures)
+    assert named == [f"way-{i}" for i in range(6)] and numbered == [str(i) for i in range(1, 8)]
+    legends = [figure.axes[0].get_legend_handles_labels()[1] for figure in figures]
+    assert [len(labels) for labels in legends] == [1, 8] and {"1  way-0", "7  way-6"} <= set(legends[1])
+    assert len(figures[1].axes[0].get_xticks()) > 2  # as many as there is room for
 
 
 def test_freezing_needs_the_metric_and_shows_small_p_values(tmp_path):

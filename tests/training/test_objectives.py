@@ -59,6 +59,10 @@ def test_balanced_weights_make_yes_and_no_weigh_the_same_with_several_labels() -
     assert weights.tolist() == [3.0, 1.0, pytest.approx(1 / 3)]  # the second label never occurs
 
 
+def test_a_label_that_every_text_has_still_trains() -> None:
+    assert balanced_weights(np.array([[1, 0], [1, 1], [1, 0]]), 2).tolist() == [1.0, 2.0]
+
+
 def test_a_class_without_texts_does_no_harm() -> None:
     assert balanced_weights(np.array([0, 0, 2]), 3).tolist() == [0.5, 1.0, 1.0]
 

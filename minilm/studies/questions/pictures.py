@@ -152,6 +152,9 @@ def _law(plain: Axes, log: Axes, curve: Curve, style: Mapping[str, Any], *, band
 # --- Freezing ---
 
 
+NAMED_IN_PLACE = 6  # names of ways that there is room for; of more, the points are numbered, and the legend names them
+
+
 def freezing_picture(ways: Sequence[Way], metric: str, path: Path) -> Path:
     """The metric and the training time against the number of parameters that train."""
     figure = new_figure(12, 5.4, "What freezing costs and saves")
@@ -159,8 +162,13 @@ def freezing_picture(ways: Sequence[Way], metric: str, path: Path) -> Path:
     longest = max(way.seconds for way in ways)
     scale, name = (60, "minutes") if longest >= 180 else (1, "seconds")
     seconds = [[costs_of(run)["seconds"] / scale for run in way.group.runs] for way in ways]
-    _over_trained(quality, ways, [way.group.values(metric) for way in ways], SERIES[1])
-    _over_trained(time, ways, seconds, SERIES[0])
+    names = [short(way.group.name, 22) for way in ways]
+    if len(ways) > NAMED_IN_PLACE:
+        for i, written_out in enumerate(names, 1):
+            quality.plot([], [], " ", label=f"{i}  {written_out}")
+        names = [str(i) for i, _ in enumerate(ways, 1)]
+    _over_trained(quality, ways, [way.group.values(metric) for way in ways], names, SERIES[1])
+    _over_trained(time, ways, seconds, names, SERIES[0])
     time.set_ylim(bottom=min(0, time.get_ylim()[0]))
     name_axes(quality, title=f"{titled(metric)} on the test texts", x="Parameters that train", y=unit(metric))
     name_axes(time, title="Training time", x="Parameters that train", y=f"Time ({name})")
@@ -168,7 +176,9 @@ def freezing_picture(ways: Sequence[Way], metric: str, path: Path) -> Path:
     return save(figure, path, svg=True)
 
 
-def _over_trained(axes: Axes, ways: Sequence[Way], values: Sequence[Sequence[float]], style: Mapping[str, Any]) -> None:
+def _over_trained(
+    axes: Axes, ways: Sequence[Way], values: Sequence[Sequence[float]], names: Sequence[str], style: Mapping[str, Any]
+) -> None:
     """The mean of each way with its interval, and its name, over the parameters that train."""
     x = np.array([way.trained for way in ways])
     means = np.array([mean(found) for found in values])
@@ -179,14 +189,17 @@ def _over_trained(axes: Axes, ways: Sequence[Way], values: Sequence[Sequence[flo
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda n, _: short_count(n)))
     axes.xaxis.set_minor_locator(NullLocator())
-    room = 0.13 * np.log(x[0] / x[-1])
-    axes.set_xticks([n for i, n in enumerate(x) if i == 0 or min(abs(np.log(n / m)) for m in x[:i]) > room])
+    room, ticks = 0.13 * np.log(x[0] / x[-1]), [x[0]]
+    for n in x[1:]:
+        if np.log(ticks[-1] / n) > room:
+            ticks.append(n)
+    axes.set_xticks(ticks)
     axes.grid(alpha=0.3)
     paper = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5}
     where: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "fontsize": SMALL - 1, "bbox": paper}
-    for i, (way, n, (low, high)) in enumerate(zip(ways, x, ends, strict=True)):
+    for i, (name, n, (low, high)) in enumerate(zip(names, x, ends, strict=True)):
         at, off = ((n, high), (0, 7)) if i % 2 else ((n, low), (0, -17))  # above and below in turn
-        axes.annotate(short(way.group.name, 22), at, off, parse_math=False, **where)
+        axes.annotate(name, at, off, parse_math=False, **where)
     axes.margins(0.12, 0.25)
 
 
