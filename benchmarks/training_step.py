@@ -119,7 +119,7 @@ def our_steps(
 
     def work() -> None:
         for rows in batches:
-            batch = collate(texts, rows, labels, 0, multiple=multiple, longest=CONTEXT)
+            batch = collate(texts, rows, labels, 0, multiple=multiple, limit=CONTEXT)
             F.cross_entropy(model(batch), batch.labels).backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()

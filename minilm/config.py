@@ -170,7 +170,8 @@ class TrainSection:
     threads: Count = 0  # of the CPU; 0: torch decides
     recompute: bool = False  # layers' inner results in the backward pass, instead of keeping them: slower, less memory
     cache_mib: Count = 4096  # memory for what frozen layers give, computed once; beyond it, a file; 0: never kept
-    # Several labels a text: the probability from which on one is given; "validation": the best there.
+    # Several labels per text: the probability threshold, at or above which a label is assigned; "validation": the best
+    # there.
     decision: Literal["validation"] | Part = 0.5
     # Measure too what a logistic regression on the checkpoint's vectors reaches; it reads every text once more.
     embeddings_baseline: bool = False

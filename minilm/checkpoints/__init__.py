@@ -1,1 +1,1 @@
-"""Floor 2: files <-> models. Only safetensors and JSON, never a pickle."""
+"""Files <-> models. Only safetensors and JSON, never a pickle."""

@@ -1,7 +1,7 @@
 """``adapter_config.json``, PEFT's description of an adapter: which modules it adapts, of what rank, how they weigh.
 
-Modules are told by their published names, in rules of PEFT's own (``targets``, ``saves``, ``rank_of``): a list holds
-ends of names, a string is a regular expression. What PEFT has no key for lies under "minilm", which it ignores.
+Modules are identified by their published names, by PEFT's rules (``targets``, ``saves``, ``rank_of``): a list holds
+name suffixes, a string is a regular expression. What PEFT has no key for lies under "minilm", which it ignores.
 
 An adapter that computes anything but ``W x + s B A x`` is refused, and so is every setting that is not known here.
 """

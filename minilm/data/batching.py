@@ -1,12 +1,11 @@
 """Which rows make a batch, and rows to padded tensors.
 
-A batch is padded to its longest text, so texts of like length belong together; but an order by length is no
-random order, which stochastic gradient descent wants. The order here is both: rows are shuffled, sorted by
-padded length within chunks of some batches, cut into batches, and the batches are shuffled. It depends on
-nothing but the seed and the epoch, so that a run can be resumed in the middle of one.
+A batch is padded to its longest text. Batching texts of similar length saves padding, but sorting by length would
+destroy the random order that SGD needs. So rows are shuffled, sorted by padded length only within chunks of some
+batches, cut into batches, and the batches are shuffled. The order depends on nothing but the seed and the epoch,
+so that a run can be resumed in the middle of one.
 
-Lengths are padded up to a multiple of 8: shapes stay few, so that graphs can be replayed, and suit tensor
-cores.
+Lengths are rounded up to a multiple of 8, which suits tensor cores.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ CHUNK = 50  # batches sorted together
 def make_batches(
     lengths: np.ndarray, batch_size: int, *, seed: int, epoch: int, shuffle: bool = True
 ) -> list[np.ndarray]:
-    """Row numbers of each batch: every row once, ``batch_size`` a batch, one of them as short as it must be.
+    """Row numbers of each batch: every row once, ``batch_size`` rows per batch; one batch may have fewer.
 
     lengths: (N,) tokens. Without ``shuffle``, for evaluation, all rows are ordered by length, the longest
     first, so that a batch too large for the memory is met at once.
@@ -66,15 +65,15 @@ def collate(
     pad: int,
     *,
     multiple: int = MULTIPLE,
-    longest: int = 0,
+    limit: int = 0,
 ) -> Batch:
     """The rows (B,) as tensors on the CPU, padded on the right with the id ``pad`` to one length T.
 
-    labels: of all N rows; ``longest``: the length that rounding up to a ``multiple`` must not pass, a model's
-    context.
+    labels: of all N rows; ``limit``: the length that rounding up to a ``multiple`` must not pass, a model's context
+    (0: none).
     """
     lengths = encoded.lengths[rows]  # (B,)
-    columns = np.arange(padded_length(int(lengths.max()), multiple, longest))  # (T,)
+    columns = np.arange(padded_length(int(lengths.max()), multiple, limit))  # (T,)
     real = columns < lengths[:, None]  # (B, T)
     places = (encoded.offsets[rows][:, None] + columns)[real]  # where each real token lies in the flat arrays
 

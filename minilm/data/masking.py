@@ -41,8 +41,8 @@ FIXED = -1  # the "epoch" of texts that are measured: always the same is hidden,
 def pack(encoded: Encoded, block: int) -> Encoded:
     """All texts one after another, special tokens included, cut every ``block`` tokens.
 
-    The rest is a block of its own if it has 8 tokens, or is all there is; else it is dropped. Token i of the blocks is
-    token i of the texts.
+    The rest is a block of its own if it has at least 8 tokens (``LEAST``), or is all there is; else it is dropped.
+    Token i of the blocks is token i of the texts.
     """
     total = len(encoded.ids)
     rest = total % block
@@ -102,8 +102,8 @@ class Question(Protocol):
 
 @dataclass(frozen=True)
 class MaskedWords:
-    """BERT: some tokens are to be predicted. Of these, 80% are hidden by the mask token, 10% by a random one, and 10%
-    stay as they are, for there will be no mask tokens in the texts to come."""
+    """BERT: some tokens are to be predicted. Of these, 80% become the mask token, 10% a random token, 10% stay: texts
+    seen later have no mask tokens, so the model must not learn to predict only at them."""
 
     share: float  # of the ordinary tokens, to be predicted
     mask: int
@@ -140,7 +140,10 @@ class MaskedWords:
 
 
 def _whole_words(places: np.ndarray, words: np.ndarray, number: int, random: np.random.Generator) -> np.ndarray:
-    """The places of random words, ``number`` at most, but one word at least. places, words: (n,), a word together."""
+    """The places of random words, ``number`` at most, but one word at least.
+
+    places, words: (n,), the pieces of a word adjacent.
+    """
     pieces = np.split(places, np.flatnonzero(np.diff(words)) + 1)
     asked: list[np.ndarray] = []
     order = random.permutation(len(pieces))

@@ -47,6 +47,19 @@ class Encoded:
         """The ids of text i."""
         return self.ids[self.offsets[i] : self.offsets[i + 1]]
 
+    def places(self, rows: np.ndarray) -> np.ndarray:
+        """Where the tokens of these texts lie in ``ids``, text after text in the order of ``rows``: (tokens,) int64."""
+        lengths = self.lengths[rows]
+        ends = np.cumsum(lengths)  # of each text among these tokens
+        return np.repeat(self.offsets[rows] - (ends - lengths), lengths) + np.arange(lengths.sum())
+
+    def take(self, rows: np.ndarray) -> Encoded:
+        """These texts, in the order of ``rows``."""
+        places = self.places(rows)
+        offsets = np.concatenate([[0], np.cumsum(self.lengths[rows])])
+        segments = None if self.segments is None else self.segments[places]
+        return Encoded(self.ids[places], offsets, segments, self.full_lengths[rows])
+
 
 def load_tokenizer(source: str | Path, revision: str = "") -> Tokenizer:
     """A checkpoint's ``tokenizer.json``, with the padding and truncation that it stores cleared.
@@ -199,7 +212,7 @@ def _kept(encoding: Encoding, max_tokens: int, special: int) -> np.ndarray:
 
 
 def length_statistics(encoded: Encoded, max_tokens: int) -> dict[str, float]:
-    """Tokens a text before truncation (mean, median, 95th percentile, longest), and the texts truncated."""
+    """Tokens per text before truncation (mean, median, 95th percentile, longest), and the texts truncated."""
     full = encoded.full_lengths
     return {
         "mean": float(full.mean()),

@@ -2,12 +2,12 @@
 
 **The majority class** reads no text. Its score is the log-frequency of each class among the N training rows,
 by Laplace's rule (one more of each, so that a class that the rows lack costs a finite loss); with several
-labels a text, the log-odds:
+labels per text, the log-odds:
 
     s_c = log (n_c + 1) / (N + C)                    s_c = log (n_c + 1) / (N - n_c + 1)
 
 **A linear model on TF-IDF.** The terms are the lower-cased words of two or more characters and the pairs of
-neighbouring words that are found in at least two of the N training texts. A text d has one feature a term,
+neighbouring words that are found in at least two of the N training texts. A text d has one feature per term,
 its row scaled to length 1 (Salton and Buckley 1988, "Term-weighting approaches in automatic text retrieval"):
 
     x_dt = (1 + ln count(t in d)) (1 + ln (1 + N) / (1 + texts with t)),        x_d <- x_d / |x_d|
@@ -18,7 +18,7 @@ cross-entropy, with a penalty on the weights but not on the intercepts, S = 10:
     P = softmax(Z)                        L = -1/N sum_dc Y_dc log P_dc + |W|^2 / (2 S N)
     dL/dZ = (P - Y) / N                   dL/dW = X^T dL/dZ + W / (S N)           dL/db = sum_d dL/dZ_d
 
-With several labels a text each has a sigmoid of its own in place of the softmax, and so has the second of two
+With several labels per text each has a sigmoid of its own in place of the softmax, and so has the second of two
 classes (the first one's score is 0). The gradients look the same.
 
 It is the model that scikit-learn makes by `TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2)`
@@ -58,7 +58,7 @@ class Majority:
     seconds: float
 
     def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> np.ndarray:
-        """(N, C) scores: log-probabilities; log-odds with several labels a text."""
+        """(N, C) scores: log-probabilities; log-odds with several labels per text."""
         return np.tile(self.scores, (len(texts), 1))
 
 
@@ -166,7 +166,7 @@ class Logistic:
     """The fitted regression.
 
     K of the C classes are `fitted`. The others keep the majority's score, as the training rows teach nothing
-    about them: a class with no row, or, with several labels a text, a label that every row has or none has.
+    about them: a class with no row, or, with several labels per text, a label that every row has or none has.
     """
 
     weights: np.ndarray  # (V, K)
@@ -176,7 +176,7 @@ class Logistic:
     multi_label: bool
 
     def predict(self, features: Matrix) -> np.ndarray:
-        """(N, V) -> (N, C) scores: log-probabilities; log-odds with several labels a text."""
+        """(N, V) -> (N, C) scores: log-probabilities; log-odds with several labels per text."""
         import torch
 
         fitted = features.times(torch.from_numpy(self.weights)).numpy() + self.intercepts  # (N, K)
@@ -194,7 +194,7 @@ class Linear:
     seconds: float
 
     def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> np.ndarray:
-        """(N, C) scores: log-probabilities; log-odds with several labels a text."""
+        """(N, C) scores: log-probabilities; log-odds with several labels per text."""
         return self.regression.predict(self.terms.features(join_pairs(texts, pairs)))
 
 

@@ -107,7 +107,7 @@ class Probe:
     seconds: float
 
     def predict(self, embeddings: np.ndarray) -> np.ndarray:
-        """(N, D) -> (N, C) scores: log-probabilities; log-odds with several labels a text."""
+        """(N, D) -> (N, C) scores: log-probabilities; log-odds with several labels per text."""
         return self.regression.predict(Dense((embeddings.astype(np.float64) - self.mean) / self.scale))
 
 

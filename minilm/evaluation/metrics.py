@@ -1,4 +1,4 @@
-"""Metrics of classification, by hand in numpy: one label a text, or several.
+"""Metrics of classification, by hand in numpy: one label per text, or several.
 
 For class c, from the confusion matrix M (row = truth t, column = prediction p):
 
@@ -6,12 +6,12 @@ For class c, from the confusion matrix M (row = truth t, column = prediction p):
     precision_c = TP_c / p_c      recall_c = TP_c / t_c      F1_c = 2 TP_c / (p_c + t_c)
 
 0/0 counts as 0. A *macro* average is the mean over classes, so that a rare class weighs as much as a common
-one; with one label a text it leaves out the classes that are neither in the truth nor predicted, as nothing
+one; with one label per text it leaves out the classes that are neither in the truth nor predicted, as nothing
 can be said of them. A *micro* average adds up TP, p and t over the labels first.
 
-Matthews' correlation (-1 to 1; 0 is what guessing gets, however unbalanced the classes) for many classes is
-R_K (Gorodkin 2004, "Comparing two K-category assignments by a K-category correlation coefficient"), with s
-texts, c of them right:
+Matthews' correlation is 1 at best, and 0 is what guessing gets, however unbalanced the classes; at worst it is -1
+with two classes, and between -1 and 0 with more. For many classes it is R_K (Gorodkin 2004, "Comparing two
+K-category assignments by a K-category correlation coefficient"), with s texts, c of them right:
 
     MCC = (c s - sum_k p_k t_k) / sqrt((s^2 - sum_k p_k^2) (s^2 - sum_k t_k^2)),    0 where a factor is 0
 
@@ -21,15 +21,16 @@ Losses, in nats, the mean over texts (several labels: over all cells), from logi
 
 They carry no class weights and no label smoothing, so that runs trained with and without these compare.
 
-Several labels a text, T the true and P the predicted set, P = {c : sigmoid(z_c) >= threshold}:
+Several labels per text, T the true and P the predicted set, P = {c : sigmoid(z_c) >= threshold}:
 
-    Jaccard = mean |T & P| / |T | P|
+    Jaccard = mean |T ∩ P| / |T ∪ P|
     subset accuracy = share of texts with T = P        label accuracy = share of cells that are right
 
 A text whose T and P are both empty is wholly right: its Jaccard index is 1 (the convention of SemEval-2018
 task 1, E-c).
 
-All values are Python floats, ints and lists, ready for JSON. All equal scikit-learn's.
+All values are Python floats, ints and lists, ready for JSON. They equal scikit-learn's with zero_division=0, the
+Jaccard index with average="samples" and zero_division=1.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ def labels_above(logits: np.ndarray, threshold: float = 0.5) -> np.ndarray:
     return (sigmoid(logits) >= threshold).astype(np.int64)
 
 
-# --- one label a text ---
+# --- one label per text ---
 
 
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
@@ -103,7 +104,7 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) ->
 
 
 def classification_metrics(labels: np.ndarray, logits: np.ndarray) -> dict[str, Any]:
-    """Metrics of one label a text: labels (N,) of 0..C-1, logits (N, C).
+    """Metrics of one label per text: labels (N,) of 0..C-1, logits (N, C).
 
     Returns `loss`, `accuracy`, `macro_precision`, `macro_recall`, `macro_f1`, `mcc`, `confusion` (a list of
     rows) and `per_class`: a dict of `precision`, `recall`, `f1` and `support` for each class. Of equal logits
@@ -136,11 +137,11 @@ def _matthews_correlation(right: np.ndarray, predicted: np.ndarray, support: np.
     return covariance / variances**0.5 if variances else 0.0
 
 
-# --- several labels a text ---
+# --- several labels per text ---
 
 
 def multilabel_metrics(labels: np.ndarray, logits: np.ndarray, threshold: float = 0.5) -> dict[str, Any]:
-    """Metrics of several labels a text: labels (N, C) of 0 and 1, logits (N, C).
+    """Metrics of several labels per text: labels (N, C) of 0 and 1, logits (N, C).
 
     Returns `loss`, `subset_accuracy`, `label_accuracy`, `jaccard`, `micro_f1`, `macro_f1` (over all C labels)
     and `per_label`: a dict of `precision`, `recall`, `f1` and `support` for each label.

@@ -42,7 +42,7 @@ def predict_scores(
     scores, order = [], []
     with evaluation_mode(model), torch.inference_mode(), run_on.autocast():
         for rows in evaluation_batches(encoded.lengths, run_on.tokens_at_once):
-            batch = collate(encoded, rows, None, pad, longest=context_of(model)).to(run_on.device)
+            batch = collate(encoded, rows, None, pad, limit=context_of(model)).to(run_on.device)
             scores.append((model(batch) if forward is None else forward(batch, rows)).float())
             order.append(rows)
     by_length = torch.cat(scores).cpu().numpy()
@@ -59,7 +59,7 @@ class Reading:
     max_tokens: Annotated[int, Limit("a whole number of at least 0", lambda n: n >= 0)] = 0
     clean: list[str] = field(default_factory=list)  # cleaning steps
     pairs: bool | None = None  # whether it reads pairs of texts; None: nobody said
-    # With several labels a text, the probability from which on one is given.
+    # With several labels per text, the probability threshold: a label is assigned at or above it.
     threshold: Annotated[float, Limit("a number from 0 to 1", lambda x: 0 <= x <= 1)] = 0.5
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "float32"  # train.precision
 
@@ -108,17 +108,17 @@ class Classifier:
         return cls(model, load_tokenizer(card_of(model).tokenizer or source), run_on)
 
     def predict(self, texts: Sequence[Text]) -> list[dict[str, float]]:
-        """One ``{label: probability}`` a text; pairs are tuples.
+        """One ``{label: probability}`` per text; pairs are tuples.
 
-        With one label a text the probabilities add up to 1; with several, each label has its own, and those of at
-        least ``reading.threshold`` count as given.
+        With one label per text the probabilities add up to 1; with several, each label has its own and is assigned
+        where that is at least ``reading.threshold``.
         """
         scores = self.scores(texts)
         probabilities = sigmoid(scores) if self.multi_label else np.exp(log_softmax(scores))
         return [dict(zip(self.labels, map(float, row), strict=True)) for row in probabilities]
 
     def decide(self, probabilities: dict[str, float]) -> list[str]:
-        """The labels that a text is given: the likeliest; with several a text, all from the threshold on."""
+        """The labels assigned to a text: the likeliest; with several per text, all at or above the threshold."""
         if self.multi_label:
             return [label for label, p in probabilities.items() if p >= self.reading.threshold]
         return [max(probabilities, key=lambda label: probabilities[label])]

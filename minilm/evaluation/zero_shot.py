@@ -25,7 +25,7 @@ the means of their tokens' vectors (``embeddings.py``):
 
     s_c = cos(e, d_c) / t              t = 0.05, with which such models are trained; decisions do not depend on it
 
-Each returns log P: (N, C), as ``metrics.classification_metrics`` takes them, for one label a text. None looks at a
+Each returns log P: (N, C), as ``metrics.classification_metrics`` takes them, for one label per text. None looks at a
 label, but a pattern that was chosen by its score on labelled texts has been trained on them.
 """
 
@@ -93,7 +93,7 @@ def cloze(
         model: a masked-language model with its trained head (``open_model``).
         tokenizer: its own.
         texts: N texts, cut where a prompt is too long.
-        words: one a class.
+        words: one per class.
         pattern: has "{text}", where the pair goes "{pair}", and where the word goes "{label}".
         run_on: the device and precision.
         pairs: their second texts.
@@ -192,7 +192,7 @@ def similarity(
 ) -> np.ndarray:
     """Log-probabilities (N, C) of the classes by how near the descriptions' vectors are to the texts'.
 
-    descriptions: one a class. Everything else is as in ``embed_texts``.
+    descriptions: one per class. Everything else is as in ``embed_texts``.
     """
     x = embed_texts(model, tokenizer, texts, run_on, pairs=pairs, max_tokens=max_tokens)
     d = embed_texts(model, tokenizer, descriptions, run_on, max_tokens=max_tokens)

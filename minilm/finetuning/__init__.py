@@ -1,1 +1,1 @@
-"""Floor 2: what changes about a model before it trains."""
+"""What changes about a model before it trains."""

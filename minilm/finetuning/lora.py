@@ -1,16 +1,19 @@
 """LoRA: low-rank adaptation (Hu et al. 2021).
 
-Fine-tuning changes a matrix little: the change has a low "intrinsic rank" (section 4.1). So the pretrained W (out, in)
-stays frozen, and what is added to it is learned as a product of two thin matrices, A (r, in) and B (out, r):
+Hu et al. hypothesise that what fine-tuning adds to a matrix has a low "intrinsic rank" (section 4.1). So the pretrained
+W (out, in) stays frozen, and what is added to it is learned as a product of two thin matrices, A (r, in) and
+B (out, r):
 
     y = W x + b + s B A dropout(x)
 
     s = alpha / r             Hu et al., section 4.1
-    s = alpha / sqrt(r)       rank-stabilised (Kalajdzievski 2023): with the other one, large ranks learn ever less
+    s = alpha / sqrt(r)       rank-stabilised (Kalajdzievski 2023): with alpha / r the update shrinks as r grows, so
+                              higher ranks stop helping
 
-A starts random and B at zero: training starts from the pretrained model. It trains r (in + out) numbers a matrix in
-the place of in * out, so gradients, optimizer and file are small. Once trained, W + s B A can take W's place ("merge"),
-and the adapter costs nothing more.
+A starts random and B at zero: training starts from the pretrained model. (The paper draws A from a Gaussian; this code,
+like PEFT, from Kaiming's uniform distribution.) Trained are r (in + out) numbers per matrix instead of in * out, so
+gradients, optimizer and file are small. Once trained, W + s B A can take W's place ("merge"), and the adapter costs
+nothing more.
 
 Here an adapted layer keeps ``weight`` and ``bias`` under their own names and has ``lora_a`` and ``lora_b`` beside
 them: whatever knows the model's parameters by name goes on working. The classification head is trained whole.
@@ -20,7 +23,6 @@ from __future__ import annotations
 
 import fnmatch
 import math
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minilm.errors import UserError, nearest
+from minilm.finetuning.freezing import layers_of, shares_layers
 from minilm.models.heads import ClassificationHead
 
 
@@ -190,7 +193,8 @@ def find_targets(model: nn.Module, config: LoRAConfig) -> list[str]:
     """The names of the modules that ``config`` wants adapted, in the model's order. Errors as ``add_lora``'s."""
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     linear = [name for name in linear if not name.startswith("head.")]  # the head is trained whole
-    in_layers = {name: number for name in linear if (number := _layer_number(model, name)) is not None}
+    number_of = {module: number for number, layer in enumerate(layers_of(model)) for module in layer.modules()}
+    in_layers = {name: number_of[module] for name in linear if (module := model.get_submodule(name)) in number_of}
     kinds = list(dict.fromkeys(name.rpartition(".")[2] for name in in_layers))
     wanted: set[str] = set()
     for target in config.targets:
@@ -208,7 +212,7 @@ def find_targets(model: nn.Module, config: LoRAConfig) -> list[str]:
             )
         wanted |= found
     if config.layers:
-        _check_layers(model, config, set(in_layers.values()))
+        _check_layers(model, config)
         wanted = {name for name in wanted if in_layers.get(name) in config.layers}
         if not wanted:
             chosen = ", ".join(map(str, config.layers))
@@ -216,19 +220,12 @@ def find_targets(model: nn.Module, config: LoRAConfig) -> list[str]:
     return [name for name in linear if name in wanted]
 
 
-def _layer_number(model: Any, name: str) -> int | None:
-    """Which layer a module is in; T5's decoder goes on counting where the encoder ends. None: in none."""
-    match = re.match(r"(encoder\.|decoder\.)?layers\.(\d+)\.", name)
-    if match is None:
-        return None
-    return int(match[2]) + (model.config.depth if match[1] == "decoder." else 0)
-
-
-def _check_layers(model: Any, config: LoRAConfig, there: set[int]) -> None:
-    if len(there) < model.config.depth:
+def _check_layers(model: Any, config: LoRAConfig) -> None:
+    layers = len(layers_of(model))
+    if shares_layers(model):
         raise UserError(
             f"LoRA: layers cannot choose here: all {model.config.depth} layers of this model share one set of weights; "
             "leave it empty"
         )
-    if unknown := sorted(set(config.layers) - there):
-        raise UserError(f"LoRA: the model has no layer {unknown[0]}; its layers are 0 to {max(there)}")
+    if unknown := sorted(set(config.layers) - set(range(layers))):
+        raise UserError(f"LoRA: the model has no layer {unknown[0]}; its layers are 0 to {layers - 1}")

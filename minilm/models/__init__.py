@@ -16,13 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from minilm.errors import UserError
 from minilm.models import albert, bert, distilbert, gpt2, llama, t5
-from minilm.models.heads import (
-    FAMILY_CLASSIFIERS,
-    FAMILY_LANGUAGE,
-    ClassificationHead,
-    HeadConfig,
-    LanguageHead,
-)
+from minilm.models.heads import ClassificationHead, HeadConfig, LanguageHead
 from minilm.models.layers import Architecture
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -48,14 +42,15 @@ def build_model(
 
     ``head`` is our own head's settings; None takes the family's. In ``without_weights()`` no memory is taken.
     """
-    settings = None if task != "classify" else head or FAMILY_CLASSIFIERS[model_type](config)
+    architecture = ARCHITECTURES[model_type]
+    settings = None if task != "classify" else head or architecture.classification_head(config)
     config = fit_config(config, task, settings, family=head is None)
-    model: Any = ARCHITECTURES[model_type].model(config)
+    model: Any = architecture.model(config)
     if settings is not None:
         model.head = ClassificationHead(config.width, classes, settings)
     elif task == "lm":
         embedding = model.embeddings.token if config.tied else None
-        model.head = LanguageHead(config.width, config.vocab_size, FAMILY_LANGUAGE[model_type](config), embedding)
+        model.head = LanguageHead(config.width, config.vocab_size, architecture.language_head(config), embedding)
     return model
 
 

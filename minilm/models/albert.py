@@ -18,7 +18,8 @@ It learned two tasks, to fill in masked words, and to tell whether two texts (se
     are they in order?          scores = W tanh(dense(y_0)) + b                    at [CLS], position 0
 
 The second head's ``tanh(dense(.))`` is the pooler. To classify texts, keep it and learn new ``W`` and ``b``. As only
-position 0 is read then, the last pass asks there alone; the others give it their keys and values.
+the vector at position 0 is read then, the last pass computes a query, and the MLP, for it alone; the other positions
+contribute only keys and values.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from minilm.errors import UserError
+from minilm.models.heads import HeadConfig, LanguageConfig
 from minilm.models.layers import MLP, Architecture, Attention, Batch, Names, State, padding_mask, pick, scores
 
 
@@ -68,7 +70,7 @@ class AlbertLayer(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None, at: Tensor | None = None) -> Tensor:
         """x (B, T, D), mask (B, 1, 1, T) -> (B, T, D); at (B,): (B, 1, D), those positions alone.
 
-        Unlike BERT's, what the MLP adds is never dropped."""
+        Unlike in BERT, no dropout follows the MLP."""
         x = self.attention_norm(pick(x, at) + self.dropout(self.attention(x, mask, at=at)))
         return self.mlp_norm(x + self.mlp(x))
 
@@ -221,6 +223,8 @@ ARCHITECTURE = Architecture(
         "lm": "AlbertForMaskedLM",
     },
     names=NAMES,
+    classification_head=lambda c: HeadConfig(pooling="pooler", dropout=c.head_dropout),
+    language_head=lambda c: LanguageConfig(c.embedding_width, c.activation, c.norm_eps, bias=True),
     settings=(
         ("vocab_size", "vocab_size"),
         ("context", "max_position_embeddings"),

@@ -15,13 +15,14 @@ sublayer ("post-norm"), as in Vaswani et al. 2017, so ``y`` is normalised alread
 
 A text is read as ``[CLS] text [SEP]``, a pair as ``[CLS] first [SEP] second [SEP]``; segments are 0 up to the
 first [SEP] and 1 after it. To predict the next word teaches nothing to a model that sees it. BERT learned two
-other tasks, each with its head (15% of the words were masked):
+other tasks, each with its head (15% of the tokens were to be predicted, most of them hidden by a mask token):
 
     which word was masked here?     scores = norm(gelu(dense(y))) token^T + b            at every position
     does the second text follow?    scores = W tanh(dense(y_0)) + b                      at [CLS], position 0
 
 The second head's ``tanh(dense(.))`` is the pooler. To classify texts, keep it and learn new ``W`` and ``b``. As only
-position 0 is read then, the last layer asks there alone; the others give it their keys and values.
+the vector at position 0 is read then, the last layer computes a query, and the MLP, for it alone; the other positions
+contribute only keys and values.
 
 RoBERTa and XLM-RoBERTa (Conneau et al. 2020) learned only the first task, from more text: they have one kind
 of segment, their classifiers use no pooler, and the first rows of their position table are not for tokens.
@@ -36,6 +37,7 @@ import torch
 from torch import Tensor, nn
 
 from minilm.errors import UserError
+from minilm.models.heads import HeadConfig, LanguageConfig
 from minilm.models.layers import MLP, Architecture, Attention, Batch, Names, State, padding_mask, pick, scores
 
 
@@ -218,6 +220,8 @@ ARCHITECTURE = Architecture(
     initialize=initialize,
     classes={"encode": "BertModel", "classify": "BertForSequenceClassification", "lm": "BertForMaskedLM"},
     names=NAMES,
+    classification_head=lambda c: HeadConfig(pooling="pooler", dropout=c.head_dropout),
+    language_head=lambda c: LanguageConfig(c.width, c.activation, c.norm_eps, bias=True),
     settings=(
         ("vocab_size", "vocab_size"),
         ("context", "max_position_embeddings"),
@@ -282,6 +286,10 @@ ROBERTA = replace(
             ),
         },
     ),
+    classification_head=lambda c: HeadConfig(
+        pooling="cls", hidden=c.width, activation="tanh", dropout=c.head_dropout, input_dropout=c.head_dropout
+    ),
+    language_head=lambda c: LanguageConfig(c.width, "gelu", c.norm_eps, bias=True),
     settings=tuple(row for row in ARCHITECTURE.settings if row[0] != "context"),
     read=read_roberta,
     write=write_roberta,

@@ -18,7 +18,8 @@ The language head is BERT's; a classifier reads the first token's vector, at [CL
     which words were masked?    scores = norm(gelu(dense(y))) token^T + b
     which class?                scores = output(relu(dense(y_0)))
 
-So a classifier's last layer asks at [CLS] alone; the other positions give it their keys and values.
+As a classifier reads only that position's vector, the last layer computes a query, and the MLP, for it alone; the other
+positions contribute only keys and values.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from minilm.models.heads import HeadConfig, LanguageConfig
 from minilm.models.layers import MLP, Architecture, Attention, Batch, Names, State, padding_mask, pick, scores
 
 
@@ -63,7 +65,7 @@ class DistilBertLayer(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None, at: Tensor | None = None) -> Tensor:
         """x (B, T, D), mask (B, 1, 1, T) -> (B, T, D); at (B,): (B, 1, D), those positions alone.
 
-        Unlike BERT, nothing of the attention's is dropped."""
+        Unlike in BERT, no dropout follows the attention's output projection."""
         x = self.attention_norm(pick(x, at) + self.attention(x, mask, at=at))
         return self.mlp_norm(x + self.dropout(self.mlp(x)))
 
@@ -184,6 +186,8 @@ ARCHITECTURE = Architecture(
         "lm": "DistilBertForMaskedLM",
     },
     names=NAMES,
+    classification_head=lambda c: HeadConfig(pooling="cls", hidden=c.width, activation="relu", dropout=c.head_dropout),
+    language_head=lambda c: LanguageConfig(c.width, c.activation, c.norm_eps, bias=True),
     settings=(
         ("vocab_size", "vocab_size"),
         ("context", "max_position_embeddings"),

@@ -18,11 +18,12 @@ by how well their keys answer its query; the heads side by side, times a last ma
 
 ``causal`` is 0 where the key stands at or before the query and minus infinity elsewhere. ``norm`` brings the ``D``
 numbers at each position to mean 0 and variance 1, then scales and shifts each (LayerNorm, Ba et al. 2016). It comes
-before each sublayer ("pre-norm"), so the path from the first layer to the last is a plain sum. In training, random
-numbers of x_0 and of what each sublayer adds are set to 0 (dropout), so that none is relied on alone.
+before each sublayer ("pre-norm"), so the path from the first layer to the last is a plain sum. In training, randomly
+chosen entries of x_0 and of each sublayer's output are set to 0 and the rest scaled up (dropout), so that the model
+relies on no single one.
 
-A classifier reads the last token's vector, which alone has seen the whole text. So its last layer asks there alone; the
-other positions give it their keys and values.
+A classifier reads the last token's vector, which alone has seen the whole text. As only that position's vector is read,
+the last layer computes a query, and the MLP, for it alone; the other positions contribute only keys and values.
 
 One config covers the published checkpoints (biases everywhere, tanh GELU) and small models trained from scratch
 (``attention_bias=False``, exact GELU).
@@ -35,6 +36,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from minilm.models.heads import HeadConfig, LanguageConfig
 from minilm.models.layers import (
     MLP,
     Architecture,
@@ -191,6 +193,8 @@ ARCHITECTURE = Architecture(
     initialize=initialize,
     classes={"encode": "GPT2Model", "classify": "GPT2ForSequenceClassification", "lm": "GPT2LMHeadModel"},
     names=NAMES,
+    classification_head=lambda c: HeadConfig(pooling="last", bias=False),
+    language_head=lambda c: LanguageConfig(),
     settings=(
         ("vocab_size", "vocab_size"),
         ("context", "n_positions", "n_ctx"),

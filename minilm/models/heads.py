@@ -1,25 +1,25 @@
 """Heads: what turns a backbone's vectors into classes or words.
 
-A classification head first picks one vector a text (pooling), then maps it to one score a class:
+A classification head first picks one vector per text (pooling), then maps it to one score per class:
 
     z = pool(x)                                     (B, D)
     z = act(norm(dense(dropout(z))))                where the head has a hidden layer
     scores = output(dropout(z))                     (B, C)
 
-Every published family's own head is this with other settings (``FAMILY_CLASSIFIERS``), and so is ours (``mlp_head``). A
-language head maps each vector to one score a word, usually with the token embedding itself as its matrix:
+Every published family's own head is this with settings of its own (``classification_head`` at the end of the family's
+file), and so is ours (``mlp_head``). A language head maps each vector to one score per word, usually with the token
+embedding itself as its matrix E:
 
     scores = norm(act(dense(x))) E^T + b            masked-language models
     scores = x E^T                                  decoders
+    scores = (x / sqrt(D)) E^T                      T5, where its head is the token embedding
 
 A head is called as ``head(x, batch, pooler)`` with the backbone's output ``x (B, T, D)``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,8 +28,8 @@ from minilm.models.layers import ACTIVATIONS, Batch, pick
 
 
 def pool(x: Tensor, batch: Batch, how: str, pooler: nn.Module | None = None) -> Tensor:
-    """One vector a text, (B, T, D) -> (B, D): the first token's ("cls"), the last real token's ("last"), the mean over
-    real tokens ("mean"), or the first token's passed through the backbone's own ``pooler``."""
+    """One vector per text, (B, T, D) -> (B, D): the first token's ("cls"), the last real token's ("last"), the mean
+    over real tokens ("mean"), or the first token's passed through the backbone's own ``pooler``."""
     if how == "cls":
         return x[:, 0]
     if how == "last":
@@ -58,7 +58,7 @@ class HeadConfig:
 
 
 class ClassificationHead(nn.Module):
-    """Pooling, a hidden layer where wanted, one score a class."""
+    """Pooling, a hidden layer where wanted, one score per class."""
 
     def __init__(self, width: int, classes: int, config: HeadConfig) -> None:
         super().__init__()
@@ -101,24 +101,6 @@ def mlp_head(
     return HeadConfig(pooling=pooling, hidden=hidden or width, norm=norm, activation=activation, dropout=dropout)
 
 
-# The heads that published classifiers were trained with, from the settings of their backbone.
-FAMILY_CLASSIFIERS: dict[str, Callable[[Any], HeadConfig]] = {
-    "gpt2": lambda c: HeadConfig(pooling="last", bias=False),
-    "llama": lambda c: HeadConfig(pooling="last", bias=False),
-    "bert": lambda c: HeadConfig(pooling="pooler", dropout=c.head_dropout),
-    "roberta": lambda c: HeadConfig(
-        pooling="cls", hidden=c.width, activation="tanh", dropout=c.head_dropout, input_dropout=c.head_dropout
-    ),
-    "distilbert": lambda c: HeadConfig(pooling="cls", hidden=c.width, activation="relu", dropout=c.head_dropout),
-    "albert": lambda c: HeadConfig(pooling="pooler", dropout=c.head_dropout),
-    "t5": lambda c: HeadConfig(
-        pooling="last", hidden=c.width, activation="tanh", dropout=c.head_dropout, input_dropout=c.head_dropout
-    ),
-}
-for _same, _as in (("mistral", "llama"), ("qwen2", "llama"), ("xlm-roberta", "roberta")):
-    FAMILY_CLASSIFIERS[_same] = FAMILY_CLASSIFIERS[_as]
-
-
 @dataclass(frozen=True)
 class LanguageConfig:
     """A language head's settings."""
@@ -126,12 +108,12 @@ class LanguageConfig:
     hidden: int = 0  # width of the transform before the vocabulary; 0: no transform
     activation: str = "gelu"
     norm_eps: float = 1e-12
-    bias: bool = False  # one number a word
+    bias: bool = False  # one number per word
     scale: float = 1.0  # of the vectors before they meet the words (T5: 1/sqrt(D) where tied)
 
 
 class LanguageHead(nn.Module):
-    """One score a word of the vocabulary, at each position, or at those that labels ask for.
+    """One score per word of the vocabulary, at each position, or at those that labels ask for.
 
     The vocabulary makes the last product the widest of the model, and masked-language training asks for 15% of the
     positions: nothing reads the scores of the other 85%, so they are not computed.
@@ -151,7 +133,7 @@ class LanguageHead(nn.Module):
 
     def forward(self, x: Tensor, batch: Batch, pooler: nn.Module | None = None) -> Tensor:
         """x (B, T, D) -> scores (B, T, V). With ``batch.labels`` (B, T), what each position is to predict and negative
-        where nothing is asked: (N, V), those of the N others, row after row."""
+        where nothing is asked: (N, V), those of the N others, row after row. In T5, T is the decoder's length T'."""
         if batch.labels is not None:
             x = x[batch.labels >= 0]  # (N, D)
         if self.dense is not None and self.norm is not None:
@@ -160,16 +142,3 @@ class LanguageHead(nn.Module):
 
     def position(self, batch: Batch) -> None:
         """Words are wanted at many positions of a text."""
-
-
-FAMILY_LANGUAGE: dict[str, Callable[[Any], LanguageConfig]] = {
-    "gpt2": lambda c: LanguageConfig(),
-    "llama": lambda c: LanguageConfig(),
-    "bert": lambda c: LanguageConfig(c.width, c.activation, c.norm_eps, bias=True),
-    "roberta": lambda c: LanguageConfig(c.width, "gelu", c.norm_eps, bias=True),
-    "distilbert": lambda c: LanguageConfig(c.width, c.activation, c.norm_eps, bias=True),
-    "albert": lambda c: LanguageConfig(c.embedding_width, c.activation, c.norm_eps, bias=True),
-    "t5": lambda c: LanguageConfig(scale=c.width**-0.5 if c.scaled else 1.0),
-}
-for _same, _as in (("mistral", "llama"), ("qwen2", "llama"), ("xlm-roberta", "roberta")):
-    FAMILY_LANGUAGE[_same] = FAMILY_LANGUAGE[_as]

@@ -5,6 +5,8 @@ key-value heads, ``D/H`` the width of a head (where a family sets another, that 
 
 Padding is always on the right. So a causal model needs no padding mask: a real token sees only what lies to its
 left, which is never padding, and nobody reads what the padding positions compute.
+
+Attention is computed by PyTorch's ``scaled_dot_product_attention`` (SDPA).
 """
 
 from __future__ import annotations
@@ -12,13 +14,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minilm.models.rotary import rotate
+
+if TYPE_CHECKING:
+    from minilm.models.heads import HeadConfig, LanguageConfig
 
 
 @dataclass
@@ -29,7 +34,7 @@ class Batch:
     mask: Tensor | None = None  # (B, T) True at real tokens; None: nothing is padded
     segments: Tensor | None = None  # (B, T) 0 in the first text of a pair, 1 in the second
     positions: Tensor | None = None  # (B, T); None: 0, 1, ..., T-1
-    labels: Tensor | None = None  # (B,) classes, (B, C) several a text, or (B, T) tokens to predict, -100: none
+    labels: Tensor | None = None  # (B,) classes; (B, C) several per text; (B, T), T5 (B, T'), tokens, -100: none
     decoder_ids: Tensor | None = None  # (B, T') what an encoder-decoder's decoder reads
     read: Tensor | None = None  # (B,) the one position of each text whose finished vector is wanted; None: all
     cache: Cache | None = None  # keys and values of earlier positions, in generation
@@ -82,8 +87,8 @@ def scores(model: Any, batch: Batch, state: State | None = None, first: int = 0)
     """What a model computes: its stages in a row, and the head where there is one.
 
     From ``state``, the one before layer ``first``, where it is known; else from the start. Most classification heads
-    read one position of each text. Then the last layer needs every position's key and value, but one query, one sum,
-    one MLP: its other outputs nobody reads. So the batch says which position that is (``Batch.read``).
+    read one position of each text, and the batch says which (``Batch.read``). The last layer then computes the query
+    and the MLP for it alone; the other positions contribute only keys and values.
     """
     if model.head is not None and batch.cache is None:
         batch = replace(batch, read=model.head.position(batch))
@@ -202,7 +207,8 @@ class Attention(nn.Module):
         """x (B, T, D) -> (B, T, D). ``memory`` (B, S, D): attend to it instead of to x itself.
 
         With a cache, x's keys and values join those of earlier steps; a memory's are computed at the first step only.
-        With ``at`` (B,), that position of each text alone asks: (B, 1, D). The others still answer.
+        With ``at`` (B,), a query is computed for that position of each text alone: (B, 1, D). The other positions
+        contribute only keys and values.
         """
         query = self.query(pick(x, at)).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T or 1, D/H)
         if memory is None or cache is None:
@@ -289,7 +295,8 @@ class MLP(nn.Module):
         """x (B, T, D) -> (B, T, D), each position on its own."""
         up = self.up(x)
         hidden = self.dropout(self.activation(up) if self.gate is None else self.activation(self.gate(x)) * up)
-        if hidden.dtype == torch.float16:  # which ``down`` may overflow: a family can keep it in float32
+        # float16 can overflow in ``down``; a family may keep that matrix in float32 (``Architecture.float32``).
+        if hidden.dtype == torch.float16:
             hidden = hidden.to(self.down.weight.dtype)
         return self.down(hidden)
 
@@ -377,6 +384,8 @@ class Architecture:
     initialize: Callable[[Any], None]  # random weights as the paper draws them
     classes: dict[str, str]  # task -> name of the published class
     names: Names
+    classification_head: Callable[[Any], HeadConfig]  # config -> the head that published classifiers were trained with
+    language_head: Callable[[Any], LanguageConfig]  # config -> the head of the published language models
     settings: tuple[tuple[str, ...], ...]  # rows (ours, theirs, older spellings ...) of config.json
     read: Callable[[dict[str, Any]], dict[str, Any]] = _nothing  # config.json -> settings that no row can say
     write: Callable[[Any], dict[str, Any]] = _nothing  # config -> what config.json needs and no row can say

@@ -17,8 +17,11 @@ Five things differ from GPT-2:
 - The MLP has a gate, a second projection that says how much of each number passes (SwiGLU, Shazeer 2020).
 - Biases: none in Llama, on queries, keys and values in Qwen2, everywhere in Bielik.
 
-Mistral's layers see only the last ``window`` positions. What lies further back still arrives, a window a layer. A
-classifier reads the last token's vector: its last layer computes no other, only the others' keys and values.
+Mistral's layers see only the last ``window`` positions. What lies further back still arrives: each layer carries it one
+window further.
+
+A classifier reads the last token's vector. As only that position's vector is read, the last layer computes a query, and
+the MLP, for it alone; the other positions contribute only keys and values.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ import torch
 from torch import Tensor, nn
 
 from minilm.errors import UserError
+from minilm.models.heads import HeadConfig, LanguageConfig
 from minilm.models.layers import (
     MLP,
     Architecture,
@@ -48,7 +52,8 @@ from minilm.models.rotary import Rotary, read_rotary, rotary_tables, write_rotar
 
 @dataclass(frozen=True)
 class LlamaConfig:
-    """Llama's settings; the defaults are those of Llama 2 with 7 billion parameters.
+    """Llama's settings; the defaults are the published class's: the first LLaMA with 7 billion parameters (Touvron et
+    al. 2023).
 
     Raises UserError where the width, the heads and the key-value heads do not divide, or a head's numbers do not pair.
     """
@@ -233,6 +238,8 @@ ARCHITECTURE = Architecture(
     initialize=initialize,
     classes={"encode": "LlamaModel", "classify": "LlamaForSequenceClassification", "lm": "LlamaForCausalLM"},
     names=NAMES,
+    classification_head=lambda c: HeadConfig(pooling="last", bias=False),
+    language_head=lambda c: LanguageConfig(),
     settings=(*SETTINGS, ("attention_bias", "attention_bias"), ("mlp_bias", "mlp_bias")),
     read=lambda published: {
         "rotary": read_rotary(published),

@@ -35,13 +35,13 @@ class Rotary:
 
     kind: str = "default"  # how the model was stretched: "linear", "dynamic", "llama3", "yarn"; "default": not at all
     base: float = 10000.0
-    factor: float = 1.0  # how many times longer texts became
+    factor: float = 1.0  # how many times longer the longest text became
     trained: int | None = None  # llama3, yarn: the longest text before; None: the model's context
     low: float = 1.0  # llama3, yarn: a pair that makes fewer turns than this within ``trained`` is slowed down,
     high: float = 32.0  # and one that makes more turns than this is not
     attention: float | None = None  # yarn: factor on both tables; None: 0.1 ln(factor) + 1
     truncate: bool = True  # yarn: the range of pairs between ``low`` and ``high`` ends at whole pairs
-    partial: float = 1.0  # share of a head's width that n is; "default" does without
+    partial: float = 1.0  # n as a share of a head's width, which must come to all of it; "default" ignores it
 
     def __post_init__(self) -> None:
         if self.kind not in SPELLINGS:
@@ -85,13 +85,16 @@ def rotary_tables(rotary: Rotary, width: int, context: int, positions: Tensor, x
 
 @lru_cache(maxsize=32)
 def rotary_frequencies(rotary: Rotary, width: int, context: int, device: torch.device) -> Tensor:
-    """Radians that each pair turns a position, (n/2,): ``base^(-2j/n)`` for pair j. Stretched models divide some of
+    """Radians that each pair turns per position, (n/2,): ``base^(-2j/n)`` for pair j. Stretched models divide some of
     them by ``factor``:
 
         linear   every pair, as if positions lay closer together (Chen et al. 2023)
         llama3   the slow pairs, which made fewer than ``low`` turns in training; in part those up to ``high``,
                  in proportion to their turns (Llama 3.1's published code; Grattafiori et al. 2024)
-        yarn     the same, in proportion to the pair's number j (Peng et al. 2023, section 3.4)
+        yarn     the same, but in proportion to the pair's number j
+
+    YaRN is from Peng et al. 2023. Their section 3.2 ("NTK-by-parts") goes by turns; their published code, whose numbers
+    are reproduced here, goes by j. Section 3.4 adds the temperature, a factor on both tables (``rotary_tables``).
 
     Computed on the CPU in float32, so that every device turns alike, and kept for the next batch.
     """

@@ -15,10 +15,13 @@ distance; all layers of a stack share these numbers (section 2.1), and cross-att
     attention(Q, K, V) = softmax(Q K^T + bias) V                           bias[h, t, s] = table[bucket(s - t), h]
 
 The scores are not divided by the root of a head's width: the initial weights are smaller instead. ``norm`` is
-RMSNorm, and no matrix has a bias. Version 1.0 has ``mlp(x) = down(relu(up(x)))`` and the token table as language head;
-version 1.1 and Flan-T5 (Chung et al. 2022) have ``down(gelu(gate(x)) * up(x))`` (Shazeer 2020) and a head of their own.
-To classify, the decoder reads the text as well, moved one place to the right, and the head reads its last vector,
-so the decoder's last layer computes no other.
+RMSNorm, and no matrix has a bias. Version 1.0 has ``mlp(x) = down(relu(up(x)))``, and its language head is the token
+table E: ``scores = (y / sqrt(D)) E^T``. Version 1.1 and Flan-T5 (Chung et al. 2022) have
+``down(gelu(gate(x)) * up(x))`` (Shazeer 2020), and their language head is a matrix of its own, without the factor.
+
+To classify, the decoder reads the text as well, moved one place to the right, and the head reads its last vector. As
+only that position's vector is read, the decoder's last layer computes queries, and the MLP, for it alone; the other
+positions contribute only keys and values.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ import torch
 from torch import Tensor, nn
 
 from minilm.errors import UserError, nearest
-from minilm.models.heads import LanguageHead
+from minilm.models.heads import HeadConfig, LanguageConfig, LanguageHead
 from minilm.models.layers import MLP, Architecture, Attention, Batch, Names, RMSNorm, State, padding_mask, pick, scores
 
 
@@ -287,6 +290,10 @@ def _read(published: dict[str, Any]) -> dict[str, Any]:
 ARCHITECTURE = Architecture(
     config=T5Config, model=T5, initialize=initialize, names=NAMES, read=_read, float32=("*.mlp.down.weight",),
     classes={"encode": "T5EncoderModel", "classify": "T5ForSequenceClassification", "lm": "T5ForConditionalGeneration"},
+    classification_head=lambda c: HeadConfig(
+        pooling="last", hidden=c.width, activation="tanh", dropout=c.head_dropout, input_dropout=c.head_dropout
+    ),
+    language_head=lambda c: LanguageConfig(scale=c.width**-0.5 if c.scaled else 1.0),
     tied_by_tensors=True,  # "tie_word_embeddings" tells in most files whether the head is scaled, and not what it says
     settings=(
         ("vocab_size", "vocab_size"), ("width", "d_model"), ("heads", "num_heads"), ("head_width", "d_kv"),

@@ -1,1 +1,1 @@
-"""Floor 4: one run, from a config to a finished folder, and what is done with such a folder."""
+"""One run, from a config to a finished folder, and what is done with such a folder."""

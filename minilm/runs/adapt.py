@@ -276,10 +276,8 @@ def _pieces(texts: Sequence[str], name: str, tokenizer: Tokenizer, section: Adap
 def _with_words(pieces: Pieces, special: np.ndarray) -> Pieces:
     """The blocks that hold a token which is not ``special`` (V,): no other, such as [UNK], is ever asked for."""
     blocks, words = pieces.blocks, pieces.words
-    kept = np.logical_or.reduceat(~special[blocks.ids], blocks.offsets[:-1])  # (N,)
-    tokens, lengths = np.repeat(kept, blocks.lengths), blocks.lengths[kept]
-    of_kept = Encoded(blocks.ids[tokens], np.concatenate([[0], np.cumsum(lengths)]), None, lengths)
-    return Pieces(of_kept, None if words is None else words[tokens])
+    kept = np.flatnonzero(np.logical_or.reduceat(~special[blocks.ids], blocks.offsets[:-1]))
+    return Pieces(blocks.take(kept), None if words is None else words[blocks.places(kept)])
 
 
 def _end_token(tokenizer: Tokenizer, stored: Contents) -> int | None:

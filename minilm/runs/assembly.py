@@ -324,7 +324,7 @@ def make_task(
     # As many training texts as validation has tell whether the two drift apart; all would take longer than training.
     sample = keep_rows(strata_of(train.labels), min(len(train), len(validation)), config.seed)
     watched: dict[str, tuple[Encoded, np.ndarray, Forward]] = {
-        "train": (take(texts, sample), train.labels[sample], lambda batch, rows: forward["train"](batch, sample[rows])),
+        "train": (texts.take(sample), train.labels[sample], lambda batch, rows: forward["train"](batch, sample[rows])),
         "validation": (material.encoded["validation"], validation.labels, forward["validation"]),
     }
 
@@ -336,7 +336,7 @@ def make_task(
 
     return Task(
         batches=lambda epoch: make_batches(texts.lengths, settings.batch_size, seed=config.seed, epoch=epoch),
-        collate=lambda rows, epoch: collate(texts, rows, train.labels, pad, longest=context_of(model)),
+        collate=lambda rows, epoch: collate(texts, rows, train.labels, pad, limit=context_of(model)),
         objective=Objective(_class_weights(settings, material), settings.label_smoothing, material.data.multi_label),
         evaluate=evaluate,
         record=lambda history: write_history(folder, history),
@@ -349,11 +349,3 @@ def _class_weights(settings: TrainSection, material: Material) -> torch.Tensor |
     if settings.class_weights == "balanced":
         return balanced_weights(material.train.labels, len(material.data.label_names))
     return torch.tensor(settings.class_weights) if settings.class_weights else None
-
-
-def take(encoded: Encoded, rows: np.ndarray) -> Encoded:
-    """The encoded texts of these rows."""
-    places = np.concatenate([np.arange(encoded.offsets[i], encoded.offsets[i + 1]) for i in rows])
-    offsets = np.concatenate([[0], np.cumsum(encoded.lengths[rows])])
-    segments = None if encoded.segments is None else encoded.segments[places]
-    return Encoded(encoded.ids[places], offsets, segments, encoded.full_lengths[rows])

@@ -1,1 +1,1 @@
-"""Floor 3: the training loop and what it stands on."""
+"""The training loop and what it stands on."""

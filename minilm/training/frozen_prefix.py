@@ -1,4 +1,4 @@
-"""The frozen prefix: what layers that never change give is computed once, not once an epoch.
+"""The frozen prefix: the frozen layers' outputs are computed once, not once per epoch.
 
 Where the embeddings and the first k layers are frozen, they run without dropout, and a text's state after them is the
 same in every epoch:
@@ -6,11 +6,12 @@ same in every epoch:
     state_k(text) = run(embed(text), 0, k)             computed once, in large batches, and kept
     loss          = objective(head(finish(run(state_k, k, L))), labels)
 
-So an epoch costs L - k layers in the place of L. Where the whole backbone is frozen, only the one vector a text that
-the head reads is kept, and an epoch costs next to nothing.
+So an epoch costs L - k layers instead of L. Where the whole backbone is frozen, only the one vector per text that the
+head reads is kept, and an epoch costs next to nothing.
 
-Kept are the real tokens of all texts, one after another: (tokens, D). They lie in memory (the GPU's, if it has room)
-as far as the budget goes, then in a file; if the disk has no room either, nothing is kept and all layers run.
+The cache holds the vectors of all texts' real tokens, one text after another: (tokens, D). It lies in memory (the
+GPU's, if it has room) as far as the budget goes, then in a file; if the disk has no room either, nothing is kept and
+all layers run.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ def keep(
     Args:
         model: on its device, frozen as it will train.
         splits: the texts by split.
-        run_on: device and precision; what is kept is what the layers give there.
+        run_on: device and precision; the frozen layers' outputs there are kept.
         pad: the padding id.
         budget: bytes of memory, for all splits together; 0: nothing is kept.
         folder: of files for what does not fit; what an earlier run left there is removed.
@@ -123,7 +124,7 @@ def keep(
 
 @dataclass
 class _Builder:
-    """Runs the frozen layers over the texts of one split after another, and takes room for what they give."""
+    """Runs the frozen layers over the texts of one split after another, and takes room for their outputs."""
 
     model: Any
     layers: int  # that are frozen
@@ -135,18 +136,18 @@ class _Builder:
     disk: int = 0
 
     def keep(self, split: str, encoded: Encoded, done: Callable[[int], object]) -> Kept | None:
-        """What these texts give; None: there is no room for it. ``done`` is told how many texts have been run."""
+        """The outputs for these texts; None: there is no room for them. ``done`` hears how many texts have been run."""
         tensors: dict[str, Tensor] = {}
         pooled = _head_alone_trains(self.model)
         total = len(encoded) if pooled else int(encoded.offsets[-1]) + 1
         for rows in evaluation_batches(encoded.lengths, self.run_on.tokens_at_once):
-            batch = collate(encoded, rows, None, self.pad, longest=context_of(self.model)).to(self.run_on.device)
+            batch = collate(encoded, rows, None, self.pad, limit=context_of(self.model)).to(self.run_on.device)
             given = _pooled(self.model, batch) if pooled else _state(self.model, batch, self.layers)
             tensors = tensors or self._room(split, given, total)
             if not tensors:
                 return None
             real = torch.ones_like(batch.ids, dtype=torch.bool) if batch.mask is None else batch.mask
-            places = torch.from_numpy(rows if pooled else _places(encoded, rows))
+            places = torch.from_numpy(rows if pooled else encoded.places(rows))
             for name, values in given.items():
                 kept = tensors[name]
                 kept[places.to(kept.device)] = (values if pooled else values[real]).to(kept.device)
@@ -173,11 +174,6 @@ class _Builder:
             ).view(shape)
             for key, shape in shapes.items()
         }
-
-
-def _places(encoded: Encoded, rows: np.ndarray) -> np.ndarray:
-    """Where the tokens of these texts lie, in their order."""
-    return np.concatenate([np.arange(encoded.offsets[i], encoded.offsets[i + 1]) for i in rows])
 
 
 def _state(model: Any, batch: Batch, layers: int) -> dict[str, Tensor]:

@@ -83,7 +83,7 @@ class _Loop:
         precise = torch.float32 if self.device.type == "mps" else torch.float64  # MPS has no float64
         self.loss_sum = torch.tensor(self.progress.loss_sum, dtype=precise, device=self.device)
         self.gradient_norm = torch.zeros((), device=self.device)
-        # When training would have started, had it gone on without a break: evaluations, which are no training, move it.
+        # The start time as if training had never paused: evaluation time is shifted out of it.
         self.started = time.monotonic() - self.progress.seconds - task.seconds
         self.saved = time.monotonic()
 
@@ -109,7 +109,7 @@ class _Loop:
         return progress
 
     def _batches_left(self) -> Iterator[tuple[int, Sequence[np.ndarray]]]:
-        """The batches of each step still to do: its epoch, and row numbers, ``accumulate`` batches a step."""
+        """The batches of each step still to do: its epoch, and row numbers, ``accumulate`` batches per step."""
         if self.progress.stopped:
             return
         first_epoch, skipped = divmod(self.progress.step, self.steps_per_epoch)

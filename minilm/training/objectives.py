@@ -1,18 +1,18 @@
-"""What a classifier, or a language model, is trained to make small.
+"""The loss functions that training minimises.
 
-One class a text: cross-entropy of the scores z_i (C) with the true class y_i, where each class may weigh more or less:
+One class per text: cross-entropy of the scores z_i (C) with the true class y_i, where classes may have weights w:
 
     loss = sum_i  w_{y_i} (-log softmax(z_i)_{y_i})  /  sum_i w_{y_i}
 
 Label smoothing (Szegedy et al. 2016) gives the share s of each target to all classes alike.
 
-Several labels a text: binary cross-entropy, one yes-or-no question a label, where a yes may weigh more than a no:
+Several labels per text: binary cross-entropy, one yes-or-no question per label, where a yes may weigh more than a no:
 
     loss = mean_{i,c}  -w_c y_ic log sigmoid(z_ic) - (1 - y_ic) log(1 - sigmoid(z_ic))
 
 A language model: cross-entropy of the scores of all words of the vocabulary with the word that stood there, at the
-positions that are asked for. The exponential of that mean is the perplexity: among how many equally likely words the
-model is at a loss.
+positions that are asked for. The exponential of the mean loss is the perplexity: the model is as uncertain as if it
+chose uniformly among that many tokens.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class LanguageObjective:
     label_smoothing: float = 0.0
 
     def total(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """The losses added up, in float32: labels (B, T), negative at positions that are not asked for; scores (N, V)
-        of the N others, row after row, as a ``LanguageHead`` gives them."""
+        """The losses added up, in float32: labels (B, T), in T5 (B, T'), negative at positions that are not asked for;
+        scores (N, V) of the N others, row after row, as a ``LanguageHead`` gives them."""
         asked = labels[labels >= 0]
         return F.cross_entropy(scores.float(), asked, label_smoothing=self.label_smoothing, reduction="sum")
 

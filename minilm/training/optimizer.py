@@ -6,6 +6,8 @@ shrinks it a little ("decay"), apart from the gradient:
     m = b1 m + (1 - b1) g          v = b2 v + (1 - b2) g^2
     w = w - lr (m' / (sqrt(v') + eps) + decay w)            m' = m / (1 - b1^t),  v' = v / (1 - b2^t)
 
+``t`` is the number of the step, from 1: m and v start at 0, and m' and v' correct the mean for that.
+
 Decay is for matrices. A bias, a norm's weight or an embedding is not pulled towards zero unless asked for.
 
 The rate is a pure function of how far training is, so a resumed run needs no state for it.
@@ -56,9 +58,9 @@ def warmup_steps(warmup: float, total: int) -> int:
 def learning_rate(step: int, *, settings: TrainSection, steps_per_epoch: int) -> float:
     """The rate of a step, the first of which has the number 0.
 
-    From 0 up to ``lr`` over the warmup, linearly (so with a warmup the first step moves nothing, as in the reference);
-    then down to ``lr * lr_end`` at the end of the last epoch, along half a cosine (Loshchilov and Hutter 2017) or a
-    line. With ``schedule_per = "epoch"`` it falls only between epochs, and as if there were no warmup.
+    From 0 up to ``lr`` over the warmup, linearly (so with a warmup the first step moves nothing, as in transformers'
+    schedules); then down to ``lr * lr_end`` at the end of the last epoch, along half a cosine (Loshchilov and Hutter
+    2017) or a line. With ``schedule_per = "epoch"`` it falls only between epochs, and as if there were no warmup.
     """
     total = settings.epochs * steps_per_epoch
     warmup = warmup_steps(settings.warmup, total)

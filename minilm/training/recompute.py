@@ -1,7 +1,7 @@
 """Gradient checkpointing (Chen et al. 2016): less memory for a third more time.
 
-The backward pass needs what the layers computed on the way forward, some twenty tensors of (B, T, D) a layer. Kept is
-only each layer's input; the rest is computed again, layer by layer, when the backward pass comes to it.
+The backward pass needs what the layers computed on the way forward, some twenty tensors of (B, T, D) per layer. Only
+each layer's input is kept; the rest is computed again, layer by layer, when the backward pass comes to it.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class Progress:
     stale: int = 0  # evaluations in a row that were no improvement
     stopped: str = ""  # why it ended: "finished", "early stopping" or "max_minutes"; "": it has not
     loss_scaling: dict[str, Any] = field(default_factory=dict)  # state of float16's loss scaling
-    history: list[dict[str, Any]] = field(default_factory=list)  # an entry an evaluation
+    history: list[dict[str, Any]] = field(default_factory=list)  # one entry per evaluation
 
 
 def trained_parameters(model: nn.Module) -> dict[str, Tensor]:

@@ -81,7 +81,7 @@ def test_lengths_are_rounded_up_within_the_limit(longest, multiple, limit):
 
 def test_collate_stays_within_a_models_context():
     texts = encoded(np.array([9, 10]))
-    assert collate(texts, np.array([0, 1]), None, 0, longest=12).ids.shape == (2, 12)
+    assert collate(texts, np.array([0, 1]), None, 0, limit=12).ids.shape == (2, 12)
     assert collate(texts, np.array([0, 1]), None, 0, multiple=1).ids.shape == (2, 10)
 
 

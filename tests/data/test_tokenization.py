@@ -198,3 +198,15 @@ def test_parts_of_another_familys_tokenizer_are_refused(tmp_path):
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "BlenderbotTokenizer"}')
     with pytest.raises(UserError, match="and BlenderbotTokenizer cannot be built"):
         load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("rows", [[], [2], [0, 3, 1], [1, 1]])
+def test_taken_texts_keep_their_tokens_segments_and_lengths(rows):
+    pairs = encode(
+        TOKENIZERS["bert"], ["ale", "ale sztos nie", "nie", "sztos sztos"], ["nie", "ale", "sztos", "ale"], 6
+    )
+    rows = np.array(rows, dtype=np.int64)
+    taken = pairs.take(rows)
+    assert [taken.row(i).tolist() for i in range(len(taken))] == [pairs.row(i).tolist() for i in rows]
+    assert taken.segments.tolist() == pairs.segments[pairs.places(rows)].tolist()
+    assert taken.full_lengths.tolist() == pairs.full_lengths[rows].tolist()
