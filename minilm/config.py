@@ -61,8 +61,9 @@ class HeadSection:
     # Dense, activation, dropout, dense ("mlp"), or the head that the checkpoint's family defines.
     kind: Literal["mlp", "family"] = "mlp"
     hidden: Count = 0  # units of the mlp's first layer; 0: the model's width
-    # Which hidden state the mlp reads: the last real token's, the first's, the mean, or the pooler's.
-    pooling: Literal["last", "cls", "mean", "pooler"] = "last"
+    # Which hidden state the mlp reads: the last real token's, the first's, the mean, or the pooler's. Where it is not
+    # said, that which the family's own head reads: the first token's of BERT and its kin, the last one's of the others.
+    pooling: Literal["last", "cls", "mean", "pooler"] = NOT_SAID
     norm: bool = False  # LayerNorm after the mlp's first layer
     activation: Literal["gelu", "relu", "tanh"] = "gelu"
     dropout: Rate = 0.1

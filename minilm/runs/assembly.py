@@ -14,7 +14,7 @@ from torch import nn
 
 from minilm import hub
 from minilm.checkpoints.adapters import is_adapter
-from minilm.checkpoints.configs import new_config, read_config
+from minilm.checkpoints.configs import architecture_of, new_config, read_config
 from minilm.checkpoints.files import read_json
 from minilm.checkpoints.models import card_of, load_parts, new_model, warn_of
 from minilm.config import DataSection, RunConfig, TrainSection
@@ -31,6 +31,7 @@ from minilm.finetuning.freezing import freeze
 from minilm.finetuning.lora import LoRAConfig, add_lora
 from minilm.models import ARCHITECTURES
 from minilm.models.heads import HeadConfig, mlp_head
+from minilm.models.layers import Architecture
 from minilm.runs.augment import augmented
 from minilm.runs.folders import write_history
 from minilm.runs.results import brief, measure
@@ -223,9 +224,9 @@ def find_checkpoint(config: RunConfig, where: str) -> Path:
 def _from_checkpoint(
     config: RunConfig, folder: Path, labels: list[str], where: str, device: torch.device | str, precision: str
 ) -> nn.Module:
-    width = read_config(read_json(folder / "config.json"), str(folder / "config.json")).width
     dtype = None if precision == "bfloat16" else torch.float32
-    head = _head(config, width)
+    published, stored = read_json(folder / "config.json"), str(folder / "config.json")
+    head = _head(config, architecture_of(published, stored)[1], read_config(published, stored))
     try:
         model, untrained = load_parts(folder, "classify", labels=labels, head=head, dtype=dtype, device=device)
         if head is None and card_of(model).own_head:
@@ -248,7 +249,8 @@ def _from_scratch(
     settings = {"vocab_size": vocab_size, **config.model.config}
     model_config = new_config(name, settings, f"{where}: [model.config]")
     with torch.device(device):
-        return new_model(name, model_config, "classify", labels=labels, head=_head(config, model_config.width))
+        head = _head(config, ARCHITECTURES[name], model_config)
+        return new_model(name, model_config, "classify", labels=labels, head=head)
 
 
 def _check_reading(config: RunConfig, model: nn.Module, vocab_size: int, where: str) -> None:
@@ -292,15 +294,17 @@ def choose_trained(model: Any, config: RunConfig, untrained: Sequence[str]) -> N
             parameter.data = parameter.data.float()
 
 
-def _head(config: RunConfig, width: int) -> HeadConfig | None:
-    """Our head as the config wants it; None: the family's own."""
+def _head(config: RunConfig, architecture: Architecture, model_config: Any) -> HeadConfig | None:
+    """Our head as the config wants it, by default on the vector that the family's own reads; None: the family's own."""
     head = config.model.head
     if head.kind == "family":
         return None
+    usual = architecture.classification_head(model_config).pooling
     return mlp_head(
-        width,
+        model_config.width,
         hidden=head.hidden,
-        pooling=head.pooling,
+        # Our head has a hidden layer itself, in the place of a pooler's.
+        pooling=head.pooling or ("cls" if usual == "pooler" else usual),
         norm=head.norm,
         activation=head.activation,
         dropout=head.dropout,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tokenizers import Tokenizer
@@ -11,7 +12,7 @@ from tokenizers import Tokenizer
 from minilm.config import load_config
 from minilm.data.tokenization import load_tokenizer
 from minilm.evaluation.predictor import Classifier
-from minilm.runs.assembly import prepare
+from minilm.runs.assembly import make_model, prepare
 from tests.tiny import minilm, refused, texts, write_data
 
 REFERENCE = Path(__file__).parents[1] / "reference"
@@ -98,6 +99,19 @@ def test_a_decoders_first_token_which_sees_no_other_is_refused_as_what_the_head_
 def test_a_first_token_that_sees_the_text_may_be_read(tmp_path: Path, model: str) -> None:
     result = minilm("train", write(tmp_path, model), "model.head.pooling=cls", "--runs", tmp_path / "runs")
     assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize(
+    ("model", "pooling"),
+    [("bert-classify", "cls"), ("distilbert-classify", "cls"), ("gpt2-classify", "last"), ("t5-classify", "last")],
+)
+def test_our_head_reads_what_the_familys_own_reads_unless_told_otherwise(
+    tmp_path: Path, model: str, pooling: str
+) -> None:
+    path, size = write(tmp_path, model), load_tokenizer(REFERENCE / model).get_vocab_size()
+    for said, expected in (([], pooling), (["model.head.pooling=mean"], "mean")):
+        made: Any = make_model(load_config(path, said), ["a", "b"], size, str(path), "meta")
+        assert made.head.config.pooling == expected
 
 
 # --- Pairs ---
