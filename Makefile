@@ -34,11 +34,17 @@ endif
 finetune: .venv/installed ## fine-tune a checkpoint by its recipe (MODEL=bielik, DATA=reviews.csv, METHOD=lora)
 	$(if $(filter-out 0 1,$(words $(METHOD)))$(filter-out $(METHODS),$(METHOD)),$(error METHOD is full, head, last3 (or another number) or lora, not $(METHOD)))
 	@test '$(or $(MODEL),minilm)' != minilm -o -e weights/minilm/config.json || $(BIN)/minilm download minilm
-	$(BIN)/minilm train experiments/finetune/$(or $(MODEL),minilm).toml $(if $(DATA),$(DATA_CHANGE)) $(METHOD_CHANGE) $(CHANGES)
+	$(BIN)/minilm train $(RECIPE) $(if $(DATA),$(DATA_CHANGE)) $(METHOD_CHANGE) $(CHANGES)
 
-# What DATA and METHOD change in a recipe. Other data may have one label a text or several: macro F1 is for both. Each
-# method comes with a rate that suits it.
-DATA_CHANGE = $(if $(filter-out sample,$(DATA)),$(SOURCE) train.best=macro_f1 train.decision=0.5,data.sample=true)
+# What DATA and METHOD change in a recipe. Other data may have one label a text or several: macro F1 is for both. They are
+# taken whole and as they are: how many rows, and which cleaning, was chosen for the recipe's own. Each method comes with
+# a rate that suits it.
+DATA_CHANGE = $(if $(filter-out sample,$(DATA)),$(SOURCE) $(if $(OTHER_DATA),$(WHOLE) $(ANY_LABELS)),data.sample=true)
+OTHER_DATA = $(subst [$(OWN_DATA)],,[$(value DATA)])# empty where DATA names what the recipe has
+OWN_DATA = $(shell sed -n '/^\[data\]/,/^\[/s/^source = "\(.*\)"/\1/p' $(RECIPE) 2>/dev/null)
+WHOLE = data.train_rows=0 data.validation_rows=0 data.test_rows=0 'data.clean=[]'
+ANY_LABELS = train.best=macro_f1 train.decision=0.5
+RECIPE = experiments/finetune/$(or $(MODEL),minilm).toml
 SOURCE = data.source=$(call quoted,$(value DATA))
 DIGITS := 1 2 3 4 5 6 7 8 9
 LAYERS := $(DIGITS) $(foreach ten,$(DIGITS),$(foreach one,0 $(DIGITS),$(ten)$(one)))

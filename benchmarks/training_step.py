@@ -65,9 +65,7 @@ class StudyModel(nn.Module):
         self.dropout = nn.Dropout(DROPOUT)
         self.layers = nn.ModuleList(StudyLayer() for _ in range(DEPTH))
         self.norm = nn.LayerNorm(WIDTH)
-        self.head = nn.Sequential(
-            nn.Linear(WIDTH, WIDTH), nn.GELU(), nn.Dropout(DROPOUT), nn.Linear(WIDTH, CLASSES)
-        )
+        self.head = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.GELU(), nn.Dropout(DROPOUT), nn.Linear(WIDTH, CLASSES))
 
     def forward(self, ids: Tensor, real: Tensor) -> Tensor:
         length = ids.shape[1]

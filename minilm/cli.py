@@ -8,8 +8,8 @@ Modules that import torch are imported inside the verbs, so that ``--help`` answ
 from __future__ import annotations
 
 import json
+import shlex
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ def train_command(config: Path, changes: tuple[str, ...], resume: bool, runs: Pa
 
     Where it says [zero_shot] in place of [train], the model is asked as it is.
     """
-    from minilm.reporting.record import resume_command
+    from minilm.reporting.record import resume_command, shown
     from minilm.reporting.report import adaptation_table, results_table
     from minilm.runs.train import train_run
     from minilm.training.console import Interrupted
@@ -93,49 +93,63 @@ def train_command(config: Path, changes: tuple[str, ...], resume: bool, runs: Pa
     for picture in sorted((folder / "figures").glob("*.png")):
         click.echo(f"Picture:  {picture}")
     if "test" in results and "zero_shot" not in results:
-        click.echo(f'Try it:   minilm predict {folder} "..."')
+        click.echo(f'Try it:   minilm predict {shlex.quote(shown(folder))} "..."')
     if adapted:
         click.echo(f"Adapted:  {folder / 'adapted'} (model.source of a run to come)")
 
 
 @main.command("evaluate", epilog=example("minilm evaluate runs/scratch-sample --file more.csv"))
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True)
+@click.option("--split", type=click.Choice(["train", "validation", "test"]), help="Of its own data.  [default: test]")
 @click.option("--file", type=click.Path(path_type=Path), help="Labelled texts of your own, columns as in the run.")
 @click.option("--json", "as_json", is_flag=True, help="All metrics as JSON.")
 @DEVICE
-def evaluate_command(run: Path, split: str, file: Path | None, as_json: bool, device: str) -> None:
+def evaluate_command(run: Path, split: str | None, file: Path | None, as_json: bool, device: str) -> None:
     """Measure a finished RUN again: on a split of its own data, or on a file."""
+    if split is not None and file is not None:
+        raise UserError("give --split (of the run's own data) or --file (which is read whole), not both")
+
     from minilm.runs.evaluate import evaluate_run, evaluation_text
 
-    metrics, labels = evaluate_run(run, split, file, device)
+    metrics, labels = evaluate_run(run, split or "test", file, device)
     click.echo(json.dumps({"labels": labels, **metrics}) if as_json else evaluation_text(metrics, labels))
 
 
 @main.command("predict", epilog=example('minilm predict runs/scratch-sample "ale sztos" "no dramat"'))
 @click.argument("run")
 @click.argument("texts", nargs=-1)
-@click.option("--file", type=click.File("rb"), help="A text a line; of pairs, two with a tab between.")
+@click.option(
+    "--file",
+    type=click.File("rb"),
+    help="A table (.csv, .tsv, .jsonl, .parquet), columns as in the run; any other: a text a line, or two with a tab.",
+)
 @click.option("--json", "as_json", is_flag=True, help="A JSON object a line, with the scores of all labels.")
 @DEVICE
 def predict_command(run: str, texts: tuple[str, ...], file: Any, as_json: bool, device: str) -> None:
-    """Classify TEXTS, the lines of a file, or those of standard input, with a RUN, a folder or a checkpoint."""
+    """Classify TEXTS, those of a file, or the lines of standard input, with a RUN, a folder or a checkpoint."""
     if texts and file:
         raise UserError("give texts or --file, not both")
     if not texts and file is None and sys.stdin.isatty():
         raise UserError("nothing to classify: give texts, --file FILE, or lines on standard input")
 
-    from minilm.evaluation.predictor import Classifier, predict_lines, read_lines
+    from minilm.evaluation.predictor import Classifier, is_table, predict_lines, predict_table, read_lines
 
     classifier = Classifier.load(run, device)
-    lines: Iterable[str] = texts or read_lines(file or sys.stdin.buffer)
-    for text, scores in predict_lines(classifier, lines):
+    name = str(getattr(file, "name", ""))  # standard input, "-", may have none
+    if is_table(name):
+        answers = predict_table(classifier, Path(name), run)
+    elif texts:
+        answers = predict_lines(classifier, texts)
+    else:
+        place = f"{name}, line" if name else "line"
+        answers = predict_lines(classifier, read_lines(file or sys.stdin.buffer, place), place)
+    for text, scores in answers:
         given = classifier.decide(scores)
         if as_json:
             click.echo(json.dumps({"text": text, "labels": given, "scores": scores}, ensure_ascii=False))
         else:
             shown = ", ".join(f"{label} {scores[label]:.2f}" for label in given) or "none"
-            click.echo(f"{shown}\t{text}")
+            click.echo(f"{shown}\t{' '.join(text.splitlines())}")
 
 
 @main.command("export", epilog=example("minilm export runs/finetune-distilbert distilbert-news --merge"))
@@ -175,14 +189,16 @@ def study_command(config: Path, changes: tuple[str, ...], jobs: int, shard: str,
     not depend on --jobs: a run has as many CPU threads as train.threads says, else one.
     """
     from minilm.studies.config import load_study
-    from minilm.studies.engine import describe_outcome, plan_table, run_study, shard_of
+    from minilm.studies.engine import check_study, describe_outcome, plan_table, run_study, shard_of
     from minilm.training.console import Interrupted
 
-    part, parts = (int(n) if n.isdecimal() else 0 for n in (*shard.split("/"), "")[:2])
+    numbers = [int(n) if n.isdecimal() else 0 for n in shard.split("/")]
+    part, parts = numbers if len(numbers) == 2 else (0, 0)
     if not 1 <= part <= parts:
         raise UserError(f'--shard must be a part and their number, such as 1/2, got "{shard}"')
     study = load_study(config, changes, runs=runs)
     if dry_run:
+        check_study(study)
         click.echo(plan_table(study, shard_of(study, part, parts)))
         return
     try:
@@ -199,9 +215,12 @@ def study_command(config: Path, changes: tuple[str, ...], jobs: int, shard: str,
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--markdown", is_flag=True, help="The tables as Markdown.")
 @click.option("--html", type=click.Path(path_type=Path), help="A page with tables, pictures and tests, as one file.")
-@click.option("--metric", default="", help="What the page is about.  [default: macro_f1]")
+@click.option("--metric", default="", help="What the page (--html) is about.  [default: macro_f1]")
 def compare_command(runs: tuple[Path, ...], markdown: bool, html: Path | None, metric: str) -> None:
     """Set finished RUNS side by side; those that differ only in their seed are one row."""
+    if metric and html is None:
+        raise UserError("--metric is what the page is about, and the tables have all metrics; give --html too")
+
     from minilm.checkpoints.atomic import atomic
     from minilm.reporting.compare import compare_html, compare_markdown, compare_text, load_groups
 

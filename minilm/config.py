@@ -21,7 +21,7 @@ Each section below is a table of the file, each field a key in it, with its type
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -42,6 +42,7 @@ Amount = Annotated[float, Limit("a number of at least 0", lambda x: x >= 0)]
 Share = Annotated[float, Limit("a number from 0 to 1", lambda x: 0 <= x <= 1)]
 Rate = Annotated[float, Limit("a number of at least 0 and below 1", lambda x: 0 <= x < 1)]
 Part = Annotated[float, Limit("a number above 0 and below 1", lambda x: 0 < x < 1)]
+Threads = Annotated[int, Limit("a whole number from 0 to 1024", lambda n: 0 <= n <= 1024)]
 Ratio = Annotated[float, Limit("a number from 0 to 2", lambda x: 0 <= x <= 2)]
 FolderName = Annotated[str, Limit('a name of letters, digits, "-", "_" and "."', _like(r"\w[\w.-]{0,99}"))]
 OneGPU = Annotated[str, Limit('one of several GPUs, "cuda:1"', _like(r"cuda:\d+"))]
@@ -168,7 +169,7 @@ class TrainSection:
     checkpoint_minutes: Amount = 1.0  # at least, between checkpoints to resume from; 0: one an evaluation
     device: Device = "auto"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    threads: Count = 0  # of the CPU; 0: torch decides
+    threads: Threads = 0  # of the CPU; 0: torch decides
     recompute: bool = False  # layers' inner results in the backward pass, instead of keeping them: slower, less memory
     cache_mib: Count = 4096  # memory for what frozen layers give, computed once; beyond it, a file; 0: never kept
     # Several labels per text: the probability threshold, at or above which a label is assigned; "validation": the best
@@ -227,7 +228,7 @@ class ZeroShotSection:
     content_free: str = ""
     device: Device = "auto"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    threads: Count = 0  # of the CPU; 0: torch decides
+    threads: Threads = 0  # of the CPU; 0: torch decides
 
 
 @dataclass(frozen=True)
@@ -258,18 +259,21 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     return config_of(table, written, str(path))
 
 
-def config_of(table: Mapping[str, Any], written: Mapping[str, str], where: str) -> RunConfig:
+def config_of(
+    table: Mapping[str, Any], written: Mapping[str, str], where: str, shared: Collection[str] = ()
+) -> RunConfig:
     """The config of a file's table. ``written`` tells of changed keys, in order, what set them; ``where`` is the file.
 
+    ``shared``: changed keys that are of other runs too, so that this one need not read them.
     What the catalogue says of the data set is written into it, so that a run's own file tells all it was made of.
     Raises UserError as ``load_config`` does.
     """
     from minilm.data.locations import complete
-    from minilm.rules import RULES  # both are about the sections above
+    from minilm.rules import RULES, put_aside  # both modules are about the sections above
 
     def place(key: str) -> str:
         """The last change of a key, of the table around it or of a key within it; else the file."""
-        related = [k for k in written if f"{k}.".startswith(f"{key}.") or f"{key}.".startswith(f"{k}.")]
+        related = [k for k in written if is_within(k, key) or is_within(key, k)]
         return written[related[-1]] if related else where
 
     config = read_table(RunConfig, table, place)
@@ -278,7 +282,13 @@ def config_of(table: Mapping[str, Any], written: Mapping[str, str], where: str) 
         if not rule.holds(config):
             places = [place(key) for key in rule.keys if place(key) != where]
             raise UserError(f"{places[0] if places else where}: {rule.words}")
+    config = put_aside(config, place, where, shared)
     return replace(config, data=replace(config.data, split_seed=config.seed)) if config.data.redraw else config
+
+
+def is_within(key: str, outer: str) -> bool:
+    """Whether a key is another, or in its table: "model.head.kind" in "model.head"."""
+    return f"{key}.".startswith(f"{outer}.")
 
 
 def dump_config(config: RunConfig) -> str:

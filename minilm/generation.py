@@ -333,7 +333,12 @@ def load_language_model(
     language head or is of the other kind; and as ``load_model`` does.
     """
     run_on = execution(device, "float32").device
-    stored = read_contents(hub.resolve_model(source))
+    folder = hub.resolve_model(source)
+    if (folder / "config.toml").is_file():
+        adapted = folder / "adapted"
+        instead = f"its language model is {adapted}" if adapted.is_dir() else "choose a language model"
+        raise UserError(f"{source}: is a run's folder; {instead}")
+    stored = read_contents(folder)
     if stored.task != "lm" and not stored.has("head", "lm"):
         kind = "a classifier" if stored.task == "classify" else "an encoder without a head"
         raise UserError(f"{source}: is {kind}; choose a language model")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Collection
+from dataclasses import MISSING, fields, replace
+from functools import reduce
+from typing import Any, NamedTuple
 
-from minilm.config import LoraSection, RunConfig, TrainSection
+from minilm.config import HeadSection, LoraSection, RunConfig, TrainSection, is_within
+from minilm.errors import UserError
+from minilm.schema import Place
 
 REWRITING = ("masked-words", "back-translation")  # the methods of [augment] that need a model
 
@@ -182,3 +186,91 @@ RULES = (
         'tokenizer.source = "bpe" is for a model from scratch; a checkpoint (model.source) has learned its own tokens',
     ),
 )
+
+
+# --- What nothing reads -------------------------------------------------------------------------------------------
+
+
+class Unread(NamedTuple):
+    """Keys that nothing reads where another key has made another choice."""
+
+    choice: str  # that other key
+    keys: tuple[str, ...]
+    holds: Callable[[RunConfig], bool]
+    words: str
+
+
+def _way(c: RunConfig) -> str:
+    return c.zero_shot.way if c.zero_shot else ""
+
+
+UNREAD = (
+    Unread(
+        "model.head.kind",
+        tuple(f"model.head.{f.name}" for f in fields(HeadSection) if f.name != "kind"),
+        lambda c: c.model.head.kind == "family",
+        'needs model.head.kind = "mlp"; "family" is the checkpoint\'s own head, with settings of its own',
+    ),
+    Unread(
+        "tokenizer.source",
+        ("tokenizer.vocab_size",),
+        lambda c: c.tokenizer.source != "bpe",
+        'needs tokenizer.source = "bpe"; a checkpoint\'s tokenizer has the tokens that it has',
+    ),
+    Unread(
+        "zero_shot.way",
+        ("zero_shot.words",),
+        lambda c: _way(c) == "similarity",
+        'is for "cloze" and "likelihood"; "similarity" reads zero_shot.descriptions',
+    ),
+    Unread(
+        "zero_shot.way",
+        ("zero_shot.descriptions",),
+        lambda c: _way(c) in ("cloze", "likelihood"),
+        'is for "similarity"; "cloze" and "likelihood" read zero_shot.words',
+    ),
+)
+# What runs wrote down of a head that they did not have, when this was what is meant where nothing is said.
+WRITTEN_BEFORE = {"model.head.pooling": "last"}
+
+
+def put_aside(config: RunConfig, place: Place, where: str, shared: Collection[str] = ()) -> RunConfig:
+    """The config without what it says and nothing reads, so that it can be written down.
+
+    That comes with a file whose choice was changed from outside, or with a change of several runs (``shared``). Raises
+    UserError where it was said for this run as it is; ``place`` tells where, and ``where`` is the file.
+    """
+    for rule in UNREAD:
+        for key in rule.keys if rule.holds(config) else ():
+            value, usual = value_of(config, key), default_of(config, key)
+            if value == usual:
+                continue
+            of_file, chosen_outside = place(key) == where, place(rule.choice) != where
+            of_others = any(is_within(key, k) and not is_within(rule.choice, k) for k in shared)
+            if not of_others and not (of_file and (chosen_outside or WRITTEN_BEFORE.get(key) == value)):
+                raise UserError(f"{place(key)}: {key} {rule.words}")
+            config = with_value(config, key, usual)
+    return config
+
+
+def unread(config: RunConfig, key: str) -> str:
+    """Why nothing reads a key in this config, or one within it; empty where something does."""
+    return next((rule.words for rule in UNREAD if rule.holds(config) and any(is_within(key, k) for k in rule.keys)), "")
+
+
+def value_of(section: Any, key: str) -> Any:
+    """The value at a key such as "model.head.kind"."""
+    return reduce(getattr, key.split("."), section)
+
+
+def default_of(section: Any, key: str) -> Any:
+    """The value that a key has where nothing is said."""
+    *path, last = key.split(".")
+    found = next(f for f in fields(reduce(getattr, path, section)) if f.name == last)
+    return found.default if found.default_factory is MISSING else found.default_factory()
+
+
+def with_value(section: Any, key: str, value: Any) -> Any:
+    """A section with another value at a key."""
+    first, _, rest = key.partition(".")
+    return replace(section, **{first: with_value(getattr(section, first), rest, value) if rest else value})

@@ -9,11 +9,13 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import pyarrow.parquet
 import pytest
 
 from minilm.cli import main
 from tests.tiny import finished_run, minilm, refused
 
+REFERENCE = Path(__file__).parent / "reference"
 VERBS = sorted(main.commands)
 SLOW = ("torch", "numpy", "matplotlib", "tokenizers")
 
@@ -73,6 +75,37 @@ def test_texts_come_from_the_command_line_a_file_or_standard_input(tmp_path: Pat
     assert minilm("predict", finished_run(), stdin="it was good\nżółw\n").stdout == as_arguments
 
 
+@pytest.mark.parametrize("name", ["texts.csv", "texts.TSV", "texts.jsonl", "texts.parquet"])
+def test_the_texts_of_a_table_are_those_in_the_runs_column(tmp_path: Path, name: str) -> None:
+    path, texts = tmp_path / name, ["it was good", "żółw"]
+    if path.suffix == ".parquet":
+        pyarrow.parquet.write_table(pyarrow.table({"id": [1, 2], "text": texts}), path)
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps({"id": 1, "text": text}) + "\n" for text in texts), encoding="utf-8")
+    else:
+        separator = "," if path.suffix == ".csv" else "\t"
+        path.write_text(
+            "\n".join(separator.join(row) for row in [("id", "text"), *(("1", text) for text in texts)]),
+            encoding="utf-8",
+        )
+    assert minilm("predict", finished_run(), "--file", path).stdout == minilm("predict", finished_run(), *texts).stdout
+
+
+def test_an_answer_is_one_line_though_its_text_has_several(tmp_path: Path) -> None:
+    (tmp_path / "texts.csv").write_text('text\n"it was\ngood"\n')
+    [line] = minilm("predict", finished_run(), "--file", tmp_path / "texts.csv").stdout.splitlines()
+    assert line.endswith("\tit was good")
+    [line] = minilm("predict", finished_run(), "--file", tmp_path / "texts.csv", "--json").stdout.splitlines()
+    assert json.loads(line)["text"] == "it was\ngood"
+
+
+def test_a_table_without_the_runs_column_is_refused_with_the_name_of_its_config(tmp_path: Path) -> None:
+    (tmp_path / "texts.csv").write_text("comment\nit was good\n")
+    said = refused("predict", finished_run(), "--file", tmp_path / "texts.csv")
+    config = finished_run() / "config.toml"
+    assert f'texts.csv: no column "text" (data.text in {config}); its columns are "comment"' in said
+
+
 def test_json_lines_hold_all_scores() -> None:
     [line] = minilm("predict", finished_run(), "żółw", "--json").stdout.splitlines()
     found = json.loads(line)
@@ -83,6 +116,9 @@ def test_json_lines_hold_all_scores() -> None:
 def test_a_text_that_cannot_be_classified_is_told(tmp_path: Path) -> None:
     assert "text 2 is empty" in refused("predict", finished_run(), "good", "  ")
     assert "line 1: not UTF-8" in refused("predict", finished_run(), stdin=b"\xff\n")
+    assert "line 2 is empty" in refused("predict", finished_run(), "--file", "-", stdin=b"a\n\n")
+    (tmp_path / "gap.txt").write_text("a\n\n")
+    assert "gap.txt, line 2 is empty" in refused("predict", finished_run(), "--file", tmp_path / "gap.txt")
     (tmp_path / "texts.txt").touch()
     assert "give texts or --file, not both" in refused("predict", finished_run(), "a", "--file", tmp_path / "texts.txt")
     assert minilm("predict", finished_run(), "--file", tmp_path / "texts.txt").stdout == ""
@@ -94,6 +130,8 @@ def test_what_is_no_classifier_is_told(tmp_path: Path) -> None:
     assert "nonsense" in refused("predict", "nonsense", "a")
     (tmp_path / "config.toml").touch()
     assert "this run has not finished; go on with" in refused("predict", tmp_path, "a")
+    said = refused("predict", REFERENCE / "bert-lm", "a")
+    assert "has no classification head; train one (minilm train), or in Python name the classes of a new one" in said
     assert 'device must be "auto"' in refused("predict", finished_run(), "a", "--device", "tpu")
 
 
@@ -111,6 +149,11 @@ def test_runs_are_compared() -> None:
     text = minilm("compare", finished_run(), finished_run()).stdout  # the same one twice is one
     assert text.count("\ntiny ") == 2 and "macro F1" in text and "seeds" not in text
     assert minilm("compare", finished_run(), "--markdown").stdout.startswith("| run | model |")
+
+
+def test_a_metric_without_a_page_is_refused() -> None:
+    said = refused("compare", finished_run(), "--metric", "accuracy")
+    assert "--metric is what the page is about, and the tables have all metrics; give --html too" in said
 
 
 def test_a_folder_that_is_no_run_cannot_be_compared(tmp_path: Path) -> None:

@@ -270,6 +270,66 @@ def test_a_contradiction_is_laid_at_the_change_that_made_it(file: Path) -> None:
     assert error(file, "seed=3").startswith(f"{file}: ")
 
 
+FAMILY = 'needs model.head.kind = "mlp"; "family" is the checkpoint\'s own head'
+
+
+@pytest.mark.parametrize(
+    "change", ["hidden=8", "pooling=mean", "pooling=last", "norm=true", "activation=relu", "dropout=0.3"]
+)
+def test_a_setting_of_our_head_is_refused_for_the_familys(file: Path, change: str) -> None:
+    key, _, value = change.partition("=")
+    said = f"model.head.{key} {FAMILY}"
+    assert error(file, "model.head.kind=family", f"model.head.{change}").startswith(f"model.head.{change}: {said}")
+    if change != "pooling=last":  # configs of finished runs said that whatever their head was
+        quoted = f'"{value}"' if value.isalpha() and value != "true" else value
+        file.write_text(f'{MINIMAL}\n[model.head]\nkind = "family"\n{key} = {quoted}\n')
+        assert error(file, "seed=2").startswith(f"{file}: {said}")
+        assert load_config(file, ["model.head.kind=mlp"]).model.head.kind == "mlp"
+
+
+def test_what_a_file_says_of_the_head_that_a_change_replaces_is_left_out(file: Path) -> None:
+    file.write_text(f'{MINIMAL}\n[model.head]\npooling = "mean"\ndropout = 0.3\n')
+    config = load_config(file, ["model.head.kind=family"])
+    assert config.model.head == HeadSection(kind="family")
+    file.write_text(dump_config(config))
+    assert load_config(file) == config
+
+
+def test_a_run_of_before_whose_familys_head_was_written_down_with_a_pooling_can_be_read(file: Path) -> None:
+    file.write_text(f'{MINIMAL}\n[model.head]\nkind = "family"\npooling = "last"\n')
+    assert load_config(file).model.head == HeadSection(kind="family")
+
+
+def test_a_vocabulary_size_is_refused_for_a_tokenizer_that_is_not_trained(file: Path) -> None:
+    said = 'tokenizer.vocab_size needs tokenizer.source = "bpe"'
+    changes = ["tokenizer.source=herbert", "tokenizer.vocab_size=300"]
+    assert error(file, *changes).startswith(f"tokenizer.vocab_size=300: {said}")
+    file.write_text(MINIMAL.replace('source = "bpe"', 'source = "bpe"\nvocab_size = 300'))
+    assert load_config(file, changes[:1]).tokenizer == TokenizerSection(source="herbert")
+    file.write_text(MINIMAL.replace('source = "bpe"', 'source = "herbert"\nvocab_size = 300'))
+    assert error(file).startswith(f"{file}: {said}")
+
+
+@pytest.mark.parametrize(
+    ("way", "unread", "read"), [("similarity", "words", "descriptions"), ("likelihood", "descriptions", "words")]
+)
+def test_words_of_another_way_to_ask_are_refused(file: Path, way: str, unread: str, read: str) -> None:
+    text = MINIMAL.partition("[train]")[0].replace('architecture = "gpt2"', 'source = "bert"')
+    text = text.replace("[model.config]\nwidth = 64", "").replace('[tokenizer]\nsource = "bpe"', "")
+    pattern = 'pattern = "{text} {label}"' if way == "likelihood" else ""
+    file.write_text(f'{text}[zero_shot]\nway = "{way}"\n{pattern}\n')
+    change = f'zero_shot.{unread}.good="fine"'
+    assert error(file, change).startswith(f"{change}: zero_shot.{unread} is for ")
+    assert getattr(load_config(file, [f'zero_shot.{read}.good="fine"']).zero_shot, read) == {"good": "fine"}
+
+
+def test_threads_have_a_limit(file: Path) -> None:
+    assert error(file, "train.threads=1025") == (
+        "train.threads=1025: train.threads must be a whole number from 0 to 1024, got 1025"
+    )
+    assert "from 0 to 1024" in error(file, "zero_shot.way=cloze", "zero_shot.threads=1000000")
+
+
 # Any TOML text: no lone surrogates. Any value that a config of an architecture may hold.
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 names = st.from_regex(r"\w[\w.-]{0,20}", fullmatch=True)
@@ -284,12 +344,14 @@ rates = st.floats(0, 1, exclude_max=True)
 heads = st.builds(HeadSection, hidden=st.integers(0), norm=st.booleans(), dropout=rates)
 from_scratch = st.builds(ModelSection, architecture=names, config=tables, head=heads)
 published = st.builds(ModelSection, source=names, revision=texts, head=heads)
+tokenizers = st.builds(TokenizerSection, source=names)
+trained = st.builds(TokenizerSection, source=st.just("bpe"), vocab_size=st.integers(259))
+models = st.tuples(from_scratch | published, tokenizers) | st.tuples(from_scratch, trained)
 configs = st.builds(
-    RunConfig,
+    lambda pair, **sections: RunConfig(model=pair[0], tokenizer=pair[1], **sections),
+    models,
     name=names,
     seed=st.integers(0, 2**32 - 1),
-    model=from_scratch | published,
-    tokenizer=st.builds(TokenizerSection, source=names, vocab_size=st.integers(259)),
     data=st.builds(DataSection, source=names, group=texts, labels=label_lists, clean=st.lists(texts)).map(complete),
     train=st.builds(
         TrainSection,
@@ -326,8 +388,9 @@ def test_any_change_is_taken_or_refused_in_one_way(
 def test_every_default_is_what_its_field_accepts(file: Path) -> None:
     written = dump_config(load_config(file))
     for section in (HeadSection, TokenizerSection, DataSection, TrainSection):
-        for key in fields(section):
-            assert f"\n{key.name} = " in written
+        for key in fields(section):  # what is not said is written down where it is known by then
+            unsaid = key.default is config.NOT_SAID and section is HeadSection
+            assert (f"\n{key.name} = " in written) != unsaid
     file.write_text(written, encoding="utf-8")
     assert load_config(file) == load_config(file, ["seed=1"])
 

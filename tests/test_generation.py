@@ -476,5 +476,11 @@ def test_the_command_says_in_a_line_what_it_cannot_do(folders: dict[str, Path], 
     assert "use generate" in refused("fill", folders["t5"], "the [MASK]")
     hf.BertForSequenceClassification(MASKED["bert"][1]).save_pretrained(tmp_path)
     assert "is a classifier; choose a language model" in refused("generate", tmp_path, "the")
+    (tmp_path / "config.toml").touch()
+    assert f"{tmp_path}: is a run's folder; choose a language model" in refused("generate", tmp_path, "the")
+    (tmp_path / "adapted").mkdir()
+    said = f"{tmp_path}: is a run's folder; its language model is {tmp_path / 'adapted'}"
+    assert said in refused("fill", tmp_path, "the [MASK]")
+    (tmp_path / "config.toml").unlink()
     hf.BertModel(MASKED["bert"][1]).save_pretrained(tmp_path)
     assert "is an encoder without a head" in refused("fill", tmp_path, "the [MASK]")

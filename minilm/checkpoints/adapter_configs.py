@@ -18,15 +18,16 @@ from typing import Any
 from minilm.checkpoints.configs import from_plain
 from minilm.checkpoints.files import read_json
 from minilm.errors import UserError
-from minilm.models import TASKS
+from minilm.models import ARCHITECTURES, TASKS
 from minilm.models.heads import HeadConfig
 
 CONFIG = "adapter_config.json"
+INSTEAD = "merge the adapter with PEFT, and open the whole model"  # what to do where it is not read here
 # Ways to draw the first A and B that leave the pretrained weights as they are.
 _INITS = (True, False, "gaussian", "eva", "orthogonal", "mica")
 # What tells nothing that changes the numbers: notes, and settings of a method that another key turns on.
 _NOTES = {
-    "peft_version", "auto_mapping", "inference_mode", "runtime_config", "fan_in_fan_out", "megatron_core",
+    "peft_version", "inference_mode", "runtime_config", "fan_in_fan_out", "megatron_core",
     "qalora_group_size", "loftq_config", "eva_config", "corda_config", "lora_ga_config", "init_lora_weights",
 }  # fmt: skip
 
@@ -71,6 +72,7 @@ _Keys = dict[str, tuple[Any, _Kind, str]]  # key -> the value where it is absent
 _KEYS: _Keys = {
     "peft_type": ("LORA", lambda value: value == "LORA", "LORA, the only kind of adapter that is read here"),
     "task_type": (None, _any(_absent, _name), "a name or null"),
+    "auto_mapping": (None, _any(_absent, _table(lambda value: True)), "a table or null"),
     "base_model_name_or_path": (None, _any(_absent, _name), "a name or null"),
     "revision": (None, _any(_absent, _name), "a name or null"),
     "r": (8, _count(1), "a whole number from 1"),
@@ -105,7 +107,7 @@ class AdapterConfig:
     published: dict[str, Any]  # PEFT's keys, those included that the file leaves out
     base: str  # the model that was adapted: a Hub id or a folder; "" where nobody said
     revision: str  # of the base on the Hub; "": nobody said
-    task: str  # what the adapted model is for: "encode", "classify" or "lm"
+    task: str  # what the adapted model is for: "encode", "classify" or "lm"; "": nobody said
     labels: list[str]  # the classes, in order; none: nobody said
     dropout: float
     rank_stabilized: bool
@@ -175,22 +177,25 @@ class AdapterConfig:
 def read_adapter_config(folder: str | Path) -> AdapterConfig:
     """Read and check an adapter's config. Raises UserError naming what is wrong, missing or not supported."""
     path = Path(folder) / CONFIG
-    published, where = read_json(path), str(path)
+    return check_adapter_config(read_json(path), str(path))
+
+
+def check_adapter_config(published: dict[str, Any], where: str) -> AdapterConfig:
+    """The settings of an adapter_config.json, filled in where absent. Errors as ``read_adapter_config``'s."""
     _check(published, _KEYS, where)
     own = dict(published["minilm"] or {})
     _check(own, _OWN, f"{where}: minilm")
-    instead = "merge the adapter with PEFT, and open the whole model"
     for key, value in published.items():
         if value and key not in _KEYS and key not in _NOTES:
-            raise UserError(f"{where}: {key} ({value!r}) is not supported here; {instead}")
+            raise UserError(f"{where}: {key} ({value!r}) is not supported here; {INSTEAD}")
     if (init := published.get("init_lora_weights", True)) not in _INITS:
-        raise UserError(f"{where}: init_lora_weights {init!r} changes the base's weights; {instead}")
+        raise UserError(f"{where}: init_lora_weights {init!r} changes the base's weights; {INSTEAD}")
     return AdapterConfig(
         where=where,
         published=published,
         base=published["base_model_name_or_path"] or "",
         revision=published["revision"] or "",
-        task=own["task"] or _task(published["task_type"] or ""),
+        task=own["task"] or _task(published),
         labels=own["labels"] or [],
         dropout=published["lora_dropout"],
         rank_stabilized=published["use_rslora"],
@@ -211,5 +216,11 @@ def _check(table: dict[str, Any], keys: _Keys, where: str) -> None:
             raise UserError(f"{where}: {key} must be {wanted}, got {value!r}")
 
 
-def _task(task_type: str) -> str:
-    return "classify" if task_type == "SEQ_CLS" else "lm" if task_type.endswith("_LM") else "encode"
+def _task(published: dict[str, Any]) -> str:
+    """What PEFT says that the adapted model is for: by a kind of task, or else by the class that was adapted."""
+    if task_type := published["task_type"]:
+        by_type = {"SEQ_CLS": "classify", "FEATURE_EXTRACTION": "encode"}
+        return "lm" if task_type.endswith("_LM") else by_type.get(task_type, "")
+    adapted = (published["auto_mapping"] or {}).get("base_model_class")
+    classes = [pair for architecture in ARCHITECTURES.values() for pair in architecture.classes.items()]
+    return next((task for task, name in classes if name == adapted), "")

@@ -6,6 +6,9 @@ Tensors are named after the published modules:
     base_model.model.<module>.base_layer.bias                                      its bias, where that was trained
     base_model.model.<module>.weight, .bias                                        of a module that was trained whole
 
+T5's classes keep a copy of the token table for each stack. An adapter can train them apart; ours is one, so it is read
+where all copies are equal, and written as all of them.
+
 A published module may be several of ours side by side (GPT-2's c_attn is query, key and value), with one A and one B.
 In the *shared form*, PEFT's own, all parts have this A, and each has its own rows of B. In the *block form*, which can
 hold any of our adapters, each part has its own rows of A, and of B one block on a diagonal; r is the sum of the ranks,
@@ -27,8 +30,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from minilm.checkpoints.adapter_configs import CONFIG, AdapterConfig
+from minilm.checkpoints.adapter_configs import CONFIG, INSTEAD, AdapterConfig
 from minilm.checkpoints.files import Entry, Reader, read_folder, read_header
+from minilm.checkpoints.matching import equal
 from minilm.checkpoints.models import card_of
 from minilm.checkpoints.names import Row, is_ignored, plain_name, rows_of, rows_of_ours, rows_of_theirs
 from minilm.errors import UserError
@@ -57,6 +61,17 @@ def rows_for(model: nn.Module, *, prefixed: bool = False) -> tuple[Row, ...]:
     return rows_of(ARCHITECTURES[card.model_type].names, model.config, task, prefixed=prefixed)
 
 
+def copies_of(theirs: str, model: nn.Module) -> list[str]:
+    """The published names under which a tensor is read: of T5's token table, one a stack; of all others, its own.
+
+    The table's own name, ``shared``, only ties these copies together, and what is trained under PEFT is not tied.
+    """
+    stacks = {name.partition(".")[0] for name, _ in model.named_parameters()}
+    old = ARCHITECTURES[card_of(model).model_type].names.old
+    copies = [theirs.replace(name, copy) for copy, name in old if name in theirs and copy.partition(".")[0] in stacks]
+    return copies or [theirs]
+
+
 def module_of(tensor: str) -> str:
     """The module that a tensor belongs to, by its name."""
     return tensor.rpartition(".")[0]
@@ -68,7 +83,7 @@ def module_of(tensor: str) -> str:
 def read_held(model: nn.Module, folder: Path, config: AdapterConfig) -> Held:
     """Everything that the folder holds, as views. Raises UserError for what does not fit the model or the config."""
     reader, rows, names = Reader(), rows_for(model), ARCHITECTURES[card_of(model).model_type].names
-    pairs, tensors = _sort(folder)
+    pairs, tensors = _sort(folder, config)
     linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     held, prefix = Held(), ""
     for module, pair in pairs.items():
@@ -89,7 +104,7 @@ def read_held(model: nn.Module, folder: Path, config: AdapterConfig) -> Held:
     return held
 
 
-def _sort(folder: Path) -> tuple[dict[str, dict[str, Entry]], dict[str, Entry]]:
+def _sort(folder: Path, config: AdapterConfig) -> tuple[dict[str, dict[str, Entry]], dict[str, Entry]]:
     """Pairs of A and B, by module; and the other tensors, by name."""
     pairs: dict[str, dict[str, Entry]] = {}
     tensors: dict[str, Entry] = {}
@@ -101,8 +116,10 @@ def _sort(folder: Path) -> tuple[dict[str, dict[str, Entry]], dict[str, Entry]]:
             pairs.setdefault(match[1], {})[match[2]] = entry
         elif match := re.search(r"\.(lora_\w+)", name):
             raise UserError(f"{entry.file}: {key} is no A or B of a linear layer; {match[1]} is not supported here")
-        elif not re.search(r"\.(original_module|modules_to_save)\.", name):  # copies that bias = "all" lets in
-            tensors[name.replace(".base_layer.", ".")] = entry
+        elif not re.search(r"\.(original_module|modules_to_save)\.", name):
+            tensors[name] = entry
+        elif config.bias != "all" or not name.endswith(".bias"):  # "all" lets in copies of the biases stored beside
+            raise UserError(f"{entry.file}: {key} is of a module that was trained inside another; {INSTEAD}")
     for module, pair in pairs.items():
         for absent in {"A", "B"} - pair.keys():
             raise UserError(f"{folder}: lacks {PREFIX}{module}.lora_{absent}.weight; is {STEM}.safetensors whole?")
@@ -154,9 +171,12 @@ def _whole(
     names = ARCHITECTURES[card_of(model).model_type].names
     parameters = dict(model.named_parameters(remove_duplicate=False))
     users = Counter(map(id, parameters.values()))
-    whole = {}
+    stored: dict[str, dict[str, Entry]] = {}  # plain name -> its copies, by their names in the file
     for name, entry in tensors.items():
-        plain = plain_name(name, names)
+        stored.setdefault(plain_name(name.replace(".base_layer.", "."), names), {})[name] = entry
+    whole = {}
+    for plain, copies in stored.items():
+        entry = next(iter(copies.values()))
         places = [row for row in rows_of_theirs(plain, rows) if row.ours in parameters]
         if not places and rows_of_theirs(plain, rows_of(names, model.config, "classify")):
             raise UserError(
@@ -167,11 +187,28 @@ def _whole(
             raise UserError(f"{entry.file}: {entry.name} is no tensor of {_this(model)}{_for(config)}")
         for row in places:
             parameter = parameters[row.ours]
-            _check_shape(entry, row.shape_of_theirs(tuple(parameter.shape)), config)
+            for copy in copies.values():
+                _check_shape(copy, row.shape_of_theirs(tuple(parameter.shape)), config)
             if users[id(parameter)] > 1:
                 raise UserError(f"{entry.file}: {entry.name} was trained on its own; {_this(model)} ties it to another")
-            whole[row.ours] = row.take(reader.view(entry))
+            _check_copies(model, row, copies, reader)
+            if next(place.theirs for place in rows_of_ours(row.ours, rows) if place.theirs in stored) == plain:
+                whole[row.ours] = row.take(reader.view(entry))
     return whole
+
+
+def _check_copies(model: nn.Module, row: Row, copies: dict[str, Entry], reader: Reader) -> None:
+    """Raises UserError where copies of one table were trained apart. One that is not there is the base's still."""
+    entry, *others = copies.values()
+    same, needed = all(equal(reader, entry, other) for other in others), copies_of(row.theirs, model)
+    if needed != [row.theirs] and not all(any(name.endswith(copy) for name in copies) for copy in needed):
+        value, of_base = row.take(reader.view(entry)), model.get_parameter(row.ours).detach()
+        same = same and (of_base.is_meta or torch.equal(value.to(of_base.dtype), of_base.cpu()))
+    if not same:
+        raise UserError(
+            f"{entry.file}: {entry.name} was trained apart from other copies of it, but {_this(model)} has one for "
+            "all; leave it out of modules_to_save, and train the adapter again"
+        )
 
 
 def _own_head(model: nn.Module, folder: Path, config: AdapterConfig, reader: Reader) -> dict[str, Tensor]:
@@ -250,7 +287,7 @@ class Published:
 
 
 def publish(layers: Mapping[str, LoRALinear], rows: tuple[Row, ...]) -> dict[str, Published]:
-    """Our adapters as those of the published modules, by name."""
+    """Our adapters as those of the published modules, by name. Raises UserError where parts of one differ."""
     groups: dict[str, list[tuple[Row, LoRALinear]]] = {}
     for name, layer in layers.items():
         row = rows_of_ours(f"{name}.weight", rows)[0]
@@ -263,7 +300,8 @@ def publish(layers: Mapping[str, LoRALinear], rows: tuple[Row, ...]) -> dict[str
         elif len({(part.rank, part.alpha) for _, part in group}) == 1:
             published[module] = _in_blocks(sorted(group, key=lambda pair: pair[0].part))
         else:
-            raise ValueError(f"{module}: its parts must have one rank and one alpha")
+            parts = ", ".join(module_of(row.ours) for row, _ in group)
+            raise UserError(f"LoRA: {parts} are one module in PEFT's format; give them one rank and one alpha")
     return published
 
 

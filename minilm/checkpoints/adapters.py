@@ -20,8 +20,18 @@ import torch
 from torch import Tensor, nn
 
 from minilm import hub
-from minilm.checkpoints.adapter_configs import CONFIG, AdapterConfig, read_adapter_config
-from minilm.checkpoints.adapter_tensors import PREFIX, STEM, Published, module_of, publish, read_held, rows_for
+from minilm.checkpoints.adapter_configs import CONFIG, AdapterConfig, check_adapter_config, read_adapter_config
+from minilm.checkpoints.adapter_tensors import (
+    PREFIX,
+    STEM,
+    Held,
+    Published,
+    copies_of,
+    module_of,
+    publish,
+    read_held,
+    rows_for,
+)
 from minilm.checkpoints.contents import TOKENS, read_contents
 from minilm.checkpoints.files import read_folder, sample, write_json, write_tensors
 from minilm.checkpoints.matching import parameter_names
@@ -29,7 +39,7 @@ from minilm.checkpoints.models import Card, Dtype, card_of, load_parts, warn_of,
 from minilm.checkpoints.names import Row, published_tensors, rows_of_ours, rows_of_theirs
 from minilm.errors import UserError
 from minilm.finetuning.lora import LoRALinear, adapt_layer, adapted_layers, adapter_parameters
-from minilm.models import ARCHITECTURES
+from minilm.models import ARCHITECTURES, TASKS
 from minilm.models.heads import HeadConfig
 
 
@@ -66,22 +76,29 @@ def load_adapted_model(
     """Open an adapter's base and adapt it, in evaluation mode.
 
     Arguments and errors as those of ``opening.load_model``, and ``load_adapter``'s errors; task, labels and head can
-    only be the adapter's own.
+    only be the adapter's own. Where it does not say its task, the task must be given.
     """
     folder, config, source = Path(folder), read_adapter_config(folder), base_of(folder)
-    if task not in (None, config.task):
+    if config.task and task not in (None, config.task):
         raise UserError(f'{folder}: an adapter for the task "{config.task}"; it cannot be opened for "{task}"')
+    task = config.task or task
+    if not task:
+        tasks = ", ".join(TASKS)
+        raise UserError(
+            f"{config.where}: task_type and auto_mapping name none of the tasks that are known here ({tasks}); open "
+            "the adapter for one of them"
+        )
     if head not in (None, config.head):
         raise UserError(f"{folder}: an adapter with a head already; leave the head out, or open the base model")
     try:
         base = hub.resolve_model(source, "" if hub.is_folder(source) else config.revision)
     except UserError as error:
         raise UserError(f"{config.where}: its base model cannot be opened: {error}") from None
-    own = _labels(folder, config, base) if config.task == "classify" else None
+    own = _labels(folder, config, base) if task == "classify" else None
     if dtype is None and any(entry.dtype == torch.float32 for entry in read_folder(folder, STEM).values()):
         dtype = torch.float32  # nothing that was trained is rounded, also where the base has fewer bits
     of_base = None if dtype == "stored" else dtype
-    model, untrained = load_parts(base, config.task, labels=own, head=config.head, dtype=of_base, device=device)
+    model, untrained = load_parts(base, task, labels=own, head=config.head, dtype=of_base, device=device)
     if labels is not None and list(labels) != card_of(model).labels:
         its = ", ".join(card_of(model).labels) or "none"
         raise UserError(f"{folder}: an adapter with labels already ({its}); leave labels out, or open the base model")
@@ -129,13 +146,20 @@ def load_adapter(model: nn.Module, folder: str | Path, *, as_stored: bool = Fals
         dtype = value.dtype if as_stored else parameter.dtype
         parameter.data = torch.empty_like(parameter, dtype=dtype).copy_(value)
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in held.whole or name.endswith((".lora_a", ".lora_b")))
+        parameter.requires_grad_(_is_trained(name, held, config) or name.endswith((".lora_a", ".lora_b")))
     extra = dict(config.extra)
     if "problem_type" in extra:
         card.published["problem_type"] = extra.pop("problem_type")
     card.labels = config.labels or card.labels
     card.extra |= extra
     card.adapter = Path(folder)
+
+
+def _is_trained(name: str, held: Held, config: AdapterConfig) -> bool:
+    """Whether a parameter is trained itself. Of a fused bias that is stored, "lora_only" means the adapted parts."""
+    alone = name.endswith(".bias") and f"{module_of(name)}.weight" not in held.whole
+    spare = alone and config.bias == "lora_only" and module_of(name) not in held.adapters
+    return name in held.whole and not spare
 
 
 def _check_kind(model: Any, config: AdapterConfig) -> None:
@@ -186,7 +210,8 @@ def save_adapter(model: Any, folder: str | Path, *, base: str = "", revision: st
             which is not written again.
 
     Raises:
-        UserError: the base is nowhere saved, or something was trained that the format has no place for.
+        UserError: the base is nowhere saved, or something was trained that the format has no place or no name for.
+            Nothing is written.
     """
     folder, card, layers = Path(folder), card_of(model), adapted_layers(model)
     if not layers:
@@ -201,29 +226,73 @@ def save_adapter(model: Any, folder: str | Path, *, base: str = "", revision: st
     for module, adapter in adapters.items():
         tensors[f"{PREFIX}{module}.lora_A.weight"] = adapter.a
         tensors[f"{PREFIX}{module}.lora_B.weight"] = adapter.b
-    for name, tensor in published_tensors(whole, rows):
-        module, _, leaf = name.rpartition(".")
-        tensors[f"{PREFIX}{module}{'.base_layer' if module in adapters else ''}.{leaf}"] = tensor
-    write_tensors(folder / f"{STEM}.safetensors", tensors)
-    if card.own_head:
-        write_tensors(folder / "head.safetensors", dict(model.head.named_parameters()))
-    settings |= _settings(next(iter(layers.values())), adapters)
+    for theirs, tensor in published_tensors(whole, rows):
+        for name in copies_of(theirs, model):
+            module, _, leaf = name.rpartition(".")
+            tensors[f"{PREFIX}{module}{'.base_layer' if module in adapters else ''}.{leaf}"] = tensor
+    settings |= _settings(layers, adapters)
     settings |= {
         "task_type": _task_type(card),
         "base_model_name_or_path": base,
         "revision": revision or None,
         "fan_in_fan_out": any(row.transposed for name in layers for row in rows_of_ours(f"{name}.weight", rows)),
+        "minilm": _own_settings(model, adapters),
     }
+    _check_names(model, rows, check_adapter_config(dict(settings), str(folder / CONFIG)), tensors, adapters)
+    write_tensors(folder / f"{STEM}.safetensors", tensors)
+    if card.own_head:
+        write_tensors(folder / "head.safetensors", dict(model.head.named_parameters()))
     if tokenizer is not None:
         write_tokenizer(tokenizer, folder)
     elif (origin := card.adapter) is not None and origin == card.tokenizer and origin.resolve() != folder.resolve():
         shutil.copyfile(origin / "tokenizer.json", folder / "tokenizer.json")
-    write_json(folder / CONFIG, settings | {"minilm": _own_settings(model, adapters)})
+    write_json(folder / CONFIG, settings)
     return folder
 
 
-def _settings(layer: LoRALinear, adapters: dict[str, Published]) -> dict[str, Any]:
-    """PEFT's settings of these adapters: the most usual rank and alpha, and the modules that have others."""
+def _check_names(
+    model: nn.Module,
+    rows: tuple[Row, ...],
+    config: AdapterConfig,
+    tensors: Collection[str],
+    adapters: Collection[str],
+) -> None:
+    """Raises UserError where the names that would be written mean something else too, by PEFT's rules.
+
+    They are ends of names: "norm", a Llama's last, is also the end of layers.0.input_layernorm.
+    """
+    saved = ", ".join(config.saved)
+    for module in adapters:
+        if not config.targets(module):
+            raise UserError(
+                f"LoRA: {module} is adapted, but PEFT's names for what is trained whole ({saved}) mean it too; "
+                "adapt it or train it, not both"
+            )
+    for name, _ in model.named_parameters(remove_duplicate=False):
+        for theirs in (copy for row in rows_of_ours(name, rows) for copy in copies_of(row.theirs, model)):
+            written = f"{PREFIX}{theirs}" in tensors
+            if config.saves(theirs) and not written:
+                raise UserError(
+                    f"LoRA: {name} is not trained, but PEFT's names for what is ({saved}) mean it too, as the ends "
+                    "of names that they are; train it too, or freeze those"
+                )
+            bias_alone = theirs.endswith(".bias") and config.bias != "none"
+            if written and not config.saves(theirs) and not bias_alone:
+                raise UserError(f"LoRA: {name} is trained, but PEFT's format has no name for it; freeze it")
+
+
+def _settings(layers: dict[str, LoRALinear], adapters: dict[str, Published]) -> dict[str, Any]:
+    """PEFT's settings of these adapters: the most usual rank and alpha, and the modules that have others.
+
+    Raises UserError where they differ in a setting that PEFT has one of.
+    """
+    first, layer = next(iter(layers.items()))
+    for name, other in layers.items():
+        if (other.dropout.p, other.rank_stabilized) != (layer.dropout.p, layer.rank_stabilized):
+            raise UserError(
+                f"LoRA: {first} and {name} differ in dropout or rank_stabilized, but PEFT's format has one for all; "
+                "give them the same"
+            )
     ranks = {module: len(adapter.a) for module, adapter in adapters.items()}
     alphas = {
         module: int(adapter.alpha) if adapter.alpha.is_integer() else adapter.alpha
@@ -305,13 +374,21 @@ def _trained_whole(model: Any, rows: tuple[Row, ...]) -> tuple[dict[str, Tensor]
     stray |= {first for first, *others in parameter_names(model) if others and first in trained}
     if stray:
         raise UserError(f"LoRA: {min(stray)} is not trained as PEFT's format can tell; freeze it, or train all of it")
-    saved = {
-        row.theirs.partition(".")[0] if name.startswith("head.") else module_of(row.theirs)
-        for name in whole
-        for row in rows_of_ours(name, rows)
-    }
     # A fused tensor is written whole, with those parts of it that were not trained.
     places = [row for name in trained for row in rows_of_ours(name, rows)]
     written = {part.ours for row in places for part in rows_of_theirs(row.theirs, rows)}
     tensors = {name: parameters[name] for name in parameters if name in written}
-    return tensors, {"modules_to_save": sorted(saved) or None, "bias": kinds[frozenset(biases)]}
+    return tensors, {"modules_to_save": _saved_modules(model, whole, rows) or None, "bias": kinds[frozenset(biases)]}
+
+
+def _saved_modules(model: nn.Module, whole: Collection[str], rows: tuple[Row, ...]) -> list[str]:
+    """The published modules of the parameters that are trained whole; of a whole head, the one that holds it all."""
+    places = {name: rows_of_ours(name, rows) for name, _ in model.named_parameters(remove_duplicate=False)}
+    others = {row.theirs.partition(".")[0] for name in places.keys() - whole for row in places[name]}
+    saved = set()
+    for name in whole:
+        for row in places[name]:
+            top = row.theirs.partition(".")[0]
+            is_whole = name.startswith("head.") and top not in others
+            saved |= {top} if is_whole else {module_of(copy) for copy in copies_of(row.theirs, model)}
+    return sorted(saved)

@@ -146,7 +146,7 @@ def load_parts(
     if task == "classify":
         card.labels = list(_different(stored) if labels is None else labels)
         if not card.labels:
-            instead = "train one, or name the classes of a new one (labels)"
+            instead = "train one (minilm train), or in Python name the classes of a new one (labels)"
             raise UserError(f"{stored.folder}: has no classification head; {instead}")
         same = card.labels == stored.labels and head in (None, stored.head)
         head, head_is_new = head or stored.head, not same
@@ -300,7 +300,11 @@ def _config_to_write(model: Any) -> dict[str, Any]:
     """config.json: what was there when the model was loaded, brought up to date."""
     card = card_of(model)
     config = {key: value for key, value in card.published.items() if key not in ("minilm", "torch_dtype")}
-    config |= write_config(card.model_type, model.config)
+    settings = model.config
+    if card.task == "lm":  # merging an adapter of a tied head gives it a matrix of its own
+        tied = model.head.output.weight is model.embeddings.token.weight
+        settings = dataclasses.replace(settings, tied=tied)
+    config |= write_config(card.model_type, settings)
     own = {**config.pop("minilm", {}), **card.extra}
     task = "encode" if card.own_head else card.task
     config["architectures"] = [ARCHITECTURES[card.model_type].classes[task]]

@@ -45,7 +45,8 @@ def load_model(
 
     Raises:
         UserError: a file is missing or broken; a tensor is missing, unexpected or of the wrong shape; there is no
-            trained head for the task and nothing says what a new one is for; or an adapter is for something else.
+            trained head for the task and nothing says what a new one is for; or an adapter is for something else, or
+            does not say for what and no task is given.
     """
     folder = hub.resolve_model(str(source), revision or "")
     if is_adapter(folder):

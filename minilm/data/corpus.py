@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from minilm.data.readers import FORMATS, Defects, read_table
+from minilm.data.readers import FORMATS, Defects, like_it, read_table
 from minilm.data.sources import Rows
-from minilm.errors import UserError, nearest
+from minilm.errors import UserError
 
 
 def texts_of(*parts: Rows) -> list[str]:
@@ -37,8 +37,8 @@ def read_texts(path: Path, columns: Sequence[str], clean: Callable[[str], str]) 
     try:
         lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines()
     except OSError as error:
-        beside = [str(p) for p in path.parent.glob("*")] if path.parent.is_dir() else []
-        raise UserError(f"{path}: cannot be read: {error.strerror}{nearest(str(path), beside)}") from None
+        hint = like_it(path, (".txt", *FORMATS)) if isinstance(error, FileNotFoundError) else ""
+        raise UserError(f"{path}: cannot be read: {error.strerror}{hint}") from None
     texts = []
     for number, line in enumerate(lines, 1):
         try:

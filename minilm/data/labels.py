@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minilm.data.readers import Defects, Table
+from minilm.data.readers import BROKEN, Defects, Table
 from minilm.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from minilm.config import DataSection
 
-INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
+INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,99})")
+WHOLE = re.compile(rf"({INTEGER.pattern})\.0+")  # as programs write a column of whole numbers that has a gap
 NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)  # as programs write a number that is missing or none
+BITS = {"0": 0, "false": 0, "1": 1, "true": 1}
 MANY = 20  # rows from which on the labels tell whether they are classes
 
 
@@ -29,53 +31,86 @@ def label_text(cell: Any) -> str:
     return str(cell).strip()
 
 
+def _whole(label: str) -> str:
+    """A whole number without its decimals: "1.0" is "1". All else is as it was: "01" and "1.10" may be codes."""
+    match = WHOLE.fullmatch(label)
+    return match[1] if match else label
+
+
 def _no_label(cell: Any) -> str:
-    """What a cell is that no class is called by; empty: it may be one's name."""
+    """Why no class is called so; empty: one may be."""
     if isinstance(cell, list):
-        return "a list; for several labels a text name a column of 0 and 1 for each (data.label_columns)"
+        return "is a list; for several labels a text name a column of 0 and 1 for each (data.label_columns)"
     if isinstance(cell, dict):
-        return "an object, not a name or a number"
-    return f"{cell}, not a finite number" if NOT_FINITE.fullmatch(label_text(cell)) else ""
+        return "is an object, not a name or a number"
+    if isinstance(cell, bytes):
+        return f"is {cell!r}, bytes and not text; write it as text"
+    if NOT_FINITE.fullmatch(label_text(cell)):
+        return f"is {cell}, not a finite number"
+    return _no_name(label_text(cell))
 
 
-def label_names(section: DataSection, train: Table) -> list[str]:
-    """The classes in order: as the config lists them, else as found in the training data, sorted."""
-    names = section.labels or section.label_columns
-    if not names:
-        found = {label_text(cell) for cell in train.columns[section.label] if not _no_label(cell)} - {""}
-        numbers = all(INTEGER.fullmatch(name) for name in found)
-        names = sorted(found, key=int) if numbers else sorted(found)
-    return list(names)
+def _no_name(name: str) -> str:
+    """Why a name cannot be written into the files of a run; empty: it can."""
+    if BROKEN.search(name):
+        return "holds half a character"
+    return "holds a line break; a label is one line" if len(name.splitlines()) > 1 else ""
 
 
-def classes(table: Table, section: DataSection, names: list[str], defects: Defects) -> np.ndarray:
-    """(N,) class numbers. A label is a name or, where no name is itself a number, its place from 0 to C-1."""
+def label_names(section: DataSection, train: Table, where: str = "") -> list[str]:
+    """The classes in order: as the config lists them, else as found in the training data, sorted.
+
+    Raises UserError where the config lists what can be no name.
+    """
+    for key in ("labels", "label_columns"):
+        for name in getattr(section, key):
+            if why := _no_name(name):
+                raise UserError(f"{where}data.{key}: {name!r} {why}")
+    if names := section.labels or section.label_columns:
+        return list(names)
+    found = {label_text(cell) for cell in train.columns[section.label] if not _no_label(cell)} - {""}
+    whole = {_whole(name) for name in found}
+    if not all(INTEGER.fullmatch(name) for name in whole):
+        return sorted(found)  # among names that are no numbers, 1 and 1.0 may be two versions of something
+    return sorted(found if len(found) == len(whole) else whole, key=lambda name: int(_whole(name)))
+
+
+def classes(table: Table, section: DataSection, names: list[str], known: str, defects: Defects) -> np.ndarray:
+    """(N,) class numbers. A label is a name; as numbers 1 and 1.0 are one, where no two names are that number.
+
+    Where ``section`` lists the names, so that their order is somebody's, and none is itself a number, it may be a
+    name's place from 0 to C-1. ``known`` begins a list of the names in messages.
+    """
     number = {name: i for i, name in enumerate(names)}
-    if not any(INTEGER.fullmatch(name) for name in names):
-        number |= {str(i): i for i in range(len(names))}
+    spellings = Counter(map(_whole, names))
+    alike = {_whole(name): i for i, name in enumerate(names) if spellings[_whole(name)] == 1}
+    places = {} if any(map(_is_number, names)) else {str(i): i for i in range(len(names))}
+    if section.labels:
+        alike |= places
     shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-    known = "data.labels lists" if section.labels else "the training data has"
     labels = np.full(len(table.lines), -1, dtype=np.int64)
     for i, (line, cell) in enumerate(zip(table.lines, table.columns[section.label], strict=True)):
         label = label_text(cell)
-        labels[i] = number.get(label, -1)
+        labels[i] = number.get(label, alike.get(_whole(label), -1))
         if not label:
             defects.add(table.path, line, f'the label (column "{section.label}") is missing', table.unit)
-        elif label not in number and (kind := _no_label(cell)):
-            defects.add(table.path, line, f'the label (column "{section.label}") is {kind}', table.unit)
-        elif label not in number:
+        elif labels[i] < 0 and (why := _no_label(cell)):
+            defects.add(table.path, line, f'the label (column "{section.label}") {why}', table.unit)
+        elif labels[i] < 0:
             what = f'unknown label "{label}"{nearest(label, names)}: {known} {shown}'
+            if _whole(label) in places and not section.labels:
+                what += " (a number is a place among them only where data.labels lists them in order)"
             defects.add(table.path, line, what, table.unit)
     return labels
 
 
 def bits(table: Table, column: str, defects: Defects) -> np.ndarray:
-    """(N,) 0 or 1."""
+    """(N,) 0 or 1, of a column that may say so with True and False too."""
     found = np.zeros(len(table.lines), dtype=np.int64)
     for i, (line, cell) in enumerate(zip(table.lines, table.columns[column], strict=True)):
         bit = label_text(cell)
-        found[i] = bit == "1"
-        if bit not in ("0", "1"):
+        found[i] = BITS.get(_whole(bit).lower(), -1)
+        if found[i] < 0:
             what = f'column "{column}" must be 0 or 1, got "{bit}"' if bit else f'column "{column}" is missing'
             defects.add(table.path, line, what, table.unit)
     return found
@@ -92,6 +127,15 @@ def check_kind(train: Table, column: str, where: str) -> None:
         raise UserError(f"{where}{train.path}: {len(counts):,} different labels in {rows:,} rows: {is_right}")
     if fraction := _fraction(list(counts)):
         raise UserError(f"{where}{train.path}: the labels are measured values such as {fraction}: {is_right}")
+
+
+def _is_number(name: str) -> bool:
+    """Whether it can be read as a number, be it written as "01" or "1.50"."""
+    try:
+        float(name)
+    except ValueError:
+        return False
+    return not NOT_FINITE.fullmatch(name)
 
 
 def _fraction(names: Sequence[str]) -> str:

@@ -156,7 +156,11 @@ def _whole_words(places: np.ndarray, words: np.ndarray, number: int, random: np.
 
 @dataclass(frozen=True)
 class Spans:
-    """T5: spans of tokens are taken out and replaced by a sentinel each; the decoder writes sentinels and spans."""
+    """T5: spans of tokens are taken out and replaced by a sentinel each; the decoder writes sentinels and spans.
+
+    One more sentinel ends what it writes, as in the paper (section 3.1.4); the paper's code, and Hugging Face's after
+    it, leave that out and let </s> follow the last span.
+    """
 
     share: float  # of the tokens, taken out
     mean: float  # tokens of a span

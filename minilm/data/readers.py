@@ -15,7 +15,8 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ SHOWN = 5  # defects that a report spells out; the rest it counts
 
 # Bytes that are not UTF-8 are read as lone surrogates, which no valid text holds, so that they can be found.
 BROKEN = re.compile("[\ud800-\udfff]")
+REPEATED: Any = object()  # the value of a JSON object's key that is there twice
 
 
 class Defects:
@@ -81,8 +83,7 @@ def read_table(path: Path, wanted: set[str], defects: Defects) -> Table:
     if suffix not in FORMATS:
         raise UserError(f"{path}: not a known format; the endings known are {', '.join(FORMATS)}")
     if not path.is_file():
-        beside = [str(p) for p in path.parent.glob("*")] if path.parent.is_dir() else []
-        raise UserError(f"{path}: no such file{nearest(str(path), beside)}")
+        raise UserError(f"{path}: no such file{like_it(path)}")
     before = len(defects.found)
     if suffix == ".parquet":
         table = _read_parquet(path, wanted)
@@ -93,6 +94,28 @@ def read_table(path: Path, wanted: set[str], defects: Defects) -> Table:
     if not table.lines and len(defects.found) == before:
         raise UserError(f"{path}: the file holds no rows")
     return table
+
+
+def like_it(path: Path, endings: Collection[str] = FORMATS) -> str:
+    """The file of its folder whose name is most like that of a file that is not there, as ``errors.nearest`` tells it.
+
+    It has one of the endings, which do not count: all the files of a folder may be alike in them.
+    """
+    there = path.parent.glob("*") if path.parent.is_dir() else ()
+    alike = [p.name for p in there if p.suffix.lower() in endings and nearest(path.stem, [p.stem])]
+    return nearest(path.name, alike)
+
+
+def _check_once(path: Path, names: list[str], wanted: set[str]) -> None:
+    """Raises UserError where the file has two columns of a name that is wanted."""
+    for name in sorted(wanted):
+        if names.count(name) > 1:
+            raise UserError(f'{path}: the header names the column "{name}" {names.count(name)} times; keep one of them')
+
+
+def _lines(text: str) -> list[str]:
+    """Lines that end with LF or CR LF (whose CR is left), or, in a file without any LF, with CR alone."""
+    return text.split("\n" if "\n" in text else "\r")
 
 
 def _read_text(path: Path, defects: Defects) -> str:
@@ -106,7 +129,7 @@ def _read_text(path: Path, defects: Defects) -> str:
     text = content.decode("utf-8-sig", errors="surrogateescape")
     if not BROKEN.search(text):
         return text
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(_lines(text), 1):
         if bad := BROKEN.search(line):
             byte = ord(bad[0]) - 0xDC00
             defects.add(path, number, f"not UTF-8 (byte 0x{byte:02x}); save the file as UTF-8")
@@ -125,9 +148,7 @@ def _read_delimited(path: Path, wanted: set[str], defects: Defects, split: Split
     names = [name.strip() for name in next(rows, (1, []))[1]]
     if len(names) == 1 and ";" in names[0]:  # as spreadsheets write where a comma divides digits
         raise UserError(f"{path}: fields must be separated by commas (a .tsv file: by tabs), not by semicolons")
-    for name in sorted(wanted):
-        if names.count(name) > 1:
-            raise UserError(f'{path}: the header names the column "{name}" {names.count(name)} times')
+    _check_once(path, names, wanted)
     lines, cells = [], []
     for line, fields in rows:
         if len(fields) == len(names):
@@ -164,7 +185,7 @@ def _long_fields() -> Iterator[None]:
 
 
 def _tsv_rows(path: Path, text: str, defects: Defects) -> Iterator[tuple[int, list[str]]]:
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(_lines(text), 1):
         if line := line.removesuffix("\r"):
             yield number, line.split("\t")
 
@@ -172,22 +193,32 @@ def _tsv_rows(path: Path, text: str, defects: Defects) -> Iterator[tuple[int, li
 # JSONL ------------------------------------------------------------------------------------------------------
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; its keys that are there twice are ``REPEATED``, where Python would take the last value."""
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        row |= {key: REPEATED for key, times in Counter(key for key, _ in pairs).items() if times > 1}
+    return row
+
+
 def _read_jsonl(path: Path, wanted: set[str], defects: Defects) -> Table:
     lines, rows = [], []
-    for number, line in enumerate(_read_text(path, defects).split("\n"), 1):
+    for number, line in enumerate(_lines(_read_text(path, defects)), 1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=_object)
         except (ValueError, RecursionError) as error:  # also numbers too long, and brackets too deep
             told = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
             defects.add(path, number, f"not JSON ({told})")
             continue
-        if isinstance(row, dict):
+        if not isinstance(row, dict):
+            defects.add(path, number, "not a JSON object")
+        elif twice := [key for key in sorted(wanted) if row.get(key) is REPEATED]:
+            defects.add(path, number, f'the key "{twice[0]}" is there more than once; keep one of them')
+        else:
             lines.append(number)
             rows.append(row)
-        else:
-            defects.add(path, number, "not a JSON object")
     names = list(dict.fromkeys(key for row in rows for key in row))
     columns = {name: [row.get(name) for row in rows] for name in names if name in wanted}
     return Table(path, names, columns, lines)
@@ -205,6 +236,7 @@ def _read_parquet(path: Path, wanted: set[str]) -> Table:
     try:
         file = pyarrow.parquet.ParquetFile(path)
         names = file.schema_arrow.names
+        _check_once(path, names, wanted)
         table = file.read(columns=[name for name in names if name in wanted])
         columns = {name: table.column(name).to_pylist() for name in table.column_names}
     except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:

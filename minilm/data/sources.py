@@ -59,6 +59,7 @@ class Dataset:
     multi_label: bool
     fingerprint: str  # SHA-256 of the splits' texts and labels, in order
     warnings: list[str]
+    whole: dict[str, int]  # rows of each split before data.train_rows, data.shots and their like took a part of them
 
 
 def load_dataset(section: DataSection, where: str = "") -> Dataset:
@@ -76,15 +77,20 @@ def load_dataset(section: DataSection, where: str = "") -> Dataset:
             warnings.append(f"{table.path}: {len(table.lines):,} rows, the catalogue says {source.rows[split]:,}")
         _require_columns(table, section, defects, where)
 
-    names = label_names(section, tables["train"])
-    parts = {split: _part(table, section, names, defects) for split, table in tables.items()}
-    if len(tables) == 1 and "split" in tables["train"].columns:
+    names = label_names(section, tables["train"], where)
+    known = "data.labels lists" if section.labels else "the training data has"
+    parts = {split: _part(table, section, names, known, defects) for split, table in tables.items()}
+    if len(tables) > 1:
+        _check_column(tables, where)
+    elif "split" in tables["train"].columns:
         parts = _by_column(parts["train"], tables["train"], defects, where)
     defects.check(where)
     if not (section.labels or section.label_columns):
         check_kind(tables["train"], section.label, where)
 
-    parts = _subsets(_make_missing(parts, section, where), section, warnings)
+    parts = _make_missing(parts, section, where)
+    whole = {split: len(parts[split].rows) for split in SPLITS}
+    parts = _subsets(parts, section, warnings)
     parts["train"] = _chosen(parts["train"], section, names, warnings, where)
     rows = {split: parts[split].rows for split in SPLITS}
     warnings += _check_classes(rows["train"], names, f"{where}{source.files['train']}: ")
@@ -92,21 +98,38 @@ def load_dataset(section: DataSection, where: str = "") -> Dataset:
     return Dataset(
         source.name, rows["train"], rows["validation"], rows["test"],
         label_names=names, multi_label=bool(section.label_columns),
-        fingerprint=_fingerprint(rows, names), warnings=warnings,
+        fingerprint=_fingerprint(rows, names), warnings=warnings, whole=whole,
     )  # fmt: skip
 
 
-def load_rows(path: Path, section: DataSection) -> Rows:
-    """Every row of one more file with the columns of ``section``, whose ``labels`` or ``label_columns`` are given.
+def load_rows(path: Path, section: DataSection, names: Sequence[str] = ()) -> Rows:
+    """Every row of one more file with the columns of ``section``, for a model that knows the labels ``names``.
 
-    Raises UserError as ``load_dataset`` does.
+    Where none are given, they are those that the section lists. Raises UserError as ``load_dataset`` does.
     """
     section, defects = replace(complete(section), group=""), Defects()
     table = read_table(path, _columns(section), defects)
     _require_columns(table, section, defects, "")
-    rows = _part(table, section, section.labels, defects).rows
+    rows = _part(table, section, list(names or section.labels), "the run's model knows", defects).rows
     defects.check()
     return rows
+
+
+def load_texts(path: Path, section: DataSection, said: str = "") -> list[str] | list[tuple[str, str]]:
+    """The texts of one more file, or its pairs, as they are written; it needs no labels.
+
+    They are checked as ``load_dataset`` checks them, cleaned; what reads them cleans them itself. ``said`` goes on
+    after a config's key in a message: where it says so. Raises UserError as ``load_dataset`` does.
+    """
+    section, defects, clean = complete(section), Defects(), cleaner(section.clean)
+    keys = {name: key + said for name, key in _text_keys(section).items()}
+    table = read_table(path, set(keys), defects)
+    _require(table, keys, defects, "")
+    for name in keys:
+        _texts(table, name, clean, defects)
+    defects.check()
+    columns = [table.columns[name] for name in keys]
+    return list(zip(*columns, strict=True)) if len(columns) > 1 else columns[0]
 
 
 # Rows to texts and class numbers ----------------------------------------------------------------------------
@@ -132,6 +155,12 @@ class Part:
         return f"{self.table.path}, {unit} {lines}{', ...' if len(rows) > SHOWN else ''}"
 
 
+def _text_keys(section: DataSection) -> dict[str, str]:
+    """Each text column and the config's key for it."""
+    keys = {section.text: "data.text", section.text_pair: "data.text_pair"}
+    return {name: key for name, key in keys.items() if name}
+
+
 def _label_keys(section: DataSection) -> dict[str, str]:
     """Each label column and the config's key for it."""
     if section.label_columns:
@@ -140,26 +169,30 @@ def _label_keys(section: DataSection) -> dict[str, str]:
 
 
 def _columns(section: DataSection) -> set[str]:
-    named = {section.text, section.text_pair, section.group, *_label_keys(section)}
+    named = {*_text_keys(section), section.group, *_label_keys(section)}
     return {name for name in named if name} | {"split"}
 
 
 def _require_columns(table: Table, section: DataSection, defects: Defects, where: str) -> None:
-    keys = {section.text: "data.text", section.text_pair: "data.text_pair", section.group: "data.group"}
-    for name, key in {**keys, **_label_keys(section)}.items():
-        if name and name not in table.columns:
+    group = {section.group: "data.group"} if section.group else {}
+    _require(table, {**_text_keys(section), **group, **_label_keys(section)}, defects, where)
+
+
+def _require(table: Table, keys: dict[str, str], defects: Defects, where: str) -> None:
+    for name, key in keys.items():
+        if name not in table.columns:
             defects.check(where)  # a header in another encoding is told as such
             table.require(name, key, where)
 
 
-def _part(table: Table, section: DataSection, names: list[str], defects: Defects) -> Part:
+def _part(table: Table, section: DataSection, names: list[str], known: str, defects: Defects) -> Part:
     clean = cleaner(section.clean)
     texts = _texts(table, section.text, clean, defects)
     pairs = _texts(table, section.text_pair, clean, defects) if section.text_pair else None
     if section.label_columns:
         labels = np.stack([bits(table, column, defects) for column in section.label_columns], axis=1)
     else:
-        labels = classes(table, section, names, defects)
+        labels = classes(table, section, names, known, defects)
     groups = _groups(table, section.group, defects) if section.group else None
     return Part(Rows(texts, pairs, labels), table, np.array(table.lines), groups)
 
@@ -206,6 +239,24 @@ def _by_column(part: Part, table: Table, defects: Defects, where: str) -> dict[s
         defects.check(where)
         raise UserError(f'{where}{table.path}: column "split" names no row as train')
     return {split: part.take(np.array(found)) for split, found in rows.items()}
+
+
+def _check_column(tables: dict[str, Table], where: str) -> None:
+    """Raises UserError where a file of one split says in its column ``split`` that a row is of another.
+
+    A column that names no split at all is about something else.
+    """
+    for split, table in tables.items():
+        cells = [label_text(cell) for cell in table.columns.get("split", ())]
+        named = [SPLIT_NAMES.get(cell.lower()) for cell in cells]
+        if not any(named):
+            continue
+        for line, cell, name in zip(table.lines, cells, named, strict=True):
+            if name != split:
+                raise UserError(
+                    f'{where}{table.path}, {table.unit} {line}: column "split" says "{cell}", but the file is the '
+                    f"{split} split, as others are given too; give it alone (data.source), or rename the column"
+                )
 
 
 def _make_missing(parts: dict[str, Part], section: DataSection, where: str) -> dict[str, Part]:

@@ -148,13 +148,17 @@ def multilabel_metrics(labels: np.ndarray, logits: np.ndarray, threshold: float 
     """
     labels, logits = np.asarray(labels), np.asarray(logits, dtype=np.float64)
     _check_shapes(labels, logits, labels.shape == logits.shape)
-    chosen = labels_above(logits, threshold)
+    loss = float((np.logaddexp(0.0, logits) - labels * logits).mean())
+    return {"loss": loss, **_metrics_of_choice(labels, labels_above(logits, threshold))}
+
+
+def _metrics_of_choice(labels: np.ndarray, chosen: np.ndarray) -> dict[str, Any]:
+    """The metrics of true against chosen labels, (N, C) of 0 and 1 each: all but the loss."""
     both, either = (labels & chosen).sum(axis=1), (labels | chosen).sum(axis=1)  # (N,)
     right, predicted, support = (labels & chosen).sum(axis=0), chosen.sum(axis=0), labels.sum(axis=0)  # (C,)
     precision, recall, f1 = _precision_recall_f1(right, predicted, support)
     _, _, micro_f1 = _precision_recall_f1(right.sum(), predicted.sum(), support.sum())
     return {
-        "loss": float((np.logaddexp(0.0, logits) - labels * logits).mean()),
         "subset_accuracy": float((labels == chosen).all(axis=1).mean()),
         "label_accuracy": float((labels == chosen).mean()),
         "jaccard": float(_ratio(both, either, empty=1.0).mean()),
@@ -171,9 +175,14 @@ def choose_threshold(labels: np.ndarray, logits: np.ndarray, metric: str = "macr
     Raises `UserError` for a metric that does not exist with several labels.
     """
     check_metric(metric, multi_label=True, key="metric")
+    labels, probabilities = np.asarray(labels), sigmoid(logits)  # once: training asks after every epoch
+    _check_shapes(labels, probabilities, labels.shape == probabilities.shape)
+    if metric == "loss":  # no threshold changes it
+        return 0.5
     best, best_value = 0.5, None
     for percent in sorted(range(1, 100), key=lambda percent: abs(percent - 50)):
-        value = multilabel_metrics(labels, logits, percent / 100)[metric]
+        chosen = (probabilities >= percent / 100).astype(np.int64)
+        value = _metrics_of_choice(labels, chosen)[metric]
         if is_better(metric, value, best_value):
             best, best_value = percent / 100, value
     return best

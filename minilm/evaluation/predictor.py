@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal
 
@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from minilm.checkpoints.models import Card, card_of, context_of
 from minilm.checkpoints.opening import holds_model, load_model
+from minilm.config import DataSection, load_config
 from minilm.data.batching import collate, evaluation_batches
 from minilm.data.cleaning import cleaner
-from minilm.data.sources import Rows
+from minilm.data.readers import FORMATS
+from minilm.data.sources import Rows, load_texts
 from minilm.data.tokenization import Encoded, encode, load_tokenizer, pad_id
 from minilm.devices import Execution, execution_as_trained
 from minilm.errors import UserError
@@ -107,13 +109,13 @@ class Classifier:
                 parameter.data = parameter.data.float()
         return cls(model, load_tokenizer(card_of(model).tokenizer or source), run_on)
 
-    def predict(self, texts: Sequence[Text]) -> list[dict[str, float]]:
+    def predict(self, texts: Sequence[Text], *, place: str = "text", first: int = 1) -> list[dict[str, float]]:
         """One ``{label: probability}`` per text; pairs are tuples.
 
         With one label per text the probabilities add up to 1; with several, each label has its own and is assigned
-        where that is at least ``reading.threshold``.
+        where that is at least ``reading.threshold``. Messages call the texts ``text 1`` and so on, or what is asked.
         """
-        scores = self.scores(texts)
+        scores = self.scores(texts, place=place, first=first)
         probabilities = sigmoid(scores) if self.multi_label else np.exp(log_softmax(scores))
         return [dict(zip(self.labels, map(float, row), strict=True)) for row in probabilities]
 
@@ -123,15 +125,23 @@ class Classifier:
             return [label for label, p in probabilities.items() if p >= self.reading.threshold]
         return [max(probabilities, key=lambda label: probabilities[label])]
 
-    def scores(self, texts: Sequence[Text]) -> np.ndarray:
+    def scores(self, texts: Sequence[Text], *, place: str = "text", first: int = 1) -> np.ndarray:
         """The model's scores (logits), (N, C).
 
-        Raises UserError for pairs where it reads single texts, and for single texts where it reads pairs.
+        Raises UserError for pairs where it reads single texts, for single texts where it reads pairs, and for a text
+        of which cleaning leaves nothing: an answer would be about nothing.
         """
         firsts, seconds = self._split(texts)
-        firsts = [self.clean(text) for text in firsts]
-        seconds = None if seconds is None else [self.clean(text) for text in seconds]
+        firsts = self._cleaned(firsts, place, first)
+        seconds = None if seconds is None else self._cleaned(seconds, place, first)
         return self._scores_of_clean(firsts, seconds)
+
+    def _cleaned(self, texts: list[str], place: str, first: int) -> list[str]:
+        cleaned = [self.clean(text) for text in texts]
+        if "" in cleaned:
+            row = cleaned.index("")
+            raise UserError(f"{place} {first + row} is empty{' once cleaned' if texts[row].strip() else ''}")
+        return cleaned
 
     def scores_of_rows(self, rows: Rows) -> np.ndarray:
         """The same of rows that were cleaned when they were loaded: cleaning twice may say something else."""
@@ -170,36 +180,66 @@ def without_classifier(run: Path) -> str:
     return f"this run has not finished; go on with `minilm train {run / 'config.toml'} --resume`"
 
 
-# --- Lines of text -----------------------------------------------------------------------------------------------
+# --- Files -------------------------------------------------------------------------------------------------------
 
 
-def read_lines(file: BinaryIO) -> Iterator[str]:
+def is_table(name: str) -> bool:
+    """Whether a file of this name has columns; all others are lines of text."""
+    return Path(name).suffix.lower() in FORMATS
+
+
+def predict_table(classifier: Classifier, path: Path, run: str | Path) -> Iterator[tuple[str, dict[str, float]]]:
+    """The texts of a table, a tab between those of a pair, with their ``{label: probability}``, in order.
+
+    They are in the columns that ``run``, which the classifier is from, was trained on. Raises UserError naming what is
+    missing or cannot be read, before the first is answered.
+    """
+    section, said = _columns_of(Path(run), bool(classifier.reading.pairs))
+    texts = load_texts(path, replace(section, clean=classifier.reading.clean), said)
+    for start in range(0, len(texts), LINES):
+        chunk = texts[start : start + LINES]
+        shown = (text if isinstance(text, str) else "\t".join(text) for text in chunk)
+        yield from zip(shown, classifier.predict(chunk), strict=True)
+
+
+def _columns_of(run: Path, pairs: bool) -> tuple[DataSection, str]:
+    """What a run's config says of the columns, and where; of a model without a run's config, the usual ones."""
+    for path in (run / "config.toml", run.parent / "config.toml")[: 2 if run.name == "model" else 1]:
+        if path.is_file():
+            return load_config(path).data, f" in {path}"
+    return DataSection(text_pair="text_pair" if pairs else ""), f" as usual, for {run} has no config.toml"
+
+
+def read_lines(file: BinaryIO, place: str = "line") -> Iterator[str]:
     """The lines of a file in UTF-8. Raises UserError naming the first that is not."""
     for number, line in enumerate(file, 1):
         try:
             yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
-            raise UserError(f"line {number}: not UTF-8 (byte 0x{line[error.start]:02x})") from None
+            raise UserError(f"{place} {number}: not UTF-8 (byte 0x{line[error.start]:02x})") from None
 
 
-def predict_lines(classifier: Classifier, lines: Iterable[str]) -> Iterator[tuple[str, dict[str, float]]]:
+def predict_lines(
+    classifier: Classifier, lines: Iterable[str], place: str = "text"
+) -> Iterator[tuple[str, dict[str, float]]]:
     """Each line with its ``{label: probability}``, in order, some hundred lines at a time.
 
-    For a classifier of pairs a line is two texts with a tab between. Raises UserError naming the line where it is
-    empty, or no pair.
+    For a classifier of pairs a line is two texts with a tab between. Raises UserError naming the line (``place`` and
+    its number) where it is empty, as given or once cleaned, or no pair.
     """
     numbered = iter(enumerate(lines, 1))
     while chunk := list(itertools.islice(numbered, LINES)):
-        texts = [_parse(line, number, bool(classifier.reading.pairs)) for number, line in chunk]
-        yield from zip((line for _, line in chunk), classifier.predict(texts), strict=True)
+        texts = [_parse(line, f"{place} {number}", bool(classifier.reading.pairs)) for number, line in chunk]
+        scores = classifier.predict(texts, place=place, first=chunk[0][0])
+        yield from zip((line for _, line in chunk), scores, strict=True)
 
 
-def _parse(line: str, number: int, as_pair: bool) -> Text:
+def _parse(line: str, place: str, as_pair: bool) -> Text:
     parts = [part.strip() for part in line.split("\t")] if as_pair else [line.strip()]
     is_text = line.isascii() or line == line.encode(errors="ignore").decode()  # no bytes of another encoding
     if not line.strip():
-        raise UserError(f"text {number} is empty")
+        raise UserError(f"{place} is empty")
     if not is_text or not all(parts) or len(parts) != 1 + as_pair:
         wanted = "two texts in UTF-8 with a tab between" if as_pair else "a text in UTF-8"
-        raise UserError(f"text {number} must be {wanted}, got {line!r}")
+        raise UserError(f"{place} must be {wanted}, got {line!r}")
     return (parts[0], parts[1]) if as_pair else parts[0]

@@ -13,8 +13,12 @@ The distribution of t with a whole number k of degrees of freedom is a finite su
     k odd     2 / pi (theta + sin theta (cos theta + 2/3 cos^3 theta + ... up to cos^(k-2) theta))
     k even    sin theta (1 + 1/2 cos^2 theta + 1 3 / (2 4) cos^4 theta + ... up to cos^(k-2) theta)
 
-Over the rows of one test set: the bootstrap (Efron 1979), which draws as many rows again, with replacement; and
-McNemar's exact test (McNemar 1947) of the rows that only one of two runs has right. Many comparisons at once: Holm
+Over the rows of one test set: the bootstrap (Efron 1979), which draws as many rows again, with replacement; of a share
+p of n rows, Wilson's interval (1927), which holds also where none or all are right, and with z = 1.96 is
+
+    (p + z^2 / 2n  +-  z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
+
+and McNemar's exact test (McNemar 1947) of the rows that only one of two runs has right. Many comparisons at once: Holm
 (1979).
 """
 
@@ -22,6 +26,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -127,6 +132,14 @@ def t_quantile(probability: float, k: int) -> float:
 
 
 # --- Over test rows ---
+
+
+def wilson_interval(share: float, rows: int) -> Interval:
+    """The 95% interval of a share of so many rows, such as an accuracy. Needs at least 1 row."""
+    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
+    middle, scale = share + z * z / (2 * rows), 1 + z * z / rows
+    half = z * math.sqrt(share * (1 - share) / rows + (z / (2 * rows)) ** 2)
+    return Interval(max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale))
 
 
 def bootstrap_interval(

@@ -196,7 +196,7 @@ def find_targets(model: nn.Module, config: LoRAConfig) -> list[str]:
     number_of = {module: number for number, layer in enumerate(layers_of(model)) for module in layer.modules()}
     in_layers = {name: number_of[module] for name in linear if (module := model.get_submodule(name)) in number_of}
     kinds = list(dict.fromkeys(name.rpartition(".")[2] for name in in_layers))
-    wanted: set[str] = set()
+    wanted: dict[str, set[str]] = {}
     for target in config.targets:
         if target == "all-linear":
             found = set(in_layers)
@@ -210,14 +210,17 @@ def find_targets(model: nn.Module, config: LoRAConfig) -> list[str]:
                 f'LoRA: target "{target}" names no linear layer of this model{hint}; there are: {", ".join(kinds)}, '
                 f'all-linear, and patterns of whole names such as "{linear[0]}"'
             )
-        wanted |= found
+        wanted[target] = found
     if config.layers:
         _check_layers(model, config)
-        wanted = {name for name in wanted if in_layers.get(name) in config.layers}
-        if not wanted:
+        wanted = {target: {n for n in found if in_layers.get(n) in config.layers} for target, found in wanted.items()}
+    for target, found in wanted.items():
+        if not found:
             chosen = ", ".join(map(str, config.layers))
-            raise UserError(f"LoRA: none of the targets ({', '.join(config.targets)}) is in the layers {chosen}")
-    return [name for name in linear if name in wanted]
+            raise UserError(
+                f'LoRA: target "{target}" names nothing in the layers {chosen}; leave it out, or choose others'
+            )
+    return [name for name in linear if any(name in found for found in wanted.values())]
 
 
 def _check_layers(model: Any, config: LoRAConfig) -> None:

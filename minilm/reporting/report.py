@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from math import sqrt
 from pathlib import Path
 from typing import Any
 
 from minilm.checkpoints.atomic import atomic
 from minilm.reporting.predictions import FILE
 from minilm.reporting.record import Run, read_run, resume_command, shown
+from minilm.reporting.story import SAME_LABELS, SPLITS, added, of_whole, several, size_of, story, trained_on
 from minilm.reporting.tables import (
     count,
     decimal,
@@ -26,7 +26,6 @@ from minilm.reporting.tables import (
     text_table,
 )
 
-SPLITS = ("train", "validation", "test")
 BASELINES = {
     "majority": "always the most frequent label",
     "linear": "a linear model on TF-IDF words and pairs of words",
@@ -68,31 +67,6 @@ def results_table(results: Mapping[str, Any]) -> str:
     return text_table(*_results(results))
 
 
-def verdict(results: Mapping[str, Any]) -> str:
-    """Whether the transformer pays off: its macro F1 on the test set beside the linear baseline's.
-
-    One sentence; empty where one of the two was not measured.
-    """
-    ours, linear = results.get("test"), results.get("baselines", {}).get("linear", {}).get("test")
-    if not ours or not linear:
-        return ""
-    accuracy = _accuracy(ours)
-    gain, other = (100 * (ours[key] - linear[key]) for key in ("macro_f1", accuracy))
-    beside = f"({metric_name(accuracy)}: {abs(other):.1f} points {'below' if other < 0 else 'above'})"
-    if abs(gain) < 0.05:
-        return f"It equals the linear baseline in macro F1 {beside}."
-    if gain > 0:
-        return f"It beats the linear baseline by {gain:.1f} points of macro F1 {beside}."
-    return (
-        f"It falls short of the linear baseline by {-gain:.1f} points of macro F1 {beside}: "
-        "on these data the linear model is the better choice."
-    )
-
-
-def _accuracy(metrics: Mapping[str, Any]) -> str:
-    return "accuracy" if "accuracy" in metrics else "subset_accuracy"
-
-
 def _results(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the table of results."""
     measured = [(split, results[split]) for split in SPLITS if results.get(split)]
@@ -107,10 +81,16 @@ def _opening(run: Run) -> str:
     """The title, the whole story in a paragraph, and the table of results."""
     header, rows = _results(run.results)
     rows = [[f"**{cell}**" for cell in row] if row[0] == "test" else row for row in rows]
-    named = [f"*{name}*, {BASELINES[name]}" for name in BASELINES if name in run.results.get("baselines", {})]
+    what = BASELINES | ({"majority": SAME_LABELS} if several(run) else {})
+    named = [f"*{name}*, {what[name]}" for name in what if name in run.results.get("baselines", {})]
     legend = f"Baselines: {'; '.join(named)}. " if named else ""
     legend += "Loss in nats, lower is better; everything else, higher is better."
-    return f"{_title(run)}\n\n{_story(run)}\n\n{markdown_table(header, rows)}\n\n{legend}"
+    if added(run) and run.results.get("train"):
+        legend += (
+            f" Row *train*: {trained_on(run)}; `minilm evaluate --split train` measures the "
+            f"{count(size_of(run, 'train'))} of the data."
+        )
+    return f"{_title(run)}\n\n{story(run)}\n\n{markdown_table(header, rows)}\n\n{legend}"
 
 
 def _title(run: Run) -> str:
@@ -147,45 +127,6 @@ def _adaptation(run: Run) -> str:
     return "\n\n".join(["## Adaptation", text, markdown_table(*_adapted(adaptation))])
 
 
-def _story(run: Run) -> str:
-    results, data = run.results, run.results["data"]
-    total, trained = results["parameters"]["total"], results["parameters"]["trained"]
-    share = "all" if total == trained else count(trained) if trained else "none"
-    done = "trained from scratch" if run.from_scratch else "fine-tuned"
-    seen = f"{count(_size(run, 'train'))} texts with {len(results['labels'])} labels"
-    if "zero_shot" in results:
-        done, seen = f"asked (by {results['zero_shot']['way']})", f"{len(results['labels'])} labels, no labelled text"
-    sentences = [
-        f"**{escape(run.model)}** ({count(total)} parameters, {share} of them trained) was {done} on "
-        f"**{escape(data['name'])}**: {seen}."
-    ]
-    if test := results.get("test"):
-        key, texts = _accuracy(test), _size(run, "test")
-        what = "is right" if key == "accuracy" else "gets all labels right"
-        sentences.append(
-            f"On the {count(texts)} test texts it {what} in {test[key]:.1%} of cases, "
-            f"with a macro F1 of {decimal(test['macro_f1'])}."
-        )
-        if majority := results.get("baselines", {}).get("majority", {}).get("test"):
-            sentences.append(
-                f"Always giving the most frequent label would make that {majority[key]:.1%} "
-                f"and {decimal(majority['macro_f1'])}."
-            )
-        sentences.append(f"**{verdict(results)}**" if verdict(results) else "")
-        if texts:
-            half = 1.96 * sqrt(test[key] * (1 - test[key]) / texts)  # normal approximation of the binomial
-            sentences.append(
-                f"With {count(texts)} texts, chance alone moves an accuracy by {100 * half:.1f} points "
-                "either way (95%)."
-            )
-    return " ".join(filter(None, sentences))
-
-
-def _size(run: Run, split: str) -> int | None:
-    size: int | None = run.results["data"].get("sizes", {}).get(split)
-    return size
-
-
 def _asked(run: Run) -> str:
     """What a model was asked that was not trained."""
     asked = run.results["zero_shot"]
@@ -205,9 +146,9 @@ def _learning(run: Run) -> str:
         f"The weights kept are those of epoch {best['epoch']:.4g}{last} (step {count(best['step'])}), the "
         f"best by {metric_name(best['metric'])} on validation: {decimal(best['value'])}. "
     )
-    seen, of = _size(run, "validation"), _size(run, "train")
-    if seen and of and seen < of and any(line.get("train") for line in history):
-        text += f"The training curve is measured on {count(seen)} of the {count(of)} training texts. "
+    seen, of = size_of(run, "validation"), (size_of(run, "train") or 0) + added(run)
+    if seen and seen < of and any(line.get("train") for line in history):
+        text += f"The training curve is measured on {count(seen)} of the {trained_on(run)}. "
     stopped = run.results.get("stopped", "finished")
     text += STOPPED.get(stopped, f"It stopped: {stopped}.")
     if "threshold" in run.results:
@@ -318,10 +259,10 @@ def _costs(run: Run) -> str:
 
 def _data(run: Run) -> str:
     data, lengths = run.results["data"], run.results.get("lengths")
-    sizes = ", ".join(f"{count(_size(run, split))} {split}" for split in SPLITS if _size(run, split))
+    sizes = ", ".join(f"{of_whole(run, split)} {split}" for split in SPLITS if size_of(run, split))
     rows = [["name", escape(data["name"])], ["texts", sizes]]
-    if added := run.results.get("augmentation"):
-        told = f"{count(added['added'])} ({added['method']}, ratio {added['ratio']:g})"
+    if made := run.results.get("augmentation"):
+        told = f"{count(made['added'])} ({made['method']}, ratio {made['ratio']:g})"
         rows.append(["made of the train texts", told])
     if lengths:
         shape = (
@@ -329,7 +270,8 @@ def _data(run: Run) -> str:
             f"longest {count(lengths['longest'])}"
         )
         rows.append(["tokens a training text", shape])
-        rows.append([f"cut at {lengths['max_tokens']} tokens", f"{count(lengths['truncated'])} of them"])
+        whose = f"the {trained_on(run)}" if added(run) else "them"
+        rows.append([f"cut at {lengths['max_tokens']} tokens", f"{count(lengths['truncated'])} of {whose}"])
     rows.append(["fingerprint", f"`{data.get('fingerprint', '')}`"])
     warnings = [f"- {escape(warning)}" for warning in data.get("warnings", [])]
     parts = ["## The data", markdown_table(["", ""], rows, left=2)]
@@ -367,7 +309,7 @@ def _usage(run: Run) -> str:
     commands = [
         (f'minilm predict {folder} "some text"', "its label"),
         (f"minilm predict {folder} --file texts.txt --json", "of each line, with all scores"),
-        (f"minilm evaluate {folder}", "its metrics, measured again"),
+        (f"minilm evaluate {folder}", "its test metrics, measured again"),
         (f"minilm train {config} seed=2", "the same once more, one setting changed"),
         (resume_command(run.folder), "continues it, where it was interrupted"),
     ]

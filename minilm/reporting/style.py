@@ -8,17 +8,21 @@ plots.
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from matplotlib import rc_context
+from matplotlib import font_manager, rc_context
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, fontManager
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.text import Text
 
 from minilm.checkpoints.atomic import atomic
 
@@ -45,13 +49,17 @@ def new_figure(width: float, height: float, title: str) -> Figure:
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12, compress=True)
     figure = Figure(figsize=(width, height), dpi=DPI, layout=layout, facecolor="white")
     wrapped = textwrap.fill(title, int(8 * width))
-    figure.suptitle(wrapped, fontsize=TITLE, fontweight="bold", parse_math=False)
+    figure.suptitle(drawable(wrapped), fontsize=TITLE, fontweight="bold", parse_math=False)
     return figure
 
 
 def save(figure: Figure, path: Path, *, svg: bool = False) -> Path:
     """Write a PNG; with ``svg``, an SVG of the same name beside it, the same bytes for the same picture."""
     size: dict[str, Any] = {"dpi": DPI, "bbox_inches": "tight", "pad_inches": 0.15}
+    for text in figure.findobj(Text):
+        others = [family for family in map(family_of, text.get_text()) if family]
+        if others:
+            text.set_fontfamily([*text.get_fontfamily(), *dict.fromkeys(others)])
     with atomic(Path(path)) as file:
         figure.savefig(file, format="png", **size)
     if svg:
@@ -79,8 +87,34 @@ def name_axes(axes: Axes, *, title: str, x: str, y: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+@cache
+def family_of(character: str) -> str | None:
+    """The font that has a character where the usual one has not; empty: the usual one has it; None: there is none."""
+    if character.isspace() or _has(font_manager.findfont(FontProperties()), character):
+        return ""
+    # The last resort has a box for every character.
+    fonts = (entry for entry in fontManager.ttflist if not entry.name.startswith("Last Resort"))
+    return next((entry.name for entry in fonts if _has(entry.fname, character)), None)
+
+
+def _has(path: str, character: str) -> bool:
+    """Whether a font can draw a character; a font of pictures (most of emoji) can draw none."""
+    try:
+        font = font_manager.get_font(path)
+        return bool(font.scalable and font.get_char_index(ord(character)))
+    except (OSError, RuntimeError):  # it was removed, or is damaged
+        return False
+
+
+def drawable(text: str) -> str:
+    """The text, with the number of each character that no font here has in its place: U+597D."""
+    parts = [f" U+{ord(c):04X} " if family_of(c) is None else c for c in text]
+    return text if text == "".join(parts) else re.sub(" {2,}", " ", "".join(parts)).strip()
+
+
 def short(name: str, length: int) -> str:
-    """A name cut to a length."""
+    """A name that can be drawn, cut to a length."""
+    name = drawable(name)
     return name if len(name) <= length else name[: length - 1].rstrip() + "…"
 
 

@@ -51,11 +51,13 @@ from minilm.devices import Execution
 from minilm.errors import UserError
 from minilm.models.layers import Batch, evaluation_mode
 from minilm.reporting.summary import parameter_counts
+from minilm.rules import default_of
 from minilm.runs.assembly import Material
 from minilm.runs.folders import write_history
 from minilm.training.console import say
 from minilm.training.loop import Interrupted, Task, labels_of, train
 from minilm.training.objectives import LanguageObjective
+from minilm.training.optimizer import check_warmup
 from minilm.training.recompute import recompute
 from minilm.training.state import Checkpoints, Progress
 
@@ -234,6 +236,7 @@ def make_lesson(config: RunConfig, material: Material, where: str) -> Lesson:
             f"one batch (adapt.train.batch_size {section.train.batch_size}); give more texts (adapt.texts), or lower "
             "adapt.block or the batch size"
         )
+    check_warmup(section.train, len(train.blocks), f"{where}: adapt.train.warmup")
     for pieces in (train, validation):
         if (most := pieces.blocks.ids.max(initial=0)) >= stored.config.vocab_size:
             size = stored.config.vocab_size
@@ -251,9 +254,14 @@ def _question(section: AdaptSection, tokenizer: Tokenizer, stored: Contents) -> 
     masked = stored.architecture.classes["lm"].endswith("ForMaskedLM")
     if section.whole_words and not masked:
         raise UserError("whole_words is for models that learn from masked words, BERT's family; leave it out")
+    spans = hasattr(stored.config, "decoder")
+    if section.span != default_of(section, "span") and not spans:
+        raise UserError("span is for models that learn from spans, T5's family; leave it out")
+    if section.mask_share != default_of(section, "mask_share") and not (masked or spans):
+        raise UserError("mask_share is for models that learn from masked words or spans, not decoders; leave it out")
     if masked:
         return "masked words", MaskedWords.of(tokenizer, section.mask_share, stored.config.vocab_size)
-    if hasattr(stored.config, "decoder"):
+    if spans:
         return "spans", Spans.of(tokenizer, section.mask_share, section.span, section.block)
     return "next tokens", NextTokens()
 

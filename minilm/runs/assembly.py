@@ -34,11 +34,12 @@ from minilm.models.heads import HeadConfig, mlp_head
 from minilm.models.layers import Architecture
 from minilm.runs.augment import augmented
 from minilm.runs.folders import write_history
-from minilm.runs.results import brief, measure
+from minilm.runs.results import brief, decide, measure
 from minilm.runs.sharing import hash_of_rows, once
 from minilm.training.frozen_prefix import FrozenPrefix
 from minilm.training.loop import Task
 from minilm.training.objectives import Objective, balanced_weights
+from minilm.training.optimizer import check_warmup
 from minilm.transfer import Unreachable
 
 SPLITS = ("train", "validation", "test")
@@ -63,6 +64,11 @@ class Material:
         rows: Rows = self.train if split == "train" else getattr(self.data, split)
         return rows
 
+    def size(self, split: str) -> str:
+        """How many texts of the data a split has, and of how many, where a part was taken: "2,400 of 4,000"."""
+        size = len(getattr(self.data, split))
+        return f"{size:,}" + (f" of {self.data.whole[split]:,}" if size < self.data.whole[split] else "")
+
 
 def prepare(config: RunConfig, where: str) -> Material:
     """Load the data, add to the training rows, find or train the tokenizer, and encode every text once.
@@ -84,7 +90,10 @@ def prepare(config: RunConfig, where: str) -> Material:
         )
 
     splits = zip(SPLITS, (train, data.validation, data.test), strict=True)
-    return Material(data, train, tokenizer, {split: tokens(rows) for split, rows in splits})
+    encoded = {split: tokens(rows) for split, rows in splits}
+    if config.train is not None:
+        check_warmup(config.train, len(train), f"{where}: train.warmup")
+    return Material(data, train, tokenizer, encoded)
 
 
 def _files_of(section: DataSection, where: str) -> tuple[object, ...]:
@@ -324,7 +333,6 @@ def make_task(
     train, validation = material.train, material.data.validation
     texts, pad = material.encoded["train"], pad_id(material.tokenizer)
     forward = {split: prefix.forward(split, model) for split in ("train", "validation")}
-    threshold = 0.5 if settings.decision == "validation" else settings.decision
     # As many training texts as validation has tell whether the two drift apart; all would take longer than training.
     sample = keep_rows(strata_of(train.labels), min(len(train), len(validation)), config.seed)
     watched: dict[str, tuple[Encoded, np.ndarray, Forward]] = {
@@ -333,10 +341,14 @@ def make_task(
     }
 
     def evaluate() -> dict[str, dict[str, Any]]:
-        return {
-            split: brief(measure(labels, predict_scores(model, encoded, run_on, pad=pad, forward=how), threshold))
-            for split, (encoded, labels, how) in watched.items()
+        scores = {
+            split: predict_scores(model, encoded, run_on, pad=pad, forward=how)
+            for split, (encoded, _, how) in watched.items()
         }
+        # Chosen anew each time: while rare labels are still unlikely, none would be given at 0.5, however well the
+        # model ranks them, and no checkpoint would look better than the first.
+        threshold = decide(settings, validation.labels, scores["validation"])
+        return {split: brief(measure(labels, scores[split], threshold)) for split, (_, labels, _) in watched.items()}
 
     return Task(
         batches=lambda epoch: make_batches(texts.lengths, settings.batch_size, seed=config.seed, epoch=epoch),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ def evaluate_run(
         raise UserError(f"{run}: not a run's folder; give one that `minilm train` made, such as runs/scratch-sample")
     section, classifier = load_config(path).data, Classifier.load(run, device)
     if file is not None:
-        rows = load_rows(file, replace(section, labels=classifier.labels))
+        rows = load_rows(file, section, classifier.labels)
     else:
         data = load_dataset(section, str(path))
         if data.fingerprint != stored_fingerprint(run):

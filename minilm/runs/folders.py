@@ -26,7 +26,7 @@ from minilm.data.sources import Dataset
 from minilm.devices import Execution
 from minilm.errors import UserError
 from minilm.reporting.record import resume_command
-from minilm.schema import flat, shown
+from minilm.schema import flat, parse_file, shown
 
 
 def new_folder(runs: Path, name: str) -> Path:
@@ -53,13 +53,18 @@ def find_folder(config_path: Path, config: RunConfig, runs: Path) -> Path:
     else:
         numbered = [p for p in runs.glob(f"{config.name}-*") if p.name.removeprefix(f"{config.name}-").isdecimal()]
         numbered.sort(key=lambda path: int(path.name.rpartition("-")[2]))
-        found = [path for path in (runs / config.name, *numbered) if is_run(path)]
+        found = [path for path in (runs / config.name, *numbered) if is_run(path) and _name_of(path) == config.name]
         if not found:
             raise UserError(f"{runs / config.name}: there is no such run to resume; start it without --resume")
         folder = found[-1]
     if other := first_difference(load_config(folder / "config.toml"), config):
         raise UserError(f"{folder}: was started with {other}; go on with its own settings: {resume_command(folder)}")
     return folder
+
+
+def _name_of(folder: Path) -> Any:
+    """What a run was called: the folder "mine-2" may be of the second run "mine", or of the first "mine-2"."""
+    return parse_file(folder / "config.toml").get("name")
 
 
 def is_run(folder: Path) -> bool:
@@ -98,6 +103,7 @@ def describe_data(data: Dataset) -> dict[str, Any]:
         "name": data.name,
         "fingerprint": data.fingerprint,
         "sizes": {split: len(getattr(data, split)) for split in ("train", "validation", "test")},
+        "whole": data.whole,  # what the sizes were before a part was taken
         "warnings": data.warnings,
     }
 

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from minilm.config import TrainSection
 from minilm.data.sources import Dataset, Rows
 from minilm.evaluation.baselines import Linear, Majority, linear, majority
 from minilm.evaluation.embeddings import fit_probe
 from minilm.evaluation.metrics import (
+    choose_threshold,
     classification_metrics,
     labels_above,
     log_softmax,
@@ -33,6 +35,16 @@ def measure(labels: np.ndarray, scores: np.ndarray, threshold: float = 0.5) -> d
     return classification_metrics(labels, scores)
 
 
+def decide(settings: TrainSection, labels: np.ndarray, scores: np.ndarray) -> float:
+    """The probability from which on a label is given: as [train] says, or the best for validation's labels and scores.
+
+    The best by the metric that checkpoints are chosen by; by micro F1 where that is the loss, which has no threshold.
+    """
+    if settings.decision != "validation":
+        return settings.decision
+    return choose_threshold(labels, scores, "micro_f1" if settings.best == "loss" else settings.best)
+
+
 def brief(metrics: dict[str, Any]) -> dict[str, Any]:
     """The metrics that are single numbers."""
     return {name: value for name, value in metrics.items() if isinstance(value, int | float)}
@@ -47,12 +59,12 @@ class Embedded:
 
 
 def fit_baselines(
-    data: Dataset, decide: Callable[[np.ndarray], float], embedded: Embedded | None = None
+    data: Dataset, choose: Callable[[np.ndarray], float], embedded: Embedded | None = None
 ) -> dict[str, Any]:
     """What the majority class and a linear model on word counts reach, on the same splits.
 
     With ``embedded``, also what a linear model on the checkpoint's vectors reaches.
-    ``decide`` chooses the threshold of several labels from the scores of the validation texts, as for the model.
+    ``choose`` chooses the threshold of several labels from the scores of the validation texts, as for the model.
     """
     classes = len(data.label_names)
     train, held_out = data.train, {"validation": data.validation, "test": data.test}
@@ -70,11 +82,14 @@ def fit_baselines(
     for name in fits:
         key = partial(_key_of_baseline, name, classes, train, *held_out.values())
         scores, seconds = once("baselines", key, partial(fitted, name))
-        results[name] = _measured(data, scores, decide) | {"seconds": seconds}
+        results[name] = _measured(data, scores, choose) | {"seconds": seconds}
+        if name == "majority" and data.multi_label:  # the same for every text, so the report can name them
+            given = labels_above(scores["validation"][0], results[name]["threshold"])
+            results[name]["labels"] = [data.label_names[i] for i in np.flatnonzero(given)]
     if embedded is not None:
         probe = fit_probe(embedded.vectors["train"], data.train.labels, classes)
         scores = {split: probe.predict(embedded.vectors[split]) for split in ("validation", "test")}
-        results["embeddings"] = _measured(data, scores, decide) | {"seconds": embedded.seconds + probe.seconds}
+        results["embeddings"] = _measured(data, scores, choose) | {"seconds": embedded.seconds + probe.seconds}
     return results
 
 
@@ -82,11 +97,10 @@ def _key_of_baseline(name: str, classes: int, *splits: Rows) -> tuple[str | int,
     return name, classes, *map(hash_of_rows, splits)
 
 
-def _measured(
-    data: Dataset, scores: dict[str, np.ndarray], decide: Callable[[np.ndarray], float]
-) -> dict[str, dict[str, Any]]:
-    threshold = decide(scores["validation"]) if data.multi_label else 0.5
-    return {split: measure(getattr(data, split).labels, scores[split], threshold) for split in ("validation", "test")}
+def _measured(data: Dataset, scores: dict[str, np.ndarray], choose: Callable[[np.ndarray], float]) -> dict[str, Any]:
+    threshold = choose(scores["validation"]) if data.multi_label else 0.5
+    measured = {split: measure(getattr(data, split).labels, found, threshold) for split, found in scores.items()}
+    return measured | ({"threshold": threshold} if data.multi_label else {})
 
 
 def time_inference(classifier: Classifier, rows: Rows) -> float:
@@ -94,12 +108,11 @@ def time_inference(classifier: Classifier, rows: Rows) -> float:
 
     Of a model so large that one takes long, there is one go.
     """
-    texts: list[Any] = list(zip(rows.texts, rows.pairs, strict=True)) if rows.pairs else rows.texts
-    hundred = [texts[i % len(texts)] for i in range(100)]
+    hundred = rows.take(np.arange(100) % len(rows))
     times: list[float] = []
     while len(times) < 3 and sum(times) < LONG:
         started = time.perf_counter()
-        classifier.predict(hundred)
+        classifier.scores_of_rows(hundred)
         times.append(time.perf_counter() - started)
     return float(np.median(times))
 

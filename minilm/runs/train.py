@@ -8,9 +8,11 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +28,6 @@ from minilm.data.tokenization import Encoded, length_statistics, pad_id
 from minilm.devices import Execution, execution, memory_told
 from minilm.errors import UserError
 from minilm.evaluation.embeddings import mean_vectors
-from minilm.evaluation.metrics import choose_threshold
 from minilm.evaluation.predictor import Classifier, predict_scores
 from minilm.finetuning.freezing import frozen_layers
 from minilm.hub import is_folder, published_name
@@ -53,7 +54,7 @@ from minilm.runs.folders import (
     find_folder,
     new_folder,
 )
-from minilm.runs.results import Embedded, choose_samples, fit_baselines, measure, time_inference
+from minilm.runs.results import Embedded, choose_samples, decide, fit_baselines, measure, time_inference
 from minilm.runs.sharing import hash_of_tokens, once
 from minilm.runs.zero_shot import answer, make_question
 from minilm.training.console import say, signal_of, terminable
@@ -178,7 +179,7 @@ def finish(work: Work) -> None:
     with atomic(folder / "summary.txt") as file, work.run_on.autocast():
         file.write((summarize(model) + "\n").encode())
     total, trained = parameter_counts(model)
-    sizes = " / ".join(f"{len(material.rows(split)):,}" for split in SPLITS)
+    sizes = " / ".join(map(material.size, SPLITS))
     say(f"{folder}: {material.data.name}, {sizes} texts; {trained:,} of {total:,} parameters train on {work.run_on}")
     if work.settings.embeddings_baseline:
         work = replace(work, embedded=embed(work))
@@ -189,7 +190,8 @@ def finish(work: Work) -> None:
     finally:
         shutil.rmtree(folder / "cache", ignore_errors=True)
     if material.data.multi_label:
-        card_of(model).extra["threshold"] = decide(work, scores["validation"])
+        threshold = decide(work.settings, material.data.validation.labels, scores["validation"])
+        card_of(model).extra["threshold"] = threshold
     save(work)
     write_results(work, progress, scores, cached)
 
@@ -249,15 +251,6 @@ def learn(work: Work) -> tuple[Progress, dict[str, np.ndarray], str]:
     return progress, scores, str(prefix)
 
 
-def decide(work: Work, scores: np.ndarray) -> float:
-    """The probability from which on a label is given: as the config says, or the best of validation's scores (N, C)."""
-    settings = work.settings
-    if settings.decision == "validation":
-        metric = "micro_f1" if settings.best == "loss" else settings.best
-        return choose_threshold(work.material.data.validation.labels, scores, metric)
-    return settings.decision
-
-
 def save(work: Work) -> None:
     """Keep what was trained in ``model/``: a whole model, or an adapter."""
     config, model, tokenizer = work.config, work.model, work.material.tokenizer
@@ -273,53 +266,76 @@ def save(work: Work) -> None:
 
 def write_results(work: Work, progress: Progress, scores: dict[str, np.ndarray], cached: str) -> None:
     """Measure every split's scores (N, C), and write the figures, predictions.csv, results.json and the report."""
-    folder, config, settings, material = work.folder, work.config, work.settings, work.material
-    data, encoded = material.data, material.encoded
-    classifier = Classifier(work.model, material.tokenizer, work.run_on)
-    threshold = classifier.reading.threshold
-    metrics = {split: measure(material.rows(split).labels, scores[split], threshold) for split in SPLITS}
-    best = next(entry for entry in progress.history if entry["step"] == progress.best_step)
-    total, trained = parameter_counts(work.model)
-    learned_from = replace(data, train=material.train)
-    results = {
+    folder, data = work.folder, work.material.data
+    threshold = card_of(work.model).extra["threshold"] if data.multi_label else 0.5
+    metrics = {split: measure(work.material.rows(split).labels, scores[split], threshold) for split in SPLITS}
+    results: dict[str, Any] = {
         "name": folder.name,
         **metrics,
         "labels": data.label_names,
-        "baselines": fit_baselines(learned_from, lambda validation: decide(work, validation), work.embedded),
-        "parameters": {"total": total, "trained": trained},
-        "times": {
-            "train_seconds": progress.seconds,
-            "inference_seconds_per_100_texts": time_inference(classifier, data.test),
-        },
-        "tokens_per_second": progress.tokens / progress.seconds,
-        "frozen_layers": cached,
-        "best": {
-            "epoch": best["epoch"],
-            "step": best["step"],
-            "metric": settings.best,
-            "value": progress.best_value,
-        },
+        "baselines": baselines(work),
+        **costs(work, progress, cached),
+        "best": best(work, progress),
         "stopped": progress.stopped,
-        "lengths": length_statistics(encoded["train"], config.data.max_tokens),
-        "samples": choose_samples(data.test, scores["test"], data.label_names, config.seed, threshold),
-        "data": describe_data(data),
+        "lengths": length_statistics(work.material.encoded["train"], work.config.data.max_tokens),
+        "samples": choose_samples(data.test, scores["test"], data.label_names, work.config.seed, threshold),
+        "data": describe_data(work.material.data),
+        **({"threshold": threshold} if data.multi_label else {}),
+        **other_stages(work),
     }
-    if data.multi_label:
-        results["threshold"] = threshold
-    if config.augment is not None:
-        kind = config.augment
-        results["augmentation"] = {"method": kind.method, "ratio": kind.ratio, "added": material.added}
-    if config.adapt is not None:
-        results["adaptation"] = read_json(folder / "adaptation" / "results.json")
-    figures = folder / "figures"
-    learning_curves(progress.history, progress.best_step, settings.best, figures / "learning_curves.png")
-    length_distribution(encoded["train"].full_lengths, config.data.max_tokens, figures / "lengths.png")
-    for split in () if data.multi_label else ("validation", "test"):
-        matrix = metrics[split]["confusion"]
-        confusion(matrix, data.label_names, f"Confusion on the {split} texts", figures / f"confusion_{split}.png")
+    draw(work, progress, metrics)
     write_predictions(folder, data.test, scores["test"], data.label_names, threshold)
     write_json(folder / "results.json", results)
     close(folder)
+
+
+def baselines(work: Work) -> dict[str, Any]:
+    """What is reached without the model, from the same texts and by the same rule for the threshold."""
+    data, validation = work.material.data, work.material.data.validation
+    learned_from = replace(data, train=work.material.train)
+    return fit_baselines(learned_from, partial(decide, work.settings, validation.labels), work.embedded)
+
+
+def costs(work: Work, progress: Progress, cached: str) -> dict[str, Any]:
+    """How large the model is, and how long it takes to train and to use."""
+    total, trained = parameter_counts(work.model)
+    classifier = Classifier(work.model, work.material.tokenizer, work.run_on)
+    return {
+        "parameters": {"total": total, "trained": trained},
+        "times": {
+            "train_seconds": progress.seconds,
+            "inference_seconds_per_100_texts": time_inference(classifier, work.material.data.test),
+        },
+        "tokens_per_second": progress.tokens / progress.seconds,
+        "frozen_layers": cached,
+    }
+
+
+def best(work: Work, progress: Progress) -> dict[str, Any]:
+    """Which weights were kept, and why."""
+    entry = next(entry for entry in progress.history if entry["step"] == progress.best_step)
+    place = {"epoch": entry["epoch"], "step": entry["step"]}
+    return place | {"metric": work.settings.best, "value": progress.best_value}
+
+
+def other_stages(work: Work) -> dict[str, Any]:
+    """What came before training, if the config says so: more texts, a checkpoint that was adapted."""
+    told: dict[str, Any] = {}
+    if (kind := work.config.augment) is not None:
+        told["augmentation"] = {"method": kind.method, "ratio": kind.ratio, "added": work.material.added}
+    if work.config.adapt is not None:
+        told["adaptation"] = read_json(work.folder / "adaptation" / "results.json")
+    return told
+
+
+def draw(work: Work, progress: Progress, metrics: Mapping[str, Mapping[str, Any]]) -> None:
+    """The pictures of the report."""
+    data, figures, limit = work.material.data, work.folder / "figures", work.config.data.max_tokens
+    learning_curves(progress.history, progress.best_step, work.settings.best, figures / "learning_curves.png")
+    length_distribution(work.material.encoded["train"].full_lengths, limit, figures / "lengths.png")
+    for split in () if data.multi_label else ("validation", "test"):
+        matrix, title = metrics[split]["confusion"], f"Confusion on the {split} texts"
+        confusion(matrix, data.label_names, title, figures / f"confusion_{split}.png")
 
 
 def write_adaptation(folder: Path, material: Material) -> None:

@@ -112,7 +112,7 @@ def answer(question: Question, config: RunConfig, material: Material, folder: Pa
     """Ask about every validation and test text, and write the figures, predictions.csv, results.json and the report."""
     data, section = material.data, question.section
     total, _ = parameter_counts(question.model)
-    sizes = " / ".join(f"{len(material.rows(split)):,}" for split in ASKED)
+    sizes = " / ".join(material.size(split) for split in ASKED)
     say(
         f"{folder}: {data.name}, {sizes} texts; a model of {total:,} parameters is asked by {section.way} on "
         f"{question.run_on}, and not trained"

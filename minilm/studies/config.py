@@ -18,7 +18,8 @@
     changes = ["freeze.part=backbone"]
 
 A run's settings are the base, then the variant's changes, its point on the axes, and the changes of the command line;
-the later wins. A change on the command line of [train], [adapt] or [zero_shot] is for the runs that have this section.
+the later wins. A change on the command line of [train], [adapt] or [zero_shot] is for the runs that have this section,
+and one of a key that not every choice reads, such as model.head.dropout, for those that read it.
 ``after`` sets ``model.source`` to the folder ``adapted`` of that variant's run at the same point; axes that it is not
 crossed with are left out of account. With a section ``[active]`` each run that trains becomes rounds of active learning
 (``minilm.studies.rounds``).
@@ -38,9 +39,10 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from minilm.config import FolderName, RunConfig, config_of
+from minilm.config import FolderName, RunConfig, config_of, is_within
 from minilm.errors import UserError, nearest
 from minilm.evaluation.metrics import HIGHER_IS_BETTER
+from minilm.rules import unread
 from minilm.schema import flat, override, parse_file, read_table, shown, write_table
 from minilm.studies.rounds import ActiveSection, Choice, check_active, rounds_of
 
@@ -151,8 +153,7 @@ def load_study(path: Path, changes: Sequence[str] = (), *, runs: Path = Path("ru
         planned = _in_rounds(planned, config.active, folder, path)
     _check_distinct(planned, path)
     for change in of_runs:
-        if (section := _section_of(change)) and not any(getattr(run.config, section) for run in planned):
-            raise UserError(f"{change}: no run of this study has a section [{section}]")
+        _check_read(change, [run.config for run in planned])
     return Study(config, folder, tuple(planned), path, tuple(of_runs))
 
 
@@ -224,9 +225,11 @@ def _plan(
         written[override(RunConfig, table, change)] = f"{where}: {change}"
     for key, value in point.items():
         written[override(RunConfig, table, f"{key}={shown(value)}")] = f"{path}: axes.{key}"
+    shared = []
     for change in (change for change in changes if _section_of(change) in {"", *table}):
         key = override(RunConfig, table, change)
-        if axis := next((axis for axis in point if f"{axis}.".startswith(f"{key}.")), ""):
+        shared.append(key)
+        if axis := next((axis for axis in point if is_within(axis, key)), ""):
             raise UserError(f"{change}: {axis} is an axis of this study; change it with axes.{axis}=[...]")
         written[key] = change
     name, after = _folder_name(config, variant.name, point), ""
@@ -236,7 +239,7 @@ def _plan(
         source = (folder / after / "adapted").resolve()  # the study may be gone on with from another place
         written[override(RunConfig, table, f"model.source={shown(str(source))}")] = f"{where}: after"
     table["name"] = name
-    run = config_of(table, written, base)
+    run = config_of(table, written, base, shared)
     return Planned(name, variant.name if config.runs else "", point, _with_threads(run), after)
 
 
@@ -244,6 +247,16 @@ def _section_of(change: str) -> str:
     """The section that a run must have for a change to concern it; none for most."""
     section, dot, _ = change.partition("=")[0].strip().partition(".")
     return section if dot and section in OPTIONAL else ""
+
+
+def _check_read(change: str, configs: Sequence[RunConfig]) -> None:
+    """Raises UserError where a change on the command line concerns none of the runs."""
+    section, key = _section_of(change), override(RunConfig, {}, change)
+    concerned = [config for config in configs if not section or getattr(config, section)]
+    if not concerned:
+        raise UserError(f"{change}: no run of this study has a section [{section}]")
+    if all(unread(config, key) for config in concerned):
+        raise UserError(f"{change}: no run of this study reads it: {key} {unread(concerned[0], key)}")
 
 
 def _base(config: StudyConfig, path: Path, variant: Variant, where: str) -> tuple[dict[str, Any], str]:

@@ -74,10 +74,10 @@ def run_study(study: Study, *, jobs: int = 1, shard: tuple[int, int] = (1, 1)) -
     """Bring a study's runs to their end, or those of one shard, ``(1, 2)`` for the first of two; then write its page.
 
     Raises:
-        UserError: the study cannot begin, or its first run shows that it cannot be answered.
+        UserError: the study cannot begin, or its runs cannot answer its question.
         minilm.training.loop.Interrupted: a signal came; the same call goes on.
     """
-    check_plan(study)
+    check_study(study)
     progress = Progress(study, shard_of(study, *shard), jobs)
     say(plan_table(study, progress.runs))
     with progress.bar:
@@ -96,6 +96,15 @@ def run_study(study: Study, *, jobs: int = 1, shard: tuple[int, int] = (1, 1)) -
         if finished and len(finished) + len(failed) == len(study.runs):
             outcome.page = write_page(study, finished, failed)
     return outcome
+
+
+def check_study(study: Study) -> None:
+    """Raises UserError where the study cannot be answered, as its file and its runs' configs tell before any run."""
+    check_plan(study)
+    configs = [run.config for run in study.runs if run.config.train or run.config.zero_shot]
+    kinds = {bool(config.data.label_columns) for config in configs}
+    if study.config.metric != "perplexity" and len(kinds) == 1:  # of both kinds, those that have it are compared
+        check_metric(study.config.metric, kinds.pop(), f"{study.path}: metric")
 
 
 def failures(study: Study) -> dict[str, str]:
@@ -138,13 +147,12 @@ class Progress:
         )
 
     def look_over_finished(self) -> None:
-        """Close the finished runs that a kill kept from it, and see whether they have what the study asks for."""
+        """Close the finished runs that a kill kept from it."""
         for run in self.runs:
-            if run in self.waiting:
+            if run in self.waiting or is_closed(self.study.folder / run.name):
                 continue
-            if not is_closed(self.study.folder / run.name) and (failure := bring_to_end(self.study.folder, run)):
+            if failure := bring_to_end(self.study.folder, run):
                 say(f"{run.name}: its report was not written: {failure}")
-            check_measured(self.study, run)
 
     def next_run(self) -> Planned | None:
         """The next run whose predecessor has finished; those whose predecessor failed have failed too."""
@@ -179,7 +187,6 @@ class Progress:
             self.seconds.append(seconds)
             reached = _reached(read_run(self.study.folder / run.name), self.study.config.metric)
             say(f"{number}  {run.name}  {reached}  {duration(seconds)}")
-            check_measured(self.study, run)
         left = len(self.waiting) + len(self.under_way)
         if len(self.seconds) == 1 and left and not failure:
             say(f"about {duration(seconds * math.ceil(left / self.jobs))} for the other {left}, at this rate")
@@ -193,16 +200,6 @@ class Progress:
         if trace and place not in self.places:
             self.places.add(place)
             say(trace)
-
-
-def check_measured(study: Study, run: Planned) -> None:
-    """Whether a finished run has the metric that runs are compared by.
-
-    Raises UserError where it has not: then no other run on the same data will.
-    """
-    metric, test = study.config.metric, metrics_of(read_run(study.folder / run.name), "test")
-    if test and metric != "perplexity" and len({run.config.data.source for run in study.runs}) == 1:
-        check_metric(metric, "subset_accuracy" in test, f"{study.path}: metric")
 
 
 def _reached(run: Run, metric: str) -> str:

@@ -32,7 +32,7 @@ from minilm.finetuning.freezing import training_mode
 from minilm.models.layers import Batch
 from minilm.training.console import Interrupted, noted_signals, progress_bar, show_evaluation
 from minilm.training.objectives import LanguageObjective, Objective
-from minilm.training.optimizer import learning_rate, make_optimizer
+from minilm.training.optimizer import learning_rate, make_optimizer, steps_per_epoch_of
 from minilm.training.state import Checkpoints, Progress
 
 Metrics = dict[str, dict[str, Any]]  # of the splits that are watched: {"train": {...}, "validation": {...}}
@@ -78,7 +78,7 @@ class _Loop:
         self.progress = checkpoints.restore(model, self.optimizer, self.device) or Progress()
         if self.scaler.is_enabled() and self.progress.loss_scaling:
             self.scaler.load_state_dict(self.progress.loss_scaling)
-        self.steps_per_epoch = math.ceil(len(task.batches(0)) / settings.accumulate)
+        self.steps_per_epoch = steps_per_epoch_of(len(task.batches(0)), settings)
         self.steps = settings.epochs * self.steps_per_epoch
         precise = torch.float32 if self.device.type == "mps" else torch.float64  # MPS has no float64
         self.loss_sum = torch.tensor(self.progress.loss_sum, dtype=precise, device=self.device)

@@ -23,6 +23,7 @@ from torch import nn
 
 from minilm.config import TrainSection
 from minilm.devices import Execution
+from minilm.errors import UserError
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, *, decay_all: bool = False) -> list[dict[str, Any]]:
@@ -51,8 +52,26 @@ def make_optimizer(model: nn.Module, settings: TrainSection, execution: Executio
 
 
 def warmup_steps(warmup: float, total: int) -> int:
-    """A warmup below 1 is a share of all steps, else a number of steps."""
-    return math.ceil(warmup * total) if warmup < 1 else int(warmup)
+    """A warmup below 1 is a share of all steps, else a number of steps.
+
+    A share leaves one step at least, for in the warmup the first has the rate 0: of one step nothing would be learned.
+    """
+    return min(math.ceil(warmup * total), total - 1) if warmup < 1 else int(warmup)
+
+
+def steps_per_epoch_of(batches: int, settings: TrainSection) -> int:
+    """How many steps an epoch of so many batches has."""
+    return math.ceil(batches / settings.accumulate)
+
+
+def check_warmup(settings: TrainSection, texts: int, key: str) -> None:
+    """Raises UserError where the warmup lasts to the end of training on so many texts; ``key``: what to call it."""
+    steps = settings.epochs * steps_per_epoch_of(math.ceil(texts / settings.batch_size), settings)
+    if (warmup := warmup_steps(settings.warmup, steps)) >= steps:
+        raise UserError(
+            f"{key} is {warmup:,} steps, but training has only {steps:,} and would end before it reaches its rate; "
+            "lower it (below 1 it is a share of all steps)"
+        )
 
 
 def learning_rate(step: int, *, settings: TrainSection, steps_per_epoch: int) -> float:

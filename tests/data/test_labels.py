@@ -34,6 +34,60 @@ def test_numbers_of_every_type_are_one_label(data):
     assert found.label_names == ["0", "1"] and found.train.labels.tolist() == [1, 1, 1, 1, 0, 0]
 
 
+@pytest.mark.parametrize(
+    ("train", "test", "names"),
+    [
+        (["1.0", "2.0", "3.0"], ["1", "2", "3"], ["1.0", "2.0", "3.0"]),
+        (["1", "2", "3"], ["1.0", "2.00", "3"], ["1", "2", "3"]),
+        (["1", "2.0", "10.0", "1.0"], ["1.0", "2", "10"], ["1", "2", "10"]),
+    ],
+)
+@pytest.mark.parametrize("name", ["test.csv", "test.jsonl"])
+def test_whole_numbers_with_and_without_decimals_are_one_label_in_text_too(data, train, test, names, name):
+    data("train.csv", [(f"t{i}", label) for i, label in enumerate(train)])
+    data("dev.csv", [("d", train[0])])
+    found = load(data(name, [(f"u{i}", label) for i, label in enumerate(test)]))
+    assert found.label_names == names and found.test.labels.tolist() == [0, 1, 2]
+    assert found.train.labels.tolist()[:3] == [0, 1, 2] and set(found.train.labels.tolist()[3:]) <= {0}
+
+
+def test_among_names_that_are_no_numbers_1_and_1_0_stay_two(data):
+    data("train.csv", [("a", "1"), ("b", "1.0"), ("c", "1.10"), ("d", "beta")])
+    data("dev.csv", [("e", "1.0")])
+    found = load(data("test.csv", [("f", "1")]))
+    assert found.label_names == ["1", "1.0", "1.10", "beta"]
+    assert (found.validation.labels.tolist(), found.test.labels.tolist()) == ([1], [0])
+    assert 'line 2: unknown label "1.00"' in refusal(data("test.csv", [("f", "1.00")]))  # of which of the two?
+
+
+@pytest.mark.parametrize(
+    ("names", "listed", "cell"),
+    [
+        (["01", "02", "03"], False, "1"),
+        (["01", "02", "03"], True, "1"),
+        (["1.5", "2.5"], True, "1"),
+        (["bad", "good"], False, "1"),
+        (["bad", "good"], False, "1.0"),
+    ],
+)
+def test_a_number_is_no_place_among_numbers_or_in_an_order_that_nobody_gave(data, names, listed, cell):
+    data("train.csv", [(f"t{i}", names[i % len(names)]) for i in range(12)])
+    folder = data("test.csv", [("u", cell)])
+    message = refusal(folder, labels=names if listed else [])
+    assert f'test.csv, line 2: unknown label "{cell}"' in message
+    assert ("only where data.labels lists them in order" in message) == (names[0] == "bad")
+
+
+def test_a_place_may_be_written_with_decimals(data):
+    folder = data("train.csv", [(f"t{i}", f"{i % 2}.0") for i in range(30)])
+    assert sorted(set(load(folder, labels=["bad", "good"]).train.labels.tolist())) == [0, 1]
+
+
+def test_a_label_of_thousands_of_digits_is_a_name(data):
+    long = "1" * 5000  # more than Python turns into a number
+    assert load(data("train.csv", [(f"t{i}", (long, "2")[i % 2]) for i in range(18)])).label_names == [long, "2"]
+
+
 def test_a_label_only_in_the_test_split_is_an_error_with_its_line(data):
     data("train.csv", ROWS)
     message = refusal(data("test.csv", [("x", "good"), ("y", "goood")]))
@@ -64,11 +118,27 @@ def test_a_class_without_training_rows_is_a_warning(data):
         (float("nan"), "is missing"),
         ("NaN", "is NaN, not a finite number"),
         (" -Infinity", "is  -Infinity, not a finite number"),
+        ("a\ud83d", "holds half a character"),
+        ("a\nb", "holds a line break"),
+        ("a\rb", "holds a line break"),
+        ("a\u2028b", "holds a line break"),
     ],
 )
 def test_a_label_that_is_no_name_and_no_number_is_a_defect(data, cell, said):
     message = refusal(data("train.jsonl", [("a", cell), *ROWS]))
     assert message.startswith("x.toml: 1 defect") and f'line 1: the label (column "label") {said}' in message
+
+
+def test_a_label_in_bytes_is_a_defect(data):
+    message = refusal(data("train.parquet", [(f"t{i}", (b"x", b"y")[i % 2]) for i in range(30)]))
+    assert "row 1: the label (column \"label\") is b'x', bytes and not text; write it as text" in message
+
+
+@pytest.mark.parametrize("key", ["labels", "label_columns"])
+def test_a_listed_label_that_no_file_can_hold_is_refused_with_its_key(data, key):
+    for name, said in [("go\nod", "'go\\nod' holds a line break"), ("go\ud83d", "'go\\ud83d' holds half a character")]:
+        folder = data("train.jsonl", [("a", 0, 1, "bad")] * 30, ("text", name, "bad", "label"))
+        assert refusal(folder, **{key: [name, "bad"]}).startswith(f"x.toml: data.{key}: {said}")
 
 
 def test_a_name_that_looks_like_no_number_may_be_listed(data):
@@ -121,3 +191,12 @@ def test_several_labels_a_text_are_columns_of_0_and_1(data):
     assert found.train.labels.shape == (16, 3) and set(found.train.labels.ravel().tolist()) == {0, 1}
     i = int(found.train.texts[5].removeprefix("t"))
     assert found.train.labels[5].tolist() == [i % 2, int(i % 3 == 0), 1]
+
+
+@pytest.mark.parametrize(("no", "yes"), [("False", "True"), ("false", "true"), ("FALSE", "TRUE"), ("0.0", "1.0")])
+@pytest.mark.parametrize("name", ["train.csv", "train.tsv", "train.jsonl"])
+def test_0_and_1_may_be_written_as_programs_write_them(data, name, no, yes):
+    rows = [(f"t{i}", (no, yes)[i % 2], yes) for i in range(20)]
+    found = load(data(name, rows, ("text", "joy", "fear")), label_columns=["joy", "fear"])
+    odd = [int(text[1:]) % 2 for text in found.train.texts]
+    assert found.train.labels.tolist() == [[bit, 1] for bit in odd] and set(odd) == {0, 1}

@@ -91,6 +91,41 @@ def test_lines_that_are_not_json_objects_are_defects(tmp_path):
     assert defects[2].startswith("5: not JSON (Exceeds the limit")
 
 
+def test_a_key_that_is_twice_in_a_json_object_is_a_defect_where_it_is_wanted(tmp_path):
+    content = (
+        '{"text": "a", "id": 1, "id": 2}\n{"text": "x", "text": "b"}\n{"text": "c", "label": {"text": 1, "text": 2}}'
+    )
+    columns, lines, defects = read(write(tmp_path, "a.jsonl", content), defects=1)
+    assert columns["text"] == ["a", "c"] and lines == [1, 3]
+    assert defects == ['2: the key "text" is there more than once; keep one of them']
+
+
+def test_a_parquet_file_with_a_column_twice_is_refused_where_it_is_wanted(tmp_path):
+    table = pyarrow.table([["a"], ["b"], ["1"]], names=["text", "text", "label"])
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r'a\.parquet: the header names the column "text" 2 times; keep one of them'):
+        read(tmp_path / "a.parquet")
+    assert read(tmp_path / "a.parquet", "label")[0] == {"label": ["1"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", "text,label\ra,1\r\rb,2\r"),
+        ("a.tsv", "text\tlabel\ra\t1\r\rb\t2\r"),
+        ("a.jsonl", '{"text": "a", "label": "1"}\r{"text": "b", "label": "2"}\r'),
+    ],
+)
+def test_lines_may_end_with_a_carriage_return_alone(tmp_path, name, content):
+    columns, lines, _ = read(write(tmp_path, name, content))
+    assert columns == {"text": ["a", "b"], "label": ["1", "2"]}
+    assert lines == ([1, 2] if name == "a.jsonl" else [2, 4])
+
+
+def test_a_carriage_return_within_lines_that_end_otherwise_is_text(tmp_path):
+    assert read(write(tmp_path, "a.tsv", "text\tlabel\na\rb\t1\n"))[0]["text"] == ["a\rb"]
+
+
 def test_lines_that_are_not_utf8_are_defects(tmp_path):
     content = "text,label\nok,1\nżal,0\n".encode() + "żółć,1\n".encode("cp1250")
     _, _, defects = read(write(tmp_path, "a.csv", content), defects=1)
@@ -131,6 +166,15 @@ def test_a_file_that_is_not_there_is_named_with_one_like_it(tmp_path):
         read(tmp_path / "trian.csv")
     with pytest.raises(UserError, match="no such file"):
         read(tmp_path / "no" / "train.csv")
+
+
+def test_a_hint_is_near_in_name_and_can_be_read(tmp_path):
+    for name in ("t.sh", "nothin.sh", "other.csv", "reviews.txt", "reviews.tsv"):
+        write(tmp_path, name, "text\n")
+    for name, hint in [("nothing.csv", ""), ("one.csv", ""), ("reviews.csv", ' (did you mean "reviews.tsv"?)')]:
+        with pytest.raises(UserError) as error:
+            read(tmp_path / name)
+        assert str(error.value) == f"{tmp_path / name}: no such file{hint}"
 
 
 def test_a_parquet_file_with_broken_text_is_told(tmp_path):

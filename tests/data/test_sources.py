@@ -11,7 +11,7 @@ import pytest
 from minilm import hub
 from minilm.config import DataSection
 from minilm.data import catalog
-from minilm.data.sources import load_dataset, load_rows
+from minilm.data.sources import load_dataset, load_rows, load_texts
 from minilm.errors import UserError
 from tests.data.loading import ROWS, load, refusal
 
@@ -118,6 +118,22 @@ def test_a_column_tells_the_splits_of_one_file(data):
     assert 'line 32: column "split" must be train' in refusal(f"{folder}/all.csv")
     data("all.csv", [(*row, "test") for row in ROWS], ("text", "label", "split"))
     assert 'column "split" names no row as train' in refusal(f"{folder}/all.csv")
+
+
+def test_a_column_that_tells_of_another_split_than_its_file_is_refused(data, tmp_path):
+    columns = ("text", "label", "split")
+    data("train.csv", [(*row, "training") for row in ROWS], columns)
+    folder = data("test.csv", [("new", "good", "Test")], columns)
+    assert len(load(folder).train) == 27  # both say what they are
+    data("train.csv", [(*ROWS[0], "train"), (*ROWS[1], "test"), *((*row, "train") for row in ROWS[2:])], columns)
+    assert refusal(folder) == (
+        f'x.toml: {tmp_path / "train.csv"}, line 3: column "split" says "test", but the file is the train split, '
+        "as others are given too; give it alone (data.source), or rename the column"
+    )
+    data("train.csv", [(*row, "train" if i else "holdout") for i, row in enumerate(ROWS)], columns)
+    assert 'train.csv, line 2: column "split" says "holdout"' in refusal(folder)
+    data("train.csv", [(*row, "banana split") for row in ROWS], columns)
+    assert len(load(folder).train) == 27  # a column about something else
 
 
 def test_rows_of_a_group_stay_together_in_pairs_of_texts(data):
@@ -299,5 +315,28 @@ def test_one_more_file_is_read_with_the_columns_of_the_catalogue(data, tmp_path)
     section = DataSection(source="polish-slang", labels=["negative", "neutral", "positive"])
     rows = load_rows(tmp_path / "more.csv", section)
     assert (rows.texts, rows.labels.tolist()) == (["nowy", "stary"], [2, 0])
-    with pytest.raises(UserError, match=r'unknown label "positive": data\.labels lists a, b'):
+    with pytest.raises(UserError, match=r'unknown label "positive": the run\'s model knows a, b'):
         load_rows(tmp_path / "more.csv", replace(section, labels=["a", "b"]))
+
+
+def test_a_number_in_one_more_file_is_a_place_only_where_the_config_gives_the_order(data, tmp_path):
+    data("more.csv", [("a", "1"), ("b", "good")])
+    listed = load_rows(tmp_path / "more.csv", DataSection(labels=["bad", "good"]), ["bad", "good"])
+    assert listed.labels.tolist() == [1, 1]
+    with pytest.raises(UserError, match=r'line 2: unknown label "1": the run\'s model knows bad, good') as error:
+        load_rows(tmp_path / "more.csv", DataSection(), ["bad", "good"])
+    assert str(error.value).startswith("1 defect ")
+    with pytest.raises(UserError, match=r'line 2: unknown label "1" \(did you mean "01"\?\)'):
+        load_rows(tmp_path / "more.csv", DataSection(labels=["01", "good"]))
+
+
+def test_texts_are_read_without_labels_and_pairs_as_pairs_but_checked_alike(data, tmp_path):
+    path = tmp_path / "more.csv"
+    data("more.csv", [(" A ", "b"), ("<i>c</i>", "d")], ("tekst", "other"))
+    assert load_texts(path, DataSection(text="tekst", clean=["tags", "lower"])) == [" A ", "<i>c</i>"]
+    assert load_texts(path, DataSection(text="tekst", text_pair="other")) == [(" A ", "b"), ("<i>c</i>", "d")]
+    with pytest.raises(UserError, match=r'more\.csv: no column "text" \(data\.text in run\.toml\)'):
+        load_texts(path, DataSection(), " in run.toml")
+    data("more.csv", [("<i>", "b"), ("c", "d")], ("tekst", "other"))
+    with pytest.raises(UserError, match=r'line 2: the text \(column "tekst"\) is empty once cleaned'):
+        load_texts(path, DataSection(text="tekst", clean=["tags"]))

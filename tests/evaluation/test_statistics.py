@@ -16,6 +16,7 @@ from minilm.evaluation.statistics import (
     t_interval,
     t_probability,
     t_quantile,
+    wilson_interval,
 )
 
 numbers = st.floats(-1e3, 1e3, allow_subnormal=False)
@@ -38,6 +39,13 @@ def test_mean_deviation_and_interval_are_scipys(values):
     error = np.std(values, ddof=1) / np.sqrt(len(values))
     want = stats.t.interval(0.95, len(values) - 1, np.mean(values), error) if error > 1e-9 else (values[0],) * 2
     assert t_interval(values) == pytest.approx(want, abs=1e-6)
+
+
+@given(st.integers(1, 2_000).flatmap(lambda rows: st.tuples(st.integers(0, rows), st.just(rows))))
+def test_wilsons_interval_of_a_share_is_scipys(right_of_rows):
+    right, rows = right_of_rows
+    want = stats.binomtest(right, rows).proportion_ci(method="wilson")
+    assert wilson_interval(right / rows, rows) == pytest.approx((want.low, want.high), abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -1,12 +1,16 @@
 import struct
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib import get_data_path
 from matplotlib.colors import to_hex, to_rgb
+from matplotlib.font_manager import fontManager
 
-from minilm.reporting import plots
+from minilm.reporting import plots, style
 from minilm.reporting.plots import confusion, learning_curves, length_distribution
 from minilm.reporting.style import TEST, TRAIN, VALIDATION, ink
 
@@ -150,6 +154,24 @@ def test_where_cells_are_too_small_for_text_there_is_a_scale(figure_of):
 def test_a_label_with_dollar_signs_is_no_formula(tmp_path):
     names = ["$5 to $10", r"$\frac$", "x_y^z"]
     assert confusion(MATRIX, names, "Test of $a $b", tmp_path / "x.png").exists()
+
+
+def test_a_label_with_letters_that_no_font_has_is_drawn_by_their_numbers_without_a_warning(
+    figure_of, tmp_path, recwarn
+):
+    names = ["\u597d\U0001f642 good", "\U0001d51e", "plain"]  # the second is in another font of matplotlib's
+    with pytest.MonkeyPatch.context() as patch:  # on a machine that has fonts for everything too
+        patch.setattr(style, "fontManager", SimpleNamespace(ttflist=own_fonts()))
+        style.family_of.cache_clear()
+        assert confusion(MATRIX, names, "Test of \u597d", tmp_path / "x.png").exists()
+        drawn = [text.get_text() for text in figure_of(confusion, MATRIX, names, "x").axes[0].get_yticklabels()]
+    style.family_of.cache_clear()
+    assert drawn == ["U+597D U+1F642\ngood", "\U0001d51e", "plain"] and not recwarn.list
+
+
+def own_fonts():
+    """The fonts that come with matplotlib."""
+    return [entry for entry in fontManager.ttflist if Path(entry.fname).is_relative_to(get_data_path())]
 
 
 def test_a_matrix_of_another_size_is_an_error(tmp_path):

@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from minilm.errors import UserError
-from minilm.reporting.report import results_table, verdict, write_report
+from minilm.reporting.report import results_table, write_report
+from minilm.reporting.story import verdict
 
 
 def page(make_run, results, **options):
@@ -21,7 +22,8 @@ def test_the_first_paragraph_tells_the_whole_story(make_run, results):
         "960 texts with 3 labels. On the 120 test texts it is right in 58.3% of cases, with a macro F1 of 0.5120. "
         "Always giving the most frequent label would make that 50.8% and 0.2246. **It falls short of the linear "
         "baseline by 2.8 points of macro F1 (accuracy: 1.7 points below): on these data the linear model is the "
-        "better choice.** With 120 texts, chance alone moves an accuracy by 8.8 points either way (95%)."
+        "better choice.** With 120 test texts, its accuracy on more such texts is only known to lie "
+        "between 49.4% and 66.8% (95%, Wilson's interval)."
     )
 
 
@@ -85,6 +87,32 @@ def test_several_labels_a_text_have_their_own_metrics_and_no_confusion(make_run,
     assert "beats the linear baseline by 6.0 points of macro F1 (subset accuracy: 5.0 points above)" in text
     assert "| **wrong** | I am sad | negative, positive | none |" in text
     assert "common mistake" not in text
+
+
+@pytest.mark.parametrize(
+    ("told", "sentence"),
+    [
+        (
+            {"threshold": 0.5, "labels": []},
+            "Giving no text any label (by frequency alone, none has a probability of 0.50",
+        ),
+        (
+            {"threshold": 0.12, "labels": ["negative", "positive"]},
+            "Giving every text *negative*, *positive* (by frequency alone, a probability of at least 0.12) would make",
+        ),
+        ({}, "Giving the same labels for every text, those that are frequent enough, would make that 20.0%"),
+    ],
+)
+def test_with_several_labels_it_is_told_what_the_majority_baseline_gives(make_run, several_results, told, sentence):
+    several_results["baselines"]["majority"] |= told
+    text = page(make_run, several_results)
+    assert sentence in text and "most frequent label" not in text
+
+
+@pytest.mark.parametrize(("accuracy", "between"), [(1.0, "79.6% and 100.0%"), (0.0, "0.0% and 20.4%")])
+def test_none_or_all_right_of_few_texts_is_not_told_as_certain(make_run, results, accuracy, between):
+    results["test"]["accuracy"], results["data"]["sizes"]["test"] = accuracy, 15
+    assert f"is only known to lie between {between} (95%" in page(make_run, results)
 
 
 def test_how_it_learned_names_the_weights_kept_and_the_gap(make_run, results):

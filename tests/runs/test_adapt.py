@@ -297,6 +297,7 @@ def test_bad_input_is_told_in_one_line(tmp_path: Path) -> None:
     few.write_text("take no pill\nno\n")
     message = refused(path, f"adapt.texts={few}")
     assert "a.toml: 2 texts to adapt to make 1 blocks of 16 tokens, fewer than one batch" in message
+    assert "adapt.train.warmup is 100 steps, but training has only" in refused(path, "adapt.train.warmup=100")
     assert "does not tell words apart" in refused(path, "adapt.whole_words=true")
     assert "adapt.train.class_weights is for classes" in refused(path, "adapt.train.class_weights=balanced")
     assert 'adapt.train.best must be "loss"' in refused(path, "adapt.train.best=accuracy")
@@ -325,6 +326,19 @@ def test_what_the_tokenizer_lacks_is_named(tmp_path: Path) -> None:
     assert "whole_words is for models that learn from masked words" in refused(path, "adapt.whole_words=true")
     path = write_config(tmp_path, "distilbert-lm", ("[MASK]", "pill", "doctor", "twice", "meal"))
     assert "the tokenizer gives the token 65, but the model has only 64" in refused(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("gpt2-lm-old", "adapt.mask_share=0.3", "mask_share is for models that learn from masked words or spans"),
+        ("gpt2-lm-old", "adapt.span=2", "span is for models that learn from spans, T5's family; leave it out"),
+        ("bert-lm", "adapt.span=2", "span is for models that learn from spans, T5's family; leave it out"),
+    ],
+)
+def test_a_setting_of_another_kind_of_question_is_refused(tmp_path: Path, name: str, change: str, said: str) -> None:
+    path = write_config(tmp_path, name, ("[MASK]",) if name == "bert-lm" else ())
+    assert f"a.toml: [adapt]: {said}" in refused(path, change)
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from minilm.config import load_config
+from minilm.config import DataSection, load_config
 from minilm.data.catalog import entries
 from minilm.hub import catalogue
 from tests.making import dry_make, made
@@ -78,6 +79,25 @@ def test_make_finetune_says_to_minilm_what_was_asked(arguments: tuple[str, ...],
     command = made(dry_make(*arguments))
     assert command[:2] == [".venv/bin/minilm", "train"] and command[2].startswith("experiments/finetune/")
     assert set(wanted) <= set(command)
+
+
+def test_other_data_than_the_recipes_own_are_taken_whole_unless_one_says_otherwise() -> None:
+    def section(*arguments: str) -> DataSection:
+        _, _, recipe, *changes = made(dry_make("MODEL=distilbert", *arguments))
+        return load_config(ROOT / recipe, changes).data
+
+    own = load_config(ROOT / "experiments" / "finetune" / "distilbert.toml").data
+    assert own.train_rows and own.validation_rows and own.clean
+    other = section("DATA=my reviews.csv")
+    assert (other.train_rows, other.validation_rows, other.test_rows, other.clean) == (0, 0, 0, [])
+    assert section("DATA=my reviews.csv", "data.train_rows=7", 'data.clean=["lower"]') == replace(
+        other, train_rows=7, clean=["lower"]
+    )
+    assert section("DATA=ag-news") == own and section("DATA=sample") == replace(own, sample=True)
+
+
+def test_the_recipes_own_data_keep_its_metric_and_threshold() -> None:
+    assert made(dry_make("MODEL=albert", "DATA=tweet-emotions"))[3:] == ["data.source=tweet-emotions"]
 
 
 @pytest.mark.parametrize("target", ["finetune", "scratch"])

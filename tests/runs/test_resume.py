@@ -228,3 +228,10 @@ def test_the_last_run_of_a_name_is_the_one_resumed(config: Path, copied: Path) -
     shutil.copytree(copied, copied.parent / "tiny-else")
     assert minilm("train", config, "--runs", copied.parent, "--resume").exit_code == 0
     assert [path.parent.name for path in copied.parent.glob("*/results.json")] == ["tiny-10"]
+
+
+def test_a_run_of_another_name_that_ends_in_a_number_is_not_the_one_resumed(config: Path, copied: Path) -> None:
+    other = shutil.copytree(copied, copied.parent / "tiny-2")
+    (other / "config.toml").write_text((other / "config.toml").read_text().replace('"tiny"', '"tiny-2"', 1))
+    assert minilm("train", config, "--runs", copied.parent, "--resume").exit_code == 0
+    assert [path.parent.name for path in copied.parent.glob("*/results.json")] == ["tiny"]

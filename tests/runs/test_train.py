@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,28 @@ def test_several_labels_a_text(tmp_path: Path) -> None:
     assert measured == {"labels": results["labels"], **results["test"]}
 
 
+@pytest.mark.parametrize(("best", "metric"), [("macro_f1", "macro_f1"), ("loss", "micro_f1")])
+def test_a_threshold_chosen_on_validation_is_chosen_anew_for_every_evaluation(
+    tmp_path: Path, best: str, metric: str
+) -> None:
+    # Labels so rare that none reaches a probability of 0.5, so that at this threshold every F1 would be 0.
+    rows = [f"{text},{int(i % 10 == 0)},{int(i % 10 == 1)}" for i, (text, _) in enumerate(texts(200))]
+    (tmp_path / "rare.csv").write_text("\n".join(["text,refund,delay", *rows]))
+    result = minilm(
+        "train", write_config(tmp_path), f"data.source={tmp_path / 'rare.csv'}",
+        'data.label_columns=["refund", "delay"]', "train.decision=validation", f"train.best={best}",
+        "train.epochs=2", "--runs", tmp_path,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    history = read_history(tmp_path / "tiny" / "metrics.jsonl")
+    results = json.loads((tmp_path / "tiny" / "results.json").read_text())
+    assert all(entry[split][metric] > 0 for entry in history for split in ("train", "validation"))
+    kept = next(entry for entry in history if entry["step"] == results["best"]["step"])
+    assert kept["validation"][metric] == results["validation"][metric]  # by the same threshold as at the end
+    majority = results["baselines"]["majority"]
+    assert majority["threshold"] < 0.5 and majority["labels"] == ["refund", "delay"]
+
+
 def test_a_data_set_that_is_misspelt_is_told_with_the_config(tmp_path: Path) -> None:
     config = write_config(tmp_path)
     assert f'{config}: data.source: no data set "ag-new" (did you mean "ag-news"?)' in refused(
@@ -161,6 +184,37 @@ def test_the_familys_own_head_makes_a_folder_that_needs_no_words_of_ours(tmp_pat
     assert json.loads((model / "config.json").read_text())["architectures"] == ["GPT2ForSequenceClassification"]
     assert not (model / "head.safetensors").exists()
     assert minilm("predict", tmp_path / "tiny", "it was good").exit_code == 0
+
+
+# --- What is said ---
+
+
+def test_a_part_of_the_rows_is_told_with_the_whole_in_terminal_and_report(tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    changes = ("data.train_rows=20", "data.shots=4", "data.test_rows=4", "train.epochs=1", 'data.clean=["lower"]')
+    result = minilm("train", config, *changes, "--runs", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "8 of 48 / 6 / 4 of 6 texts;" in result.stderr
+    report = (tmp_path / "tiny" / "report.md").read_text()
+    assert "| texts | 8 of 48 train, 6 validation, 4 of 6 test |" in report and "8 of 48 texts with 2 labels" in report
+
+
+def test_the_command_to_try_can_be_pasted_where_the_path_has_a_space(tmp_path: Path) -> None:
+    result = minilm("train", write_config(tmp_path), "train.epochs=1", "--runs", tmp_path / "my runs")
+    [line] = [line for line in result.stdout.splitlines() if line.startswith("Try it:")]
+    assert shlex.split(line)[2:] == ["minilm", "predict", str(tmp_path / "my runs" / "tiny"), "..."]
+
+
+def test_an_augmented_run_says_which_training_texts_were_measured(tmp_path: Path) -> None:
+    extra = '[augment]\nmethod = "insertion"\nratio = 0.5\n'
+    assert minilm("train", write_config(tmp_path, extra), "train.epochs=1", "--runs", tmp_path).exit_code == 0
+    results = json.loads((tmp_path / "tiny" / "results.json").read_text())
+    report, added = (tmp_path / "tiny" / "report.md").read_text(), results["augmentation"]["added"]
+    texts_told = f"{48 + added} training texts, {added} of them made by augmentation"
+    assert added and sum(map(sum, results["train"]["confusion"])) == 48 + added
+    assert f": {texts_told}, with 2 labels." in report and f"Row *train*: {texts_told};" in report
+    assert f"The training curve is measured on 6 of the {texts_told}." in report
+    assert f"0 of the {texts_told} |" in report and "of the 48 training texts" not in report
 
 
 # --- What goes wrong, told in one line ---

@@ -212,6 +212,18 @@ def test_mistakes_are_told_in_one_line(tmp_path, text, changes, said):
     assert "\n" not in str(error.value)
 
 
+HEADS = '[[runs]]\nname = "family"\nchanges = ["model.head.kind=family"]\n'
+
+
+def test_a_change_of_our_head_is_for_the_runs_that_have_it(tmp_path):
+    both = study(tmp_path, f'{HEADS}[[runs]]\nname = "mlp"\n', "model.head.dropout=0.3")
+    assert [run.config.model.head.dropout for run in both.runs] == [0.1, 0.3]
+    with pytest.raises(UserError, match=r"^model\.head\.dropout=0\.3: no run .* reads it: model\.head\.dropout needs"):
+        study(tmp_path, HEADS, "model.head.dropout=0.3")
+    with pytest.raises(UserError, match=r'run "family": model\.head\.norm=true: model\.head\.norm needs'):
+        study(tmp_path, HEADS.replace('family"]', 'family", "model.head.norm=true"]'))
+
+
 def test_a_variant_has_all_axes_of_the_one_it_goes_on_from(tmp_path):
     text = '[axes]\nseed = [1]\n[[runs]]\nname = "a"\nwithout = []\n[[runs]]\nname = "b"\nafter = "a"\naxes = []'
     with pytest.raises(UserError, match='run "b": must be crossed with all axes of "a"'):

@@ -292,17 +292,27 @@ def test_whatever_goes_wrong_is_of_one_run_alone(tmp_path, monkeypatch, error):
     ],
 )
 def test_what_the_plan_cannot_answer_is_told_before_the_first_run(tmp_path, changes, said):
-    assert said in refused("study", write_study(tmp_path), "--runs", tmp_path / "runs", *changes)
+    for how in ([], ["--dry-run"]):
+        assert said in refused("study", write_study(tmp_path), "--runs", tmp_path / "runs", *changes, *how)
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_a_metric_that_the_runs_have_not_is_told_after_the_first(tmp_path, jobs):
-    path = write_study(tmp_path)
-    command = ["study", path, "--runs", tmp_path / "runs", "--jobs", jobs, "metric=jaccard", "train.epochs=1"]
-    for _ in range(2):  # again: nothing more is run
-        assert 'study.toml: metric: no metric "jaccard" with one label a text; there are: ' in refused(*command)
-        assert 1 <= len(list(tmp_path.glob("runs/rates/*/results.json"))) <= jobs
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (["metric=jaccard"], 'study.toml: metric: no metric "jaccard" with one label a text; there are: '),
+        (['data.label_columns=["a", "b"]'], 'study.toml: metric: no metric "accuracy" with several labels a text'),
+    ],
+)
+@pytest.mark.parametrize("how", [[], ["--dry-run"]])
+def test_a_metric_that_the_data_cannot_have_is_told_before_the_first_run(tmp_path, changes, said, how):
+    assert said in refused("study", write_study(tmp_path), "--runs", tmp_path / "runs", *changes, *how)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_metric_of_some_of_the_data_is_no_mistake(tmp_path):
+    text = STUDY.replace('["train.lr=1e-4"]', "[\"data.label_columns=['a', 'b']\"]")
+    assert minilm("study", write_study(tmp_path, text), "metric=jaccard", "--dry-run").exit_code == 0
 
 
 def test_a_page_that_cannot_be_written_leaves_the_one_before(alone, tmp_path, monkeypatch):
@@ -344,7 +354,10 @@ def test_a_dry_run_lists_the_runs_and_does_nothing(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize(("option", "value"), [("--shard", "3/2"), ("--shard", "0/1"), ("--shard", "x"), ("--jobs", 0)])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--shard", "3/2"), ("--shard", "0/1"), ("--shard", "x"), ("--shard", "1/2/3"), ("--jobs", 0)],
+)
 def test_impossible_options_are_refused(tmp_path, option, value):
     result = minilm("study", write_study(tmp_path), "--runs", tmp_path / "runs", option, value)
     assert result.exit_code in (1, 2) and str(value) in result.stderr

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +17,10 @@ from transformers import get_cosine_schedule_with_warmup, get_linear_schedule_wi
 from minilm.checkpoints.models import new_model
 from minilm.config import TrainSection
 from minilm.devices import Execution
+from minilm.errors import UserError
 from minilm.models.gpt2 import GPT2Config
-from minilm.training.optimizer import learning_rate, make_optimizer, parameter_groups
+from minilm.training.optimizer import check_warmup, learning_rate, make_optimizer, parameter_groups
+from tests.tiny import refused, write_config
 
 CPU = Execution(torch.device("cpu"))
 
@@ -121,6 +125,28 @@ def test_a_warmup_below_1_is_a_share_of_all_steps_and_from_1_on_a_number_of_them
     assert tenth.index(1.0) == math.ceil(0.1 * 55)
     three = rates(TrainSection(epochs=5, lr=1.0, schedule="constant", warmup=3), steps_per_epoch=11)
     assert three[:5] == pytest.approx([0, 1 / 3, 2 / 3, 1, 1])
+
+
+@given(st.integers(1, 40), st.floats(0, 1, exclude_max=True))
+def test_a_warmup_that_is_a_share_leaves_a_step_at_the_full_rate(steps: int, warmup: float) -> None:
+    settings = TrainSection(epochs=1, lr=0.5, warmup=warmup)
+    assert max(rates(settings, steps)) == 0.5
+    check_warmup(settings, steps * settings.batch_size, "train.warmup")
+
+
+@pytest.mark.parametrize(("texts", "steps"), [(64, 2), (65, 4), (33, 2)])
+def test_a_warmup_to_the_end_of_training_is_refused_with_the_number_of_its_steps(texts: int, steps: int) -> None:
+    said = f"c.toml: train.warmup is {steps} steps, but training has only {steps} and would end before"
+    settings = TrainSection(epochs=2, lr=0.5, batch_size=32, accumulate=2, warmup=steps)
+    with pytest.raises(UserError, match=re.escape(said)):
+        check_warmup(settings, texts, "c.toml: train.warmup")
+    check_warmup(settings, 1000, "c.toml: train.warmup")
+
+
+def test_a_run_that_would_never_reach_its_rate_is_refused_before_it_has_a_folder(tmp_path: Path) -> None:
+    said = refused("train", write_config(tmp_path), "train.warmup=18", "--runs", tmp_path / "runs")
+    assert "tiny.toml: train.warmup is 18 steps, but training has only 18" in said
+    assert not (tmp_path / "runs").exists()
 
 
 @given(

@@ -1,0 +1,305 @@
+"""Adapters of unusual choices: each is read and written exactly, as PEFT has it, or refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from minilm.checkpoints.adapters import load_adapted_model, load_adapter, save_adapter
+from minilm.checkpoints.files import read_json, read_tensors
+from minilm.checkpoints.models import card_of, save_model
+from minilm.checkpoints.opening import load_model
+from minilm.errors import UserError
+from minilm.finetuning.lora import (
+    LoRAConfig,
+    adapt_layer,
+    adapted_layers,
+    add_lora,
+    merge,
+    train_adapters_only,
+    unmerge,
+)
+from tests.checkpoints.test_adapters import (
+    OWN_HEAD,
+    REFERENCE,
+    adapted,
+    assert_refused,
+    assert_same_tensors,
+    batch_of,
+    edit,
+    in_peft,
+    ours,
+    run,
+    run_theirs,
+    theirs,
+    trained,
+)
+
+peft = pytest.importorskip("peft")
+transformers = pytest.importorskip("transformers")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Unexpected keyword arguments .'minilm'.:UserWarning"),
+    pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing"),
+    pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False:UserWarning"),
+]
+
+CLASSIFIER, ENCODER, SEQ2SEQ = "AutoModelForSequenceClassification", "AutoModel", "AutoModelForSeq2SeqLM"
+MASKED, CAUSAL = "AutoModelForMaskedLM", "AutoModelForCausalLM"
+
+
+def train(model: nn.Module, *names: str) -> Any:
+    """Train these modules or parameters too, and give all that trains random numbers."""
+    for name in names:
+        parent, _, leaf = name.rpartition(".")
+        getattr(model.get_submodule(parent), leaf).requires_grad_(True)
+    return trained(model)
+
+
+def trainable(model: nn.Module) -> set[str]:
+    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def assert_written_exactly(model: Any, case: str, kind: str, folder: Path) -> None:
+    """It opens here bit for bit, again after a second save, and in PEFT with the same numbers."""
+    batch = batch_of(case)
+    save_adapter(model, folder / "once", base=str(REFERENCE / case))
+    again = load_adapted_model(folder / "once", dtype=torch.float32)
+    save_adapter(again, folder / "twice", base=str(REFERENCE / case))
+    for opened in (again, load_adapted_model(folder / "twice", dtype=torch.float32)):
+        assert_same_tensors(opened, model)
+        assert trainable(opened) == trainable(model)
+    there = peft.PeftModel.from_pretrained(theirs(case, kind), folder / "once")
+    torch.testing.assert_close(run_theirs(there, batch), run(model, batch), rtol=1e-5, atol=5e-5)
+
+
+def assert_not_written(model: Any, case: str, message: str, folder: Path) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        save_adapter(model, folder, base=str(REFERENCE / case))
+    assert "\n" not in str(caught.value) and not list(folder.iterdir())
+
+
+# --- T5's token table, of which its classes have copies ------------------------------------------------------------
+
+
+def t5_in_peft(*saved: str) -> tuple[Any, dict[str, nn.Parameter]]:
+    """PEFT's adapter with copies of the token table, and those."""
+    model = in_peft("t5-classify", target_modules=["q"], modules_to_save=["classification_head", *saved])
+    named = model.named_parameters(remove_duplicate=False)
+    copies = {
+        name: p for name, p in named if "modules_to_save" in name and ("embed_tokens" in name or "shared" in name)
+    }
+    assert copies
+    return model, copies
+
+
+@pytest.mark.parametrize("saved", [["embed_tokens"], ["encoder.embed_tokens"], ["shared"], ["shared", "embed_tokens"]])
+def test_copies_of_t5s_table_that_were_trained_apart_are_refused(saved: list[str], tmp_path: Path) -> None:
+    model, _ = t5_in_peft(*saved)
+    model.save_pretrained(tmp_path)
+    assert_refused("t5-classify", tmp_path, r"(embed_tokens|shared).weight was trained apart from other copies of it")
+
+
+@pytest.mark.parametrize("saved", [["embed_tokens"], ["shared"], ["shared", "embed_tokens"]])
+def test_equal_copies_of_t5s_table_are_read(saved: list[str], tmp_path: Path) -> None:
+    model, copies = t5_in_peft(*saved)
+    table = ours("t5-classify").embeddings.token.weight.detach()
+    for parameter in copies.values():  # "shared" alone is never read, so never trained
+        parameter.data.copy_(table if saved == ["shared"] else table.flip(0))
+    model.save_pretrained(tmp_path)
+    opened, batch = load_adapted_model(tmp_path, dtype=torch.float32), batch_of("t5-classify")
+    torch.testing.assert_close(run(opened, batch), run_theirs(model, batch), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("case", "kind"), [("t5-classify", CLASSIFIER), ("t5-lm-flan", SEQ2SEQ)])
+def test_a_trained_table_of_t5_is_written_where_peft_reads_it(case: str, kind: str, tmp_path: Path) -> None:
+    assert_written_exactly(train(adapted(case), "embeddings.token"), case, kind, tmp_path)
+
+
+# --- Modules in modules, and copies of biases ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("saved", [["encoder.layer.1", "attention"], ["embeddings"]])
+@pytest.mark.parametrize("bias", ["none", "all"])
+def test_modules_trained_inside_others_are_refused(saved: list[str], bias: str, tmp_path: Path) -> None:
+    in_peft("bert-classify", target_modules=["intermediate.dense"], modules_to_save=saved, bias=bias).save_pretrained(
+        tmp_path
+    )
+    assert_refused("bert-classify", tmp_path, r"is of a module that was trained inside another; merge the adapter with")
+
+
+def test_only_all_biases_let_copies_of_biases_in(tmp_path: Path) -> None:
+    in_peft("bert-classify", target_modules=["query"], modules_to_save=["pooler"], bias="all").save_pretrained(tmp_path)
+    assert "base_model.model.bert.pooler.original_module.dense.bias" in read_tensors(
+        tmp_path / "adapter_model.safetensors"
+    )
+    load_adapter(ours("bert-classify"), tmp_path)
+    edit(tmp_path, lambda config, _: config.update(bias="none"))
+    assert_refused("bert-classify", tmp_path, r"(original_module|modules_to_save)\.\S*bias is of a module that was")
+
+
+# --- What an adapter is for ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("case", "kind", "target", "saved", "task"),
+    [
+        ("bert-classify", CLASSIFIER, "query", ["classifier"], "classify"),
+        ("bert-lm", MASKED, "query", None, "lm"),
+        ("t5-lm", SEQ2SEQ, "q", None, "lm"),
+        ("bert", ENCODER, "query", None, "encode"),
+    ],
+)
+def test_an_adapter_without_a_task_type_is_for_what_its_class_is_for(
+    case: str, kind: str, target: str, saved: list[str] | None, task: str, tmp_path: Path
+) -> None:
+    model = peft.get_peft_model(
+        theirs(case, kind), peft.LoraConfig(r=3, target_modules=[target], modules_to_save=saved)
+    )
+    trained(model).save_pretrained(tmp_path)
+    for wanted in (None, task):
+        opened, batch = load_model(tmp_path, wanted, dtype=torch.float32), batch_of(case)
+        assert card_of(opened).task == task
+        torch.testing.assert_close(run(opened, batch), run_theirs(model, batch), rtol=1e-5, atol=1e-5)
+    with pytest.raises(UserError, match=f'an adapter for the task "{task}"; it cannot be opened for'):
+        load_model(tmp_path, "lm" if task == "encode" else "encode")
+
+
+@pytest.mark.parametrize(
+    "told", [{}, {"task_type": "QUESTION_ANS"}, {"auto_mapping": {"base_model_class": "BertForNextSentencePrediction"}}]
+)
+def test_where_nobody_says_what_an_adapter_is_for_the_caller_does(told: dict[str, Any], tmp_path: Path) -> None:
+    model = peft.get_peft_model(theirs("bert-lm", MASKED), peft.LoraConfig(r=3, target_modules=["query"]))
+    trained(model).save_pretrained(tmp_path)
+    edit(tmp_path, lambda config, _: config.update({"auto_mapping": None, **told}))
+    with pytest.raises(UserError, match=r"adapter_config.json: task_type and auto_mapping name none of the tasks"):
+        load_model(tmp_path)
+    opened, batch = load_model(tmp_path, "lm", dtype=torch.float32), batch_of("bert-lm")
+    torch.testing.assert_close(run(opened, batch), run_theirs(model, batch), rtol=1e-5, atol=1e-5)
+
+
+# --- Names that say no more than they should -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", ["encode", "classify"])
+def test_a_name_that_also_means_frozen_modules_is_not_written(task: str, tmp_path: Path) -> None:
+    own: Any = {"task": "classify", "head": OWN_HEAD, "labels": ["a", "b"]} if task == "classify" else {"task": task}
+    model = ours("llama", **own)
+    add_lora(model, LoRAConfig())
+    message = r"layers.0.attention_norm.weight is not trained, but PEFT's names for what is \(norm\) mean it too"
+    assert_not_written(train(model, "norm"), "llama", message, tmp_path)
+
+
+def test_a_part_of_a_language_head_is_written_by_its_own_name(tmp_path: Path) -> None:
+    model = train(adapted("bert-lm"), "head.dense")
+    assert_written_exactly(model, "bert-lm", MASKED, tmp_path)
+    assert read_json(tmp_path / "once" / "adapter_config.json")["modules_to_save"] == [
+        "cls.predictions.transform.dense"
+    ]
+
+
+def test_a_classification_head_that_is_adapted_in_part_is_written_by_its_parts(tmp_path: Path) -> None:
+    there = in_peft("t5-classify", target_modules=["q", "dense"], modules_to_save=["out_proj"])
+    there.save_pretrained(tmp_path / "theirs")
+    model = load_adapted_model(tmp_path / "theirs", dtype=torch.float32)
+    assert "head.dense" in adapted_layers(model)
+    assert_written_exactly(model, "t5-classify", CLASSIFIER, tmp_path)
+
+
+def test_a_fused_module_is_not_adapted_and_trained_whole_at_once(tmp_path: Path) -> None:
+    model = train(adapted("gpt2-classify", targets=("query",)), "layers.1.attention.value")
+    message = r"transformer.h.1.attn.c_attn is adapted, but PEFT's names for what is trained whole .* mean it too"
+    assert_not_written(model, "gpt2-classify", message, tmp_path)
+
+
+@pytest.mark.parametrize("targets", [("query", "value"), ("query",), ("query", "key", "value")])
+def test_biases_of_some_parts_of_a_fused_module_are_saved_again_and_again(
+    targets: tuple[str, ...], tmp_path: Path
+) -> None:
+    model = adapted("gpt2-classify", targets=targets)
+    model = train(model, *(f"{name}.bias" for name in adapted_layers(model)))
+    assert_written_exactly(model, "gpt2-classify", CLASSIFIER, tmp_path)
+    assert read_json(tmp_path / "twice" / "adapter_config.json")["bias"] == "lora_only"
+
+
+@pytest.mark.parametrize("other", [{"rank_stabilized": True}, {"dropout": 0.3}])
+def test_adapters_that_differ_in_what_peft_has_one_of_are_not_written(other: dict[str, Any], tmp_path: Path) -> None:
+    model = ours("bert-classify")
+    adapt_layer(model, "layers.0.attention.query", 4, 8.0)
+    adapt_layer(model, "layers.1.attention.query", 4, 8.0, **other)
+    train_adapters_only(model)
+    message = r"layers.0.attention.query and layers.1.attention.query differ in dropout or rank_stabilized"
+    assert_not_written(model, "bert-classify", message, tmp_path)
+
+
+@pytest.mark.parametrize(("rank", "alpha"), [(3, 4.0), (2, 5.0)])
+def test_parts_of_a_fused_module_that_differ_are_not_written(rank: int, alpha: float, tmp_path: Path) -> None:
+    model = ours("gpt2-classify")
+    adapt_layer(model, "layers.0.attention.query", 2, 4.0)
+    adapt_layer(model, "layers.0.attention.value", rank, alpha)
+    train_adapters_only(model)
+    message = r"layers.0.attention.query, layers.0.attention.value are one module in PEFT's format; give them one rank"
+    assert_not_written(model, "gpt2-classify", message, tmp_path)
+
+
+MODELS = [
+    *((f"{family}-classify", CLASSIFIER) for family in ("albert", "bert", "distilbert", "gpt2", "llama", "t5")),
+    ("llama", ENCODER),
+    ("bert-lm", MASKED),
+    ("bert-lm-untied", MASKED),
+    ("gpt2-lm-untied", CAUSAL),
+    ("t5-lm", SEQ2SEQ),
+]
+
+
+@given(model=st.sampled_from(MODELS), choice=st.randoms(use_true_random=False))
+@settings(max_examples=40)
+def test_any_choice_is_written_exactly_or_not_at_all(
+    tmp_path_factory: pytest.TempPathFactory, model: tuple[str, str], choice: Any
+) -> None:
+    (case, kind), folder = model, tmp_path_factory.mktemp("any")
+    net, batch = ours(case), batch_of(case)
+    linear = [n for n, m in net.named_modules() if isinstance(m, nn.Linear) and n != "head.output"]
+    for name in choice.sample(linear, choice.randint(1, 3)):
+        adapt_layer(net, name, 2, 3.0)
+    train_adapters_only(net)
+    others = [n for n, m in net.named_modules() if n not in adapted_layers(net) and list(m.parameters(recurse=False))]
+    train(net, *choice.sample(others, choice.randint(0, 3)))
+    try:
+        save_adapter(net, folder)
+    except UserError:
+        assert not list(folder.iterdir())
+        return
+    assert_same_tensors(load_adapted_model(folder, dtype=torch.float32), net)
+    there = run_theirs(peft.PeftModel.from_pretrained(theirs(case, kind), folder), batch)
+    expected = run(net, batch)
+    assert (there - expected).abs().max() <= 2e-5 * max(1.0, float(expected.abs().max()))
+
+
+# --- Merging -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("case", "kind"),
+    [("gpt2-lm-old", CAUSAL), ("qwen2-lm", CAUSAL), ("bert-lm", MASKED), ("albert-lm", MASKED), ("t5-lm", SEQ2SEQ)],
+)
+def test_a_tied_head_that_was_merged_is_saved_as_untied(case: str, kind: str, tmp_path: Path) -> None:
+    model, batch = ours(case), batch_of(case)
+    adapt_layer(model, "head.output", 2, 5.0)
+    train_adapters_only(model)
+    trained(model)
+    merge(model)
+    save_model(model, tmp_path / "merged")
+    assert_same_tensors(load_model(tmp_path / "merged"), model)
+    there = getattr(transformers, kind).from_pretrained(tmp_path / "merged", dtype=torch.float32).eval()
+    torch.testing.assert_close(run_theirs(there, batch), run(model, batch), rtol=1e-5, atol=1e-5)
+    unmerge(model)
+    assert model.head.output.weight is model.embeddings.token.weight
+    save_model(ours(case), tmp_path / "plain")
+    told = [read_json(tmp_path / name / "config.json")["tie_word_embeddings"] for name in ("merged", "plain")]
+    assert told == [False, True]
