@@ -144,6 +144,7 @@ class TrainSection:
     epochs: Size
     lr: Positive  # the highest learning rate
     batch_size: Size = 32  # texts
+    by_length: bool = True  # texts of similar length share a batch, which saves padding; false: batches are random
     weight_decay: Amount = 0.01
     decay_all: bool = False  # decay biases, norms and embeddings too, not only matrices
     beta1: Rate = 0.9

@@ -2,8 +2,11 @@
 
 A batch is padded to its longest text. Batching texts of similar length saves padding, but sorting by length would
 destroy the random order that SGD needs. So rows are shuffled, sorted by padded length only within chunks of some
-batches, cut into batches, and the batches are shuffled. The order depends on nothing but the seed and the epoch,
-so that a run can be resumed in the middle of one.
+batches, cut into batches, and the batches are shuffled. The order depends on nothing but the seed and the epoch, so
+that a run can be resumed in the middle of one.
+
+Where the label depends on the length, a batch of one length is no fair sample of the labels, and wholly random batches
+(``by_length = False``) may learn better.
 
 Lengths are rounded up to a multiple of 8, which suits tensor cores.
 """
@@ -23,12 +26,12 @@ CHUNK = 50  # batches sorted together
 
 
 def make_batches(
-    lengths: np.ndarray, batch_size: int, *, seed: int, epoch: int, shuffle: bool = True
+    lengths: np.ndarray, batch_size: int, *, seed: int, epoch: int, shuffle: bool = True, by_length: bool = True
 ) -> list[np.ndarray]:
     """Row numbers of each batch: every row once, ``batch_size`` rows per batch; one batch may have fewer.
 
-    lengths: (N,) tokens. Without ``shuffle``, for evaluation, all rows are ordered by length, the longest
-    first, so that a batch too large for the memory is met at once.
+    lengths: (N,) tokens. Without ``by_length`` the batches are random. Without ``shuffle``, for evaluation, all rows
+    are ordered by length, the longest first, so that a batch too large for the memory is met at once.
     """
     if not shuffle:
         order = np.argsort(-lengths, kind="stable")
@@ -36,7 +39,8 @@ def make_batches(
     random = np.random.default_rng(np.random.SeedSequence([seed, epoch]))
     order = random.permutation(len(lengths))
     buckets = -(-lengths // MULTIPLE)  # rows of one padded length are not sorted further: their order stays random
-    chunks = [order[i : i + CHUNK * batch_size] for i in range(0, len(order), CHUNK * batch_size)]
+    size = (CHUNK if by_length else 1) * batch_size
+    chunks = [order[i : i + size] for i in range(0, len(order), size)]
     chunks = [chunk[np.argsort(buckets[chunk], kind="stable")] for chunk in chunks]
     batches = [chunk[i : i + batch_size] for chunk in chunks for i in range(0, len(chunk), batch_size)]
     return [batches[i] for i in random.permutation(len(batches))]

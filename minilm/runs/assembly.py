@@ -351,7 +351,9 @@ def make_task(
         return {split: brief(measure(labels, scores[split], threshold)) for split, (_, labels, _) in watched.items()}
 
     return Task(
-        batches=lambda epoch: make_batches(texts.lengths, settings.batch_size, seed=config.seed, epoch=epoch),
+        batches=lambda epoch: make_batches(
+            texts.lengths, settings.batch_size, seed=config.seed, epoch=epoch, by_length=settings.by_length
+        ),
         collate=lambda rows, epoch: collate(texts, rows, train.labels, pad, limit=context_of(model)),
         objective=Objective(_class_weights(settings, material), settings.label_smoothing, material.data.multi_label),
         evaluate=evaluate,

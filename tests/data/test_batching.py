@@ -21,12 +21,13 @@ def encoded(lengths: np.ndarray, segments: bool = False) -> Encoded:
     return Encoded(ids, offsets, (ids % 2).astype(np.uint8) if segments else None, lengths)
 
 
-@given(LENGTHS, SIZES, st.integers(0, 2**32 - 1), st.integers(0, 1000), st.booleans())
-def test_every_row_is_in_one_batch_and_one_batch_is_short(lengths, size, seed, epoch, shuffle):
-    batches = make_batches(lengths, size, seed=seed, epoch=epoch, shuffle=shuffle)
+@given(LENGTHS, SIZES, st.integers(0, 2**32 - 1), st.integers(0, 1000), st.booleans(), st.booleans())
+def test_every_row_is_in_one_batch_and_one_batch_is_short(lengths, size, seed, epoch, shuffle, by_length):
+    how = {"seed": seed, "epoch": epoch, "shuffle": shuffle, "by_length": by_length}
+    batches = make_batches(lengths, size, **how)
     assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
     assert sorted(map(len, batches), reverse=True)[:-1] == [size] * (len(batches) - 1)
-    again = make_batches(lengths, size, seed=seed, epoch=epoch, shuffle=shuffle)
+    again = make_batches(lengths, size, **how)
     assert all(np.array_equal(a, b) for a, b in zip(batches, again, strict=True))
 
 
@@ -34,6 +35,17 @@ def test_seed_and_epoch_each_change_the_order():
     lengths = np.random.default_rng(0).integers(1, 60, 500)
     orders = [np.concatenate(make_batches(lengths, 16, seed=s, epoch=e)) for s, e in ((1, 1), (1, 2), (2, 1), (2, 2))]
     assert len({order.tobytes() for order in orders}) == 4
+
+
+def test_random_batches_mix_all_lengths_and_those_by_length_do_not():
+    lengths = np.random.default_rng(0).integers(1, 200, 1600)
+    spread = {
+        by_length: np.mean(
+            [np.std(lengths[b]) for b in make_batches(lengths, 16, seed=1, epoch=0, by_length=by_length)]
+        )
+        for by_length in (True, False)
+    }
+    assert spread[False] > 0.9 * np.std(lengths) and spread[True] < 0.1 * np.std(lengths)
 
 
 def test_evaluation_takes_the_longest_first():
