@@ -257,15 +257,22 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """
     table = parse_file(Path(path))
     written = {override(RunConfig, table, text): text for text in overrides}  # key -> the change that set it
-    return config_of(table, written, str(path))
+    of_a_run = Path(path).name == "config.toml" and (Path(path).parent / "environment.json").is_file()
+    return config_of(table, written, str(path), of_a_run=of_a_run)
 
 
 def config_of(
-    table: Mapping[str, Any], written: Mapping[str, str], where: str, shared: Collection[str] = ()
+    table: Mapping[str, Any],
+    written: Mapping[str, str],
+    where: str,
+    shared: Collection[str] = (),
+    *,
+    of_a_run: bool = False,
 ) -> RunConfig:
     """The config of a file's table. ``written`` tells of changed keys, in order, what set them; ``where`` is the file.
 
-    ``shared``: changed keys that are of other runs too, so that this one need not read them.
+    ``shared``: changed keys that are of other runs too, so that this one need not read them. ``of_a_run``: a run wrote
+    the file, and it wrote every setting down.
     What the catalogue says of the data set is written into it, so that a run's own file tells all it was made of.
     Raises UserError as ``load_config`` does.
     """
@@ -283,7 +290,7 @@ def config_of(
         if not rule.holds(config):
             places = [place(key) for key in rule.keys if place(key) != where]
             raise UserError(f"{places[0] if places else where}: {rule.words}")
-    config = put_aside(config, place, where, shared)
+    config = put_aside(config, place, where, shared, of_a_run=of_a_run)
     return replace(config, data=replace(config.data, split_seed=config.seed)) if config.data.redraw else config
 
 

@@ -230,15 +230,16 @@ UNREAD = (
         'is for "similarity"; "cloze" and "likelihood" read zero_shot.words',
     ),
 )
-# What runs wrote down of a head that they did not have, when this was what is meant where nothing is said.
-WRITTEN_BEFORE = {"model.head.pooling": "last"}
 
 
-def put_aside(config: RunConfig, place: Place, where: str, shared: Collection[str] = ()) -> RunConfig:
+def put_aside(
+    config: RunConfig, place: Place, where: str, shared: Collection[str] = (), *, of_a_run: bool = False
+) -> RunConfig:
     """The config without what it says and nothing reads, so that it can be written down.
 
-    That comes with a file whose choice was changed from outside, or with a change of several runs (``shared``). Raises
-    UserError where it was said for this run as it is; ``place`` tells where, and ``where`` is the file.
+    That comes with a file whose choice was changed from outside, with a file that a run wrote (``of_a_run``), or with
+    changes of several runs (``shared``), which may make the choice or say what only some of them read. Raises UserError
+    where it was said for this run as it is; ``place`` tells where, and ``where`` is the file.
     """
     for rule in UNREAD:
         for key in rule.keys if rule.holds(config) else ():
@@ -246,8 +247,10 @@ def put_aside(config: RunConfig, place: Place, where: str, shared: Collection[st
             if value == usual:
                 continue
             of_file, chosen_outside = place(key) == where, place(rule.choice) != where
-            of_others = any(is_within(key, k) and not is_within(rule.choice, k) for k in shared)
-            if not of_others and not (of_file and (chosen_outside or WRITTEN_BEFORE.get(key) == value)):
+            said = [k for k in shared if is_within(key, k) or is_within(k, key)]
+            of_others = any(not is_within(rule.choice, k) for k in said)
+            overruled = not said and any(is_within(rule.choice, k) for k in shared)
+            if not (of_others or overruled or (of_file and (chosen_outside or of_a_run))):
                 raise UserError(f"{place(key)}: {key} {rule.words}")
             config = with_value(config, key, usual)
     return config

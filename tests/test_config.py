@@ -296,8 +296,12 @@ def test_what_a_file_says_of_the_head_that_a_change_replaces_is_left_out(file: P
 
 
 def test_a_run_of_before_whose_familys_head_was_written_down_with_a_pooling_can_be_read(file: Path) -> None:
-    file.write_text(f'{MINIMAL}\n[model.head]\nkind = "family"\npooling = "last"\n')
-    assert load_config(file).model.head == HeadSection(kind="family")
+    own = file.parent / "config.toml"
+    own.write_text(f'{MINIMAL}\n[model.head]\nkind = "family"\npooling = "mean"\nhidden = 9\n')
+    assert "model.head.hidden" in error(own)
+    (file.parent / "environment.json").write_text("{}")  # a run wrote it, and so every setting
+    assert load_config(own).model.head == HeadSection(kind="family")
+    assert error(own, "model.head.hidden=8").startswith("model.head.hidden=8: ")
 
 
 def test_a_vocabulary_size_is_refused_for_a_tokenizer_that_is_not_trained(file: Path) -> None:

@@ -80,11 +80,11 @@ def load_dataset(section: DataSection, where: str = "") -> Dataset:
     names = label_names(section, tables["train"], where)
     known = "data.labels lists" if section.labels else "the training data has"
     parts = {split: _part(table, section, names, known, defects) for split, table in tables.items()}
-    if len(tables) > 1:
-        _check_column(tables, where)
-    elif "split" in tables["train"].columns:
+    if len(tables) == 1 and "split" in tables["train"].columns:
         parts = _by_column(parts["train"], tables["train"], defects, where)
     defects.check(where)
+    if len(tables) > 1:
+        _check_column(tables, where)
     if not (section.labels or section.label_columns):
         check_kind(tables["train"], section.label, where)
 
@@ -251,11 +251,16 @@ def _check_column(tables: dict[str, Table], where: str) -> None:
         named = [SPLIT_NAMES.get(cell.lower()) for cell in cells]
         if not any(named):
             continue
+        instead = "divide it into a file for each split"
+        if "train" in named:
+            instead = "give it alone (data.source)"
+        elif len(set(named)) == 1:
+            instead = f"give it as data.{named[0]}"
         for line, cell, name in zip(table.lines, cells, named, strict=True):
             if name != split:
                 raise UserError(
                     f'{where}{table.path}, {table.unit} {line}: column "split" says "{cell}", but the file is the '
-                    f"{split} split, as others are given too; give it alone (data.source), or rename the column"
+                    f"{split} split, as others are given too; {instead}, or rename the column"
                 )
 
 

@@ -86,9 +86,9 @@ def _opening(run: Run) -> str:
     legend = f"Baselines: {'; '.join(named)}. " if named else ""
     legend += "Loss in nats, lower is better; everything else, higher is better."
     if added(run) and run.results.get("train"):
+        command = f"minilm evaluate {shlex.quote(shown(run.folder))} --split train"
         legend += (
-            f" Row *train*: {trained_on(run)}; `minilm evaluate --split train` measures the "
-            f"{count(size_of(run, 'train'))} of the data."
+            f" Row *train*: {trained_on(run)}; `{command}` measures the {count(size_of(run, 'train'))} of the data."
         )
     return f"{_title(run)}\n\n{story(run)}\n\n{markdown_table(header, rows)}\n\n{legend}"
 

@@ -134,6 +134,10 @@ def test_a_column_that_tells_of_another_split_than_its_file_is_refused(data, tmp
     assert 'train.csv, line 2: column "split" says "holdout"' in refusal(folder)
     data("train.csv", [(*row, "banana split") for row in ROWS], columns)
     assert len(load(folder).train) == 27  # a column about something else
+    data("test.csv", [(*row, "dev") for row in ROWS[:4]], columns)
+    assert "test split, as others are given too; give it as data.validation, or" in refusal(folder)
+    data("test.csv", [("new", "good", "dev"), ("", "good", "dev")], columns)
+    assert "test.csv, line 3" in refusal(folder)  # bad rows are told first, all of them
 
 
 def test_rows_of_a_group_stay_together_in_pairs_of_texts(data):

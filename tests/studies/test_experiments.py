@@ -11,7 +11,7 @@ import torch
 
 from minilm.checkpoints.configs import make_config
 from minilm.checkpoints.models import new_model, save_model
-from minilm.config import DataSection
+from minilm.config import DataSection, HeadSection
 from minilm.data.sources import load_dataset
 from minilm.data.tokenization import train_bpe
 from minilm.models import ARCHITECTURES
@@ -91,3 +91,14 @@ def test_every_study_runs_from_end_to_end(path, tmp_path, bert, monkeypatch):
     assert answer.count("over 24 test rows") == 2 or planned.config.metric == "jaccard"
     assert "one seed only" in answer
     assert planned.config.question in (folder / "study.md").read_text().replace("\\", "")
+
+
+def test_a_change_of_one_word_is_for_the_runs_that_read_words():
+    study = load_study(STUDIES / "zero_shot.toml", [*SMALL, "zero_shot.words.World=earth"])
+    words = {run.name: run.config.zero_shot.words.get("World") for run in study.runs}
+    assert words.pop("minilm-similarity") is None and set(words.values()) == {"earth"}
+
+
+def test_a_choice_for_all_runs_wins_over_what_one_of_them_says_of_another():
+    study = load_study(STUDIES / "zero_shot.toml", [*SMALL, "model.head.kind=family"])
+    assert {run.config.model.head for run in study.runs} == {HeadSection(kind="family")}
