@@ -5,8 +5,8 @@ destroy the random order that SGD needs. So rows are shuffled, sorted by padded 
 batches, cut into batches, and the batches are shuffled. The order depends on nothing but the seed and the epoch, so
 that a run can be resumed in the middle of one.
 
-Where the label depends on the length, a batch of one length is no fair sample of the labels, and wholly random batches
-(``by_length = False``) may learn better.
+Where the label depends on the length, a batch of one length is no fair sample of the labels; ``by_length = False``
+makes wholly random batches.
 
 Lengths are rounded up to a multiple of 8, which suits tensor cores.
 """

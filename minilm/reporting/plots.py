@@ -27,6 +27,7 @@ from minilm.reporting.style import (
     new_figure,
     save,
     short,
+    within_range,
 )
 from minilm.reporting.tables import metric_name
 
@@ -67,6 +68,7 @@ def learning_curves(history: Sequence[Mapping[str, Any]], best_step: int, metric
         axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
         if len(x) == 1:
             axes.set_xlim(x[0] - 1, x[0] + 1)
+        within_range(axes, key)
         axes.grid(alpha=0.3)
     legend(figure, panels)
     return save(figure, path)

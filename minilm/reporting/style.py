@@ -78,6 +78,13 @@ def legend(figure: Figure, panels: Iterable[Axes]) -> None:
     figure.legend(list(entries.values()), list(entries), loc="outside lower center", **style)
 
 
+def within_range(axes: Axes, metric: str) -> None:
+    """No room for values that the metric cannot have, be it for an interval that reaches beyond 1."""
+    if metric != "loss":
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, -1.02 if metric == "mcc" else -0.02), min(high, 1.02))
+
+
 def name_axes(axes: Axes, *, title: str, x: str, y: str) -> None:
     """A panel's title and what its axes measure, with units."""
     axes.set_title(title, fontsize=TEXT)

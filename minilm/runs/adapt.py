@@ -236,7 +236,8 @@ def make_lesson(config: RunConfig, material: Material, where: str) -> Lesson:
             f"one batch (adapt.train.batch_size {section.train.batch_size}); give more texts (adapt.texts), or lower "
             "adapt.block or the batch size"
         )
-    check_warmup(section.train, len(train.blocks), f"{where}: adapt.train.warmup")
+    batches = make_batches(train.blocks.lengths, section.train.batch_size, seed=config.seed, epoch=0)
+    check_warmup(section.train, len(batches), f"{where}: adapt.train.warmup")
     for pieces in (train, validation):
         if (most := pieces.blocks.ids.max(initial=0)) >= stored.config.vocab_size:
             size = stored.config.vocab_size

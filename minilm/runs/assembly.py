@@ -92,7 +92,8 @@ def prepare(config: RunConfig, where: str) -> Material:
     splits = zip(SPLITS, (train, data.validation, data.test), strict=True)
     encoded = {split: tokens(rows) for split, rows in splits}
     if config.train is not None:
-        check_warmup(config.train, len(train), f"{where}: train.warmup")
+        batches = make_batches(encoded["train"].lengths, config.train.batch_size, seed=config.seed, epoch=0)
+        check_warmup(config.train, len(batches), f"{where}: train.warmup")
     return Material(data, train, tokenizer, encoded)
 
 

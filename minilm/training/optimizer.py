@@ -64,9 +64,9 @@ def steps_per_epoch_of(batches: int, settings: TrainSection) -> int:
     return math.ceil(batches / settings.accumulate)
 
 
-def check_warmup(settings: TrainSection, texts: int, key: str) -> None:
-    """Raises UserError where the warmup lasts to the end of training on so many texts; ``key``: what to call it."""
-    steps = settings.epochs * steps_per_epoch_of(math.ceil(texts / settings.batch_size), settings)
+def check_warmup(settings: TrainSection, batches: int, key: str) -> None:
+    """Raises UserError where the warmup lasts to the end of training on so many batches an epoch; ``key``: its name."""
+    steps = settings.epochs * steps_per_epoch_of(batches, settings)
     if (warmup := warmup_steps(settings.warmup, steps)) >= steps:
         raise UserError(
             f"{key} is {warmup:,} steps, but training has only {steps:,} and would end before it reaches its rate; "

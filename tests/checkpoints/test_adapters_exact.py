@@ -35,19 +35,14 @@ from tests.checkpoints.test_adapters import (
     edit,
     in_peft,
     ours,
+    peft,
+    pytestmark,  # noqa: F401  # pytest reads it
     run,
     run_theirs,
     theirs,
     trained,
+    transformers,
 )
-
-peft = pytest.importorskip("peft")
-transformers = pytest.importorskip("transformers")
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Unexpected keyword arguments .'minilm'.:UserWarning"),
-    pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing"),
-    pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False:UserWarning"),
-]
 
 CLASSIFIER, ENCODER, SEQ2SEQ = "AutoModelForSequenceClassification", "AutoModel", "AutoModelForSeq2SeqLM"
 MASKED, CAUSAL = "AutoModelForMaskedLM", "AutoModelForCausalLM"

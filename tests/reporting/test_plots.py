@@ -107,6 +107,13 @@ def test_a_loss_that_is_not_finite_leaves_a_gap(figure_of):
     assert len(curves(loss)["validation"].get_xdata()) == 3 and "best (kept)" not in curves(loss)
 
 
+def test_a_perfect_metric_is_drawn_without_room_for_more_than_there_can_be(figure_of):
+    _, perfect = figure_of(
+        learning_curves, [line(10, 1, 1.0, 1.0, 1.0), line(20, 2, 0.9, 1.0, 1.0)], 20, "macro_f1"
+    ).axes
+    assert 1 < perfect.get_ylim()[1] <= 1.02
+
+
 def test_no_evaluation_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="at least one evaluation"):
         learning_curves([], 0, "macro_f1", tmp_path / "x.png")

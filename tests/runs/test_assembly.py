@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
 from minilm.config import load_config
 from minilm.data.tokenization import load_tokenizer
 from minilm.evaluation.predictor import Classifier
+from minilm.runs import assembly
 from minilm.runs.assembly import make_model, prepare
 from tests.tiny import minilm, refused, texts, write_data
 
@@ -81,6 +83,26 @@ def test_a_tokenizer_of_more_tokens_than_the_model_has_is_refused(tmp_path: Path
 def test_a_bpe_of_the_training_texts_is_not_for_a_checkpoint(tmp_path: Path) -> None:
     config = write(tmp_path, "gpt2-classify")
     assert 'tokenizer.source = "bpe" is for a model from scratch' in refused("train", config, "tokenizer.source=bpe")
+
+
+# --- The batches ---
+
+
+@pytest.mark.parametrize("by_length", [True, False])
+def test_training_takes_batches_by_length_or_at_random_as_the_config_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_length: bool
+) -> None:
+    taken, given = [], assembly.make_batches
+
+    def seen(lengths: np.ndarray, size: int, **how: Any) -> list[np.ndarray]:
+        taken.append(how.get("by_length"))
+        return given(lengths, size, **how)
+
+    config = write(tmp_path, "bert-classify")
+    monkeypatch.setattr(assembly, "make_batches", seen)
+    result = minilm("train", config, f"train.by_length={str(by_length).lower()}", "--runs", tmp_path / "runs")
+    assert result.exit_code == 0, result.output
+    assert set(taken) - {None} == {by_length}
 
 
 # --- The head ---

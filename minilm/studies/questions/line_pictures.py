@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 from minilm.reporting.group_plots import DASHES, UNITS, titled
-from minilm.reporting.style import GREY, MARK, SERIES, legend, name_axes, new_figure, save, short
+from minilm.reporting.style import GREY, MARK, SERIES, legend, name_axes, new_figure, save, short, within_range
 from minilm.studies.questions.lines import Line
 
 if TYPE_CHECKING:
@@ -127,13 +127,6 @@ def draw_line(
 def side_by_side(lines: int, step: float = 0.012) -> list[float]:
     """How far ``aside`` to draw each of so many lines, so that no bar hides another."""
     return [step * (place - (lines - 1) / 2) for place in range(lines)]
-
-
-def within_range(axes: Axes, metric: str) -> None:
-    """No room for values that the metric cannot have: intervals of few seeds may reach beyond 1."""
-    if metric != "loss":
-        low, high = axes.get_ylim()
-        axes.set_ylim(max(low, -1.02 if metric == "mcc" else -0.02), min(high, 1.02))
 
 
 def explain(axes: Axes, lines: Sequence[Line], more: str = "") -> None:
