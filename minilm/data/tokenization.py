@@ -186,7 +186,9 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str], pairs: Sequence[str] | No
                 segments.append(np.array(encoding.type_ids, np.uint8)[kept])
     full = np.array(full_lengths, np.int64)
     if empty := np.flatnonzero(full == 0).tolist():
-        raise UserError(f"the tokenizer makes no token of the text {inputs[empty[0]]!r} ({len(empty)} such texts)")
+        raise UserError(
+            f"the tokenizer makes no token of text {empty[0] + 1:,}, {inputs[empty[0]]!r} ({len(empty):,} such texts)"
+        )
     offsets = np.concatenate([[0], np.cumsum(np.minimum(full, max_tokens))])
     return Encoded(np.concatenate(ids), offsets, None if pairs is None else np.concatenate(segments), full)
 

@@ -76,7 +76,7 @@ def test_of_a_pair_the_longer_text_is_cut_and_special_tokens_stay():
 def test_a_limit_without_room_and_a_text_without_tokens_are_errors():
     with pytest.raises(UserError, match=r"data\.max_tokens must be above 3"):
         encode(TOKENIZERS["bert"], ["ale"], ["nie"], 3)
-    with pytest.raises(UserError, match=r"no token of the text '\\u2003' .1 such"):
+    with pytest.raises(UserError, match=r"no token of text 2, '\\u2003' .1 such"):
         encode(TOKENIZERS["plain"], ["ale", "\u2003"], None, 8)
 
 
