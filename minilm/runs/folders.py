@@ -44,22 +44,24 @@ def new_folder(runs: Path, name: str) -> Path:
 
 
 def find_folder(config_path: Path, config: RunConfig, runs: Path) -> Path:
-    """The folder of the run to resume: that of a run's own config, else the last of the name.
+    """The folder of the run to resume: of those of its name the last with its settings, best one that has not finished.
 
-    Raises UserError where there is none, or it was started with other settings.
+    Where ``config_path`` is a run's own config, that run comes before those of the name. Raises UserError where there
+    is none, or all were started with other settings.
     """
-    if is_run(config_path.parent) and config_path.name == "config.toml":
-        folder = config_path.parent
-    else:
-        numbered = [p for p in runs.glob(f"{config.name}-*") if p.name.removeprefix(f"{config.name}-").isdecimal()]
-        numbered.sort(key=lambda path: int(path.name.rpartition("-")[2]))
-        found = [path for path in (runs / config.name, *numbered) if is_run(path) and _name_of(path) == config.name]
-        if not found:
-            raise UserError(f"{runs / config.name}: there is no such run to resume; start it without --resume")
-        folder = found[-1]
-    if other := first_difference(load_config(folder / "config.toml"), config):
-        raise UserError(f"{folder}: was started with {other}; go on with its own settings: {resume_command(folder)}")
-    return folder
+    own = [config_path.parent] if config_path.name == "config.toml" and is_run(config_path.parent) else []
+    numbered = [p for p in runs.glob(f"{config.name}-*") if p.name.removeprefix(f"{config.name}-").isdecimal()]
+    numbered.sort(key=lambda path: -int(path.name.rpartition("-")[2]))
+    named = [path for path in (*numbered, runs / config.name) if is_run(path) and _name_of(path) == config.name]
+    if not (found := sorted([*own, *named], key=lambda path: (path / "results.json").exists())):
+        raise UserError(f"{runs / config.name}: there is no such run to resume; start it without --resume")
+    others = []
+    for folder in found:
+        others.append(first_difference(load_config(folder / "config.toml"), config))
+        if not others[-1]:
+            return folder
+    said = f"was started with {others[0]}; go on with its own settings: {resume_command(found[0])}"
+    raise UserError(f"{found[0]}: {said}")
 
 
 def _name_of(folder: Path) -> Any:

@@ -230,6 +230,26 @@ def test_the_last_run_of_a_name_is_the_one_resumed(config: Path, copied: Path) -
     assert [path.parent.name for path in copied.parent.glob("*/results.json")] == ["tiny-10"]
 
 
+def test_a_run_that_began_from_anothers_config_is_found_by_the_command_that_started_it(copied: Path) -> None:
+    """``minilm train runs/tiny/config.toml seed=2``, interrupted, leaves its run beside the one that it began from."""
+    shutil.copy(finished_run() / "results.json", copied)
+    own = ["train", copied / "config.toml", "--runs", copied.parent]
+    for change, name in (("seed=2", "tiny-2"), ("name=mine", "mine"), ("name=tiny", "tiny-3")):
+        with at_step(7, lambda: os.kill(os.getpid(), signal.SIGINT)):
+            assert minilm(*own, change).exit_code == 130
+        assert not (copied.parent / name / "results.json").exists()
+        assert minilm(*own, change, "--resume").exit_code == 0
+        assert (copied.parent / name / "results.json").exists()
+
+
+def test_of_the_runs_of_a_name_one_with_other_settings_is_passed_over(config: Path, copied: Path) -> None:
+    other = shutil.copytree(copied, copied.parent / "tiny-2")
+    (other / "config.toml").write_text((other / "config.toml").read_text().replace("lr = 0.01", "lr = 0.02", 1))
+    shutil.copy(finished_run() / "results.json", other)
+    assert minilm("train", config, "--runs", copied.parent, "--resume").exit_code == 0
+    assert (copied / "results.json").exists()
+
+
 def test_a_run_of_another_name_that_ends_in_a_number_is_not_the_one_resumed(config: Path, copied: Path) -> None:
     other = shutil.copytree(copied, copied.parent / "tiny-2")
     (other / "config.toml").write_text((other / "config.toml").read_text().replace('"tiny"', '"tiny-2"', 1))
