@@ -51,7 +51,9 @@ def _no_label(cell: Any) -> str:
 
 
 def _no_name(name: str) -> str:
-    """Why a name cannot be written into the files of a run; empty: it can."""
+    """Why a name cannot be a class's, or be written into the files of a run; empty: it can."""
+    if not name:
+        return "is empty, which stands for a missing label"
     if BROKEN.search(name):
         return "holds half a character"
     return "holds a line break; a label is one line" if len(name.splitlines()) > 1 else ""
@@ -79,7 +81,8 @@ def classes(table: Table, section: DataSection, names: list[str], known: str, de
     """(N,) class numbers. A label is a name; as numbers 1 and 1.0 are one, where no two names are that number.
 
     Where ``section`` lists the names, so that their order is somebody's, and none is itself a number, it may be a
-    name's place from 0 to C-1. ``known`` begins a list of the names in messages.
+    name's place from 0 to C-1. Where the two names are false and true, or 0 and 1, each may be written as the other.
+    ``known`` begins a list of the names in messages.
     """
     number = {name: i for i, name in enumerate(names)}
     spellings = Counter(map(_whole, names))
@@ -87,11 +90,16 @@ def classes(table: Table, section: DataSection, names: list[str], known: str, de
     places = {} if any(map(_is_number, names)) else {str(i): i for i in range(len(names))}
     if section.labels:
         alike |= places
+    bit = {BITS.get(_whole(name).lower(), -1): i for i, name in enumerate(names)}
+    truth = bit if len(names) == 2 and bit.keys() == {0, 1} else {}
     shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
     labels = np.full(len(table.lines), -1, dtype=np.int64)
     for i, (line, cell) in enumerate(zip(table.lines, table.columns[section.label], strict=True)):
         label = label_text(cell)
-        labels[i] = number.get(label, alike.get(_whole(label), -1))
+        if isinstance(cell, bool) and truth:  # as it says itself, it is no place among the names
+            labels[i] = truth[cell]
+        else:
+            labels[i] = number.get(label, alike.get(_whole(label), truth.get(BITS.get(_whole(label).lower(), -1), -1)))
         if not label:
             defects.add(table.path, line, f'the label (column "{section.label}") is missing', table.unit)
         elif labels[i] < 0 and (why := _no_label(cell)):

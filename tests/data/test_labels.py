@@ -35,6 +35,40 @@ def test_numbers_of_every_type_are_one_label(data):
 
 
 @pytest.mark.parametrize(
+    ("train", "cells", "labels"),
+    [
+        (["False", "True"], [False, True, "true", "0", 1], []),
+        (["false", "true"], [False, True, "True", "0", 1], []),
+        (["0", "1"], [False, True, "True", "false", 1.0], []),
+        ([False, True], ["False", "True", "true", False, 1], []),
+        (["False", "True"], [False, True, "False"], ["True", "False"]),
+    ],
+)
+def test_false_and_true_are_one_label_in_every_format(data, train, cells, labels):
+    if isinstance(train[0], bool):
+        data("train.jsonl", [(f"t{i}", cell) for i, cell in enumerate(train)])
+    else:
+        data("train.csv", [(f"t{i}", cell) for i, cell in enumerate(train)])
+    data("dev.csv", [("d", str(train[0]))])
+    found = load(data("test.jsonl", [(f"u{i}", cell) for i, cell in enumerate(cells)]), labels=labels)
+    want = [str(cell).lower() in ("true", "1", "1.0") for cell in cells]
+    true = [name.lower() in ("true", "1") for name in found.label_names]
+    assert [true[number] for number in found.test.labels] == want
+
+
+def test_among_other_names_false_and_true_are_names(data):
+    data("train.csv", [("a", "true"), ("b", "false"), ("c", "half")])
+    data("dev.csv", [("d", "half")])
+    said = refusal(data("test.jsonl", [("e", True)]))
+    assert 'unknown label "1": the training data has false, half, true' in said
+
+
+def test_a_class_without_a_name_is_refused(data):
+    said = refusal(data("train.csv", ROWS), labels=["", "a", "b"])
+    assert "data.labels: '' is empty" in said
+
+
+@pytest.mark.parametrize(
     ("train", "test", "names"),
     [
         (["1.0", "2.0", "3.0"], ["1", "2", "3"], ["1.0", "2.0", "3.0"]),
