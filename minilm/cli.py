@@ -8,7 +8,6 @@ Modules that import torch are imported inside the verbs, so that ``--help`` answ
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -73,7 +72,7 @@ def train_command(config: Path, changes: tuple[str, ...], resume: bool, runs: Pa
 
     Where it says [zero_shot] in place of [train], the model is asked as it is.
     """
-    from minilm.reporting.record import resume_command, shown
+    from minilm.reporting.record import predict_command, read_run, resume_command
     from minilm.reporting.report import adaptation_table, results_table
     from minilm.runs.train import train_run
     from minilm.training.console import Interrupted
@@ -93,7 +92,7 @@ def train_command(config: Path, changes: tuple[str, ...], resume: bool, runs: Pa
     for picture in sorted((folder / "figures").glob("*.png")):
         click.echo(f"Picture:  {picture}")
     if "test" in results and "zero_shot" not in results:
-        click.echo(f'Try it:   minilm predict {shlex.quote(shown(folder))} "..."')
+        click.echo(f"Try it:   {predict_command(read_run(folder))}")
     if adapted:
         click.echo(f"Adapted:  {folder / 'adapted'} (model.source of a run to come)")
 

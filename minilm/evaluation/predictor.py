@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal
@@ -109,7 +109,7 @@ class Classifier:
                 parameter.data = parameter.data.float()
         return cls(model, load_tokenizer(card_of(model).tokenizer or source), run_on)
 
-    def predict(self, texts: Sequence[Text], *, place: str = "text", first: int = 1) -> list[dict[str, float]]:
+    def predict(self, texts: Iterable[Text], *, place: str = "text", first: int = 1) -> list[dict[str, float]]:
         """One ``{label: probability}`` per text; pairs are tuples.
 
         With one label per text the probabilities add up to 1; with several, each label has its own and is assigned
@@ -125,13 +125,13 @@ class Classifier:
             return [label for label, p in probabilities.items() if p >= self.reading.threshold]
         return [max(probabilities, key=lambda label: probabilities[label])]
 
-    def scores(self, texts: Sequence[Text], *, place: str = "text", first: int = 1) -> np.ndarray:
+    def scores(self, texts: Iterable[Text], *, place: str = "text", first: int = 1) -> np.ndarray:
         """The model's scores (logits), (N, C).
 
-        Raises UserError for pairs where it reads single texts, for single texts where it reads pairs, and for a text
-        of which cleaning leaves nothing: an answer would be about nothing.
+        Raises UserError for what is no text or pair, for pairs where it reads single texts, for single texts where it
+        reads pairs, and for a text of which cleaning leaves nothing: an answer would be about nothing.
         """
-        firsts, seconds = self._split(texts)
+        firsts, seconds = self._split(texts, place, first)
         firsts = self._cleaned(firsts, place, first)
         seconds = None if seconds is None else self._cleaned(seconds, place, first)
         return self._scores_of_clean(firsts, seconds)
@@ -158,8 +158,15 @@ class Classifier:
             raise UserError(f"{name}: gives scores that are no numbers, so its weights are broken; train it anew")
         return scores
 
-    def _split(self, texts: Sequence[Text]) -> tuple[list[str], list[str] | None]:
+    def _split(self, texts: Iterable[Text], place: str, first: int) -> tuple[list[str], list[str] | None]:
         """The first texts, and the second ones where they are pairs."""
+        if isinstance(texts, str):
+            raise UserError(f"give a list of texts, [{texts!r}], not one text")
+        texts = list(texts)
+        for number, text in enumerate(texts, first):
+            parts = (text,) if isinstance(text, str) else text
+            if not isinstance(parts, list | tuple) or not all(isinstance(p, str) for p in parts):
+                raise UserError(f"{place} {number} must be a text or a pair of two texts, got {text!r}")
         pairs: list[Any] = [text for text in texts if not isinstance(text, str)]
         if any(len(pair) != 2 for pair in pairs) or 0 < len(pairs) < len(texts):
             raise UserError("give either single texts or pairs of two texts, not both")

@@ -107,6 +107,17 @@ def resume_command(folder: Path) -> str:
     return f"minilm train {shlex.quote(shown(folder / 'config.toml'))} --resume"
 
 
+def predict_command(run: Run) -> str:
+    """The command that classifies one text, or one pair: its two texts have a tab between them."""
+    example = "$'first text\\tsecond text'" if reads_pairs(run) else '"some text"'
+    return f"minilm predict {shlex.quote(shown(run.folder))} {example}"
+
+
+def reads_pairs(run: Run) -> bool:
+    """Whether a run was trained on pairs of texts."""
+    return bool(run.config.get("data", {}).get("text_pair"))
+
+
 def shown(path: Path) -> str:
     """A path as a person would type it here: relative where it lies below the working folder."""
     relative = os.path.relpath(path)

@@ -12,7 +12,7 @@ from typing import Any
 
 from minilm.checkpoints.atomic import atomic
 from minilm.reporting.predictions import FILE
-from minilm.reporting.record import Run, read_run, resume_command, shown
+from minilm.reporting.record import Run, predict_command, read_run, reads_pairs, resume_command, shown
 from minilm.reporting.story import SAME_LABELS, SPLITS, added, of_whole, several, size_of, story, trained_on
 from minilm.reporting.tables import (
     count,
@@ -306,9 +306,10 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
 def _usage(run: Run) -> str:
     folder = shlex.quote(shown(run.folder))
     config = shlex.quote(shown(run.folder / "config.toml"))
+    with_tab = ", a tab between the two texts" if reads_pairs(run) else ""
     commands = [
-        (f'minilm predict {folder} "some text"', "its label"),
-        (f"minilm predict {folder} --file texts.txt --json", "of each line, with all scores"),
+        (predict_command(run), "its label"),
+        (f"minilm predict {folder} --file texts.txt --json", f"of each line{with_tab}, with all scores"),
         (f"minilm evaluate {folder}", "its test metrics, measured again"),
         (f"minilm train {config} seed=2", "the same once more, one setting changed"),
         (resume_command(run.folder), "continues it, where it was interrupted"),

@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -137,6 +138,27 @@ def test_a_classifier_of_pairs_reads_pairs() -> None:
     with pytest.raises(UserError, match="was trained on single texts"):
         classifier(pairs=False).scores([("a", "b")])
     assert classifier().scores([("a", "b")]).shape == (1, 3)  # a foreign checkpoint does not say what it reads
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        ("not bad", r"give a list of texts, \['not bad'\], not one text"),
+        (["a", float("nan")], "text 2 must be a text or a pair of two texts, got nan"),
+        ([("a", None)], r"text 1 must be a text or a pair of two texts, got \('a', None\)"),
+        ([b"a"], "text 1 must be a text"),
+    ],
+)
+def test_what_is_no_list_of_texts_is_refused(texts: Any, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        classifier().predict(texts)
+
+
+def test_texts_may_come_one_by_one_and_in_an_array() -> None:
+    c = classifier()
+    want = c.scores(["a good film", "it was dull"])
+    assert np.array_equal(c.scores(text for text in ("a good film", "it was dull")), want)
+    assert np.array_equal(c.scores(np.array(["a good film", "it was dull"])), want)
 
 
 @pytest.mark.parametrize("mixed", [["a", ("b", "c")], [("a", "b", "c")]])

@@ -219,6 +219,8 @@ def test_the_commands_can_be_copied_from_the_page(make_run, results, tmp_path, m
     monkeypatch.chdir(tmp_path)
     text = page(make_run, results, name="my run")
     assert re.search(r"^minilm predict 'my run' \"some text\"  ", text, re.MULTILINE)
+    pairs = page(make_run, results, name="pairs", config='[data]\ntext_pair = "second"\n')
+    assert "\nminilm predict pairs $'first text\\tsecond text'  " in pairs and "a tab between the two texts" in pairs
     assert "minilm evaluate 'my run'" in text
     assert "minilm train 'my run/config.toml' --resume" in text
 

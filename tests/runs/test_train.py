@@ -202,7 +202,7 @@ def test_a_part_of_the_rows_is_told_with_the_whole_in_terminal_and_report(tmp_pa
 def test_the_command_to_try_can_be_pasted_where_the_path_has_a_space(tmp_path: Path) -> None:
     result = minilm("train", write_config(tmp_path), "train.epochs=1", "--runs", tmp_path / "my runs")
     [line] = [line for line in result.stdout.splitlines() if line.startswith("Try it:")]
-    assert shlex.split(line)[2:] == ["minilm", "predict", str(tmp_path / "my runs" / "tiny"), "..."]
+    assert shlex.split(line)[2:] == ["minilm", "predict", str(tmp_path / "my runs" / "tiny"), "some text"]
 
 
 def test_an_augmented_run_says_which_training_texts_were_measured(tmp_path: Path) -> None:
