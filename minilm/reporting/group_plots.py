@@ -62,7 +62,7 @@ def bars(
         whole.axvline(value, color=MARK, linewidth=1.6, linestyle=style, label=f"{name}: {value:.3f}")
     whole.set_xlim(left=min(0.0, *means))  # an interval of few seeds may reach below
     wrapped = [textwrap.fill(short(group.name, 60), 26) for group in groups]
-    whole.set_yticks(places, wrapped, fontsize=SMALL, parse_math=False)
+    whole.set_yticks(places, wrapped, fontsize=SMALL)
     whole.invert_yaxis()
     unit = f"{titled(metric)} ({UNITS.get(metric, '0 to 1')})"
     name_axes(whole, title="From zero", x=unit, y="")
@@ -124,7 +124,7 @@ def dots(
     for style_of_line, (name, value) in zip(itertools.cycle(DASHES), lines.items(), strict=False):
         axes.axvline(value, color=MARK, linewidth=1.6, linestyle=style_of_line, label=f"{name}: {value:.3f}")
     axes.plot([], [], " ", label="bars: 95% interval over test rows (bootstrap)")
-    axes.set_yticks(places, [textwrap.fill(short(name, 60), 30) for name in names], fontsize=SMALL, parse_math=False)
+    axes.set_yticks(places, [textwrap.fill(short(name, 60), 30) for name in names], fontsize=SMALL)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)

@@ -223,12 +223,12 @@ def _matrix(
         axes.set_yticks([])
         return
     wrapped = [textwrap.fill(short(name, 40), 16) for name in names]
-    axes.set_yticks(range(classes), wrapped, parse_math=False)
+    axes.set_yticks(range(classes), wrapped)
     if classes * max(len(line) for name in wrapped for line in name.split("\n")) <= 50:
-        axes.set_xticks(range(classes), wrapped, parse_math=False)
+        axes.set_xticks(range(classes), wrapped)
     else:
         slanted: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
-        axes.set_xticks(range(classes), [short(name, 20) for name in names], parse_math=False, **slanted)
+        axes.set_xticks(range(classes), [short(name, 20) for name in names], **slanted)
     axes.set_xticks(np.arange(classes + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(classes + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="#999999", linewidth=0.5)

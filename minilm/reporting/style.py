@@ -49,7 +49,7 @@ def new_figure(width: float, height: float, title: str) -> Figure:
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12, compress=True)
     figure = Figure(figsize=(width, height), dpi=DPI, layout=layout, facecolor="white")
     wrapped = textwrap.fill(title, int(8 * width))
-    figure.suptitle(drawable(wrapped), fontsize=TITLE, fontweight="bold", parse_math=False)
+    figure.suptitle(drawable(wrapped), fontsize=TITLE, fontweight="bold")
     return figure
 
 
@@ -57,6 +57,7 @@ def save(figure: Figure, path: Path, *, svg: bool = False) -> Path:
     """Write a PNG; with ``svg``, an SVG of the same name beside it, the same bytes for the same picture."""
     size: dict[str, Any] = {"dpi": DPI, "bbox_inches": "tight", "pad_inches": 0.15}
     for text in figure.findobj(Text):
+        text.set_parse_math(False)  # names are shown as they are, whatever "$" they hold
         others = [family for family in map(family_of, text.get_text()) if family]
         if others:
             text.set_fontfamily([*text.get_fontfamily(), *dict.fromkeys(others)])
@@ -122,6 +123,7 @@ def drawable(text: str) -> str:
 def short(name: str, length: int) -> str:
     """A name that can be drawn, cut to a length."""
     name = drawable(name)
+    name = f" {name}" if name.startswith("_") else name  # of such names matplotlib makes no entry in a legend
     return name if len(name) <= length else name[: length - 1].rstrip() + "…"
 
 

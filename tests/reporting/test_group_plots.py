@@ -90,6 +90,14 @@ def test_of_many_groups_the_best_are_told_apart_and_the_others_are_grey(groups, 
     )
 
 
+def test_names_are_drawn_as_they_are_and_none_is_left_out(groups, figure_of, tmp_path):
+    made = groups(**{"_a": (0.5,), "cost$_$": (0.6,)})
+    for plot, what in ((curves, ["accuracy"]), (bars, "accuracy")):  # matplotlib would read "$_$" as a broken formula
+        assert plot(made, what, tmp_path / f"{plot.__name__}.png").exists()
+    [legend] = figure_of(curves, made, ["accuracy"]).legends
+    assert [text.get_text().strip() for text in legend.get_texts()][:2] == ["_a_seed-1", "cost$_$_seed-1"]
+
+
 def test_pictures_are_written_as_png_and_svg_and_the_same_again(groups, tmp_path):
     made = groups(a=[0.5, 0.6])
     first, second = (bars(made, "accuracy", tmp_path / name / "bars.png") for name in ("one", "two"))
