@@ -20,6 +20,7 @@ Each section below is a table of the file, each field a key in it, with its type
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -44,7 +45,7 @@ Rate = Annotated[float, Limit("a number of at least 0 and below 1", lambda x: 0 
 Part = Annotated[float, Limit("a number above 0 and below 1", lambda x: 0 < x < 1)]
 Threads = Annotated[int, Limit("a whole number from 0 to 1024", lambda n: 0 <= n <= 1024)]
 Ratio = Annotated[float, Limit("a number from 0 to 2", lambda x: 0 <= x <= 2)]
-FolderName = Annotated[str, Limit('a name of letters, digits, "-", "_" and "."', _like(r"\w[\w.-]{0,99}"))]
+FolderName = Annotated[str, Limit('a name of at most 100 letters, digits, "-", "_" and "."', _like(r"\w[\w.-]{0,99}"))]
 OneGPU = Annotated[str, Limit('one of several GPUs, "cuda:1"', _like(r"cuda:\d+"))]
 Device = Literal["auto", "cpu", "cuda", "mps"] | OneGPU
 Vocabulary = Annotated[int, Limit("a whole number of at least 259: 256 bytes and 3 special tokens", lambda n: n >= 259)]
@@ -302,3 +303,13 @@ def is_within(key: str, outer: str) -> bool:
 def dump_config(config: RunConfig) -> str:
     """The config as TOML, defaults written out. ``load_config`` reads it back equal."""
     return write_table(asdict(config))
+
+
+def folder_name(text: str) -> str:
+    """A name that a run's folder may have; of a longer one the beginning, and a hash that keeps it apart."""
+    return text if len(text) <= 100 else f"{text[:93]}-{short_hash(text)}"
+
+
+def short_hash(text: str) -> str:
+    """Six characters that are the same for the same text, and hardly for another."""
+    return hashlib.sha256(text.encode()).hexdigest()[:6]

@@ -131,7 +131,7 @@ def test_the_last_of_several_changes_counts(file: Path) -> None:
         ("data.labels=a", 'data.labels must be a list, each item a text, got "a"'),
         ("data.labels=[1]", "data.labels must be a list, each item a text, got [1]"),
         ("data.split_seed=-1", "data.split_seed must be a whole number from 0 to 4294967295, got -1"),
-        ("name=../up", 'name must be a name of letters, digits, "-", "_" and ".", got "../up"'),
+        ("name=../up", 'name must be a name of at most 100 letters, digits, "-", "_" and ".", got "../up"'),
         ("model.config=3", "model.config must be a table, got 3"),
         (
             "model.config.width=inf",
@@ -162,7 +162,7 @@ def test_a_bad_change_is_named_with_its_key_and_what_it_must_be(file: Path, over
         ("lr = 1", "", "train.lr is missing: it must be a number above 0"),
         ("epochs = 3", "", "train.epochs is missing: it must be a whole number of at least 1"),
         ("[train]\nepochs = 3\nlr = 1", "", "[train] is missing: how long and at which rate to train"),
-        ('name = "small"', "", 'name is missing: it must be a name of letters, digits, "-", "_" and "."'),
+        ('name = "small"', "", 'name is missing: it must be a name of at most 100 letters, digits, "-", "_" and "."'),
         ("epochs = 3", "epoch = 3", 'train.epoch is no known key (did you mean "epochs"?)'),
         ("width = 64", "width = 1979-05-27", "model.config.width must be a text, a number, true, false, "),
         ("[train]", "[train", "not valid TOML: "),

@@ -31,7 +31,6 @@ hangs neither on the machine nor on how many runs go on at once: so results do n
 from __future__ import annotations
 
 import copy
-import hashlib
 import itertools
 import re
 from collections.abc import Sequence
@@ -39,7 +38,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from minilm.config import FolderName, RunConfig, config_of, is_within
+from minilm.config import FolderName, RunConfig, config_of, folder_name, is_within, short_hash
 from minilm.errors import UserError, nearest
 from minilm.evaluation.metrics import HIGHER_IS_BETTER
 from minilm.rules import unread
@@ -291,7 +290,7 @@ def _folder_name(config: StudyConfig, variant: str, point: dict[str, Any]) -> st
     for key, value in point.items():
         short = key.rpartition(".")[2]
         parts.append(f"{short if last.count(short) == 1 else key}-{_file_safe(_plain(value))}")
-    return "_".join(parts)
+    return folder_name("_".join(parts))
 
 
 def _plain(value: Any) -> str:
@@ -301,7 +300,7 @@ def _plain(value: Any) -> str:
 def _file_safe(text: str) -> str:
     """Text as part of a file's name; where characters are lost, its hash keeps it apart from others."""
     safe = re.sub(r"[^A-Za-z0-9.-]+", "-", text)[:40]
-    return safe if safe == text else f"{safe}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+    return safe if safe == text else f"{safe}-{short_hash(text)}"
 
 
 def _in_rounds(runs: Sequence[Planned], active: ActiveSection, folder: Path, path: Path) -> list[Planned]:

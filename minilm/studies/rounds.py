@@ -15,14 +15,13 @@ pool is the run's training rows; which of them a round is trained on stands in a
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from minilm.config import Rate, Size
+from minilm.config import Rate, Size, folder_name, short_hash
 from minilm.errors import UserError, nearest
 from minilm.schema import Place, shown
 from minilm.studies.selection import RULES
@@ -78,6 +77,7 @@ def rounds_of(run: Planned, section: ActiveSection, folder: Path) -> Iterator[Pl
         wrong = {"noise": noise} if noise else {}
         # With the numbers of all rounds till then: with others in between, other rows would have been chosen.
         name = f"{run.name}_{rule}_labels-{_joined(labels)}" + (f"_noise-{noise:g}" if wrong else "")
+        name = folder_name(name)
         point = run.point | {"rule": rule, "labels": labels[-1]} | wrong
         data = replace(run.config.data, rows=str(rows_file(folder, name)))
         config = replace(run.config, name=name, data=data)
@@ -97,7 +97,7 @@ def rounds_of(run: Planned, section: ActiveSection, folder: Path) -> Iterator[Pl
 def _joined(labels: Sequence[int]) -> str:
     """``20-100-500``; of very many rounds the last, and a hash."""
     text = "-".join(map(str, labels))
-    return text if len(text) <= 60 else f"{labels[-1]}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+    return text if len(text) <= 60 else f"{labels[-1]}-{short_hash(text)}"
 
 
 def rows_file(folder: Path, name: str) -> Path:

@@ -68,6 +68,14 @@ def test_names_are_safe_short_and_never_the_same(tmp_path):
     assert names(study(tmp_path, same)) == ["train.lr-0.1_adapt.train.lr-0.2_epochs-1"]
 
 
+def test_names_of_many_long_values_are_cut_and_stay_apart(tmp_path):
+    values = ", ".join(f'"a folder whose name is long/and a file number {i} in it.csv"' for i in range(2))
+    axes = f'[axes]\nseed = [1, 2]\n"data.source" = [{values}]\n"data.text" = [{values}]\n'
+    for text in (axes, ACTIVE + axes):
+        found = names(study(tmp_path, text))
+        assert len(set(found)) == len(found) >= 8 and all(len(name) <= 100 for name in found)
+
+
 def test_a_run_after_another_starts_from_what_that_one_adapted(tmp_path):
     planned = study(tmp_path, '[axes]\nseed = [1, 2]\n"train.lr" = [0.1, 0.2]\n' + VARIANTS)
     assert names(planned)[:3] == ["adapt_seed-1", "adapt_seed-2", "head_seed-1_lr-0.1"]
@@ -163,7 +171,7 @@ def test_with_active_what_trains_becomes_rounds_and_what_adapts_stays(tmp_path):
         ('[[runs]]\nname = "a"\naxes = ["sed"]', [], r'run "a": sed is no axis'),
         ('[[runs]]\nname = "logs"', [], r'a run may not be called "logs"'),
         ('[[runs]]\nname = "figures-x"', [], r'a run may not be called "figures-x"'),
-        ("", ["page=a/b"], r"^page=a/b: page must be a name of letters"),
+        ("", ["page=a/b"], r"^page=a/b: page must be a name of at most 100 letters"),
         ('[[runs]]\nnam = "a"', [], r"runs\[1\]\.nam is no known key"),
         ("[axes]\nseed = [1]", ["seed=2"], r"seed=2: seed is an axis of this study; change it with axes\.seed"),
         ("", ["train.epoch=2"], r"^train\.epoch=2: train\.epoch is no known key"),
