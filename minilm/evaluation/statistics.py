@@ -53,7 +53,7 @@ class Paired(NamedTuple):
 
 
 ALL_SWAPS = 13  # pairs up to which every swap is looked at
-NO_SPREAD = 1e-9  # of the largest value: differences that vary by less are equal
+NO_SPREAD = 1e-9  # of the largest value: values that vary by less are equal
 
 # --- Over seeds ---
 
@@ -69,9 +69,15 @@ def deviation(values: Sequence[float]) -> float:
     return math.sqrt(math.fsum((x - middle) ** 2 for x in values) / (len(values) - 1))
 
 
-def t_interval(values: Sequence[float]) -> Interval:
-    """The 95% interval of the mean by Student's t. Needs at least 2 values."""
-    half = t_quantile(LEVEL, len(values) - 1) * deviation(values) / math.sqrt(len(values))
+def t_interval(values: Sequence[float]) -> Interval | None:
+    """The 95% interval of the mean by Student's t; None of one value, and where all are equal.
+
+    Equal values are no certainty (two seeds that both reach 0.9 may be luck), but they have no spread to judge by.
+    """
+    spread = deviation(values) if len(values) > 1 else 0.0
+    if spread <= NO_SPREAD * max(map(abs, values)):
+        return None
+    half = t_quantile(LEVEL, len(values) - 1) * spread / math.sqrt(len(values))
     return Interval(mean(values) - half, mean(values) + half)
 
 

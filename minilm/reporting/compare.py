@@ -98,7 +98,8 @@ def comparison(groups: Sequence[Group], metric: str, figures: Path) -> tuple[str
     from minilm.reporting.group_plots import bars  # with matplotlib, which tables do without
 
     split = "validation" if metric == "perplexity" else "test"
-    measured = [group for group in groups if group.values(metric, split)]
+    known = metric in HIGHER_IS_BETTER
+    measured = [group for group in groups if known and group.values(metric, split)]
     if not measured:
         there = dict.fromkeys(key for group in groups for key in columns_of(group.runs[0], "test"))
         there |= dict.fromkeys(key for group in groups for key in columns_of(group.runs[0], "validation"))
@@ -222,18 +223,23 @@ def baselines(groups: Sequence[Group], metric: str) -> dict[str, float]:
 
 
 def notes(groups: Sequence[Group]) -> list[str]:
-    """What makes the comparison unfair. Where each seed draws its own data, all runs of a seed must have the same."""
+    """What makes the comparison unfair, and what it leaves out. Where each seed draws its own data, all runs of a seed
+    must have the same."""
     runs = [run for group in groups for run in group.runs]
     data = [run.results.get("data", {}) for run in runs]
     redrawn = all(run.config.get("data", {}).get("redraw") for run in runs)
     fingerprints: dict[int, set[str | None]] = {}
     for run, told in zip(runs, data, strict=True):
         fingerprints.setdefault(seed_of(run) if redrawn else 0, set()).add(told.get("fingerprint"))
-    if all(len(found) == 1 for found in fingerprints.values()):
-        return []
-    names = unique_names([[run] for run in runs])
-    sets = [f"{n}: {d.get('name')} {(d.get('fingerprint') or ABSENT)[:8]}" for n, d in zip(names, data, strict=True)]
-    return [f"Not the same data, so the metrics do not compare: {', '.join(sets)}."]
+    found = []
+    if any(len(of_seed) > 1 for of_seed in fingerprints.values()):
+        names = unique_names([[run] for run in runs])
+        told = zip(names, data, strict=True)
+        sets = [f"{n}: {d.get('name')} {(d.get('fingerprint') or ABSENT)[:8]}" for n, d in told]
+        found.append(f"Not the same data, so the metrics do not compare: {', '.join(sets)}.")
+    if repeats := [f"{run.name} (as {first.name})" for group in groups for run, first in group.repeats]:
+        found.append(f"Left out, with the settings, seed and data of another: {', '.join(repeats)}.")
+    return found
 
 
 # --- The comparison ---

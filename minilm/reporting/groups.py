@@ -27,6 +27,7 @@ class Group:
 
     name: str
     runs: tuple[Run, ...]
+    repeats: tuple[tuple[Run, Run], ...] = ()  # runs left out, each as it repeats one of ``runs``
 
     def values(self, metric: str, split: str = "test") -> list[float]:
         """A metric of each run that has it."""
@@ -39,14 +40,15 @@ class Group:
         return {seed: float(value) for seed, value in found.items() if value is not None}
 
     def interval(self, metric: str, split: str = "test") -> tuple[Interval, str] | None:
-        """The 95% interval of a metric, and what it is taken over; None where one run tells nothing of its spread.
+        """The 95% interval of a metric, and what it is taken over; None where nothing tells of its spread.
 
         Over the seeds by Student's t; of one seed over the test rows by the bootstrap, from the confusion matrix or,
         with several labels a text, from the run's predictions.
         """
         values = self.values(metric, split)
         if len(values) > 1:
-            return t_interval(values), f"{len(values)} seeds"
+            found = t_interval(values)
+            return (found, f"{len(values)} seeds") if found else None
         confusion = metrics_of(self.runs[0], split).get("confusion")
         if values and confusion and metric in OF_CONFUSION:
             rows = int(np.sum(confusion))
@@ -106,12 +108,28 @@ def history_of(run: Run) -> list[dict[str, Any]]:
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:
-    """Runs that differ only in their seed put together, in the order of their first."""
-    together: dict[str, list[Run]] = {}
+    """Runs that differ only in their seed put together, in the order of their first.
+
+    A run that repeats another, its seed too, tells nothing of the spread over seeds: it is left out.
+    """
+    together: dict[str, dict[str, Run]] = {}
+    repeats: dict[str, list[tuple[Run, Run]]] = {}
     for run in runs:
-        together.setdefault(identity(run.config), []).append(run)
-    groups = list(together.values())
-    return [Group(name, tuple(group)) for name, group in zip(unique_names(groups), groups, strict=True)]
+        alike, seeded = identity(run.config), _with_seed(run)
+        first = together.setdefault(alike, {}).setdefault(seeded, run)
+        if first is not run:
+            repeats.setdefault(alike, []).append((run, first))
+    names = unique_names([list(group.values()) for group in together.values()])
+    return [
+        Group(name, tuple(group.values()), tuple(repeats.get(alike, ())))
+        for name, (alike, group) in zip(names, together.items(), strict=True)
+    ]
+
+
+def _with_seed(run: Run) -> str:
+    """What two runs share where one repeats the other: all settings but the name, and the data."""
+    settings = {key: value for key, value in flat(run.config).items() if key != "name"}
+    return repr((sorted(settings.items()), run.results.get("data", {}).get("fingerprint")))
 
 
 def unique_names(groups: Sequence[Sequence[Run]]) -> list[str]:

@@ -110,7 +110,9 @@ def reached(values: Sequence[float]) -> str:
     """``0.907 (95% interval 0.890 to 0.924 over 3 seeds)``."""
     if len(values) < 2:
         return f"{values[0]:.3f} (one seed)" if values else ABSENT
-    return f"{mean(values):.3f} ({between(t_interval(values), f'{len(values)} seeds')})"
+    interval = t_interval(values)
+    told = between(interval, f"{len(values)} seeds") if interval else f"the same with all {len(values)} seeds"
+    return f"{mean(values):.3f} ({told})"
 
 
 def with_spread(values: Sequence[float]) -> str:

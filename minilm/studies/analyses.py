@@ -57,6 +57,10 @@ NEEDS: dict[str, tuple[Callable[[Study], bool], str]] = {
         lambda study: any(run.config.data.shots for run in study.runs),
         "runs with data.shots above 0, best as an axis: [axes] data.shots",
     ),
+    "freezing": (
+        lambda study: _trains_differently(study) and not any(run.config.zero_shot for run in study.runs),
+        "runs with different [freeze] or [lora], and none with a section [zero_shot]",
+    ),
     "scaling": (
         lambda study: study.config.metric not in ("mcc", "loss"),
         "a metric whose best is 1, such as metric=accuracy",
@@ -71,6 +75,11 @@ NEEDS: dict[str, tuple[Callable[[Study], bool], str]] = {
     ),
 }
 WITH_PERPLEXITY = ("compare", "seeds")  # analyses that also compare what language models have learned
+
+
+def _trains_differently(study: Study) -> bool:
+    """Whether the classifiers of a plan differ in which of their parameters train."""
+    return len({(repr(run.config.freeze), repr(run.config.lora)) for run in study.runs if run.config.train}) > 1
 
 
 def check_plan(study: Study) -> None:

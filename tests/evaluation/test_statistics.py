@@ -37,8 +37,15 @@ def test_mean_deviation_and_interval_are_scipys(values):
     assert mean(values) == pytest.approx(np.mean(values), abs=1e-9)
     assert deviation(values) == pytest.approx(np.std(values, ddof=1), abs=1e-9)
     error = np.std(values, ddof=1) / np.sqrt(len(values))
-    want = stats.t.interval(0.95, len(values) - 1, np.mean(values), error) if error > 1e-9 else (values[0],) * 2
-    assert t_interval(values) == pytest.approx(want, abs=1e-6)
+    found = t_interval(values)
+    if found is not None:
+        assert found == pytest.approx(stats.t.interval(0.95, len(values) - 1, np.mean(values), error), abs=1e-6)
+    assert (found is None) == (np.std(values, ddof=1) <= 1e-9 * max(map(abs, values)))
+
+
+@pytest.mark.parametrize("values", [[0.9], [0.9, 0.9], [0.1 + 0.2, 0.3, 0.3], [0.0, 0.0]])
+def test_equal_values_are_no_certainty_and_have_no_interval(values):
+    assert t_interval(values) is None
 
 
 @given(st.integers(1, 2_000).flatmap(lambda rows: st.tuples(st.integers(0, rows), st.just(rows))))

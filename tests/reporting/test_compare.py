@@ -173,6 +173,26 @@ def test_runs_that_differ_only_in_their_seed_are_one_row(seeds):
     assert single[:5] == ["x_seed-1", "b", "1", "0.9800", "0.7000"]
 
 
+def test_a_run_that_repeats_another_is_no_seed_more(make_run, results, tmp_path, undrawn):
+    def run(name, seed, accuracy, data="a"):
+        results["test"]["accuracy"], results["data"]["fingerprint"] = accuracy, data * 64
+        return make_run(results, name=name, config=f'name = "x"\nseed = {seed}\n[model]\nsource = "bert"\n')
+
+    first, second = run("x", 1, 0.5), run("y", 2, 0.6)
+    alone = comparison(load_groups([first, second]), "accuracy", tmp_path / "figures")[0]
+    groups = load_groups([first, second, run("x-2", 1, 0.5), run("x-3", 1, 0.5)])
+    assert [group.values("accuracy") for group in groups] == [[0.5, 0.6]]
+    assert comparison(groups, "accuracy", tmp_path / "figures")[0] == alone and "over 2 seeds" in alone
+    note = "Left out, with the settings, seed and data of another: x-2 (as x), x-3 (as x)."
+    assert compare_text(groups).endswith(note)
+    assert "Not the same data" in compare_text(load_groups([first, run("x-4", 1, 0.5, data="b")]))
+
+
+def test_seeds_that_all_reach_the_same_have_no_interval(seeds, tmp_path, undrawn):
+    answer, _ = comparison(load_groups(seeds("head", [0.9, 0.9])), "accuracy", tmp_path / "figures")
+    assert answer == "head reaches 0.900 in accuracy on the test texts."
+
+
 def test_what_goes_on_from_the_same_adaptation_with_another_seed_is_one_row(make_run, results, tmp_path):
     folders = []
     for seed in (1, 2):
@@ -382,7 +402,9 @@ def test_the_command_writes_the_page_and_refuses_an_unknown_metric(make_run, res
     result = minilm("compare", run, "--html", tmp_path / "page.html", "--metric", "mcc")
     assert result.exit_code == 0 and "slang" in result.output
     assert "slang reaches 0.290 (95% interval" in (tmp_path / "page.html").read_text()
-    assert "no run has the metric f1" in refused("compare", run, "--html", tmp_path / "x.html", "--metric", "f1")
+    for wrong in ("f1", "confusion"):  # the second is in results.json, but no number
+        said = refused("compare", run, "--html", tmp_path / "x.html", "--metric", wrong)
+        assert f"no run has the metric {wrong}" in said
 
 
 def test_no_run_is_called_the_best_of_two_data_sets(make_run, results, tmp_path, undrawn):

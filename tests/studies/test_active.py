@@ -209,7 +209,7 @@ def test_wrong_labels_are_in_the_file_and_the_same_for_every_round(whole, tmp_pa
     truth, told = (load_dataset(run.config.data).train for run in planned[1::2])
     assert truth.texts == told.texts and (truth.labels != told.labels).sum() == sum("\t" in line for line in noisy[1])
     page = (tmp_path / "rounds" / "study.md").read_text()
-    assert "50% wrong labels:" in page and "fine-tuned, 50% wrong labels, random" in page
+    assert "50% wrong labels:" in page and "the model, 50% wrong labels, random" in page
 
 
 @pytest.mark.skipif(not find_browser(), reason="needs Chromium")

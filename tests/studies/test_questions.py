@@ -5,10 +5,14 @@ from __future__ import annotations
 import itertools
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from minilm.config import DataSection, FreezeSection, RunConfig, TrainSection, ZeroShotSection
 from minilm.errors import UserError
+from minilm.studies.analyses import check_plan
+from minilm.studies.config import Planned, Study, StudyConfig
 from minilm.studies.questions import line_pictures, pictures
 from minilm.studies.questions.active import labels_needed
 from minilm.studies.questions.lines import Line, lines_of
@@ -211,6 +215,34 @@ def test_pictures_leave_out_no_variant_and_no_reference(tmp_path, monkeypatch):
     assert drawn == names and [name.partition(":")[0] for name in levelled if "level" in name] == list(levels)
 
 
+def test_a_plan_that_trains_the_same_parameters_in_every_run_is_no_question_of_freezing(tmp_path):
+    def check(*configs):
+        runs = tuple(Planned(config.name, config.name, {"seed": 1}, config) for config in configs)
+        check_plan(Study(StudyConfig("x", "How?", analysis="freezing"), tmp_path, runs, Path("x.toml")))
+
+    full = RunConfig("full", DataSection(), train=TrainSection(epochs=1, lr=0.1))
+    head = replace(full, name="head", freeze=FreezeSection("backbone"))
+    check(full, head)
+    for wrong in ([full, replace(full, name="other", seed=2)], [full, head, _asks(full)]):
+        with pytest.raises(UserError, match=r"the analysis freezing needs .* none with a section \[zero_shot\]"):
+            check(*wrong)
+
+
+def _asks(config):
+    return replace(config, name="asks", train=None, zero_shot=ZeroShotSection("similarity"))
+
+
+def test_axis_values_with_dollar_signs_are_drawn_as_they_are(tmp_path):
+    values = [(file, column) for file in ("cost$_$.csv", "$x_$.csv") for column in ("$_$", "plain")]
+    for keys in (["data.source"], ["data.source", "data.text"]):
+        points = [dict(zip(keys, value, strict=False)) | {"seed": 1} for value in values[:: 3 - len(keys)]]
+        folder = tmp_path / str(len(keys))
+        folder.mkdir()
+        runs = [finished("a$_$", point, 0.8 + 0.01 * n) for n, point in enumerate(points)]
+        ask("sweep", runs, folder, drawn=True)
+        assert list(folder.glob("*.png"))
+
+
 def test_freezing_names_the_most_frozen_that_loses_nothing(tmp_path):
     answer, _ = ask("freezing", freezing_runs(), tmp_path)
     assert answer.startswith("With 66.0M trained parameters nothing has accuracy 0.90")
@@ -310,10 +342,14 @@ def test_seeds_that_all_differ_alike_are_no_certainty_of_a_rule(tmp_path):
 def test_what_a_rule_saves_is_told_where_random_choice_gets_as_far():
     random = Line("random", {100: {1: 0.6, 2: 0.6}, 1000: {1: 0.8, 2: 0.8}})
     rule = Line("margin", {100: {1: 0.7, 2: 0.7}, 200: {1: 0.8, 2: 0.81}, 300: {1: 0.7, 2: 0.6}})
-    needed, interval = labels_needed(random, rule, 100, "accuracy")
-    assert needed == pytest.approx(100 * 10**0.5) and interval == pytest.approx((needed, needed))
+    assert labels_needed(random, rule, 100, "accuracy") == (pytest.approx(100 * 10**0.5), None)  # seeds do not differ
+    other = Line("margin", {100: {1: 0.65, 2: 0.75}})
+    needed, interval = labels_needed(random, other, 100, "accuracy")
+    assert needed == pytest.approx(100 * 10**0.5) and interval.low < needed < interval.high
     assert labels_needed(random, rule, 200, "accuracy") is None  # a seed's random choice does not get there
     assert labels_needed(random, rule, 300, "accuracy") is None  # or is there from the start
+    dips = Line("random", {20: {1: 0.8}, 100: {1: 0.7}, 500: {1: 0.9}})
+    assert labels_needed(dips, Line("x", {100: {1: 0.78}}), 100, "accuracy") is None  # though it rises to it once more
     falls = Line("random", {100: {1: 0.8}, 400: {1: 0.4}})
     assert labels_needed(falls, Line("x", {50: {1: 0.6}}), 50, "loss") == (pytest.approx(200), None)
 
@@ -332,6 +368,12 @@ def test_wrong_labels_are_lines_of_their_own(tmp_path):
     answer, page = ask("active", active_runs(noise=(0.0, 0.2)), tmp_path)
     assert "of 4 ways to choose texts margin (lora) does best" in answer and "12 comparisons" in answer
     assert "lora, 20% wrong labels:" in page and "'lora, 20% wrong labels, margin', '500'" in page
+
+
+def test_shares_of_wrong_labels_that_are_almost_alike_stay_apart(tmp_path):
+    _, page = ask("active", active_runs(noise=(0.01, 0.012, 0.004)), tmp_path)
+    for share in ("1%", "1.2%", "0.4%"):
+        assert f"lora, {share} wrong labels:" in page
 
 
 def test_what_the_axes_lack_is_told(tmp_path):

@@ -120,7 +120,9 @@ def settings_of(runs: Sequence[Finished], metric: str) -> list[Setting]:
     together: dict[str, dict[str, list[Finished]]] = {}
     for finished in runs:
         if choice := finished.planned.choice:
-            name = name_without(finished, *OWN) + (f", {choice.noise:.0%} wrong labels" if choice.noise else "")
+            name = name_without(finished, *OWN)
+            if choice.noise:
+                name += f", {100 * choice.noise:.10g}% wrong labels"
             together.setdefault(name, {}).setdefault(choice.rule, []).append(finished)
     found = []
     for name, by_rule in together.items():
@@ -153,7 +155,7 @@ def _baselines_table(settings: Sequence[Setting], cells: Callable[[Key], list[st
                     beside = [fitted[kind].values(x) if kind in fitted else [] for kind in kinds]
                     rows.append([*cells((setting, rule, x)), *map(with_spread, [line.values(x), *beside])])
     note = f"{metric_name(metric)} on the test texts, mean ± standard deviation over seeds."
-    return Table(["", "labels", "fine-tuned", *kinds], rows, note=note[0].upper() + note[1:])
+    return Table(["", "labels", "the model", *kinds], rows, note=note[0].upper() + note[1:])
 
 
 # --- What a rule saves ---
@@ -171,12 +173,14 @@ def labels_needed(random: Line, rule: Line, x: float, metric: str) -> tuple[floa
         if n is None:
             return None
         logs.append(math.log(n))
-    between = Interval(*map(math.exp, t_interval(logs))) if len(logs) > 1 else None
-    return math.exp(mean(logs)), between
+    interval = t_interval(logs)
+    return math.exp(mean(logs)), Interval(*map(math.exp, interval)) if interval else None
 
 
 def _crossing(curve: Sequence[tuple[float, float]], target: float) -> float | None:
-    """Where straight lines between the points, over log n, first rise to the target."""
+    """Where straight lines between the points, over log n, first rise to the target; None where they begin there."""
+    if curve and curve[0][1] >= target:
+        return None
     for (n, low), (m, high) in itertools.pairwise(curve):
         if low < target <= high:
             return n * (m / n) ** ((target - low) / (high - low))

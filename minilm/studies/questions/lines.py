@@ -37,9 +37,8 @@ class Line:
         return mean(self.values(x))
 
     def interval(self, x: float) -> Interval | None:
-        """The 95% interval over the seeds (Student's t); None with one seed."""
-        values = self.values(x)
-        return t_interval(values) if len(values) > 1 else None
+        """The 95% interval over the seeds (Student's t); None with one seed, or where all reach the same."""
+        return t_interval(self.values(x))
 
 
 def lines_of(
@@ -103,7 +102,7 @@ def _point_without(finished: Finished, *keys: str) -> dict[str, Any]:
 def name_without(finished: Finished, *keys: str) -> str:
     """What a run is beside its seed and its place on these axes."""
     axes = [f"{key.rpartition('.')[2]} {value}" for key, value in _point_without(finished, *keys).items()]
-    return ", ".join([finished.planned.variant, *axes] if finished.planned.variant else axes) or "fine-tuned"
+    return ", ".join([finished.planned.variant, *axes] if finished.planned.variant else axes) or "the model"
 
 
 def versus(first: Line, second: Line, points: Sequence[float]) -> Tested[float]:
@@ -117,7 +116,7 @@ def ratio(part: Line, x: float, whole: Line, full: float) -> tuple[float, Interv
     shares = [part.at[x][seed] / whole.at[full][seed] for seed in seeds]
     if not shares:
         return None
-    return mean(shares), t_interval(shares) if len(shares) > 1 else None
+    return mean(shares), t_interval(shares)
 
 
 def ahead(metric: str, difference: float) -> float:

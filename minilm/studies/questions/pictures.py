@@ -59,7 +59,7 @@ def boxes(groups: Sequence[Group], metric: str, path: Path) -> Path:
     _boxes(panels[0], quality, TEST)
     _boxes(panels[1], [[s / scale for s in group] for group in times], TRAIN)
     places = range(1, len(groups) + 1)
-    panels[0].set_yticks(places, [short(group.name, 30) for group in groups], fontsize=SMALL, parse_math=False)
+    panels[0].set_yticks(places, [short(group.name, 30) for group in groups], fontsize=SMALL)
     panels[0].set_ylim(len(groups) + 0.6, 0.4)
     name_axes(panels[0], title="On the test texts", x=unit(metric), y="")
     name_axes(panels[1], title="Training", x=f"Time ({name})", y="")
@@ -182,7 +182,7 @@ def _over_trained(
     """The mean of each way with its interval, and its name, over the parameters that train."""
     x = np.array([way.trained for way in ways])
     means = np.array([mean(found) for found in values])
-    ends = [t_interval(found) if len(found) > 1 else (m, m) for found, m in zip(values, means, strict=True)]
+    ends = [t_interval(found) or (m, m) for found, m in zip(values, means, strict=True)]
     reach = np.array([[m - low, high - m] for (low, high), m in zip(ends, means, strict=True)]).T
     label = "mean, 95% interval over seeds (Student's t)"
     axes.errorbar(x, means, yerr=reach, label=label, linewidth=2, elinewidth=1.4, capsize=4, markersize=8, **style)
@@ -199,7 +199,7 @@ def _over_trained(
     where: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "fontsize": SMALL - 1, "bbox": paper}
     for i, (name, n, (low, high)) in enumerate(zip(names, x, ends, strict=True)):
         at, off = ((n, high), (0, 7)) if i % 2 else ((n, low), (0, -17))  # above and below in turn
-        axes.annotate(name, at, off, parse_math=False, **where)
+        axes.annotate(name, at, off, **where)
     axes.margins(0.12, 0.25)
 
 
@@ -292,6 +292,6 @@ def surfaces(grids: Sequence[Grid], path: Path) -> Path:
         axes.tick_params(axis="z", labelsize=SMALL - 2)
         axes.set_xlabel(grid.keys[1], fontsize=SMALL, labelpad=10)
         axes.set_ylabel(grid.keys[0], fontsize=SMALL, labelpad=10)
-        axes.set_title(short(grid.name, 30), fontsize=TEXT, parse_math=False)
+        axes.set_title(short(grid.name, 30), fontsize=TEXT)
         axes.view_init(elev=28, azim=-125)
     return save(figure, path, svg=True)

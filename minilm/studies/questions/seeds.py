@@ -42,11 +42,9 @@ def share_of(first: Group, second: Group, metric: str) -> str:
     shares = [mine[seed] / base[seed] for seed in mine if base.get(seed)]
     if len(shares) < 2 or not HIGHER_IS_BETTER[metric]:
         return ""
-    low, high = t_interval(shares)
-    said = (
-        f"{second.name} reaches {mean(shares):.1%} of {first.name}'s {metric_name(metric)} "
-        f"(95% interval {low:.1%} to {high:.1%} over {len(shares)} seeds)"
-    )
+    interval, over = t_interval(shares), f"{len(shares)} seeds"
+    told = f"95% interval {interval.low:.1%} to {interval.high:.1%} over" if interval else "the same with all"
+    said = f"{second.name} reaches {mean(shares):.1%} of {first.name}'s {metric_name(metric)} ({told} {over})"
     costs = [[costs_of(run) for run in group.runs] for group in (first, second)]
     trained = [mean([cost["trained"] or 0 for cost in group]) for group in costs]
     if trained[0]:
