@@ -70,12 +70,11 @@ def deviation(values: Sequence[float]) -> float:
 
 
 def t_interval(values: Sequence[float]) -> Interval | None:
-    """The 95% interval of the mean by Student's t; None of one value, and where all are equal.
+    """The 95% interval of the mean by Student's t; None of fewer than two values, and where all are equal.
 
     Equal values are no certainty (two seeds that both reach 0.9 may be luck), but they have no spread to judge by.
     """
-    spread = deviation(values) if len(values) > 1 else 0.0
-    if spread <= NO_SPREAD * max(map(abs, values)):
+    if len(values) < 2 or (spread := deviation(values)) <= NO_SPREAD * max(map(abs, values)):
         return None
     half = t_quantile(LEVEL, len(values) - 1) * spread / math.sqrt(len(values))
     return Interval(mean(values) - half, mean(values) + half)

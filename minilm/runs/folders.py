@@ -55,13 +55,13 @@ def find_folder(config_path: Path, config: RunConfig, runs: Path) -> Path:
     named = [path for path in (*numbered, runs / config.name) if is_run(path) and _name_of(path) == config.name]
     if not (found := sorted([*own, *named], key=lambda path: (path / "results.json").exists())):
         raise UserError(f"{runs / config.name}: there is no such run to resume; start it without --resume")
-    others = []
     for folder in found:
-        others.append(first_difference(load_config(folder / "config.toml"), config))
-        if not others[-1]:
+        if not first_difference(load_config(folder / "config.toml"), config):
             return folder
-    said = f"was started with {others[0]}; go on with its own settings: {resume_command(found[0])}"
-    raise UserError(f"{found[0]}: {said}")
+    likeliest = found[0]
+    other = first_difference(load_config(likeliest / "config.toml"), config)
+    said = f"was started with {other}; go on with its own settings: {resume_command(likeliest)}"
+    raise UserError(f"{likeliest}: {said}")
 
 
 def _name_of(folder: Path) -> Any:

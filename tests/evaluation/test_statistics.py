@@ -43,7 +43,7 @@ def test_mean_deviation_and_interval_are_scipys(values):
     assert (found is None) == (np.std(values, ddof=1) <= 1e-9 * max(map(abs, values)))
 
 
-@pytest.mark.parametrize("values", [[0.9], [0.9, 0.9], [0.1 + 0.2, 0.3, 0.3], [0.0, 0.0]])
+@pytest.mark.parametrize("values", [[], [0.9], [0.9, 0.9], [0.1 + 0.2, 0.3, 0.3], [0.0, 0.0]])
 def test_equal_values_are_no_certainty_and_have_no_interval(values):
     assert t_interval(values) is None
 
