@@ -46,6 +46,7 @@ Part = Annotated[float, Limit("a number above 0 and below 1", lambda x: 0 < x < 
 Threads = Annotated[int, Limit("a whole number from 0 to 1024", lambda n: 0 <= n <= 1024)]
 Ratio = Annotated[float, Limit("a number from 0 to 2", lambda x: 0 <= x <= 2)]
 FolderName = Annotated[str, Limit('a name of at most 100 letters, digits, "-", "_" and "."', _like(r"\w[\w.-]{0,99}"))]
+Column = Annotated[str, Limit("the name of a column", bool)]
 OneGPU = Annotated[str, Limit('one of several GPUs, "cuda:1"', _like(r"cuda:\d+"))]
 Device = Literal["auto", "cpu", "cuda", "mps"] | OneGPU
 Vocabulary = Annotated[int, Limit("a whole number of at least 259: 256 bytes and 3 special tokens", lambda n: n >= 259)]
@@ -105,9 +106,9 @@ class DataSection:
     train: str = ""  # instead of source: a file for each split
     validation: str = ""
     test: str = ""
-    text: str = NOT_SAID  # column of the text: "text"
+    text: Column = NOT_SAID  # column of the text: "text"
     text_pair: str = NOT_SAID  # column of a second text; empty, as usual: single texts
-    label: str = NOT_SAID  # column of the class, a name or a number: "label"
+    label: Column = NOT_SAID  # column of the class, a name or a number: "label"
     label_columns: list[str] = NOT_SAID  # several labels a text: columns of 0 and 1, in place of label; usually none
     labels: list[str] = NOT_SAID  # the labels' names in order; empty, as usual: as the training data says
     validation_share: Part = NOT_SAID  # of the training rows, where no validation split is given: 0.1
