@@ -109,7 +109,7 @@ class DataSection:
     text: Column = NOT_SAID  # column of the text: "text"
     text_pair: str = NOT_SAID  # column of a second text; empty, as usual: single texts
     label: Column = NOT_SAID  # column of the class, a name or a number: "label"
-    label_columns: list[str] = NOT_SAID  # several labels a text: columns of 0 and 1, in place of label; usually none
+    label_columns: list[Column] = NOT_SAID  # several labels a text: columns of 0 and 1, in place of label; usually none
     labels: list[str] = NOT_SAID  # the labels' names in order; empty, as usual: as the training data says
     validation_share: Part = NOT_SAID  # of the training rows, where no validation split is given: 0.1
     test_share: Part = NOT_SAID  # of the training rows, where no test split is given: 0.1

@@ -242,12 +242,16 @@ def test_a_run_that_began_from_anothers_config_is_found_by_the_command_that_star
         assert (copied.parent / name / "results.json").exists()
 
 
-def test_of_the_runs_of_a_name_one_with_other_settings_is_passed_over(config: Path, copied: Path) -> None:
+@pytest.mark.parametrize("finished", [True, False])
+def test_of_the_runs_of_a_name_one_with_other_settings_is_passed_over(
+    config: Path, copied: Path, finished: bool
+) -> None:
     other = shutil.copytree(copied, copied.parent / "tiny-2")
     (other / "config.toml").write_text((other / "config.toml").read_text().replace("lr = 0.01", "lr = 0.02", 1))
-    shutil.copy(finished_run() / "results.json", other)
+    if finished:
+        shutil.copy(finished_run() / "results.json", other)
     assert minilm("train", config, "--runs", copied.parent, "--resume").exit_code == 0
-    assert (copied / "results.json").exists()
+    assert (copied / "results.json").exists() and (other / "results.json").exists() == finished
 
 
 def test_a_run_of_another_name_that_ends_in_a_number_is_not_the_one_resumed(config: Path, copied: Path) -> None:
