@@ -46,14 +46,16 @@ def new_folder(runs: Path, name: str) -> Path:
 def find_folder(config_path: Path, config: RunConfig, runs: Path) -> Path:
     """The folder of the run to resume: of those of its name the last with its settings, best one that has not finished.
 
-    Where ``config_path`` is a run's own config, that run comes before those of the name. Raises UserError where there
-    is none, or all were started with other settings.
+    Where ``config_path`` is the config of such a run, that one comes first. Raises UserError where there is none, or
+    all were started with other settings.
     """
-    own = [config_path.parent] if config_path.name == "config.toml" and is_run(config_path.parent) else []
+    own = [config_path.parent] if config_path.name == "config.toml" else []
     numbered = [p for p in runs.glob(f"{config.name}-*") if p.name.removeprefix(f"{config.name}-").isdecimal()]
     numbered.sort(key=lambda path: -int(path.name.rpartition("-")[2]))
-    named = [path for path in (*numbered, runs / config.name) if is_run(path) and _name_of(path) == config.name]
-    if not (found := sorted([*own, *named], key=lambda path: (path / "results.json").exists())):
+    places = (*own, *numbered, runs / config.name)
+    found = [path for path in places if is_run(path) and _name_of(path) == config.name]
+    found.sort(key=lambda path: (path / "results.json").exists())
+    if not found:
         raise UserError(f"{runs / config.name}: there is no such run to resume; start it without --resume")
     for folder in found:
         if not first_difference(load_config(folder / "config.toml"), config):

@@ -240,6 +240,7 @@ def test_a_run_that_began_from_anothers_config_is_found_by_the_command_that_star
         assert not (copied.parent / name / "results.json").exists()
         assert minilm(*own, change, "--resume").exit_code == 0
         assert (copied.parent / name / "results.json").exists()
+    assert f"{copied.parent / 'other'}: there is no such run to resume" in refused(*own, "name=other", "--resume")
 
 
 @pytest.mark.parametrize("finished", [True, False])
