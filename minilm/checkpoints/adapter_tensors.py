@@ -200,7 +200,7 @@ def _whole(
 def _check_copies(model: nn.Module, row: Row, copies: dict[str, Entry], reader: Reader) -> None:
     """Raises UserError where copies of one table were trained apart. One that is not there is the base's still."""
     entry, *others = copies.values()
-    same, needed = all(equal(reader, entry, other) for other in others), copies_of(row.theirs, model)
+    same, needed = all(equal(entry, other) for other in others), copies_of(row.theirs, model)
     if needed != [row.theirs] and not all(any(name.endswith(copy) for name in copies) for copy in needed):
         value, of_base = row.take(reader.view(entry)), model.get_parameter(row.ours).detach()
         same = same and (of_base.is_meta or torch.equal(value.to(of_base.dtype), of_base.cpu()))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from minilm.checkpoints.configs import architecture_of, from_plain, own_section, read_config
-from minilm.checkpoints.files import Entry, Reader, read_folder, read_header, read_json
+from minilm.checkpoints.files import Entry, read_folder, read_header, read_json
 from minilm.checkpoints.matching import equal
 from minilm.checkpoints.names import Row, is_ignored, plain_name, rows_of, rows_of_ours
 from minilm.errors import UserError
@@ -111,7 +111,7 @@ def _is_tied(tensors: dict[str, list[Entry]], config: Any, names: Names, *, is_f
     held = {ours: tensors.get(rows_of_ours(ours, rows)[0].theirs, []) for ours in (TOKENS, HEAD)}
     if held[HEAD] and held[TOKENS]:
         table, head = held[TOKENS][0], held[HEAD][0]
-        return table.shape == head.shape and equal(Reader(), table, head, block=1 << 20)
+        return table.shape == head.shape and equal(table, head, block=1 << 20)
     if is_for_words and not config.tied:
         log.warning("%s: unties a language head that the file lacks; the token table is taken for it", where)
     return is_for_words or bool(config.tied)
