@@ -54,8 +54,8 @@ from minilm.reporting.summary import parameter_counts
 from minilm.rules import default_of
 from minilm.runs.assembly import Material
 from minilm.runs.folders import write_history
-from minilm.training.console import say
-from minilm.training.loop import Interrupted, Task, labels_of, train
+from minilm.training.console import Interrupted, say
+from minilm.training.loop import Task, labels_of, train
 from minilm.training.objectives import LanguageObjective
 from minilm.training.optimizer import check_warmup
 from minilm.training.recompute import recompute

@@ -16,7 +16,7 @@ from minilm import hub
 from minilm.checkpoints.adapters import is_adapter
 from minilm.checkpoints.configs import architecture_of, new_config, read_config
 from minilm.checkpoints.files import read_json
-from minilm.checkpoints.models import card_of, load_parts, new_model, warn_of
+from minilm.checkpoints.models import card_of, context_of, load_parts, new_model, warn_of
 from minilm.config import DataSection, RunConfig, TrainSection
 from minilm.data.batching import collate, make_batches
 from minilm.data.locations import complete, find_source
@@ -26,7 +26,7 @@ from minilm.data.tokenization import Encoded, encode, load_tokenizer, pad_id, se
 from minilm.devices import Execution
 from minilm.errors import UserError, nearest
 from minilm.evaluation.metrics import check_metric
-from minilm.evaluation.predictor import Forward, Reading, context_of, predict_scores
+from minilm.evaluation.predictor import Forward, Reading, predict_scores
 from minilm.finetuning.freezing import freeze
 from minilm.finetuning.lora import LoRAConfig, add_lora
 from minilm.models import ARCHITECTURES

@@ -20,7 +20,8 @@ from typing import Any
 
 import torch
 
-from minilm.checkpoints.files import atomic, read_json
+from minilm.checkpoints.atomic import atomic
+from minilm.checkpoints.files import read_json
 from minilm.config import RunConfig, load_config
 from minilm.data.sources import Dataset
 from minilm.devices import Execution

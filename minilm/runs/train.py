@@ -20,7 +20,8 @@ from torch import nn
 
 from minilm.checkpoints import files
 from minilm.checkpoints.adapters import save_adapter
-from minilm.checkpoints.files import atomic, read_json, write_json
+from minilm.checkpoints.atomic import atomic
+from minilm.checkpoints.files import read_json, write_json
 from minilm.checkpoints.models import card_of, save_model
 from minilm.config import RunConfig, TrainSection, ZeroShotSection, dump_config, load_config
 from minilm.data.sources import Dataset
@@ -57,9 +58,9 @@ from minilm.runs.folders import (
 from minilm.runs.results import Embedded, choose_samples, decide, fit_baselines, measure, time_inference
 from minilm.runs.sharing import hash_of_tokens, once
 from minilm.runs.zero_shot import answer, make_question
-from minilm.training.console import say, signal_of, terminable
+from minilm.training.console import Interrupted, say, signal_of, terminable
 from minilm.training.frozen_prefix import FrozenPrefix, keep
-from minilm.training.loop import Interrupted, train
+from minilm.training.loop import train
 from minilm.training.recompute import recompute
 from minilm.training.state import Checkpoints, Progress
 

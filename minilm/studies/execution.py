@@ -48,7 +48,7 @@ def bring_to_end(folder: Path, run: Planned) -> str:
 
     Whatever goes wrong is the run's alone: others go on. What it says is kept in a file under ``logs/``.
 
-    Raises minilm.training.loop.Interrupted where a signal ended it; the next call goes on.
+    Raises minilm.training.console.Interrupted where a signal ended it; the next call goes on.
     """
     log = folder / "logs" / f"{run.name}.log"
     with locked(folder / "logs" / f"{run.name}.lock") as mine:

@@ -29,10 +29,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from minilm.checkpoints.models import context_of
 from minilm.data.batching import collate, evaluation_batches
 from minilm.data.tokenization import Encoded
 from minilm.devices import Execution
-from minilm.evaluation.predictor import Forward, context_of
+from minilm.evaluation.predictor import Forward
 from minilm.finetuning.freezing import frozen_layers
 from minilm.models.heads import ClassificationHead, pool
 from minilm.models.layers import Batch, State, evaluation_mode, scores, stages_of

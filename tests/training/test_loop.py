@@ -32,7 +32,8 @@ from minilm.models.gpt2 import GPT2Config
 from minilm.models.heads import mlp_head
 from minilm.models.layers import Batch
 from minilm.training import loop
-from minilm.training.loop import Interrupted, Task, train
+from minilm.training.console import Interrupted
+from minilm.training.loop import Task, train
 from minilm.training.objectives import Objective
 from minilm.training.state import Checkpoints, Progress, trained_parameters
 
