@@ -34,7 +34,6 @@ UPWARDS = {
     ("config", "data.locations"),  # a config is completed from the catalogue while it is read
 }
 CIRCLES = {
-    frozenset({"models.heads", "models.layers"}),  # an architecture's type names the heads' type
     frozenset({"config", "rules", "data.locations"}),  # reading, checking and completing a config call each other
     frozenset({"studies.config", "studies.rounds"}),  # a study's config holds the types of its rounds
     frozenset(  # the table of questions imports each question, and each question what the table's module defines
@@ -46,7 +45,7 @@ CIRCLES = {
         )}
     ),
 }  # fmt: skip
-LONG = {"models/layers.py", "models/llama.py", "models/t5.py"}  # longer than files may be
+LONG = {"models/t5.py"}  # longer than files may be
 
 
 class Import(NamedTuple):
