@@ -8,6 +8,7 @@ other UserError will not.
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ class Patience:
     pauses: tuple[float, ...] = (1, 2, 4, 8)  # before each further attempt
     asked: float = 60  # the longest pause that the Hub may ask for (Retry-After)
 
+
+log = logging.getLogger("minilm")
 
 PATIENCE = Patience()
 AGAIN = "run the same command again: what has arrived is kept"
@@ -86,6 +89,8 @@ class Attempts:
             self.moved += pause
             if self.waited > self.patience.asked:
                 raise error
+            if pause >= 1:
+                log.warning("the Hub asks to wait %.0f s; waiting", pause)
         if time.monotonic() + pause - self.moved > self.patience.stall:
             raise error
         self.failed += 1
@@ -125,18 +130,17 @@ def answer(repository: Repository, url: str, attempts: Attempts, begin: int = 0)
 def _client(repository: Repository) -> tuple[httpx2.Client, dict[str, str]]:
     """huggingface_hub's client, and the headers that say who asks."""
     import httpx2
-    from huggingface_hub import constants
-    from huggingface_hub.utils import build_hf_headers, get_session
+    from huggingface_hub import constants, get_token
+    from huggingface_hub.utils import get_session
 
     who = repository.repo_id
     if constants.is_offline_mode():
         raise Unreachable(who, "HF_HUB_OFFLINE is set", repository.without, again=False)
-    headers = build_hf_headers(library_name="minilm")
-    token = headers.get("authorization", "")
+    token = "" if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token() or ""
     if not (token.isascii() and token.isprintable()):
         raise UserError(f"{who}: HF_TOKEN has characters that no token has; set it again, or run `hf auth login`")
     try:
-        return get_session(), headers
+        return get_session(), {"User-Agent": "minilm"} | ({"Authorization": f"Bearer {token}"} if token else {})
     except (OSError, ValueError, ImportError, httpx2.InvalidURL) as error:
         variables = "HTTPS_PROXY, ALL_PROXY or SSL_CERT_FILE"
         raise UserError(f"{who}: the Hub cannot be asked ({_plain(error)}); correct or unset {variables}") from error
@@ -235,7 +239,7 @@ def between() -> str:
     from huggingface_hub import constants
 
     if constants.ENDPOINT != "https://huggingface.co":
-        return f"HF_ENDPOINT is {constants.ENDPOINT}: is that a whole mirror of the Hub?"
+        return f'HF_ENDPOINT is "{constants.ENDPOINT}": is that a whole mirror of the Hub?'
     return "is there a proxy, or a network that wants you to log in? open https://huggingface.co in a browser"
 
 

@@ -19,7 +19,7 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 from urllib.parse import quote
@@ -77,25 +77,25 @@ def download(repository: Repository, listing: Listing, names: Sequence[str], fol
     from huggingface_hub.utils import tqdm
 
     place = folder or repository.snapshot(listing.commit)
-    lacking = [name for name in names if not _is_there(place / name, listing.files[name], checked=folder is None)]
-    for name in lacking:
-        if listing.files[name].size < 0 or not listing.files[name].hash:
-            raise UserError(
-                f"{repository.repo_id}: the listing gives no size and hash of {name}, so that it cannot be checked; "
-                f"{between()}"
-            )
-    paths = {name: folder / name if folder else repository.blob(listing.files[name]) for name in lacking}
-    parts = {name: unfinished(path) for name, path in paths.items()}
-    _check_room(repository, place, sum(listing.files[name].size - _size(parts[name]) for name in lacking))
-    total = sum(listing.files[name].size for name in lacking)
-    # No bar if the output is piped.
-    with tqdm(desc=repository.repo_id, total=total, unit="B", unit_scale=True, disable=None) as bar:
+    lacking = {
+        name: listing.files[name]
+        for name in names
+        if not _is_there(place / name, listing.files[name], checked=folder is None)
+    }
+    _check_listed(repository, lacking)
+    paths = {name: folder / name if folder else repository.blob(remote) for name, remote in lacking.items()}
+    _check_room(repository, place, [(paths[name], remote.size) for name, remote in lacking.items()])
+    total = sum(remote.size for remote in lacking.values())
+    hidden = None if lacking else True  # None: if the output is piped
+    with tqdm(desc=repository.repo_id, total=total, unit="B", unit_scale=True, disable=hidden) as bar:
         for name, path in paths.items():
             if folder:
                 _fetch(repository, listing, name, path, bar.update)
                 continue
             with taking_turns(repository.lock(path.name), f"{name} of {repository.repo_id}"):
-                if not path.is_file():
+                if path.is_file():  # of another commit, or another process has just brought it
+                    bar.update(lacking[name].size)
+                else:
                     _fetch(repository, listing, name, path, bar.update)
                 link(path, place / name)
     if folder is None:
@@ -114,11 +114,17 @@ def _is_there(path: Path, remote: Remote, checked: bool) -> bool:
     return False
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
+def _check_listed(repository: Repository, remotes: Mapping[str, Remote]) -> None:
+    for name, remote in remotes.items():
+        if remote.size < 0 or not remote.hash:
+            raise UserError(
+                f"{repository.repo_id}: the listing gives no size and hash of {name}, so that it cannot be checked; "
+                f"{between()}"
+            )
 
 
-def _check_room(repository: Repository, place: Path, needed: int) -> None:
+def _check_room(repository: Repository, place: Path, files: Sequence[tuple[Path, int]]) -> None:
+    needed = sum(size - _size(unfinished(path)) for path, size in files if not path.is_file())
     disk = next(path for path in (place, *place.absolute().parents) if path.exists())
     free = shutil.disk_usage(disk).free
     if needed > free:
@@ -126,6 +132,10 @@ def _check_room(repository: Repository, place: Path, needed: int) -> None:
             f"{repository.repo_id}: needs {needed / 1e6:,.0f} MB, but the disk of {disk} has "
             f"{free / 1e6:,.0f} MB left; {ELSEWHERE}"
         )
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
 
 
 def _fetch(

@@ -104,6 +104,7 @@ class Hub:
     cdn: bool = False  # files are elsewhere, and asking for one is answered with a redirect
     ranges: bool = True  # whether a part of a file can be asked for
     log: list[str] = field(default_factory=list)  # "GET config.json", "GET model.safetensors bytes=100-"
+    tokens: dict[str, str] = field(default_factory=dict)  # path -> the token that it was last asked for with
     sent: int = 0  # bytes of bodies
     port: int = 0
 
@@ -118,8 +119,8 @@ class Hub:
 
     def reset(self, repos: dict[str, Repo]) -> None:
         self.repos, self.renamed, self.cdn, self.ranges, self.sent = repos, {}, False, True, 0
-        self.faults.clear()
-        self.log.clear()
+        for kept in (self.faults, self.log, self.tokens):
+            kept.clear()
 
     def start(self) -> ThreadingHTTPServer:
         server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
@@ -143,6 +144,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)[1:]
+        self.hub.tokens[path] = self.headers.get("Authorization", "")
         for old, new in self.hub.renamed.items():
             if f"{path}/".removeprefix("api/models/").startswith(f"{old}/"):
                 return self._answer(307, {"Location": self.path.replace(old, new, 1)})
@@ -181,7 +183,7 @@ class _Handler(BaseHTTPRequestHandler):
         if name not in repo.files:
             return self._answer(404, {"X-Error-Code": "EntryNotFound"})
         if self.hub.cdn:
-            return self._answer(302, {"Location": f"{self.hub.url}/cdn/{repo_id}/{name}"})
+            return self._answer(302, {"Location": f"http://localhost:{self.hub.port}/cdn/{repo_id}/{name}"})
         return self._content(name, repo.files[name])
 
     def _content(self, name: str, content: bytes) -> None:
