@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import signal
@@ -136,15 +137,18 @@ def test_what_an_earlier_download_left_damaged_is_fetched_anew(playing: Hub, beg
     assert files(quietly("some/model")) == NEEDED
 
 
-def test_what_is_left_over_is_cleared(playing: Hub) -> None:
+def test_what_is_left_over_is_cleared_except_what_can_be_continued(playing: Hub) -> None:
     blobs = Path("cache/models--some--model/blobs")
     blobs.mkdir(parents=True)
-    names = {"of-another-library.1234abcd.incomplete": 7200, "just-now.1234abcd.incomplete": 0}
-    for name, age in names.items():
-        (blobs / name).write_bytes(b"part")
+    weights = f"{hashlib.sha256(WEIGHTS).hexdigest()}.incomplete"
+    for name, age in {"another-library's.1234abcd.incomplete": 7200, "just-now.incomplete": 0, weights: 7200}.items():
+        (blobs / name).write_bytes(WEIGHTS[:100])
         os.utime(blobs / name, (time.time() - age, time.time() - age))
+    resolve_model("some/model", want="tokenizer")
+    assert {path.name for path in blobs.glob("*.incomplete")} == {"just-now.incomplete", weights}
     resolve_model("some/model")
-    assert [path.name for path in blobs.glob("*.incomplete")] == ["just-now.1234abcd.incomplete"]
+    assert {path.name for path in blobs.glob("*.incomplete")} == {"just-now.incomplete"}
+    assert playing.fetched("model.safetensors") == ["model.safetensors bytes=100-"]
 
 
 def test_two_processes_fetch_a_model_once(playing: Hub) -> None:
