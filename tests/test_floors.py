@@ -16,7 +16,8 @@ PACKAGE = Path(__file__).parents[1] / "minilm"
 
 # A module imports modules of lower floors, and of its own package; at the bottom, all are one package.
 FLOORS = {
-    **dict.fromkeys(("errors", "schema", "config", "rules", "transfer", "hub", "devices", "sampling"), 0),
+    **dict.fromkeys(("errors", "schema", "config", "rules", "devices", "sampling"), 0),
+    **dict.fromkeys(("hub", "repository", "model_files", "connection", "transfer"), 0),
     "models": 1,
     **dict.fromkeys(("data", "finetuning"), 2),
     "checkpoints": 3,
