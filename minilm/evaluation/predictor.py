@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from minilm.checkpoints.models import Card, card_of, context_of
 from minilm.checkpoints.opening import holds_model, load_model
-from minilm.config import DataSection, load_config
+from minilm.config import DataSection
 from minilm.data.batching import collate, evaluation_batches
 from minilm.data.cleaning import cleaner
 from minilm.data.readers import FORMATS
@@ -24,6 +24,7 @@ from minilm.data.tokenization import Encoded, encode, load_tokenizer, pad_id
 from minilm.devices import Execution, execution_as_trained
 from minilm.errors import UserError
 from minilm.evaluation.metrics import log_softmax, sigmoid
+from minilm.loading import load_config
 from minilm.models.layers import Batch, evaluation_mode
 from minilm.schema import Limit, read_table
 

@@ -144,7 +144,7 @@ class _Loop:
         self.optimizer.zero_grad()
 
         self.loss_sum += loss * amount
-        progress.loss_amount += amount
+        progress.loss_denominator += amount
         progress.tokens += sum(tokens_in(batch) for batch in loaded)
         progress.step += 1
 
@@ -169,18 +169,18 @@ class _Loop:
         self._check_finite(metrics["validation"]["loss"])
 
         value = metrics["validation"][settings.best]
-        enough = is_better(settings.best, value, progress.best_value, settings.threshold)
-        progress.stale = 0 if enough else progress.stale + 1
+        enough = is_better(settings.best, value, progress.best_value, settings.min_delta)
+        progress.bad_evaluations = 0 if enough else progress.bad_evaluations + 1
         if is_better(settings.best, value, progress.best_value):
             progress.best_step, progress.best_value = progress.step, value
             self.checkpoints.keep_best(self.model)
         self.started = time.monotonic() - seconds
-        early = 0 < settings.patience <= progress.stale
+        early = 0 < settings.patience <= progress.bad_evaluations
         progress.stopped = stop or ("early stopping" if early else "")
 
         entry = self._entry(metrics, seconds)
         progress.history.append(entry)
-        progress.loss_amount = 0.0
+        progress.loss_denominator = 0.0
         self.loss_sum.zero_()
         self.task.record(progress.history)
         show_evaluation(entry, settings, best=progress.best_step == progress.step)
@@ -203,7 +203,7 @@ class _Loop:
 
     def _mean_loss(self) -> float:
         """Of the texts trained on since the last evaluation."""
-        return float(self.loss_sum) / self.progress.loss_amount
+        return float(self.loss_sum) / self.progress.loss_denominator
 
     def _seconds(self) -> float:
         """Seconds of training so far, over all parts of the run, without evaluations."""
