@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from minilm.checkpoints.models import context_of
 from minilm.data.tokenization import Encoded, encode, pad_id
-from minilm.devices import Execution
+from minilm.devices import Runtime
 from minilm.evaluation.baselines import Logistic, fit_classes
 from minilm.evaluation.predictor import predict_scores
 from minilm.models.heads import pool
@@ -47,7 +47,7 @@ def vectors(model: Any, batch: Batch) -> Tensor:
     return model.finish(model.run(model.embed(batch), batch, 0, stages))
 
 
-def mean_vectors(model: Any, encoded: Encoded, run_on: Execution, *, pad: int) -> np.ndarray:
+def mean_vectors(model: Any, encoded: Encoded, runtime: Runtime, *, pad: int) -> np.ndarray:
     """The means of N texts' vectors: (N, D) float32, in the order of the texts.
 
     The model may have any head or none, and is left as it was. Of T5 the encoder's vectors count.
@@ -60,21 +60,21 @@ def mean_vectors(model: Any, encoded: Encoded, run_on: Execution, *, pad: int) -
 
     if not len(encoded):
         return np.zeros((0, model.config.width), np.float32)
-    return predict_scores(model, encoded, run_on, pad=pad, forward=forward)
+    return predict_scores(model, encoded, runtime, pad=pad, forward=forward)
 
 
 def embed_texts(
     model: nn.Module,
     tokenizer: Tokenizer,
     texts: Sequence[str],
-    run_on: Execution,
+    runtime: Runtime,
     *,
     pairs: Sequence[str] | None = None,
     max_tokens: int = 0,
 ) -> np.ndarray:
     """``mean_vectors`` of texts or pairs: (N, D). They are cut to ``max_tokens``; 0: to the model's context."""
     encoded = encode(tokenizer, texts, pairs, max_tokens or context_of(model) or CUT)
-    return mean_vectors(model.to(run_on.device), encoded, run_on, pad=pad_id(tokenizer))
+    return mean_vectors(model.to(runtime.device), encoded, runtime, pad=pad_id(tokenizer))
 
 
 # --- the probe ---

@@ -31,7 +31,7 @@ from minilm.data.locations import find_source
 from minilm.data.sources import Dataset, Rows, load_dataset
 from minilm.data.splits import keep_rows, strata_of
 from minilm.data.tokenization import Encoded, encode, load_tokenizer, pad_id, separate_pairs, train_bpe
-from minilm.devices import Execution
+from minilm.devices import Runtime
 from minilm.errors import UserError, nearest
 from minilm.evaluation.metrics import check_metric
 from minilm.evaluation.predictor import Forward, Reading, context_of, predict_scores
@@ -43,7 +43,7 @@ from minilm.models.layers import Architecture
 from minilm.runs.augment import augmented
 from minilm.runs.folders import write_history
 from minilm.runs.results import brief, decide, measure
-from minilm.runs.sharing import hash_of_rows, once
+from minilm.runs.shared_cache import hash_of_rows, memoize
 from minilm.textfiles import read_json
 from minilm.training.frozen_prefix import FrozenPrefix
 from minilm.training.loop import Task
@@ -53,7 +53,7 @@ from minilm.transfer import Unreachable
 
 
 @dataclass(frozen=True)
-class Material:
+class PreparedData:
     """What a run trains and is measured on."""
 
     data: Dataset
@@ -77,20 +77,20 @@ class Material:
         return f"{size:,}" + (f" of {self.data.whole[split]:,}" if size < self.data.whole[split] else "")
 
 
-def prepare(config: RunConfig) -> Material:
+def prepare(config: RunConfig) -> PreparedData:
     """Load the data, add to the training rows, find or train the tokenizer, and encode every text once.
 
     Raises UserError where data and config do not go together.
     """
     find_all(config)
-    data = once("data", lambda: _files_of(config.data), lambda: load_dataset(config.data))
+    data = memoize("data", lambda: _files_of(config.data), lambda: load_dataset(config.data))
     if config.train is not None:
         _check_objective(config.train, data)
     train = augmented(config, data)
     tokenizer, limit = _tokenizer(config, train), config.data.max_tokens
 
     def tokens(rows: Rows) -> Encoded:
-        return once(
+        return memoize(
             "tokens",
             lambda: (hash_of_rows(rows), tokenizer.to_str(), limit),
             lambda: encode(tokenizer, rows.texts, rows.pairs, limit),
@@ -101,7 +101,7 @@ def prepare(config: RunConfig) -> Material:
     if config.train is not None:
         batches = make_batches(encoded["train"].lengths, config.train.batch_size, seed=config.seed, epoch=0)
         check_warmup(config.train, len(batches), "train.warmup")
-    return Material(data, train, tokenizer, encoded)
+    return PreparedData(data, train, tokenizer, encoded)
 
 
 def _files_of(section: DataSection) -> tuple[object, ...]:
@@ -188,19 +188,19 @@ def make_model(
 
 
 def fresh_model(
-    config: RunConfig, material: Material, run_on: Execution, source: Path | None = None
+    config: RunConfig, prepared: PreparedData, runtime: Runtime, source: Path | None = None
 ) -> nn.Module:
     """The classifier before training, on its device, the same for the same seed."""
     torch.manual_seed(config.seed)
-    vocabulary, device = material.tokenizer.get_vocab_size(), run_on.device if config.model.source else "cpu"
-    labels = material.data.label_names
-    model = make_model(config, labels, vocabulary, device, precision=run_on.precision, source=source)
-    return model.to(run_on.device)
+    vocabulary, device = prepared.tokenizer.get_vocab_size(), runtime.device if config.model.source else "cpu"
+    labels = prepared.data.label_names
+    model = make_model(config, labels, vocabulary, device, precision=runtime.precision, source=source)
+    return model.to(runtime.device)
 
 
-def check_classifier(config: RunConfig, material: Material) -> None:
+def check_classifier(config: RunConfig, prepared: PreparedData) -> None:
     """See that a classifier can be made of the checkpoint, without memory for one. Raises UserError where it cannot."""
-    make_model(config, material.data.label_names, material.tokenizer.get_vocab_size(), "meta")
+    make_model(config, prepared.data.label_names, prepared.tokenizer.get_vocab_size(), "meta")
 
 
 def find_all(config: RunConfig) -> None:
@@ -326,26 +326,26 @@ def _head(config: RunConfig, architecture: Architecture, model_config: Any) -> H
 def make_task(
     config: RunConfig,
     settings: TrainSection,
-    material: Material,
+    prepared: PreparedData,
     model: nn.Module,
-    run_on: Execution,
+    runtime: Runtime,
     folder: Path,
     prefix: FrozenPrefix,
 ) -> Task:
     """The batches, the objective and the measuring of a run; ``folder`` is where evaluations are recorded."""
-    train, validation = material.train, material.data.validation
-    texts, pad = material.encoded["train"], pad_id(material.tokenizer)
+    train, validation = prepared.train, prepared.data.validation
+    texts, pad = prepared.encoded["train"], pad_id(prepared.tokenizer)
     forward = {split: prefix.forward(split, model) for split in ("train", "validation")}
     # As many training texts as validation has tell whether the two drift apart; all would take longer than training.
     sample = keep_rows(strata_of(train.labels), min(len(train), len(validation)), config.seed)
     watched: dict[str, tuple[Encoded, np.ndarray, Forward]] = {
         "train": (texts.take(sample), train.labels[sample], lambda batch, rows: forward["train"](batch, sample[rows])),
-        "validation": (material.encoded["validation"], validation.labels, forward["validation"]),
+        "validation": (prepared.encoded["validation"], validation.labels, forward["validation"]),
     }
 
     def evaluate() -> dict[str, dict[str, Any]]:
         scores = {
-            split: predict_scores(model, encoded, run_on, pad=pad, forward=how)
+            split: predict_scores(model, encoded, runtime, pad=pad, forward=how)
             for split, (encoded, _, how) in watched.items()
         }
         # Chosen anew each time: while rare labels are still unlikely, none would be given at 0.5, however well the
@@ -355,10 +355,10 @@ def make_task(
 
     return Task(
         batches=lambda epoch: make_batches(
-            texts.lengths, settings.batch_size, seed=config.seed, epoch=epoch, by_length=settings.group_by_length
+            texts.lengths, settings.batch_size, seed=config.seed, epoch=epoch, group_by_length=settings.group_by_length
         ),
         collate=lambda rows, epoch: collate(texts, rows, train.labels, pad, limit=context_of(model)),
-        objective=Objective(_class_weights(settings, material), settings.label_smoothing, material.data.multi_label),
+        objective=Objective(_class_weights(settings, prepared), settings.label_smoothing, prepared.data.multi_label),
         evaluate=evaluate,
         record=lambda history: write_history(folder, history),
         forward=forward["train"],
@@ -366,7 +366,7 @@ def make_task(
     )
 
 
-def _class_weights(settings: TrainSection, material: Material) -> torch.Tensor | None:
+def _class_weights(settings: TrainSection, prepared: PreparedData) -> torch.Tensor | None:
     if settings.class_weights == "balanced":
-        return balanced_weights(material.train.labels, len(material.data.label_names))
+        return balanced_weights(prepared.train.labels, len(prepared.data.label_names))
     return torch.tensor(settings.class_weights) if settings.class_weights else None

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from minilm.finetuning.freezing import layers_of
 
 
-def recompute(model: nn.Module) -> None:
+def use_gradient_checkpointing(model: nn.Module) -> None:
     """Let every layer that trains compute its inner results again in the backward pass, with the same dropout."""
     for layer in layers_of(model):
         if any(p.requires_grad for p in layer.parameters()):
