@@ -27,7 +27,7 @@ from torch import Tensor
 
 from minilm.data.tokenization import CHUNK, Encoded
 from minilm.errors import UserError
-from minilm.models.layers import Batch
+from minilm.models.batch import Batch
 
 IGNORED = -100  # the label of a position where nothing is predicted
 MASK_NAMES = ("[MASK]", "<mask>")

@@ -11,9 +11,9 @@ from typing import Annotated, Any, BinaryIO, Literal
 import numpy as np
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor, nn
+from torch import Tensor
 
-from minilm.checkpoints.models import Card, card_of, context_of
+from minilm.checkpoints.models import card_of
 from minilm.checkpoints.opening import holds_model, load_model
 from minilm.config import DataSection
 from minilm.data.batching import collate, evaluation_batches
@@ -25,7 +25,8 @@ from minilm.devices import Runtime, runtime_as_trained
 from minilm.errors import UserError
 from minilm.evaluation.metrics import log_softmax, sigmoid
 from minilm.loading import load_config
-from minilm.models.layers import Batch, evaluation_mode
+from minilm.models.architecture import Backbone, Card, evaluation_mode
+from minilm.models.batch import Batch
 from minilm.schema import Limit, read_table
 
 LINES = 512  # lines read before the first is answered
@@ -35,7 +36,7 @@ Text = str | tuple[str, str]  # a text, or a pair
 
 
 def predict_scores(
-    model: nn.Module, encoded: Encoded, runtime: Runtime, *, pad: int, forward: Forward | None = None
+    model: Backbone, encoded: Encoded, runtime: Runtime, *, pad: int, forward: Forward | None = None
 ) -> np.ndarray:
     """The model's scores (logits) of N texts: (N, C) float32, in the order of the texts.
 
@@ -45,7 +46,7 @@ def predict_scores(
     scores, order = [], []
     with evaluation_mode(model), torch.inference_mode(), runtime.autocast():
         for rows in evaluation_batches(encoded.lengths, runtime.tokens_at_once):
-            batch = collate(encoded, rows, None, pad, limit=context_of(model)).to(runtime.device)
+            batch = collate(encoded, rows, None, pad, limit=model.context).to(runtime.device)
             scores.append((model(batch) if forward is None else forward(batch, rows)).float())
             order.append(rows)
     by_length = torch.cat(scores).cpu().numpy()
@@ -83,7 +84,7 @@ class Classifier:
     [{'negative': 0.07, 'neutral': 0.26, 'positive': 0.67}]
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Tokenizer, runtime: Runtime) -> None:
+    def __init__(self, model: Backbone, tokenizer: Tokenizer, runtime: Runtime) -> None:
         """model: from ``load_model`` or ``new_model``, with a classification head."""
         self.model, self.tokenizer, self.runtime = model.to(runtime.device), tokenizer, runtime
         card = card_of(model)
@@ -151,7 +152,7 @@ class Classifier:
     def _scores_of_clean(self, texts: list[str], pairs: list[str] | None) -> np.ndarray:
         if not texts:
             return np.zeros((0, len(self.labels)), np.float32)
-        limit = self.reading.max_tokens or context_of(self.model) or 512
+        limit = self.reading.max_tokens or self.model.context or 512
         encoded = encode(self.tokenizer, texts, pairs, limit)
         scores = predict_scores(self.model, encoded, self.runtime, pad=pad_id(self.tokenizer))
         if not np.isfinite(scores).all():

@@ -39,25 +39,26 @@ from typing import Any
 import numpy as np
 import torch
 from tokenizers import Encoding, Tokenizer
-from torch import Tensor, nn
+from torch import Tensor
 
-from minilm.checkpoints.models import card_of, context_of
+from minilm.checkpoints.models import card_of
 from minilm.checkpoints.opening import load_model
 from minilm.data.masking import MASK_NAMES, special_ids
 from minilm.data.tokenization import Encoded, load_tokenizer, pad_id
 from minilm.devices import Runtime
 from minilm.errors import UserError, nearest
-from minilm.evaluation.embeddings import CUT, embed_texts, vectors
+from minilm.evaluation.embeddings import CUT, embed_texts
 from minilm.evaluation.metrics import log_softmax
 from minilm.evaluation.predictor import predict_scores
 from minilm.generation import encode_prompt, has_encoder, load_language_model
 from minilm.models import ARCHITECTURES
-from minilm.models.layers import Batch
+from minilm.models.architecture import Backbone
+from minilm.models.batch import Batch
 
 METHODS = ("cloze", "likelihood", "similarity")
 
 
-def open_model(source: str, method: str, device: str = "auto") -> tuple[nn.Module, Tokenizer]:
+def open_model(source: str, method: str, device: str = "auto") -> tuple[Backbone, Tokenizer]:
     """The model that a method needs, and its tokenizer.
 
     Raises UserError, before any weight is read, if the model has no trained language head or is of the other kind.
@@ -92,9 +93,9 @@ class Prompt:
         before, after = (_fill(side, parts) for side in self.pattern.split("{label}"))
         return before, after
 
-    def limit(self, model: nn.Module, room: int = 0) -> int:
+    def limit(self, model: Backbone, room: int = 0) -> int:
         """The tokens that a prompt may have, if ``room`` more must fit into the model's context."""
-        context = context_of(model)
+        context = model.context
         limit = self.max_tokens or context or CUT
         return min(limit, context - room) if context else limit
 
@@ -115,7 +116,7 @@ Score = Callable[[Sequence[Sequence[str]]], np.ndarray]
 
 
 def cloze(
-    model: Any,
+    model: Backbone,
     tokenizer: Tokenizer,
     texts: Sequence[str],
     prompt: Prompt,
@@ -166,7 +167,7 @@ def cloze(
 
 
 def likelihood(
-    model: Any,
+    model: Backbone,
     tokenizer: Tokenizer,
     texts: Sequence[str],
     prompt: Prompt,
@@ -198,8 +199,8 @@ def likelihood(
         for begun in {answer[:-1] for answer in answers}:  # one pass serves all words that begin alike
             same = [number for number, answer in enumerate(answers) if answer[:-1] == begun]
             targets = torch.tensor([answers[number] for number in same])
-            if has_encoder(model):
-                ids, writes = prompts, [model.config.start_token, *begun]
+            if model.start_token is not None:
+                ids, writes = prompts, [model.start_token, *begun]
                 last = np.zeros(len(prompts), dtype=np.int64)
             else:
                 ids, writes = [[*tokens, *begun] for tokens in prompts], None
@@ -212,7 +213,7 @@ def likelihood(
 
 
 def similarity(
-    model: nn.Module,
+    model: Backbone,
     tokenizer: Tokenizer,
     texts: Sequence[str],
     descriptions: Sequence[str],
@@ -273,7 +274,7 @@ def _cut(
 # --- words to tokens ---
 
 
-def _mask(tokenizer: Tokenizer, model: Any, pattern: str) -> tuple[str, int]:
+def _mask(tokenizer: Tokenizer, model: Backbone, pattern: str) -> tuple[str, int]:
     """The mask token and its id. Raises UserError if the tokenizer or the model has none, or if the pattern has it."""
     found = [(name, number) for name in MASK_NAMES if (number := tokenizer.token_to_id(name)) is not None]
     if not found or found[0][1] >= model.config.vocab_size:
@@ -305,7 +306,7 @@ def _masked_tokens(tokenizer: Tokenizer, prompt: Prompt, word: str, mask: str, m
     return tuple(whole.ids[first : ends[0] + 1])
 
 
-def _written_tokens(model: nn.Module, tokenizer: Tokenizer, prompt: Prompt, word: str) -> tuple[int, ...]:
+def _written_tokens(model: Backbone, tokenizer: Tokenizer, prompt: Prompt, word: str) -> tuple[int, ...]:
     """The tokens by which a decoder continues the prompt with a word, or T5 begins its answer."""
     if has_encoder(model):
         return tuple(tokenizer.encode(word, add_special_tokens=False).ids)
@@ -325,7 +326,7 @@ def _is_joined(word: str, prompt: Prompt) -> UserError:
 # --- checks ---
 
 
-def _check_model(model: Any, *, masked: bool) -> None:
+def _check_model(model: Backbone, *, masked: bool) -> None:
     card = card_of(model)
     where = card.folder or card.model_type
     if card.task != "lm":
@@ -335,7 +336,9 @@ def _check_model(model: Any, *, masked: bool) -> None:
         raise UserError(f"{where}: {card.model_type} {use}")
 
 
-def _check_answers(answers: Sequence[tuple[int, ...]], words: Sequence[str], tokenizer: Tokenizer, model: Any) -> None:
+def _check_answers(
+    answers: Sequence[tuple[int, ...]], words: Sequence[str], tokenizer: Tokenizer, model: Backbone
+) -> None:
     special = special_ids(tokenizer)
     for number, (answer, word) in enumerate(zip(answers, words, strict=True)):
         if not answer or special[list(answer)].any() or max(answer) >= model.config.vocab_size:
@@ -360,7 +363,7 @@ def _check_beginnings(answers: Sequence[tuple[int, ...]], words: Sequence[str]) 
 
 
 def _log_probabilities(
-    model: Any,
+    model: Backbone,
     tokenizer: Tokenizer,
     prompts: Sequence[Sequence[int]],
     places: np.ndarray,
@@ -383,8 +386,8 @@ def _log_probabilities(
         if writes is not None:
             batch = replace(batch, decoder_ids=torch.tensor([list(writes)] * len(rows), device=runtime.device))
         where = torch.from_numpy(places[rows]).to(runtime.device)  # (B, k)
-        x = vectors(model, batch).take_along_dim(where[:, :, None], dim=1)  # (B, k, D)
-        log_p = model.head(x, batch).float().log_softmax(dim=-1)  # (B, k, V)
+        x = model.vectors(batch).take_along_dim(where[:, :, None], dim=1)  # (B, k, D)
+        log_p = model.apply_head(x, batch).float().log_softmax(dim=-1)  # (B, k, V)
         return log_p[:, steps, targets.T].sum(dim=1)  # (B, k, C) -> (B, C)
 
     return predict_scores(model.to(runtime.device), encoded, runtime, pad=pad_id(tokenizer), forward=forward)

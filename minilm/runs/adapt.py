@@ -22,12 +22,11 @@ from typing import Any
 import numpy as np
 import torch
 from tokenizers import Tokenizer
-from torch import nn
 
 from minilm import hub
 from minilm.checkpoints.contents import Contents, read_contents
 from minilm.checkpoints.files import write_json
-from minilm.checkpoints.models import load_model, load_parts, save_model, warn_of
+from minilm.checkpoints.models import load_model, load_parts, save_model, warn_of, with_pooler
 from minilm.config import AdaptSection, RunConfig, TrainSection
 from minilm.data.batching import make_batches
 from minilm.data.cleaning import cleaner
@@ -49,7 +48,8 @@ from minilm.data.masking import (
 from minilm.data.tokenization import Encoded, encode, pad_id
 from minilm.devices import Runtime
 from minilm.errors import UserError, located
-from minilm.models.layers import Batch, evaluation_mode
+from minilm.models.architecture import Backbone, evaluation_mode
+from minilm.models.batch import Batch
 from minilm.reporting.summary import parameter_counts
 from minilm.runs.assembly import PreparedData
 from minilm.runs.folders import write_history
@@ -136,7 +136,7 @@ def _section_of(config: RunConfig) -> AdaptSection:
     return replace(config.adapt, train=replace(config.adapt.train, best="loss"))
 
 
-def _make_task(data: AdaptationData, model: nn.Module, settings: TrainSection, runtime: Runtime, place: Path) -> Task:
+def _make_task(data: AdaptationData, model: Backbone, settings: TrainSection, runtime: Runtime, place: Path) -> Task:
     """The batches, the objective and the evaluation; ``place`` is where evaluations are recorded."""
     lengths = data.train.blocks.lengths
     return Task(
@@ -148,11 +148,11 @@ def _make_task(data: AdaptationData, model: nn.Module, settings: TrainSection, r
     )
 
 
-def _return_pooler(model: Any, stored: Contents, runtime: Runtime) -> None:
+def _return_pooler(model: Backbone, stored: Contents, runtime: Runtime) -> None:
     """Give a language model its checkpoint's pooler, which only a classifier that starts from it will use."""
-    if hasattr(model.config, "pooler") and stored.has("pooler"):
+    if stored.has("pooler"):
         model.pooler = load_model(stored.folder, "encode", dtype=torch.float32, device=runtime.device).pooler
-        model.config = replace(model.config, pooler=True)
+        model.config = with_pooler(stored.model_type, model.config, True)
 
 
 # --- Texts -------------------------------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ def prepare_adaptation(config: RunConfig, prepared: PreparedData) -> AdaptationD
     section = _section_of(config)
     stored = read_contents(hub.resolve_model(config.model.source, config.model.revision))
     tokenizer, block = prepared.tokenizer, section.block
-    context = getattr(stored.config, "context", 0)
+    context = load_model(stored.folder, "lm", device="meta").context  # and what the checkpoint lacks for it is an error
     if block < LEAST or 0 < context < block:
         limit = f"at most {context:,}, the tokens that the model reads" if context else "more"
         raise UserError(f"adapt.block must be at least {LEAST} and {limit}, got {block}")
@@ -235,7 +235,6 @@ def prepare_adaptation(config: RunConfig, prepared: PreparedData) -> AdaptationD
         if (most := pieces.blocks.ids.max(initial=0)) >= stored.config.vocab_size:
             size = stored.config.vocab_size
             raise UserError(f"the tokenizer gives the token {most:,}, but the model has only {size:,}")
-    load_model(stored.folder, "lm", device="meta")  # raises if the checkpoint lacks something
     return AdaptationData(
         name, corruption, train, validation,
         texts=len(texts), left_out=len(found) - len(texts), seed=config.seed, pad=pad_id(tokenizer),
@@ -245,10 +244,10 @@ def prepare_adaptation(config: RunConfig, prepared: PreparedData) -> AdaptationD
 
 def _corruption(section: AdaptSection, tokenizer: Tokenizer, stored: Contents) -> tuple[str, Corruption]:
     """The task that this family was pretrained on: masked words (BERT's), spans (T5), the next tokens (decoders)."""
-    masked = stored.architecture.classes["lm"].endswith("ForMaskedLM")
+    masked = stored.architecture.language_modeling == "masked"
     if section.whole_words and not masked:
         raise UserError("whole_words is for BERT's family, which learns from masked words; leave it out")
-    spans = hasattr(stored.config, "decoder")
+    spans = stored.architecture.language_modeling == "seq2seq"
     default = AdaptSection(section.train)
     if section.span != default.span and not spans:
         raise UserError("span is for T5's family, which learns from spans; leave it out")
@@ -298,7 +297,7 @@ def _end_token(tokenizer: Tokenizer, stored: Contents) -> int | None:
 # --- Evaluation --------------------------------------------------------------------------------------------------
 
 
-def perplexity(model: nn.Module, data: AdaptationData, runtime: Runtime, batch_size: int) -> dict[str, float]:
+def perplexity(model: Backbone, data: AdaptationData, runtime: Runtime, batch_size: int) -> dict[str, float]:
     """Loss and perplexity on the validation texts, which are corrupted in the same way each time."""
     objective, total, denominator = LanguageObjective(), 0.0, 0.0
     with evaluation_mode(model), torch.inference_mode(), runtime.autocast():

@@ -16,11 +16,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from minilm import devices
 from minilm.checkpoints import files
-from minilm.checkpoints.adapters import save_adapter
+from minilm.checkpoints.adapter_saving import save_adapter
 from minilm.checkpoints.files import atomic, write_json
 from minilm.checkpoints.models import card_of, save_model
 from minilm.config import SPLITS, RunConfig, TrainSection, ZeroShotSection
@@ -32,6 +31,7 @@ from minilm.evaluation.predictor import Classifier, predict_scores
 from minilm.finetuning.freezing import frozen_layers
 from minilm.hub import is_folder, published_name
 from minilm.loading import dump_config, load_config
+from minilm.models.architecture import Backbone
 from minilm.reporting.plots import confusion, learning_curves, length_distribution
 from minilm.reporting.predictions import write_predictions
 from minilm.reporting.record import resume_command
@@ -122,7 +122,7 @@ class Start:
     prepared: PreparedData
     fingerprints: dict[str, str]  # hashes of it, as ``fingerprints_of`` computes them
     adaptation: AdaptationData | None = None  # for [adapt]
-    model: nn.Module | None = None  # for [train], unless [train] starts from the adapted checkpoint
+    model: Backbone | None = None  # for [train], unless [train] starts from the adapted checkpoint
     classifier: ZeroShotClassifier | None = None  # for [zero_shot]
 
 
@@ -190,7 +190,7 @@ class TrainRun:
     config: RunConfig
     settings: TrainSection
     prepared: PreparedData
-    model: nn.Module  # on its device, frozen as it trains
+    model: Backbone  # on its device, frozen as it trains
     runtime: Runtime
     embedded: Embedded | None = None  # the texts by the model before it is trained, where a baseline needs them
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
-from torch import nn
 
 from minilm.checkpoints.contents import read_contents
 from minilm.checkpoints.files import write_json
@@ -28,6 +27,7 @@ from minilm.errors import UserError, located, nearest
 from minilm.evaluation.baselines import majority
 from minilm.evaluation.predictor import predict_scores
 from minilm.evaluation.zero_shot import Prompt, cloze, likelihood, open_model, similarity
+from minilm.models.architecture import Backbone
 from minilm.reporting.plots import confusion
 from minilm.reporting.predictions import write_predictions
 from minilm.reporting.report import write_report
@@ -48,7 +48,7 @@ class ZeroShotClassifier:
     section: ZeroShotSection
     words: list[str]  # a word or a description for each label
     max_tokens: int  # of a prompt, or of a text
-    model: nn.Module
+    model: Backbone
     tokenizer: Tokenizer
     runtime: Runtime
     untrained: Scores
@@ -83,7 +83,8 @@ def open_classifier(
     untrained = _untrained(config, prepared, runtime)  # first: two models need more memory than one
     with located("[zero_shot]"):
         model, tokenizer = open_model(str(folder), section.method, str(runtime.device))
-        classifier = ZeroShotClassifier(section, words, limit, model.to(runtime.device), tokenizer, runtime, untrained)
+        model.to(runtime.device)
+        classifier = ZeroShotClassifier(section, words, limit, model, tokenizer, runtime, untrained)
         classifier.scores(data.validation.take(np.arange(1)))  # raises if the pattern or a word does not fit
     return classifier
 
