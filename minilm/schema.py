@@ -78,8 +78,8 @@ def override(kind: Any, table: dict[str, Any], text: str) -> str:
 def read_table(kind: type[T], table: Mapping[str, Any], place: Place, prefix: str = "") -> T:
     """A dataclass from a table of the same keys, and the sections within it likewise.
 
-    ``prefix`` stands before the keys in messages and in what ``place`` is asked (``"train."``). Raises
-    UserError for a key that is unknown, missing, or not what its field's type demands.
+    ``prefix`` (``"train."``) is put before the keys, in messages and for ``place``. Raises UserError for a key that is
+    unknown, missing, or not what its field's type demands.
     """
     hints = hints_of(kind)
     for key in table:

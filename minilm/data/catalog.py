@@ -15,7 +15,7 @@ FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Entry:
-    """One data set. The fields are the keys of ``catalog.toml``, told there."""
+    """One data set. The fields are the keys of ``catalog.toml``, which describes them."""
 
     name: str
     about: str
@@ -70,7 +70,7 @@ def listing() -> str:
 
 
 def describe(name: str) -> str:
-    """All that the catalogue knows of a set, for the terminal. Raises UserError where it knows none of this name."""
+    """All that the catalogue knows of a set, for the terminal. Raises UserError if it knows none of this name."""
     if name not in entries():
         raise UserError(_unknown(name))
     entry = entries()[name]

@@ -65,7 +65,7 @@ def load_tokenizer(source: str | Path, revision: str = "") -> Tokenizer:
     """A checkpoint's ``tokenizer.json``, with the padding and truncation that it stores cleared.
 
     source: the file or its folder; or a model's name or Hub id (at ``revision``), to be downloaded where it is not
-    on this machine. Raises UserError where there is no tokenizer, or none that can be read.
+    on this machine. Raises UserError if there is no tokenizer, or none that can be read.
     """
     path = hub.local_path(source)
     if not path.is_file() and not hub.is_folder(source):
@@ -166,7 +166,7 @@ def pad_id(tokenizer: Tokenizer) -> int:
 def encode(tokenizer: Tokenizer, texts: Sequence[str], pairs: Sequence[str] | None, max_tokens: int) -> Encoded:
     """Encode N texts, or pairs with their segments, each cut to ``max_tokens`` with its special tokens kept.
 
-    Of a pair the longer text is cut first. Raises UserError for a limit without room for a token of text, and
+    In a pair the longer text is cut first. Raises UserError for a limit without room for a token of text, and
     for a text that has no tokens at all.
     """
     special = tokenizer.num_special_tokens_to_add(pairs is not None)

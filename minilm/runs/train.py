@@ -255,7 +255,7 @@ def activations(run: TrainRun) -> FrozenPrefix:
 
     if not budget or frozen_layers(run.model) <= 0:
         return compute()
-    say(f"{folder}: what frozen layers give is computed once, for {len(seen['train']):,} training texts")
+    say(f"{folder}: the outputs of frozen layers are computed once, for {len(seen['train']):,} training texts")
     key = partial(_seen_by, run, *seen.values())
     prefix = memoize("activations", lambda: (budget, *key()), compute, keep=lambda prefix: not prefix.disk)
     if str(prefix):
@@ -346,13 +346,13 @@ def best(run: TrainRun, progress: Progress) -> dict[str, Any]:
 
 
 def other_stages(run: TrainRun) -> dict[str, Any]:
-    """What came before training, if the config says so: more texts, a checkpoint that was adapted."""
-    told: dict[str, Any] = {}
+    """The results of what came before training, if there was any: new texts, domain adaptation."""
+    stages: dict[str, Any] = {}
     if (kind := run.config.augment) is not None:
-        told["augmentation"] = {"method": kind.method, "ratio": kind.ratio, "added": run.prepared.added}
+        stages["augmentation"] = {"method": kind.method, "ratio": kind.ratio, "added": run.prepared.added}
     if run.config.adapt is not None:
-        told["adaptation"] = read_json(run.folder / "adaptation" / "results.json")
-    return told
+        stages["adaptation"] = read_json(run.folder / "adaptation" / "results.json")
+    return stages
 
 
 def draw(run: TrainRun, progress: Progress, metrics: Mapping[str, Mapping[str, Any]]) -> None:
