@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from minilm.errors import UserError, nearest
+from minilm.textfiles import read_toml
 
 FOLDER = Path(__file__).parent
 
@@ -38,7 +38,7 @@ class Entry:
 @cache
 def entries() -> dict[str, Entry]:
     """All data sets by name; a configuration's name is ``set:configuration``."""
-    table = tomllib.loads((FOLDER / "catalog.toml").read_text(encoding="utf-8"))
+    table = read_toml(FOLDER / "catalog.toml")
     found = {}
     for name, fields in table.items():
         found[name] = entry = Entry(name=name, **fields)

@@ -170,7 +170,8 @@ def test_a_label_in_bytes_is_a_defect(data):
 
 @pytest.mark.parametrize("key", ["labels", "label_columns"])
 def test_a_listed_label_that_no_file_can_hold_is_refused_with_its_key(data, key):
-    for name, said in [("go\nod", "'go\\nod' holds a line break"), ("go\ud83d", "'go\\ud83d' contains an invalid Unicode surrogate")]:
+    surrogate = "'go\\ud83d' contains an invalid Unicode surrogate"
+    for name, said in [("go\nod", "'go\\nod' holds a line break"), ("go\ud83d", surrogate)]:
         folder = data("train.jsonl", [("a", 0, 1, "bad")] * 30, ("text", name, "bad", "label"))
         assert refusal(folder, **{key: [name, "bad"]}).startswith(f"x.toml: data.{key}: {said}")
 
