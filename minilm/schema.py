@@ -19,7 +19,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -201,6 +201,18 @@ def drop_unchosen(kind: Any, table: dict[str, Any], may_drop: Callable[[str, str
                 if may_drop(f"{prefix}{name}.{choice.key}", f"{prefix}{name}.{key}"):
                     del inner[key]
         drop_unchosen(hint if section is None else section, inner, may_drop, f"{prefix}{name}.")
+
+
+def fill_defaults(kind: Any, table: dict[str, Any]) -> None:
+    """Add, in place, the keys that a table leaves out, with their defaults. Sections that may be absent stay so."""
+    section = chosen(kind, table)
+    for f in fields(section) if section is not None else ():
+        hint = _hints_of_section(section)[f.name]
+        default = f.default_factory() if f.default_factory is not MISSING else f.default
+        if f.name not in table and default is not MISSING and default is not None:
+            table[f.name] = asdict(default) if is_dataclass(default) and not isinstance(default, type) else default
+        if sections_of(hint) and isinstance(inner := table.get(f.name), dict):
+            fill_defaults(hint, inner)
 
 
 # Types ----------------------------------------------------------------------------------------------------
