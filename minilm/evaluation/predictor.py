@@ -41,7 +41,7 @@ def predict_scores(
     """The model's scores (logits) of N texts: (N, C) float32, in the order of the texts.
 
     Texts of like length share a batch. Every part of the model is left in the mode it was in. ``forward`` computes the
-    scores of a batch and its row numbers in the model's place, where part of the work is done already.
+    scores of a batch and its row numbers in the model's place, if part of the work is done already.
     """
     scores, order = [], []
     with evaluation_mode(model), torch.inference_mode(), runtime.autocast():
@@ -115,7 +115,7 @@ class Classifier:
         """One ``{label: probability}`` per text; pairs are tuples.
 
         With one label per text the probabilities add up to 1; with several, each label has its own and is assigned
-        where that is at least ``reading.threshold``. Messages call the texts ``text 1`` and so on, or what is asked.
+        if that is at least ``reading.threshold``. Messages call the texts ``text 1`` and so on, or what is asked.
         """
         scores = self.scores(texts, place=place, first=first)
         probabilities = sigmoid(scores) if self.multi_label else np.exp(log_softmax(scores))
@@ -130,7 +130,7 @@ class Classifier:
     def scores(self, texts: Iterable[Text], *, place: str = "text", first: int = 1) -> np.ndarray:
         """The model's scores (logits), (N, C).
 
-        Raises UserError for what is no text or pair, for pairs where it reads single texts, for single texts where it
+        Raises UserError for what is no text or pair, for pairs if it reads single texts, for single texts if it
         reads pairs, and for a text of which cleaning leaves nothing: an answer would be about nothing.
         """
         firsts, seconds = self._split(texts, place, first)
@@ -161,7 +161,7 @@ class Classifier:
         return scores
 
     def _split(self, texts: Iterable[Text], place: str, first: int) -> tuple[list[str], list[str] | None]:
-        """The first texts, and the second ones where they are pairs."""
+        """The first texts, and the second ones if they are pairs."""
         if isinstance(texts, str):
             raise UserError(f"give a list of texts, [{texts!r}], not one text")
         texts = list(texts)
@@ -234,7 +234,7 @@ def predict_lines(
     """Each line with its ``{label: probability}``, in order, some hundred lines at a time.
 
     For a classifier of pairs a line is two texts with a tab between. Raises UserError naming the line (``place`` and
-    its number) where it is empty, as given or once cleaned, or no pair.
+    its number) if it is empty, as given or once cleaned, or no pair.
     """
     numbered = iter(enumerate(lines, 1))
     while chunk := list(itertools.islice(numbered, LINES)):

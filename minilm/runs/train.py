@@ -192,7 +192,7 @@ class TrainRun:
     prepared: PreparedData
     model: Backbone  # on its device, frozen as it trains
     runtime: Runtime
-    embedded: Embedded | None = None  # the texts by the model before it is trained, where a baseline needs them
+    embedded: Embedded | None = None  # the texts by the model before it is trained, if a baseline needs them
 
     @property
     def pad(self) -> int:
