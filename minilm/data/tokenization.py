@@ -9,7 +9,6 @@ split only.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from tokenizers import Encoding, Tokenizer, decoders, models, normalizers, pre_t
 
 from minilm import hub
 from minilm.errors import UserError
+from minilm.textfiles import read_json
 
 PAD, BOS, EOS = SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>")
 PAD_NAMES = ("<pad>", "[PAD]", "<|pad|>", "<|padding|>", "<|endoftext|>", "</s>", "<unk>")
@@ -64,8 +64,8 @@ class Encoded:
 def load_tokenizer(source: str | Path, revision: str = "") -> Tokenizer:
     """A checkpoint's ``tokenizer.json``, with the padding and truncation that it stores cleared.
 
-    source: the file or its folder; or a model's name or Hub id (at ``revision``), to be downloaded where it is not
-    on this machine. Raises UserError where there is no tokenizer, or none that can be read.
+    source: the file or its folder; or a model's name or Hub id (at ``revision``), to be downloaded if it is not
+    on this machine. Raises UserError if there is no tokenizer, or none that can be read.
     """
     path = hub.local_path(source)
     if not path.is_file() and not hub.is_folder(source):
@@ -87,10 +87,10 @@ def load_tokenizer(source: str | Path, revision: str = "") -> Tokenizer:
 def _word_piece_bpe(folder: Path) -> Tokenizer:
     """HerBERT's tokenizer, which is published as vocab.json and merges.txt alone: BPE of words that end in "</w>".
 
-    Raises UserError for another family's, or where a file is missing or broken.
+    Raises UserError for another family's, or if a file is missing or broken.
     """
     settings = folder / "tokenizer_config.json"
-    name = json.loads(settings.read_text(encoding="utf-8")).get("tokenizer_class", "") if settings.exists() else ""
+    name = str(read_json(settings).get("tokenizer_class", "")) if settings.exists() else ""
     if not name.startswith("Herbert"):
         name = name or "no named tokenizer"
         raise UserError(f"{folder}: no tokenizer.json, and {name} cannot be built from its parts")
@@ -109,11 +109,10 @@ def _word_piece_bpe(folder: Path) -> Tokenizer:
     return tokenizer
 
 
-def train_bpe(texts: Iterable[str], vocab_size: int, bos: bool = True) -> Tokenizer:
+def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """Byte-level BPE of at most ``vocab_size`` tokens; the same texts give the same tokenizer.
 
-    A text becomes ``<bos> text <eos>``, a pair ``<bos> text <eos> pair <eos>``; without ``<bos>`` where
-    ``bos`` is False.
+    A text becomes ``<bos> text <eos>``, a pair ``<bos> text <eos> pair <eos>``.
     """
     least = len(SPECIAL_TOKENS) + 256
     if vocab_size < least:
@@ -126,10 +125,9 @@ def train_bpe(texts: Iterable[str], vocab_size: int, bos: bool = True) -> Tokeni
         special_tokens=list(SPECIAL_TOKENS), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )  # fmt: skip
     tokenizer.train_from_iterator(texts, trainer)
-    start = f"{BOS} " if bos else ""
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{start}$A {EOS}",
-        pair=f"{start}$A {EOS} $B:1 {EOS}:1",
+        single=f"{BOS} $A {EOS}",
+        pair=f"{BOS} $A {EOS} $B:1 {EOS}:1",
         special_tokens=[(token, tokenizer.token_to_id(token)) for token in SPECIAL_TOKENS],
     )
     return tokenizer
@@ -140,7 +138,7 @@ def separate_pairs(tokenizer: Tokenizer) -> None:
 
     The tokenizers of decoders such as GPT-2's and Qwen2's put nothing between them, and a decoder looks at no segments.
     They get a delimiter, as in GPT's own fine-tuning (Radford et al. 2018, section 3.3): the end-of-text token, else a
-    line break. It stays with the tokenizer where that is saved, so that pairs are read as they were trained on.
+    line break. It stays with the tokenizer if that is saved, so that pairs are read as they were trained on.
     """
     if tokenizer.num_special_tokens_to_add(is_pair=True):
         return
@@ -155,7 +153,7 @@ def separate_pairs(tokenizer: Tokenizer) -> None:
 
 
 def pad_id(tokenizer: Tokenizer) -> int:
-    """The id to pad with: the padding token's; where the tokenizer has none, an end-of-text token's; else 0.
+    """The id to pad with: the padding token's; if the tokenizer has none, an end-of-text token's; else 0.
 
     No model looks at padding, so any id within the vocabulary does.
     """
@@ -166,14 +164,14 @@ def pad_id(tokenizer: Tokenizer) -> int:
 def encode(tokenizer: Tokenizer, texts: Sequence[str], pairs: Sequence[str] | None, max_tokens: int) -> Encoded:
     """Encode N texts, or pairs with their segments, each cut to ``max_tokens`` with its special tokens kept.
 
-    Of a pair the longer text is cut first. Raises UserError for a limit without room for a token of text, and
+    In a pair the longer text is cut first. Raises UserError for a limit without room for a token of text, and
     for a text that has no tokens at all.
     """
     special = tokenizer.num_special_tokens_to_add(pairs is not None)
     if max_tokens <= special:
         raise UserError(f"data.max_tokens must be above {special}, the tokenizer's special tokens")
     inputs = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
-    # The fast one gives both texts of a pair segment 0 where the tokenizer has no template for pairs.
+    # The fast one gives both texts of a pair segment 0 if the tokenizer has no template for pairs.
     encode_batch = tokenizer.encode_batch if pairs is not None else tokenizer.encode_batch_fast
     ids, segments = [np.zeros(0, np.int32)], [np.zeros(0, np.uint8)]
     full_lengths: list[int] = []

@@ -14,7 +14,7 @@ The distribution of t with a whole number k of degrees of freedom is a finite su
     k even    sin theta (1 + 1/2 cos^2 theta + 1 3 / (2 4) cos^4 theta + ... up to cos^(k-2) theta)
 
 Over the rows of one test set: the bootstrap (Efron 1979), which draws as many rows again, with replacement; of a share
-p of n rows, Wilson's interval (1927), which holds also where none or all are right, and with z = 1.96 is
+p of n rows, Wilson's interval (1927), which holds also if none or all are right, and with z = 1.96 is
 
     (p + z^2 / 2n  +-  z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
 
@@ -46,13 +46,15 @@ class Paired(NamedTuple):
     """Two methods over the same seeds."""
 
     difference: float  # mean of the second minus the first
-    interval: Interval | None  # of that difference; None where all pairs differ alike
-    t_test: float  # p value of the paired t test; where all pairs differ alike, of the permutation test
+    interval: Interval | None  # of that difference; None if all pairs differ alike
+    t_test: float  # p value of the paired t test; if all pairs differ alike, of the permutation test
     permutation: float  # p value of the permutation test
     pairs: int
 
 
-ALL_SWAPS = 13  # pairs up to which every swap is looked at
+ALL_SWAPS = 13  # pairs up to which every swap is computed; beyond, SWAPS random ones
+SWAPS = 10_000
+DRAWS = 2_000  # of the bootstrap
 NO_SPREAD = 1e-9  # of the largest value: values that vary by less are equal
 
 # --- Over seeds ---
@@ -70,7 +72,7 @@ def deviation(values: Sequence[float]) -> float:
 
 
 def t_interval(values: Sequence[float]) -> Interval | None:
-    """The 95% interval of the mean by Student's t; None of fewer than two values, and where all are equal.
+    """The 95% interval of the mean by Student's t; None of fewer than two values, and if all are equal.
 
     Equal values are no certainty (two seeds that both reach 0.9 may be luck), but they have no spread to judge by.
     """
@@ -96,18 +98,18 @@ def paired(first: Sequence[float], second: Sequence[float]) -> Paired:
     return Paired(middle, t_interval(differences), 1 - t_probability(t, n - 1), swapped, n)
 
 
-def least_permutation(pairs: int, draws: int = 10_000) -> float:
+def least_permutation(pairs: int) -> float:
     """The least p value that ``permutation_test`` can give: 0.25 of three pairs, 0.03 of six."""
-    return 2 / 2**pairs if pairs <= ALL_SWAPS else 1 / (draws + 1)
+    return 2 / 2**pairs if pairs <= ALL_SWAPS else 1 / (SWAPS + 1)
 
 
-def permutation_test(differences: Sequence[float], draws: int = 10_000) -> float:
+def permutation_test(differences: Sequence[float]) -> float:
     """The p value of a mean difference under swaps within pairs: all 2^n of them up to 13 pairs, else random ones."""
     values, n = np.asarray(differences, dtype=float), len(differences)
     if n <= ALL_SWAPS:
         signs = 1 - 2 * (np.arange(2**n)[:, None] >> np.arange(n) & 1)  # (2^n, n) of 1 and -1
     else:
-        drawn = np.random.default_rng(0).choice([-1, 1], size=(draws, n))
+        drawn = np.random.default_rng(0).choice([-1, 1], size=(SWAPS, n))
         signs = np.vstack([np.ones(n, dtype=int), drawn])  # the swap that was observed is one of them
     means = np.abs(signs @ values)
     return float((means >= abs(values.sum()) - 1e-12 * np.abs(values).sum()).mean())
@@ -147,20 +149,16 @@ def wilson_interval(share: float, rows: int) -> Interval:
     return Interval(max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale))
 
 
-def bootstrap_interval(
-    metric: Callable[[np.ndarray], float], rows: int, *, draws: int = 2_000, seed: int = 0
-) -> Interval:
+def bootstrap_interval(metric: Callable[[np.ndarray], float], rows: int) -> Interval:
     """The 95% percentile interval of a metric over test rows; ``metric`` gets the numbers of the rows drawn (rows,)."""
-    chance = np.random.default_rng(seed)
-    return _percentiles([metric(chance.integers(rows, size=rows)) for _ in range(draws)])
+    rng = np.random.default_rng(0)
+    return _percentiles([metric(rng.integers(rows, size=rows)) for _ in range(DRAWS)])
 
 
-def confusion_interval(
-    metric: Callable[[np.ndarray], float], confusion: Sequence[Sequence[int]], *, draws: int = 2_000, seed: int = 0
-) -> Interval:
+def confusion_interval(metric: Callable[[np.ndarray], float], confusion: Sequence[Sequence[int]]) -> Interval:
     """The same for a metric of the confusion matrix (C, C): rows of one cell are alike, so cells are drawn."""
     counts = np.asarray(confusion)
-    drawn = np.random.default_rng(seed).multinomial(counts.sum(), counts.ravel() / counts.sum(), size=draws)
+    drawn = np.random.default_rng(0).multinomial(counts.sum(), counts.ravel() / counts.sum(), size=DRAWS)
     return _percentiles([metric(matrix.reshape(counts.shape)) for matrix in drawn])
 
 
@@ -172,7 +170,8 @@ def _percentiles(values: list[float]) -> Interval:
 def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
     """The p value that two runs are right equally often; (N,) booleans: which rows each has right, the same rows.
 
-    Exact: of the b + c rows that only one of them has right, either has b with the chance of b heads in b + c tosses.
+    Exact: of the b + c rows that only one run has right, the probability that the first has b is that of b heads in
+    b + c tosses of a coin.
     """
     only_first, only_second = int((first & ~second).sum()), int((~first & second).sum())
     tosses, fewer = only_first + only_second, min(only_first, only_second)
@@ -187,7 +186,7 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Each p value, corrected so that the chance of any false alarm among them all stays below the level."""
+    """Each p value, corrected so that the probability of any false alarm among them all stays below the level."""
     corrected, highest = [0.0] * len(p_values), 0.0
     for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))

@@ -1,4 +1,4 @@
-"""A run's folder: made, found again, and what it says of itself.
+"""The folder of a run: how it is made and found again, and what it was started with.
 
     runs/NAME/  config.toml  environment.json  metrics.jsonl  results.json  predictions.csv  summary.txt  report.md
                 model/  checkpoints/  figures/
@@ -21,17 +21,27 @@ from typing import Any
 import torch
 
 from minilm.checkpoints.atomic import atomic
-from minilm.checkpoints.files import read_json
-from minilm.config import RunConfig, load_config
+from minilm.config import RunConfig
 from minilm.data.sources import Dataset
-from minilm.devices import Execution
+from minilm.devices import Runtime
 from minilm.errors import UserError
+from minilm.loading import load_config
+from minilm.old_keys import with_new_keys
 from minilm.reporting.record import resume_command
-from minilm.schema import flat, parse_file, shown
+from minilm.schema import flat, shown
+from minilm.textfiles import read_json, read_toml
+
+STARTED_FROM = {  # what must be the same when a run is resumed
+    "data": "the data",
+    "checkpoint": "the checkpoint",
+    "augmented_texts": "the text that [augment] makes",
+    "tokenizer": "the tokenizer",
+    "adaptation_texts": "the text to adapt to",
+}
 
 
 def new_folder(runs: Path, name: str) -> Path:
-    """Make ``runs/name``, or with the first free number behind it. Raises UserError where that cannot be."""
+    """Make ``runs/name``, or with the first free number behind it. Raises UserError if that cannot be."""
     number = 1
     while True:
         folder = runs / (name if number == 1 else f"{name}-{number}")
@@ -47,7 +57,7 @@ def new_folder(runs: Path, name: str) -> Path:
 def find_folder(config_path: Path, config: RunConfig, runs: Path) -> Path:
     """The folder of the run to resume: of those of its name the last with its settings, best one that has not finished.
 
-    Where ``config_path`` is the config of such a run, that one comes first. Raises UserError where there is none, or
+    Where ``config_path`` is the config of such a run, that one comes first. Raises UserError if there is none, or
     all were started with other settings.
     """
     own = [config_path.parent] if config_path.name == "config.toml" else []
@@ -63,13 +73,13 @@ def find_folder(config_path: Path, config: RunConfig, runs: Path) -> Path:
             return folder
     likeliest = found[0]
     other = first_difference(load_config(likeliest / "config.toml"), config)
-    said = f"was started with {other}; go on with its own settings: {resume_command(likeliest)}"
-    raise UserError(f"{likeliest}: {said}")
+    message = f"was started with {other}; resume it with its own settings: {resume_command(likeliest)}"
+    raise UserError(f"{likeliest}: {message}")
 
 
 def _name_of(folder: Path) -> Any:
     """What a run was called: the folder "mine-2" may be of the second run "mine", or of the first "mine-2"."""
-    return parse_file(folder / "config.toml").get("name")
+    return read_toml(folder / "config.toml").get("name")
 
 
 def is_run(folder: Path) -> bool:
@@ -77,9 +87,9 @@ def is_run(folder: Path) -> bool:
     return (folder / "config.toml").exists() and (folder / "environment.json").exists()
 
 
-def first_difference(stored: RunConfig, asked: RunConfig) -> str:
-    """The first setting that two configs do not share, ``train.lr = 0.1, not 0.2``; empty where they are equal."""
-    tables = flat(asdict(stored)), flat(asdict(asked))
+def first_difference(stored: RunConfig, wanted: RunConfig) -> str:
+    """The first setting that two configs do not share, ``train.lr = 0.1, not 0.2``; empty if they are equal."""
+    tables = flat(asdict(stored)), flat(asdict(wanted))
     for key in (*tables[1], *tables[0]):
         was, now = (shown(table[key]) if table.get(key) is not None else "nothing" for table in tables)
         if was != now:
@@ -87,7 +97,7 @@ def first_difference(stored: RunConfig, asked: RunConfig) -> str:
     return ""
 
 
-def describe_environment(data: Dataset, run_on: Execution) -> dict[str, Any]:
+def describe_environment(data: Dataset, runtime: Runtime) -> dict[str, Any]:
     """What a result depends on beside its config."""
     packages = ("torch", "tokenizers", "numpy", "huggingface-hub", "matplotlib")
     return {
@@ -96,7 +106,7 @@ def describe_environment(data: Dataset, run_on: Execution) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: version(name) for name in packages},
         "platform": platform.platform(),
-        "device": str(run_on),
+        "device": str(runtime),
         "threads": torch.get_num_threads(),
         "data": describe_data(data),
     }
@@ -114,31 +124,32 @@ def describe_data(data: Dataset) -> dict[str, Any]:
 
 
 def stored_fingerprint(folder: Path) -> str:
-    """The fingerprint of the data that a run was started with. Raises UserError where it is not told."""
+    """The fingerprint of the data that a run was started with. Raises UserError if it is missing."""
     path = folder / "environment.json"
     data = read_json(path).get("data")
     if not isinstance(data, dict) or not isinstance(data.get("fingerprint"), str):
-        raise UserError(f"{path}: does not tell the data's fingerprint; the file was edited")
+        raise UserError(f"{path}: has no fingerprint of the data; the file was edited")
     fingerprint: str = data["fingerprint"]
     return fingerprint
 
 
 def stored_start(folder: Path) -> dict[str, str]:
-    """Hashes of what a run was started from beside its data, by what it is: "the checkpoint", "the tokenizer", ..."""
-    start = read_json(folder / "environment.json").get("start")
+    """Hashes of what a run was started from, beside its data: "checkpoint", "tokenizer", ... (``STARTED_FROM``)."""
+    start = with_new_keys(read_json(folder / "environment.json"), "environment.json").get("start")
     return start if isinstance(start, dict) else {}
 
 
 def check_unchanged(folder: Path, data: Dataset, start: Mapping[str, str]) -> None:
-    """Raises UserError where what a run goes on with is not what it was started with."""
-    stored = {"the data": stored_fingerprint(folder), **stored_start(folder)}
-    for what, value in {"the data": data.fingerprint, **start}.items():
-        if stored.get(what) != value:
+    """Raises UserError if something that a run was started with has changed."""
+    stored = {"data": stored_fingerprint(folder), **stored_start(folder)}
+    for key, value in {"data": data.fingerprint, **start}.items():
+        if stored.get(key) != value:
+            what = STARTED_FROM[key]
             raise UserError(f"{folder}: {what} changed since this run was started; start a new one without --resume")
 
 
 def _commit() -> str | None:
-    """The last commit that changed the package; None where it is not in a repository of its own."""
+    """The last commit that changed the package; None if it is not in a repository of its own."""
     if shutil.which("git") is None:
         return None
     command = ["git", "-C", str(Path(__file__).parents[1]), "log", "-1", "--format=%H", "--", "."]

@@ -23,25 +23,25 @@ from minilm.evaluation.metrics import (
     sigmoid,
 )
 from minilm.evaluation.predictor import Classifier
-from minilm.runs.sharing import hash_of_rows, once
+from minilm.runs.shared_cache import hash_of_rows, memoize
 
 LONG = 10.0  # seconds
 
 
 def measure(labels: np.ndarray, scores: np.ndarray, threshold: float = 0.5) -> dict[str, Any]:
-    """The metrics of scores (N, C) against labels (N,), or (N, C) where a text has several."""
+    """The metrics of scores (N, C) against labels (N,), or (N, C) if a text has several."""
     if labels.ndim == 2:
         return multilabel_metrics(labels, scores, threshold)
     return classification_metrics(labels, scores)
 
 
 def decide(settings: TrainSection, labels: np.ndarray, scores: np.ndarray) -> float:
-    """The probability from which on a label is given: as [train] says, or the best for validation's labels and scores.
+    """The decision threshold: the one that [train] gives, or the best for the validation texts' labels and scores.
 
-    The best by the metric that checkpoints are chosen by; by micro F1 where that is the loss, which has no threshold.
+    The best by the metric that checkpoints are chosen by; by micro F1 if that is the loss, which has no threshold.
     """
-    if settings.decision != "validation":
-        return settings.decision
+    if settings.decision_threshold != "validation":
+        return settings.decision_threshold
     return choose_threshold(labels, scores, "micro_f1" if settings.best == "loss" else settings.best)
 
 
@@ -81,7 +81,7 @@ def fit_baselines(
     results: dict[str, Any] = {}
     for name in fits:
         key = partial(_key_of_baseline, name, classes, train, *held_out.values())
-        scores, seconds = once("baselines", key, partial(fitted, name))
+        scores, seconds = memoize("baselines", key, partial(fitted, name))
         results[name] = _measured(data, scores, choose) | {"seconds": seconds}
         if name == "majority" and data.multi_label:  # the same for every text, so the report can name them
             given = labels_above(scores["validation"][0], results[name]["threshold"])
@@ -104,10 +104,7 @@ def _measured(data: Dataset, scores: dict[str, np.ndarray], choose: Callable[[np
 
 
 def time_inference(classifier: Classifier, rows: Rows) -> float:
-    """Seconds to classify 100 texts, given at once, from text to probabilities; the median of three goes.
-
-    Of a model so large that one takes long, there is one go.
-    """
+    """Seconds to classify 100 texts, from text to probabilities: the median of three times, or one if it is long."""
     hundred = rows.take(np.arange(100) % len(rows))
     times: list[float] = []
     while len(times) < 3 and sum(times) < LONG:
@@ -120,7 +117,7 @@ def time_inference(classifier: Classifier, rows: Rows) -> float:
 def choose_samples(
     rows: Rows, scores: np.ndarray, labels: list[str], seed: int, threshold: float = 0.5
 ) -> list[dict[str, Any]]:
-    """Five test texts with what the model says of them: two wrong ones where there are, the others right."""
+    """Five test texts with their predictions: two wrong ones if there are any, the others right."""
     several = rows.labels.ndim == 2
     probabilities = sigmoid(scores) if several else np.exp(log_softmax(scores))
     predicted = labels_above(scores, threshold) if several else probabilities.argmax(axis=1)

@@ -1,4 +1,4 @@
-"""What a run must remember to go on as if it had never stopped, and how it is kept.
+"""The state from which a run resumes as if it had never stopped, and how it is stored.
 
 A checkpoint is a folder ``checkpoints/NUMBER-step-STEP`` that appears whole or not at all: it is written under
 another name, flushed to the disk, and renamed.
@@ -29,9 +29,11 @@ import torch
 from torch import Tensor, nn
 
 from minilm.checkpoints.atomic import atomic, flush_names
-from minilm.checkpoints.files import read_json, read_tensors, write_json, write_tensors
+from minilm.checkpoints.files import read_tensors, write_json, write_tensors
 from minilm.errors import UserError
+from minilm.old_keys import with_new_keys
 from minilm.schema import read_table
+from minilm.textfiles import read_json
 
 
 @dataclass
@@ -42,10 +44,10 @@ class Progress:
     tokens: int = 0  # real tokens trained on
     seconds: float = 0.0  # of training, over all its parts
     loss_sum: float = 0.0  # of the losses since the last evaluation ...
-    loss_amount: float = 0.0  # ... and what makes it a mean
+    loss_denominator: float = 0.0  # ... and what makes it a mean
     best_step: int = -1  # of the best evaluation; -1: none yet
     best_value: float | None = None  # its metric
-    stale: int = 0  # evaluations in a row that were no improvement
+    bad_evaluations: int = 0  # evaluations in a row without an improvement
     stopped: str = ""  # why it ended: "finished", "early stopping" or "max_minutes"; "": it has not
     loss_scaling: dict[str, Any] = field(default_factory=dict)  # state of float16's loss scaling
     history: list[dict[str, Any]] = field(default_factory=list)  # one entry per evaluation
@@ -71,7 +73,7 @@ class Checkpoints:
         self.best = folder / "best.safetensors"
 
     def last(self) -> Path | None:
-        """The last whole checkpoint; None where there is none."""
+        """The last whole checkpoint; None if there is none."""
         return max(self.folder.glob("[0-9]*-step-*"), default=None)
 
     def keep_best(self, model: nn.Module) -> None:
@@ -110,17 +112,17 @@ class Checkpoints:
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> Progress | None:
         """Put model, optimizer, best parameters and random states back; give the progress.
 
-        None: there is no checkpoint. Raises UserError where it is damaged or belongs to another model.
+        None: there is no checkpoint. Raises UserError if it is damaged or belongs to another model.
         """
         place = self.last()
         if place is None:
             return None
         path = place / "progress.json"
-        progress = read_table(Progress, read_json(path), lambda key: str(path))
+        progress = read_table(Progress, with_new_keys(read_json(path), path.name), lambda key: str(path))
         put_back(model, _read_parameters(model, place / "model.safetensors"))
         _restore_optimizer(model, optimizer, place / "optimizer.safetensors")
         if progress.best_step >= 0:
-            _read_parameters(model, place / self.best.name)  # tells whether they are whole
+            _read_parameters(model, place / self.best.name)  # raises if they are not whole
             self.best.unlink(missing_ok=True)  # a kill may have left later ones
             _link(place / self.best.name, self.best)
         _restore_random(place / "random.safetensors", device)
@@ -134,7 +136,7 @@ class Checkpoints:
 
 
 def _read_parameters(model: nn.Module, path: Path) -> dict[str, Tensor]:
-    """The trained parameters in a file. Raises UserError where names or shapes are not the model's."""
+    """The trained parameters in a file. Raises UserError if names or shapes are not the model's."""
     tensors = read_tensors(path)
     if _shapes(tensors) != _shapes(trained_parameters(model)):
         raise UserError(f"{path}: belongs to another model than the config describes; start the run anew")
@@ -189,7 +191,7 @@ def _restore_random(path: Path, device: torch.device) -> None:
 
 
 def _link(existing: Path, new: Path) -> None:
-    """A second name for a file, where the file system has such; else a copy."""
+    """A second name for a file, if the file system has such; else a copy."""
     try:
         os.link(existing, new)
     except OSError:

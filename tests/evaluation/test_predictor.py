@@ -13,7 +13,7 @@ import minilm
 from minilm.checkpoints.models import card_of, load_model, new_model, save_model
 from minilm.data import batching
 from minilm.data.tokenization import encode, pad_id, train_bpe
-from minilm.devices import Execution, execution
+from minilm.devices import Runtime, runtime
 from minilm.errors import UserError
 from minilm.evaluation import predictor
 from minilm.evaluation.predictor import (
@@ -28,7 +28,7 @@ from minilm.models.heads import mlp_head
 from tests.tiny import finished_run, texts
 
 TEXTS = [text for text, _ in texts(30)]
-CPU = execution("cpu")
+CPU = runtime("cpu")
 
 
 def classifier(*, several: bool = False, **reading: object) -> Classifier:
@@ -51,7 +51,7 @@ def test_scores_come_in_the_order_of_the_texts_whatever_the_batches(
     monkeypatch: pytest.MonkeyPatch, rows: int, tokens: int
 ) -> None:
     monkeypatch.setattr(batching, "EVALUATED", rows)
-    monkeypatch.setattr(Execution, "tokens_at_once", tokens)
+    monkeypatch.setattr(Runtime, "tokens_at_once", tokens)
     c = classifier()
     encoded = encode(c.tokenizer, TEXTS, None, 16)
     scores = predict_scores(c.model, encoded, CPU, pad=pad_id(c.tokenizer))
@@ -208,7 +208,7 @@ def test_a_saved_classifier_reads_as_the_one_that_was_saved(tmp_path: Path) -> N
 def test_an_unfinished_run_says_how_to_go_on(tmp_path: Path) -> None:
     (tmp_path / "config.toml").touch()
     (tmp_path / "model").mkdir()  # saving had begun
-    with pytest.raises(UserError, match=r"has not finished; go on with `minilm train .*config\.toml --resume`"):
+    with pytest.raises(UserError, match=r"has not finished; resume it with `minilm train .*config\.toml --resume`"):
         Classifier.load(tmp_path)
 
 
@@ -307,7 +307,7 @@ def test_a_model_without_a_config_reads_the_usual_columns_and_says_which_is_miss
     [(text, scores)] = predict_table(c, tmp_path / "a.csv", "bert")
     assert text == "a good film\tit was dull" and scores == c.predict([("a good film", "it was dull")])[0]
     (tmp_path / "a.csv").write_text("a,text\nb,c\n")
-    with pytest.raises(UserError, match=r'no column "text_pair" \(data\.text_pair as usual, for bert has no config'):
+    with pytest.raises(UserError, match=r'no column "text_pair" \(data\.text_pair by default, as bert has no config'):
         list(predict_table(c, tmp_path / "a.csv", "bert"))
 
 

@@ -35,7 +35,7 @@ def test_a_folder_that_is_no_run_is_named(tmp_path):
 def test_an_unfinished_run_says_how_to_go_on(make_run, results):
     folder = make_run(results, name="my run")
     (folder / "results.json").unlink()
-    with pytest.raises(UserError, match=r"has not finished; go on with `minilm train '.*config\.toml' --resume`"):
+    with pytest.raises(UserError, match=r"has not finished; resume it with `minilm train '.*config\.toml' --resume`"):
         read_run(folder)
 
 
@@ -43,7 +43,7 @@ def test_an_unfinished_run_says_how_to_go_on(make_run, results):
     ("file", "content", "message"),
     [
         ("results.json", '{"name": ', r"results\.json: not valid JSON"),
-        ("results.json", "[]", r"results\.json: expected a JSON object, found list"),
+        ("results.json", "[]", r"results\.json: must hold a JSON object, found list"),
         ("metrics.jsonl", '{"step": 1}\n{"st', r"metrics\.jsonl, line 2: not valid JSON"),
         ("config.toml", "name = ", r"config\.toml: not valid TOML"),
     ],

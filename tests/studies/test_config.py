@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from minilm.config import FamilyHeadSection, MLPHeadSection
 from minilm.errors import UserError
 from minilm.studies.config import THREADS, Study, dump_study, load_study
 
@@ -177,6 +178,13 @@ def test_with_active_what_trains_becomes_rounds_and_what_adapts_stays(tmp_path):
         ("", ["train.epoch=2"], r"^train\.epoch=2: train\.epoch is no known key"),
         ("", ["adapt.train.lr=2"], r"^adapt\.train\.lr=2: no run of this study has a section \[adapt\]"),
         ("", ["metric=f"], r"^metric=f: metric must be"),
+        ("", ["train.by_length=false"], r"^train\.by_length=false: .* its name is train\.group_by_length"),
+        (
+            '[[runs]]\nname = "a"\nchanges = ["train.threshold=0.1"]',
+            [],
+            r'run "a": train\.threshold=0\.1: train\.threshold is no known key: its name is train\.min_delta',
+        ),
+        ('[axes]\n"train.decision" = [0.1]', [], r"axes\.train\.decision: .* train\.decision_threshold"),
         ("", ["base="], r"base is missing"),
         ("", ["base=none.toml"], r"none\.toml: no such file"),
         ("[active]\nlabels = [2, 4]", [], r"study\.toml: active\.rules is missing: it must be a list"),
@@ -225,10 +233,10 @@ HEADS = '[[runs]]\nname = "family"\nchanges = ["model.head.kind=family"]\n'
 
 def test_a_change_of_our_head_is_for_the_runs_that_have_it(tmp_path):
     both = study(tmp_path, f'{HEADS}[[runs]]\nname = "mlp"\n', "model.head.dropout=0.3")
-    assert [run.config.model.head.dropout for run in both.runs] == [0.1, 0.3]
-    with pytest.raises(UserError, match=r"^model\.head\.dropout=0\.3: no run .* reads it: model\.head\.dropout needs"):
+    assert [run.config.model.head for run in both.runs] == [FamilyHeadSection(), MLPHeadSection(dropout=0.3)]
+    with pytest.raises(UserError, match=r"^model\.head\.dropout=0\.3: no run .* reads it: model\.head\.dropout bel"):
         study(tmp_path, HEADS, "model.head.dropout=0.3")
-    with pytest.raises(UserError, match=r'run "family": model\.head\.norm=true: model\.head\.norm needs'):
+    with pytest.raises(UserError, match=r'run "family": model\.head\.norm=true: model\.head\.norm belongs'):
         study(tmp_path, HEADS.replace('family"]', 'family", "model.head.norm=true"]'))
 
 
