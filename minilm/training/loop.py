@@ -28,7 +28,7 @@ from minilm.errors import UserError
 from minilm.evaluation.metrics import Metrics, is_better
 from minilm.evaluation.predictor import Forward
 from minilm.finetuning.freezing import training_mode
-from minilm.models.layers import Batch
+from minilm.models.batch import Batch
 from minilm.reporting.results import Evaluation
 from minilm.training.console import Interrupted, noted_signals, progress_bar, show_evaluation
 from minilm.training.objectives import LanguageObjective, Objective
