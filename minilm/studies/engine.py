@@ -21,14 +21,14 @@ from typing import Any
 from tqdm import tqdm
 
 from minilm.checkpoints.atomic import atomic
-from minilm.config import dump_config
 from minilm.evaluation.metrics import check_metric
+from minilm.loading import dump_config
 from minilm.reporting.groups import costs_of
 from minilm.reporting.page import Code, Folded, Page, Section, Table, html, markdown
 from minilm.reporting.record import Run, read_run, relative_path
 from minilm.reporting.report import environment_rows
 from minilm.reporting.tables import ABSENT, decimal, duration, metric_name, text_table
-from minilm.runs.sharing import sharing
+from minilm.runs.shared_cache import shared_cache
 from minilm.schema import shown as as_toml
 from minilm.studies.analyses import ANALYSES, Finished, check_plan
 from minilm.studies.config import Planned, Study, dump_study
@@ -84,7 +84,7 @@ def run_study(study: Study, *, jobs: int = 1, shard: tuple[int, int] = (1, 1)) -
     with progress.bar:
         progress.look_over_finished()
         if jobs == 1:
-            with sharing():
+            with shared_cache():
                 while run := progress.next_run():
                     progress.done(run, bring_to_end(study.folder, run))
         else:
