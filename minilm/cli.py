@@ -187,8 +187,9 @@ def study_command(config: Path, changes: tuple[str, ...], jobs: int, shard: str,
     Started again, it goes on: finished runs are kept. Changes are of every run, or of the study's own keys. Results do
     not depend on --jobs: a run has as many CPU threads as train.threads says, else one.
     """
-    from minilm.studies.config import load_study
-    from minilm.studies.engine import check_study, describe_outcome, plan_table, run_study, shard_of
+    from minilm.studies.checks import check_study
+    from minilm.studies.engine import describe_outcome, plan_table, run_study, shard_of
+    from minilm.studies.plan import load_study
     from minilm.training.console import Interrupted
 
     numbers = [int(n) if n.isdecimal() else 0 for n in shard.split("/")]

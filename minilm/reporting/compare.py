@@ -33,6 +33,7 @@ from minilm.reporting.over_seeds import (
     corrected_for,
     shown_p,
     tested,
+    verdict,
     versus_table,
     with_spread,
 )
@@ -248,7 +249,7 @@ def notes(groups: Sequence[Group]) -> list[str]:
 def compare_with_first(groups: Sequence[Group], metric: str, split: str) -> Tested[str]:
     """Each later group against the first, over the seeds they share."""
     first = groups[0].by_seed(metric, split)
-    return compare_all({group.name: (first, group.by_seed(metric, split)) for group in groups[1:]})
+    return compare_all({group.name: (first, group.by_seed(metric, split)) for group in groups[1:]}, metric)
 
 
 class SameRows(NamedTuple):
@@ -345,11 +346,8 @@ def _beside(name: str, first: str, rivals: Tested[str]) -> str:
     """``lora has 0.010 less than full (95% interval ...; paired t test: p = 0.004), which is significant at 5%``."""
     pair, p = rivals[name]
     more = "more" if pair.difference > 0 else "less"
-    chance = f"so these {pair.pairs} seeds cannot tell the two apart from chance"
-    return (
-        f"{name} has {abs(pair.difference):.3f} {more} than {first} ({tested(pair, p, len(rivals), sized=True)}), "
-        + ("which is significant at 5%" if p < ALPHA else chance)
-    )
+    test = tested(pair, p, len(rivals), unsigned=True)
+    return f"{name} has {abs(pair.difference):.3f} {more} than {first} ({test}), which {verdict(pair, p)}"
 
 
 def row_by_row(found: Mapping[str, SameRows], name: str, first: str) -> str:

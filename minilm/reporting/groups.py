@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from minilm.evaluation.statistics import Interval, bootstrap_interval, confusion_interval, t_interval
+from minilm.evaluation.statistics import Interval, bootstrap_interval, confusion_interval
+from minilm.reporting.over_seeds import over_how_many, seeds_interval
 from minilm.reporting.predictions import read_predictions
 from minilm.reporting.record import Run, read_history
 from minilm.schema import flat, parse_file
@@ -42,13 +43,13 @@ class Group:
     def interval(self, metric: str, split: str = "test") -> tuple[Interval, str] | None:
         """The 95% interval of a metric, and what it is taken over; None where nothing tells of its spread.
 
-        Over the seeds by Student's t; of one seed over the test rows by the bootstrap, from the confusion matrix or,
-        with several labels a text, from the run's predictions.
+        Over the seeds as in ``over_seeds``; of one seed over the test rows by the bootstrap, from the confusion matrix
+        or, with several labels a text, from the run's predictions.
         """
         values = self.values(metric, split)
         if len(values) > 1:
-            found = t_interval(values)
-            return (found, f"{len(values)} seeds") if found else None
+            found = seeds_interval(values, metric)
+            return (found.interval, over_how_many(values, found)) if found else None
         confusion = metrics_of(self.runs[0], split).get("confusion")
         if values and confusion and metric in OF_CONFUSION:
             rows = int(np.sum(confusion))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from minilm.studies.selection import (
+from minilm.studies.query_rules import (
     UNCERTAINTY,
     entropy,
     k_centres,
