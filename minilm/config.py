@@ -49,6 +49,7 @@ FolderName = Annotated[str, Limit('a name of at most 100 letters, digits, "-", "
 Column = Annotated[str, Limit("the name of a column", bool)]
 OneGPU = Annotated[str, Limit('one of several GPUs, "cuda:1"', _like(r"cuda:\d+"))]
 Device = Literal["auto", "cpu", "cuda", "mps"] | OneGPU
+KeepModel = Literal["all", "trained", "none"]  # what a run of a study keeps of its model
 Vocabulary = Annotated[int, Limit("a whole number of at least 259: 256 bytes and 3 special tokens", lambda n: n >= 259)]
 
 

@@ -15,7 +15,7 @@ import fnmatch
 import functools
 import logging
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +29,8 @@ from minilm.checkpoints.configs import write_config
 from minilm.checkpoints.contents import Contents, read_contents
 from minilm.checkpoints.files import Entry, Reader, write_json, write_tensors
 from minilm.checkpoints.matching import Match, match, parameter_names, verify
-from minilm.checkpoints.names import Row, published_tensors, rows_of
+from minilm.checkpoints.names import Row, plain_name, published_tensors, rows_of, rows_of_ours
+from minilm.checkpoints.trained_part import STEM, Base
 from minilm.errors import UserError, nearest
 from minilm.models import ARCHITECTURES, TASKS, build_model, without_weights
 from minilm.models.heads import HeadConfig
@@ -156,7 +157,8 @@ def load_parts(
     if head_is_new:
         card.published = {key: value for key, value in stored.published.items() if key != "problem_type"}
     else:
-        card.extra = {key: value for key, value in stored.own.items() if key not in ("config", "head", "labels")}
+        described = ("config", "head", "labels", "base")  # by the model and its card
+        card.extra = {key: value for key, value in stored.own.items() if key not in described}
 
     config = stored.config
     if hasattr(config, "pooler"):
@@ -251,7 +253,9 @@ def _untrained(name: str, shape: torch.Size) -> Tensor:
 # --- Saving ------------------------------------------------------------------------------------------------------
 
 
-def save_model(model: nn.Module, folder: str | Path, *, tokenizer: Any = None) -> Path:
+def save_model(
+    model: nn.Module, folder: str | Path, *, tokenizer: Any = None, base: Base | None = None
+) -> Path:
     """Write a folder that ``transformers`` opens and ``load_model`` reads back bit for bit.
 
     With the family's own head the published class opens it whole. With our own head the backbone opens there, and
@@ -261,6 +265,8 @@ def save_model(model: nn.Module, folder: str | Path, *, tokenizer: Any = None) -
         model: from ``load_model`` or ``new_model``.
         folder: made where it does not exist.
         tokenizer: a ``tokenizers.Tokenizer`` to write too; None: the files of the folder that the model came from.
+        base: the checkpoint that the model was trained from. Then only what was trained is written; `load_model` opens
+            it above that checkpoint (``trained_part``); the published class cannot.
 
     Raises:
         UserError: the family's published class cannot have this model's settings.
@@ -273,7 +279,13 @@ def save_model(model: nn.Module, folder: str | Path, *, tokenizer: Any = None) -
     head = {name: p for name, p in parameters.items() if card.own_head and name.startswith("head.")}
     backbone = {name: p for name, p in parameters.items() if name not in head}
     rows = rows_of(architecture.names, model.config, task, prefixed=True)
-    write_tensors(folder / "model.safetensors", published_tensors(backbone, rows))
+    if base is None:
+        write_tensors(folder / "model.safetensors", published_tensors(backbone, rows))
+    else:
+        part = _trained_names(model, backbone, rows)
+        tensors = ((name, tensor) for name, tensor in published_tensors(backbone, rows) if name in part)
+        write_tensors(folder / f"{STEM}.safetensors", tensors)
+        config["minilm"] = {**config.get("minilm", {}), "base": base._asdict()}
     if head:
         write_tensors(folder / "head.safetensors", {name.removeprefix("head."): p for name, p in head.items()})
     if tokenizer is not None:
@@ -288,6 +300,15 @@ def save_model(model: nn.Module, folder: str | Path, *, tokenizer: Any = None) -
                 shutil.copyfile(origin / name, folder / name)
     write_json(folder / "config.json", config)
     return folder
+
+
+def _trained_names(model: nn.Module, backbone: Mapping[str, nn.Parameter], rows: Sequence[Row]) -> set[str]:
+    """The published tensors that hold something trained, or that the checkpoint below does not have."""
+    card = card_of(model)
+    assert card.folder is not None  # it was loaded from the base
+    names, below = ARCHITECTURES[card.model_type].names, read_contents(card.folder).tensors
+    places = [(parameter, row) for name, parameter in backbone.items() for row in rows_of_ours(name, rows)]
+    return {row.theirs for p, row in places if p.requires_grad or plain_name(row.theirs, names) not in below}
 
 
 def write_tokenizer(tokenizer: Any, folder: Path) -> None:

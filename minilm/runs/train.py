@@ -22,7 +22,8 @@ from minilm.checkpoints import files
 from minilm.checkpoints.adapters import save_adapter
 from minilm.checkpoints.files import atomic, read_json, write_json
 from minilm.checkpoints.models import card_of, save_model
-from minilm.config import RunConfig, TrainSection, ZeroShotSection, dump_config, load_config
+from minilm.checkpoints.trained_part import Base, is_partly_frozen
+from minilm.config import KeepModel, RunConfig, TrainSection, ZeroShotSection, dump_config, load_config
 from minilm.data.sources import Dataset
 from minilm.data.tokenization import Encoded, length_statistics, pad_id
 from minilm.devices import Execution, execution, memory_told
@@ -64,18 +65,30 @@ from minilm.training.recompute import recompute
 from minilm.training.state import Checkpoints, Progress
 
 
-def train_run(config_path: Path, overrides: tuple[str, ...] = (), *, runs: Path, resume: bool = False) -> Path:
+def train_run(
+    config_path: Path,
+    overrides: tuple[str, ...] = (),
+    *,
+    runs: Path,
+    resume: bool = False,
+    keep_model: KeepModel = "all",
+) -> Path:
     """Train as a config says, or ask without training; return the run's folder.
+
+    keep_model: what ``model/`` contains in the end: the whole model; what was trained, with the name of the checkpoint
+        below it; or nothing.
 
     Raises:
         UserError: whatever the user can mend.
         minilm.training.loop.Interrupted: a signal ended it; ``resume=True`` goes on.
     """
     with terminable(), memory_told(str(config_path)):
-        return _train_run(config_path, overrides, runs, resume)
+        return _train_run(config_path, overrides, runs, resume, keep_model)
 
 
-def _train_run(config_path: Path, overrides: tuple[str, ...], runs: Path, resume: bool) -> Path:
+def _train_run(
+    config_path: Path, overrides: tuple[str, ...], runs: Path, resume: bool, keep_model: KeepModel
+) -> Path:
     config, where = load_config(config_path, overrides), str(config_path)
     folder = find_folder(config_path, config, runs) if resume else None
     if folder is not None and (folder / "results.json").exists():
@@ -111,7 +124,7 @@ def _train_run(config_path: Path, overrides: tuple[str, ...], runs: Path, resume
                 write_adaptation(folder, material)
             else:
                 model = model or fresh_model(config, material, run_on, where, source)
-                finish(Work(folder, config, config.train, material, model, run_on))
+                finish(Work(folder, config, config.train, material, model, run_on, keep_model=keep_model))
     except OSError as error:  # a full disk
         place, why = error.filename or folder, error.strerror or error
         raise UserError(f"{place}: {why}; once that is mended, go on with: {resume_command(folder)}") from error
@@ -165,6 +178,7 @@ class Work:
     material: Material
     model: nn.Module  # on its device, frozen as it trains
     run_on: Execution
+    keep_model: KeepModel = "all"
     embedded: Embedded | None = None  # the texts by the model before it is trained, where a baseline needs them
 
     @property
@@ -252,16 +266,22 @@ def learn(work: Work) -> tuple[Progress, dict[str, np.ndarray], str]:
 
 
 def save(work: Work) -> None:
-    """Keep what was trained in ``model/``: a whole model, or an adapter."""
+    """Keep the model in ``model/``: whole, as the part that was trained, or as an adapter; or keep none."""
     config, model, tokenizer = work.config, work.model, work.material.tokenizer
-    if not config.lora.rank:
-        save_model(model, work.folder / "model", tokenizer=tokenizer)
+    if work.keep_model == "none":
         return
     source, revision = config.model.source, config.model.revision
     base = "" if is_folder(source) else published_name(source)  # "": the folder that it was opened from
     if config.adapt is not None:
-        base = "../adapted"  # from the adapter's own folder
-    save_adapter(model, work.folder / "model", base=base, revision=revision, tokenizer=tokenizer)
+        base = "../adapted"  # from the model's own folder
+    if config.lora.rank:
+        save_adapter(model, work.folder / "model", base=base, revision=revision, tokenizer=tokenizer)
+        return
+    below = card_of(model).folder
+    part_of = None
+    if work.keep_model == "trained" and below is not None and is_partly_frozen(model):
+        part_of = Base(base or str(below.resolve()), revision, files.fingerprint(below))
+    save_model(model, work.folder / "model", tokenizer=tokenizer, base=part_of)
 
 
 def write_results(work: Work, progress: Progress, scores: dict[str, np.ndarray], cached: str) -> None:

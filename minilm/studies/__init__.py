@@ -4,7 +4,7 @@
 (``workers``), and ``study_page`` writes the page. What the page says is up to the study's question, a module of
 ``questions``, which looks at the finished runs (``finished``). A study's folder:
 
-    runs/STUDY/  study.toml  study.md  study.html  figures/
+    runs/STUDY/  study.toml  study.md  study.html  figures/  results.csv
                  configs/    a config for each run, which ``minilm train`` accepts too
                  logs/       the output of each run
                  RUN/        an ordinary run's folder for each run

@@ -27,7 +27,7 @@ import itertools
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from minilm.config import FolderName, Rate, Size
+from minilm.config import FolderName, KeepModel, Rate, Size
 from minilm.errors import UserError, nearest
 from minilm.evaluation.metrics import HIGHER_IS_BETTER
 from minilm.schema import Place, shown
@@ -75,6 +75,9 @@ class StudyConfig:
     base: str | dict[str, Any] = ""  # a file, relative to this file's folder, or a whole config as [base]
     analysis: str = "compare"  # which page answers the question (``minilm.studies.questions``)
     metric: Literal[tuple(HIGHER_IS_BETTER)] = "accuracy"  # type: ignore[valid-type]
+    # What a run keeps of its model: all of it; what was trained, with the name of the frozen checkpoint below it; or
+    # nothing. Adapters are always stored alone. In active learning, a model that chooses the next rows is kept.
+    keep_model: KeepModel = "trained"
     page: FolderName = "study"  # name of the page's files; another name keeps the first page
     axes: dict[str, list[Any]] = field(default_factory=dict)  # key of a run's config -> its values
     runs: list[Variant] = field(default_factory=list)

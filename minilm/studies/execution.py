@@ -96,7 +96,7 @@ def _run(folder: Path, run: PlannedRun) -> None:
             choose_rows(folder, run)
     else:
         config = place / "config.toml"
-    train_run(config, runs=folder, resume=state == "interrupted")
+    train_run(config, runs=folder, resume=state == "interrupted", keep_model=run.keep_model)
 
 
 def failure_of(error: Exception, hint: str = "") -> str:

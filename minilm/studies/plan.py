@@ -31,7 +31,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from minilm.config import RunConfig, config_of, folder_name, is_within, short_hash
+from minilm.config import KeepModel, RunConfig, config_of, folder_name, is_within, short_hash
 from minilm.errors import UserError, nearest
 from minilm.rules import unread
 from minilm.schema import flat, override, parse_file, read_table, shown, write_table
@@ -64,6 +64,7 @@ class PlannedRun:
     config: RunConfig
     after: str = ""  # the run that must finish first
     round: LabellingRound | None = None  # in active learning
+    keep_model: KeepModel = "trained"  # what its folder keeps of its model
 
     @property
     def group(self) -> str:
@@ -194,7 +195,9 @@ def _plan_run(
         written[override(RunConfig, table, f"model.source={shown(str(source))}")] = f"{source_of_run}: after"
     table["name"] = name
     run = config_of(table, written, base, shared)
-    return PlannedRun(name, variant.name if config.runs else "", point, _with_threads(run), after)
+    return PlannedRun(
+        name, variant.name if config.runs else "", point, _with_threads(run), after, keep_model=config.keep_model
+    )
 
 
 def _optional_section(change: str) -> str:
@@ -314,7 +317,11 @@ def _rounds_of(run: PlannedRun, section: ActiveSection, folder: Path) -> Iterato
         data = replace(run.config.data, rows=str(rows_file(folder, name)))
         config = replace(run.config, name=name, data=data)
         labelling = LabellingRound(rule, labels[-1], noise, section.labels[-1])
-        return replace(run, name=name, point=point, config=config, after=after, round=labelling)
+        # The model of every round but the last chooses rows, so it is kept.
+        keep = run.keep_model if labels[-1] == section.labels[-1] or run.keep_model != "none" else "trained"
+        return replace(
+            run, name=name, point=point, config=config, after=after, round=labelling, keep_model=keep
+        )
 
     for noise in section.noise_levels:
         start = planned(FIRST_ROUND, section.labels[:1], noise, run.after)

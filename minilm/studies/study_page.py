@@ -18,10 +18,11 @@ from minilm.studies.checks import question_of
 from minilm.studies.execution import read_note
 from minilm.studies.finished import FinishedRun
 from minilm.studies.plan import PlannedRun, Study, dump_study
+from minilm.studies.results_csv import results_csv
 
 
 def write_page(study: Study, finished: Sequence[PlannedRun], failed: Mapping[str, str]) -> Path:
-    """Write the page (study.md, study.html), study.toml and the pictures from the runs' folders; return study.html.
+    """Write the page (study.md, study.html), results.csv, study.toml and the pictures; return study.html.
 
     The pictures are drawn beside their place, so that a failure keeps the page from before.
     """
@@ -35,7 +36,9 @@ def write_page(study: Study, finished: Sequence[PlannedRun], failed: Mapping[str
             sections.append(Section("Runs that failed", [Table(["run", "why"], rows, left=2)]))
         sections += [_every_run(study, runs), _settings(study, runs[0]), _environment(study, runs)]
         page = Page(study.config.name, study.config.question, headline, sections)
-        texts = {f"{name}.toml": dump_study(study), f"{name}.md": markdown(page, made), f"{name}.html": html(page)}
+        table = "results.csv" if name == "study" else f"results-{name}.csv"
+        texts = {f"{name}.toml": dump_study(study), table: results_csv(study, runs, failed)}
+        texts |= {f"{name}.md": markdown(page, made), f"{name}.html": html(page)}
         shutil.rmtree(study.folder / figures, ignore_errors=True)
         if (made / figures).exists():
             (made / figures).rename(study.folder / figures)
