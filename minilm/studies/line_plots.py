@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 from minilm.reporting.group_plots import DASHES, UNITS, titled
-from minilm.reporting.style import GREY, MARK, SERIES, legend, name_axes, new_figure, save, short, within_range
+from minilm.reporting.style import GREY, MARK, SERIES, legend, name_axes, new_figure, save, short, widen, within_range
 from minilm.studies.lines import Line
 
 BASELINE_STYLES: tuple[dict[str, Any], ...] = (  # grey, thin, with their own markers
@@ -48,6 +48,7 @@ def line_picture(
         log_axis(axes, points)
     name_axes(axes, title="", x=x, y=axis_label(metric))
     within_range(axes, metric)
+    widen(axes, metric, fewest_texts(lines))
     axes.grid(alpha=0.3)
     legend(figure, [axes])
     return save(figure, path, svg=True)
@@ -104,6 +105,11 @@ def add_explanations(axes: Axes, lines: Sequence[Line], more: str = "") -> None:
         axes.plot([], [], " ", label="bars: 95% interval over seeds")
     if more:
         axes.plot([], [], " ", label=more)
+
+
+def fewest_texts(lines: Sequence[Line]) -> int:
+    """The smallest number of texts that one of the lines was measured on."""
+    return min(line.texts for line in lines)
 
 
 def log_axis(axes: Axes, points: Sequence[float]) -> None:

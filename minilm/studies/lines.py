@@ -23,6 +23,7 @@ class Line:
     at: dict[float, dict[int, float]] = field(default_factory=dict)  # x -> seed -> metric
     baseline: bool = False  # whether this is a baseline, fitted to the rows of the runs
     difference: bool = False  # whether these are differences of the metric
+    texts: int = 0  # how many texts the metric was measured on
     point: dict[str, object] = field(default_factory=dict)  # its place on all other axes
     baselines: dict[str, Line] = field(default_factory=dict)  # kind -> the baseline that was fitted to the same rows
 
@@ -52,11 +53,13 @@ def lines_of(
         name, seed, x = finished.name_without(*keys), finished.seed, x_of(finished)
         if (value := finished.value(metric)) is None:
             continue
-        line = lines.setdefault(name, Line(name, metric, point=finished.point_without(*keys)))
+        place, texts = finished.point_without(*keys), finished.size("test")
+        line = lines.setdefault(name, Line(name, metric, point=place, texts=texts))
         line.at.setdefault(x, {})[seed] = value
         for kind, reached in finished.baselines(metric).items():
             if kind != "majority":
-                fitted = line.baselines.setdefault(kind, Line(f"{kind} baseline ({name})", metric, baseline=True))
+                called = f"{kind} baseline ({name})"
+                fitted = line.baselines.setdefault(kind, Line(called, metric, baseline=True, texts=texts))
                 fitted.at.setdefault(x, {})[seed] = reached
     baselines = _merge_equal_baselines(list(lines.values()))
     for line in (*lines.values(), *baselines):

@@ -44,7 +44,7 @@ def asked(folder: Path, name: str, right: int, untrained: int = 100) -> Finished
         "baselines": {"majority": {"test": majority}, "untrained": {"test": found["untrained"]}},
         "zero_shot": {"way": "cloze", "pattern": "{text} {label}", "content_free": "", "words": {"a": "alpha"}},
         "times": {"inference_seconds_per_100_texts": 0.1},
-        "data": {"fingerprint": "f", "sizes": {"test": 400}},
+        "data": {"fingerprint": "f", "sizes": {"train": 40, "validation": 40, "test": 400}},
     }
     run = Run(folder / name, results, table, [], {})
     write_predictions(run.folder, Rows([""] * 400, None, LABELS), scores(right), NAMES)

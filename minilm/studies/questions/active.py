@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from minilm.errors import UserError
@@ -31,10 +31,18 @@ from minilm.reporting.over_seeds import (
     with_spread,
 )
 from minilm.reporting.page import Part, Picture, Section, Table
-from minilm.reporting.style import SERIES, legend, name_axes, new_figure, save, short, within_range
+from minilm.reporting.style import SERIES, legend, name_axes, new_figure, save, short, widen, within_range
 from minilm.reporting.tables import ABSENT, metric_name, p_value
 from minilm.studies.finished import FinishedRun
-from minilm.studies.line_plots import add_explanations, axis_label, draw_line, log_axis, offsets, styles_of
+from minilm.studies.line_plots import (
+    add_explanations,
+    axis_label,
+    draw_line,
+    fewest_texts,
+    log_axis,
+    offsets,
+    styles_of,
+)
 from minilm.studies.lines import Line, gain, join_words, lines_of, lines_table, rounded
 from minilm.studies.plan import FIRST_ROUND, LabellingRound, Study
 from minilm.studies.question import StudyAnswer, StudyQuestion
@@ -65,7 +73,7 @@ class RuleComparison:
     def drawn(self) -> list[Line]:
         """Every rule, and the baselines on the rows of the first, which is random choice if that was run."""
         first = next(iter(self.rules))
-        baselines = [Line(f"{b.name} ({first})", b.metric, b.at, True) for b in self.baselines[first]]
+        baselines = [replace(baseline, name=f"{baseline.name} ({first})") for baseline in self.baselines[first]]
         return [*self.rules.values(), *baselines]
 
     @property
@@ -74,7 +82,7 @@ class RuleComparison:
         random = self.rules[RANDOM].at if RANDOM in self.rules else {}
         found = []
         for rule in self.chosen:
-            line = Line(rule, self.rules[rule].metric, difference=True)
+            line = replace(self.rules[rule], at={}, difference=True)
             for x, values in self.rules[rule].at.items():
                 both = {seed: value - random[x][seed] for seed, value in values.items() if seed in random.get(x, {})}
                 if both and x > self.start:
@@ -132,7 +140,7 @@ def comparisons_of(runs: Sequence[FinishedRun], metric: str) -> list[RuleCompari
                 [*start, *by_rule.get(rule, [])], ROUND_KEYS, lambda f: float(_round_of(f).labels), metric
             )
             for line in lines:  # one, or none if no run has the metric
-                comparison.rules[rule], comparison.baselines[rule] = Line(rule, metric, line.at), baselines
+                comparison.rules[rule], comparison.baselines[rule] = replace(line, name=rule), baselines
         found += [comparison] if comparison.rules else []
     return found
 
@@ -329,7 +337,9 @@ def _draw(comparisons: Sequence[RuleComparison], metric: str, path: Path) -> Pat
         below = "Labelled texts" if i == len(comparisons) - 1 else ""
         name_axes(row[0], title=short(comparison.name, 40), x=below, y=axis_label(metric))
         within_range(row[0], metric)
+        widen(row[0], metric, fewest_texts(lines))
         if columns == 2:
+            widen(row[1], metric, fewest_texts(lines), difference=True)
             name_axes(row[1], title="Minus random choice, seed by seed", x=below, y="Difference")
             row[1].axhline(0, linewidth=2.2, color=SERIES[0]["color"])  # in the style of random choice, the first line
     legend(figure, panels.ravel())

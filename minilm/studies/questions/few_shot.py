@@ -7,6 +7,7 @@ shows the effect of more rows, not of other rows. The baselines were fitted to t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from minilm.errors import UserError
@@ -58,7 +59,7 @@ def _draw(lines: Sequence[Line], metric: str, path: Path) -> Path:
     """The lines over the number of texts; what all rows reach is a horizontal line."""
     references = {f"{line.name}, all rows": line.mean(ALL_ROWS) for line in lines if ALL_ROWS in line.at}
     few = [
-        Line(line.name, metric, {x: line.at[x] for x in line.at if x != ALL_ROWS}, line.baseline) for line in lines
+        replace(line, at={x: values for x, values in line.at.items() if x != ALL_ROWS}) for line in lines
     ]
     return line_picture(
         [line for line in few if line.at],

@@ -10,6 +10,7 @@ so.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,10 +24,18 @@ from minilm.evaluation.statistics import Interval, mean
 from minilm.reporting.group_plots import titled
 from minilm.reporting.over_seeds import reached
 from minilm.reporting.page import Part, Picture, Section, Table
-from minilm.reporting.style import legend, name_axes, new_figure, save
+from minilm.reporting.style import legend, name_axes, new_figure, save, widen
 from minilm.reporting.tables import ABSENT, metric_name
 from minilm.studies.finished import FinishedRun
-from minilm.studies.line_plots import add_explanations, axis_label, draw_line, log_axis, offsets, styles_of
+from minilm.studies.line_plots import (
+    add_explanations,
+    axis_label,
+    draw_line,
+    fewest_texts,
+    log_axis,
+    offsets,
+    styles_of,
+)
 from minilm.studies.lines import Line, best_line, lines_of, lines_table, rounded
 from minilm.studies.plan import Study
 from minilm.studies.power_law import PowerLaw, fit_power_law, why_no_power_law
@@ -229,8 +238,7 @@ def _draw(lines: Sequence[Line], laws: Mapping[str, PowerLaw], metric: str, path
     for line, style, offset in zip(lines, styles_of(lines), offsets(len(lines)), strict=True):
         draw_line(plain, line, style, join=line.name not in laws, offset=offset)
         at = {x: {seed: 1 - value for seed, value in seeds.items()} for x, seeds in line.at.items()}
-        error = Line(line.name, metric, at, line.baseline)
-        draw_line(log, error, style, join=line.name not in laws, offset=offset)
+        draw_line(log, replace(line, at=at), style, join=line.name not in laws, offset=offset)
         if line.name in laws:
             _draw_law(plain, log, laws[line.name], style, band=not line.baseline)
     add_explanations(plain, lines, "lines: a n^-b + c; band: its 95% interval" if laws else "")
@@ -244,6 +252,7 @@ def _draw(lines: Sequence[Line], laws: Mapping[str, PowerLaw], metric: str, path
     values = [1 - e for e in errors]
     margin = 0.08 * (max(values) - min(values)) or 0.05
     plain.set_ylim(min(values) - margin, max(values) + margin)
+    widen(plain, metric, fewest_texts(lines))
     x = "Training texts (shaded: not measured)"
     name_axes(plain, title=titled(metric), x=x, y=axis_label(metric))
     name_axes(log, title="Error, both axes logarithmic", x=x, y=f"1 - {titled(metric)}")
