@@ -169,5 +169,6 @@ def active_runs(seeds: int = 3, rules: tuple[str, ...] = ("random", "margin", "k
             made = finished("lora", {"seed": seed}, accuracy + luck, baseline=accuracy - 0.05 + luck)
             point = {"seed": seed, "rule": rule, "labels": labels}
             labelling = LabellingRound(rule, labels, share)
-            runs.append(replace(made, planned=replace(made.planned, point=point, round=labelling)))
+            name = f"{made.planned.name}_{rule}_labels-{labels}_noise-{share:g}"
+            runs.append(replace(made, planned=replace(made.planned, name=name, point=point, round=labelling)))
     return runs

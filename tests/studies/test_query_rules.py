@@ -25,6 +25,8 @@ P = np.array([[0.98, 0.01, 0.01, 0.0], [0.5, 0.5, 0.0, 0.0], [0.4, 0.2, 0.2, 0.2
 def test_each_measure_has_its_known_value():
     assert least_confidence(P) == pytest.approx([0.02, 0.5, 0.6, 0.75])
     assert margin(P) == pytest.approx([-0.97, 0, -0.2, 0])
+    assert margin(P[:, :3]) == pytest.approx([-0.97, 0, -0.2, 0])  # however many classes there are
+    assert margin(np.array([[0.1, 0.6, 0.2, 0.05, 0.05]])) == pytest.approx([-0.4])
     assert entropy(P)[1:] == pytest.approx([math.log(2), 1.3322, math.log(4)], abs=1e-4)
 
 
