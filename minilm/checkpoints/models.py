@@ -29,7 +29,7 @@ from minilm.checkpoints.contents import Contents, read_contents
 from minilm.checkpoints.files import Entry, Reader, write_json, write_tensors
 from minilm.checkpoints.matching import Match, match, parameter_names, verify
 from minilm.checkpoints.names import Layout, Place, places_of_ours, plain_name, published_tensors, rows_of
-from minilm.checkpoints.trained_part import STEM, Base
+from minilm.checkpoints.trained_part import TRAINED_STEM, Base
 from minilm.errors import UserError, nearest
 from minilm.models import ARCHITECTURES, TASKS, build_model, without_weights
 from minilm.models.architecture import Backbone, BackboneConfig, Card, Row
@@ -262,7 +262,7 @@ def save_model(model: Backbone, folder: str | Path, *, tokenizer: Any = None, ba
     else:
         part = _trained_names(model, backbone, places)
         tensors = ((name, tensor) for name, tensor in published_tensors(backbone, places) if name in part)
-        write_tensors(folder / f"{STEM}.safetensors", tensors)
+        write_tensors(folder / f"{TRAINED_STEM}.safetensors", tensors)
         config["minilm"] = {**config.get("minilm", {}), "base": base._asdict()}
     if head:
         write_tensors(folder / "head.safetensors", {name.removeprefix("head."): p for name, p in head.items()})

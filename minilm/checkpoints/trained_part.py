@@ -20,7 +20,7 @@ from minilm import hub
 from minilm.checkpoints.files import Entry, fingerprint, read_folder
 from minilm.errors import UserError
 
-STEM = "trained"  # of the file's name
+TRAINED_STEM = "trained"  # of the file's name
 
 
 class Base(NamedTuple):
@@ -60,7 +60,7 @@ def read_weights(folder: Path, base: Base | None) -> tuple[dict[str, Entry], ...
             f"{folder}: holds only what was trained, and the checkpoint below it, {below}, has changed since; restore "
             'that checkpoint, or train again (a study with keep_model = "all" keeps whole models)'
         )
-    return read_folder(below), read_folder(folder, STEM)
+    return read_folder(below), read_folder(folder, TRAINED_STEM)
 
 
 def is_partly_frozen(model: nn.Module) -> bool:

@@ -32,8 +32,8 @@ from minilm.reporting.over_seeds import (
     compare_all,
     corrected_for,
     shown_p,
+    significance,
     tested,
-    verdict,
     versus_table,
     with_spread,
 )
@@ -347,7 +347,7 @@ def _beside(name: str, first: str, rivals: Tested[str]) -> str:
     pair, p = rivals[name]
     more = "more" if pair.difference > 0 else "less"
     test = tested(pair, p, len(rivals), unsigned=True)
-    return f"{name} has {abs(pair.difference):.3f} {more} than {first} ({test}), which {verdict(pair, p)}"
+    return f"{name} has {abs(pair.difference):.3f} {more} than {first} ({test}), which {significance(pair, p)}"
 
 
 def row_by_row(found: Mapping[str, SameRows], name: str, first: str) -> str:

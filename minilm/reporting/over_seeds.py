@@ -96,7 +96,7 @@ ALONE = "Each interval is of its own comparison."
 ALIKE = f"{ABSENT}: all seeds have the same difference, so Student's t is undefined; the permutation test replaces it."
 
 
-def verdict(pair: Paired, p: float) -> str:
+def significance(pair: Paired, p: float) -> str:
     """Whether a difference is significant; completes "..., which ..." ."""
     if is_significant(pair, p):
         return "is significant at 5%"

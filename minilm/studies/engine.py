@@ -73,7 +73,7 @@ def run_study(study: Study, *, jobs: int = 1, shard: tuple[int, int] = (1, 1)) -
     """
     check_study(study)
     progress = StudyProgress(study, shard_of(study, *shard), jobs)
-    say(plan_table(study, progress.runs))
+    print_line(plan_table(study, progress.runs))
     with progress.bar:
         progress.close_finished()
         if jobs == 1:
@@ -106,7 +106,7 @@ def _cannot_start(run: PlannedRun) -> str:
     return f"{run.after}, which it starts from, has failed"
 
 
-def say(line: str) -> None:
+def print_line(line: str) -> None:
     """Print a line for the person at the terminal, above the bar."""
     tqdm.write(line, file=sys.stderr)
 
@@ -137,7 +137,7 @@ class StudyProgress:
             if run in self.waiting or is_closed(self.study.folder / run.name):
                 continue
             if failure := run_to_end(self.study.folder, run):
-                say(f"{run.name}: its report was not written: {failure}")
+                print_line(f"{run.name}: its report was not written: {failure}")
 
     def next_run(self) -> PlannedRun | None:
         """The next run that can start. If the run that it starts from has failed, it has failed too."""
@@ -173,20 +173,20 @@ class StudyProgress:
             note = read_note(self.study.folder, run)
             write_note(self.study.folder, run, replace(note, seconds=note.seconds + seconds))
             result = describe_result(read_run(self.study.folder / run.name), self.study.config.metric)
-            say(f"{number}  {run.name}  {result}  {duration(seconds)}")
+            print_line(f"{number}  {run.name}  {result}  {duration(seconds)}")
         left = len(self.waiting) + len(self.running)
         if len(self.seconds) == 1 and left and not failure:
-            say(f"about {duration(seconds * math.ceil(left / self.jobs))} for the other {left}, at this rate")
+            print_line(f"about {duration(seconds * math.ceil(left / self.jobs))} for the other {left}, at this rate")
         self.bar.update()
 
     def _say_failure(self, run: PlannedRun, failure: str, number: str) -> None:
         """A line, and below it the traceback if there is one and it was not shown before."""
         self.failed[run.name], _, trace = failure.partition("\n")
-        say(f"{number}  {run.name}  failed: {self.failed[run.name]}")
+        print_line(f"{number}  {run.name}  failed: {self.failed[run.name]}")
         place = trace.rpartition("\n")[0]  # without the message, which may name the run
         if trace and place not in self.shown_traces:
             self.shown_traces.add(place)
-            say(trace)
+            print_line(trace)
 
 
 def describe_outcome(study: Study, outcome: StudyOutcome) -> list[str]:

@@ -18,7 +18,7 @@ from minilm.schema import shown as as_toml
 from minilm.studies.finished import FinishedRun
 from minilm.studies.plan import PlannedRun, Study
 
-SPLITS = ("test", "validation", "train")
+_SPLITS = ("test", "validation", "train")
 
 
 def results_csv(study: Study, finished: Sequence[FinishedRun], failed: Mapping[str, str]) -> str:
@@ -54,7 +54,7 @@ def _numbers(finished: FinishedRun) -> dict[str, str]:
     """What was measured of a run, by column."""
     run, found = finished.run, {"model": finished.run.model}
     numbers: dict[str, float | None] = {}
-    for split in SPLITS:
+    for split in _SPLITS:
         metrics = metrics_of(run, split)
         numbers |= {f"{split}_{metric}": metrics.get(metric) for metric in HIGHER_IS_BETTER}
     for metric in HIGHER_IS_BETTER:
@@ -66,6 +66,6 @@ def _numbers(finished: FinishedRun) -> dict[str, str]:
         "train_seconds": costs["seconds"],
         "tokens_per_second": costs["tokens_per_second"],
         "inference_seconds_per_100_texts": costs["inference"],
-        **{f"{split}_texts": finished.size(split) for split in SPLITS},
+        **{f"{split}_texts": finished.size(split) for split in _SPLITS},
     }
     return found | {key: repr(value) for key, value in numbers.items() if value is not None}

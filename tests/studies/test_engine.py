@@ -183,7 +183,7 @@ def test_two_jobs_give_what_one_gives(alone, tmp_path):
 
 def test_the_time_left_is_that_of_whole_runs(alone, tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr("minilm.studies.engine.say", said.append)
+    monkeypatch.setattr("minilm.studies.engine.print_line", said.append)
     study = load_study(alone[1], ("axes.seed=[1]",), runs=tmp_path)
     progress, ticks = StudyProgress(study, study.runs, 8), iter((0, 0, 600))
     monkeypatch.setattr("minilm.studies.engine.time.monotonic", lambda: next(ticks))

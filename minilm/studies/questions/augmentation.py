@@ -12,7 +12,7 @@ from pathlib import Path
 
 from minilm.errors import UserError
 from minilm.evaluation.statistics import is_significant
-from minilm.reporting.over_seeds import Tested, compare_all, reached, tested, verdict, versus_table
+from minilm.reporting.over_seeds import Tested, compare_all, reached, significance, tested, versus_table
 from minilm.reporting.page import Part, Picture, Section
 from minilm.reporting.tables import metric_name
 from minilm.studies.finished import FinishedRun
@@ -22,7 +22,7 @@ from minilm.studies.plan import Study
 from minilm.studies.question import StudyAnswer, StudyQuestion
 
 RATIO = "augment.ratio"
-NEEDS = "runs with augment.ratio above 0, and runs without [augment]"
+_NEEDS = "runs with augment.ratio above 0, and runs without [augment]"
 
 
 def _answer(study: Study, runs: Sequence[FinishedRun], figures: Path) -> StudyAnswer:
@@ -32,7 +32,7 @@ def _answer(study: Study, runs: Sequence[FinishedRun], figures: Path) -> StudyAn
     plain = [line for line in found if line.values(0)]
     lines = [line for line in found if any(line.at)]
     if not plain or not lines:
-        raise UserError(f"the analysis augmentation needs {NEEDS}")
+        raise UserError(f"the analysis augmentation needs {_NEEDS}")
     references = {line.name: line if line in plain else _plain_of(line, plain) for line in lines}
     for line in lines:
         line.at = {0.0: references[line.name].at[0.0], **line.at}
@@ -102,7 +102,7 @@ def _headline(lines: Sequence[Line], compared: Tested[tuple[str, float]], metric
         best_way = first[0].upper() + first[1:]
         return f"With one seed it is undecided whether new texts help. {best_way} is {place}: {levels}."
     pair, p = compared[best.name, x]
-    test = f"{pair.difference:+.3f} ({tested(pair, p, len(compared))}), which {verdict(pair, p)}"
+    test = f"{pair.difference:+.3f} ({tested(pair, p, len(compared))}), which {significance(pair, p)}"
     better = gain(metric, pair.difference) > 0
     if not better:
         opening = f"New texts do not help: {first}, {place}, changes {name} by {test}."
@@ -117,5 +117,5 @@ AUGMENTATION = StudyQuestion(
     "augmentation",
     _answer,
     fits=lambda study: {bool(run.config.augment and run.config.augment.ratio) for run in study.runs} == {True, False},
-    needs=NEEDS,
+    needs=_NEEDS,
 )

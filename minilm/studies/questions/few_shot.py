@@ -12,7 +12,7 @@ from pathlib import Path
 
 from minilm.errors import UserError
 from minilm.evaluation.statistics import ALPHA
-from minilm.reporting.over_seeds import Tested, reached, tested, verdict, versus_table
+from minilm.reporting.over_seeds import Tested, reached, significance, tested, versus_table
 from minilm.reporting.page import Part, Picture, Section
 from minilm.reporting.tables import metric_name
 from minilm.studies.finished import FinishedRun
@@ -23,7 +23,7 @@ from minilm.studies.question import StudyAnswer, StudyQuestion
 
 SHOTS = "data.shots"
 ALL_ROWS = 0.0  # the value of the axis that means all rows
-NEEDS = "runs with data.shots above 0, best as an axis: [axes] data.shots"
+_NEEDS = "runs with data.shots above 0, best as an axis: [axes] data.shots"
 
 
 def _answer(study: Study, runs: Sequence[FinishedRun], figures: Path) -> StudyAnswer:
@@ -32,7 +32,7 @@ def _answer(study: Study, runs: Sequence[FinishedRun], figures: Path) -> StudyAn
     lines, baselines = lines_of(runs, [SHOTS], lambda finished: float(finished.planned.config.data.shots), metric)
     points = sorted({x for line in lines for x in line.at} - {ALL_ROWS})
     if not points:
-        raise UserError(f"the analysis few-shot needs {NEEDS}")
+        raise UserError(f"the analysis few-shot needs {_NEEDS}")
     full = next((line for line in lines if ALL_ROWS in line.at), None)
     best = best_line(lines, points[-1])
     rivals = [line for line in best.baselines.values() if line.values(points[-1])]
@@ -112,7 +112,7 @@ def _lead(best: Line, rival: Line | None, found: Tested[float], points: Sequence
         pair, p = found[lasting[0]]
         return (
             f"{best.name} beats the {rival.name} from {lasting[0]:,.0f} texts of each class on, there by "
-            f"{abs(pair.difference):.3f} ({tested(pair, p, len(found), unsigned=True)}), which {verdict(pair, p)}."
+            f"{abs(pair.difference):.3f} ({tested(pair, p, len(found), unsigned=True)}), which {significance(pair, p)}."
         )
     pair, p = found[points[-1]]
     lead = "ahead of" if gain(best.metric, pair.difference) > 0 else "behind"
@@ -123,5 +123,5 @@ def _lead(best: Line, rival: Line | None, found: Tested[float], points: Sequence
 
 
 FEW_SHOT = StudyQuestion(
-    "few-shot", _answer, fits=lambda study: any(run.config.data.shots for run in study.runs), needs=NEEDS
+    "few-shot", _answer, fits=lambda study: any(run.config.data.shots for run in study.runs), needs=_NEEDS
 )

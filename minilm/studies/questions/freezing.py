@@ -26,8 +26,8 @@ from minilm.reporting.over_seeds import (
     metric_bounds,
     reached,
     shown_p,
+    significance,
     tested,
-    verdict,
     with_spread,
 )
 from minilm.reporting.page import Part, Picture, Section, Table
@@ -39,7 +39,7 @@ from minilm.studies.lines import gain, join_words
 from minilm.studies.plan import Study
 from minilm.studies.question import StudyAnswer, StudyQuestion
 
-NEEDS = "runs with different [freeze] or [lora], and none with a section [zero_shot]"
+_NEEDS = "runs with different [freeze] or [lora], and none with a section [zero_shot]"
 NAMES_IN_PICTURE = 6  # if there are more, the points are numbered, and the legend names them
 
 
@@ -125,9 +125,9 @@ def _headline(levels: Sequence[FreezingLevel], metric: str) -> str:
     if not unharmed:
         level, pair, p = found[0]
         verb, which = "lowers" if gain(metric, 1) > 0 else "raises", " that was tested" if untested else ""
+        by = f"{abs(pair.difference):.3f} ({tested(pair, p, len(found), unsigned=True)}), which {significance(pair, p)}"
         return (
-            f"Every degree of freezing{which} {verb} the {name}: {level.group.name}, which freezes least, by "
-            f"{abs(pair.difference):.3f} ({tested(pair, p, len(found), unsigned=True)}), which {verdict(pair, p)}. "
+            f"Every degree of freezing{which} {verb} the {name}: {level.group.name}, which freezes least, by {by}. "
             f"{base}{rest}"
         )
     level, pair, p = unharmed[-1]
@@ -203,4 +203,4 @@ def _fits(study: Study) -> bool:
     return len(trained) > 1 and not any(run.config.zero_shot for run in study.runs)
 
 
-FREEZING = StudyQuestion("freezing", _answer, fits=_fits, needs=NEEDS)
+FREEZING = StudyQuestion("freezing", _answer, fits=_fits, needs=_NEEDS)

@@ -24,7 +24,7 @@ from minilm.studies.lines import gain
 from minilm.studies.plan import Study
 from minilm.studies.question import StudyAnswer, StudyQuestion
 
-NEEDS = "runs with a section [zero_shot]"
+_NEEDS = "runs with a section [zero_shot]"
 
 
 class MeasuredOnRows(NamedTuple):
@@ -166,5 +166,5 @@ ZERO_SHOT = StudyQuestion(
     "zero-shot",
     _answer,
     fits=lambda study: any(run.config.zero_shot is not None for run in study.runs),
-    needs=NEEDS,
+    needs=_NEEDS,
 )
