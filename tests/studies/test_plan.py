@@ -104,6 +104,7 @@ def test_the_threads_of_a_run_are_a_setting(tmp_path):
     planned = study(tmp_path, "[axes]\nseed = [1]\n" + VARIANTS)
     sections = [run.config.train or run.config.adapt.train for run in planned.runs]
     assert [section.threads for section in sections] == [DEFAULT_THREADS] * 2
+    assert DEFAULT_THREADS == 1  # so that results do not depend on the machine
     assert study(tmp_path, "", "train.threads=3").runs[0].config.train.threads == 3
 
 
@@ -144,6 +145,7 @@ def test_with_active_what_trains_becomes_rounds_and_what_adapts_stays(tmp_path):
     assert (second.name, third.after) == ("head_seed-2_random_labels-3-6", "head_seed-2_random_labels-3-6")
     assert third.config.data.rows == str(Path("runs/heads/configs/head_seed-2_random_labels-3-6-9.rows.txt").resolve())
     assert third.config.name == third.name and third.config.data.split_seed == 2
+    assert (start.round.noise, noisy.round.noise, start.round.final_labels) == (0, 0.5, 9)
     assert noisy.name == "head_seed-2_start_labels-3_noise-0.5" and planned.axes == ["seed", "rule", "labels", "noise"]
     (tmp_path / "again.toml").write_text(dump_study(planned))
     assert load_study(tmp_path / "again.toml", ("data.redraw=true",), runs=Path("runs")).runs == planned.runs

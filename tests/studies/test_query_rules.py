@@ -65,6 +65,15 @@ def test_k_centres_chooses_each_row_once_and_the_farthest_first(x, labelled, cou
         assert distance[row] == np.delete(distance, centres).max()
 
 
+def test_the_first_of_no_labelled_rows_is_the_one_nearest_to_the_mean():
+    x = np.array([[5.0, 5.0], [6.0, 6.0], [9.0, 9.0], [0.0, 0.0]])  # mean 5, not the origin
+    assert list(k_centres(x, [], 2)) == [0, 3]
+
+
+def test_one_class_leaves_nothing_else_to_say():
+    assert set(wrong_labels(np.zeros(4, np.int64), 1, 0.5, 0).values()) == {0}
+
+
 @given(st.integers(2, 6), st.floats(0, 1), st.integers(0, 99))
 def test_wrong_labels_are_wrong_as_many_as_asked_and_seeded(classes, share, seed):
     labels = np.arange(60) % classes
