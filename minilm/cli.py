@@ -72,7 +72,7 @@ def train_command(config: Path, changes: tuple[str, ...], resume: bool, runs: Pa
 
     Where it says [zero_shot] in place of [train], the model is asked as it is.
     """
-    from minilm.reporting.record import predict_command, read_run, resume_command
+    from minilm.reporting.record import prediction_command, read_run, resume_command
     from minilm.reporting.report import adaptation_table, results_table
     from minilm.runs.train import train_run
     from minilm.training.console import Interrupted
@@ -82,18 +82,18 @@ def train_command(config: Path, changes: tuple[str, ...], resume: bool, runs: Pa
     except Interrupted as stop:
         click.echo(f"{stop}: the state is kept; go on with: {resume_command(stop.folder)}", err=True)
         sys.exit(128 + stop.number)
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    adapted = "adaptation" in results
-    if adapted:
-        click.echo(adaptation_table(results["adaptation"]))
-    if "test" in results:
-        click.echo(("\n" if adapted else "") + results_table(results))
+    run = read_run(folder)
+    adaptation = run.results.adaptation
+    if adaptation is not None:
+        click.echo(adaptation_table(adaptation))
+    if not run.only_adapted:
+        click.echo(("\n" if adaptation is not None else "") + results_table(run.results))
     click.echo(f"\nReport:   {folder / 'report.md'}")
     for picture in sorted((folder / "figures").glob("*.png")):
         click.echo(f"Picture:  {picture}")
-    if "test" in results and "zero_shot" not in results:
-        click.echo(f"Try it:   {predict_command(read_run(folder))}")
-    if adapted:
+    if run.results.best is not None:
+        click.echo(f"Try it:   {prediction_command(run)}")
+    if adaptation is not None:
         click.echo(f"Adapted:  {folder / 'adapted'} (model.source of a run to come)")
 
 
@@ -109,9 +109,10 @@ def evaluate_command(run: Path, split: str | None, file: Path | None, as_json: b
         raise UserError("give --split (of the run's own data) or --file (which is read whole), not both")
 
     from minilm.runs.evaluate import evaluate_run, evaluation_text
+    from minilm.schema import as_table
 
     metrics, labels = evaluate_run(run, split or "test", file, device)
-    click.echo(json.dumps({"labels": labels, **metrics}) if as_json else evaluation_text(metrics, labels))
+    click.echo(json.dumps({"labels": labels, **as_table(metrics)}) if as_json else evaluation_text(metrics, labels))
 
 
 @main.command("predict", epilog=example('minilm predict runs/scratch-sample "ale sztos" "no dramat"'))

@@ -13,7 +13,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from functools import cache, partial
 from pathlib import Path
 from types import NoneType, UnionType
@@ -23,6 +23,17 @@ from minilm.errors import UserError, nearest
 
 T = TypeVar("T")
 Place = Callable[[str], str]  # where a key was written, such as a file's name
+
+
+class Syntax(NamedTuple):
+    """What a file's language calls a table of keys, and several of them."""
+
+    table: str
+    tables: str
+
+
+TOML = Syntax("a section [{key}]", "sections [[{key}]]")
+JSON = Syntax("an object", "a list of objects")
 
 
 class Limit(NamedTuple):
@@ -78,51 +89,56 @@ def override(kind: Any, table: dict[str, Any], text: str) -> str:
     return key
 
 
-def read_table(kind: type[T], table: Mapping[str, Any], place: Place, prefix: str = "") -> T:
+def read_table(
+    kind: type[T], table: Mapping[str, Any], place: Place, prefix: str = "", syntax: Syntax = TOML
+) -> T:
     """A dataclass from a table of the same keys, and the sections within it likewise.
 
     ``prefix`` stands before the keys in messages and in what ``place`` is asked (``"train."``). Raises
-    UserError for a key that is unknown, missing, or not what its field's type says.
+    UserError for a key that is unknown, missing, or not what its field's type says. What the keys of a table must
+    satisfy together, the dataclass checks itself: a ValueError of its ``__post_init__`` becomes a UserError too.
     """
     hints = _hints(kind)
     for key in table:
         if key not in hints:
-            raise UserError(f"{place(prefix + key)}: {prefix}{key} is no known key{_suggestion(key, hints)}")
+            raise UserError(f"{place(prefix + key)}: {prefix}{_shorten(_key(key))} is no known key{_suggestion(key, hints)}")
     values = {}
     for f in fields(kind):  # type: ignore[arg-type]
         key, hint = prefix + f.name, hints[f.name]
         required = f.default is MISSING and f.default_factory is MISSING
-        section = _section(hint)
-        if section and (required or f.name in table):
-            inner = table.get(f.name, {})
-            if not isinstance(inner, dict):
-                raise UserError(f"{place(key)}: {key} must be a section [{key}], got {shown(inner)}")
-            values[f.name] = read_table(section, inner, place, key + ".")
-        elif (item := _item_section(hint)) and f.name in table:
-            values[f.name] = _read_sections(item, table[f.name], place, key)
-        elif f.name in table:
-            values[f.name] = _read_value(hint, table[f.name], place, key)
+        if f.name in table:
+            values[f.name] = _read_value(hint, table[f.name], place, key, syntax)
+        elif required and _section(hint):  # its own keys say what is missing
+            values[f.name] = _read_value(hint, {}, place, key, syntax)
         elif required:
             raise UserError(f"{place(key)}: {key} is missing: it must be {wanted(hint)}")
-    return kind(**values)
+    try:
+        return kind(**values)
+    except ValueError as error:
+        name = prefix.rstrip(".")
+        raise UserError(f"{place(name)}: {f'{name} ' if name else ''}{error}") from None
 
 
-def _read_sections(kind: type[T], value: Any, place: Place, key: str) -> list[T]:
-    """``[[key]]``, the same section several times; messages count them from 1."""
-    if not isinstance(value, list) or not all(isinstance(inner, dict) for inner in value):
-        raise UserError(f"{place(key)}: {key} must be sections [[{key}]], got {shown(value)}")
-    return [read_table(kind, inner, place, f"{key}[{i}].") for i, inner in enumerate(value, start=1)]
-
-
-def _read_value(kind: Any, value: Any, place: Place, key: str) -> Any:
+def _read_value(kind: Any, value: Any, place: Place, key: str, syntax: Syntax) -> Any:
+    """A value of a field's type; dataclasses within it, also in lists and dicts, by ``read_table``."""
+    if value is None and NoneType in _members(kind):
+        return None
+    if section := _section(kind):
+        if not isinstance(value, dict):
+            raise UserError(f"{place(key)}: {key} must be {syntax.table.format(key=key)}, got {cut(value)}")
+        return read_table(section, value, place, key + ".", syntax)
+    if item := _item_section(kind):  # the same section several times; messages count them from 1
+        if not isinstance(value, list) or not all(isinstance(inner, dict) for inner in value):
+            raise UserError(f"{place(key)}: {key} must be {syntax.tables.format(key=key)}, got {cut(value)}")
+        return [read_table(item, inner, place, f"{key}[{i}].", syntax) for i, inner in enumerate(value, start=1)]
     if get_origin(kind) is dict and isinstance(value, dict):  # keys of its own: name the wrong one
         inner = get_args(kind)[1]
-        return {k: _read_value(inner, v, place, f"{key}.{k}") for k, v in value.items()}
+        return {k: _read_value(inner, v, place, f"{key}.{_shorten(_key(k))}", syntax) for k, v in value.items()}
     if accepts(kind, value):
         return _convert(kind, value)
     choices = [choice for k in _members(kind) if get_origin(k) is Literal for choice in get_args(k)]
     hint = nearest(value, choices) if isinstance(value, str) else ""
-    raise UserError(f"{place(key)}: {key} must be {wanted(kind)}, got {shown(value)}{hint}")
+    raise UserError(f"{place(key)}: {key} must be {wanted(kind)}, got {cut(value)}{hint}")
 
 
 def _suggestion(key: str, hints: Mapping[str, Any]) -> str:
@@ -205,7 +221,7 @@ def _section(kind: Any) -> Any:
 
 def _item_section(kind: Any) -> Any:
     """The dataclass of sections that come several times; None for all else."""
-    return _section(get_args(kind)[0]) if get_origin(kind) is list else None
+    return next((_section(get_args(k)[0]) for k in _members(kind) if get_origin(k) is list), None)
 
 
 def _hints(kind: Any) -> dict[str, Any]:
@@ -217,6 +233,11 @@ _hints_of = cache(partial(get_type_hints, include_extras=True))
 
 
 # Writing --------------------------------------------------------------------------------------------------
+
+
+def as_table(section: Any) -> dict[str, Any]:
+    """A dataclass as nested dicts, from which ``read_table`` reads it back equal. What is None is left out."""
+    return asdict(section, dict_factory=lambda pairs: {key: value for key, value in pairs if value is not None})
 
 
 def write_table(table: Mapping[str, Any]) -> str:
@@ -248,3 +269,13 @@ def shown(value: Any) -> str:
 
 def _key(name: str) -> str:
     return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else shown(name)
+
+
+def cut(value: Any) -> str:
+    """A value for a message."""
+    return _shorten(shown(value))
+
+
+def _shorten(text: str, most: int = 100) -> str:
+    """The beginning and the end of a long text."""
+    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 3 :]}"

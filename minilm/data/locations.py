@@ -22,12 +22,12 @@ from minilm import hub
 from minilm.data import catalog
 from minilm.data.readers import FORMATS
 from minilm.errors import UserError, nearest
+from minilm.measures import SPLITS
 from minilm.transfer import Unreachable
 
 if TYPE_CHECKING:
     from minilm.config import DataSection
 
-SPLITS = ("train", "validation", "test")
 SPLIT_NAMES = {
     "train": "train", "training": "train", "test": "test",
     "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",

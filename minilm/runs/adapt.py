@@ -16,7 +16,6 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -48,12 +47,15 @@ from minilm.data.masking import (
 from minilm.data.tokenization import Encoded, encode, pad_id
 from minilm.devices import Execution
 from minilm.errors import UserError
+from minilm.evaluation.metrics import Metrics
 from minilm.models.architecture import Backbone, evaluation_mode
 from minilm.models.batch import Batch
+from minilm.reporting.results import Adaptation, Change, Parameters
 from minilm.reporting.summary import parameter_counts
 from minilm.rules import default_of
 from minilm.runs.assembly import Material
 from minilm.runs.folders import write_history
+from minilm.schema import as_table
 from minilm.training.console import say
 from minilm.training.loop import Interrupted, Task, labels_of, train
 from minilm.training.objectives import LanguageObjective
@@ -94,12 +96,9 @@ def adapt(config: RunConfig, lesson: Lesson, run_on: Execution, folder: Path) ->
         raise Interrupted(signal.number, folder) from None
     task.record(progress.history)
     after = perplexity(model, lesson, run_on, settings.batch_size)
-    results = {
-        "parameters": {"total": total, "trained": trained},
-        "new_head": any(name.startswith("head.") for name in untrained),
-        **_results(lesson, progress, before, after),
-    }
-    write_json(place / "results.json", results)
+    new_head = any(name.startswith("head.") for name in untrained)
+    results = _results(lesson, progress, Parameters(total, trained), new_head, before, after)
+    write_json(place / "results.json", as_table(results))
     _return_pooler(model, stored, run_on)
     save_model(model, adapted)  # with the files of its tokenizer
     _close(place)
@@ -112,21 +111,26 @@ def _close(place: Path) -> None:
     shutil.rmtree(place / "checkpoints", ignore_errors=True)
 
 
-def _results(lesson: Lesson, progress: Progress, before: dict[str, float], after: dict[str, float]) -> dict[str, Any]:
+def _results(
+    lesson: Lesson, progress: Progress, parameters: Parameters, new_head: bool, before: Metrics, after: Metrics
+) -> Adaptation:
     """What was learned from which texts, and what it changed."""
-    return {
-        "objective": lesson.name,
-        **{name: {"before": before[name], "after": after[name]} for name in before},
-        "texts": lesson.texts,
-        "left_out": lesson.left_out,
-        "blocks": len(lesson.train.blocks),
-        "tokens": len(lesson.train.blocks.ids),
-        "held_out_tokens": len(lesson.validation.blocks.ids),
-        "seconds": progress.seconds,
-        "steps": progress.step,
-        "best_step": progress.best_step,
-        "stopped": progress.stopped,
-    }
+    return Adaptation(
+        parameters=parameters,
+        new_head=new_head,
+        objective=lesson.name,
+        loss=Change(before["loss"], after["loss"]),
+        perplexity=Change(before["perplexity"], after["perplexity"]),
+        texts=lesson.texts,
+        left_out=lesson.left_out,
+        blocks=len(lesson.train.blocks),
+        tokens=len(lesson.train.blocks.ids),
+        held_out_tokens=len(lesson.validation.blocks.ids),
+        seconds=progress.seconds,
+        steps=progress.step,
+        best_step=progress.best_step,
+        stopped=progress.stopped,
+    )
 
 
 def _section_of(config: RunConfig, where: str) -> AdaptSection:
@@ -303,7 +307,7 @@ def _end_token(tokenizer: Tokenizer, stored: Contents) -> int | None:
 # --- How well it is known ----------------------------------------------------------------------------------------
 
 
-def perplexity(model: Backbone, lesson: Lesson, run_on: Execution, batch_size: int) -> dict[str, float]:
+def perplexity(model: Backbone, lesson: Lesson, run_on: Execution, batch_size: int) -> Metrics:
     """Loss and perplexity on the validation texts; the same is asked every time."""
     objective, total, amount = LanguageObjective(), 0.0, 0.0
     with evaluation_mode(model), torch.inference_mode(), run_on.autocast():
@@ -315,4 +319,4 @@ def perplexity(model: Backbone, lesson: Lesson, run_on: Execution, batch_size: i
     if not amount:
         raise UserError("the validation texts are too short: there is nothing to measure adaptation by")
     loss = total / amount
-    return {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}  # beyond lies no number
+    return Metrics(loss, perplexity=math.exp(min(loss, 230.0)))  # at most 1e100

@@ -14,7 +14,6 @@ from tokenizers import Tokenizer
 from minilm import hub
 from minilm.checkpoints.adapters import is_adapter
 from minilm.checkpoints.configs import architecture_of, new_config, read_config
-from minilm.checkpoints.files import read_json
 from minilm.checkpoints.models import card_of, load_parts, new_model, warn_of
 from minilm.config import DataSection, RunConfig, TrainSection
 from minilm.data.batching import collate, make_batches
@@ -24,24 +23,24 @@ from minilm.data.splits import keep_rows, strata_of
 from minilm.data.tokenization import Encoded, encode, load_tokenizer, pad_id, separate_pairs, train_bpe
 from minilm.devices import Execution
 from minilm.errors import UserError, nearest
-from minilm.evaluation.metrics import check_metric
+from minilm.evaluation.metrics import Metrics, check_metric
 from minilm.evaluation.predictor import Forward, Reading, predict_scores
 from minilm.finetuning.freezing import freeze, reads_pooler
 from minilm.finetuning.lora import LoRAConfig, add_lora
+from minilm.json_files import read_json
+from minilm.measures import SPLITS
 from minilm.models import ARCHITECTURES
 from minilm.models.architecture import Architecture, Backbone
 from minilm.models.heads import ClassificationHead, HeadConfig, mlp_head
 from minilm.runs.augment import augmented
 from minilm.runs.folders import write_history
-from minilm.runs.results import brief, decide, measure
+from minilm.runs.results import decide, measure
 from minilm.runs.sharing import hash_of_rows, once
 from minilm.training.frozen_prefix import FrozenPrefix
 from minilm.training.loop import Task
 from minilm.training.objectives import Objective, balanced_weights
 from minilm.training.optimizer import check_warmup
 from minilm.transfer import Unreachable
-
-SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -340,7 +339,7 @@ def make_task(
         "validation": (material.encoded["validation"], validation.labels, forward["validation"]),
     }
 
-    def evaluate() -> dict[str, dict[str, Any]]:
+    def evaluate() -> dict[str, Metrics]:
         scores = {
             split: predict_scores(model, encoded, run_on, pad=pad, forward=how)
             for split, (encoded, _, how) in watched.items()
@@ -348,7 +347,7 @@ def make_task(
         # Chosen anew each time: while rare labels are still unlikely, none would be given at 0.5, however well the
         # model ranks them, and no checkpoint would look better than the first.
         threshold = decide(settings, validation.labels, scores["validation"])
-        return {split: brief(measure(labels, scores[split], threshold)) for split, (_, labels, _) in watched.items()}
+        return {split: measure(labels, scores[split], threshold).brief() for split, (_, labels, _) in watched.items()}
 
     return Task(
         batches=lambda epoch: make_batches(

@@ -20,13 +20,15 @@ from typing import Any
 
 import torch
 
-from minilm.checkpoints.files import atomic, read_json
+from minilm.checkpoints.atomic import atomic
 from minilm.config import RunConfig, load_config
 from minilm.data.sources import Dataset
 from minilm.devices import Execution
 from minilm.errors import UserError
+from minilm.measures import SPLITS
 from minilm.reporting.record import resume_command
-from minilm.schema import flat, parse_file, shown
+from minilm.reporting.results import DataSummary, Environment, Evaluation, read_record
+from minilm.schema import as_table, flat, parse_file, shown
 
 
 def new_folder(runs: Path, name: str) -> Path:
@@ -86,54 +88,42 @@ def first_difference(stored: RunConfig, asked: RunConfig) -> str:
     return ""
 
 
-def describe_environment(data: Dataset, run_on: Execution) -> dict[str, Any]:
-    """What a result depends on beside its config."""
+def describe_environment(data: Dataset, run_on: Execution, start: dict[str, str]) -> Environment:
+    """What a result depends on beside its config; ``start``: hashes of what the run starts from beside its data."""
     packages = ("torch", "tokenizers", "numpy", "huggingface-hub", "matplotlib")
-    return {
-        "minilm": version("minilm"),
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "packages": {name: version(name) for name in packages},
-        "platform": platform.platform(),
-        "device": str(run_on),
-        "threads": torch.get_num_threads(),
-        "data": describe_data(data),
-    }
+    return Environment(
+        minilm=version("minilm"),
+        commit=_commit(),
+        python=platform.python_version(),
+        packages={name: version(name) for name in packages},
+        platform=platform.platform(),
+        device=str(run_on),
+        threads=torch.get_num_threads(),
+        data=describe_data(data),
+        start=start,
+    )
 
 
-def describe_data(data: Dataset) -> dict[str, Any]:
+def describe_data(data: Dataset) -> DataSummary:
     """Which data it was, and in which splits."""
-    return {
-        "name": data.name,
-        "fingerprint": data.fingerprint,
-        "sizes": {split: len(getattr(data, split)) for split in ("train", "validation", "test")},
-        "whole": data.whole,  # what the sizes were before a part was taken
-        "warnings": data.warnings,
-    }
+    sizes = {split: len(getattr(data, split)) for split in SPLITS}
+    return DataSummary(data.name, data.fingerprint, sizes, data.whole, data.warnings)
 
 
-def stored_fingerprint(folder: Path) -> str:
-    """The fingerprint of the data that a run was started with. Raises UserError where it is not told."""
-    path = folder / "environment.json"
-    data = read_json(path).get("data")
-    if not isinstance(data, dict) or not isinstance(data.get("fingerprint"), str):
-        raise UserError(f"{path}: does not tell the data's fingerprint; the file was edited")
-    fingerprint: str = data["fingerprint"]
-    return fingerprint
-
-
-def stored_start(folder: Path) -> dict[str, str]:
-    """Hashes of what a run was started from beside its data, by what it is: "the checkpoint", "the tokenizer", ..."""
-    start = read_json(folder / "environment.json").get("start")
-    return start if isinstance(start, dict) else {}
+def stored_environment(folder: Path) -> Environment:
+    """What a run was started with."""
+    return read_record(Environment, folder / "environment.json")
 
 
 def check_unchanged(folder: Path, data: Dataset, start: Mapping[str, str]) -> None:
-    """Raises UserError where what a run goes on with is not what it was started with."""
-    stored = {"the data": stored_fingerprint(folder), **stored_start(folder)}
-    for what, value in {"the data": data.fingerprint, **start}.items():
-        if stored.get(what) != value:
-            raise UserError(f"{folder}: {what} changed since this run was started; start a new one without --resume")
+    """Raise UserError unless what a run continues with is what it was started with."""
+    environment = stored_environment(folder)
+    stored = {"data": environment.data.fingerprint, **environment.start}
+    for name, value in {"data": data.fingerprint, **start}.items():
+        if stored.get(name) != value:
+            raise UserError(
+                f"{folder}: the {name} changed since this run was started; start a new one without --resume"
+            )
 
 
 def _commit() -> str | None:
@@ -144,7 +134,7 @@ def _commit() -> str | None:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
 
 
-def write_history(folder: Path, history: list[dict[str, Any]]) -> None:
+def write_history(folder: Path, history: list[Evaluation]) -> None:
     """metrics.jsonl, whole, an evaluation a line."""
     with atomic(folder / "metrics.jsonl") as file:
-        file.write("".join(json.dumps(entry) + "\n" for entry in history).encode())
+        file.write("".join(json.dumps(as_table(entry)) + "\n" for entry in history).encode())

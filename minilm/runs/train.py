@@ -12,14 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from minilm.checkpoints import files
 from minilm.checkpoints.adapter_saving import save_adapter
-from minilm.checkpoints.files import atomic, read_json, write_json
+from minilm.checkpoints.files import atomic, write_json
 from minilm.checkpoints.models import card_of, save_model
 from minilm.checkpoints.trained_part import Base, is_partly_frozen
 from minilm.config import KeepModel, RunConfig, TrainSection, ZeroShotSection, dump_config, load_config
@@ -28,18 +27,30 @@ from minilm.data.tokenization import Encoded, length_statistics, pad_id
 from minilm.devices import Execution, execution, memory_told
 from minilm.errors import UserError
 from minilm.evaluation.embeddings import mean_vectors
+from minilm.evaluation.metrics import Metrics
 from minilm.evaluation.predictor import Classifier, predict_scores
 from minilm.finetuning.freezing import frozen_layers
 from minilm.hub import is_folder, published_name
+from minilm.measures import SPLITS
 from minilm.models.architecture import Backbone
 from minilm.reporting.plots import confusion, learning_curves, length_distribution
 from minilm.reporting.predictions import write_predictions
 from minilm.reporting.record import resume_command
 from minilm.reporting.report import write_report
+from minilm.reporting.results import (
+    Adaptation,
+    Augmentation,
+    Baseline,
+    Best,
+    Lengths,
+    Parameters,
+    Results,
+    Times,
+    read_record,
+)
 from minilm.reporting.summary import parameter_counts, summarize
 from minilm.runs.adapt import Lesson, adapt, make_lesson
 from minilm.runs.assembly import (
-    SPLITS,
     Material,
     check_classifier,
     find_checkpoint,
@@ -58,6 +69,7 @@ from minilm.runs.folders import (
 from minilm.runs.results import Embedded, choose_samples, decide, fit_baselines, measure, time_inference
 from minilm.runs.sharing import hash_of_tokens, once
 from minilm.runs.zero_shot import answer, make_question
+from minilm.schema import as_table
 from minilm.training.console import say, signal_of, terminable
 from minilm.training.frozen_prefix import FrozenPrefix, keep
 from minilm.training.loop import Interrupted, train
@@ -150,19 +162,19 @@ def start_of(config: RunConfig, material: Material, lesson: Lesson | None, where
     """Hashes of what a run starts from beside its data. What is frozen is in no checkpoint of it, but read anew."""
     start = {}
     if config.model.source:
-        start["the checkpoint"] = files.fingerprint(find_checkpoint(config, where))
+        start["checkpoint"] = files.fingerprint(find_checkpoint(config, where))
     if config.augment is not None:
-        start["the text that [augment] makes"] = fingerprint(material.train, len(material.data.train))
-    start["the tokenizer"] = hashlib.sha256(material.tokenizer.to_str().encode()).hexdigest()
+        start["augmented texts"] = fingerprint(material.train, len(material.data.train))
+    start["tokenizer"] = hashlib.sha256(material.tokenizer.to_str().encode()).hexdigest()
     if lesson is not None:
-        start["the text to adapt to"] = lesson.fingerprint
+        start["texts to adapt to"] = lesson.fingerprint
     return start
 
 
 def start_folder(runs: Path, config: RunConfig, data: Dataset, run_on: Execution, start: dict[str, str]) -> Path:
     """A new run's folder, with what it was started with."""
     folder = new_folder(runs, config.name)
-    write_json(folder / "environment.json", describe_environment(data, run_on) | {"start": start})
+    write_json(folder / "environment.json", as_table(describe_environment(data, run_on, start)))
     with atomic(folder / "config.toml") as file:
         file.write(dump_config(config).encode())
     return folder
@@ -287,88 +299,72 @@ def save(work: Work) -> None:
 def write_results(work: Work, progress: Progress, scores: dict[str, np.ndarray], cached: str) -> None:
     """Measure every split's scores (N, C), and write the figures, predictions.csv, results.json and the report."""
     folder, data = work.folder, work.material.data
+    config, augment = work.config, work.config.augment
     threshold = card_of(work.model).extra["threshold"] if data.multi_label else 0.5
     metrics = {split: measure(work.material.rows(split).labels, scores[split], threshold) for split in SPLITS}
-    results: dict[str, Any] = {
-        "name": folder.name,
-        **metrics,
-        "labels": data.label_names,
-        "baselines": baselines(work),
-        **costs(work, progress, cached),
-        "best": best(work, progress),
-        "stopped": progress.stopped,
-        "lengths": length_statistics(work.material.encoded["train"], work.config.data.max_tokens),
-        "samples": choose_samples(data.test, scores["test"], data.label_names, work.config.seed, threshold),
-        "data": describe_data(work.material.data),
-        **({"threshold": threshold} if data.multi_label else {}),
-        **other_stages(work),
-    }
+    augmentation = None if augment is None else Augmentation(augment.method, augment.ratio, work.material.added)
+    classifier = Classifier(work.model, work.material.tokenizer, work.run_on)
+    results = Results(
+        name=folder.name,
+        train=metrics["train"],
+        validation=metrics["validation"],
+        test=metrics["test"],
+        labels=data.label_names,
+        baselines=baselines(work),
+        adaptation=None if config.adapt is None else read_record(Adaptation, folder / "adaptation" / "results.json"),
+        parameters=Parameters(*parameter_counts(work.model)),
+        times=Times(progress.seconds, time_inference(classifier, data.test)),
+        tokens_per_second=progress.tokens / progress.seconds,
+        frozen_layers=cached,
+        best=best(work, progress),
+        stopped=progress.stopped,
+        lengths=Lengths(**length_statistics(work.material.encoded["train"], config.data.max_tokens)),
+        samples=choose_samples(data.test, scores["test"], data.label_names, config.seed, threshold),
+        data=describe_data(data),
+        decision_threshold=threshold if data.multi_label else None,
+        augmentation=augmentation,
+    )
     draw(work, progress, metrics)
     write_predictions(folder, data.test, scores["test"], data.label_names, threshold)
-    write_json(folder / "results.json", results)
+    write_json(folder / "results.json", as_table(results))
     close(folder)
 
 
-def baselines(work: Work) -> dict[str, Any]:
+def baselines(work: Work) -> dict[str, Baseline]:
     """What is reached without the model, from the same texts and by the same rule for the threshold."""
     data, validation = work.material.data, work.material.data.validation
     learned_from = replace(data, train=work.material.train)
     return fit_baselines(learned_from, partial(decide, work.settings, validation.labels), work.embedded)
 
 
-def costs(work: Work, progress: Progress, cached: str) -> dict[str, Any]:
-    """How large the model is, and how long it takes to train and to use."""
-    total, trained = parameter_counts(work.model)
-    classifier = Classifier(work.model, work.material.tokenizer, work.run_on)
-    return {
-        "parameters": {"total": total, "trained": trained},
-        "times": {
-            "train_seconds": progress.seconds,
-            "inference_seconds_per_100_texts": time_inference(classifier, work.material.data.test),
-        },
-        "tokens_per_second": progress.tokens / progress.seconds,
-        "frozen_layers": cached,
-    }
-
-
-def best(work: Work, progress: Progress) -> dict[str, Any]:
+def best(work: Work, progress: Progress) -> Best:
     """Which weights were kept, and why."""
-    entry = next(entry for entry in progress.history if entry["step"] == progress.best_step)
-    place = {"epoch": entry["epoch"], "step": entry["step"]}
-    return place | {"metric": work.settings.best, "value": progress.best_value}
+    entry = next(entry for entry in progress.history if entry.step == progress.best_step)
+    assert progress.best_value is not None  # with best_step
+    return Best(entry.epoch, entry.step, work.settings.best, progress.best_value)
 
 
-def other_stages(work: Work) -> dict[str, Any]:
-    """What came before training, if the config says so: more texts, a checkpoint that was adapted."""
-    told: dict[str, Any] = {}
-    if (kind := work.config.augment) is not None:
-        told["augmentation"] = {"method": kind.method, "ratio": kind.ratio, "added": work.material.added}
-    if work.config.adapt is not None:
-        told["adaptation"] = read_json(work.folder / "adaptation" / "results.json")
-    return told
-
-
-def draw(work: Work, progress: Progress, metrics: Mapping[str, Mapping[str, Any]]) -> None:
+def draw(work: Work, progress: Progress, metrics: Mapping[str, Metrics]) -> None:
     """The pictures of the report."""
     data, figures, limit = work.material.data, work.folder / "figures", work.config.data.max_tokens
     learning_curves(progress.history, progress.best_step, work.settings.best, figures / "learning_curves.png")
     length_distribution(work.material.encoded["train"].full_lengths, limit, figures / "lengths.png")
     for split in () if data.multi_label else ("validation", "test"):
-        matrix, title = metrics[split]["confusion"], f"Confusion on the {split} texts"
+        matrix, title = metrics[split].confusion or [], f"Confusion on the {split} texts"
         confusion(matrix, data.label_names, title, figures / f"confusion_{split}.png")
 
 
 def write_adaptation(folder: Path, material: Material) -> None:
     """The results and the report of a run that only adapts."""
-    adaptation = read_json(folder / "adaptation" / "results.json")
-    results = {
-        "name": folder.name,
-        "labels": [],
-        "adaptation": adaptation,
-        "parameters": adaptation["parameters"],
-        "times": {"train_seconds": adaptation["seconds"]},
-        "stopped": adaptation["stopped"],
-        "data": describe_data(material.data),
-    }
-    write_json(folder / "results.json", results)
+    adaptation = read_record(Adaptation, folder / "adaptation" / "results.json")
+    results = Results(
+        name=folder.name,
+        labels=[],
+        adaptation=adaptation,
+        parameters=adaptation.parameters,
+        times=Times(adaptation.seconds),
+        stopped=adaptation.stopped,
+        data=describe_data(material.data),
+    )
+    write_json(folder / "results.json", as_table(results))
     close(folder)

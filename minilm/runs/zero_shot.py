@@ -26,16 +26,19 @@ from minilm.data.tokenization import pad_id
 from minilm.devices import Execution
 from minilm.errors import UserError, nearest
 from minilm.evaluation.baselines import majority
+from minilm.evaluation.metrics import Metrics
 from minilm.evaluation.predictor import predict_scores
 from minilm.evaluation.zero_shot import cloze, likelihood, open_model, similarity
 from minilm.models.architecture import Backbone
 from minilm.reporting.plots import confusion
 from minilm.reporting.predictions import write_predictions
 from minilm.reporting.report import write_report
+from minilm.reporting.results import Baseline, Parameters, Results, Times, ZeroShot
 from minilm.reporting.summary import parameter_counts
 from minilm.runs.assembly import Material, find_checkpoint, fresh_model
 from minilm.runs.folders import describe_data
 from minilm.runs.results import choose_samples, measure
+from minilm.schema import as_table
 from minilm.training.console import say
 
 ASKED = ("validation", "test")  # splits
@@ -122,34 +125,28 @@ def answer(question: Question, config: RunConfig, material: Material, folder: Pa
     scores = {split: question.ask(material.rows(split)) for split in ASKED}
     seconds = time.perf_counter() - started
     most = majority(data.train.labels, len(data.label_names))
-    baselines: dict[str, Scores] = {
-        "majority": {split: most.predict(material.rows(split).texts) for split in ASKED},
-        "untrained": question.untrained,
-    }
-    metrics = _measured(scores, material)
-    results = {
-        "name": folder.name,
-        **metrics,
-        "labels": data.label_names,
-        "baselines": {name: _measured(found, material) for name, found in baselines.items()},
-        "zero_shot": {
-            "way": section.way,
-            "pattern": section.pattern,
-            "content_free": section.content_free,
-            "words": dict(zip(data.label_names, question.words, strict=True)),
-        },
-        "parameters": {"total": total, "trained": 0},
-        "times": {"inference_seconds_per_100_texts": 100 * seconds / sum(map(len, scores.values()))},
-        "samples": choose_samples(data.test, scores["test"], data.label_names, config.seed),
-        "data": describe_data(data),
-    }
+    constant = {split: most.predict(material.rows(split).texts) for split in ASKED}
+    baselines = {"majority": _measured(constant, material), "untrained": _measured(question.untrained, material)}
+    metrics, words = _measured(scores, material), dict(zip(data.label_names, question.words, strict=True))
+    results = Results(
+        name=folder.name,
+        validation=metrics["validation"],
+        test=metrics["test"],
+        labels=data.label_names,
+        baselines={name: Baseline(found["validation"], found["test"]) for name, found in baselines.items()},
+        zero_shot=ZeroShot(section.way, section.pattern, section.content_free, words),
+        parameters=Parameters(total, 0),
+        times=Times(inference_seconds_per_100_texts=100 * seconds / sum(map(len, scores.values()))),
+        samples=choose_samples(data.test, scores["test"], data.label_names, config.seed),
+        data=describe_data(data),
+    )
     for split in ASKED:
         path, title = folder / "figures" / f"confusion_{split}.png", f"Confusion on the {split} texts"
-        confusion(metrics[split]["confusion"], data.label_names, title, path)
+        confusion(metrics[split].confusion or [], data.label_names, title, path)
     write_predictions(folder, data.test, scores["test"], data.label_names)
-    write_json(folder / "results.json", results)
+    write_json(folder / "results.json", as_table(results))
     write_report(folder)
 
 
-def _measured(scores: Scores, material: Material) -> dict[str, dict[str, Any]]:
+def _measured(scores: Scores, material: Material) -> dict[str, Metrics]:
     return {split: measure(material.rows(split).labels, found) for split, found in scores.items()}

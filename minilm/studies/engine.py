@@ -18,7 +18,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from minilm.reporting.record import read_run, shown
+from minilm.reporting.record import read_run, relative_path
 from minilm.reporting.tables import ABSENT, duration, text_table
 from minilm.runs.sharing import sharing
 from minilm.schema import shown as as_toml
@@ -198,7 +198,7 @@ def describe_outcome(study: Study, outcome: StudyOutcome) -> list[str]:
         names = ", ".join(outcome.failed_elsewhere)
         lines.append(f"failed in another shard, whose command tries them again: {names}")
     if outcome.page is not None:
-        lines.append(f"Page:  {shown(outcome.page)}")
+        lines.append(f"Page:  {relative_path(outcome.page)}")
     elif outcome.unfinished:
         finished = len(study.runs) - outcome.unfinished
         lines.append(f"{finished} of {len(study.runs)} runs have finished; the page is written after the last")

@@ -13,10 +13,11 @@ from pathlib import Path
 import torch
 
 from minilm.checkpoints.atomic import atomic
-from minilm.checkpoints.files import read_json, write_json
+from minilm.checkpoints.files import write_json
 from minilm.config import dump_config, load_config
 from minilm.errors import UserError
-from minilm.reporting.record import shown
+from minilm.json_files import read_json
+from minilm.reporting.record import relative_path
 from minilm.runs.folders import first_difference, is_run
 from minilm.runs.train import close, train_run
 from minilm.studies.labelling import choose_rows
@@ -47,8 +48,8 @@ def state_of(folder: Path, run: PlannedRun) -> str:
         return "to do"
     if other := first_difference(load_config(place / "config.toml"), run.config):
         raise UserError(
-            f"{shown(place)}: this run was started with {other}; move the folder away to run it again, or rename the "
-            "study"
+            f"{relative_path(place)}: this run was started with {other}; move the folder away to run it again, or "
+            "rename the study"
         )
     return "finished" if (place / "results.json").exists() else "interrupted"
 
@@ -75,7 +76,7 @@ def run_to_end(folder: Path, run: PlannedRun) -> str:
             except Interrupted:
                 raise
             except Exception as error:
-                failure = failure_of(error, f"; its traceback is in {shown(log)}")
+                failure = failure_of(error, f"; its traceback is in {relative_path(log)}")
                 print(f"Error: {failure}")
                 return failure
     return ""
@@ -124,7 +125,7 @@ def remove_unstarted(place: Path) -> None:
     if not place.exists():
         return
     if not all(entry.name == "environment.json" or entry.name.endswith(".tmp") for entry in place.iterdir()):
-        raise UserError(f"{shown(place)}: this folder is in the way and is not a run's; move it away")
+        raise UserError(f"{relative_path(place)}: this folder is in the way and is not a run's; move it away")
     shutil.rmtree(place)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from minilm.reporting.groups import Group, metrics_of
+from minilm.reporting.groups import Group
 from minilm.reporting.record import Run
 from minilm.studies.plan import PlannedRun
 
@@ -24,17 +24,16 @@ class FinishedRun:
 
     def value(self, metric: str, split: str = "test") -> float | None:
         """A metric of the run on a split; None if it was not measured."""
-        value = metrics_of(self.run, split).get(metric)
-        return None if value is None else float(value)
+        return self.run.metric(metric, split)
 
     def baselines(self, metric: str) -> dict[str, float]:
         """A metric of each baseline that was fitted to the run's training texts, on the test texts."""
-        measured = {name: found.get("test", {}) for name, found in self.run.results.get("baselines", {}).items()}
-        return {name: float(metrics[metric]) for name, metrics in measured.items() if metric in metrics}
+        measured = {kind: baseline.test.get(metric) for kind, baseline in self.run.results.baselines.items()}
+        return {kind: value for kind, value in measured.items() if value is not None}
 
     def size(self, split: str) -> int:
         """How many texts of the data set a split has."""
-        return int(self.run.results["data"]["sizes"][split])
+        return self.run.results.data.sizes[split]
 
     def point_without(self, *keys: str) -> dict[str, object]:
         """The run's place on all axes but its seed and these."""

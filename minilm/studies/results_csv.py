@@ -13,7 +13,7 @@ import io
 from collections.abc import Mapping, Sequence
 
 from minilm.evaluation.metrics import HIGHER_IS_BETTER
-from minilm.reporting.groups import costs_of, metrics_of
+from minilm.reporting.groups import costs_of
 from minilm.schema import shown as as_toml
 from minilm.studies.finished import FinishedRun
 from minilm.studies.plan import PlannedRun, Study
@@ -55,17 +55,16 @@ def _numbers(finished: FinishedRun) -> dict[str, str]:
     run, found = finished.run, {"model": finished.run.model}
     numbers: dict[str, float | None] = {}
     for split in _SPLITS:
-        metrics = metrics_of(run, split)
-        numbers |= {f"{split}_{metric}": metrics.get(metric) for metric in HIGHER_IS_BETTER}
+        numbers |= {f"{split}_{metric}": run.metric(metric, split) for metric in HIGHER_IS_BETTER}
     for metric in HIGHER_IS_BETTER:
         numbers |= {f"{kind}_baseline_test_{metric}": value for kind, value in finished.baselines(metric).items()}
     costs = costs_of(run)
     numbers |= {
-        "parameters": costs["total"],
-        "trained_parameters": costs["trained"],
-        "train_seconds": costs["seconds"],
-        "tokens_per_second": costs["tokens_per_second"],
-        "inference_seconds_per_100_texts": costs["inference"],
+        "parameters": costs.total,
+        "trained_parameters": costs.trained,
+        "train_seconds": costs.seconds,
+        "tokens_per_second": costs.tokens_per_second,
+        "inference_seconds_per_100_texts": costs.inference,
         **{f"{split}_texts": finished.size(split) for split in _SPLITS},
     }
     return found | {key: repr(value) for key, value in numbers.items() if value is not None}

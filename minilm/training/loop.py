@@ -17,7 +17,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,16 +25,15 @@ from torch import Tensor, nn
 from minilm.config import TrainSection
 from minilm.devices import Execution
 from minilm.errors import UserError
-from minilm.evaluation.metrics import is_better
+from minilm.evaluation.metrics import Metrics, is_better
 from minilm.evaluation.predictor import Forward
 from minilm.finetuning.freezing import training_mode
 from minilm.models.batch import Batch
+from minilm.reporting.results import Evaluation
 from minilm.training.console import Interrupted, noted_signals, progress_bar, show_evaluation
 from minilm.training.objectives import LanguageObjective, Objective
 from minilm.training.optimizer import learning_rate, make_optimizer, steps_per_epoch_of
 from minilm.training.state import Checkpoints, Progress
-
-Metrics = dict[str, dict[str, Any]]  # of the splits that are watched: {"train": {...}, "validation": {...}}
 
 
 @dataclass(frozen=True)
@@ -45,8 +43,8 @@ class Task:
     batches: Callable[[int], Sequence[np.ndarray]]  # epoch -> the row numbers of each batch; as many every epoch
     collate: Callable[[np.ndarray, int], Batch]  # row numbers and epoch -> the batch, on the CPU
     objective: Objective | LanguageObjective
-    evaluate: Callable[[], Metrics]  # measures the model as it is now
-    record: Callable[[list[dict[str, Any]]], None]  # keeps all evaluations so far where others can read them
+    evaluate: Callable[[], dict[str, Metrics]]  # measures the model as it is now: of "validation", perhaps of "train"
+    record: Callable[[list[Evaluation]], None]  # keeps all evaluations so far where others can read them
     forward: Forward | None = None  # how scores are computed, where not by the model from the start
     seconds: float = 0.0  # of work done before, which belongs to training
 
@@ -144,7 +142,7 @@ class _Loop:
         self.optimizer.zero_grad()
 
         self.loss_sum += loss * amount
-        progress.loss_amount += amount
+        progress.loss_denominator += amount
         progress.tokens += sum(tokens_in(batch) for batch in loaded)
         progress.step += 1
 
@@ -166,44 +164,44 @@ class _Loop:
         self._check_finite(float(self.loss_sum))
         seconds = self._seconds()
         metrics = self.task.evaluate()
-        self._check_finite(metrics["validation"]["loss"])
+        self._check_finite(metrics["validation"].loss)
 
         value = metrics["validation"][settings.best]
         enough = is_better(settings.best, value, progress.best_value, settings.threshold)
-        progress.stale = 0 if enough else progress.stale + 1
+        progress.bad_evaluations = 0 if enough else progress.bad_evaluations + 1
         if is_better(settings.best, value, progress.best_value):
             progress.best_step, progress.best_value = progress.step, value
             self.checkpoints.keep_best(self.model)
         self.started = time.monotonic() - seconds
-        early = 0 < settings.patience <= progress.stale
+        early = 0 < settings.patience <= progress.bad_evaluations
         progress.stopped = stop or ("early stopping" if early else "")
 
         entry = self._entry(metrics, seconds)
         progress.history.append(entry)
-        progress.loss_amount = 0.0
+        progress.loss_denominator = 0.0
         self.loss_sum.zero_()
         self.task.record(progress.history)
         show_evaluation(entry, settings, best=progress.best_step == progress.step)
         if progress.stopped or time.monotonic() - self.saved >= 60 * settings.checkpoint_minutes:
             self._keep()
 
-    def _entry(self, metrics: Metrics, seconds: float) -> dict[str, Any]:
+    def _entry(self, metrics: dict[str, Metrics], seconds: float) -> Evaluation:
         """What one evaluation leaves in ``metrics.jsonl``."""
         progress, norm = self.progress, float(self.gradient_norm)
-        return {
-            "step": progress.step,
-            "epoch": progress.step / self.steps_per_epoch,
-            "lr": self.optimizer.param_groups[0]["lr"],
-            "train_loss": self._mean_loss(),
-            **({"grad_norm": norm} if math.isfinite(norm) else {}),  # it overflowed float16: the step was skipped
-            "tokens_per_second": progress.tokens / seconds,
-            "seconds": seconds,
+        return Evaluation(
+            step=progress.step,
+            epoch=progress.step / self.steps_per_epoch,
+            lr=self.optimizer.param_groups[0]["lr"],
+            train_loss=self._mean_loss(),
+            grad_norm=norm if math.isfinite(norm) else None,  # it overflowed float16: the step was skipped
+            tokens_per_second=progress.tokens / seconds,
+            seconds=seconds,
             **metrics,
-        }
+        )
 
     def _mean_loss(self) -> float:
         """Of the texts trained on since the last evaluation."""
-        return float(self.loss_sum) / self.progress.loss_amount
+        return float(self.loss_sum) / self.progress.loss_denominator
 
     def _seconds(self) -> float:
         """Seconds of training so far, over all parts of the run, without evaluations."""

@@ -111,7 +111,7 @@ def test_it_comes_back_bit_for_bit_reloaded_resumed_merged_and_exported(
     assert np.array_equal(reloaded.scores_of_rows(test), expected)
     results = json.loads((run / "results.json").read_text())
     if way == "several labels":
-        assert reloaded.multi_label and reloaded.reading.threshold == results["threshold"] != 0.5
+        assert reloaded.multi_label and reloaded.reading.threshold == results["decision_threshold"] != 0.5
 
     if way.startswith("adapted"):  # it is interrupted in its second stage
         steps = len((run / "adaptation" / "metrics.jsonl").read_text().splitlines())
@@ -249,7 +249,7 @@ def test_an_adaptation_is_not_gone_on_with_on_other_texts(tmp_path: Path) -> Non
         assert minilm("train", config, *changes, "--runs", tmp_path / "runs").exit_code == 130
     corpus.write_text("\n".join(f"this is a {i} song" for i in range(60)))
     again = tmp_path / "runs" / "tuned" / "config.toml"
-    assert "the text to adapt to changed" in refused("train", again, "--resume", "--runs", tmp_path / "runs")
+    assert "the texts to adapt to changed" in refused("train", again, "--resume", "--runs", tmp_path / "runs")
 
 
 def test_a_run_that_only_adapted_is_no_classifier_and_says_what_to_do_with_it(tmp_path: Path) -> None:

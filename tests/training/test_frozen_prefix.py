@@ -25,6 +25,7 @@ from minilm.training.frozen_prefix import FrozenPrefix, keep
 from minilm.training.loop import Task, train
 from minilm.training.objectives import Objective
 from minilm.training.state import Checkpoints
+from tests.records import measured
 
 CPU = Execution(torch.device("cpu"))
 LENGTHS = np.random.default_rng(0).integers(2, 14, size=24)
@@ -76,7 +77,7 @@ def fifty_epochs(model: nn.Module, tmp_path: Path, run_on: Execution = CPU, **ho
         batches=lambda epoch: make_batches(LENGTHS, 12, seed=1, epoch=epoch),
         collate=lambda rows, epoch: collate(encoded, rows, LABELS, 0),
         objective=Noted(),
-        evaluate=lambda: {"validation": {"loss": 1.0}},
+        evaluate=lambda: {"validation": measured(loss=1.0)},
         record=lambda history: None,
         forward=forward,
     )

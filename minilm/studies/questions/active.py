@@ -30,7 +30,7 @@ from minilm.reporting.over_seeds import (
     versus_table,
     with_spread,
 )
-from minilm.reporting.page import Part, Picture, Section, Table
+from minilm.reporting.page import Block, Picture, Section, Table
 from minilm.reporting.style import SERIES, legend, name_axes, new_figure, save, short, widen, within_range
 from minilm.reporting.tables import ABSENT, metric_name, p_value
 from minilm.studies.finished import FinishedRun
@@ -102,7 +102,7 @@ def _answer(study: Study, runs: Sequence[FinishedRun], figures: Path) -> StudyAn
         raise UserError("the analysis active needs rounds of a section [active], measured on test texts by the metric")
     one = len(comparisons) == 1
     picture = _draw(comparisons, metric, figures / "active.png")
-    parts: list[Part] = [Picture(picture, f"{metric_name(metric)} over the number of labelled texts")]
+    parts: list[Block] = [Picture(picture, f"{metric_name(metric)} over the number of labelled texts")]
     for comparison in comparisons:
         parts += [] if one else [f"{comparison.name}:"]
         parts.append(lines_table(comparison.drawn, "labels", lambda x: f"{x:,.0f}"))

@@ -13,7 +13,7 @@ from pathlib import Path
 from minilm.errors import UserError
 from minilm.evaluation.statistics import is_significant
 from minilm.reporting.over_seeds import Tested, compare_all, reached, significance, tested, versus_table
-from minilm.reporting.page import Part, Picture, Section
+from minilm.reporting.page import Block, Picture, Section
 from minilm.reporting.tables import metric_name
 from minilm.studies.finished import FinishedRun
 from minilm.studies.line_plots import line_picture
@@ -48,7 +48,7 @@ def _answer(study: Study, runs: Sequence[FinishedRun], figures: Path) -> StudyAn
         references=_levels(list(references.values())),
         linear=True,
     )
-    parts: list[Part] = [
+    parts: list[Block] = [
         Picture(picture, f"{metric_name(metric)} over the number of new texts for each training text"),
         lines_table(lines, "new texts for each", lambda x: f"{x:g}" if x else "none"),
     ]

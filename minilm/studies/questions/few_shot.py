@@ -13,7 +13,7 @@ from pathlib import Path
 from minilm.errors import UserError
 from minilm.evaluation.statistics import ALPHA
 from minilm.reporting.over_seeds import Tested, reached, significance, tested, versus_table
-from minilm.reporting.page import Part, Picture, Section
+from minilm.reporting.page import Block, Picture, Section
 from minilm.reporting.tables import metric_name
 from minilm.studies.finished import FinishedRun
 from minilm.studies.line_plots import line_picture
@@ -38,7 +38,7 @@ def _answer(study: Study, runs: Sequence[FinishedRun], figures: Path) -> StudyAn
     rivals = [line for line in best.baselines.values() if line.values(points[-1])]
     rival = best_line(rivals, points[-1]) if rivals else None
     found = versus(rival, best, points) if rival else {}
-    parts: list[Part] = [
+    parts: list[Block] = [
         Picture(_draw([*lines, *baselines], metric, figures / "few_shot.png"), f"{metric_name(metric)} over the texts"),
         lines_table([*lines, *baselines], "texts of each class", _label, last=ALL_ROWS),
     ]

@@ -30,7 +30,7 @@ from minilm.reporting.over_seeds import (
     tested,
     with_spread,
 )
-from minilm.reporting.page import Part, Picture, Section, Table
+from minilm.reporting.page import Block, Picture, Section, Table
 from minilm.reporting.style import SERIES, SMALL, legend, name_axes, new_figure, save, short
 from minilm.reporting.tables import ABSENT, duration, metric_name, short_count
 from minilm.studies.finished import FinishedRun, groups_of
@@ -62,7 +62,7 @@ def _answer(study: Study, runs: Sequence[FinishedRun], figures: Path) -> StudyAn
     if not levels:
         why = f"the analysis freezing needs runs that were measured on test texts by {metric}"
         raise UserError(f"{why}; name a metric that they have, such as metric=accuracy")
-    parts: list[Part] = [
+    parts: list[Block] = [
         Picture(
             _draw(levels, metric, figures / "freezing.png"),
             f"{metric_name(metric)} and training time over the parameters that train",
@@ -81,9 +81,9 @@ def levels_of(runs: Sequence[FinishedRun], metric: str) -> list[FreezingLevel]:
     for group in groups_of(runs):
         if group.values(metric):
             costs = [costs_of(run) for run in group.runs]
-            keys = ("trained", "total", "seconds", "tokens_per_second")
-            trained, total, seconds, speed = (mean([cost[key] or 0 for cost in costs]) for key in keys)
-            levels.append(FreezingLevel(group, trained, total, seconds, speed))
+            seconds, speeds = [cost.seconds or 0 for cost in costs], [cost.tokens_per_second or 0 for cost in costs]
+            trained, total = (mean([cost.trained for cost in costs]), mean([cost.total for cost in costs]))
+            levels.append(FreezingLevel(group, trained, total, mean(seconds), mean(speeds)))
     levels.sort(key=lambda level: -level.trained)
     by_seed = [level.group.by_seed(metric) for level in levels]
     found = compare_all({i: (by_seed[0], by_seed[i]) for i in range(1, len(levels))}, metric)
@@ -148,7 +148,7 @@ def _draw(levels: Sequence[FreezingLevel], metric: str, path: Path) -> Path:
     quality, time = figure.subplots(1, 2)
     longest = max(level.seconds for level in levels)
     scale, unit = (60, "minutes") if longest >= 180 else (1, "seconds")
-    seconds = [[(costs_of(run)["seconds"] or 0) / scale for run in level.group.runs] for level in levels]
+    seconds = [[(costs_of(run).seconds or 0) / scale for run in level.group.runs] for level in levels]
     names = [short(level.group.name, 22) for level in levels]
     if len(levels) > NAMES_IN_PICTURE:
         for i, name in enumerate(names, 1):

@@ -23,7 +23,7 @@ from minilm.evaluation.metrics import HIGHER_IS_BETTER
 from minilm.evaluation.statistics import Interval, mean
 from minilm.reporting.group_plots import titled
 from minilm.reporting.over_seeds import reached
-from minilm.reporting.page import Part, Picture, Section, Table
+from minilm.reporting.page import Block, Picture, Section, Table
 from minilm.reporting.style import legend, name_axes, new_figure, save, widen
 from minilm.reporting.tables import ABSENT, metric_name
 from minilm.studies.finished import FinishedRun
@@ -58,12 +58,12 @@ def _answer(study: Study, runs: Sequence[FinishedRun], figures: Path) -> StudyAn
     largest = max(x for line in lines for x in line.at)
     best = best_line(lines, largest)
     picture = _draw(everything, laws, metric, figures / "scaling.png")
-    parts: list[Part] = [
+    parts: list[Block] = [
         Picture(picture, f"{metric_name(metric)} and error over the number of training texts"),
         lines_table(everything, "training texts", lambda x: f"{x:,.0f}"),
     ]
     sections = [Section("What each number of texts gives", parts)]
-    tables: list[Part] = [_laws_table([line for line in everything if line.name in laws], laws)] if laws else []
+    tables: list[Block] = [_laws_table([line for line in everything if line.name in laws], laws)] if laws else []
     tables += [f"{name}: no law is fitted; {reason}." for name, reason in why.items() if reason]
     sections.append(Section("The power laws", tables))
     if checks := {line.name: check for line in everything if (check := check_of(line))}:

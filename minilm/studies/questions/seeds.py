@@ -16,7 +16,7 @@ from minilm.evaluation.metrics import HIGHER_IS_BETTER
 from minilm.evaluation.statistics import bounded_t_interval, mean
 from minilm.reporting.compare import comparison
 from minilm.reporting.groups import Group, costs_of
-from minilm.reporting.page import Part, Picture, Section
+from minilm.reporting.page import Block, Picture, Section
 from minilm.reporting.style import MARK, SMALL, TEST, TRAIN, legend, name_axes, new_figure, save, short
 from minilm.reporting.tables import duration, metric_name
 from minilm.studies.finished import FinishedRun, groups_of
@@ -33,7 +33,7 @@ def _answer(study: Study, runs: Sequence[FinishedRun], figures: Path) -> StudyAn
     if not any(len(group.runs) > 1 for group in measured):
         return StudyAnswer(headline, sections)
     picture = _box_plots(measured, metric, figures / "boxes.png")
-    parts: list[Part] = [Picture(picture, f"{metric_name(metric)} and time of every seed")]
+    parts: list[Block] = [Picture(picture, f"{metric_name(metric)} and time of every seed")]
     parts += [text for group in measured[1:] if (text := _relative_to(measured[0], group, metric))]
     return StudyAnswer(headline, [Section("The spread over seeds", parts), *sections])
 
@@ -51,10 +51,10 @@ def _relative_to(first: Group, second: Group, metric: str) -> str:
         spread = f"95% interval {found.interval.low:.1%} to {found.interval.high:.1%} over {over}{method}"
     text = f"{second.name} reaches {mean(ratios):.1%} of {first.name}'s {metric_name(metric)} ({spread})"
     costs = [[costs_of(run) for run in group.runs] for group in (first, second)]
-    trained = [mean([cost["trained"] or 0 for cost in group]) for group in costs]
+    trained = [mean([cost.trained for cost in group]) for group in costs]
     if trained[0]:
         text += f", with {trained[1] / trained[0]:.1%} of its trained parameters"
-    seconds = [[cost["seconds"] for cost in group if cost["seconds"] is not None] for group in costs]
+    seconds = [[cost.seconds for cost in group if cost.seconds is not None] for group in costs]
     if all(seconds):
         text += f", in {duration(mean(seconds[1]))} of training; {first.name} takes {duration(mean(seconds[0]))}"
     return f"{text}."
@@ -68,7 +68,7 @@ def _box_plots(groups: Sequence[Group], metric: str, path: Path) -> Path:
     figure = new_figure(11, 2.6 + 0.7 * len(groups), "What every seed reached, and how long it took")
     panels = figure.subplots(1, 2, sharey=True)
     quality = [group.values(metric) for group in groups]
-    times = [[s for run in group.runs if (s := costs_of(run)["seconds"]) is not None] for group in groups]
+    times = [[s for run in group.runs if (s := costs_of(run).seconds) is not None] for group in groups]
     longest = max((s for group in times for s in group), default=1)
     scale, unit = (60, "minutes") if longest >= 180 else (1, "seconds")
     _draw_boxes(panels[0], quality, TEST)

@@ -32,7 +32,7 @@ from minilm.evaluation.statistics import mean
 from minilm.reporting.group_plots import titled
 from minilm.reporting.groups import Group
 from minilm.reporting.over_seeds import between, with_spread
-from minilm.reporting.page import Part, Picture, Section, Table
+from minilm.reporting.page import Block, Picture, Section, Table
 from minilm.reporting.record import Run
 from minilm.reporting.style import (
     MARK,
@@ -121,7 +121,7 @@ def _answer(study: Study, runs: Sequence[FinishedRun], figures: Path) -> StudyAn
     for key in dict.fromkeys(grid.keys[-1] for grid in lines):
         there = [grid for grid in lines if grid.keys[-1] == key]
         file = figures / f"curves_{key.rpartition('.')[2]}.png"
-        parts: list[Part] = [Picture(_draw_curves(there, file), f"{metric_name(metric)} over {key}")]
+        parts: list[Block] = [Picture(_draw_curves(there, file), f"{metric_name(metric)} over {key}")]
         sections.append(Section(f"Over {key}", [*parts, _table(there, chosen)]))
     for keys in dict.fromkeys(grid.keys for grid in planes):
         there, stem = [grid for grid in planes if grid.keys == keys], "_".join(k.rpartition(".")[2] for k in keys)

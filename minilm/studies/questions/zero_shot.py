@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from minilm.errors import UserError
+from minilm.evaluation.metrics import Metrics
 from minilm.evaluation.statistics import Interval, confusion_interval
 from minilm.reporting.compare import SameRows, baselines, compare_rows, row_by_row, row_tables
 from minilm.reporting.group_plots import dots
-from minilm.reporting.groups import OF_CONFUSION, Group, metrics_of
-from minilm.reporting.page import Part, Picture, Section, Table
+from minilm.reporting.groups import OF_CONFUSION, Group
+from minilm.reporting.page import Block, Picture, Section, Table
 from minilm.reporting.report import CHOSEN
 from minilm.reporting.tables import ABSENT, decimal, duration, metric_name
 from minilm.studies.finished import FinishedRun
@@ -53,7 +54,7 @@ class ZeroShotRun(NamedTuple):
     @property
     def rows(self) -> int:
         """How many test texts were classified."""
-        return int(self.group.runs[0].results["data"]["sizes"]["test"])
+        return self.group.runs[0].results.data.sizes["test"]
 
 
 def _answer(study: Study, runs: Sequence[FinishedRun], figures: Path) -> StudyAnswer:
@@ -71,7 +72,7 @@ def _answer(study: Study, runs: Sequence[FinishedRun], figures: Path) -> StudyAn
         lines={name: value for name, value in baselines(groups, metric).items() if name == "majority"},
     )
     name = metric_name(metric)
-    parts: list[Part] = [Picture(picture, f"{name} of each method, with its interval"), _table(methods, name)]
+    parts: list[Block] = [Picture(picture, f"{name} of each method, with its interval"), _table(methods, name)]
     sections = [Section("How well each method does", parts)]
     if by_row := row_tables(groups, best_first=True):
         sections.append(Section(f"Compared with {groups[0].name}, test row by test row", by_row))
@@ -84,16 +85,17 @@ def _methods_of(runs: Sequence[FinishedRun], metric: str) -> list[ZeroShotRun]:
     found: dict[str, ZeroShotRun] = {}
     for finished in runs:
         run, name = finished.run, finished.planned.group
-        if "zero_shot" not in run.results or finished.value(metric) is None or name in found:
+        own, kinds = run.results.test, run.results.baselines
+        if run.results.zero_shot is None or own is None or own.get(metric) is None or name in found:
             continue
-        kinds = run.results["baselines"]
-        own, majority, untrained = metrics_of(run, "test"), kinds["majority"]["test"], kinds["untrained"]["test"]
-        found[name] = ZeroShotRun(Group(name, (run,)), *(_measured(m, metric) for m in (own, majority, untrained)))
+        measured = own, kinds["majority"].test, kinds["untrained"].test
+        found[name] = ZeroShotRun(Group(name, (run,)), *(_measured(metrics, metric) for metrics in measured))
     return list(found.values())
 
 
-def _measured(metrics: Mapping[str, Any], metric: str) -> MeasuredOnRows:
-    interval = confusion_interval(OF_CONFUSION[metric], metrics["confusion"]) if metric in OF_CONFUSION else None
+def _measured(metrics: Metrics, metric: str) -> MeasuredOnRows:
+    has_interval = metric in OF_CONFUSION and metrics.confusion is not None
+    interval = confusion_interval(OF_CONFUSION[metric], metrics.confusion or []) if has_interval else None
     return MeasuredOnRows(metrics[metric], interval)
 
 
@@ -107,7 +109,7 @@ def _table(methods: Sequence[ZeroShotRun], name: str) -> Table:
             decimal(method.untrained.value),
             method.untrained.ends,
             decimal(method.majority.value),
-            duration(method.group.runs[0].results["times"]["inference_seconds_per_100_texts"]),
+            duration(method.group.runs[0].results.times.inference_seconds_per_100_texts),
         ]
         for method in methods
     ]
@@ -118,10 +120,11 @@ def _table(methods: Sequence[ZeroShotRun], name: str) -> Table:
 def _prompts(groups: Sequence[Group]) -> Table:
     rows = []
     for group in groups:
-        section = group.runs[0].results["zero_shot"]
-        words = "; ".join(f"{label}: {word}" for label, word in section["words"].items())
-        prompt = [section["pattern"] or ABSENT, words, section["content_free"] or ABSENT]
-        rows.append([group.name, group.runs[0].model, section["way"], *prompt])
+        asked = group.runs[0].results.zero_shot
+        assert asked is not None  # only such runs are compared here
+        words = "; ".join(f"{label}: {word}" for label, word in asked.words.items())
+        prompt = [asked.pattern or ABSENT, words, asked.content_free or ABSENT]
+        rows.append([group.name, group.runs[0].model, asked.method, *prompt])
     return Table(["", "model", "method", "pattern", "words or descriptions", "calibrated by"], rows, left=6)
 
 
