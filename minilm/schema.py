@@ -101,7 +101,8 @@ def read_table(
     hints = _hints(kind)
     for key in table:
         if key not in hints:
-            raise UserError(f"{place(prefix + key)}: {prefix}{_shorten(_key(key))} is no known key{_suggestion(key, hints)}")
+            unknown = f"{prefix}{_shorten(_key(key))} is no known key"
+            raise UserError(f"{place(prefix + key)}: {unknown}{_suggestion(key, hints)}")
     values = {}
     for f in fields(kind):  # type: ignore[arg-type]
         key, hint = prefix + f.name, hints[f.name]

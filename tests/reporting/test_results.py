@@ -1,4 +1,4 @@
-"""A run's files are read strictly: whatever an editor, a full disk or half a copy did to one is a line that names it."""
+"""A run's files are read strictly: what an editor or half a copy did to one is a line that names it."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def mutated(draw: st.DrawFn, value: dict[str, Any]) -> str:
         table = value
         for key in path:
             table = table[key]
-        if draw(st.booleans()) or last not in table and isinstance(table, dict):
+        if draw(st.booleans()) or (last not in table and isinstance(table, dict)):
             table[last] = draw(ANYTHING)
         else:
             del table[last]
@@ -147,9 +147,9 @@ def mutated(draw: st.DrawFn, value: dict[str, Any]) -> str:
         return text[:cut]
     if kind == "copied":
         return text[:cut] + text[cut // 2 :]
-    return text[:cut] + draw(st.sampled_from(["\x00", "}", "9" * 5000, "[" * 3000, "\ufeff"])) + text[cut:] if (
-        kind == "junk"
-    ) else text
+    if kind == "junk":
+        return text[:cut] + draw(st.sampled_from(["\x00", "}", "9" * 5000, "[" * 3000, "\ufeff"])) + text[cut:]
+    return text
 
 
 @pytest.fixture(scope="module")
