@@ -40,6 +40,10 @@ class Group:
         found = {run.config.seed: run.metric(metric, split) for run in self.runs}
         return {seed: value for seed, value in found.items() if value is not None}
 
+    def texts(self, split: str = "test") -> int:
+        """The smallest number of texts in a split of its runs."""
+        return min(run.results.data.sizes[split] for run in self.runs)
+
     def interval(self, metric: str, split: str = "test") -> tuple[Interval, str] | None:
         """The 95% interval of a metric, and what it is taken over; None where nothing tells of its spread.
 

@@ -23,7 +23,7 @@ from minilm.checkpoints.models import card_of, save_model
 from minilm.checkpoints.trained_part import Base, is_partly_frozen
 from minilm.config import KeepModel, RunConfig, TrainSection, ZeroShotSection, dump_config, load_config
 from minilm.data.sources import Dataset
-from minilm.data.tokenization import Encoded, length_statistics, pad_id
+from minilm.data.tokenization import Encoded, pad_id
 from minilm.devices import Execution, execution, memory_told
 from minilm.errors import UserError
 from minilm.evaluation.embeddings import mean_vectors
@@ -42,7 +42,6 @@ from minilm.reporting.results import (
     Augmentation,
     Baseline,
     Best,
-    Lengths,
     Parameters,
     Results,
     Times,
@@ -66,7 +65,7 @@ from minilm.runs.folders import (
     find_folder,
     new_folder,
 )
-from minilm.runs.results import Embedded, choose_samples, decide, fit_baselines, measure, time_inference
+from minilm.runs.results import Embedded, choose_samples, decide, fit_baselines, lengths_of, measure, time_inference
 from minilm.runs.sharing import hash_of_tokens, once
 from minilm.runs.zero_shot import answer, make_question
 from minilm.schema import as_table
@@ -318,7 +317,7 @@ def write_results(work: Work, progress: Progress, scores: dict[str, np.ndarray],
         frozen_layers=cached,
         best=best(work, progress),
         stopped=progress.stopped,
-        lengths=Lengths(**length_statistics(work.material.encoded["train"], config.data.max_tokens)),
+        lengths=lengths_of(work.material.train, work.material.encoded["train"], config.data.max_tokens),
         samples=choose_samples(data.test, scores["test"], data.label_names, config.seed, threshold),
         data=describe_data(data),
         decision_threshold=threshold if data.multi_label else None,

@@ -101,8 +101,11 @@ def offsets(lines: int, step: float = 0.012) -> list[float]:
 
 def add_explanations(axes: Axes, lines: Sequence[Line], more: str = "") -> None:
     """Explain bars and bands in the legend."""
-    if any(len(values) > 1 for line in lines for values in line.at.values()):
-        axes.plot([], [], " ", label="bars: 95% interval over seeds")
+    found = [interval for line in lines for x in line.at if (interval := line.interval(x))]
+    if found:
+        methods = sorted({interval.method for interval in found} - {""})
+        others = f"; {' or '.join(methods)} if that leaves the range" if methods else ""
+        axes.plot([], [], " ", label=f"bars: 95% interval over seeds (Student's t{others})")
     if more:
         axes.plot([], [], " ", label=more)
 

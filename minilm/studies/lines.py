@@ -124,11 +124,6 @@ def best_line(lines: Sequence[Line], x: float) -> Line:
 # --- In words ---
 
 
-def join_words(parts: Sequence[str]) -> str:
-    """``a, b and c``."""
-    return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
-
-
 def lines_table(
     lines: Sequence[Line], title: str, label: Callable[[float], str], *, last: float | None = None
 ) -> Table:

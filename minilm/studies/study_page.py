@@ -18,6 +18,7 @@ from minilm.schema import shown as as_toml
 from minilm.studies.checks import question_of
 from minilm.studies.execution import read_note
 from minilm.studies.finished import FinishedRun
+from minilm.studies.page_parts import data_section
 from minilm.studies.plan import PlannedRun, Study, dump_study
 from minilm.studies.results_csv import results_csv
 
@@ -35,7 +36,7 @@ def write_page(study: Study, finished: Sequence[PlannedRun], failed: Mapping[str
         if failed:
             rows = [[run, why] for run, why in failed.items()]
             sections.append(Section("Runs that failed", [Table(["run", "why"], rows, left=2)]))
-        sections += [_every_run(study, runs), _settings(study, runs[0]), _environment(study, runs)]
+        sections += [_every_run(study, runs), data_section(runs), _settings(study, runs[0]), _environment(study, runs)]
         page = Page(study.config.name, study.config.question, headline, sections)
         table = "results.csv" if name == "study" else f"results-{name}.csv"
         texts = {f"{name}.toml": dump_study(study), table: results_csv(study, runs, failed)}
@@ -98,17 +99,13 @@ def _settings(study: Study, first: FinishedRun) -> Section:
 
 
 def _environment(study: Study, runs: Sequence[FinishedRun]) -> Section:
-    """Data, versions and devices, and how many runs ran at the same time; if runs differ, all values."""
+    """Versions and devices, and how many runs ran at the same time; if runs differ, all values."""
     found: dict[str, dict[str, None]] = {}
     for finished in runs:
         for key, value in environment_rows(finished.run.environment) if finished.run.environment else ():
             found.setdefault(key, {})[value] = None
-    data = {finished.run.results.data.name: finished.run.results.data.sizes for finished in runs}
-    rows = [
-        [f"data: {name}", ", ".join(f"{n:,} {split}" for split, n in sizes.items())] for name, sizes in data.items()
-    ]
-    rows += [[key, " / ".join(values)] for key, values in found.items()]
+    rows = [[key, " / ".join(values)] for key, values in found.items()]
     jobs = sorted({read_note(study.folder, finished.planned).jobs for finished in runs})
     rows += [["runs at the same time", " / ".join(map(str, jobs))]]
     shared = ["Runs that ran at the same time shared the machine: their times are upper bounds."]
-    return Section("Data and environment", [Table(["", ""], rows, left=2), *(shared if jobs[-1] > 1 else [])])
+    return Section("Environment", [Table(["", ""], rows, left=2), *(shared if jobs[-1] > 1 else [])])

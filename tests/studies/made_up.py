@@ -13,7 +13,16 @@ import numpy as np
 from minilm.config import config_of
 from minilm.evaluation.metrics import LabelMetrics, Metrics
 from minilm.reporting.record import Run
-from minilm.reporting.results import Baseline, Best, DataSummary, Parameters, Results, Times
+from minilm.reporting.results import (
+    Baseline,
+    Best,
+    CharacterLengths,
+    DataSummary,
+    Lengths,
+    Parameters,
+    Results,
+    Times,
+)
 from minilm.studies.config import StudyConfig
 from minilm.studies.finished import FinishedRun
 from minilm.studies.plan import LabellingRound, PlannedRun, Study
@@ -55,6 +64,7 @@ def finished(
         times=Times(60 + trained / 1e5, 0.1),
         tokens_per_second=1e9 / trained,
         best=Best(1.0, 1, "macro_f1", accuracy),
+        lengths=Lengths(21.5, 19.0, 40.0, 88, 3, 64, CharacterLengths(80.2, 75.0, 160.0, 300)),
         data=DataSummary("x", str(rows), {"train": rows, "validation": 40, "test": ROWS}),
     )
     config = config_of(table, {}, "x.toml")

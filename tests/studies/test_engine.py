@@ -59,6 +59,7 @@ def undrawn():
     with pytest.MonkeyPatch.context() as patch:
         for name in ("bars", "curves"):
             patch.setattr(f"minilm.reporting.group_plots.{name}", lambda *arguments, **options: draw(arguments[2]))
+        patch.setattr("minilm.studies.page_parts.dashboard", lambda *arguments, **options: draw(arguments[2]))
         yield
 
 
@@ -152,7 +153,7 @@ def test_shards_that_end_at_the_same_moment_write_one_page(alone, tmp_path, monk
     with ThreadPoolExecutor() as threads:
         list(threads.map(lambda part: run_study(study, shard=(part, 2)), (1, 2)))
     assert same(folder, tmp_path / "rates") and not (tmp_path / "rates" / ".page").exists()
-    assert {p.name for p in (tmp_path / "rates" / "figures").iterdir()} == {"bars.svg", "curves.svg"}
+    assert {p.name for p in (tmp_path / "rates" / "figures").iterdir()} == {"bars.svg", "curves.svg", "dashboard.svg"}
 
 
 @pytest.mark.parametrize("order", [(1, 2), (2, 1)])
@@ -202,7 +203,7 @@ def test_fewer_runs_may_have_a_page_of_their_own(alone, tmp_path):
     assert len(before) == 3 and all(file.read_bytes() == data for file, data in before.items())
     page = (tmp_path / "rates" / "first.md").read_text()
     assert "seed-2" not in page and "(figures-first/bars.png)" in page
-    assert len(list(tmp_path.glob("rates/figures*/*.svg"))) == 4
+    assert len(list(tmp_path.glob("rates/figures*/*.svg"))) == 6
     again = minilm("study", tmp_path / "rates" / "first.toml", "--runs", tmp_path)
     assert again.exit_code == 0 and again.stderr.count("finished") == 2
 
@@ -328,7 +329,7 @@ def test_a_page_that_cannot_be_written_leaves_the_one_before(alone, tmp_path, mo
 
     monkeypatch.setitem(QUESTIONS, "compare", replace(QUESTIONS["compare"], answer=fails))
     assert "it has no answer" in refused("study", path, "--runs", tmp_path)
-    assert {p.name for p in (tmp_path / "rates" / "figures").iterdir()} == {"bars.svg", "curves.svg"}
+    assert {p.name for p in (tmp_path / "rates" / "figures").iterdir()} == {"bars.svg", "curves.svg", "dashboard.svg"}
     assert (tmp_path / "rates" / "study.md").exists() and not (tmp_path / "rates" / ".page").exists()
 
 
@@ -364,4 +365,4 @@ def test_impossible_options_are_refused(tmp_path, option, value):
 @pytest.mark.skipif(not find_browser(), reason="needs Chromium")
 def test_a_browser_shows_the_page_and_asks_for_nothing_else(alone, tmp_path):
     with browser() as tab:
-        assert tab.pictures_of(alone[0] / "study.html", width=390) == 2
+        assert tab.pictures_of(alone[0] / "study.html", width=390) == 3

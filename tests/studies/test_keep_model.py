@@ -19,6 +19,7 @@ from tests.tiny import minilm, refused
 def undrawn(monkeypatch):
     for name in ("bars", "curves"):
         monkeypatch.setattr(f"minilm.reporting.group_plots.{name}", lambda *arguments, **options: draw(arguments[2]))
+    monkeypatch.setattr("minilm.studies.page_parts.dashboard", lambda *arguments, **options: draw(arguments[2]))
 
 
 def run(path: Path, folder: Path, keep: str) -> Path:

@@ -59,7 +59,7 @@ def made_runs(analysis: str, folder: Path) -> list[FinishedRun]:
     return kinds[analysis]()
 
 
-PICTURES = {"compare": 2, "seeds": 2, "sweep": 4}  # on a page; one on the others
+PICTURES = {"compare": 3, "seeds": 3, "sweep": 4}  # on a page; one on the others
 
 
 @pytest.mark.parametrize("analysis", QUESTIONS)

@@ -46,7 +46,7 @@ PICTURES = {
     "augmentation": (augmentation_runs, ["augmentation"]),
     "few-shot": (shots_runs, ["few_shot"]),
     "scaling": (scaling_runs, ["scaling"]),
-    "seeds": (seeds_runs, ["boxes", "bars"]),
+    "seeds": (seeds_runs, ["boxes", "bars", "dashboard"]),
     "freezing": (freezing_runs, ["freezing"]),
     "sweep": (sweep_runs, ["curves_lr", "curves_weight_decay", "heat_lr_weight_decay", "surface_lr_weight_decay"]),
 }
@@ -427,7 +427,8 @@ def test_each_file_runs_from_end_to_end(file, few, tmp_path, bert, monkeypatch):
         result = minilm("study", STUDIES / f"{file}.toml", *small, *few, "--runs", tmp_path)
     failed = {line.split()[1] for line in result.stderr.splitlines() if "  failed: " in line}
     # These need a word list and models that this machine may lack.
-    assert {name.partition("_")[0] for name in failed} <= {"synonyms", "masked-words", "back-translation"}, result.output
+    able_to_fail = {"synonyms", "masked-words", "back-translation"}
+    assert {name.partition("_")[0] for name in failed} <= able_to_fail, result.output
     assert file == "augmentation" or not failed
     answer = next(tmp_path.glob("*/study.html")).read_text()
     assert answer.endswith(".") and "accuracy" in answer

@@ -32,7 +32,7 @@ from minilm.reporting.over_seeds import (
 )
 from minilm.reporting.page import Block, Picture, Section, Table
 from minilm.reporting.style import SERIES, legend, name_axes, new_figure, save, short, widen, within_range
-from minilm.reporting.tables import ABSENT, metric_name, p_value
+from minilm.reporting.tables import ABSENT, join_words, metric_name, p_value
 from minilm.studies.finished import FinishedRun
 from minilm.studies.line_plots import (
     add_explanations,
@@ -43,7 +43,7 @@ from minilm.studies.line_plots import (
     offsets,
     styles_of,
 )
-from minilm.studies.lines import Line, gain, join_words, lines_of, lines_table, rounded
+from minilm.studies.lines import Line, gain, lines_of, lines_table, rounded
 from minilm.studies.plan import FIRST_ROUND, LabellingRound, Study
 from minilm.studies.question import StudyAnswer, StudyQuestion
 
@@ -336,12 +336,14 @@ def _draw(comparisons: Sequence[RuleComparison], metric: str, path: Path) -> Pat
             axes.grid(alpha=0.3)
         below = "Labelled texts" if i == len(comparisons) - 1 else ""
         name_axes(row[0], title=short(comparison.name, 40), x=below, y=axis_label(metric))
-        within_range(row[0], metric)
-        widen(row[0], metric, fewest_texts(lines))
         if columns == 2:
-            widen(row[1], metric, fewest_texts(lines), difference=True)
             name_axes(row[1], title="Minus random choice, seed by seed", x=below, y="Difference")
             row[1].axhline(0, linewidth=2.2, color=SERIES[0]["color"])  # in the style of random choice, the first line
+    texts = min(fewest_texts(comparison.drawn) for comparison in comparisons)
+    within_range(panels[0, 0], metric)  # the rows share their axes, so their limits come after the last line
+    widen(panels[0, 0], metric, texts)
+    if columns == 2:
+        widen(panels[0, 1], metric, texts, difference=True)
     legend(figure, panels.ravel())
     return save(figure, path, svg=True)
 

@@ -17,10 +17,11 @@ from minilm.evaluation.statistics import bounded_t_interval, mean
 from minilm.reporting.compare import comparison
 from minilm.reporting.groups import Group, costs_of
 from minilm.reporting.page import Block, Picture, Section
-from minilm.reporting.style import MARK, SMALL, TEST, TRAIN, legend, name_axes, new_figure, save, short
+from minilm.reporting.style import MARK, SMALL, TEST, TRAIN, legend, name_axes, new_figure, save, short, widen
 from minilm.reporting.tables import duration, metric_name
 from minilm.studies.finished import FinishedRun, groups_of
 from minilm.studies.line_plots import axis_label
+from minilm.studies.page_parts import at_a_glance
 from minilm.studies.plan import Study
 from minilm.studies.question import StudyAnswer, StudyQuestion
 
@@ -31,11 +32,12 @@ def _answer(study: Study, runs: Sequence[FinishedRun], figures: Path) -> StudyAn
     headline, sections = comparison(groups, metric, figures)
     measured = [group for group in groups if group.values(metric)]
     if not any(len(group.runs) > 1 for group in measured):
-        return StudyAnswer(headline, sections)
+        return StudyAnswer(headline, [*at_a_glance(groups, metric, figures), *sections])
     picture = _box_plots(measured, metric, figures / "boxes.png")
     parts: list[Block] = [Picture(picture, f"{metric_name(metric)} and time of every seed")]
     parts += [text for group in measured[1:] if (text := _relative_to(measured[0], group, metric))]
-    return StudyAnswer(headline, [Section("The spread over seeds", parts), *sections])
+    first = [*at_a_glance(groups, metric, figures), Section("The spread over seeds", parts)]
+    return StudyAnswer(headline, [*first, *sections])
 
 
 def _relative_to(first: Group, second: Group, metric: str) -> str:
@@ -84,6 +86,7 @@ def _box_plots(groups: Sequence[Group], metric: str, path: Path) -> Path:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
         axes.grid(axis="x", alpha=0.3)
         axes.set_axisbelow(True)
+    widen(panels[0], metric, min(group.texts() for group in groups), which="x")
     legend(figure, [panels[0]])
     return save(figure, path, svg=True)
 

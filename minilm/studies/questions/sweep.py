@@ -47,6 +47,8 @@ from minilm.reporting.style import (
     new_figure,
     save,
     short,
+    widen,
+    within_range,
 )
 from minilm.reporting.tables import ABSENT, decimal, metric_name
 from minilm.schema import shown as as_toml
@@ -282,6 +284,9 @@ def _draw_curves(grids: Sequence[Grid], path: Path) -> Path:
         label = f"{key}{' (logarithmic)' if log else ''}"
         name_axes(axes, title=f"On the {split} texts", x=label, y=axis_label(metric))
         axes.grid(alpha=0.3)
+    within_range(panels[0], metric)
+    groups = [group for grid in grids for group in grid.settings.values()]
+    widen(panels[0], metric, min(group.texts(split) for group in groups for split in ("validation", "test")))
     panels[1].set_ylabel("")
     legend(figure, panels)
     return save(figure, path, svg=True)
