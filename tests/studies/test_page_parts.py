@@ -15,7 +15,6 @@ from minilm.studies.finished import groups_of
 from minilm.studies.page_parts import at_a_glance, data_section
 from tests.studies.made_up import finished, metrics, seeds_runs, with_results
 
-
 ELSE = {"lr": 0.1, "train_loss": 0.5, "tokens_per_second": 1.0, "seconds": 1.0}
 
 
@@ -120,4 +119,4 @@ def test_learning_curves_have_logarithmic_axes_if_they_range_far(tmp_path, drawn
     assert ("logarithmic" in loss.get_xlabel()) == (scales[0] == "log")
     assert ("logarithmic" in loss.get_ylabel()) == (scales[1] == "log")
     low, high = accuracy.get_ylim()
-    assert high - low >= 8 / 40  # of 40 validation texts
+    assert high - low == pytest.approx(8 / 40)  # of 40 validation texts
