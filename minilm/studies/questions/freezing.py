@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from minilm.errors import UserError
-from minilm.evaluation.statistics import ALPHA, Paired, bounded_t_interval, mean
+from minilm.evaluation.statistics import ALPHA, ENOUGH_PAIRS, Paired, bounded_t_interval, mean
 from minilm.reporting.compare import learning
 from minilm.reporting.group_plots import titled
 from minilm.reporting.groups import Group, costs_of
@@ -132,9 +132,14 @@ def _headline(levels: Sequence[FreezingLevel], metric: str) -> str:
         )
     level, pair, p = unharmed[-1]
     faster = f" and takes {level.seconds / reference.seconds:.0%} of the time" if reference.seconds else ""
+    opening = f"{level.group.name} freezes the most without a significant loss: it"
+    if pair.pairs < ENOUGH_PAIRS:
+        opening = (
+            f"It is undecided what freezing costs: {pair.pairs} seeds are too few to show a loss (at least "
+            f"{ENOUGH_PAIRS} are needed). {level.group.name}, the most frozen of those whose loss the t test does not find,"
+        )
     return (
-        f"{level.group.name} freezes the most without a significant loss: it trains "
-        f"{level.trained / reference.trained:.1%} of the parameters{faster}, and its {name} changes by "
+        f"{opening} trains {level.trained / reference.trained:.1%} of the parameters{faster}, and its {name} changes by "
         f"{pair.difference:+.3f} ({tested(pair, p, len(found))}). {base}{rest}"
     )
 
