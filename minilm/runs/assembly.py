@@ -16,6 +16,7 @@ from minilm.checkpoints.adapters import is_adapter
 from minilm.checkpoints.configs import architecture_of, new_config, read_config
 from minilm.checkpoints.models import card_of, load_parts, new_model, warn_of
 from minilm.config import DataSection, RunConfig, TrainSection
+from minilm.connection import Unreachable
 from minilm.data.batching import collate, make_batches
 from minilm.data.locations import complete, find_source
 from minilm.data.sources import Dataset, Rows, load_dataset
@@ -40,7 +41,6 @@ from minilm.training.frozen_prefix import FrozenPrefix
 from minilm.training.loop import Task
 from minilm.training.objectives import Objective, balanced_weights
 from minilm.training.optimizer import check_warmup
-from minilm.transfer import Unreachable
 
 
 @dataclass(frozen=True)

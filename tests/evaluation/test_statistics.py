@@ -173,7 +173,13 @@ def test_a_difference_stays_inside_its_range_too():
 
 @pytest.mark.parametrize(
     ("pairs", "p", "permutation", "significant"),
-    [(5, 0.04, 0.06, True), (4, 0.04, 0.06, False), (4, 0.04, 0.04, True), (9, 0.05, 0.01, False), (2, 0.0, 0.5, False)],
+    [
+        (5, 0.04, 0.06, True),
+        (4, 0.04, 0.06, False),
+        (4, 0.04, 0.04, True),
+        (9, 0.05, 0.01, False),
+        (2, 0.0, 0.5, False),
+    ],
 )
 def test_a_t_test_of_few_pairs_needs_the_permutation_test(pairs, p, permutation, significant):
     assert is_significant(Paired(0.1, None, p, permutation, pairs), p) is significant
