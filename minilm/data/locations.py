@@ -20,10 +20,10 @@ from typing import Any
 
 from minilm import hub
 from minilm.config import SPLITS, DataSection
+from minilm.connection import Unreachable
 from minilm.data import catalog
 from minilm.data.readers import FORMATS
 from minilm.errors import UserError, nearest
-from minilm.transfer import Unreachable
 
 SPLIT_NAMES = {
     "train": "train", "training": "train", "test": "test",
@@ -47,7 +47,7 @@ def find_source(section: DataSection) -> Source:
     entry = _entry(section.source, section.sample)
     if section.train and not section.sample:
         given = {split: getattr(section, split) for split in SPLITS if getattr(section, split)}
-        files = {split: Path(path).expanduser() for split, path in given.items()}
+        files = {split: hub.local_path(path) for split, path in given.items()}
         return Source(files["train"].stem, files)
     if entry is None:
         catalog.find(section.source)  # tells a name that is misspelt
@@ -60,7 +60,7 @@ def find_source(section: DataSection) -> Source:
             hint = "; or take the small set of its kind: data.sample=true (make finetune DATA=sample)"
             raise Unreachable(error.who, error.why, error.without + (hint if entry.sample else "")) from None
         return Source(entry.name, files, entry.rows)
-    path = Path(section.source).expanduser()
+    path = hub.local_path(section.source)
     if path.is_dir():
         return Source(path.resolve().name, _split_files(path))
     if path.is_file() or path.suffix.lower() in FORMATS:

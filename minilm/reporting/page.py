@@ -221,7 +221,8 @@ def _html_table(table: Table) -> str:
 
 def _scrolling(name: str, content: str) -> str:
     """What scrolls by itself if it is wider than the screen; the keyboard reaches it too."""
-    return f'<div class="scroll" tabindex="0" role="region" aria-label="{name}">{content}</div>'
+    kind = "scroll wide" if name == "table" else "scroll"
+    return f'<div class="{kind}" tabindex="0" role="region" aria-label="{name}">{content}</div>'
 
 
 _FRAME = """<!doctype html>
@@ -255,10 +256,13 @@ h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; }
 .answer { background: var(--box); border-left: .3rem solid #0072b2; padding: .8rem 1rem; font-size: 1.1rem; }
 .note { color: var(--quiet); font-size: .9rem; }
 .scroll { overflow-x: auto; }
+/* A table may be wider than the text, up to the window; only beyond that it scrolls. */
+.wide { width: max-content; min-width: 100%; max-width: min(100vw - 3.5rem, 96rem); }
+.wide { margin-left: 50%; transform: translateX(-50%); }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top; }
 td { white-space: nowrap; }
-td.long { white-space: normal; min-width: 16rem; }
+td.long { white-space: normal; min-width: 16rem; max-width: 36rem; }
 th { vertical-align: bottom; }
 .text, .long { text-align: left; }
 img { display: block; max-width: 100%; height: auto; margin: 1rem 0; background: #fff; border-radius: .4rem; }

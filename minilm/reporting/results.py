@@ -83,6 +83,16 @@ class Best:
 
 
 @dataclass(frozen=True)
+class CharacterLengths:
+    """How long the training texts are, in characters; both texts of a pair together."""
+
+    mean: Measured
+    median: Measured
+    p95: Measured  # 95% are no longer
+    longest: Number
+
+
+@dataclass(frozen=True)
 class Lengths:
     """How long the training texts are, in tokens."""
 
@@ -92,6 +102,7 @@ class Lengths:
     longest: Number
     truncated: Number  # texts
     max_tokens: Number  # longer texts are cut
+    characters: CharacterLengths | None = None  # None: a version that did not measure them wrote the file
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from minilm.config import (
     RunConfig,
     TrainSection,
 )
+from minilm.connection import Unreachable
 from minilm.data.batching import collate, make_batches
 from minilm.data.locations import find_source
 from minilm.data.sources import Dataset, Rows, load_dataset
@@ -48,7 +49,6 @@ from minilm.training.frozen_prefix import FrozenPrefix
 from minilm.training.loop import Task
 from minilm.training.objectives import Objective, balanced_weights
 from minilm.training.optimizer import check_warmup
-from minilm.transfer import Unreachable
 
 
 @dataclass(frozen=True)
