@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -78,7 +78,7 @@ from minilm.training.state import Checkpoints, Progress
 
 def train_run(
     config_path: Path,
-    overrides: tuple[str, ...] = (),
+    overrides: Sequence[str] = (),
     *,
     runs: Path,
     resume: bool = False,
@@ -98,7 +98,7 @@ def train_run(
 
 
 def _train_run(
-    config_path: Path, overrides: tuple[str, ...], runs: Path, resume: bool, keep_model: KeepModel
+    config_path: Path, overrides: Sequence[str], runs: Path, resume: bool, keep_model: KeepModel
 ) -> Path:
     config = load_config(config_path, overrides)
     folder = find_folder(config_path, config, runs) if resume else None
@@ -279,7 +279,7 @@ def activations(run: TrainRun) -> FrozenPrefix:
 
     if not budget or frozen_layers(run.model) <= 0:
         return compute()
-    say(f"{folder}: what frozen layers give is computed once, for {len(seen['train']):,} training texts")
+    say(f"{folder}: the outputs of frozen layers are computed once, for {len(seen['train']):,} training texts")
     key = partial(_seen_by, run, *seen.values())
     prefix = memoize("activations", lambda: (budget, *key()), compute, keep=lambda prefix: not prefix.disk)
     if str(prefix):
