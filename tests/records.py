@@ -5,8 +5,9 @@ from __future__ import annotations
 import tomllib
 from typing import Any
 
-from minilm.config import RunConfig, config_of, dump_config
+from minilm.config import RunConfig
 from minilm.evaluation.metrics import Metrics
+from minilm.loading import config_of, dump_config
 from minilm.reporting.results import Results
 from minilm.schema import JSON, read_table
 

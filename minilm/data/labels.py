@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from minilm.config import DataSection
 from minilm.data.readers import BROKEN, Defects, Table
 from minilm.errors import UserError, nearest
-
-if TYPE_CHECKING:
-    from minilm.config import DataSection
 
 INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,99})")
 WHOLE = re.compile(rf"({INTEGER.pattern})\.0+")  # as programs write a column of whole numbers that has a gap
@@ -59,7 +57,7 @@ def _no_name(name: str) -> str:
     return "holds a line break; a label is one line" if len(name.splitlines()) > 1 else ""
 
 
-def label_names(section: DataSection, train: Table, where: str = "") -> list[str]:
+def label_names(section: DataSection, train: Table) -> list[str]:
     """The classes in order: as the config lists them, else as found in the training data, sorted.
 
     Raises UserError where the config lists what can be no name.
@@ -67,7 +65,7 @@ def label_names(section: DataSection, train: Table, where: str = "") -> list[str
     for key in ("labels", "label_columns"):
         for name in getattr(section, key):
             if why := _no_name(name):
-                raise UserError(f"{where}data.{key}: {name!r} {why}")
+                raise UserError(f"data.{key}: {name!r} {why}")
     if names := section.labels or section.label_columns:
         return list(names)
     found = {label_text(cell) for cell in train.columns[section.label] if not _no_label(cell)} - {""}
@@ -124,7 +122,7 @@ def bits(table: Table, column: str, defects: Defects) -> np.ndarray:
     return found
 
 
-def check_kind(train: Table, column: str, where: str) -> None:
+def check_kind(train: Table, column: str) -> None:
     """Raises UserError where a column's cells are texts or measured values rather than classes."""
     counts = Counter(label_text(cell) for cell in train.columns[column])
     rows, once = counts.total(), sum(count == 1 for count in counts.values())
@@ -132,9 +130,9 @@ def check_kind(train: Table, column: str, where: str) -> None:
         return
     is_right = f'is "{column}" (data.label) the right column? If it is, list the labels in data.labels'
     if 2 * once > len(counts):
-        raise UserError(f"{where}{train.path}: {len(counts):,} different labels in {rows:,} rows: {is_right}")
+        raise UserError(f"{train.path}: {len(counts):,} different labels in {rows:,} rows: {is_right}")
     if fraction := _fraction(list(counts)):
-        raise UserError(f"{where}{train.path}: the labels are measured values such as {fraction}: {is_right}")
+        raise UserError(f"{train.path}: the labels are measured values such as {fraction}: {is_right}")
 
 
 def _is_number(name: str) -> bool:

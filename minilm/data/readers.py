@@ -41,7 +41,7 @@ class Defects:
     def add(self, path: Path, line: int, what: str, unit: str = "line") -> None:
         self.found.append((str(path), line, unit, what))
 
-    def check(self, where: str = "") -> None:
+    def check(self) -> None:
         """Raise UserError with the first defects, file by file, and their number. Without any, do nothing."""
         if not self.found:
             return
@@ -49,7 +49,7 @@ class Defects:
         if len(self.found) > SHOWN:
             shown.append(f"and {len(self.found) - SHOWN:,} more")
         count = "1 defect" if len(self.found) == 1 else f"{len(self.found):,} defects"
-        raise UserError(f"{where}{count} in the data, to be mended first:\n  " + "\n  ".join(shown))
+        raise UserError(f"{count} in the data, to be mended first:\n  " + "\n  ".join(shown))
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Table:
     lines: list[int] = field(default_factory=list)  # (N,) where each row starts, from 1
     unit: str = "line"  # what is counted: "line", or "row" in a Parquet file
 
-    def require(self, name: str, key: str, where: str = "") -> None:
+    def require(self, name: str, key: str) -> None:
         """Raise UserError, naming the columns there are, where the file has none of this name.
 
         ``key`` is the config's key that asks for it.
@@ -71,7 +71,7 @@ class Table:
             return
         names = ", ".join(f'"{n}"' for n in self.names)
         hint = nearest(name, self.names)
-        raise UserError(f'{where}{self.path}: no column "{name}" ({key}){hint}; its columns are {names}')
+        raise UserError(f'{self.path}: no column "{name}" ({key}){hint}; its columns are {names}')
 
 
 def read_table(path: Path, wanted: set[str], defects: Defects) -> Table:

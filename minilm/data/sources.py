@@ -14,20 +14,17 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from minilm.config import SPLITS, DataSection
 from minilm.data.cleaning import cleaner
 from minilm.data.labels import bits, check_kind, classes, label_names, label_text
-from minilm.data.locations import SPLIT_NAMES, SPLITS, complete, find_source
+from minilm.data.locations import SPLIT_NAMES, find_source
 from minilm.data.readers import BROKEN, SHOWN, Defects, Table, read_table
 from minilm.data.row_lists import read_row_list
 from minilm.data.splits import hold_out, keep_rows, keep_shots, strata_of
-from minilm.errors import UserError
-
-if TYPE_CHECKING:
-    from minilm.config import DataSection
+from minilm.errors import UserError, located
 
 
 @dataclass(frozen=True)
@@ -62,38 +59,37 @@ class Dataset:
     whole: dict[str, int]  # rows of each split before data.train_rows, data.shots and their like took a part of them
 
 
-def load_dataset(section: DataSection, where: str = "") -> Dataset:
-    """Read, check and split. ``where`` names the config in messages.
+def load_dataset(section: DataSection) -> Dataset:
+    """Read, check and split.
 
     Raises UserError for files or columns that are missing, and for rows that cannot be used.
     """
-    where = f"{where}: " if where else ""
-    source = find_source(section, where)
-    section = source.section
+    source = find_source(section)
     defects, warnings = Defects(), []
     tables = {split: read_table(path, _columns(section), defects) for split, path in source.files.items()}
     for split, table in tables.items():
         if source.rows and len(table.lines) != source.rows[split]:
             warnings.append(f"{table.path}: {len(table.lines):,} rows, the catalogue says {source.rows[split]:,}")
-        _require_columns(table, section, defects, where)
+        _require_columns(table, section, defects)
 
-    names = label_names(section, tables["train"], where)
+    names = label_names(section, tables["train"])
     known = "data.labels lists" if section.labels else "the training data has"
     parts = {split: _part(table, section, names, known, defects) for split, table in tables.items()}
     if len(tables) == 1 and "split" in tables["train"].columns:
-        parts = _by_column(parts["train"], tables["train"], defects, where)
-    defects.check(where)
+        parts = _by_column(parts["train"], tables["train"], defects)
+    defects.check()
     if len(tables) > 1:
-        _check_column(tables, where)
+        _check_column(tables)
     if not (section.labels or section.label_columns):
-        check_kind(tables["train"], section.label, where)
+        check_kind(tables["train"], section.label)
 
-    parts = _make_missing(parts, section, where)
+    parts = _make_missing(parts, section)
     whole = {split: len(parts[split].rows) for split in SPLITS}
     parts = _subsets(parts, section, warnings)
-    parts["train"] = _chosen(parts["train"], section, names, warnings, where)
+    parts["train"] = _chosen(parts["train"], section, names, warnings)
     rows = {split: parts[split].rows for split in SPLITS}
-    warnings += _check_classes(rows["train"], names, f"{where}{source.files['train']}: ")
+    with located(str(source.files["train"])):
+        warnings += _check_classes(rows["train"], names)
     warnings += _duplicates(parts) + _shared_groups(parts, section.group)
     return Dataset(
         source.name, rows["train"], rows["validation"], rows["test"],
@@ -107,9 +103,9 @@ def load_rows(path: Path, section: DataSection, names: Sequence[str] = ()) -> Ro
 
     Where none are given, they are those that the section lists. Raises UserError as ``load_dataset`` does.
     """
-    section, defects = replace(complete(section), group=""), Defects()
+    section, defects = replace(section, group=""), Defects()
     table = read_table(path, _columns(section), defects)
-    _require_columns(table, section, defects, "")
+    _require_columns(table, section, defects)
     rows = _part(table, section, list(names or section.labels), "the run's model knows", defects).rows
     defects.check()
     return rows
@@ -121,10 +117,10 @@ def load_texts(path: Path, section: DataSection, said: str = "") -> list[str] | 
     They are checked as ``load_dataset`` checks them, cleaned; what reads them cleans them itself. ``said`` goes on
     after a config's key in a message: where it says so. Raises UserError as ``load_dataset`` does.
     """
-    section, defects, clean = complete(section), Defects(), cleaner(section.clean)
+    defects, clean = Defects(), cleaner(section.clean)
     keys = {name: key + said for name, key in _text_keys(section).items()}
     table = read_table(path, set(keys), defects)
-    _require(table, keys, defects, "")
+    _require(table, keys, defects)
     for name in keys:
         _texts(table, name, clean, defects)
     defects.check()
@@ -173,16 +169,16 @@ def _columns(section: DataSection) -> set[str]:
     return {name for name in named if name} | {"split"}
 
 
-def _require_columns(table: Table, section: DataSection, defects: Defects, where: str) -> None:
+def _require_columns(table: Table, section: DataSection, defects: Defects) -> None:
     group = {section.group: "data.group"} if section.group else {}
-    _require(table, {**_text_keys(section), **group, **_label_keys(section)}, defects, where)
+    _require(table, {**_text_keys(section), **group, **_label_keys(section)}, defects)
 
 
-def _require(table: Table, keys: dict[str, str], defects: Defects, where: str) -> None:
+def _require(table: Table, keys: dict[str, str], defects: Defects) -> None:
     for name, key in keys.items():
         if name not in table.columns:
-            defects.check(where)  # a header in another encoding is told as such
-            table.require(name, key, where)
+            defects.check()  # a header in another encoding is told as such
+            table.require(name, key)
 
 
 def _part(table: Table, section: DataSection, names: list[str], known: str, defects: Defects) -> Part:
@@ -225,7 +221,7 @@ def _groups(table: Table, column: str, defects: Defects) -> np.ndarray:
 # Splits -----------------------------------------------------------------------------------------------------
 
 
-def _by_column(part: Part, table: Table, defects: Defects, where: str) -> dict[str, Part]:
+def _by_column(part: Part, table: Table, defects: Defects) -> dict[str, Part]:
     """The splits that the column ``split`` names."""
     rows: dict[str, list[int]] = {}
     for i, (line, cell) in enumerate(zip(table.lines, table.columns["split"], strict=True)):
@@ -236,12 +232,12 @@ def _by_column(part: Part, table: Table, defects: Defects, where: str) -> dict[s
         else:
             rows.setdefault(split, []).append(i)
     if "train" not in rows:
-        defects.check(where)
-        raise UserError(f'{where}{table.path}: column "split" names no row as train')
+        defects.check()
+        raise UserError(f'{table.path}: column "split" names no row as train')
     return {split: part.take(np.array(found)) for split, found in rows.items()}
 
 
-def _check_column(tables: dict[str, Table], where: str) -> None:
+def _check_column(tables: dict[str, Table]) -> None:
     """Raises UserError where a file of one split says in its column ``split`` that a row is of another.
 
     A column that names no split at all is about something else.
@@ -259,27 +255,28 @@ def _check_column(tables: dict[str, Table], where: str) -> None:
         for line, cell, name in zip(table.lines, cells, named, strict=True):
             if name != split:
                 raise UserError(
-                    f'{where}{table.path}, {table.unit} {line}: column "split" says "{cell}", but the file is the '
+                    f'{table.path}, {table.unit} {line}: column "split" says "{cell}", but the file is the '
                     f"{split} split, as others are given too; {instead}, or rename the column"
                 )
 
 
-def _make_missing(parts: dict[str, Part], section: DataSection, where: str) -> dict[str, Part]:
-    """Make the splits not given from the training rows; both shares are of the training rows as given."""
+def _make_missing(parts: dict[str, Part], section: DataSection) -> dict[str, Part]:
+    """Make the splits not given from the training rows; both fractions are of the training rows as given."""
     parts = dict(parts)
     total = len(parts["train"].rows)
     for stream, split in enumerate(("test", "validation")):
         if split in parts:
             continue
         train = parts["train"]
-        share = getattr(section, f"{split}_share") * total / len(train.rows)
+        wanted: float = getattr(section, f"{split}_fraction")
         groups = train.groups
-        kept, out = hold_out(strata_of(train.rows.labels), share, (section.split_seed, stream), groups)
+        fraction = wanted * total / len(train.rows)
+        kept, out = hold_out(strata_of(train.rows.labels), fraction, (section.split_seed, stream), groups)
         if not len(out) or not len(kept):
             grouped = f' in groups of "{section.group}"' if section.group else ""
             raise UserError(
-                f"{where}{total:,} rows{grouped} are too few to make a {split} split of a share of "
-                f"{getattr(section, f'{split}_share')}; give the split, or change data.{split}_share"
+                f"{total:,} rows{grouped} are too few to make a {split} split of a fraction of "
+                f"{wanted}; give the split, or change data.{split}_fraction"
             )
         parts[split], parts["train"] = train.take(out), train.take(kept)
     return parts
@@ -298,10 +295,10 @@ def _subsets(parts: dict[str, Part], section: DataSection, warnings: list[str]) 
     return subsets
 
 
-def _chosen(part: Part, section: DataSection, names: list[str], warnings: list[str], where: str) -> Part:
+def _chosen(part: Part, section: DataSection, names: list[str], warnings: list[str]) -> Part:
     """The training rows that ``data.shots`` or ``data.rows`` leaves."""
     if section.rows:
-        numbers, given = read_row_list(Path(section.rows), part.rows.labels, names, where)
+        numbers, given = read_row_list(Path(section.rows), part.rows.labels, names)
         part = part.take(numbers)
         return replace(part, rows=replace(part.rows, labels=given))
     if section.shots:
@@ -317,13 +314,13 @@ def _chosen(part: Part, section: DataSection, names: list[str], warnings: list[s
 # Checks across rows -----------------------------------------------------------------------------------------
 
 
-def _check_classes(train: Rows, names: list[str], where: str) -> list[str]:
+def _check_classes(train: Rows, names: list[str]) -> list[str]:
     """Warn of classes without a training row. Raises UserError where all rows have one label."""
     several = train.labels.ndim == 2
     counts = train.labels.sum(axis=0) if several else np.bincount(train.labels, minlength=len(names))
     if not several and np.count_nonzero(counts) == 1:
         raise UserError(
-            f'{where}all {len(train):,} training rows have the label "{names[counts.argmax()]}"; '
+            f'all {len(train):,} training rows have the label "{names[counts.argmax()]}"; '
             "a classifier needs two labels or more"
         )
     absent = [name for name, count in zip(names, counts, strict=True) if not count]

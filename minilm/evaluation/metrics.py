@@ -40,6 +40,7 @@ from typing import Any
 
 import numpy as np
 
+from minilm.config import Fraction
 from minilm.errors import UserError, nearest
 from minilm.measures import (
     HIGHER_IS_BETTER,
@@ -48,7 +49,6 @@ from minilm.measures import (
     MULTI_LABEL_METRICS,
     SINGLE_LABEL_METRICS,
     Correlation,
-    Fraction,
     Measured,
     Number,
     Perplexity,

@@ -14,8 +14,9 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from minilm.config import RunConfig, load_config
+from minilm.config import RunConfig
 from minilm.errors import UserError
+from minilm.loading import load_config
 from minilm.reporting.results import Environment, Evaluation, Results, read_history, read_record
 
 FAMILIES = {

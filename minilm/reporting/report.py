@@ -10,9 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from minilm.config import SPLITS
 from minilm.evaluation.metrics import Metrics
-from minilm.json_files import read_text
-from minilm.measures import SPLITS
 from minilm.reporting.page import (
     Block,
     Bullets,
@@ -32,6 +31,7 @@ from minilm.reporting.results import Adaptation, Environment, Results, SampleTex
 from minilm.reporting.story import SAME_LABELS, Pieces, added, of_whole, story, trained_on
 from minilm.reporting.tables import count, decimal, duration, metric_columns, metric_name
 from minilm.schema import flat
+from minilm.textfiles import read_text
 
 BASELINES = {
     "majority": "always the most frequent label",
@@ -160,7 +160,7 @@ def _learning(run: Run) -> Section:
         text += f"The training curve is measured on {count(seen)} of the {trained_on(results)}. "
     text += STOPPED.get(results.stopped, f"It stopped: {results.stopped}.")
     if results.decision_threshold is not None:
-        chosen = run.config.train is not None and run.config.train.decision == "validation"
+        chosen = run.config.train is not None and run.config.train.decision_threshold == "validation"
         text += f" A label is given from a probability of {results.decision_threshold:.2f} on"
         text += ", chosen on the validation texts." if chosen else "."
     train, validation = results.train["macro_f1"], results.validation["macro_f1"]

@@ -11,15 +11,17 @@ another type or out of its range is a UserError that names the file and the key.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from minilm.config import SPLITS, Fraction
 from minilm.evaluation.metrics import Metrics
-from minilm.json_files import read_json, read_json_lines
-from minilm.measures import SPLITS, Fraction, Measured, Number, Perplexity
+from minilm.measures import Measured, Number, Perplexity
+from minilm.old_keys import with_new_keys
 from minilm.schema import JSON, read_table
+from minilm.textfiles import read_json, read_json_lines
 
 T = TypeVar("T")
 
@@ -249,23 +251,10 @@ class Environment:
 
 # --- Reading ---
 
-# Keys of minilm 0.1.0, and what they are called now. A "*" is any key.
-OLD_KEYS = {
-    "threshold": "decision_threshold",
-    "baselines.*.threshold": "decision_threshold",
-    "zero_shot.way": "method",
-    "start.the checkpoint": "checkpoint",
-    "start.the tokenizer": "tokenizer",
-    "stale": "bad_evaluations",
-    "loss_amount": "loss_denominator",
-    "start.the text that [augment] makes": "augmented texts",
-    "start.the text to adapt to": "texts to adapt to",
-}
-
 
 def read_record(kind: type[T], path: Path) -> T:
     """A file that a run wrote, as the dataclass of what it holds. Raises UserError if it is not as a run wrote it."""
-    return _from(kind, read_json(path), str(path))
+    return _from(kind, with_new_keys(read_json(path), path.name), str(path))
 
 
 def read_history(folder: Path) -> list[Evaluation]:
@@ -276,17 +265,4 @@ def read_history(folder: Path) -> list[Evaluation]:
 
 
 def _from(kind: type[T], table: Mapping[str, Any], place: str) -> T:
-    for old, new in OLD_KEYS.items():
-        table = _renamed(table, old.split("."), new)
     return read_table(kind, table, lambda key: place, syntax=JSON)
-
-
-def _renamed(table: Mapping[str, Any], path: Sequence[str], new: str) -> dict[str, Any]:
-    """The table with another name for the key at a path."""
-    first, *rest = path
-    if not rest:
-        return {new if key == first else key: value for key, value in table.items()}
-    return {
-        key: _renamed(value, rest, new) if first in ("*", key) and isinstance(value, dict) else value
-        for key, value in table.items()
-    }

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from minilm.config import load_config
 from minilm.data.sources import load_dataset, load_rows
-from minilm.errors import UserError
+from minilm.errors import UserError, located
 from minilm.evaluation.metrics import Metrics
 from minilm.evaluation.predictor import Classifier
+from minilm.loading import load_config
 from minilm.reporting.page import terminal_table
 from minilm.reporting.report import label_table
 from minilm.reporting.tables import count, decimal, metric_columns, metric_name, text_table
@@ -30,7 +30,8 @@ def evaluate_run(
     if file is not None:
         rows = load_rows(file, section, classifier.labels)
     else:
-        data = load_dataset(section, str(path))
+        with located(str(path)):
+            data = load_dataset(section)
         if data.fingerprint != stored_environment(run).data.fingerprint:
             raise UserError(f"{run}: its data have changed since it was trained; name a file to measure it on (--file)")
         rows = getattr(data, split)

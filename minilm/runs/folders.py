@@ -21,14 +21,23 @@ from typing import Any
 import torch
 
 from minilm.checkpoints.atomic import atomic
-from minilm.config import RunConfig, load_config
+from minilm.config import SPLITS, RunConfig
 from minilm.data.sources import Dataset
-from minilm.devices import Execution
+from minilm.devices import Runtime
 from minilm.errors import UserError
-from minilm.measures import SPLITS
+from minilm.loading import load_config
 from minilm.reporting.record import resume_command
 from minilm.reporting.results import DataSummary, Environment, Evaluation, read_record
-from minilm.schema import as_table, flat, parse_file, shown
+from minilm.schema import as_table, flat, shown
+from minilm.textfiles import read_toml
+
+STARTED_FROM = {  # what a run goes on with must be what it was started with
+    "data": "the data",
+    "checkpoint": "the checkpoint",
+    "augmented_texts": "the text that [augment] makes",
+    "tokenizer": "the tokenizer",
+    "adaptation_texts": "the text to adapt to",
+}
 
 
 def new_folder(runs: Path, name: str) -> Path:
@@ -70,7 +79,7 @@ def find_folder(config_path: Path, config: RunConfig, runs: Path) -> Path:
 
 def _name_of(folder: Path) -> Any:
     """What a run was called: the folder "mine-2" may be of the second run "mine", or of the first "mine-2"."""
-    return parse_file(folder / "config.toml").get("name")
+    return read_toml(folder / "config.toml").get("name")
 
 
 def is_run(folder: Path) -> bool:
@@ -88,7 +97,7 @@ def first_difference(stored: RunConfig, asked: RunConfig) -> str:
     return ""
 
 
-def describe_environment(data: Dataset, run_on: Execution, start: dict[str, str]) -> Environment:
+def describe_environment(data: Dataset, runtime: Runtime, start: dict[str, str]) -> Environment:
     """What a result depends on beside its config; ``start``: hashes of what the run starts from beside its data."""
     packages = ("torch", "tokenizers", "numpy", "huggingface-hub", "matplotlib")
     return Environment(
@@ -97,7 +106,7 @@ def describe_environment(data: Dataset, run_on: Execution, start: dict[str, str]
         python=platform.python_version(),
         packages={name: version(name) for name in packages},
         platform=platform.platform(),
-        device=str(run_on),
+        device=str(runtime),
         threads=torch.get_num_threads(),
         data=describe_data(data),
         start=start,
@@ -116,14 +125,13 @@ def stored_environment(folder: Path) -> Environment:
 
 
 def check_unchanged(folder: Path, data: Dataset, start: Mapping[str, str]) -> None:
-    """Raise UserError unless what a run continues with is what it was started with."""
+    """Raise UserError unless what a run resumes with is what it was started with."""
     environment = stored_environment(folder)
     stored = {"data": environment.data.fingerprint, **environment.start}
-    for name, value in {"data": data.fingerprint, **start}.items():
-        if stored.get(name) != value:
-            raise UserError(
-                f"{folder}: the {name} changed since this run was started; start a new one without --resume"
-            )
+    for key, value in {"data": data.fingerprint, **start}.items():
+        if stored.get(key) != value:
+            what = STARTED_FROM[key]
+            raise UserError(f"{folder}: {what} changed since this run was started; start a new one without --resume")
 
 
 def _commit() -> str | None:

@@ -26,7 +26,7 @@ from minilm.evaluation.metrics import (
 )
 from minilm.evaluation.predictor import Classifier
 from minilm.reporting.results import Baseline, CharacterLengths, Lengths, SampleText
-from minilm.runs.sharing import hash_of_rows, once
+from minilm.runs.shared_cache import hash_of_rows, memoize
 
 LONG = 10.0  # seconds
 
@@ -43,8 +43,8 @@ def decide(settings: TrainSection, labels: np.ndarray, scores: np.ndarray) -> fl
 
     The best by the metric that checkpoints are chosen by; by micro F1 where that is the loss, which has no threshold.
     """
-    if settings.decision != "validation":
-        return settings.decision
+    if settings.decision_threshold != "validation":
+        return settings.decision_threshold
     return choose_threshold(labels, scores, "micro_f1" if settings.best == "loss" else settings.best)
 
 
@@ -79,7 +79,7 @@ def fit_baselines(
     results: dict[str, Baseline] = {}
     for name in fits:
         key = partial(_key_of_baseline, name, classes, train, *held_out.values())
-        scores, seconds = once("baselines", key, partial(fitted, name))
+        scores, seconds = memoize("baselines", key, partial(fitted, name))
         results[name] = _measured(data, scores, choose, seconds, constant=name == "majority")
     if embedded is not None:
         probe = fit_probe(embedded.vectors["train"], data.train.labels, classes)

@@ -1,6 +1,6 @@
 """One run, from a config to a finished folder: data, tokens, model, training, evaluation, report.
 
-A run that was interrupted goes on where it stopped, and ends where it would have ended.
+An interrupted run resumes from its last checkpoint, and ends with the same weights as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from minilm import devices
 from minilm.checkpoints import files
 from minilm.checkpoints.adapter_saving import save_adapter
 from minilm.checkpoints.files import atomic, write_json
 from minilm.checkpoints.models import card_of, save_model
 from minilm.checkpoints.trained_part import Base, is_partly_frozen
-from minilm.config import KeepModel, RunConfig, TrainSection, ZeroShotSection, dump_config, load_config
-from minilm.data.sources import Dataset
+from minilm.config import SPLITS, KeepModel, RunConfig, TrainSection, ZeroShotSection
 from minilm.data.tokenization import Encoded, pad_id
-from minilm.devices import Execution, execution, memory_told
-from minilm.errors import UserError
+from minilm.devices import Runtime, out_of_memory_explained
+from minilm.errors import UserError, located
 from minilm.evaluation.embeddings import mean_vectors
 from minilm.evaluation.metrics import Metrics
 from minilm.evaluation.predictor import Classifier, predict_scores
 from minilm.finetuning.freezing import frozen_layers
 from minilm.hub import is_folder, published_name
-from minilm.measures import SPLITS
+from minilm.loading import dump_config, load_config
 from minilm.models.architecture import Backbone
 from minilm.reporting.plots import confusion, learning_curves, length_distribution
 from minilm.reporting.predictions import write_predictions
@@ -48,9 +48,9 @@ from minilm.reporting.results import (
     read_record,
 )
 from minilm.reporting.summary import parameter_counts, summarize
-from minilm.runs.adapt import Lesson, adapt, make_lesson
+from minilm.runs.adapt import AdaptationData, adapt, prepare_adaptation
 from minilm.runs.assembly import (
-    Material,
+    PreparedData,
     check_classifier,
     find_checkpoint,
     fresh_model,
@@ -66,13 +66,13 @@ from minilm.runs.folders import (
     new_folder,
 )
 from minilm.runs.results import Embedded, choose_samples, decide, fit_baselines, lengths_of, measure, time_inference
-from minilm.runs.sharing import hash_of_tokens, once
-from minilm.runs.zero_shot import answer, make_question
+from minilm.runs.shared_cache import hash_of_tokens, memoize
+from minilm.runs.zero_shot import ZeroShotClassifier, classify_and_report, open_classifier
 from minilm.schema import as_table
 from minilm.training.console import say, signal_of, terminable
-from minilm.training.frozen_prefix import FrozenPrefix, keep
+from minilm.training.frozen_prefix import FrozenPrefix, cache_activations
+from minilm.training.gradient_checkpointing import use_gradient_checkpointing
 from minilm.training.loop import Interrupted, train
-from minilm.training.recompute import recompute
 from minilm.training.state import Checkpoints, Progress
 
 
@@ -84,276 +84,300 @@ def train_run(
     resume: bool = False,
     keep_model: KeepModel = "all",
 ) -> Path:
-    """Train as a config says, or ask without training; return the run's folder.
+    """Train, or classify without training, as a config describes; return the run's folder.
 
     keep_model: what ``model/`` contains in the end: the whole model; what was trained, with the name of the checkpoint
         below it; or nothing.
 
     Raises:
-        UserError: whatever the user can mend.
-        minilm.training.loop.Interrupted: a signal ended it; ``resume=True`` goes on.
+        UserError: something that the user can fix.
+        minilm.training.loop.Interrupted: a signal ended the run; ``resume=True`` resumes it.
     """
-    with terminable(), memory_told(str(config_path)):
+    with terminable():
         return _train_run(config_path, overrides, runs, resume, keep_model)
 
 
 def _train_run(
     config_path: Path, overrides: tuple[str, ...], runs: Path, resume: bool, keep_model: KeepModel
 ) -> Path:
-    config, where = load_config(config_path, overrides), str(config_path)
+    config = load_config(config_path, overrides)
     folder = find_folder(config_path, config, runs) if resume else None
     if folder is not None and (folder / "results.json").exists():
         say(f"{folder}: this run has finished already")
-        close(folder)  # a kill may have come before that
+        finalize(folder)  # it may have been killed before that
         return folder
-    settings = first_settings(config)
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
-    run_on = execution(settings.device, settings.precision)
-    material = prepare(config, where)
-    for warning in material.data.warnings:
-        say(f"warning: {warning}")
-    if config.augment is not None:
-        say(f"{material.added:,} training texts added to {len(material.data.train):,} ({config.augment.method})")
-    # Before the folder: what does not go together is told without leaving one.
-    lesson = None if config.adapt is None else make_lesson(config, material, where)
-    model = None if lesson or config.train is None else fresh_model(config, material, run_on, where)
-    if lesson is not None and config.train is not None:
-        check_classifier(config, material, where)
-    question = None if config.zero_shot is None else make_question(config, config.zero_shot, material, run_on, where)
-    start = start_of(config, material, lesson, where)
+    # Before the folder is made: a run that cannot start leaves none.
+    with located(str(config_path)), out_of_memory_explained():
+        start = prepare_start(config)
     if folder is None:
-        folder = start_folder(runs, config, material.data, run_on, start)
+        folder = start_folder(runs, config, start)
     else:
-        check_unchanged(folder, material.data, start)
+        check_unchanged(folder, start.prepared.data, start.fingerprints)
     try:
-        with memory_told(str(folder), resume_command(folder)):
-            source = None if lesson is None else adapt(config, lesson, run_on, folder)
-            if question is not None:
-                answer(question, config, material, folder)
-            elif config.train is None:
-                write_adaptation(folder, material)
-            else:
-                model = model or fresh_model(config, material, run_on, where, source)
-                finish(Work(folder, config, config.train, material, model, run_on, keep_model=keep_model))
+        with out_of_memory_explained(resume_command(folder)):
+            _run_stages(config, start, folder, keep_model)
     except OSError as error:  # a full disk
         place, why = error.filename or folder, error.strerror or error
-        raise UserError(f"{place}: {why}; once that is mended, go on with: {resume_command(folder)}") from error
-    except KeyboardInterrupt as stop:  # while results were written, or a second time
+        raise UserError(f"{place}: {why}; once that is fixed, resume with: {resume_command(folder)}") from error
+    except KeyboardInterrupt as stop:  # while results are written, or a second signal
         raise Interrupted(signal_of(stop), folder) from None
     return folder
 
 
-def close(folder: Path) -> None:
-    """What comes after the results: the report. Nothing will go on from the checkpoints, which take much room."""
+def _run_stages(config: RunConfig, start: Start, folder: Path, keep_model: KeepModel) -> None:
+    """Adapt, then train, or classify without training, as the config describes."""
+    prepared, runtime = start.prepared, start.runtime
+    adapted = None if start.adaptation is None else adapt(config, start.adaptation, runtime, folder)
+    if start.classifier is not None:
+        classify_and_report(start.classifier, config, prepared, folder)
+    elif config.train is None:
+        write_adaptation(folder, prepared)
+    else:
+        model = start.model or fresh_model(config, prepared, runtime, adapted)
+        train_and_report(TrainRun(folder, config, config.train, prepared, model, runtime, keep_model))
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run starts from."""
+
+    runtime: Runtime
+    prepared: PreparedData
+    fingerprints: dict[str, str]  # hashes of it, as ``fingerprints_of`` computes them
+    adaptation: AdaptationData | None = None  # for [adapt]
+    model: Backbone | None = None  # for [train], unless [train] starts from the adapted checkpoint
+    classifier: ZeroShotClassifier | None = None  # for [zero_shot]
+
+
+def prepare_start(config: RunConfig) -> Start:
+    """Load the data and open the model. Raises UserError if they and the config do not fit together."""
+    settings = first_settings(config)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    runtime = devices.runtime(settings.device, settings.precision)
+    prepared = prepare(config)
+    for warning in prepared.data.warnings:
+        say(f"warning: {warning}")
+    if config.augment is not None:
+        say(f"{prepared.added:,} training texts added to {len(prepared.data.train):,} ({config.augment.method})")
+    adaptation = None if config.adapt is None else prepare_adaptation(config, prepared)
+    model = None if adaptation or config.train is None else fresh_model(config, prepared, runtime)
+    if adaptation is not None and config.train is not None:
+        check_classifier(config, prepared)
+    classifier = None if config.zero_shot is None else open_classifier(config, config.zero_shot, prepared, runtime)
+    return Start(runtime, prepared, fingerprints_of(config, prepared, adaptation), adaptation, model, classifier)
+
+
+def finalize(folder: Path) -> None:
+    """Write the report of a run that has its results, and remove its checkpoints: nothing resumes from them."""
     write_report(folder)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
 def first_settings(config: RunConfig) -> TrainSection | ZeroShotSection:
-    """The settings that tell where all stages run: those of [train], of adaptation alone, or of [zero_shot]."""
+    """The section that says where all stages compute: [train], else [adapt.train], else [zero_shot]."""
     settings = config.train or (config.adapt.train if config.adapt else config.zero_shot)
     assert settings is not None  # a rule of the config
     return settings
 
 
-def start_of(config: RunConfig, material: Material, lesson: Lesson | None, where: str) -> dict[str, str]:
-    """Hashes of what a run starts from beside its data. What is frozen is in no checkpoint of it, but read anew."""
+def fingerprints_of(config: RunConfig, prepared: PreparedData, adaptation: AdaptationData | None) -> dict[str, str]:
+    """Hashes of what a run starts from, beside its data. A resumed run reads frozen weights again: its own checkpoints
+    have only what trains."""
     start = {}
     if config.model.source:
-        start["checkpoint"] = files.fingerprint(find_checkpoint(config, where))
+        start["checkpoint"] = files.fingerprint(find_checkpoint(config))
     if config.augment is not None:
-        start["augmented texts"] = fingerprint(material.train, len(material.data.train))
-    start["tokenizer"] = hashlib.sha256(material.tokenizer.to_str().encode()).hexdigest()
-    if lesson is not None:
-        start["texts to adapt to"] = lesson.fingerprint
+        start["augmented_texts"] = fingerprint(prepared.train, len(prepared.data.train))
+    start["tokenizer"] = hashlib.sha256(prepared.tokenizer.to_str().encode()).hexdigest()
+    if adaptation is not None:
+        start["adaptation_texts"] = adaptation.fingerprint
     return start
 
 
-def start_folder(runs: Path, config: RunConfig, data: Dataset, run_on: Execution, start: dict[str, str]) -> Path:
-    """A new run's folder, with what it was started with."""
+def start_folder(runs: Path, config: RunConfig, start: Start) -> Path:
+    """A new run's folder, with its settings and what it starts from."""
     folder = new_folder(runs, config.name)
-    write_json(folder / "environment.json", as_table(describe_environment(data, run_on, start)))
+    environment = describe_environment(start.prepared.data, start.runtime, start.fingerprints)
+    write_json(folder / "environment.json", as_table(environment))
     with atomic(folder / "config.toml") as file:
         file.write(dump_config(config).encode())
     return folder
 
 
 @dataclass(frozen=True)
-class Work:
-    """What the parts of a run's last stage share."""
+class TrainRun:
+    """The last stage of a run: what is trained, on what, and where."""
 
     folder: Path
     config: RunConfig
     settings: TrainSection
-    material: Material
+    prepared: PreparedData
     model: Backbone  # on its device, frozen as it trains
-    run_on: Execution
+    runtime: Runtime
     keep_model: KeepModel = "all"
     embedded: Embedded | None = None  # the texts by the model before it is trained, where a baseline needs them
 
     @property
     def pad(self) -> int:
         """The padding id."""
-        return pad_id(self.material.tokenizer)
+        return pad_id(self.prepared.tokenizer)
 
 
-def finish(work: Work) -> None:
+def train_and_report(run: TrainRun) -> None:
     """Train to the end, from the start or the last checkpoint, then save, measure and report."""
-    folder, material, model = work.folder, work.material, work.model
-    with atomic(folder / "summary.txt") as file, work.run_on.autocast():
+    folder, prepared, model = run.folder, run.prepared, run.model
+    with atomic(folder / "summary.txt") as file, run.runtime.autocast():
         file.write((summarize(model) + "\n").encode())
     total, trained = parameter_counts(model)
-    sizes = " / ".join(map(material.size, SPLITS))
-    say(f"{folder}: {material.data.name}, {sizes} texts; {trained:,} of {total:,} parameters train on {work.run_on}")
-    if work.settings.embeddings_baseline:
-        work = replace(work, embedded=embed(work))
-    if work.settings.recompute:
-        recompute(model)
+    sizes = " / ".join(map(prepared.size, SPLITS))
+    say(f"{folder}: {prepared.data.name}, {sizes} texts; {trained:,} of {total:,} parameters train on {run.runtime}")
+    if run.settings.embeddings_baseline:
+        run = replace(run, embedded=embed(run))
+    if run.settings.gradient_checkpointing:
+        use_gradient_checkpointing(model)
     try:
-        progress, scores, cached = learn(work)
+        progress, scores, cached = fit(run)
     finally:
         shutil.rmtree(folder / "cache", ignore_errors=True)
-    if material.data.multi_label:
-        threshold = decide(work.settings, material.data.validation.labels, scores["validation"])
+    if prepared.data.multi_label:
+        threshold = decide(run.settings, prepared.data.validation.labels, scores["validation"])
         card_of(model).extra["threshold"] = threshold
-    save(work)
-    write_results(work, progress, scores, cached)
+    save(run)
+    write_results(run, progress, scores, cached)
 
 
-def embed(work: Work) -> Embedded:
+def embed(run: TrainRun) -> Embedded:
     """The vectors of every text by the model as it is, before training."""
     vectors, seconds = {}, {}
 
     def of(encoded: Encoded) -> tuple[np.ndarray, float]:
         started = time.perf_counter()
-        return mean_vectors(work.model, encoded, work.run_on, pad=work.pad), time.perf_counter() - started
+        return mean_vectors(run.model, encoded, run.runtime, pad=run.pad), time.perf_counter() - started
 
-    for split, encoded in work.material.encoded.items():
-        key = partial(_seen_by, work, encoded)
-        vectors[split], seconds[split] = once("embeddings", key, partial(of, encoded))
+    for split, encoded in run.prepared.encoded.items():
+        key = partial(_seen_by, run, encoded)
+        vectors[split], seconds[split] = memoize("embeddings", key, partial(of, encoded))
     return Embedded(vectors, seconds["train"])
 
 
-def _seen_by(work: Work, *texts: Encoded) -> tuple[str, ...]:
+def _seen_by(run: TrainRun, *texts: Encoded) -> tuple[str, ...]:
     """What the frozen part of an untrained model gives for some texts depends on these."""
-    config = work.config
-    parts = (config.model, config.freeze, config.lora, card_of(work.model).folder)
-    machine = (str(work.run_on), torch.get_num_threads())
+    config = run.config
+    parts = (config.model, config.freeze, config.lora, card_of(run.model).folder)
+    machine = (str(run.runtime), torch.get_num_threads())
     return *map(repr, parts + machine), *map(hash_of_tokens, texts)
 
 
-def activations(work: Work) -> FrozenPrefix:
+def activations(run: TrainRun) -> FrozenPrefix:
     """What the frozen layers give for the training and validation texts."""
-    folder, budget = work.folder, work.settings.cache_mib * 2**20
-    seen = {split: work.material.encoded[split] for split in ("train", "validation")}
+    folder, budget = run.folder, run.settings.cache_mib * 2**20
+    seen = {split: run.prepared.encoded[split] for split in ("train", "validation")}
 
     def compute() -> FrozenPrefix:
-        return keep(work.model, seen, work.run_on, pad=work.pad, budget=budget, folder=folder / "cache")
+        return cache_activations(run.model, seen, run.runtime, pad=run.pad, budget=budget, folder=folder / "cache")
 
-    if not budget or frozen_layers(work.model) <= 0:
+    if not budget or frozen_layers(run.model) <= 0:
         return compute()
     say(f"{folder}: what frozen layers give is computed once, for {len(seen['train']):,} training texts")
-    key = partial(_seen_by, work, *seen.values())
-    prefix = once("activations", lambda: (budget, *key()), compute, keep=lambda prefix: not prefix.disk)
+    key = partial(_seen_by, run, *seen.values())
+    prefix = memoize("activations", lambda: (budget, *key()), compute, keep=lambda prefix: not prefix.disk)
     if str(prefix):
         say(f"{folder}: {prefix}")
     return prefix
 
 
-def learn(work: Work) -> tuple[Progress, dict[str, np.ndarray], str]:
+def fit(run: TrainRun) -> tuple[Progress, dict[str, np.ndarray], str]:
     """Train; give the progress, the scores (N, C) of every split, and what was computed once."""
-    folder, material, model = work.folder, work.material, work.model
-    prefix = activations(work)
-    torch.manual_seed(work.config.seed)
-    task = make_task(work.config, work.settings, material, model, work.run_on, folder, prefix)
-    progress = train(model, task, work.settings, work.run_on, Checkpoints(folder / "checkpoints"))
+    folder, prepared, model = run.folder, run.prepared, run.model
+    prefix = activations(run)
+    torch.manual_seed(run.config.seed)
+    task = make_task(run.config, run.settings, prepared, model, run.runtime, folder, prefix)
+    progress = train(model, task, run.settings, run.runtime, Checkpoints(folder / "checkpoints"))
     task.record(progress.history)
     scores = {
-        split: predict_scores(model, encoded, work.run_on, pad=work.pad, forward=prefix.forward(split, model))
-        for split, encoded in material.encoded.items()
+        split: predict_scores(model, encoded, run.runtime, pad=run.pad, forward=prefix.forward(split, model))
+        for split, encoded in prepared.encoded.items()
     }
     return progress, scores, str(prefix)
 
 
-def save(work: Work) -> None:
+def save(run: TrainRun) -> None:
     """Keep the model in ``model/``: whole, as the part that was trained, or as an adapter; or keep none."""
-    config, model, tokenizer = work.config, work.model, work.material.tokenizer
-    if work.keep_model == "none":
+    config, model, tokenizer = run.config, run.model, run.prepared.tokenizer
+    if run.keep_model == "none":
         return
     source, revision = config.model.source, config.model.revision
     base = "" if is_folder(source) else published_name(source)  # "": the folder that it was opened from
     if config.adapt is not None:
         base = "../adapted"  # from the model's own folder
-    if config.lora.rank:
-        save_adapter(model, work.folder / "model", base=base, revision=revision, tokenizer=tokenizer)
+    if config.adapters is not None:
+        save_adapter(model, run.folder / "model", base=base, revision=revision, tokenizer=tokenizer)
         return
-    below = card_of(model).folder
-    part_of = None
-    if work.keep_model == "trained" and below is not None and is_partly_frozen(model):
+    below, part_of = card_of(model).folder, None
+    if run.keep_model == "trained" and below is not None and is_partly_frozen(model):
         part_of = Base(base or str(below.resolve()), revision, files.fingerprint(below))
-    save_model(model, work.folder / "model", tokenizer=tokenizer, base=part_of)
+    save_model(model, run.folder / "model", tokenizer=tokenizer, base=part_of)
 
 
-def write_results(work: Work, progress: Progress, scores: dict[str, np.ndarray], cached: str) -> None:
+def write_results(run: TrainRun, progress: Progress, scores: dict[str, np.ndarray], cached: str) -> None:
     """Measure every split's scores (N, C), and write the figures, predictions.csv, results.json and the report."""
-    folder, data = work.folder, work.material.data
-    config, augment = work.config, work.config.augment
-    threshold = card_of(work.model).extra["threshold"] if data.multi_label else 0.5
-    metrics = {split: measure(work.material.rows(split).labels, scores[split], threshold) for split in SPLITS}
-    augmentation = None if augment is None else Augmentation(augment.method, augment.ratio, work.material.added)
-    classifier = Classifier(work.model, work.material.tokenizer, work.run_on)
+    folder, data = run.folder, run.prepared.data
+    config, augment = run.config, run.config.augment
+    threshold = card_of(run.model).extra["threshold"] if data.multi_label else 0.5
+    metrics = {split: measure(run.prepared.rows(split).labels, scores[split], threshold) for split in SPLITS}
+    classifier = Classifier(run.model, run.prepared.tokenizer, run.runtime)
     results = Results(
         name=folder.name,
         train=metrics["train"],
         validation=metrics["validation"],
         test=metrics["test"],
         labels=data.label_names,
-        baselines=baselines(work),
+        baselines=baselines(run),
         adaptation=None if config.adapt is None else read_record(Adaptation, folder / "adaptation" / "results.json"),
-        parameters=Parameters(*parameter_counts(work.model)),
+        parameters=Parameters(*parameter_counts(run.model)),
         times=Times(progress.seconds, time_inference(classifier, data.test)),
         tokens_per_second=progress.tokens / progress.seconds,
         frozen_layers=cached,
-        best=best(work, progress),
+        best=best(run, progress),
         stopped=progress.stopped,
-        lengths=lengths_of(work.material.train, work.material.encoded["train"], config.data.max_tokens),
+        lengths=lengths_of(run.prepared.train, run.prepared.encoded["train"], config.data.max_tokens),
         samples=choose_samples(data.test, scores["test"], data.label_names, config.seed, threshold),
         data=describe_data(data),
         decision_threshold=threshold if data.multi_label else None,
-        augmentation=augmentation,
+        augmentation=None if augment is None else Augmentation(augment.method, augment.ratio, run.prepared.added),
     )
-    draw(work, progress, metrics)
+    draw(run, progress, metrics)
     write_predictions(folder, data.test, scores["test"], data.label_names, threshold)
     write_json(folder / "results.json", as_table(results))
-    close(folder)
+    finalize(folder)
 
 
-def baselines(work: Work) -> dict[str, Baseline]:
+def baselines(run: TrainRun) -> dict[str, Baseline]:
     """What is reached without the model, from the same texts and by the same rule for the threshold."""
-    data, validation = work.material.data, work.material.data.validation
-    learned_from = replace(data, train=work.material.train)
-    return fit_baselines(learned_from, partial(decide, work.settings, validation.labels), work.embedded)
+    data, validation = run.prepared.data, run.prepared.data.validation
+    learned_from = replace(data, train=run.prepared.train)
+    return fit_baselines(learned_from, partial(decide, run.settings, validation.labels), run.embedded)
 
 
-def best(work: Work, progress: Progress) -> Best:
+def best(run: TrainRun, progress: Progress) -> Best:
     """Which weights were kept, and why."""
     entry = next(entry for entry in progress.history if entry.step == progress.best_step)
     assert progress.best_value is not None  # with best_step
-    return Best(entry.epoch, entry.step, work.settings.best, progress.best_value)
+    return Best(entry.epoch, entry.step, run.settings.best, progress.best_value)
 
 
-def draw(work: Work, progress: Progress, metrics: Mapping[str, Metrics]) -> None:
+def draw(run: TrainRun, progress: Progress, metrics: Mapping[str, Metrics]) -> None:
     """The pictures of the report."""
-    data, figures, limit = work.material.data, work.folder / "figures", work.config.data.max_tokens
-    learning_curves(progress.history, progress.best_step, work.settings.best, figures / "learning_curves.png")
-    length_distribution(work.material.encoded["train"].full_lengths, limit, figures / "lengths.png")
+    data, figures, limit = run.prepared.data, run.folder / "figures", run.config.data.max_tokens
+    learning_curves(progress.history, progress.best_step, run.settings.best, figures / "learning_curves.png")
+    length_distribution(run.prepared.encoded["train"].full_lengths, limit, figures / "lengths.png")
     for split in () if data.multi_label else ("validation", "test"):
         matrix, title = metrics[split].confusion or [], f"Confusion on the {split} texts"
         confusion(matrix, data.label_names, title, figures / f"confusion_{split}.png")
 
 
-def write_adaptation(folder: Path, material: Material) -> None:
+def write_adaptation(folder: Path, prepared: PreparedData) -> None:
     """The results and the report of a run that only adapts."""
     adaptation = read_record(Adaptation, folder / "adaptation" / "results.json")
     results = Results(
@@ -363,7 +387,7 @@ def write_adaptation(folder: Path, material: Material) -> None:
         parameters=adaptation.parameters,
         times=Times(adaptation.seconds),
         stopped=adaptation.stopped,
-        data=describe_data(material.data),
+        data=describe_data(prepared.data),
     )
     write_json(folder / "results.json", as_table(results))
-    close(folder)
+    finalize(folder)

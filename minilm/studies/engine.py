@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from minilm.reporting.record import read_run, relative_path
 from minilm.reporting.tables import ABSENT, duration, text_table
-from minilm.runs.sharing import sharing
+from minilm.runs.shared_cache import shared_cache
 from minilm.schema import shown as as_toml
 from minilm.studies.checks import check_study
 from minilm.studies.execution import BUSY, RunNote, is_closed, locked, read_note, run_to_end, state_of, write_note
@@ -77,7 +77,7 @@ def run_study(study: Study, *, jobs: int = 1, shard: tuple[int, int] = (1, 1)) -
     with progress.bar:
         progress.close_finished()
         if jobs == 1:
-            with sharing():
+            with shared_cache():
                 while run := progress.next_run():
                     progress.done(run, run_to_end(study.folder, run))
         else:

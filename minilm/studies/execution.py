@@ -14,14 +14,14 @@ import torch
 
 from minilm.checkpoints.atomic import atomic
 from minilm.checkpoints.files import write_json
-from minilm.config import dump_config, load_config
 from minilm.errors import UserError
-from minilm.json_files import read_json
+from minilm.loading import dump_config, load_config
 from minilm.reporting.record import relative_path
 from minilm.runs.folders import first_difference, is_run
-from minilm.runs.train import close, train_run
+from minilm.runs.train import finalize, train_run
 from minilm.studies.labelling import choose_rows
 from minilm.studies.plan import PlannedRun
+from minilm.textfiles import read_json
 from minilm.training.console import Interrupted
 
 try:
@@ -87,7 +87,7 @@ def _run(folder: Path, run: PlannedRun) -> None:
     place, config = folder / run.name, folder / "configs" / f"{run.name}.toml"
     state = state_of(folder, run)
     if state == "finished":
-        close(place)
+        finalize(place)
         return
     if state == "to do":
         remove_unstarted(place)

@@ -94,7 +94,7 @@ def pool_embeddings(classifier: Classifier, rows: Rows) -> np.ndarray:
         classifier.model,
         classifier.tokenizer,
         rows.texts,
-        classifier.execution,
+        classifier.runtime,
         pairs=rows.pairs,
         max_tokens=classifier.reading.max_tokens,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from minilm.measures import SPLITS
+from minilm.config import SPLITS
 from minilm.reporting.group_plots import dashboard
 from minilm.reporting.groups import Group
 from minilm.reporting.page import Block, Folded, Picture, Section, Table

@@ -31,11 +31,12 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from minilm.config import KeepModel, RunConfig, config_of, folder_name, is_within, short_hash
+from minilm.config import KeepModel, RunConfig
 from minilm.errors import UserError, nearest
-from minilm.rules import unread
-from minilm.schema import flat, override, parse_file, read_table, shown, write_table
+from minilm.loading import config_of, folder_name, is_within, short_hash, unread
+from minilm.schema import flat, override, read_table, shown, write_table
 from minilm.studies.config import ActiveSection, StudyConfig, Variant, check_active, check_axes_and_variants
+from minilm.textfiles import read_toml
 
 RESERVED = re.compile("configs|logs|figures(-.*)?")  # folders of the study itself, beside those of its runs
 OPTIONAL_SECTIONS = ("adapt", "train", "zero_shot")  # sections that not every run has
@@ -95,7 +96,7 @@ def load_study(path: Path, changes: Sequence[str] = (), *, runs: Path = Path("ru
     A change is of the study (``axes.seed=[1]``, ``metric=macro_f1``) or of every run (``train.epochs=1``). Raises
     UserError if the file or the config of a run is wrong.
     """
-    table = parse_file(path)
+    table = read_toml(path)
     of_study, of_runs = _split_changes(changes)
     # The quotes around the key of an axis may be left out; then TOML reads "train.lr" as a table in a table.
     table["axes"] = flat(table["axes"]) if isinstance(table.get("axes"), dict) else table.get("axes", {})
@@ -218,7 +219,7 @@ def _check_change_is_read(change: str, configs: Sequence[RunConfig]) -> None:
     if not concerned:
         raise UserError(f"{change}: no run of this study has a section [{section}]")
     if all(unread(config, key) for config in concerned):
-        raise UserError(f"{change}: no run of this study reads it: {key} {unread(concerned[0], key)}")
+        raise UserError(f"{change}: no run of this study reads it: {unread(concerned[0], key)}")
 
 
 def _base_table(config: StudyConfig, path: Path, variant: Variant, source_of_run: str) -> tuple[dict[str, Any], str]:
@@ -226,7 +227,7 @@ def _base_table(config: StudyConfig, path: Path, variant: Variant, source_of_run
     base = variant.base or config.base
     if not base:
         raise UserError(f"{source_of_run}: base is missing: the file of a run's config, or that config as [base]")
-    table = copy.deepcopy(base) if isinstance(base, dict) else parse_file(path.parent / base)
+    table = copy.deepcopy(base) if isinstance(base, dict) else read_toml(path.parent / base)
     for section in variant.without:
         if section not in table:
             hint = nearest(section, table)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from minilm.checkpoints.atomic import atomic
-from minilm.config import dump_config
+from minilm.loading import dump_config
 from minilm.reporting.groups import costs_of
 from minilm.reporting.page import Code, Folded, Page, Section, Table, html, markdown
 from minilm.reporting.record import Run, read_run

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from minilm.config import SPLITS
 from minilm.data.sources import Rows
 from minilm.errors import UserError
-from minilm.measures import SPLITS
 from minilm.reporting.predictions import read_predictions, write_predictions
 from minilm.reporting.record import Run, read_run
 from tests import records

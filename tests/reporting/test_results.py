@@ -62,7 +62,7 @@ def test_a_run_of_minilm_0_1_0_is_read(tmp_path: Path) -> None:
     environment = records.environment() | {"start": start | {"the text to adapt to": "4"}}
     (tmp_path / "environment.json").write_text(json.dumps(environment))
     read_back = read_record(Environment, tmp_path / "environment.json")
-    assert read_back.start == {"checkpoint": "1", "tokenizer": "2", "augmented texts": "3", "texts to adapt to": "4"}
+    assert read_back.start == {"checkpoint": "1", "tokenizer": "2", "augmented_texts": "3", "adaptation_texts": "4"}
 
 
 MISSING = object()

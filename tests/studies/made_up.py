@@ -10,8 +10,8 @@ from unittest import mock
 
 import numpy as np
 
-from minilm.config import config_of
 from minilm.evaluation.metrics import LabelMetrics, Metrics
+from minilm.loading import config_of
 from minilm.reporting.record import Run
 from minilm.reporting.results import (
     Baseline,

@@ -136,12 +136,12 @@ def _headline(levels: Sequence[FreezingLevel], metric: str) -> str:
     if pair.pairs < ENOUGH_PAIRS:
         opening = (
             f"It is undecided what freezing costs: {pair.pairs} seeds are too few to show a loss (at least "
-            f"{ENOUGH_PAIRS} are needed). {level.group.name}, the most frozen of those whose loss the t test does not find,"
+            f"{ENOUGH_PAIRS} are needed). {level.group.name}, the most frozen of those whose loss the t test does not "
+            "find,"
         )
-    return (
-        f"{opening} trains {level.trained / reference.trained:.1%} of the parameters{faster}, and its {name} changes by "
-        f"{pair.difference:+.3f} ({tested(pair, p, len(found))}). {base}{rest}"
-    )
+    trains = f"{opening} trains {level.trained / reference.trained:.1%} of the parameters{faster}"
+    change = f"{pair.difference:+.3f} ({tested(pair, p, len(found))})"
+    return f"{trains}, and its {name} changes by {change}. {base}{rest}"
 
 
 # --- The picture ---
