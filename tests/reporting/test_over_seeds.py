@@ -55,7 +55,7 @@ def test_the_text_of_a_test_has_its_interval_and_its_correction():
     pair = Paired(-0.02, Interval(-0.03, -0.01), 0.01, 0.25, 3)
     assert words_of(pair, 0.01, 1) == "95% interval -0.030 to -0.010 over 3 seeds; paired t test: p = 0.010"
     corrected = words_of(pair, 0.02, 2, unsigned=True)
-    assert corrected.startswith("95% interval 0.010 to 0.030 over 3 seeds, of this comparison alone; paired t test, corr")
+    assert corrected.startswith("95% interval 0.010 to 0.030 over 3 seeds, of this comparison alone; paired t test, ")
     assert interval_of(pair._replace(difference=0.02, interval=Interval(0.01, 0.03)), unsigned=True).endswith(
         "0.010 to 0.030"
     )
