@@ -69,7 +69,7 @@ def layer_rows(model: nn.Module, ids_shape: tuple[int, int] | None = None) -> li
     """The model's parts, each before what it contains.
 
     Output shapes are those of a real forward in evaluation mode, without gradients, of zeros as ids (B, T)
-    of ``ids_shape``: by default one text of 16 tokens, or of the model's context where that is shorter. The
+    of ``ids_shape``: by default one text of 16 tokens, or of the model's context if that is shorter. The
     model is left as it was. A model on the meta device is summarised without computing anything.
     """
     if ids_shape is None:
@@ -128,7 +128,7 @@ def _output_shapes(model: nn.Module, ids_shape: tuple[int, int]) -> dict[nn.Modu
 
 
 def _first_tensor(output: Any) -> Tensor | None:
-    """The tensor that a module is about: itself, or the first in a tuple or a dataclass."""
+    """The first tensor in a module's output: the output itself, or within a tuple or a dataclass."""
     if isinstance(output, Tensor):
         return output
     if is_dataclass(output):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from minilm import hub
 from minilm.checkpoints.opening import load_model
-from minilm.config import EditWordsSection, RunConfig, SimilaritySection
+from minilm.config import AugmentSection, EditWordsSection, RunConfig, SimilaritySection
 from minilm.data.augmentation import wordnet
 from minilm.errors import UserError, located
 from minilm.reporting.summary import parameter_counts
@@ -22,39 +22,36 @@ class ModelSize(NamedTuple):
     trained: int
 
 
-def check_run(config: RunConfig, where: str, pool: int = 0) -> ModelSize:
+def check_run(config: RunConfig, pool: int = 0) -> ModelSize:
     """Do what a run does before it trains, without memory for a model and without augmentation: find and read the data,
     tokenize them, build the model on torch's "meta" device, and pack the texts to adapt to.
 
     pool: how many training rows there must be at least. Data and models that are not on this machine are downloaded.
     Raises UserError if the run would fail.
     """
-    with located(where):
-        _check_augmentation(config)
-        prepared = prepare(replace(config, augment=None))
-        if pool > len(prepared.train):
-            raise UserError(f"the pool has {len(prepared.train):,} rows, but {pool:,} of them are to be labelled")
-        if config.adapt is not None:
-            prepare_adaptation(config, prepared)
-        return _size_of(config, prepared)
+    if config.augment is not None:
+        with located("[augment]"):
+            _check_augmentation(config.augment)
+    prepared = prepare(replace(config, augment=None))
+    if pool > len(prepared.train):
+        raise UserError(f"the pool has {len(prepared.train):,} rows, but {pool:,} of them are to be labelled")
+    if config.adapt is not None:
+        prepare_adaptation(config, prepared)
+    return _size_of(config, prepared)
 
 
 def _size_of(config: RunConfig, prepared: PreparedData) -> ModelSize:
     if config.train is not None:
         tokens = prepared.tokenizer.get_vocab_size()
         return ModelSize(*parameter_counts(make_model(config, prepared.data.label_names, tokens, "meta")))
-    similarity = isinstance(config.zero_shot, SimilaritySection)
-    model = load_model(find_checkpoint(config), "encode" if similarity else "lm", device="meta")
-    total, _ = parameter_counts(model)
+    task = "encode" if isinstance(config.zero_shot, SimilaritySection) else "lm"
+    total, _ = parameter_counts(load_model(find_checkpoint(config), task, device="meta"))
     return ModelSize(total, 0 if config.zero_shot else total)
 
 
-def _check_augmentation(config: RunConfig) -> None:
+def _check_augmentation(section: AugmentSection) -> None:
     """Raise UserError if the method lacks the model or the word list that it needs."""
-    section = config.augment
-    with located("[augment]"):
-        if isinstance(section, EditWordsSection):
-            if section.method == "synonyms":
-                wordnet()
-        elif section is not None:
-            hub.resolve_model(section.model)
+    if not isinstance(section, EditWordsSection):
+        hub.resolve_model(section.model)
+    elif section.method == "synonyms":
+        wordnet()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from minilm.config import RunConfig
-from minilm.errors import UserError
+from minilm.errors import UserError, located
 from minilm.reporting.tables import duration
 from minilm.runs.check import ModelSize, check_run
 from minilm.runs.shared_cache import shared_cache
@@ -43,7 +43,7 @@ def preview_study(study: Study, runs: Sequence[PlannedRun], jobs: int = 1) -> St
             config, pool = _checkable(study, run)
             key = repr((_without_seed(config), pool))
             if key not in checked:
-                checked[key] = _check(config, str(study.path), pool)
+                checked[key] = _check(config, study.path, pool)
             found = checked[key]
             if isinstance(found, str):
                 failing[run.name] = found
@@ -57,9 +57,11 @@ def preview_study(study: Study, runs: Sequence[PlannedRun], jobs: int = 1) -> St
     return StudyPreview(len(left), len(runs) - len(left), failing, stored, working * min(jobs, len(left)), seconds)
 
 
-def _check(config: RunConfig, where: str, pool: int) -> ModelSize | str:
+def _check(config: RunConfig, file: Path, pool: int) -> ModelSize | str:
+    """The size of a run's model, or why the run would fail."""
     try:
-        return check_run(config, where, pool)
+        with located(str(file)):
+            return check_run(config, pool)
     except UserError as error:
         return " ".join(str(error).split())
 

@@ -60,17 +60,17 @@ def in_processes(
     """
     workers = [_start(i, folder, work) for i in range(number)]
     try:
-        with recorded_signals() as noted:
+        with recorded_signals() as signals:
             stopping = False
             while True:
                 for worker in workers:
-                    if worker.run is None and not noted and (run := next_run()) is not None:
+                    if worker.run is None and not signals and (run := next_run()) is not None:
                         worker.run = run
                         worker.connection.send(run)
                 busy = [worker for worker in workers if worker.run is not None]
                 if not busy:
                     break
-                if noted and not stopping:
+                if signals and not stopping:
                     stopping = True
                     for worker in busy:
                         worker.process.terminate()
@@ -78,12 +78,12 @@ def in_processes(
                     i = next(i for i, worker in enumerate(workers) if worker.connection is connection)
                     run, failure = workers[i].run, _received(workers[i], stopping)
                     workers[i].run = None
-                    if not workers[i].process.is_alive() and not noted:
+                    if not workers[i].process.is_alive() and not signals:
                         workers[i] = _start(i, folder, work)
                     if run is not None and failure is not None:
                         done(run, failure)
-            if noted:
-                raise Interrupted(noted[0], folder)
+            if signals:
+                raise Interrupted(signals[0], folder)
     finally:
         for worker in workers:
             worker.connection.close()  # an idle one ends by itself
