@@ -79,7 +79,7 @@ def learning_curves(history: Sequence[Evaluation], best_step: int, metric: str, 
 def confusion(matrix: Sequence[Sequence[int]], label_names: Sequence[str], title: str, path: Path) -> Path:
     """Two panels: how many texts of each true label (row) were predicted as each label, and the fraction of the row.
 
-    A title with the word "test" has the test set's colour, any other title validation's, so that colour and title agree.
+    A title with the word "test" has the test set's colour, any other validation's, so that colour and title agree.
     """
     counts = np.asarray(matrix, dtype=np.int64)  # (C, C)
     classes = len(label_names)

@@ -36,7 +36,7 @@ def _method(section: AugmentSection, device: str) -> Method:
     return by_words(section.method, section.fraction, wordnet() if section.method == "synonyms" else None)
 
 
-def fingerprint(rows: Rows, given: int) -> str:
+def hash_of_added(rows: Rows, given: int) -> str:
     """A hash of the rows after those that were given; empty where there are none."""
     if len(rows) == given:
         return ""
