@@ -17,7 +17,6 @@ import click
 
 from minilm.config import SPLITS
 from minilm.errors import UserError
-from minilm.textfiles import read_json
 
 
 class Verb(click.Command):
@@ -111,7 +110,7 @@ def finetune_command(
 
 def _train(config: Path, changes: Sequence[str], *, runs: Path, resume: bool) -> None:
     """Train, and print the results."""
-    from minilm.reporting.record import predict_command, read_run, resume_command
+    from minilm.reporting.record import prediction_command, read_run, resume_command
     from minilm.reporting.report import adaptation_table, results_table
     from minilm.runs.train import train_run
     from minilm.training.console import Interrupted
@@ -121,18 +120,18 @@ def _train(config: Path, changes: Sequence[str], *, runs: Path, resume: bool) ->
     except Interrupted as stop:
         click.echo(f"{stop}: the state is kept; resume with: {resume_command(stop.folder)}", err=True)
         sys.exit(128 + stop.number)
-    results = read_json(folder / "results.json")
-    adapted = "adaptation" in results
-    if adapted:
-        click.echo(adaptation_table(results["adaptation"]))
-    if "test" in results:
-        click.echo(("\n" if adapted else "") + results_table(results))
+    run = read_run(folder)
+    adaptation = run.results.adaptation
+    if adaptation is not None:
+        click.echo(adaptation_table(adaptation))
+    if not run.only_adapted:
+        click.echo(("\n" if adaptation is not None else "") + results_table(run.results))
     click.echo(f"\nReport:   {folder / 'report.md'}")
     for picture in sorted((folder / "figures").glob("*.png")):
         click.echo(f"Picture:  {picture}")
-    if "test" in results and "zero_shot" not in results:
-        click.echo(f"Try it:   {predict_command(read_run(folder))}")
-    if adapted:
+    if run.results.best is not None:
+        click.echo(f"Try it:   {prediction_command(run)}")
+    if adaptation is not None:
         click.echo(f"Adapted:  {folder / 'adapted'} (model.source of a later run)")
 
 
@@ -158,9 +157,10 @@ def evaluate_command(run: Path, split: str | None, file: Path | None, as_json: b
         raise UserError("give --split (of the run's own data) or --file (which is read whole), not both")
 
     from minilm.runs.evaluate import evaluate_run, evaluation_text
+    from minilm.schema import as_table
 
     metrics, labels = evaluate_run(run, split or "test", file, device)
-    click.echo(json.dumps({"labels": labels, **metrics}) if as_json else evaluation_text(metrics, labels))
+    click.echo(json.dumps({"labels": labels, **as_table(metrics)}) if as_json else evaluation_text(metrics, labels))
 
 
 @main.command("predict", epilog=example('minilm predict runs/scratch-sample "ale sztos" "no dramat"'))
@@ -229,7 +229,7 @@ def info_command(model: str) -> None:
 @CHANGES
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs at once, a process each.")
 @click.option("--shard", default="1/1", help="One of several parts, such as 1/2, for several machines.")
-@click.option("--dry-run", is_flag=True, help="Only list the runs.")
+@click.option("--dry-run", is_flag=True, help="Only list the runs, what they need, and which would fail.")
 @RUNS
 def study_command(config: str, changes: tuple[str, ...], jobs: int, shard: str, dry_run: bool, runs: Path) -> None:
     """Train all runs of a study (CONFIG, a TOML file or a study's name) and write the page that answers its question.
@@ -239,8 +239,10 @@ def study_command(config: str, changes: tuple[str, ...], jobs: int, shard: str, 
     lists the studies.
     """
     from minilm.recipes import find_study
-    from minilm.studies.config import load_study
-    from minilm.studies.engine import check_study, describe_outcome, plan_table, run_study, shard_of
+    from minilm.studies.checks import check_study
+    from minilm.studies.engine import describe_outcome, plan_table, run_study, shard_of
+    from minilm.studies.plan import load_study
+    from minilm.studies.preview import describe_preview, preview_study
     from minilm.training.console import Interrupted
 
     numbers = [int(n) if n.isdecimal() else 0 for n in shard.split("/")]
@@ -250,8 +252,11 @@ def study_command(config: str, changes: tuple[str, ...], jobs: int, shard: str, 
     study = load_study(find_study(config), changes, runs=runs)
     if dry_run:
         check_study(study)
-        click.echo(plan_table(study, shard_of(study, part, parts)))
-        return
+        mine = shard_of(study, part, parts)
+        click.echo(plan_table(study, mine))
+        preview = preview_study(study, mine, jobs)
+        click.echo("\n" + "\n".join(describe_preview(preview)))
+        sys.exit(1 if preview.failing else 0)
     try:
         outcome = run_study(study, jobs=jobs, shard=(part, parts))
     except Interrupted as stop:

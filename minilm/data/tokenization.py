@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -211,7 +212,7 @@ def _kept(encoding: Encoding, max_tokens: int, special: int) -> np.ndarray:
     return kept
 
 
-def length_statistics(encoded: Encoded, max_tokens: int) -> dict[str, float]:
+def length_statistics(encoded: Encoded, max_tokens: int) -> dict[str, Any]:
     """Tokens per text before truncation (mean, median, 95th percentile, longest), and the texts truncated."""
     full = encoded.full_lengths
     return {

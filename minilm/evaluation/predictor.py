@@ -182,6 +182,8 @@ class Classifier:
 
 def without_classifier(run: Path) -> str:
     """Why a run's folder holds no classifier."""
+    if (run / "predictions.csv").exists() and (run / "metrics.jsonl").exists():
+        return 'this run of a study kept no model (keep_model = "none"); train it again with `minilm train`'
     if (run / "results.json").exists() and not (run / "adapted").is_dir():
         return "this run did not train a model; train one ([train] in place of [zero_shot])"
     if (run / "results.json").exists():

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,11 +22,13 @@ from minilm.checkpoints.adapter_saving import save_adapter
 from minilm.checkpoints.atomic import atomic
 from minilm.checkpoints.files import write_json
 from minilm.checkpoints.models import card_of, save_model
-from minilm.config import SPLITS, RunConfig, TrainSection, ZeroShotSection
-from minilm.data.tokenization import Encoded, length_statistics, pad_id
+from minilm.checkpoints.trained_part import Base, is_partly_frozen
+from minilm.config import SPLITS, KeepModel, RunConfig, TrainSection, ZeroShotSection
+from minilm.data.tokenization import Encoded, pad_id
 from minilm.devices import Runtime, out_of_memory_explained
 from minilm.errors import UserError, located
 from minilm.evaluation.embeddings import mean_vectors
+from minilm.evaluation.metrics import Metrics
 from minilm.evaluation.predictor import Classifier, predict_scores
 from minilm.finetuning.freezing import frozen_layers
 from minilm.hub import is_folder, published_name
@@ -37,6 +38,16 @@ from minilm.reporting.plots import confusion, learning_curves, length_distributi
 from minilm.reporting.predictions import write_predictions
 from minilm.reporting.record import resume_command
 from minilm.reporting.report import write_report
+from minilm.reporting.results import (
+    Adaptation,
+    Augmentation,
+    Baseline,
+    Best,
+    Parameters,
+    Results,
+    Times,
+    read_record,
+)
 from minilm.reporting.summary import parameter_counts, summarize
 from minilm.runs.adapt import AdaptationData, adapt, prepare_adaptation
 from minilm.runs.assembly import (
@@ -47,7 +58,7 @@ from minilm.runs.assembly import (
     make_task,
     prepare,
 )
-from minilm.runs.augment import fingerprint
+from minilm.runs.augment import hash_of_added
 from minilm.runs.folders import (
     check_unchanged,
     describe_data,
@@ -55,10 +66,10 @@ from minilm.runs.folders import (
     find_folder,
     new_folder,
 )
-from minilm.runs.results import Embedded, choose_samples, decide, fit_baselines, measure, time_inference
+from minilm.runs.results import Embedded, choose_samples, decide, fit_baselines, lengths_of, measure, time_inference
 from minilm.runs.shared_cache import hash_of_tokens, memoize
 from minilm.runs.zero_shot import ZeroShotClassifier, classify_and_report, open_classifier
-from minilm.textfiles import read_json
+from minilm.schema import as_table
 from minilm.training.console import Interrupted, say, signal_of, terminable
 from minilm.training.frozen_prefix import FrozenPrefix, cache_activations
 from minilm.training.gradient_checkpointing import use_gradient_checkpointing
@@ -66,18 +77,30 @@ from minilm.training.loop import train
 from minilm.training.state import Checkpoints, Progress
 
 
-def train_run(config_path: Path, overrides: Sequence[str] = (), *, runs: Path, resume: bool = False) -> Path:
+def train_run(
+    config_path: Path,
+    overrides: Sequence[str] = (),
+    *,
+    runs: Path,
+    resume: bool = False,
+    keep_model: KeepModel = "all",
+) -> Path:
     """Train, or classify without training, as a config describes; return the run's folder.
+
+    keep_model: what ``model/`` contains in the end: the whole model; what was trained, with the name of the checkpoint
+        below it; or nothing.
 
     Raises:
         UserError: something that the user can fix.
         minilm.training.loop.Interrupted: a signal ended the run; ``resume=True`` resumes it.
     """
     with terminable():
-        return _train_run(config_path, overrides, runs, resume)
+        return _train_run(config_path, overrides, runs, resume, keep_model)
 
 
-def _train_run(config_path: Path, overrides: Sequence[str], runs: Path, resume: bool) -> Path:
+def _train_run(
+    config_path: Path, overrides: Sequence[str], runs: Path, resume: bool, keep_model: KeepModel
+) -> Path:
     config = load_config(config_path, overrides)
     folder = find_folder(config_path, config, runs) if resume else None
     if folder is not None and (folder / "results.json").exists():
@@ -86,14 +109,14 @@ def _train_run(config_path: Path, overrides: Sequence[str], runs: Path, resume: 
         return folder
     # Before the folder is made: a run that cannot start leaves none.
     with located(str(config_path)), out_of_memory_explained():
-        start = prepare_start(config)
+        start = _prepare_start(config)
     if folder is None:
-        folder = start_folder(runs, config, start)
+        folder = _start_folder(runs, config, start)
     else:
         check_unchanged(folder, start.prepared.data, start.fingerprints)
     try:
         with out_of_memory_explained(resume_command(folder)):
-            _run_stages(config, start, folder)
+            _run_stages(config, start, folder, keep_model)
     except OSError as error:  # a full disk
         place, why = error.filename or folder, error.strerror or error
         raise UserError(f"{place}: {why}; once that is fixed, resume with: {resume_command(folder)}") from error
@@ -102,17 +125,17 @@ def _train_run(config_path: Path, overrides: Sequence[str], runs: Path, resume: 
     return folder
 
 
-def _run_stages(config: RunConfig, start: Start, folder: Path) -> None:
+def _run_stages(config: RunConfig, start: Start, folder: Path, keep_model: KeepModel) -> None:
     """Adapt, then train, or classify without training, as the config describes."""
     prepared, runtime = start.prepared, start.runtime
     adapted = None if start.adaptation is None else adapt(config, start.adaptation, runtime, folder)
     if start.classifier is not None:
         classify_and_report(start.classifier, config, prepared, folder)
     elif config.train is None:
-        write_adaptation(folder, prepared)
+        _write_adaptation(folder, prepared)
     else:
         model = start.model or fresh_model(config, prepared, runtime, adapted)
-        train_and_report(TrainRun(folder, config, config.train, prepared, model, runtime))
+        train_and_report(TrainRun(folder, config, config.train, prepared, model, runtime, keep_model))
 
 
 @dataclass(frozen=True)
@@ -121,15 +144,15 @@ class Start:
 
     runtime: Runtime
     prepared: PreparedData
-    fingerprints: dict[str, str]  # hashes of it, as ``fingerprints_of`` computes them
+    fingerprints: dict[str, str]  # hashes of it, as ``_fingerprints_of`` computes them
     adaptation: AdaptationData | None = None  # for [adapt]
     model: Backbone | None = None  # for [train], unless [train] starts from the adapted checkpoint
     classifier: ZeroShotClassifier | None = None  # for [zero_shot]
 
 
-def prepare_start(config: RunConfig) -> Start:
+def _prepare_start(config: RunConfig) -> Start:
     """Load the data and open the model. Raises UserError if they and the config do not fit together."""
-    settings = first_settings(config)
+    settings = _first_settings(config)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     runtime = devices.runtime(settings.device, settings.precision)
@@ -143,7 +166,7 @@ def prepare_start(config: RunConfig) -> Start:
     if adaptation is not None and config.train is not None:
         check_classifier(config, prepared)
     classifier = None if config.zero_shot is None else open_classifier(config, config.zero_shot, prepared, runtime)
-    return Start(runtime, prepared, fingerprints_of(config, prepared, adaptation), adaptation, model, classifier)
+    return Start(runtime, prepared, _fingerprints_of(config, prepared, adaptation), adaptation, model, classifier)
 
 
 def finalize(folder: Path) -> None:
@@ -152,32 +175,32 @@ def finalize(folder: Path) -> None:
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
-def first_settings(config: RunConfig) -> TrainSection | ZeroShotSection:
-    """The section that says where all stages compute: [train], else [adapt.train], else [zero_shot]."""
+def _first_settings(config: RunConfig) -> TrainSection | ZeroShotSection:
+    """The section with the device and threads of all stages: [train], else [adapt.train], else [zero_shot]."""
     settings = config.train or (config.adapt.train if config.adapt else config.zero_shot)
     assert settings is not None  # a rule of the config
     return settings
 
 
-def fingerprints_of(config: RunConfig, prepared: PreparedData, adaptation: AdaptationData | None) -> dict[str, str]:
+def _fingerprints_of(config: RunConfig, prepared: PreparedData, adaptation: AdaptationData | None) -> dict[str, str]:
     """Hashes of what a run starts from, beside its data. A resumed run reads frozen weights again: its own checkpoints
     have only what trains."""
     start = {}
     if config.model.source:
         start["checkpoint"] = files.fingerprint(find_checkpoint(config))
     if config.augment is not None:
-        start["augmented_texts"] = fingerprint(prepared.train, len(prepared.data.train))
+        start["augmented_texts"] = hash_of_added(prepared.train, len(prepared.data.train))
     start["tokenizer"] = hashlib.sha256(prepared.tokenizer.to_str().encode()).hexdigest()
     if adaptation is not None:
         start["adaptation_texts"] = adaptation.fingerprint
     return start
 
 
-def start_folder(runs: Path, config: RunConfig, start: Start) -> Path:
+def _start_folder(runs: Path, config: RunConfig, start: Start) -> Path:
     """A new run's folder, with its settings and what it starts from."""
     folder = new_folder(runs, config.name)
-    environment = describe_environment(start.prepared.data, start.runtime)
-    write_json(folder / "environment.json", environment | {"start": start.fingerprints})
+    environment = describe_environment(start.prepared.data, start.runtime, start.fingerprints)
+    write_json(folder / "environment.json", as_table(environment))
     with atomic(folder / "config.toml") as file:
         file.write(dump_config(config).encode())
     return folder
@@ -185,7 +208,7 @@ def start_folder(runs: Path, config: RunConfig, start: Start) -> Path:
 
 @dataclass(frozen=True)
 class TrainRun:
-    """The last stage of a run: what is trained, on what, and where."""
+    """The last stage of a run: the model, its data, and where it trains."""
 
     folder: Path
     config: RunConfig
@@ -193,7 +216,8 @@ class TrainRun:
     prepared: PreparedData
     model: Backbone  # on its device, frozen as it trains
     runtime: Runtime
-    embedded: Embedded | None = None  # the texts by the model before it is trained, if a baseline needs them
+    keep_model: KeepModel = "all"
+    embedded: Embedded | None = None  # for a baseline: the texts by the model before it trains
 
     @property
     def pad(self) -> int:
@@ -210,21 +234,21 @@ def train_and_report(run: TrainRun) -> None:
     sizes = " / ".join(map(prepared.size, SPLITS))
     say(f"{folder}: {prepared.data.name}, {sizes} texts; {trained:,} of {total:,} parameters train on {run.runtime}")
     if run.settings.embeddings_baseline:
-        run = replace(run, embedded=embed(run))
+        run = replace(run, embedded=_embed(run))
     if run.settings.gradient_checkpointing:
         use_gradient_checkpointing(model)
     try:
-        progress, scores, cached = fit(run)
+        progress, scores, cached = _fit(run)
     finally:
         shutil.rmtree(folder / "cache", ignore_errors=True)
     if prepared.data.multi_label:
         threshold = decide(run.settings, prepared.data.validation.labels, scores["validation"])
         card_of(model).extra["threshold"] = threshold
-    save(run)
-    write_results(run, progress, scores, cached)
+    _save(run)
+    _write_results(run, progress, scores, cached)
 
 
-def embed(run: TrainRun) -> Embedded:
+def _embed(run: TrainRun) -> Embedded:
     """The vectors of every text by the model as it is, before training."""
     vectors, seconds = {}, {}
 
@@ -239,15 +263,15 @@ def embed(run: TrainRun) -> Embedded:
 
 
 def _seen_by(run: TrainRun, *texts: Encoded) -> tuple[str, ...]:
-    """What the frozen part of an untrained model gives for some texts depends on these."""
+    """A key of what the frozen part of an untrained model computes for some texts."""
     config = run.config
     parts = (config.model, config.freeze, config.lora, card_of(run.model).folder)
     machine = (str(run.runtime), torch.get_num_threads())
     return *map(repr, parts + machine), *map(hash_of_tokens, texts)
 
 
-def activations(run: TrainRun) -> FrozenPrefix:
-    """What the frozen layers give for the training and validation texts."""
+def _activations(run: TrainRun) -> FrozenPrefix:
+    """The outputs of the frozen layers for the training and validation texts."""
     folder, budget = run.folder, run.settings.cache_mib * 2**20
     seen = {split: run.prepared.encoded[split] for split in ("train", "validation")}
 
@@ -264,10 +288,10 @@ def activations(run: TrainRun) -> FrozenPrefix:
     return prefix
 
 
-def fit(run: TrainRun) -> tuple[Progress, dict[str, np.ndarray], str]:
-    """Train; give the progress, the scores (N, C) of every split, and what was computed once."""
+def _fit(run: TrainRun) -> tuple[Progress, dict[str, np.ndarray], str]:
+    """Train. Returns the progress, the scores (N, C) of every split, and a text about what was computed once."""
     folder, prepared, model = run.folder, run.prepared, run.model
-    prefix = activations(run)
+    prefix = _activations(run)
     torch.manual_seed(run.config.seed)
     task = make_task(run.config, run.settings, prepared, model, run.runtime, folder, prefix)
     progress = train(model, task, run.settings, run.runtime, Checkpoints(folder / "checkpoints"))
@@ -279,104 +303,92 @@ def fit(run: TrainRun) -> tuple[Progress, dict[str, np.ndarray], str]:
     return progress, scores, str(prefix)
 
 
-def save(run: TrainRun) -> None:
-    """Keep what was trained in ``model/``: a whole model, or an adapter."""
+def _save(run: TrainRun) -> None:
+    """Write the model into ``model/``: whole, the part that was trained, or an adapter; or do not keep it."""
     config, model, tokenizer = run.config, run.model, run.prepared.tokenizer
-    if config.adapters is None:
-        save_model(model, run.folder / "model", tokenizer=tokenizer)
+    if run.keep_model == "none":
         return
     source, revision = config.model.source, config.model.revision
     base = "" if is_folder(source) else published_name(source)  # "": the folder that it was opened from
     if config.adapt is not None:
-        base = "../adapted"  # from the adapter's own folder
-    save_adapter(model, run.folder / "model", base=base, revision=revision, tokenizer=tokenizer)
+        base = "../adapted"  # from the model's own folder
+    if config.adapters is not None:
+        save_adapter(model, run.folder / "model", base=base, revision=revision, tokenizer=tokenizer)
+        return
+    below, part_of = card_of(model).folder, None
+    if run.keep_model == "trained" and below is not None and is_partly_frozen(model):
+        part_of = Base(base or str(below.resolve()), revision, files.fingerprint(below))
+    save_model(model, run.folder / "model", tokenizer=tokenizer, base=part_of)
 
 
-def write_results(run: TrainRun, progress: Progress, scores: dict[str, np.ndarray], cached: str) -> None:
+def _write_results(run: TrainRun, progress: Progress, scores: dict[str, np.ndarray], cached: str) -> None:
     """Measure every split's scores (N, C), and write the figures, predictions.csv, results.json and the report."""
     folder, data = run.folder, run.prepared.data
+    config, augment = run.config, run.config.augment
     threshold = card_of(run.model).extra["threshold"] if data.multi_label else 0.5
     metrics = {split: measure(run.prepared.rows(split).labels, scores[split], threshold) for split in SPLITS}
-    results: dict[str, Any] = {
-        "name": folder.name,
-        **metrics,
-        "labels": data.label_names,
-        "baselines": baselines(run),
-        **costs(run, progress, cached),
-        "best": best(run, progress),
-        "stopped": progress.stopped,
-        "lengths": length_statistics(run.prepared.encoded["train"], run.config.data.max_tokens),
-        "samples": choose_samples(data.test, scores["test"], data.label_names, run.config.seed, threshold),
-        "data": describe_data(run.prepared.data),
-        **({"threshold": threshold} if data.multi_label else {}),
-        **other_stages(run),
-    }
-    draw(run, progress, metrics)
+    classifier = Classifier(run.model, run.prepared.tokenizer, run.runtime)
+    results = Results(
+        name=folder.name,
+        train=metrics["train"],
+        validation=metrics["validation"],
+        test=metrics["test"],
+        labels=data.label_names,
+        baselines=_baselines(run),
+        adaptation=None if config.adapt is None else read_record(Adaptation, folder / "adaptation" / "results.json"),
+        parameters=Parameters(*parameter_counts(run.model)),
+        times=Times(progress.seconds, time_inference(classifier, data.test)),
+        tokens_per_second=progress.tokens / progress.seconds,
+        frozen_layers=cached,
+        best=_best(run, progress),
+        stopped=progress.stopped,
+        lengths=lengths_of(run.prepared.train, run.prepared.encoded["train"], config.data.max_tokens),
+        samples=choose_samples(data.test, scores["test"], data.label_names, config.seed, threshold),
+        data=describe_data(data),
+        decision_threshold=threshold if data.multi_label else None,
+        augmentation=None if augment is None else Augmentation(augment.method, augment.ratio, run.prepared.added),
+    )
+    _draw(run, progress, metrics)
     write_predictions(folder, data.test, scores["test"], data.label_names, threshold)
-    write_json(folder / "results.json", results)
+    write_json(folder / "results.json", as_table(results))
     finalize(folder)
 
 
-def baselines(run: TrainRun) -> dict[str, Any]:
-    """What is reached without the model, from the same texts and by the same rule for the threshold."""
+def _baselines(run: TrainRun) -> dict[str, Baseline]:
+    """The metrics of the baselines, from the same texts and with the same rule for the threshold."""
     data, validation = run.prepared.data, run.prepared.data.validation
     learned_from = replace(data, train=run.prepared.train)
     return fit_baselines(learned_from, partial(decide, run.settings, validation.labels), run.embedded)
 
 
-def costs(run: TrainRun, progress: Progress, cached: str) -> dict[str, Any]:
-    """How large the model is, and how long it takes to train and to use."""
-    total, trained = parameter_counts(run.model)
-    classifier = Classifier(run.model, run.prepared.tokenizer, run.runtime)
-    return {
-        "parameters": {"total": total, "trained": trained},
-        "times": {
-            "train_seconds": progress.seconds,
-            "inference_seconds_per_100_texts": time_inference(classifier, run.prepared.data.test),
-        },
-        "tokens_per_second": progress.tokens / progress.seconds,
-        "frozen_layers": cached,
-    }
+def _best(run: TrainRun, progress: Progress) -> Best:
+    """The evaluation whose weights are kept."""
+    entry = next(entry for entry in progress.history if entry.step == progress.best_step)
+    assert progress.best_value is not None  # with best_step
+    return Best(entry.epoch, entry.step, run.settings.best, progress.best_value)
 
 
-def best(run: TrainRun, progress: Progress) -> dict[str, Any]:
-    """Which weights were kept, and why."""
-    entry = next(entry for entry in progress.history if entry["step"] == progress.best_step)
-    place = {"epoch": entry["epoch"], "step": entry["step"]}
-    return place | {"metric": run.settings.best, "value": progress.best_value}
-
-
-def other_stages(run: TrainRun) -> dict[str, Any]:
-    """The results of what came before training, if there was any: new texts, domain adaptation."""
-    stages: dict[str, Any] = {}
-    if (kind := run.config.augment) is not None:
-        stages["augmentation"] = {"method": kind.method, "ratio": kind.ratio, "added": run.prepared.added}
-    if run.config.adapt is not None:
-        stages["adaptation"] = read_json(run.folder / "adaptation" / "results.json")
-    return stages
-
-
-def draw(run: TrainRun, progress: Progress, metrics: Mapping[str, Mapping[str, Any]]) -> None:
+def _draw(run: TrainRun, progress: Progress, metrics: Mapping[str, Metrics]) -> None:
     """The pictures of the report."""
     data, figures, limit = run.prepared.data, run.folder / "figures", run.config.data.max_tokens
     learning_curves(progress.history, progress.best_step, run.settings.best, figures / "learning_curves.png")
     length_distribution(run.prepared.encoded["train"].full_lengths, limit, figures / "lengths.png")
     for split in () if data.multi_label else ("validation", "test"):
-        matrix, title = metrics[split]["confusion"], f"Confusion on the {split} texts"
+        matrix, title = metrics[split].confusion or [], f"Confusion on the {split} texts"
         confusion(matrix, data.label_names, title, figures / f"confusion_{split}.png")
 
 
-def write_adaptation(folder: Path, prepared: PreparedData) -> None:
+def _write_adaptation(folder: Path, prepared: PreparedData) -> None:
     """The results and the report of a run that only adapts."""
-    adaptation = read_json(folder / "adaptation" / "results.json")
-    results = {
-        "name": folder.name,
-        "labels": [],
-        "adaptation": adaptation,
-        "parameters": adaptation["parameters"],
-        "times": {"train_seconds": adaptation["seconds"]},
-        "stopped": adaptation["stopped"],
-        "data": describe_data(prepared.data),
-    }
-    write_json(folder / "results.json", results)
+    adaptation = read_record(Adaptation, folder / "adaptation" / "results.json")
+    results = Results(
+        name=folder.name,
+        labels=[],
+        adaptation=adaptation,
+        parameters=adaptation.parameters,
+        times=Times(adaptation.seconds),
+        stopped=adaptation.stopped,
+        data=describe_data(prepared.data),
+    )
+    write_json(folder / "results.json", as_table(results))
     finalize(folder)
