@@ -47,6 +47,7 @@ Threads = Annotated[int, Limit("a whole number from 0 to 1024", lambda n: 0 <= n
 Ratio = Annotated[float, Limit("a number from 0 to 2", lambda x: 0 <= x <= 2)]
 FolderName = Annotated[str, Limit('a name of at most 100 letters, digits, "-", "_" and "."', _like(r"\w[\w.-]{0,99}"))]
 Column = Annotated[str, Limit("the name of a column", bool)]
+Delimiter = Annotated[str, Limit('one character, or "tab"', lambda d: len(d) <= 1 or d in ("tab", "\\t"))]
 OneGPU = Annotated[str, Limit('one of several GPUs, "cuda:1"', _like(r"cuda:\d+"))]
 Device = Literal["auto", "cpu", "cuda", "mps"] | OneGPU
 Vocabulary = Annotated[int, Limit("a whole number of at least 259: 256 bytes and 3 special tokens", lambda n: n >= 259)]
@@ -112,7 +113,7 @@ class DataSection:
     label_columns: list[Column] = NOT_SAID  # several labels a text: columns of 0 and 1, in place of label; usually none
     labels: list[str] = NOT_SAID  # the labels' names in order; empty, as usual: as the training data says
     validation_share: Part = NOT_SAID  # of the training rows, where no validation split is given: 0.1
-    test_share: Part = NOT_SAID  # of the training rows, where no test split is given: 0.1
+    test_share: Rate = NOT_SAID  # of the training rows, where no test split is given: 0.1; 0: no test split
     split_seed: Seed = 0  # of splitting and subsetting
     redraw: bool = False  # split and draw anew for each run: split_seed becomes its seed
     group: str = NOT_SAID  # column: rows that share its value stay on one side of a split; empty, as usual: none
@@ -125,6 +126,26 @@ class DataSection:
     shots: Count = 0  # so many of each class; 0: all. With the same split_seed 2 of each are among the 5
     rows: str = ""  # those that a file names by their number; empty: all
     clean: list[str] = field(default_factory=list)  # cleaning steps; their order is fixed
+    # How the files are written; what is empty or "auto" is found by looking.
+    delimiter: Delimiter = ""  # between the fields of a row: a character, or "tab"
+    encoding: str = ""  # such as "cp1250"; empty: UTF-8, or UTF-16 with its mark
+    quoting: Literal["auto", "none", "all"] = "auto"  # whether quote marks around a field belong to it ("none") or not
+    header: bool = True  # whether the first row names the columns; false: they are numbers, text = "2"
+    # What becomes of rows and labels.
+    empty: Literal["error", "skip"] = "error"  # rows without a text or a label
+    label_separator: str = ""  # several labels a text, in one cell: what is between them; lists are read as such
+    rename: dict[str, str] = field(default_factory=dict)  # labels: as the files have them -> as they shall be called
+    other: Literal["error", "drop"] = "error"  # rows whose label is none of ``labels``
+    max_labels: Size = 5000  # more are probably none
+    # What becomes of texts longer than max_tokens: their end is cut, or their middle; or they are read in windows.
+    long_texts: Literal["cut", "head-tail", "windows"] = "cut"
+    window_stride: Count = 0  # tokens from the start of a window to that of the next; 0: half a window
+    window_scores: Literal["mean", "max"] = "mean"  # a text's probabilities, from those of its windows
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a text may have several labels."""
+        return bool(self.label_columns or self.label_separator)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@
     data.source = "reviews"                 a folder with train, and validation (or dev) and test files
     data.source = "reviews.csv"             one file, whose column "split", if it has one, tells the splits
     data.source = "user/set"                a data set of the Hub; "user/set:name", a configuration of it
+    data.source = "parts/*.csv"             several files, one after another; data.train and its like may be so too
+    data.source = "-"                       standard input
     data.train = "a.csv", data.test = ...   a file a split
     data.sample = true                      in place of a catalogue's set, the small one of its kind
 
@@ -20,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from minilm import hub
 from minilm.data import catalog
-from minilm.data.readers import FORMATS
+from minilm.data.decoding import STDIN
+from minilm.data.readers import FORMATS, ending, is_table, matching
 from minilm.errors import UserError, nearest
 from minilm.transfer import Unreachable
 
@@ -56,7 +59,9 @@ def find_source(section: DataSection, where: str = "") -> Source:
     if section.train and not section.sample:
         given = {split: getattr(section, split) for split in SPLITS if getattr(section, split)}
         files = {split: Path(path).expanduser() for split, path in given.items()}
-        return Source(files["train"].stem, files, section)
+        return Source(_name_of(files["train"]), files, section)
+    if section.source == str(STDIN):
+        return Source("standard-input", {"train": STDIN}, section)
     if entry is None:
         catalog.find(section.source, where)  # tells a name that is misspelt
     if entry is None and section.sample:
@@ -71,11 +76,17 @@ def find_source(section: DataSection, where: str = "") -> Source:
     path = Path(section.source).expanduser()
     if path.is_dir():
         return Source(path.resolve().name, _split_files(path, where), section)
-    if path.is_file() or path.suffix.lower() in FORMATS:
-        return Source(path.stem, {"train": path}, section)
+    if path.is_file() or is_table(path) or len(matching(path)) > 1:
+        return Source(_name_of(path), {"train": path}, section)
     if HUB_ID.fullmatch(section.source):
         return Source(section.source, _hub_files(section.source, where), section)
     raise UserError(f"{where}data.source: no such file or folder: {section.source}")
+
+
+def _name_of(path: Path) -> str:
+    """What to call a data set after its file: of "reviews/train.csv.gz" after the folder, as it is one split of it."""
+    name = re.sub(r"[*?\[\]]+", "", path.name.split(".")[0]).strip("-_") if path != STDIN else "standard-input"
+    return path.resolve().parent.name if name.lower() in (*SPLIT_NAMES, "") else name
 
 
 def complete(section: DataSection) -> DataSection:
@@ -126,9 +137,9 @@ def _hub_files(source: str, where: str) -> dict[str, Path]:
 def _split_files(folder: Path, where: str) -> dict[str, Path]:
     """The files of a folder that are named by their split, such as train.csv and dev.csv."""
     found: dict[str, Path] = {}
-    data = sorted(path for path in folder.iterdir() if path.suffix.lower() in FORMATS)
+    data = sorted(path for path in folder.iterdir() if is_table(path) or ending(path) == ".txt")
     for path in data:
-        split = SPLIT_NAMES.get(path.stem.lower())
+        split = SPLIT_NAMES.get(path.name.lower().split(".")[0])
         if split in found:
             raise UserError(f"{where}{folder}: two {split} files, {found[split].name} and {path.name}; keep one")
         if split:

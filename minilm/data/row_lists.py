@@ -17,9 +17,7 @@ import numpy as np
 from minilm.errors import UserError, nearest
 
 
-def read_row_list(
-    path: Path, labels: np.ndarray, names: Sequence[str], where: str = ""
-) -> tuple[np.ndarray, np.ndarray]:
+def read_row_list(path: Path, labels: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """The numbers of n of the N rows in the file's order, (n,), and their labels: the annotator's, else ``labels``'.
 
     Raises UserError where the file cannot be read, a row is not there or there twice, or a label is unknown.
@@ -28,7 +26,7 @@ def read_row_list(
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         why = "not UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
-        raise UserError(f"{where}data.rows: {path}: cannot be read ({why})") from None
+        raise UserError(f"data.rows: {path}: cannot be read ({why})") from None
     found: dict[int, int] = {}  # row -> line
     given = labels.copy()
     for number, line in enumerate(lines, start=1):

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from minilm.checkpoints.models import Card, card_of, context_of
 from minilm.checkpoints.opening import holds_model, load_model
 from minilm.config import DataSection, load_config
+from minilm.data import readers
 from minilm.data.batching import collate, evaluation_batches
 from minilm.data.cleaning import cleaner
-from minilm.data.readers import FORMATS
-from minilm.data.sources import Rows, load_texts
+from minilm.data.rows import Rows
+from minilm.data.sources import load_texts
 from minilm.data.tokenization import Encoded, encode, load_tokenizer, pad_id
 from minilm.devices import Execution, execution_as_trained
 from minilm.errors import UserError
@@ -192,7 +193,7 @@ def without_classifier(run: Path) -> str:
 
 def is_table(name: str) -> bool:
     """Whether a file of this name has columns; all others are lines of text."""
-    return Path(name).suffix.lower() in FORMATS
+    return readers.is_table(Path(name))
 
 
 def predict_table(classifier: Classifier, path: Path, run: str | Path) -> Iterator[tuple[str, dict[str, float]]]:

@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from minilm.checkpoints.atomic import atomic
-from minilm.data.readers import Defects, read_table
-from minilm.data.sources import Rows
+from minilm.data.readers import read_table
+from minilm.data.rows import Rows
+from minilm.data.tables import Defects
 from minilm.errors import UserError
 from minilm.evaluation.metrics import labels_above, log_softmax, sigmoid
 from minilm.reporting.record import Run
@@ -72,7 +73,7 @@ def read_predictions(run: Run) -> Predictions | None:
         return None
     names, defects = run.results["labels"], Defects()
     table = read_table(path, {"label", "predicted"}, defects)
-    if defects.found or len(table.lines) != run.results["data"]["sizes"]["test"]:
+    if defects.found or len(table) != run.results["data"]["sizes"]["test"]:
         raise UserError(f"{path}: {EDITED}")
     several = "subset_accuracy" in run.results["test"]
     number = {name: i for i, name in enumerate(names)}

@@ -20,7 +20,9 @@ from minilm.checkpoints.models import card_of, load_parts, new_model, warn_of
 from minilm.config import DataSection, RunConfig, TrainSection
 from minilm.data.batching import collate, make_batches
 from minilm.data.locations import complete, find_source
-from minilm.data.sources import Dataset, Rows, load_dataset
+from minilm.data.readers import matching
+from minilm.data.rows import Rows
+from minilm.data.sources import Dataset, load_dataset
 from minilm.data.splits import keep_rows, strata_of
 from minilm.data.tokenization import Encoded, encode, load_tokenizer, pad_id, separate_pairs, train_bpe
 from minilm.devices import Execution
@@ -99,7 +101,8 @@ def prepare(config: RunConfig, where: str) -> Material:
 
 def _files_of(section: DataSection, where: str) -> tuple[object, ...]:
     """What a data set depends on: its settings, and its files as they are now."""
-    files = [*find_source(section, f"{where}: ").files.values(), *([Path(section.rows)] if section.rows else [])]
+    paths = [*find_source(section, f"{where}: ").files.values(), *([Path(section.rows)] if section.rows else [])]
+    files = [file for path in paths for file in matching(path)]
     return repr(section), *((path, path.stat().st_mtime_ns) for path in files if path.is_file())
 
 
@@ -175,7 +178,7 @@ def make_model(
         model = _from_scratch(config, labels, vocab_size, where, device)
     _check_reading(config, model, vocab_size, where)
     data, card = complete(config.data), card_of(model)
-    kind = "multi" if data.label_columns else "single"
+    kind = "multi" if data.multi_label else "single"
     card.published["problem_type"] = f"{kind}_label_classification"
     precision = config.train.precision if config.train else "float32"
     card.extra |= asdict(Reading(data.max_tokens, data.clean, pairs=bool(data.text_pair), precision=precision))

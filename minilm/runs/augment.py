@@ -11,7 +11,8 @@ import json
 
 from minilm.config import AugmentSection, RunConfig
 from minilm.data.augmentation import Method, augment, by_words, wordnet
-from minilm.data.sources import Dataset, Rows
+from minilm.data.rows import Rows
+from minilm.data.sources import Dataset
 from minilm.errors import UserError
 from minilm.generation import load_language_model
 from minilm.runs.rewriting import back_translation, masked_words

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from minilm.config import TrainSection
-from minilm.data.sources import Dataset, Rows
+from minilm.data.rows import Rows
+from minilm.data.sources import Dataset
 from minilm.evaluation.baselines import Linear, Majority, linear, majority
 from minilm.evaluation.embeddings import fit_probe
 from minilm.evaluation.metrics import (

@@ -22,7 +22,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from minilm.data.sources import Rows
+from minilm.data.rows import Rows
 from minilm.data.tokenization import Encoded
 
 T = TypeVar("T")

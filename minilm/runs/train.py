@@ -87,6 +87,8 @@ def _train_run(config_path: Path, overrides: tuple[str, ...], runs: Path, resume
         torch.set_num_threads(settings.threads)
     run_on = execution(settings.device, settings.precision)
     material = prepare(config, where)
+    for note in material.data.notes:
+        say(note)
     for warning in material.data.warnings:
         say(f"warning: {warning}")
     if config.augment is not None:

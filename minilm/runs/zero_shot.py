@@ -22,7 +22,7 @@ from minilm.checkpoints.contents import read_contents
 from minilm.checkpoints.files import write_json
 from minilm.config import RunConfig, ZeroShotSection
 from minilm.data.locations import complete
-from minilm.data.sources import Rows
+from minilm.data.rows import Rows
 from minilm.data.tokenization import pad_id
 from minilm.devices import Execution
 from minilm.errors import UserError, nearest

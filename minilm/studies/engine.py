@@ -102,7 +102,7 @@ def check_study(study: Study) -> None:
     """Raises UserError where the study cannot be answered, as its file and its runs' configs tell before any run."""
     check_plan(study)
     configs = [run.config for run in study.runs if run.config.train or run.config.zero_shot]
-    kinds = {bool(config.data.label_columns) for config in configs}
+    kinds = {config.data.multi_label for config in configs}
     if study.config.metric != "perplexity" and len(kinds) == 1:  # of both kinds, those that have it are compared
         check_metric(study.config.metric, kinds.pop(), f"{study.path}: metric")
 

@@ -8,8 +8,9 @@ import pytest
 
 from minilm.config import DataSection
 from minilm.data import catalog
-from minilm.data.readers import Defects, read_table
+from minilm.data.readers import read_table
 from minilm.data.sources import load_dataset
+from minilm.data.tables import Defects
 
 WORD = re.compile(r"\w+")
 

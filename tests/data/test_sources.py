@@ -154,9 +154,8 @@ def test_groups_on_both_sides_of_given_splits_are_a_warning(data):
     data("train.csv", [("a", "x", "1"), ("b", "y", "2")], ("text", "label", "who"))
     data("dev.csv", [("c", "x", "1")], ("text", "label", "who"))
     folder = data("test.csv", [("d", "x", "3")], ("text", "label", "who"))
-    assert load(folder, group="who").warnings == [
-        '1 values of "who" have rows in both the train and the validation split'
-    ]
+    shared = '1 values of "who" have rows in both the train and the validation split'
+    assert load(folder, group="who").warnings[-1] == shared
     data("test.csv", [("d", "x", "")], ("text", "label", "who"))
     assert 'column "who" (data.group) is empty' in refusal(folder, group="who")
 
@@ -213,14 +212,16 @@ def test_duplicates_across_splits_and_contradictions_within_are_warnings(data, t
     data("train.csv", [*ROWS, ("text 0", "good"), ("text 0", "bad")])
     data("dev.csv", [("text 0", "bad"), ("text 1 ", "good"), ("new", "bad")])
     found = load(data("test.csv", [("new", "good")]))
-    told = [warning.replace(str(tmp_path) + os.sep, "") for warning in found.warnings]
-    assert told == [
-        "2 of 3 validation texts are also in the train split, so scores there flatter the model: dev.csv, lines 2, 3",
-        "1 of 1 test texts are also in the validation split, so scores there flatter the model: test.csv, line 2",
+    warnings = [warning.replace(str(tmp_path) + os.sep, "") for warning in found.warnings]
+    remedy = "; remove them from a file, or give one file (data.source), whose equal texts stay together"
+    flattered = "scores there flatter the model"
+    assert warnings[-3:] == [
+        f"2 of 3 validation texts are also in the train split, so {flattered}: dev.csv, lines 2, 3{remedy}",
+        f"1 of 1 test texts are also in the validation split, so {flattered}: test.csv, line 2{remedy}",
         "3 training rows have a text that another has with another label: train.csv, lines 2, 32, 33",
     ]
     data("dev.csv", ROWS[:8])
-    assert load(str(tmp_path)).warnings[0].endswith("dev.csv, lines 2, 3, 4, 5, 6, ...")
+    assert any("dev.csv, lines 2, 3, 4, 5, 6, ...;" in warning for warning in load(str(tmp_path)).warnings)
 
 
 def test_the_fingerprint_is_of_the_content_alone(data, tmp_path):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from minilm.config import config_of
-from minilm.data.sources import Rows
+from minilm.data.rows import Rows
 from minilm.errors import UserError
 from minilm.evaluation.metrics import classification_metrics
 from minilm.reporting.predictions import write_predictions
