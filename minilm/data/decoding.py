@@ -109,7 +109,7 @@ def _read_stdin() -> bytes:
     global _piped
     if _piped is None or _piped[0] is not sys.stdin:
         if sys.stdin.isatty():
-            raise UserError('standard input ("-"): nothing is piped into the command; try: cat reviews.csv | minilm ...')
+            raise UserError('standard input ("-"): nothing is piped in, as by: cat reviews.csv | minilm ...')
         _piped = sys.stdin, sys.stdin.buffer.read()
     return _piped[1]
 
