@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from minilm.data.tables import Defects, Table
@@ -27,7 +27,7 @@ def require_columns(table: Table, keys: Mapping[str, str], defects: Defects) -> 
         return
     defects.check()
     name, key = missing[0]
-    text, label = guess_columns(table)
+    text, label = guess_columns(table, taken=keys)
     wanted = {"data.text": text, "data.label": label}
     if table.header and has_no_header(table):
         places = {k: str(table.names.index(column) + 1) for k, column in wanted.items() if column}
@@ -69,9 +69,10 @@ def has_no_header(table: Table) -> bool:
     return False
 
 
-def guess_columns(table: Table) -> tuple[str, str]:
-    """The columns that probably hold the texts and the labels; empty: none looks so."""
-    cells = {name: [row[i] for row in table.head] for i, name in enumerate(table.names) if name}
+def guess_columns(table: Table, taken: Collection[str] = ()) -> tuple[str, str]:
+    """The columns that probably hold the texts and the labels, none of those taken; empty: none looks so."""
+    free = {name: i for i, name in enumerate(table.names) if name and name not in taken}
+    cells = {name: [row[i] for row in table.head] for name, i in free.items()}
     texts = {name: _mean_length(column) for name, column in cells.items() if _reads_as_text(column)}
     text = max(texts, key=lambda name: texts[name], default="")
     labels = {name: _distinct(column) for name, column in cells.items() if name != text and _looks_like_labels(column)}

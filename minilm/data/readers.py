@@ -14,11 +14,12 @@ like: JSON, a table, or fastText's lines. What is found by looking and is not th
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from minilm.data.columnar import read_parquet, read_spreadsheet
 from minilm.data.decoding import STDIN, TextFile, display_name, open_text
-from minilm.data.delimited import Format, find_delimiter, read_delimited
+from minilm.data.delimited import DELIMITERS, Format, find_delimiter, read_delimited
 from minilm.data.json_rows import LABEL, read_fasttext, read_json, read_json_lines
 from minilm.data.tables import Defects, Table, joined
 from minilm.errors import UserError, nearest
@@ -93,11 +94,21 @@ def _read_text(text: TextFile, suffix: str, wanted: set[str], defects: Defects, 
     elif start.startswith(("{", "[{")):
         table = read_json(text, wanted, defects)
         table.notes.append("it is JSON")
-    elif (delimiter := find_delimiter(start, "")) in ("\t", ";", "|") or (delimiter and text.path == STDIN):
-        table = read_delimited(text, wanted, defects, how, "")
+    elif delimiter := _delimiter_of(start, commas=text.path == STDIN):
+        table = read_delimited(text, wanted, defects, replace(how, delimiter=delimiter), delimiter)
+        table.notes.append(f"its fields are separated by {DELIMITERS[delimiter]} (data.delimiter)")
     else:
         raise UserError(_no_table(text))
     return table
+
+
+def _delimiter_of(start: str, commas: bool) -> str:
+    """What separates the fields of a text that begins so; empty: it looks like no table.
+
+    commas: whether they may be delimiters, though sentences have them too.
+    """
+    delimiter = find_delimiter(start, "\t")
+    return delimiter if delimiter in start.partition("\n")[0] and (commas or delimiter != ",") else ""
 
 
 def _no_table(text: TextFile) -> str:
