@@ -149,6 +149,8 @@ def predict_command(run: str, texts: tuple[str, ...], file: Any, as_json: bool, 
         else:
             shown = ", ".join(f"{label} {scores[label]:.2f}" for label in given) or "none"
             click.echo(f"{shown}\t{' '.join(text.splitlines())}")
+    if message := classifier.cut_message():
+        click.echo(message, err=True)
 
 
 @main.command("export", epilog=example("minilm export runs/finetune-distilbert distilbert-news --merge"))

@@ -32,6 +32,7 @@ from minilm.data.tokenization import Encoded, encode, pad_id
 from minilm.devices import Execution
 from minilm.evaluation.baselines import Logistic, fit_classes
 from minilm.evaluation.predictor import predict_scores
+from minilm.evaluation.windows import vectors_of_texts
 from minilm.models.heads import pool
 from minilm.models.layers import Batch
 
@@ -60,7 +61,7 @@ def mean_vectors(model: Any, encoded: Encoded, run_on: Execution, *, pad: int) -
 
     if not len(encoded):
         return np.zeros((0, model.config.width), np.float32)
-    return predict_scores(model, encoded, run_on, pad=pad, forward=forward)
+    return predict_scores(model, encoded, run_on, pad=pad, forward=forward, combine=vectors_of_texts)
 
 
 def embed_texts(

@@ -19,28 +19,38 @@ from minilm.config import DataSection, load_config
 from minilm.data import readers
 from minilm.data.batching import collate, evaluation_batches
 from minilm.data.cleaning import cleaner
+from minilm.data.long_texts import LongTexts, Windows
 from minilm.data.rows import Rows
 from minilm.data.sources import load_texts
-from minilm.data.tokenization import Encoded, encode, load_tokenizer, pad_id
+from minilm.data.tokenization import Cut, Encoded, count_cut, encode, load_tokenizer, pad_id
 from minilm.devices import Execution, execution_as_trained
 from minilm.errors import UserError
 from minilm.evaluation.metrics import log_softmax, sigmoid
+from minilm.evaluation.windows import scores_of_texts
 from minilm.models.layers import Batch, evaluation_mode
 from minilm.schema import Limit, read_table
 
 LINES = 512  # lines read before the first is answered
 
 Forward = Callable[[Batch, np.ndarray], Tensor]  # a batch and its row numbers (B,) -> scores (B, C)
+Combine = Callable[[np.ndarray, Windows], np.ndarray]  # what there is of M rows (M, C), and their texts -> (N, C)
 Text = str | tuple[str, str]  # a text, or a pair
 
 
 def predict_scores(
-    model: nn.Module, encoded: Encoded, run_on: Execution, *, pad: int, forward: Forward | None = None
+    model: nn.Module,
+    encoded: Encoded,
+    run_on: Execution,
+    *,
+    pad: int,
+    forward: Forward | None = None,
+    combine: Combine | None = None,
 ) -> np.ndarray:
     """The model's scores (logits) of N texts: (N, C) float32, in the order of the texts.
 
-    Texts of like length share a batch. Every part of the model is left in the mode it was in. ``forward`` computes the
-    scores of a batch and its row numbers in the model's place, where part of the work is done already.
+    Rows of like length share a batch. Every part of the model is left in the mode it was in. ``forward`` computes the
+    scores of a batch and its row numbers in the model's place, if part of the work is done already. ``combine`` makes
+    texts' scores of windows'; by default as the probabilities of a classifier are combined.
     """
     scores, order = [], []
     with evaluation_mode(model), torch.inference_mode(), run_on.autocast():
@@ -51,15 +61,27 @@ def predict_scores(
     by_length = torch.cat(scores).cpu().numpy()
     result = np.empty_like(by_length)
     result[np.concatenate(order)] = by_length
-    return result
+    if encoded.windows is None:
+        return result
+    if combine is None:
+        return scores_of_texts(result, encoded.windows, is_multi_label(card_of(model)))
+    return combine(result, encoded.windows)
+
+
+def is_multi_label(card: Card) -> bool:
+    """Whether a classifier gives a text several labels."""
+    return card.published.get("problem_type") == "multi_label_classification"
 
 
 @dataclass(frozen=True)
 class Reading:
     """How texts reach the model, in prediction as in training. Kept under "minilm" in the model's config."""
 
-    # Longer texts are cut; 0: at the model's context.
+    # Tokens that are read at once; 0: the model's context.
     max_tokens: Annotated[int, Limit("a whole number of at least 0", lambda n: n >= 0)] = 0
+    long_texts: Literal["cut", "head-tail", "windows"] = "cut"  # what becomes of longer texts, as data.long_texts
+    window_stride: Annotated[int, Limit("a whole number of at least 0", lambda n: n >= 0)] = 0
+    window_scores: Literal["mean", "max"] = "mean"
     clean: list[str] = field(default_factory=list)  # cleaning steps
     pairs: bool | None = None  # whether it reads pairs of texts; None: nobody said
     # With several labels per text, the probability threshold: a label is assigned at or above it.
@@ -88,9 +110,10 @@ class Classifier:
         self.model, self.tokenizer, self.execution = model.to(run_on.device), tokenizer, run_on
         card = card_of(model)
         self.labels = card.labels
-        self.multi_label = card.published.get("problem_type") == "multi_label_classification"
+        self.multi_label = is_multi_label(card)
         self.reading = Reading.of(card)
         self.clean = cleaner(self.reading.clean)
+        self.cut = Cut()  # of all texts it has read
 
     @classmethod
     def load(cls, source: str | Path, device: str = "auto") -> Classifier:
@@ -152,12 +175,19 @@ class Classifier:
         if not texts:
             return np.zeros((0, len(self.labels)), np.float32)
         limit = self.reading.max_tokens or context_of(self.model) or 512
-        encoded = encode(self.tokenizer, texts, pairs, limit)
+        long = LongTexts(self.reading.long_texts, self.reading.window_stride, self.reading.window_scores)
+        encoded = encode(self.tokenizer, texts, pairs, limit, long)
+        self.cut = self.cut + count_cut(encoded, limit)
         scores = predict_scores(self.model, encoded, self.execution, pad=pad_id(self.tokenizer))
         if not np.isfinite(scores).all():
             name = card_of(self.model).adapter or card_of(self.model).folder or "the model"
             raise UserError(f"{name}: gives scores that are no numbers, so its weights are broken; train it anew")
         return scores
+
+    def cut_message(self) -> str:
+        """What to say of texts that were too long to be read whole; empty if they were few."""
+        limit, context = self.reading.max_tokens, context_of(self.model)
+        return self.cut.message("texts", limit or context or 512, context)
 
     def _split(self, texts: Iterable[Text], place: str, first: int) -> tuple[list[str], list[str] | None]:
         """The first texts, and the second ones where they are pairs."""

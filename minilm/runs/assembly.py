@@ -20,6 +20,7 @@ from minilm.checkpoints.models import card_of, load_parts, new_model, warn_of
 from minilm.config import DataSection, RunConfig, TrainSection
 from minilm.data.batching import collate, make_batches
 from minilm.data.locations import complete, find_source
+from minilm.data.long_texts import LongTexts
 from minilm.data.readers import matching
 from minilm.data.rows import Rows
 from minilm.data.sources import Dataset, load_dataset
@@ -83,12 +84,13 @@ def prepare(config: RunConfig, where: str) -> Material:
         _check_objective(config.train, data, where)
     train = augmented(config, data, where)
     tokenizer, limit = _tokenizer(config, train, where), complete(config.data).max_tokens
+    long = long_texts_of(config.data)
 
     def tokens(rows: Rows) -> Encoded:
         return once(
             "tokens",
-            lambda: (hash_of_rows(rows), tokenizer.to_str(), limit),
-            lambda: encode(tokenizer, rows.texts, rows.pairs, limit),
+            lambda: (hash_of_rows(rows), tokenizer.to_str(), limit, repr(long)),
+            lambda: encode(tokenizer, rows.texts, rows.pairs, limit, long),
         )
 
     splits = zip(SPLITS, (train, data.validation, data.test), strict=True)
@@ -97,6 +99,11 @@ def prepare(config: RunConfig, where: str) -> Material:
         batches = make_batches(encoded["train"].lengths, config.train.batch_size, seed=config.seed, epoch=0)
         check_warmup(config.train, len(batches), f"{where}: train.warmup")
     return Material(data, train, tokenizer, encoded)
+
+
+def long_texts_of(section: DataSection) -> LongTexts:
+    """What becomes of texts that are longer than ``max_tokens``."""
+    return LongTexts(section.long_texts, section.window_stride, section.window_scores)
 
 
 def _files_of(section: DataSection, where: str) -> tuple[object, ...]:
@@ -181,7 +188,12 @@ def make_model(
     kind = "multi" if data.multi_label else "single"
     card.published["problem_type"] = f"{kind}_label_classification"
     precision = config.train.precision if config.train else "float32"
-    card.extra |= asdict(Reading(data.max_tokens, data.clean, pairs=bool(data.text_pair), precision=precision))
+    card.extra |= asdict(
+        Reading(
+            data.max_tokens, data.long_texts, data.window_stride, data.window_scores, data.clean,
+            pairs=bool(data.text_pair), precision=precision,
+        )
+    )  # fmt: skip
     return model
 
 
@@ -335,19 +347,23 @@ def make_task(
 ) -> Task:
     """The batches, the objective and the measuring of a run; ``folder`` is where evaluations are recorded."""
     train, validation = material.train, material.data.validation
-    texts, pad = material.encoded["train"], pad_id(material.tokenizer)
+    encoded, pad = material.encoded["train"], pad_id(material.tokenizer)
+    labels = train.labels[encoded.texts]  # of each row: a window has its text's
     forward = {split: prefix.forward(split, model) for split in ("train", "validation")}
     # As many training texts as validation has tell whether the two drift apart; all would take longer than training.
     sample = keep_rows(strata_of(train.labels), min(len(train), len(validation)), config.seed)
+    sampled = encoded.rows_of(sample)
     watched: dict[str, tuple[Encoded, np.ndarray, Forward]] = {
-        "train": (texts.take(sample), train.labels[sample], lambda batch, rows: forward["train"](batch, sample[rows])),
+        "train": (
+            encoded.take(sample), train.labels[sample], lambda batch, rows: forward["train"](batch, sampled[rows])
+        ),
         "validation": (material.encoded["validation"], validation.labels, forward["validation"]),
     }
 
     def evaluate() -> dict[str, dict[str, Any]]:
         scores = {
-            split: predict_scores(model, encoded, run_on, pad=pad, forward=how)
-            for split, (encoded, _, how) in watched.items()
+            split: predict_scores(model, texts, run_on, pad=pad, forward=how)
+            for split, (texts, _, how) in watched.items()
         }
         # Chosen anew each time: while rare labels are still unlikely, none would be given at 0.5, however well the
         # model ranks them, and no checkpoint would look better than the first.
@@ -356,10 +372,12 @@ def make_task(
 
     return Task(
         batches=lambda epoch: make_batches(
-            texts.lengths, settings.batch_size, seed=config.seed, epoch=epoch, by_length=settings.by_length
+            encoded.lengths, settings.batch_size, seed=config.seed, epoch=epoch, by_length=settings.by_length
         ),
-        collate=lambda rows, epoch: collate(texts, rows, train.labels, pad, limit=context_of(model)),
-        objective=Objective(_class_weights(settings, material), settings.label_smoothing, material.data.multi_label),
+        collate=lambda rows, epoch: collate(encoded, rows, labels, pad, limit=context_of(model)),
+        objective=Objective(
+            _class_weights(settings, material, labels), settings.label_smoothing, material.data.multi_label
+        ),
         evaluate=evaluate,
         record=lambda history: write_history(folder, history),
         forward=forward["train"],
@@ -367,7 +385,8 @@ def make_task(
     )
 
 
-def _class_weights(settings: TrainSection, material: Material) -> torch.Tensor | None:
+def _class_weights(settings: TrainSection, material: Material, labels: np.ndarray) -> torch.Tensor | None:
+    """``labels``: of the rows that are trained on."""
     if settings.class_weights == "balanced":
-        return balanced_weights(material.train.labels, len(material.data.label_names))
+        return balanced_weights(labels, len(material.data.label_names))
     return torch.tensor(settings.class_weights) if settings.class_weights else None

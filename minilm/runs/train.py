@@ -21,10 +21,10 @@ from torch import nn
 from minilm.checkpoints import files
 from minilm.checkpoints.adapters import save_adapter
 from minilm.checkpoints.files import atomic, read_json, write_json
-from minilm.checkpoints.models import card_of, save_model
+from minilm.checkpoints.models import card_of, context_of, save_model
 from minilm.config import RunConfig, TrainSection, ZeroShotSection, dump_config, load_config
 from minilm.data.sources import Dataset
-from minilm.data.tokenization import Encoded, length_statistics, pad_id
+from minilm.data.tokenization import Cut, Encoded, count_cut, length_statistics, pad_id
 from minilm.devices import Execution, execution, memory_told
 from minilm.errors import UserError
 from minilm.evaluation.embeddings import mean_vectors
@@ -177,12 +177,15 @@ class Work:
 
 def finish(work: Work) -> None:
     """Train to the end, from the start or the last checkpoint, then save, measure and report."""
-    folder, material, model = work.folder, work.material, work.model
+    folder, material, model, limit = work.folder, work.material, work.model, work.config.data.max_tokens
     with atomic(folder / "summary.txt") as file, work.run_on.autocast():
         file.write((summarize(model) + "\n").encode())
     total, trained = parameter_counts(model)
     sizes = " / ".join(map(material.size, SPLITS))
     say(f"{folder}: {material.data.name}, {sizes} texts; {trained:,} of {total:,} parameters train on {work.run_on}")
+    cut = sum((count_cut(encoded, limit) for encoded in material.encoded.values()), Cut())
+    if message := cut.message("texts", limit, context_of(model)):
+        say(f"{folder}: {message}")
     if work.settings.embeddings_baseline:
         work = replace(work, embedded=embed(work))
     if work.settings.recompute:
