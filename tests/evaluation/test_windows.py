@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -22,7 +24,7 @@ def probabilities(scores: np.ndarray, multi_label: bool) -> np.ndarray:
 def test_probabilities_are_combined_text_by_text(how, multi_label):
     found = scores_of_texts(SCORES, Windows(STARTS, how), multi_label)
     p = probabilities(SCORES, multi_label)
-    expected = np.stack([getattr(p[a:b], how)(axis=0) for a, b in zip(STARTS, STARTS[1:], strict=False)])
+    expected = np.stack([getattr(p[a:b], how)(axis=0) for a, b in pairwise(STARTS)])
     if not multi_label:
         expected /= expected.sum(axis=1, keepdims=True)
     assert found.dtype == np.float32 and np.abs(probabilities(found, multi_label) - expected).max() < 1e-6
