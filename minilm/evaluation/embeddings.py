@@ -90,6 +90,9 @@ class Dense(NamedTuple):
     def width(self) -> int:
         return self.values.shape[1]
 
+    def slice(self, start: int, end: int) -> Dense:
+        return Dense(self.values[start:end])
+
     def transposed(self) -> Dense:
         return Dense(self.values.T)
 
