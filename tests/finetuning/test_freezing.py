@@ -13,8 +13,8 @@ from minilm.checkpoints.models import new_model
 from minilm.errors import UserError
 from minilm.finetuning.freezing import freeze, frozen_layers, training_mode
 from minilm.models import ARCHITECTURES, build_model, without_weights
+from minilm.models.batch import Batch
 from minilm.models.heads import HeadConfig, mlp_head
-from minilm.models.layers import Batch
 from minilm.models.llama import LlamaConfig
 
 SMALL = {"vocab_size": 50, "width": 16, "depth": 4, "heads": 2}

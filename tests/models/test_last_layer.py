@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from minilm.models import ARCHITECTURES, build_model
+from minilm.models.batch import Batch, select_position
 from minilm.models.heads import HeadConfig
-from minilm.models.layers import Batch, pick, scores
 
 SMALL: dict[str, Any] = {"vocab_size": 50, "width": 24, "depth": 2, "heads": 4, "mlp_width": 20}
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {  # model_type, settings
@@ -45,15 +45,11 @@ def small(family: str, pooling: str, hidden: int = 8) -> Any:
     return model
 
 
-def stages(model: Any) -> int:
-    return getattr(model.config, "stages", model.config.depth)
-
-
 def all_positions(model: Any, batch: Batch) -> Tensor:
     """The scores, by way of every position's vector."""
-    x = model.finish(model.run(model.embed(batch), batch, 0, stages(model)))
+    x = model.finish(model.run(model.embed(batch), batch, 0, model.num_layers))
     assert x.shape == (*batch.ids.shape, SMALL["width"])
-    return model.head(x, batch, getattr(model, "pooler", None))
+    return model.head(x, batch, model.pooler)
 
 
 def draw(lengths: list[int], more: int, seed: int) -> Batch:
@@ -87,7 +83,7 @@ def test_the_last_layer_alone_asks_at_one_position(family: str, pooling: str) ->
         model(batch)
     for hook in hooks:
         hook.remove()
-    assert seen == [6] * (stages(model) - 1) + [1]
+    assert seen == [6] * (model.num_layers - 1) + [1]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -95,9 +91,9 @@ def test_a_known_state_goes_on_to_the_same_scores(family: str) -> None:
     model, batch = small(family, "last"), draw([5, 3], 1, 1)
     with torch.no_grad():
         expected, state = model(batch), model.embed(batch)
-        for first in range(stages(model) + 1):
-            torch.testing.assert_close(scores(model, batch, state, first), expected)
-            state = model.run(state, batch, first, min(first + 1, stages(model)))
+        for first in range(model.num_layers + 1):
+            torch.testing.assert_close(model(batch, state=state, first=first), expected)
+            state = model.run(state, batch, first, min(first + 1, model.num_layers))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -107,14 +103,14 @@ def test_a_mean_reads_all_positions(family: str) -> None:
         assert torch.equal(model(batch), all_positions(model, batch))
 
 
-def test_what_all_texts_share_is_picked_as_what_each_has() -> None:
+def test_what_all_texts_share_is_selected_as_what_each_has() -> None:
     shared, at = torch.randn(1, 2, 5, 3), torch.tensor([4, 0, 2])
-    assert torch.equal(pick(shared, at), pick(shared.expand(3, -1, -1, -1), at))
-    assert torch.equal(pick(shared, at)[1, 0, 0], shared[0, 0, 0])
-    assert pick(shared, None) is shared
+    assert torch.equal(select_position(shared, at), select_position(shared.expand(3, -1, -1, -1), at))
+    assert torch.equal(select_position(shared, at)[1, 0, 0], shared[0, 0, 0])
+    assert select_position(shared, None) is shared
 
 
 def test_the_callers_batch_stays_as_it_is() -> None:
     model, batch = small("bert", "cls"), draw([5, 3], 1, 1)
     model(batch)
-    assert batch.read is None
+    assert batch.query_position is None

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from minilm.checkpoints.models import load_model
-from minilm.models.layers import Batch
+from minilm.models.batch import Batch
 
 REFERENCES = Path(__file__).parent.parent / "reference"
 LEFT_TO_RIGHT = ["gpt2", "llama", "llama-dynamic", "llama-yarn", "mistral-lm-window", "qwen2-lm-window"]
@@ -37,7 +37,7 @@ def mask_of(lengths: list[int], longest: int) -> Tensor:
 def test_a_batch_that_has_its_own_mask_takes_no_other() -> None:
     batch = Batch(draw(0, 2, 5))
     for given_too in ({"mask": mask_of([3, 5], 5)}, {"segments": torch.zeros(2, 5, dtype=torch.long)}):
-        with pytest.raises(ValueError, match="a Batch has its own mask and segments"):
+        with pytest.raises(ValueError, match="a Batch has its own mask, segments and decoder_ids"):
             Batch.of(batch, **given_too)
 
 

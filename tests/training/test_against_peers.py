@@ -17,7 +17,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from minilm.checkpoints.adapters import save_adapter
+from minilm.checkpoints.adapter_saving import save_adapter
 from minilm.checkpoints.models import load_model
 from minilm.config import TrainSection
 from minilm.data.batching import collate
