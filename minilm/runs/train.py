@@ -22,6 +22,7 @@ from minilm.checkpoints.adapter_saving import save_adapter
 from minilm.checkpoints.files import atomic, read_json, write_json
 from minilm.checkpoints.models import card_of, save_model
 from minilm.config import RunConfig, TrainSection, ZeroShotSection, dump_config, load_config
+from minilm.data.checks import class_counts
 from minilm.data.sources import Dataset
 from minilm.data.tokenization import Cut, Encoded, count_cut, length_statistics, pad_id
 from minilm.devices import Execution, execution, memory_told
@@ -31,6 +32,7 @@ from minilm.evaluation.predictor import Classifier, predict_scores
 from minilm.finetuning.freezing import frozen_layers
 from minilm.hub import is_folder, published_name
 from minilm.models.architecture import Backbone
+from minilm.reporting.classes import counts_table
 from minilm.reporting.plots import confusion, learning_curves, length_distribution
 from minilm.reporting.predictions import write_predictions
 from minilm.reporting.record import resume_command
@@ -89,7 +91,10 @@ def _train_run(config_path: Path, overrides: tuple[str, ...], runs: Path, resume
     material = prepare(config, where)
     for note in material.data.notes:
         say(note)
-    for warning in material.data.warnings:
+    data = material.data
+    counts = {split: class_counts(getattr(data, split).labels, len(data.label_names)) for split in SPLITS}
+    say(counts_table(data.label_names, counts))
+    for warning in data.warnings:
         say(f"warning: {warning}")
     if config.augment is not None:
         say(f"{material.added:,} training texts added to {len(material.data.train):,} ({config.augment.method})")
