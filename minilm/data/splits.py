@@ -96,6 +96,32 @@ def _hold_out_groups(classes: np.ndarray, members: np.ndarray, share: float, see
     return held_out
 
 
+def deal_folds(
+    strata: np.ndarray, folds: int, seed: int | Sequence[int], groups: np.ndarray | None = None
+) -> np.ndarray:
+    """(N,) the fold, from 0, of each row: each has about as many rows of each class as the others (N,).
+
+    groups: (N,) numbers; rows of one group are in one fold. The largest are dealt first, each to the fold that has the
+    fewest rows of its classes so far.
+    """
+    if groups is None:
+        rows, _, _ = _in_random_order(strata, seed)
+        dealt = np.empty(len(strata), dtype=np.int64)
+        dealt[rows] = np.arange(len(rows)) % folds
+        return dealt
+    _, classes = np.unique(strata, return_inverse=True)
+    _, members, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(sizes))
+    order = order[np.argsort(-sizes[order], kind="stable")]
+    rows_of = np.split(np.argsort(members, kind="stable"), np.cumsum(sizes)[:-1])
+    counts, fold_of = np.zeros((folds, int(classes.max()) + 1)), np.empty(len(sizes), dtype=np.int64)
+    for group in order.tolist():
+        found, times = np.unique(classes[rows_of[group]], return_counts=True)
+        fold_of[group] = fold = int(np.lexsort((counts.sum(axis=1), counts[:, found] @ times))[0])
+        counts[fold, found] += times
+    return fold_of[members]
+
+
 def join_groups(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """(N,) the groups of rows that share a value of either, directly or through others; numbers (N,) each."""
     leader = np.arange(len(first))
