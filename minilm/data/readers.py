@@ -98,7 +98,7 @@ def _read_text(text: TextFile, suffix: str, wanted: set[str], defects: Defects, 
         table = read_delimited(text, wanted, defects, replace(how, delimiter=delimiter), delimiter)
         table.notes.append(f"its fields are separated by {DELIMITERS[delimiter]} (data.delimiter)")
     else:
-        raise UserError(_no_table(text))
+        raise UserError(_no_table(text.path))
     return table
 
 
@@ -111,13 +111,18 @@ def _delimiter_of(start: str, commas: bool) -> str:
     return delimiter if delimiter in start.partition("\n")[0] and (commas or delimiter != ",") else ""
 
 
-def _no_table(text: TextFile) -> str:
+def _no_table(path: Path) -> str:
     """What to do with a file that has no columns."""
-    path = text.path
-    if path.suffix.lower() != ".txt":
-        known = ", ".join(FORMATS)
-        return f"{text.name}: not a known format; the endings known are {known} (data.delimiter reads any other)"
-    labels = [p for p in path.parent.glob("*.txt") if "label" in p.name.lower() and p != path]
+    if path.suffix.lower() == ".txt":
+        return texts_without_labels(path)
+    known = ", ".join(FORMATS)
+    return f"{display_name(path)}: not a known format; the endings known are {known} (data.delimiter reads any other)"
+
+
+def texts_without_labels(path: Path) -> str:
+    """How a file of texts is joined with one of labels."""
+    labels = [p for p in path.parent.glob("*.txt") if p.name == path.name.replace("text", "labels") and p != path]
+    labels = labels or [p for p in path.parent.glob("*.txt") if "label" in p.name.lower() and p != path]
     other = str(labels[0]) if len(labels) == 1 else "LABELS.txt"
     return (
         f"{path}: a text a line, without labels. If another file has them, a line each, join the two: "

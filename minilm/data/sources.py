@@ -69,7 +69,7 @@ def _load_dataset(section: DataSection) -> Dataset:
     source = find_source(section)
     section = source.section
     defects, warnings = Defects(), list[str]()
-    tables = {split: _read(path, section, defects) for split, path in source.files.items()}
+    tables = {split: _read(paths, section, defects) for split, paths in source.files.items()}
     notes = [f"{table.path}: {note}" for table in tables.values() for note in table.notes]
     for split, table in tables.items():
         if source.rows and len(table) != source.rows[split]:
@@ -114,7 +114,7 @@ def load_rows(path: Path, section: DataSection, names: Sequence[str] = ()) -> Ro
     If none are given, they are those that the section lists. Raises UserError as ``load_dataset`` does.
     """
     section, defects = replace(complete(section), group=""), Defects()
-    table = _read(path, section, defects)
+    table = _read(matching(path), section, defects)
     _require(table, section, defects)
     scheme = replace(scheme_of(section), listed=bool(section.labels))
     scheme = replace(scheme, names=list(names or section.labels or section.label_columns))
@@ -176,10 +176,10 @@ def _label_keys(section: DataSection) -> dict[str, str]:
     return {section.label: "data.label"}
 
 
-def _read(path: Path, section: DataSection, defects: Defects) -> Table:
+def _read(paths: Sequence[Path], section: DataSection, defects: Defects) -> Table:
     named = {*_text_keys(section), section.group, *_label_keys(section)}
     wanted = {name for name in named if name} | {"split"}
-    return read_tables(matching(path), wanted, defects, format_of(section))
+    return read_tables(paths, wanted, defects, format_of(section))
 
 
 def _require(table: Table, section: DataSection, defects: Defects, split: str = "train") -> None:

@@ -20,7 +20,6 @@ from minilm.config import DataSection, RunConfig, TrainSection
 from minilm.data.batching import collate, make_batches
 from minilm.data.locations import complete, find_source
 from minilm.data.long_texts import LongTexts
-from minilm.data.readers import matching
 from minilm.data.rows import Rows
 from minilm.data.sources import Dataset, load_dataset
 from minilm.data.splits import keep_rows, strata_of
@@ -107,8 +106,8 @@ def long_texts_of(section: DataSection) -> LongTexts:
 
 def _files_of(section: DataSection, where: str) -> tuple[object, ...]:
     """What a data set depends on: its settings, and its files as they are now."""
-    paths = [*find_source(section, f"{where}: ").files.values(), *([Path(section.rows)] if section.rows else [])]
-    files = [file for path in paths for file in matching(path)]
+    files = [file for split in find_source(section, f"{where}: ").files.values() for file in split]
+    files += [Path(section.rows)] if section.rows else []
     return repr(section), *((path, path.stat().st_mtime_ns) for path in files if path.is_file())
 
 
