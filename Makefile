@@ -43,16 +43,16 @@ DATA_CHANGE = $(if $(filter-out sample,$(DATA)),$(SOURCE) $(if $(OTHER_DATA),$(W
 OTHER_DATA = $(subst [$(OWN_DATA)],,[$(value DATA)])# empty where DATA names what the recipe has
 OWN_DATA = $(shell sed -n '/^\[data\]/,/^\[/s/^source = "\(.*\)"/\1/p' $(RECIPE) 2>/dev/null)
 WHOLE = data.train_rows=0 data.validation_rows=0 data.test_rows=0 'data.clean=[]'
-ANY_LABELS = train.best=macro_f1 train.decision=0.5
+ANY_LABELS = train.best=macro_f1 train.decision_threshold=0.5
 RECIPE = experiments/finetune/$(or $(MODEL),minilm).toml
 SOURCE = data.source=$(call quoted,$(value DATA))
 DIGITS := 1 2 3 4 5 6 7 8 9
 LAYERS := $(DIGITS) $(foreach ten,$(DIGITS),$(foreach one,0 $(DIGITS),$(ten)$(one)))
 METHODS := full head lora $(LAYERS:%=last%)
-METHOD_full = freeze.part=nothing freeze.layers=0 lora.rank=0 train.lr=5e-5
-METHOD_head = freeze.part=backbone freeze.layers=0 lora.rank=0 train.lr=1e-3
+METHOD_full = freeze.part=nothing lora.rank=0 train.lr=5e-5
+METHOD_head = freeze.part=backbone lora.rank=0 train.lr=1e-3
 METHOD_last = freeze.part=all-but-last freeze.layers=$(METHOD:last%=%) lora.rank=0 train.lr=5e-5
-METHOD_lora = freeze.part=nothing freeze.layers=0 lora.rank=8 train.lr=5e-4
+METHOD_lora = freeze.part=nothing lora.rank=8 train.lr=5e-4
 METHOD_CHANGE = $(METHOD_$(if $(filter last%,$(METHOD)),last,$(METHOD)))
 
 weights: .venv/installed ## download a checkpoint into weights/ (MODEL=bielik; without MODEL: list them)

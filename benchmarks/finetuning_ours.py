@@ -13,7 +13,17 @@ import torch
 
 from benchmarks.finetuning import BATCH, LAST, METHODS, RANK, RATE, TOKENS
 from benchmarks.processes import serve
-from minilm.config import DataSection, FreezeSection, HeadSection, LoraSection, ModelSection, RunConfig, TrainSection
+from minilm.config import (
+    DataSection,
+    FamilyHeadSection,
+    FreezeAllButLast,
+    FreezeBackbone,
+    FreezeNothing,
+    LoraSection,
+    ModelSection,
+    RunConfig,
+    TrainSection,
+)
 from minilm.data.tokenization import pad_id
 from minilm.devices import execution
 from minilm.runs.assembly import make_task, prepare
@@ -22,7 +32,7 @@ from minilm.training.frozen_prefix import keep
 from minilm.training.loop import train
 from minilm.training.state import Checkpoints
 
-PARTS = {"last": FreezeSection("all-but-last", LAST), "head": FreezeSection("backbone")}
+PARTS = {"last": FreezeAllButLast(layers=LAST), "head": FreezeBackbone()}
 
 
 def main(method: str, folder: Path) -> None:
@@ -40,18 +50,18 @@ def main(method: str, folder: Path) -> None:
             text_pair="sentence2",
             max_tokens=TOKENS,
         ),
-        model=ModelSection(source="minilm", head=HeadSection(kind="family")),
-        freeze=PARTS.get(method, FreezeSection()),
-        lora=LoraSection(RANK if method == "lora" else 0),
+        model=ModelSection(source="minilm", head=FamilyHeadSection()),
+        freeze=PARTS.get(method, FreezeNothing()),
+        lora=LoraSection(RANK) if method == "lora" else None,
         train=settings,
     )
-    run_on, material = execution("cpu"), prepare(config, "bench")
+    run_on, material = execution("cpu"), prepare(config)
     place = folder / method
 
     def work() -> tuple[int, float]:
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
-        model = fresh_model(config, material, run_on, "bench")
+        model = fresh_model(config, material, run_on)
         prefix = keep(
             model,
             {split: material.encoded[split] for split in ("train", "validation")},

@@ -110,16 +110,16 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextlib.contextmanager
-def memory_told(where: str, go_on: str = "") -> Iterator[None]:
-    """Raises UserError, with what needs less, where memory runs out within. ``go_on``: the command that does."""
+def out_of_memory_explained(resume: str = "") -> Iterator[None]:
+    """If memory runs out inside, raise UserError with what needs less. ``resume``: the command to resume with."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         raise UserError(
-            f"{where}: out of memory ({(str(error).strip() or 'none left').splitlines()[0]}); start a new run with a "
-            "lower train.batch_size (with as much more train.accumulate a step stays the same) or data.max_tokens, or "
-            "with train.recompute = true"
-            + (f"; where another program took the memory, go on once there is room: {go_on}" if go_on else "")
+            f"out of memory ({(str(error).strip() or 'none left').splitlines()[0]}); start a new run with a lower "
+            "train.batch_size (with as much more train.accumulate a step stays the same) or data.max_tokens, or "
+            "with train.gradient_checkpointing = true"
+            + (f"; if another program took the memory, resume once there is room: {resume}" if resume else "")
         ) from error

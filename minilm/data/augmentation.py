@@ -151,8 +151,8 @@ WORD_METHODS: dict[str, Callable[..., list[str]]] = {
 }
 
 
-def by_words(name: str, share: float = 0.1, synonyms: Synonyms | None = None) -> Method:
-    """A method of ``WORD_METHODS``, which changes this share of a text's words, and one at least.
+def by_words(name: str, fraction: float = 0.1, synonyms: Synonyms | None = None) -> Method:
+    """A method of ``WORD_METHODS``, which changes this fraction of a text's words, and one at least.
 
     synonyms: "synonyms" needs them, "insertion" is as published with them. Raises UserError for an unknown name.
     """
@@ -165,7 +165,7 @@ def by_words(name: str, share: float = 0.1, synonyms: Synonyms | None = None) ->
 
     def change(text: str, random: Random) -> str:
         words = text.split()
-        return " ".join(WORD_METHODS[name](words, max(1, round(share * len(words))), random, *more))
+        return " ".join(WORD_METHODS[name](words, max(1, round(fraction * len(words))), random, *more))
 
     return lambda texts, randoms: [change(text, random) for text, random in zip(texts, randoms, strict=True)]
 

@@ -48,7 +48,7 @@ def entries() -> dict[str, Entry]:
     return found
 
 
-def find(source: str, where: str = "") -> Entry | None:
+def find(source: str) -> Entry | None:
     """The entry of this name; None where ``source`` looks like a path or a Hub id instead.
 
     Raises UserError for a plain word that no entry is called by, and that no file is called by either.
@@ -56,7 +56,7 @@ def find(source: str, where: str = "") -> Entry | None:
     known = entries()
     if source in known or "/" in source or "\\" in source or Path(source).exists() or Path(source).suffix:
         return known.get(source)
-    raise UserError(f"{where}data.source: {_unknown(source)}; any other source is a path or a Hub id such as user/set")
+    raise UserError(f"data.source: {_unknown(source)}; any other source is a path or a Hub id such as user/set")
 
 
 def _unknown(name: str) -> str:

@@ -15,29 +15,22 @@ Splits that are not given here are made from the training rows.
 from __future__ import annotations
 
 import re
-from copy import copy
-from dataclasses import dataclass, field, replace
+from copy import deepcopy
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from minilm import hub
+from minilm.config import SPLITS, DataSection
 from minilm.data import catalog
 from minilm.data.decoding import STDIN
 from minilm.data.readers import FORMATS, ending, is_table, matching, texts_without_labels
 from minilm.errors import UserError, nearest
 from minilm.transfer import Unreachable
 
-if TYPE_CHECKING:
-    from minilm.config import DataSection
-
-SPLITS = ("train", "validation", "test")
 SPLIT_NAMES = {
     "train": "train", "training": "train", "test": "test",
     "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
-}  # fmt: skip
-USUAL: dict[str, Any] = {  # what neither the config nor the catalogue says
-    "text": "text", "text_pair": "", "label": "label", "label_columns": [], "labels": [], "group": "",
-    "validation_share": 0.1, "test_share": 0.1,
 }  # fmt: skip
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(:.+)?")
 PARQUET = "refs/convert/parquet"  # the branch where the Hub keeps its own copy of a public data set
@@ -49,23 +42,22 @@ class Source:
 
     name: str
     files: dict[str, list[Path]]  # split -> its files, one after another; "train" is always there
-    section: DataSection  # complete
     rows: dict[str, int] = field(default_factory=dict)  # split -> rows that the catalogue promises
 
 
-def find_source(section: DataSection, where: str = "") -> Source:
+def find_source(section: DataSection) -> Source:
     """The files behind ``data.source``, or behind ``data.train``, ``data.validation`` and ``data.test``."""
-    section, entry = complete(section), _entry(section)
+    entry = _entry(section.source, section.sample)
     if section.train and not section.sample:
         given = {split: getattr(section, split) for split in SPLITS if getattr(section, split)}
         paths = {split: Path(path).expanduser() for split, path in given.items()}
-        return Source(_name_of(paths["train"]), {split: matching(path) for split, path in paths.items()}, section)
+        return Source(_name_of(paths["train"]), {split: matching(path) for split, path in paths.items()})
     if section.source == str(STDIN):
-        return Source("standard-input", {"train": [STDIN]}, section)
+        return Source("standard-input", {"train": [STDIN]})
     if entry is None:
-        catalog.find(section.source, where)  # tells a name that is misspelt
+        catalog.find(section.source)  # tells a name that is misspelt
     if entry is None and section.sample:
-        raise UserError(f'{where}data.sample: there is no sample for data.source = "{section.source}"')
+        raise UserError(f'data.sample: there is no sample for data.source = "{section.source}"')
     if entry:
         try:
             wanted = {split: [name] for split, name in entry.files.items()}
@@ -73,15 +65,15 @@ def find_source(section: DataSection, where: str = "") -> Source:
         except Unreachable as error:
             hint = "; or take the small set of its kind: data.sample=true (make finetune DATA=sample)"
             raise Unreachable(error.who, error.why, error.without + (hint if entry.sample else "")) from None
-        return Source(entry.name, files, section, entry.rows)
+        return Source(entry.name, files, entry.rows)
     path = Path(section.source).expanduser()
     if path.is_dir():
-        return Source(path.resolve().name, _split_files(path, where), section)
+        return Source(path.resolve().name, _split_files(path))
     if path.is_file() or is_table(path) or matching(path) != [path]:
-        return Source(_name_of(path), {"train": matching(path)}, section)
+        return Source(_name_of(path), {"train": matching(path)})
     if HUB_ID.fullmatch(section.source):
-        return Source(section.source, _hub_files(section.source, where), section)
-    raise UserError(f"{where}data.source: no such file or folder: {section.source}")
+        return Source(section.source, _hub_files(section.source))
+    raise UserError(f"data.source: no such file or folder: {section.source}")
 
 
 def _name_of(path: Path) -> str:
@@ -90,17 +82,16 @@ def _name_of(path: Path) -> str:
     return path.resolve().parent.name if name.lower() in (*SPLIT_NAMES, "") else name
 
 
-def complete(section: DataSection) -> DataSection:
-    """The section with what it does not say: the columns, labels and shares that the catalogue has, else the usual."""
-    entry = _entry(section)
-    known = USUAL | (entry.data if entry else {})
-    return replace(section, **{name: copy(known[name]) for name in USUAL if getattr(section, name) is None})
+def catalogue_keys(source: Any, sample: bool) -> dict[str, Any]:
+    """The keys of ``[data]`` that the catalogue has for a source, such as its columns; none if it does not list it."""
+    entry = _entry(source, sample) if isinstance(source, str) else None
+    return deepcopy(entry.data) if entry else {}
 
 
-def _entry(section: DataSection) -> catalog.Entry | None:
-    """The set of the catalogue, or where a sample is asked for, the small one of its kind; None: there is none."""
-    entry = catalog.entries().get(section.source)
-    if entry is None or not section.sample or entry.name.endswith("-sample"):
+def _entry(source: str, sample: bool) -> catalog.Entry | None:
+    """The data set in the catalogue, or with ``sample`` the small one of its kind; None if there is none."""
+    entry = catalog.entries().get(source)
+    if entry is None or not sample or entry.name.endswith("-sample"):
         return entry
     return catalog.entries().get(entry.sample)
 
@@ -111,7 +102,7 @@ def _download(repo_id: str, files: dict[str, list[str]], revision: str) -> dict[
     return {split: [paths[name] for name in names] for split, names in files.items()}
 
 
-def _hub_files(source: str, where: str) -> dict[str, list[Path]]:
+def _hub_files(source: str) -> dict[str, list[Path]]:
     """The splits of any data set, from the Hub's copy as Parquet: ``<configuration>/<split>/0000.parquet``, ..."""
     repo_id, _, configuration = source.partition(":")
     found: dict[str, dict[str, list[str]]] = {}  # configuration -> split -> files
@@ -124,27 +115,27 @@ def _hub_files(source: str, where: str) -> dict[str, list[Path]]:
     if configuration not in found:
         hint = nearest(configuration, found) if ":" in source else ""
         raise UserError(
-            f"{where}data.source: {repo_id} has the configurations {', '.join(found) or '(none)'}{hint}; "
+            f"data.source: {repo_id} has the configurations {', '.join(found) or '(none)'}{hint}; "
             f"name one of them, as in {repo_id}:{next(iter(found), 'name')}"
         )
     if "train" not in found[configuration]:
-        raise UserError(f"{where}data.source: {source} has no train split, only {', '.join(found[configuration])}")
+        raise UserError(f"data.source: {source} has no train split, only {', '.join(found[configuration])}")
     return _download(repo_id, found[configuration], PARQUET)
 
 
-def _split_files(folder: Path, where: str) -> dict[str, list[Path]]:
+def _split_files(folder: Path) -> dict[str, list[Path]]:
     """The files of a folder that are named by their split, such as train.csv and dev.csv."""
     found: dict[str, list[Path]] = {}
     data = sorted(path for path in folder.iterdir() if is_table(path) or ending(path) == ".txt")
     for path in data:
         split = SPLIT_NAMES.get(path.name.lower().split(".")[0])
         if split in found:
-            raise UserError(f"{where}{folder}: two {split} files, {found[split][0].name} and {path.name}; keep one")
+            raise UserError(f"{folder}: two {split} files, {found[split][0].name} and {path.name}; keep one")
         if split:
             found[split] = [path]
     if "train" not in found:
         there = ", ".join(path.name for path in data) or "no data files"
         if texts := next((path for path in data if re.match(r"train\w*text", path.name.lower())), None):
-            raise UserError(f"{where}{texts_without_labels(texts)}")
-        raise UserError(f"{where}{folder}: no train file ({', '.join(FORMATS)}); it has {there}")
+            raise UserError(texts_without_labels(texts))
+        raise UserError(f"{folder}: no train file ({', '.join(FORMATS)}); it has {there}")
     return found

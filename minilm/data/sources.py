@@ -13,28 +13,24 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from minilm.config import SPLITS, DataSection
 from minilm.data.checks import check_equal_texts, check_labels, check_shared_groups, named
 from minilm.data.cleaning import cleaner
 from minilm.data.columns import require_columns
 from minilm.data.delimited import Format
 from minilm.data.labels import LabelScheme, check_kind, find_labels, label_text
-from minilm.data.locations import SPLIT_NAMES, SPLITS, complete, find_source
+from minilm.data.locations import SPLIT_NAMES, find_source
 from minilm.data.readers import matching, read_tables
 from minilm.data.row_lists import read_row_list
 from minilm.data.rows import LONGEST, LeftOut, Part, RowRules, Rows, read_rows, read_texts
 from minilm.data.splits import hold_out, join_groups, keep_rows, keep_shots, number_texts, strata_of
 from minilm.data.tables import Defects, Table
 from minilm.errors import UserError, located
-
-if TYPE_CHECKING:
-    from minilm.config import DataSection
 
 TAB = {"tab": "\t", "\\t": "\t"}  # as it is typed on a command line
 CHUNK = 1000  # rows that are hashed at once
@@ -56,18 +52,12 @@ class Dataset:
     notes: list[str]  # what was found by looking, or left out as the config says
 
 
-def load_dataset(section: DataSection, where: str = "") -> Dataset:
-    """Read, check and split. ``where`` names the config in messages.
+def load_dataset(section: DataSection) -> Dataset:
+    """Read, check and split.
 
     Raises UserError for files or columns that are missing, and for rows that cannot be used.
     """
-    with located(where) if where else nullcontext():
-        return _load_dataset(section)
-
-
-def _load_dataset(section: DataSection) -> Dataset:
     source = find_source(section)
-    section = source.section
     defects, warnings = Defects(), list[str]()
     tables = {split: _read(paths, section, defects) for split, paths in source.files.items()}
     notes = [f"{table.path}: {note}" for table in tables.values() for note in table.notes]
@@ -113,7 +103,7 @@ def load_rows(path: Path, section: DataSection, names: Sequence[str] = ()) -> Ro
 
     If none are given, they are those that the section lists. Raises UserError as ``load_dataset`` does.
     """
-    section, defects = replace(complete(section), group=""), Defects()
+    section, defects = replace(section, group=""), Defects()
     table = _read(matching(path), section, defects)
     _require(table, section, defects)
     scheme = replace(scheme_of(section), listed=bool(section.labels))
@@ -129,7 +119,7 @@ def load_texts(path: Path, section: DataSection, said: str = "") -> list[str] | 
     They are checked as ``load_dataset`` checks them, cleaned; what reads them cleans them itself. ``said`` follows a
     config's key in a message: where it is written. Raises UserError as ``load_dataset`` does.
     """
-    section, defects = complete(section), Defects()
+    defects = Defects()
     keys = {name: key + said for name, key in _text_keys(section).items()}
     table = read_tables(matching(path), set(keys), defects, format_of(section))
     require_columns(table, keys, defects)
@@ -253,7 +243,7 @@ def _make_missing(parts: dict[str, Part], section: DataSection) -> dict[str, Par
     """
     parts = dict(parts)
     total = len(parts["train"].rows)
-    fractions = {"test": section.test_share, "validation": section.validation_share}
+    fractions = {"test": section.test_fraction, "validation": section.validation_fraction}
     for stream, (split, fraction) in enumerate(fractions.items()):
         if split in parts:
             continue

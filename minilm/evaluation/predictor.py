@@ -15,7 +15,7 @@ from torch import Tensor
 
 from minilm.checkpoints.models import card_of
 from minilm.checkpoints.opening import holds_model, load_model
-from minilm.config import DataSection, load_config
+from minilm.config import DataSection
 from minilm.data import readers
 from minilm.data.batching import collate, evaluation_batches
 from minilm.data.cleaning import cleaner
@@ -27,6 +27,7 @@ from minilm.devices import Execution, execution_as_trained
 from minilm.errors import UserError
 from minilm.evaluation.metrics import log_softmax, sigmoid
 from minilm.evaluation.windows import scores_of_texts
+from minilm.loading import load_config
 from minilm.models.architecture import Backbone, Card, evaluation_mode
 from minilm.models.batch import Batch
 from minilm.schema import Limit, read_table

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from minilm.evaluation.statistics import Interval, bootstrap_interval, confusion_interval, t_interval
+from minilm.loading import stored_table
 from minilm.reporting.predictions import read_predictions
 from minilm.reporting.record import Run, read_history
-from minilm.schema import flat, parse_file
+from minilm.schema import flat
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ def identity(config: Mapping[str, Any]) -> str:
     source = Path(settings.get("model.source", ""))
     earlier = source.parent / "config.toml"
     if source.name == "adapted" and earlier.is_file():
-        settings["model.source"] = identity(parse_file(earlier))
+        settings["model.source"] = identity(stored_table(earlier))
     return repr(sorted(settings.items()))
 
 

@@ -14,22 +14,23 @@ results.json      train, validation, test   metrics, as ``minilm.evaluation.metr
                   tokens_per_second         in training
                   data                      {name, fingerprint, sizes (of the splits), warnings}
                   augmentation              {method, ratio, added (rows)}, where rows were added
-                  zero_shot                 {way, pattern, content_free, words (label -> word or description)}, where
+                  zero_shot                 {method, pattern, content_free, words (label -> word or description)}, where
                                             a model was asked, not trained
                   lengths                   {mean, median, p95, longest, truncated, max_tokens}
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from minilm.errors import UserError
+from minilm.loading import stored_table
+from minilm.old_keys import with_new_keys
+from minilm.textfiles import read_json, read_json_lines, read_toml
 
 FAMILIES = {
     "gpt2": "GPT-2",
@@ -74,7 +75,7 @@ def _adapted(source: str) -> str:
     config = Path(source).parent / "config.toml"
     if Path(source).name != "adapted" or not config.is_file():
         return source
-    start = tomllib.loads(config.read_text(encoding="utf-8"))["model"]["source"]
+    start = read_toml(config)["model"]["source"]
     return f"{_adapted(start)}, adapted"
 
 
@@ -88,17 +89,13 @@ def read_run(folder: Path) -> Run:
         raise UserError(f"{folder}: not a run's folder, it has no config.toml; give one that `minilm train` made")
     if not (folder / "results.json").is_file():
         raise UserError(f"{folder}: this run has not finished; go on with `{resume_command(folder)}`")
-    try:
-        settings = tomllib.loads(config.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{config}: not valid TOML: {error}") from None
     environment = folder / "environment.json"
     return Run(
         folder=folder,
-        results=_read_json(folder / "results.json"),
-        config=settings,
+        results=with_new_keys(read_json(folder / "results.json"), "results.json"),
+        config=stored_table(config),
         history=read_history(folder / "metrics.jsonl"),
-        environment=_read_json(environment) if environment.is_file() else {},
+        environment=with_new_keys(read_json(environment), "environment.json") if environment.is_file() else {},
     )
 
 
@@ -125,22 +122,5 @@ def shown(path: Path) -> str:
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """The evaluations in ``metrics.jsonl``, in order; none where there is no such file."""
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [_parse(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    return _parse(path.read_text(encoding="utf-8"), str(path))
-
-
-def _parse(text: str, where: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not valid JSON ({error.msg}); the file was cut short or edited") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{where}: expected a JSON object, found {type(value).__name__}")
-    return value
+    """The evaluations in ``metrics.jsonl``, in order; none if there is no such file."""
+    return read_json_lines(path) if path.is_file() else []

@@ -130,7 +130,7 @@ def _adaptation(run: Run) -> str:
 def _asked(run: Run) -> str:
     """What a model was asked that was not trained."""
     asked = run.results["zero_shot"]
-    what = "description" if asked["way"] == "similarity" else "word"
+    what = "description" if asked["method"] == "similarity" else "word"
     table = markdown_table(["label", what], [[*map(escape, row)] for row in asked["words"].items()], left=2)
     said = [f"The pattern: {escape(asked['pattern'])}"] if asked["pattern"] else []
     if asked["content_free"]:

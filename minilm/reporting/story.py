@@ -23,7 +23,8 @@ def story(run: Run) -> str:
     if not added(run):
         seen = f"{of_whole(run, 'train')} texts with {len(results['labels'])} labels"
     if "zero_shot" in results:
-        done, seen = f"asked (by {results['zero_shot']['way']})", f"{len(results['labels'])} labels, no labelled text"
+        done = f"asked (by {results['zero_shot']['method']})"
+        seen = f"{len(results['labels'])} labels, no labelled text"
     sentences = [
         f"**{escape(run.model)}** ({count(total)} parameters, {share} of them trained) was {done} on "
         f"**{escape(data['name'])}**: {seen}."

@@ -30,7 +30,6 @@ from minilm.config import AdaptSection, RunConfig, TrainSection
 from minilm.data.batching import make_batches
 from minilm.data.cleaning import cleaner
 from minilm.data.corpus import distinct, read_texts, texts_of
-from minilm.data.locations import complete
 from minilm.data.masking import (
     FIXED,
     LEAST,
@@ -47,11 +46,10 @@ from minilm.data.masking import (
 )
 from minilm.data.tokenization import Encoded, encode, pad_id
 from minilm.devices import Execution
-from minilm.errors import UserError
+from minilm.errors import UserError, located
 from minilm.models.architecture import Backbone, evaluation_mode
 from minilm.models.batch import Batch
 from minilm.reporting.summary import parameter_counts
-from minilm.rules import default_of
 from minilm.runs.assembly import Material
 from minilm.runs.folders import write_history
 from minilm.training.console import say
@@ -84,7 +82,7 @@ def adapt(config: RunConfig, lesson: Lesson, run_on: Execution, folder: Path) ->
     warn_of(untrained, model)
     total, trained = parameter_counts(model)
     say(f"{folder}: adaptation to {lesson}; {trained:,} of {total:,} parameters train on {run_on}")
-    if settings.recompute:
+    if settings.gradient_checkpointing:
         recompute(model)
     before = perplexity(model, lesson, run_on, settings.batch_size)
     task = _make_task(lesson, model, settings, run_on, place)
@@ -129,16 +127,10 @@ def _results(lesson: Lesson, progress: Progress, before: dict[str, float], after
     }
 
 
-def _section_of(config: RunConfig, where: str) -> AdaptSection:
-    """``[adapt]``, its best checkpoint chosen by the loss. Raises UserError for what only a classifier can have."""
+def _section_of(config: RunConfig) -> AdaptSection:
+    """``[adapt]``, its best checkpoint chosen by the loss."""
     assert config.adapt is not None
-    train, plain = config.adapt.train, TrainSection(epochs=1, lr=1.0)
-    for key in ("class_weights", "decision", "embeddings_baseline"):
-        if getattr(train, key) != getattr(plain, key):
-            raise UserError(f"{where}: adapt.train.{key} is for classes, which adaptation does not know; leave it out")
-    if train.best not in ("loss", plain.best):
-        raise UserError(f'{where}: adapt.train.best must be "loss": adaptation has no other metric')
-    return replace(config.adapt, train=replace(train, best="loss"))
+    return replace(config.adapt, train=replace(config.adapt.train, best="loss"))
 
 
 def _make_task(lesson: Lesson, model: Backbone, settings: TrainSection, run_on: Execution, place: Path) -> Task:
@@ -205,43 +197,41 @@ class Lesson:
         )
 
 
-def make_lesson(config: RunConfig, material: Material, where: str) -> Lesson:
+def make_lesson(config: RunConfig, material: Material) -> Lesson:
     """Read, tokenise and pack the texts; no weight is read.
 
     Raises UserError where texts, tokenizer, model and config do not go together.
     """
-    section = _section_of(config, where)
+    section = _section_of(config)
     stored = read_contents(hub.resolve_model(config.model.source, config.model.revision))
     tokenizer, block = material.tokenizer, section.block
     context = load_model(stored.folder, "lm", device="meta").context  # and what the checkpoint lacks for it is an error
     if block < LEAST or 0 < context < block:
         limit = f"at most {context:,}, the tokens that the model reads" if context else "more"
-        raise UserError(f"{where}: adapt.block must be at least {LEAST} and {limit}, got {block}")
-    data, columns = material.data, complete(config.data)
+        raise UserError(f"adapt.block must be at least {LEAST} and {limit}, got {block}")
+    data, columns = material.data, config.data
     if section.texts:
         names = [name for name in (columns.text, columns.text_pair) if name]
         found = read_texts(Path(section.texts).expanduser(), names, cleaner(columns.clean))
     else:
         found = texts_of(data.train)
     texts = distinct(found, without=texts_of(data.validation, data.test))
-    try:
+    with located("[adapt]"):
         name, question = _question(section, tokenizer, stored)
         train = _pieces(texts, name, tokenizer, section, stored)
         validation = _pieces(distinct(texts_of(data.validation)), name, tokenizer, section, stored)
-    except UserError as error:
-        raise UserError(f"{where}: [adapt]: {error}") from None
     if len(train.blocks) < section.train.batch_size:
         raise UserError(
-            f"{where}: {len(texts):,} texts to adapt to make {len(train.blocks)} blocks of {block} tokens, fewer than "
+            f"{len(texts):,} texts to adapt to make {len(train.blocks)} blocks of {block} tokens, fewer than "
             f"one batch (adapt.train.batch_size {section.train.batch_size}); give more texts (adapt.texts), or lower "
             "adapt.block or the batch size"
         )
     batches = make_batches(train.blocks.lengths, section.train.batch_size, seed=config.seed, epoch=0)
-    check_warmup(section.train, len(batches), f"{where}: adapt.train.warmup")
+    check_warmup(section.train, len(batches), "adapt.train.warmup")
     for pieces in (train, validation):
         if (most := pieces.blocks.ids.max(initial=0)) >= stored.config.vocab_size:
             size = stored.config.vocab_size
-            raise UserError(f"{where}: the tokenizer gives the token {most:,}, but the model has only {size:,}")
+            raise UserError(f"the tokenizer gives the token {most:,}, but the model has only {size:,}")
     return Lesson(
         name, question, train, validation,
         texts=len(texts), left_out=len(found) - len(texts), seed=config.seed, pad=pad_id(tokenizer),
@@ -253,16 +243,17 @@ def _question(section: AdaptSection, tokenizer: Tokenizer, stored: Contents) -> 
     """What this family was trained on: BERT's on masked words, T5 on spans, decoders on the next token."""
     masked = stored.architecture.language_modeling == "masked"
     if section.whole_words and not masked:
-        raise UserError("whole_words is for models that learn from masked words, BERT's family; leave it out")
+        raise UserError("whole_words is for BERT's family, which learns from masked words; leave it out")
     spans = stored.architecture.language_modeling == "seq2seq"
-    if section.span != default_of(section, "span") and not spans:
-        raise UserError("span is for models that learn from spans, T5's family; leave it out")
-    if section.mask_share != default_of(section, "mask_share") and not (masked or spans):
-        raise UserError("mask_share is for models that learn from masked words or spans, not decoders; leave it out")
+    default = AdaptSection(section.train)
+    if section.span != default.span and not spans:
+        raise UserError("span is for T5's family, which learns from spans; leave it out")
+    if section.mlm_probability != default.mlm_probability and not (masked or spans):
+        raise UserError("mlm_probability is for masked-language models and T5, not for decoders; leave it out")
     if masked:
-        return "masked words", MaskedWords.of(tokenizer, section.mask_share, stored.config.vocab_size)
+        return "masked words", MaskedWords.of(tokenizer, section.mlm_probability, stored.config.vocab_size)
     if spans:
-        return "spans", Spans.of(tokenizer, section.mask_share, section.span, section.block)
+        return "spans", Spans.of(tokenizer, section.mlm_probability, section.span, section.block)
     return "next tokens", NextTokens()
 
 

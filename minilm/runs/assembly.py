@@ -14,11 +14,19 @@ from tokenizers import Tokenizer
 from minilm import hub
 from minilm.checkpoints.adapters import is_adapter
 from minilm.checkpoints.configs import architecture_of, new_config, read_config
-from minilm.checkpoints.files import read_json
 from minilm.checkpoints.models import card_of, load_parts, new_model, warn_of
-from minilm.config import DataSection, RunConfig, TrainSection
+from minilm.config import (
+    SPLITS,
+    BPETokenizerSection,
+    DataSection,
+    FamilyHeadSection,
+    FreezeAllButLast,
+    FreezeFirst,
+    RunConfig,
+    TrainSection,
+)
 from minilm.data.batching import collate, make_batches
-from minilm.data.locations import complete, find_source
+from minilm.data.locations import find_source
 from minilm.data.long_texts import LongTexts
 from minilm.data.rows import Rows
 from minilm.data.sources import Dataset, load_dataset
@@ -37,13 +45,12 @@ from minilm.runs.augment import augmented
 from minilm.runs.folders import write_history
 from minilm.runs.results import brief, decide, measure
 from minilm.runs.sharing import hash_of_rows, once
+from minilm.textfiles import read_json
 from minilm.training.frozen_prefix import FrozenPrefix
 from minilm.training.loop import Task
 from minilm.training.objectives import Objective, balanced_weights
 from minilm.training.optimizer import check_warmup
 from minilm.transfer import Unreachable
-
-SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -71,17 +78,17 @@ class Material:
         return f"{size:,}" + (f" of {self.data.whole[split]:,}" if size < self.data.whole[split] else "")
 
 
-def prepare(config: RunConfig, where: str) -> Material:
+def prepare(config: RunConfig) -> Material:
     """Load the data, add to the training rows, find or train the tokenizer, and encode every text once.
 
-    Raises UserError where data and config do not go together; ``where`` names the config.
+    Raises UserError where data and config do not go together.
     """
-    find_all(config, where)
-    data = once("data", lambda: _files_of(config.data, where), lambda: load_dataset(config.data, where))
+    find_all(config)
+    data = once("data", lambda: _files_of(config.data), lambda: load_dataset(config.data))
     if config.train is not None:
-        _check_objective(config.train, data, where)
-    train = augmented(config, data, where)
-    tokenizer, limit = _tokenizer(config, train, where), complete(config.data).max_tokens
+        _check_objective(config.train, data)
+    train = augmented(config, data)
+    tokenizer, limit = _tokenizer(config, train), config.data.max_tokens
     long = long_texts_of(config.data)
 
     def tokens(rows: Rows) -> Encoded:
@@ -95,7 +102,7 @@ def prepare(config: RunConfig, where: str) -> Material:
     encoded = {split: tokens(rows) for split, rows in splits}
     if config.train is not None:
         batches = make_batches(encoded["train"].lengths, config.train.batch_size, seed=config.seed, epoch=0)
-        check_warmup(config.train, len(batches), f"{where}: train.warmup")
+        check_warmup(config.train, len(batches), "train.warmup")
     return Material(data, train, tokenizer, encoded)
 
 
@@ -104,29 +111,29 @@ def long_texts_of(section: DataSection) -> LongTexts:
     return LongTexts(section.long_texts, section.window_stride, section.window_scores)
 
 
-def _files_of(section: DataSection, where: str) -> tuple[object, ...]:
+def _files_of(section: DataSection) -> tuple[object, ...]:
     """What a data set depends on: its settings, and its files as they are now."""
-    files = [file for split in find_source(section, f"{where}: ").files.values() for file in split]
+    files = [file for split in find_source(section).files.values() for file in split]
     files += [Path(section.rows)] if section.rows else []
     return repr(section), *((path, path.stat().st_mtime_ns) for path in files if path.is_file())
 
 
-def _tokenizer(config: RunConfig, train: Rows, where: str) -> Tokenizer:
+def _tokenizer(config: RunConfig, train: Rows) -> Tokenizer:
     """The one that the config names, the checkpoint's own, or one that is trained on the training texts."""
-    source = config.tokenizer.source
-    if source == "bpe":
+    if isinstance(config.tokenizer, BPETokenizerSection):
         return train_bpe(train.texts + (train.pairs or []), config.tokenizer.vocab_size)
+    source = config.tokenizer.source
     tokenizer = load_tokenizer(source) if source else load_tokenizer(config.model.source, config.model.revision)
     if source and config.model.source:
-        _check_tokens(tokenizer, config, where)
+        _check_tokens(tokenizer, config)
     if train.pairs is not None:
         separate_pairs(tokenizer)
     return tokenizer
 
 
-def _check_tokens(tokenizer: Tokenizer, config: RunConfig, where: str) -> None:
+def _check_tokens(tokenizer: Tokenizer, config: RunConfig) -> None:
     """Raises UserError where the checkpoint learned other tokens; that it has more or fewer does no harm."""
-    folder = find_checkpoint(config, where)
+    folder = find_checkpoint(config)
     try:
         own = load_tokenizer(folder)
     except UserError:
@@ -134,29 +141,28 @@ def _check_tokens(tokenizer: Tokenizer, config: RunConfig, where: str) -> None:
     for token, number in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]):
         if own.id_to_token(number) not in (None, token):
             raise UserError(
-                f'{where}: tokenizer.source: token {number} is "{token}" in {config.tokenizer.source}, but '
+                f'tokenizer.source: token {number} is "{token}" in {config.tokenizer.source}, but '
                 f'"{own.id_to_token(number)}" to the checkpoint {folder}; leave it out to take the checkpoint\'s own'
             )
 
 
-def _check_objective(train: TrainSection, data: Dataset, where: str) -> None:
+def _check_objective(train: TrainSection, data: Dataset) -> None:
     """Raises UserError where the metric, the weights or the threshold do not go with the labels."""
-    check_metric(train.best, data.multi_label, key=f"{where}: train.best")
+    check_metric(train.best, data.multi_label, key="train.best")
     weights, labels = train.class_weights, data.label_names
     if isinstance(weights, list) and len(weights) != len(labels):
         raise UserError(
-            f"{where}: train.class_weights must hold one weight for each of the {len(labels)} labels "
+            f"train.class_weights must hold one weight for each of the {len(labels)} labels "
             f"({', '.join(labels)}), got {len(weights)}"
         )
-    if train.decision != 0.5 and not data.multi_label:
-        raise UserError(f"{where}: train.decision is for data with several labels a text (data.label_columns)")
+    if train.decision_threshold != 0.5 and not data.multi_label:
+        raise UserError("train.decision_threshold is for data with several labels a text (data.label_columns)")
 
 
 def make_model(
     config: RunConfig,
     labels: list[str],
     vocab_size: int,
-    where: str,
     device: torch.device | str = "cpu",
     *,
     precision: str = "float32",
@@ -168,7 +174,6 @@ def make_model(
         config: of the run.
         labels: of the head.
         vocab_size: the tokenizer's.
-        where: what to call the config in messages.
         device: where a checkpoint's weights go.
         precision: in "bfloat16", frozen weights stay in it where the checkpoint has them so; what trains is float32.
         source: the checkpoint to start from instead of the config's, one that was made from it.
@@ -177,12 +182,12 @@ def make_model(
         UserError: model, tokenizer and config do not go together.
     """
     if config.model.source:
-        folder = source or find_checkpoint(config, where)
-        model = _from_checkpoint(config, folder, labels, where, device, precision)
+        folder = source or find_checkpoint(config)
+        model = _from_checkpoint(config, folder, labels, device, precision)
     else:
-        model = _from_scratch(config, labels, vocab_size, where, device)
-    _check_reading(config, model, vocab_size, where)
-    data, card = complete(config.data), card_of(model)
+        model = _from_scratch(config, labels, vocab_size, device)
+    _check_reading(config, model, vocab_size)
+    data, card = config.data, card_of(model)
     kind = "multi" if data.multi_label else "single"
     card.published["problem_type"] = f"{kind}_label_classification"
     precision = config.train.precision if config.train else "float32"
@@ -196,30 +201,30 @@ def make_model(
 
 
 def fresh_model(
-    config: RunConfig, material: Material, run_on: Execution, where: str, source: Path | None = None
+    config: RunConfig, material: Material, run_on: Execution, source: Path | None = None
 ) -> Backbone:
     """The classifier before training, on its device, the same for the same seed."""
     torch.manual_seed(config.seed)
     vocabulary, device = material.tokenizer.get_vocab_size(), run_on.device if config.model.source else "cpu"
     labels = material.data.label_names
-    model = make_model(config, labels, vocabulary, where, device, precision=run_on.precision, source=source)
+    model = make_model(config, labels, vocabulary, device, precision=run_on.precision, source=source)
     return model.to(run_on.device)
 
 
-def check_classifier(config: RunConfig, material: Material, where: str) -> None:
+def check_classifier(config: RunConfig, material: Material) -> None:
     """See that a classifier can be made of the checkpoint, without memory for one. Raises UserError where it cannot."""
-    make_model(config, material.data.label_names, material.tokenizer.get_vocab_size(), where, "meta")
+    make_model(config, material.data.label_names, material.tokenizer.get_vocab_size(), "meta")
 
 
-def find_all(config: RunConfig, where: str) -> None:
+def find_all(config: RunConfig) -> None:
     """See that model and data are on this machine, or fetch them, before a text is read.
 
     Raises UserError where they cannot be had; what the Hub would have to give is told all at once.
     """
     missing: dict[str, Unreachable] = {}
-    finders: dict[str, Callable[[], object]] = {"data": lambda: find_source(config.data, f"{where}: ")}
+    finders: dict[str, Callable[[], object]] = {"data": lambda: find_source(config.data)}
     if config.model.source:
-        finders = {"model": lambda: find_checkpoint(config, where)} | finders
+        finders = {"model": lambda: find_checkpoint(config)} | finders
     for kind, find in finders.items():
         try:
             find()
@@ -233,66 +238,63 @@ def find_all(config: RunConfig, where: str) -> None:
         raise UserError("\n".join([f"the Hub cannot be reached ({why}), and two things are not here:", *lines]))
 
 
-def find_checkpoint(config: RunConfig, where: str) -> Path:
+def find_checkpoint(config: RunConfig) -> Path:
     """The folder of ``model.source``. Raises UserError where it is no whole model's."""
     folder = hub.resolve_model(config.model.source, config.model.revision)
     if (folder / "config.toml").is_file():
-        raise UserError(f"{where}: model.source: {folder} is a run; name the model in it, such as {folder / 'model'}")
+        raise UserError(f"model.source: {folder} is a run; name the model in it, such as {folder / 'model'}")
     if is_adapter(folder):
         export = f"minilm export {folder} FOLDER --merge"
-        raise UserError(f"{where}: model.source: {folder} is an adapter; merge it with its base first: {export}")
+        raise UserError(f"model.source: {folder} is an adapter; merge it with its base first: {export}")
     return folder
 
 
 def _from_checkpoint(
-    config: RunConfig, folder: Path, labels: list[str], where: str, device: torch.device | str, precision: str
+    config: RunConfig, folder: Path, labels: list[str], device: torch.device | str, precision: str
 ) -> Backbone:
     dtype = None if precision == "bfloat16" else torch.float32
     published, stored = read_json(folder / "config.json"), str(folder / "config.json")
     head = _head(config, architecture_of(published, stored)[1], read_config(published, stored))
-    try:
-        model, untrained = load_parts(folder, "classify", labels=labels, head=head, dtype=dtype, device=device)
-        if head is None and card_of(model).own_head:
-            raise UserError(f'model.head.kind is "family", but {folder} has a head of the kind "mlp"; choose that')
-        if config.train:  # else it is only the measure of what is known without training
-            warn_of(untrained, model)
-        choose_trained(model, config, untrained)
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from None
+    model, untrained = load_parts(folder, "classify", labels=labels, head=head, dtype=dtype, device=device)
+    if head is None and card_of(model).own_head:
+        raise UserError(f'model.head.kind is "family", but {folder} has a head of the kind "mlp"; choose that')
+    if config.train:  # else it is only the measure of what is known without training
+        warn_of(untrained, model)
+    choose_trained(model, config, untrained)
     return model
 
 
 def _from_scratch(
-    config: RunConfig, labels: list[str], vocab_size: int, where: str, device: torch.device | str
+    config: RunConfig, labels: list[str], vocab_size: int, device: torch.device | str
 ) -> Backbone:
     name = config.model.architecture
     if name not in ARCHITECTURES:
         hint, known = nearest(name, ARCHITECTURES), ", ".join(sorted(ARCHITECTURES))
-        raise UserError(f'{where}: model.architecture "{name}" is not one of ours{hint}: {known}')
+        raise UserError(f'model.architecture "{name}" is not one of ours{hint}: {known}')
     settings = {"vocab_size": vocab_size, **config.model.config}
-    model_config = new_config(name, settings, f"{where}: [model.config]")
+    model_config = new_config(name, settings, "[model.config]")
     with torch.device(device):
         head = _head(config, ARCHITECTURES[name], model_config)
         return new_model(name, model_config, "classify", labels=labels, head=head)
 
 
-def _check_reading(config: RunConfig, model: Backbone, vocab_size: int, where: str) -> None:
+def _check_reading(config: RunConfig, model: Backbone, vocab_size: int) -> None:
     """Raises UserError where the model cannot read the tokens that it is given."""
     embedded = model.get_parameter("embeddings.token.weight").shape[0]
     # A checkpoint's own tokenizer may have more tokens than the checkpoint: its makers know that they never occur.
     if config.tokenizer.source and embedded < vocab_size:
         raise UserError(
-            f"{where}: the tokenizer has {vocab_size:,} tokens, the model only {embedded:,} (model.config.vocab_size)"
+            f"the tokenizer has {vocab_size:,} tokens, the model only {embedded:,} (model.config.vocab_size)"
         )
     causal = ARCHITECTURES[card_of(model).model_type].language_modeling == "causal"
     if causal and isinstance(model.head, ClassificationHead) and model.head.config.pooling == "cls":
         raise UserError(
-            f'{where}: model.head.pooling = "cls" reads the first token, which in this model sees no other; choose '
+            'model.head.pooling = "cls" reads the first token, which in this model sees no other; choose '
             '"last" or "mean"'
         )
-    tokens, context = complete(config.data).max_tokens, model.context
+    tokens, context = config.data.max_tokens, model.context
     if 0 < context < tokens:
-        raise UserError(f"{where}: data.max_tokens is {tokens}, but the model reads at most {context} tokens; lower it")
+        raise UserError(f"data.max_tokens is {tokens}, but the model reads at most {context} tokens; lower it")
 
 
 def choose_trained(model: Backbone, config: RunConfig, untrained: Sequence[str]) -> None:
@@ -301,14 +303,14 @@ def choose_trained(model: Backbone, config: RunConfig, untrained: Sequence[str])
     ``untrained``: the parameters that the checkpoint does not have. A pooler among them trains with the head that reads
     it, whatever is frozen: it knows nothing yet.
     """
-    lora = config.lora
-    if lora.rank:
+    if lora := config.adapters:
         settings = LoRAConfig(
             lora.rank, lora.alpha, lora.dropout, tuple(lora.targets), lora.rank_stabilized, tuple(lora.layers)
         )
         add_lora(model, settings)
     else:
-        freeze(model, config.freeze.part, config.freeze.layers)
+        layers = config.freeze.layers if isinstance(config.freeze, FreezeFirst | FreezeAllButLast) else 0
+        freeze(model, config.freeze.part, layers)
     for name in untrained:
         if name.startswith("pooler.") and reads_pooler(model):
             model.get_parameter(name).requires_grad_(True)
@@ -320,14 +322,14 @@ def choose_trained(model: Backbone, config: RunConfig, untrained: Sequence[str])
 def _head(config: RunConfig, architecture: Architecture, model_config: Any) -> HeadConfig | None:
     """Our head as the config wants it, by default on the vector that the family's own reads; None: the family's own."""
     head = config.model.head
-    if head.kind == "family":
+    if isinstance(head, FamilyHeadSection):
         return None
     usual = architecture.classification_head(model_config).pooling
     return mlp_head(
         model_config.width,
         hidden=head.hidden,
         # Our head has a hidden layer itself, in the place of a pooler's.
-        pooling=head.pooling or ("cls" if usual == "pooler" else usual),
+        pooling=("cls" if usual == "pooler" else usual) if head.pooling == "auto" else head.pooling,
         norm=head.norm,
         activation=head.activation,
         dropout=head.dropout,
@@ -370,7 +372,7 @@ def make_task(
 
     return Task(
         batches=lambda epoch: make_batches(
-            encoded.lengths, settings.batch_size, seed=config.seed, epoch=epoch, by_length=settings.by_length
+            encoded.lengths, settings.batch_size, seed=config.seed, epoch=epoch, by_length=settings.group_by_length
         ),
         collate=lambda rows, epoch: collate(encoded, rows, labels, pad, limit=model.context),
         objective=Objective(

@@ -9,34 +9,32 @@ from __future__ import annotations
 import hashlib
 import json
 
-from minilm.config import AugmentSection, RunConfig
+from minilm.config import AugmentSection, BackTranslationSection, MaskedWordsSection, RunConfig
 from minilm.data.augmentation import Method, augment, by_words, wordnet
 from minilm.data.rows import Rows
 from minilm.data.sources import Dataset
-from minilm.errors import UserError
+from minilm.errors import located
 from minilm.generation import load_language_model
 from minilm.runs.rewriting import back_translation, masked_words
 
 
-def augmented(config: RunConfig, data: Dataset, where: str) -> Rows:
+def augmented(config: RunConfig, data: Dataset) -> Rows:
     """The training rows, and after them the new ones. Raises UserError where the method lacks what it needs."""
     section = config.augment
     if section is None or not section.ratio:
         return data.train
     assert config.train is not None  # a rule of the config
     held_out = [text for rows in (data.validation, data.test) for text in (*rows.texts, *(rows.pairs or ()))]
-    try:
+    with located("[augment]"):
         return augment(data.train, _method(section, config.train.device), section.ratio, config.seed, held_out)
-    except UserError as error:
-        raise UserError(f"{where}: [augment]: {error}") from None
 
 
 def _method(section: AugmentSection, device: str) -> Method:
-    if section.method == "masked-words":
-        return masked_words(*load_language_model(section.model, masked=True, device=device), share=section.share)
-    if section.method == "back-translation":
+    if isinstance(section, MaskedWordsSection):
+        return masked_words(*load_language_model(section.model, masked=True, device=device), section.fraction)
+    if isinstance(section, BackTranslationSection):
         return back_translation(*load_language_model(section.model, masked=False, device=device))
-    return by_words(section.method, section.share, wordnet() if section.method == "synonyms" else None)
+    return by_words(section.method, section.fraction, wordnet() if section.method == "synonyms" else None)
 
 
 def fingerprint(rows: Rows, given: int) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from minilm.config import load_config
 from minilm.data.sources import load_dataset, load_rows
-from minilm.errors import UserError
+from minilm.errors import UserError, located
 from minilm.evaluation.predictor import Classifier
+from minilm.loading import load_config
 from minilm.reporting.tables import count, decimal, label_rows, metric_columns, metric_name, text_table
 from minilm.runs.folders import stored_fingerprint
 from minilm.runs.results import measure
@@ -28,7 +28,8 @@ def evaluate_run(
     if file is not None:
         rows = load_rows(file, section, classifier.labels)
     else:
-        data = load_dataset(section, str(path))
+        with located(str(path)):
+            data = load_dataset(section)
         if data.fingerprint != stored_fingerprint(run):
             raise UserError(f"{run}: its data have changed since it was trained; name a file to measure it on (--file)")
         rows = getattr(data, split)

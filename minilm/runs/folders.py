@@ -20,13 +20,24 @@ from typing import Any
 
 import torch
 
-from minilm.checkpoints.files import atomic, read_json
-from minilm.config import RunConfig, load_config
+from minilm.checkpoints.files import atomic
+from minilm.config import RunConfig
 from minilm.data.sources import Dataset
 from minilm.devices import Execution
 from minilm.errors import UserError
+from minilm.loading import load_config
+from minilm.old_keys import with_new_keys
 from minilm.reporting.record import resume_command
-from minilm.schema import flat, parse_file, shown
+from minilm.schema import flat, shown
+from minilm.textfiles import read_json, read_toml
+
+STARTED_FROM = {  # what a run goes on with must be what it was started with
+    "data": "the data",
+    "checkpoint": "the checkpoint",
+    "augmented_texts": "the text that [augment] makes",
+    "tokenizer": "the tokenizer",
+    "adaptation_texts": "the text to adapt to",
+}
 
 
 def new_folder(runs: Path, name: str) -> Path:
@@ -68,7 +79,7 @@ def find_folder(config_path: Path, config: RunConfig, runs: Path) -> Path:
 
 def _name_of(folder: Path) -> Any:
     """What a run was called: the folder "mine-2" may be of the second run "mine", or of the first "mine-2"."""
-    return parse_file(folder / "config.toml").get("name")
+    return read_toml(folder / "config.toml").get("name")
 
 
 def is_run(folder: Path) -> bool:
@@ -123,16 +134,17 @@ def stored_fingerprint(folder: Path) -> str:
 
 
 def stored_start(folder: Path) -> dict[str, str]:
-    """Hashes of what a run was started from beside its data, by what it is: "the checkpoint", "the tokenizer", ..."""
-    start = read_json(folder / "environment.json").get("start")
+    """Hashes of what a run was started from, beside its data: "checkpoint", "tokenizer", ... (``STARTED_FROM``)."""
+    start = with_new_keys(read_json(folder / "environment.json"), "environment.json").get("start")
     return start if isinstance(start, dict) else {}
 
 
 def check_unchanged(folder: Path, data: Dataset, start: Mapping[str, str]) -> None:
     """Raises UserError where what a run goes on with is not what it was started with."""
-    stored = {"the data": stored_fingerprint(folder), **stored_start(folder)}
-    for what, value in {"the data": data.fingerprint, **start}.items():
-        if stored.get(what) != value:
+    stored = {"data": stored_fingerprint(folder), **stored_start(folder)}
+    for key, value in {"data": data.fingerprint, **start}.items():
+        if stored.get(key) != value:
+            what = STARTED_FROM[key]
             raise UserError(f"{folder}: {what} changed since this run was started; start a new one without --resume")
 
 

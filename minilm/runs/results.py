@@ -41,8 +41,8 @@ def decide(settings: TrainSection, labels: np.ndarray, scores: np.ndarray) -> fl
 
     The best by the metric that checkpoints are chosen by; by micro F1 where that is the loss, which has no threshold.
     """
-    if settings.decision != "validation":
-        return settings.decision
+    if settings.decision_threshold != "validation":
+        return settings.decision_threshold
     return choose_threshold(labels, scores, "micro_f1" if settings.best == "loss" else settings.best)
 
 

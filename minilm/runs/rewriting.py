@@ -23,9 +23,9 @@ from minilm.models.architecture import Backbone
 from minilm.sampling import GREEDY, Sampling
 
 
-def masked_words(model: Backbone, tokenizer: Tokenizer, share: float = 0.1, top: int = 10) -> Method:
-    """This share of a text's words, one at least, each becomes one of the ``top`` words that the model would put there,
-    drawn by their probabilities, and never itself.
+def masked_words(model: Backbone, tokenizer: Tokenizer, fraction: float = 0.1, top: int = 10) -> Method:
+    """Replaces this fraction of a text's words, at least one: each by one of the ``top`` words that the model finds
+    likeliest there, drawn by their probabilities, and never by itself.
 
     model: from ``load_language_model(source, masked=True)``, so that its head is trained. A text that is longer than it
     reads stays as it is. Raises UserError where the tokenizer has no mask token.
@@ -37,7 +37,7 @@ def masked_words(model: Backbone, tokenizer: Tokenizer, share: float = 0.1, top:
     def change(text: str, random: Random) -> str:
         words = text.split()
         able = [place for place, word in enumerate(words) if split_word(word)[1]]
-        places = sorted(random.permutation(able)[: max(1, round(share * len(words)))].astype(int))
+        places = sorted(random.permutation(able)[: max(1, round(fraction * len(words)))].astype(int))
         parts = [split_word(words[place]) for place in places]
         for place, (before, _, after) in zip(places, parts, strict=True):
             words[place] = before + mask + after

@@ -19,18 +19,18 @@ import torch
 
 from minilm.checkpoints import files
 from minilm.checkpoints.adapter_saving import save_adapter
-from minilm.checkpoints.files import atomic, read_json, write_json
+from minilm.checkpoints.files import atomic, write_json
 from minilm.checkpoints.models import card_of, save_model
-from minilm.config import RunConfig, TrainSection, ZeroShotSection, dump_config, load_config
+from minilm.config import SPLITS, RunConfig, TrainSection, ZeroShotSection
 from minilm.data.checks import class_counts
-from minilm.data.sources import Dataset
 from minilm.data.tokenization import Cut, Encoded, count_cut, length_statistics, pad_id
-from minilm.devices import Execution, execution, memory_told
-from minilm.errors import UserError
+from minilm.devices import Execution, execution, out_of_memory_explained
+from minilm.errors import UserError, located
 from minilm.evaluation.embeddings import mean_vectors
 from minilm.evaluation.predictor import Classifier, predict_scores
 from minilm.finetuning.freezing import frozen_layers
 from minilm.hub import is_folder, published_name
+from minilm.loading import dump_config, load_config
 from minilm.models.architecture import Backbone
 from minilm.reporting.classes import counts_table
 from minilm.reporting.plots import confusion, learning_curves, length_distribution
@@ -40,7 +40,6 @@ from minilm.reporting.report import write_report
 from minilm.reporting.summary import parameter_counts, summarize
 from minilm.runs.adapt import Lesson, adapt, make_lesson
 from minilm.runs.assembly import (
-    SPLITS,
     Material,
     check_classifier,
     find_checkpoint,
@@ -58,7 +57,8 @@ from minilm.runs.folders import (
 )
 from minilm.runs.results import Embedded, choose_samples, decide, fit_baselines, measure, time_inference
 from minilm.runs.sharing import hash_of_tokens, once
-from minilm.runs.zero_shot import answer, make_question
+from minilm.runs.zero_shot import Question, answer, make_question
+from minilm.textfiles import read_json
 from minilm.training.console import say, signal_of, terminable
 from minilm.training.frozen_prefix import FrozenPrefix, keep
 from minilm.training.loop import Interrupted, train
@@ -73,58 +73,82 @@ def train_run(config_path: Path, overrides: tuple[str, ...] = (), *, runs: Path,
         UserError: whatever the user can mend.
         minilm.training.loop.Interrupted: a signal ended it; ``resume=True`` goes on.
     """
-    with terminable(), memory_told(str(config_path)):
+    with terminable():
         return _train_run(config_path, overrides, runs, resume)
 
 
 def _train_run(config_path: Path, overrides: tuple[str, ...], runs: Path, resume: bool) -> Path:
-    config, where = load_config(config_path, overrides), str(config_path)
+    config = load_config(config_path, overrides)
     folder = find_folder(config_path, config, runs) if resume else None
     if folder is not None and (folder / "results.json").exists():
         say(f"{folder}: this run has finished already")
         close(folder)  # a kill may have come before that
         return folder
-    settings = first_settings(config)
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
-    run_on = execution(settings.device, settings.precision)
-    material = prepare(config, where)
-    for note in material.data.notes:
-        say(note)
-    data = material.data
-    counts = {split: class_counts(getattr(data, split).labels, len(data.label_names)) for split in SPLITS}
-    say(counts_table(data.label_names, counts))
-    for warning in data.warnings:
-        say(f"warning: {warning}")
-    if config.augment is not None:
-        say(f"{material.added:,} training texts added to {len(material.data.train):,} ({config.augment.method})")
-    # Before the folder: what does not go together is told without leaving one.
-    lesson = None if config.adapt is None else make_lesson(config, material, where)
-    model = None if lesson or config.train is None else fresh_model(config, material, run_on, where)
-    if lesson is not None and config.train is not None:
-        check_classifier(config, material, where)
-    question = None if config.zero_shot is None else make_question(config, config.zero_shot, material, run_on, where)
-    start = start_of(config, material, lesson, where)
+    # Before the folder is made: a run that cannot start leaves none.
+    with located(str(config_path)), out_of_memory_explained():
+        start = prepare_start(config)
     if folder is None:
-        folder = start_folder(runs, config, material.data, run_on, start)
+        folder = start_folder(runs, config, start)
     else:
-        check_unchanged(folder, material.data, start)
+        check_unchanged(folder, start.material.data, start.fingerprints)
     try:
-        with memory_told(str(folder), resume_command(folder)):
-            source = None if lesson is None else adapt(config, lesson, run_on, folder)
-            if question is not None:
-                answer(question, config, material, folder)
-            elif config.train is None:
-                write_adaptation(folder, material)
-            else:
-                model = model or fresh_model(config, material, run_on, where, source)
-                finish(Work(folder, config, config.train, material, model, run_on))
+        with out_of_memory_explained(resume_command(folder)):
+            _run_stages(config, start, folder)
     except OSError as error:  # a full disk
         place, why = error.filename or folder, error.strerror or error
         raise UserError(f"{place}: {why}; once that is mended, go on with: {resume_command(folder)}") from error
     except KeyboardInterrupt as stop:  # while results were written, or a second time
         raise Interrupted(signal_of(stop), folder) from None
     return folder
+
+
+def _run_stages(config: RunConfig, start: Start, folder: Path) -> None:
+    """Adapt, then train or ask, as the config says."""
+    material, run_on = start.material, start.run_on
+    adapted = None if start.lesson is None else adapt(config, start.lesson, run_on, folder)
+    if start.question is not None:
+        answer(start.question, config, material, folder)
+    elif config.train is None:
+        write_adaptation(folder, material)
+    else:
+        model = start.model or fresh_model(config, material, run_on, adapted)
+        finish(Work(folder, config, config.train, material, model, run_on))
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run starts from."""
+
+    run_on: Execution
+    material: Material
+    fingerprints: dict[str, str]  # what it is, as ``start_of`` gives it
+    lesson: Lesson | None = None  # for [adapt]
+    model: Backbone | None = None  # for [train], unless it starts from what [adapt] leaves
+    question: Question | None = None  # for [zero_shot]
+
+
+def prepare_start(config: RunConfig) -> Start:
+    """Load the data and open the model. Raises UserError if they and the config do not fit together."""
+    settings = first_settings(config)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    run_on = execution(settings.device, settings.precision)
+    material = prepare(config)
+    data = material.data
+    counts = {split: class_counts(getattr(data, split).labels, len(data.label_names)) for split in SPLITS}
+    for note in data.notes:
+        say(note)
+    say(counts_table(data.label_names, counts))
+    for warning in data.warnings:
+        say(f"warning: {warning}")
+    if config.augment is not None:
+        say(f"{material.added:,} training texts added to {len(material.data.train):,} ({config.augment.method})")
+    lesson = None if config.adapt is None else make_lesson(config, material)
+    model = None if lesson or config.train is None else fresh_model(config, material, run_on)
+    if lesson is not None and config.train is not None:
+        check_classifier(config, material)
+    question = None if config.zero_shot is None else make_question(config, config.zero_shot, material, run_on)
+    return Start(run_on, material, start_of(config, material, lesson), lesson, model, question)
 
 
 def close(folder: Path) -> None:
@@ -140,23 +164,24 @@ def first_settings(config: RunConfig) -> TrainSection | ZeroShotSection:
     return settings
 
 
-def start_of(config: RunConfig, material: Material, lesson: Lesson | None, where: str) -> dict[str, str]:
+def start_of(config: RunConfig, material: Material, lesson: Lesson | None) -> dict[str, str]:
     """Hashes of what a run starts from beside its data. What is frozen is in no checkpoint of it, but read anew."""
     start = {}
     if config.model.source:
-        start["the checkpoint"] = files.fingerprint(find_checkpoint(config, where))
+        start["checkpoint"] = files.fingerprint(find_checkpoint(config))
     if config.augment is not None:
-        start["the text that [augment] makes"] = fingerprint(material.train, len(material.data.train))
-    start["the tokenizer"] = hashlib.sha256(material.tokenizer.to_str().encode()).hexdigest()
+        start["augmented_texts"] = fingerprint(material.train, len(material.data.train))
+    start["tokenizer"] = hashlib.sha256(material.tokenizer.to_str().encode()).hexdigest()
     if lesson is not None:
-        start["the text to adapt to"] = lesson.fingerprint
+        start["adaptation_texts"] = lesson.fingerprint
     return start
 
 
-def start_folder(runs: Path, config: RunConfig, data: Dataset, run_on: Execution, start: dict[str, str]) -> Path:
-    """A new run's folder, with what it was started with."""
+def start_folder(runs: Path, config: RunConfig, start: Start) -> Path:
+    """A new run's folder, with its settings and what it starts from."""
     folder = new_folder(runs, config.name)
-    write_json(folder / "environment.json", describe_environment(data, run_on) | {"start": start})
+    environment = describe_environment(start.material.data, start.run_on)
+    write_json(folder / "environment.json", environment | {"start": start.fingerprints})
     with atomic(folder / "config.toml") as file:
         file.write(dump_config(config).encode())
     return folder
@@ -193,7 +218,7 @@ def finish(work: Work) -> None:
         say(f"{folder}: {message}")
     if work.settings.embeddings_baseline:
         work = replace(work, embedded=embed(work))
-    if work.settings.recompute:
+    if work.settings.gradient_checkpointing:
         recompute(model)
     try:
         progress, scores, cached = learn(work)
@@ -264,7 +289,7 @@ def learn(work: Work) -> tuple[Progress, dict[str, np.ndarray], str]:
 def save(work: Work) -> None:
     """Keep what was trained in ``model/``: a whole model, or an adapter."""
     config, model, tokenizer = work.config, work.model, work.material.tokenizer
-    if not config.lora.rank:
+    if config.adapters is None:
         save_model(model, work.folder / "model", tokenizer=tokenizer)
         return
     source, revision = config.model.source, config.model.revision

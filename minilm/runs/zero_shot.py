@@ -19,12 +19,11 @@ from tokenizers import Tokenizer
 
 from minilm.checkpoints.contents import read_contents
 from minilm.checkpoints.files import write_json
-from minilm.config import RunConfig, ZeroShotSection
-from minilm.data.locations import complete
+from minilm.config import PromptSection, RunConfig, ZeroShotSection
 from minilm.data.rows import Rows
 from minilm.data.tokenization import pad_id
 from minilm.devices import Execution
-from minilm.errors import UserError, nearest
+from minilm.errors import UserError, located, nearest
 from minilm.evaluation.baselines import majority
 from minilm.evaluation.predictor import predict_scores
 from minilm.evaluation.zero_shot import cloze, likelihood, open_model, similarity
@@ -57,36 +56,32 @@ class Question:
     def ask(self, rows: Rows) -> np.ndarray:
         """Log-probabilities (N, C)."""
         said: dict[str, Any] = {"pairs": rows.pairs, "max_tokens": self.max_tokens}
-        if self.section.way == "similarity":
+        if not isinstance(self.section, PromptSection):
             return similarity(self.model, self.tokenizer, rows.texts, self.words, self.run_on, **said)
-        way = cloze if self.section.way == "cloze" else likelihood
+        method = cloze if self.section.method == "cloze" else likelihood
         said["content_free"] = self.section.content_free
-        return way(self.model, self.tokenizer, rows.texts, self.words, self.section.pattern, self.run_on, **said)
+        return method(self.model, self.tokenizer, rows.texts, self.words, self.section.pattern, self.run_on, **said)
 
 
-def make_question(
-    config: RunConfig, section: ZeroShotSection, material: Material, run_on: Execution, where: str
-) -> Question:
-    """Open the model. Raises UserError, ``where`` naming the config, where it cannot be asked so about these data."""
+def make_question(config: RunConfig, section: ZeroShotSection, material: Material, run_on: Execution) -> Question:
+    """Open the model. Raises UserError if it cannot be asked about these data in this way."""
     data, names = material.data, material.data.label_names
     if data.multi_label:
-        raise UserError(
-            f"{where}: [zero_shot] finds one label a text, and these data have several (data.label_columns)"
-        )
-    key = "descriptions" if section.way == "similarity" else "words"
-    words = one_each(getattr(section, key), names, f"{where}: zero_shot.{key}")
-    folder, limit = find_checkpoint(config, where), complete(config.data).max_tokens
+        raise UserError("[zero_shot] finds one label a text, and these data have several (data.label_columns)")
+    if isinstance(section, PromptSection):
+        words = one_each(section.words, names, "zero_shot.words")
+    else:
+        words = one_each(section.descriptions, names, "zero_shot.descriptions")
+    folder, limit = find_checkpoint(config), config.data.max_tokens
     if sorted(read_contents(folder).labels) == sorted(names):
         seen = "is a classifier of these labels, which has seen them; choose the model that it was made from"
-        raise UserError(f"{where}: [zero_shot]: {folder}: {seen}")
-    untrained = _untrained(config, material, run_on, where)  # first: two models need more memory than one
-    try:
-        model, tokenizer = open_model(str(folder), section.way, str(run_on.device))
+        raise UserError(f"[zero_shot]: {folder}: {seen}")
+    untrained = _untrained(config, material, run_on)  # first: two models need more memory than one
+    with located("[zero_shot]"):
+        model, tokenizer = open_model(str(folder), section.method, str(run_on.device))
         model.to(run_on.device)
         question = Question(section, words, limit, model, tokenizer, run_on, untrained)
-        question.ask(data.validation.take(np.arange(1)))  # a pattern or a word that is unfit is told
-    except UserError as error:
-        raise UserError(f"{where}: [zero_shot]: {error}") from None
+        question.ask(data.validation.take(np.arange(1)))  # raises if the pattern or a word does not fit
     return question
 
 
@@ -103,9 +98,9 @@ def one_each(given: Mapping[str, str], names: Sequence[str], key: str) -> list[s
     return [given.get(name, name) for name in names]
 
 
-def _untrained(config: RunConfig, material: Material, run_on: Execution, where: str) -> Scores:
+def _untrained(config: RunConfig, material: Material, run_on: Execution) -> Scores:
     """The scores of the classifier that training would start from."""
-    model, pad = fresh_model(config, material, run_on, where), pad_id(material.tokenizer)
+    model, pad = fresh_model(config, material, run_on), pad_id(material.tokenizer)
     return {split: predict_scores(model, material.encoded[split], run_on, pad=pad) for split in ASKED}
 
 
@@ -115,7 +110,7 @@ def answer(question: Question, config: RunConfig, material: Material, folder: Pa
     total, _ = parameter_counts(question.model)
     sizes = " / ".join(material.size(split) for split in ASKED)
     say(
-        f"{folder}: {data.name}, {sizes} texts; a model of {total:,} parameters is asked by {section.way} on "
+        f"{folder}: {data.name}, {sizes} texts; a model of {total:,} parameters is asked by {section.method} on "
         f"{question.run_on}, and not trained"
     )
     started = time.perf_counter()
@@ -133,9 +128,9 @@ def answer(question: Question, config: RunConfig, material: Material, folder: Pa
         "labels": data.label_names,
         "baselines": {name: _measured(found, material) for name, found in baselines.items()},
         "zero_shot": {
-            "way": section.way,
-            "pattern": section.pattern,
-            "content_free": section.content_free,
+            "method": section.method,
+            "pattern": section.pattern if isinstance(section, PromptSection) else "",
+            "content_free": section.content_free if isinstance(section, PromptSection) else "",
             "words": dict(zip(data.label_names, question.words, strict=True)),
         },
         "parameters": {"total": total, "trained": 0},

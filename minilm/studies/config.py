@@ -38,12 +38,13 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from minilm.config import FolderName, RunConfig, config_of, folder_name, is_within, short_hash
+from minilm.config import FolderName, RunConfig
 from minilm.errors import UserError, nearest
 from minilm.evaluation.metrics import HIGHER_IS_BETTER
-from minilm.rules import unread
-from minilm.schema import flat, override, parse_file, read_table, shown, write_table
+from minilm.loading import config_of, folder_name, is_within, short_hash, unread
+from minilm.schema import flat, override, read_table, shown, write_table
 from minilm.studies.rounds import ActiveSection, Choice, check_active, rounds_of
+from minilm.textfiles import read_toml
 
 RESERVED = re.compile("configs|logs|figures(-.*)?")  # folders beside the runs'
 OPTIONAL = ("adapt", "train", "zero_shot")  # sections that not every run has
@@ -123,7 +124,7 @@ def load_study(path: Path, changes: Sequence[str] = (), *, runs: Path = Path("ru
     A change is of the study (``axes.seed=[1]``, ``metric=macro_f1``) or of every run (``train.epochs=1``). Raises
     UserError where the file or a run's config is not right.
     """
-    table = parse_file(path)
+    table = read_toml(path)
     own, of_runs = _sort_changes(changes)
     # Quotes around an axis's key may be left out: [axes] train.lr = [1e-5] is a table within.
     table["axes"] = flat(table["axes"]) if isinstance(table.get("axes"), dict) else table.get("axes", {})
@@ -255,7 +256,7 @@ def _check_read(change: str, configs: Sequence[RunConfig]) -> None:
     if not concerned:
         raise UserError(f"{change}: no run of this study has a section [{section}]")
     if all(unread(config, key) for config in concerned):
-        raise UserError(f"{change}: no run of this study reads it: {key} {unread(concerned[0], key)}")
+        raise UserError(f"{change}: no run of this study reads it: {unread(concerned[0], key)}")
 
 
 def _base(config: StudyConfig, path: Path, variant: Variant, where: str) -> tuple[dict[str, Any], str]:
@@ -263,7 +264,7 @@ def _base(config: StudyConfig, path: Path, variant: Variant, where: str) -> tupl
     base = variant.base or config.base
     if not base:
         raise UserError(f"{where}: base is missing: the file of a run's config, or that config as [base]")
-    table = copy.deepcopy(base) if isinstance(base, dict) else parse_file(path.parent / base)
+    table = copy.deepcopy(base) if isinstance(base, dict) else read_toml(path.parent / base)
     for section in variant.without:
         if section not in table:
             raise UserError(f"{where}: without: the base has no section [{section}]{nearest(section, table)}")

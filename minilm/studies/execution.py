@@ -13,14 +13,15 @@ from typing import Any
 import torch
 
 from minilm.checkpoints.atomic import atomic
-from minilm.checkpoints.files import read_json, write_json
-from minilm.config import dump_config, load_config
+from minilm.checkpoints.files import write_json
 from minilm.errors import UserError
+from minilm.loading import dump_config, load_config
 from minilm.reporting.record import shown
 from minilm.runs.folders import first_difference, is_run
 from minilm.runs.train import close, train_run
 from minilm.studies.active import choose_rows
 from minilm.studies.config import Planned
+from minilm.textfiles import read_json
 from minilm.training.console import Interrupted
 
 BUSY = "another process is at it"  # no failure of the run's

@@ -21,8 +21,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from minilm.config import Rate, Size, folder_name, short_hash
+from minilm.config import Rate, Size
 from minilm.errors import UserError, nearest
+from minilm.loading import folder_name, short_hash
 from minilm.schema import Place, shown
 from minilm.studies.selection import RULES
 

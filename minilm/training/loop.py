@@ -144,7 +144,7 @@ class _Loop:
         self.optimizer.zero_grad()
 
         self.loss_sum += loss * amount
-        progress.loss_amount += amount
+        progress.loss_denominator += amount
         progress.tokens += sum(tokens_in(batch) for batch in loaded)
         progress.step += 1
 
@@ -171,19 +171,19 @@ class _Loop:
         value, loss = metrics["validation"][settings.best], metrics["validation"]["loss"]
         # Of few validation texts many evaluations get the same right: the loss still tells them apart.
         breaks_tie = value == progress.best_value and progress.best_loss is not None and loss < progress.best_loss
-        enough = is_better(settings.best, value, progress.best_value, settings.threshold)
-        enough = enough or (breaks_tie and not settings.threshold)
-        progress.stale = 0 if enough else progress.stale + 1
+        enough = is_better(settings.best, value, progress.best_value, settings.min_delta)
+        enough = enough or (breaks_tie and not settings.min_delta)
+        progress.bad_evaluations = 0 if enough else progress.bad_evaluations + 1
         if breaks_tie or is_better(settings.best, value, progress.best_value):
             progress.best_step, progress.best_value, progress.best_loss = progress.step, value, loss
             self.checkpoints.keep_best(self.model)
         self.started = time.monotonic() - seconds
-        early = 0 < settings.patience <= progress.stale
+        early = 0 < settings.patience <= progress.bad_evaluations
         progress.stopped = stop or ("early stopping" if early else "")
 
         entry = self._entry(metrics, seconds)
         progress.history.append(entry)
-        progress.loss_amount = 0.0
+        progress.loss_denominator = 0.0
         self.loss_sum.zero_()
         self.task.record(progress.history)
         show_evaluation(entry, settings, best=progress.best_step == progress.step)
@@ -206,7 +206,7 @@ class _Loop:
 
     def _mean_loss(self) -> float:
         """Of the texts trained on since the last evaluation."""
-        return float(self.loss_sum) / self.progress.loss_amount
+        return float(self.loss_sum) / self.progress.loss_denominator
 
     def _seconds(self) -> float:
         """Seconds of training so far, over all parts of the run, without evaluations."""

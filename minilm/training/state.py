@@ -29,9 +29,11 @@ import torch
 from torch import Tensor, nn
 
 from minilm.checkpoints.atomic import atomic
-from minilm.checkpoints.files import read_json, read_tensors, write_json, write_tensors
+from minilm.checkpoints.files import read_tensors, write_json, write_tensors
 from minilm.errors import UserError
+from minilm.old_keys import with_new_keys
 from minilm.schema import read_table
+from minilm.textfiles import read_json
 
 
 @dataclass
@@ -42,11 +44,11 @@ class Progress:
     tokens: int = 0  # real tokens trained on
     seconds: float = 0.0  # of training, over all its parts
     loss_sum: float = 0.0  # of the losses since the last evaluation ...
-    loss_amount: float = 0.0  # ... and what makes it a mean
+    loss_denominator: float = 0.0  # ... and what makes it a mean
     best_step: int = -1  # of the best evaluation; -1: none yet
     best_value: float | None = None  # its metric
     best_loss: float | None = None  # its validation loss
-    stale: int = 0  # evaluations in a row that were no improvement
+    bad_evaluations: int = 0  # evaluations in a row without an improvement
     stopped: str = ""  # why it ended: "finished", "early stopping" or "max_minutes"; "": it has not
     loss_scaling: dict[str, Any] = field(default_factory=dict)  # state of float16's loss scaling
     history: list[dict[str, Any]] = field(default_factory=list)  # one entry per evaluation
@@ -117,7 +119,7 @@ class Checkpoints:
         if place is None:
             return None
         path = place / "progress.json"
-        progress = read_table(Progress, read_json(path), lambda key: str(path))
+        progress = read_table(Progress, with_new_keys(read_json(path), path.name), lambda key: str(path))
         put_back(model, _read_parameters(model, place / "model.safetensors"))
         _restore_optimizer(model, optimizer, place / "optimizer.safetensors")
         if progress.best_step >= 0:

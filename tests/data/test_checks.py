@@ -169,5 +169,5 @@ def test_texts_of_one_hash_are_told_apart(monkeypatch):
 
 
 def test_all_rows_may_be_for_training(data):
-    found = load(data("train.csv", ROWS), test_share=0.0)
+    found = load(data("train.csv", ROWS), test_fraction=0.0)
     assert (len(found.train), len(found.validation), len(found.test)) == (27, 3, 0)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from minilm.config import load_config
+from minilm.loading import load_config
 from minilm.data.sources import Dataset, load_dataset
 from minilm.errors import UserError
 from tests.tiny import write_config

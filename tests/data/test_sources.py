@@ -13,7 +13,7 @@ from minilm.config import DataSection
 from minilm.data import catalog
 from minilm.data.sources import load_dataset, load_rows, load_texts
 from minilm.errors import UserError
-from tests.data.loading import ROWS, load, refusal
+from tests.data.loading import ROWS, listed, load, refusal
 
 # Defects
 
@@ -346,7 +346,7 @@ def test_a_configuration_of_a_set_of_the_hub_is_named_after_a_colon(on_hub):
 
 def test_one_more_file_is_read_with_the_columns_of_the_catalogue(data, tmp_path):
     data("more.csv", [("nowy", "positive"), ("stary", "0")], ("tekst", "sentyment"))
-    section = DataSection(source="polish-slang", labels=["negative", "neutral", "positive"])
+    section = listed("polish-slang", labels=["negative", "neutral", "positive"])
     rows = load_rows(tmp_path / "more.csv", section)
     assert (rows.texts, rows.labels.tolist()) == (["nowy", "stary"], [2, 0])
     with pytest.raises(UserError, match=r'unknown label "positive": the run\'s model knows a, b'):

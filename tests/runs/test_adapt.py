@@ -18,10 +18,10 @@ from tokenizers import Tokenizer, pre_tokenizers
 
 from minilm.checkpoints.files import read_json
 from minilm.checkpoints.models import load_model
-from minilm.config import load_config
 from minilm.data.masking import special_ids
 from minilm.devices import Execution
 from minilm.errors import UserError
+from minilm.loading import load_config
 from minilm.runs.adapt import adapt, make_lesson
 from minilm.runs.assembly import prepare
 from minilm.runs.train import train_run
@@ -81,7 +81,7 @@ def write_config(
 def adapted(path: Path, runs: Path, *changes: str) -> Path:
     """The run's folder after adaptation."""
     config = load_config(path, changes)
-    lesson = make_lesson(config, prepare(config, "a.toml"), "a.toml")
+    lesson = make_lesson(config, prepare(config))
     return adapt(config, lesson, CPU, runs).parent
 
 
@@ -204,7 +204,7 @@ def test_a_kill_before_the_checkpoints_are_dropped_leaves_none(tmp_path: Path, m
 
 def test_recomputing_changes_no_bit(tmp_path: Path) -> None:
     path = write_config(tmp_path)
-    runs = [adapted(path, tmp_path / name, f"adapt.train.recompute={name}") for name in ("true", "false")]
+    runs = [adapted(path, tmp_path / name, f"adapt.train.gradient_checkpointing={name}") for name in ("true", "false")]
     assert outcome(runs[0]) == outcome(runs[1])
 
 
@@ -214,19 +214,19 @@ def test_recomputing_changes_no_bit(tmp_path: Path) -> None:
 def test_no_text_is_learned_twice_or_measured_on(tmp_path: Path) -> None:
     path = write_config(tmp_path)
     config = load_config(path)
-    material = prepare(config, "a.toml")
+    material = prepare(config)
     data = material.data
     texts = tmp_path / "more.txt"
     everything = [*data.train.texts, *data.validation.texts, *data.test.texts, "", "take two pills", "take two pills"]
     texts.write_bytes("\r\n".join(everything).encode("utf-8-sig"))
-    lesson = make_lesson(load_config(path, [f"adapt.texts={texts}"]), material, "a.toml")
+    lesson = make_lesson(load_config(path, [f"adapt.texts={texts}"]), material)
     assert lesson.texts == len(data.train.texts) + 1
     assert lesson.left_out == len(data.validation.texts) + len(data.test.texts) + 2
-    plain = make_lesson(config, material, "a.toml")
+    plain = make_lesson(config, material)
     assert plain.texts == len(data.train.texts) and plain.left_out == 0
     table = tmp_path / "more.jsonl"
     table.write_text("".join(json.dumps({"text": text, "other": 1}) + "\n" for text in everything))
-    again = make_lesson(load_config(path, [f"adapt.texts={table}"]), material, "a.toml")
+    again = make_lesson(load_config(path, [f"adapt.texts={table}"]), material)
     assert again.train.blocks.ids.tolist() == lesson.train.blocks.ids.tolist()
 
 
@@ -236,8 +236,8 @@ def test_pairs_are_texts_of_their_own(tmp_path: Path) -> None:
     rows = [f"{a}\t{b}\t{'yn'[i % 2]}" for i, (a, b) in enumerate(zip(texts[::2], texts[1::2], strict=False))]
     data.write_text("\n".join(["one\ttwo\tlabel", *rows]) + "\n")
     config = load_config(path, [f"data.source={data}", "data.text=one", "data.text_pair=two", "data.max_tokens=20"])
-    material = prepare(config, "a.toml")
-    lesson = make_lesson(config, material, "a.toml")
+    material = prepare(config)
+    lesson = make_lesson(config, material)
     assert lesson.texts == 2 * len(material.data.train)
     tokenizer = material.tokenizer
     first = tokenizer.decode(lesson.train.blocks.ids.tolist(), skip_special_tokens=False)
@@ -246,8 +246,8 @@ def test_pairs_are_texts_of_their_own(tmp_path: Path) -> None:
 
 def test_texts_of_a_decoder_end_where_its_tokenizer_does_not_say_so(tmp_path: Path) -> None:
     config = load_config(write_config(tmp_path, "gpt2-lm-old", ()))
-    material = prepare(config, "a.toml")
-    lesson = make_lesson(config, material, "a.toml")
+    material = prepare(config)
+    lesson = make_lesson(config, material)
     end = material.tokenizer.token_to_id("</s>")
     assert (lesson.train.blocks.ids == end).sum() >= lesson.texts - 1
 
@@ -259,7 +259,7 @@ def test_whole_words_are_hidden_together(tmp_path: Path) -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.save(str(file))
     config = load_config(path, ["adapt.whole_words=true"])
-    lesson = make_lesson(config, prepare(config, "a.toml"), "a.toml")
+    lesson = make_lesson(config, prepare(config))
     words, labels = lesson.train.words, lesson.batch("train", np.arange(8), 0).labels
     assert words is not None and labels is not None
     for row, asked in zip(words[: 8 * 16].reshape(8, 16), labels.numpy() >= 0, strict=True):
@@ -274,10 +274,10 @@ def test_blocks_that_hold_nothing_to_ask_about_are_left_out(tmp_path: Path) -> N
     path, corpus = write_config(tmp_path), tmp_path / "texts.txt"
     known = sentences(80)
     config = load_config(path, [f"adapt.texts={corpus}", "adapt.train.batch_size=1"])
-    material = prepare(config, "a.toml")
+    material = prepare(config)
     unknown = ["[UNK]" * (30 + i) for i in range(4)]
     corpus.write_text("\n".join([*known, *unknown, *(f"{text} now" for text in known)]))
-    lesson = make_lesson(config, material, "a.toml")
+    lesson = make_lesson(config, material)
     blocks, special = lesson.train.blocks, special_ids(material.tokenizer)
     assert (blocks.ids == material.tokenizer.token_to_id("[UNK]")).any()
     for row in range(len(blocks)):
@@ -296,7 +296,7 @@ def test_bad_input_is_told_in_one_line(tmp_path: Path) -> None:
     few = tmp_path / "few.txt"
     few.write_text("take no pill\nno\n")
     message = refused(path, f"adapt.texts={few}")
-    assert "a.toml: 2 texts to adapt to make 1 blocks of 16 tokens, fewer than one batch" in message
+    assert "2 texts to adapt to make 1 blocks of 16 tokens, fewer than one batch" in message
     assert "adapt.train.warmup is 100 steps, but training has only" in refused(path, "adapt.train.warmup=100")
     assert "does not tell words apart" in refused(path, "adapt.whole_words=true")
     assert "adapt.train.class_weights is for classes" in refused(path, "adapt.train.class_weights=balanced")
@@ -320,10 +320,10 @@ def test_a_table_without_texts_is_refused(tmp_path: Path) -> None:
 
 def test_what_the_tokenizer_lacks_is_named(tmp_path: Path) -> None:
     path = write_config(tmp_path, "bert-lm", ())
-    assert "a.toml: [adapt]: the tokenizer has no mask token, [MASK] or <mask>" in refused(path)
+    assert "[adapt]: the tokenizer has no mask token, [MASK] or <mask>" in refused(path)
     path = write_config(tmp_path, "t5-lm", ())
     assert "needs 2 sentinels, but the tokenizer has 1" in refused(path)
-    assert "whole_words is for models that learn from masked words" in refused(path, "adapt.whole_words=true")
+    assert "whole_words is for BERT's family, which learns from masked words" in refused(path, "adapt.whole_words=true")
     path = write_config(tmp_path, "distilbert-lm", ("[MASK]", "pill", "doctor", "twice", "meal"))
     assert "the tokenizer gives the token 65, but the model has only 64" in refused(path)
 
@@ -331,14 +331,14 @@ def test_what_the_tokenizer_lacks_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "change", "said"),
     [
-        ("gpt2-lm-old", "adapt.mask_share=0.3", "mask_share is for models that learn from masked words or spans"),
-        ("gpt2-lm-old", "adapt.span=2", "span is for models that learn from spans, T5's family; leave it out"),
-        ("bert-lm", "adapt.span=2", "span is for models that learn from spans, T5's family; leave it out"),
+        ("gpt2-lm-old", "adapt.mlm_probability=0.3", "mlm_probability is for masked-language models and T5"),
+        ("gpt2-lm-old", "adapt.span=2", "span is for T5's family, which learns from spans; leave it out"),
+        ("bert-lm", "adapt.span=2", "span is for T5's family, which learns from spans; leave it out"),
     ],
 )
 def test_a_setting_of_another_kind_of_question_is_refused(tmp_path: Path, name: str, change: str, said: str) -> None:
     path = write_config(tmp_path, name, ("[MASK]",) if name == "bert-lm" else ())
-    assert f"a.toml: [adapt]: {said}" in refused(path, change)
+    assert f"[adapt]: {said}" in refused(path, change)
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from minilm.config import load_config
 from minilm.data.tokenization import load_tokenizer
 from minilm.evaluation.predictor import Classifier
+from minilm.loading import load_config
 from minilm.runs import assembly
 from minilm.runs.assembly import make_model, prepare
 from tests.tiny import minilm, refused, texts, write_data
@@ -70,7 +70,7 @@ def test_a_tokenizer_that_gives_a_checkpoints_numbers_to_other_tokens_is_refused
 def test_a_tokenizer_with_the_checkpoints_own_tokens_is_taken(tmp_path: Path, change: str) -> None:
     config, own = write(tmp_path, "bert-classify"), load_tokenizer(REFERENCE / "bert-classify")
     same = changed(own, tmp_path / "same", change)
-    material = prepare(load_config(config, [f"tokenizer.source={same}"]), "made.toml")
+    material = prepare(load_config(config, [f"tokenizer.source={same}"]))
     assert material.tokenizer.to_str() == load_tokenizer(same).to_str()
 
 
@@ -100,7 +100,7 @@ def test_training_takes_batches_by_length_or_at_random_as_the_config_says(
 
     config = write(tmp_path, "bert-classify")
     monkeypatch.setattr(assembly, "make_batches", seen)
-    result = minilm("train", config, f"train.by_length={str(by_length).lower()}", "--runs", tmp_path / "runs")
+    result = minilm("train", config, f"train.group_by_length={str(by_length).lower()}", "--runs", tmp_path / "runs")
     assert result.exit_code == 0, result.output
     assert set(taken) - {None} == {by_length}
 
@@ -132,7 +132,7 @@ def test_our_head_reads_what_the_familys_own_reads_unless_told_otherwise(
 ) -> None:
     path, size = write(tmp_path, model), load_tokenizer(REFERENCE / model).get_vocab_size()
     for said, expected in (([], pooling), (["model.head.pooling=mean"], "mean")):
-        made: Any = make_model(load_config(path, said), ["a", "b"], size, str(path), "meta")
+        made: Any = make_model(load_config(path, said), ["a", "b"], size, "meta")
         assert made.head.config.pooling == expected
 
 
@@ -147,7 +147,7 @@ def test_a_decoders_pairs_are_told_apart_in_training_and_whenever_the_run_is_rea
         write(tmp_path, "gpt2-classify"),
         [f"data.source={tmp_path / 'pairs.tsv'}", "data.text_pair=other"],
     )
-    material = prepare(load_config(config, changes), "made.toml")
+    material = prepare(load_config(config, changes))
     delimiter = load_tokenizer(REFERENCE / "gpt2-classify").token_to_id("</s>")
     encoded = material.encoded["train"]
     assert all((encoded.row(i) == delimiter).sum() == 1 for i in range(len(encoded)))

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minilm.config import load_config
+from minilm.loading import load_config
 from minilm.runs import augment as runs_augment
 from minilm.runs.assembly import Material, prepare
 from tests.tiny import at_step, minilm, outcome, refused, texts, write_config
 
-SWAP = '[augment]\nmethod = "swap"\nratio = 0.5\nshare = 0.4\n'
+SWAP = '[augment]\nmethod = "swap"\nratio = 0.5\nfraction = 0.4\n'
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def config(tmp_path: Path) -> Path:
 
 
 def prepared(config: Path, *changes: str) -> Material:
-    return prepare(load_config(config, changes), "x.toml")
+    return prepare(load_config(config, changes))
 
 
 def test_only_training_rows_are_added_to_and_by_the_seed(config: Path) -> None:
@@ -96,15 +96,15 @@ def test_each_method_gets_what_it_needs(config: Path, monkeypatch: pytest.Monkey
         asked.append((source, masked))
         return "model", "tokenizer"
 
-    def upper(model: str, tokenizer: str, **more: float) -> object:
-        asked.append((model, more.get("share", 0)))
+    def upper(model: str, tokenizer: str, fraction: float = 0) -> object:
+        asked.append((model, fraction))
         return lambda texts, randoms: [f"{text} {text.upper()}" for text in texts]
 
     monkeypatch.setattr(runs_augment, "load_language_model", load)
     monkeypatch.setattr(runs_augment, "masked_words", upper)
     monkeypatch.setattr(runs_augment, "back_translation", upper)
     monkeypatch.setattr(runs_augment, "wordnet", lambda: lambda word: ["neat"] if word == "good" else [])
-    for method in ("masked-words", "back-translation"):
+    for method in ("masked-words", "back-translation"):  # the second drops the file's fraction, which it has not
         assert prepared(config, f"augment.method={method}", "augment.model=m").added > 0
     assert asked == [("m", True), ("model", 0.4), ("m", False), ("model", 0)]
     material = prepared(config, "augment.method=synonyms", "augment.ratio=0.05")
@@ -115,8 +115,8 @@ def test_each_method_gets_what_it_needs(config: Path, monkeypatch: pytest.Monkey
     ("changes", "words"),
     [
         (["augment.ratio=2.5"], "augment.ratio must be a number from 0 to 2"),
-        (["augment.model=bert"], "augment.model must be given for"),
-        (["augment.method=masked-words"], "augment.model must be given for"),
+        (["augment.model=bert"], 'augment.model belongs to augment.method = "masked-words" or "back-translation"'),
+        (["augment.method=masked-words"], "augment.model is missing"),
         (["augment.method=shuffle"], "augment.method must be"),
         (["augment.method=masked-words", "augment.model=/none"], "/none"),
     ],

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from minilm.checkpoints.models import load_model
-from minilm.config import load_config
 from minilm.data.tokenization import pad_id
 from minilm.devices import execution
 from minilm.evaluation.embeddings import fit_probe, mean_vectors
+from minilm.loading import load_config
 from minilm.runs.assembly import prepare
 from tests.tiny import minilm, outcome, refused, write_config, write_data
 
@@ -46,7 +46,7 @@ def test_it_is_fitted_to_the_vectors_before_training_and_changes_nothing_else(
     run, plain = tmp_path / "with" / "tiny", tmp_path / "without" / "tiny"
     assert outcome(run) == outcome(plain)
 
-    material, backbone = prepare(load_config(config), "x"), load_model(REFERENCE / model, "encode", dtype=torch.float32)
+    material, backbone = prepare(load_config(config)), load_model(REFERENCE / model, "encode", dtype=torch.float32)
     vectors = {
         split: mean_vectors(backbone, encoded, execution("cpu", "float32"), pad=pad_id(material.tokenizer))
         for split, encoded in material.encoded.items()

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from minilm.config import DataSection, load_config
+from minilm.config import DataSection
 from minilm.data.catalog import entries
 from minilm.hub import catalogue
+from minilm.loading import load_config
 from tests.making import dry_make, made
 from tests.tiny import minilm
 
@@ -41,7 +42,7 @@ def test_a_recipe_runs_from_end_to_end_on_the_sample_of_its_data(tmp_path: Path,
     assert config.data.source in entries()
     changes = [f"model.source={REFERENCE / FAMILIES[recipe.stem]}", "data.sample=true", "data.max_tokens=20"]
     changes += ["data.train_rows=24", "data.validation_rows=12", "data.test_rows=12", "train.epochs=1"]
-    changes += ["train.threads=1"] + (["freeze.layers=1"] if config.freeze.layers else [])
+    changes += ["train.threads=1"] + (["freeze.layers=1"] if config.freeze.part == "all-but-last" else [])
     result = minilm("train", recipe, *changes, "--runs", tmp_path)
     assert result.exit_code == 0, result.output
     results = json.loads((tmp_path / config.name / "results.json").read_text())
@@ -57,7 +58,7 @@ def test_a_recipe_takes_a_file_of_ones_own_with_one_label_a_text(tmp_path: Path,
     (tmp_path / "mine.csv").write_text("text,label\n" + "".join(f"text {i},{'ab'[i % 2]}\n" for i in range(60)))
     words = made(dry_make(f"MODEL={model}", f"DATA={tmp_path / 'mine.csv'}"))
     changes = [f"model.source={REFERENCE / FAMILIES[model]}", "data.max_tokens=20", "train.epochs=1", "train.threads=1"]
-    changes += ["freeze.layers=1"] if load_config(ROOT / words[2]).freeze.layers else []
+    changes += ["freeze.layers=1"] if load_config(ROOT / words[2]).freeze.part == "all-but-last" else []
     result = minilm(*words[1:], *changes, "--runs", tmp_path)
     assert result.exit_code == 0, result.output
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from minilm.checkpoints.files import read_tensors
-from minilm.config import load_config
+from minilm.loading import load_config
 from minilm.reporting.record import read_history
 from tests.tiny import finished_run, minilm, outcome, refused, texts, write_config
 
@@ -124,7 +124,7 @@ def test_a_threshold_chosen_on_validation_is_chosen_anew_for_every_evaluation(
     (tmp_path / "rare.csv").write_text("\n".join(["text,refund,delay", *rows]))
     result = minilm(
         "train", write_config(tmp_path), f"data.source={tmp_path / 'rare.csv'}",
-        'data.label_columns=["refund", "delay"]', "train.decision=validation", f"train.best={best}",
+        'data.label_columns=["refund", "delay"]', "train.decision_threshold=validation", f"train.best={best}",
         "train.epochs=2", "--runs", tmp_path,
     )  # fmt: skip
     assert result.exit_code == 0, result.output

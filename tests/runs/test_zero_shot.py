@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minilm.config import load_config
 from minilm.data.sources import load_dataset
 from minilm.devices import execution
 from minilm.evaluation.zero_shot import likelihood, open_model
+from minilm.loading import load_config
 from minilm.reporting.predictions import read_predictions
 from minilm.reporting.record import read_run
 from tests.tiny import minilm, refused, write_data
@@ -25,7 +25,7 @@ source = "{model}"
 source = "{data}"
 max_tokens = 20
 [zero_shot]
-way = "likelihood"
+method = "likelihood"
 pattern = "{{text}} is {{label}}"
 content_free = "a"
 threads = 1
@@ -102,7 +102,7 @@ def test_its_report_says_how_it_was_asked_and_other_verbs_take_it(asked, tmp_pat
 def test_a_classifier_of_the_very_labels_is_refused_as_it_has_seen_them(tmp_path):
     rows = [(f"{'abcdefghij'[i % 10]} day {i}", ("cold", "mild", "hot")[i % 3]) for i in range(60)]
     write_data(tmp_path / "weather.tsv", rows)
-    changes = ["zero_shot.way=similarity", "zero_shot.pattern=", "zero_shot.content_free=", "zero_shot.words={}"]
+    changes = ["zero_shot.method=similarity"]
     changes += [f"model.source={REFERENCE / 'distilbert-classify'}", f"data.source={tmp_path / 'weather.tsv'}"]
     said = refused("train", write(tmp_path), *changes, "--runs", tmp_path / "runs")
     assert "is a classifier of these labels, which has seen them" in said
@@ -114,16 +114,16 @@ def test_a_classifier_of_the_very_labels_is_refused_as_it_has_seen_them(tmp_path
         (["train={epochs=1, lr=1}"], "[zero_shot] and [train] exclude each other"),
         (["freeze.part=backbone"], "[zero_shot] and [freeze] exclude each other"),
         (["lora.rank=2"], "[zero_shot] and [lora] exclude each other"),
-        (["augment.method=swap"], "[augment] makes texts with labels for [train], which is missing"),
-        (["zero_shot.pattern="], 'zero_shot.pattern must be given for "cloze" and "likelihood"'),
-        (["zero_shot.way=similarity", "zero_shot.pattern="], 'content_free calibrates "cloze" and "likelihood"'),
-        (["tokenizer.source=bpe"], "asks a checkpoint (model.source) with its own tokenizer"),
+        (["augment.method=swap"], "[augment] makes labelled texts for [train], which is missing"),
+        (["zero_shot.pattern="], 'zero_shot.pattern must be a text with "{text}" and "{label}", got ""'),
+        (["zero_shot.method=similarity", "zero_shot.pattern={text} {label}"], "zero_shot.pattern belongs to"),
+        (["tokenizer.source=bpe"], "needs a checkpoint (model.source) with its own tokenizer"),
         (["zero_shot.words.god=x"], 'zero_shot.words: no label "god" (did you mean "good"?); the data have bad, good'),
         (["zero_shot.words.bad= "], 'zero_shot.words: "bad" needs a text of its own; leave it out, and it is its name'),
         (["zero_shot.words.bad=ö"], '[zero_shot]: the model does not know the word "ö"'),
         (["zero_shot.words.bad=goods", "zero_shot.content_free="], '"goods" begins with the tokens of "good"'),
-        (["zero_shot.pattern={label}"], 'must have "{text}" once'),
-        (["zero_shot.way=cloze"], "[zero_shot]: "),
+        (["zero_shot.pattern={label} {text} {text}"], 'must have "{text}" once'),
+        (["zero_shot.method=cloze"], "[zero_shot]: "),
         ([f"model.source={REFERENCE / 'llama-classify'}"], "is a classifier; choose a language model"),
         (["data.max_tokens=99"], "data.max_tokens is 99"),
         (["data.source=tweet-emotions-sample"], "finds one label a text, and these data have several"),

@@ -10,7 +10,7 @@ from unittest import mock
 
 import numpy as np
 
-from minilm.config import config_of
+from minilm.loading import config_of
 from minilm.reporting.record import Run
 from minilm.studies.analyses import ANALYSES, Finished
 from minilm.studies.config import Planned, Study, StudyConfig

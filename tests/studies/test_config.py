@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from minilm.config import FamilyHeadSection, MLPHeadSection
 from minilm.errors import UserError
 from minilm.studies.config import THREADS, Study, dump_study, load_study
 
@@ -225,10 +226,10 @@ HEADS = '[[runs]]\nname = "family"\nchanges = ["model.head.kind=family"]\n'
 
 def test_a_change_of_our_head_is_for_the_runs_that_have_it(tmp_path):
     both = study(tmp_path, f'{HEADS}[[runs]]\nname = "mlp"\n', "model.head.dropout=0.3")
-    assert [run.config.model.head.dropout for run in both.runs] == [0.1, 0.3]
-    with pytest.raises(UserError, match=r"^model\.head\.dropout=0\.3: no run .* reads it: model\.head\.dropout needs"):
+    assert [run.config.model.head for run in both.runs] == [FamilyHeadSection(), MLPHeadSection(dropout=0.3)]
+    with pytest.raises(UserError, match=r"^model\.head\.dropout=0\.3: no run .* reads it: model\.head\.dropout bel"):
         study(tmp_path, HEADS, "model.head.dropout=0.3")
-    with pytest.raises(UserError, match=r'run "family": model\.head\.norm=true: model\.head\.norm needs'):
+    with pytest.raises(UserError, match=r'run "family": model\.head\.norm=true: model\.head\.norm belongs'):
         study(tmp_path, HEADS.replace('family"]', 'family", "model.head.norm=true"]'))
 
 

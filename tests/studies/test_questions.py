@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from minilm.config import DataSection, FreezeSection, RunConfig, TrainSection, ZeroShotSection
+from minilm.config import DataSection, FreezeBackbone, RunConfig, SimilaritySection, TrainSection
 from minilm.errors import UserError
 from minilm.studies.analyses import check_plan
 from minilm.studies.config import Planned, Study, StudyConfig
@@ -221,7 +221,7 @@ def test_a_plan_that_trains_the_same_parameters_in_every_run_is_no_question_of_f
         check_plan(Study(StudyConfig("x", "How?", analysis="freezing"), tmp_path, runs, Path("x.toml")))
 
     full = RunConfig("full", DataSection(), train=TrainSection(epochs=1, lr=0.1))
-    head = replace(full, name="head", freeze=FreezeSection("backbone"))
+    head = replace(full, name="head", freeze=FreezeBackbone())
     check(full, head)
     for wrong in ([full, replace(full, name="other", seed=2)], [full, head, _asks(full)]):
         with pytest.raises(UserError, match=r"the analysis freezing needs .* none with a section \[zero_shot\]"):
@@ -229,7 +229,7 @@ def test_a_plan_that_trains_the_same_parameters_in_every_run_is_no_question_of_f
 
 
 def _asks(config):
-    return replace(config, name="asks", train=None, zero_shot=ZeroShotSection("similarity"))
+    return replace(config, name="asks", train=None, zero_shot=SimilaritySection("similarity"))
 
 
 def test_axis_values_with_dollar_signs_are_drawn_as_they_are(tmp_path):
@@ -370,7 +370,7 @@ def test_wrong_labels_are_lines_of_their_own(tmp_path):
     assert "lora, 20% wrong labels:" in page and "'lora, 20% wrong labels, margin', '500'" in page
 
 
-def test_shares_of_wrong_labels_that_are_almost_alike_stay_apart(tmp_path):
+def test_fractions_of_wrong_labels_that_are_almost_alike_stay_apart(tmp_path):
     _, page = ask("active", active_runs(noise=(0.01, 0.012, 0.004)), tmp_path)
     for share in ("1%", "1.2%", "0.4%"):
         assert f"lora, {share} wrong labels:" in page

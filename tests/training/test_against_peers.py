@@ -230,7 +230,7 @@ def check(
 ) -> list[float]:
     model = our_model(family, method)
     peer = their_model(family, method, several, model, tmp_path)
-    if settings.recompute:
+    if settings.gradient_checkpointing:
         recompute(model)
     theirs = their_losses(family, peer, several, settings)
     ours = our_losses(family, model, several, settings, tmp_path)
@@ -255,4 +255,4 @@ def test_so_are_those_of_several_labels(tmp_path: Path, family: str) -> None:
 def test_so_are_those_of_accumulated_gradients_a_cosine_and_recomputed_layers(tmp_path: Path) -> None:
     check(tmp_path, "bert", "last", settings=dataclasses.replace(SETTINGS, schedule="cosine", accumulate=2))
     (tmp_path / "again").mkdir()
-    check(tmp_path / "again", "gpt2", "full", settings=dataclasses.replace(SETTINGS, recompute=True))
+    check(tmp_path / "again", "gpt2", "full", settings=dataclasses.replace(SETTINGS, gradient_checkpointing=True))

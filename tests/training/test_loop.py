@@ -236,7 +236,7 @@ def test_stopping_early_is_transformers(
 ) -> None:
     task = task_of(in_batches(4), evaluate=says(*values, metric=metric))
     folder = tmp_path_factory.mktemp("run")
-    progress = run(folder, task=task, epochs=len(values), patience=patience, threshold=threshold, best=metric)
+    progress = run(folder, task=task, epochs=len(values), patience=patience, min_delta=threshold, best=metric)
     stopped, best = stops_after(values, patience, threshold, metric)
     assert len(progress.history) == stopped and progress.best_value == best
     assert progress.stopped == ("finished" if stopped == len(values) else "early stopping")

@@ -125,7 +125,7 @@ def _asked(groups: Sequence[Group]) -> Table:
         asked = group.runs[0].results["zero_shot"]
         words = "; ".join(f"{label}: {word}" for label, word in asked["words"].items())
         told = [asked["pattern"] or ABSENT, words, asked["content_free"] or ABSENT]
-        rows.append([group.name, group.runs[0].model, asked["way"], *told])
+        rows.append([group.name, group.runs[0].model, asked["method"], *told])
     return Table(["", "model", "by", "pattern", "words or descriptions", "calibrated by"], rows, left=6)
 
 
