@@ -138,6 +138,8 @@ class DataSection:
     labels: list[str] = field(default_factory=list)  # the labels in order; empty: those in the training data, sorted
     validation_fraction: Between = 0.1  # part of the training rows that is held out, if there is no validation split
     test_fraction: Rate = 0.1  # the same for the test split; 0: no test split, and no test results
+    folds: Count = 0  # test one of so many equal parts of the training rows, in place of test_fraction; 0: none
+    fold: Count = 0  # which of them, from 1
     split_seed: Seed = 0  # seed of the splits and of the subsets
     redraw: bool = False  # draw other splits and subsets in each run: split_seed becomes the run's seed
     group: str = ""  # a column; rows with the same value stay in the same split; empty: no groups
@@ -271,10 +273,11 @@ class TrainSection:
     lr_end: Fraction = 0.0  # the last rate, as a fraction of lr
     accumulate: Size = 1  # batches whose gradients make one step
     label_smoothing: Rate = 0.0  # probability that is spread over all classes
-    class_weights: Literal["", "balanced"] | list[Positive] = ""  # of the loss; "balanced": 1 / frequency
+    # Of the loss: "balanced", 1 / frequency; a weight for each label, in order; or a table by name, 1 for all others.
+    class_weights: Literal["", "balanced"] | list[Positive] | dict[str, Positive] = ""
     evaluate_every: Count = 0  # steps between evaluations; 0: one after each epoch
-    # The validation metric that chooses the best checkpoint. Some are for data with several labels a text:
-    # "subset_accuracy", "label_accuracy", "jaccard", "micro_f1".
+    # The validation metric that chooses the best checkpoint; of equal ones the lower loss does. Some metrics are for
+    # data with several labels a text: "subset_accuracy", "label_accuracy", "jaccard", "micro_f1".
     best: Literal[
         "loss", "accuracy", "macro_precision", "macro_recall", "macro_f1", "mcc",
         "subset_accuracy", "label_accuracy", "jaccard", "micro_f1",
@@ -292,6 +295,7 @@ class TrainSection:
     # Several labels a text: a label is assigned if its probability is at least this; "validation": the value that is
     # best on the validation texts.
     decision_threshold: Literal["validation"] | Between = 0.5
+    linear_baseline: bool = True  # measure a linear model on words, too; never with more than 1,000 labels
     # Measure a logistic regression on the checkpoint's vectors, too; it reads every text once more.
     embeddings_baseline: bool = False
 

@@ -28,7 +28,7 @@ from minilm.data.locations import SPLIT_NAMES, find_source
 from minilm.data.readers import matching, read_tables
 from minilm.data.row_lists import read_row_list
 from minilm.data.rows import LONGEST, LeftOut, Part, RowRules, Rows, read_rows, read_texts
-from minilm.data.splits import hold_out, join_groups, keep_rows, keep_shots, number_texts, strata_of
+from minilm.data.splits import deal_folds, hold_out, join_groups, keep_rows, keep_shots, number_texts, strata_of
 from minilm.data.tables import Defects, Table
 from minilm.errors import UserError, located
 
@@ -248,14 +248,19 @@ def _make_missing(parts: dict[str, Part], section: DataSection) -> dict[str, Par
         if split in parts:
             continue
         train = parts["train"]
-        if not fraction:
+        if not fraction and not (split == "test" and section.folds):
             parts[split] = train.take(np.zeros(0, dtype=np.int64))
             continue
         share, seed = fraction * total / len(train.rows), (section.split_seed, stream)
         strata = strata_of(train.rows.labels)
-        kept, out = hold_out(strata, share, seed, _groups_of(train))
-        if not len(out) or not len(kept):
-            kept, out = hold_out(strata, share, seed, train.groups)
+        for groups in (_groups_of(train), train.groups):
+            if split == "test" and section.folds:
+                held_out = deal_folds(strata, section.folds, seed, groups) == section.fold - 1
+                kept, out = np.flatnonzero(~held_out), np.flatnonzero(held_out)
+            else:
+                kept, out = hold_out(strata, share, seed, groups)
+            if len(out) and len(kept):
+                break
         if not len(out) or not len(kept):
             grouped = f' in groups of "{section.group}"' if section.group else ""
             raise UserError(

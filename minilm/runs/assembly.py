@@ -26,6 +26,7 @@ from minilm.config import (
     TrainSection,
 )
 from minilm.data.batching import collate, make_batches
+from minilm.data.checks import named
 from minilm.data.locations import find_source
 from minilm.data.long_texts import LongTexts
 from minilm.data.rows import Rows
@@ -150,6 +151,9 @@ def _check_objective(train: TrainSection, data: Dataset) -> None:
     """Raises UserError where the metric, the weights or the threshold do not go with the labels."""
     check_metric(train.best, data.multi_label, key="train.best")
     weights, labels = train.class_weights, data.label_names
+    for name in weights if isinstance(weights, dict) else ():
+        if name not in labels:
+            raise UserError(f'train.class_weights: no label "{name}"{nearest(name, labels)}; there are {named(labels)}')
     if isinstance(weights, list) and len(weights) != len(labels):
         raise UserError(
             f"train.class_weights must hold one weight for each of the {len(labels)} labels "
@@ -389,4 +393,6 @@ def _class_weights(settings: TrainSection, material: Material, labels: np.ndarra
     """``labels``: of the rows that are trained on."""
     if settings.class_weights == "balanced":
         return balanced_weights(labels, len(material.data.label_names))
+    if isinstance(settings.class_weights, dict):
+        return torch.tensor([float(settings.class_weights.get(name, 1)) for name in material.data.label_names])
     return torch.tensor(settings.class_weights) if settings.class_weights else None

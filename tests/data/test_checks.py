@@ -171,3 +171,14 @@ def test_texts_of_one_hash_are_told_apart(monkeypatch):
 def test_all_rows_may_be_for_training(data):
     found = load(data("train.csv", ROWS), test_fraction=0.0)
     assert (len(found.train), len(found.validation), len(found.test)) == (27, 3, 0)
+
+
+def test_each_row_is_tested_in_one_fold_with_its_equals(data):
+    rows = [(f"text {i % 90}", ("bad", "good", "so-so")[i % 3]) for i in range(120)]
+    folder, tested = data("train.csv", rows), []
+    for fold in range(1, 5):
+        found = load(folder, folds=4, fold=fold)
+        assert len(found.test) + len(found.train) + len(found.validation) == 120 and 27 <= len(found.test) <= 33
+        assert not set(found.test.texts) & {*found.train.texts, *found.validation.texts}
+        tested += found.test.texts
+    assert sorted(tested) == sorted(text for text, _ in rows)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from minilm.loading import load_config
 from minilm.data.sources import Dataset, load_dataset
 from minilm.errors import UserError
+from minilm.loading import load_config
 from tests.tiny import write_config
 
 WORDS = ["good", "fine", "great", "lovely", "bad", "poor", "awful", "dull"]
