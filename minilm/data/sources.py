@@ -31,6 +31,7 @@ from minilm.data.rows import LONGEST, LeftOut, Part, RowRules, Rows, read_rows, 
 from minilm.data.splits import deal_folds, hold_out, join_groups, keep_rows, keep_shots, number_texts, strata_of
 from minilm.data.tables import Defects, Table
 from minilm.errors import UserError, located
+from minilm.hints import program
 
 TAB = {"tab": "\t", "\\t": "\t"}  # as it is typed on a command line
 CHUNK = 1000  # rows that are hashed at once
@@ -179,7 +180,7 @@ def _require(table: Table, section: DataSection, defects: Defects, split: str = 
         raise UserError(
             f'{table.path}: has no column "{next(iter(labels))}" ({next(iter(labels.values()))}), and without labels '
             f"nothing can be measured on it. Train without it (data.train=... in place of data.source; a {split} split "
-            f"is then held out), and classify it afterwards: minilm predict RUN --file {table.files[0].path}"
+            f"is then held out), and classify it afterwards: {program()} predict RUN --file {table.files[0].path}"
         )
     group = {section.group: "data.group"} if section.group else {}
     require_columns(table, {**texts, **group, **labels}, defects)
