@@ -127,8 +127,7 @@ def assert_same_tensors(one: nn.Module, other: nn.Module) -> None:
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-# Families that have a name table of their own; the others share theirs with one of these.
-FAMILIES = [f"{family}-classify" for family in ("albert", "bert", "distilbert", "gpt2", "llama", "t5")]
+FAMILIES = [f"{family}-classify" for family in ARCHITECTURES]
 OURS: dict[str, dict[str, Any]] = {
     "all, rank-stabilised": {"targets": ("all-linear",), "rank_stabilized": True, "alpha": 2.3, "dropout": 0.2},
     "query and value": {},
