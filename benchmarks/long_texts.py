@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from minilm.evaluation.statistics import mcnemar
-from minilm.runs.sharing import sharing
+from minilm.runs.shared_cache import shared_cache
 from minilm.runs.train import train_run
 
 NEWS = Path(__file__).parents[2] / "shared" / "data" / "ag_news"
@@ -94,7 +94,7 @@ def main(folder: Path) -> None:
     config.write_text(CONFIG.format(weights=WEIGHTS, data=folder))
     right: dict[str, np.ndarray] = {}
     for way in WAYS:
-        with sharing():
+        with shared_cache():
             accuracies, answers = zip(*(train(config, way, seed, folder / "runs") for seed in SEEDS), strict=True)
         labels = answers[0][:, 0]
         voted = [Counter(row).most_common(1)[0][0] for row in np.stack([a[:, 1] for a in answers], axis=1)]

@@ -20,7 +20,7 @@ _TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
-class Execution:
+class Runtime:
     """A device and a precision, and what follows from them."""
 
     device: torch.device
@@ -79,19 +79,19 @@ def choose_precision(asked: str, kind: str, *, bfloat16: bool) -> str:
     return asked
 
 
-def execution(device: str = "auto", precision: str = "auto") -> Execution:
+def runtime(device: str = "auto", precision: str = "auto") -> Runtime:
     """The device and precision to run with on this machine. Raises UserError where it has not got them."""
     name = choose_device(device, gpus=torch.cuda.device_count(), mps=torch.backends.mps.is_available())
     kind = name.partition(":")[0]
-    return Execution(torch.device(name), choose_precision(precision, kind, bfloat16=_has_bfloat16(kind)))
+    return Runtime(torch.device(name), choose_precision(precision, kind, bfloat16=_has_bfloat16(kind)))
 
 
-def execution_as_trained(device: str, precision: str) -> Execution:
+def runtime_as_trained(device: str, precision: str) -> Runtime:
     """The device, and the ``train.precision`` of a model that was trained elsewhere, perhaps: float32 where the device
     has not got it. Where it has, the model's scores are bit for bit those that it was measured with."""
-    kind = execution(device).device.type
+    kind = runtime(device).device.type
     here = _has_bfloat16(kind) if precision == "bfloat16" else kind == "cuda" or precision != "float16"
-    return execution(device, precision if here else "float32")
+    return runtime(device, precision if here else "float32")
 
 
 def _has_bfloat16(kind: str) -> bool:

@@ -28,7 +28,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from minilm.data.tokenization import Encoded, encode, pad_id
-from minilm.devices import Execution
+from minilm.devices import Runtime
 from minilm.evaluation.baselines import Logistic, fit_classes
 from minilm.evaluation.predictor import predict_scores
 from minilm.evaluation.windows import vectors_of_texts
@@ -42,7 +42,7 @@ CUT = 512  # tokens at which texts are cut for a model that reads any length, un
 # --- texts to vectors ---
 
 
-def mean_vectors(model: Backbone, encoded: Encoded, run_on: Execution, *, pad: int) -> np.ndarray:
+def mean_vectors(model: Backbone, encoded: Encoded, runtime: Runtime, *, pad: int) -> np.ndarray:
     """The means of N texts' vectors: (N, D) float32, in the order of the texts.
 
     The model may have any head or none, and is left as it was. Of T5 the encoder's vectors count.
@@ -55,21 +55,21 @@ def mean_vectors(model: Backbone, encoded: Encoded, run_on: Execution, *, pad: i
 
     if not len(encoded):
         return np.zeros((0, model.config.width), np.float32)
-    return predict_scores(model, encoded, run_on, pad=pad, forward=forward, combine=vectors_of_texts)
+    return predict_scores(model, encoded, runtime, pad=pad, forward=forward, combine=vectors_of_texts)
 
 
 def embed_texts(
     model: Backbone,
     tokenizer: Tokenizer,
     texts: Sequence[str],
-    run_on: Execution,
+    runtime: Runtime,
     *,
     pairs: Sequence[str] | None = None,
     max_tokens: int = 0,
 ) -> np.ndarray:
     """``mean_vectors`` of texts or pairs: (N, D). They are cut to ``max_tokens``; 0: to the model's context."""
     encoded = encode(tokenizer, texts, pairs, max_tokens or model.context or CUT)
-    return mean_vectors(model.to(run_on.device), encoded, run_on, pad=pad_id(tokenizer))
+    return mean_vectors(model.to(runtime.device), encoded, runtime, pad=pad_id(tokenizer))
 
 
 # --- the probe ---

@@ -23,7 +23,7 @@ from minilm.data.long_texts import LongTexts, Windows
 from minilm.data.rows import Rows
 from minilm.data.sources import load_texts
 from minilm.data.tokenization import Cut, Encoded, count_cut, encode, load_tokenizer, pad_id
-from minilm.devices import Execution, execution_as_trained
+from minilm.devices import Runtime, runtime_as_trained
 from minilm.errors import UserError
 from minilm.evaluation.metrics import log_softmax, sigmoid
 from minilm.evaluation.windows import scores_of_texts
@@ -42,7 +42,7 @@ Text = str | tuple[str, str]  # a text, or a pair
 def predict_scores(
     model: Backbone,
     encoded: Encoded,
-    run_on: Execution,
+    runtime: Runtime,
     *,
     pad: int,
     forward: Forward | None = None,
@@ -55,9 +55,9 @@ def predict_scores(
     texts' scores of windows'; by default as the probabilities of a classifier are combined.
     """
     scores, order = [], []
-    with evaluation_mode(model), torch.inference_mode(), run_on.autocast():
-        for rows in evaluation_batches(encoded.lengths, run_on.tokens_at_once):
-            batch = collate(encoded, rows, None, pad, limit=model.context).to(run_on.device)
+    with evaluation_mode(model), torch.inference_mode(), runtime.autocast():
+        for rows in evaluation_batches(encoded.lengths, runtime.tokens_at_once):
+            batch = collate(encoded, rows, None, pad, limit=model.context).to(runtime.device)
             scores.append((model(batch) if forward is None else forward(batch, rows)).float())
             order.append(rows)
     by_length = torch.cat(scores).cpu().numpy()
@@ -107,9 +107,9 @@ class Classifier:
     [{'negative': 0.07, 'neutral': 0.26, 'positive': 0.67}]
     """
 
-    def __init__(self, model: Backbone, tokenizer: Tokenizer, run_on: Execution) -> None:
+    def __init__(self, model: Backbone, tokenizer: Tokenizer, runtime: Runtime) -> None:
         """model: from ``load_model`` or ``new_model``, with a classification head."""
-        self.model, self.tokenizer, self.execution = model.to(run_on.device), tokenizer, run_on
+        self.model, self.tokenizer, self.runtime = model.to(runtime.device), tokenizer, runtime
         card = card_of(model)
         self.labels = card.labels
         self.multi_label = is_multi_label(card)
@@ -129,11 +129,11 @@ class Classifier:
         elif (folder / "config.toml").exists():
             raise UserError(f"{folder}: {without_classifier(folder)}")
         model = load_model(folder if folder.exists() else source, "classify", dtype="stored")
-        run_on = execution_as_trained(device, Reading.of(card_of(model)).precision)
+        runtime = runtime_as_trained(device, Reading.of(card_of(model)).precision)
         for parameter in model.parameters():
-            if (parameter.dtype, run_on.precision) != (torch.bfloat16, "bfloat16"):  # as such weights were in training
+            if (parameter.dtype, runtime.precision) != (torch.bfloat16, "bfloat16"):  # as such weights were in training
                 parameter.data = parameter.data.float()
-        return cls(model, load_tokenizer(card_of(model).tokenizer or source), run_on)
+        return cls(model, load_tokenizer(card_of(model).tokenizer or source), runtime)
 
     def predict(self, texts: Iterable[Text], *, place: str = "text", first: int = 1) -> list[dict[str, float]]:
         """One ``{label: probability}`` per text; pairs are tuples.
@@ -180,7 +180,7 @@ class Classifier:
         long = LongTexts(self.reading.long_texts, self.reading.window_stride, self.reading.window_scores)
         encoded = encode(self.tokenizer, texts, pairs, limit, long)
         self.cut = self.cut + count_cut(encoded, limit)
-        scores = predict_scores(self.model, encoded, self.execution, pad=pad_id(self.tokenizer))
+        scores = predict_scores(self.model, encoded, self.runtime, pad=pad_id(self.tokenizer))
         if not np.isfinite(scores).all():
             name = card_of(self.model).adapter or card_of(self.model).folder or "the model"
             raise UserError(f"{name}: gives scores that are no numbers, so its weights are broken; train it anew")

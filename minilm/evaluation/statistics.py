@@ -165,8 +165,8 @@ def bootstrap_interval(
     metric: Callable[[np.ndarray], float], rows: int, *, draws: int = 2_000, seed: int = 0
 ) -> Interval:
     """The 95% percentile interval of a metric over test rows; ``metric`` gets the numbers of the rows drawn (rows,)."""
-    chance = np.random.default_rng(seed)
-    return _percentiles([metric(chance.integers(rows, size=rows)) for _ in range(draws)])
+    rng = np.random.default_rng(seed)
+    return _percentiles([metric(rng.integers(rows, size=rows)) for _ in range(draws)])
 
 
 def confusion_interval(
@@ -186,7 +186,8 @@ def _percentiles(values: list[float]) -> Interval:
 def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
     """The p value that two runs are right equally often; (N,) booleans: which rows each has right, the same rows.
 
-    Exact: of the b + c rows that only one of them has right, either has b with the chance of b heads in b + c tosses.
+    Exact: of the b + c rows that only one run has right, the probability that the first has b is that of b heads in
+    b + c tosses of a coin.
     """
     only_first, only_second = int((first & ~second).sum()), int((~first & second).sum())
     tosses, fewer = only_first + only_second, min(only_first, only_second)
@@ -201,7 +202,7 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Each p value, corrected so that the chance of any false alarm among them all stays below the level."""
+    """Each p value, corrected so that the probability of any false alarm among them all stays below the level."""
     corrected, highest = [0.0] * len(p_values), 0.0
     for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))

@@ -33,7 +33,7 @@ from minilm.data.rows import Rows
 from minilm.data.sources import Dataset, load_dataset
 from minilm.data.splits import keep_rows, strata_of
 from minilm.data.tokenization import Encoded, encode, load_tokenizer, pad_id, separate_pairs, train_bpe
-from minilm.devices import Execution
+from minilm.devices import Runtime
 from minilm.errors import UserError, nearest
 from minilm.evaluation.metrics import check_metric
 from minilm.evaluation.predictor import Forward, Reading, predict_scores
@@ -45,7 +45,7 @@ from minilm.models.heads import ClassificationHead, HeadConfig, mlp_head
 from minilm.runs.augment import augmented
 from minilm.runs.folders import write_history
 from minilm.runs.results import brief, decide, measure
-from minilm.runs.sharing import hash_of_rows, once
+from minilm.runs.shared_cache import hash_of_rows, memoize
 from minilm.textfiles import read_json
 from minilm.training.frozen_prefix import FrozenPrefix
 from minilm.training.loop import Task
@@ -55,7 +55,7 @@ from minilm.transfer import Unreachable
 
 
 @dataclass(frozen=True)
-class Material:
+class PreparedData:
     """What a run trains and is measured on."""
 
     data: Dataset
@@ -79,13 +79,13 @@ class Material:
         return f"{size:,}" + (f" of {self.data.whole[split]:,}" if size < self.data.whole[split] else "")
 
 
-def prepare(config: RunConfig) -> Material:
+def prepare(config: RunConfig) -> PreparedData:
     """Load the data, add to the training rows, find or train the tokenizer, and encode every text once.
 
     Raises UserError where data and config do not go together.
     """
     find_all(config)
-    data = once("data", lambda: _files_of(config.data), lambda: load_dataset(config.data))
+    data = memoize("data", lambda: _files_of(config.data), lambda: load_dataset(config.data))
     if config.train is not None:
         _check_objective(config.train, data)
     train = augmented(config, data)
@@ -93,7 +93,7 @@ def prepare(config: RunConfig) -> Material:
     long = long_texts_of(config.data)
 
     def tokens(rows: Rows) -> Encoded:
-        return once(
+        return memoize(
             "tokens",
             lambda: (hash_of_rows(rows), tokenizer.to_str(), limit, repr(long)),
             lambda: encode(tokenizer, rows.texts, rows.pairs, limit, long),
@@ -104,7 +104,7 @@ def prepare(config: RunConfig) -> Material:
     if config.train is not None:
         batches = make_batches(encoded["train"].lengths, config.train.batch_size, seed=config.seed, epoch=0)
         check_warmup(config.train, len(batches), "train.warmup")
-    return Material(data, train, tokenizer, encoded)
+    return PreparedData(data, train, tokenizer, encoded)
 
 
 def long_texts_of(section: DataSection) -> LongTexts:
@@ -205,19 +205,19 @@ def make_model(
 
 
 def fresh_model(
-    config: RunConfig, material: Material, run_on: Execution, source: Path | None = None
+    config: RunConfig, prepared: PreparedData, runtime: Runtime, source: Path | None = None
 ) -> Backbone:
     """The classifier before training, on its device, the same for the same seed."""
     torch.manual_seed(config.seed)
-    vocabulary, device = material.tokenizer.get_vocab_size(), run_on.device if config.model.source else "cpu"
-    labels = material.data.label_names
-    model = make_model(config, labels, vocabulary, device, precision=run_on.precision, source=source)
-    return model.to(run_on.device)
+    vocabulary, device = prepared.tokenizer.get_vocab_size(), runtime.device if config.model.source else "cpu"
+    labels = prepared.data.label_names
+    model = make_model(config, labels, vocabulary, device, precision=runtime.precision, source=source)
+    return model.to(runtime.device)
 
 
-def check_classifier(config: RunConfig, material: Material) -> None:
+def check_classifier(config: RunConfig, prepared: PreparedData) -> None:
     """See that a classifier can be made of the checkpoint, without memory for one. Raises UserError where it cannot."""
-    make_model(config, material.data.label_names, material.tokenizer.get_vocab_size(), "meta")
+    make_model(config, prepared.data.label_names, prepared.tokenizer.get_vocab_size(), "meta")
 
 
 def find_all(config: RunConfig) -> None:
@@ -343,15 +343,15 @@ def _head(config: RunConfig, architecture: Architecture, model_config: Any) -> H
 def make_task(
     config: RunConfig,
     settings: TrainSection,
-    material: Material,
+    prepared: PreparedData,
     model: Backbone,
-    run_on: Execution,
+    runtime: Runtime,
     folder: Path,
     prefix: FrozenPrefix,
 ) -> Task:
     """The batches, the objective and the measuring of a run; ``folder`` is where evaluations are recorded."""
-    train, validation = material.train, material.data.validation
-    encoded, pad = material.encoded["train"], pad_id(material.tokenizer)
+    train, validation = prepared.train, prepared.data.validation
+    encoded, pad = prepared.encoded["train"], pad_id(prepared.tokenizer)
     labels = train.labels[encoded.texts]  # of each row: a window has its text's
     forward = {split: prefix.forward(split, model) for split in ("train", "validation")}
     # As many training texts as validation has tell whether the two drift apart; all would take longer than training.
@@ -361,12 +361,12 @@ def make_task(
         "train": (
             encoded.take(sample), train.labels[sample], lambda batch, rows: forward["train"](batch, sampled[rows])
         ),
-        "validation": (material.encoded["validation"], validation.labels, forward["validation"]),
+        "validation": (prepared.encoded["validation"], validation.labels, forward["validation"]),
     }
 
     def evaluate() -> dict[str, dict[str, Any]]:
         scores = {
-            split: predict_scores(model, texts, run_on, pad=pad, forward=how)
+            split: predict_scores(model, texts, runtime, pad=pad, forward=how)
             for split, (texts, _, how) in watched.items()
         }
         # Chosen anew each time: while rare labels are still unlikely, none would be given at 0.5, however well the
@@ -376,11 +376,12 @@ def make_task(
 
     return Task(
         batches=lambda epoch: make_batches(
-            encoded.lengths, settings.batch_size, seed=config.seed, epoch=epoch, by_length=settings.group_by_length
-        ),
+            encoded.lengths, settings.batch_size, seed=config.seed, epoch=epoch,
+            group_by_length=settings.group_by_length,
+        ),  # fmt: skip
         collate=lambda rows, epoch: collate(encoded, rows, labels, pad, limit=model.context),
         objective=Objective(
-            _class_weights(settings, material, labels), settings.label_smoothing, material.data.multi_label
+            _class_weights(settings, prepared, labels), settings.label_smoothing, prepared.data.multi_label
         ),
         evaluate=evaluate,
         record=lambda history: write_history(folder, history),
@@ -389,10 +390,10 @@ def make_task(
     )
 
 
-def _class_weights(settings: TrainSection, material: Material, labels: np.ndarray) -> torch.Tensor | None:
+def _class_weights(settings: TrainSection, prepared: PreparedData, labels: np.ndarray) -> torch.Tensor | None:
     """``labels``: of the rows that are trained on."""
     if settings.class_weights == "balanced":
-        return balanced_weights(labels, len(material.data.label_names))
+        return balanced_weights(labels, len(prepared.data.label_names))
     if isinstance(settings.class_weights, dict):
-        return torch.tensor([float(settings.class_weights.get(name, 1)) for name in material.data.label_names])
+        return torch.tensor([float(settings.class_weights.get(name, 1)) for name in prepared.data.label_names])
     return torch.tensor(settings.class_weights) if settings.class_weights else None

@@ -23,7 +23,7 @@ import torch
 from minilm.checkpoints.files import atomic
 from minilm.config import RunConfig
 from minilm.data.sources import Dataset
-from minilm.devices import Execution
+from minilm.devices import Runtime
 from minilm.errors import UserError
 from minilm.loading import load_config
 from minilm.old_keys import with_new_keys
@@ -97,7 +97,7 @@ def first_difference(stored: RunConfig, asked: RunConfig) -> str:
     return ""
 
 
-def describe_environment(data: Dataset, run_on: Execution) -> dict[str, Any]:
+def describe_environment(data: Dataset, runtime: Runtime) -> dict[str, Any]:
     """What a result depends on beside its config."""
     packages = ("torch", "tokenizers", "numpy", "huggingface-hub", "matplotlib")
     return {
@@ -106,7 +106,7 @@ def describe_environment(data: Dataset, run_on: Execution) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: version(name) for name in packages},
         "platform": platform.platform(),
-        "device": str(run_on),
+        "device": str(runtime),
         "threads": torch.get_num_threads(),
         "data": describe_data(data),
     }

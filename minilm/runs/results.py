@@ -24,7 +24,7 @@ from minilm.evaluation.metrics import (
     sigmoid,
 )
 from minilm.evaluation.predictor import Classifier
-from minilm.runs.sharing import hash_of_rows, once
+from minilm.runs.shared_cache import hash_of_rows, memoize
 
 LONG = 10.0  # seconds
 
@@ -82,7 +82,7 @@ def fit_baselines(
     results: dict[str, Any] = {}
     for name in fits:
         key = partial(_key_of_baseline, name, classes, train, *held_out.values())
-        scores, seconds = once("baselines", key, partial(fitted, name))
+        scores, seconds = memoize("baselines", key, partial(fitted, name))
         results[name] = _measured(data, scores, choose) | {"seconds": seconds}
         if name == "majority" and data.multi_label:  # the same for every text, so the report can name them
             given = labels_above(scores["validation"][0], results[name]["threshold"])

@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 from tokenizers import Tokenizer
 
-from minilm.data.augmentation import Method, Random, split_word
+from minilm.data.augmentation import RNG, Method, split_word
 from minilm.data.masking import MASK_NAMES
 from minilm.errors import UserError
 from minilm.generation import fill, generate_text
@@ -34,10 +34,10 @@ def masked_words(model: Backbone, tokenizer: Tokenizer, fraction: float = 0.1, t
     if not mask:
         raise UserError(f"the tokenizer has no mask token, {' or '.join(MASK_NAMES)}: no words can be replaced")
 
-    def change(text: str, random: Random) -> str:
+    def change(text: str, rng: RNG) -> str:
         words = text.split()
         able = [place for place, word in enumerate(words) if split_word(word)[1]]
-        places = sorted(random.permutation(able)[: max(1, round(fraction * len(words)))].astype(int))
+        places = sorted(rng.permutation(able)[: max(1, round(fraction * len(words)))].astype(int))
         parts = [split_word(words[place]) for place in places]
         for place, (before, _, after) in zip(places, parts, strict=True):
             words[place] = before + mask + after
@@ -47,11 +47,11 @@ def masked_words(model: Backbone, tokenizer: Tokenizer, fraction: float = 0.1, t
         for place, (before, core, after), found in zip(places, parts, fill(model, tokenizer, masked, top), strict=True):
             others = [(word, p) for word, p in found if word.isalpha() and word.lower() != core.lower()]
             weights = np.array([p for _, p in others])
-            word = others[random.choice(len(others), p=weights / weights.sum())][0] if others else core
+            word = others[rng.choice(len(others), p=weights / weights.sum())][0] if others else core
             words[place] = before + word + after
         return " ".join(words)
 
-    return lambda texts, randoms: [change(text, random) for text, random in zip(texts, randoms, strict=True)]
+    return lambda texts, rngs: [change(text, rng) for text, rng in zip(texts, rngs, strict=True)]
 
 
 def back_translation(
@@ -68,11 +68,11 @@ def back_translation(
     drawn; with a temperature it does not, but then it depends on which texts it is translated beside.
     """
 
-    def change(texts: Sequence[str], randoms: Sequence[Random]) -> list[str]:
+    def change(texts: Sequence[str], rngs: Sequence[RNG]) -> list[str]:
         for source, target in ((language, pivot), (pivot, language)):
             asked = [f"translate {source} to {target}: {text}" for text in texts]
-            seeded = replace(how, seed=int(randoms[0].integers(2**32)))
+            seeded = replace(how, seed=int(rngs[0].integers(2**32)))
             texts = generate_text(model, tokenizer, asked, max_new_tokens, seeded)
         return list(texts)
 
-    return lambda texts, randoms: change(texts, randoms) if texts else []
+    return lambda texts, rngs: change(texts, rngs) if texts else []

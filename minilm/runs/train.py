@@ -1,6 +1,6 @@
 """One run, from a config to a finished folder: data, tokens, model, training, evaluation, report.
 
-A run that was interrupted goes on where it stopped, and ends where it would have ended.
+An interrupted run resumes from its last checkpoint, and ends with the same weights as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from minilm import devices
 from minilm.checkpoints import files
 from minilm.checkpoints.adapter_saving import save_adapter
 from minilm.checkpoints.files import atomic, write_json
@@ -24,7 +25,7 @@ from minilm.checkpoints.models import card_of, save_model
 from minilm.config import SPLITS, RunConfig, TrainSection, ZeroShotSection
 from minilm.data.checks import class_counts
 from minilm.data.tokenization import Cut, Encoded, count_cut, length_statistics, pad_id
-from minilm.devices import Execution, execution, out_of_memory_explained
+from minilm.devices import Runtime, out_of_memory_explained
 from minilm.errors import UserError, located
 from minilm.evaluation.embeddings import mean_vectors
 from minilm.evaluation.predictor import Classifier, predict_scores
@@ -38,9 +39,9 @@ from minilm.reporting.predictions import write_predictions
 from minilm.reporting.record import resume_command
 from minilm.reporting.report import write_report
 from minilm.reporting.summary import parameter_counts, summarize
-from minilm.runs.adapt import Lesson, adapt, make_lesson
+from minilm.runs.adapt import AdaptationData, adapt, prepare_adaptation
 from minilm.runs.assembly import (
-    Material,
+    PreparedData,
     check_classifier,
     find_checkpoint,
     fresh_model,
@@ -56,22 +57,22 @@ from minilm.runs.folders import (
     new_folder,
 )
 from minilm.runs.results import Embedded, choose_samples, decide, fit_baselines, measure, time_inference
-from minilm.runs.sharing import hash_of_tokens, once
-from minilm.runs.zero_shot import Question, answer, make_question
+from minilm.runs.shared_cache import hash_of_tokens, memoize
+from minilm.runs.zero_shot import ZeroShotClassifier, classify_and_report, open_classifier
 from minilm.textfiles import read_json
 from minilm.training.console import say, signal_of, terminable
-from minilm.training.frozen_prefix import FrozenPrefix, keep
+from minilm.training.frozen_prefix import FrozenPrefix, cache_activations
+from minilm.training.gradient_checkpointing import use_gradient_checkpointing
 from minilm.training.loop import Interrupted, train
-from minilm.training.recompute import recompute
 from minilm.training.state import Checkpoints, Progress
 
 
 def train_run(config_path: Path, overrides: tuple[str, ...] = (), *, runs: Path, resume: bool = False) -> Path:
-    """Train as a config says, or ask without training; return the run's folder.
+    """Train, or classify without training, as a config describes; return the run's folder.
 
     Raises:
-        UserError: whatever the user can mend.
-        minilm.training.loop.Interrupted: a signal ended it; ``resume=True`` goes on.
+        UserError: something that the user can fix.
+        minilm.training.loop.Interrupted: a signal ended the run; ``resume=True`` resumes it.
     """
     with terminable():
         return _train_run(config_path, overrides, runs, resume)
@@ -82,7 +83,7 @@ def _train_run(config_path: Path, overrides: tuple[str, ...], runs: Path, resume
     folder = find_folder(config_path, config, runs) if resume else None
     if folder is not None and (folder / "results.json").exists():
         say(f"{folder}: this run has finished already")
-        close(folder)  # a kill may have come before that
+        finalize(folder)  # it may have been killed before that
         return folder
     # Before the folder is made: a run that cannot start leaves none.
     with located(str(config_path)), out_of_memory_explained():
@@ -90,41 +91,41 @@ def _train_run(config_path: Path, overrides: tuple[str, ...], runs: Path, resume
     if folder is None:
         folder = start_folder(runs, config, start)
     else:
-        check_unchanged(folder, start.material.data, start.fingerprints)
+        check_unchanged(folder, start.prepared.data, start.fingerprints)
     try:
         with out_of_memory_explained(resume_command(folder)):
             _run_stages(config, start, folder)
     except OSError as error:  # a full disk
         place, why = error.filename or folder, error.strerror or error
-        raise UserError(f"{place}: {why}; once that is mended, go on with: {resume_command(folder)}") from error
-    except KeyboardInterrupt as stop:  # while results were written, or a second time
+        raise UserError(f"{place}: {why}; once that is fixed, resume with: {resume_command(folder)}") from error
+    except KeyboardInterrupt as stop:  # while results are written, or a second signal
         raise Interrupted(signal_of(stop), folder) from None
     return folder
 
 
 def _run_stages(config: RunConfig, start: Start, folder: Path) -> None:
-    """Adapt, then train or ask, as the config says."""
-    material, run_on = start.material, start.run_on
-    adapted = None if start.lesson is None else adapt(config, start.lesson, run_on, folder)
-    if start.question is not None:
-        answer(start.question, config, material, folder)
+    """Adapt, then train, or classify without training, as the config describes."""
+    prepared, runtime = start.prepared, start.runtime
+    adapted = None if start.adaptation is None else adapt(config, start.adaptation, runtime, folder)
+    if start.classifier is not None:
+        classify_and_report(start.classifier, config, prepared, folder)
     elif config.train is None:
-        write_adaptation(folder, material)
+        write_adaptation(folder, prepared)
     else:
-        model = start.model or fresh_model(config, material, run_on, adapted)
-        finish(Work(folder, config, config.train, material, model, run_on))
+        model = start.model or fresh_model(config, prepared, runtime, adapted)
+        train_and_report(TrainRun(folder, config, config.train, prepared, model, runtime))
 
 
 @dataclass(frozen=True)
 class Start:
     """What a run starts from."""
 
-    run_on: Execution
-    material: Material
-    fingerprints: dict[str, str]  # what it is, as ``start_of`` gives it
-    lesson: Lesson | None = None  # for [adapt]
-    model: Backbone | None = None  # for [train], unless it starts from what [adapt] leaves
-    question: Question | None = None  # for [zero_shot]
+    runtime: Runtime
+    prepared: PreparedData
+    fingerprints: dict[str, str]  # hashes of it, as ``fingerprints_of`` computes them
+    adaptation: AdaptationData | None = None  # for [adapt]
+    model: Backbone | None = None  # for [train], unless [train] starts from the adapted checkpoint
+    classifier: ZeroShotClassifier | None = None  # for [zero_shot]
 
 
 def prepare_start(config: RunConfig) -> Start:
@@ -132,9 +133,9 @@ def prepare_start(config: RunConfig) -> Start:
     settings = first_settings(config)
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    run_on = execution(settings.device, settings.precision)
-    material = prepare(config)
-    data = material.data
+    runtime = devices.runtime(settings.device, settings.precision)
+    prepared = prepare(config)
+    data = prepared.data
     counts = {split: class_counts(getattr(data, split).labels, len(data.label_names)) for split in SPLITS}
     for note in data.notes:
         say(note)
@@ -142,45 +143,46 @@ def prepare_start(config: RunConfig) -> Start:
     for warning in data.warnings:
         say(f"warning: {warning}")
     if config.augment is not None:
-        say(f"{material.added:,} training texts added to {len(material.data.train):,} ({config.augment.method})")
-    lesson = None if config.adapt is None else make_lesson(config, material)
-    model = None if lesson or config.train is None else fresh_model(config, material, run_on)
-    if lesson is not None and config.train is not None:
-        check_classifier(config, material)
-    question = None if config.zero_shot is None else make_question(config, config.zero_shot, material, run_on)
-    return Start(run_on, material, start_of(config, material, lesson), lesson, model, question)
+        say(f"{prepared.added:,} training texts added to {len(prepared.data.train):,} ({config.augment.method})")
+    adaptation = None if config.adapt is None else prepare_adaptation(config, prepared)
+    model = None if adaptation or config.train is None else fresh_model(config, prepared, runtime)
+    if adaptation is not None and config.train is not None:
+        check_classifier(config, prepared)
+    classifier = None if config.zero_shot is None else open_classifier(config, config.zero_shot, prepared, runtime)
+    return Start(runtime, prepared, fingerprints_of(config, prepared, adaptation), adaptation, model, classifier)
 
 
-def close(folder: Path) -> None:
-    """What comes after the results: the report. Nothing will go on from the checkpoints, which take much room."""
+def finalize(folder: Path) -> None:
+    """Write the report of a run that has its results, and remove its checkpoints: nothing resumes from them."""
     write_report(folder)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
 def first_settings(config: RunConfig) -> TrainSection | ZeroShotSection:
-    """The settings that tell where all stages run: those of [train], of adaptation alone, or of [zero_shot]."""
+    """The section that says where all stages compute: [train], else [adapt.train], else [zero_shot]."""
     settings = config.train or (config.adapt.train if config.adapt else config.zero_shot)
     assert settings is not None  # a rule of the config
     return settings
 
 
-def start_of(config: RunConfig, material: Material, lesson: Lesson | None) -> dict[str, str]:
-    """Hashes of what a run starts from beside its data. What is frozen is in no checkpoint of it, but read anew."""
+def fingerprints_of(config: RunConfig, prepared: PreparedData, adaptation: AdaptationData | None) -> dict[str, str]:
+    """Hashes of what a run starts from, beside its data. A resumed run reads frozen weights again: its own checkpoints
+    have only what trains."""
     start = {}
     if config.model.source:
         start["checkpoint"] = files.fingerprint(find_checkpoint(config))
     if config.augment is not None:
-        start["augmented_texts"] = fingerprint(material.train, len(material.data.train))
-    start["tokenizer"] = hashlib.sha256(material.tokenizer.to_str().encode()).hexdigest()
-    if lesson is not None:
-        start["adaptation_texts"] = lesson.fingerprint
+        start["augmented_texts"] = fingerprint(prepared.train, len(prepared.data.train))
+    start["tokenizer"] = hashlib.sha256(prepared.tokenizer.to_str().encode()).hexdigest()
+    if adaptation is not None:
+        start["adaptation_texts"] = adaptation.fingerprint
     return start
 
 
 def start_folder(runs: Path, config: RunConfig, start: Start) -> Path:
     """A new run's folder, with its settings and what it starts from."""
     folder = new_folder(runs, config.name)
-    environment = describe_environment(start.material.data, start.run_on)
+    environment = describe_environment(start.prepared.data, start.runtime)
     write_json(folder / "environment.json", environment | {"start": start.fingerprints})
     with atomic(folder / "config.toml") as file:
         file.write(dump_config(config).encode())
@@ -188,192 +190,192 @@ def start_folder(runs: Path, config: RunConfig, start: Start) -> Path:
 
 
 @dataclass(frozen=True)
-class Work:
-    """What the parts of a run's last stage share."""
+class TrainRun:
+    """The last stage of a run: what is trained, on what, and where."""
 
     folder: Path
     config: RunConfig
     settings: TrainSection
-    material: Material
+    prepared: PreparedData
     model: Backbone  # on its device, frozen as it trains
-    run_on: Execution
+    runtime: Runtime
     embedded: Embedded | None = None  # the texts by the model before it is trained, where a baseline needs them
 
     @property
     def pad(self) -> int:
         """The padding id."""
-        return pad_id(self.material.tokenizer)
+        return pad_id(self.prepared.tokenizer)
 
 
-def finish(work: Work) -> None:
+def train_and_report(run: TrainRun) -> None:
     """Train to the end, from the start or the last checkpoint, then save, measure and report."""
-    folder, material, model, limit = work.folder, work.material, work.model, work.config.data.max_tokens
-    with atomic(folder / "summary.txt") as file, work.run_on.autocast():
+    folder, prepared, model, limit = run.folder, run.prepared, run.model, run.config.data.max_tokens
+    with atomic(folder / "summary.txt") as file, run.runtime.autocast():
         file.write((summarize(model) + "\n").encode())
     total, trained = parameter_counts(model)
-    sizes = " / ".join(map(material.size, SPLITS))
-    say(f"{folder}: {material.data.name}, {sizes} texts; {trained:,} of {total:,} parameters train on {work.run_on}")
-    cut = sum((count_cut(encoded, limit) for encoded in material.encoded.values()), Cut())
+    sizes = " / ".join(map(prepared.size, SPLITS))
+    say(f"{folder}: {prepared.data.name}, {sizes} texts; {trained:,} of {total:,} parameters train on {run.runtime}")
+    cut = sum((count_cut(encoded, limit) for encoded in prepared.encoded.values()), Cut())
     if message := cut.message("texts", limit, model.context):
         say(f"{folder}: {message}")
-    if work.settings.embeddings_baseline:
-        work = replace(work, embedded=embed(work))
-    if work.settings.gradient_checkpointing:
-        recompute(model)
+    if run.settings.embeddings_baseline:
+        run = replace(run, embedded=embed(run))
+    if run.settings.gradient_checkpointing:
+        use_gradient_checkpointing(model)
     try:
-        progress, scores, cached = learn(work)
+        progress, scores, cached = fit(run)
     finally:
         shutil.rmtree(folder / "cache", ignore_errors=True)
-    if material.data.multi_label:
-        threshold = decide(work.settings, material.data.validation.labels, scores["validation"])
+    if prepared.data.multi_label:
+        threshold = decide(run.settings, prepared.data.validation.labels, scores["validation"])
         card_of(model).extra["threshold"] = threshold
-    save(work)
-    write_results(work, progress, scores, cached)
+    save(run)
+    write_results(run, progress, scores, cached)
 
 
-def embed(work: Work) -> Embedded:
+def embed(run: TrainRun) -> Embedded:
     """The vectors of every text by the model as it is, before training."""
     vectors, seconds = {}, {}
 
     def of(encoded: Encoded) -> tuple[np.ndarray, float]:
         started = time.perf_counter()
-        return mean_vectors(work.model, encoded, work.run_on, pad=work.pad), time.perf_counter() - started
+        return mean_vectors(run.model, encoded, run.runtime, pad=run.pad), time.perf_counter() - started
 
-    for split, encoded in work.material.encoded.items():
-        key = partial(_seen_by, work, encoded)
-        vectors[split], seconds[split] = once("embeddings", key, partial(of, encoded))
+    for split, encoded in run.prepared.encoded.items():
+        key = partial(_seen_by, run, encoded)
+        vectors[split], seconds[split] = memoize("embeddings", key, partial(of, encoded))
     return Embedded(vectors, seconds["train"])
 
 
-def _seen_by(work: Work, *texts: Encoded) -> tuple[str, ...]:
+def _seen_by(run: TrainRun, *texts: Encoded) -> tuple[str, ...]:
     """What the frozen part of an untrained model gives for some texts depends on these."""
-    config = work.config
-    parts = (config.model, config.freeze, config.lora, card_of(work.model).folder)
-    machine = (str(work.run_on), torch.get_num_threads())
+    config = run.config
+    parts = (config.model, config.freeze, config.lora, card_of(run.model).folder)
+    machine = (str(run.runtime), torch.get_num_threads())
     return *map(repr, parts + machine), *map(hash_of_tokens, texts)
 
 
-def activations(work: Work) -> FrozenPrefix:
+def activations(run: TrainRun) -> FrozenPrefix:
     """What the frozen layers give for the training and validation texts."""
-    folder, budget = work.folder, work.settings.cache_mib * 2**20
-    seen = {split: work.material.encoded[split] for split in ("train", "validation")}
+    folder, budget = run.folder, run.settings.cache_mib * 2**20
+    seen = {split: run.prepared.encoded[split] for split in ("train", "validation")}
 
     def compute() -> FrozenPrefix:
-        return keep(work.model, seen, work.run_on, pad=work.pad, budget=budget, folder=folder / "cache")
+        return cache_activations(run.model, seen, run.runtime, pad=run.pad, budget=budget, folder=folder / "cache")
 
-    if not budget or frozen_layers(work.model) <= 0:
+    if not budget or frozen_layers(run.model) <= 0:
         return compute()
     say(f"{folder}: what frozen layers give is computed once, for {len(seen['train']):,} training texts")
-    key = partial(_seen_by, work, *seen.values())
-    prefix = once("activations", lambda: (budget, *key()), compute, keep=lambda prefix: not prefix.disk)
+    key = partial(_seen_by, run, *seen.values())
+    prefix = memoize("activations", lambda: (budget, *key()), compute, keep=lambda prefix: not prefix.disk)
     if str(prefix):
         say(f"{folder}: {prefix}")
     return prefix
 
 
-def learn(work: Work) -> tuple[Progress, dict[str, np.ndarray], str]:
+def fit(run: TrainRun) -> tuple[Progress, dict[str, np.ndarray], str]:
     """Train; give the progress, the scores (N, C) of every split, and what was computed once."""
-    folder, material, model = work.folder, work.material, work.model
-    prefix = activations(work)
-    torch.manual_seed(work.config.seed)
-    task = make_task(work.config, work.settings, material, model, work.run_on, folder, prefix)
-    progress = train(model, task, work.settings, work.run_on, Checkpoints(folder / "checkpoints"))
+    folder, prepared, model = run.folder, run.prepared, run.model
+    prefix = activations(run)
+    torch.manual_seed(run.config.seed)
+    task = make_task(run.config, run.settings, prepared, model, run.runtime, folder, prefix)
+    progress = train(model, task, run.settings, run.runtime, Checkpoints(folder / "checkpoints"))
     task.record(progress.history)
     scores = {
-        split: predict_scores(model, encoded, work.run_on, pad=work.pad, forward=prefix.forward(split, model))
-        for split, encoded in material.encoded.items()
+        split: predict_scores(model, encoded, run.runtime, pad=run.pad, forward=prefix.forward(split, model))
+        for split, encoded in prepared.encoded.items()
     }
     return progress, scores, str(prefix)
 
 
-def save(work: Work) -> None:
+def save(run: TrainRun) -> None:
     """Keep what was trained in ``model/``: a whole model, or an adapter."""
-    config, model, tokenizer = work.config, work.model, work.material.tokenizer
+    config, model, tokenizer = run.config, run.model, run.prepared.tokenizer
     if config.adapters is None:
-        save_model(model, work.folder / "model", tokenizer=tokenizer)
+        save_model(model, run.folder / "model", tokenizer=tokenizer)
         return
     source, revision = config.model.source, config.model.revision
     base = "" if is_folder(source) else published_name(source)  # "": the folder that it was opened from
     if config.adapt is not None:
         base = "../adapted"  # from the adapter's own folder
-    save_adapter(model, work.folder / "model", base=base, revision=revision, tokenizer=tokenizer)
+    save_adapter(model, run.folder / "model", base=base, revision=revision, tokenizer=tokenizer)
 
 
-def write_results(work: Work, progress: Progress, scores: dict[str, np.ndarray], cached: str) -> None:
+def write_results(run: TrainRun, progress: Progress, scores: dict[str, np.ndarray], cached: str) -> None:
     """Measure every split's scores (N, C), and write the figures, predictions.csv, results.json and the report."""
-    folder, data = work.folder, work.material.data
-    threshold = card_of(work.model).extra["threshold"] if data.multi_label else 0.5
-    metrics = {split: measure(work.material.rows(split).labels, scores[split], threshold) for split in SPLITS}
+    folder, data = run.folder, run.prepared.data
+    threshold = card_of(run.model).extra["threshold"] if data.multi_label else 0.5
+    metrics = {split: measure(run.prepared.rows(split).labels, scores[split], threshold) for split in SPLITS}
     results: dict[str, Any] = {
         "name": folder.name,
         **metrics,
         "labels": data.label_names,
-        "baselines": baselines(work),
-        **costs(work, progress, cached),
-        "best": best(work, progress),
+        "baselines": baselines(run),
+        **costs(run, progress, cached),
+        "best": best(run, progress),
         "stopped": progress.stopped,
-        "lengths": length_statistics(work.material.encoded["train"], work.config.data.max_tokens),
-        "samples": choose_samples(data.test, scores["test"], data.label_names, work.config.seed, threshold),
-        "data": describe_data(work.material.data),
+        "lengths": length_statistics(run.prepared.encoded["train"], run.config.data.max_tokens),
+        "samples": choose_samples(data.test, scores["test"], data.label_names, run.config.seed, threshold),
+        "data": describe_data(run.prepared.data),
         **({"threshold": threshold} if data.multi_label else {}),
-        **other_stages(work),
+        **other_stages(run),
     }
-    draw(work, progress, metrics)
+    draw(run, progress, metrics)
     write_predictions(folder, data.test, scores["test"], data.label_names, threshold)
     write_json(folder / "results.json", results)
-    close(folder)
+    finalize(folder)
 
 
-def baselines(work: Work) -> dict[str, Any]:
+def baselines(run: TrainRun) -> dict[str, Any]:
     """What is reached without the model, from the same texts and by the same rule for the threshold."""
-    data, validation = work.material.data, work.material.data.validation
-    learned_from = replace(data, train=work.material.train)
-    return fit_baselines(learned_from, partial(decide, work.settings, validation.labels), work.embedded)
+    data, validation = run.prepared.data, run.prepared.data.validation
+    learned_from = replace(data, train=run.prepared.train)
+    return fit_baselines(learned_from, partial(decide, run.settings, validation.labels), run.embedded)
 
 
-def costs(work: Work, progress: Progress, cached: str) -> dict[str, Any]:
+def costs(run: TrainRun, progress: Progress, cached: str) -> dict[str, Any]:
     """How large the model is, and how long it takes to train and to use."""
-    total, trained = parameter_counts(work.model)
-    classifier = Classifier(work.model, work.material.tokenizer, work.run_on)
+    total, trained = parameter_counts(run.model)
+    classifier = Classifier(run.model, run.prepared.tokenizer, run.runtime)
     return {
         "parameters": {"total": total, "trained": trained},
         "times": {
             "train_seconds": progress.seconds,
-            "inference_seconds_per_100_texts": time_inference(classifier, work.material.data.test),
+            "inference_seconds_per_100_texts": time_inference(classifier, run.prepared.data.test),
         },
         "tokens_per_second": progress.tokens / progress.seconds,
         "frozen_layers": cached,
     }
 
 
-def best(work: Work, progress: Progress) -> dict[str, Any]:
+def best(run: TrainRun, progress: Progress) -> dict[str, Any]:
     """Which weights were kept, and why."""
     entry = next(entry for entry in progress.history if entry["step"] == progress.best_step)
     place = {"epoch": entry["epoch"], "step": entry["step"]}
-    return place | {"metric": work.settings.best, "value": progress.best_value}
+    return place | {"metric": run.settings.best, "value": progress.best_value}
 
 
-def other_stages(work: Work) -> dict[str, Any]:
+def other_stages(run: TrainRun) -> dict[str, Any]:
     """What came before training, if the config says so: more texts, a checkpoint that was adapted."""
     told: dict[str, Any] = {}
-    if (kind := work.config.augment) is not None:
-        told["augmentation"] = {"method": kind.method, "ratio": kind.ratio, "added": work.material.added}
-    if work.config.adapt is not None:
-        told["adaptation"] = read_json(work.folder / "adaptation" / "results.json")
+    if (kind := run.config.augment) is not None:
+        told["augmentation"] = {"method": kind.method, "ratio": kind.ratio, "added": run.prepared.added}
+    if run.config.adapt is not None:
+        told["adaptation"] = read_json(run.folder / "adaptation" / "results.json")
     return told
 
 
-def draw(work: Work, progress: Progress, metrics: Mapping[str, Mapping[str, Any]]) -> None:
+def draw(run: TrainRun, progress: Progress, metrics: Mapping[str, Mapping[str, Any]]) -> None:
     """The pictures of the report."""
-    data, figures, limit = work.material.data, work.folder / "figures", work.config.data.max_tokens
-    learning_curves(progress.history, progress.best_step, work.settings.best, figures / "learning_curves.png")
-    length_distribution(work.material.encoded["train"].full_lengths, limit, figures / "lengths.png")
+    data, figures, limit = run.prepared.data, run.folder / "figures", run.config.data.max_tokens
+    learning_curves(progress.history, progress.best_step, run.settings.best, figures / "learning_curves.png")
+    length_distribution(run.prepared.encoded["train"].full_lengths, limit, figures / "lengths.png")
     for split in () if data.multi_label else ("validation", "test"):
         matrix, title = metrics[split]["confusion"], f"Confusion on the {split} texts"
         confusion(matrix, data.label_names, title, figures / f"confusion_{split}.png")
 
 
-def write_adaptation(folder: Path, material: Material) -> None:
+def write_adaptation(folder: Path, prepared: PreparedData) -> None:
     """The results and the report of a run that only adapts."""
     adaptation = read_json(folder / "adaptation" / "results.json")
     results = {
@@ -383,7 +385,7 @@ def write_adaptation(folder: Path, material: Material) -> None:
         "parameters": adaptation["parameters"],
         "times": {"train_seconds": adaptation["seconds"]},
         "stopped": adaptation["stopped"],
-        "data": describe_data(material.data),
+        "data": describe_data(prepared.data),
     }
     write_json(folder / "results.json", results)
-    close(folder)
+    finalize(folder)

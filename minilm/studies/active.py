@@ -93,7 +93,7 @@ def embeddings(classifier: Classifier, rows: Rows) -> np.ndarray:
         classifier.model,
         classifier.tokenizer,
         rows.texts,
-        classifier.execution,
+        classifier.runtime,
         pairs=rows.pairs,
         max_tokens=classifier.reading.max_tokens,
     )

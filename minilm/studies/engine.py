@@ -26,7 +26,7 @@ from minilm.reporting.groups import costs_of, metrics_of
 from minilm.reporting.page import Folded, Page, Section, Table, html, markdown
 from minilm.reporting.record import Run, read_run, shown
 from minilm.reporting.tables import ABSENT, decimal, duration, metric_name, text_table
-from minilm.runs.sharing import sharing
+from minilm.runs.shared_cache import shared_cache
 from minilm.schema import flat, write_table
 from minilm.schema import shown as as_toml
 from minilm.studies.analyses import ANALYSES, Finished, check_plan
@@ -83,7 +83,7 @@ def run_study(study: Study, *, jobs: int = 1, shard: tuple[int, int] = (1, 1)) -
     with progress.bar:
         progress.look_over_finished()
         if jobs == 1:
-            with sharing():
+            with shared_cache():
                 while run := progress.next_run():
                     progress.done(run, bring_to_end(study.folder, run))
         else:

@@ -18,7 +18,7 @@ from minilm.errors import UserError
 from minilm.loading import dump_config, load_config
 from minilm.reporting.record import shown
 from minilm.runs.folders import first_difference, is_run
-from minilm.runs.train import close, train_run
+from minilm.runs.train import finalize, train_run
 from minilm.studies.active import choose_rows
 from minilm.studies.config import Planned
 from minilm.textfiles import read_json
@@ -72,7 +72,7 @@ def _work_at(folder: Path, run: Planned) -> None:
     place, config = folder / run.name, folder / "configs" / f"{run.name}.toml"
     state = state_of(folder, run)
     if state == "finished":
-        close(place)
+        finalize(place)
         return
     if state == "to do":
         remove_beginnings(place)

@@ -20,10 +20,10 @@ from typing import Any
 
 import torch
 
-from minilm.runs.sharing import sharing
+from minilm.runs.shared_cache import shared_cache
 from minilm.studies.config import Planned
 from minilm.studies.execution import failure_of
-from minilm.training.console import Interrupted, noted_signals
+from minilm.training.console import Interrupted, recorded_signals
 
 # A fork of this process would share its threads and CUDA. On Linux a server that has imported torch once forks them
 # all; elsewhere what torch is built on does not survive a fork.
@@ -60,7 +60,7 @@ def in_processes(
     """
     workers = [_start(i, folder, work) for i in range(number)]
     try:
-        with noted_signals() as noted:
+        with recorded_signals() as noted:
             told = False
             while True:
                 for worker in workers:
@@ -131,7 +131,7 @@ def _serve(connection: Connection, number: int, folder: Path, work: Callable[[Pa
         seen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
         gpus: list[Any] = seen if seen != [""] else list(range(torch.cuda.device_count()))
         os.environ["CUDA_VISIBLE_DEVICES"] = str(gpus[number % len(gpus)])
-    with sharing():
+    with shared_cache():
         _work_off(connection, folder, work)
 
 

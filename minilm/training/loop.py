@@ -24,13 +24,13 @@ import torch
 from torch import Tensor, nn
 
 from minilm.config import TrainSection
-from minilm.devices import Execution
+from minilm.devices import Runtime
 from minilm.errors import UserError
 from minilm.evaluation.metrics import is_better
 from minilm.evaluation.predictor import Forward
 from minilm.finetuning.freezing import training_mode
 from minilm.models.batch import Batch
-from minilm.training.console import Interrupted, noted_signals, progress_bar, show_evaluation
+from minilm.training.console import Interrupted, progress_bar, recorded_signals, show_evaluation
 from minilm.training.objectives import LanguageObjective, Objective
 from minilm.training.optimizer import learning_rate, make_optimizer, steps_per_epoch_of
 from minilm.training.state import Checkpoints, Progress
@@ -52,7 +52,7 @@ class Task:
 
 
 def train(
-    model: nn.Module, task: Task, settings: TrainSection, execution: Execution, checkpoints: Checkpoints
+    model: nn.Module, task: Task, settings: TrainSection, runtime: Runtime, checkpoints: Checkpoints
 ) -> Progress:
     """Train to the last epoch, the time limit, or the last improvement; leave the best weights in the model.
 
@@ -62,19 +62,19 @@ def train(
         UserError: the loss is no longer finite, or the checkpoint is damaged.
         Interrupted: SIGINT or SIGTERM came; the state is kept.
     """
-    return _Loop(model, task, settings, execution, checkpoints).run()
+    return _Loop(model, task, settings, runtime, checkpoints).run()
 
 
 class _Loop:
     """The parts of the loop, and what they share: the model, the optimizer, the progress."""
 
     def __init__(
-        self, model: nn.Module, task: Task, settings: TrainSection, execution: Execution, checkpoints: Checkpoints
+        self, model: nn.Module, task: Task, settings: TrainSection, runtime: Runtime, checkpoints: Checkpoints
     ) -> None:
         self.model, self.task, self.settings = model, task, settings
-        self.device, self.execution, self.checkpoints = execution.device, execution, checkpoints
-        self.optimizer = make_optimizer(model, settings, execution)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=execution.scales_loss)
+        self.device, self.runtime, self.checkpoints = runtime.device, runtime, checkpoints
+        self.optimizer = make_optimizer(model, settings, runtime)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=runtime.scales_loss)
         self.progress = checkpoints.restore(model, self.optimizer, self.device) or Progress()
         if self.scaler.is_enabled() and self.progress.loss_scaling:
             self.scaler.load_state_dict(self.progress.loss_scaling)
@@ -90,7 +90,7 @@ class _Loop:
     def run(self) -> Progress:
         progress = self.progress
         training_mode(self.model)
-        with noted_signals() as noted, progress_bar(self.steps, progress.step) as bar:
+        with recorded_signals() as recorded, progress_bar(self.steps, progress.step) as bar:
             for epoch, batches in self._batches_left():
                 self._step(epoch, batches)
                 if bar.update():  # it is drawn anew, twice a second at most: only then are numbers read
@@ -98,10 +98,10 @@ class _Loop:
                 stop = self._reason_to_stop()
                 if stop or self._evaluation_due():
                     self._evaluate(stop)
-                if noted:
+                if recorded:
                     self._check_finite(float(self.loss_sum))
                     self._keep()
-                    raise Interrupted(noted[0], self.checkpoints.folder.parent)
+                    raise Interrupted(recorded[0], self.checkpoints.folder.parent)
                 if progress.stopped:
                     break
         self.checkpoints.put_best_back(self.model)
@@ -126,13 +126,13 @@ class _Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate(progress.step)
         loaded = [self.task.collate(rows, epoch) for rows in batches]
-        amount = sum(objective.amount(labels_of(batch)) for batch in loaded)
+        denominator = sum(objective.denominator(labels_of(batch)) for batch in loaded)
         loss = torch.zeros((), device=self.device)
         for rows, on_cpu in zip(batches, loaded, strict=True):
             batch = on_cpu.to(self.device)
-            with self.execution.autocast():
+            with self.runtime.autocast():
                 scores = self.model(batch) if self.task.forward is None else self.task.forward(batch, rows)
-                part = objective.total(scores, labels_of(batch)) / amount
+                part = objective.sum(scores, labels_of(batch)) / denominator
             self.scaler.scale(part).backward()
             loss += part.detach()
         self.scaler.unscale_(self.optimizer)
@@ -143,8 +143,8 @@ class _Loop:
         self.scaler.update()
         self.optimizer.zero_grad()
 
-        self.loss_sum += loss * amount
-        progress.loss_denominator += amount
+        self.loss_sum += loss * denominator
+        progress.loss_denominator += denominator
         progress.tokens += sum(tokens_in(batch) for batch in loaded)
         progress.step += 1
 
@@ -228,7 +228,7 @@ class _Loop:
     def _check_finite(self, loss: float, *, before_step: bool = False) -> None:
         """Stop where the loss or the gradient is infinite or not a number; keep the state if it is still good."""
         norm = float(self.gradient_norm)
-        skipped = self.execution.scales_loss  # a gradient that overflows float16 changes nothing
+        skipped = self.runtime.scales_loss  # a gradient that overflows float16 changes nothing
         if math.isfinite(loss) and (math.isfinite(norm) or skipped):
             return
         if before_step:

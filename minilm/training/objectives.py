@@ -32,13 +32,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Objective:
-    """The loss in two parts, ``total / amount``, so that a mean can be taken over several batches together."""
+    """The loss in two parts, ``sum / denominator``, so that a mean can be taken over several batches together."""
 
     weights: Tensor | None = None  # (C,) float32
     label_smoothing: float = 0.0
     multi_label: bool = False
 
-    def total(self, scores: Tensor, labels: Tensor) -> Tensor:
+    def sum(self, scores: Tensor, labels: Tensor) -> Tensor:
         """The losses added up, in float32: scores (B, C); labels (B,), or (B, C) of 0 and 1."""
         scores, share = scores.float(), self.label_smoothing
         weights = None if self.weights is None else self.weights.to(scores.device)
@@ -47,7 +47,7 @@ class Objective:
             return F.binary_cross_entropy_with_logits(scores, targets, pos_weight=weights, reduction="sum")
         return F.cross_entropy(scores, labels, weights, label_smoothing=share, reduction="sum")
 
-    def amount(self, labels: Tensor) -> float:
+    def denominator(self, labels: Tensor) -> float:
         """What the total is divided by: the texts' number, or their weights added up; or the number of answers."""
         if self.multi_label or self.weights is None:
             return labels.numel()
@@ -60,13 +60,13 @@ class LanguageObjective:
 
     label_smoothing: float = 0.0
 
-    def total(self, scores: Tensor, labels: Tensor) -> Tensor:
+    def sum(self, scores: Tensor, labels: Tensor) -> Tensor:
         """The losses added up, in float32: labels (B, T), in T5 (B, T'), negative at positions that are not asked for;
         scores (N, V) of the N others, row after row, as a ``LanguageHead`` gives them."""
         asked = labels[labels >= 0]
         return F.cross_entropy(scores.float(), asked, label_smoothing=self.label_smoothing, reduction="sum")
 
-    def amount(self, labels: Tensor) -> float:
+    def denominator(self, labels: Tensor) -> float:
         """What the total is divided by: how many words are asked for."""
         return int((labels >= 0).sum())
 

@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 from minilm.config import TrainSection
-from minilm.devices import Execution
+from minilm.devices import Runtime
 from minilm.errors import UserError
 
 
@@ -43,14 +43,14 @@ def parameter_groups(model: nn.Module, weight_decay: float, *, decay_all: bool =
     return [group for group in groups if group["params"]]
 
 
-def make_optimizer(model: nn.Module, settings: TrainSection, execution: Execution) -> torch.optim.AdamW:
+def make_optimizer(model: nn.Module, settings: TrainSection, runtime: Runtime) -> torch.optim.AdamW:
     """AdamW over the trainable parameters; the fused kernel updates them all in one pass."""
     return torch.optim.AdamW(
         parameter_groups(model, settings.weight_decay, decay_all=settings.decay_all),
         lr=settings.lr,
         betas=(settings.beta1, settings.beta2),
         eps=settings.eps,
-        fused=execution.device.type in ("cpu", "cuda", "mps"),
+        fused=runtime.device.type in ("cpu", "cuda", "mps"),
     )
 
 

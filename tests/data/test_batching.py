@@ -22,8 +22,8 @@ def encoded(lengths: np.ndarray, segments: bool = False) -> Encoded:
 
 
 @given(LENGTHS, SIZES, st.integers(0, 2**32 - 1), st.integers(0, 1000), st.booleans(), st.booleans())
-def test_every_row_is_in_one_batch_and_one_batch_is_short(lengths, size, seed, epoch, shuffle, by_length):
-    how = {"seed": seed, "epoch": epoch, "shuffle": shuffle, "by_length": by_length}
+def test_every_row_is_in_one_batch_and_one_batch_is_short(lengths, size, seed, epoch, shuffle, group_by_length):
+    how = {"seed": seed, "epoch": epoch, "shuffle": shuffle, "group_by_length": group_by_length}
     batches = make_batches(lengths, size, **how)
     assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
     assert sorted(map(len, batches), reverse=True)[:-1] == [size] * (len(batches) - 1)
@@ -40,10 +40,10 @@ def test_seed_and_epoch_each_change_the_order():
 def test_random_batches_mix_all_lengths_and_those_by_length_do_not():
     lengths = np.random.default_rng(0).integers(1, 200, 1600)
     spread = {
-        by_length: np.mean(
-            [np.std(lengths[b]) for b in make_batches(lengths, 16, seed=1, epoch=0, by_length=by_length)]
+        group_by_length: np.mean(
+            [np.std(lengths[b]) for b in make_batches(lengths, 16, seed=1, epoch=0, group_by_length=group_by_length)]
         )
-        for by_length in (True, False)
+        for group_by_length in (True, False)
     }
     assert spread[False] > 0.9 * np.std(lengths) and spread[True] < 0.1 * np.std(lengths)
 

@@ -14,7 +14,7 @@ import minilm
 from minilm.checkpoints.models import card_of, load_model, new_model, save_model
 from minilm.data import batching
 from minilm.data.tokenization import encode, pad_id, train_bpe
-from minilm.devices import Execution, execution
+from minilm.devices import Runtime, runtime
 from minilm.errors import UserError
 from minilm.evaluation import predictor
 from minilm.evaluation.predictor import (
@@ -30,7 +30,7 @@ from minilm.models.heads import mlp_head
 from tests.tiny import finished_run, texts
 
 TEXTS = [text for text, _ in texts(30)]
-CPU = execution("cpu")
+CPU = runtime("cpu")
 
 
 def classifier(*, several: bool = False, **reading: object) -> Classifier:
@@ -53,7 +53,7 @@ def test_scores_come_in_the_order_of_the_texts_whatever_the_batches(
     monkeypatch: pytest.MonkeyPatch, rows: int, tokens: int
 ) -> None:
     monkeypatch.setattr(batching, "EVALUATED", rows)
-    monkeypatch.setattr(Execution, "tokens_at_once", tokens)
+    monkeypatch.setattr(Runtime, "tokens_at_once", tokens)
     c = classifier()
     encoded = encode(c.tokenizer, TEXTS, None, 16)
     scores = predict_scores(c.model, encoded, CPU, pad=pad_id(c.tokenizer))

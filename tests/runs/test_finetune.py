@@ -97,9 +97,9 @@ def test_it_comes_back_bit_for_bit_reloaded_resumed_merged_and_exported(
     seen: dict[str, Any] = {}
     write_results = runs_train.write_results
 
-    def note(work: runs_train.Work, progress: Any, scores: dict[str, np.ndarray], cached: str) -> None:
-        seen.update(scores=scores, test=work.material.data.test)
-        write_results(work, progress, scores, cached)
+    def note(run: runs_train.TrainRun, progress: Any, scores: dict[str, np.ndarray], cached: str) -> None:
+        seen.update(scores=scores, test=run.data.data.test)
+        write_results(run, progress, scores, cached)
 
     monkeypatch.setattr(runs_train, "write_results", note)
     config, changes = write_config(tmp_path, way)

@@ -120,7 +120,7 @@ def disk_of(size: int) -> Iterator[None]:
 def test_a_full_disk_is_told_and_once_there_is_room_the_run_goes_on(runs: Path, config: Path) -> None:
     with disk_of(8_000):  # enough for the texts about the run, not for its weights
         message = refused("train", config, "--runs", runs)
-    assert re.search(r"runs/tiny.*: File too large; once that is mended, go on with: minilm train .* --resume", message)
+    assert re.search(r"runs/tiny.*: File too large; once that is fixed, resume with: minilm train .* --resume", message)
     assert outcome(resumed(config, runs)) == outcome(finished_run())
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from minilm.data.sources import load_dataset
-from minilm.devices import execution
-from minilm.evaluation.zero_shot import likelihood, open_model
+from minilm.devices import runtime
+from minilm.evaluation.zero_shot import Prompt, likelihood, open_model
 from minilm.loading import load_config
 from minilm.reporting.predictions import read_predictions
 from minilm.reporting.record import read_run
@@ -48,7 +48,7 @@ def asked(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("asked")
     result = minilm("train", write(folder), "--runs", folder / "runs")
     assert result.exit_code == 0, result.output
-    assert "is asked by likelihood on CPU, float32, and not trained" in result.stderr
+    assert "classifies them by likelihood, without training, on CPU, float32" in result.stderr
     assert "untrained, test" in result.stdout and "Try it" not in result.stdout
     return folder / "runs" / "asked"
 
@@ -61,8 +61,9 @@ def test_the_baselines_untrained_head_is_no_news(tmp_path, caplog):
 def test_its_scores_are_those_of_asking_and_no_model_is_kept(asked):
     run, data = read_run(asked), load_dataset(load_config(asked / "config.toml").data)
     model, tokenizer = open_model(str(REFERENCE / "llama-lm-biases"), "likelihood", "cpu")
-    cpu, pattern, words = execution("cpu", "float32"), "{text} is {label}", ["dull", "good"]
-    expected = likelihood(model, tokenizer, data.test.texts, words, pattern, cpu, max_tokens=20, content_free="a")
+    cpu, pattern, words = runtime("cpu", "float32"), "{text} is {label}", ["dull", "good"]
+    prompt = Prompt(pattern, words, content_free="a", max_tokens=20)
+    expected = likelihood(model, tokenizer, data.test.texts, prompt, cpu)
     assert read_predictions(run).predicted.tolist() == expected.argmax(axis=1).tolist()
     assert run.results["zero_shot"]["words"] == {"bad": "dull", "good": "good"}
     assert run.results["test"]["loss"] == pytest.approx(-expected[np.arange(6), data.test.labels].mean())
@@ -105,7 +106,7 @@ def test_a_classifier_of_the_very_labels_is_refused_as_it_has_seen_them(tmp_path
     changes = ["zero_shot.method=similarity"]
     changes += [f"model.source={REFERENCE / 'distilbert-classify'}", f"data.source={tmp_path / 'weather.tsv'}"]
     said = refused("train", write(tmp_path), *changes, "--runs", tmp_path / "runs")
-    assert "is a classifier of these labels, which has seen them" in said
+    assert "is a classifier that was trained on these labels" in said
 
 
 @pytest.mark.parametrize(
@@ -119,7 +120,7 @@ def test_a_classifier_of_the_very_labels_is_refused_as_it_has_seen_them(tmp_path
         (["zero_shot.method=similarity", "zero_shot.pattern={text} {label}"], "zero_shot.pattern belongs to"),
         (["tokenizer.source=bpe"], "needs a checkpoint (model.source) with its own tokenizer"),
         (["zero_shot.words.god=x"], 'zero_shot.words: no label "god" (did you mean "good"?); the data have bad, good'),
-        (["zero_shot.words.bad= "], 'zero_shot.words: "bad" needs a text of its own; leave it out, and it is its name'),
+        (["zero_shot.words.bad= "], 'zero_shot.words: "bad" has an empty text; leave it out to use its name'),
         (["zero_shot.words.bad=ö"], '[zero_shot]: the model does not know the word "ö"'),
         (["zero_shot.words.bad=goods", "zero_shot.content_free="], '"goods" begins with the tokens of "good"'),
         (["zero_shot.pattern={label} {text} {text}"], 'must have "{text}" once'),

@@ -25,19 +25,19 @@ from minilm.checkpoints.names import places_of_ours
 from minilm.config import TrainSection
 from minilm.data.batching import collate
 from minilm.data.tokenization import Encoded
-from minilm.devices import Execution
+from minilm.devices import Runtime
 from minilm.finetuning.freezing import freeze
 from minilm.finetuning.lora import LoRAConfig, adapter_parameters, add_lora
 from minilm.models.architecture import Backbone
-from minilm.training.frozen_prefix import keep
+from minilm.training.frozen_prefix import cache_activations
+from minilm.training.gradient_checkpointing import use_gradient_checkpointing
 from minilm.training.loop import Task, train
 from minilm.training.objectives import Objective
-from minilm.training.recompute import recompute
 from minilm.training.state import Checkpoints
 from tests.families import DECODERS, FAMILIES
 
 REFERENCE = Path(__file__).parents[1] / "reference"
-CPU = Execution(torch.device("cpu"))
+CPU = Runtime(torch.device("cpu"))
 STEPS, WARMUP, ROWS = 50, 5, 40
 SETTINGS = TrainSection(
     epochs=5, lr=3e-3, batch_size=4, weight_decay=0.1, clip=0.5, schedule="linear", warmup=WARMUP, best="loss"
@@ -108,13 +108,14 @@ def our_losses(family: str, model: Backbone, several: bool, settings: TrainSecti
     encoded, targets, sums, amounts = texts(family), labels(family, several), [], []
 
     class Noted(Objective):
-        def total(self, scores: Tensor, labels: Tensor) -> Tensor:
-            loss = super().total(scores, labels)
+        def sum(self, scores: Tensor, labels: Tensor) -> Tensor:
+            loss = super().sum(scores, labels)
             sums.append(float(loss.detach()))
             amounts.append(labels.numel())
             return loss
 
-    prefix = keep(model, {"train": encoded}, CPU, pad=PAD.get(family, 0), budget=2**20, folder=folder / "cache")
+    pad, cache = PAD.get(family, 0), folder / "cache"
+    prefix = cache_activations(model, {"train": encoded}, CPU, pad=pad, budget=2**20, folder=cache)
     task = Task(
         batches,
         lambda rows, epoch: collate(encoded, rows, targets, PAD.get(family, 0)),
@@ -216,7 +217,7 @@ def check(
     model = our_model(family, method)
     peer = their_model(family, method, several, model, tmp_path)
     if settings.gradient_checkpointing:
-        recompute(model)
+        use_gradient_checkpointing(model)
     theirs = their_losses(family, peer, several, settings)
     ours = our_losses(family, model, several, settings, tmp_path)
     assert len(ours) == len(theirs) == STEPS // settings.accumulate

@@ -18,7 +18,7 @@ from torch import nn
 
 from minilm.checkpoints.models import new_model
 from minilm.config import TrainSection
-from minilm.devices import Execution
+from minilm.devices import Runtime
 from minilm.models.batch import Batch
 from minilm.models.gpt2 import GPT2Config
 from minilm.training.loop import Task, train
@@ -75,7 +75,7 @@ def run(folder: Path) -> tuple[dict[str, torch.Tensor], list[Any]]:
         return Batch(IDS[rows], labels=LABELS[rows])
 
     task = Task(batches, collate, Objective(), evaluate, record=lambda history: None)
-    progress = train(model, task, SETTINGS, Execution(torch.device("cpu")), Checkpoints(folder))
+    progress = train(model, task, SETTINGS, Runtime(torch.device("cpu")), Checkpoints(folder))
     assert progress.stopped == "finished"
     history = [(entry["step"], entry["train_loss"], entry["validation"]) for entry in progress.history]
     return trained_parameters(model), history

@@ -26,7 +26,7 @@ from transformers import EarlyStoppingCallback, TrainerControl, TrainerState
 
 from minilm.checkpoints.models import new_model
 from minilm.config import TrainSection
-from minilm.devices import Execution
+from minilm.devices import Runtime
 from minilm.errors import UserError
 from minilm.models.batch import Batch
 from minilm.models.gpt2 import GPT2Config
@@ -36,7 +36,7 @@ from minilm.training.loop import Interrupted, Task, train
 from minilm.training.objectives import Objective
 from minilm.training.state import Checkpoints, Progress, trained_parameters
 
-CPU = Execution(torch.device("cpu"))
+CPU = Runtime(torch.device("cpu"))
 ROWS, LENGTH, CLASSES = 24, 6, 3
 IDS = torch.randint(20, (ROWS, LENGTH), generator=torch.Generator().manual_seed(0))
 LABELS = torch.randint(CLASSES, (ROWS,), generator=torch.Generator().manual_seed(1))
@@ -88,10 +88,10 @@ def settings_of(**changes: Any) -> TrainSection:
 
 
 def run(
-    folder: Path, model: nn.Module | None = None, task: Task | None = None, execution: Execution = CPU, **settings: Any
+    folder: Path, model: nn.Module | None = None, task: Task | None = None, runtime: Runtime = CPU, **settings: Any
 ) -> Progress:
     checkpoints = Checkpoints(folder / "checkpoints")
-    return train(model or gpt2(), task or task_of(), settings_of(**settings), execution, checkpoints)
+    return train(model or gpt2(), task or task_of(), settings_of(**settings), runtime, checkpoints)
 
 
 def same(a: nn.Module, b: nn.Module, **tolerance: float) -> None:
@@ -426,12 +426,12 @@ def test_training_needs_no_main_thread(tmp_path: Path) -> None:
 
 # --- float16 ---
 
-HALF = Execution(torch.device("cpu"), "float16")
+HALF = Runtime(torch.device("cpu"), "float16")
 
 
 def test_loss_scaling_leaves_the_gradient_as_it_is(tmp_path: Path) -> None:
     half, full = gpt2(), gpt2()
-    a = run(tmp_path / "a", half, execution=HALF, clip=1.0, eps=1.0)
+    a = run(tmp_path / "a", half, runtime=HALF, clip=1.0, eps=1.0)
     b = run(tmp_path / "b", full, clip=1.0, eps=1.0)
     assert a.history[0]["grad_norm"] == pytest.approx(b.history[0]["grad_norm"], rel=0.05)
     same(half, full, rtol=1e-2, atol=1e-3)
@@ -446,7 +446,7 @@ def test_a_gradient_that_overflows_float16_is_skipped_and_scaled_less(tmp_path: 
         return gradient * math.inf if len(steps) <= 2 else gradient
 
     model.head.dense.weight.register_hook(overflow)
-    progress = run(tmp_path, model, execution=HALF, evaluate_every=2)
+    progress = run(tmp_path, model, runtime=HALF, evaluate_every=2)
     assert "grad_norm" not in progress.history[0] and math.isfinite(progress.history[1]["grad_norm"])
     assert progress.loss_scaling["scale"] == 2.0**16 / 4
     resumed = loop._Loop(model, task_of(), settings_of(), HALF, Checkpoints(tmp_path / "checkpoints"))
@@ -460,10 +460,10 @@ class Stop(Exception):
     pass
 
 
-@pytest.mark.parametrize("execution", [CPU, HALF])
+@pytest.mark.parametrize("runtime", [CPU, HALF])
 @pytest.mark.parametrize("at", [1, 5, 8, 13])
 def test_a_resumed_run_ends_bit_for_bit_where_the_uninterrupted_one_ends(
-    tmp_path: Path, at: int, execution: Execution
+    tmp_path: Path, at: int, runtime: Runtime
 ) -> None:
     def losses(model: nn.Module) -> Callable[[], loop.Metrics]:
         def evaluate() -> loop.Metrics:
@@ -477,7 +477,7 @@ def test_a_resumed_run_ends_bit_for_bit_where_the_uninterrupted_one_ends(
     settings = {"epochs": 3, "accumulate": 2, "evaluate_every": 2, "checkpoint_minutes": 0, "clip": 1.0}
     sizes = in_batches(4, 4, 3, 4, 1)
     whole = gpt2(dropout=0.3)
-    expected = run(tmp_path / "whole", whole, task_of(sizes, evaluate=losses(whole)), execution, **settings)
+    expected = run(tmp_path / "whole", whole, task_of(sizes, evaluate=losses(whole)), runtime, **settings)
 
     broken, calls = gpt2(dropout=0.3), []
 
@@ -488,10 +488,10 @@ def test_a_resumed_run_ends_bit_for_bit_where_the_uninterrupted_one_ends(
         return collate(rows)
 
     with pytest.raises(Stop):
-        run(tmp_path, broken, task_of(sizes, evaluate=losses(broken), collate=break_off), execution, **settings)
+        run(tmp_path, broken, task_of(sizes, evaluate=losses(broken), collate=break_off), runtime, **settings)
     torch.manual_seed(99)
     resumed = gpt2(dropout=0.3)  # which sets the seed, as a run does
-    progress = run(tmp_path, resumed, task_of(sizes, evaluate=losses(resumed)), execution, **settings)
+    progress = run(tmp_path, resumed, task_of(sizes, evaluate=losses(resumed)), runtime, **settings)
 
     def without_times(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return [{k: v for k, v in entry.items() if k not in ("seconds", "tokens_per_second")} for entry in history]

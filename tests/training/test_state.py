@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from minilm.config import TrainSection
-from minilm.devices import Execution
+from minilm.devices import Runtime
 from minilm.errors import UserError
 from minilm.training.optimizer import make_optimizer
 from minilm.training.state import Checkpoints, Progress, trained_parameters
@@ -26,7 +26,7 @@ class Job:
         torch.manual_seed(seed)
         self.model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2), nn.Linear(2, 2))
         self.model[2].requires_grad_(False)
-        self.optimizer = make_optimizer(self.model, TrainSection(epochs=1, lr=0.1), Execution(CPU))
+        self.optimizer = make_optimizer(self.model, TrainSection(epochs=1, lr=0.1), Runtime(CPU))
         self.checkpoints = Checkpoints(folder)
 
     def steps(self, number: int) -> Job:

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from minilm.models.architecture import Backbone
 
 
-def recompute(model: Backbone) -> None:
+def use_gradient_checkpointing(model: Backbone) -> None:
     """Let every layer that trains compute its inner results again in the backward pass, with the same dropout."""
     for layer in dict.fromkeys(model.blocks):
         if any(p.requires_grad for p in layer.parameters()):

@@ -11,7 +11,7 @@ import pytest
 
 from minilm.data.tokenization import Encoded
 from minilm.runs import assembly, results, train
-from minilm.runs.sharing import hash_of_tokens, once, sharing
+from minilm.runs.shared_cache import hash_of_tokens, memoize, shared_cache
 from minilm.runs.train import train_run
 from tests.tiny import write_data
 
@@ -25,7 +25,7 @@ train = {{ epochs = 2, lr = 1e-2, embeddings_baseline = true, threads = 1 }}
 """
 
 
-def test_within_sharing_a_thing_is_made_once_for_a_key_and_only_the_last_few_are_kept() -> None:
+def test_within_sharing_a_thing_is_made_once_for_a_key_and_only_the_last_few_are_cache() -> None:
     made: list[int] = []
 
     def get(kind: str, number: int, keep: bool = True) -> int:
@@ -33,10 +33,10 @@ def test_within_sharing_a_thing_is_made_once_for_a_key_and_only_the_last_few_are
             made.append(number)
             return number
 
-        return once(kind, lambda: number, make, keep=lambda value: keep)
+        return memoize(kind, lambda: number, make, keep=lambda value: keep)
 
     assert [get("things", number) for number in (1, 1)] == made == [1, 1]  # nothing is kept by itself
-    with sharing():
+    with shared_cache():
         assert [get("things", number) for number in (1, 2, 1, 3, 3)] == [1, 2, 1, 3, 3]
         assert made[2:] == [1, 2, 3]
         assert [get("activations", number) for number in (1, 2, 1)] == made[5:]  # much memory: the last alone is kept
@@ -47,8 +47,9 @@ def test_within_sharing_a_thing_is_made_once_for_a_key_and_only_the_last_few_are
 def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """How often each expensive part of a run is done."""
     done: dict[str, int] = {}
-    for module, name in ((assembly, "load_dataset"), (assembly, "encode"), (results, "linear"), (train, "keep"),
-                         (train, "mean_vectors")):  # fmt: skip
+    parts = [(assembly, "load_dataset"), (assembly, "encode"), (results, "linear")]
+    parts += [(train, "cache_activations"), (train, "mean_vectors")]
+    for module, name in parts:
         part = getattr(module, name)
 
         def count(*given: Any, _part: Any = part, _name: str = name, **more: Any) -> Any:
@@ -82,10 +83,10 @@ def test_runs_that_share_end_as_each_would_alone(tmp_path: Path, monkeypatch: py
     seeds = [(f"seed={seed}",) for seed in (1, 2)]
     alone = [outcome(train_run(path, seed, runs=tmp_path / "alone")) for seed in seeds]
     done = counted(monkeypatch)
-    with sharing():
+    with shared_cache():
         together = [outcome(train_run(path, seed, runs=tmp_path / "together")) for seed in seeds]
-        assert done == {"load_dataset": 1, "encode": 3, "linear": 1, "keep": 1, "mean_vectors": 3}
+        assert done == {"load_dataset": 1, "encode": 3, "linear": 1, "cache_activations": 1, "mean_vectors": 3}
         data.write_text(data.read_text().replace("pill 3", "pill 4"))
         changed = outcome(train_run(path, seeds[0], runs=tmp_path / "together"))
     assert together == alone and changed["data"] != alone[0]["data"]
-    assert done["load_dataset"] == 2 and done["keep"] == 2
+    assert done["load_dataset"] == 2 and done["cache_activations"] == 2
