@@ -81,14 +81,14 @@ class Reading:
 
     # Tokens that are read at once; 0: the model's context.
     max_tokens: Annotated[int, Limit("a whole number of at least 0", lambda n: n >= 0)] = 0
-    long_texts: Literal["cut", "head-tail", "windows"] = "cut"  # what becomes of longer texts, as data.long_texts
-    window_stride: Annotated[int, Limit("a whole number of at least 0", lambda n: n >= 0)] = 0
-    window_scores: Literal["mean", "max"] = "mean"
     clean: list[str] = field(default_factory=list)  # cleaning steps
     pairs: bool | None = None  # whether it reads pairs of texts; None: nobody said
     # With several labels per text, the probability threshold: a label is assigned at or above it.
     threshold: Annotated[float, Limit("a number from 0 to 1", lambda x: 0 <= x <= 1)] = 0.5
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "float32"  # train.precision
+    long_texts: Literal["cut", "head-tail", "windows"] = "cut"  # what becomes of longer texts, as data.long_texts
+    window_stride: Annotated[int, Limit("a whole number of at least 0", lambda n: n >= 0)] = 0
+    window_scores: Literal["mean", "max"] = "mean"
 
     @classmethod
     def of(cls, card: Card) -> Reading:

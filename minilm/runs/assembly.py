@@ -197,8 +197,8 @@ def make_model(
     precision = config.train.precision if config.train else "float32"
     card.extra |= asdict(
         Reading(
-            data.max_tokens, data.long_texts, data.window_stride, data.window_scores, data.clean,
-            pairs=bool(data.text_pair), precision=precision,
+            data.max_tokens, data.clean, pairs=bool(data.text_pair), precision=precision,
+            long_texts=data.long_texts, window_stride=data.window_stride, window_scores=data.window_scores,
         )
     )  # fmt: skip
     return model
@@ -378,7 +378,7 @@ def make_task(
         batches=lambda epoch: make_batches(
             encoded.lengths, settings.batch_size, seed=config.seed, epoch=epoch,
             group_by_length=settings.group_by_length,
-        ),  # fmt: skip
+        ),
         collate=lambda rows, epoch: collate(encoded, rows, labels, pad, limit=model.context),
         objective=Objective(
             _class_weights(settings, prepared, labels), settings.label_smoothing, prepared.data.multi_label
