@@ -30,6 +30,7 @@ from minilm.checkpoints.files import Entry, Reader, write_json, write_tensors
 from minilm.checkpoints.matching import Match, match, parameter_names, verify
 from minilm.checkpoints.names import Layout, Place, published_tensors, rows_of
 from minilm.errors import UserError, nearest
+from minilm.model_files import TOKENIZER_FILES, VOCABULARY_FILES
 from minilm.models import ARCHITECTURES, TASKS, build_model, without_weights
 from minilm.models.architecture import Backbone, BackboneConfig, Card, Row
 from minilm.models.heads import ClassificationHead, HeadConfig, LanguageHead
@@ -37,7 +38,7 @@ from minilm.models.heads import ClassificationHead, HeadConfig, LanguageHead
 log = logging.getLogger("minilm")
 
 # What belongs to a tokenizer, or tells how to generate: copied along as it is.
-COMPANIONS = ("generation_config.json", *(set(hub.TOKENIZER_FILES) - {"config.json"}), *hub.VOCABULARY_FILES)
+COMPANIONS = ("generation_config.json", *(set(TOKENIZER_FILES) - {"config.json"}), *VOCABULARY_FILES)
 PADS = ("<pad>", "[PAD]")  # what a token may be called that fills up a batch
 BLOCK = 1 << 22  # numbers converted at a time
 # Of a model's weights: one for all; the widest in which any is stored (None); or that in which each is stored.

@@ -22,11 +22,11 @@ from typing import Any
 
 from minilm import hub
 from minilm.config import SPLITS, DataSection
+from minilm.connection import Unreachable
 from minilm.data import catalog
 from minilm.data.decoding import STDIN
 from minilm.data.readers import FORMATS, ending, is_table, matching, texts_without_labels
 from minilm.errors import UserError, nearest
-from minilm.transfer import Unreachable
 
 SPLIT_NAMES = {
     "train": "train", "training": "train", "test": "test",
@@ -50,7 +50,7 @@ def find_source(section: DataSection) -> Source:
     entry = _entry(section.source, section.sample)
     if section.train and not section.sample:
         given = {split: getattr(section, split) for split in SPLITS if getattr(section, split)}
-        paths = {split: Path(path).expanduser() for split, path in given.items()}
+        paths = {split: hub.local_path(path) for split, path in given.items()}
         return Source(_name_of(paths["train"]), {split: matching(path) for split, path in paths.items()})
     if section.source == str(STDIN):
         return Source("standard-input", {"train": [STDIN]})
@@ -66,7 +66,7 @@ def find_source(section: DataSection) -> Source:
             hint = "; or take the small set of its kind: data.sample=true (make finetune DATA=sample)"
             raise Unreachable(error.who, error.why, error.without + (hint if entry.sample else "")) from None
         return Source(entry.name, files, entry.rows)
-    path = Path(section.source).expanduser()
+    path = hub.local_path(section.source)
     if path.is_dir():
         return Source(path.resolve().name, _split_files(path))
     if path.is_file() or is_table(path) or matching(path) != [path]:

@@ -215,7 +215,7 @@ def prepare_adaptation(config: RunConfig, prepared: PreparedData) -> AdaptationD
     data, columns = prepared.data, config.data
     if section.texts:
         names = [name for name in (columns.text, columns.text_pair) if name]
-        found = read_texts(Path(section.texts).expanduser(), names, cleaner(columns.clean))
+        found = read_texts(hub.local_path(section.texts), names, cleaner(columns.clean))
     else:
         found = texts_of(data.train)
     texts = distinct(found, without=texts_of(data.validation, data.test))

@@ -25,6 +25,7 @@ from minilm.config import (
     RunConfig,
     TrainSection,
 )
+from minilm.connection import Unreachable
 from minilm.data.batching import collate, make_batches
 from minilm.data.checks import named
 from minilm.data.locations import find_source
@@ -51,7 +52,6 @@ from minilm.training.frozen_prefix import FrozenPrefix
 from minilm.training.loop import Task
 from minilm.training.objectives import Objective, balanced_weights
 from minilm.training.optimizer import check_warmup
-from minilm.transfer import Unreachable
 
 
 @dataclass(frozen=True)
