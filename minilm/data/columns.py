@@ -32,7 +32,7 @@ def require_columns(table: Table, keys: Mapping[str, str], defects: Defects) -> 
     if table.header and has_no_header(table):
         places = {k: str(table.names.index(column) + 1) for k, column in wanted.items() if column}
         raise UserError(
-            f'{table.path}: no column "{name}" ({key}); its first line looks like data and not like a header: '
+            f'{table.path}: no column "{name}" ({key}); its first line looks like data and not like a header; add: '
             f"{changes({'data.header': 'false', **places})}"
         )
     asked = {k for n, k in missing}
@@ -41,7 +41,7 @@ def require_columns(table: Table, keys: Mapping[str, str], defects: Defects) -> 
     shown += ", ..." if len(table.names) > LISTED else ""
     near = nearest(name, table.names)
     hint = "" if key in known and f'"{known[key]}"' in near else near
-    advice = f"; if these are the right ones: {changes(known)}" if known else ""
+    advice = f"; if these are the right ones, add: {changes(known)}" if known else ""
     raise UserError(f'{table.path}: no column "{name}" ({key}){hint}; its columns are {shown}{advice}')
 
 

@@ -199,7 +199,7 @@ def _quoted_rows(text: TextFile, delimiter: str, defects: Defects) -> Iterator[R
                 start = reader.line_num + 1
         except csv.Error as error:
             what = f"faulty quoting in the row that starts here ({error})"
-            what += "; if quote marks are text in this file: data.quoting=none"
+            what += "; if quote marks are text in this file, add: data.quoting=none"
             defects.add(RowOrigin(text.name, start), what)
 
 

@@ -65,7 +65,7 @@ def _whole(label: str) -> str:
 def _no_label(cell: Any) -> str:
     """Why no class is called so; empty: one may be."""
     if isinstance(cell, list):
-        return 'is a list; if a text has several labels: data.label_separator=","'
+        return 'is a list; if a text has several labels, add: data.label_separator=","'
     if isinstance(cell, dict):
         return "is an object, not a name or a number"
     if isinstance(cell, bytes):
@@ -144,8 +144,8 @@ def _check_single(train: Table, column: str, names: Sequence[str]) -> None:
             return
         what = f'look like several in one cell, such as "{_shortened(name)}"'
     raise UserError(
-        f'{train.path}: the labels (column "{column}") {what}; if a text has several labels: '
-        f'data.label_separator="{separator}"; if each is one name, list the names in data.labels'
+        f'{train.path}: the labels (column "{column}") {what}; if a text has several labels, '
+        f'add: data.label_separator="{separator}"; if each is one name, list the names in data.labels'
     )
 
 
@@ -191,7 +191,8 @@ def _classes(table: Table, scheme: LabelScheme, known: str, defects: Defects, sk
         elif not label_text(cell):
             labels[row] = ABSENT
             if not skip:
-                defects.add(table.origin(row), f'the label (column "{scheme.column}") is missing')
+                what = f'the label (column "{scheme.column}") is missing (data.empty=skip leaves it out)'
+                defects.add(table.origin(row), what)
         elif why := _no_label(cell):
             defects.add(table.origin(row), f'the label (column "{scheme.column}") {why}')
         elif scheme.other == "drop":

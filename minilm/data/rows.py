@@ -80,7 +80,10 @@ class LeftOut:
     reasons: Counter[str] = field(default_factory=Counter)
 
     def notes(self, table: Table) -> list[str]:
-        return [f"{table.path}: {number:,} rows are left out: {why}" for why, number in self.reasons.items()]
+        return [
+            f"{table.path}: {number:,} {'row is' if number == 1 else 'rows are'} left out: {why}"
+            for why, number in self.reasons.items()
+        ]
 
 
 def read_rows(table: Table, rules: RowRules, known: str, defects: Defects, left_out: LeftOut) -> Part:

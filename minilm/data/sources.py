@@ -21,7 +21,7 @@ import numpy as np
 from minilm.config import SPLITS, DataSection
 from minilm.data.checks import check_equal_texts, check_labels, check_shared_groups, named
 from minilm.data.cleaning import cleaner
-from minilm.data.columns import require_columns
+from minilm.data.columns import changes, require_columns
 from minilm.data.delimited import Format
 from minilm.data.labels import LabelScheme, check_kind, find_labels, label_text
 from minilm.data.locations import SPLIT_NAMES, find_source
@@ -65,7 +65,7 @@ def load_dataset(section: DataSection) -> Dataset:
     for split, table in tables.items():
         if source.rows and len(table) != source.rows[split]:
             warnings.append(f"{table.path}: {len(table):,} rows, the catalogue says {source.rows[split]:,}")
-        _require(table, section, defects, split)
+        _require(table, section, defects, split, tables["train"].files[0].path)
 
     scheme = find_labels(scheme_of(section), tables["train"])
     _check_number(scheme.names, section.max_labels)
@@ -173,14 +173,15 @@ def _read(paths: Sequence[Path], section: DataSection, defects: Defects) -> Tabl
     return read_tables(paths, wanted, defects, format_of(section))
 
 
-def _require(table: Table, section: DataSection, defects: Defects, split: str = "train") -> None:
-    """Raises UserError if a column is missing."""
+def _require(table: Table, section: DataSection, defects: Defects, split: str = "train", train: str = "") -> None:
+    """Raises UserError if a column is missing. ``train``: the training file, beside which this is another split."""
     texts, labels = _text_keys(section), _label_keys(section)
     if split != "train" and not labels.keys() & table.columns.keys() and texts.keys() <= table.columns.keys():
+        without = changes({f"data.{split}": ""} if section.train else {"data.source": "", "data.train": train})
         raise UserError(
             f'{table.path}: has no column "{next(iter(labels))}" ({next(iter(labels.values()))}), and without labels '
-            f"nothing can be measured on it. Train without it (data.train=... in place of data.source; a {split} split "
-            f"is then held out), and classify it afterwards: {program()} predict RUN --file {table.files[0].path}"
+            f"nothing can be measured on it. Leave it out, and a {split} split is held out: {without}; and classify it "
+            f"afterwards: {program()} predict RUN --file {table.files[0].path}"
         )
     group = {section.group: "data.group"} if section.group else {}
     require_columns(table, {**texts, **group, **labels}, defects)
@@ -189,7 +190,7 @@ def _require(table: Table, section: DataSection, defects: Defects, split: str = 
 def _check_number(names: Sequence[str], most: int) -> None:
     if len(names) > most:
         raise UserError(
-            f"{len(names):,} labels, more than {most:,}: {named(names)}; are they labels? If they are: "
+            f"{len(names):,} labels, more than {most:,}: {named(names)}; are they labels? If they are, add: "
             f"data.max_labels={len(names)}"
         )
 

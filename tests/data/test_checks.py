@@ -75,7 +75,7 @@ def test_empty_rows_are_skipped_and_counted_when_asked(data, tmp_path):
     assert sum(map(len, (found.train, found.validation, found.test))) == 30
     assert found.notes == [
         f"{tmp_path / 'train.csv'}: 2 rows are left out: the text is empty (data.empty=skip)",
-        f"{tmp_path / 'train.csv'}: 1 rows are left out: the label is missing (data.empty=skip)",
+        f"{tmp_path / 'train.csv'}: 1 row is left out: the label is missing (data.empty=skip)",
     ]
 
 
@@ -129,7 +129,9 @@ def test_a_test_file_without_labels_names_predict(data, tmp_path):
     data("train.csv", ROWS)
     message = refusal(data("test.csv", [("a",)], ("text",)))
     assert 'test.csv: has no column "label" (data.label)' in message
+    assert f"data.source= data.train={tmp_path / 'train.csv'}; and classify it" in message
     assert f"minilm predict RUN --file {tmp_path / 'test.csv'}" in message
+    assert len(load("", train=str(tmp_path / "train.csv")).test) == 3
 
 
 # Equal texts

@@ -109,7 +109,7 @@ def test_faulty_quoting_of_a_csv_names_the_key(tmp_path):
     (tmp_path / "a.csv").write_text('text,label\n"a"b,1\n')
     defects = Defects()
     read_table(tmp_path / "a.csv", {"text"}, defects)
-    with pytest.raises(UserError, match=r"line 2: faulty quoting .*: data\.quoting=none"):
+    with pytest.raises(UserError, match=r"line 2: faulty quoting .*, add: data\.quoting=none"):
         defects.check()
 
 

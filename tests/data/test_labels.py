@@ -144,7 +144,7 @@ def test_a_class_without_training_rows_is_a_warning(data):
     [
         (
             ["joy", "love"],
-            'is a list; if a text has several labels: data.label_separator=","',
+            'is a list; if a text has several labels, add: data.label_separator=","',
         ),
         ([], "is a list"),
         ({"a": 1}, "is an object, not a name or a number"),

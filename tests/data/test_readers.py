@@ -143,7 +143,7 @@ def test_a_missing_column_is_named_with_the_columns_there_are(tmp_path):
         require_columns(table, {"text": "data.text"}, Defects())
     assert "a.csv" in str(error.value)
     assert 'no column "text" (data.text); its columns are "tekst", "label"; ' in str(error.value)
-    assert str(error.value).endswith("if these are the right ones: data.text=tekst")
+    assert str(error.value).endswith("if these are the right ones, add: data.text=tekst")
 
 
 @pytest.mark.parametrize(
