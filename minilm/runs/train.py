@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -67,7 +67,7 @@ from minilm.training.loop import Interrupted, train
 from minilm.training.state import Checkpoints, Progress
 
 
-def train_run(config_path: Path, overrides: tuple[str, ...] = (), *, runs: Path, resume: bool = False) -> Path:
+def train_run(config_path: Path, overrides: Sequence[str] = (), *, runs: Path, resume: bool = False) -> Path:
     """Train, or classify without training, as a config describes; return the run's folder.
 
     Raises:
@@ -78,7 +78,7 @@ def train_run(config_path: Path, overrides: tuple[str, ...] = (), *, runs: Path,
         return _train_run(config_path, overrides, runs, resume)
 
 
-def _train_run(config_path: Path, overrides: tuple[str, ...], runs: Path, resume: bool) -> Path:
+def _train_run(config_path: Path, overrides: Sequence[str], runs: Path, resume: bool) -> Path:
     config = load_config(config_path, overrides)
     folder = find_folder(config_path, config, runs) if resume else None
     if folder is not None and (folder / "results.json").exists():
