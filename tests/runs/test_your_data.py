@@ -46,3 +46,17 @@ def test_class_weights_by_name_train_and_a_name_that_is_none_is_refused(tmp_path
     assert minilm(*command, "train.class_weights.bad=2").exit_code == 0
     message = refused(*command, "train.class_weights.bat=2")
     assert 'train.class_weights: no label "bat" (did you mean "bad"?); there are bad, good' in message
+
+
+def test_data_in_place_of_a_config_or_a_model_is_answered_with_the_command(tmp_path: Path) -> None:
+    data = tmp_path / "reviews.csv"
+    assert f"minilm finetune minilm --data {data}" in refused("train", data)
+    assert f"minilm finetune minilm --data {data}" in refused("finetune", data)
+    message = refused("finetune", "bret")
+    assert '(did you mean "bert"?)' in message and "there are recipes for" in message
+
+
+def test_a_runs_folder_in_place_of_its_config_is_trained_again(tmp_path: Path) -> None:
+    assert minilm("train", write_config(tmp_path), "train.epochs=1", "--runs", tmp_path).exit_code == 0
+    assert minilm("train", tmp_path / "tiny", "name=again", "--runs", tmp_path).exit_code == 0
+    assert (tmp_path / "again" / "results.json").exists()
