@@ -17,7 +17,6 @@ import click
 
 from minilm.config import SPLITS
 from minilm.errors import UserError
-from minilm.textfiles import read_json
 
 
 class Verb(click.Command):
@@ -111,7 +110,7 @@ def finetune_command(
 
 def _train(config: Path, changes: Sequence[str], *, runs: Path, resume: bool) -> None:
     """Train, and print the results."""
-    from minilm.reporting.record import predict_command, read_run, resume_command
+    from minilm.reporting.record import prediction_command, read_run, resume_command
     from minilm.reporting.report import adaptation_table, results_table
     from minilm.runs.train import train_run
     from minilm.training.console import Interrupted
@@ -121,18 +120,18 @@ def _train(config: Path, changes: Sequence[str], *, runs: Path, resume: bool) ->
     except Interrupted as stop:
         click.echo(f"{stop}: the state is kept; resume with: {resume_command(stop.folder)}", err=True)
         sys.exit(128 + stop.number)
-    results = read_json(folder / "results.json")
-    adapted = "adaptation" in results
-    if adapted:
-        click.echo(adaptation_table(results["adaptation"]))
-    if "test" in results:
-        click.echo(("\n" if adapted else "") + results_table(results))
+    run = read_run(folder)
+    adaptation = run.results.adaptation
+    if adaptation is not None:
+        click.echo(adaptation_table(adaptation))
+    if not run.only_adapted:
+        click.echo(("\n" if adaptation is not None else "") + results_table(run.results))
     click.echo(f"\nReport:   {folder / 'report.md'}")
     for picture in sorted((folder / "figures").glob("*.png")):
         click.echo(f"Picture:  {picture}")
-    if "test" in results and "zero_shot" not in results:
-        click.echo(f"Try it:   {predict_command(read_run(folder))}")
-    if adapted:
+    if run.results.best is not None:
+        click.echo(f"Try it:   {prediction_command(run)}")
+    if adaptation is not None:
         click.echo(f"Adapted:  {folder / 'adapted'} (model.source of a later run)")
 
 
@@ -158,9 +157,10 @@ def evaluate_command(run: Path, split: str | None, file: Path | None, as_json: b
         raise UserError("give --split (of the run's own data) or --file (which is read whole), not both")
 
     from minilm.runs.evaluate import evaluate_run, evaluation_text
+    from minilm.schema import as_table
 
     metrics, labels = evaluate_run(run, split or "test", file, device)
-    click.echo(json.dumps({"labels": labels, **metrics}) if as_json else evaluation_text(metrics, labels))
+    click.echo(json.dumps({"labels": labels, **as_table(metrics)}) if as_json else evaluation_text(metrics, labels))
 
 
 @main.command("predict", epilog=example('minilm predict runs/scratch-sample "ale sztos" "no dramat"'))

@@ -28,6 +28,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+from minilm.measures import CLASSIFICATION_METRICS
 from minilm.schema import Choice, Limit
 
 SPLITS = ("train", "validation", "test")
@@ -278,10 +279,7 @@ class TrainSection:
     evaluate_every: Count = 0  # steps between evaluations; 0: one after each epoch
     # The validation metric that chooses the best checkpoint; of equal ones the lower loss does. Some metrics are for
     # data with several labels a text: "subset_accuracy", "label_accuracy", "jaccard", "micro_f1".
-    best: Literal[
-        "loss", "accuracy", "macro_precision", "macro_recall", "macro_f1", "mcc",
-        "subset_accuracy", "label_accuracy", "jaccard", "micro_f1",
-    ] = "macro_f1"  # fmt: skip
+    best: Literal[CLASSIFICATION_METRICS] = "macro_f1"  # type: ignore[valid-type]
     patience: Count = 0  # evaluations without an improvement after which training stops; 0: never
     min_delta: NonNegative = 0.0  # the smallest change of the metric that counts as an improvement
     max_minutes: NonNegative = 0.0  # time limit of training; 0: none

@@ -16,7 +16,7 @@ TRAIN = {
     "threshold": "min_delta",
 }
 
-OLD_KEYS: dict[str, dict[str, str]] = {  # file -> old key -> new key
+OLD_KEYS: dict[str, dict[str, str]] = {  # file -> old key -> new key; "*" is any key
     "config.toml": {
         "adapt.mask_share": "adapt.mlm_probability",
         "augment.share": "augment.fraction",
@@ -26,7 +26,11 @@ OLD_KEYS: dict[str, dict[str, str]] = {  # file -> old key -> new key
         **{f"train.{old}": f"train.{new}" for old, new in TRAIN.items()},
         **{f"adapt.train.{old}": f"adapt.train.{new}" for old, new in TRAIN.items()},
     },
-    "results.json": {"zero_shot.way": "zero_shot.method"},
+    "results.json": {
+        "baselines.*.threshold": "baselines.*.decision_threshold",
+        "threshold": "decision_threshold",
+        "zero_shot.way": "zero_shot.method",
+    },
     "progress.json": {"loss_amount": "loss_denominator", "stale": "bad_evaluations"},
     "environment.json": {
         "start.the checkpoint": "start.checkpoint",
@@ -43,9 +47,9 @@ def with_new_keys(table: Mapping[str, Any], file: str) -> dict[str, Any]:
 
 
 def _renamed(table: Mapping[str, Any], names: Mapping[str, str], prefix: str) -> dict[str, Any]:
-    found = {}
+    found, any_key = {}, any(name.startswith(f"{prefix}*.") for name in names)
     for key, value in table.items():
-        path = f"{prefix}{key}"
+        path = f"{prefix}{'*' if any_key else key}"
         name = names[path].rpartition(".")[2] if path in names else key
         found[name] = _renamed(value, names, f"{path}.") if isinstance(value, dict) else value
     return found

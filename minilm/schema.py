@@ -19,7 +19,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -28,6 +28,17 @@ from minilm.errors import UserError, nearest
 
 T = TypeVar("T")
 Place = Callable[[str], str]  # key -> where it was written, such as the name of a file
+
+
+class Syntax(NamedTuple):
+    """What messages call a table of keys, and several of them, in the language of a file."""
+
+    table: str
+    tables: str
+
+
+TOML = Syntax("a section [{key}]", "sections [[{key}]]")
+JSON = Syntax("an object", "a list of objects")
 
 
 class Limit(NamedTuple):
@@ -75,64 +86,72 @@ def override(kind: Any, table: dict[str, Any], text: str) -> str:
     return key
 
 
-def read_table(kind: type[T], table: Mapping[str, Any], place: Place, prefix: str = "") -> T:
+def read_table(
+    kind: type[T], table: Mapping[str, Any], place: Place, prefix: str = "", syntax: Syntax = TOML
+) -> T:
     """A dataclass from a table of the same keys, and the sections within it likewise.
 
     ``prefix`` stands before the keys in messages and in what ``place`` is asked (``"train."``). Raises
-    UserError for a key that is unknown, missing, or not what its field's type demands.
+    UserError for a key that is unknown, missing, or not what its field's type demands. A dataclass checks in its
+    ``__post_init__`` what its keys must satisfy together: a ValueError from there becomes a UserError too.
     """
     hints = hints_of(kind)
     for key in table:
         if key not in hints:
-            raise UserError(f"{place(prefix + key)}: {prefix}{key} is no known key{_suggestion(key, hints)}")
+            unknown = f"{prefix}{_shorten(_key(key))} is no known key"
+            raise UserError(f"{place(prefix + key)}: {unknown}{_suggestion(key, hints)}")
     values = {}
     for f in fields(kind):  # type: ignore[arg-type]
         key, hint = prefix + f.name, hints[f.name]
         required = f.default is MISSING and f.default_factory is MISSING
-        if sections_of(hint) and (required or f.name in table):
-            values[f.name] = _read_section(hint, table.get(f.name, {}), place, key)
-        elif (item := _item_section(hint)) and f.name in table:
-            values[f.name] = _read_sections(item, table[f.name], place, key)
-        elif f.name in table:
-            values[f.name] = _read_value(hint, table[f.name], place, key)
+        if f.name in table:
+            values[f.name] = _read_value(hint, table[f.name], place, key, syntax)
+        elif required and sections_of(hint):  # its own keys say what is missing
+            values[f.name] = _read_value(hint, {}, place, key, syntax)
         elif required:
             raise UserError(f"{place(key)}: {key} is missing: it must be {wanted(hint)}")
-    return kind(**values)
+    try:
+        return kind(**values)
+    except ValueError as error:
+        name = prefix.rstrip(".")
+        raise UserError(f"{place(name)}: {f'{name} ' if name else ''}{error}") from None
 
 
-def _read_section(kind: Any, table: Any, place: Place, key: str) -> Any:
+def _read_section(kind: Any, table: Any, place: Place, key: str, syntax: Syntax) -> Any:
     """``[key]``: the dataclass that the field's type names, or the member of a union that the table chooses."""
     if not isinstance(table, dict):
-        raise UserError(f"{place(key)}: {key} must be a section [{key}], got {shown(table)}")
+        raise UserError(f"{place(key)}: {key} must be {syntax.table.format(key=key)}, got {cut(table)}")
     section, choice = chosen(kind, table), choice_of(kind)
     if choice is not None:
         chooser, hints = f"{key}.{choice.key}", hints_of(kind)
         if choice.key in table:  # raises for a value that is none of the choices
-            _read_value(hints[choice.key], table[choice.key], place, chooser)
+            _read_value(hints[choice.key], table[choice.key], place, chooser, syntax)
         elif section is None:
             raise UserError(f"{place(chooser)}: {chooser} is missing: it must be {wanted(hints[choice.key])}")
         for name in table:
             if name not in hints_of(section) and name in hints:
                 raise UserError(f"{place(f'{key}.{name}')}: {belongs(kind, table, f'{key}.{name}')}")
-    return read_table(section, table, place, key + ".")
+    return read_table(section, table, place, key + ".", syntax)
 
 
-def _read_sections(kind: type[T], value: Any, place: Place, key: str) -> list[T]:
-    """``[[key]]``, the same section several times; messages count them from 1."""
-    if not isinstance(value, list) or not all(isinstance(inner, dict) for inner in value):
-        raise UserError(f"{place(key)}: {key} must be sections [[{key}]], got {shown(value)}")
-    return [read_table(kind, inner, place, f"{key}[{i}].") for i, inner in enumerate(value, start=1)]
-
-
-def _read_value(kind: Any, value: Any, place: Place, key: str) -> Any:
+def _read_value(kind: Any, value: Any, place: Place, key: str, syntax: Syntax) -> Any:
+    """A value of a field's type, and the sections within it, also in lists and dicts."""
+    if value is None and NoneType in _members(kind):
+        return None
+    if sections_of(kind):
+        return _read_section(kind, value, place, key, syntax)
+    if item := _item_section(kind):  # the same section several times; messages count them from 1
+        if not isinstance(value, list) or not all(isinstance(inner, dict) for inner in value):
+            raise UserError(f"{place(key)}: {key} must be {syntax.tables.format(key=key)}, got {cut(value)}")
+        return [read_table(item, inner, place, f"{key}[{i}].", syntax) for i, inner in enumerate(value, start=1)]
     if get_origin(kind) is dict and isinstance(value, dict):  # keys of its own: name the wrong one
         inner = get_args(kind)[1]
-        return {k: _read_value(inner, v, place, f"{key}.{k}") for k, v in value.items()}
+        return {k: _read_value(inner, v, place, f"{key}.{_shorten(_key(k))}", syntax) for k, v in value.items()}
     if accepts(kind, value):
         return _convert(kind, value)
     choices = [choice for k in _members(kind) if get_origin(k) is Literal for choice in get_args(k)]
     hint = nearest(value, choices) if isinstance(value, str) else ""
-    raise UserError(f"{place(key)}: {key} must be {wanted(kind)}, got {shown(value)}{hint}")
+    raise UserError(f"{place(key)}: {key} must be {wanted(kind)}, got {cut(value)}{hint}")
 
 
 def _suggestion(key: str, hints: Mapping[str, Any]) -> str:
@@ -287,7 +306,8 @@ def choice_of(kind: Any) -> Choice | None:
 
 def _item_section(kind: Any) -> Any:
     """The dataclass of sections that come several times; None for all else."""
-    return next(iter(sections_of(get_args(kind)[0])), None) if get_origin(kind) is list else None
+    items = [section for k in _members(kind) if get_origin(k) is list for section in sections_of(get_args(k)[0])]
+    return items[0] if items else None
 
 
 def hints_of(kind: Any) -> dict[str, Any]:
@@ -305,6 +325,11 @@ def _hints_of_section(section: Any) -> dict[str, Any]:
 
 
 # Writing --------------------------------------------------------------------------------------------------
+
+
+def as_table(section: Any) -> dict[str, Any]:
+    """A dataclass as nested dicts, from which ``read_table`` reads it back equal. What is None is left out."""
+    return asdict(section, dict_factory=lambda pairs: {key: value for key, value in pairs if value is not None})
 
 
 def write_table(table: Mapping[str, Any]) -> str:
@@ -336,3 +361,13 @@ def shown(value: Any) -> str:
 
 def _key(name: str) -> str:
     return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else shown(name)
+
+
+def cut(value: Any) -> str:
+    """A value for a message."""
+    return _shorten(shown(value))
+
+
+def _shorten(text: str, most: int = 100) -> str:
+    """The beginning and the end of a long text."""
+    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 3 :]}"

@@ -129,7 +129,7 @@ def test_the_last_of_several_changes_counts(file: Path) -> None:
         ("train.epochs=2.0", "train.epochs must be a whole number of at least 1, got 2.0"),
         ("train.decay_all=1", "train.decay_all must be true or false, got 1"),
         ("train.beta1=1", "train.beta1 must be a number of at least 0 and below 1, got 1"),
-        ("train.clip=" + "9" * 400, "train.clip must be a number of at least 0, got " + "9" * 400),
+        ("train.clip=" + "9" * 400, f"train.clip must be a number of at least 0, got {'9' * 50} ... {'9' * 34}"),
         (
             "train.schedule=cosin",
             'train.schedule must be "cosine", "linear" or "constant", got "cosin" (did you mean "cosine"?)',

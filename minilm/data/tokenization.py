@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -327,7 +327,7 @@ def count_cut(encoded: Encoded, max_tokens: int) -> Cut:
     return Cut(len(full), len(longer), int(full.sum()), int((longer - max_tokens).sum()))
 
 
-def length_statistics(encoded: Encoded, max_tokens: int) -> dict[str, float]:
+def length_statistics(encoded: Encoded, max_tokens: int) -> dict[str, Any]:
     """Tokens per text before truncation (mean, median, 95th percentile, longest), and the texts truncated."""
     full = encoded.full_lengths
     return {

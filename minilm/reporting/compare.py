@@ -16,16 +16,7 @@ import numpy as np
 from minilm.errors import UserError
 from minilm.evaluation.metrics import HIGHER_IS_BETTER
 from minilm.evaluation.statistics import ALPHA, holm, mcnemar, mean
-from minilm.reporting.groups import (
-    Group,
-    costs_of,
-    group_runs,
-    history_of,
-    metrics_of,
-    only_adapted,
-    seed_of,
-    unique_names,
-)
+from minilm.reporting.groups import Group, costs_of, group_runs, unique_names
 from minilm.reporting.over_seeds import (
     Tested,
     between,
@@ -36,20 +27,16 @@ from minilm.reporting.over_seeds import (
     versus_table,
     with_spread,
 )
-from minilm.reporting.page import Page, Part, Picture, Section, Table, html
+from minilm.reporting.page import Block, Page, Picture, Section, Table, html, markdown_block, terminal_table
 from minilm.reporting.predictions import EDITED, FILE, read_predictions
 from minilm.reporting.record import Run, read_run
 from minilm.reporting.tables import (
-    ABSENT,
     count,
     duration,
-    escape,
-    markdown_table,
     metric_columns,
     metric_name,
     p_value,
     short_count,
-    text_table,
 )
 
 
@@ -67,23 +54,18 @@ def load_groups(paths: Iterable[Path]) -> list[Group]:
 def compare_text(groups: Sequence[Group]) -> str:
     """Tables for the terminal, a row a group: how well they do, and what they cost."""
     tables = [*quality_tables(groups), *row_tables(groups), cost_table(groups)]
-    return "\n\n".join([*(text_table(table.header, table.rows, table.left) for table in tables), *notes(groups)])
+    return "\n\n".join([*map(terminal_table, tables), *notes(groups)])
 
 
 def compare_markdown(groups: Sequence[Group]) -> str:
     """The same in Markdown."""
-    tables = [
-        markdown_table(table.header, [[*map(escape, row)] for row in table.rows], table.left)
-        for table in (*quality_tables(groups), *row_tables(groups), cost_table(groups))
-    ]
-    return "\n\n".join([*tables, *map(escape, notes(groups))])
+    blocks: list[Block] = [*quality_tables(groups), *row_tables(groups), cost_table(groups), *notes(groups)]
+    return "\n\n".join(map(markdown_block, blocks))
 
 
 def compare_html(groups: Sequence[Group], metric: str = "") -> str:
     """The comparison as one HTML file; ``metric`` is what it is about, macro F1 if it is left open."""
-    metric = metric or (
-        "perplexity" if all(only_adapted(run) for group in groups for run in group.runs) else "macro_f1"
-    )
+    metric = metric or ("perplexity" if all(run.only_adapted for group in groups for run in group.runs) else "macro_f1")
     with tempfile.TemporaryDirectory() as folder:
         answer, sections = comparison(groups, metric, Path(folder))
         names = ", ".join(group.name for group in groups)
@@ -106,7 +88,7 @@ def comparison(groups: Sequence[Group], metric: str, figures: Path) -> tuple[str
         raise UserError(f"no run has the metric {metric}; there are: {', '.join(there)}")
     rivals = compare_with_first(measured, metric, split)
     lines = baselines(measured, metric) if split == "test" else {}
-    well: list[Part] = [
+    well: list[Block] = [
         Picture(
             bars(measured, metric, figures / "bars.png", split=split, lines=lines), f"{metric_name(metric)} of each"
         ),
@@ -125,22 +107,22 @@ def comparison(groups: Sequence[Group], metric: str, figures: Path) -> tuple[str
     if learned := learning(groups, metric, figures):
         sections.append(Section("How each learned", learned))
     sections.append(Section("What each cost", [cost_table(groups)]))
-    sets = {run.results.get("data", {}).get("name") for group in measured for run in group.runs}
+    sets = {run.results.data.name for group in measured for run in group.runs}
     if len(sets) > 1:  # of data sets, no run is better than one on another
         return notes(groups)[0], sections
     return answer(measured, metric, split, rivals), sections
 
 
-def learning(groups: Sequence[Group], metric: str, figures: Path) -> list[Part]:
+def learning(groups: Sequence[Group], metric: str, figures: Path) -> list[Block]:
     """The learning curves: of classifiers in one picture, of adapted language models in another."""
     from minilm.reporting.group_plots import curves
 
-    parts: list[Part] = []
+    parts: list[Block] = []
     for adapted, name in ((False, "curves"), (True, "curves_adaptation")):
-        kind = [group for group in groups if only_adapted(group.runs[0]) == adapted and history_of(group.runs[0])]
+        kind = [group for group in groups if group.runs[0].only_adapted == adapted and group.runs[0].history]
         shown = ["perplexity"] if adapted else list(dict.fromkeys(("loss", metric)))
-        evaluations = [entry.get("validation") or {} for group in kind for entry in history_of(group.runs[0])]
-        shown = [key for key in shown if any(key in entry for entry in evaluations)]
+        evaluations = [entry.validation for group in kind for entry in group.runs[0].history]
+        shown = [key for key in shown if any(metrics.get(key) is not None for metrics in evaluations)]
         if shown:
             what = "the adapted language models" if adapted else "each"
             parts.append(Picture(curves(kind, shown, figures / f"{name}.png"), f"Learning curves of {what}"))
@@ -152,8 +134,8 @@ def learning(groups: Sequence[Group], metric: str, figures: Path) -> list[Part]:
 
 def columns_of(run: Run, split: str) -> list[str]:
     """The metrics of a run that are worth a column."""
-    metrics = metrics_of(run, split)
-    return [key for key in (*metric_columns(metrics), "perplexity") if key in metrics]
+    columns = (*metric_columns(run.results.multi_label), "perplexity")
+    return [key for key in columns if run.metric(key, split) is not None]
 
 
 def quality_tables(groups: Sequence[Group]) -> list[Table]:
@@ -192,32 +174,24 @@ def cost_table(groups: Sequence[Group]) -> Table:
     header = ["run", "parameters", "trained", "training", "tokens/s", "100 texts predicted in"]
     rows = []
     for group in groups:
-        costs = [costs_of(run) for run in group.runs]
-        cost = {
-            key: mean(there) if (there := [c[key] for c in costs if c[key] is not None]) else None for key in costs[0]
-        }
-        rows.append(
-            [
-                group.name,
-                *map(short_count, (cost["total"], cost["trained"])),
-                duration(cost["seconds"]),
-                short_count(cost["tokens_per_second"]),
-                duration(cost["inference"]),
-            ]
-        )
+        by_kind = zip(*(costs_of(run) for run in group.runs), strict=True)
+        known = [[cost for cost in costs if cost is not None] for costs in by_kind]
+        total, trained, seconds, speed, inference = (mean(costs) if costs else None for costs in known)
+        numbers = [short_count(total), short_count(trained), duration(seconds), short_count(speed), duration(inference)]
+        rows.append([group.name, *numbers])
     return Table(header, rows)
 
 
 def baselines(groups: Sequence[Group], metric: str) -> dict[str, float]:
     """What the baselines reach on the test texts, where all runs had the same data; a model's own are left out."""
     runs = [run for group in groups for run in group.runs]
-    if len({run.results["data"].get("fingerprint") for run in runs}) > 1:
+    if len({run.results.data.fingerprint for run in runs}) > 1:
         return {}
     found: dict[str, list[float]] = {}
     for run in runs:
-        for name, reached in run.results.get("baselines", {}).items():
-            if metric in reached.get("test", {}):
-                found.setdefault(name, []).append(reached["test"][metric])
+        for name, baseline in run.results.baselines.items():
+            if (value := baseline.test.get(metric)) is not None:
+                found.setdefault(name, []).append(value)
     everywhere = {name: values for name, values in found.items() if len(values) == len(runs)}
     return {name: values[0] for name, values in everywhere.items() if max(values) - min(values) < 1e-6}
 
@@ -226,16 +200,14 @@ def notes(groups: Sequence[Group]) -> list[str]:
     """What makes the comparison unfair, and what it leaves out. Where each seed draws its own data, all runs of a seed
     must have the same."""
     runs = [run for group in groups for run in group.runs]
-    data = [run.results.get("data", {}) for run in runs]
-    redrawn = all(run.config.get("data", {}).get("redraw") for run in runs)
-    fingerprints: dict[int, set[str | None]] = {}
-    for run, told in zip(runs, data, strict=True):
-        fingerprints.setdefault(seed_of(run) if redrawn else 0, set()).add(told.get("fingerprint"))
+    redrawn = all(run.config.data.redraw for run in runs)
+    fingerprints: dict[int, set[str]] = {}
+    for run in runs:
+        fingerprints.setdefault(run.config.seed if redrawn else 0, set()).add(run.results.data.fingerprint)
     found = []
     if any(len(of_seed) > 1 for of_seed in fingerprints.values()):
-        names = unique_names([[run] for run in runs])
-        told = zip(names, data, strict=True)
-        sets = [f"{n}: {d.get('name')} {(d.get('fingerprint') or ABSENT)[:8]}" for n, d in told]
+        named = zip(unique_names([[run] for run in runs]), [run.results.data for run in runs], strict=True)
+        sets = [f"{name}: {data.name} {data.fingerprint[:8]}" for name, data in named]
         found.append(f"Not the same data, so the metrics do not compare: {', '.join(sets)}.")
     if repeats := [f"{run.name} (as {first.name})" for group in groups for run, first in group.repeats]:
         found.append(f"Left out, with the settings, seed and data of another: {', '.join(repeats)}.")
@@ -288,7 +260,7 @@ def _right_rows(groups: Sequence[Group]) -> dict[str, np.ndarray]:
     first, labels, found = groups[0].runs[0], None, {}
     for group in groups:
         run, told = group.runs[0], read_predictions(group.runs[0]) if len(group.runs) == 1 else None
-        same = run.results.get("data", {}).get("fingerprint") == first.results.get("data", {}).get("fingerprint")
+        same = run.results.data.fingerprint == first.results.data.fingerprint
         if told is None or told.labels.ndim > 1 or not same:
             continue
         if labels is not None and (told.labels != labels).any():  # rows were sorted, perhaps

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from minilm.evaluation.metrics import HIGHER_IS_BETTER
 from minilm.evaluation.statistics import Interval, mean
-from minilm.reporting.groups import Group, history_of
+from minilm.reporting.groups import Group
 from minilm.reporting.style import (
     GREY,
     MARK,
@@ -190,9 +190,9 @@ def _lines(group: Group, metric: str) -> list[list[tuple[float, float]]]:
     """Epoch and metric of every evaluation, a list a run."""
     return [
         [
-            (entry["epoch"], entry["validation"][metric])
-            for entry in history_of(run)
-            if (entry.get("validation") or {}).get(metric) is not None
+            (entry.epoch, value)
+            for entry in run.history
+            if (value := entry.validation.get(metric)) is not None
         ]
         for run in group.runs
     ]

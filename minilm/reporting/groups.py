@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 import numpy as np
 
+from minilm.config import RunConfig
 from minilm.evaluation.statistics import Interval, bootstrap_interval, confusion_interval, t_interval
-from minilm.loading import stored_table
 from minilm.reporting.predictions import read_predictions
-from minilm.reporting.record import Run, read_history
+from minilm.reporting.record import Run, adapted_by
 from minilm.schema import flat
 
 
@@ -32,13 +31,13 @@ class Group:
 
     def values(self, metric: str, split: str = "test") -> list[float]:
         """A metric of each run that has it."""
-        found = (metrics_of(run, split).get(metric) for run in self.runs)
-        return [float(value) for value in found if value is not None]
+        found = (run.metric(metric, split) for run in self.runs)
+        return [value for value in found if value is not None]
 
     def by_seed(self, metric: str, split: str = "test") -> dict[int, float]:
         """The same, each with its seed."""
-        found = {seed_of(run): metrics_of(run, split).get(metric) for run in self.runs}
-        return {seed: float(value) for seed, value in found.items() if value is not None}
+        found = {run.config.seed: run.metric(metric, split) for run in self.runs}
+        return {seed: value for seed, value in found.items() if value is not None}
 
     def interval(self, metric: str, split: str = "test") -> tuple[Interval, str] | None:
         """The 95% interval of a metric, and what it is taken over; None where nothing tells of its spread.
@@ -50,7 +49,8 @@ class Group:
         if len(values) > 1:
             found = t_interval(values)
             return (found, f"{len(values)} seeds") if found else None
-        confusion = metrics_of(self.runs[0], split).get("confusion")
+        metrics = self.runs[0].results.metrics(split)
+        confusion = metrics.confusion if metrics is not None else None
         if values and confusion and metric in OF_CONFUSION:
             rows = int(np.sum(confusion))
             return confusion_interval(OF_CONFUSION[metric], confusion), f"{rows:,} {split} rows"
@@ -67,42 +67,30 @@ class Group:
         return bootstrap_interval(drawn, number), f"{number:,} {split} rows"
 
 
-def metrics_of(run: Run, split: str) -> dict[str, Any]:
-    """What a run has measured on a split; what it adapted has a perplexity on validation texts."""
-    metrics: dict[str, Any] = dict(run.results.get(split) or {})
-    perplexity = run.results.get("adaptation", {}).get("perplexity")
-    if split == "validation" and perplexity:
-        metrics["perplexity"] = perplexity["after"]
-    return metrics
+class Costs(NamedTuple):
+    """What a run cost; None if it was not measured."""
+
+    total: int  # parameters
+    trained: int
+    seconds: float | None  # to train, and to adapt before
+    tokens_per_second: float | None
+    inference: float | None  # seconds to predict 100 texts
 
 
-def seed_of(run: Run) -> int:
-    """The seed of a run; 1 where its config names none."""
-    return int(run.config.get("seed", 1))
-
-
-def only_adapted(run: Run) -> bool:
-    """Whether a run has adapted a language model, and trained no classifier."""
-    return "adaptation" in run.results and not run.results.get("test")
-
-
-def costs_of(run: Run) -> dict[str, Any]:
-    """Parameters (``total``, ``trained``), and seconds to train, to adapt before, and to predict 100 texts."""
-    adaptation, times = run.results.get("adaptation", {}), run.results.get("times", {})
-    parameters = run.results.get("parameters") or adaptation.get("parameters", {})
-    spent = [s for s in (adaptation.get("seconds"), times.get("train_seconds")) if s is not None]
-    return {
-        "total": parameters.get("total"),
-        "trained": parameters.get("trained"),
-        "seconds": spent[0] if only_adapted(run) and spent else sum(spent) if spent else None,
-        "tokens_per_second": run.results.get("tokens_per_second"),
-        "inference": times.get("inference_seconds_per_100_texts"),
-    }
-
-
-def history_of(run: Run) -> list[dict[str, Any]]:
-    """The evaluations of training; of a run that only adapted, those of adaptation."""
-    return run.history or read_history(run.folder / "adaptation" / "metrics.jsonl")
+def costs_of(run: Run) -> Costs:
+    """Parameters, and seconds to train, to adapt before, and to predict 100 texts."""
+    results = run.results
+    spent = [results.times.train_seconds]
+    if results.adaptation is not None and not run.only_adapted:
+        spent.append(results.adaptation.seconds)
+    measured = [seconds for seconds in spent if seconds is not None]
+    return Costs(
+        results.parameters.total,
+        results.parameters.trained,
+        sum(measured) if measured else None,
+        results.tokens_per_second,
+        results.times.inference_seconds_per_100_texts,
+    )
 
 
 # --- Which runs are one ---
@@ -129,8 +117,8 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
 
 def _with_seed(run: Run) -> str:
     """What two runs share where one repeats the other: all settings but the name, and the data."""
-    settings = {key: value for key, value in flat(run.config).items() if key != "name"}
-    return repr((sorted(settings.items()), run.results.get("data", {}).get("fingerprint")))
+    settings = {key: value for key, value in flat(asdict(run.config)).items() if key != "name"}
+    return repr((sorted(settings.items()), run.results.data.fingerprint))
 
 
 def unique_names(groups: Sequence[Sequence[Run]]) -> list[str]:
@@ -152,15 +140,12 @@ def _below(parents: Sequence[str], names: Sequence[str]) -> list[str]:
     return [f"{parent}/{name}" for parent, name in zip(parents, names, strict=True)]
 
 
-def identity(config: Mapping[str, Any]) -> str:
+def identity(config: RunConfig) -> str:
     """What a run is, beside its name and seed."""
-    settings = flat(config)
-    seeds = ("name", "seed", "data.split_seed") if settings.get("data.redraw") else ("name", "seed")
-    settings = {key: value for key, value in settings.items() if key not in seeds}
-    source = Path(settings.get("model.source", ""))
-    earlier = source.parent / "config.toml"
-    if source.name == "adapted" and earlier.is_file():
-        settings["model.source"] = identity(stored_table(earlier))
+    seeds = ("name", "seed", "data.split_seed") if config.data.redraw else ("name", "seed")
+    settings = {key: value for key, value in flat(asdict(config)).items() if key not in seeds}
+    if (earlier := adapted_by(config.model.source)) is not None:
+        settings["model.source"] = identity(earlier)
     return repr(sorted(settings.items()))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.ticker import MaxNLocator
 
+from minilm.evaluation.metrics import Metrics
+from minilm.reporting.results import Evaluation
 from minilm.reporting.style import (
     MARK,
     SMALL,
@@ -32,27 +34,27 @@ from minilm.reporting.style import (
 from minilm.reporting.tables import metric_name
 
 
-def learning_curves(history: Sequence[Mapping[str, Any]], best_step: int, metric: str, path: Path) -> Path:
+def learning_curves(history: Sequence[Evaluation], best_step: int, metric: str, path: Path) -> Path:
     """Loss and ``metric`` over the epochs, training and validation, the evaluation at ``best_step`` marked.
 
     Args:
-        history: the lines of ``metrics.jsonl``.
+        history: the evaluations, in order.
         best_step: the step whose weights were kept.
         metric: what they were chosen by; where that is the loss, the right panel shows macro F1.
         path: the PNG to write.
     """
     if not history:
         raise ValueError("learning_curves needs at least one evaluation")
-    epochs = [line["epoch"] for line in history]
+    epochs = [entry.epoch for entry in history]
     unit = "epoch" if len(set(epochs)) == len(epochs) else "step"  # several evaluations an epoch: count steps
-    x = [line[unit] for line in history]
-    marked = next((i for i, line in enumerate(history) if line["step"] == best_step), None)
+    x: list[float] = epochs if unit == "epoch" else [entry.step for entry in history]
+    marked = next((i for i, entry in enumerate(history) if entry.step == best_step), None)
 
     figure = new_figure(10.5, 4.4, "Learning curves")
     panels = figure.subplots(1, 2)
     for axes, key in zip(panels, ("loss", "macro_f1" if metric == "loss" else metric), strict=True):
         train, note = _training(history, key)
-        valid = _values(history, "validation", key)
+        valid = _values([entry.validation for entry in history], key)
         _curve(axes, x, train, TRAIN, f"training{note}", dashed=True)
         _curve(axes, x, valid, VALIDATION, "validation")
         name = title = metric_name(key)[0].upper() + metric_name(key)[1:]
@@ -152,22 +154,21 @@ def length_distribution(lengths: Sequence[int] | np.ndarray, max_tokens: int, pa
 # --- What the pictures share ---
 
 
-def _values(history: Sequence[Mapping[str, Any]], split: str, metric: str) -> np.ndarray:
-    """A metric of every evaluation, nan where it was not measured."""
-    found = [(line.get(split) or {}).get(metric) for line in history]
+def _values(measured: Sequence[Metrics | None], metric: str) -> np.ndarray:
+    """A metric of every evaluation, nan if it was not measured."""
+    found = [None if metrics is None else metrics.get(metric) for metrics in measured]
     return np.array([np.nan if value is None else value for value in found], dtype=float)
 
 
-def _training(history: Sequence[Mapping[str, Any]], metric: str) -> tuple[np.ndarray, str]:
-    """The training curve, and what must be said of it.
+def _training(history: Sequence[Evaluation], metric: str) -> tuple[np.ndarray, str]:
+    """The training curve, and a note on it.
 
-    Where no evaluation measured the training texts, their loss is the mean over the steps in between.
+    If no evaluation measured the training texts, their loss is the mean over the steps in between.
     """
-    values = _values(history, "train", metric)
+    values = _values([entry.train for entry in history], metric)
     if metric != "loss" or np.isfinite(values).any():
         return values, ""
-    means = np.array([line.get("train_loss", np.nan) for line in history], dtype=float)
-    return means, " (mean over the steps, with dropout)"
+    return np.array([entry.train_loss for entry in history]), " (mean over the steps, with dropout)"
 
 
 def _curve(axes: Axes, x: Sequence[float], y: np.ndarray, colour: str, label: str, *, dashed: bool = False) -> None:

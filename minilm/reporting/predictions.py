@@ -71,11 +71,11 @@ def read_predictions(run: Run) -> Predictions | None:
     path = run.folder / FILE
     if not path.is_file():
         return None
-    names, defects = run.results["labels"], Defects()
+    names, defects = run.results.labels, Defects()
     table = read_table(path, {"label", "predicted"}, defects)
-    if defects.found or len(table) != run.results["data"]["sizes"]["test"]:
+    if defects.found or len(table) != run.results.data.sizes["test"]:
         raise UserError(f"{path}: {EDITED}")
-    several = "subset_accuracy" in run.results["test"]
+    several = run.results.multi_label
     number = {name: i for i, name in enumerate(names)}
 
     def decided(cell: str) -> np.ndarray:

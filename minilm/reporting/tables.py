@@ -3,34 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
-METRIC_NAMES = {
-    "loss": "loss",
-    "accuracy": "accuracy",
-    "subset_accuracy": "subset accuracy",  # share of texts whose labels are all right
-    "label_accuracy": "label accuracy",  # share of label cells that are right
-    "jaccard": "Jaccard",
-    "micro_f1": "micro F1",
-    "macro_f1": "macro F1",
-    "macro_precision": "macro precision",
-    "macro_recall": "macro recall",
-    "mcc": "MCC",
-}
-ONE_LABEL = ("loss", "accuracy", "macro_f1", "mcc")
-SEVERAL_LABELS = ("loss", "subset_accuracy", "label_accuracy", "jaccard", "micro_f1", "macro_f1")
+from minilm.measures import MULTI_LABEL_METRICS
+
+PROPER_NAMES = {"mcc": "MCC", "jaccard": "Jaccard"}
 ABSENT = "-"
 
 
 def metric_name(key: str) -> str:
-    """How a person calls a metric: ``macro_f1`` is "macro F1"."""
-    return METRIC_NAMES.get(key, key.replace("_", " "))
+    """The name of a metric in a sentence or a table: ``macro_f1`` is "macro F1"."""
+    return PROPER_NAMES.get(key, key.replace("_", " ").replace("f1", "F1"))
 
 
-def metric_columns(metrics: Mapping[str, Any]) -> tuple[str, ...]:
-    """The metrics worth a column: those of one label a text, or of several."""
-    return SEVERAL_LABELS if "subset_accuracy" in metrics else ONE_LABEL
+def metric_columns(multi_label: bool) -> tuple[str, ...]:
+    """The metrics that are worth a column, with one label a text or with several."""
+    return MULTI_LABEL_METRICS if multi_label else ("loss", "accuracy", "macro_f1", "mcc")
 
 
 def p_value(p: float) -> str:
@@ -71,15 +59,6 @@ def short_count(number: float | None) -> str:
     return f"{number:.0f}"
 
 
-def label_rows(metrics: Mapping[str, Any], labels: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of a table with the metrics of each label."""
-    rows = [
-        [label, *(decimal(row[key]) for key in ("precision", "recall", "f1")), count(row["support"])]
-        for label, row in zip(labels, metrics.get("per_class") or metrics["per_label"], strict=True)
-    ]
-    return ["label", "precision", "recall", "F1", "texts"], rows
-
-
 def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
     """Columns two spaces apart, the first ``left`` of them flush left, the others flush right.
 
@@ -111,7 +90,8 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: i
     return "\n".join([line(header), rule, *map(line, rows)])
 
 
-def escape(text: str) -> str:
-    """Anybody's text as one line of Markdown that shows exactly its characters."""
+def escape(text: str, *, strip: bool = True) -> str:
+    """Any text as one line of Markdown that shows exactly its characters. Runs of white space become one space."""
+    line = re.sub(r"\s+", " ", text)
     # An underscore inside a word is no emphasis, and common in names.
-    return re.sub(r"([\\`*\[\]<>|~$#&]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*\[\]<>|~$#&]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", line.strip() if strip else line)

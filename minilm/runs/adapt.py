@@ -17,7 +17,6 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -48,11 +47,14 @@ from minilm.data.masking import (
 from minilm.data.tokenization import Encoded, encode, pad_id
 from minilm.devices import Runtime
 from minilm.errors import UserError, located
+from minilm.evaluation.metrics import Metrics
 from minilm.models.architecture import Backbone, evaluation_mode
 from minilm.models.batch import Batch
+from minilm.reporting.results import Adaptation, Change, Parameters
 from minilm.reporting.summary import parameter_counts
 from minilm.runs.assembly import PreparedData
 from minilm.runs.folders import write_history
+from minilm.schema import as_table
 from minilm.training.console import say
 from minilm.training.gradient_checkpointing import use_gradient_checkpointing
 from minilm.training.loop import Interrupted, Task, labels_of, train
@@ -93,12 +95,9 @@ def adapt(config: RunConfig, data: AdaptationData, runtime: Runtime, folder: Pat
         raise Interrupted(signal.number, folder) from None
     task.record(progress.history)
     after = perplexity(model, data, runtime, settings.batch_size)
-    results = {
-        "parameters": {"total": total, "trained": trained},
-        "new_head": any(name.startswith("head.") for name in untrained),
-        **_results(data, progress, before, after),
-    }
-    write_json(place / "results.json", results)
+    new_head = any(name.startswith("head.") for name in untrained)
+    results = _results(data, progress, Parameters(total, trained), new_head, before, after)
+    write_json(place / "results.json", as_table(results))
     _return_pooler(model, stored, runtime)
     save_model(model, adapted)  # with the files of its tokenizer
     _drop_checkpoints(place)
@@ -112,22 +111,25 @@ def _drop_checkpoints(place: Path) -> None:
 
 
 def _results(
-    data: AdaptationData, progress: Progress, before: dict[str, float], after: dict[str, float]
-) -> dict[str, Any]:
+    data: AdaptationData, progress: Progress, parameters: Parameters, new_head: bool, before: Metrics, after: Metrics
+) -> Adaptation:
     """The texts, the training, and the perplexity before and after."""
-    return {
-        "objective": data.name,
-        **{name: {"before": before[name], "after": after[name]} for name in before},
-        "texts": data.texts,
-        "left_out": data.left_out,
-        "blocks": len(data.train.blocks),
-        "tokens": len(data.train.blocks.ids),
-        "held_out_tokens": len(data.validation.blocks.ids),
-        "seconds": progress.seconds,
-        "steps": progress.step,
-        "best_step": progress.best_step,
-        "stopped": progress.stopped,
-    }
+    return Adaptation(
+        parameters=parameters,
+        new_head=new_head,
+        objective=data.name,
+        loss=Change(before["loss"], after["loss"]),
+        perplexity=Change(before["perplexity"], after["perplexity"]),
+        texts=data.texts,
+        left_out=data.left_out,
+        blocks=len(data.train.blocks),
+        tokens=len(data.train.blocks.ids),
+        held_out_tokens=len(data.validation.blocks.ids),
+        seconds=progress.seconds,
+        steps=progress.step,
+        best_step=progress.best_step,
+        stopped=progress.stopped,
+    )
 
 
 def _section_of(config: RunConfig) -> AdaptSection:
@@ -297,7 +299,7 @@ def _end_token(tokenizer: Tokenizer, stored: Contents) -> int | None:
 # --- Evaluation --------------------------------------------------------------------------------------------------
 
 
-def perplexity(model: Backbone, data: AdaptationData, runtime: Runtime, batch_size: int) -> dict[str, float]:
+def perplexity(model: Backbone, data: AdaptationData, runtime: Runtime, batch_size: int) -> Metrics:
     """Loss and perplexity on the validation texts, which are corrupted in the same way each time."""
     objective, total, denominator = LanguageObjective(), 0.0, 0.0
     with evaluation_mode(model), torch.inference_mode(), runtime.autocast():
@@ -309,4 +311,4 @@ def perplexity(model: Backbone, data: AdaptationData, runtime: Runtime, batch_si
     if not denominator:
         raise UserError("the validation texts are too short: there is nothing to measure adaptation by")
     loss = total / denominator
-    return {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}  # a float ends there
+    return Metrics(loss, perplexity=math.exp(min(loss, 230.0)))  # at most 1e100

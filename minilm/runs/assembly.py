@@ -36,7 +36,7 @@ from minilm.data.splits import keep_rows, strata_of
 from minilm.data.tokenization import Encoded, encode, load_tokenizer, pad_id, separate_pairs, train_bpe
 from minilm.devices import Runtime
 from minilm.errors import UserError, nearest
-from minilm.evaluation.metrics import check_metric
+from minilm.evaluation.metrics import Metrics, check_metric
 from minilm.evaluation.predictor import Forward, Reading, predict_scores
 from minilm.finetuning.freezing import freeze, reads_pooler
 from minilm.finetuning.lora import LoRAConfig, add_lora
@@ -45,7 +45,7 @@ from minilm.models.architecture import Architecture, Backbone
 from minilm.models.heads import ClassificationHead, HeadConfig, mlp_head
 from minilm.runs.augment import augmented
 from minilm.runs.folders import write_history
-from minilm.runs.results import brief, decide, measure
+from minilm.runs.results import decide, measure
 from minilm.runs.shared_cache import hash_of_rows, memoize
 from minilm.textfiles import read_json
 from minilm.training.frozen_prefix import FrozenPrefix
@@ -364,7 +364,7 @@ def make_task(
         "validation": (prepared.encoded["validation"], validation.labels, forward["validation"]),
     }
 
-    def evaluate() -> dict[str, dict[str, Any]]:
+    def evaluate() -> dict[str, Metrics]:
         scores = {
             split: predict_scores(model, texts, runtime, pad=pad, forward=how)
             for split, (texts, _, how) in watched.items()
@@ -372,7 +372,7 @@ def make_task(
         # Chosen anew each time: while rare labels are still unlikely, none would be given at 0.5, however well the
         # model ranks them, and no checkpoint would look better than the first.
         threshold = decide(settings, validation.labels, scores["validation"])
-        return {split: brief(measure(labels, scores[split], threshold)) for split, (_, labels, _) in watched.items()}
+        return {split: measure(labels, scores[split], threshold).brief() for split, (_, labels, _) in watched.items()}
 
     return Task(
         batches=lambda epoch: make_batches(

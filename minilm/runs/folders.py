@@ -20,16 +20,16 @@ from typing import Any
 
 import torch
 
-from minilm.checkpoints.files import atomic
-from minilm.config import RunConfig
+from minilm.checkpoints.atomic import atomic
+from minilm.config import SPLITS, RunConfig
 from minilm.data.sources import Dataset
 from minilm.devices import Runtime
 from minilm.errors import UserError
 from minilm.loading import load_config
-from minilm.old_keys import with_new_keys
 from minilm.reporting.record import resume_command
-from minilm.schema import flat, shown
-from minilm.textfiles import read_json, read_toml
+from minilm.reporting.results import DataSummary, Environment, Evaluation, read_record
+from minilm.schema import as_table, flat, shown
+from minilm.textfiles import read_toml
 
 STARTED_FROM = {  # what a run goes on with must be what it was started with
     "data": "the data",
@@ -97,51 +97,37 @@ def first_difference(stored: RunConfig, asked: RunConfig) -> str:
     return ""
 
 
-def describe_environment(data: Dataset, runtime: Runtime) -> dict[str, Any]:
-    """What a result depends on beside its config."""
+def describe_environment(data: Dataset, runtime: Runtime, start: dict[str, str]) -> Environment:
+    """What a result depends on beside its config; ``start``: hashes of what the run starts from beside its data."""
     packages = ("torch", "tokenizers", "numpy", "huggingface-hub", "matplotlib")
-    return {
-        "minilm": version("minilm"),
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "packages": {name: version(name) for name in packages},
-        "platform": platform.platform(),
-        "device": str(runtime),
-        "threads": torch.get_num_threads(),
-        "data": describe_data(data),
-    }
+    return Environment(
+        minilm=version("minilm"),
+        commit=_commit(),
+        python=platform.python_version(),
+        packages={name: version(name) for name in packages},
+        platform=platform.platform(),
+        device=str(runtime),
+        threads=torch.get_num_threads(),
+        data=describe_data(data),
+        start=start,
+    )
 
 
-def describe_data(data: Dataset) -> dict[str, Any]:
+def describe_data(data: Dataset) -> DataSummary:
     """Which data it was, and in which splits."""
-    return {
-        "name": data.name,
-        "fingerprint": data.fingerprint,
-        "sizes": {split: len(getattr(data, split)) for split in ("train", "validation", "test")},
-        "whole": data.whole,  # what the sizes were before a part was taken
-        "warnings": data.warnings,
-    }
+    sizes = {split: len(getattr(data, split)) for split in SPLITS}
+    return DataSummary(data.name, data.fingerprint, sizes, data.whole, data.warnings)
 
 
-def stored_fingerprint(folder: Path) -> str:
-    """The fingerprint of the data that a run was started with. Raises UserError where it is not told."""
-    path = folder / "environment.json"
-    data = read_json(path).get("data")
-    if not isinstance(data, dict) or not isinstance(data.get("fingerprint"), str):
-        raise UserError(f"{path}: does not tell the data's fingerprint; the file was edited")
-    fingerprint: str = data["fingerprint"]
-    return fingerprint
-
-
-def stored_start(folder: Path) -> dict[str, str]:
-    """Hashes of what a run was started from, beside its data: "checkpoint", "tokenizer", ... (``STARTED_FROM``)."""
-    start = with_new_keys(read_json(folder / "environment.json"), "environment.json").get("start")
-    return start if isinstance(start, dict) else {}
+def stored_environment(folder: Path) -> Environment:
+    """What a run was started with."""
+    return read_record(Environment, folder / "environment.json")
 
 
 def check_unchanged(folder: Path, data: Dataset, start: Mapping[str, str]) -> None:
-    """Raises UserError where what a run goes on with is not what it was started with."""
-    stored = {"data": stored_fingerprint(folder), **stored_start(folder)}
+    """Raise UserError unless what a run resumes with is what it was started with."""
+    environment = stored_environment(folder)
+    stored = {"data": environment.data.fingerprint, **environment.start}
     for key, value in {"data": data.fingerprint, **start}.items():
         if stored.get(key) != value:
             what = STARTED_FROM[key]
@@ -156,7 +142,7 @@ def _commit() -> str | None:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
 
 
-def write_history(folder: Path, history: list[dict[str, Any]]) -> None:
+def write_history(folder: Path, history: list[Evaluation]) -> None:
     """metrics.jsonl, whole, an evaluation a line."""
     with atomic(folder / "metrics.jsonl") as file:
-        file.write("".join(json.dumps(entry) + "\n" for entry in history).encode())
+        file.write("".join(json.dumps(as_table(entry)) + "\n" for entry in history).encode())

@@ -16,6 +16,7 @@ from minilm.data.sources import Dataset
 from minilm.evaluation.baselines import Linear, Majority, linear, majority
 from minilm.evaluation.embeddings import fit_probe
 from minilm.evaluation.metrics import (
+    Metrics,
     choose_threshold,
     classification_metrics,
     labels_above,
@@ -24,12 +25,13 @@ from minilm.evaluation.metrics import (
     sigmoid,
 )
 from minilm.evaluation.predictor import Classifier
+from minilm.reporting.results import Baseline, SampleText
 from minilm.runs.shared_cache import hash_of_rows, memoize
 
 LONG = 10.0  # seconds
 
 
-def measure(labels: np.ndarray, scores: np.ndarray, threshold: float = 0.5) -> dict[str, Any]:
+def measure(labels: np.ndarray, scores: np.ndarray, threshold: float = 0.5) -> Metrics:
     """The metrics of scores (N, C) against labels (N,), or (N, C) where a text has several."""
     if labels.ndim == 2:
         return multilabel_metrics(labels, scores, threshold)
@@ -46,11 +48,6 @@ def decide(settings: TrainSection, labels: np.ndarray, scores: np.ndarray) -> fl
     return choose_threshold(labels, scores, "micro_f1" if settings.best == "loss" else settings.best)
 
 
-def brief(metrics: dict[str, Any]) -> dict[str, Any]:
-    """The metrics that are single numbers."""
-    return {name: value for name, value in metrics.items() if isinstance(value, int | float)}
-
-
 @dataclass(frozen=True)
 class Embedded:
     """The texts as the checkpoint sees them before it is trained."""
@@ -61,7 +58,7 @@ class Embedded:
 
 def fit_baselines(
     data: Dataset, choose: Callable[[np.ndarray], float], embedded: Embedded | None = None
-) -> dict[str, Any]:
+) -> dict[str, Baseline]:
     """What the majority class and a linear model on word counts reach, on the same splits.
 
     With ``embedded``, also what a linear model on the checkpoint's vectors reaches.
@@ -79,18 +76,15 @@ def fit_baselines(
         model = fits[name]()
         return {split: model.predict(rows.texts, rows.pairs) for split, rows in held_out.items()}, model.seconds
 
-    results: dict[str, Any] = {}
+    results: dict[str, Baseline] = {}
     for name in fits:
         key = partial(_key_of_baseline, name, classes, train, *held_out.values())
         scores, seconds = memoize("baselines", key, partial(fitted, name))
-        results[name] = _measured(data, scores, choose) | {"seconds": seconds}
-        if name == "majority" and data.multi_label:  # the same for every text, so the report can name them
-            given = labels_above(scores["validation"][0], results[name]["threshold"])
-            results[name]["labels"] = [data.label_names[i] for i in np.flatnonzero(given)]
+        results[name] = _measured(data, scores, choose, seconds, constant=name == "majority")
     if embedded is not None:
         probe = fit_probe(embedded.vectors["train"], data.train.labels, classes)
         scores = {split: probe.predict(embedded.vectors[split]) for split in ("validation", "test")}
-        results["embeddings"] = _measured(data, scores, choose) | {"seconds": embedded.seconds + probe.seconds}
+        results["embeddings"] = _measured(data, scores, choose, embedded.seconds + probe.seconds)
     return results
 
 
@@ -98,10 +92,22 @@ def _key_of_baseline(name: str, classes: int, *splits: Rows) -> tuple[str | int,
     return name, classes, *map(hash_of_rows, splits)
 
 
-def _measured(data: Dataset, scores: dict[str, np.ndarray], choose: Callable[[np.ndarray], float]) -> dict[str, Any]:
+def _measured(
+    data: Dataset,
+    scores: dict[str, np.ndarray],
+    choose: Callable[[np.ndarray], float],
+    seconds: float,
+    *,
+    constant: bool = False,
+) -> Baseline:
+    """constant: every text has the same scores, so that the report can name its labels."""
     threshold = choose(scores["validation"]) if data.multi_label else 0.5
-    measured = {split: measure(getattr(data, split).labels, found, threshold) for split, found in scores.items()}
-    return measured | ({"threshold": threshold} if data.multi_label else {})
+    validation = measure(data.validation.labels, scores["validation"], threshold)
+    test = measure(data.test.labels, scores["test"], threshold)
+    if not data.multi_label:
+        return Baseline(validation, test, seconds)
+    given = [data.label_names[i] for i in np.flatnonzero(labels_above(scores["validation"][0], threshold))]
+    return Baseline(validation, test, seconds, threshold, given if constant else None)
 
 
 def time_inference(classifier: Classifier, rows: Rows) -> float:
@@ -120,7 +126,7 @@ def time_inference(classifier: Classifier, rows: Rows) -> float:
 
 def choose_samples(
     rows: Rows, scores: np.ndarray, labels: list[str], seed: int, threshold: float = 0.5
-) -> list[dict[str, Any]]:
+) -> list[SampleText]:
     """Five test texts with what the model says of them: two wrong ones where there are, the others right."""
     several = rows.labels.ndim == 2
     probabilities = sigmoid(scores) if several else np.exp(log_softmax(scores))
@@ -135,11 +141,11 @@ def choose_samples(
         return [labels[i] for i in np.flatnonzero(value)] if several else labels[int(value)]
 
     return [
-        {
-            "text": rows.texts[i] if rows.pairs is None else f"{rows.texts[i]} / {rows.pairs[i]}",
-            "label": names(rows.labels[i]),
-            "predicted": names(predicted[i]),
-            "scores": {label: float(p) for label, p in zip(labels, probabilities[i], strict=True)},
-        }
+        SampleText(
+            text=rows.texts[i] if rows.pairs is None else f"{rows.texts[i]} / {rows.pairs[i]}",
+            label=names(rows.labels[i]),
+            predicted=names(predicted[i]),
+            scores={label: float(p) for label, p in zip(labels, probabilities[i], strict=True)},
+        )
         for i in chosen
     ]

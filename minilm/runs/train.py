@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +27,7 @@ from minilm.data.tokenization import Cut, Encoded, count_cut, length_statistics,
 from minilm.devices import Runtime, out_of_memory_explained
 from minilm.errors import UserError, located
 from minilm.evaluation.embeddings import mean_vectors
+from minilm.evaluation.metrics import Metrics
 from minilm.evaluation.predictor import Classifier, predict_scores
 from minilm.finetuning.freezing import frozen_layers
 from minilm.hub import is_folder, published_name
@@ -38,6 +38,17 @@ from minilm.reporting.plots import confusion, learning_curves, length_distributi
 from minilm.reporting.predictions import write_predictions
 from minilm.reporting.record import resume_command
 from minilm.reporting.report import write_report
+from minilm.reporting.results import (
+    Adaptation,
+    Augmentation,
+    Baseline,
+    Best,
+    Lengths,
+    Parameters,
+    Results,
+    Times,
+    read_record,
+)
 from minilm.reporting.summary import parameter_counts, summarize
 from minilm.runs.adapt import AdaptationData, adapt, prepare_adaptation
 from minilm.runs.assembly import (
@@ -59,7 +70,7 @@ from minilm.runs.folders import (
 from minilm.runs.results import Embedded, choose_samples, decide, fit_baselines, measure, time_inference
 from minilm.runs.shared_cache import hash_of_tokens, memoize
 from minilm.runs.zero_shot import ZeroShotClassifier, classify_and_report, open_classifier
-from minilm.textfiles import read_json
+from minilm.schema import as_table
 from minilm.training.console import say, signal_of, terminable
 from minilm.training.frozen_prefix import FrozenPrefix, cache_activations
 from minilm.training.gradient_checkpointing import use_gradient_checkpointing
@@ -182,8 +193,8 @@ def fingerprints_of(config: RunConfig, prepared: PreparedData, adaptation: Adapt
 def start_folder(runs: Path, config: RunConfig, start: Start) -> Path:
     """A new run's folder, with its settings and what it starts from."""
     folder = new_folder(runs, config.name)
-    environment = describe_environment(start.prepared.data, start.runtime)
-    write_json(folder / "environment.json", environment | {"start": start.fingerprints})
+    environment = describe_environment(start.prepared.data, start.runtime, start.fingerprints)
+    write_json(folder / "environment.json", as_table(environment))
     with atomic(folder / "config.toml") as file:
         file.write(dump_config(config).encode())
     return folder
@@ -304,88 +315,71 @@ def save(run: TrainRun) -> None:
 def write_results(run: TrainRun, progress: Progress, scores: dict[str, np.ndarray], cached: str) -> None:
     """Measure every split's scores (N, C), and write the figures, predictions.csv, results.json and the report."""
     folder, data = run.folder, run.prepared.data
+    config, augment = run.config, run.config.augment
     threshold = card_of(run.model).extra["threshold"] if data.multi_label else 0.5
     metrics = {split: measure(run.prepared.rows(split).labels, scores[split], threshold) for split in SPLITS}
-    results: dict[str, Any] = {
-        "name": folder.name,
-        **metrics,
-        "labels": data.label_names,
-        "baselines": baselines(run),
-        **costs(run, progress, cached),
-        "best": best(run, progress),
-        "stopped": progress.stopped,
-        "lengths": length_statistics(run.prepared.encoded["train"], run.config.data.max_tokens),
-        "samples": choose_samples(data.test, scores["test"], data.label_names, run.config.seed, threshold),
-        "data": describe_data(run.prepared.data),
-        **({"threshold": threshold} if data.multi_label else {}),
-        **other_stages(run),
-    }
+    classifier = Classifier(run.model, run.prepared.tokenizer, run.runtime)
+    results = Results(
+        name=folder.name,
+        train=metrics["train"],
+        validation=metrics["validation"],
+        test=metrics["test"],
+        labels=data.label_names,
+        baselines=baselines(run),
+        adaptation=None if config.adapt is None else read_record(Adaptation, folder / "adaptation" / "results.json"),
+        parameters=Parameters(*parameter_counts(run.model)),
+        times=Times(progress.seconds, time_inference(classifier, data.test)),
+        tokens_per_second=progress.tokens / progress.seconds,
+        frozen_layers=cached,
+        best=best(run, progress),
+        stopped=progress.stopped,
+        lengths=Lengths(**length_statistics(run.prepared.encoded["train"], config.data.max_tokens)),
+        samples=choose_samples(data.test, scores["test"], data.label_names, config.seed, threshold),
+        data=describe_data(data),
+        decision_threshold=threshold if data.multi_label else None,
+        augmentation=None if augment is None else Augmentation(augment.method, augment.ratio, run.prepared.added),
+    )
     draw(run, progress, metrics)
     write_predictions(folder, data.test, scores["test"], data.label_names, threshold)
-    write_json(folder / "results.json", results)
+    write_json(folder / "results.json", as_table(results))
     finalize(folder)
 
 
-def baselines(run: TrainRun) -> dict[str, Any]:
+def baselines(run: TrainRun) -> dict[str, Baseline]:
     """What is reached without the model, from the same texts and by the same rule for the threshold."""
     data, validation = run.prepared.data, run.prepared.data.validation
     learned_from = replace(data, train=run.prepared.train)
     return fit_baselines(learned_from, partial(decide, run.settings, validation.labels), run.embedded)
 
 
-def costs(run: TrainRun, progress: Progress, cached: str) -> dict[str, Any]:
-    """How large the model is, and how long it takes to train and to use."""
-    total, trained = parameter_counts(run.model)
-    classifier = Classifier(run.model, run.prepared.tokenizer, run.runtime)
-    return {
-        "parameters": {"total": total, "trained": trained},
-        "times": {
-            "train_seconds": progress.seconds,
-            "inference_seconds_per_100_texts": time_inference(classifier, run.prepared.data.test),
-        },
-        "tokens_per_second": progress.tokens / progress.seconds,
-        "frozen_layers": cached,
-    }
-
-
-def best(run: TrainRun, progress: Progress) -> dict[str, Any]:
+def best(run: TrainRun, progress: Progress) -> Best:
     """Which weights were kept, and why."""
-    entry = next(entry for entry in progress.history if entry["step"] == progress.best_step)
-    place = {"epoch": entry["epoch"], "step": entry["step"]}
-    return place | {"metric": run.settings.best, "value": progress.best_value}
+    entry = next(entry for entry in progress.history if entry.step == progress.best_step)
+    assert progress.best_value is not None  # with best_step
+    return Best(entry.epoch, entry.step, run.settings.best, progress.best_value)
 
 
-def other_stages(run: TrainRun) -> dict[str, Any]:
-    """What came before training, if the config says so: more texts, a checkpoint that was adapted."""
-    told: dict[str, Any] = {}
-    if (kind := run.config.augment) is not None:
-        told["augmentation"] = {"method": kind.method, "ratio": kind.ratio, "added": run.prepared.added}
-    if run.config.adapt is not None:
-        told["adaptation"] = read_json(run.folder / "adaptation" / "results.json")
-    return told
-
-
-def draw(run: TrainRun, progress: Progress, metrics: Mapping[str, Mapping[str, Any]]) -> None:
+def draw(run: TrainRun, progress: Progress, metrics: Mapping[str, Metrics]) -> None:
     """The pictures of the report."""
     data, figures, limit = run.prepared.data, run.folder / "figures", run.config.data.max_tokens
     learning_curves(progress.history, progress.best_step, run.settings.best, figures / "learning_curves.png")
     length_distribution(run.prepared.encoded["train"].full_lengths, limit, figures / "lengths.png")
     for split in () if data.multi_label else ("validation", "test"):
-        matrix, title = metrics[split]["confusion"], f"Confusion on the {split} texts"
+        matrix, title = metrics[split].confusion or [], f"Confusion on the {split} texts"
         confusion(matrix, data.label_names, title, figures / f"confusion_{split}.png")
 
 
 def write_adaptation(folder: Path, prepared: PreparedData) -> None:
     """The results and the report of a run that only adapts."""
-    adaptation = read_json(folder / "adaptation" / "results.json")
-    results = {
-        "name": folder.name,
-        "labels": [],
-        "adaptation": adaptation,
-        "parameters": adaptation["parameters"],
-        "times": {"train_seconds": adaptation["seconds"]},
-        "stopped": adaptation["stopped"],
-        "data": describe_data(prepared.data),
-    }
-    write_json(folder / "results.json", results)
+    adaptation = read_record(Adaptation, folder / "adaptation" / "results.json")
+    results = Results(
+        name=folder.name,
+        labels=[],
+        adaptation=adaptation,
+        parameters=adaptation.parameters,
+        times=Times(adaptation.seconds),
+        stopped=adaptation.stopped,
+        data=describe_data(prepared.data),
+    )
+    write_json(folder / "results.json", as_table(results))
     finalize(folder)

@@ -12,7 +12,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -25,16 +24,19 @@ from minilm.data.tokenization import pad_id
 from minilm.devices import Runtime
 from minilm.errors import UserError, located, nearest
 from minilm.evaluation.baselines import majority
+from minilm.evaluation.metrics import Metrics
 from minilm.evaluation.predictor import predict_scores
 from minilm.evaluation.zero_shot import Prompt, cloze, likelihood, open_model, similarity
 from minilm.models.architecture import Backbone
 from minilm.reporting.plots import confusion
 from minilm.reporting.predictions import write_predictions
 from minilm.reporting.report import write_report
+from minilm.reporting.results import Baseline, Parameters, Results, Times, ZeroShot
 from minilm.reporting.summary import parameter_counts
 from minilm.runs.assembly import PreparedData, find_checkpoint, fresh_model
 from minilm.runs.folders import describe_data
 from minilm.runs.results import choose_samples, measure
+from minilm.schema import as_table
 from minilm.training.console import say
 
 MEASURED = ("validation", "test")  # splits
@@ -123,34 +125,29 @@ def classify_and_report(
     scores = {split: classifier.scores(prepared.rows(split)) for split in MEASURED}
     seconds = time.perf_counter() - started
     most = majority(data.train.labels, len(data.label_names))
-    baselines: dict[str, Scores] = {
-        "majority": {split: most.predict(prepared.rows(split).texts) for split in MEASURED},
-        "untrained": classifier.untrained,
-    }
-    metrics = _measured(scores, prepared)
-    results = {
-        "name": folder.name,
-        **metrics,
-        "labels": data.label_names,
-        "baselines": {name: _measured(found, prepared) for name, found in baselines.items()},
-        "zero_shot": {
-            "method": section.method,
-            "pattern": section.pattern if isinstance(section, PromptSection) else "",
-            "content_free": section.content_free if isinstance(section, PromptSection) else "",
-            "words": dict(zip(data.label_names, classifier.words, strict=True)),
-        },
-        "parameters": {"total": total, "trained": 0},
-        "times": {"inference_seconds_per_100_texts": 100 * seconds / sum(map(len, scores.values()))},
-        "samples": choose_samples(data.test, scores["test"], data.label_names, config.seed),
-        "data": describe_data(data),
-    }
+    constant = {split: most.predict(prepared.rows(split).texts) for split in MEASURED}
+    baselines = {"majority": _measured(constant, prepared), "untrained": _measured(classifier.untrained, prepared)}
+    metrics, words = _measured(scores, prepared), dict(zip(data.label_names, classifier.words, strict=True))
+    prompt = (section.pattern, section.content_free) if isinstance(section, PromptSection) else ("", "")
+    results = Results(
+        name=folder.name,
+        validation=metrics["validation"],
+        test=metrics["test"],
+        labels=data.label_names,
+        baselines={name: Baseline(found["validation"], found["test"]) for name, found in baselines.items()},
+        zero_shot=ZeroShot(section.method, *prompt, words),
+        parameters=Parameters(total, 0),
+        times=Times(inference_seconds_per_100_texts=100 * seconds / sum(map(len, scores.values()))),
+        samples=choose_samples(data.test, scores["test"], data.label_names, config.seed),
+        data=describe_data(data),
+    )
     for split in MEASURED:
         path, title = folder / "figures" / f"confusion_{split}.png", f"Confusion on the {split} texts"
-        confusion(metrics[split]["confusion"], data.label_names, title, path)
+        confusion(metrics[split].confusion or [], data.label_names, title, path)
     write_predictions(folder, data.test, scores["test"], data.label_names)
-    write_json(folder / "results.json", results)
+    write_json(folder / "results.json", as_table(results))
     write_report(folder)
 
 
-def _measured(scores: Scores, prepared: PreparedData) -> dict[str, dict[str, Any]]:
+def _measured(scores: Scores, prepared: PreparedData) -> dict[str, Metrics]:
     return {split: measure(prepared.rows(split).labels, found) for split, found in scores.items()}

@@ -22,12 +22,13 @@ from tqdm import tqdm
 
 from minilm.checkpoints.atomic import atomic
 from minilm.evaluation.metrics import check_metric
-from minilm.reporting.groups import costs_of, metrics_of
-from minilm.reporting.page import Folded, Page, Section, Table, html, markdown
-from minilm.reporting.record import Run, read_run, shown
+from minilm.loading import dump_config
+from minilm.reporting.groups import costs_of
+from minilm.reporting.page import Code, Folded, Page, Section, Table, html, markdown
+from minilm.reporting.record import Run, read_run, relative_path
+from minilm.reporting.report import environment_rows
 from minilm.reporting.tables import ABSENT, decimal, duration, metric_name, text_table
 from minilm.runs.shared_cache import shared_cache
-from minilm.schema import flat, write_table
 from minilm.schema import shown as as_toml
 from minilm.studies.analyses import ANALYSES, Finished, check_plan
 from minilm.studies.config import Planned, Study, dump_study
@@ -205,7 +206,7 @@ class Progress:
 def _reached(run: Run, metric: str) -> str:
     """``accuracy 0.9070``; the perplexity of a run that only adapted."""
     for split, key in (("test", metric), ("validation", "perplexity")):
-        if (value := metrics_of(run, split).get(key)) is not None:
+        if (value := run.metric(key, split)) is not None:
             return f"{metric_name(key)} {decimal(value)}"
     return f"no {metric_name(metric)}"
 
@@ -253,29 +254,27 @@ def _every_run(study: Study, runs: Sequence[Finished]) -> Section:
     header = ["run", *axes, "result", "best epoch", "training"]
     rows = []
     for finished in runs:
-        best = finished.run.results.get("best") or {}
+        best = finished.run.results.best
         point = finished.planned.point
         rows.append(
             [
                 finished.planned.name,
                 *(as_toml(point[key]) if key in point else ABSENT for key in axes),
                 _reached(finished.run, study.config.metric),
-                f"{best['epoch']:.4g}" if best else ABSENT,
-                duration(costs_of(finished.run)["seconds"]),
+                f"{best.epoch:.4g}" if best else ABSENT,
+                duration(costs_of(finished.run).seconds),
             ]
         )
-    times = [seconds for finished in runs if (seconds := costs_of(finished.run)["seconds"]) is not None]
+    times = [seconds for finished in runs if (seconds := costs_of(finished.run).seconds) is not None]
     took = [f"Training took {duration(sum(times))} in all."] if times else []
     return Section("Every run", [Table(header, rows), *took])
 
 
 def _settings(study: Study, first: Finished) -> Section:
+    title, config = f"The config of {first.planned.name}, runnable by itself", dump_config(first.run.config)
     return Section(
         "Settings",
-        [
-            Folded("The study's file", dump_study(study)),
-            Folded(f"The config of {first.planned.name}, runnable by itself", write_table(first.run.config)),
-        ],
+        [Folded("The study's file", Code(dump_study(study), "toml")), Folded(title, Code(config, "toml"))],
     )
 
 
@@ -283,10 +282,9 @@ def _environment(study: Study, runs: Sequence[Finished]) -> Section:
     """Versions and devices, and how many runs went on at once; where runs differ, all of them."""
     found: dict[str, dict[str, None]] = {}
     for finished in runs:
-        for key, value in flat(finished.run.environment).items():
-            if not key.startswith("data.") and value != "":
-                found.setdefault(key, {})[str(value)] = None
-    data = {d.get("name"): d.get("sizes", {}) for finished in runs if (d := finished.run.results.get("data", {}))}
+        for key, value in environment_rows(finished.run.environment) if finished.run.environment else ():
+            found.setdefault(key, {})[value] = None
+    data = {finished.run.results.data.name: finished.run.results.data.sizes for finished in runs}
     rows = [
         [f"data: {name}", ", ".join(f"{n:,} {split}" for split, n in sizes.items())] for name, sizes in data.items()
     ]
@@ -305,7 +303,7 @@ def describe_outcome(study: Study, outcome: Outcome) -> list[str]:
     if outcome.elsewhere:
         lines.append(f"failed in another shard, whose command tries them again: {', '.join(outcome.elsewhere)}")
     if outcome.page is not None:
-        lines.append(f"Page:  {shown(outcome.page)}")
+        lines.append(f"Page:  {relative_path(outcome.page)}")
     elif outcome.left:
         finished = len(study.runs) - outcome.left
         lines.append(f"{finished} of {len(study.runs)} runs have finished; the page comes with the last")

@@ -16,7 +16,7 @@ from minilm.checkpoints.atomic import atomic
 from minilm.checkpoints.files import write_json
 from minilm.errors import UserError
 from minilm.loading import dump_config, load_config
-from minilm.reporting.record import shown
+from minilm.reporting.record import relative_path
 from minilm.runs.folders import first_difference, is_run
 from minilm.runs.train import finalize, train_run
 from minilm.studies.active import choose_rows
@@ -34,7 +34,8 @@ def state_of(folder: Path, run: Planned) -> str:
         return "to do"
     if other := first_difference(load_config(place / "config.toml"), run.config):
         raise UserError(
-            f"{shown(place)}: was run with {other}; move that folder away to run it anew, or name this study otherwise"
+            f"{relative_path(place)}: was run with {other}; move that folder away to run it anew, or name this study "
+            "otherwise"
         )
     return "finished" if (place / "results.json").exists() else "interrupted"
 
@@ -61,7 +62,7 @@ def bring_to_end(folder: Path, run: Planned) -> str:
             except Interrupted:
                 raise
             except Exception as error:
-                failure = failure_of(error, f"; its traceback is in {shown(log)}")
+                failure = failure_of(error, f"; its traceback is in {relative_path(log)}")
                 print(f"Error: {failure}")
                 return failure
     return ""
@@ -111,7 +112,7 @@ def remove_beginnings(place: Path) -> None:
     if not place.exists():
         return
     if not all(entry.name == "environment.json" or entry.name.endswith(".tmp") for entry in place.iterdir()):
-        raise UserError(f"{shown(place)}: is in the way, and no run's folder; move it away")
+        raise UserError(f"{relative_path(place)}: is in the way, and no run's folder; move it away")
     shutil.rmtree(place)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from minilm.config import TrainSection
+from minilm.reporting.results import Evaluation
 
 
 class Interrupted(Exception):
@@ -81,13 +82,13 @@ def progress_bar(total: int, done: int, unit: str = "step") -> tqdm[Any]:
     return tqdm(total=total, initial=done, unit=unit, disable=None, dynamic_ncols=True, mininterval=0.5, leave=False)
 
 
-def show_evaluation(entry: dict[str, Any], settings: TrainSection, *, best: bool) -> None:
+def show_evaluation(entry: Evaluation, settings: TrainSection, *, best: bool) -> None:
     """Print one evaluation in one line, above the bar if there is one."""
-    validation, metric = entry["validation"], settings.best
+    validation, metric = entry.validation, settings.best
     chosen = "" if metric == "loss" else f"  {metric.replace('_', ' ')} {validation[metric]:.4f}"
     tqdm.write(
-        f"epoch {entry['epoch']:>6.4g}/{settings.epochs}  step {entry['step']:>6}  loss {entry['train_loss']:.4f}  "
-        f"validation: loss {validation['loss']:.4f}{chosen}  rate {entry['lr']:.1e}  "
-        f"{entry['tokens_per_second']:>7,.0f} tokens/s{'  best' if best else ''}"
+        f"epoch {entry.epoch:>6.4g}/{settings.epochs}  step {entry.step:>6}  loss {entry.train_loss:.4f}  "
+        f"validation: loss {validation.loss:.4f}{chosen}  rate {entry.lr:.1e}  "
+        f"{entry.tokens_per_second:>7,.0f} tokens/s{'  best' if best else ''}"
     )
     sys.stdout.flush()

@@ -17,7 +17,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,16 +25,15 @@ from torch import Tensor, nn
 from minilm.config import TrainSection
 from minilm.devices import Runtime
 from minilm.errors import UserError
-from minilm.evaluation.metrics import is_better
+from minilm.evaluation.metrics import Metrics, is_better
 from minilm.evaluation.predictor import Forward
 from minilm.finetuning.freezing import training_mode
 from minilm.models.batch import Batch
+from minilm.reporting.results import Evaluation
 from minilm.training.console import Interrupted, progress_bar, recorded_signals, show_evaluation
 from minilm.training.objectives import LanguageObjective, Objective
 from minilm.training.optimizer import learning_rate, make_optimizer, steps_per_epoch_of
 from minilm.training.state import Checkpoints, Progress
-
-Metrics = dict[str, dict[str, Any]]  # of the splits that are watched: {"train": {...}, "validation": {...}}
 
 
 @dataclass(frozen=True)
@@ -45,8 +43,8 @@ class Task:
     batches: Callable[[int], Sequence[np.ndarray]]  # epoch -> the row numbers of each batch; as many every epoch
     collate: Callable[[np.ndarray, int], Batch]  # row numbers and epoch -> the batch, on the CPU
     objective: Objective | LanguageObjective
-    evaluate: Callable[[], Metrics]  # measures the model as it is now
-    record: Callable[[list[dict[str, Any]]], None]  # keeps all evaluations so far where others can read them
+    evaluate: Callable[[], dict[str, Metrics]]  # measures the model as it is now: on "validation", perhaps on "train"
+    record: Callable[[list[Evaluation]], None]  # keeps all evaluations so far where others can read them
     forward: Forward | None = None  # how scores are computed, where not by the model from the start
     seconds: float = 0.0  # of work done before, which belongs to training
 
@@ -166,7 +164,7 @@ class _Loop:
         self._check_finite(float(self.loss_sum))
         seconds = self._seconds()
         metrics = self.task.evaluate()
-        self._check_finite(metrics["validation"]["loss"])
+        self._check_finite(metrics["validation"].loss)
 
         value, loss = metrics["validation"][settings.best], metrics["validation"]["loss"]
         # Of few validation texts many evaluations get the same right: the loss still tells them apart.
@@ -190,19 +188,19 @@ class _Loop:
         if progress.stopped or time.monotonic() - self.saved >= 60 * settings.checkpoint_minutes:
             self._keep()
 
-    def _entry(self, metrics: Metrics, seconds: float) -> dict[str, Any]:
+    def _entry(self, metrics: dict[str, Metrics], seconds: float) -> Evaluation:
         """What one evaluation leaves in ``metrics.jsonl``."""
         progress, norm = self.progress, float(self.gradient_norm)
-        return {
-            "step": progress.step,
-            "epoch": progress.step / self.steps_per_epoch,
-            "lr": self.optimizer.param_groups[0]["lr"],
-            "train_loss": self._mean_loss(),
-            **({"grad_norm": norm} if math.isfinite(norm) else {}),  # it overflowed float16: the step was skipped
-            "tokens_per_second": progress.tokens / seconds,
-            "seconds": seconds,
+        return Evaluation(
+            step=progress.step,
+            epoch=progress.step / self.steps_per_epoch,
+            lr=self.optimizer.param_groups[0]["lr"],
+            train_loss=self._mean_loss(),
+            grad_norm=norm if math.isfinite(norm) else None,  # it overflowed float16: the step was skipped
+            tokens_per_second=progress.tokens / seconds,
+            seconds=seconds,
             **metrics,
-        }
+        )
 
     def _mean_loss(self) -> float:
         """Of the texts trained on since the last evaluation."""

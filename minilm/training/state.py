@@ -17,7 +17,6 @@ The order of the texts and the learning rate are functions of seed, epoch and st
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import shutil
 from collections.abc import Mapping
@@ -31,27 +30,35 @@ from torch import Tensor, nn
 from minilm.checkpoints.atomic import atomic
 from minilm.checkpoints.files import read_tensors, write_json, write_tensors
 from minilm.errors import UserError
-from minilm.old_keys import with_new_keys
-from minilm.schema import read_table
-from minilm.textfiles import read_json
+from minilm.measures import Measured, Number
+from minilm.reporting.results import Evaluation, read_record
+from minilm.schema import as_table
 
 
 @dataclass
 class Progress:
     """Where a run is."""
 
-    step: int = 0  # optimizer steps done
-    tokens: int = 0  # real tokens trained on
-    seconds: float = 0.0  # of training, over all its parts
+    step: Number = 0  # optimizer steps done
+    tokens: Number = 0  # real tokens trained on
+    seconds: Measured = 0.0  # of training, over all its parts
     loss_sum: float = 0.0  # of the losses since the last evaluation ...
-    loss_denominator: float = 0.0  # ... and what makes it a mean
+    loss_denominator: Measured = 0.0  # ... and what makes it a mean
     best_step: int = -1  # of the best evaluation; -1: none yet
     best_value: float | None = None  # its metric
     best_loss: float | None = None  # its validation loss
-    bad_evaluations: int = 0  # evaluations in a row without an improvement
+    bad_evaluations: Number = 0  # evaluations in a row without an improvement
     stopped: str = ""  # why it ended: "finished", "early stopping" or "max_minutes"; "": it has not
     loss_scaling: dict[str, Any] = field(default_factory=dict)  # state of float16's loss scaling
-    history: list[dict[str, Any]] = field(default_factory=list)  # one entry per evaluation
+    history: list[Evaluation] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Raise ValueError unless the parts are of one run."""
+        steps = [entry.step for entry in self.history]
+        if self.best_step != -1 and (self.best_step not in steps or self.best_value is None):
+            raise ValueError("best_step must be the step of an evaluation in history, with its best_value")
+        if self.step and not self.seconds:
+            raise ValueError("seconds must be above 0 after the first step")
 
 
 def trained_parameters(model: nn.Module) -> dict[str, Tensor]:
@@ -101,7 +108,7 @@ class Checkpoints:
             write_tensors(beside / "random.safetensors", _random_states(device))
             if progress.best_step >= 0:  # else nothing was measured yet
                 _link(self.best, beside / self.best.name)
-            write_json(beside / "progress.json", dataclasses.asdict(progress))
+            write_json(beside / "progress.json", as_table(progress))
             _flush(beside)
             beside.rename(place)
             _flush(self.folder)
@@ -118,8 +125,7 @@ class Checkpoints:
         place = self.last()
         if place is None:
             return None
-        path = place / "progress.json"
-        progress = read_table(Progress, with_new_keys(read_json(path), path.name), lambda key: str(path))
+        progress = read_record(Progress, place / "progress.json")
         put_back(model, _read_parameters(model, place / "model.safetensors"))
         _restore_optimizer(model, optimizer, place / "optimizer.safetensors")
         if progress.best_step >= 0:

@@ -6,6 +6,7 @@ from minilm.reporting import group_plots
 from minilm.reporting.compare import load_groups
 from minilm.reporting.group_plots import bars, curves
 from minilm.reporting.style import SERIES
+from tests.records import evaluation, numbers
 
 PNG = b"\x89PNG"
 
@@ -23,7 +24,7 @@ def groups(make_run, results):
                     results, name=f"{name}_seed-{seed}", config=f'seed = {seed}\n[model]\nsource = "{name}"\n'
                 )
                 lines = [
-                    {"epoch": float(e), "validation": {"loss": 1 / e, "accuracy": accuracy - 0.1 / e}}
+                    evaluation(e, float(e), numbers(1 / e, accuracy - 0.1 / e))
                     for e in range(1, 4 + (seed == 1))
                 ]
                 (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

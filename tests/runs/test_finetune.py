@@ -113,7 +113,7 @@ def test_it_comes_back_bit_for_bit_reloaded_resumed_merged_and_exported(
     assert np.array_equal(reloaded.scores_of_rows(test), expected)
     results = json.loads((run / "results.json").read_text())
     if way == "several labels":
-        assert reloaded.multi_label and reloaded.reading.threshold == results["threshold"] != 0.5
+        assert reloaded.multi_label and reloaded.reading.threshold == results["decision_threshold"] != 0.5
 
     if way.startswith("adapted"):  # it is interrupted in its second stage
         steps = len((run / "adaptation" / "metrics.jsonl").read_text().splitlines())

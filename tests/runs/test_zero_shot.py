@@ -65,24 +65,23 @@ def test_its_scores_are_those_of_asking_and_no_model_is_kept(asked):
     prompt = Prompt(pattern, words, content_free="a", max_tokens=20)
     expected = likelihood(model, tokenizer, data.test.texts, prompt, cpu)
     assert read_predictions(run).predicted.tolist() == expected.argmax(axis=1).tolist()
-    assert run.results["zero_shot"]["words"] == {"bad": "dull", "good": "good"}
-    assert run.results["test"]["loss"] == pytest.approx(-expected[np.arange(6), data.test.labels].mean())
-    assert run.results["parameters"]["trained"] == 0 and run.results["times"].keys() == {
-        "inference_seconds_per_100_texts"
-    }
-    assert not (asked / "model").exists() and "train" not in run.results
+    assert run.results.zero_shot.words == {"bad": "dull", "good": "good"}
+    assert run.results.test.loss == pytest.approx(-expected[np.arange(6), data.test.labels].mean())
+    assert run.results.parameters.trained == 0 and run.results.times.train_seconds is None
+    assert not (asked / "model").exists() and run.results.train is None
 
 
 def test_beside_it_stand_the_majority_and_the_head_that_training_would_start_from(asked, tmp_path):
-    baselines = read_run(asked).results["baselines"]
-    assert baselines["majority"]["test"]["accuracy"] == 0.5
+    baselines = read_run(asked).results.baselines
+    assert baselines["majority"].test.accuracy == 0.5
     config = (asked / "config.toml").read_text().partition("[zero_shot]")[0]
     still = tmp_path / "still.toml"
     still.write_text(config + "[train]\nepochs = 1\nlr = 1e-30\nweight_decay = 0\nthreads = 1\nbest = 'loss'\n")
     assert minilm("train", still, "--runs", tmp_path).exit_code == 0
     results = read_run(tmp_path / "asked").results
     for split in ("validation", "test"):
-        assert baselines["untrained"][split]["loss"] == pytest.approx(results[split]["loss"], abs=1e-6)
+        untrained = getattr(baselines["untrained"], split)
+        assert untrained.loss == pytest.approx(results.metrics(split).loss, abs=1e-6)
 
 
 def test_its_report_says_how_it_was_asked_and_other_verbs_take_it(asked, tmp_path):

@@ -10,8 +10,10 @@ from unittest import mock
 
 import numpy as np
 
+from minilm.evaluation.metrics import LabelMetrics, Metrics
 from minilm.loading import config_of
 from minilm.reporting.record import Run
+from minilm.reporting.results import Baseline, Best, DataSummary, Parameters, Results, Times
 from minilm.studies.analyses import ANALYSES, Finished
 from minilm.studies.config import Planned, Study, StudyConfig
 from minilm.studies.rounds import Choice
@@ -19,13 +21,15 @@ from minilm.studies.rounds import Choice
 ROWS = 4000  # test texts
 
 
-def metrics(accuracy: float, rows: int = ROWS) -> dict:
+def metrics(accuracy: float, rows: int = ROWS) -> Metrics:
     """As of two classes that are mixed up alike."""
     right = round(accuracy * rows / 2)
     wrong = rows // 2 - right
     share = right / (rows // 2)
     confusion = [[right, wrong], [wrong, right]]
-    return {"loss": 1 - share, "accuracy": share, "macro_f1": share, "mcc": 2 * share - 1, "confusion": confusion}
+    macro = {"macro_precision": share, "macro_recall": share, "macro_f1": share}
+    by_class = [LabelMetrics(share, share, share, rows // 2)] * 2
+    return Metrics(1 - share, accuracy=share, **macro, mcc=2 * share - 1, per_class=by_class, confusion=confusion)
 
 
 def finished(
@@ -38,19 +42,28 @@ def finished(
     for key, value in point.items():
         section, _, last = key.rpartition(".")
         (table.setdefault(section, {}) if section else table)[last] = value
-    results = {
-        "test": metrics(accuracy),
-        "validation": metrics(accuracy, 800),
-        "baselines": {"majority": {"test": metrics(0.5)}},
-        "parameters": {"total": 10**8, "trained": trained},
-        "times": {"train_seconds": 60 + trained / 1e5, "inference_seconds_per_100_texts": 0.1},
-        "tokens_per_second": 1e9 / trained,
-        "data": {"name": "x", "fingerprint": str(rows), "sizes": {"train": rows, "validation": 40, "test": ROWS}},
-    }
-    if baseline is not None:
-        results["baselines"]["linear"] = {"test": metrics(baseline)}
-    run = Run(Path(name), results, table, [], {})
-    return Finished(Planned(name, variant, point, config_of(table, {}, "x.toml")), run)
+    baselines = {"majority": 0.5} | ({} if baseline is None else {"linear": baseline})
+    results = Results(
+        name="x",
+        train=metrics(accuracy),
+        validation=metrics(accuracy, 800),
+        test=metrics(accuracy),
+        labels=["a", "b"],
+        baselines={kind: Baseline(metrics(reached), metrics(reached)) for kind, reached in baselines.items()},
+        parameters=Parameters(10**8, trained),
+        times=Times(60 + trained / 1e5, 0.1),
+        tokens_per_second=1e9 / trained,
+        best=Best(1.0, 1, "macro_f1", accuracy),
+        data=DataSummary("x", str(rows), {"train": rows, "validation": 40, "test": ROWS}),
+    )
+    config = config_of(table, {}, "x.toml")
+    return Finished(Planned(name, variant, point, config), Run(Path(name), results, config, [], None))
+
+
+def with_results(finished: Finished, **changes: object) -> Finished:
+    """The same run with other results."""
+    results = replace(finished.run.results, **changes)
+    return replace(finished, run=replace(finished.run, results=results))
 
 
 def ask(analysis: str, runs: list[Finished], figures: Path, axes: tuple[str, ...] = ("seed",), drawn: bool = False):
@@ -63,7 +76,7 @@ def ask(analysis: str, runs: list[Finished], figures: Path, axes: tuple[str, ...
         with mock.patch("minilm.reporting.style.Figure.savefig"):
             answer, sections = ANALYSES[analysis](study, runs, figures)
     assert len(re.findall(r"[^.]\.(?: |$)", answer)) == 2, answer
-    return answer, "\n".join(str(part) for section in sections for part in (section.title, *section.parts))
+    return answer, "\n".join(str(part) for section in sections for part in (section.title, *section.blocks))
 
 
 def wobble(*key: float, scale: float = 0.004) -> float:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from minilm.reporting.record import Run
+from minilm.reporting.results import Evaluation
 from minilm.studies.analyses import ANALYSES, Finished
 from minilm.studies.config import Study, StudyConfig
 from minilm.studies.engine import write_page
@@ -30,8 +31,9 @@ def tab() -> Iterator[Browser | None]:
 
 def learned(finished: Finished) -> Finished:
     """The run with two evaluations."""
+    shared = {"lr": 0.1, "train_loss": 0.5, "tokens_per_second": 1.0, "seconds": 1.0}
     history = [
-        {"step": step, "epoch": step, "lr": 0.1, "train_loss": 0.5, "validation": made_up.metrics(accuracy)}
+        Evaluation(step=step, epoch=step, validation=made_up.metrics(accuracy), **shared)
         for step, accuracy in ((1, 0.6), (2, 0.8))
     ]
     return replace(finished, run=replace(finished.run, history=history))

@@ -11,6 +11,7 @@ import pytest
 
 from minilm.config import DataSection, FreezeBackbone, RunConfig, SimilaritySection, TrainSection
 from minilm.errors import UserError
+from minilm.evaluation.metrics import LabelMetrics, Metrics
 from minilm.studies.analyses import check_plan
 from minilm.studies.config import Planned, Study, StudyConfig
 from minilm.studies.questions import line_pictures, pictures
@@ -18,6 +19,7 @@ from minilm.studies.questions.active import labels_needed
 from minilm.studies.questions.lines import Line, lines_of
 from minilm.studies.questions.scaling import check_of
 from minilm.studies.questions.sweep import in_order
+from tests import records
 from tests.studies.made_up import (
     active_runs,
     ask,
@@ -28,6 +30,7 @@ from tests.studies.made_up import (
     seeds_runs,
     shots_runs,
     sweep_runs,
+    with_results,
     wobble,
 )
 from tests.studies.test_experiments import STUDIES, bert  # noqa: F401 (a fixture)
@@ -73,7 +76,7 @@ def test_the_rival_is_the_baseline_of_the_best_ones_own_data(tmp_path):
 def test_equal_baselines_are_one_and_fill_each_others_gaps(tmp_path):
     """Of the first variant only the runs of one shot have finished; one of the second's lacks its baseline."""
     runs = shots_runs()
-    del runs[1].run.results["baselines"]["linear"]
+    runs[1] = with_results(runs[1], baselines={})
     runs = [replace(run, planned=replace(run.planned, variant="lora")) for run in shots_runs()[:3]] + runs
     lines, baselines = lines_of(runs, ["data.shots"], lambda f: float(f.planned.config.data.shots), "accuracy")
     assert [line.name for line in baselines] == ["linear baseline"] and list(baselines[0].at) == [0, 1, 5, 10, 50]
@@ -174,7 +177,7 @@ def test_a_sweep_says_whose_luck_it_knows_of(tmp_path):
     answer, page = ask("sweep", right, tmp_path)  # no spread, which is no certainty
     assert answer.endswith("the best single cell of x is the same.") and "within" not in page
     lacking = runs(1)
-    del lacking[1].run.results["validation"]
+    lacking[1] = replace(lacking[1], run=replace(lacking[1].run, results=records.typed(records.adapted())))
     assert "1 of its 1 cells" in ask("sweep", lacking, tmp_path)[0]
 
 
@@ -272,8 +275,9 @@ def test_more_ways_to_freeze_than_names_fit_are_numbered_and_the_legend_names_th
 
 
 def test_freezing_needs_the_metric_and_shows_small_p_values(tmp_path):
-    for run in (runs := freezing_runs()):
-        del run.run.results["test"]["accuracy"]
+    several = Metrics(**records.several(0.4, 0.5, 0.5) | {"per_label": [LabelMetrics(0.5, 0.5, 0.5, 9)] * 2})
+    measured = {"train": several, "validation": several, "test": several, "baselines": {}}
+    runs = [with_results(run, **measured) for run in freezing_runs()]
     with pytest.raises(UserError, match="freezing needs runs that were measured on test texts by accuracy"):
         ask("freezing", runs, tmp_path)
     steep = [
@@ -330,9 +334,9 @@ def test_active_learning_is_compared_with_random_choice_and_corrected_for_all(tm
 
 def test_seeds_that_all_differ_alike_are_no_certainty_of_a_rule(tmp_path):
     runs = active_runs(3, ("random", "margin"))
-    for run in runs:
-        choice = run.planned.choice
-        run.run.results["test"]["accuracy"] = 0.5 + choice.labels / 4000 + 0.1 * (choice.rule == "margin")
+    for i, run in enumerate(runs):
+        accuracy = 0.5 + run.planned.choice.labels / 4000 + 0.1 * (run.planned.choice.rule == "margin")
+        runs[i] = with_results(run, test=replace(run.run.results.test, accuracy=accuracy))
     answer, page = ask("active", runs, tmp_path)
     assert "+0.100 with 100 (the same with all 3 seeds, p = 0.750)" in answer
     assert "or permutation tests where all seeds differ alike, over 3 seeds, corrected" in answer

@@ -16,6 +16,7 @@ from minilm.evaluation.metrics import classification_metrics
 from minilm.loading import config_of
 from minilm.reporting.predictions import write_predictions
 from minilm.reporting.record import Run
+from minilm.reporting.results import Baseline, DataSummary, Parameters, Results, Times, ZeroShot
 from minilm.studies.analyses import ANALYSES, Finished
 from minilm.studies.config import Planned, Study, StudyConfig
 from tests.studies.test_experiments import REFERENCE, STUDIES, bert  # noqa: F401 (a fixture)
@@ -36,17 +37,24 @@ def asked(folder: Path, name: str, right: int, untrained: int = 100) -> Finished
     majority = classification_metrics(LABELS, np.tile([1.0, 0, 0, 0], (400, 1)))
     table = {"name": "x", "model": {"source": "bert"}, "data": {"source": "x.csv"}}
     table["zero_shot"] = {"method": "cloze", "pattern": "{text} {label}"}
-    results = {
-        "test": found["own"],
-        "labels": NAMES,
-        "baselines": {"majority": {"test": majority}, "untrained": {"test": found["untrained"]}},
-        "zero_shot": {"method": "cloze", "pattern": "{text} {label}", "content_free": "", "words": {"a": "alpha"}},
-        "times": {"inference_seconds_per_100_texts": 0.1},
-        "data": {"fingerprint": "f", "sizes": {"test": 400}},
-    }
-    run = Run(folder / name, results, table, [], {})
+    results = Results(
+        name="x",
+        validation=found["own"],
+        test=found["own"],
+        labels=NAMES,
+        baselines={
+            "majority": Baseline(majority, majority),
+            "untrained": Baseline(found["untrained"], found["untrained"]),
+        },
+        zero_shot=ZeroShot("cloze", "{text} {label}", words={"a": "alpha"}),
+        parameters=Parameters(10, 0),
+        times=Times(inference_seconds_per_100_texts=0.1),
+        data=DataSummary("x", "f", {"train": 400, "validation": 400, "test": 400}),
+    )
+    config = config_of(table, {}, "x.toml")
+    run = Run(folder / name, results, config, [], None)
     write_predictions(run.folder, Rows([""] * 400, None, LABELS), scores(right), NAMES)
-    return Finished(Planned(name, name, {}, config_of(table, {}, "x.toml")), run)
+    return Finished(Planned(name, name, {}, config), run)
 
 
 def ask(runs: list[Finished], figures: Path, metric: str = "accuracy") -> tuple[str, str]:
@@ -55,7 +63,7 @@ def ask(runs: list[Finished], figures: Path, metric: str = "accuracy") -> tuple[
     with mock.patch("minilm.reporting.style.Figure.savefig"):
         answer, sections = ANALYSES["zero-shot"](study, runs, figures)
     assert len(re.findall(r"[^.]\.(?: |$)", answer)) == 2, answer
-    return answer, "\n".join(str(part) for section in sections for part in (section.title, *section.parts))
+    return answer, "\n".join(str(part) for section in sections for part in (section.title, *section.blocks))
 
 
 def test_the_best_way_is_told_from_what_it_must_beat_and_from_the_next(tmp_path):

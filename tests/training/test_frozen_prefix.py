@@ -26,6 +26,7 @@ from minilm.training.loop import Task, train
 from minilm.training.objectives import Objective
 from minilm.training.state import Checkpoints
 from tests.families import FAMILIES, SMALL, small_config, small_model
+from tests.records import measured
 
 CPU = Runtime(torch.device("cpu"))
 LENGTHS = np.random.default_rng(0).integers(2, 14, size=24)
@@ -76,7 +77,7 @@ def fifty_epochs(model: Backbone, tmp_path: Path, runtime: Runtime = CPU, **how:
         batches=lambda epoch: make_batches(LENGTHS, 12, seed=1, epoch=epoch),
         collate=lambda rows, epoch: collate(encoded, rows, LABELS, 0),
         objective=Noted(),
-        evaluate=lambda: {"validation": {"loss": 1.0}},
+        evaluate=lambda: {"validation": measured(loss=1.0)},
         record=lambda history: None,
         forward=forward,
     )

@@ -17,9 +17,11 @@ from minilm.data.masking import Corruption, MaskedWords, NextTokens, Spans, corr
 from minilm.data.tokenization import Encoded
 from minilm.devices import Runtime
 from minilm.models.batch import Batch
+from minilm.reporting.results import Evaluation
 from minilm.training.loop import Task, train
 from minilm.training.objectives import LanguageObjective
 from minilm.training.state import Checkpoints
+from tests.records import measured
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 STEPS, WARMUP, BATCH = 50, 5, 4
@@ -64,13 +66,13 @@ def our_losses(folder: Path, corruption: Corruption, checkpoints: Path) -> list[
             module.p = 0.0
         elif isinstance(getattr(module, "dropout", None), float):
             module.dropout = 0.0
-    histories: list[list[dict[str, Any]]] = []
+    histories: list[list[Evaluation]] = []
     task = Task(
         batches, lambda rows, epoch: collate(corruption, rows, epoch), LanguageObjective(),
-        evaluate=lambda: {"validation": {"loss": 1.0}}, record=histories.append,
+        evaluate=lambda: {"validation": measured(loss=1.0)}, record=histories.append,
     )  # fmt: skip
     train(model, task, SETTINGS, Runtime(torch.device("cpu")), Checkpoints(checkpoints))
-    return [entry["train_loss"] for entry in histories[-1]]
+    return [entry.train_loss for entry in histories[-1]]
 
 
 def peers_losses(folder: Path, corruption: Corruption, kind: Any) -> list[float]:

@@ -30,7 +30,7 @@ from minilm.reporting.over_seeds import (
     versus_table,
     with_spread,
 )
-from minilm.reporting.page import Part, Picture, Section, Table
+from minilm.reporting.page import Block, Picture, Section, Table
 from minilm.reporting.tables import ABSENT, metric_name, p_value
 from minilm.studies.questions.lines import Line, ahead, lines_of, lines_table, listed, name_without, number
 from minilm.studies.rounds import START
@@ -95,7 +95,7 @@ def active(study: Study, runs: Sequence[Finished], figures: Path) -> tuple[str, 
         raise UserError("the analysis active needs rounds of a section [active], measured on test texts by the metric")
     one = len(settings) == 1
     picture = active_picture(settings, metric, figures / "active.png")
-    parts: list[Part] = [Picture(picture, f"{metric_name(metric)} over the number of labelled texts")]
+    parts: list[Block] = [Picture(picture, f"{metric_name(metric)} over the number of labelled texts")]
     for setting in settings:
         parts += [] if one else [f"{setting.name}:"]
         parts.append(lines_table(setting.drawn, "labels", metric, lambda x: f"{x:,.0f}"))

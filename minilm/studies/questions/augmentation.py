@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from minilm.errors import UserError
 from minilm.evaluation.statistics import ALPHA
 from minilm.reporting.over_seeds import Tested, compare_all, reached, tested, versus_table
-from minilm.reporting.page import Part, Picture, Section
+from minilm.reporting.page import Block, Picture, Section
 from minilm.reporting.tables import metric_name
 from minilm.studies.questions.lines import Line, ahead, lines_of, lines_table
 
@@ -48,7 +48,7 @@ def augmentation(study: Study, runs: Sequence[Finished], figures: Path) -> tuple
         references=_references(list(beside.values())),
         even=True,
     )
-    parts: list[Part] = [
+    parts: list[Block] = [
         Picture(picture, f"{metric_name(metric)} over the share of new texts"),
         lines_table(lines, "new texts for each", metric, lambda x: f"{x:g}" if x else "none"),
     ]

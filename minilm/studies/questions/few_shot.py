@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from minilm.errors import UserError
 from minilm.evaluation.statistics import ALPHA
 from minilm.reporting.over_seeds import Tested, reached, tested, versus_table
-from minilm.reporting.page import Part, Picture, Section
+from minilm.reporting.page import Block, Picture, Section
 from minilm.reporting.tables import metric_name
 from minilm.studies.questions.lines import Line, ahead, best_line, lines_of, lines_table, ratio, versus
 
@@ -54,7 +54,7 @@ def few_shot(study: Study, runs: Sequence[Finished], figures: Path) -> tuple[str
     def shown(x: float) -> str:
         return f"{x:,.0f}" if x else "all"
 
-    parts: list[Part] = [
+    parts: list[Block] = [
         Picture(picture, f"{metric_name(metric)} over the number of training texts of each class"),
         lines_table([*lines, *baselines], "texts of each class", metric, shown, last=ALL),
     ]

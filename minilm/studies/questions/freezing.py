@@ -16,7 +16,7 @@ from minilm.evaluation.statistics import ALPHA, Paired, mean
 from minilm.reporting.compare import learning
 from minilm.reporting.groups import Group, costs_of
 from minilm.reporting.over_seeds import ALONE, compare_all, reached, shown_p, tested, with_spread
-from minilm.reporting.page import Part, Picture, Section, Table
+from minilm.reporting.page import Block, Picture, Section, Table
 from minilm.reporting.tables import ABSENT, duration, metric_name, short_count
 from minilm.studies.questions.lines import ahead, listed
 
@@ -47,7 +47,7 @@ def freezing(study: Study, runs: Sequence[Finished], figures: Path) -> tuple[str
         why = f"the analysis freezing needs runs that were measured on test texts by {metric}"
         raise UserError(f"{why}; name a metric they have, such as metric=accuracy")
     picture = freezing_picture(ways, metric, figures / "freezing.png")
-    parts: list[Part] = [
+    parts: list[Block] = [
         Picture(picture, f"{metric_name(metric)} and training time over the parameters that train"),
         _table(ways, metric),
     ]
@@ -65,8 +65,8 @@ def ways_of(runs: Sequence[Finished], metric: str) -> list[Way]:
     for group in groups_of(runs):
         if group.values(metric):
             costs = [costs_of(run) for run in group.runs]
-            keys = ("trained", "total", "seconds", "tokens_per_second")
-            trained, total, seconds, speed = (mean([cost[key] or 0 for cost in costs]) for key in keys)
+            kinds = [(cost.trained, cost.total, cost.seconds, cost.tokens_per_second) for cost in costs]
+            trained, total, seconds, speed = (mean([cost or 0 for cost in kind]) for kind in zip(*kinds, strict=True))
             ways.append(Way(group, trained, total, seconds, speed))
     ways.sort(key=lambda way: -way.trained)
     reached_by = [way.group.by_seed(metric) for way in ways]

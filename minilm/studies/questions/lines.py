@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from minilm.evaluation.metrics import HIGHER_IS_BETTER
 from minilm.evaluation.statistics import Interval, mean, t_interval
-from minilm.reporting.groups import metrics_of
 from minilm.reporting.over_seeds import Tested, compare_all, with_spread
 from minilm.reporting.page import Table
 from minilm.reporting.tables import metric_name
@@ -51,15 +50,15 @@ def lines_of(
     lines: dict[str, Line] = {}
     for finished in runs:
         name, seed, x = name_without(finished, *keys), finished.planned.config.seed, place(finished)
-        value = metrics_of(finished.run, "test").get(metric)
+        value = finished.run.metric(metric)
         if value is None:
             continue
         line = lines.setdefault(name, Line(name, point=_point_without(finished, *keys)))
-        line.at.setdefault(x, {})[seed] = float(value)
-        for kind, told in finished.run.results.get("baselines", {}).items():
-            if kind != "majority" and metric in told.get("test", {}):
+        line.at.setdefault(x, {})[seed] = value
+        for kind, reached in finished.run.results.baselines.items():
+            if kind != "majority" and (value := reached.test.get(metric)) is not None:
                 fitted = line.baselines.setdefault(kind, Line(f"{kind} baseline ({name})", baseline=True))
-                fitted.at.setdefault(x, {})[seed] = float(told["test"][metric])
+                fitted.at.setdefault(x, {})[seed] = value
     baselines = _share_baselines(list(lines.values()))
     for line in (*lines.values(), *baselines):
         line.at = dict(sorted(line.at.items()))

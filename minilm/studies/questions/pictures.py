@@ -53,7 +53,7 @@ def boxes(groups: Sequence[Group], metric: str, path: Path) -> Path:
     figure = new_figure(11, 2.6 + 0.7 * len(groups), "What every seed reached, and how long it took")
     panels = figure.subplots(1, 2, sharey=True)
     quality = [group.values(metric) for group in groups]
-    times = [[s for run in group.runs if (s := costs_of(run)["seconds"]) is not None] for group in groups]
+    times = [[s for run in group.runs if (s := costs_of(run).seconds) is not None] for group in groups]
     longest = max((s for group in times for s in group), default=1)
     scale, name = (60, "minutes") if longest >= 180 else (1, "seconds")
     _boxes(panels[0], quality, TEST)
@@ -161,7 +161,7 @@ def freezing_picture(ways: Sequence[Way], metric: str, path: Path) -> Path:
     quality, time = figure.subplots(1, 2)
     longest = max(way.seconds for way in ways)
     scale, name = (60, "minutes") if longest >= 180 else (1, "seconds")
-    seconds = [[costs_of(run)["seconds"] / scale for run in way.group.runs] for way in ways]
+    seconds = [[(costs_of(run).seconds or 0) / scale for run in way.group.runs] for way in ways]
     names = [short(way.group.name, 22) for way in ways]
     if len(ways) > NAMED_IN_PLACE:
         for i, written_out in enumerate(names, 1):

@@ -16,7 +16,7 @@ from minilm.errors import UserError
 from minilm.evaluation.metrics import HIGHER_IS_BETTER
 from minilm.evaluation.statistics import Interval, mean
 from minilm.reporting.over_seeds import reached
-from minilm.reporting.page import Part, Picture, Section, Table
+from minilm.reporting.page import Block, Picture, Section, Table
 from minilm.reporting.tables import metric_name
 from minilm.studies.questions.lines import Line, best_line, lines_of, lines_table, number
 from minilm.studies.scaling import Curve, fit_curve, why_no_curve
@@ -44,12 +44,12 @@ def scaling(study: Study, runs: Sequence[Finished], figures: Path) -> tuple[str,
     largest = max(x for line in lines for x in line.at)
     best = best_line(lines, largest, metric)
     picture = scaling_picture(everything, curves, metric, figures / "scaling.png")
-    parts: list[Part] = [
+    parts: list[Block] = [
         Picture(picture, f"{metric_name(metric)} and error over the number of training texts"),
         lines_table(everything, "training texts", metric, lambda x: f"{x:,.0f}"),
     ]
     sections = [Section("What each number of texts gives", parts)]
-    laws: list[Part] = [_laws(curves, metric)] if curves else []
+    laws: list[Block] = [_laws(curves, metric)] if curves else []
     laws += [f"{name}: no curve is fitted; {reason}." for name, reason in why.items() if reason]
     sections.append(Section("The curves", laws))
     if checks := {line.name: check for line in everything if (check := check_of(line, metric))}:
@@ -61,7 +61,7 @@ def scaling(study: Study, runs: Sequence[Finished], figures: Path) -> tuple[str,
 
 
 def _rows(finished: Finished) -> float:
-    return float(finished.run.results["data"]["sizes"]["train"])
+    return float(finished.run.results.data.sizes["train"])
 
 
 def errors_of(line: Line, metric: str) -> dict[int, list[float]]:

@@ -25,7 +25,7 @@ from minilm.evaluation.metrics import HIGHER_IS_BETTER
 from minilm.evaluation.statistics import mean
 from minilm.reporting.groups import Group
 from minilm.reporting.over_seeds import between, with_spread
-from minilm.reporting.page import Part, Picture, Section, Table
+from minilm.reporting.page import Block, Picture, Section, Table
 from minilm.reporting.tables import ABSENT, decimal, metric_name
 from minilm.schema import shown as as_toml
 
@@ -92,7 +92,7 @@ def sweep(study: Study, runs: Sequence[Finished], figures: Path) -> tuple[str, l
     for key in dict.fromkeys(grid.keys[-1] for grid in lines):
         there = [grid for grid in lines if grid.keys[-1] == key]
         file = figures / f"curves_{key.rpartition('.')[2]}.png"
-        parts: list[Part] = [Picture(sweep_curves(there, file), f"{metric_name(study.config.metric)} over {key}")]
+        parts: list[Block] = [Picture(sweep_curves(there, file), f"{metric_name(study.config.metric)} over {key}")]
         sections.append(Section(f"Over {key}", [*parts, _table(there, choices)]))
     for keys in dict.fromkeys(grid.keys for grid in planes):
         there, stem = [grid for grid in planes if grid.keys == keys], "_".join(k.rpartition(".")[2] for k in keys)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from minilm.errors import UserError
+from minilm.evaluation.metrics import Metrics
 from minilm.evaluation.statistics import Interval, confusion_interval
 from minilm.reporting.compare import SameRows, baselines, compare_rows, row_by_row, row_tables
-from minilm.reporting.groups import OF_CONFUSION, Group, metrics_of
-from minilm.reporting.page import Part, Picture, Section, Table
+from minilm.reporting.groups import OF_CONFUSION, Group
+from minilm.reporting.page import Block, Picture, Section, Table
 from minilm.reporting.report import CHOSEN
 from minilm.reporting.tables import ABSENT, decimal, duration, metric_name
 from minilm.studies.questions.lines import ahead
@@ -51,7 +52,7 @@ class Way(NamedTuple):
     @property
     def rows(self) -> int:
         """How many test texts it was asked about."""
-        return int(self.group.runs[0].results["data"]["sizes"]["test"])
+        return self.group.runs[0].results.data.sizes["test"]
 
 
 def zero_shot(study: Study, runs: Sequence[Finished], figures: Path) -> tuple[str, list[Section]]:
@@ -71,7 +72,7 @@ def zero_shot(study: Study, runs: Sequence[Finished], figures: Path) -> tuple[st
         lines={name: value for name, value in baselines(groups, metric).items() if name == "majority"},
     )
     name = metric_name(metric)
-    well: list[Part] = [Picture(picture, f"{name} of each way of asking, with its interval"), _table(ways, name)]
+    well: list[Block] = [Picture(picture, f"{name} of each way of asking, with its interval"), _table(ways, name)]
     sections = [Section("How well each way does", well)]
     if by_row := row_tables(groups, best_first=True):
         sections.append(Section(f"Compared with {groups[0].name}, test row by test row", by_row))
@@ -83,19 +84,17 @@ def _ways(runs: Sequence[Finished], metric: str) -> list[Way]:
     """Those with the metric; of runs that differ only in their seed, the first."""
     found: dict[str, Way] = {}
     for finished in runs:
-        run, name = finished.run, finished.planned.group
-        if "zero_shot" not in run.results or metric not in metrics_of(run, "test") or name in found:
+        run, name, own = finished.run, finished.planned.group, finished.run.results.test
+        if run.results.zero_shot is None or own is None or own.get(metric) is None or name in found:
             continue
-        kinds = run.results["baselines"]
-        found[name] = Way(
-            Group(name, (run,)),
-            *(_reached(m, metric) for m in (metrics_of(run, "test"), *(kinds[k]["test"] for k in Way._fields[2:]))),
-        )
+        majority, untrained = (run.results.baselines[kind].test for kind in ("majority", "untrained"))
+        found[name] = Way(Group(name, (run,)), *(_reached(metrics, metric) for metrics in (own, majority, untrained)))
     return list(found.values())
 
 
-def _reached(metrics: Mapping[str, Any], metric: str) -> Reached:
-    interval = confusion_interval(OF_CONFUSION[metric], metrics["confusion"]) if metric in OF_CONFUSION else None
+def _reached(metrics: Metrics, metric: str) -> Reached:
+    confusion = metrics.confusion if metric in OF_CONFUSION else None
+    interval = confusion_interval(OF_CONFUSION[metric], confusion) if confusion else None
     return Reached(metrics[metric], interval)
 
 
@@ -109,7 +108,7 @@ def _table(ways: Sequence[Way], name: str) -> Table:
             decimal(way.untrained.value),
             way.untrained.between,
             decimal(way.majority.value),
-            duration(way.group.runs[0].results["times"]["inference_seconds_per_100_texts"]),
+            duration(way.group.runs[0].results.times.inference_seconds_per_100_texts),
         ]
         for way in ways
     ]
@@ -122,10 +121,11 @@ def _table(ways: Sequence[Way], name: str) -> Table:
 def _asked(groups: Sequence[Group]) -> Table:
     rows = []
     for group in groups:
-        asked = group.runs[0].results["zero_shot"]
-        words = "; ".join(f"{label}: {word}" for label, word in asked["words"].items())
-        told = [asked["pattern"] or ABSENT, words, asked["content_free"] or ABSENT]
-        rows.append([group.name, group.runs[0].model, asked["method"], *told])
+        asked = group.runs[0].results.zero_shot
+        assert asked is not None
+        words = "; ".join(f"{label}: {word}" for label, word in asked.words.items())
+        texts = [asked.pattern or ABSENT, words, asked.content_free or ABSENT]
+        rows.append([group.name, group.runs[0].model, asked.method, *texts])
     return Table(["", "model", "by", "pattern", "words or descriptions", "calibrated by"], rows, left=6)
 
 
