@@ -111,6 +111,11 @@ RULES = (
         'data.window_stride and data.window_scores are for data.long_texts = "windows"',
     ),
     Rule(
+        ("data.test_fraction", "zero_shot"),
+        lambda c: c.zero_shot is None or c.data.test_fraction > 0,
+        "[zero_shot] trains nothing and is measured on the test split: data.test_fraction must be above 0",
+    ),
+    Rule(
         ("data.long_texts", "zero_shot"),
         lambda c: c.zero_shot is None or c.data.long_texts == "cut",
         '[zero_shot] cuts long texts; leave out data.long_texts, or raise data.max_tokens',

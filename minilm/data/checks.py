@@ -12,7 +12,7 @@ from minilm.data.rows import Part
 from minilm.data.splits import number_texts
 from minilm.errors import UserError
 
-NAMED = 10  # labels that a message spells out
+NAMED, WIDTH = 10, 40  # labels that a message spells out, and characters of each
 DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([T ].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}([T ].*)?")
 MANY_LABELS, FEW_ROWS = 20, 5  # so many labels with so few training rows each, on average, are worth a word
 
@@ -51,11 +51,19 @@ def check_labels(labels: Mapping[str, np.ndarray], names: Sequence[str], column:
     return warnings + _measured(labels, names)
 
 
+def shortened(name: str, width: int = WIDTH) -> str:
+    """A name on one line and of at most so many characters; its middle is left out, as beginnings may be alike."""
+    name = " ".join(name.split())
+    if len(name) <= width:
+        return name
+    tail = (width - 1) // 3
+    return f"{name[: width - 1 - tail]}…{name[len(name) - tail :]}"
+
+
 def named(names: Sequence[str]) -> str:
     """The names, the first of many and their number."""
-    if len(names) <= NAMED:
-        return ", ".join(names)
-    return f"{', '.join(names[:NAMED])} and {len(names) - NAMED:,} more"
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return ", ".join(map(shortened, names[:NAMED])) + more
 
 
 def _spellings(names: Sequence[str], counts: np.ndarray) -> list[str]:

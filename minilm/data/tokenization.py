@@ -328,13 +328,15 @@ def count_cut(encoded: Encoded, max_tokens: int) -> Cut:
 
 
 def length_statistics(encoded: Encoded, max_tokens: int) -> dict[str, Any]:
-    """Tokens per text before truncation (mean, median, 95th percentile, longest), and the texts truncated."""
-    full = encoded.full_lengths
+    """Tokens a text before truncation (mean, median, 95th percentile, longest), and how much is cut."""
+    full, cut = encoded.full_lengths, count_cut(encoded, max_tokens)
     return {
         "mean": float(full.mean()),
         "median": float(np.median(full)),
         "p95": float(np.percentile(full, 95)),
         "longest": int(full.max()),
-        "truncated": count_cut(encoded, max_tokens).cut,
+        "truncated": cut.cut,
         "max_tokens": max_tokens,
+        "unread": cut.unread / max(1, cut.tokens),
+        "windows": None if encoded.windows is None else len(encoded),
     }

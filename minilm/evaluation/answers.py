@@ -10,7 +10,7 @@ NEARLY_ALL = 0.95  # so many texts with one answer are worth a word ...
 CLEARLY_FEWER = 0.9  # ... if no answer is right for so many of them as that
 
 
-def same_answer(labels: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> str:
+def same_answer(labels: np.ndarray, predicted: np.ndarray, names: Sequence[str], split: str = "test") -> str:
     """What to say if nearly every text gets the same labels, though they have others; empty if not.
 
     labels, predicted: (N, C) of 0 and 1.
@@ -20,8 +20,8 @@ def same_answer(labels: np.ndarray, predicted: np.ndarray, names: Sequence[str])
         return ""
     given = ", ".join(names[i] for i in np.flatnonzero(answer)[:5].tolist()) or "none"
     return (
-        f"{share:.0%} of the test texts get the same labels ({given}): the classifier hardly tells texts apart; let a "
-        "threshold be chosen on the validation texts, train longer, or raise train.lr"
+        f"{share:.0%} of the {split} texts get the same labels ({given}): the classifier hardly tells texts apart; let "
+        "a threshold be chosen on the validation texts, train longer, or raise train.lr"
     )
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
+from minilm.measures import Number
 
-class Confused(NamedTuple):
+
+@dataclass(frozen=True)
+class Confused:
     """A label that is taken for another."""
 
-    truth: int  # class numbers
-    predicted: int
-    texts: int
+    truth: Number  # class numbers
+    predicted: Number
+    texts: Number
 
 
 class Totals(NamedTuple):

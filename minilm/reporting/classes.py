@@ -6,20 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from minilm.data.checks import shortened
 from minilm.reporting.tables import count, text_table
 
 ROWS = 14  # labels that the terminal shows; of more, the most frequent and the rarest
 RAREST = 3
-WIDTH = 40  # characters of a name
-
-
-def shortened(name: str, width: int = WIDTH) -> str:
-    """A name on one line and of at most so many characters; its middle is left out, as beginnings may be alike."""
-    name = " ".join(name.split())
-    if len(name) <= width:
-        return name
-    tail = (width - 1) // 3
-    return f"{name[: width - 1 - tail]}…{name[len(name) - tail :]}"
 
 
 def count_rows(names: Sequence[str], counts: Mapping[str, np.ndarray]) -> tuple[list[str], list[list[str]]]:

@@ -3,7 +3,8 @@
     text               label     predicted   P(negative)   P(neutral)   P(positive)
     not bad at all     positive  negative    0.61          0.08         0.31
 
-A pair's second text has a column ``pair``. With several labels a text, label and predicted are JSON lists.
+With more than 100 labels there are no columns of probabilities. A pair's second text has a column ``pair``. With
+several labels a text, label and predicted are JSON lists.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from minilm.evaluation.metrics import labels_above, log_softmax, sigmoid
 from minilm.reporting.record import Run
 
 FILE = "predictions.csv"
+ALL_SCORES = 100  # labels up to which each has a column of probabilities
 EDITED = "is not as the run wrote it; train again, or remove the file"
 
 
@@ -58,8 +60,10 @@ def write_predictions(
 
     texts = [rows.texts] if rows.pairs is None else [rows.texts, rows.pairs]
     columns = [*texts, map(told, rows.labels), map(told, predicted)]
-    columns += [[f"{p:.6g}" for p in column] for column in probabilities.T]
-    header = [*("text", "pair")[: len(texts)], "label", "predicted", *(f"P({name})" for name in names)]
+    shown = len(names) <= ALL_SCORES
+    if shown:
+        columns += [[f"{p:.6g}" for p in column] for column in probabilities.T]
+    header = [*("text", "pair")[: len(texts)], "label", "predicted", *(f"P({name})" for name in names if shown)]
     table = io.StringIO(newline="")
     csv.writer(table).writerows([header, *zip(*columns, strict=True)])
     with atomic(folder / FILE) as file:

@@ -52,7 +52,7 @@ class Run:
     @property
     def only_adapted(self) -> bool:
         """Whether it adapted a language model, and trained no classifier."""
-        return self.results.test is None
+        return self.results.best is None and self.results.zero_shot is None
 
     @property
     def model(self) -> str:

@@ -10,8 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
+
 from minilm.config import SPLITS
 from minilm.evaluation.metrics import Metrics
+from minilm.reporting.classes import count_rows
 from minilm.reporting.page import (
     Block,
     Bullets,
@@ -43,6 +46,7 @@ CHOSEN = (  # the patterns, words and descriptions
     "A pattern, a word or a description that is chosen by its score on labelled texts is trained on them: that is no "
     "zero-shot any more, and what it reaches must be measured on other texts."
 )
+LISTED, NAMED = 40, 10  # labels of a table, and of a sentence
 STOPPED = {
     "finished": "It ran to its last epoch.",
     "early stopping": "It stopped early, because validation no longer improved.",
@@ -77,7 +81,8 @@ def results_table(results: Results) -> str:
 def _results(results: Results) -> Table:
     measured = [(split, metrics) for split in SPLITS if (metrics := results.metrics(split)) is not None]
     for name, baseline in results.baselines.items():
-        measured += [(f"{name}, validation", baseline.validation), (f"{name}, test", baseline.test)]
+        found = {split: baseline.metrics(split) for split in ("validation", "test")}
+        measured += [(f"{name}, {split}", metrics) for split, metrics in found.items() if metrics is not None]
     columns = metric_columns(results.multi_label)
     rows = [[name, *(decimal(metrics[key]) for key in columns)] for name, metrics in measured]
     return Table(["", *map(metric_name, columns)], rows)
@@ -159,6 +164,8 @@ def _learning(run: Run) -> Section:
     if seen < of and any(entry.train is not None for entry in history):
         text += f"The training curve is measured on {count(seen)} of the {trained_on(results)}. "
     text += STOPPED.get(results.stopped, f"It stopped: {results.stopped}.")
+    if results.same_answer:
+        text += f" {results.same_answer[0].upper()}{results.same_answer[1:]}."
     if results.decision_threshold is not None:
         chosen = run.config.train is not None and run.config.train.decision_threshold == "validation"
         text += f" A label is given from a probability of {results.decision_threshold:.2f} on"
@@ -175,10 +182,16 @@ def _learning(run: Run) -> Section:
 
 def _mistakes(run: Run) -> Section:
     """Each label by itself, and which are taken for which."""
-    metrics, labels = run.results.test, run.results.labels
+    split = "test" if run.results.test is not None else "validation"
+    metrics, labels = run.results.metrics(split), run.results.labels
     assert metrics is not None
-    blocks: list[Block] = [label_table(metrics, labels, "test set")]
-    blocks += filter(None, (_absent(metrics, labels), _common_mistake(metrics.confusion or [], labels)))
+    table = label_table(metrics, labels, f"{split} set")
+    blocks: list[Block] = [table]
+    if len(labels) > LISTED:
+        worst = sorted(range(len(labels)), key=lambda i: (not metrics.by_label[i].support, metrics.by_label[i].f1))
+        few = replace(table, rows=[table.rows[i] for i in worst[:LISTED]])
+        blocks = [f"The {LISTED} labels that are found worst, of {count(len(labels))}:", few, Folded("All", table)]
+    blocks += filter(None, (_absent(metrics, labels, split), _common_mistake(metrics, labels)))
     return Section("Label by label", [*blocks, *_pictures(run, "confusion_test", "confusion_validation")])
 
 
@@ -191,24 +204,26 @@ def label_table(metrics: Metrics, labels: Sequence[str], title: str = "label") -
     return Table([title, "precision", "recall", "F1", "texts"], rows)
 
 
-def _absent(metrics: Metrics, labels: Sequence[str]) -> Pieces:
+def _absent(metrics: Metrics, labels: Sequence[str], split: str) -> Pieces:
     """Which labels no text has, so that nothing is known of them."""
+    absent = [label for label, row in zip(labels, metrics.by_label, strict=True) if not row.support]
     pieces: Pieces = []
-    for label, row in zip(labels, metrics.by_label, strict=True):
-        if not row.support:
-            pieces += [" or " if pieces else "No test text has the label ", Span(label, "em")]
+    for label in absent[:NAMED]:
+        pieces += [" or " if pieces else f"No {split} text has the label ", Span(label, "em")]
+    if len(absent) > NAMED:
+        pieces.append(f" or one of {count(len(absent) - NAMED)} more")
     counted = "; in macro F1 it counts as an F1 of 0" if metrics.multi_label else ""
     return [*pieces, f": these texts do not tell how well it is found{counted}."] if pieces else []
 
 
-def _common_mistake(confusion: Sequence[Sequence[int]], labels: Sequence[str]) -> Pieces:
-    wrong = [(n, t, p) for t, row in enumerate(confusion) for p, n in enumerate(row) if t != p and n > 0]
-    if not wrong:
+def _common_mistake(metrics: Metrics, labels: Sequence[str]) -> Pieces:
+    if not (wrong := metrics.most_confused()):
         return []
-    times, truth, predicted = max(wrong, key=lambda cell: cell[0])
-    texts = sum(confusion[truth])
-    names: Pieces = [Span(labels[truth], "em"), " taken for ", Span(labels[predicted], "em")]
-    return ["The most common mistake: ", *names, f", {count(times)} of {count(texts)} texts ({times / texts:.0%})."]
+    first = wrong[0]
+    texts = metrics.by_label[first.truth].support
+    names: Pieces = [Span(labels[first.truth], "em"), " taken for ", Span(labels[first.predicted], "em")]
+    share = f"{count(first.texts)} of {count(texts)} texts ({first.texts / texts:.0%})"
+    return ["The most common mistake: ", *names, f", {share}."]
 
 
 def _samples(run: Run) -> Section | None:
@@ -270,10 +285,19 @@ def _data(run: Run) -> Section:
         )
         rows.append(["tokens a training text", shape])
         whose = f"the {trained_on(results)}" if added(results) else "them"
-        rows.append([f"cut at {lengths.max_tokens} tokens", f"{count(lengths.truncated)} of {whose}"])
+        lost = f", by which {lengths.unread:.0%} of all tokens are not read" if lengths.truncated else ""
+        if lengths.windows is not None:
+            rows.append([f"windows of {lengths.max_tokens} tokens", f"{count(lengths.windows)}, with all of the text"])
+        else:
+            rows.append([f"cut at {lengths.max_tokens} tokens", f"{count(lengths.truncated)} of {whose}{lost}"])
     rows.append(["fingerprint", Span(data.fingerprint, "code")])
-    warnings: list[Block] = ["Warnings:", Bullets(data.warnings)] if data.warnings else []
-    return Section("The data", [Table(["", ""], rows, left=2), *warnings, *_pictures(run, "lengths")])
+    blocks: list[Block] = [Table(["", ""], rows, left=2)]
+    if data.classes:
+        header, counted = count_rows(results.labels, {s: np.array(found) for s, found in data.classes.items()})
+        blocks += ["How many texts of each split have each label:", Table(header, counted)]
+    blocks += ["Read and left out:", Bullets(data.notes)] if data.notes else []
+    blocks += ["Warnings:", Bullets(data.warnings)] if data.warnings else []
+    return Section("The data", [*blocks, *_pictures(run, "classes", "lengths")])
 
 
 def _settings(run: Run) -> Section:

@@ -23,18 +23,21 @@ from minilm.checkpoints.files import atomic, write_json
 from minilm.checkpoints.models import card_of, save_model
 from minilm.config import SPLITS, RunConfig, TrainSection, ZeroShotSection
 from minilm.data.checks import class_counts
+from minilm.data.rows import Rows
 from minilm.data.tokenization import Cut, Encoded, count_cut, length_statistics, pad_id
 from minilm.devices import Runtime, out_of_memory_explained
 from minilm.errors import UserError, located
+from minilm.evaluation.answers import same_answer
 from minilm.evaluation.embeddings import mean_vectors
-from minilm.evaluation.metrics import Metrics
+from minilm.evaluation.metrics import Metrics, labels_above
 from minilm.evaluation.predictor import Classifier, predict_scores
 from minilm.finetuning.freezing import frozen_layers
 from minilm.hub import is_folder, published_name
 from minilm.loading import dump_config, load_config
 from minilm.models.architecture import Backbone
 from minilm.reporting.classes import counts_table
-from minilm.reporting.plots import confusion, learning_curves, length_distribution
+from minilm.reporting.label_plots import class_distribution
+from minilm.reporting.plots import draw_confusion, learning_curves, length_distribution
 from minilm.reporting.predictions import write_predictions
 from minilm.reporting.record import resume_command
 from minilm.reporting.report import write_report
@@ -67,7 +70,7 @@ from minilm.runs.folders import (
     find_folder,
     new_folder,
 )
-from minilm.runs.results import Embedded, choose_samples, decide, fit_baselines, measure, time_inference
+from minilm.runs.results import MOST_LABELS, Embedded, choose_samples, decide, fit_baselines, measure, time_inference
 from minilm.runs.shared_cache import hash_of_tokens, memoize
 from minilm.runs.zero_shot import ZeroShotClassifier, classify_and_report, open_classifier
 from minilm.schema import as_table
@@ -295,6 +298,7 @@ def fit(run: TrainRun) -> tuple[Progress, dict[str, np.ndarray], str]:
     scores = {
         split: predict_scores(model, encoded, run.runtime, pad=run.pad, forward=prefix.forward(split, model))
         for split, encoded in prepared.encoded.items()
+        if len(encoded)
     }
     return progress, scores, str(prefix)
 
@@ -317,30 +321,41 @@ def write_results(run: TrainRun, progress: Progress, scores: dict[str, np.ndarra
     folder, data = run.folder, run.prepared.data
     config, augment = run.config, run.config.augment
     threshold = card_of(run.model).extra["threshold"] if data.multi_label else 0.5
-    metrics = {split: measure(run.prepared.rows(split).labels, scores[split], threshold) for split in SPLITS}
+    metrics = {
+        split: measure(run.prepared.rows(split).labels, found, threshold) for split, found in scores.items()
+    }
+    held_out = "test" if "test" in scores else "validation"
+    shown: Rows = getattr(data, held_out)
+    same = ""
+    if data.multi_label:
+        same = same_answer(shown.labels, labels_above(scores[held_out], threshold), data.label_names, held_out)
+    if same:
+        say(f"warning: {same}")
     classifier = Classifier(run.model, run.prepared.tokenizer, run.runtime)
     results = Results(
         name=folder.name,
         train=metrics["train"],
         validation=metrics["validation"],
-        test=metrics["test"],
+        test=metrics.get("test"),
         labels=data.label_names,
         baselines=baselines(run),
         adaptation=None if config.adapt is None else read_record(Adaptation, folder / "adaptation" / "results.json"),
         parameters=Parameters(*parameter_counts(run.model)),
-        times=Times(progress.seconds, time_inference(classifier, data.test)),
+        times=Times(progress.seconds, time_inference(classifier, shown)),
         tokens_per_second=progress.tokens / progress.seconds,
         frozen_layers=cached,
         best=best(run, progress),
         stopped=progress.stopped,
         lengths=Lengths(**length_statistics(run.prepared.encoded["train"], config.data.max_tokens)),
-        samples=choose_samples(data.test, scores["test"], data.label_names, config.seed, threshold),
+        samples=choose_samples(shown, scores[held_out], data.label_names, config.seed, threshold),
         data=describe_data(data),
         decision_threshold=threshold if data.multi_label else None,
         augmentation=None if augment is None else Augmentation(augment.method, augment.ratio, run.prepared.added),
+        same_answer=same,
     )
     draw(run, progress, metrics)
-    write_predictions(folder, data.test, scores["test"], data.label_names, threshold)
+    if "test" in scores:
+        write_predictions(folder, data.test, scores["test"], data.label_names, threshold)
     write_json(folder / "results.json", as_table(results))
     finalize(folder)
 
@@ -349,7 +364,11 @@ def baselines(run: TrainRun) -> dict[str, Baseline]:
     """What is reached without the model, from the same texts and by the same rule for the threshold."""
     data, validation = run.prepared.data, run.prepared.data.validation
     learned_from = replace(data, train=run.prepared.train)
-    return fit_baselines(learned_from, partial(decide, run.settings, validation.labels), run.embedded)
+    wanted, many = run.settings.linear_baseline, len(data.label_names) > MOST_LABELS
+    if wanted and many:
+        say(f"{run.folder}: no linear baseline, as there are more than {MOST_LABELS:,} labels")
+    choose = partial(decide, run.settings, validation.labels)
+    return fit_baselines(learned_from, choose, run.embedded, with_linear=wanted and not many)
 
 
 def best(run: TrainRun, progress: Progress) -> Best:
@@ -364,9 +383,11 @@ def draw(run: TrainRun, progress: Progress, metrics: Mapping[str, Metrics]) -> N
     data, figures, limit = run.prepared.data, run.folder / "figures", run.config.data.max_tokens
     learning_curves(progress.history, progress.best_step, run.settings.best, figures / "learning_curves.png")
     length_distribution(run.prepared.encoded["train"].full_lengths, limit, figures / "lengths.png")
-    for split in () if data.multi_label else ("validation", "test"):
-        matrix, title = metrics[split].confusion or [], f"Confusion on the {split} texts"
-        confusion(matrix, data.label_names, title, figures / f"confusion_{split}.png")
+    counts = {split: class_counts(getattr(data, split).labels, len(data.label_names)) for split in SPLITS}
+    class_distribution(data.label_names, counts, figures / "classes.png")
+    for split in ("validation", "test"):
+        if not data.multi_label and split in metrics:
+            draw_confusion(metrics[split], data.label_names, split, figures)
 
 
 def write_adaptation(folder: Path, prepared: PreparedData) -> None:

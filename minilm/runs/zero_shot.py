@@ -28,7 +28,7 @@ from minilm.evaluation.metrics import Metrics
 from minilm.evaluation.predictor import predict_scores
 from minilm.evaluation.zero_shot import Prompt, cloze, likelihood, open_model, similarity
 from minilm.models.architecture import Backbone
-from minilm.reporting.plots import confusion
+from minilm.reporting.plots import draw_confusion
 from minilm.reporting.predictions import write_predictions
 from minilm.reporting.report import write_report
 from minilm.reporting.results import Baseline, Parameters, Results, Times, ZeroShot
@@ -142,8 +142,7 @@ def classify_and_report(
         data=describe_data(data),
     )
     for split in MEASURED:
-        path, title = folder / "figures" / f"confusion_{split}.png", f"Confusion on the {split} texts"
-        confusion(metrics[split].confusion or [], data.label_names, title, path)
+        draw_confusion(metrics[split], data.label_names, split, folder / "figures")
     write_predictions(folder, data.test, scores["test"], data.label_names)
     write_json(folder / "results.json", as_table(results))
     write_report(folder)

@@ -22,9 +22,9 @@ def test_totals_and_pairs_are_those_of_the_matrix(pairs):
     assert (support == matrix.sum(axis=1)).all() and (given_to == matrix.sum(axis=0)).all()
     assert (right == matrix.diagonal()).all()
     found = most_confused(labels, predicted, 100)
-    assert all(matrix[truth, wrong] == texts > 0 and truth != wrong for truth, wrong, texts in found)
-    assert sum(texts for *_, texts in found) == matrix.sum() - matrix.trace()
-    assert [-texts for *_, texts in found] == sorted(-texts for *_, texts in found)
+    assert all(matrix[pair.truth, pair.predicted] == pair.texts > 0 for pair in found)
+    assert sum(pair.texts for pair in found) == matrix.sum() - matrix.trace()
+    assert [-pair.texts for pair in found] == sorted(-pair.texts for pair in found)
     assert most_confused(labels, predicted, 2) == found[:2]
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from minilm.reporting.classes import counts_table, shortened
+from minilm.data.checks import shortened
+from minilm.reporting.classes import counts_table
 
 
 @pytest.mark.parametrize("classes", [2, 3, 14, 15, 40, 500])

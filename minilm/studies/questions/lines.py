@@ -56,7 +56,7 @@ def lines_of(
         line = lines.setdefault(name, Line(name, point=_point_without(finished, *keys)))
         line.at.setdefault(x, {})[seed] = value
         for kind, reached in finished.run.results.baselines.items():
-            if kind != "majority" and (value := reached.test.get(metric)) is not None:
+            if kind != "majority" and (value := reached.tested(metric)) is not None:
                 fitted = line.baselines.setdefault(kind, Line(f"{kind} baseline ({name})", baseline=True))
                 fitted.at.setdefault(x, {})[seed] = value
     baselines = _share_baselines(list(lines.values()))

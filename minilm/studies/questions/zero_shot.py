@@ -88,6 +88,7 @@ def _ways(runs: Sequence[Finished], metric: str) -> list[Way]:
         if run.results.zero_shot is None or own is None or own.get(metric) is None or name in found:
             continue
         majority, untrained = (run.results.baselines[kind].test for kind in ("majority", "untrained"))
+        assert majority is not None and untrained is not None  # as the run has a test split
         found[name] = Way(Group(name, (run,)), *(_reached(metrics, metric) for metrics in (own, majority, untrained)))
     return list(found.values())
 
