@@ -220,7 +220,7 @@ def _common_mistake(metrics: Metrics, labels: Sequence[str]) -> Pieces:
     if not (wrong := metrics.most_confused()):
         return []
     first = wrong[0]
-    texts = metrics.by_label[first.truth].support
+    texts = sum(metrics.confusion[first.truth]) if metrics.confusion else metrics.by_label[first.truth].support
     names: Pieces = [Span(labels[first.truth], "em"), " taken for ", Span(labels[first.predicted], "em")]
     share = f"{count(first.texts)} of {count(texts)} texts ({first.texts / texts:.0%})"
     return ["The most common mistake: ", *names, f", {share}."]
@@ -285,7 +285,7 @@ def _data(run: Run) -> Section:
         )
         rows.append(["tokens a training text", shape])
         whose = f"the {trained_on(results)}" if added(results) else "them"
-        lost = f", by which {lengths.unread:.0%} of all tokens are not read" if lengths.truncated else ""
+        lost = f", by which {lengths.unread:.0%} of all tokens are not read" if lengths.unread else ""
         if lengths.windows is not None:
             rows.append([f"windows of {lengths.max_tokens} tokens", f"{count(lengths.windows)}, with all of the text"])
         else:
