@@ -125,7 +125,7 @@ def read_texts(table: Table, column: str, rules: RowRules, defects: Defects, usa
             what = f'the text (column "{column}") is empty{" once cleaned" if cell and cell.strip() else ""}'
             defects.add(table.origin(row), f"{what} (data.empty=skip leaves it out)")
         elif not text.isascii() and BROKEN.search(text):
-            defects.add(table.origin(row), f'the text (column "{column}") holds half a character')
+            defects.add(table.origin(row), f'the text (column "{column}") contains an invalid Unicode surrogate')
         elif len(text) > rules.longest > 0:
             what = f'the text (column "{column}") has {len(text):,} characters, more than {rules.longest:,}'
             defects.add(table.origin(row), f"{what}; shorten it, or read it in pieces (data.long_texts=windows)")

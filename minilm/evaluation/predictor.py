@@ -27,6 +27,7 @@ from minilm.devices import Runtime, runtime_as_trained
 from minilm.errors import UserError
 from minilm.evaluation.metrics import log_softmax, sigmoid
 from minilm.evaluation.windows import scores_of_texts
+from minilm.hints import program
 from minilm.loading import load_config
 from minilm.models.architecture import Backbone, Card, evaluation_mode
 from minilm.models.batch import Batch
@@ -217,7 +218,7 @@ def without_classifier(run: Path) -> str:
         return "this run asked a model without training it; train one ([train] in place of [zero_shot])"
     if (run / "results.json").exists():
         return f"this run only adapted a checkpoint; train a classifier from {run / 'adapted'} (model.source)"
-    return f"this run has not finished; go on with `minilm train {run / 'config.toml'} --resume`"
+    return f"this run has not finished; go on with `{program()} train {run / 'config.toml'} --resume`"
 
 
 # --- Files -------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import numpy as np
 
 from minilm.config import SPLITS
 from minilm.evaluation.metrics import Metrics
+from minilm.hints import program
 from minilm.reporting.classes import count_rows
 from minilm.reporting.page import (
     Block,
@@ -99,7 +100,7 @@ def _opening(run: Run) -> Section:
         legend += ["; " if legend else "Baselines: ", Span(name, "em"), f", {what[name]}"]
     legend.append(f"{'. ' if legend else ''}Loss in nats, lower is better; everything else, higher is better.")
     if added(results):
-        command = f"minilm evaluate {shlex.quote(relative_path(run.folder))} --split train"
+        command = f"{program()} evaluate {shlex.quote(relative_path(run.folder))} --split train"
         own = f" measures the {count(results.data.sizes['train'])} of the data."
         legend += [" Row ", Span("train", "em"), f": {trained_on(results)}; ", Span(command, "code"), own]
     return Section("", [story(run), replace(table, rows=rows), legend])
@@ -320,9 +321,9 @@ def _usage(run: Run) -> Section:
     with_tab = ", a tab between the two texts" if reads_pairs(run) else ""
     commands = [
         (prediction_command(run), "its label"),
-        (f"minilm predict {folder} --file texts.txt --json", f"the label of each line{with_tab}, with all scores"),
-        (f"minilm evaluate {folder}", "its test metrics, measured again"),
-        (f"minilm train {config} seed=2", "the same once more, one setting changed"),
+        (f"{program()} predict {folder} --file texts.txt --json", f"the label of each line{with_tab}, with all scores"),
+        (f"{program()} evaluate {folder}", "its test metrics, measured again"),
+        (f"{program()} train {config} seed=2", "the same once more, one setting changed"),
         (resume_command(run.folder), "continues it if it was interrupted"),
     ]
     width = max(len(command) for command, _ in commands)

@@ -40,6 +40,7 @@ from minilm.evaluation.metrics import Metrics, check_metric
 from minilm.evaluation.predictor import Forward, Reading, predict_scores
 from minilm.finetuning.freezing import freeze, reads_pooler
 from minilm.finetuning.lora import LoRAConfig, add_lora
+from minilm.hints import program
 from minilm.models import ARCHITECTURES
 from minilm.models.architecture import Architecture, Backbone
 from minilm.models.heads import ClassificationHead, HeadConfig, mlp_head
@@ -248,7 +249,7 @@ def find_checkpoint(config: RunConfig) -> Path:
     if (folder / "config.toml").is_file():
         raise UserError(f"model.source: {folder} is a run; name the model in it, such as {folder / 'model'}")
     if is_adapter(folder):
-        export = f"minilm export {folder} FOLDER --merge"
+        export = f"{program()} export {folder} FOLDER --merge"
         raise UserError(f"model.source: {folder} is an adapter; merge it with its base first: {export}")
     return folder
 
