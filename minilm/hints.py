@@ -16,7 +16,7 @@ TABLES = (".csv", ".tsv", ".tab", ".json", ".jsonl", ".ndjson", ".parquet", ".xl
 def program() -> str:
     """How this command is run here: "minilm" if the shell finds it by that name, else its path, or python -m minilm."""
     called = Path(sys.argv[0])
-    if called.name == "__main__.py":
+    if called.name == "__main__.py" and called.parent.name == "minilm":
         return "python -m minilm"
     if called.stem != "minilm" or not called.exists():  # called from Python
         return "minilm"
