@@ -229,8 +229,8 @@ def info_command(model: str) -> None:
 @click.argument("config")
 @CHANGES
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs at once, a process each.")
-@click.option("--shard", default="1/1", help="One of several parts, such as 1/2, for several machines.")
-@click.option("--dry-run", is_flag=True, help="Only list the runs.")
+@click.option("--shard", default="1/1", help="One of several parts: 1/2, then 2/2, on other machines perhaps.")
+@click.option("--dry-run", is_flag=True, help="Only list the runs, what they need, and which would fail.")
 @RUNS
 def study_command(config: str, changes: tuple[str, ...], jobs: int, shard: str, dry_run: bool, runs: Path) -> None:
     """Train all runs of a study (CONFIG, a TOML file or a study's name) and write the page that answers its question.
@@ -240,8 +240,10 @@ def study_command(config: str, changes: tuple[str, ...], jobs: int, shard: str, 
     lists the studies.
     """
     from minilm.recipes import find_study
-    from minilm.studies.config import load_study
-    from minilm.studies.engine import check_study, describe_outcome, plan_table, run_study, shard_of
+    from minilm.studies.checks import check_study
+    from minilm.studies.engine import describe_outcome, plan_table, run_study, shard_of
+    from minilm.studies.plan import load_study
+    from minilm.studies.preview import describe_preview, preview_study
     from minilm.training.console import Interrupted
 
     numbers = [int(n) if n.isdecimal() else 0 for n in shard.split("/")]
@@ -251,8 +253,11 @@ def study_command(config: str, changes: tuple[str, ...], jobs: int, shard: str, 
     study = load_study(find_study(config), changes, runs=runs)
     if dry_run:
         check_study(study)
-        click.echo(plan_table(study, shard_of(study, part, parts)))
-        return
+        mine = shard_of(study, part, parts)
+        click.echo(plan_table(study, mine))
+        preview = preview_study(study, mine, jobs)
+        click.echo("\n" + "\n".join(describe_preview(preview)))
+        sys.exit(1 if preview.failing else 0)
     try:
         outcome = run_study(study, jobs=jobs, shard=(part, parts))
     except Interrupted as stop:

@@ -58,6 +58,7 @@ OneGPU = Annotated[str, Limit('one of several GPUs, "cuda:1"', _like(r"cuda:\d+"
 Device = Literal["auto", "cpu", "cuda", "mps"] | OneGPU
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 BPESize = Annotated[int, Limit("a whole number of at least 259: 256 bytes and 3 special tokens", lambda n: n > 258)]
+KeepModel = Literal["all", "trained", "none"]  # what a run of a study keeps of its model
 
 
 # --- [model] and [tokenizer] ---

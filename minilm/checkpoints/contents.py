@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from minilm.checkpoints.configs import architecture_of, from_plain, own_section, read_config
-from minilm.checkpoints.files import Entry, Reader, read_folder, read_header, read_json
+from minilm.checkpoints.files import Entry, Reader, read_header, read_json
 from minilm.checkpoints.matching import equal
 from minilm.checkpoints.names import Place, is_ignored, places_of_ours, plain_name, rows_of
+from minilm.checkpoints.trained_part import base_of_part, read_weights
 from minilm.errors import UserError
 from minilm.models.architecture import Architecture, BackboneConfig, Names
 from minilm.models.heads import HeadConfig
@@ -57,7 +58,9 @@ def read_contents(folder: Path) -> Contents:
     published = read_json(folder / "config.json")
     model_type, architecture = architecture_of(published, where)
     config, own, names = read_config(published, where), own_section(published, where), architecture.names
-    tensors = _by_name((plain_name(name, names), entry) for name, entry in read_folder(folder).items())
+    tensors: dict[str, list[Entry]] = {}
+    for weights in read_weights(folder, base_of_part(own, where)):
+        tensors |= _by_name((plain_name(name, names), entry) for name, entry in weights.items())
     head, own_tensors = None, {}
     if "head" in own:
         head = from_plain(HeadConfig, own["head"], f"{where}: minilm.head")

@@ -51,6 +51,7 @@ class Dataset:
     warnings: list[str]
     whole: dict[str, int]  # rows of each split before data.train_rows, data.shots and their like took a part of them
     notes: list[str]  # what was found by looking, or left out as the config says
+    numbers: dict[str, np.ndarray]  # of each split, the numbers of its rows in their file or files, from 1
 
 
 def load_dataset(section: DataSection) -> Dataset:
@@ -96,6 +97,7 @@ def load_dataset(section: DataSection) -> Dataset:
         source.name, rows["train"], rows["validation"], rows["test"],
         label_names=list(scheme.names), multi_label=scheme.multi_label,
         fingerprint=_fingerprint(rows, scheme.names), warnings=warnings, whole=whole, notes=notes,
+        numbers={split: parts[split].numbers + 1 for split in SPLITS},
     )  # fmt: skip
 
 

@@ -214,6 +214,8 @@ class Classifier:
 
 def without_classifier(run: Path) -> str:
     """Why a run's folder holds no classifier."""
+    if (run / "predictions.csv").exists() and (run / "metrics.jsonl").exists():
+        return 'this run of a study kept no model (keep_model = "none"); train it again with `minilm train`'
     if (run / "results.json").exists() and not (run / "adapted").is_dir():
         return "this run asked a model without training it; train one ([train] in place of [zero_shot])"
     if (run / "results.json").exists():

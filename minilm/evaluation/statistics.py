@@ -3,6 +3,8 @@
 Over n seeds, with mean m and standard deviation s = sqrt(sum (x - m)^2 / (n - 1)):
 
     95% interval    m +- t s / sqrt(n)          t: Student's with n - 1 degrees of freedom ("Student" 1908)
+    bounded         if that leaves the range of a metric: the interval of logit(x), or of log x if there is no upper
+                    end, transformed back, which stays inside
     paired t        t = m_d sqrt(n) / s_d       of the differences d of two methods over the same seeds
     permutation     the share of the 2^n ways to swap the two methods within pairs whose |mean| is at least |m_d|
                     (Fisher 1935, The Design of Experiments, section 21): assumes nothing about the distribution
@@ -38,6 +40,8 @@ import numpy as np
 
 LEVEL = 0.95  # of every interval
 ALPHA = 0.05  # below it a p value is called significant
+ENOUGH_PAIRS = 5  # of which a t test alone may be called significant: with fewer no permutation test can agree
+UNBOUNDED = (-math.inf, math.inf)
 
 
 class Interval(NamedTuple):
@@ -47,14 +51,22 @@ class Interval(NamedTuple):
     high: float
 
 
+class BoundedInterval(NamedTuple):
+    """An interval of a mean that stays inside the range of its values, and how it was made."""
+
+    interval: Interval
+    method: str = ""  # empty: Student's t; else "on the logit scale", "on the log scale" or "cut at the range's end"
+
+
 class Paired(NamedTuple):
     """Two methods over the same seeds."""
 
     difference: float  # mean of the second minus the first
-    interval: Interval | None  # of that difference; None where all pairs differ alike
-    t_test: float  # p value of the paired t test; where all pairs differ alike, of the permutation test
+    interval: Interval | None  # of that difference; None if all pairs differ by the same amount
+    t_test: float  # p value of the paired t test; if all pairs differ by the same amount, of the permutation test
     permutation: float  # p value of the permutation test
     pairs: int
+    method: str = ""  # of the interval, as in BoundedInterval
 
 
 ALL_SWAPS = 13  # pairs up to which every swap is looked at
@@ -94,20 +106,56 @@ def folds_interval(values: Sequence[float]) -> Interval | None:
     return Interval(mean(values) - half, mean(values) + half)
 
 
-def paired(first: Sequence[float], second: Sequence[float]) -> Paired:
+def bounded_t_interval(values: Sequence[float], bounds: tuple[float, float]) -> BoundedInterval | None:
+    """The 95% interval of the mean, inside the ``bounds`` of the values; None as in ``t_interval``.
+
+    Student's interval if it lies inside. Else Student's interval of the logits of the values, or of their logarithms if
+    there is no upper bound, transformed back: for a skewed metric near its end that is also the better interval. A
+    value at the very end has no logit; then Student's interval is cut there.
+    """
+    plain, (low, high) = t_interval(values), bounds
+    if plain is None or (low <= plain.low and plain.high <= high):
+        return None if plain is None else BoundedInterval(plain)
+    if not all(low < x < high for x in values) or low == -math.inf:
+        return BoundedInterval(Interval(max(low, plain.low), min(high, plain.high)), "cut at the range's end")
+    if high == math.inf:
+        logs = t_interval([math.log(x - low) for x in values])
+        assert logs is not None  # the values differ
+        return BoundedInterval(Interval(*(low + math.exp(min(end, 700.0)) for end in logs)), "on the log scale")
+    logits = t_interval([math.log((x - low) / (high - x)) for x in values])
+    assert logits is not None
+    ends = (low + (high - low) / (1 + math.exp(min(-end, 700.0))) for end in logits)
+    return BoundedInterval(Interval(*ends), "on the logit scale")
+
+
+def paired(
+    first: Sequence[float], second: Sequence[float], bounds: tuple[float, float] = UNBOUNDED
+) -> Paired:
     """Whether ``second`` differs from ``first``, value by value of the same seeds. Needs at least 2 pairs.
 
-    Where all pairs differ alike there is no spread to compare with, and Student's t says nothing: two seeds that both
-    gain 0.01 are no certainty. The permutation test stands in for it, and there is no interval.
+    If all pairs differ by the same amount, there is no spread to compare with, and Student's t is undefined: two seeds
+    that both gain 0.01 are no certainty. The permutation test replaces it, and there is no interval.
+    ``bounds``: of a difference, which its interval does not leave.
     """
-    least = NO_SPREAD * max(map(abs, (*first, *second)))  # less is how numbers are rounded
+    least = NO_SPREAD * max(map(abs, (*first, *second)))  # smaller differences are rounding
     differences = [d if abs(d := b - a) > least else 0.0 for a, b in zip(first, second, strict=True)]
     n, middle, spread = len(differences), mean(differences), deviation(differences)
     swapped = permutation_test(differences)
     if spread <= least:
         return Paired(middle, None, swapped, swapped, n)
     t = abs(middle) * math.sqrt(n) / spread
-    return Paired(middle, t_interval(differences), 1 - t_probability(t, n - 1), swapped, n)
+    found = bounded_t_interval(differences, bounds)
+    interval, method = found if found else (None, "")
+    return Paired(middle, interval, 1 - t_probability(t, n - 1), swapped, n, method)
+
+
+def is_significant(pair: Paired, p: float) -> bool:
+    """Whether a difference with this (corrected) p value may be called significant.
+
+    Student's t assumes a normal distribution, which two to four pairs cannot show, and no permutation test of so few
+    can reach 5%. So a t test of fewer than five pairs counts only if the permutation test agrees.
+    """
+    return p < ALPHA and (pair.pairs >= ENOUGH_PAIRS or pair.permutation < ALPHA)
 
 
 def least_permutation(pairs: int, draws: int = 10_000) -> float:

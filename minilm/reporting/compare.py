@@ -23,6 +23,7 @@ from minilm.reporting.over_seeds import (
     compare_all,
     corrected_for,
     shown_p,
+    significance,
     tested,
     versus_table,
     with_spread,
@@ -33,6 +34,7 @@ from minilm.reporting.record import Run, read_run
 from minilm.reporting.tables import (
     count,
     duration,
+    join_words,
     metric_columns,
     metric_name,
     p_value,
@@ -106,7 +108,7 @@ def comparison(groups: Sequence[Group], metric: str, figures: Path) -> tuple[str
         sections.append(Section(f"Compared with {measured[0].name}, test row by test row", by_row))
     if learned := learning(groups, metric, figures):
         sections.append(Section("How each learned", learned))
-    sections.append(Section("What each cost", [cost_table(groups)]))
+    sections.append(Section("What each cost", [cost_table(groups), *cost_ratios(groups)]))
     sets = {run.results.data.name for group in measured for run in group.runs}
     if len(sets) > 1:  # of data sets, no run is better than one on another
         return notes(groups)[0], sections
@@ -182,6 +184,32 @@ def cost_table(groups: Sequence[Group]) -> Table:
     return Table(header, rows)
 
 
+def cost_ratios(groups: Sequence[Group]) -> list[str]:
+    """What each group but the first costs relative to the first, a sentence each; none if nothing was measured."""
+    kinds = ("the parameters", "the trained parameters", "the training time", "the time to predict 100 texts")
+    costs = [_mean_costs(group) for group in groups]
+    sentences = []
+    for group, own in zip(groups[1:], costs[1:], strict=True):
+        pairs = zip(kinds, own, costs[0], strict=True)
+        ratios = [f"{_times(mine / base)} {kind}" for kind, mine, base in pairs if mine is not None and base]
+        sentences += [f"Relative to {groups[0].name}, {group.name} has {join_words(ratios)}."] if ratios else []
+    return sentences
+
+
+def _mean_costs(group: Group) -> list[float | None]:
+    """Parameters, trained parameters, and seconds to train and to predict, each the mean over the runs."""
+    costs = [costs_of(run) for run in group.runs]
+    kinds = [(cost.total, cost.trained, cost.seconds, cost.inference) for cost in costs]
+    known = [[cost for cost in kind if cost is not None] for kind in zip(*kinds, strict=True)]
+    return [mean(found) if found else None for found in known]
+
+
+def _times(ratio: float) -> str:
+    """``160 times``, ``0.35 times``."""
+    digits = f"{ratio:,.0f}" if ratio >= 9.95 else f"{ratio:#.2g}"
+    return f"{digits} times"
+
+
 def baselines(groups: Sequence[Group], metric: str) -> dict[str, float]:
     """What the baselines reach on the test texts, where all runs had the same data; a model's own are left out."""
     runs = [run for group in groups for run in group.runs]
@@ -220,7 +248,7 @@ def notes(groups: Sequence[Group]) -> list[str]:
 def compare_with_first(groups: Sequence[Group], metric: str, split: str) -> Tested[str]:
     """Each later group against the first, over the seeds they share."""
     first = groups[0].by_seed(metric, split)
-    return compare_all({group.name: (first, group.by_seed(metric, split)) for group in groups[1:]})
+    return compare_all({group.name: (first, group.by_seed(metric, split)) for group in groups[1:]}, metric)
 
 
 class SameRows(NamedTuple):
@@ -317,11 +345,8 @@ def _beside(name: str, first: str, rivals: Tested[str]) -> str:
     """``lora has 0.010 less than full (95% interval ...; paired t test: p = 0.004), which is significant at 5%``."""
     pair, p = rivals[name]
     more = "more" if pair.difference > 0 else "less"
-    chance = f"so these {pair.pairs} seeds cannot tell the two apart from chance"
-    return (
-        f"{name} has {abs(pair.difference):.3f} {more} than {first} ({tested(pair, p, len(rivals), sized=True)}), "
-        + ("which is significant at 5%" if p < ALPHA else chance)
-    )
+    test = tested(pair, p, len(rivals), unsigned=True)
+    return f"{name} has {abs(pair.difference):.3f} {more} than {first} ({test}), which {significance(pair, p)}"
 
 
 def row_by_row(found: Mapping[str, SameRows], name: str, first: str) -> str:

@@ -15,7 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from minilm.config import RunConfig
-from minilm.evaluation.statistics import Interval, bootstrap_interval, confusion_interval, t_interval
+from minilm.evaluation.statistics import Interval, bootstrap_interval, confusion_interval
+from minilm.reporting.over_seeds import over_how_many, seeds_interval
 from minilm.reporting.predictions import read_predictions
 from minilm.reporting.record import Run, adapted_by
 from minilm.schema import flat
@@ -39,16 +40,20 @@ class Group:
         found = {run.config.seed: run.metric(metric, split) for run in self.runs}
         return {seed: value for seed, value in found.items() if value is not None}
 
+    def texts(self, split: str = "test") -> int:
+        """The smallest number of texts in a split of its runs."""
+        return min(run.results.data.sizes[split] for run in self.runs)
+
     def interval(self, metric: str, split: str = "test") -> tuple[Interval, str] | None:
         """The 95% interval of a metric, and what it is taken over; None where nothing tells of its spread.
 
-        Over the seeds by Student's t; of one seed over the test rows by the bootstrap, from the confusion matrix or,
-        with several labels a text, from the run's predictions.
+        Over the seeds as in ``over_seeds``; of one seed over the test rows by the bootstrap, from the confusion matrix
+        or, with several labels a text, from the run's predictions.
         """
         values = self.values(metric, split)
         if len(values) > 1:
-            found = t_interval(values)
-            return (found, f"{len(values)} seeds") if found else None
+            found = seeds_interval(values, metric)
+            return (found.interval, over_how_many(values, found)) if found else None
         metrics = self.runs[0].results.metrics(split)
         confusion = metrics.confusion if metrics is not None else None
         if values and confusion and metric in OF_CONFUSION:

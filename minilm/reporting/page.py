@@ -160,6 +160,8 @@ def _markdown_prose(prose: Prose) -> str:
 
 # --- HTML ---
 
+WRAPPED = 30  # characters: a column of text with a longer cell is wrapped
+
 
 def html(page: Page) -> str:
     """The page as one HTML file, pictures and all."""
@@ -204,11 +206,11 @@ def _data_url(picture: Path) -> str:
 
 
 def _html_table(table: Table) -> str:
+    longest = [max((len(_plain(row[i])) for row in table.rows), default=0) for i in range(len(table.header))]
+    kinds = [f" class={'long' if n > WRAPPED else 'text'}" if i < table.left else "" for i, n in enumerate(longest)]
+
     def row(cells: Iterable[Prose], tag: str) -> str:
-        shown = (
-            f"<{tag}{' class=text' if i < table.left else ''}>{_html_prose(cell)}</{tag}>"
-            for i, cell in enumerate(cells)
-        )
+        shown = (f"<{tag}{kind}>{_html_prose(cell)}</{tag}>" for cell, kind in zip(cells, kinds, strict=True))
         return f"<tr>{''.join(shown)}</tr>"
 
     head = f"<thead>{row(table.header, 'th')}</thead>\n" if any(table.header) else ""
@@ -219,7 +221,8 @@ def _html_table(table: Table) -> str:
 
 def _scrolling(name: str, content: str) -> str:
     """What scrolls by itself if it is wider than the screen; the keyboard reaches it too."""
-    return f'<div class="scroll" tabindex="0" role="region" aria-label="{name}">{content}</div>'
+    kind = "scroll wide" if name == "table" else "scroll"
+    return f'<div class="{kind}" tabindex="0" role="region" aria-label="{name}">{content}</div>'
 
 
 _FRAME = """<!doctype html>
@@ -253,16 +256,19 @@ h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; }
 .answer { background: var(--box); border-left: .3rem solid #0072b2; padding: .8rem 1rem; font-size: 1.1rem; }
 .note { color: var(--quiet); font-size: .9rem; }
 .scroll { overflow-x: auto; }
+/* A table may be wider than the text, up to the window; only beyond that it scrolls. */
+.wide { width: max-content; min-width: 100%; max-width: min(100vw - 3.5rem, 96rem); }
+.wide { margin-left: 50%; transform: translateX(-50%); }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top; }
 td { white-space: nowrap; }
-td.text { white-space: normal; min-width: 8rem; }
+td.long { white-space: normal; min-width: 16rem; max-width: 36rem; }
 th { vertical-align: bottom; }
-th.text, td.text { text-align: left; }
+.text, .long { text-align: left; }
 img { display: block; max-width: 100%; height: auto; margin: 1rem 0; background: #fff; border-radius: .4rem; }
 details { margin: .6rem 0; }
 summary { cursor: pointer; }
 pre { overflow-x: auto; background: var(--box); padding: .8rem; font-size: .85rem; }
-@media (max-width: 40rem) { img { max-width: none; max-height: 22rem; } }
+@media (max-width: 40rem) { img { max-width: none; max-height: 22rem; } td.text { white-space: normal; } }
 @media print { details { display: none; } }
 """

@@ -1,10 +1,10 @@
 """What a run says of each test text: ``predictions.csv``, to look through, and to compare runs row by row.
 
-    text               label     predicted   P(negative)   P(neutral)   P(positive)
-    not bad at all     positive  negative    0.61          0.08         0.31
+    row   text               label     predicted   P(negative)   P(neutral)   P(positive)
+    17    not bad at all     positive  negative    0.61          0.08         0.31
 
-With more than 100 labels there are no columns of probabilities. A pair's second text has a column ``pair``. With
-several labels a text, label and predicted are JSON lists.
+``row`` is the row's number in its file, from 1. With more than 100 labels there are no columns of probabilities. A
+pair's second text has a column ``pair``. With several labels a text, label and predicted are JSON lists.
 """
 
 from __future__ import annotations
@@ -46,9 +46,14 @@ class Predictions:
 
 
 def write_predictions(
-    folder: Path, rows: Rows, scores: np.ndarray, names: Sequence[str], threshold: float = 0.5
+    folder: Path,
+    rows: Rows,
+    scores: np.ndarray,
+    names: Sequence[str],
+    threshold: float = 0.5,
+    numbers: np.ndarray | None = None,
 ) -> None:
-    """Write a run's file from its test rows and their scores (N, C)."""
+    """Write a run's file from its test rows and their scores (N, C). ``numbers``: (N,) of the rows in their file."""
     several = rows.labels.ndim == 2
     probabilities = sigmoid(scores) if several else np.exp(log_softmax(scores))
     predicted = labels_above(scores, threshold) if several else scores.argmax(axis=1)
@@ -64,6 +69,9 @@ def write_predictions(
     if shown:
         columns += [[f"{p:.6g}" for p in column] for column in probabilities.T]
     header = [*("text", "pair")[: len(texts)], "label", "predicted", *(f"P({name})" for name in names if shown)]
+    if numbers is not None:
+        header.insert(0, "row")
+        columns.insert(0, numbers.tolist())
     table = io.StringIO(newline="")
     csv.writer(table).writerows([header, *zip(*columns, strict=True)])
     with atomic(folder / FILE) as file:

@@ -285,6 +285,12 @@ def _data(run: Run) -> Section:
             f"longest {count(lengths.longest)}"
         )
         rows.append(["tokens a training text", shape])
+        if (characters := lengths.characters) is not None:
+            shape = (
+                f"mean {characters.mean:.1f}, median {characters.median:.0f}, 95% up to {characters.p95:.0f}, "
+                f"longest {count(characters.longest)}"
+            )
+            rows.append(["characters a training text", shape])
         whose = f"the {trained_on(results)}" if added(results) else "them"
         lost = f", by which {lengths.unread:.0%} of all tokens are not read" if lengths.unread else ""
         if lengths.windows is not None:

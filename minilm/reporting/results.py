@@ -93,6 +93,16 @@ class Best:
 
 
 @dataclass(frozen=True)
+class CharacterLengths:
+    """How long the training texts are, in characters; both texts of a pair together."""
+
+    mean: Measured
+    median: Measured
+    p95: Measured  # 95% are no longer
+    longest: Number
+
+
+@dataclass(frozen=True)
 class Lengths:
     """How long the training texts are, in tokens."""
 
@@ -104,6 +114,7 @@ class Lengths:
     max_tokens: Number  # that are read at once
     unread: Fraction = 0.0  # the part of all tokens that is cut
     windows: Number | None = None  # in which the texts are read, if long ones are read in windows
+    characters: CharacterLengths | None = None  # None: a version that did not measure them wrote the file
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from matplotlib import font_manager, rc_context
 from matplotlib.artist import Artist
@@ -41,6 +41,7 @@ SERIES: tuple[dict[str, Any], ...] = (
     {"color": "#56B4E9", "linestyle": (0, (1, 1)), "marker": "X"},
 )
 DPI = 150
+TEXTS_ON_AXIS, LEAST_SPAN = 8, 0.05  # what the axis of a metric spans at least
 TITLE, TEXT, SMALL = 15, 13, 12  # points
 
 
@@ -84,6 +85,26 @@ def within_range(axes: Axes, metric: str) -> None:
     if metric != "loss":
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, -1.02 if metric == "mcc" else -0.02), min(high, 1.02))
+
+
+def widen(
+    axes: Axes, metric: str, texts: int, *, which: Literal["x", "y"] = "y", difference: bool = False
+) -> None:
+    """Widen an axis on which a few texts would look like a crash: it spans at least 8 texts, and 0.05 of the metric.
+
+    texts: how many texts the metric was measured on; 0: unknown. difference: the axis shows differences of the metric.
+    """
+    if metric in ("loss", "perplexity"):
+        return
+    least = max(TEXTS_ON_AXIS / texts if texts else 0.0, LEAST_SPAN) * (2 if metric == "mcc" else 1)
+    low, high = axes.get_ylim() if which == "y" else axes.get_xlim()
+    if (missing := min(least, 1.04) - (high - low)) <= 0:
+        return
+    low, high = low - missing / 2, high + missing / 2
+    floor, ceiling = (-1.02 if metric == "mcc" else -0.02), 1.02
+    shift = 0.0 if difference else max(0.0, floor - low) - max(0.0, high - ceiling)
+    set_limits = axes.set_ylim if which == "y" else axes.set_xlim
+    set_limits(low + shift, high + shift)
 
 
 def name_axes(axes: Axes, *, title: str, x: str, y: str) -> None:

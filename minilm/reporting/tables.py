@@ -59,6 +59,11 @@ def short_count(number: float | None) -> str:
     return f"{number:.0f}"
 
 
+def join_words(parts: Sequence[str]) -> str:
+    """``a, b and c``."""
+    return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
+
+
 def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
     """Columns two spaces apart, the first ``left`` of them flush left, the others flush right.
 

@@ -13,6 +13,7 @@ import numpy as np
 from minilm.config import TrainSection
 from minilm.data.rows import Rows
 from minilm.data.sources import Dataset
+from minilm.data.tokenization import Encoded, length_statistics
 from minilm.evaluation.baselines import Linear, Majority, linear, majority
 from minilm.evaluation.embeddings import fit_probe
 from minilm.evaluation.metrics import (
@@ -25,7 +26,7 @@ from minilm.evaluation.metrics import (
     sigmoid,
 )
 from minilm.evaluation.predictor import Classifier
-from minilm.reporting.results import Baseline, SampleText
+from minilm.reporting.results import Baseline, CharacterLengths, Lengths, SampleText
 from minilm.runs.shared_cache import hash_of_rows, memoize
 
 LONG = 10.0  # seconds
@@ -116,6 +117,19 @@ def _measured(
         return Baseline(validation, test, seconds)
     given = [data.label_names[i] for i in np.flatnonzero(labels_above(scores["validation"][0], threshold))]
     return Baseline(validation, test, seconds, threshold, given if constant else None)
+
+
+def lengths_of(rows: Rows, encoded: Encoded, max_tokens: int) -> Lengths:
+    """How long N texts are, in tokens and in characters."""
+    second = rows.pairs or [""] * len(rows)
+    found = np.array([len(text) + len(pair) for text, pair in zip(rows.texts, second, strict=True)])
+    characters = CharacterLengths(
+        mean=float(found.mean()),
+        median=float(np.median(found)),
+        p95=float(np.percentile(found, 95)),
+        longest=int(found.max()),
+    )
+    return Lengths(**length_statistics(encoded, max_tokens), characters=characters)
 
 
 def time_inference(classifier: Classifier, rows: Rows) -> float:

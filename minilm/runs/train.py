@@ -21,10 +21,11 @@ from minilm.checkpoints import files
 from minilm.checkpoints.adapter_saving import save_adapter
 from minilm.checkpoints.files import atomic, write_json
 from minilm.checkpoints.models import card_of, save_model
-from minilm.config import SPLITS, RunConfig, TrainSection, ZeroShotSection
+from minilm.checkpoints.trained_part import Base, is_partly_frozen
+from minilm.config import SPLITS, KeepModel, RunConfig, TrainSection, ZeroShotSection
 from minilm.data.checks import class_counts
 from minilm.data.rows import Rows
-from minilm.data.tokenization import Cut, Encoded, count_cut, length_statistics, pad_id
+from minilm.data.tokenization import Cut, Encoded, count_cut, pad_id
 from minilm.devices import Runtime, out_of_memory_explained
 from minilm.errors import UserError, located
 from minilm.evaluation.answers import same_answer
@@ -46,7 +47,6 @@ from minilm.reporting.results import (
     Augmentation,
     Baseline,
     Best,
-    Lengths,
     Parameters,
     Results,
     Times,
@@ -70,7 +70,16 @@ from minilm.runs.folders import (
     find_folder,
     new_folder,
 )
-from minilm.runs.results import MOST_LABELS, Embedded, choose_samples, decide, fit_baselines, measure, time_inference
+from minilm.runs.results import (
+    MOST_LABELS,
+    Embedded,
+    choose_samples,
+    decide,
+    fit_baselines,
+    lengths_of,
+    measure,
+    time_inference,
+)
 from minilm.runs.shared_cache import hash_of_tokens, memoize
 from minilm.runs.zero_shot import ZeroShotClassifier, classify_and_report, open_classifier
 from minilm.schema import as_table
@@ -81,18 +90,30 @@ from minilm.training.loop import Interrupted, train
 from minilm.training.state import Checkpoints, Progress
 
 
-def train_run(config_path: Path, overrides: Sequence[str] = (), *, runs: Path, resume: bool = False) -> Path:
+def train_run(
+    config_path: Path,
+    overrides: Sequence[str] = (),
+    *,
+    runs: Path,
+    resume: bool = False,
+    keep_model: KeepModel = "all",
+) -> Path:
     """Train, or classify without training, as a config describes; return the run's folder.
+
+    keep_model: what ``model/`` contains in the end: the whole model; what was trained, with the name of the checkpoint
+        below it; or nothing.
 
     Raises:
         UserError: something that the user can fix.
         minilm.training.loop.Interrupted: a signal ended the run; ``resume=True`` resumes it.
     """
     with terminable():
-        return _train_run(config_path, overrides, runs, resume)
+        return _train_run(config_path, overrides, runs, resume, keep_model)
 
 
-def _train_run(config_path: Path, overrides: Sequence[str], runs: Path, resume: bool) -> Path:
+def _train_run(
+    config_path: Path, overrides: Sequence[str], runs: Path, resume: bool, keep_model: KeepModel
+) -> Path:
     config = load_config(config_path, overrides)
     folder = find_folder(config_path, config, runs) if resume else None
     if folder is not None and (folder / "results.json").exists():
@@ -108,7 +129,7 @@ def _train_run(config_path: Path, overrides: Sequence[str], runs: Path, resume: 
         check_unchanged(folder, start.prepared.data, start.fingerprints)
     try:
         with out_of_memory_explained(resume_command(folder)):
-            _run_stages(config, start, folder)
+            _run_stages(config, start, folder, keep_model)
     except OSError as error:  # a full disk
         place, why = error.filename or folder, error.strerror or error
         raise UserError(f"{place}: {why}; once that is fixed, resume with: {resume_command(folder)}") from error
@@ -117,7 +138,7 @@ def _train_run(config_path: Path, overrides: Sequence[str], runs: Path, resume: 
     return folder
 
 
-def _run_stages(config: RunConfig, start: Start, folder: Path) -> None:
+def _run_stages(config: RunConfig, start: Start, folder: Path, keep_model: KeepModel) -> None:
     """Adapt, then train, or classify without training, as the config describes."""
     prepared, runtime = start.prepared, start.runtime
     adapted = None if start.adaptation is None else adapt(config, start.adaptation, runtime, folder)
@@ -127,7 +148,7 @@ def _run_stages(config: RunConfig, start: Start, folder: Path) -> None:
         write_adaptation(folder, prepared)
     else:
         model = start.model or fresh_model(config, prepared, runtime, adapted)
-        train_and_report(TrainRun(folder, config, config.train, prepared, model, runtime))
+        train_and_report(TrainRun(folder, config, config.train, prepared, model, runtime, keep_model))
 
 
 @dataclass(frozen=True)
@@ -213,6 +234,7 @@ class TrainRun:
     prepared: PreparedData
     model: Backbone  # on its device, frozen as it trains
     runtime: Runtime
+    keep_model: KeepModel = "all"
     embedded: Embedded | None = None  # the texts by the model before it is trained, where a baseline needs them
 
     @property
@@ -304,16 +326,21 @@ def fit(run: TrainRun) -> tuple[Progress, dict[str, np.ndarray], str]:
 
 
 def save(run: TrainRun) -> None:
-    """Keep what was trained in ``model/``: a whole model, or an adapter."""
+    """Keep the model in ``model/``: whole, as the part that was trained, or as an adapter; or keep none."""
     config, model, tokenizer = run.config, run.model, run.prepared.tokenizer
-    if config.adapters is None:
-        save_model(model, run.folder / "model", tokenizer=tokenizer)
+    if run.keep_model == "none":
         return
     source, revision = config.model.source, config.model.revision
     base = "" if is_folder(source) else published_name(source)  # "": the folder that it was opened from
     if config.adapt is not None:
-        base = "../adapted"  # from the adapter's own folder
-    save_adapter(model, run.folder / "model", base=base, revision=revision, tokenizer=tokenizer)
+        base = "../adapted"  # from the model's own folder
+    if config.adapters is not None:
+        save_adapter(model, run.folder / "model", base=base, revision=revision, tokenizer=tokenizer)
+        return
+    below, part_of = card_of(model).folder, None
+    if run.keep_model == "trained" and below is not None and is_partly_frozen(model):
+        part_of = Base(base or str(below.resolve()), revision, files.fingerprint(below))
+    save_model(model, run.folder / "model", tokenizer=tokenizer, base=part_of)
 
 
 def write_results(run: TrainRun, progress: Progress, scores: dict[str, np.ndarray], cached: str) -> None:
@@ -346,7 +373,7 @@ def write_results(run: TrainRun, progress: Progress, scores: dict[str, np.ndarra
         frozen_layers=cached,
         best=best(run, progress),
         stopped=progress.stopped,
-        lengths=Lengths(**length_statistics(run.prepared.encoded["train"], config.data.max_tokens)),
+        lengths=lengths_of(run.prepared.train, run.prepared.encoded["train"], config.data.max_tokens),
         samples=choose_samples(shown, scores[held_out], data.label_names, config.seed, threshold),
         data=describe_data(data),
         decision_threshold=threshold if data.multi_label else None,
@@ -355,7 +382,7 @@ def write_results(run: TrainRun, progress: Progress, scores: dict[str, np.ndarra
     )
     draw(run, progress, metrics)
     if "test" in scores:
-        write_predictions(folder, data.test, scores["test"], data.label_names, threshold)
+        write_predictions(folder, data.test, scores["test"], data.label_names, threshold, data.numbers["test"])
     write_json(folder / "results.json", as_table(results))
     finalize(folder)
 

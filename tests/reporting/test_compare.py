@@ -239,8 +239,10 @@ def test_the_answer_is_the_best_one_and_a_test_against_the_first(seeds, tmp_path
         "full has the highest accuracy on the test texts: 0.810 (95% interval 0.785 to 0.835 over 3 seeds), "
         "ahead of head with 0.510 (95% interval 0.485 to 0.535 over 3 seeds). "
         "Over the same seeds full has 0.300 more than head (95% interval 0.275 to 0.325 over 3 seeds; paired t test: "
-        "p below 0.001), which is significant at 5%."
+        "p below 0.001), which 3 seeds are too few to call significant (at least 5 are needed)."
     )
+    many = [*seeds("a", [0.5, 0.52, 0.51, 0.5, 0.51], "x"), *seeds("b", [0.8, 0.81, 0.82, 0.8, 0.82], "y")]
+    assert comparison(load_groups(many), "accuracy", tmp_path)[0].endswith("0.001), which is significant at 5%.")
     assert [section.title for section in sections] == [
         "How well each does",
         "Compared with head",
@@ -254,7 +256,7 @@ def test_the_answer_is_the_best_one_and_a_test_against_the_first(seeds, tmp_path
 def test_significant_is_never_said_without_the_test(seeds, tmp_path, undrawn):
     close = load_groups([*seeds("head", [0.50, 0.60]), *seeds("full", [0.58, 0.57], "gpt2")])
     answer, _ = comparison(close, "accuracy", tmp_path)
-    assert "cannot tell the two apart from chance" in answer and "significant" not in answer
+    assert answer.endswith("which is not significant at 5%.")
     single = load_groups([*seeds("a", [0.5], "x"), *seeds("b", [0.6], "y")])
     answer, sections = comparison(single, "accuracy", tmp_path)
     assert "over 120 test rows" in answer and "one seed only" in answer and "significant" not in answer
@@ -266,7 +268,7 @@ def test_significant_is_never_said_without_the_test(seeds, tmp_path, undrawn):
 def test_seeds_that_all_differ_alike_are_no_certainty(seeds, tmp_path, undrawn):
     groups = load_groups([*seeds("head", [0.8, 0.9]), *seeds("full", [0.81, 0.91], "gpt2")])
     answer, sections = comparison(groups, "accuracy", tmp_path)
-    assert "full has 0.010 more than head (the same with all 2 seeds; permutation test: p = 0.500), so these" in answer
+    assert "full has 0.010 more than head (the same with all 2 seeds; permutation test: p = 0.500), which is" in answer
     table = sections[1].blocks[0]
     assert table.rows[0] == ["full", "+0.0100", "-", "-", "0.5000", "0.5000", "2"] and "-: all seeds" in table.note
 
@@ -277,7 +279,7 @@ def test_a_difference_is_told_by_its_size_and_each_interval_is_of_its_comparison
     answer, sections = comparison(groups, "accuracy", tmp_path)
     said = re.search(r"x has 0.100 less than best \(95% interval (\S+) to (\S+) over 3 seeds, of this comp", answer)
     assert 0 < float(said[1]) < 0.1 < float(said[2]) and "alone; paired t test, corrected for 2 comparisons" in answer
-    assert "Each interval is of its comparison alone." in sections[1].blocks[0].note
+    assert "Each interval is of its own comparison." in sections[1].blocks[0].note
 
 
 def test_lower_is_better_of_a_loss(seeds, tmp_path, undrawn):

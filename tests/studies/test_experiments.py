@@ -16,7 +16,7 @@ from minilm.data.sources import load_dataset
 from minilm.data.tokenization import train_bpe
 from minilm.models import ARCHITECTURES
 from minilm.schema import write_table
-from minilm.studies.config import load_study
+from minilm.studies.plan import load_study
 from tests.data.loading import listed
 from tests.tiny import minilm
 
@@ -74,8 +74,9 @@ def tiny_study(path: Path, folder: Path, bert: Path) -> Path:
 def test_every_study_runs_from_end_to_end(path, tmp_path, bert, monkeypatch):
     for name in ("bars", "curves"):
         monkeypatch.setattr(f"minilm.reporting.group_plots.{name}", lambda *arguments, **options: arguments[2])
+    monkeypatch.setattr("minilm.studies.page_parts.dashboard", lambda *arguments, **options: arguments[2])
     monkeypatch.setattr("minilm.runs.train.time_inference", lambda classifier, rows: 1.0)
-    monkeypatch.setattr("minilm.studies.engine.html", lambda page: page.answer)
+    monkeypatch.setattr("minilm.studies.study_page.html", lambda page: page.answer)
     adapts = ("adapt.train.epochs=1", "adapt.block=16") if "adapt." in path.read_text() else ()
     pairs = path.stem in ("medical", "mrpc_freezing")
     study = tiny_study(path, tmp_path, bert)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from minilm.studies.selection import (
+from minilm.studies.query_rules import (
     UNCERTAINTY,
     entropy,
     k_centres,
@@ -25,6 +25,8 @@ P = np.array([[0.98, 0.01, 0.01, 0.0], [0.5, 0.5, 0.0, 0.0], [0.4, 0.2, 0.2, 0.2
 def test_each_measure_has_its_known_value():
     assert least_confidence(P) == pytest.approx([0.02, 0.5, 0.6, 0.75])
     assert margin(P) == pytest.approx([-0.97, 0, -0.2, 0])
+    assert margin(P[:, :3]) == pytest.approx([-0.97, 0, -0.2, 0])  # however many classes there are
+    assert margin(np.array([[0.1, 0.6, 0.2, 0.05, 0.05]])) == pytest.approx([-0.4])
     assert entropy(P)[1:] == pytest.approx([math.log(2), 1.3322, math.log(4)], abs=1e-4)
 
 
@@ -61,6 +63,15 @@ def test_k_centres_chooses_each_row_once_and_the_farthest_first(x, labelled, cou
             continue
         distance = np.square(x[:, None] - x[centres]).sum(axis=2).min(axis=1)
         assert distance[row] == np.delete(distance, centres).max()
+
+
+def test_the_first_of_no_labelled_rows_is_the_one_nearest_to_the_mean():
+    x = np.array([[5.0, 5.0], [6.0, 6.0], [9.0, 9.0], [0.0, 0.0]])  # mean 5, not the origin
+    assert list(k_centres(x, [], 2)) == [0, 3]
+
+
+def test_one_class_leaves_nothing_else_to_say():
+    assert set(wrong_labels(np.zeros(4, np.int64), 1, 0.5, 0).values()) == {0}
 
 
 @given(st.integers(2, 6), st.floats(0, 1), st.integers(0, 99))

@@ -1,25 +1,26 @@
-"""How the error falls with the number of training rows: a power law with a floor, and how sure it is.
+"""How the error falls with the number of training rows: a power law with a floor, and its uncertainty.
 
     error(n) = a n^-b + c        a, b, c >= 0        (Hestness et al. 2017, "Deep Learning Scaling is Predictable")
 
-**The fit** is by weighted least squares. For a given b it is linear in a and c, whose best values have a formula; so
-all b from 0.01 to 3 are tried, first coarsely, then finely about the best: no starting point, no local minimum. The
-weights are 1 / variance of each size's mean. The standard deviation over seeds is itself taken from a line through
-log deviation against log n, as that of three seeds says little; with one seed it is a share of the error, the same at
-every size, that the fit's own residuals tell.
+**The fit** is by weighted least squares. For a given b the law is linear in a and c, whose best values have a formula.
+So all b from 0.01 to 3 are tried, first on a coarse grid, then on a fine grid around the best: there is no starting
+point and no local minimum. The weights are 1 / variance of each size's mean. The standard deviation over seeds is taken
+from a line through log deviation against log n, because the deviation of three seeds is itself uncertain. With one
+seed, the deviation is taken to be a fraction of the error, the same at every size, estimated from the residuals of the
+fit.
 
-**The band** is by a parametric bootstrap: the measured means are drawn again about the fitted curve, with Student noise
-of their standard error, and fitted again, 2,000 times; the middle 95% of what these curves say is the interval. Seeds
-themselves are not drawn, as 3 of them can be drawn in 10 ways only. Where the curve misses the means by more than
-their noise, the noise is taken to be as large as it misses (Birge 1932).
+**The band** is a parametric bootstrap: the measured means are drawn again around the fitted curve, with Student noise
+of their standard error, and fitted again, 2,000 times. The middle 95% of these curves are the interval. The seeds
+themselves are not resampled, because 3 seeds can be drawn in only 10 ways. If the curve misses the means by more than
+their noise, the noise is increased until it explains the misfit (Birge 1932).
 
-**Whether it falls** at all: means are drawn about the best flat line, with normal noise of one standard error that is
-itself as uncertain as its degrees of freedom say, and fitted. The curve falls where its fall from the smallest to the
-largest size is more than 95% of these have.
+**Does the error fall?** Means are drawn around the best flat line, with normal noise of one standard error that is as
+uncertain as its degrees of freedom imply, and fitted. The error falls if its fall from the smallest to the largest size
+is larger than in 95% of these fits.
 
-**Where it flattens**: twice the rows lower the error by a n^-b (1 - 2^-b). The n from which on this is less than x is
+**Where it flattens**: twice the rows lower the error by a n^-b (1 - 2^-b). This gain is below x from
 
-    n_x = (a (1 - 2^-b) / x)^(1/b)
+    n_x = (a (1 - 2^-b) / x)^(1/b)      rows on.
 """
 
 from __future__ import annotations
@@ -38,15 +39,15 @@ FINE = np.linspace(-1, 1, 31)  # steps of EXPONENTS
 
 
 @dataclass(frozen=True)
-class Curve:
-    """error = a n^-b + c, and the same fitted to data drawn again."""
+class PowerLaw:
+    """error = a n^-b + c, and the fits to data that were drawn again."""
 
     sizes: np.ndarray  # (m,) of training rows
     means: np.ndarray  # (m,) errors, over seeds
     seeds: np.ndarray  # (m,)
     spread: np.ndarray  # (m,) standard deviation of one run
     freedom: int  # degrees of freedom of the spread
-    parameters: np.ndarray  # (3,) a, b, c
+    parameters: np.ndarray  # (3,): a, b, c
     drawn: np.ndarray  # (draws, 3)
 
     def error(self, n: float | np.ndarray) -> np.ndarray:
@@ -54,17 +55,17 @@ class Curve:
         return _error(self.parameters, n)
 
     def band(self, n: float | Sequence[float] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The 95% interval of the fitted error with n rows: lower and upper ends, as many as there are n."""
+        """The 95% interval of the fitted error with n rows: lower and upper ends, each of the shape of n."""
         curves = np.stack([_error(p, np.asarray(n, dtype=float)) for p in self.drawn])
         low, high = np.quantile(curves, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
         return low, high
 
     def prediction(self, n: float, seeds: int) -> Interval:
-        """Where the mean error of so many new runs with n rows lies in 95 of 100 cases."""
-        about = np.array([_error(p, n) for p in self.drawn])
+        """The 95% prediction interval of the mean error of ``seeds`` new runs with n rows."""
+        curves = np.array([_error(p, n) for p in self.drawn])
         spread = np.exp(np.interp(math.log(n), np.log(self.sizes), np.log(np.maximum(self.spread, 1e-12))))
-        noise = np.random.default_rng(1).standard_t(self.freedom, len(about)) * spread / math.sqrt(seeds)
-        low, high = np.quantile(about + noise, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        noise = np.random.default_rng(1).standard_t(self.freedom, len(curves)) * spread / math.sqrt(seeds)
+        low, high = np.quantile(curves + noise, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         return Interval(float(low), float(high))
 
     def exponent(self) -> Interval:
@@ -79,10 +80,10 @@ class Curve:
 
     @property
     def falls(self) -> bool:
-        """Whether the error falls from the smallest to the largest size, by more than if it were flat."""
-        draws, chance = len(self.drawn), np.random.default_rng(2)
-        scale = np.sqrt(self.freedom / chance.chisquare(self.freedom, (draws, 1)))
-        noise = chance.standard_normal((draws, len(self.sizes))) * scale * self.spread / np.sqrt(self.seeds)
+        """Whether the error falls from the smallest to the largest size by more than chance explains."""
+        draws, rng = len(self.drawn), np.random.default_rng(2)
+        scale = np.sqrt(self.freedom / rng.chisquare(self.freedom, (draws, 1)))
+        noise = rng.standard_normal((draws, len(self.sizes))) * scale * self.spread / np.sqrt(self.seeds)
         weights = self.seeds / self.spread**2
         flat = _fit(self.sizes, np.average(self.means, weights=weights) + noise, weights)
         return self._fall(self.parameters) > max(1e-9, np.quantile([self._fall(p) for p in flat], LEVEL))
@@ -92,25 +93,25 @@ class Curve:
         return float(first - last)
 
     def flattens(self, gain: float) -> tuple[float, Interval]:
-        """From how many rows on twice as many lower the error by less than ``gain``, with its 95% interval."""
+        """The number of rows from which twice as many lower the error by less than ``gain``, with its 95% interval."""
         low, high = np.quantile([_flattens(p, gain) for p in self.drawn], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         return _flattens(self.parameters, gain), Interval(float(low), float(high))
 
 
-def why_no_curve(errors: Mapping[int, Sequence[float]]) -> str:
-    """Why there is no telling how these errors fall; nothing where there is. errors: size -> error of each seed."""
+def why_no_power_law(errors: Mapping[int, Sequence[float]]) -> str:
+    """Why no law can be fitted to these errors; empty if one can. errors: size -> the error of each seed."""
     sizes = [size for size, values in errors.items() if values]
     repeated = sum(len(values) - 1 for values in errors.values() if values)
     if len(sizes) < 3:
         return f"a curve of three parameters needs three sizes, there are {len(sizes)}"
     if len(sizes) == 3 and not repeated:
-        return "with one seed a fourth size is needed, to tell how far the curve is off"
+        return "with one seed a fourth size is needed, to measure how far the curve is off"
     return ""
 
 
-def fit_curve(errors: Mapping[int, Sequence[float]], *, draws: int = DRAWS, seed: int = 0) -> Curve:
-    """Fit to errors: size -> the error of each seed. Raises ValueError where ``why_no_curve`` says why."""
-    if why := why_no_curve(errors):
+def fit_power_law(errors: Mapping[int, Sequence[float]], *, draws: int = DRAWS, seed: int = 0) -> PowerLaw:
+    """Fit to errors: size -> the error of each seed. Raises ValueError with the reason of ``why_no_power_law``."""
+    if why := why_no_power_law(errors):
         raise ValueError(why)
     sizes = np.array(sorted(size for size in errors if errors[size]), dtype=float)
     means = np.array([mean(errors[int(n)]) for n in sizes])
@@ -127,7 +128,7 @@ def fit_curve(errors: Mapping[int, Sequence[float]], *, draws: int = DRAWS, seed
         spread = spread * math.sqrt(max(off, 1e-12))
     noise = np.random.default_rng(seed).standard_t(freedom, (draws, len(sizes))) * spread / np.sqrt(seeds)
     drawn = _fit(sizes, _error(parameters, sizes) + noise, weights)
-    return Curve(sizes, means, seeds, spread, freedom, parameters, drawn)
+    return PowerLaw(sizes, means, seeds, spread, freedom, parameters, drawn)
 
 
 def _error(parameters: np.ndarray, n: float | np.ndarray) -> np.ndarray:
@@ -145,7 +146,7 @@ def _flattens(parameters: np.ndarray, gain: float) -> float:
 def _smooth_spread(sizes: np.ndarray, errors: Sequence[Sequence[float]], means: np.ndarray) -> np.ndarray:
     """The standard deviation of a run at each size (m,): on a line in logarithms, weighted by degrees of freedom."""
     known = [i for i, values in enumerate(errors) if len(values) > 1]
-    # A deviation of 0, of few seeds on few test rows, is no certainty.
+    # Few seeds on few test rows may have a deviation of 0, which is not certainty.
     least = 1e-3 * max(float(means.max()), 1e-3)
     deviations = np.array([max(deviation(errors[i]), least) for i in known])
     freedom = np.array([len(errors[i]) - 1 for i in known], dtype=float)
@@ -174,14 +175,14 @@ def _fit(sizes: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndar
 def _best(
     x: np.ndarray, targets: np.ndarray, weights: np.ndarray, exponents: np.ndarray
 ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
-    """Of the exponents (D, E), the best of each row; with its a and c; (D,) each."""
+    """The best of the exponents (D, E) in each row, with its a and c; (D,) each."""
     powers = x ** -exponents[:, :, None]  # (D, E, m)
     y = targets[:, None]  # (D, 1, m)
     total, sx, sy = weights.sum(), powers @ weights, y @ weights  # (), (D, E), (D, 1)
     sxx, sxy = powers**2 @ weights, (powers * y) @ weights  # (D, E)
     determinant = np.maximum(total * sxx - sx**2, 1e-300)
     a, c = (total * sxy - sx * sy) / determinant, (sxx * sy - sx * sxy) / determinant
-    flat, bare = a < 0, c < 0  # outside: the best on the border is without the one, or without the other
+    flat, bare = a < 0, c < 0  # out of bounds: the best is on the border, with c = 0 or a = 0
     a, c = np.where(bare, np.maximum(sxy / sxx, 0), a), np.where(bare, 0, c)
     a, c = np.where(flat, 0, a), np.where(flat, np.maximum(sy / total, 0), c)
     off = ((a[:, :, None] * powers + c[:, :, None] - y) ** 2) @ weights

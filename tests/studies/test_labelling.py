@@ -11,12 +11,11 @@ import pytest
 
 from minilm.data.sources import load_dataset
 from minilm.evaluation.predictor import Classifier
-from minilm.studies.active import embeddings, uncertainty
-from minilm.studies.config import Study, load_study
 from minilm.studies.engine import shard_of
 from minilm.studies.execution import state_of
-from minilm.studies.rounds import rows_file
-from minilm.studies.selection import RULES
+from minilm.studies.labelling import pool_embeddings, pool_uncertainty
+from minilm.studies.plan import Study, load_study, rows_file
+from minilm.studies.query_rules import QUERY_RULES
 from tests.browser import browser, find_browser
 from tests.processes import killed_at
 from tests.studies.test_engine import draw
@@ -68,7 +67,7 @@ def whole(tmp_path_factory) -> tuple[Path, Study]:
 @pytest.fixture(autouse=True)
 def undrawn(monkeypatch):
     """But for the whole study, which has run by then, nothing is drawn: that takes most of the time."""
-    monkeypatch.setattr("minilm.studies.questions.line_pictures.active_picture", lambda *given: draw(given[2]))
+    monkeypatch.setattr("minilm.studies.questions.active._draw", lambda *given: draw(given[2]))
 
 
 def same(folder: Path, other: Path, names: list[str]) -> bool:
@@ -85,9 +84,9 @@ def test_a_run_becomes_a_tree_of_rounds(whole):
         ("seed-1_random_labels-8-12", CHAIN[0]),
         ("seed-1_random_labels-8-12-16", "seed-1_random_labels-8-12"),
     ]
-    assert len(study.runs) == 2 * (1 + 2 * len(RULES))
+    assert len(study.runs) == 2 * (1 + 2 * len(QUERY_RULES))
     assert study.runs[1].point == {"seed": 1, "rule": "random", "labels": 12}
-    listed = run(study.path, folder.parent, "--dry-run", 'active.rules=["margin"]').stdout
+    listed = run(study.path, folder.parent, "--dry-run", 'active.rules=["margin"]').stdout.partition("\n\n")[0]
     assert listed.count("finished") == 6 and listed.split()[:4] == ["run", "seed", "rule", "labels"]
 
 
@@ -95,30 +94,30 @@ def test_all_rules_share_the_start_and_each_round_adds_to_the_one_before(whole):
     folder, study = whole
     for planned in study.runs:
         rows = chosen(folder, planned.name)
-        assert len(set(rows)) == planned.choice.labels
-        assert outcome(folder / planned.name)["results"]["data"]["sizes"]["train"] == planned.choice.labels
+        assert len(set(rows)) == planned.round.labels
+        assert outcome(folder / planned.name)["results"]["data"]["sizes"]["train"] == planned.round.labels
         if planned.after:
             assert rows[: len(chosen(folder, planned.after))] == chosen(folder, planned.after)
-    ends = {tuple(chosen(folder, planned.name)) for planned in study.runs if planned.choice.labels == LABELS[-1]}
+    ends = {tuple(chosen(folder, planned.name)) for planned in study.runs if planned.round.labels == LABELS[-1]}
     assert len(ends) >= 2 * 3  # of two classes all measures of uncertainty choose alike
 
 
 def test_the_least_sure_rows_are_chosen(whole):
     folder, study = whole
-    planned = next(run for run in study.runs if run.choice.rule == "entropy")
+    planned = next(run for run in study.runs if run.round.rule == "entropy")
     rows = load_dataset(replace(planned.config.data, rows="")).train
     classifier = Classifier.load(folder / planned.after)
-    scores = uncertainty(classifier, rows, "entropy")
+    scores = pool_uncertainty(classifier, rows, "entropy")
     labelled = [int(row) for row in chosen(folder, planned.name)]
     rest = np.setdiff1d(np.arange(len(rows)), labelled)
     assert scores[labelled[LABELS[0] :]].min() >= scores[rest].max()
-    assert embeddings(classifier, rows).shape == (len(rows), 16)
+    assert pool_embeddings(classifier, rows).shape == (len(rows), 16)
 
 
 @pytest.mark.parametrize(
     ("target", "call"),
     [
-        ("minilm.studies.active.atomic", 2),  # while a round's rows are written
+        ("minilm.studies.labelling.atomic", 2),  # while a round's rows are written
         ("minilm.studies.execution.train_run", 2),  # they are chosen, the round has not begun
         ("minilm.runs.train.write_report", 2),  # the round is over, the next one's rows are not chosen
     ],
@@ -177,13 +176,13 @@ def test_where_a_round_fails_so_do_those_after_it_and_the_rest_goes_on(tmp_path)
     shutil.rmtree(tmp_path / "rounds" / "seed-1_start_labels-8" / "model")
     result = run(path, tmp_path, "active.labels=[8, 12, 16]", *changes)
     assert result.exit_code == 1 and "2 of 5 runs failed" in result.stdout
-    assert "16  failed: seed-1_margin_labels-8-12, which it goes on from, has failed" in result.stderr
+    assert "16  failed: seed-1_margin_labels-8-12, which it starts from, has failed" in result.stderr
     assert "## Runs that failed" in (tmp_path / "rounds" / "study.md").read_text()
 
 
 def test_a_pool_that_is_too_small_in_the_end_is_told_before_the_first_round(tmp_path):
     result = run(study_file(tmp_path), tmp_path, "active.labels=[8, 12, 500]", "axes.seed=[1]")
-    assert "seed-1_start_labels-8: the pool has 48 rows, 500 are to be labelled" in result.stderr
+    assert "seed-1_start_labels-8: the pool has 48 rows, but 500 of them are to be labelled" in result.stderr
     assert not list(tmp_path.rglob("results.json"))
 
 
