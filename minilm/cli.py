@@ -229,7 +229,7 @@ def info_command(model: str) -> None:
 @click.argument("config")
 @CHANGES
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs at once, a process each.")
-@click.option("--shard", default="1/1", help="One of several parts: 1/2, then 2/2, on other machines perhaps.")
+@click.option("--shard", default="1/1", help="One of several parts, such as 1/2, for several machines.")
 @click.option("--dry-run", is_flag=True, help="Only list the runs, what they need, and which would fail.")
 @RUNS
 def study_command(config: str, changes: tuple[str, ...], jobs: int, shard: str, dry_run: bool, runs: Path) -> None:

@@ -26,7 +26,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from minilm.measures import CLASSIFICATION_METRICS
 from minilm.schema import Choice, Limit
@@ -56,9 +56,10 @@ ModelName = Annotated[str, Limit("a model: a folder, a name that `minilm models`
 Pattern = Annotated[str, Limit('a text with "{text}" and "{label}"', lambda p: "{text}" in p and "{label}" in p)]
 OneGPU = Annotated[str, Limit('one of several GPUs, "cuda:1"', _like(r"cuda:\d+"))]
 Device = Literal["auto", "cpu", "cuda", "mps"] | OneGPU
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
-BPESize = Annotated[int, Limit("a whole number of at least 259: 256 bytes and 3 special tokens", lambda n: n > 258)]
 KeepModel = Literal["all", "trained", "none"]  # what a run of a study keeps of its model
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Metric: TypeAlias = Literal[CLASSIFICATION_METRICS]  # type: ignore[valid-type]
+BPESize = Annotated[int, Limit("a whole number of at least 259: 256 bytes and 3 special tokens", lambda n: n > 258)]
 
 
 # --- [model] and [tokenizer] ---
@@ -280,7 +281,7 @@ class TrainSection:
     evaluate_every: Count = 0  # steps between evaluations; 0: one after each epoch
     # The validation metric that chooses the best checkpoint; of equal ones the lower loss does. Some metrics are for
     # data with several labels a text: "subset_accuracy", "label_accuracy", "jaccard", "micro_f1".
-    best: Literal[CLASSIFICATION_METRICS] = "macro_f1"  # type: ignore[valid-type]
+    best: Metric = "macro_f1"
     patience: Count = 0  # evaluations without an improvement after which training stops; 0: never
     min_delta: NonNegative = 0.0  # the smallest change of the metric that counts as an improvement
     max_minutes: NonNegative = 0.0  # time limit of training; 0: none

@@ -91,9 +91,9 @@ def read_table(
 ) -> T:
     """A dataclass from a table of the same keys, and the sections within it likewise.
 
-    ``prefix`` stands before the keys in messages and in what ``place`` is asked (``"train."``). Raises
-    UserError for a key that is unknown, missing, or not what its field's type demands. A dataclass checks in its
-    ``__post_init__`` what its keys must satisfy together: a ValueError from there becomes a UserError too.
+    ``prefix`` (``"train."``) is put before the keys, in messages and for ``place``. Raises UserError for a key that is
+    unknown, missing, or not what its field's type demands. A dataclass checks in its ``__post_init__`` what its keys
+    must satisfy together: a ValueError from there becomes a UserError too.
     """
     hints = hints_of(kind)
     for key in table:

@@ -14,7 +14,7 @@ import pytest
 from minilm.errors import UserError
 from minilm.loading import load_config
 from minilm.recipes import experiments, find_recipe, find_study, listing, recipes, studies
-from minilm.studies.config import load_study
+from minilm.studies.plan import load_study
 from tests.tiny import minilm, refused
 
 ROOT = Path(__file__).parents[1]

@@ -2,7 +2,7 @@
 
     data.source = "ag-news"                 a name of the catalogue; "tweet-emotions:spanish", a configuration of it
     data.source = "reviews"                 a folder with train, and validation (or dev) and test files
-    data.source = "reviews.csv"             one file, whose column "split", if it has one, tells the splits
+    data.source = "reviews.csv"             one file, with the splits in its column "split", if it has one
     data.source = "user/set"                a data set of the Hub; "user/set:name", a configuration of it
     data.source = "parts/*.csv"             several files, one after another; data.train and its like may be so too
     data.source = "-"                       standard input
@@ -55,7 +55,7 @@ def find_source(section: DataSection) -> Source:
     if section.source == str(STDIN):
         return Source("standard-input", {"train": [STDIN]})
     if entry is None:
-        catalog.find(section.source)  # tells a name that is misspelt
+        catalog.find(section.source)  # raises for a name that is misspelled
     if entry is None and section.sample:
         raise UserError(f'data.sample: there is no sample for data.source = "{section.source}"')
     if entry:

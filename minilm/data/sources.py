@@ -116,14 +116,14 @@ def load_rows(path: Path, section: DataSection, names: Sequence[str] = ()) -> Ro
     return rows
 
 
-def load_texts(path: Path, section: DataSection, said: str = "") -> list[str] | list[tuple[str, str]]:
+def load_texts(path: Path, section: DataSection, place: str = "") -> list[str] | list[tuple[str, str]]:
     """The texts of one more file, or its pairs, as they are written; it needs no labels.
 
-    They are checked as ``load_dataset`` checks them, cleaned; what reads them cleans them itself. ``said`` follows a
-    config's key in a message: where it is written. Raises UserError as ``load_dataset`` does.
+    They are checked as ``load_dataset`` checks them, cleaned; what reads them cleans them itself. ``place``: where the
+    section's keys are given, as messages name it after a key. Raises UserError as ``load_dataset`` does.
     """
     defects = Defects()
-    keys = {name: key + said for name, key in _text_keys(section).items()}
+    keys = {name: key + place for name, key in _text_keys(section).items()}
     table = read_tables(matching(path), set(keys), defects, format_of(section))
     require_columns(table, keys, defects)
     columns = [list(table.columns[name]) for name in keys]

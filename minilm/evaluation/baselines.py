@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     import torch
 
 INVERSE_PENALTY = 10.0  # S; scikit-learn's C
+MIN_TEXTS = 2  # that a term must be in
 WORD = re.compile(r"\b\w\w+\b")
 WEIGHTS = 8_000_000  # of the regression, at most; the fit takes some 26 times their memory, 1.7 GB
 SCORES = 20_000_000  # that are computed at a time; some 7 times their memory
@@ -146,14 +147,14 @@ def terms_of(text: str) -> list[str]:
     return words + [f"{first} {second}" for first, second in pairwise(words)]
 
 
-def find_terms(texts: Sequence[str], min_texts: int = 2, most: int = 0) -> Terms:
-    """The terms that `min_texts` or more of the texts have, in alphabetical order; of them the `most` frequent."""
+def find_terms(texts: Sequence[str], most: int = 0) -> Terms:
+    """The terms that at least `MIN_TEXTS` of the texts have, in alphabetical order; of them the `most` frequent."""
     found: Counter[str] = Counter()
     for text in texts:
         found.update(set(terms_of(text)))
         if len(found) > COUNTED:
             found = Counter({term: count for term, count in found.items() if count > 1})
-    terms = sorted(term for term, count in found.items() if count >= min_texts)
+    terms = sorted(term for term, count in found.items() if count >= MIN_TEXTS)
     if 0 < most < len(terms):
         terms = sorted(sorted(terms, key=lambda term: -found[term])[:most])
     counts = np.array([found[term] for term in terms], dtype=np.float64)

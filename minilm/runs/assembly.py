@@ -1,4 +1,4 @@
-"""What a run is made of: data, tokens, model and task, as its config says."""
+"""What a run is made of: data, tokens, model and task, from its config."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class PreparedData:
 def prepare(config: RunConfig) -> PreparedData:
     """Load the data, add to the training rows, find or train the tokenizer, and encode every text once.
 
-    Raises UserError where data and config do not go together.
+    Raises UserError if data and config do not go together.
     """
     find_all(config)
     data = memoize("data", lambda: _files_of(config.data), lambda: load_dataset(config.data))
@@ -134,7 +134,7 @@ def _tokenizer(config: RunConfig, train: Rows) -> Tokenizer:
 
 
 def _check_tokens(tokenizer: Tokenizer, config: RunConfig) -> None:
-    """Raises UserError where the checkpoint learned other tokens; that it has more or fewer does no harm."""
+    """Raises UserError if the checkpoint learned other tokens; that it has more or fewer does no harm."""
     folder = find_checkpoint(config)
     try:
         own = load_tokenizer(folder)
@@ -149,7 +149,7 @@ def _check_tokens(tokenizer: Tokenizer, config: RunConfig) -> None:
 
 
 def _check_objective(train: TrainSection, data: Dataset) -> None:
-    """Raises UserError where the metric, the weights or the threshold do not go with the labels."""
+    """Raises UserError if the metric, the weights or the threshold do not go with the labels."""
     check_metric(train.best, data.multi_label, key="train.best")
     weights, labels = train.class_weights, data.label_names
     for name in weights if isinstance(weights, dict) else ():
@@ -217,14 +217,14 @@ def fresh_model(
 
 
 def check_classifier(config: RunConfig, prepared: PreparedData) -> None:
-    """See that a classifier can be made of the checkpoint, without memory for one. Raises UserError where it cannot."""
+    """See that a classifier can be made of the checkpoint, without memory for one. Raises UserError if it cannot."""
     make_model(config, prepared.data.label_names, prepared.tokenizer.get_vocab_size(), "meta")
 
 
 def find_all(config: RunConfig) -> None:
     """See that model and data are on this machine, or fetch them, before a text is read.
 
-    Raises UserError where they cannot be had; what the Hub would have to give is told all at once.
+    Raises UserError if they cannot be had, with everything that the Hub would have to provide.
     """
     missing: dict[str, Unreachable] = {}
     finders: dict[str, Callable[[], object]] = {"data": lambda: find_source(config.data)}
@@ -244,7 +244,7 @@ def find_all(config: RunConfig) -> None:
 
 
 def find_checkpoint(config: RunConfig) -> Path:
-    """The folder of ``model.source``. Raises UserError where it is no whole model's."""
+    """The folder of ``model.source``. Raises UserError if it is no whole model's."""
     folder = hub.resolve_model(config.model.source, config.model.revision)
     if (folder / "config.toml").is_file():
         raise UserError(f"model.source: {folder} is a run; name the model in it, such as {folder / 'model'}")
@@ -284,7 +284,7 @@ def _from_scratch(
 
 
 def _check_reading(config: RunConfig, model: Backbone, vocab_size: int) -> None:
-    """Raises UserError where the model cannot read the tokens that it is given."""
+    """Raises UserError if the model cannot read the tokens that it is given."""
     embedded = model.get_parameter("embeddings.token.weight").shape[0]
     # A checkpoint's own tokenizer may have more tokens than the checkpoint: its makers know that they never occur.
     if config.tokenizer.source and embedded < vocab_size:
@@ -303,7 +303,7 @@ def _check_reading(config: RunConfig, model: Backbone, vocab_size: int) -> None:
 
 
 def choose_trained(model: Backbone, config: RunConfig, untrained: Sequence[str]) -> None:
-    """Freeze and adapt the model as the config says, in place; what trains is float32 from now on.
+    """Freeze and adapt the model as the config describes, in place; what trains becomes float32.
 
     ``untrained``: the parameters that the checkpoint does not have. A pooler among them trains with the head that reads
     it, whatever is frozen: it knows nothing yet.
@@ -355,7 +355,7 @@ def make_task(
     encoded, pad = prepared.encoded["train"], pad_id(prepared.tokenizer)
     labels = train.labels[encoded.texts]  # of each row: a window has its text's
     forward = {split: prefix.forward(split, model) for split in ("train", "validation")}
-    # As many training texts as validation has tell whether the two drift apart; all would take longer than training.
+    # As many training texts as validation has show whether the two losses part; all would take longer than training.
     sample = keep_rows(strata_of(train.labels), min(len(train), len(validation)), config.seed)
     sampled = encoded.rows_of(sample)
     watched: dict[str, tuple[Encoded, np.ndarray, Forward]] = {

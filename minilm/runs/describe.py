@@ -17,7 +17,7 @@ from minilm.runs.assembly import make_model
 def describe_model(model: str) -> str:
     """The summary of a config (TOML), a run's folder, a model's folder, a catalogue name or a Hub id.
 
-    The model is built on torch's "meta" device, which has shapes but no memory: any size is told at once.
+    The model is built on torch's "meta" device, which has shapes but no memory: a model of any size takes no time.
     """
     path = Path(model)
     if path.suffix != ".toml" and (path / "config.toml").exists() and not holds_model(path / "model"):

@@ -26,7 +26,7 @@ def evaluate_run(
 ) -> tuple[Metrics, list[str]]:
     """The metrics of a run on a split of its data, or on a file with the same columns; and the labels' names.
 
-    Raises UserError where the folder is no finished run, or the data are not those it was trained on.
+    Raises UserError if the folder is no finished run, or the data are not those it was trained on.
     """
     path = run / "config.toml"
     if not path.exists():

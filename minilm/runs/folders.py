@@ -1,4 +1,4 @@
-"""A run's folder: made, found again, and what it says of itself.
+"""The folder of a run: how it is made and found again, and what it was started with.
 
     runs/NAME/  config.toml  environment.json  metrics.jsonl  results.json  predictions.csv  summary.txt  report.md
                 model/  checkpoints/  figures/
@@ -32,7 +32,7 @@ from minilm.reporting.results import DataSummary, Environment, Evaluation, read_
 from minilm.schema import as_table, flat, shown
 from minilm.textfiles import read_toml
 
-STARTED_FROM = {  # what a run goes on with must be what it was started with
+STARTED_FROM = {  # what must be the same when a run is resumed
     "data": "the data",
     "checkpoint": "the checkpoint",
     "augmented_texts": "the text that [augment] makes",
@@ -42,7 +42,7 @@ STARTED_FROM = {  # what a run goes on with must be what it was started with
 
 
 def new_folder(runs: Path, name: str) -> Path:
-    """Make ``runs/name``, or with the first free number behind it. Raises UserError where that cannot be."""
+    """Make ``runs/name``, or with the first free number behind it. Raises UserError if that cannot be."""
     number = 1
     while True:
         folder = runs / (name if number == 1 else f"{name}-{number}")
@@ -58,7 +58,7 @@ def new_folder(runs: Path, name: str) -> Path:
 def find_folder(config_path: Path, config: RunConfig, runs: Path) -> Path:
     """The folder of the run to resume: of those of its name the last with its settings, best one that has not finished.
 
-    Where ``config_path`` is the config of such a run, that one comes first. Raises UserError where there is none, or
+    Where ``config_path`` is the config of such a run, that one comes first. Raises UserError if there is none, or
     all were started with other settings.
     """
     own = [config_path.parent] if config_path.name == "config.toml" else []
@@ -74,8 +74,8 @@ def find_folder(config_path: Path, config: RunConfig, runs: Path) -> Path:
             return folder
     likeliest = found[0]
     other = first_difference(load_config(likeliest / "config.toml"), config)
-    said = f"was started with {other}; go on with its own settings: {resume_command(likeliest)}"
-    raise UserError(f"{likeliest}: {said}")
+    message = f"was started with {other}; resume it with its own settings: {resume_command(likeliest)}"
+    raise UserError(f"{likeliest}: {message}")
 
 
 def _name_of(folder: Path) -> Any:
@@ -88,9 +88,9 @@ def is_run(folder: Path) -> bool:
     return (folder / "config.toml").exists() and (folder / "environment.json").exists()
 
 
-def first_difference(stored: RunConfig, asked: RunConfig) -> str:
+def first_difference(stored: RunConfig, wanted: RunConfig) -> str:
     """The first setting that two configs do not share, ``train.lr = 0.1, not 0.2``; empty where they are equal."""
-    tables = flat(asdict(stored)), flat(asdict(asked))
+    tables = flat(asdict(stored)), flat(asdict(wanted))
     for key in (*tables[1], *tables[0]):
         was, now = (shown(table[key]) if table.get(key) is not None else "nothing" for table in tables)
         if was != now:

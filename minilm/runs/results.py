@@ -42,7 +42,7 @@ def measure(labels: np.ndarray, scores: np.ndarray, threshold: float = 0.5) -> M
 
 
 def decide(settings: TrainSection, labels: np.ndarray, scores: np.ndarray) -> float:
-    """The probability from which on a label is given: as [train] says, or the best for validation's labels and scores.
+    """The decision threshold: the one that [train] gives, or the best for the validation texts' labels and scores.
 
     The best by the metric that checkpoints are chosen by; by micro F1 where that is the loss, which has no threshold.
     """
@@ -133,10 +133,7 @@ def lengths_of(rows: Rows, encoded: Encoded, max_tokens: int) -> Lengths:
 
 
 def time_inference(classifier: Classifier, rows: Rows) -> float:
-    """Seconds to classify 100 texts, given at once, from text to probabilities; the median of three goes.
-
-    Of a model so large that one takes long, there is one go.
-    """
+    """Seconds to classify 100 texts, from text to probabilities: the median of three times, or one if it is long."""
     hundred = rows.take(np.arange(100) % len(rows))
     times: list[float] = []
     while len(times) < 3 and sum(times) < LONG:
@@ -149,7 +146,7 @@ def time_inference(classifier: Classifier, rows: Rows) -> float:
 def choose_samples(
     rows: Rows, scores: np.ndarray, labels: list[str], seed: int, threshold: float = 0.5
 ) -> list[SampleText]:
-    """Five texts with what the model says of them: two wrong ones where there are, the others right."""
+    """Five texts with their predictions: two wrong ones if there are any, the others right."""
     several = rows.labels.ndim == 2
     probabilities = sigmoid(scores) if several else np.exp(log_softmax(scores))
     predicted = labels_above(scores, threshold) if several else probabilities.argmax(axis=1)

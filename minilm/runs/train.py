@@ -301,7 +301,7 @@ def activations(run: TrainRun) -> FrozenPrefix:
 
     if not budget or frozen_layers(run.model) <= 0:
         return compute()
-    say(f"{folder}: what frozen layers give is computed once, for {len(seen['train']):,} training texts")
+    say(f"{folder}: the outputs of frozen layers are computed once, for {len(seen['train']):,} training texts")
     key = partial(_seen_by, run, *seen.values())
     prefix = memoize("activations", lambda: (budget, *key()), compute, keep=lambda prefix: not prefix.disk)
     if str(prefix):
@@ -337,7 +337,8 @@ def save(run: TrainRun) -> None:
     if config.adapters is not None:
         save_adapter(model, run.folder / "model", base=base, revision=revision, tokenizer=tokenizer)
         return
-    below, part_of = card_of(model).folder, None
+    below = card_of(model).folder
+    part_of = None
     if run.keep_model == "trained" and below is not None and is_partly_frozen(model):
         part_of = Base(base or str(below.resolve()), revision, files.fingerprint(below))
     save_model(model, run.folder / "model", tokenizer=tokenizer, base=part_of)

@@ -90,7 +90,7 @@ def test_its_report_says_how_it_was_asked_and_other_verbs_take_it(asked, tmp_pat
     assert "calibrated by the text a," in report and "is trained on them" in report and "minilm predict" not in report
     assert "likelihood" not in minilm("compare", asked, "--html", tmp_path / "page.html").output
     assert "asked reaches" in (tmp_path / "page.html").read_text()
-    assert "asked a model without training it" in refused("predict", asked, "a text")
+    assert "did not train a model" in refused("predict", asked, "a text")
     result = minilm("train", asked / "config.toml", "--resume")
     assert result.exit_code == 0 and "has finished already" in result.stderr
     (asked / "results.json").rename(tmp_path / "results.json")  # as if it had been killed
