@@ -65,7 +65,7 @@ def bars(
     for style, (name, value) in zip(itertools.cycle(DASHES), (lines or {}).items(), strict=False):
         whole.axvline(value, color=MARK, linewidth=1.6, linestyle=style, label=f"{name}: {value:.3f}")
     whole.set_xlim(left=min(0.0, *means))  # an interval of few seeds may reach below
-    wrapped = [textwrap.fill(short(group.name, 60), 26) for group in groups]
+    wrapped = [textwrap.fill(short(group.name, 48), 26) for group in groups]
     whole.set_yticks(places, wrapped, fontsize=SMALL)
     whole.invert_yaxis()
     unit = f"{titled(metric)} ({UNITS.get(metric, '0 to 1')})"

@@ -142,10 +142,14 @@ def drawable(text: str) -> str:
 
 
 def short(name: str, length: int) -> str:
-    """A name that can be drawn, cut to a length."""
+    """A name that can be drawn, in at most so many characters: of a longer one its beginning and its end, because names
+    of several runs often differ at the end alone."""
     name = drawable(name)
     name = f" {name}" if name.startswith("_") else name  # of such names matplotlib makes no entry in a legend
-    return name if len(name) <= length else name[: length - 1].rstrip() + "…"
+    if len(name) <= length:
+        return name
+    head = (length - 1) * 3 // 5
+    return f"{name[:head].rstrip()}…{name[head + 1 - length :].lstrip()}"
 
 
 def ink(background: Sequence[float]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from minilm.reporting.style import new_figure, widen
+from minilm.reporting.style import new_figure, short, widen
 
 
 def limits(low: float, high: float, metric: str, texts: int, **how) -> tuple[float, float]:
@@ -41,3 +41,13 @@ def test_the_axis_stays_where_the_metric_can_be():
 
 def test_differences_may_be_on_either_side_of_zero():
     assert limits(-0.01, 0.01, "accuracy", 40, difference=True) == pytest.approx((-0.1, 0.1))
+
+
+def test_a_long_name_keeps_its_beginning_and_its_end():
+    assert short("head", 8) == "head" and short("12345678", 8) == "12345678"
+    assert short("123456789", 8) == "1234…789"
+    names = [f"a variant whose name is sixty characters long, number {i:03d}" for i in range(20)]
+    for length in (22, 24, 30, 40, 48):
+        cut = [short(name, length) for name in names]
+        assert len(set(cut)) == 20 and all(len(name) <= length and name.startswith("a variant") for name in cut)
+    assert short("ab cdef gh", 6) == "ab…gh"  # no blanks beside the mark

@@ -14,6 +14,7 @@ from minilm.errors import UserError
 from minilm.evaluation.statistics import ALPHA
 from minilm.reporting.over_seeds import Tested, reached, significance, tested, versus_table
 from minilm.reporting.page import Block, Picture, Section
+from minilm.reporting.style import short
 from minilm.reporting.tables import metric_name
 from minilm.studies.finished import FinishedRun
 from minilm.studies.line_plots import line_picture
@@ -57,7 +58,11 @@ def _label(x: float) -> str:
 
 def _draw(lines: Sequence[Line], metric: str, path: Path) -> Path:
     """The lines over the number of texts; what all rows reach is a horizontal line."""
-    references = {f"{line.name}, all rows": line.mean(ALL_ROWS) for line in lines if ALL_ROWS in line.at}
+    references = {
+        f"{short(line.name, 40)}, all rows": line.mean(ALL_ROWS)
+        for line in lines
+        if ALL_ROWS in line.at and not line.baseline
+    }
     few = [
         replace(line, at={x: values for x, values in line.at.items() if x != ALL_ROWS}) for line in lines
     ]
@@ -67,7 +72,7 @@ def _draw(lines: Sequence[Line], metric: str, path: Path) -> Path:
         path,
         title="What few labelled texts are worth",
         x="Training texts of each class",
-        references={name: value for name, value in references.items() if "baseline" not in name},
+        references=references,
     )
 
 

@@ -31,7 +31,7 @@ from minilm.reporting.over_seeds import (
     with_spread,
 )
 from minilm.reporting.page import Block, Picture, Section, Table
-from minilm.reporting.style import SERIES, SMALL, legend, name_axes, new_figure, save, short, widen
+from minilm.reporting.style import SERIES, SMALL, legend, name_axes, new_figure, save, short, widen, within_range
 from minilm.reporting.tables import ABSENT, duration, join_words, metric_name, short_count
 from minilm.studies.finished import FinishedRun, groups_of
 from minilm.studies.line_plots import axis_label
@@ -162,6 +162,7 @@ def _draw(levels: Sequence[FreezingLevel], metric: str, path: Path) -> Path:
     metrics = [level.group.values(metric) for level in levels]
     _draw_over_trained(quality, levels, metrics, metric_bounds(metric), names, SERIES[1])
     _draw_over_trained(time, levels, seconds, (0, float("inf")), names, SERIES[0])
+    within_range(quality, metric)
     widen(quality, metric, min(level.group.texts() for level in levels))
     time.set_ylim(bottom=min(0, time.get_ylim()[0]))
     name_axes(quality, title=f"{titled(metric)} on the test texts", x="Parameters that train", y=axis_label(metric))
