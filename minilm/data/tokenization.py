@@ -82,7 +82,7 @@ class Encoded:
 def load_tokenizer(source: str | Path, revision: str = "") -> Tokenizer:
     """A checkpoint's ``tokenizer.json``, with the padding and truncation that it stores cleared.
 
-    source: the file or its folder; or a model's name or Hub id (at ``revision``), to be downloaded where it is not
+    source: the file or its folder; or a model's name or Hub id (at ``revision``), to be downloaded if it is not
     on this machine. Raises UserError if there is no tokenizer, or none that can be read.
     """
     path = hub.local_path(source)
@@ -105,7 +105,7 @@ def load_tokenizer(source: str | Path, revision: str = "") -> Tokenizer:
 def _word_piece_bpe(folder: Path) -> Tokenizer:
     """HerBERT's tokenizer, which is published as vocab.json and merges.txt alone: BPE of words that end in "</w>".
 
-    Raises UserError for another family's, or where a file is missing or broken.
+    Raises UserError for another family's, or if a file is missing or broken.
     """
     settings = folder / "tokenizer_config.json"
     name = str(read_json(settings).get("tokenizer_class", "")) if settings.exists() else ""
@@ -156,7 +156,7 @@ def separate_pairs(tokenizer: Tokenizer) -> None:
 
     The tokenizers of decoders such as GPT-2's and Qwen2's put nothing between them, and a decoder looks at no segments.
     They get a delimiter, as in GPT's own fine-tuning (Radford et al. 2018, section 3.3): the end-of-text token, else a
-    line break. It stays with the tokenizer where that is saved, so that pairs are read as they were trained on.
+    line break. It stays with the tokenizer if that is saved, so that pairs are read as they were trained on.
     """
     if tokenizer.num_special_tokens_to_add(is_pair=True):
         return
@@ -171,7 +171,7 @@ def separate_pairs(tokenizer: Tokenizer) -> None:
 
 
 def pad_id(tokenizer: Tokenizer) -> int:
-    """The id to pad with: the padding token's; where the tokenizer has none, an end-of-text token's; else 0.
+    """The id to pad with: the padding token's; if the tokenizer has none, an end-of-text token's; else 0.
 
     No model looks at padding, so any id within the vocabulary does.
     """

@@ -271,7 +271,7 @@ def fit_logistic(
     """Weights (V, K) and intercepts (K,) for features (N, V) and targets (N, K).
 
     exclusive: one softmax over the K columns. Otherwise a sigmoid each: K regressions that share nothing, so
-    that where the sum of their losses is least, each is.
+    that the sum of their losses is least if each is.
     """
     import torch
     from torch.nn.functional import logsigmoid

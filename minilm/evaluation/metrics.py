@@ -13,7 +13,7 @@ Matthews' correlation is 1 at best, and 0 is what guessing gets, however unbalan
 with two classes, and between -1 and 0 with more. For many classes it is R_K (Gorodkin 2004, "Comparing two
 K-category assignments by a K-category correlation coefficient"), with s texts, c of them right:
 
-    MCC = (c s - sum_k p_k t_k) / sqrt((s^2 - sum_k p_k^2) (s^2 - sum_k t_k^2)),    0 where a factor is 0
+    MCC = (c s - sum_k p_k t_k) / sqrt((s^2 - sum_k p_k^2) (s^2 - sum_k t_k^2)),    0 if a factor is 0
 
 Losses, in nats, the mean over texts (several labels: over all cells), from logits z:
 
@@ -189,7 +189,7 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
 
 
 def labels_above(logits: np.ndarray, threshold: float = 0.5) -> np.ndarray:
-    """The decision with several labels: (N, C), 1 where the probability reaches `threshold`, else 0."""
+    """The decision with several labels: (N, C), 1 if the probability reaches `threshold`, else 0."""
     return (sigmoid(logits) >= threshold).astype(np.int64)
 
 
@@ -290,7 +290,7 @@ def _check_shapes(labels: np.ndarray, logits: np.ndarray, match: bool) -> None:
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray, empty: float = 0.0) -> np.ndarray:
-    """numerator / denominator, `empty` where the denominator is 0."""
+    """numerator / denominator, `empty` if the denominator is 0."""
     return np.where(denominator > 0, numerator / np.maximum(denominator, 1), empty)
 
 

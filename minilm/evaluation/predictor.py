@@ -140,7 +140,7 @@ class Classifier:
         """One ``{label: probability}`` per text; pairs are tuples.
 
         With one label per text the probabilities add up to 1; with several, each label has its own and is assigned
-        where that is at least ``reading.threshold``. Messages call the texts ``text 1`` and so on, or what is asked.
+        if that is at least ``reading.threshold``. Messages call the texts ``text 1`` and so on, or what is asked.
         """
         scores = self.scores(texts, place=place, first=first)
         probabilities = sigmoid(scores) if self.multi_label else np.exp(log_softmax(scores))
@@ -155,7 +155,7 @@ class Classifier:
     def scores(self, texts: Iterable[Text], *, place: str = "text", first: int = 1) -> np.ndarray:
         """The model's scores (logits), (N, C).
 
-        Raises UserError for what is no text or pair, for pairs where it reads single texts, for single texts where it
+        Raises UserError for what is no text or pair, for pairs if it reads single texts, for single texts if it
         reads pairs, and for a text of which cleaning leaves nothing: an answer would be about nothing.
         """
         firsts, seconds = self._split(texts, place, first)
@@ -193,7 +193,7 @@ class Classifier:
         return self.cut.message("texts", limit or context or 512, context)
 
     def _split(self, texts: Iterable[Text], place: str, first: int) -> tuple[list[str], list[str] | None]:
-        """The first texts, and the second ones where they are pairs."""
+        """The first texts, and the second ones if they are pairs."""
         if isinstance(texts, str):
             raise UserError(f"give a list of texts, [{texts!r}], not one text")
         texts = list(texts)
@@ -268,7 +268,7 @@ def predict_lines(
     """Each line with its ``{label: probability}``, in order, some hundred lines at a time.
 
     For a classifier of pairs a line is two texts with a tab between. Raises UserError naming the line (``place`` and
-    its number) where it is empty, as given or once cleaned, or no pair.
+    its number) if it is empty, as given or once cleaned, or no pair.
     """
     numbered = iter(enumerate(lines, 1))
     while chunk := list(itertools.islice(numbered, LINES)):

@@ -21,7 +21,7 @@ The distribution of t with a whole number k of degrees of freedom is a finite su
     k even    sin theta (1 + 1/2 cos^2 theta + 1 3 / (2 4) cos^4 theta + ... up to cos^(k-2) theta)
 
 Over the rows of one test set: the bootstrap (Efron 1979), which draws as many rows again, with replacement; of a share
-p of n rows, Wilson's interval (1927), which holds also where none or all are right, and with z = 1.96 is
+p of n rows, Wilson's interval (1927), which holds also if none or all are right, and with z = 1.96 is
 
     (p + z^2 / 2n  +-  z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
 
@@ -89,7 +89,7 @@ def deviation(values: Sequence[float]) -> float:
 
 
 def t_interval(values: Sequence[float]) -> Interval | None:
-    """The 95% interval of the mean by Student's t; None of fewer than two values, and where all are equal.
+    """The 95% interval of the mean by Student's t; None of fewer than two values, and if all are equal.
 
     Equal values are no certainty (two seeds that both reach 0.9 may be luck), but they have no spread to judge by.
     """

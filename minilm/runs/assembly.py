@@ -75,7 +75,7 @@ class PreparedData:
         return rows
 
     def size(self, split: str) -> str:
-        """How many texts of the data a split has, and of how many, where a part was taken: "2,400 of 4,000"."""
+        """How many texts of the data a split has, and of how many, if a part was taken: "2,400 of 4,000"."""
         size = len(getattr(self.data, split))
         return f"{size:,}" + (f" of {self.data.whole[split]:,}" if size < self.data.whole[split] else "")
 
@@ -180,7 +180,7 @@ def make_model(
         labels: of the head.
         vocab_size: the tokenizer's.
         device: where a checkpoint's weights go.
-        precision: in "bfloat16", frozen weights stay in it where the checkpoint has them so; what trains is float32.
+        precision: in "bfloat16", frozen weights stay in it if the checkpoint has them so; what trains is float32.
         source: the checkpoint to start from instead of the config's, one that was made from it.
 
     Raises:

@@ -38,7 +38,7 @@ def _method(section: AugmentSection, device: str) -> Method:
 
 
 def fingerprint(rows: Rows, given: int) -> str:
-    """A hash of the rows after those that were given; empty where there are none."""
+    """A hash of the rows after those that were given; empty if there are none."""
     if len(rows) == given:
         return ""
     pairs = rows.pairs and rows.pairs[given:]

@@ -89,7 +89,7 @@ def is_run(folder: Path) -> bool:
 
 
 def first_difference(stored: RunConfig, wanted: RunConfig) -> str:
-    """The first setting that two configs do not share, ``train.lr = 0.1, not 0.2``; empty where they are equal."""
+    """The first setting that two configs do not share, ``train.lr = 0.1, not 0.2``; empty if they are equal."""
     tables = flat(asdict(stored)), flat(asdict(wanted))
     for key in (*tables[1], *tables[0]):
         was, now = (shown(table[key]) if table.get(key) is not None else "nothing" for table in tables)
@@ -137,7 +137,7 @@ def check_unchanged(folder: Path, data: Dataset, start: Mapping[str, str]) -> No
 
 
 def _commit() -> str | None:
-    """The last commit that changed the package; None where it is not in a repository of its own."""
+    """The last commit that changed the package; None if it is not in a repository of its own."""
     if shutil.which("git") is None:
         return None
     command = ["git", "-C", str(Path(__file__).parents[1]), "log", "-1", "--format=%H", "--", "."]

@@ -35,7 +35,7 @@ MOST_LABELS = 1000  # for the linear baseline, whose fit takes time and memory f
 
 
 def measure(labels: np.ndarray, scores: np.ndarray, threshold: float = 0.5) -> Metrics:
-    """The metrics of scores (N, C) against labels (N,), or (N, C) where a text has several."""
+    """The metrics of scores (N, C) against labels (N,), or (N, C) if a text has several."""
     if labels.ndim == 2:
         return multilabel_metrics(labels, scores, threshold)
     return classification_metrics(labels, scores)
@@ -44,7 +44,7 @@ def measure(labels: np.ndarray, scores: np.ndarray, threshold: float = 0.5) -> M
 def decide(settings: TrainSection, labels: np.ndarray, scores: np.ndarray) -> float:
     """The decision threshold: the one that [train] gives, or the best for the validation texts' labels and scores.
 
-    The best by the metric that checkpoints are chosen by; by micro F1 where that is the loss, which has no threshold.
+    The best by the metric that checkpoints are chosen by; by micro F1 if that is the loss, which has no threshold.
     """
     if settings.decision_threshold != "validation":
         return settings.decision_threshold

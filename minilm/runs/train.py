@@ -235,7 +235,7 @@ class TrainRun:
     model: Backbone  # on its device, frozen as it trains
     runtime: Runtime
     keep_model: KeepModel = "all"
-    embedded: Embedded | None = None  # the texts by the model before it is trained, where a baseline needs them
+    embedded: Embedded | None = None  # the texts by the model before it is trained, if a baseline needs them
 
     @property
     def pad(self) -> int:

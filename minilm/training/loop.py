@@ -45,7 +45,7 @@ class Task:
     objective: Objective | LanguageObjective
     evaluate: Callable[[], dict[str, Metrics]]  # measures the model as it is now: on "validation", perhaps on "train"
     record: Callable[[list[Evaluation]], None]  # keeps all evaluations so far where others can read them
-    forward: Forward | None = None  # how scores are computed, where not by the model from the start
+    forward: Forward | None = None  # how scores are computed, if not by the model from the start
     seconds: float = 0.0  # of work done before, which belongs to training
 
 
@@ -54,7 +54,7 @@ def train(
 ) -> Progress:
     """Train to the last epoch, the time limit, or the last improvement; leave the best weights in the model.
 
-    Goes on from the last checkpoint where there is one, and on a CPU ends bit for bit where an uninterrupted run ends.
+    Resumes from the last checkpoint if there is one, and on a CPU ends bit for bit as an uninterrupted run does.
 
     Raises:
         UserError: the loss is no longer finite, or the checkpoint is damaged.
@@ -224,7 +224,7 @@ class _Loop:
         self.saved = time.monotonic()
 
     def _check_finite(self, loss: float, *, before_step: bool = False) -> None:
-        """Stop where the loss or the gradient is infinite or not a number; keep the state if it is still good."""
+        """Stop if the loss or the gradient is infinite or not a number; keep the state if it is still good."""
         norm = float(self.gradient_norm)
         skipped = self.runtime.scales_loss  # a gradient that overflows float16 changes nothing
         if math.isfinite(loss) and (math.isfinite(norm) or skipped):

@@ -81,7 +81,7 @@ class Checkpoints:
         self.best = folder / "best.safetensors"
 
     def last(self) -> Path | None:
-        """The last whole checkpoint; None where there is none."""
+        """The last whole checkpoint; None if there is none."""
         return max(self.folder.glob("[0-9]*-step-*"), default=None)
 
     def keep_best(self, model: nn.Module) -> None:
@@ -198,7 +198,7 @@ def _restore_random(path: Path, device: torch.device) -> None:
 
 
 def _link(existing: Path, new: Path) -> None:
-    """A second name for a file, where the file system has such; else a copy."""
+    """A second name for a file, if the file system has such; else a copy."""
     try:
         os.link(existing, new)
     except OSError:
