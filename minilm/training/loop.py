@@ -166,11 +166,14 @@ class _Loop:
         metrics = self.task.evaluate()
         self._check_finite(metrics["validation"].loss)
 
-        value = metrics["validation"][settings.best]
+        value, loss = metrics["validation"][settings.best], metrics["validation"]["loss"]
+        # Of few validation texts many evaluations get the same right: the loss still tells them apart.
+        breaks_tie = value == progress.best_value and progress.best_loss is not None and loss < progress.best_loss
         enough = is_better(settings.best, value, progress.best_value, settings.min_delta)
+        enough = enough or (breaks_tie and not settings.min_delta)
         progress.bad_evaluations = 0 if enough else progress.bad_evaluations + 1
-        if is_better(settings.best, value, progress.best_value):
-            progress.best_step, progress.best_value = progress.step, value
+        if breaks_tie or is_better(settings.best, value, progress.best_value):
+            progress.best_step, progress.best_value, progress.best_loss = progress.step, value, loss
             self.checkpoints.keep_best(self.model)
         self.started = time.monotonic() - seconds
         early = 0 < settings.patience <= progress.bad_evaluations

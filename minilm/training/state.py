@@ -46,6 +46,7 @@ class Progress:
     loss_denominator: Measured = 0.0  # ... and what makes it a mean
     best_step: int = -1  # of the best evaluation; -1: none yet
     best_value: float | None = None  # its metric
+    best_loss: float | None = None  # its validation loss
     bad_evaluations: Number = 0  # evaluations in a row without an improvement
     stopped: str = ""  # why it ended: "finished", "early stopping" or "max_minutes"; "": it has not
     loss_scaling: dict[str, Any] = field(default_factory=dict)  # state of float16's loss scaling
