@@ -1,5 +1,5 @@
-"""Labels that are probably wrong: confident learning (Northcutt et al. 2021, "Confident Learning: Estimating Uncertainty
-in Dataset Labels").
+"""Labels that are probably wrong, by confident learning (Northcutt et al. 2021, "Confident Learning: Estimating
+Uncertainty in Dataset Labels").
 
 Given are the labels of N texts, some of them wrong, and for each text the probabilities of a classifier that was not
 trained on it (out of sample: from the other folds, or a test split). A classifier's probabilities may be too sure or
@@ -94,7 +94,8 @@ def find_label_issues(
     fit, and for NaN.
     """
     if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1] or np.isnan(probabilities).any():
-        raise ValueError(f"one row of probabilities a label: labels {labels.shape}, probabilities {probabilities.shape}")
+        shapes = f"labels {labels.shape}, probabilities {probabilities.shape}"
+        raise ValueError(f"every label needs a row of probabilities, all of them numbers: {shapes}")
     rows, classes = np.arange(len(labels)), probabilities.shape[1]
     if not len(labels) or classes < 2:
         return []
@@ -131,7 +132,7 @@ def find_multilabel_issues(
     suspicious. Raises ValueError if the shapes do not fit, and for NaN.
     """
     if labels.shape != probabilities.shape:
-        raise ValueError(f"one probability a label: labels {labels.shape}, probabilities {probabilities.shape}")
+        raise ValueError(f"every label needs a probability: labels {labels.shape}, probabilities {probabilities.shape}")
     found: list[MultiLabelIssue] = []
     for label, (y, p) in enumerate(zip(labels.T, probabilities.T, strict=True)):
         issues = find_label_issues(y, np.stack([1 - p, p], axis=1), prune=prune, rank=rank)

@@ -89,8 +89,11 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
     return np.exp(-np.logaddexp(0.0, -np.asarray(logits, dtype=np.float64)))
 
 
-def labels_above(logits: np.ndarray, threshold: float = 0.5) -> np.ndarray:
-    """The decision with several labels: (N, C), 1 where the probability reaches `threshold`, else 0."""
+def labels_above(logits: np.ndarray, threshold: float | np.ndarray = 0.5) -> np.ndarray:
+    """The decision with several labels: (N, C), 1 where the probability reaches `threshold`, else 0.
+
+    threshold: one for all labels, or (C,), one each (`thresholds.py`).
+    """
     return (sigmoid(logits) >= threshold).astype(np.int64)
 
 
@@ -140,7 +143,9 @@ def _matthews_correlation(right: np.ndarray, predicted: np.ndarray, support: np.
 # --- several labels per text ---
 
 
-def multilabel_metrics(labels: np.ndarray, logits: np.ndarray, threshold: float = 0.5) -> dict[str, Any]:
+def multilabel_metrics(
+    labels: np.ndarray, logits: np.ndarray, threshold: float | np.ndarray = 0.5
+) -> dict[str, Any]:
     """Metrics of several labels per text: labels (N, C) of 0 and 1, logits (N, C).
 
     Returns `loss`, `subset_accuracy`, `label_accuracy`, `jaccard`, `micro_f1`, `macro_f1` (over all C labels)

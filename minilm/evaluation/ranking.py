@@ -14,7 +14,7 @@ side of every cut:
 
     AP = sum_k (recall_k - recall_{k-1}) precision_k                             P / N is what guessing gets
 
-Where positives are rare, the many negatives keep the AUC high; average precision shows whether the first hits are right.
+If positives are rare, the many negatives keep the AUC high; average precision shows whether the first hits are right.
 
 With one label per text, each class is a label that a text has or has not (one against the rest), and so are both of two
 classes. The *macro* average is the mean over labels. Both metrics cost a sort per label, O(N log N).

@@ -15,8 +15,9 @@ the assigned labels: there, what a label adds to a text depends on the others. I
 time with the others fixed, each exactly, again and again until none improves (coordinate ascent).
 
 A cut leaves a gap between the least probability above it and the greatest below. The threshold is in the middle of the
-gap, or 0.5 if that is in the gap. Of equally good cuts, the one nearest to 0.5 is taken, so that a label that validation
-says nothing about keeps 0.5. On the data that chose it, a threshold looks better than it is; on few texts, much better.
+gap, or 0.5 if that is in the gap. If several cuts are equally good, the one nearest to 0.5 is taken, so that a label
+that validation has no text of keeps 0.5. On the data that chose it, a threshold looks better than it is; on few texts,
+much better.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Calibration equals its definitions, written down plainly, and SciPy's minimum; and degenerate inputs have an answer."""
+"""Calibration equals its plain definitions and SciPy's minimum, and degenerate inputs have an answer."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_the_temperature_is_where_scipy_finds_the_least_log_loss(seed, classes, 
         lambda u: log_loss_at(np.exp(u), labels, logits), bounds=np.log([LEAST, MOST]), method="bounded"
     )
     assert log_loss_at(found, labels, logits) <= best.fun + 1e-9
-    if LEAST < found * 0.9 and found * 1.1 < MOST:
+    if found > LEAST / 0.9 and found < MOST / 1.1:
         around = [log_loss_at(found * step, labels, logits) for step in (0.98, 1.02)]
         assert min(around) >= log_loss_at(found, labels, logits) - 1e-12
 
@@ -124,7 +124,8 @@ def test_several_labels_have_a_temperature_each_that_of_two_classes(seed, rows):
     rng = np.random.default_rng(seed)
     labels, logits = rng.integers(0, 2, size=(rows, 3)), rng.normal(scale=3, size=(rows, 3))
     found = fit_temperature(labels, logits)
-    alone = [fit_temperature(y, np.stack([np.zeros(rows), z], axis=1))[0] for y, z in zip(labels.T, logits.T)]
+    columns = zip(labels.T, logits.T, strict=True)
+    alone = [fit_temperature(y, np.stack([np.zeros(rows), z], axis=1))[0] for y, z in columns]
     assert found.shape == (3,) and found == pytest.approx(alone)
 
 

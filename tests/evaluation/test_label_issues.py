@@ -126,7 +126,7 @@ def test_several_labels_are_searched_one_by_one_and_ranked_together():
 
 @pytest.mark.parametrize("p", [np.full((3, 2), np.nan), np.zeros((2, 2)), np.zeros(3)])
 def test_what_is_no_row_of_probabilities_a_label_is_refused(p):
-    with pytest.raises(ValueError, match="one row of probabilities a label"):
+    with pytest.raises(ValueError, match="needs a row of probabilities"):
         find_label_issues(np.zeros(3, int), p)
-    with pytest.raises(ValueError, match="one probability a label"):
+    with pytest.raises(ValueError, match="needs a probability"):
         find_multilabel_issues(np.zeros((3, 2), int), np.zeros((2, 2)))

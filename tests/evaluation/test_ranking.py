@@ -1,4 +1,4 @@
-"""ROC AUC and average precision equal scikit-learn's, with ties, and where it has no answer ours is the documented one."""
+"""ROC AUC and average precision equal scikit-learn's, with ties too; where it has none, ours is as documented."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Coverage and precision are what answering from the threshold on would give, and no lower threshold keeps the precision."""
+"""Coverage and precision are what answering from a threshold on gives, and no lower one keeps the precision."""
 
 from __future__ import annotations
 
