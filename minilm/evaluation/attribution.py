@@ -278,8 +278,8 @@ def _integrate(path: StraightPath, label: int, pieces: np.ndarray) -> tuple[np.n
 def leave_out(path: StraightPath, label: int, how: Literal["remove", "replace"] = "remove") -> np.ndarray:
     """(W,): by how much the score of a class falls without each word; above 0, the word speaks for the class.
 
-    A word's tokens are removed, and the text closes up; or replaced by the baseline's. They are also replaced if nothing
-    would be left.
+    A word's tokens are removed, and the text closes up; or replaced by the baseline's. They are also replaced if
+    nothing would be left.
     """
     worded = path.worded
     kept = worded.word_of != np.arange(len(worded.words))[:, None]  # (W, T)

@@ -112,8 +112,8 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
     """The temperature with the least log loss: (1,), or with several labels per text (C,), one each.
 
     For validation labels (N,), or (N, C) of 0 and 1, and logits (N, C). ``logits / temperature`` applies it. It lies
-    between 0.01 and 100. It is 1 if it would change nothing: one class, or equal logits. If all N answers are right, the
-    log loss has no minimum, and the mean confidence becomes (N + 1) / (N + 2). Raises ValueError without a text.
+    between 0.01 and 100. It is 1 if it would change nothing: one class, or equal logits. If all N answers are right,
+    the log loss has no minimum, and the mean confidence becomes (N + 1) / (N + 2). Raises ValueError without a text.
     """
     logits = np.asarray(logits, dtype=np.float64)
     if logits.ndim != 2 or not len(logits) or len(labels) != len(logits):

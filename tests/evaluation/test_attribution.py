@@ -116,7 +116,7 @@ def test_the_same_text_has_the_same_explanation_and_the_model_stays_as_it_was(mo
 def test_attributions_are_the_papers_integral_as_a_plain_sum():
     """Equation 3 of the paper for a BERT, its path taken step by step through its own parts."""
     model, worded = classifier("bert"), read_words(TOKENIZER, TEXT, None, 64)
-    encoding, steps, total = TOKENIZER.encode(TEXT), 400, np.zeros(len(worded.ids))
+    encoding, steps, total = TOKENIZER.encode(TEXT), 150, np.zeros(len(worded.ids))
     ids, parts = torch.tensor(encoding.ids), model.embeddings
     x = parts.token(ids).detach()
     own = torch.tensor(encoding.special_tokens_mask).bool()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, softmax
@@ -104,6 +104,7 @@ def test_the_brier_score_is_scikit_learns(classes):
 # --- Temperature ---
 
 
+@settings(max_examples=40)
 @given(st.integers(0, 10_000), st.integers(2, 5), st.integers(2, 60), st.floats(0.2, 8))
 def test_the_temperature_is_where_scipy_finds_the_least_log_loss(seed, classes, rows, factor):
     labels, logits = overconfident(rows, classes, seed, factor)

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.preprocessing import label_binarize
@@ -14,6 +14,7 @@ from sklearn.preprocessing import label_binarize
 from minilm.evaluation.metrics import is_better
 from minilm.evaluation.ranking import average_precision, average_precision_per_label, roc_auc, roc_auc_per_label
 
+few = settings(max_examples=40)
 pytestmark = pytest.mark.filterwarnings("ignore:Only one class is present", "ignore:No positive class found")
 
 
@@ -28,6 +29,7 @@ def several_labels(draw):
     return np.array(labels).reshape(rows, classes), np.array(scores).reshape(rows, classes)
 
 
+@few
 @given(several_labels())
 def test_every_label_has_scikit_learns_values_on_any_input(case):
     labels, scores = case
@@ -38,6 +40,7 @@ def test_every_label_has_scikit_learns_values_on_any_input(case):
         assert average_precision_per_label(labels, scores)[c] == pytest.approx(expected, abs=1e-12)
 
 
+@few
 @given(several_labels())
 def test_averages_over_several_labels_are_scikit_learns(case):
     labels, scores = case
@@ -49,6 +52,7 @@ def test_averages_over_several_labels_are_scikit_learns(case):
             assert roc_auc(labels, scores) == pytest.approx(expected, abs=1e-12)
 
 
+@few
 @given(st.integers(0, 10_000), st.integers(2, 5), st.integers(1, 40))
 def test_averages_over_classes_are_scikit_learns(seed, classes, more):
     rng = np.random.default_rng(seed)

@@ -56,6 +56,7 @@ def jaccard_at(labels: np.ndarray, p: np.ndarray, thresholds: np.ndarray) -> flo
 
 
 @pytest.mark.parametrize("criterion", REFERENCES)
+@settings(max_examples=25)
 @given(one_label())
 def test_no_threshold_beats_the_chosen_one_and_its_value_is_scikit_learns(criterion, case):
     truth, p = case
