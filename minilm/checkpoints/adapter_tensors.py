@@ -23,7 +23,7 @@ import logging
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,13 +31,24 @@ import torch
 from torch import Tensor, nn
 
 from minilm.checkpoints.adapter_configs import CONFIG, INSTEAD, AdapterConfig
-from minilm.checkpoints.files import Entry, Reader, read_folder, read_header
+from minilm.checkpoints.contents import TOKENS
+from minilm.checkpoints.files import Entry, Reader, read_folder, read_header, sample
 from minilm.checkpoints.matching import equal
 from minilm.checkpoints.models import card_of
-from minilm.checkpoints.names import Row, is_ignored, plain_name, rows_of, rows_of_ours, rows_of_theirs
+from minilm.checkpoints.names import (
+    Layout,
+    Place,
+    is_ignored,
+    module_of,
+    places_of_ours,
+    places_of_theirs,
+    plain_name,
+    rows_of,
+)
 from minilm.errors import UserError
 from minilm.finetuning.lora import LoRALinear
 from minilm.models import ARCHITECTURES
+from minilm.models.architecture import Backbone
 from minilm.models.heads import ClassificationHead
 
 log = logging.getLogger("minilm")
@@ -47,21 +58,21 @@ PREFIX = "base_model.model."
 
 
 @dataclass
-class Held:
+class AdapterTensors:
     """What an adapter holds for a model, by our names."""
 
     adapters: dict[str, tuple[Tensor, Tensor, float]] = field(default_factory=dict)  # module -> A, B, alpha
     whole: dict[str, Tensor] = field(default_factory=dict)  # parameter -> its value
 
 
-def rows_for(model: nn.Module, *, prefixed: bool = False) -> tuple[Row, ...]:
+def places_for(model: Backbone, *, prefixed: bool = False) -> tuple[Place, ...]:
     """The name table for a model; its head is in it if it is the family's."""
     card = card_of(model)
     task = "encode" if card.own_head else card.task
     return rows_of(ARCHITECTURES[card.model_type].names, model.config, task, prefixed=prefixed)
 
 
-def copies_of(theirs: str, model: nn.Module) -> list[str]:
+def copies_of(theirs: str, model: Backbone) -> list[str]:
     """The published names under which a tensor is read: of T5's token table, one a stack; of all others, its own.
 
     The table's own name, ``shared``, only ties these copies together, and what is trained under PEFT is not tied.
@@ -72,34 +83,31 @@ def copies_of(theirs: str, model: nn.Module) -> list[str]:
     return copies or [theirs]
 
 
-def module_of(tensor: str) -> str:
-    """The module that a tensor belongs to, by its name."""
-    return tensor.rpartition(".")[0]
-
-
 # --- Reading -------------------------------------------------------------------------------------------------------
 
 
-def read_held(model: nn.Module, folder: Path, config: AdapterConfig) -> Held:
+def read_adapter(model: Backbone, folder: Path, config: AdapterConfig) -> AdapterTensors:
     """Everything that the folder holds, as views. Raises UserError for what does not fit the model or the config."""
-    reader, rows, names = Reader(), rows_for(model), ARCHITECTURES[card_of(model).model_type].names
+    reader, places, names = Reader(), places_for(model), ARCHITECTURES[card_of(model).model_type].names
     pairs, tensors = _sort(folder, config)
     linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    held, prefix = Held(), ""
+    held, prefix = AdapterTensors(), ""
     for module, pair in pairs.items():
         plain = plain_name(f"{module}.weight", names)
-        parts = [row for row in rows_of_theirs(plain, rows) if module_of(row.ours) in linear]
+        parts = [place for place in places_of_theirs(plain, places) if place.module in linear]
         if not parts:
             raise UserError(f"{pair['A'].file}: adapts {module}, which {_this(model)} does not have{_for(config)}")
         prefix = prefix or f"{module}.weight".removesuffix(plain)  # none before a head's module
         held.adapters |= _parts(model, module, parts, pair, config, reader)
-    there = [module_of(_in_file(row, prefix)) for name in linear for row in rows_of_ours(f"{name}.weight", rows)]
+    there = [
+        module_of(_in_file(place, prefix)) for name in linear for place in places_of_ours(f"{name}.weight", places)
+    ]
     _check_targets(config, there, pairs)
-    held.whole = _whole(model, rows, tensors, config, reader)
-    _check_whole(model, config, rows, prefix, held, folder)
+    held.whole = _whole(model, places, tensors, config, reader)
+    _check_whole(model, config, places, prefix, held, folder)
     if config.head is not None:
         held.whole |= _own_head(model, folder, config, reader)
-    if isinstance(getattr(model, "head", None), ClassificationHead) and "head.output.weight" not in held.whole:
+    if isinstance(model.head, ClassificationHead) and "head.output.weight" not in held.whole:
         log.warning("%s: holds no head; the model keeps the one that it has", folder)
     return held
 
@@ -129,34 +137,43 @@ def _sort(folder: Path, config: AdapterConfig) -> tuple[dict[str, dict[str, Entr
 
 
 def _parts(
-    model: nn.Module, module: str, parts: list[Row], pair: dict[str, Entry], config: AdapterConfig, reader: Reader
+    model: Backbone, module: str, parts: list[Place], pair: dict[str, Entry], config: AdapterConfig, reader: Reader
 ) -> dict[str, tuple[Tensor, Tensor, float]]:
-    """A, B and alpha of our modules that are parts of this published one; of most, it is the only part."""
-    rank, alpha = config.rank_of(module), config.alpha_of(module)
-    out, into = model.get_parameter(parts[0].ours).shape
+    """A, B and alpha of our modules that are parts of this published one; usually it has one part."""
+    rank, alpha, layout = config.rank_of(module), config.alpha_of(module), parts[0].layout
+    out_features, in_features = model.get_parameter(parts[0].ours).shape
     for entry, along in ((pair["A"], 0), (pair["B"], 1)):
         if len(entry.shape) == 2 and entry.shape[along] != rank:
             its = entry.shape[along]
             raise UserError(f"{entry.file}: {entry.name} is of rank {its}, but {config.where} says {rank}")
-    _check_shape(pair["A"], (rank, into), config)
-    _check_shape(pair["B"], (out * parts[0].parts, rank), config)
+    _check_shape(pair["A"], (rank, in_features), config)
+    _check_shape(pair["B"], (layout.rows_of_all(out_features, parts[0].row.part), rank), config)
     a, b = reader.view(pair["A"]), reader.view(pair["B"])
     if module not in config.blocks:
-        return {module_of(row.ours): (a, b.chunk(row.parts)[row.part], alpha) for row in parts}
+        return {place.module: (a, layout.cut(b, place.row.part), alpha) for place in parts}
 
-    own = [row for row in parts if row.part in config.blocks[module]]
+    own = [place for place in parts if place.row.part in config.blocks[module]]
     if not own or len(own) != len(config.blocks[module]) or rank % len(own):
         raise UserError(f"{config.where}: minilm.blocks of {module} must name parts of it that share its rank, {rank}")
     alpha = _alpha(alpha, 1 / len(own), rank_stabilized=config.rank_stabilized)
-    found: dict[str, tuple[Tensor, Tensor, float]] = {}
-    elsewhere = b.clone()
-    for number, row in enumerate(own):
-        block = slice(number * rank // len(own), (number + 1) * rank // len(own))
-        found[module_of(row.ours)] = (a[block], b.chunk(row.parts)[row.part][:, block], alpha)
-        elsewhere.chunk(row.parts)[row.part][:, block] = 0
-    if elsewhere.any():
+    found = {
+        place.module: (a_block, layout.cut(b_block, place.row.part), alpha)
+        for place, a_block, b_block in zip(own, a.chunk(len(own)), b.chunk(len(own), dim=1), strict=True)
+    }
+    if not torch.equal(_diagonal({place.row.part: found[place.module][1] for place in own}, layout), b):
         raise UserError(f"{pair['B'].file}: {pair['B'].name} is not zero outside the blocks of minilm.blocks")
     return found
+
+
+def _diagonal(blocks: Mapping[int, Tensor], layout: Layout) -> Tensor:
+    """The B of a fused module, (out, r): for each of these parts a block of columns, zero in the rows of the others."""
+    columns = []
+    one, block = next(iter(blocks.items()))
+    unit = len(block) // layout.sizes[one]
+    for part, b in blocks.items():
+        rows = [b if i == part else b.new_zeros(unit * size, b.shape[1]) for i, size in enumerate(layout.sizes)]
+        columns.append(layout.join(rows))
+    return torch.cat(columns, dim=1)
 
 
 def _alpha(alpha: float, times: float, *, rank_stabilized: bool) -> float:
@@ -165,7 +182,7 @@ def _alpha(alpha: float, times: float, *, rank_stabilized: bool) -> float:
 
 
 def _whole(
-    model: nn.Module, rows: tuple[Row, ...], tensors: dict[str, Entry], config: AdapterConfig, reader: Reader
+    model: Backbone, places: tuple[Place, ...], tensors: dict[str, Entry], config: AdapterConfig, reader: Reader
 ) -> dict[str, Tensor]:
     """The values of the parameters that are stored whole."""
     names = ARCHITECTURES[card_of(model).model_type].names
@@ -177,32 +194,32 @@ def _whole(
     whole = {}
     for plain, copies in stored.items():
         entry = next(iter(copies.values()))
-        places = [row for row in rows_of_theirs(plain, rows) if row.ours in parameters]
-        if not places and rows_of_theirs(plain, rows_of(names, model.config, "classify")):
+        found = [place for place in places_of_theirs(plain, places) if place.ours in parameters]
+        if not found and places_of_theirs(plain, rows_of(names, model.config, "classify")):
             raise UserError(
                 f"{entry.file}: {entry.name} is of a part that {_this(model)} does not have{_for(config)}; "
                 "open that one for the adapter's task, with its family's head"
             )
-        if not places and not is_ignored(plain, names):
+        if not found and not is_ignored(plain, names):
             raise UserError(f"{entry.file}: {entry.name} is no tensor of {_this(model)}{_for(config)}")
-        for row in places:
-            parameter = parameters[row.ours]
+        for place in found:
+            parameter = parameters[place.ours]
             for copy in copies.values():
-                _check_shape(copy, row.shape_of_theirs(tuple(parameter.shape)), config)
+                _check_shape(copy, place.shape_of_theirs(tuple(parameter.shape)), config)
             if users[id(parameter)] > 1:
                 raise UserError(f"{entry.file}: {entry.name} was trained on its own; {_this(model)} ties it to another")
-            _check_copies(model, row, copies, reader)
-            if next(place.theirs for place in rows_of_ours(row.ours, rows) if place.theirs in stored) == plain:
-                whole[row.ours] = row.take(reader.view(entry))
+            _check_copies(model, place, copies, reader)
+            if next(p.theirs for p in places_of_ours(place.ours, places) if p.theirs in stored) == plain:
+                whole[place.ours] = place.take(reader.view(entry))
     return whole
 
 
-def _check_copies(model: nn.Module, row: Row, copies: dict[str, Entry], reader: Reader) -> None:
-    """Raises UserError where copies of one table were trained apart. One that is not there is the base's still."""
+def _check_copies(model: Backbone, place: Place, copies: dict[str, Entry], reader: Reader) -> None:
+    """Raises UserError if copies of one table were trained apart. One that is not there is the base's still."""
     entry, *others = copies.values()
-    same, needed = all(equal(reader, entry, other) for other in others), copies_of(row.theirs, model)
-    if needed != [row.theirs] and not all(any(name.endswith(copy) for name in copies) for copy in needed):
-        value, of_base = row.take(reader.view(entry)), model.get_parameter(row.ours).detach()
+    same, needed = all(equal(reader, entry, other) for other in others), copies_of(place.theirs, model)
+    if needed != [place.theirs] and not all(any(name.endswith(copy) for name in copies) for copy in needed):
+        value, of_base = place.take(reader.view(entry)), model.get_parameter(place.ours).detach()
         same = same and (of_base.is_meta or torch.equal(value.to(of_base.dtype), of_base.cpu()))
     if not same:
         raise UserError(
@@ -211,7 +228,7 @@ def _check_copies(model: nn.Module, row: Row, copies: dict[str, Entry], reader: 
         )
 
 
-def _own_head(model: nn.Module, folder: Path, config: AdapterConfig, reader: Reader) -> dict[str, Tensor]:
+def _own_head(model: Backbone, folder: Path, config: AdapterConfig, reader: Reader) -> dict[str, Tensor]:
     file = folder / "head.safetensors"
     stored = {f"head.{name}": entry for name, entry in read_header(file).items()}
     asked = {name: tuple(p.shape) for name, p in model.named_parameters() if name.startswith("head.")}
@@ -244,13 +261,13 @@ def _check_targets(config: AdapterConfig, there: list[str], held: Mapping[str, o
 
 
 def _check_whole(
-    model: nn.Module, config: AdapterConfig, rows: tuple[Row, ...], prefix: str, held: Held, folder: Path
+    model: Backbone, config: AdapterConfig, places: tuple[Place, ...], prefix: str, held: AdapterTensors, folder: Path
 ) -> None:
     """Raises UserError where a module that was trained whole is not there. Warns of biases that are not."""
     biases = []
     for name, _ in model.named_parameters():
-        for row in rows_of_ours(name, rows)[:1] if name not in held.whole else ():
-            theirs = _in_file(row, prefix)
+        for place in places_of_ours(name, places)[:1] if name not in held.whole else ():
+            theirs = _in_file(place, prefix)
             if config.saves(theirs):
                 raise UserError(f"{folder}: {STEM}.safetensors lacks {PREFIX}{theirs}, which {CONFIG} says was trained")
             of_adapter = config.bias == "lora_only" and module_of(name) in held.adapters
@@ -260,12 +277,12 @@ def _check_whole(
         log.warning("%s: lacks %d trained biases, such as %s; the base's are used", folder, len(biases), biases[0])
 
 
-def _in_file(row: Row, prefix: str) -> str:
+def _in_file(place: Place, prefix: str) -> str:
     """A published name as this adapter's class has it."""
-    return row.theirs if row.ours.startswith("head.") else prefix + row.theirs
+    return place.theirs if place.ours.startswith("head.") else prefix + place.theirs
 
 
-def _this(model: nn.Module) -> str:
+def _this(model: Backbone) -> str:
     return f"this {card_of(model).model_type} model"
 
 
@@ -273,11 +290,21 @@ def _for(config: AdapterConfig) -> str:
     return f"; the adapter is for {config.base}" if config.base else ""
 
 
+def sample_of_base(model: Backbone, adapted: Collection[str], whole: Collection[str]) -> Tensor:
+    """Some numbers of each adapted weight, in the model's order, and of the token table: they identify the base.
+
+    ``whole``: the parameters that are trained themselves, and so are not the base's.
+    """
+    names = [f"{name}.weight" for name, _ in model.named_modules() if name in adapted]
+    names += [TOKENS] if TOKENS not in whole else []
+    return torch.cat([sample(model.get_parameter(name)).float() for name in names])
+
+
 # --- Writing -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Published:
+class PeftAdapter:
     """The adapter of one published module."""
 
     a: Tensor  # (r, in)
@@ -286,30 +313,28 @@ class Published:
     blocks: list[int]  # the parts that b has blocks for; none: the module is one of ours
 
 
-def publish(layers: Mapping[str, LoRALinear], rows: tuple[Row, ...]) -> dict[str, Published]:
-    """Our adapters as those of the published modules, by name. Raises UserError where parts of one differ."""
-    groups: dict[str, list[tuple[Row, LoRALinear]]] = {}
+def publish(layers: Mapping[str, LoRALinear], places: tuple[Place, ...]) -> dict[str, PeftAdapter]:
+    """Our adapters as those of the published modules, by name. Raises UserError if parts of one differ."""
+    groups: dict[str, list[tuple[Place, LoRALinear]]] = {}
     for name, layer in layers.items():
-        row = rows_of_ours(f"{name}.weight", rows)[0]
-        groups.setdefault(module_of(row.theirs), []).append((row, layer))
+        place = places_of_ours(f"{name}.weight", places)[0]
+        groups.setdefault(place.their_module, []).append((place, layer))
     published = {}
     for module, group in groups.items():
-        row, layer = group[0]
-        if row.parts == 1:
-            published[module] = Published(layer.lora_a.detach(), layer.lora_b.detach(), layer.alpha, [])
+        place, layer = group[0]
+        if len(place.layout.sizes) == 1:
+            published[module] = PeftAdapter(layer.lora_a.detach(), layer.lora_b.detach(), layer.alpha, [])
         elif len({(part.rank, part.alpha) for _, part in group}) == 1:
-            published[module] = _in_blocks(sorted(group, key=lambda pair: pair[0].part))
+            published[module] = _in_blocks(sorted(group, key=lambda pair: pair[0].row.part))
         else:
-            parts = ", ".join(module_of(row.ours) for row, _ in group)
+            parts = ", ".join(place.module for place, _ in group)
             raise UserError(f"LoRA: {parts} are one module in PEFT's format; give them one rank and one alpha")
     return published
 
 
-def _in_blocks(group: list[tuple[Row, LoRALinear]]) -> Published:
-    row, layer = group[0]
+def _in_blocks(group: list[tuple[Place, LoRALinear]]) -> PeftAdapter:
+    place, layer = group[0]
     a = torch.cat([part.lora_a.detach() for _, part in group])
-    b = a.new_zeros(row.parts * len(layer.lora_b), len(a))
-    for (part, adapted), columns in zip(group, b.chunk(len(group), dim=1), strict=True):
-        columns.chunk(row.parts)[part.part].copy_(adapted.lora_b.detach())
+    b = _diagonal({place.row.part: part.lora_b.detach() for place, part in group}, place.layout)
     alpha = _alpha(layer.alpha, len(group), rank_stabilized=layer.rank_stabilized)
-    return Published(a, b, alpha, [part.part for part, _ in group])
+    return PeftAdapter(a, b, alpha, [place.row.part for place, _ in group])

@@ -11,7 +11,8 @@ from typing import Any
 
 from minilm.errors import UserError, nearest
 from minilm.models import ARCHITECTURES
-from minilm.models.layers import ACTIVATIONS, Architecture
+from minilm.models.architecture import Architecture, BackboneConfig
+from minilm.models.layers import ACTIVATIONS
 
 # Their names of the activations; the first is the one we write.
 _ACTIVATIONS = {
@@ -26,7 +27,7 @@ _POSITIVE = ("vocab_size", "context", "width", "depth", "heads")
 _MOST = {"depth": 1000, "decoder_depth": 1000, "vocab_size": 1 << 28, "context": 1 << 28, "window": 1 << 28}
 
 
-def architecture_of(published: dict[str, Any], where: str) -> tuple[str, Architecture]:
+def architecture_of(published: dict[str, Any], where: str) -> tuple[str, Architecture[Any]]:
     """The family that a ``config.json`` names. Raises UserError for one we do not have."""
     model_type = str(published.get("model_type", ""))
     if model_type not in ARCHITECTURES:
@@ -60,7 +61,7 @@ def read_config(published: dict[str, Any], where: str = "config.json") -> Any:
         raise UserError(f"{where}: {str(error).removeprefix('config.json: ')}") from error
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise UserError(f"{where}: a setting is of the wrong kind ({error})") from error
-    return make_config(architecture.config, settings | own_section(published, where).get("config", {}), where)
+    return from_plain(architecture.config, settings | own_section(published, where).get("config", {}), where)
 
 
 def new_config(model_type: str, settings: dict[str, Any], where: str) -> Any:
@@ -72,19 +73,13 @@ def new_config(model_type: str, settings: dict[str, Any], where: str) -> Any:
     usual = kind()
     held = {f.name: getattr(published, f.name) for f in dataclasses.fields(kind)}
     own = {key: value for key, value in held.items() if value != getattr(usual, key)}
-    return make_config(kind, own | settings, where)
-
-
-def make_config(kind: type, settings: dict[str, Any], where: str) -> Any:
-    """An architecture's config from plain values. Raises UserError naming the field that is wrong."""
-    config = from_plain(kind, settings, where)
-    if config.width % config.heads and not getattr(config, "head_width", 0):
-        raise UserError(f"{where}: width ({config.width}) must be a multiple of heads ({config.heads})")
-    return config
+    return from_plain(kind, own | settings, where)
 
 
 def from_plain(kind: type, settings: Any, where: str) -> Any:
-    """A frozen dataclass from plain values, each checked against its field. Raises UserError naming the field."""
+    """A frozen dataclass (an architecture's or a head's config) from plain values, each checked against its field.
+
+    Raises UserError naming the field that is wrong."""
     if not isinstance(settings, dict):
         raise UserError(f"{where}: must be a table, got {settings!r}")
     fields = {f.name: f for f in dataclasses.fields(kind)}
@@ -124,7 +119,7 @@ def _checked(key: str, value: Any, default: Any, where: str) -> Any:
     return type(default)(value)
 
 
-def write_config(model_type: str, config: Any) -> dict[str, Any]:
+def write_config(model_type: str, config: BackboneConfig) -> dict[str, Any]:
     """The published config of ours; what it cannot say goes under "minilm"."""
     architecture = ARCHITECTURES[model_type]
     published: dict[str, Any] = {"model_type": model_type}

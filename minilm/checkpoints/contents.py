@@ -11,10 +11,10 @@ from typing import Any
 from minilm.checkpoints.configs import architecture_of, from_plain, own_section, read_config
 from minilm.checkpoints.files import Entry, Reader, read_folder, read_header, read_json
 from minilm.checkpoints.matching import equal
-from minilm.checkpoints.names import Row, is_ignored, plain_name, rows_of, rows_of_ours
+from minilm.checkpoints.names import Place, is_ignored, places_of_ours, plain_name, rows_of
 from minilm.errors import UserError
+from minilm.models.architecture import Architecture, BackboneConfig, Names
 from minilm.models.heads import HeadConfig
-from minilm.models.layers import Architecture, Names
 
 log = logging.getLogger("minilm")
 
@@ -29,26 +29,26 @@ class Contents:
     published: dict[str, Any]  # config.json
     own: dict[str, Any]  # what lies there under "minilm"
     model_type: str
-    architecture: Architecture
-    config: Any
+    architecture: Architecture[Any]
+    config: BackboneConfig
     task: str  # what the checkpoint is for
     tensors: dict[str, list[Entry]]  # by plain name; several of one name are copies
     own_tensors: dict[str, list[Entry]]  # head.safetensors, by our names
     head: HeadConfig | None  # our own head's settings; None: the head is the family's, if there is one
     labels: list[str]  # the classes of the head, in order; none: there is no classification head
 
-    def rows(self, task: str) -> tuple[Row, ...]:
+    def places(self, task: str) -> tuple[Place, ...]:
         """The name table for a task with the family's head."""
         return rows_of(self.architecture.names, self.config, task)
 
-    def all_rows(self) -> tuple[Row, ...]:
+    def all_places(self) -> tuple[Place, ...]:
         """The name table with the heads of all tasks."""
-        heads = (row for task in self.architecture.names.heads for row in self.rows(task))
-        return tuple(dict.fromkeys((*self.rows("encode"), *heads)))
+        heads = (place for task in self.architecture.names.heads for place in self.places(task))
+        return tuple(dict.fromkeys((*self.places("encode"), *heads)))
 
     def has(self, part: str, task: str = "encode") -> bool:
         """Whether anything of a part ("pooler", or "head" of a task) is stored."""
-        return any(row.theirs in self.tensors for row in self.rows(task) if row.ours.startswith(f"{part}."))
+        return any(place.theirs in self.tensors for place in self.places(task) if place.ours.startswith(f"{part}."))
 
 
 def read_contents(folder: Path) -> Contents:
@@ -64,8 +64,8 @@ def read_contents(folder: Path) -> Contents:
         own_tensors = _by_name((f"head.{name}", e) for name, e in read_header(folder / "head.safetensors").items())
         outputs = own_tensors.get("head.output.weight", [])
     else:
-        places = rows_of_ours(HEAD, rows_of(names, config, "classify"))
-        outputs = [entry for row in places for entry in tensors.get(row.theirs, [])]
+        places = places_of_ours(HEAD, rows_of(names, config, "classify"))
+        outputs = [entry for place in places for entry in tensors.get(place.theirs, [])]
     task = _task(published, own)
     if architecture.tied_by_tensors:
         config = replace(config, tied=_is_tied(tensors, config, names, is_for_words=task == "lm", where=where))
@@ -91,29 +91,39 @@ def _by_name(pairs: Iterator[tuple[str, Entry]]) -> dict[str, list[Entry]]:
     return table
 
 
+# How published classes are called, by their ends.
+TASK_OF_CLASS = {
+    "ForSequenceClassification": "classify",
+    "LMHeadModel": "lm",
+    "ForCausalLM": "lm",
+    "ForMaskedLM": "lm",
+    "ForPreTraining": "lm",
+    "ForConditionalGeneration": "lm",
+}
+
+
 def _task(published: dict[str, Any], own: dict[str, Any]) -> str:
     """What a checkpoint is for, by the published class that ``config.json`` names."""
     match published.get("architectures"):
+        case _ if "head" in own:
+            return "classify"
         case [str(name), *_]:
-            pass
+            return next((task for end, task in TASK_OF_CLASS.items() if name.endswith(end)), "encode")
         case _:
-            name = ""
-    if "head" in own or name.endswith("ForSequenceClassification"):
-        return "classify"
-    if name.endswith(("LMHeadModel", "ForCausalLM", "ForMaskedLM", "ForPreTraining", "ForConditionalGeneration")):
-        return "lm"
-    return "encode"
+            return "encode"
 
 
-def _is_tied(tensors: dict[str, list[Entry]], config: Any, names: Names, *, is_for_words: bool, where: str) -> bool:
+def _is_tied(
+    tensors: dict[str, list[Entry]], config: BackboneConfig, names: Names, *, is_for_words: bool, where: str
+) -> bool:
     """Whether a language head is tied: the file has none, or a copy of the token table."""
-    rows = rows_of(names, config, "lm")
-    held = {ours: tensors.get(rows_of_ours(ours, rows)[0].theirs, []) for ours in (TOKENS, HEAD)}
+    places = rows_of(names, config, "lm")
+    held = {ours: tensors.get(places_of_ours(ours, places)[0].theirs, []) for ours in (TOKENS, HEAD)}
     if held[HEAD] and held[TOKENS]:
         table, head = held[TOKENS][0], held[HEAD][0]
         return table.shape == head.shape and equal(Reader(), table, head, block=1 << 20)
     if is_for_words and not config.tied:
-        log.warning("%s: unties a language head that the file lacks; the token table is taken for it", where)
+        log.warning("%s: the language head is not tied, but no file has it; the token embedding takes its place", where)
     return is_for_words or bool(config.tied)
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from minilm.checkpoints.atomic import atomic
 from minilm.errors import UserError
-from minilm.hub import PICKLES, shard_names
+from minilm.model_files import PICKLES, shard_names
 
 DTYPES = {
     "F64": torch.float64,

@@ -18,7 +18,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from minilm.checkpoints.files import Entry, Reader
-from minilm.checkpoints.names import Row, rows_of_ours, rows_of_theirs
+from minilm.checkpoints.names import Place, places_of_ours, places_of_theirs
 from minilm.errors import UserError, nearest
 
 Stored = Mapping[str, Sequence[Entry]]  # plain name -> the tensors of that name; more than one: copies
@@ -28,7 +28,7 @@ Stored = Mapping[str, Sequence[Entry]]  # plain name -> the tensors of that name
 class Match:
     """What lies where."""
 
-    read: dict[str, tuple[Row, Entry]] = field(default_factory=dict)  # by our name
+    read: dict[str, tuple[Place, Entry]] = field(default_factory=dict)  # by our name
     untrained: list[str] = field(default_factory=list)  # our names
     copies: list[tuple[Entry, Entry]] = field(default_factory=list)  # one that is read, and its copy
     zeros: list[Entry] = field(default_factory=list)
@@ -45,9 +45,9 @@ def parameter_names(model: nn.Module) -> list[list[str]]:
 def match(
     model: nn.Module,
     stored: Stored,
-    rows: Sequence[Row],
+    places: Sequence[Place],
     *,
-    all_rows: Sequence[Row],
+    all_places: Sequence[Place],
     new: tuple[str, ...],
     where: Path,
 ) -> Match:
@@ -56,8 +56,8 @@ def match(
     Args:
         model: with its parameters on the meta device.
         stored: what the files hold.
-        rows: the name table for this model.
-        all_rows: the family's name table, the heads of all tasks included.
+        places: the name table for this model.
+        all_places: the family's name table, the heads of all tasks included.
         new: how the names of parameters begin that need not be stored.
         where: the folder, for error messages.
 
@@ -68,33 +68,34 @@ def match(
     missing: list[str] = []
     accounted: set[str] = set()
     for names in parameter_names(model):
-        places = [rows_of_ours(name, rows) for name in names]
-        accounted.update(row.theirs for of_name in places for row in of_name)
-        used = [next((row for row in of_name if row.theirs in stored), None) for of_name in places]
-        held = [(row, entry) for row in used if row is not None for entry in stored[row.theirs]]
+        found = [places_of_ours(name, places) for name in names]
+        accounted.update(place.theirs for of_name in found for place in of_name)
+        used = [next((place for place in of_name if place.theirs in stored), None) for of_name in found]
+        held = [(place, entry) for place in used if place is not None for entry in stored[place.theirs]]
         if not held and names[0].startswith(new):
             result.untrained.append(names[0])
         elif not held:
-            missing.append(places[0][0].theirs if places[0] else names[0])
+            missing.append(found[0][0].theirs if found[0] else names[0])
         else:
-            for row, entry in held:
-                _check_shape(row, entry, names[0], model.get_parameter(names[0]))
+            for place, entry in held:
+                _check_shape(place, entry, names[0], model.get_parameter(names[0]))
             result.read[names[0]] = held[0]
             result.copies += [(held[0][1], entry) for _, entry in held[1:]]
     unexpected: list[str] = []
     parts = {name.partition(".")[0] for name, _ in model.named_parameters()} - {"head"}
     for plain in stored.keys() - accounted:
-        of_ours = rows_of_theirs(plain, all_rows)
-        if any(row.or_zero for row in of_ours):
+        of_ours = places_of_theirs(plain, all_places)
+        if any(place.may_be_zero for place in of_ours):
             result.zeros += stored[plain]
-        elif not of_ours or any(row.ours.partition(".")[0] in parts for row in of_ours):
+        elif not of_ours or any(place.ours.partition(".")[0] in parts for place in of_ours):
             unexpected.append(plain)
     if missing:
         hint = nearest(missing[0], unexpected)
         raise UserError(f"{where}: lacks the tensor {missing[0]}{hint}{_more(missing)}, which config.json asks for")
     if unexpected:
         first = stored[min(unexpected)][0]
-        hint = nearest(min(unexpected), (row.theirs for names in result.read for row in rows_of_ours(names, rows)))
+        known = (place.theirs for name in result.read for place in places_of_ours(name, places))
+        hint = nearest(min(unexpected), known)
         raise UserError(
             f"{first.file}: unexpected tensor {first.name}{hint}{_more(unexpected)}; "
             "config.json describes a model without it"
@@ -106,8 +107,8 @@ def _more(names: Sequence[str]) -> str:
     return f" and {len(names) - 1} more" if len(names) > 1 else ""
 
 
-def _check_shape(row: Row, entry: Entry, name: str, parameter: Tensor) -> None:
-    asked = row.shape_of_theirs(tuple(parameter.shape))
+def _check_shape(place: Place, entry: Entry, name: str, parameter: Tensor) -> None:
+    asked = place.shape_of_theirs(tuple(parameter.shape))
     if entry.shape != asked:
         raise UserError(
             f"{entry.file}: {entry.name} ({name}) has the shape {entry.shape}, but config.json asks for {asked}"

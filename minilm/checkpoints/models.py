@@ -16,7 +16,6 @@ import functools
 import logging
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,74 +28,56 @@ from minilm.checkpoints.configs import write_config
 from minilm.checkpoints.contents import Contents, read_contents
 from minilm.checkpoints.files import Entry, Reader, write_json, write_tensors
 from minilm.checkpoints.matching import Match, match, parameter_names, verify
-from minilm.checkpoints.names import Row, published_tensors, rows_of
+from minilm.checkpoints.names import Layout, Place, published_tensors, rows_of
 from minilm.errors import UserError, nearest
+from minilm.model_files import TOKENIZER_FILES, VOCABULARY_FILES
 from minilm.models import ARCHITECTURES, TASKS, build_model, without_weights
-from minilm.models.heads import HeadConfig
+from minilm.models.architecture import Backbone, BackboneConfig, Card, Row
+from minilm.models.heads import ClassificationHead, HeadConfig, LanguageHead
 
 log = logging.getLogger("minilm")
 
 # What belongs to a tokenizer, or tells how to generate: copied along as it is.
-COMPANIONS = ("generation_config.json", *(set(hub.TOKENIZER_FILES) - {"config.json"}), *hub.VOCABULARY_FILES)
+COMPANIONS = ("generation_config.json", *(set(TOKENIZER_FILES) - {"config.json"}), *VOCABULARY_FILES)
 PADS = ("<pad>", "[PAD]")  # what a token may be called that fills up a batch
 BLOCK = 1 << 22  # numbers converted at a time
 # Of a model's weights: one for all; the widest in which any is stored (None); or that in which each is stored.
 Dtype = torch.dtype | Literal["stored"] | None
 
 
-@dataclass
-class Card:
-    """What a model is, beside its weights: carried as ``model.card``."""
-
-    model_type: str
-    task: str
-    labels: list[str] = field(default_factory=list)  # classes in order
-    own_head: bool = False  # our head instead of the family's
-    folder: Path | None = None  # where it was loaded from; of an adapted model, its base
-    adapter: Path | None = None  # where its adapter was loaded from
-    published: dict[str, Any] = field(default_factory=dict)  # its config.json, with what we do not use
-    extra: dict[str, Any] = field(default_factory=dict)  # more about its head, kept under "minilm": threshold, ...
-
-    @property
-    def tokenizer(self) -> Path | None:
-        """The folder that its tokenizer lies in: the adapter's, where that brings one."""
-        brought = self.adapter is not None and (self.adapter / "tokenizer.json").is_file()
-        return self.adapter if brought else self.folder
+def card_of(model: Backbone) -> Card:
+    """A model's card. Raises TypeError for a model that was not made by ``load_model`` or ``new_model``."""
+    if not isinstance(model, Backbone) or model.card is None:
+        raise TypeError("this model has no card; make it with load_model or new_model")
+    return model.card
 
 
-def card_of(model: nn.Module) -> Card:
-    """A model's card. Raises TypeError for a module that was not made by ``load_model`` or ``new_model``."""
-    card = getattr(model, "card", None)
-    if not isinstance(card, Card):
-        raise TypeError("this module has no card; make it with load_model or new_model")
-    return card
-
-
-def context_of(model: Any) -> int:
-    """The longest text that a model reads, and writes on, in tokens; 0: any length.
-
-    Rotary positions that are stretched by "linear" reach further than the context, which is that before. By "dynamic"
-    they would, but from there on each new token turns the keys that are kept by other angles.
-    """
-    rotary = getattr(model.config, "rotary", None)
-    factor = rotary.factor if rotary is not None and rotary.kind == "linear" else 1
-    return int(getattr(model.config, "context", 0) * factor)
+def own_head(model: Backbone) -> ClassificationHead | None:
+    """The model's head if it is ours, which no published class has; None: it is the family's, or there is none."""
+    head = model.head if card_of(model).own_head else None
+    return head if isinstance(head, ClassificationHead) else None
 
 
 def new_model(
-    model_type: str, config: Any, task: str, *, labels: Sequence[str] = (), head: HeadConfig | None = None
-) -> nn.Module:
+    model_type: str, config: BackboneConfig, task: str, *, labels: Sequence[str] = (), head: HeadConfig | None = None
+) -> Backbone:
     """A model with random weights, drawn as its paper draws them from torch's current random state.
 
     Raises UserError for settings that cannot be saved, because the family's published class has others.
     """
     write_config(model_type, config)
-    if head is not None and head.pooling != "pooler" and hasattr(config, "pooler"):
-        config = dataclasses.replace(config, pooler=False)  # nothing would ever train it
+    if head is not None and head.pooling != "pooler":
+        config = with_pooler(model_type, config, False)  # nothing would ever train it
     model = build_model(model_type, config, task, classes=len(labels), head=head)
     ARCHITECTURES[model_type].initialize(model)
-    vars(model)["card"] = Card(model_type, task, list(labels), own_head=head is not None)
+    model.card = Card(model_type, task, list(labels), own_head=head is not None)
     return model
+
+
+def with_pooler(model_type: str, config: BackboneConfig, wanted: bool) -> BackboneConfig:
+    """The config with or without a pooler; unchanged if the family has none."""
+    has_switch = "pooler" in ARCHITECTURES[model_type].switches
+    return dataclasses.replace(config, **{"pooler": wanted}) if has_switch else config
 
 
 # --- Loading -----------------------------------------------------------------------------------------------------
@@ -111,7 +92,7 @@ def load_model(
     dtype: Dtype = None,
     device: torch.device | str | None = None,
     revision: str | None = None,
-) -> nn.Module:
+) -> Backbone:
     """Open a whole checkpoint, in evaluation mode. Arguments and errors as those of ``opening.load_model``."""
     model, untrained = load_parts(
         hub.resolve_model(str(source), revision or ""), task, labels=labels, head=head, dtype=dtype, device=device
@@ -120,7 +101,7 @@ def load_model(
     return model
 
 
-def warn_of(untrained: Sequence[str], model: nn.Module) -> None:
+def warn_of(untrained: Sequence[str], model: Backbone) -> None:
     """Say which parts of a model start untrained, from the names of their parameters; not of one without memory."""
     card = card_of(model)
     parts = sorted({name.partition(".")[0] for name in untrained})
@@ -136,7 +117,7 @@ def load_parts(
     head: HeadConfig | None = None,
     dtype: Dtype = None,
     device: torch.device | str | None = None,
-) -> tuple[nn.Module, list[str]]:
+) -> tuple[Backbone, list[str]]:
     """``load_model`` of a folder, and the names of the parameters that the checkpoint does not have."""
     stored = read_contents(folder)
     task = task or stored.task
@@ -158,15 +139,13 @@ def load_parts(
     else:
         card.extra = {key: value for key, value in stored.own.items() if key not in ("config", "head", "labels")}
 
-    config = stored.config
-    if hasattr(config, "pooler"):
-        config = dataclasses.replace(config, pooler=stored.has("pooler"))
+    config = with_pooler(stored.model_type, stored.config, stored.has("pooler"))
     with without_weights():
         model = build_model(stored.model_type, config, task, classes=len(card.labels), head=head)
-    vars(model)["card"] = card
+    model.card = card
     found = _match(model, stored, head_is_new)
     _fill(model, found, dtype, torch.device(device or "cpu"))
-    if head is not None and head.pooling != "pooler" and getattr(model, "pooler", None) is not None:
+    if head is not None and head.pooling != "pooler" and model.pooler is not None:
         model.pooler.requires_grad_(False)  # the head does not read it; it stays for whoever opens the backbone
     return model.eval(), found.untrained
 
@@ -179,25 +158,27 @@ def _different(stored: Contents) -> list[str]:
     return stored.labels
 
 
-def _match(model: nn.Module, stored: Contents, head_is_new: bool) -> Match:
+def _match(model: Backbone, stored: Contents, head_is_new: bool) -> Match:
     """Where the model's parameters lie in the files."""
     card = card_of(model)
-    rows = rows_of(stored.architecture.names, model.config, "encode" if card.own_head or head_is_new else card.task)
+    task = "encode" if card.own_head or head_is_new else card.task
+    places = rows_of(stored.architecture.names, model.config, task)
     tensors = stored.tensors
     if card.own_head and not head_is_new:
         tensors = {**tensors, **stored.own_tensors}
-        rows += tuple(Row(name, name) for name, _ in model.named_parameters() if name.startswith("head."))
+        names = [name for name, _ in model.named_parameters() if name.startswith("head.")]
+        places += tuple(Place(name, name, Row(name, name, bare=True), Layout()) for name in names)
     return match(
         model,
         tensors,
-        rows,
-        all_rows=stored.all_rows(),
+        places,
+        all_places=stored.all_places(),
         new=("head.", "pooler.") if head_is_new else (),
         where=stored.folder,
     )
 
 
-def _fill(model: nn.Module, found: Match, dtype: Dtype, device: torch.device) -> None:
+def _fill(model: Backbone, found: Match, dtype: Dtype, device: torch.device) -> None:
     """Put the tensors into the model, one at a time, in the place of those on the meta device."""
     reader = Reader()
     verify(found, reader)
@@ -227,14 +208,14 @@ def _is_one_of(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _read(reader: Reader, row: Row, entry: Entry, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _read(reader: Reader, place: Place, entry: Entry, dtype: torch.dtype, device: torch.device) -> Tensor:
     """One parameter: in the file's pages if it can stay there, else converted block by block."""
-    ours = row.take(reader.view(entry))
+    ours = place.take(reader.view(entry))
     if ours.dtype == dtype and ours.is_contiguous() and device.type == "cpu":
         return ours
     tensor = torch.empty(ours.shape, dtype=dtype, device=device)
-    along = int(row.transposed)  # the dimension in which a block's bytes lie together in the file
-    step = max(1, BLOCK // (ours[0].numel() if not row.transposed else ours[:, 0].numel()))
+    along = int(place.layout.transposed)  # the dimension in which a block's bytes lie together in the file
+    step = max(1, BLOCK // (ours[:, 0] if place.layout.transposed else ours[0]).numel())
     for source, target in zip(ours.split(step, along), tensor.split(step, along), strict=True):
         target.copy_(source)
         reader.forget(entry)
@@ -251,7 +232,7 @@ def _untrained(name: str, shape: torch.Size) -> Tensor:
 # --- Saving ------------------------------------------------------------------------------------------------------
 
 
-def save_model(model: nn.Module, folder: str | Path, *, tokenizer: Any = None) -> Path:
+def save_model(model: Backbone, folder: str | Path, *, tokenizer: Any = None) -> Path:
     """Write a folder that ``transformers`` opens and ``load_model`` reads back bit for bit.
 
     With the family's own head the published class opens it whole. With our own head the backbone opens there, and
@@ -272,8 +253,8 @@ def save_model(model: nn.Module, folder: str | Path, *, tokenizer: Any = None) -
     parameters = dict(model.named_parameters())
     head = {name: p for name, p in parameters.items() if card.own_head and name.startswith("head.")}
     backbone = {name: p for name, p in parameters.items() if name not in head}
-    rows = rows_of(architecture.names, model.config, task, prefixed=True)
-    write_tensors(folder / "model.safetensors", published_tensors(backbone, rows))
+    places = rows_of(architecture.names, model.config, task, prefixed=True)
+    write_tensors(folder / "model.safetensors", published_tensors(backbone, places))
     if head:
         write_tensors(folder / "head.safetensors", {name.removeprefix("head."): p for name, p in head.items()})
     if tokenizer is not None:
@@ -296,13 +277,13 @@ def write_tokenizer(tokenizer: Any, folder: Path) -> None:
         file.write(tokenizer.to_str(pretty=True).encode())
 
 
-def _config_to_write(model: Any) -> dict[str, Any]:
+def _config_to_write(model: Backbone) -> dict[str, Any]:
     """config.json: what was there when the model was loaded, brought up to date."""
     card = card_of(model)
     config = {key: value for key, value in card.published.items() if key not in ("minilm", "torch_dtype")}
     settings = model.config
-    if card.task == "lm":  # merging an adapter of a tied head gives it a matrix of its own
-        tied = model.head.output.weight is model.embeddings.token.weight
+    if isinstance(model.head, LanguageHead):  # merging an adapter of a tied head gives it a matrix of its own
+        tied = model.head.output.weight is model.token_embedding.weight
         settings = dataclasses.replace(settings, tied=tied)
     config |= write_config(card.model_type, settings)
     own = {**config.pop("minilm", {}), **card.extra}
@@ -314,6 +295,6 @@ def _config_to_write(model: Any) -> dict[str, Any]:
     if card.task == "classify":
         config["id2label"] = {str(i): label for i, label in enumerate(card.labels)}
         config["label2id"] = {label: i for i, label in enumerate(card.labels)}
-    if card.own_head:
-        own |= {"head": dataclasses.asdict(model.head.config), "labels": card.labels}
+    if (head := own_head(model)) is not None:
+        own |= {"head": dataclasses.asdict(head.config), "labels": card.labels}
     return {**config, "minilm": own} if own else config

@@ -1,12 +1,13 @@
 """The name table, applied in either direction.
 
-Every architecture's file ends with a table of rows ``(ours, theirs, how)`` (see ``minilm.models.layers.Names``).
-Reading takes our tensor out of a published one, writing puts the published one together from ours:
+Every architecture's file ends with a table of rows (see ``minilm.models.architecture.Row``): one of our modules, the
+published module that holds it, and how. Reading takes our tensor out of the published one; writing puts the published
+one together from ours:
 
-    ours   = block(part of parts, transpose(theirs))
-    theirs = transpose(concatenate(ours_0, ..., ours_{parts-1}))
+    ours   = block of the rows of transpose(theirs)
+    theirs = transpose(all blocks joined)
 
-A published name comes with or without a prefix that tells which class wrote it ("bert."), and in old or new
+A published name comes with or without a prefix that shows which class wrote it ("bert."), and in old or new
 spelling. Its *plain* name has no prefix and today's spelling; rows hold plain names.
 """
 
@@ -14,70 +15,104 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from minilm.models.layers import Names
+from minilm.models.architecture import BackboneConfig, Names, Row
 
 
 @dataclass(frozen=True)
-class Row:
-    """A row of the table: what our tensor is called, and where and how it lies in a published file."""
+class Layout:
+    """How our matrices lie in a published one: as blocks of its rows, after transposing.
 
-    ours: str  # "{i}" stands for a layer's number; ``named`` puts one in
-    theirs: str
+    The rows make ``groups`` equal groups (of fused heads: one a head). Each group holds one block of each of ours, in
+    the proportions ``sizes``.
+    """
+
     transposed: bool = False
-    part: int = 0  # ours is this block of rows of theirs (after transposing) ...
-    parts: int = 1  # ... out of so many
-    or_zero: bool = False  # the file must have it, zero where our config does without it
-    condition: tuple[str, bool] | None = None  # the row counts only where this setting of the config is this
+    sizes: tuple[int, ...] = (1,)
+    groups: int = 1
 
-    def named(self, index: str) -> Row:
-        """The row of layer ``index``."""
-        return replace(self, ours=self.ours.replace("{i}", index), theirs=self.theirs.replace("{i}", index))
+    def cut(self, rows: Tensor, part: int) -> Tensor:
+        """Our rows out of theirs, (R, ...) -> (R_part, ...): a view, but a copy if there are several groups."""
+        if len(self.sizes) == 1:
+            return rows
+        unit = len(rows) // (sum(self.sizes) * self.groups)
+        start, size = unit * sum(self.sizes[:part]), unit * self.sizes[part]
+        return rows.unflatten(0, (self.groups, -1))[:, start : start + size].flatten(0, 1)
+
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        """All our rows together as theirs, the reverse of ``cut``."""
+        if len(parts) == 1:
+            return parts[0]
+        return torch.cat([part.unflatten(0, (self.groups, -1)) for part in parts], dim=1).flatten(0, 1)
+
+    def rows_of_all(self, rows: int, part: int) -> int:
+        """How many rows theirs has, if our part has so many."""
+        return rows * sum(self.sizes) // self.sizes[part]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one of our tensors lies in a published file."""
+
+    ours: str  # our tensor's name; "{i}" stands for a layer's number
+    theirs: str  # the published tensor's plain name
+    row: Row
+    layout: Layout
+
+    @property
+    def module(self) -> str:
+        """Our module."""
+        return module_of(self.ours)
+
+    @property
+    def their_module(self) -> str:
+        """The published module."""
+        return module_of(self.theirs)
+
+    @property
+    def may_be_zero(self) -> bool:
+        """Whether a file must have this tensor, zero if our config does without it."""
+        return self.row.zero_bias and self.theirs.endswith(".bias")
 
     def shape_of_theirs(self, ours: tuple[int, ...]) -> tuple[int, ...]:
         """The published tensor's shape, from our tensor's."""
-        whole = (ours[0] * self.parts, *ours[1:])
-        return whole[::-1] if self.transposed else whole
+        whole = (self.layout.rows_of_all(ours[0], self.row.part), *ours[1:])
+        return whole[::-1] if self.layout.transposed else whole
 
     def take(self, theirs: Tensor) -> Tensor:
-        """Our tensor, as a view into theirs."""
-        whole = theirs.t() if self.transposed else theirs
-        return whole if self.parts == 1 else whole.chunk(self.parts)[self.part]
+        """Our tensor out of theirs; a view if it can be one."""
+        return self.layout.cut(theirs.t() if self.layout.transposed else theirs, self.row.part)
 
 
-def _parse(row: tuple[str, ...]) -> Row:
-    ours, theirs, *how = row
-    parsed = Row(ours, theirs)
-    for word in how[0].split(", ") if how else ():
-        if word == "transposed":
-            parsed = replace(parsed, transposed=True)
-        elif word == "or zero":
-            parsed = replace(parsed, or_zero=True)
-        elif part := re.fullmatch(r"part (\d+) of (\d+)", word):
-            parsed = replace(parsed, part=int(part[1]), parts=int(part[2]))
-        elif condition := re.fullmatch(r"(if|unless) (\w+)", word):
-            parsed = replace(parsed, condition=(condition[2], condition[1] == "if"))
-        else:
-            raise ValueError(f"the row of {ours} says {word!r}, which means nothing")
-    return parsed
+def module_of(tensor: str) -> str:
+    """The module that a tensor belongs to, by its name."""
+    return tensor.rpartition(".")[0]
 
 
-def rows_of(names: Names, config: Any, task: str, *, prefixed: bool = False) -> tuple[Row, ...]:
-    """The rows of the backbone and of the family's own head for this task ("encode": none).
+def rows_of(names: Names, config: BackboneConfig, task: str, *, prefixed: bool = False) -> tuple[Place, ...]:
+    """The places of the backbone's tensors and of the family's own head for this task ("encode": none).
 
     ``prefixed``: with the backbone's names as the published class of this task has them.
     """
     prefix = names.prefix[task] if prefixed else ""
-    backbone = [replace(row, theirs=prefix + row.theirs) for row in map(_parse, names.rows)]
-    rows = [*backbone, *map(_parse, names.heads.get(task, ()))]
-    return tuple(r for r in rows if r.condition is None or bool(getattr(config, r.condition[0])) == r.condition[1])
+    rows = [*(replace(row, theirs=prefix + row.theirs) for row in names.rows), *names.heads.get(task, ())]
+    return tuple(place for row in rows if row.when is None or row.when(config) for place in _places(row, config))
+
+
+def _places(row: Row, config: BackboneConfig) -> Iterator[Place]:
+    sizes = (1,) * row.parts if row.sizes is None else row.sizes(config)
+    layout = Layout(row.transposed, sizes, config.heads if row.by_heads else 1)
+    if row.bare:
+        yield Place(row.ours, row.theirs, row, layout)
+        return
+    yield Place(f"{row.ours}.weight", f"{row.theirs}.weight", row, layout)
+    yield Place(f"{row.ours}.bias", f"{row.theirs}.bias", row, replace(layout, transposed=False))
 
 
 @cache
@@ -86,19 +121,23 @@ def _pattern(name: str) -> re.Pattern[str]:
 
 
 def _match(template: str, name: str) -> str | None:
-    """The layer's number with which ``template`` gives ``name`` ("" where it has none); None: it does not."""
+    """The layer's number with which ``template`` gives ``name``, "" if it has none; None: it does not give it."""
     matched = _pattern(template).fullmatch(name)
     return None if matched is None else "".join(matched.groups())
 
 
-def rows_of_ours(ours: str, rows: Iterable[Row]) -> list[Row]:
-    """Where our tensor of this name may lie. Of several places, the first that a file has counts."""
-    return [row.named(index) for row in rows if (index := _match(row.ours, ours)) is not None]
+def _named(place: Place, index: str) -> Place:
+    return replace(place, ours=place.ours.replace("{i}", index), theirs=place.theirs.replace("{i}", index))
 
 
-def rows_of_theirs(theirs: str, rows: Iterable[Row]) -> list[Row]:
-    """What lies in a published tensor of this name: several of ours where it is fused."""
-    return [row.named(index) for row in rows if (index := _match(row.theirs, theirs)) is not None]
+def places_of_ours(ours: str, places: Iterable[Place]) -> list[Place]:
+    """Where our tensor of this name may lie. If there are several places, the first that a file has counts."""
+    return [_named(place, index) for place in places if (index := _match(place.ours, ours)) is not None]
+
+
+def places_of_theirs(theirs: str, places: Iterable[Place]) -> list[Place]:
+    """What lies in a published tensor of this name: several of ours if it is fused."""
+    return [_named(place, index) for place in places if (index := _match(place.theirs, theirs)) is not None]
 
 
 def plain_name(published: str, names: Names) -> str:
@@ -112,34 +151,36 @@ def plain_name(published: str, names: Names) -> str:
 
 
 def is_ignored(plain: str, names: Names) -> bool:
-    """Whether a published tensor (plain name) is one that nobody needs."""
+    """Whether a published tensor (plain name) is one that nothing needs."""
     return any(fnmatch.fnmatchcase(plain, pattern) for pattern in names.ignored)
 
 
-def published_tensors(ours: Mapping[str, Tensor], rows: Iterable[Row]) -> Iterator[tuple[str, Tensor]]:
-    """Our tensors as a published file holds them, by name; as views where they can be.
+def published_tensors(ours: Mapping[str, Tensor], places: Iterable[Place]) -> Iterator[tuple[str, Tensor]]:
+    """Our tensors as a published file holds them, by name; as views if they can be.
 
     Raises KeyError for a tensor that the table does not know.
     """
-    rows = list(rows)
-    tensors = {**ours, **dict(_zeros(ours, rows))}
-    blocks: dict[str, list[tuple[Row, Tensor]]] = {}
-    for name, tensor in tensors.items():
-        places = rows_of_ours(name, rows)
-        if not places:
+    places = list(places)
+    blocks: dict[str, list[tuple[Place, Tensor]]] = {}
+    for name, tensor in {**ours, **dict(_zeros(ours, places))}.items():
+        found = places_of_ours(name, places)
+        if not found:
             raise KeyError(f"the name table has no row for {name}")
-        for row in places:
-            blocks.setdefault(row.theirs, []).append((row, tensor.detach()))
+        for place in found:
+            blocks.setdefault(place.theirs, []).append((place, tensor.detach()))
     for theirs, parts in blocks.items():
-        parts.sort(key=lambda pair: pair[0].part)
-        whole = parts[0][1] if len(parts) == 1 else torch.cat([tensor for _, tensor in parts])
-        yield theirs, whole.t() if parts[0][0].transposed else whole
+        parts.sort(key=lambda pair: pair[0].row.part)
+        layout = parts[0][0].layout
+        whole = layout.join([tensor for _, tensor in parts])
+        yield theirs, whole.t() if layout.transposed else whole
 
 
-def _zeros(ours: Mapping[str, Tensor], rows: Iterable[Row]) -> Iterator[tuple[str, Tensor]]:
+def _zeros(ours: Mapping[str, Tensor], places: Iterable[Place]) -> Iterator[tuple[str, Tensor]]:
     """The biases that a published file must have and this model does without."""
-    for row in rows:
-        weight = row.ours.removesuffix("bias") + "weight"
-        for name in ours if row.or_zero else ():
-            if (index := _match(weight, name)) is not None and (absent := row.named(index).ours) not in ours:
-                yield absent, torch.zeros_like(ours[name][:, 0])
+    for place in places:
+        if place.row.zero_bias and place.ours.endswith(".weight"):
+            for name in ours:
+                index = _match(place.ours, name)
+                bias = place.ours.removesuffix("weight").replace("{i}", index or "") + "bias"
+                if index is not None and bias not in ours:
+                    yield bias, torch.zeros_like(ours[name][:, 0])

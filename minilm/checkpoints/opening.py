@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from minilm import hub
 from minilm.checkpoints import models
 from minilm.checkpoints.adapters import is_adapter, load_adapted_model
+from minilm.models.architecture import Backbone
 from minilm.models.heads import HeadConfig
 
 
@@ -28,7 +28,7 @@ def load_model(
     dtype: models.Dtype = None,
     device: torch.device | str | None = None,
     revision: str | None = None,
-) -> nn.Module:
+) -> Backbone:
     """Open a checkpoint, or an adapter with its base, in evaluation mode.
 
     Args:

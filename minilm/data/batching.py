@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from minilm.data.tokenization import Encoded
-from minilm.models.layers import Batch
+from minilm.models.batch import Batch
 
 MULTIPLE = 8  # tokens
 CHUNK = 50  # batches sorted together

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minilm import hub
+from minilm.connection import Unreachable
 from minilm.data import catalog
 from minilm.data.readers import FORMATS
 from minilm.errors import UserError, nearest
-from minilm.transfer import Unreachable
 
 if TYPE_CHECKING:
     from minilm.config import DataSection
@@ -55,7 +55,7 @@ def find_source(section: DataSection, where: str = "") -> Source:
     section, entry = complete(section), _entry(section)
     if section.train and not section.sample:
         given = {split: getattr(section, split) for split in SPLITS if getattr(section, split)}
-        files = {split: Path(path).expanduser() for split, path in given.items()}
+        files = {split: hub.local_path(path) for split, path in given.items()}
         return Source(files["train"].stem, files, section)
     if entry is None:
         catalog.find(section.source, where)  # tells a name that is misspelt
@@ -68,7 +68,7 @@ def find_source(section: DataSection, where: str = "") -> Source:
             hint = "; or take the small set of its kind: data.sample=true (make finetune DATA=sample)"
             raise Unreachable(error.who, error.why, error.without + (hint if entry.sample else "")) from None
         return Source(entry.name, files, section, entry.rows)
-    path = Path(section.source).expanduser()
+    path = hub.local_path(section.source)
     if path.is_dir():
         return Source(path.resolve().name, _split_files(path, where), section)
     if path.is_file() or path.suffix.lower() in FORMATS:

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from minilm.data.tokenization import CHUNK, Encoded
 from minilm.errors import UserError
-from minilm.models.layers import Batch
+from minilm.models.batch import Batch
 
 NOT_ASKED = -100  # the label where there is nothing to predict
 MASK_NAMES = ("[MASK]", "<mask>")

@@ -67,7 +67,7 @@ def load_tokenizer(source: str | Path, revision: str = "") -> Tokenizer:
     source: the file or its folder; or a model's name or Hub id (at ``revision``), to be downloaded where it is not
     on this machine. Raises UserError where there is no tokenizer, or none that can be read.
     """
-    path = Path(source)
+    path = hub.local_path(source)
     if not path.is_file() and not hub.is_folder(source):
         path = hub.resolve_model(str(source), revision, want="tokenizer")
     if path.is_dir() and not (path / "tokenizer.json").exists() and (path / "merges.txt").exists():

@@ -20,20 +20,20 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor, nn
+from torch import Tensor
 
-from minilm.checkpoints.models import context_of
 from minilm.data.tokenization import Encoded, encode, pad_id
 from minilm.devices import Execution
 from minilm.evaluation.baselines import Logistic, fit_classes
 from minilm.evaluation.predictor import predict_scores
+from minilm.models.architecture import Backbone
+from minilm.models.batch import Batch
 from minilm.models.heads import pool
-from minilm.models.layers import Batch
 
 CUT = 512  # tokens at which texts are cut for a model that reads any length, unless the caller says otherwise
 
@@ -41,13 +41,7 @@ CUT = 512  # tokens at which texts are cut for a model that reads any length, un
 # --- texts to vectors ---
 
 
-def vectors(model: Any, batch: Batch) -> Tensor:
-    """The backbone's vectors at each position, (B, T, D), whatever head the model has. Of T5 with a decoder: its."""
-    stages = getattr(model.config, "stages", model.config.depth)
-    return model.finish(model.run(model.embed(batch), batch, 0, stages))
-
-
-def mean_vectors(model: Any, encoded: Encoded, run_on: Execution, *, pad: int) -> np.ndarray:
+def mean_vectors(model: Backbone, encoded: Encoded, run_on: Execution, *, pad: int) -> np.ndarray:
     """The means of N texts' vectors: (N, D) float32, in the order of the texts.
 
     The model may have any head or none, and is left as it was. Of T5 the encoder's vectors count.
@@ -64,7 +58,7 @@ def mean_vectors(model: Any, encoded: Encoded, run_on: Execution, *, pad: int) -
 
 
 def embed_texts(
-    model: nn.Module,
+    model: Backbone,
     tokenizer: Tokenizer,
     texts: Sequence[str],
     run_on: Execution,
@@ -73,7 +67,7 @@ def embed_texts(
     max_tokens: int = 0,
 ) -> np.ndarray:
     """``mean_vectors`` of texts or pairs: (N, D). They are cut to ``max_tokens``; 0: to the model's context."""
-    encoded = encode(tokenizer, texts, pairs, max_tokens or context_of(model) or CUT)
+    encoded = encode(tokenizer, texts, pairs, max_tokens or model.context or CUT)
     return mean_vectors(model.to(run_on.device), encoded, run_on, pad=pad_id(tokenizer))
 
 

@@ -11,9 +11,9 @@ from typing import Annotated, Any, BinaryIO, Literal
 import numpy as np
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor, nn
+from torch import Tensor
 
-from minilm.checkpoints.models import Card, card_of, context_of
+from minilm.checkpoints.models import card_of
 from minilm.checkpoints.opening import holds_model, load_model
 from minilm.config import DataSection, load_config
 from minilm.data.batching import collate, evaluation_batches
@@ -24,7 +24,8 @@ from minilm.data.tokenization import Encoded, encode, load_tokenizer, pad_id
 from minilm.devices import Execution, execution_as_trained
 from minilm.errors import UserError
 from minilm.evaluation.metrics import log_softmax, sigmoid
-from minilm.models.layers import Batch, evaluation_mode
+from minilm.models.architecture import Backbone, Card, evaluation_mode
+from minilm.models.batch import Batch
 from minilm.schema import Limit, read_table
 
 LINES = 512  # lines read before the first is answered
@@ -34,7 +35,7 @@ Text = str | tuple[str, str]  # a text, or a pair
 
 
 def predict_scores(
-    model: nn.Module, encoded: Encoded, run_on: Execution, *, pad: int, forward: Forward | None = None
+    model: Backbone, encoded: Encoded, run_on: Execution, *, pad: int, forward: Forward | None = None
 ) -> np.ndarray:
     """The model's scores (logits) of N texts: (N, C) float32, in the order of the texts.
 
@@ -44,7 +45,7 @@ def predict_scores(
     scores, order = [], []
     with evaluation_mode(model), torch.inference_mode(), run_on.autocast():
         for rows in evaluation_batches(encoded.lengths, run_on.tokens_at_once):
-            batch = collate(encoded, rows, None, pad, limit=context_of(model)).to(run_on.device)
+            batch = collate(encoded, rows, None, pad, limit=model.context).to(run_on.device)
             scores.append((model(batch) if forward is None else forward(batch, rows)).float())
             order.append(rows)
     by_length = torch.cat(scores).cpu().numpy()
@@ -82,7 +83,7 @@ class Classifier:
     [{'negative': 0.07, 'neutral': 0.26, 'positive': 0.67}]
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Tokenizer, run_on: Execution) -> None:
+    def __init__(self, model: Backbone, tokenizer: Tokenizer, run_on: Execution) -> None:
         """model: from ``load_model`` or ``new_model``, with a classification head."""
         self.model, self.tokenizer, self.execution = model.to(run_on.device), tokenizer, run_on
         card = card_of(model)
@@ -150,7 +151,7 @@ class Classifier:
     def _scores_of_clean(self, texts: list[str], pairs: list[str] | None) -> np.ndarray:
         if not texts:
             return np.zeros((0, len(self.labels)), np.float32)
-        limit = self.reading.max_tokens or context_of(self.model) or 512
+        limit = self.reading.max_tokens or self.model.context or 512
         encoded = encode(self.tokenizer, texts, pairs, limit)
         scores = predict_scores(self.model, encoded, self.execution, pad=pad_id(self.tokenizer))
         if not np.isfinite(scores).all():

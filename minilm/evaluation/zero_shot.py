@@ -39,26 +39,27 @@ from typing import Any
 import numpy as np
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor, nn
+from torch import Tensor
 
-from minilm.checkpoints.models import card_of, context_of
+from minilm.checkpoints.models import card_of
 from minilm.checkpoints.opening import load_model
 from minilm.data.masking import MASK_NAMES, special_ids
 from minilm.data.tokenization import Encoded, load_tokenizer, pad_id
 from minilm.devices import Execution
 from minilm.errors import UserError, nearest
-from minilm.evaluation.embeddings import CUT, embed_texts, vectors
+from minilm.evaluation.embeddings import CUT, embed_texts
 from minilm.evaluation.metrics import log_softmax
 from minilm.evaluation.predictor import predict_scores
 from minilm.generation import encode_prompt, has_encoder, load_language_model
 from minilm.models import ARCHITECTURES
-from minilm.models.layers import Batch
+from minilm.models.architecture import Backbone
+from minilm.models.batch import Batch
 
 CONTENT_FREE = "N/A"
 WAYS = ("cloze", "likelihood", "similarity")
 
 
-def open_model(source: str, way: str, device: str = "auto") -> tuple[nn.Module, Tokenizer]:
+def open_model(source: str, way: str, device: str = "auto") -> tuple[Backbone, Tokenizer]:
     """The model that a way of asking needs, and its tokenizer.
 
     Raises UserError, before any weight is read, where its language head is missing, so that it would answer at random,
@@ -76,7 +77,7 @@ def open_model(source: str, way: str, device: str = "auto") -> tuple[nn.Module, 
 
 
 def cloze(
-    model: Any,
+    model: Backbone,
     tokenizer: Tokenizer,
     texts: Sequence[str],
     words: Sequence[str],
@@ -130,7 +131,7 @@ def cloze(
 
 
 def likelihood(
-    model: Any,
+    model: Backbone,
     tokenizer: Tokenizer,
     texts: Sequence[str],
     words: Sequence[str],
@@ -166,8 +167,8 @@ def likelihood(
         for begun in {answer[:-1] for answer in answers}:  # one pass serves all words that begin alike
             same = [number for number, answer in enumerate(answers) if answer[:-1] == begun]
             targets = torch.tensor([answers[number] for number in same])
-            if has_encoder(model):
-                ids, writes = prompts, [model.config.start_token, *begun]
+            if model.start_token is not None:
+                ids, writes = prompts, [model.start_token, *begun]
                 last = np.zeros(len(prompts), dtype=np.int64)
             else:
                 ids, writes = [[*prompt, *begun] for prompt in prompts], None
@@ -180,7 +181,7 @@ def likelihood(
 
 
 def similarity(
-    model: nn.Module,
+    model: Backbone,
     tokenizer: Tokenizer,
     texts: Sequence[str],
     descriptions: Sequence[str],
@@ -259,9 +260,9 @@ def _cut(
     return parts
 
 
-def _limit(model: Any, max_tokens: int, room: int = 0) -> int:
+def _limit(model: Backbone, max_tokens: int, room: int = 0) -> int:
     """The tokens that a prompt may have, where ``room`` more must have a place in the model's context."""
-    context = context_of(model)
+    context = model.context
     limit = max_tokens or context or CUT
     return min(limit, context - room) if context else limit
 
@@ -269,7 +270,7 @@ def _limit(model: Any, max_tokens: int, room: int = 0) -> int:
 # --- words to tokens ---
 
 
-def _mask(tokenizer: Tokenizer, model: Any, pattern: str) -> tuple[str, int]:
+def _mask(tokenizer: Tokenizer, model: Backbone, pattern: str) -> tuple[str, int]:
     """The mask token and its id. Raises UserError where tokenizer or model has none, or the pattern has one already."""
     found = [(name, number) for name in MASK_NAMES if (number := tokenizer.token_to_id(name)) is not None]
     if not found or found[0][1] >= model.config.vocab_size:
@@ -301,7 +302,7 @@ def _hidden_tokens(tokenizer: Tokenizer, pattern: str, word: str, mask: str, mas
     return tuple(whole.ids[first : after[0] + 1])
 
 
-def _written_tokens(model: nn.Module, tokenizer: Tokenizer, pattern: str, word: str) -> tuple[int, ...]:
+def _written_tokens(model: Backbone, tokenizer: Tokenizer, pattern: str, word: str) -> tuple[int, ...]:
     """The tokens by which a word goes on from the pattern, or begins what T5 writes."""
     if has_encoder(model):
         return tuple(tokenizer.encode(word, add_special_tokens=False).ids)
@@ -321,7 +322,7 @@ def _is_joined(word: str, pattern: str) -> UserError:
 # --- checks ---
 
 
-def _check_model(model: Any, *, masked: bool) -> None:
+def _check_model(model: Backbone, *, masked: bool) -> None:
     card = card_of(model)
     where = card.folder or card.model_type
     if card.task != "lm":
@@ -339,7 +340,9 @@ def _check_pattern(pattern: str, pairs: bool) -> None:
             raise UserError(f'the pattern {pattern!r} must have "{slot}" {often}')
 
 
-def _check_answers(answers: Sequence[tuple[int, ...]], words: Sequence[str], tokenizer: Tokenizer, model: Any) -> None:
+def _check_answers(
+    answers: Sequence[tuple[int, ...]], words: Sequence[str], tokenizer: Tokenizer, model: Backbone
+) -> None:
     special = special_ids(tokenizer)
     for number, (answer, word) in enumerate(zip(answers, words, strict=True)):
         if not answer or special[list(answer)].any() or max(answer) >= model.config.vocab_size:
@@ -364,7 +367,7 @@ def _check_beginnings(answers: Sequence[tuple[int, ...]], words: Sequence[str]) 
 
 
 def _log_probabilities(
-    model: Any,
+    model: Backbone,
     tokenizer: Tokenizer,
     prompts: Sequence[Sequence[int]],
     places: np.ndarray,
@@ -386,8 +389,8 @@ def _log_probabilities(
         if writes is not None:
             batch = replace(batch, decoder_ids=torch.tensor([list(writes)] * len(rows), device=run_on.device))
         where = torch.from_numpy(places[rows]).to(run_on.device)  # (B, k)
-        x = vectors(model, batch).take_along_dim(where[:, :, None], dim=1)  # (B, k, D)
-        log_p = model.head(x, batch).float().log_softmax(dim=-1)  # (B, k, V)
+        x = model.vectors(batch).take_along_dim(where[:, :, None], dim=1)  # (B, k, D)
+        log_p = model.apply_head(x, batch).float().log_softmax(dim=-1)  # (B, k, V)
         return log_p[:, steps, targets.T].sum(dim=1)  # (B, k, C) -> (B, C)
 
     return predict_scores(model.to(run_on.device), encoded, run_on, pad=pad_id(tokenizer), forward=forward)

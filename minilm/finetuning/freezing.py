@@ -16,27 +16,26 @@ embeddings. ALBERT reuses one layer at every depth, so single layers cannot be f
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import nn
 
 from minilm.errors import UserError
-from minilm.models.layers import stages_of
+from minilm.models.architecture import Backbone
+from minilm.models.heads import ClassificationHead
 
 PARTS = ("nothing", "backbone", "all-but-last", "first")
 
 
-def freeze(model: nn.Module, part: str, layers: int = 0) -> None:
+def freeze(model: Backbone, part: str, layers: int = 0) -> None:
     """Choose what trains, in place: see the table above. A head tied to the token table lets that train as well.
 
-    Raises UserError where the model has fewer layers, or has one for all places; ValueError for another part.
+    Raises UserError if the model has fewer layers, or one set of weights for all of them; ValueError for another part.
     """
     if part not in PARTS or layers < 0:
         raise ValueError(f"part must be one of {', '.join(PARTS)} and layers at least 0, got {part!r} and {layers}")
     if part == "nothing":
         return
     model.requires_grad_(False)
-    stack, depth = layers_of(model), stages_of(model)
+    depth = model.num_layers
     if part != "backbone" and layers:
         if shares_layers(model):
             raise UserError(
@@ -45,55 +44,42 @@ def freeze(model: nn.Module, part: str, layers: int = 0) -> None:
             )
         if layers > depth:
             raise UserError(f"freeze.layers is {layers}, but the model has {depth} layers")
-    head = getattr(model, "head", None)
-    if head is not None:
-        head.requires_grad_(True)
+    if model.head is not None:
+        model.head.requires_grad_(True)
     if part == "backbone":
         return
     first = layers if part == "first" else depth - layers
-    for layer in stack[first:]:
+    for layer in model.blocks[first:]:
         layer.requires_grad_(True)
-    for norm in _norms_after(model, first):
+    for norm in model.norms_after(first):
         norm.requires_grad_(True)
-    pooler = getattr(model, "pooler", None)
-    if pooler is not None and (head is None or head.config.pooling == "pooler"):
-        pooler.requires_grad_(True)
+    if model.pooler is not None and (model.head is None or reads_pooler(model)):
+        model.pooler.requires_grad_(True)
 
 
-def layers_of(model: Any) -> list[nn.Module]:
-    """The layers in the order in which they are numbered and run: the encoder's, then the decoder's."""
-    if hasattr(model, "encoder"):
-        return [*model.encoder.layers, *(model.decoder.layers if hasattr(model, "decoder") else ())]
-    return list(model.layers)
+def reads_pooler(model: Backbone) -> bool:
+    """Whether the head reads the pooler's output."""
+    return isinstance(model.head, ClassificationHead) and model.head.config.pooling == "pooler"
 
 
-def shares_layers(model: nn.Module) -> bool:
+def shares_layers(model: Backbone) -> bool:
     """Whether one layer runs at several depths, as ALBERT's does: then no single depth can be chosen."""
-    return len(layers_of(model)) < stages_of(model)
+    return len(set(model.blocks)) < model.num_layers
 
 
-def _norms_after(model: Any, first: int) -> list[nn.Module]:
-    """The final norms that the output of layer ``first`` passes through."""
-    if hasattr(model, "encoder"):
-        stacks = [model.encoder] if first < model.config.depth or not hasattr(model, "decoder") else []
-        return [stack.norm for stack in (*stacks, *([model.decoder] if hasattr(model, "decoder") else ()))]
-    return [model.norm] if hasattr(model, "norm") else []
-
-
-def frozen_layers(model: nn.Module) -> int:
-    """How many layers come before the first parameter that trains; all, where only what follows them trains.
+def frozen_layers(model: Backbone) -> int:
+    """How many layers come before the first parameter that trains; all, if only what follows them trains.
 
     -1: the embeddings train, so nothing before the first layer is fixed.
     """
-    stack, depth = layers_of(model), stages_of(model)
-    tables = [getattr(model, name) for name in ("encoder", "decoder") if hasattr(model, name)]
-    first_parts = [model.get_submodule("embeddings"), *(table.relative_bias for table in tables)]
-    if any(_trains(part) for part in first_parts):
+    depth = model.num_layers
+    norms = {norm: i for i in range(depth) for norm in model.norms_after(i)}  # -> the last layer before the norm
+    later = {id(p) for part in (*model.blocks, *norms, model.pooler, model.head) if part for p in part.parameters()}
+    later -= {id(p) for p in model.embeddings.parameters()}  # a tied head has the token table
+    if any(p.requires_grad and id(p) not in later for p in model.parameters()):
         return -1
-    number = next((i for i, layer in enumerate(stack) if _trains(layer)), depth)
-    if hasattr(model, "encoder") and _trains(tables[0].norm):
-        number = min(number, len(tables[0].layers))  # it comes before the decoder's first layer
-    return number
+    first = next((i for i, layer in enumerate(model.blocks) if _trains(layer)), depth)
+    return min(first, *(layer + 1 for norm, layer in norms.items() if _trains(norm)), depth)
 
 
 def training_mode(model: nn.Module) -> None:

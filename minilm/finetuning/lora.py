@@ -6,6 +6,14 @@ B (out, r):
 
     y = W x + b + s B A dropout(x)
 
+        x (in)  ──►  W (out, in), frozen  ───────────────►  + b  ──►  (+)  ──►  y (out)
+           │                                                           ▲
+           └──►  dropout  ──►  A (r, in)  ──►  B (out, r)  ──►  * s  ──┘
+
+        A:  ┌──────── in ────────┐        B:  ┌ r ┐       B A (out, in), as large as W, is never
+          r └────────────────────┘        out │   │       stored in training: x meets the two
+                                              └───┘       thin matrices one after the other
+
     s = alpha / r             Hu et al., section 4.1
     s = alpha / sqrt(r)       rank-stabilised (Kalajdzievski 2023): with alpha / r the update shrinks as r grows, so
                               higher ranks stop helping
@@ -24,14 +32,14 @@ from __future__ import annotations
 import fnmatch
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minilm.errors import UserError, nearest
-from minilm.finetuning.freezing import layers_of, shares_layers
+from minilm.finetuning.freezing import shares_layers
+from minilm.models.architecture import Backbone
 from minilm.models.heads import ClassificationHead
 
 
@@ -67,14 +75,11 @@ class LoRALinear(nn.Module):
     ) -> None:
         super().__init__()
         self.weight, self.bias = base.weight, base.bias
-        out, into = base.weight.shape
-        # The adapter trains in float32 also where the frozen weights are bfloat16: its steps are small.
-        like: dict[str, Any] = {
-            "device": base.weight.device,
-            "dtype": torch.promote_types(base.weight.dtype, torch.float32),
-        }
-        self.lora_a = nn.Parameter(torch.empty(rank, into, **like))
-        self.lora_b = nn.Parameter(torch.zeros(out, rank, **like))
+        out_features, in_features = base.weight.shape
+        # The adapter trains in float32 even if the frozen weights are bfloat16: its steps are small.
+        dtype, device = torch.promote_types(base.weight.dtype, torch.float32), base.weight.device
+        self.lora_a = nn.Parameter(torch.empty(rank, in_features, dtype=dtype, device=device))
+        self.lora_b = nn.Parameter(torch.zeros(out_features, rank, dtype=dtype, device=device))
         nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))  # U(-1/sqrt(in), 1/sqrt(in))
         self.rank, self.alpha, self.rank_stabilized = rank, float(alpha), rank_stabilized
         self.dropout = nn.Dropout(dropout)
@@ -97,13 +102,13 @@ class LoRALinear(nn.Module):
         """One plain layer of W + s B A. It has a weight of its own and shares the bias."""
         with torch.no_grad():
             weight = torch.add(self.weight, self.lora_b @ self.lora_a, alpha=self.scale).to(self.weight.dtype)
-        out, into = weight.shape
-        linear = nn.Linear(into, out, bias=self.bias is not None, device="meta")
+        out_features, in_features = weight.shape
+        linear = nn.Linear(in_features, out_features, bias=self.bias is not None, device="meta")
         linear.weight, linear.bias = nn.Parameter(weight, requires_grad=self.weight.requires_grad), self.bias
         return linear.train(self.training)
 
 
-def add_lora(model: nn.Module, config: LoRAConfig) -> list[str]:
+def add_lora(model: Backbone, config: LoRAConfig) -> list[str]:
     """Adapt linear layers of the model, in place. Only adapters and the classification head are trained from now on.
 
     Returns the names of the adapted modules. Raises UserError for a target or a layer that the model does not have.
@@ -120,26 +125,25 @@ def add_lora(model: nn.Module, config: LoRAConfig) -> list[str]:
 
 
 def adapt_layer(
-    model: nn.Module, name: str, rank: int, alpha: float, *, dropout: float = 0.0, rank_stabilized: bool = False
+    model: Backbone, name: str, rank: int, alpha: float, *, dropout: float = 0.0, rank_stabilized: bool = False
 ) -> LoRALinear:
     """Put an adapted layer in the place of the linear layer of this name."""
     base = model.get_submodule(name)
     if not isinstance(base, nn.Linear):
         raise TypeError(f"{name} is no linear layer")
-    vars(model).pop("unmerged", None)  # what was merged before is part of the weights now
+    model.unmerged = {}  # what was merged before is part of the weights now
     layer = LoRALinear(base, rank, alpha, dropout=dropout, rank_stabilized=rank_stabilized)
     model.set_submodule(name, layer)
     return layer
 
 
-def train_adapters_only(model: nn.Module) -> None:
+def train_adapters_only(model: Backbone) -> None:
     """Freeze all but the adapters and the classification head."""
     model.requires_grad_(False)
     for parameter in adapter_parameters(model).values():
         parameter.requires_grad_(True)
-    head = getattr(model, "head", None)
-    if isinstance(head, ClassificationHead):
-        head.requires_grad_(True)
+    if isinstance(model.head, ClassificationHead):
+        model.head.requires_grad_(True)
 
 
 def adapted_layers(model: nn.Module) -> dict[str, LoRALinear]:
@@ -159,7 +163,7 @@ def adapter_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 # --- Merging -------------------------------------------------------------------------------------------------------
 
 
-def merge(model: nn.Module) -> None:
+def merge(model: Backbone) -> None:
     """Put plain layers of W + s B A in the place of the adapted ones, which are kept for ``unmerge``.
 
     The outputs stay the same, up to rounding (in the weights' own precision). Nothing happens to W itself.
@@ -167,21 +171,21 @@ def merge(model: nn.Module) -> None:
     layers = adapted_layers(model)
     for name, layer in layers.items():
         model.set_submodule(name, layer.merged())
-    vars(model)["unmerged"] = vars(model).get("unmerged", {}) | layers
+    model.unmerged = model.unmerged | layers
 
 
-def unmerge(model: nn.Module) -> None:
+def unmerge(model: Backbone) -> None:
     """Put the adapted layers back as they were before ``merge``, bit for bit.
 
     Raises ValueError where the model has another dtype by now: the layers that were kept have not.
     """
-    kept: dict[str, LoRALinear] = vars(model).get("unmerged", {})
-    for name, layer in kept.items():
+    for name, layer in model.unmerged.items():
         now = model.get_parameter(f"{name}.weight").dtype
         if now != layer.weight.dtype:
             was = layer.weight.dtype
             raise ValueError(f"{name} was {was} when it was merged and is {now}; cast it back before unmerging")
-    for name, layer in vars(model).pop("unmerged", {}).items():
+    kept, model.unmerged = model.unmerged, {}
+    for name, layer in kept.items():
         merged = model.get_submodule(name)
         model.set_submodule(name, layer.to(merged.weight.device).train(merged.training))
 
@@ -189,11 +193,11 @@ def unmerge(model: nn.Module) -> None:
 # --- What is adapted -----------------------------------------------------------------------------------------------
 
 
-def find_targets(model: nn.Module, config: LoRAConfig) -> list[str]:
+def find_targets(model: Backbone, config: LoRAConfig) -> list[str]:
     """The names of the modules that ``config`` wants adapted, in the model's order. Errors as ``add_lora``'s."""
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     linear = [name for name in linear if not name.startswith("head.")]  # the head is trained whole
-    number_of = {module: number for number, layer in enumerate(layers_of(model)) for module in layer.modules()}
+    number_of = {module: number for number, layer in enumerate(model.blocks) for module in layer.modules()}
     in_layers = {name: number_of[module] for name in linear if (module := model.get_submodule(name)) in number_of}
     kinds = list(dict.fromkeys(name.rpartition(".")[2] for name in in_layers))
     wanted: dict[str, set[str]] = {}
@@ -223,11 +227,11 @@ def find_targets(model: nn.Module, config: LoRAConfig) -> list[str]:
     return [name for name in linear if any(name in found for found in wanted.values())]
 
 
-def _check_layers(model: Any, config: LoRAConfig) -> None:
-    layers = len(layers_of(model))
+def _check_layers(model: Backbone, config: LoRAConfig) -> None:
+    layers = model.num_layers
     if shares_layers(model):
         raise UserError(
-            f"LoRA: layers cannot choose here: all {model.config.depth} layers of this model share one set of weights; "
+            f"LoRA: layers cannot choose here: all {layers} layers of this model share one set of weights; "
             "leave it empty"
         )
     if unknown := sorted(set(config.layers) - set(range(layers))):

@@ -11,22 +11,21 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from minilm.errors import UserError
-from minilm.models import albert, bert, distilbert, gpt2, llama, t5
+from minilm.models import albert, bert, distilbert, gpt2, llama, llama_family, t5
+from minilm.models.architecture import Architecture, Backbone, BackboneConfig
 from minilm.models.heads import ClassificationHead, HeadConfig, LanguageHead
-from minilm.models.layers import Architecture
 
-ARCHITECTURES: dict[str, Architecture] = {
+ARCHITECTURES: dict[str, Architecture[Any]] = {
     "albert": albert.ARCHITECTURE,
     "bert": bert.ARCHITECTURE,
     "distilbert": distilbert.ARCHITECTURE,
     "gpt2": gpt2.ARCHITECTURE,
     "llama": llama.ARCHITECTURE,
-    "mistral": llama.MISTRAL,
-    "qwen2": llama.QWEN2,
+    "mistral": llama_family.MISTRAL,
+    "qwen2": llama_family.QWEN2,
     "roberta": bert.ROBERTA,
     "t5": t5.ARCHITECTURE,
     "xlm-roberta": bert.XLM_ROBERTA,
@@ -36,20 +35,22 @@ TASKS = ("encode", "classify", "lm")
 
 
 def build_model(
-    model_type: str, config: Any, task: str = "encode", *, classes: int = 0, head: HeadConfig | None = None
-) -> nn.Module:
+    model_type: str, config: BackboneConfig, task: str = "encode", *, classes: int = 0, head: HeadConfig | None = None
+) -> Backbone:
     """A model with uninitialised weights: the parts of the backbone that the task needs, and its head.
 
-    ``head`` is our own head's settings; None takes the family's. In ``without_weights()`` no memory is taken.
+    ``head``: settings of our own head; None: the family's head. In ``without_weights()`` this takes no memory.
+
+    Raises UserError if the head needs a pooler that the family does not have.
     """
     architecture = ARCHITECTURES[model_type]
     settings = None if task != "classify" else head or architecture.classification_head(config)
-    config = fit_config(config, task, settings, family=head is None)
-    model: Any = architecture.model(config)
+    config = fit_config(architecture, config, task, settings, family=head is None)
+    model = architecture.model(config)
     if settings is not None:
         model.head = ClassificationHead(config.width, classes, settings)
     elif task == "lm":
-        embedding = model.embeddings.token if config.tied else None
+        embedding = model.token_embedding if config.tied else None
         model.head = LanguageHead(config.width, config.vocab_size, architecture.language_head(config), embedding)
     return model
 
@@ -73,19 +74,21 @@ class _NoInitialisation(TorchFunctionMode):
         return function(*args, **kwargs)
 
 
-def fit_config(config: Any, task: str, head: HeadConfig | None, *, family: bool) -> Any:
-    """The config with the parts that the task and its classification head want, and without those they leave out.
+def fit_config(
+    architecture: Architecture[Any], config: Any, task: str, head: HeadConfig | None, *, family: bool
+) -> Any:
+    """The config with the parts that the task and its classification head need, and without those they leave out.
 
-    A pooler goes where none reads it and the published class has none; T5's decoder goes in encoding. Raises
-    UserError where the head wants a pooler that the family does not have.
+    A pooler is left out if nothing reads it and the published class has none; so is T5's decoder in encoding. Raises
+    UserError if the head needs a pooler that the family does not have.
     """
     pools = head is not None and head.pooling == "pooler"
-    if hasattr(config, "pooler"):
-        spare = config.pooler and (task == "encode" or not family)  # nobody needs it, but it belongs to the backbone
+    if "pooler" in architecture.switches:
+        spare = config.pooler and (task == "encode" or not family)  # unused, but part of the backbone
         config = replace(config, pooler=task != "lm" and (pools or spare))
     elif pools:
         raise UserError('this family has no pooler; choose another head.pooling: "cls", "last" or "mean"')
-    if hasattr(config, "decoder"):
+    if "decoder" in architecture.switches:
         needed = task == "lm" or (task == "classify" and family)
         config = replace(config, decoder=needed or (task == "classify" and config.decoder))
     return config

@@ -17,13 +17,12 @@ It learned two tasks, to fill in masked words, and to tell whether two texts (se
     which words were masked?    scores = norm(gelu(dense(y))) token^T + b          dense: (D) -> (E)
     are they in order?          scores = W tanh(dense(y_0)) + b                    at [CLS], position 0
 
-The second head's ``tanh(dense(.))`` is the pooler. To classify texts, keep it and learn new ``W`` and ``b``. As only
-the vector at position 0 is read then, the last pass computes a query, and the MLP, for it alone; the other positions
-contribute only keys and values.
+The second head's ``tanh(dense(.))`` is the pooler. To classify texts, keep it and learn new ``W`` and ``b``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,12 +30,14 @@ import torch
 from torch import Tensor, nn
 
 from minilm.errors import UserError
-from minilm.models.heads import HeadConfig, LanguageConfig
-from minilm.models.layers import MLP, Architecture, Attention, Batch, Names, State, padding_mask, pick, scores
+from minilm.models.architecture import Architecture, Backbone, BackboneConfig, Names, Row
+from minilm.models.batch import Batch, State, select_position
+from minilm.models.heads import HeadConfig, LanguageConfig, Pooler
+from minilm.models.layers import MLP, Attention, draw_weights, padding_mask
 
 
 @dataclass(frozen=True)
-class AlbertConfig:
+class AlbertConfig(BackboneConfig):
     """ALBERT's settings; the defaults are those of the largest published checkpoint, xxlarge."""
 
     vocab_size: int = 30000
@@ -67,11 +68,13 @@ class AlbertLayer(nn.Module):
         self.mlp_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, at: Tensor | None = None) -> Tensor:
-        """x (B, T, D), mask (B, 1, 1, T) -> (B, T, D); at (B,): (B, 1, D), those positions alone.
+    def forward(self, x: Tensor, mask: Tensor | None = None, query_position: Tensor | None = None) -> Tensor:
+        """x (B, T, D), mask (B, 1, 1, T) -> (B, T, D), or (B, 1, D) with a ``query_position`` (B,).
 
-        Unlike in BERT, no dropout follows the MLP."""
-        x = self.attention_norm(pick(x, at) + self.dropout(self.attention(x, mask, at=at)))
+        Unlike in BERT, no dropout follows the MLP.
+        """
+        y = self.attention(x, mask, query_position=query_position)
+        x = self.attention_norm(select_position(x, query_position) + self.dropout(y))
         return self.mlp_norm(x + self.mlp(x))
 
 
@@ -97,106 +100,71 @@ class AlbertEmbeddings(nn.Module):
         return self.projection(self.dropout(self.norm(x)))
 
 
-class AlbertPooler(nn.Module):
-    """A text's vector, made from its first token's."""
+class Albert(Backbone):
+    """The encoder."""
+
+    config: AlbertConfig
 
     def __init__(self, config: AlbertConfig) -> None:
-        super().__init__()
-        self.dense = nn.Linear(config.width, config.width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x (B, D), the vectors at [CLS] -> (B, D)."""
-        return torch.tanh(self.dense(x))
-
-
-class Albert(nn.Module):
-    """The encoder, and the head that reads it where there is one: a classifier's, or a language model's."""
-
-    def __init__(self, config: AlbertConfig, head: nn.Module | None = None) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.embeddings = AlbertEmbeddings(config)
         self.layers = nn.ModuleList([AlbertLayer(config)])
-        self.pooler = AlbertPooler(config) if config.pooler else None
-        self.head = head
+        self.pooler = Pooler(config.width) if config.pooler else None
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        return [self.layers[0]] * self.config.depth
+
+    @property
+    def context(self) -> int:
+        return self.config.context
 
     def embed(self, batch: Batch) -> State:
-        """The state before the first pass."""
         return State(self.embeddings(batch.ids, batch.positions, batch.segments))
 
     def run(self, state: State, batch: Batch, first: int, last: int) -> State:
-        """The state after passes ``first`` to ``last`` (exclusive) through the one layer."""
         x, mask = state.x, padding_mask(batch)
-        for index in range(first, last):
-            at = batch.read if index == self.config.depth - 1 else None
-            x = self.layers[0](x, mask, at)
+        for i in range(first, last):
+            x = self.layers[0](x, mask, self.query_position(batch, i))
         return replace(state, x=x)
-
-    def finish(self, state: State) -> Tensor:
-        """The finished vectors, (B, T or 1, D): the last pass's norm was the final one."""
-        return state.x
-
-    def forward(self, ids: Tensor | Batch, mask: Tensor | None = None, segments: Tensor | None = None) -> Tensor:
-        """ids (B, T) -> (B, T, D) without a head, (B, C) with a classifier's, (B, T, V) with a language model's."""
-        return scores(self, Batch.of(ids, mask, segments))
 
 
 def initialize(model: Albert) -> None:
     """As the paper's code draws them: N(0, 0.02) cut off at two deviations, zero biases, unit norms."""
-    for module in model.modules():
-        if isinstance(module, nn.LayerNorm):
-            module.reset_parameters()
-        if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.trunc_normal_(module.weight, std=0.02, a=-0.04, b=0.04)
-        if isinstance(module, nn.Linear) and module.bias is not None:
-            nn.init.zeros_(module.bias)
+    draw_weights(model, truncated=True)
 
 
 # --- The published checkpoints ------------------------------------------------------------------------------
 # They allow for groups of layers; every published one has one group of one layer.
 
-_LAYER = "encoder.albert_layer_groups.0.albert_layers.0"
+LAYER = "encoder.albert_layer_groups.0.albert_layers.0"
 
 NAMES = Names(
     prefix={"encode": "", "classify": "albert.", "lm": "albert."},
     rows=(
-        ("embeddings.token.weight", "embeddings.word_embeddings.weight"),
-        ("embeddings.position.weight", "embeddings.position_embeddings.weight"),
-        ("embeddings.segment.weight", "embeddings.token_type_embeddings.weight"),
-        ("embeddings.norm.weight", "embeddings.LayerNorm.weight"),
-        ("embeddings.norm.bias", "embeddings.LayerNorm.bias"),
-        ("embeddings.projection.weight", "encoder.embedding_hidden_mapping_in.weight"),
-        ("embeddings.projection.bias", "encoder.embedding_hidden_mapping_in.bias"),
-        ("layers.0.attention.query.weight", f"{_LAYER}.attention.query.weight"),
-        ("layers.0.attention.query.bias", f"{_LAYER}.attention.query.bias"),
-        ("layers.0.attention.key.weight", f"{_LAYER}.attention.key.weight"),
-        ("layers.0.attention.key.bias", f"{_LAYER}.attention.key.bias"),
-        ("layers.0.attention.value.weight", f"{_LAYER}.attention.value.weight"),
-        ("layers.0.attention.value.bias", f"{_LAYER}.attention.value.bias"),
-        ("layers.0.attention.output.weight", f"{_LAYER}.attention.dense.weight"),
-        ("layers.0.attention.output.bias", f"{_LAYER}.attention.dense.bias"),
-        ("layers.0.attention_norm.weight", f"{_LAYER}.attention.LayerNorm.weight"),
-        ("layers.0.attention_norm.bias", f"{_LAYER}.attention.LayerNorm.bias"),
-        ("layers.0.mlp.up.weight", f"{_LAYER}.ffn.weight"),
-        ("layers.0.mlp.up.bias", f"{_LAYER}.ffn.bias"),
-        ("layers.0.mlp.down.weight", f"{_LAYER}.ffn_output.weight"),
-        ("layers.0.mlp.down.bias", f"{_LAYER}.ffn_output.bias"),
-        ("layers.0.mlp_norm.weight", f"{_LAYER}.full_layer_layer_norm.weight"),
-        ("layers.0.mlp_norm.bias", f"{_LAYER}.full_layer_layer_norm.bias"),
-        ("pooler.dense.weight", "pooler.weight"),
-        ("pooler.dense.bias", "pooler.bias"),
+        Row("embeddings.token", "embeddings.word_embeddings"),
+        Row("embeddings.position", "embeddings.position_embeddings"),
+        Row("embeddings.segment", "embeddings.token_type_embeddings"),
+        Row("embeddings.norm", "embeddings.LayerNorm"),
+        Row("embeddings.projection", "encoder.embedding_hidden_mapping_in"),
+        Row("layers.0.attention.query", f"{LAYER}.attention.query"),
+        Row("layers.0.attention.key", f"{LAYER}.attention.key"),
+        Row("layers.0.attention.value", f"{LAYER}.attention.value"),
+        Row("layers.0.attention.output", f"{LAYER}.attention.dense"),
+        Row("layers.0.attention_norm", f"{LAYER}.attention.LayerNorm"),
+        Row("layers.0.mlp.up", f"{LAYER}.ffn"),
+        Row("layers.0.mlp.down", f"{LAYER}.ffn_output"),
+        Row("layers.0.mlp_norm", f"{LAYER}.full_layer_layer_norm"),
+        Row("pooler.dense", "pooler"),
     ),
     heads={
-        "classify": (("head.output.weight", "classifier.weight"), ("head.output.bias", "classifier.bias")),
+        "classify": (Row("head.output", "classifier"),),
         "lm": (
-            ("head.dense.weight", "predictions.dense.weight"),
-            ("head.dense.bias", "predictions.dense.bias"),
-            ("head.norm.weight", "predictions.LayerNorm.weight"),
-            ("head.norm.bias", "predictions.LayerNorm.bias"),
-            ("head.output.weight", "predictions.decoder.weight"),
-            # Files have the bias under one name or both; where they differ, the untied decoder's counts.
-            ("head.output.bias", "predictions.decoder.bias"),
-            ("head.output.bias", "predictions.bias"),
+            Row("head.dense", "predictions.dense"),
+            Row("head.norm", "predictions.LayerNorm"),
+            Row("head.output", "predictions.decoder"),
+            # Files have the bias under one name or both; if they differ, the untied decoder's counts.
+            Row("head.output.bias", "predictions.bias", bare=True),
         ),
     },
     old=(("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")),
@@ -214,14 +182,12 @@ def read(published: dict[str, Any]) -> dict[str, Any]:
 
 
 ARCHITECTURE = Architecture(
+    title="ALBERT",
     config=AlbertConfig,
     model=Albert,
     initialize=initialize,
-    classes={
-        "encode": "AlbertModel",
-        "classify": "AlbertForSequenceClassification",
-        "lm": "AlbertForMaskedLM",
-    },
+    classes={"encode": "AlbertModel", "classify": "AlbertForSequenceClassification", "lm": "AlbertForMaskedLM"},
+    language_modeling="masked",
     names=NAMES,
     classification_head=lambda c: HeadConfig(pooling="pooler", dropout=c.head_dropout),
     language_head=lambda c: LanguageConfig(c.embedding_width, c.activation, c.norm_eps, bias=True),
@@ -242,4 +208,5 @@ ARCHITECTURE = Architecture(
         ("tied", "tie_word_embeddings"),
     ),
     read=read,
+    switches=("pooler",),
 )

@@ -20,9 +20,7 @@ other tasks, each with its head (15% of the tokens were to be predicted, most of
     which word was masked here?     scores = norm(gelu(dense(y))) token^T + b            at every position
     does the second text follow?    scores = W tanh(dense(y_0)) + b                      at [CLS], position 0
 
-The second head's ``tanh(dense(.))`` is the pooler. To classify texts, keep it and learn new ``W`` and ``b``. As only
-the vector at position 0 is read then, the last layer computes a query, and the MLP, for it alone; the other positions
-contribute only keys and values.
+The second head's ``tanh(dense(.))`` is the pooler. To classify texts, keep it and learn new ``W`` and ``b``.
 
 RoBERTa and XLM-RoBERTa (Conneau et al. 2020) learned only the first task, from more text: they have one kind
 of segment, their classifiers use no pooler, and the first rows of their position table are not for tokens.
@@ -30,6 +28,7 @@ of segment, their classifiers use no pooler, and the first rows of their positio
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,12 +36,14 @@ import torch
 from torch import Tensor, nn
 
 from minilm.errors import UserError
-from minilm.models.heads import HeadConfig, LanguageConfig
-from minilm.models.layers import MLP, Architecture, Attention, Batch, Names, State, padding_mask, pick, scores
+from minilm.models.architecture import Architecture, Backbone, BackboneConfig, Names, Row
+from minilm.models.batch import Batch, State, select_position
+from minilm.models.heads import HeadConfig, LanguageConfig, Pooler
+from minilm.models.layers import MLP, Attention, draw_weights, padding_mask
 
 
 @dataclass(frozen=True)
-class BertConfig:
+class BertConfig(BackboneConfig):
     """BERT's settings; the defaults are those of the base model, uncased."""
 
     vocab_size: int = 30522
@@ -73,9 +74,10 @@ class BertLayer(nn.Module):
         self.mlp_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, at: Tensor | None = None) -> Tensor:
-        """x (B, T, D), mask (B, 1, 1, T) -> (B, T, D); at (B,): (B, 1, D), those positions alone."""
-        x = self.attention_norm(pick(x, at) + self.dropout(self.attention(x, mask, at=at)))
+    def forward(self, x: Tensor, mask: Tensor | None = None, query_position: Tensor | None = None) -> Tensor:
+        """x (B, T, D), mask (B, 1, 1, T) -> (B, T, D), or (B, 1, D) with a ``query_position`` (B,)."""
+        y = self.attention(x, mask, query_position=query_position)
+        x = self.attention_norm(select_position(x, query_position) + self.dropout(y))
         return self.mlp_norm(x + self.dropout(self.mlp(x)))
 
 
@@ -101,59 +103,38 @@ class BertEmbeddings(nn.Module):
         return self.dropout(self.norm(self.token(ids) + which + where))
 
 
-class BertPooler(nn.Module):
-    """A text's vector, made from its first token's."""
+class Bert(Backbone):
+    """The encoder."""
+
+    config: BertConfig
 
     def __init__(self, config: BertConfig) -> None:
-        super().__init__()
-        self.dense = nn.Linear(config.width, config.width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x (B, D), the vectors at [CLS] -> (B, D)."""
-        return torch.tanh(self.dense(x))
-
-
-class Bert(nn.Module):
-    """The encoder, and the head that reads it where there is one: a classifier's, or a language model's."""
-
-    def __init__(self, config: BertConfig, head: nn.Module | None = None) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.embeddings = BertEmbeddings(config)
         self.layers = nn.ModuleList(BertLayer(config) for _ in range(config.depth))
-        self.pooler = BertPooler(config) if config.pooler else None
-        self.head = head
+        self.pooler = Pooler(config.width) if config.pooler else None
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        return list(self.layers)
+
+    @property
+    def context(self) -> int:
+        return self.config.context
 
     def embed(self, batch: Batch) -> State:
-        """The state before the first layer."""
         return State(self.embeddings(batch.ids, batch.positions, batch.segments))
 
     def run(self, state: State, batch: Batch, first: int, last: int) -> State:
-        """The state after layers ``first`` to ``last`` (exclusive)."""
         x, mask = state.x, padding_mask(batch)
-        for index in range(first, last):
-            at = batch.read if index == self.config.depth - 1 else None
-            x = self.layers[index](x, mask, at)
+        for i in range(first, last):
+            x = self.layers[i](x, mask, self.query_position(batch, i))
         return replace(state, x=x)
-
-    def finish(self, state: State) -> Tensor:
-        """The finished vectors, (B, T or 1, D): the last layer's norm was the final one."""
-        return state.x
-
-    def forward(self, ids: Tensor | Batch, mask: Tensor | None = None, segments: Tensor | None = None) -> Tensor:
-        """ids (B, T) -> (B, T, D) without a head, (B, C) with a classifier's, (B, T, V) with a language model's."""
-        return scores(self, Batch.of(ids, mask, segments))
 
 
 def initialize(model: Bert) -> None:
     """As the paper's code draws them: N(0, 0.02) cut off at two deviations, zero biases, unit norms."""
-    for module in model.modules():
-        if isinstance(module, nn.LayerNorm):
-            module.reset_parameters()
-        if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.trunc_normal_(module.weight, std=0.02, a=-0.04, b=0.04)
-        if isinstance(module, nn.Linear) and module.bias is not None:
-            nn.init.zeros_(module.bias)
+    draw_weights(model, truncated=True)
 
 
 # --- The published checkpoints ------------------------------------------------------------------------------
@@ -161,41 +142,28 @@ def initialize(model: Bert) -> None:
 NAMES = Names(
     prefix={"encode": "", "classify": "bert.", "lm": "bert."},
     rows=(
-        ("embeddings.token.weight", "embeddings.word_embeddings.weight"),
-        ("embeddings.position.weight", "embeddings.position_embeddings.weight"),
-        ("embeddings.segment.weight", "embeddings.token_type_embeddings.weight"),
-        ("embeddings.norm.weight", "embeddings.LayerNorm.weight"),
-        ("embeddings.norm.bias", "embeddings.LayerNorm.bias"),
-        ("layers.{i}.attention.query.weight", "encoder.layer.{i}.attention.self.query.weight"),
-        ("layers.{i}.attention.query.bias", "encoder.layer.{i}.attention.self.query.bias"),
-        ("layers.{i}.attention.key.weight", "encoder.layer.{i}.attention.self.key.weight"),
-        ("layers.{i}.attention.key.bias", "encoder.layer.{i}.attention.self.key.bias"),
-        ("layers.{i}.attention.value.weight", "encoder.layer.{i}.attention.self.value.weight"),
-        ("layers.{i}.attention.value.bias", "encoder.layer.{i}.attention.self.value.bias"),
-        ("layers.{i}.attention.output.weight", "encoder.layer.{i}.attention.output.dense.weight"),
-        ("layers.{i}.attention.output.bias", "encoder.layer.{i}.attention.output.dense.bias"),
-        ("layers.{i}.attention_norm.weight", "encoder.layer.{i}.attention.output.LayerNorm.weight"),
-        ("layers.{i}.attention_norm.bias", "encoder.layer.{i}.attention.output.LayerNorm.bias"),
-        ("layers.{i}.mlp.up.weight", "encoder.layer.{i}.intermediate.dense.weight"),
-        ("layers.{i}.mlp.up.bias", "encoder.layer.{i}.intermediate.dense.bias"),
-        ("layers.{i}.mlp.down.weight", "encoder.layer.{i}.output.dense.weight"),
-        ("layers.{i}.mlp.down.bias", "encoder.layer.{i}.output.dense.bias"),
-        ("layers.{i}.mlp_norm.weight", "encoder.layer.{i}.output.LayerNorm.weight"),
-        ("layers.{i}.mlp_norm.bias", "encoder.layer.{i}.output.LayerNorm.bias"),
-        ("pooler.dense.weight", "pooler.dense.weight"),
-        ("pooler.dense.bias", "pooler.dense.bias"),
+        Row("embeddings.token", "embeddings.word_embeddings"),
+        Row("embeddings.position", "embeddings.position_embeddings"),
+        Row("embeddings.segment", "embeddings.token_type_embeddings"),
+        Row("embeddings.norm", "embeddings.LayerNorm"),
+        Row("layers.{i}.attention.query", "encoder.layer.{i}.attention.self.query"),
+        Row("layers.{i}.attention.key", "encoder.layer.{i}.attention.self.key"),
+        Row("layers.{i}.attention.value", "encoder.layer.{i}.attention.self.value"),
+        Row("layers.{i}.attention.output", "encoder.layer.{i}.attention.output.dense"),
+        Row("layers.{i}.attention_norm", "encoder.layer.{i}.attention.output.LayerNorm"),
+        Row("layers.{i}.mlp.up", "encoder.layer.{i}.intermediate.dense"),
+        Row("layers.{i}.mlp.down", "encoder.layer.{i}.output.dense"),
+        Row("layers.{i}.mlp_norm", "encoder.layer.{i}.output.LayerNorm"),
+        Row("pooler.dense", "pooler.dense"),
     ),
     heads={
-        "classify": (("head.output.weight", "classifier.weight"), ("head.output.bias", "classifier.bias")),
+        "classify": (Row("head.output", "classifier"),),
         "lm": (
-            ("head.dense.weight", "cls.predictions.transform.dense.weight"),
-            ("head.dense.bias", "cls.predictions.transform.dense.bias"),
-            ("head.norm.weight", "cls.predictions.transform.LayerNorm.weight"),
-            ("head.norm.bias", "cls.predictions.transform.LayerNorm.bias"),
-            ("head.output.weight", "cls.predictions.decoder.weight"),
-            # Files have the bias under one name or both; where they differ, the untied decoder's counts.
-            ("head.output.bias", "cls.predictions.decoder.bias"),
-            ("head.output.bias", "cls.predictions.bias"),
+            Row("head.dense", "cls.predictions.transform.dense"),
+            Row("head.norm", "cls.predictions.transform.LayerNorm"),
+            Row("head.output", "cls.predictions.decoder"),
+            # Files have the bias under one name or both; if they differ, the untied decoder's counts.
+            Row("head.output.bias", "cls.predictions.bias", bare=True),
         ),
     },
     old=(("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")),
@@ -215,10 +183,12 @@ def read(published: dict[str, Any]) -> dict[str, Any]:
 
 
 ARCHITECTURE = Architecture(
+    title="BERT",
     config=BertConfig,
     model=Bert,
     initialize=initialize,
     classes={"encode": "BertModel", "classify": "BertForSequenceClassification", "lm": "BertForMaskedLM"},
+    language_modeling="masked",
     names=NAMES,
     classification_head=lambda c: HeadConfig(pooling="pooler", dropout=c.head_dropout),
     language_head=lambda c: LanguageConfig(c.width, c.activation, c.norm_eps, bias=True),
@@ -238,6 +208,7 @@ ARCHITECTURE = Architecture(
         ("tied", "tie_word_embeddings"),
     ),
     read=read,
+    switches=("pooler",),
 )
 
 
@@ -261,28 +232,18 @@ def write_roberta(config: BertConfig) -> dict[str, Any]:
 
 ROBERTA = replace(
     ARCHITECTURE,
-    classes={
-        "encode": "RobertaModel",
-        "classify": "RobertaForSequenceClassification",
-        "lm": "RobertaForMaskedLM",
-    },
-    names=NAMES._replace(
+    title="RoBERTa",
+    classes={"encode": "RobertaModel", "classify": "RobertaForSequenceClassification", "lm": "RobertaForMaskedLM"},
+    names=replace(
+        NAMES,
         prefix={"encode": "", "classify": "roberta.", "lm": "roberta."},
         heads={
-            "classify": (
-                ("head.dense.weight", "classifier.dense.weight"),
-                ("head.dense.bias", "classifier.dense.bias"),
-                ("head.output.weight", "classifier.out_proj.weight"),
-                ("head.output.bias", "classifier.out_proj.bias"),
-            ),
+            "classify": (Row("head.dense", "classifier.dense"), Row("head.output", "classifier.out_proj")),
             "lm": (
-                ("head.dense.weight", "lm_head.dense.weight"),
-                ("head.dense.bias", "lm_head.dense.bias"),
-                ("head.norm.weight", "lm_head.layer_norm.weight"),
-                ("head.norm.bias", "lm_head.layer_norm.bias"),
-                ("head.output.weight", "lm_head.decoder.weight"),
-                ("head.output.bias", "lm_head.decoder.bias"),
-                ("head.output.bias", "lm_head.bias"),
+                Row("head.dense", "lm_head.dense"),
+                Row("head.norm", "lm_head.layer_norm"),
+                Row("head.output", "lm_head.decoder"),
+                Row("head.output.bias", "lm_head.bias", bare=True),
             ),
         },
     ),
@@ -295,4 +256,6 @@ ROBERTA = replace(
     write=write_roberta,
 )
 
-XLM_ROBERTA = replace(ROBERTA, classes={task: f"XLM{name}" for task, name in ROBERTA.classes.items()})
+XLM_ROBERTA = replace(
+    ROBERTA, title="XLM-RoBERTa", classes={task: f"XLM{name}" for task, name in ROBERTA.classes.items()}
+)

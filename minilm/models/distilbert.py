@@ -17,24 +17,24 @@ The language head is BERT's; a classifier reads the first token's vector, at [CL
 
     which words were masked?    scores = norm(gelu(dense(y))) token^T + b
     which class?                scores = output(relu(dense(y_0)))
-
-As a classifier reads only that position's vector, the last layer computes a query, and the MLP, for it alone; the other
-positions contribute only keys and values.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from minilm.models.architecture import Architecture, Backbone, BackboneConfig, Names, Row
+from minilm.models.batch import Batch, State, select_position
 from minilm.models.heads import HeadConfig, LanguageConfig
-from minilm.models.layers import MLP, Architecture, Attention, Batch, Names, State, padding_mask, pick, scores
+from minilm.models.layers import MLP, Attention, draw_weights, padding_mask
 
 
 @dataclass(frozen=True)
-class DistilBertConfig:
+class DistilBertConfig(BackboneConfig):
     """DistilBERT's settings; the defaults are those of the base model, uncased."""
 
     vocab_size: int = 30522
@@ -62,11 +62,13 @@ class DistilBertLayer(nn.Module):
         self.mlp_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, at: Tensor | None = None) -> Tensor:
-        """x (B, T, D), mask (B, 1, 1, T) -> (B, T, D); at (B,): (B, 1, D), those positions alone.
+    def forward(self, x: Tensor, mask: Tensor | None = None, query_position: Tensor | None = None) -> Tensor:
+        """x (B, T, D), mask (B, 1, 1, T) -> (B, T, D), or (B, 1, D) with a ``query_position`` (B,).
 
-        Unlike in BERT, no dropout follows the attention's output projection."""
-        x = self.attention_norm(pick(x, at) + self.attention(x, mask, at=at))
+        Unlike in BERT, no dropout follows the attention's output projection.
+        """
+        y = self.attention(x, mask, query_position=query_position)
+        x = self.attention_norm(select_position(x, query_position) + y)
         return self.mlp_norm(x + self.dropout(self.mlp(x)))
 
 
@@ -87,46 +89,37 @@ class DistilBertEmbeddings(nn.Module):
         return self.dropout(self.norm(self.token(ids) + self.position(positions)))
 
 
-class DistilBert(nn.Module):
-    """The encoder, and the head that reads it where there is one: a classifier's, or a language model's."""
+class DistilBert(Backbone):
+    """The encoder."""
 
-    def __init__(self, config: DistilBertConfig, head: nn.Module | None = None) -> None:
-        super().__init__()
-        self.config = config
+    config: DistilBertConfig
+
+    def __init__(self, config: DistilBertConfig) -> None:
+        super().__init__(config)
         self.embeddings = DistilBertEmbeddings(config)
         self.layers = nn.ModuleList(DistilBertLayer(config) for _ in range(config.depth))
-        self.head = head
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        return list(self.layers)
+
+    @property
+    def context(self) -> int:
+        return self.config.context
 
     def embed(self, batch: Batch) -> State:
-        """The state before the first layer; segments are not looked at."""
         return State(self.embeddings(batch.ids, batch.positions))
 
     def run(self, state: State, batch: Batch, first: int, last: int) -> State:
-        """The state after layers ``first`` to ``last`` (exclusive)."""
         x, mask = state.x, padding_mask(batch)
-        for index in range(first, last):
-            at = batch.read if index == self.config.depth - 1 else None
-            x = self.layers[index](x, mask, at)
+        for i in range(first, last):
+            x = self.layers[i](x, mask, self.query_position(batch, i))
         return replace(state, x=x)
-
-    def finish(self, state: State) -> Tensor:
-        """The finished vectors, (B, T or 1, D): the last layer's norm was the final one."""
-        return state.x
-
-    def forward(self, ids: Tensor | Batch, mask: Tensor | None = None, segments: Tensor | None = None) -> Tensor:
-        """ids (B, T) -> (B, T, D) without a head, (B, C) with a classifier's, (B, T, V) with a language model's."""
-        return scores(self, Batch.of(ids, mask, segments))
 
 
 def initialize(model: DistilBert) -> None:
     """N(0, 0.02), zero biases, unit norms. (The published model began as layers of BERT instead.)"""
-    for module in model.modules():
-        if isinstance(module, nn.LayerNorm):
-            module.reset_parameters()
-        if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, std=0.02)
-        if isinstance(module, nn.Linear) and module.bias is not None:
-            nn.init.zeros_(module.bias)
+    draw_weights(model)
 
 
 # --- The published checkpoints ------------------------------------------------------------------------------
@@ -134,41 +127,24 @@ def initialize(model: DistilBert) -> None:
 NAMES = Names(
     prefix={"encode": "", "classify": "distilbert.", "lm": "distilbert."},
     rows=(
-        ("embeddings.token.weight", "embeddings.word_embeddings.weight"),
-        ("embeddings.position.weight", "embeddings.position_embeddings.weight"),
-        ("embeddings.norm.weight", "embeddings.LayerNorm.weight"),
-        ("embeddings.norm.bias", "embeddings.LayerNorm.bias"),
-        ("layers.{i}.attention.query.weight", "transformer.layer.{i}.attention.q_lin.weight"),
-        ("layers.{i}.attention.query.bias", "transformer.layer.{i}.attention.q_lin.bias"),
-        ("layers.{i}.attention.key.weight", "transformer.layer.{i}.attention.k_lin.weight"),
-        ("layers.{i}.attention.key.bias", "transformer.layer.{i}.attention.k_lin.bias"),
-        ("layers.{i}.attention.value.weight", "transformer.layer.{i}.attention.v_lin.weight"),
-        ("layers.{i}.attention.value.bias", "transformer.layer.{i}.attention.v_lin.bias"),
-        ("layers.{i}.attention.output.weight", "transformer.layer.{i}.attention.out_lin.weight"),
-        ("layers.{i}.attention.output.bias", "transformer.layer.{i}.attention.out_lin.bias"),
-        ("layers.{i}.attention_norm.weight", "transformer.layer.{i}.sa_layer_norm.weight"),
-        ("layers.{i}.attention_norm.bias", "transformer.layer.{i}.sa_layer_norm.bias"),
-        ("layers.{i}.mlp.up.weight", "transformer.layer.{i}.ffn.lin1.weight"),
-        ("layers.{i}.mlp.up.bias", "transformer.layer.{i}.ffn.lin1.bias"),
-        ("layers.{i}.mlp.down.weight", "transformer.layer.{i}.ffn.lin2.weight"),
-        ("layers.{i}.mlp.down.bias", "transformer.layer.{i}.ffn.lin2.bias"),
-        ("layers.{i}.mlp_norm.weight", "transformer.layer.{i}.output_layer_norm.weight"),
-        ("layers.{i}.mlp_norm.bias", "transformer.layer.{i}.output_layer_norm.bias"),
+        Row("embeddings.token", "embeddings.word_embeddings"),
+        Row("embeddings.position", "embeddings.position_embeddings"),
+        Row("embeddings.norm", "embeddings.LayerNorm"),
+        Row("layers.{i}.attention.query", "transformer.layer.{i}.attention.q_lin"),
+        Row("layers.{i}.attention.key", "transformer.layer.{i}.attention.k_lin"),
+        Row("layers.{i}.attention.value", "transformer.layer.{i}.attention.v_lin"),
+        Row("layers.{i}.attention.output", "transformer.layer.{i}.attention.out_lin"),
+        Row("layers.{i}.attention_norm", "transformer.layer.{i}.sa_layer_norm"),
+        Row("layers.{i}.mlp.up", "transformer.layer.{i}.ffn.lin1"),
+        Row("layers.{i}.mlp.down", "transformer.layer.{i}.ffn.lin2"),
+        Row("layers.{i}.mlp_norm", "transformer.layer.{i}.output_layer_norm"),
     ),
     heads={
-        "classify": (
-            ("head.dense.weight", "pre_classifier.weight"),
-            ("head.dense.bias", "pre_classifier.bias"),
-            ("head.output.weight", "classifier.weight"),
-            ("head.output.bias", "classifier.bias"),
-        ),
+        "classify": (Row("head.dense", "pre_classifier"), Row("head.output", "classifier")),
         "lm": (
-            ("head.dense.weight", "vocab_transform.weight"),
-            ("head.dense.bias", "vocab_transform.bias"),
-            ("head.norm.weight", "vocab_layer_norm.weight"),
-            ("head.norm.bias", "vocab_layer_norm.bias"),
-            ("head.output.weight", "vocab_projector.weight"),
-            ("head.output.bias", "vocab_projector.bias"),
+            Row("head.dense", "vocab_transform"),
+            Row("head.norm", "vocab_layer_norm"),
+            Row("head.output", "vocab_projector"),
         ),
     },
     old=(("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")),
@@ -177,6 +153,7 @@ NAMES = Names(
 )
 
 ARCHITECTURE = Architecture(
+    title="DistilBERT",
     config=DistilBertConfig,
     model=DistilBert,
     initialize=initialize,
@@ -185,6 +162,7 @@ ARCHITECTURE = Architecture(
         "classify": "DistilBertForSequenceClassification",
         "lm": "DistilBertForMaskedLM",
     },
+    language_modeling="masked",
     names=NAMES,
     classification_head=lambda c: HeadConfig(pooling="cls", hidden=c.width, activation="relu", dropout=c.head_dropout),
     language_head=lambda c: LanguageConfig(c.width, c.activation, c.norm_eps, bias=True),

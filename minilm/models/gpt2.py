@@ -16,14 +16,35 @@ by how well their keys answer its query; the heads side by side, times a last ma
     Q, K, V = W_q x, W_k x, W_v x               head = softmax(Q K^T / sqrt(D/H) + causal) V
     attention(x) = W_o [head_1, ..., head_H]
 
-``causal`` is 0 where the key stands at or before the query and minus infinity elsewhere. ``norm`` brings the ``D``
+``causal`` is 0 if the key stands at or before the query, and minus infinity otherwise. ``norm`` brings the ``D``
 numbers at each position to mean 0 and variance 1, then scales and shifts each (LayerNorm, Ba et al. 2016). It comes
 before each sublayer ("pre-norm"), so the path from the first layer to the last is a plain sum. In training, randomly
 chosen entries of x_0 and of each sublayer's output are set to 0 and the rest scaled up (dropout), so that the model
 relies on no single one.
 
-A classifier reads the last token's vector, which alone has seen the whole text. As only that position's vector is read,
-the last layer computes a query, and the MLP, for it alone; the other positions contribute only keys and values.
+That is all, and as code for one text it is this. The module is the same for a batch, with the work that can be saved
+saved (``layers.py`` has its attention):
+
+    >>> def forward(model, ids):  # (T,) -> (T, D)
+    ...     x = model.embeddings.token.weight[ids] + model.embeddings.position.weight[: len(ids)]
+    ...     for layer in model.layers:
+    ...         x = x + attention(layer.attention, layer.attention_norm(x))
+    ...         x = x + layer.mlp.down(gelu(layer.mlp.up(layer.mlp_norm(x)), approximate="tanh"))
+    ...     return model.norm(x)
+    >>> def attention(w, x):  # (T, D) -> (T, D)
+    ...     q, k, v = (f(x).unflatten(-1, (w.heads, -1)).transpose(0, 1) for f in (w.query, w.key, w.value))
+    ...     scores = (q @ k.mT) * (1.0 / sqrt(q.shape[-1]))  # (H, T, D/H) twice -> (H, T, T)
+    ...     future = torch.ones_like(scores, dtype=torch.bool).triu(1)
+    ...     heads = scores.masked_fill(future, -inf).softmax(-1) @ v  # (H, T, D/H)
+    ...     return w.output(heads.transpose(0, 1).flatten(1))
+    >>> from math import inf, sqrt
+    >>> from torch.nn.functional import gelu
+    >>> model = GPT2(GPT2Config(vocab_size=50, width=24, depth=2, heads=3)).eval()
+    >>> ids = torch.tensor([3, 1, 4, 1, 5])
+    >>> torch.allclose(forward(model, ids), model(ids[None])[0], atol=1e-5)
+    True
+
+A classifier reads the last token's vector, the only one that has seen the whole text.
 
 One config covers the published checkpoints (biases everywhere, tanh GELU) and small models trained from scratch
 (``attention_bias=False``, exact GELU).
@@ -31,28 +52,20 @@ One config covers the published checkpoints (biases everywhere, tanh GELU) and s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from minilm.models.architecture import Architecture, Backbone, BackboneConfig, Names, Row
+from minilm.models.batch import Batch, LayerCache, State, select_position
 from minilm.models.heads import HeadConfig, LanguageConfig
-from minilm.models.layers import (
-    MLP,
-    Architecture,
-    Attention,
-    Batch,
-    LayerCache,
-    Names,
-    State,
-    causal_mask,
-    pick,
-    scores,
-)
+from minilm.models.layers import MLP, Attention, causal_mask
 
 
 @dataclass(frozen=True)
-class GPT2Config:
+class GPT2Config(BackboneConfig):
     """GPT-2's settings; the defaults are those of the smallest published checkpoint."""
 
     vocab_size: int = 50257
@@ -84,10 +97,15 @@ class GPT2Layer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, x: Tensor, mask: Tensor | None = None, cache: LayerCache | None = None, at: Tensor | None = None
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        cache: LayerCache | None = None,
+        query_position: Tensor | None = None,
     ) -> Tensor:
-        """x (B, T, D) -> (B, T, D); at (B,): (B, 1, D), those positions alone."""
-        x = pick(x, at) + self.dropout(self.attention(self.attention_norm(x), mask, cache=cache, at=at))
+        """x (B, T, D) -> (B, T, D), or (B, 1, D) with a ``query_position`` (B,)."""
+        y = self.attention(self.attention_norm(x), mask, cache=cache, query_position=query_position)
+        x = select_position(x, query_position) + self.dropout(y)
         return x + self.dropout(self.mlp(self.mlp_norm(x)))
 
 
@@ -107,36 +125,39 @@ class GPT2Embeddings(nn.Module):
         return self.dropout(self.token(ids) + self.position(positions))
 
 
-class GPT2(nn.Module):
-    """The decoder, and the head that reads it where there is one: a classifier's, or a language model's."""
+class GPT2(Backbone):
+    """The decoder."""
 
-    def __init__(self, config: GPT2Config, head: nn.Module | None = None) -> None:
-        super().__init__()
-        self.config = config
+    config: GPT2Config
+
+    def __init__(self, config: GPT2Config) -> None:
+        super().__init__(config)
         self.embeddings = GPT2Embeddings(config)
         self.layers = nn.ModuleList(GPT2Layer(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
-        self.head = head
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        return list(self.layers)
+
+    @property
+    def context(self) -> int:
+        return self.config.context
 
     def embed(self, batch: Batch) -> State:
-        """The state before the first layer."""
         return State(self.embeddings(batch.ids, batch.positions))
 
     def run(self, state: State, batch: Batch, first: int, last: int) -> State:
-        """The state after layers ``first`` to ``last`` (exclusive)."""
         x, mask = state.x, causal_mask(batch)
-        for index in range(first, last):
-            at = batch.read if index == self.config.depth - 1 else None
-            x = self.layers[index](x, mask, batch.cache and batch.cache.layer(index), at)
+        for i in range(first, last):
+            x = self.layers[i](x, mask, batch.layer_cache(i), self.query_position(batch, i))
         return replace(state, x=x)
 
     def finish(self, state: State) -> Tensor:
-        """The finished vectors, (B, T or 1, D)."""
         return self.norm(state.x)
 
-    def forward(self, ids: Tensor | Batch, mask: Tensor | None = None, segments: Tensor | None = None) -> Tensor:
-        """ids (B, T) -> (B, T, D) without a head, (B, C) with a classifier's, (B, T, V) with a language model's."""
-        return scores(self, Batch.of(ids, mask, segments))
+    def norms_after(self, layer: int) -> Sequence[nn.Module]:
+        return (self.norm,)
 
 
 def initialize(model: GPT2) -> None:
@@ -159,39 +180,29 @@ def initialize(model: GPT2) -> None:
 NAMES = Names(
     prefix={"encode": "", "classify": "transformer.", "lm": "transformer."},
     rows=(
-        ("embeddings.token.weight", "wte.weight"),
-        ("embeddings.position.weight", "wpe.weight"),
-        ("layers.{i}.attention_norm.weight", "h.{i}.ln_1.weight"),
-        ("layers.{i}.attention_norm.bias", "h.{i}.ln_1.bias"),
-        ("layers.{i}.attention.query.weight", "h.{i}.attn.c_attn.weight", "transposed, part 0 of 3"),
-        ("layers.{i}.attention.key.weight", "h.{i}.attn.c_attn.weight", "transposed, part 1 of 3"),
-        ("layers.{i}.attention.value.weight", "h.{i}.attn.c_attn.weight", "transposed, part 2 of 3"),
-        ("layers.{i}.attention.query.bias", "h.{i}.attn.c_attn.bias", "part 0 of 3, or zero"),
-        ("layers.{i}.attention.key.bias", "h.{i}.attn.c_attn.bias", "part 1 of 3, or zero"),
-        ("layers.{i}.attention.value.bias", "h.{i}.attn.c_attn.bias", "part 2 of 3, or zero"),
-        ("layers.{i}.attention.output.weight", "h.{i}.attn.c_proj.weight", "transposed"),
-        ("layers.{i}.attention.output.bias", "h.{i}.attn.c_proj.bias", "or zero"),
-        ("layers.{i}.mlp_norm.weight", "h.{i}.ln_2.weight"),
-        ("layers.{i}.mlp_norm.bias", "h.{i}.ln_2.bias"),
-        ("layers.{i}.mlp.up.weight", "h.{i}.mlp.c_fc.weight", "transposed"),
-        ("layers.{i}.mlp.up.bias", "h.{i}.mlp.c_fc.bias"),
-        ("layers.{i}.mlp.down.weight", "h.{i}.mlp.c_proj.weight", "transposed"),
-        ("layers.{i}.mlp.down.bias", "h.{i}.mlp.c_proj.bias"),
-        ("norm.weight", "ln_f.weight"),
-        ("norm.bias", "ln_f.bias"),
+        Row("embeddings.token", "wte"),
+        Row("embeddings.position", "wpe"),
+        Row("layers.{i}.attention_norm", "h.{i}.ln_1"),
+        Row("layers.{i}.attention.query", "h.{i}.attn.c_attn", transposed=True, part=0, parts=3, zero_bias=True),
+        Row("layers.{i}.attention.key", "h.{i}.attn.c_attn", transposed=True, part=1, parts=3, zero_bias=True),
+        Row("layers.{i}.attention.value", "h.{i}.attn.c_attn", transposed=True, part=2, parts=3, zero_bias=True),
+        Row("layers.{i}.attention.output", "h.{i}.attn.c_proj", transposed=True, zero_bias=True),
+        Row("layers.{i}.mlp_norm", "h.{i}.ln_2"),
+        Row("layers.{i}.mlp.up", "h.{i}.mlp.c_fc", transposed=True),
+        Row("layers.{i}.mlp.down", "h.{i}.mlp.c_proj", transposed=True),
+        Row("norm", "ln_f"),
     ),
-    heads={
-        "classify": (("head.output.weight", "score.weight"),),
-        "lm": (("head.output.weight", "lm_head.weight"),),
-    },
+    heads={"classify": (Row("head.output", "score"),), "lm": (Row("head.output", "lm_head"),)},
     ignored=("h.*.attn.bias", "h.*.attn.masked_bias"),  # buffers of the causal triangle
 )
 
 ARCHITECTURE = Architecture(
+    title="GPT-2",
     config=GPT2Config,
     model=GPT2,
     initialize=initialize,
     classes={"encode": "GPT2Model", "classify": "GPT2ForSequenceClassification", "lm": "GPT2LMHeadModel"},
+    language_modeling="causal",
     names=NAMES,
     classification_head=lambda c: HeadConfig(pooling="last", bias=False),
     language_head=lambda c: LanguageConfig(),

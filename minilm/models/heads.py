@@ -3,37 +3,42 @@
 A classification head first picks one vector per text (pooling), then maps it to one score per class:
 
     z = pool(x)                                     (B, D)
-    z = act(norm(dense(dropout(z))))                where the head has a hidden layer
+    z = act(norm(dense(dropout(z))))                if the head has a hidden layer
     scores = output(dropout(z))                     (B, C)
 
-Every published family's own head is this with settings of its own (``classification_head`` at the end of the family's
+The head of every published family is this with settings of its own (``classification_head`` at the end of the family's
 file), and so is ours (``mlp_head``). A language head maps each vector to one score per word, usually with the token
 embedding itself as its matrix E:
 
     scores = norm(act(dense(x))) E^T + b            masked-language models
     scores = x E^T                                  decoders
-    scores = (x / sqrt(D)) E^T                      T5, where its head is the token embedding
+    scores = (x / sqrt(D)) E^T                      T5, if its head is the token embedding
 
 A head is called as ``head(x, batch, pooler)`` with the backbone's output ``x (B, T, D)``.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from minilm.models.layers import ACTIVATIONS, Batch, pick
+from minilm.models.batch import Batch, select_position
+from minilm.models.layers import ACTIVATIONS
 
 
 def pool(x: Tensor, batch: Batch, how: str, pooler: nn.Module | None = None) -> Tensor:
     """One vector per text, (B, T, D) -> (B, D): the first token's ("cls"), the last real token's ("last"), the mean
-    over real tokens ("mean"), or the first token's passed through the backbone's own ``pooler``."""
+    over real tokens ("mean"), or the first token's passed through the backbone's own ``pooler`` ("pooler").
+
+    Raises ValueError for another way, and for "pooler" if there is none.
+    """
     if how == "cls":
         return x[:, 0]
     if how == "last":
-        return pick(x, batch.last())[:, 0]
+        return select_position(x, batch.last())[:, 0]
     if how == "mean":
         if batch.mask is None:
             return x.mean(dim=1)
@@ -42,6 +47,30 @@ def pool(x: Tensor, batch: Batch, how: str, pooler: nn.Module | None = None) -> 
     if how == "pooler" and pooler is not None:
         return pooler(x[:, 0])
     raise ValueError(f"this backbone cannot pool by {how!r}")
+
+
+class Pooler(nn.Module):
+    """A text's vector made from its first token's: ``tanh(dense(x))`` (Devlin et al. 2019)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, D), the vectors at [CLS] -> (B, D)."""
+        return torch.tanh(self.dense(x))
+
+
+class Head(nn.Module, ABC):
+    """What reads a backbone's finished vectors."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, batch: Batch, pooler: nn.Module | None = None) -> Tensor:
+        """x (B, T, D) -> scores. If ``query_position`` names positions, x may be (B, 1, D), those alone."""
+
+    def query_position(self, batch: Batch) -> Tensor | None:
+        """The only position of each text that this head reads, (B,). None: it reads many."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -57,8 +86,8 @@ class HeadConfig:
     bias: bool = True  # of the last layer
 
 
-class ClassificationHead(nn.Module):
-    """Pooling, a hidden layer where wanted, one score per class."""
+class ClassificationHead(Head):
+    """Pooling, a hidden layer if ``config`` has one, one score per class."""
 
     def __init__(self, width: int, classes: int, config: HeadConfig) -> None:
         super().__init__()
@@ -70,18 +99,22 @@ class ClassificationHead(nn.Module):
         self.output = nn.Linear(config.hidden or width, classes, bias=config.bias)
 
     def forward(self, x: Tensor, batch: Batch, pooler: nn.Module | None = None) -> Tensor:
-        """x (B, T, D) -> scores (B, C)."""
-        return self.classify(pool(x, batch, self.config.pooling, pooler))
+        """x (B, T or 1, D) -> scores (B, C)."""
+        return self.classify(self.pooled(x, batch, pooler))
 
-    def position(self, batch: Batch) -> Tensor | None:
-        """The only position of each text that is read, (B,): where x is (B, 1, D), it holds that one. None: all are."""
+    def query_position(self, batch: Batch) -> Tensor | None:
+        """The position that pooling reads, (B,); None: a mean reads all."""
         if self.config.pooling == "mean":
             return None
         last = batch.last()
         return last if self.config.pooling == "last" else torch.zeros_like(last)
 
+    def pooled(self, x: Tensor, batch: Batch, pooler: nn.Module | None = None) -> Tensor:
+        """x (B, T or 1, D) -> one vector per text, (B, D)."""
+        return pool(x, batch, self.config.pooling, pooler)
+
     def classify(self, z: Tensor) -> Tensor:
-        """Pooled vectors z (B, D) -> scores (B, C). Of a frozen backbone they never change and can be stored."""
+        """Pooled vectors z (B, D) -> scores (B, C). If the backbone is frozen, z never changes and can be stored."""
         if self.dense is not None:
             z = self.dense(self.input_dropout(z))
             z = self.activation(z if self.norm is None else self.norm(z))
@@ -97,7 +130,7 @@ def mlp_head(
     activation: str = "gelu",
     dropout: float = 0.1,
 ) -> HeadConfig:
-    """Our own head's settings: one hidden layer, as wide as the model unless said otherwise."""
+    """Our own head's settings: one hidden layer; ``hidden`` 0: as wide as the model."""
     return HeadConfig(pooling=pooling, hidden=hidden or width, norm=norm, activation=activation, dropout=dropout)
 
 
@@ -109,14 +142,14 @@ class LanguageConfig:
     activation: str = "gelu"
     norm_eps: float = 1e-12
     bias: bool = False  # one number per word
-    scale: float = 1.0  # of the vectors before they meet the words (T5: 1/sqrt(D) where tied)
+    scale: float = 1.0  # factor on the vectors before they meet the words (a tied T5: 1/sqrt(D))
 
 
-class LanguageHead(nn.Module):
-    """One score per word of the vocabulary, at each position, or at those that labels ask for.
+class LanguageHead(Head):
+    """One score per word of the vocabulary, at each position, or at those that have a label.
 
-    The vocabulary makes the last product the widest of the model, and masked-language training asks for 15% of the
-    positions: nothing reads the scores of the other 85%, so they are not computed.
+    The vocabulary makes the last product the widest of the model, and masked-language training predicts 15% of the
+    positions. The scores of the other 85% are not computed.
     """
 
     def __init__(
@@ -132,13 +165,10 @@ class LanguageHead(nn.Module):
             self.output.weight = tied_to.weight
 
     def forward(self, x: Tensor, batch: Batch, pooler: nn.Module | None = None) -> Tensor:
-        """x (B, T, D) -> scores (B, T, V). With ``batch.labels`` (B, T), what each position is to predict and negative
-        where nothing is asked: (N, V), those of the N others, row after row. In T5, T is the decoder's length T'."""
+        """x (B, T, D) -> scores (B, T, V). With ``batch.labels`` (B, T), negative at positions without a label: (N, V),
+        the scores of the N positions that have one, row after row. In an encoder-decoder, T is the decoder's T'."""
         if batch.labels is not None:
             x = x[batch.labels >= 0]  # (N, D)
         if self.dense is not None and self.norm is not None:
             x = self.norm(self.activation(self.dense(x)))
         return self.output(x * self.config.scale if self.config.scale != 1.0 else x)
-
-    def position(self, batch: Batch) -> None:
-        """Words are wanted at many positions of a text."""

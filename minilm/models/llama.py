@@ -1,4 +1,4 @@
-"""Llama: the decoder of Llama, Bielik, Mistral and Qwen2 (Touvron et al. 2023, Jiang et al. 2023, Yang et al. 2024).
+"""Llama: the decoder of Llama and Bielik, and of Mistral and Qwen2 (``llama_family.py``; Touvron et al. 2023).
 
 A token starts as what it is, without its place. Each of ``L`` layers then adds to it what it gathered from its left and
 what it made of that:
@@ -20,42 +20,31 @@ Five things differ from GPT-2:
 Mistral's layers see only the last ``window`` positions. What lies further back still arrives: each layer carries it one
 window further.
 
-A classifier reads the last token's vector. As only that position's vector is read, the last layer computes a query, and
-the MLP, for it alone; the other positions contribute only keys and values.
+A classifier reads the last token's vector.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from minilm.errors import UserError
+from minilm.models.architecture import Architecture, Backbone, BackboneConfig, Names, Row
+from minilm.models.batch import Batch, LayerCache, State, select_position
 from minilm.models.heads import HeadConfig, LanguageConfig
-from minilm.models.layers import (
-    MLP,
-    Architecture,
-    Attention,
-    Batch,
-    LayerCache,
-    Names,
-    RMSNorm,
-    State,
-    causal_mask,
-    pick,
-    scores,
-)
+from minilm.models.layers import MLP, Attention, RMSNorm, causal_mask, draw_weights
 from minilm.models.rotary import Rotary, read_rotary, rotary_tables, write_rotary
 
 
 @dataclass(frozen=True)
-class LlamaConfig:
+class LlamaConfig(BackboneConfig):
     """Llama's settings; the defaults are the published class's: the first LLaMA with 7 billion parameters (Touvron et
     al. 2023).
 
-    Raises UserError where the width, the heads and the key-value heads do not divide, or a head's numbers do not pair.
+    Raises UserError if the width, the heads and the key-value heads do not divide, or a head's numbers do not pair.
     """
 
     vocab_size: int = 32000
@@ -87,7 +76,7 @@ class LlamaConfig:
             resolve(self, "rotary", Rotary(**self.rotary))
         if self.heads % self.kv_heads:
             raise UserError(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
-        self.rotary.spread(self.head_width)
+        self.rotary.pairs(self.head_width)
 
 
 class LlamaLayer(nn.Module):
@@ -111,10 +100,17 @@ class LlamaLayer(nn.Module):
         self.mlp = MLP(width, config.mlp_width, config.activation, bias=config.mlp_bias, gated=True)
 
     def forward(
-        self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, cache: LayerCache | None, at: Tensor | None
+        self,
+        x: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        mask: Tensor | None = None,
+        cache: LayerCache | None = None,
+        query_position: Tensor | None = None,
     ) -> Tensor:
-        """x (B, T, D) -> (B, T, D); at (B,): (B, 1, D), those positions alone. ``rotary`` turns queries and keys."""
-        x = pick(x, at) + self.attention(self.attention_norm(x), mask, rotary=rotary, cache=cache, at=at)
+        """x (B, T, D) -> (B, T, D), or (B, 1, D) with a ``query_position`` (B,). ``rotary`` turns queries and keys."""
+        x_norm = self.attention_norm(x)
+        y = self.attention(x_norm, mask, rotary=rotary, cache=cache, query_position=query_position)
+        x = select_position(x, query_position) + y
         return x + self.mlp(self.mlp_norm(x))
 
 
@@ -130,51 +126,50 @@ class LlamaEmbeddings(nn.Module):
         return self.token(ids)
 
 
-class Llama(nn.Module):
-    """The decoder, and the head that reads it where there is one: a classifier's, or a language model's."""
+class Llama(Backbone):
+    """The decoder."""
 
-    def __init__(self, config: LlamaConfig, head: nn.Module | None = None) -> None:
-        super().__init__()
-        self.config = config
+    config: LlamaConfig
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__(config)
         self.embeddings = LlamaEmbeddings(config)
         self.layers = nn.ModuleList(LlamaLayer(config) for _ in range(config.depth))
         self.norm = RMSNorm(config.width, config.norm_eps)
-        self.head = head
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        return list(self.layers)
+
+    @property
+    def context(self) -> int:
+        """Rotary positions that are stretched by "linear" reach further than the config's context, which is that
+        before. By "dynamic" they would, but from there on each new token turns the cached keys by other angles."""
+        rotary = self.config.rotary
+        return int(self.config.context * (rotary.factor if rotary.kind == "linear" else 1))
 
     def embed(self, batch: Batch) -> State:
-        """The state before the first layer."""
         return State(self.embeddings(batch.ids))
 
     def run(self, state: State, batch: Batch, first: int, last: int) -> State:
-        """The state after layers ``first`` to ``last`` (exclusive)."""
-        x, config = state.x, self.config
-        positions = batch.positions
-        if positions is None:
-            positions = torch.arange(batch.ids.shape[1], device=x.device)[None]
-        rotary = rotary_tables(config.rotary, config.head_width, config.context, positions, x)
-        full, windowed = causal_mask(batch), causal_mask(batch, config.window)
-        for index in range(first, last):
-            mask = full if index in config.full_layers else windowed
-            at = batch.read if index == self.config.depth - 1 else None
-            x = self.layers[index](x, rotary, mask, batch.cache and batch.cache.layer(index), at)
+        x, c = state.x, self.config
+        rotary = rotary_tables(c.rotary, c.head_width, c.context, batch.position_numbers(), x)
+        full, windowed = causal_mask(batch), causal_mask(batch, c.window)
+        for i in range(first, last):
+            mask = full if i in c.full_layers else windowed
+            x = self.layers[i](x, rotary, mask, batch.layer_cache(i), self.query_position(batch, i))
         return replace(state, x=x)
 
     def finish(self, state: State) -> Tensor:
-        """The finished vectors, (B, T or 1, D)."""
         return self.norm(state.x)
 
-    def forward(self, ids: Tensor | Batch, mask: Tensor | None = None, segments: Tensor | None = None) -> Tensor:
-        """ids (B, T) -> (B, T, D) without a head, (B, C) with a classifier's, (B, T, V) with a language model's."""
-        return scores(self, Batch.of(ids, mask, segments))
+    def norms_after(self, layer: int) -> Sequence[nn.Module]:
+        return (self.norm,)
 
 
 def initialize(model: Llama) -> None:
     """The published class's initialisation: N(0, 0.02), zero biases, unit norms."""
-    for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, std=0.02)
-        if isinstance(module, nn.Linear) and module.bias is not None:
-            nn.init.zeros_(module.bias)
+    draw_weights(model)
 
 
 # --- The published checkpoints ----------------------------------------------------------------------------------
@@ -182,39 +177,43 @@ def initialize(model: Llama) -> None:
 NAMES = Names(
     prefix={"encode": "", "classify": "model.", "lm": "model."},
     rows=(
-        ("embeddings.token.weight", "embed_tokens.weight"),
-        ("layers.{i}.attention_norm.weight", "layers.{i}.input_layernorm.weight"),
-        ("layers.{i}.attention.query.weight", "layers.{i}.self_attn.q_proj.weight"),
-        ("layers.{i}.attention.query.bias", "layers.{i}.self_attn.q_proj.bias"),
-        ("layers.{i}.attention.key.weight", "layers.{i}.self_attn.k_proj.weight"),
-        ("layers.{i}.attention.key.bias", "layers.{i}.self_attn.k_proj.bias"),
-        ("layers.{i}.attention.value.weight", "layers.{i}.self_attn.v_proj.weight"),
-        ("layers.{i}.attention.value.bias", "layers.{i}.self_attn.v_proj.bias"),
-        ("layers.{i}.attention.output.weight", "layers.{i}.self_attn.o_proj.weight"),
-        ("layers.{i}.attention.output.bias", "layers.{i}.self_attn.o_proj.bias"),
-        ("layers.{i}.mlp_norm.weight", "layers.{i}.post_attention_layernorm.weight"),
-        ("layers.{i}.mlp.gate.weight", "layers.{i}.mlp.gate_proj.weight"),
-        ("layers.{i}.mlp.gate.bias", "layers.{i}.mlp.gate_proj.bias"),
-        ("layers.{i}.mlp.up.weight", "layers.{i}.mlp.up_proj.weight"),
-        ("layers.{i}.mlp.up.bias", "layers.{i}.mlp.up_proj.bias"),
-        ("layers.{i}.mlp.down.weight", "layers.{i}.mlp.down_proj.weight"),
-        ("layers.{i}.mlp.down.bias", "layers.{i}.mlp.down_proj.bias"),
-        ("norm.weight", "norm.weight"),
+        Row("embeddings.token", "embed_tokens"),
+        Row("layers.{i}.attention_norm", "layers.{i}.input_layernorm"),
+        Row("layers.{i}.attention.query", "layers.{i}.self_attn.q_proj"),
+        Row("layers.{i}.attention.key", "layers.{i}.self_attn.k_proj"),
+        Row("layers.{i}.attention.value", "layers.{i}.self_attn.v_proj"),
+        Row("layers.{i}.attention.output", "layers.{i}.self_attn.o_proj"),
+        Row("layers.{i}.mlp_norm", "layers.{i}.post_attention_layernorm"),
+        Row("layers.{i}.mlp.gate", "layers.{i}.mlp.gate_proj"),
+        Row("layers.{i}.mlp.up", "layers.{i}.mlp.up_proj"),
+        Row("layers.{i}.mlp.down", "layers.{i}.mlp.down_proj"),
+        Row("norm", "norm"),
     ),
-    heads={
-        "classify": (("head.output.weight", "score.weight"),),
-        "lm": (("head.output.weight", "lm_head.weight"),),
-    },
+    heads={"classify": (Row("head.output", "score"),), "lm": (Row("head.output", "lm_head"),)},
     ignored=("layers.*.self_attn.rotary_emb.inv_freq", "rotary_emb.inv_freq"),  # buffers of older versions
 )
 
 
 def write(config: LlamaConfig, family: str = "Llama", **fixed: Any) -> dict[str, Any]:
-    """Rotary positions. Raises UserError where a setting is not as it is ``fixed`` in the family's published class."""
+    """Rotary positions. Raises UserError if a setting is not as it is ``fixed`` in the family's published class."""
     for name, value in (fixed or {"window": 0, "output_bias": config.attention_bias}).items():
         if getattr(config, name) != value:
             raise UserError(f"{family} checkpoints have {name} = {value}; this model has {getattr(config, name)}")
+    if config.rotary.pairs(config.head_width) < config.head_width:
+        raise UserError(f"{family} checkpoints have rotary.partial = 1; this model has {config.rotary.partial}")
     return write_rotary(config.rotary)
+
+
+def whole_rotary(published: dict[str, Any]) -> Rotary:
+    """Rotary positions that turn whole heads, as the published class does: of the default kind whatever
+    ``partial_rotary_factor`` says; of another kind, it fails if that leaves numbers out."""
+    rotary = read_rotary(published)
+    if rotary.kind == "default":
+        return replace(rotary, partial=1.0)
+    width = published.get("head_dim") or published.get("hidden_size", 4096) // published.get("num_attention_heads", 32)
+    if rotary.pairs(width) < width:
+        raise UserError(f"config.json: partial_rotary_factor ({rotary.partial}) leaves out numbers of a head")
+    return rotary
 
 
 SETTINGS = (
@@ -233,71 +232,19 @@ SETTINGS = (
 )
 
 ARCHITECTURE = Architecture(
+    title="Llama",
     config=LlamaConfig,
     model=Llama,
     initialize=initialize,
     classes={"encode": "LlamaModel", "classify": "LlamaForSequenceClassification", "lm": "LlamaForCausalLM"},
+    language_modeling="causal",
     names=NAMES,
     classification_head=lambda c: HeadConfig(pooling="last", bias=False),
     language_head=lambda c: LanguageConfig(),
     settings=(*SETTINGS, ("attention_bias", "attention_bias"), ("mlp_bias", "mlp_bias")),
     read=lambda published: {
-        "rotary": read_rotary(published),
+        "rotary": whole_rotary(published),
         "output_bias": bool(published.get("attention_bias")),  # Llama's means all four
     },
     write=write,
 )
-
-
-# --- Mistral and Qwen2 ------------------------------------------------------------------------------------------
-
-
-def read_mistral(published: dict[str, Any]) -> dict[str, Any]:
-    """A window, in all layers; and the published class's defaults where they differ from Llama's."""
-    defaults = {"max_position_embeddings": 131072, "num_key_value_heads": 8, "intermediate_size": 14336}
-    window = published.get("sliding_window", 4096) or 0
-    return {**_absent(published, defaults), "rotary": read_rotary(published), "window": window}
-
-
-def write_mistral(config: LlamaConfig) -> dict[str, Any]:
-    """The reverse."""
-    fixed = {"attention_bias": False, "output_bias": False, "mlp_bias": False, "full_layers": ()}
-    return {**write(config, "Mistral", **fixed), "sliding_window": config.window or None}
-
-
-def read_qwen2(published: dict[str, Any]) -> dict[str, Any]:
-    """Biases on queries, keys and values; and where wanted a window, in the upper layers or in those listed."""
-    defaults = {"vocab_size": 151936, "max_position_embeddings": 32768, "intermediate_size": 22016}
-    depth, first = published.get("num_hidden_layers", 32), published.get("max_window_layers", 28)
-    kinds = published.get("layer_types") or ["full_attention"] * first + ["sliding_attention"] * (depth - first)
-    if other := set(kinds) - {"full_attention", "sliding_attention"}:
-        raise UserError(f"config.json: layer_types: {', '.join(sorted(other))} is not supported")
-    settings = {"rotary": read_rotary(published), "attention_bias": True, "output_bias": False}
-    if published.get("use_sliding_window") and "sliding_attention" in kinds:
-        settings["window"] = published.get("sliding_window", 4096) or 0
-        settings["full_layers"] = tuple(i for i, kind in enumerate(kinds) if kind == "full_attention")
-    return {**_absent(published, defaults), **settings}
-
-
-def write_qwen2(config: LlamaConfig) -> dict[str, Any]:
-    """The reverse."""
-    full = range(config.depth) if not config.window else config.full_layers
-    return {
-        **write(config, "Qwen2", attention_bias=True, output_bias=False, mlp_bias=False),
-        "use_sliding_window": config.window > 0,
-        "sliding_window": config.window or None,
-        "layer_types": [f"{'full' if i in full else 'sliding'}_attention" for i in range(config.depth)],
-    }
-
-
-def _absent(published: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """Those defaults, by our names, that the file leaves out."""
-    return {ours: defaults[key] for ours, key in SETTINGS if key in defaults and key not in published}
-
-
-def _classes(family: str) -> dict[str, str]:
-    return {task: name.replace("Llama", family) for task, name in ARCHITECTURE.classes.items()}
-
-
-MISTRAL = replace(ARCHITECTURE, classes=_classes("Mistral"), settings=SETTINGS, read=read_mistral, write=write_mistral)
-QWEN2 = replace(ARCHITECTURE, classes=_classes("Qwen2"), settings=SETTINGS, read=read_qwen2, write=write_qwen2)

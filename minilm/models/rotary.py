@@ -1,11 +1,17 @@
-"""Rotary positions: a token's place turns its queries and keys (Su et al. 2021).
+"""Rotary positions: a token's position turns its queries and keys (Su et al. 2021, "RoPE").
 
-The ``n`` numbers of a head make ``n/2`` pairs. At position ``t``, pair ``j`` is turned by the angle ``t f_j``:
+``n`` numbers of a head make ``n/2`` pairs. At position ``t``, pair ``j`` is turned by the angle ``t f_j``:
 
     (x_j, x_{j+n/2})  ->  (x_j cos - x_{j+n/2} sin,  x_{j+n/2} cos + x_j sin)         f_j = base^(-2j/n)
 
 Turning both by the same angle changes no product, so the product of a query at ``t`` and a key at ``s`` depends on
 ``t - s`` only. The first pairs turn fast and tell neighbours apart; the last hardly turn within a text.
+
+Usually ``n`` is the whole head. With ``partial`` below 1 the first ``n`` numbers turn, and the others know no position.
+
+There are two layouts. The paper pairs neighbours, (2j, 2j+1). Here, as in the published files of Hugging Face, pair j
+is (j, j+n/2), so that one half of the head is a slice. A layout only renumbers the rows of the query and key matrices.
+A file in the paper's layout (Meta's original Llama files) gives wrong numbers here until its rows are renumbered.
 
 A model meets angles it never saw when a text is longer than those it was trained on. So models are stretched: their
 pairs are slowed down, all of them or the slow ones only (``Rotary.kind``), and they are trained a little further.
@@ -25,8 +31,12 @@ from minilm.errors import UserError, nearest
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn x (B, H, T, n) by the tables (B or 1, 1, T, n) of ``rotary_tables``, whose ``sin`` carries the minus."""
-    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
+    """Turn the first n numbers of x (B, H, T, D/H) by the tables (B or 1, 1, T, n) of ``rotary_tables``, whose ``sin``
+    carries the minus."""
+    n = cos.shape[-1]
+    if n < x.shape[-1]:
+        return torch.cat((rotate(x[..., :n], cos, sin), x[..., n:]), dim=-1)
+    return torch.addcmul(x * cos, x.roll(n // 2, dims=-1), sin)
 
 
 @dataclass(frozen=True)
@@ -41,7 +51,7 @@ class Rotary:
     high: float = 32.0  # and one that makes more turns than this is not
     attention: float | None = None  # yarn: factor on both tables; None: 0.1 ln(factor) + 1
     truncate: bool = True  # yarn: the range of pairs between ``low`` and ``high`` ends at whole pairs
-    partial: float = 1.0  # n as a share of a head's width, which must come to all of it; "default" ignores it
+    partial: float = 1.0  # n as a fraction of a head's width; an odd n is rounded up
 
     def __post_init__(self) -> None:
         if self.kind not in SPELLINGS:
@@ -54,18 +64,21 @@ class Rotary:
             if not isinstance(value, int | float) or not value > 0:
                 raise UserError(f"rotary positions need a {name} above 0, got {value!r}")
 
-    def spread(self, width: int) -> int:
-        """n, for heads of this width. Raises UserError where that leaves numbers without a pair."""
-        n = width if self.kind == "default" else int(width * self.partial)
-        if width % 2 or n + n % 2 != width:
-            raise UserError(f"rotary positions turn all numbers of a head, in pairs: of {width} they would turn {n}")
-        return n
+    def pairs(self, width: int) -> int:
+        """Twice the number of pairs that turn in a head of this width: n, or n + 1 if n is odd.
+
+        Raises UserError if that is more than the head has, or nothing.
+        """
+        n = int(width * self.partial)
+        if not 0 < n + n % 2 <= width:
+            raise UserError(f"rotary positions turn numbers in pairs: {n} of a head's {width} do not make pairs")
+        return n + n % 2
 
 
 def rotary_tables(rotary: Rotary, width: int, context: int, positions: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """What ``rotate`` needs for heads of this width: positions (B or 1, T) -> cos, sin (B or 1, 1, T, n).
+    """The tables for ``rotate`` and heads of this width: positions (B or 1, T) -> cos, sin (B or 1, 1, T, n).
 
-    They come in the dtype in which a layer's queries and keys will be: that of its input x, or autocast's.
+    They have the dtype that a layer's queries and keys will have: that of its input x, or autocast's.
     """
     if rotary.kind == "dynamic":
         frequencies = dynamic_frequencies(rotary, width, context, positions)
@@ -98,7 +111,7 @@ def rotary_frequencies(rotary: Rotary, width: int, context: int, device: torch.d
 
     Computed on the CPU in float32, so that every device turns alike, and kept for the next batch.
     """
-    n = rotary.spread(width)
+    n = int(width * rotary.partial)
     plain = 1.0 / rotary.base ** (torch.arange(0, n, 2, dtype=torch.float32, device="cpu") / n)
     if rotary.kind == "default":
         return plain.to(device)
@@ -125,7 +138,7 @@ def dynamic_frequencies(rotary: Rotary, width: int, context: int, positions: Ten
     So the fastest pairs stay as they are and the slowest slow down just enough (Peng et al. 2023, section 3.3).
     Up to ``context`` nothing changes.
     """
-    n = rotary.spread(width)
+    n = int(width * rotary.partial)
     length = (positions.max() + 1).clamp(min=context)
     growth = rotary.factor * length / context - (rotary.factor - 1)
     base = rotary.base * growth ** (n / (n - 2))

@@ -19,15 +19,13 @@ RMSNorm, and no matrix has a bias. Version 1.0 has ``mlp(x) = down(relu(up(x)))`
 table E: ``scores = (y / sqrt(D)) E^T``. Version 1.1 and Flan-T5 (Chung et al. 2022) have
 ``down(gelu(gate(x)) * up(x))`` (Shazeer 2020), and their language head is a matrix of its own, without the factor.
 
-To classify, the decoder reads the text as well, moved one place to the right, and the head reads its last vector. As
-only that position's vector is read, the decoder's last layer computes queries, and the MLP, for it alone; the other
-positions contribute only keys and values.
+To classify, the decoder reads the text as well, moved one place to the right, and the head reads its last vector.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,12 +33,14 @@ import torch
 from torch import Tensor, nn
 
 from minilm.errors import UserError, nearest
+from minilm.models.architecture import Architecture, Backbone, BackboneConfig, Names, Row
+from minilm.models.batch import Batch, LayerCache, State, select_position
 from minilm.models.heads import HeadConfig, LanguageConfig, LanguageHead
-from minilm.models.layers import MLP, Architecture, Attention, Batch, Names, RMSNorm, State, padding_mask, pick, scores
+from minilm.models.layers import MLP, Attention, RMSNorm, padding_mask
 
 
 @dataclass(frozen=True)
-class T5Config:
+class T5Config(BackboneConfig):
     """T5's settings; the defaults are those of the published class, T5-small of version 1.0."""
 
     vocab_size: int = 32128
@@ -63,10 +63,8 @@ class T5Config:
     pad_token: int = 0
     decoder: bool = True  # False: the encoder alone
 
-    @property
-    def stages(self) -> int:
-        """All layers: the encoder's, then the decoder's."""
-        return self.depth + (self.decoder_depth or self.depth if self.decoder else 0)
+    def __post_init__(self) -> None:
+        """Heads have a width of their own."""
 
 
 def bucket(distance: Tensor, buckets: int, max_distance: int, *, both_sides: bool) -> Tensor:
@@ -85,7 +83,7 @@ def bucket(distance: Tensor, buckets: int, max_distance: int, *, both_sides: boo
 
 
 def finite(x: Tensor) -> Tensor:
-    """Sums that overflowed float16, brought back into its range; other dtypes have room enough."""
+    """Sums that overflowed float16, brought back into its range; other dtypes have a wider one."""
     return x.nan_to_num(math.nan, 64504.0, -64504.0) if x.dtype == torch.float16 else x
 
 
@@ -106,12 +104,12 @@ class T5Layer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, x: Tensor, mask: Tensor, memory: Tensor | None, batch: Batch, index: int, at: Tensor | None = None
-    ) -> Tensor:
-        """x (B, T, D), memory (B, S, D) -> (B, T, D); at (B,): (B, 1, D), those positions alone. The decoder's cache
-        knows the layer by its index."""
-        cache = batch.cache.layer(index) if batch.cache is not None and memory is not None else None
-        x = finite(pick(x, at) + self.dropout(self.attention(self.attention_norm(x), mask, cache=cache, at=at)))
+        self, x: Tensor, mask: Tensor, batch: Batch, memory: Tensor | None = None, cache: LayerCache | None = None,
+        query_position: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """x (B, T, D), memory (B, S, D) -> (B, T, D), or (B, 1, D) with a ``query_position`` (B,)."""
+        y = self.attention(self.attention_norm(x), mask, cache=cache, query_position=query_position)
+        x = finite(select_position(x, query_position) + self.dropout(y))
         if memory is not None:
             y = self.cross_attention(self.cross_attention_norm(x), padding_mask(batch), memory=memory, cache=cache)
             x = finite(x + self.dropout(y))
@@ -139,14 +137,6 @@ class T5Stack(nn.Module):
         visible = (distance <= 0)[:, None] if self.is_decoder else padding_mask(batch)
         return (bias if visible is None else bias.masked_fill(~visible, -math.inf)).contiguous()
 
-    def run(self, x: Tensor, batch: Batch, layers: range, memory: Tensor | None = None) -> Tensor:
-        """x (B, T, D) after these layers."""
-        mask, is_final = self.mask(batch, x.shape[1]), self.is_decoder == self.config.decoder
-        for index in layers:
-            at = batch.read if is_final and index == len(self.layers) - 1 else None
-            x = self.layers[index](x, mask, memory, batch, index, at)
-        return x
-
 
 class T5Embeddings(nn.Module):
     """What a token is; encoder and decoder share the table."""
@@ -160,20 +150,31 @@ class T5Embeddings(nn.Module):
         return self.dropout(self.token(ids))
 
 
-class T5(nn.Module):
-    """Encoder, decoder, and the head that reads it where there is one: a classifier's, or a language model's.
+class T5(Backbone):
+    """Encoder and decoder. Layers are numbered through the encoder, then the decoder.
 
     Before the decoder's first layer, the encoder's output becomes the state's memory, and its x the decoder's tokens.
     """
 
-    def __init__(self, config: T5Config, head: nn.Module | None = None) -> None:
-        super().__init__()
-        self.config = config
+    config: T5Config
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__(config)
+        self.start_token = config.start_token
         self.embeddings = T5Embeddings(config)
         self.encoder = T5Stack(config, config.depth, decoder=False)
-        if config.decoder:
-            self.decoder = T5Stack(config, config.stages - config.depth, decoder=True)
-        self.head = head
+        self.decoder = T5Stack(config, config.decoder_depth or config.depth, decoder=True) if config.decoder else None
+
+    @property
+    def stacks(self) -> list[T5Stack]:
+        return [self.encoder] if self.decoder is None else [self.encoder, self.decoder]
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        return [layer for stack in self.stacks for layer in stack.layers]
+
+    def norms_after(self, layer: int) -> Sequence[nn.Module]:
+        return [stack.norm for stack in self.stacks[int(layer >= self.config.depth) :]]
 
     def embed(self, batch: Batch) -> State:
         """The state before the first layer; in later steps of a generation, before the decoder's first."""
@@ -193,30 +194,26 @@ class T5(nn.Module):
         return State(self.embeddings(ids), memory=memory)
 
     def run(self, state: State, batch: Batch, first: int, last: int) -> State:
-        """The state after layers ``first`` to ``last`` (exclusive), the encoder's and then the decoder's."""
         depth = self.config.depth
         if first < depth and state.memory is None:
-            state = replace(state, x=self.encoder.run(state.x, batch, range(first, min(last, depth))))
-        if last > depth:
+            state = self._run(self.encoder, state, batch, range(first, min(last, depth)))
+        if last > depth and self.decoder is not None:
             if state.memory is None:
                 state = self.enter_decoder(batch, self.finish(state))
-            layers = range(max(first - depth, 0), last - depth)
-            state = replace(state, x=self.decoder.run(state.x, batch, layers, state.memory))
+            state = self._run(self.decoder, state, batch, range(max(first, depth), last))
         return state
+
+    def _run(self, stack: T5Stack, state: State, batch: Batch, layers: range) -> State:
+        x, mask, blocks = state.x, stack.mask(batch, state.x.shape[1]), self.blocks
+        for i in layers:
+            cache = batch.layer_cache(i) if stack.is_decoder else None
+            x = blocks[i](x, mask, batch, state.memory, cache, self.query_position(batch, i))
+        return replace(state, x=x)
 
     def finish(self, state: State) -> Tensor:
         """The finished vectors, (B, T or 1, D), of the stack that the state is in."""
-        stack = self.encoder if state.memory is None else self.decoder
+        stack = self.stacks[int(state.memory is not None)]
         return stack.dropout(stack.norm(state.x))
-
-    def forward(
-        self, ids: Tensor | Batch, mask: Tensor | None = None, segments: Tensor | None = None,
-        decoder_ids: Tensor | None = None,
-    ) -> Tensor:  # fmt: skip
-        """ids (B, T), decoder_ids (B, T') -> (B, T, D) without a decoder, (B, T', D) without a head, (B, C) with a
-        classifier's, (B, T', V) with a language model's. Raises ValueError where that has no decoder_ids or labels."""
-        batch = Batch.of(ids, mask, segments)
-        return scores(self, batch if decoder_ids is None else replace(batch, decoder_ids=decoder_ids))
 
     def shift_right(self, labels: Tensor) -> Tensor:
         """What a decoder reads to predict ``labels`` (B, T'): the start token, then all of them but the last."""
@@ -231,7 +228,7 @@ def initialize(model: T5) -> None:
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=width**-0.5 if name.endswith("relative_bias") else 1.0)
-        elif isinstance(module, nn.Linear) and module.weight is not model.embeddings.token.weight:
+        elif isinstance(module, nn.Linear) and module.weight is not model.token_embedding.weight:
             inputs = module.in_features * (head_width if name.endswith("attention.query") else 1)
             nn.init.normal_(module.weight, std=inputs**-0.5)
             if module.bias is not None:
@@ -241,36 +238,33 @@ def initialize(model: T5) -> None:
 # --- The published checkpoints -----------------------------------------------------------------------------------
 # Sublayers are numbered there, and a stack's table of relative positions lies in its first layer.
 
-ATTENTION_ROWS: tuple[tuple[str, ...], ...] = (("query", "q"), ("key", "k"), ("value", "v"), ("output", "o"))
-MLP_ROWS = (("up", "wi", "unless gated"), ("up", "wi_1", "if gated"), ("gate", "wi_0"), ("down", "wo"))
+ATTENTION = (Row("query", "q"), Row("key", "k"), Row("value", "v"), Row("output", "o"))
+FEED_FORWARD: tuple[Row, ...] = (Row("gate", "wi_0"), Row("down", "wo"))
+FEED_FORWARD += (Row("up", "wi", when=lambda c: not c.gated), Row("up", "wi_1", when=lambda c: c.gated))
 
 
-def _stack(stack: str, **sublayers: str) -> Iterator[tuple[str, ...]]:
-    table = f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
-    yield f"{stack}.relative_bias.weight", table
-    yield f"{stack}.norm.weight", f"{stack}.final_layer_norm.weight"
+def _stack(stack: str, **sublayers: str) -> Iterator[Row]:
+    yield Row(f"{stack}.relative_bias", f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias")
+    yield Row(f"{stack}.norm", f"{stack}.final_layer_norm")
     for number, (ours, theirs) in enumerate(sublayers.items()):
         layer, block = f"{stack}.layers.{{i}}.{ours}", f"{stack}.block.{{i}}.layer.{number}"
-        yield f"{layer}_norm.weight", f"{block}.layer_norm.weight"
-        for a, b, *how in MLP_ROWS if ours == "mlp" else ATTENTION_ROWS:
-            yield f"{layer}.{a}.weight", f"{block}.{theirs}.{b}.weight", *how
+        yield Row(f"{layer}_norm", f"{block}.layer_norm")
+        for row in FEED_FORWARD if ours == "mlp" else ATTENTION:
+            yield replace(row, ours=f"{layer}.{row.ours}", theirs=f"{block}.{theirs}.{row.theirs}")
 
 
 NAMES = Names(
     prefix={"encode": "", "classify": "transformer.", "lm": ""},
     rows=(
-        ("embeddings.token.weight", "shared.weight"),
+        Row("embeddings.token", "shared"),
         *_stack("encoder", attention="SelfAttention", mlp="DenseReluDense"),
         *_stack("decoder", attention="SelfAttention", cross_attention="EncDecAttention", mlp="DenseReluDense"),
     ),
     heads={
-        "classify": (
-            ("head.dense.weight", "classification_head.dense.weight"),
-            ("head.dense.bias", "classification_head.dense.bias"),
-            ("head.output.weight", "classification_head.out_proj.weight"),
-            ("head.output.bias", "classification_head.out_proj.bias"),
+        "classify": tuple(
+            Row(f"head.{a}", f"classification_head.{b}") for a, b in (("dense", "dense"), ("output", "out_proj"))
         ),
-        "lm": (("head.output.weight", "lm_head.weight"),),
+        "lm": (Row("head.output", "lm_head"),),
     },
     old=(("encoder.embed_tokens.", "shared."), ("decoder.embed_tokens.", "shared.")),  # copies of one table
     ignored=("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",),  # never used
@@ -288,13 +282,14 @@ def _read(published: dict[str, Any]) -> dict[str, Any]:
 
 
 ARCHITECTURE = Architecture(
-    config=T5Config, model=T5, initialize=initialize, names=NAMES, read=_read, float32=("*.mlp.down.weight",),
+    title="T5", config=T5Config, model=T5, initialize=initialize, names=NAMES, language_modeling="seq2seq",
+    read=_read, float32=("*.mlp.down.weight",), switches=("decoder",),
     classes={"encode": "T5EncoderModel", "classify": "T5ForSequenceClassification", "lm": "T5ForConditionalGeneration"},
     classification_head=lambda c: HeadConfig(
         pooling="last", hidden=c.width, activation="tanh", dropout=c.head_dropout, input_dropout=c.head_dropout
     ),
     language_head=lambda c: LanguageConfig(scale=c.width**-0.5 if c.scaled else 1.0),
-    tied_by_tensors=True,  # "tie_word_embeddings" tells in most files whether the head is scaled, and not what it says
+    tied_by_tensors=True,  # in most files "tie_word_embeddings" means that the head is scaled, and not what it says
     settings=(
         ("vocab_size", "vocab_size"), ("width", "d_model"), ("heads", "num_heads"), ("head_width", "d_kv"),
         ("depth", "num_layers"), ("decoder_depth", "num_decoder_layers"), ("decoder", "is_encoder_decoder"),

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minilm.models.layers import evaluation_mode
+from minilm.models.architecture import Backbone, evaluation_mode
 from minilm.reporting.tables import ABSENT, count, text_table
 
 
@@ -73,7 +73,7 @@ def layer_rows(model: nn.Module, ids_shape: tuple[int, int] | None = None) -> li
     model is left as it was. A model on the meta device is summarised without computing anything.
     """
     if ids_shape is None:
-        ids_shape = (1, min(16, getattr(getattr(model, "config", None), "context", 16)))
+        ids_shape = (1, min(16, (model.context if isinstance(model, Backbone) else 0) or 16))
     root = Row("", type(model).__name__, 0, "", None, 0, 0)
     return _rows(root, model, _output_shapes(model, ids_shape), set())
 

@@ -21,12 +21,11 @@ from typing import Any
 import numpy as np
 import torch
 from tokenizers import Tokenizer
-from torch import nn
 
 from minilm import hub
 from minilm.checkpoints.contents import Contents, read_contents
 from minilm.checkpoints.files import write_json
-from minilm.checkpoints.models import load_model, load_parts, save_model, warn_of
+from minilm.checkpoints.models import load_model, load_parts, save_model, warn_of, with_pooler
 from minilm.config import AdaptSection, RunConfig, TrainSection
 from minilm.data.batching import make_batches
 from minilm.data.cleaning import cleaner
@@ -49,7 +48,8 @@ from minilm.data.masking import (
 from minilm.data.tokenization import Encoded, encode, pad_id
 from minilm.devices import Execution
 from minilm.errors import UserError
-from minilm.models.layers import Batch, evaluation_mode
+from minilm.models.architecture import Backbone, evaluation_mode
+from minilm.models.batch import Batch
 from minilm.reporting.summary import parameter_counts
 from minilm.rules import default_of
 from minilm.runs.assembly import Material
@@ -141,7 +141,7 @@ def _section_of(config: RunConfig, where: str) -> AdaptSection:
     return replace(config.adapt, train=replace(train, best="loss"))
 
 
-def _make_task(lesson: Lesson, model: nn.Module, settings: TrainSection, run_on: Execution, place: Path) -> Task:
+def _make_task(lesson: Lesson, model: Backbone, settings: TrainSection, run_on: Execution, place: Path) -> Task:
     """The batches, the objective and the measuring; evaluations are recorded in ``place``."""
     lengths = lesson.train.blocks.lengths
     return Task(
@@ -153,11 +153,11 @@ def _make_task(lesson: Lesson, model: nn.Module, settings: TrainSection, run_on:
     )
 
 
-def _return_pooler(model: Any, stored: Contents, run_on: Execution) -> None:
+def _return_pooler(model: Backbone, stored: Contents, run_on: Execution) -> None:
     """Give a language model its checkpoint's pooler, which it does without but a classifier made from it needs."""
-    if hasattr(model.config, "pooler") and stored.has("pooler"):
+    if stored.has("pooler"):
         model.pooler = load_model(stored.folder, "encode", dtype=torch.float32, device=run_on.device).pooler
-        model.config = replace(model.config, pooler=True)
+        model.config = with_pooler(stored.model_type, model.config, True)
 
 
 # --- What is learned ---------------------------------------------------------------------------------------------
@@ -213,14 +213,14 @@ def make_lesson(config: RunConfig, material: Material, where: str) -> Lesson:
     section = _section_of(config, where)
     stored = read_contents(hub.resolve_model(config.model.source, config.model.revision))
     tokenizer, block = material.tokenizer, section.block
-    context = getattr(stored.config, "context", 0)
+    context = load_model(stored.folder, "lm", device="meta").context  # and what the checkpoint lacks for it is an error
     if block < LEAST or 0 < context < block:
         limit = f"at most {context:,}, the tokens that the model reads" if context else "more"
         raise UserError(f"{where}: adapt.block must be at least {LEAST} and {limit}, got {block}")
     data, columns = material.data, complete(config.data)
     if section.texts:
         names = [name for name in (columns.text, columns.text_pair) if name]
-        found = read_texts(Path(section.texts).expanduser(), names, cleaner(columns.clean))
+        found = read_texts(hub.local_path(section.texts), names, cleaner(columns.clean))
     else:
         found = texts_of(data.train)
     texts = distinct(found, without=texts_of(data.validation, data.test))
@@ -242,7 +242,6 @@ def make_lesson(config: RunConfig, material: Material, where: str) -> Lesson:
         if (most := pieces.blocks.ids.max(initial=0)) >= stored.config.vocab_size:
             size = stored.config.vocab_size
             raise UserError(f"{where}: the tokenizer gives the token {most:,}, but the model has only {size:,}")
-    load_model(stored.folder, "lm", device="meta")  # tells what the checkpoint lacks for it
     return Lesson(
         name, question, train, validation,
         texts=len(texts), left_out=len(found) - len(texts), seed=config.seed, pad=pad_id(tokenizer),
@@ -252,10 +251,10 @@ def make_lesson(config: RunConfig, material: Material, where: str) -> Lesson:
 
 def _question(section: AdaptSection, tokenizer: Tokenizer, stored: Contents) -> tuple[str, Question]:
     """What this family was trained on: BERT's on masked words, T5 on spans, decoders on the next token."""
-    masked = stored.architecture.classes["lm"].endswith("ForMaskedLM")
+    masked = stored.architecture.language_modeling == "masked"
     if section.whole_words and not masked:
         raise UserError("whole_words is for models that learn from masked words, BERT's family; leave it out")
-    spans = hasattr(stored.config, "decoder")
+    spans = stored.architecture.language_modeling == "seq2seq"
     if section.span != default_of(section, "span") and not spans:
         raise UserError("span is for models that learn from spans, T5's family; leave it out")
     if section.mask_share != default_of(section, "mask_share") and not (masked or spans):
@@ -304,7 +303,7 @@ def _end_token(tokenizer: Tokenizer, stored: Contents) -> int | None:
 # --- How well it is known ----------------------------------------------------------------------------------------
 
 
-def perplexity(model: nn.Module, lesson: Lesson, run_on: Execution, batch_size: int) -> dict[str, float]:
+def perplexity(model: Backbone, lesson: Lesson, run_on: Execution, batch_size: int) -> dict[str, float]:
     """Loss and perplexity on the validation texts; the same is asked every time."""
     objective, total, amount = LanguageObjective(), 0.0, 0.0
     with evaluation_mode(model), torch.inference_mode(), run_on.autocast():

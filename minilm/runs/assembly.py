@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from tokenizers import Tokenizer
-from torch import nn
 
 from minilm import hub
 from minilm.checkpoints.adapters import is_adapter
@@ -18,6 +17,7 @@ from minilm.checkpoints.configs import architecture_of, new_config, read_config
 from minilm.checkpoints.files import read_json
 from minilm.checkpoints.models import card_of, load_parts, new_model, warn_of
 from minilm.config import DataSection, RunConfig, TrainSection
+from minilm.connection import Unreachable
 from minilm.data.batching import collate, make_batches
 from minilm.data.locations import complete, find_source
 from minilm.data.sources import Dataset, Rows, load_dataset
@@ -26,12 +26,12 @@ from minilm.data.tokenization import Encoded, encode, load_tokenizer, pad_id, se
 from minilm.devices import Execution
 from minilm.errors import UserError, nearest
 from minilm.evaluation.metrics import check_metric
-from minilm.evaluation.predictor import Forward, Reading, context_of, predict_scores
-from minilm.finetuning.freezing import freeze
+from minilm.evaluation.predictor import Forward, Reading, predict_scores
+from minilm.finetuning.freezing import freeze, reads_pooler
 from minilm.finetuning.lora import LoRAConfig, add_lora
 from minilm.models import ARCHITECTURES
-from minilm.models.heads import HeadConfig, mlp_head
-from minilm.models.layers import Architecture
+from minilm.models.architecture import Architecture, Backbone
+from minilm.models.heads import ClassificationHead, HeadConfig, mlp_head
 from minilm.runs.augment import augmented
 from minilm.runs.folders import write_history
 from minilm.runs.results import brief, decide, measure
@@ -40,7 +40,6 @@ from minilm.training.frozen_prefix import FrozenPrefix
 from minilm.training.loop import Task
 from minilm.training.objectives import Objective, balanced_weights
 from minilm.training.optimizer import check_warmup
-from minilm.transfer import Unreachable
 
 SPLITS = ("train", "validation", "test")
 
@@ -153,7 +152,7 @@ def make_model(
     *,
     precision: str = "float32",
     source: Path | None = None,
-) -> nn.Module:
+) -> Backbone:
     """The model to train: a checkpoint with a new head, or one from scratch, drawn from torch's random state.
 
     Args:
@@ -184,7 +183,7 @@ def make_model(
 
 def fresh_model(
     config: RunConfig, material: Material, run_on: Execution, where: str, source: Path | None = None
-) -> nn.Module:
+) -> Backbone:
     """The classifier before training, on its device, the same for the same seed."""
     torch.manual_seed(config.seed)
     vocabulary, device = material.tokenizer.get_vocab_size(), run_on.device if config.model.source else "cpu"
@@ -233,7 +232,7 @@ def find_checkpoint(config: RunConfig, where: str) -> Path:
 
 def _from_checkpoint(
     config: RunConfig, folder: Path, labels: list[str], where: str, device: torch.device | str, precision: str
-) -> nn.Module:
+) -> Backbone:
     dtype = None if precision == "bfloat16" else torch.float32
     published, stored = read_json(folder / "config.json"), str(folder / "config.json")
     head = _head(config, architecture_of(published, stored)[1], read_config(published, stored))
@@ -251,7 +250,7 @@ def _from_checkpoint(
 
 def _from_scratch(
     config: RunConfig, labels: list[str], vocab_size: int, where: str, device: torch.device | str
-) -> nn.Module:
+) -> Backbone:
     name = config.model.architecture
     if name not in ARCHITECTURES:
         hint, known = nearest(name, ARCHITECTURES), ", ".join(sorted(ARCHITECTURES))
@@ -263,7 +262,7 @@ def _from_scratch(
         return new_model(name, model_config, "classify", labels=labels, head=head)
 
 
-def _check_reading(config: RunConfig, model: nn.Module, vocab_size: int, where: str) -> None:
+def _check_reading(config: RunConfig, model: Backbone, vocab_size: int, where: str) -> None:
     """Raises UserError where the model cannot read the tokens that it is given."""
     embedded = model.get_parameter("embeddings.token.weight").shape[0]
     # A checkpoint's own tokenizer may have more tokens than the checkpoint: its makers know that they never occur.
@@ -271,18 +270,18 @@ def _check_reading(config: RunConfig, model: nn.Module, vocab_size: int, where: 
         raise UserError(
             f"{where}: the tokenizer has {vocab_size:,} tokens, the model only {embedded:,} (model.config.vocab_size)"
         )
-    head: Any = model.head
-    if head.config.pooling == "cls" and any(getattr(module, "causal", False) for module in model.modules()):
+    causal = ARCHITECTURES[card_of(model).model_type].language_modeling == "causal"
+    if causal and isinstance(model.head, ClassificationHead) and model.head.config.pooling == "cls":
         raise UserError(
             f'{where}: model.head.pooling = "cls" reads the first token, which in this model sees no other; choose '
             '"last" or "mean"'
         )
-    tokens, context = complete(config.data).max_tokens, context_of(model)
+    tokens, context = complete(config.data).max_tokens, model.context
     if 0 < context < tokens:
         raise UserError(f"{where}: data.max_tokens is {tokens}, but the model reads at most {context} tokens; lower it")
 
 
-def choose_trained(model: Any, config: RunConfig, untrained: Sequence[str]) -> None:
+def choose_trained(model: Backbone, config: RunConfig, untrained: Sequence[str]) -> None:
     """Freeze and adapt the model as the config says, in place; what trains is float32 from now on.
 
     ``untrained``: the parameters that the checkpoint does not have. A pooler among them trains with the head that reads
@@ -297,7 +296,7 @@ def choose_trained(model: Any, config: RunConfig, untrained: Sequence[str]) -> N
     else:
         freeze(model, config.freeze.part, config.freeze.layers)
     for name in untrained:
-        if name.startswith("pooler.") and model.head.config.pooling == "pooler":
+        if name.startswith("pooler.") and reads_pooler(model):
             model.get_parameter(name).requires_grad_(True)
     for parameter in model.parameters():
         if parameter.requires_grad or parameter.dtype == torch.float16:
@@ -325,7 +324,7 @@ def make_task(
     config: RunConfig,
     settings: TrainSection,
     material: Material,
-    model: nn.Module,
+    model: Backbone,
     run_on: Execution,
     folder: Path,
     prefix: FrozenPrefix,
@@ -355,7 +354,7 @@ def make_task(
         batches=lambda epoch: make_batches(
             texts.lengths, settings.batch_size, seed=config.seed, epoch=epoch, by_length=settings.by_length
         ),
-        collate=lambda rows, epoch: collate(texts, rows, train.labels, pad, limit=context_of(model)),
+        collate=lambda rows, epoch: collate(texts, rows, train.labels, pad, limit=model.context),
         objective=Objective(_class_weights(settings, material), settings.label_smoothing, material.data.multi_label),
         evaluate=evaluate,
         record=lambda history: write_history(folder, history),

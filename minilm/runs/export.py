@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from minilm.checkpoints.adapters import base_of, is_adapter, save_adapter
+from minilm.checkpoints.adapter_saving import save_adapter
+from minilm.checkpoints.adapters import base_of, is_adapter
 from minilm.checkpoints.models import card_of, save_model
 from minilm.checkpoints.opening import load_model
 from minilm.data.tokenization import load_tokenizer

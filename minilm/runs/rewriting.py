@@ -14,17 +14,16 @@ from dataclasses import replace
 
 import numpy as np
 from tokenizers import Tokenizer
-from torch import nn
 
-from minilm.checkpoints.models import context_of
 from minilm.data.augmentation import Method, Random, split_word
 from minilm.data.masking import MASK_NAMES
 from minilm.errors import UserError
 from minilm.generation import fill, generate_text
+from minilm.models.architecture import Backbone
 from minilm.sampling import GREEDY, Sampling
 
 
-def masked_words(model: nn.Module, tokenizer: Tokenizer, share: float = 0.1, top: int = 10) -> Method:
+def masked_words(model: Backbone, tokenizer: Tokenizer, share: float = 0.1, top: int = 10) -> Method:
     """This share of a text's words, one at least, each becomes one of the ``top`` words that the model would put there,
     drawn by their probabilities, and never itself.
 
@@ -43,7 +42,7 @@ def masked_words(model: nn.Module, tokenizer: Tokenizer, share: float = 0.1, top
         for place, (before, _, after) in zip(places, parts, strict=True):
             words[place] = before + mask + after
         masked = " ".join(words)
-        if not places or mask in text or len(tokenizer.encode(masked).ids) > context_of(model):
+        if not places or mask in text or len(tokenizer.encode(masked).ids) > model.context:
             return text
         for place, (before, core, after), found in zip(places, parts, fill(model, tokenizer, masked, top), strict=True):
             others = [(word, p) for word, p in found if word.isalpha() and word.lower() != core.lower()]
@@ -56,7 +55,7 @@ def masked_words(model: nn.Module, tokenizer: Tokenizer, share: float = 0.1, top
 
 
 def back_translation(
-    model: nn.Module,
+    model: Backbone,
     tokenizer: Tokenizer,
     pivot: str = "German",
     language: str = "English",

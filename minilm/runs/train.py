@@ -16,10 +16,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from minilm.checkpoints import files
-from minilm.checkpoints.adapters import save_adapter
+from minilm.checkpoints.adapter_saving import save_adapter
 from minilm.checkpoints.files import atomic, read_json, write_json
 from minilm.checkpoints.models import card_of, save_model
 from minilm.config import RunConfig, TrainSection, ZeroShotSection, dump_config, load_config
@@ -31,6 +30,7 @@ from minilm.evaluation.embeddings import mean_vectors
 from minilm.evaluation.predictor import Classifier, predict_scores
 from minilm.finetuning.freezing import frozen_layers
 from minilm.hub import is_folder, published_name
+from minilm.models.architecture import Backbone
 from minilm.reporting.plots import confusion, learning_curves, length_distribution
 from minilm.reporting.predictions import write_predictions
 from minilm.reporting.record import resume_command
@@ -163,7 +163,7 @@ class Work:
     config: RunConfig
     settings: TrainSection
     material: Material
-    model: nn.Module  # on its device, frozen as it trains
+    model: Backbone  # on its device, frozen as it trains
     run_on: Execution
     embedded: Embedded | None = None  # the texts by the model before it is trained, where a baseline needs them
 

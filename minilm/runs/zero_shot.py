@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
-from torch import nn
 
 from minilm.checkpoints.contents import read_contents
 from minilm.checkpoints.files import write_json
@@ -29,6 +28,7 @@ from minilm.errors import UserError, nearest
 from minilm.evaluation.baselines import majority
 from minilm.evaluation.predictor import predict_scores
 from minilm.evaluation.zero_shot import cloze, likelihood, open_model, similarity
+from minilm.models.architecture import Backbone
 from minilm.reporting.plots import confusion
 from minilm.reporting.predictions import write_predictions
 from minilm.reporting.report import write_report
@@ -49,7 +49,7 @@ class Question:
     section: ZeroShotSection
     words: list[str]  # a word or a description for each label
     max_tokens: int  # of a text in its pattern
-    model: nn.Module
+    model: Backbone
     tokenizer: Tokenizer
     run_on: Execution
     untrained: Scores
@@ -82,7 +82,8 @@ def make_question(
     untrained = _untrained(config, material, run_on, where)  # first: two models need more memory than one
     try:
         model, tokenizer = open_model(str(folder), section.way, str(run_on.device))
-        question = Question(section, words, limit, model.to(run_on.device), tokenizer, run_on, untrained)
+        model.to(run_on.device)
+        question = Question(section, words, limit, model, tokenizer, run_on, untrained)
         question.ask(data.validation.take(np.arange(1)))  # a pattern or a word that is unfit is told
     except UserError as error:
         raise UserError(f"{where}: [zero_shot]: {error}") from None

@@ -22,20 +22,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from minilm.data.batching import collate, evaluation_batches
 from minilm.data.tokenization import Encoded
 from minilm.devices import Execution
-from minilm.evaluation.predictor import Forward, context_of
+from minilm.evaluation.predictor import Forward
 from minilm.finetuning.freezing import frozen_layers
-from minilm.models.heads import ClassificationHead, pool
-from minilm.models.layers import Batch, State, evaluation_mode, scores, stages_of
+from minilm.models.architecture import Backbone, evaluation_mode
+from minilm.models.batch import Batch, State
+from minilm.models.heads import ClassificationHead
 from minilm.training.console import progress_bar
 
 MIB = 2**20
@@ -53,10 +53,10 @@ class FrozenPrefix:
     memory: int = 0  # bytes in memory
     disk: int = 0  # bytes in files
 
-    def forward(self, split: str, model: nn.Module) -> Forward:
+    def forward(self, split: str, model: Backbone) -> Forward:
         """How to compute the scores of a split's texts: from what is kept of it, else from the start."""
         kept = self.splits.get(split)
-        return (lambda batch, rows: scores(model, batch)) if kept is None else kept.forward(model)
+        return (lambda batch, rows: model(batch)) if kept is None else kept.forward(model)
 
     def __str__(self) -> str:
         if not self.splits:
@@ -74,26 +74,26 @@ class Kept:
     offsets: np.ndarray  # (N + 1,) text i is rows offsets[i] to offsets[i + 1] of each tensor
     tensors: dict[str, Tensor]  # "x" and, in T5's decoder, "memory": (tokens + 1, D), the last row zero; or "z": (N, D)
 
-    def forward(self, model: Any) -> Forward:
+    def forward(self, model: Backbone) -> Forward:
         """The scores of a batch on the model's device, with its row numbers (B,)."""
         return lambda batch, rows: self._scores(model, batch, rows)
 
-    def _scores(self, model: Any, batch: Batch, rows: np.ndarray) -> Tensor:
+    def _scores(self, model: Backbone, batch: Batch, rows: np.ndarray) -> Tensor:
         if "z" in self.tensors:
             kept = self.tensors["z"]
             z: Tensor = kept[torch.from_numpy(rows).to(kept.device)].to(batch.ids.device)
-            return model.head.classify(z)
+            return _classification_head(model).classify(z)
         columns = np.arange(batch.ids.shape[1])  # (T,)
         starts, ends = self.offsets[rows][:, None], self.offsets[rows + 1][:, None]
         places = torch.from_numpy(np.where(starts + columns < ends, starts + columns, self.offsets[-1]))  # (B, T)
         padded = {
             name: F.embedding(places.to(kept.device), kept).to(batch.ids.device) for name, kept in self.tensors.items()
         }
-        return scores(model, batch, State(**padded), self.layers)
+        return model(batch, state=State(**padded), first=self.layers)
 
 
 def keep(
-    model: nn.Module, splits: dict[str, Encoded], run_on: Execution, *, pad: int, budget: int, folder: Path
+    model: Backbone, splits: dict[str, Encoded], run_on: Execution, *, pad: int, budget: int, folder: Path
 ) -> FrozenPrefix:
     """Run the model's frozen layers over all texts of these splits; keep as many splits as there is room for, in order.
 
@@ -106,7 +106,7 @@ def keep(
         folder: of files for what does not fit; what an earlier run left there is removed.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    prefix = FrozenPrefix(max(frozen_layers(model), 0), stages_of(model), asked=len(splits))
+    prefix = FrozenPrefix(max(frozen_layers(model), 0), model.num_layers, asked=len(splits))
     started = time.perf_counter()
     if prefix.layers and budget:
         builder = _Builder(model, prefix.layers, run_on, pad, budget, folder)
@@ -126,7 +126,7 @@ def keep(
 class _Builder:
     """Runs the frozen layers over the texts of one split after another, and takes room for their outputs."""
 
-    model: Any
+    model: Backbone
     layers: int  # that are frozen
     run_on: Execution
     pad: int
@@ -141,7 +141,7 @@ class _Builder:
         pooled = _head_alone_trains(self.model)
         total = len(encoded) if pooled else int(encoded.offsets[-1]) + 1
         for rows in evaluation_batches(encoded.lengths, self.run_on.tokens_at_once):
-            batch = collate(encoded, rows, None, self.pad, limit=context_of(self.model)).to(self.run_on.device)
+            batch = collate(encoded, rows, None, self.pad, limit=self.model.context).to(self.run_on.device)
             given = _pooled(self.model, batch) if pooled else _state(self.model, batch, self.layers)
             tensors = tensors or self._room(split, given, total)
             if not tensors:
@@ -176,20 +176,25 @@ class _Builder:
         }
 
 
-def _state(model: Any, batch: Batch, layers: int) -> dict[str, Tensor]:
+def _state(model: Backbone, batch: Batch, layers: int) -> dict[str, Tensor]:
     """What the layers after the frozen ones start from: x, and in T5's decoder the memory, (B, T, D) each."""
     state = model.run(model.embed(batch), batch, 0, layers)
     return {"x": state.x} if state.memory is None else {"x": state.x, "memory": state.memory}
 
 
-def _head_alone_trains(model: Any) -> bool:
+def _head_alone_trains(model: Backbone) -> bool:
     """Whether no parameter outside the classification head trains."""
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
     return isinstance(model.head, ClassificationHead) and all(name.startswith("head.") for name in trained)
 
 
-def _pooled(model: Any, batch: Batch) -> dict[str, Tensor]:
+def _classification_head(model: Backbone) -> ClassificationHead:
+    assert isinstance(model.head, ClassificationHead)
+    return model.head
+
+
+def _pooled(model: Backbone, batch: Batch) -> dict[str, Tensor]:
     """The vector that the head reads, (B, D)."""
-    batch = replace(batch, read=model.head.position(batch))
-    x = model.finish(model.run(model.embed(batch), batch, 0, stages_of(model)))
-    return {"z": pool(x, batch, model.head.config.pooling, getattr(model, "pooler", None))}
+    head = _classification_head(model)
+    batch = replace(batch, query_position=head.query_position(batch))
+    return {"z": head.pooled(model.vectors(batch), batch, model.pooler)}

@@ -29,7 +29,7 @@ from minilm.errors import UserError
 from minilm.evaluation.metrics import is_better
 from minilm.evaluation.predictor import Forward
 from minilm.finetuning.freezing import training_mode
-from minilm.models.layers import Batch
+from minilm.models.batch import Batch
 from minilm.training.console import Interrupted, noted_signals, progress_bar, show_evaluation
 from minilm.training.objectives import LanguageObjective, Objective
 from minilm.training.optimizer import learning_rate, make_optimizer, steps_per_epoch_of

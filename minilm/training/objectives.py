@@ -1,14 +1,19 @@
 """The loss functions that training minimises.
 
-One class per text: cross-entropy of the scores z_i (C) with the true class y_i, where classes may have weights w:
+One class per text: cross-entropy of the scores z_i (C) with the true class y_i. Classes may have weights w, and label
+smoothing (Szegedy et al. 2016) gives the fraction s of each target to all C classes alike:
 
-    loss = sum_i  w_{y_i} (-log softmax(z_i)_{y_i})  /  sum_i w_{y_i}
+    l_ic = -log softmax(z_i)_c
+    loss = sum_i ( (1 - s) w_{y_i} l_{i,y_i}  +  s/C sum_c w_c l_ic )  /  sum_i w_{y_i}
 
-Label smoothing (Szegedy et al. 2016) gives the share s of each target to all classes alike.
+Each smoothed part has the weight of its own class, not of the true one, and the sum of weights below counts true
+classes only: this is what ``torch.nn.functional.cross_entropy`` computes.
 
-Several labels per text: binary cross-entropy, one yes-or-no question per label, where a yes may weigh more than a no:
+Several labels per text: binary cross-entropy, one yes-or-no question per label, where a yes may weigh more than a no.
+Each question has two answers, so smoothing gives s/2 to each: a yes becomes 1 - s/2, a no becomes s/2.
 
-    loss = mean_{i,c}  -w_c y_ic log sigmoid(z_ic) - (1 - y_ic) log(1 - sigmoid(z_ic))
+    t_ic = (1 - s) y_ic + s/2
+    loss = mean_{i,c}  -w_c t_ic log sigmoid(z_ic) - (1 - t_ic) log(1 - sigmoid(z_ic))
 
 A language model: cross-entropy of the scores of all words of the vocabulary with the word that stood there, at the
 positions that are asked for. The exponential of the mean loss is the perplexity: the model is as uncertain as if it

@@ -8,7 +8,10 @@ shrinks it a little ("decay"), apart from the gradient:
 
 ``t`` is the number of the step, from 1: m and v start at 0, and m' and v' correct the mean for that.
 
-Decay is for matrices. A bias, a norm's weight or an embedding is not pulled towards zero unless asked for.
+Only matrices decay. A large matrix makes its layer's output depend steeply on its input; small weights make a smoother
+function, which generalises better. Biases and norms do not do that: they shift and scale each number on its own, and a
+norm's weight pulled towards 0 would shut its layer off. An embedding's row gets a gradient only when its word occurs,
+but decay would shrink it at every step, so rare words would fade. ``decay_all`` decays all of them.
 
 The rate is a pure function of how far training is, so a resumed run needs no state for it.
 """

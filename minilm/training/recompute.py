@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from functools import partial
 
-from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from minilm.finetuning.freezing import layers_of
+from minilm.models.architecture import Backbone
 
 
-def recompute(model: nn.Module) -> None:
+def recompute(model: Backbone) -> None:
     """Let every layer that trains compute its inner results again in the backward pass, with the same dropout."""
-    for layer in layers_of(model):
+    for layer in dict.fromkeys(model.blocks):
         if any(p.requires_grad for p in layer.parameters()):
             # The call is wrapped, not the module, so that its parameters keep their names.
             layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)

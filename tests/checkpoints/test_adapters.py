@@ -19,16 +19,17 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from minilm.checkpoints.adapter_configs import read_adapter_config
-from minilm.checkpoints.adapter_tensors import module_of, rows_for
-from minilm.checkpoints.adapters import base_of, is_adapter, load_adapted_model, load_adapter, save_adapter
+from minilm.checkpoints.adapter_saving import save_adapter
+from minilm.checkpoints.adapter_tensors import places_for
+from minilm.checkpoints.adapters import base_of, is_adapter, load_adapted_model, load_adapter
 from minilm.checkpoints.files import read_json, read_tensors, write_json, write_tensors
 from minilm.checkpoints.models import card_of, load_model, new_model, save_model
-from minilm.checkpoints.names import rows_of_ours
+from minilm.checkpoints.names import places_of_ours
 from minilm.errors import UserError
 from minilm.finetuning.lora import LoRAConfig, adapted_layers, adapter_parameters, add_lora, merge
 from minilm.models import ARCHITECTURES
+from minilm.models.batch import Batch
 from minilm.models.heads import HeadConfig
-from minilm.models.layers import Batch
 
 peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
@@ -112,7 +113,7 @@ def in_peft(case: str, **settings: Any) -> Any:
 
 def published(case: str, name: str) -> str:
     """What the family's classifier calls one of our modules."""
-    return module_of(rows_of_ours(f"{name}.weight", rows_for(_ours(case), prefixed=True))[0].theirs)
+    return places_of_ours(f"{name}.weight", places_for(_ours(case), prefixed=True))[0].their_module
 
 
 def last(case: str, *kinds: str) -> list[str]:
@@ -126,8 +127,7 @@ def assert_same_tensors(one: nn.Module, other: nn.Module) -> None:
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-# Families that have a name table of their own; the others share theirs with one of these.
-FAMILIES = [f"{family}-classify" for family in ("albert", "bert", "distilbert", "gpt2", "llama", "t5")]
+FAMILIES = [f"{family}-classify" for family in ARCHITECTURES]
 OURS: dict[str, dict[str, Any]] = {
     "all, rank-stabilised": {"targets": ("all-linear",), "rank_stabilized": True, "alpha": 2.3, "dropout": 0.2},
     "query and value": {},

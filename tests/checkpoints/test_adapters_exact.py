@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from minilm.checkpoints.adapters import load_adapted_model, load_adapter, save_adapter
+from minilm.checkpoints.adapter_saving import save_adapter
+from minilm.checkpoints.adapters import load_adapted_model, load_adapter
 from minilm.checkpoints.files import read_json, read_tensors
 from minilm.checkpoints.models import card_of, save_model
 from minilm.checkpoints.opening import load_model

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minilm.checkpoints.configs import make_config, new_config, read_config, write_config
+from minilm.checkpoints.configs import from_plain, new_config, read_config, write_config
 from minilm.errors import UserError
 from minilm.models import ARCHITECTURES
 from minilm.models.gpt2 import GPT2Config
@@ -76,12 +76,12 @@ def test_what_published_keys_cannot_say_lies_under_our_own() -> None:
 )
 def test_a_wrong_setting_is_named(settings: Any, message: str) -> None:
     with pytest.raises(UserError) as raised:
-        make_config(GPT2Config, settings, "x.toml")
+        from_plain(GPT2Config, settings, "x.toml")
     assert str(raised.value).startswith("x.toml: ") and message in str(raised.value)
 
 
 def test_a_whole_number_may_be_written_as_a_fraction() -> None:
-    config = make_config(GPT2Config, {"depth": 2.0, "dropout": 0}, "x.toml")
+    config = from_plain(GPT2Config, {"depth": 2.0, "dropout": 0}, "x.toml")
     assert (config.depth, config.dropout) == (2, 0.0) and type(config.depth) is int and type(config.dropout) is float
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import minilm
 from minilm.checkpoints.files import Reader, read_header, read_json, read_tensors, write_json, write_tensors
-from minilm.checkpoints.models import card_of, context_of, load_model, new_model, save_model
+from minilm.checkpoints.models import card_of, load_model, new_model, save_model
 from minilm.errors import UserError
 from minilm.models.bert import BertConfig
 from minilm.models.gpt2 import GPT2Config
@@ -235,8 +235,8 @@ def test_what_was_known_about_an_old_head_is_not_taken_for_the_new_one(changed: 
 )
 def test_linear_stretching_alone_makes_the_context_longer(rotary: dict[str, Any], context: int) -> None:
     sizes: dict[str, Any] = {"vocab_size": 8, "width": 4, "depth": 1, "heads": 1, "mlp_width": 4, "context": 100}
-    assert context_of(new_model("llama", LlamaConfig(**sizes, rotary=Rotary(**rotary)), "encode")) == context
-    assert context_of(load_model(REFERENCES / "t5-encoder")) == 0
+    assert new_model("llama", LlamaConfig(**sizes, rotary=Rotary(**rotary)), "encode").context == context
+    assert load_model(REFERENCES / "t5-encoder").context == 0
 
 
 # --- Memory and dtypes ---------------------------------------------------------------------------------------------

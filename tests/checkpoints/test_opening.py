@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import minilm
-from minilm.checkpoints.adapters import save_adapter
+from minilm.checkpoints.adapter_saving import save_adapter
 from minilm.checkpoints.files import read_json, write_json
 from minilm.checkpoints.models import card_of, load_model, save_model
 from minilm.checkpoints.opening import holds_model

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from minilm.checkpoints.models import new_model
 from minilm.errors import UserError
 from minilm.finetuning.freezing import freeze, frozen_layers, training_mode
-from minilm.models import ARCHITECTURES, build_model, without_weights
+from minilm.models import build_model, without_weights
+from minilm.models.architecture import Backbone
+from minilm.models.batch import Batch
 from minilm.models.heads import HeadConfig, mlp_head
-from minilm.models.layers import Batch
 from minilm.models.llama import LlamaConfig
-
-SMALL = {"vocab_size": 50, "width": 16, "depth": 4, "heads": 2}
-FAMILIES = ("albert", "bert", "distilbert", "gpt2", "llama", "roberta", "t5")
+from tests.families import FAMILIES, small_model
 
 
-def classifier(family: str, head: HeadConfig | None = None, **changes: Any) -> nn.Module:
-    """A tiny classifier of four layers (T5: four and four) with the family's own head."""
-    config = ARCHITECTURES[family].config(**SMALL, **changes)
-    if hasattr(config, "mlp_width"):
-        config = replace(config, mlp_width=32)
-    if hasattr(config, "kv_heads"):
-        config = replace(config, kv_heads=2, head_width=8)
-    return new_model(family, config, "classify", labels=["a", "b", "c"], head=head)
+def classifier(family: str, head: HeadConfig | None = None, **changes: Any) -> Backbone:
+    """A small classifier of four layers (T5: four and four) with the family's own head."""
+    deep = {"depth": 4} | ({"decoder_depth": 4} if family == "t5" else {})
+    return small_model(family, head=head, **(deep | changes))
 
 
 def trained(model: nn.Module) -> set[str]:
@@ -42,7 +35,7 @@ def test_a_frozen_backbone_trains_its_head_alone_pooler_excluded(family: str) ->
     model = classifier(family)
     freeze(model, "backbone")
     assert trained(model) == {"head"}
-    assert frozen_layers(model) == (8 if family == "t5" else 4)
+    assert frozen_layers(model) == model.num_layers
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ pytest.importorskip("transformers")
 from minilm.checkpoints.models import card_of, load_model
 from minilm.checkpoints.names import published_tensors, rows_of
 from minilm.models import ARCHITECTURES
-from minilm.models.layers import Batch
+from minilm.models.batch import Batch
 from tests.reference.make_references import CASES, compute, family_of, random_batch, random_model
 
 CLASSES = sorted({case.kind for case in CASES.values()} | {"BertForSequenceClassification", "DistilBertModel"})

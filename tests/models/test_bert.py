@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from minilm.checkpoints.models import load_model
-from minilm.checkpoints.names import is_ignored, plain_name, rows_of, rows_of_theirs
+from minilm.checkpoints.names import is_ignored, places_of_theirs, plain_name, rows_of
 from minilm.errors import UserError
 from minilm.models import build_model
+from minilm.models.architecture import Architecture
+from minilm.models.batch import Batch
 from minilm.models.bert import ARCHITECTURE, ROBERTA, XLM_ROBERTA, Bert, BertConfig, initialize
-from minilm.models.layers import Architecture, Batch
 
 SMALL = BertConfig(vocab_size=50, context=16, width=12, depth=2, heads=3, mlp_width=20)
 
@@ -150,7 +151,7 @@ def test_a_bert_that_reads_one_way_is_refused() -> None:
 def test_names_of_published_files_are_known(architecture: Architecture, task: str, name: str) -> None:
     plain = plain_name(name, architecture.names)
     rows = rows_of(architecture.names, SMALL, task)
-    assert is_ignored(plain, architecture.names) or len(rows_of_theirs(plain, rows)) == 1
+    assert is_ignored(plain, architecture.names) or len(places_of_theirs(plain, rows)) == 1
 
 
 @pytest.mark.parametrize(
@@ -166,7 +167,7 @@ def test_training_draws_the_same_dropout_as_transformers(family: str, kind: str,
     theirs.save_pretrained(tmp_path)
     ours = load_model(tmp_path).train()
     if ours.head is not None:
-        ours.head.position = lambda batch: None  # the last layer computes all positions, as theirs does
+        ours.head.query_position = lambda batch: None  # the last layer computes all positions, as theirs does
     ids = torch.randint(5, 50, (2, 9))
     mask = torch.arange(9) < torch.tensor([[9], [6]])
     ids[~mask] = config.pad_token_id

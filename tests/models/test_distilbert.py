@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from minilm.checkpoints.models import load_model
-from minilm.checkpoints.names import is_ignored, plain_name, rows_of, rows_of_theirs
+from minilm.checkpoints.names import is_ignored, places_of_theirs, plain_name, rows_of
 from minilm.models import build_model
+from minilm.models.batch import Batch
 from minilm.models.distilbert import ARCHITECTURE, DistilBert, DistilBertConfig, initialize
-from minilm.models.layers import Batch
 
 SMALL = DistilBertConfig(vocab_size=50, context=16, width=12, depth=2, heads=3, mlp_width=20)
 
@@ -88,7 +88,7 @@ def test_initial_norms_normalise() -> None:
 def test_names_of_published_files_are_known(task: str, name: str) -> None:
     plain = plain_name(name, ARCHITECTURE.names)
     rows = rows_of(ARCHITECTURE.names, SMALL, task)
-    assert is_ignored(plain, ARCHITECTURE.names) or len(rows_of_theirs(plain, rows)) == 1
+    assert is_ignored(plain, ARCHITECTURE.names) or len(places_of_theirs(plain, rows)) == 1
 
 
 @pytest.mark.parametrize("kind", ["ForSequenceClassification", "ForMaskedLM"])
@@ -100,7 +100,7 @@ def test_training_draws_the_same_dropout_as_transformers(kind: str, tmp_path: Pa
     theirs = getattr(transformers, f"DistilBert{kind}")(config).train()
     theirs.save_pretrained(tmp_path)
     ours = load_model(tmp_path).train()
-    ours.head.position = lambda batch: None  # the last layer computes all positions, as theirs does
+    ours.head.query_position = lambda batch: None  # the last layer computes all positions, as theirs does
     ids, mask = torch.randint(5, 50, (2, 9)), torch.arange(9) < torch.tensor([[9], [6]])
     torch.manual_seed(2)
     y = theirs(input_ids=ids, attention_mask=mask.long()).logits

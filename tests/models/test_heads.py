@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minilm.checkpoints.models import load_model
+from minilm.models.batch import Batch
 from minilm.models.heads import ClassificationHead, HeadConfig, pool
-from minilm.models.layers import Batch
 
 REFERENCES = Path(__file__).parent.parent / "reference"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
 import pytest
 import torch
@@ -11,55 +10,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from minilm.models import ARCHITECTURES, build_model
+from minilm.models import ARCHITECTURES
+from minilm.models.architecture import Backbone
+from minilm.models.batch import Batch, select_position
 from minilm.models.heads import HeadConfig
-from minilm.models.layers import Batch, pick, scores
+from tests.families import FAMILIES, POOLERS, SMALL, draw_batch, small_model
 
-SMALL: dict[str, Any] = {"vocab_size": 50, "width": 24, "depth": 2, "heads": 4, "mlp_width": 20}
-FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {  # model_type, settings
-    "albert": ("albert", {"embedding_width": 8}),
-    "bert": ("bert", {}),
-    "distilbert": ("distilbert", {}),
-    "gpt2": ("gpt2", {}),
-    "llama": ("llama", {"kv_heads": 2}),
-    "mistral": ("mistral", {"kv_heads": 2, "window": 3}),
-    "qwen2": ("qwen2", {"attention_bias": True, "window": 3, "full_layers": (0,)}),
-    "roberta": ("roberta", {"segments": 1, "first_position": 2}),
-    "t5": ("t5", {"head_width": 8, "decoder_depth": 3, "buckets": 8, "max_distance": 16}),
-    "t5-encoder": ("t5", {"head_width": 8, "buckets": 8, "max_distance": 16, "decoder": False}),
-}
-POOLERS = ("albert", "bert", "roberta")
-CASES = [(family, pooling) for family in FAMILIES for pooling in ("cls", "last")]
+# Every family, and of T5 the encoder alone too.
+WITHOUT_DECODER = tuple(f"{family} encoder" for family in FAMILIES if "decoder" in ARCHITECTURES[family].switches)
+CASES = [(family, pooling) for family in (*FAMILIES, *WITHOUT_DECODER) for pooling in ("cls", "last")]
 CASES += [(family, "pooler") for family in POOLERS]
 
 
 @cache
-def small(family: str, pooling: str, hidden: int = 8) -> Any:
-    """A small classifier in evaluation mode, its weights large enough for differences to show. Tests share it."""
-    model_type, own = FAMILIES[family]
-    torch.manual_seed(1)
-    config = ARCHITECTURES[model_type].config(**SMALL, **own)
-    model = build_model(model_type, config, "classify", classes=3, head=HeadConfig(pooling, hidden=hidden)).eval()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    return model
+def small(family: str, pooling: str) -> Backbone:
+    """A small classifier in evaluation mode. Tests share it."""
+    family, *without = family.split()
+    return small_model(family, head=HeadConfig(pooling, hidden=8), **({"decoder": False} if without else {}))
 
 
-def stages(model: Any) -> int:
-    return getattr(model.config, "stages", model.config.depth)
-
-
-def all_positions(model: Any, batch: Batch) -> Tensor:
+def all_positions(model: Backbone, batch: Batch) -> Tensor:
     """The scores, by way of every position's vector."""
-    x = model.finish(model.run(model.embed(batch), batch, 0, stages(model)))
+    x = model.vectors(batch)
     assert x.shape == (*batch.ids.shape, SMALL["width"])
-    return model.head(x, batch, getattr(model, "pooler", None))
-
-
-def draw(lengths: list[int], more: int, seed: int) -> Batch:
-    random, shape = torch.Generator().manual_seed(seed), (len(lengths), max(lengths) + more)
-    ids, segments = torch.randint(0, 50, shape, generator=random), torch.randint(0, 2, shape, generator=random)
-    return Batch.of(ids, torch.arange(shape[1]) < torch.tensor(lengths)[:, None], segments)
+    return model.apply_head(x, batch)
 
 
 @pytest.mark.parametrize(("family", "pooling"), CASES)
@@ -68,7 +42,7 @@ def draw(lengths: list[int], more: int, seed: int) -> Batch:
 def test_one_position_gives_the_scores_and_gradients_that_all_give(
     family: str, pooling: str, lengths: list[int], more: int, seed: int
 ) -> None:
-    model, batch = small(family, pooling), draw(lengths, more, seed)
+    model, batch = small(family, pooling), draw_batch(lengths, more, seed)
     one, every = model(batch), all_positions(model, batch)
     torch.testing.assert_close(one, every, rtol=1e-5, atol=1e-5)
     trained = list(model.parameters())
@@ -80,41 +54,41 @@ def test_one_position_gives_the_scores_and_gradients_that_all_give(
 
 @pytest.mark.parametrize(("family", "pooling"), CASES)
 def test_the_last_layer_alone_asks_at_one_position(family: str, pooling: str) -> None:
-    model, batch, seen = small(family, pooling), draw([5, 3], 1, 1), []
+    model, batch, seen = small(family, pooling), draw_batch([5, 3], 1, 1), []
     layers = [module for name, module in model.named_modules() if name.endswith(".mlp")]
     hooks = [layer.register_forward_hook(lambda _, args, y: seen.append(y.shape[1])) for layer in layers]
     with torch.no_grad():
         model(batch)
     for hook in hooks:
         hook.remove()
-    assert seen == [6] * (stages(model) - 1) + [1]
+    assert seen == [6] * (model.num_layers - 1) + [1]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *WITHOUT_DECODER])
 def test_a_known_state_goes_on_to_the_same_scores(family: str) -> None:
-    model, batch = small(family, "last"), draw([5, 3], 1, 1)
+    model, batch = small(family, "last"), draw_batch([5, 3], 1, 1)
     with torch.no_grad():
         expected, state = model(batch), model.embed(batch)
-        for first in range(stages(model) + 1):
-            torch.testing.assert_close(scores(model, batch, state, first), expected)
-            state = model.run(state, batch, first, min(first + 1, stages(model)))
+        for first in range(model.num_layers + 1):
+            torch.testing.assert_close(model(batch, state=state, first=first), expected)
+            state = model.run(state, batch, first, min(first + 1, model.num_layers))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *WITHOUT_DECODER])
 def test_a_mean_reads_all_positions(family: str) -> None:
-    model, batch = small(family, "mean"), draw([5, 3], 1, 1)
+    model, batch = small(family, "mean"), draw_batch([5, 3], 1, 1)
     with torch.no_grad():
         assert torch.equal(model(batch), all_positions(model, batch))
 
 
-def test_what_all_texts_share_is_picked_as_what_each_has() -> None:
+def test_what_all_texts_share_is_selected_as_what_each_has() -> None:
     shared, at = torch.randn(1, 2, 5, 3), torch.tensor([4, 0, 2])
-    assert torch.equal(pick(shared, at), pick(shared.expand(3, -1, -1, -1), at))
-    assert torch.equal(pick(shared, at)[1, 0, 0], shared[0, 0, 0])
-    assert pick(shared, None) is shared
+    assert torch.equal(select_position(shared, at), select_position(shared.expand(3, -1, -1, -1), at))
+    assert torch.equal(select_position(shared, at)[1, 0, 0], shared[0, 0, 0])
+    assert select_position(shared, None) is shared
 
 
 def test_the_callers_batch_stays_as_it_is() -> None:
-    model, batch = small("bert", "cls"), draw([5, 3], 1, 1)
+    model, batch = small("bert", "cls"), draw_batch([5, 3], 1, 1)
     model(batch)
-    assert batch.read is None
+    assert batch.query_position is None

@@ -13,11 +13,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from minilm.checkpoints.models import load_model
-from minilm.models.layers import Batch
+from minilm.models.batch import Batch
+from tests.families import DECODERS, FAMILIES, mask_of
 
 REFERENCES = Path(__file__).parent.parent / "reference"
-LEFT_TO_RIGHT = ["gpt2", "llama", "llama-dynamic", "llama-yarn", "mistral-lm-window", "qwen2-lm-window"]
-BOTH_SIDES = ["bert", "roberta-lm", "xlm-roberta-lm", "distilbert-lm", "albert-lm", "t5-encoder"]
+# Every family, by its reference classifier's backbone, and the cases whose masks or positions are special.
+LEFT_TO_RIGHT = [f"{family}-classify" for family in DECODERS]
+LEFT_TO_RIGHT += ["llama-dynamic", "llama-yarn", "mistral-lm-window", "qwen2-lm-window"]
+BOTH_SIDES = [f"{family}-classify" for family in FAMILIES if family not in DECODERS]
 seeds = st.integers(0, 1 << 20)
 
 
@@ -30,14 +33,10 @@ def draw(seed: int, *shape: int) -> Tensor:
     return torch.randint(4, 60, shape, generator=torch.Generator().manual_seed(seed))
 
 
-def mask_of(lengths: list[int], longest: int) -> Tensor:
-    return torch.arange(longest) < torch.tensor(lengths)[:, None]
-
-
 def test_a_batch_that_has_its_own_mask_takes_no_other() -> None:
     batch = Batch(draw(0, 2, 5))
     for given_too in ({"mask": mask_of([3, 5], 5)}, {"segments": torch.zeros(2, 5, dtype=torch.long)}):
-        with pytest.raises(ValueError, match="a Batch has its own mask and segments"):
+        with pytest.raises(ValueError, match="a Batch has its own mask, segments and decoder_ids"):
             Batch.of(batch, **given_too)
 
 
@@ -57,7 +56,7 @@ def test_padding_never_changes_a_real_token(case: str, lengths: list[int], more:
         torch.testing.assert_close(output[row, :length], alone[0], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("case", ["bert-classify", "gpt2-classify", "t5-classify"])
+@pytest.mark.parametrize("case", [f"{family}-classify" for family in FAMILIES])
 @settings(max_examples=8)
 @given(lengths=st.lists(st.integers(1, 6), min_size=1, max_size=3), more=st.integers(0, 8), seed=seeds)
 @torch.no_grad()

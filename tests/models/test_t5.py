@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from minilm.checkpoints.configs import read_config, write_config
 from minilm.errors import UserError
 from minilm.models import build_model
-from minilm.models.layers import Batch, Cache
+from minilm.models.batch import Batch, Cache
 from minilm.models.t5 import KINDS, T5, T5Config, bucket, finite, initialize
 
 FLAN_BASE = T5Config(width=768, depth=12, heads=12, activation="gelu_tanh", gated=True, tied=False, scaled=False)
@@ -128,7 +128,7 @@ def test_stages_run_in_parts_as_in_one_go_and_the_decoder_starts_after_the_encod
     model = small()
     mask = torch.tensor([[True] * 6, [True] * 3 + [False] * 3])
     batch = replace(Batch.of(draw_ids(1, 2, 6), mask), decoder_ids=draw_ids(2, 2, 4))
-    assert model.config.stages == 5
+    assert model.num_layers == 5
     with torch.no_grad():
         state = model.embed(batch)
         for stage in range(5):
@@ -208,7 +208,7 @@ def test_settings_of_version_1_1_are_read_in_old_and_new_spelling() -> None:
     assert (config.activation, config.gated, config.tied, config.scaled) == ("gelu_tanh", True, False, False)
     new = read_config({**old, "tie_word_embeddings": True, "scale_decoder_outputs": False})
     assert replace(new, tied=False) == config and new.tied
-    assert config.decoder_depth == 0 and config.stages == 12
+    assert config.decoder_depth == 0 and config.depth == 6
 
 
 @pytest.mark.parametrize(("activation", "gated"), sorted(KINDS))

@@ -14,7 +14,7 @@ from minilm.checkpoints.models import card_of, load_model
 from minilm.checkpoints.names import published_tensors, rows_of
 from minilm.generation import generate
 from minilm.models import ARCHITECTURES
-from minilm.models.layers import Batch
+from minilm.models.batch import Batch
 
 FOLDER = Path(__file__).parent
 CASES = sorted(path.parent.name for path in FOLDER.glob("*/config.json"))

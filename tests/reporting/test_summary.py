@@ -20,7 +20,9 @@ TINY = GPT2Config(vocab_size=10, width=4, heads=2, depth=3, context=8, attention
 
 
 def classifier(config):
-    return GPT2(config, ClassificationHead(config.width, 3, HeadConfig(hidden=config.width, dropout=0.4)))
+    model = GPT2(config)
+    model.head = ClassificationHead(config.width, 3, HeadConfig(hidden=config.width, dropout=0.4))
+    return model
 
 
 def rows_of(model, shape=None):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from minilm.checkpoints.configs import make_config
+from minilm.checkpoints.configs import from_plain
 from minilm.checkpoints.models import new_model, save_model
 from minilm.config import DataSection, HeadSection
 from minilm.data.sources import load_dataset
@@ -47,7 +47,7 @@ def bert(tmp_path_factory) -> Path:
     tokenizer.add_special_tokens(["[MASK]"])
     torch.manual_seed(0)
     sizes = {"width": 12, "depth": 6, "heads": 2, "mlp_width": 16, "context": 130, "vocab_size": 304}
-    model = new_model("bert", make_config(ARCHITECTURES["bert"].config, sizes, "sizes"), "lm")
+    model = new_model("bert", from_plain(ARCHITECTURES["bert"].config, sizes, "sizes"), "lm")
     return save_model(model, folder, tokenizer=tokenizer)
 
 

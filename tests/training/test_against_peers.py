@@ -17,19 +17,24 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from minilm.checkpoints.adapters import save_adapter
+from minilm.checkpoints.adapter_saving import save_adapter
+from minilm.checkpoints.adapter_tensors import places_for
+from minilm.checkpoints.contents import read_contents
 from minilm.checkpoints.models import load_model
+from minilm.checkpoints.names import places_of_ours
 from minilm.config import TrainSection
 from minilm.data.batching import collate
 from minilm.data.tokenization import Encoded
 from minilm.devices import Execution
 from minilm.finetuning.freezing import freeze
 from minilm.finetuning.lora import LoRAConfig, adapter_parameters, add_lora
+from minilm.models.architecture import Backbone
 from minilm.training.frozen_prefix import keep
 from minilm.training.loop import Task, train
 from minilm.training.objectives import Objective
 from minilm.training.recompute import recompute
 from minilm.training.state import Checkpoints
+from tests.families import DECODERS, FAMILIES
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 CPU = Execution(torch.device("cpu"))
@@ -37,9 +42,7 @@ STEPS, WARMUP, ROWS = 50, 5, 40
 SETTINGS = TrainSection(
     epochs=5, lr=3e-3, batch_size=4, weight_decay=0.1, clip=0.5, schedule="linear", warmup=WARMUP, best="loss"
 )
-PAD = {"roberta": 1, "gpt2": 3, "llama": 3}  # else 0
-FAMILIES = ("bert", "roberta", "distilbert", "albert", "gpt2", "llama", "t5")
-
+PAD = dict.fromkeys(DECODERS, 3) | {"roberta": 1, "xlm-roberta": 1}  # else 0
 PARTS = {
     "full": ("nothing", 0), "head": ("backbone", 0), "last": ("all-but-last", 1), "first": ("first", 1),
     "embeddings": ("first", 0),
@@ -67,10 +70,11 @@ def texts(family: str) -> Encoded:
 
 
 def labels(family: str, several: bool) -> np.ndarray:
-    encoded = texts(family)
+    """As many classes or labels as the family's reference classifier has."""
+    encoded, classes = texts(family), len(read_contents(REFERENCE / f"{family}-classify").labels)
     first = encoded.ids[encoded.offsets[:-1]]
-    bits = np.stack([first % 2, first % 3 == 0, first > 30], axis=1)
-    return (bits if several else first % 3).astype(np.int64)
+    bits = np.stack([first % 2, first % 3 == 0, first > 30], axis=1)[:, :classes]
+    return (bits if several else first % classes).astype(np.int64)
 
 
 def batches(epoch: int) -> list[np.ndarray]:
@@ -80,7 +84,7 @@ def batches(epoch: int) -> list[np.ndarray]:
 # --- Ours ----------------------------------------------------------------------------------------------------------
 
 
-def our_model(family: str, method: str) -> Any:
+def our_model(family: str, method: str) -> Backbone:
     """The classifier without dropout, its trained part chosen; an adapter's B is no longer zero."""
     model = load_model(REFERENCE / f"{family}-classify", "classify", dtype=torch.float32)
     for module in model.modules():
@@ -99,7 +103,7 @@ def our_model(family: str, method: str) -> Any:
     return model
 
 
-def our_losses(family: str, model: nn.Module, several: bool, settings: TrainSection, folder: Path) -> list[float]:
+def our_losses(family: str, model: Backbone, several: bool, settings: TrainSection, folder: Path) -> list[float]:
     """Of the training loop itself, from the kept states of the frozen layers."""
     encoded, targets, sums, amounts = texts(family), labels(family, several), [], []
 
@@ -127,7 +131,7 @@ def our_losses(family: str, model: nn.Module, several: bool, settings: TrainSect
 # --- Theirs --------------------------------------------------------------------------------------------------------
 
 
-def their_model(family: str, method: str, several: bool, ours: nn.Module, folder: Path) -> Any:
+def their_model(family: str, method: str, several: bool, ours: Backbone, folder: Path) -> Any:
     """The published class in evaluation mode, which is without dropout, frozen by its own modules' names."""
     kind = "multi_label_classification" if several else "single_label_classification"
     model = transformers.AutoModelForSequenceClassification.from_pretrained(
@@ -140,36 +144,17 @@ def their_model(family: str, method: str, several: bool, ours: nn.Module, folder
                 # Two parts of GPT-2's one matrix are adapted by a B of two blocks. Its zeros are to stay.
                 parameter.register_hook(functools.partial(torch.mul, parameter.detach() != 0))
     elif method != "full":
-        freeze_theirs(model, family, method)
+        freeze_theirs(model, ours)
     return model.eval()
 
 
-def freeze_theirs(model: Any, family: str, method: str) -> None:
-    backbone = model.base_model
-    backbone.requires_grad_(False)
-    if method == "head":
-        return
-    match family:
-        case "bert" | "roberta":
-            layers, norms = list(backbone.encoder.layer), []
-        case "distilbert":
-            layers, norms = list(backbone.transformer.layer), []
-        case "albert":
-            layers, norms = list(backbone.encoder.albert_layer_groups), []
-        case "gpt2":
-            layers, norms = list(backbone.h), [backbone.ln_f]
-        case "llama":
-            layers, norms = list(backbone.layers), [backbone.norm]
-        case "t5":
-            layers = [*backbone.encoder.block, *backbone.decoder.block]
-            norms = [backbone.decoder.final_layer_norm]
-            norms += [] if method == "last" else [backbone.encoder.final_layer_norm]
-    first = {"last": len(layers) - 1, "first": 1, "embeddings": 0}[method]
-    for module in (*layers[first:], *norms, *([backbone.pooler] if family in ("bert", "albert") else [])):
-        module.requires_grad_(True)
-    for name, parameter in backbone.named_parameters():  # T5's tables lie in the first block of each stack
-        if "relative_attention_bias" in name:
-            parameter.requires_grad_(False)
+def freeze_theirs(model: Any, ours: Backbone) -> None:
+    """What trains in ours trains in theirs, by the published names."""
+    trained = {name for name, p in ours.named_parameters() if p.requires_grad}
+    places = places_for(ours, prefixed=True)
+    theirs = {place.theirs for name in trained for place in places_of_ours(name, places)}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in theirs)
 
 
 def their_losses(family: str, model: Any, several: bool, settings: TrainSection) -> list[float]:

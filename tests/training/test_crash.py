@@ -19,8 +19,8 @@ from torch import nn
 from minilm.checkpoints.models import new_model
 from minilm.config import TrainSection
 from minilm.devices import Execution
+from minilm.models.batch import Batch
 from minilm.models.gpt2 import GPT2Config
-from minilm.models.layers import Batch
 from minilm.training.loop import Task, train
 from minilm.training.objectives import Objective
 from minilm.training.state import Checkpoints, trained_parameters
@@ -59,7 +59,7 @@ def photographed(folder: Path, album: Path) -> Iterator[list[Path]]:
 def run(folder: Path) -> tuple[dict[str, torch.Tensor], list[Any]]:
     """Train to the end, from wherever the folder's checkpoint stands: the weights and the evaluations."""
     torch.manual_seed(0)
-    config = GPT2Config(20, 8, 8, 1, 2, dropout=0.3)
+    config = GPT2Config(vocab_size=20, context=8, width=8, depth=1, heads=2, dropout=0.3)
     model: nn.Module = new_model("gpt2", config, "classify", labels=["a", "b"])
 
     def batches(epoch: int) -> list[np.ndarray]:

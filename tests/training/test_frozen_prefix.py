@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from minilm.checkpoints.models import new_model
 from minilm.config import TrainSection
@@ -18,13 +18,14 @@ from minilm.data.batching import collate, make_batches
 from minilm.data.tokenization import Encoded
 from minilm.devices import Execution
 from minilm.evaluation.predictor import predict_scores
-from minilm.finetuning.freezing import freeze
+from minilm.finetuning.freezing import freeze, shares_layers
 from minilm.finetuning.lora import LoRAConfig, add_lora
-from minilm.models import ARCHITECTURES
+from minilm.models.architecture import Backbone
 from minilm.training.frozen_prefix import FrozenPrefix, keep
 from minilm.training.loop import Task, train
 from minilm.training.objectives import Objective
 from minilm.training.state import Checkpoints
+from tests.families import FAMILIES, SMALL, small_config, small_model
 
 CPU = Execution(torch.device("cpu"))
 LENGTHS = np.random.default_rng(0).integers(2, 14, size=24)
@@ -37,13 +38,11 @@ def texts(lengths: np.ndarray = LENGTHS) -> Encoded:
     return Encoded(ids, np.concatenate([[0], np.cumsum(lengths)]), None, lengths)
 
 
-def classifier(family: str, seed: int = 1) -> nn.Module:
+def classifier(family: str, seed: int = 1) -> Backbone:
     """Three layers (T5: three and three) with dropout, weights large enough for differences to show."""
-    own: dict[str, Any] = {"kv_heads": 2, "head_width": 8} if family == "llama" else {}
-    own |= {"head_width": 8, "tied": True} if family == "t5" else {}
-    config = ARCHITECTURES[family].config(vocab_size=50, width=16, depth=3, heads=2, mlp_width=32, **own)
     torch.manual_seed(seed)
-    model = new_model(family, config, "classify", labels=["a", "b", "c"])
+    changes = {"depth": 3, "decoder_depth": 3} if family == "t5" else {"depth": 3}
+    model = new_model(family, small_config(family, **changes), "classify", labels=["a", "b", "c"])
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:
@@ -51,7 +50,7 @@ def classifier(family: str, seed: int = 1) -> nn.Module:
     return model
 
 
-def prepared(family: str, part: str, layers: int) -> nn.Module:
+def prepared(family: str, part: str, layers: int) -> Backbone:
     model = classifier(family)
     if part == "lora":
         add_lora(model, LoRAConfig(rank=2, layers=(layers,)))
@@ -60,7 +59,7 @@ def prepared(family: str, part: str, layers: int) -> nn.Module:
     return model
 
 
-def fifty_epochs(model: nn.Module, tmp_path: Path, run_on: Execution = CPU, **how: Any) -> tuple[list[float], Any]:
+def fifty_epochs(model: Backbone, tmp_path: Path, run_on: Execution = CPU, **how: Any) -> tuple[list[float], Any]:
     """The losses of 100 steps and the scores of all texts after them; ``how`` goes to ``keep``."""
     encoded, losses = texts(), []
 
@@ -87,11 +86,12 @@ def fifty_epochs(model: nn.Module, tmp_path: Path, run_on: Execution = CPU, **ho
     return losses, (prefix, predict_scores(model, encoded, run_on, pad=0, forward=forward))
 
 
+SHARED = [family for family in FAMILIES if shares_layers(small_model(family))]
 CASES = [
-    ("bert", "first", 2), ("bert", "backbone", 0), ("bert", "all-but-last", 1), ("albert", "backbone", 0),
-    ("distilbert", "first", 3), ("gpt2", "all-but-last", 1), ("gpt2", "first", 3), ("llama", "all-but-last", 2),
-    ("llama", "backbone", 0), ("roberta", "first", 1), ("t5", "first", 2), ("t5", "first", 3),
-    ("t5", "all-but-last", 1), ("t5", "backbone", 0), ("distilbert", "lora", 2), ("t5", "lora", 4),
+    *((family, "backbone", 0) for family in FAMILIES),
+    *((family, "all-but-last", 1) for family in FAMILIES if family not in SHARED),
+    ("bert", "first", 2), ("distilbert", "first", 3), ("gpt2", "first", 3), ("llama", "all-but-last", 2),
+    ("t5", "first", 2), ("t5", "first", 3), ("distilbert", "lora", 2), ("t5", "lora", 4),
 ]  # fmt: skip
 
 
@@ -152,7 +152,7 @@ def test_nothing_is_kept_where_no_layer_is_fixed(tmp_path: Path) -> None:
 
 def test_of_a_frozen_backbone_one_vector_a_text_is_kept(tmp_path: Path) -> None:
     prefix = kept(prepared("bert", "backbone", 0), tmp_path)
-    assert prefix.memory == len(LENGTHS) * 16 * 4
+    assert prefix.memory == len(LENGTHS) * SMALL["width"] * 4
     assert str(prefix) == "3 of 3 layers cached: 0 MiB"
 
 
@@ -169,5 +169,5 @@ def test_it_is_made_of_the_texts_and_weights_of_now_whatever_an_earlier_run_left
     assert not folder.exists()
 
 
-def kept(model: nn.Module, tmp_path: Path, budget: int = MIB) -> FrozenPrefix:
+def kept(model: Backbone, tmp_path: Path, budget: int = MIB) -> FrozenPrefix:
     return keep(model, {"train": texts()}, CPU, pad=0, budget=budget, folder=tmp_path / "cache")

@@ -16,7 +16,7 @@ from minilm.config import TrainSection
 from minilm.data.masking import MaskedWords, NextTokens, Question, Spans, ask_about, pack
 from minilm.data.tokenization import Encoded
 from minilm.devices import Execution
-from minilm.models.layers import Batch
+from minilm.models.batch import Batch
 from minilm.training.loop import Task, train
 from minilm.training.objectives import LanguageObjective
 from minilm.training.state import Checkpoints

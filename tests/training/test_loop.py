@@ -28,9 +28,9 @@ from minilm.checkpoints.models import new_model
 from minilm.config import TrainSection
 from minilm.devices import Execution
 from minilm.errors import UserError
+from minilm.models.batch import Batch
 from minilm.models.gpt2 import GPT2Config
 from minilm.models.heads import mlp_head
-from minilm.models.layers import Batch
 from minilm.training import loop
 from minilm.training.loop import Interrupted, Task, train
 from minilm.training.objectives import Objective
@@ -44,7 +44,9 @@ LABELS = torch.randint(CLASSES, (ROWS,), generator=torch.Generator().manual_seed
 
 def gpt2(dropout: float = 0.0) -> nn.Module:
     torch.manual_seed(0)
-    config = GPT2Config(20, 8, 16, 1, 2, dropout=dropout, attention_dropout=dropout)
+    config = GPT2Config(
+        vocab_size=20, context=8, width=16, depth=1, heads=2, dropout=dropout, attention_dropout=dropout
+    )
     return new_model("gpt2", config, "classify", labels=["a", "b", "c"], head=mlp_head(16, dropout=dropout))
 
 

@@ -1,0 +1,238 @@
+"""LoRA adapters in PEFT's format, written: what was trained, without the base model that it belongs to.
+
+The folder is the one that ``adapters`` reads.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shutil
+from collections import Counter
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from minilm.checkpoints.adapter_configs import CONFIG, AdapterConfig, check_adapter_config
+from minilm.checkpoints.adapter_tensors import (
+    PREFIX,
+    STEM,
+    PeftAdapter,
+    copies_of,
+    places_for,
+    publish,
+    sample_of_base,
+)
+from minilm.checkpoints.files import write_json, write_tensors
+from minilm.checkpoints.matching import parameter_names
+from minilm.checkpoints.models import card_of, own_head, write_tokenizer
+from minilm.checkpoints.names import Place, module_of, places_of_ours, places_of_theirs, published_tensors
+from minilm.errors import UserError
+from minilm.finetuning.lora import LoRALinear, adapted_layers, adapter_parameters
+from minilm.models import ARCHITECTURES
+from minilm.models.architecture import Backbone, Card
+
+
+def save_adapter(
+    model: Backbone, folder: str | Path, *, base: str = "", revision: str = "", tokenizer: Any = None
+) -> Path:
+    """Write what was trained of an adapted model, in a folder that PEFT opens and ``load_adapter`` reads back exactly.
+
+    Args:
+        model: with adapters, from ``add_lora`` or ``load_adapter``.
+        folder: made where it does not exist.
+        base: what others find the base by, best its Hub id; "": the folder that the model was loaded from.
+        revision: of the base on the Hub.
+        tokenizer: a ``tokenizers.Tokenizer`` to write too; None: the one that the adapter came with, or the base's,
+            which is not written again.
+
+    Raises:
+        UserError: the base is nowhere saved, or something was trained that the format has no place or no name for.
+            Nothing is written.
+    """
+    folder, card, layers = Path(folder), card_of(model), adapted_layers(model)
+    if not layers:
+        raise ValueError("this model has no adapters; add_lora makes them, and merge takes them away")
+    base = base or (str(card.folder.resolve()) if card.folder is not None else "")
+    if not base:
+        raise UserError("LoRA: the model under the adapter was never saved; train it whole, or save and load it first")
+    places = places_for(model, prefixed=True)
+    adapters = publish(layers, places)
+    whole, settings = _trained_whole(model, places)
+    tensors = {}
+    for module, adapter in adapters.items():
+        tensors[f"{PREFIX}{module}.lora_A.weight"] = adapter.a
+        tensors[f"{PREFIX}{module}.lora_B.weight"] = adapter.b
+    for theirs, tensor in published_tensors(whole, places):
+        for name in copies_of(theirs, model):
+            module, _, leaf = name.rpartition(".")
+            tensors[f"{PREFIX}{module}{'.base_layer' if module in adapters else ''}.{leaf}"] = tensor
+    settings |= _settings(layers, adapters)
+    settings |= {
+        "task_type": _task_type(card),
+        "base_model_name_or_path": base,
+        "revision": revision or None,
+        "fan_in_fan_out": any(
+            place.layout.transposed for name in layers for place in places_of_ours(f"{name}.weight", places)
+        ),
+        "minilm": _own_settings(model, adapters),
+    }
+    _check_names(model, places, check_adapter_config(dict(settings), str(folder / CONFIG)), tensors, adapters)
+    write_tensors(folder / f"{STEM}.safetensors", tensors)
+    if (head := own_head(model)) is not None:
+        write_tensors(folder / "head.safetensors", dict(head.named_parameters()))
+    if tokenizer is not None:
+        write_tokenizer(tokenizer, folder)
+    elif (origin := card.adapter) is not None and origin == card.tokenizer and origin.resolve() != folder.resolve():
+        shutil.copyfile(origin / "tokenizer.json", folder / "tokenizer.json")
+    write_json(folder / CONFIG, settings)
+    return folder
+
+
+def _check_names(
+    model: Backbone,
+    places: tuple[Place, ...],
+    config: AdapterConfig,
+    tensors: Collection[str],
+    adapters: Collection[str],
+) -> None:
+    """Raises UserError where the names that would be written mean something else too, by PEFT's rules.
+
+    They are ends of names: "norm", a Llama's last, is also the end of layers.0.input_layernorm.
+    """
+    saved = ", ".join(config.saved)
+    for module in adapters:
+        if not config.targets(module):
+            raise UserError(
+                f"LoRA: {module} is adapted, but PEFT's names for what is trained whole ({saved}) mean it too; "
+                "adapt it or train it, not both"
+            )
+    for name, _ in model.named_parameters(remove_duplicate=False):
+        for theirs in (copy for place in places_of_ours(name, places) for copy in copies_of(place.theirs, model)):
+            written = f"{PREFIX}{theirs}" in tensors
+            if config.saves(theirs) and not written:
+                raise UserError(
+                    f"LoRA: {name} is not trained, but PEFT's names for what is ({saved}) mean it too, as the ends "
+                    "of names that they are; train it too, or freeze those"
+                )
+            bias_alone = theirs.endswith(".bias") and config.bias != "none"
+            if written and not config.saves(theirs) and not bias_alone:
+                raise UserError(f"LoRA: {name} is trained, but PEFT's format has no name for it; freeze it")
+
+
+def _settings(layers: dict[str, LoRALinear], adapters: dict[str, PeftAdapter]) -> dict[str, Any]:
+    """PEFT's settings of these adapters: the most usual rank and alpha, and the modules that have others.
+
+    Raises UserError where they differ in a setting that PEFT has one of.
+    """
+    first, layer = next(iter(layers.items()))
+    for name, other in layers.items():
+        if (other.dropout.p, other.rank_stabilized) != (layer.dropout.p, layer.rank_stabilized):
+            raise UserError(
+                f"LoRA: {first} and {name} differ in dropout or rank_stabilized, but PEFT's format has one for all; "
+                "give them the same"
+            )
+    ranks = {module: len(adapter.a) for module, adapter in adapters.items()}
+    alphas = {
+        module: int(adapter.alpha) if adapter.alpha.is_integer() else adapter.alpha
+        for module, adapter in adapters.items()
+    }
+    rank, alpha = (Counter(numbers.values()).most_common(1)[0][0] for numbers in (ranks, alphas))
+    return {
+        "peft_type": "LORA",
+        "inference_mode": True,
+        "r": rank,
+        "lora_alpha": alpha,
+        "rank_pattern": {re.escape(module): r for module, r in ranks.items() if r != rank},
+        "alpha_pattern": {re.escape(module): a for module, a in alphas.items() if a != alpha},
+        "lora_dropout": layer.dropout.p,
+        "use_rslora": layer.rank_stabilized,
+        "target_modules": sorted(adapters),
+        "init_lora_weights": True,
+    }
+
+
+def _own_settings(model: Backbone, adapters: dict[str, PeftAdapter]) -> dict[str, Any]:
+    """What PEFT has no key for."""
+    card = card_of(model)
+    own: dict[str, Any] = {"task": card.task, "model_type": card.model_type}
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    own["base_sample"] = sample_of_base(model, adapted_layers(model), trained).tolist()
+    if blocks := {module: adapter.blocks for module, adapter in adapters.items() if adapter.blocks}:
+        own["blocks"] = blocks
+    if card.task == "classify":
+        own["labels"] = card.labels
+    if "problem_type" in card.published:
+        own["problem_type"] = card.published["problem_type"]
+    if (head := own_head(model)) is not None:
+        own["head"] = dataclasses.asdict(head.config)
+    return card.extra | own
+
+
+def _task_type(card: Card) -> str | None:
+    """PEFT's name of what the adapted model is for; None: it has none."""
+    if card.task == "encode" or card.own_head:
+        return "FEATURE_EXTRACTION"
+    if card.task == "classify":
+        return "SEQ_CLS"
+    kinds = {"causal": "CAUSAL_LM", "seq2seq": "SEQ_2_SEQ_LM"}
+    return kinds.get(ARCHITECTURES[card.model_type].language_modeling)
+
+
+def _trained_whole(model: Backbone, places: tuple[Place, ...]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What is trained beside the adapters, and PEFT's words for it. Its format has a place for
+
+        a module that is trained whole, such as a norm     its name in "modules_to_save"
+        the family's head, trained or not                  likewise: it is always written
+        biases alone, their modules' weights being frozen  "bias": "all" there are, or "lora_only": the adapted modules'
+
+    and for nothing else: no part of a module, no other choice of biases, no weight that is tied to another.
+    """
+    card, layers = card_of(model), adapted_layers(model)
+    parameters = {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if not (card.own_head and name.startswith("head."))  # which has a file of its own
+    }
+    trained = {name for name, p in parameters.items() if p.requires_grad} - adapter_parameters(model).keys()
+    if card.task == "classify" and not any(name.startswith("head.") for name in layers):
+        trained |= {name for name in parameters if name.startswith("head.")}
+    # Biases alone: attention.query.bias, where attention.query.weight is frozen.
+    biases = {name for name in trained if name.endswith(".bias") and f"{module_of(name)}.weight" not in trained}
+    # Modules: attention_norm, where its weight is trained, and then its bias must be.
+    modules = {module_of(name) for name in trained - biases}
+    whole = {name for name in parameters if module_of(name) in modules}
+    # The choices of biases that have a word, among those that no module brings along.
+    every_bias = {name for name in parameters.keys() - whole if name.endswith(".bias")}
+    of_layers = {f"{name}.bias" for name in layers} & every_bias
+    kinds = {frozenset(every_bias): "all", frozenset(of_layers): "lora_only", frozenset[str](): "none"}
+    # What is left has no place: a module's part, an adapted module's own weight, other biases, tied weights.
+    stray = (whole - trained) | (modules & layers.keys())
+    stray |= set() if frozenset(biases) in kinds else biases
+    stray |= {first for first, *others in parameter_names(model) if others and first in trained}
+    if stray:
+        raise UserError(f"LoRA: {min(stray)} is not trained as PEFT's format can tell; freeze it, or train all of it")
+    # A fused tensor is written whole, with those parts of it that were not trained.
+    written = {
+        part.ours
+        for name in trained
+        for place in places_of_ours(name, places)
+        for part in places_of_theirs(place.theirs, places)
+    }
+    tensors: dict[str, Tensor] = {name: parameters[name] for name in parameters if name in written}
+    return tensors, {"modules_to_save": _saved_modules(model, whole, places) or None, "bias": kinds[frozenset(biases)]}
+
+
+def _saved_modules(model: Backbone, whole: Collection[str], places: tuple[Place, ...]) -> list[str]:
+    """The published modules of the parameters that are trained whole; of a whole head, the one that holds it all."""
+    found = {name: places_of_ours(name, places) for name, _ in model.named_parameters(remove_duplicate=False)}
+    others = {place.theirs.partition(".")[0] for name in found.keys() - whole for place in found[name]}
+    saved = set()
+    for name in whole:
+        for place in found[name]:
+            top = place.theirs.partition(".")[0]
+            is_whole = name.startswith("head.") and top not in others
+            saved |= {top} if is_whole else {module_of(copy) for copy in copies_of(place.theirs, model)}
+    return sorted(saved)
