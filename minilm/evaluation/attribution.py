@@ -46,7 +46,8 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from minilm.evaluation.words import NO_WORD, Word, WordedText, read_words
-from minilm.models.layers import Batch, evaluation_mode
+from minilm.models.architecture import Backbone, evaluation_mode
+from minilm.models.batch import Batch
 
 TOKENS = "embeddings.token"  # the token table, in every architecture
 BASELINES = ("[MASK]", "<mask>", "<pad>", "[PAD]", "<|pad|>", "<|padding|>", "[UNK]", "<unk>")  # the first there is
@@ -79,7 +80,7 @@ class Explanation:
 
 
 def explain(
-    model: nn.Module,
+    model: Backbone,
     tokenizer: Tokenizer,
     text: str,
     pair: str | None = None,
@@ -94,7 +95,7 @@ def explain(
     above 1% after 2,048 steps is not an exception: see ``completeness_error``. Raises ValueError for a model in a
     narrower type, and for a text without a word.
     """
-    table = model.get_parameter(f"{TOKENS}.weight")
+    table = model.token_embedding.weight
     if table.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"explanations need a model in float32, not {table.dtype}: its sums would round too much")
     worded = read_words(tokenizer, text, pair, max_tokens)
@@ -137,25 +138,25 @@ class OwnVectors(nn.Module):
     tokens are looked up (T5's decoder reads the text as well).
     """
 
-    def __init__(self, table: nn.Module, size: int, own: Tensor) -> None:
+    def __init__(self, table: nn.Embedding, own: Tensor) -> None:
         super().__init__()
-        self.table, self.size = table, size
-        self.own = own  # (R, E) the vectors of the ids size, size + 1, ...
+        self.table = table
+        self.own = own  # (R, E) the vectors of the ids V, V + 1, ...
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, T) -> (B, T, E)."""
-        row = ids - self.size
+        row = ids - self.table.num_embeddings
         known = self.table(ids.masked_fill(row >= 0, 0))
         return torch.where((row >= 0).unsqueeze(-1), F.embedding(row.clamp(min=0), self.own), known)
 
 
 @contextmanager
-def own_vectors(model: nn.Module, own: Tensor) -> Iterator[int]:
+def own_vectors(model: Backbone, own: Tensor) -> Iterator[int]:
     """Inside, the ids from the number that is given on have the vectors ``own`` (R, E)."""
-    table, size = model.get_submodule(TOKENS), len(model.get_parameter(f"{TOKENS}.weight"))
-    model.set_submodule(TOKENS, OwnVectors(table, size, own))
+    table = model.token_embedding
+    model.set_submodule(TOKENS, OwnVectors(table, own))
     try:
-        yield size
+        yield table.num_embeddings
     finally:
         model.set_submodule(TOKENS, table)
 
@@ -164,16 +165,16 @@ def own_vectors(model: nn.Module, own: Tensor) -> Iterator[int]:
 class StraightPath:
     """The two ends of the path, and the model that scores what lies between. E: the width of the token table."""
 
-    model: nn.Module
+    model: Backbone
     worded: WordedText
     text: Tensor  # x, (T, E)
     baseline: Tensor  # x', (T, E)
     multi_label: bool
 
     @staticmethod
-    def of(model: nn.Module, worded: WordedText, baseline: int | None, multi_label: bool) -> StraightPath:
+    def of(model: Backbone, worded: WordedText, baseline: int | None, multi_label: bool) -> StraightPath:
         """baseline: the id of the token that stands for "no word"; None: zeros do."""
-        table = model.get_parameter(f"{TOKENS}.weight").detach()  # (V, E)
+        table = model.token_embedding.weight.detach()  # (V, E)
         text = table[torch.from_numpy(worded.ids).to(table.device)]
         nothing = torch.zeros_like(table[0]) if baseline is None else table[baseline]
         of_words = torch.from_numpy(worded.word_of != NO_WORD).to(table.device)
