@@ -125,7 +125,7 @@ def interval_of(pair: Paired, *, unsigned: bool = False) -> str:
     low, high = pair.interval
     method = f", {pair.method}," if pair.method else ""
     if unsigned:
-        low, high = (low, high) if pair.difference > 0 else (-high, -low)
+        low, high = (low, high) if pair.difference >= 0 else (-high, -low)
         return f"95% interval{method} {low:.3f} to {high:.3f}"
     return f"95% interval{method} {low:+.3f} to {high:+.3f}"
 

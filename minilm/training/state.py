@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minilm.checkpoints.atomic import atomic
+from minilm.checkpoints.atomic import atomic, flush_names
 from minilm.checkpoints.files import read_tensors, write_json, write_tensors
 from minilm.errors import UserError
 from minilm.measures import Measured, Number
@@ -46,6 +46,7 @@ class Progress:
     loss_denominator: Measured = 0.0  # ... and what makes it a mean
     best_step: int = -1  # of the best evaluation; -1: none yet
     best_value: float | None = None  # its metric
+    best_loss: float | None = None  # its validation loss
     bad_evaluations: Number = 0  # evaluations in a row without an improvement
     stopped: str = ""  # why it ended: "finished", "early stopping" or "max_minutes"; "": it has not
     loss_scaling: dict[str, Any] = field(default_factory=dict)  # state of float16's loss scaling
@@ -80,7 +81,7 @@ class Checkpoints:
         self.best = folder / "best.safetensors"
 
     def last(self) -> Path | None:
-        """The last whole checkpoint; None where there is none."""
+        """The last whole checkpoint; None if there is none."""
         return max(self.folder.glob("[0-9]*-step-*"), default=None)
 
     def keep_best(self, model: nn.Module) -> None:
@@ -108,9 +109,9 @@ class Checkpoints:
             if progress.best_step >= 0:  # else nothing was measured yet
                 _link(self.best, beside / self.best.name)
             write_json(beside / "progress.json", as_table(progress))
-            _flush(beside)
+            flush_names(beside)
             beside.rename(place)
-            _flush(self.folder)
+            flush_names(self.folder)
         finally:
             shutil.rmtree(beside, ignore_errors=True)  # once renamed there is none
         self._drop_all_but(place)
@@ -197,18 +198,9 @@ def _restore_random(path: Path, device: torch.device) -> None:
 
 
 def _link(existing: Path, new: Path) -> None:
-    """A second name for a file, where the file system has such; else a copy."""
+    """A second name for a file, if the file system has such; else a copy."""
     try:
         os.link(existing, new)
     except OSError:
         with existing.open("rb") as content, atomic(new) as file:
             shutil.copyfileobj(content, file)
-
-
-def _flush(folder: Path) -> None:
-    """Flush a folder's list of names to the disk, so that it survives a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

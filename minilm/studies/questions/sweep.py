@@ -27,8 +27,8 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from minilm.errors import UserError
-from minilm.evaluation.metrics import HIGHER_IS_BETTER
 from minilm.evaluation.statistics import mean
+from minilm.measures import HIGHER_IS_BETTER
 from minilm.reporting.group_plots import titled
 from minilm.reporting.groups import Group
 from minilm.reporting.over_seeds import interval_over, with_spread
