@@ -7,6 +7,7 @@ It is readable on a phone and on paper, in light and in dark.
 from __future__ import annotations
 
 import base64
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from html import escape as escape_html
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
 
 from minilm.checkpoints.atomic import atomic
 from minilm.reporting.tables import escape, markdown_table, text_table
@@ -137,9 +139,10 @@ def markdown_block(block: Block, folder: Path = Path()) -> str:
         table = markdown_table([escape(cell) for cell in block.header], rows, block.left)
         return f"{table}\n\n{escape(block.note)}" if block.note else table
     if isinstance(block, Picture):
-        return f"![{escape(block.text)}]({block.path.relative_to(folder).as_posix()})"
+        return f"![{escape(block.text)}]({quote(block.path.relative_to(folder).as_posix())})"
     if isinstance(block, Code):
-        return f"```{block.language}\n{block.text.strip()}\n```"
+        fence = _fence(block.text, 3)
+        return f"{fence}{block.language}\n{block.text.strip()}\n{fence}"
     if isinstance(block, Bullets):
         return "\n".join(f"- {_markdown_prose(item)}" for item in block.items)
     if isinstance(block, Folded):
@@ -148,15 +151,23 @@ def markdown_block(block: Block, folder: Path = Path()) -> str:
     return _markdown_prose(block)
 
 
-_MARKS = {"strong": "**", "em": "*", "code": "`", "": ""}
+def _fence(code: str, least: int) -> str:
+    """More backticks than the code has in a row, to put around it."""
+    return "`" * max([least, *(len(run) + 1 for run in re.findall("`+", code))])
+
+
+_MARKS = {"strong": "**", "em": "*", "": ""}
 
 
 def _markdown_prose(prose: Prose) -> str:
     if isinstance(prose, str):
         return escape(prose)
     if isinstance(prose, Span):
-        mark = _MARKS[prose.style]
-        text = f"{mark}{prose.text if prose.style == 'code' else escape(prose.text)}{mark}"
+        if prose.style == "code":
+            mark, shown = _fence(prose.text, 1), prose.text
+        else:
+            mark, shown = _MARKS[prose.style], escape(prose.text)
+        text = f"{mark}{shown}{mark}"
         return f"[{text}]({prose.link})" if prose.link else text
     return "".join(escape(part, strip=False) if isinstance(part, str) else _markdown_prose(part) for part in prose)
 

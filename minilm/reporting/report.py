@@ -247,8 +247,8 @@ def _names(label: str | list[str]) -> str:
     return label if isinstance(label, str) else ", ".join(label) or "none"
 
 
-def _clipped(text: str, length: int = 160) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
+def _clipped(text: str) -> str:
+    return text if len(text) <= 160 else text[:159] + "…"
 
 
 # --- What it took, and what to do with it ---

@@ -192,7 +192,7 @@ def shown_or_refused(folders: list[Path]) -> None:
         ("trained", "metrics.jsonl", records.evaluation(1, 1.0, records.numbers(), train=records.numbers())),
     ],
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_a_changed_file_is_a_line_or_a_result(
     folders: dict[str, Path], kind: str, file: str, content: dict[str, Any], data: st.DataObject
