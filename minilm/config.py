@@ -26,7 +26,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from minilm.measures import CLASSIFICATION_METRICS
 from minilm.schema import Choice, Limit
@@ -56,6 +56,7 @@ Pattern = Annotated[str, Limit('a text with "{text}" and "{label}"', lambda p: "
 OneGPU = Annotated[str, Limit('one of several GPUs, "cuda:1"', _like(r"cuda:\d+"))]
 Device = Literal["auto", "cpu", "cuda", "mps"] | OneGPU
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Metric: TypeAlias = Literal[CLASSIFICATION_METRICS]  # type: ignore[valid-type]
 BPESize = Annotated[int, Limit("a whole number of at least 259: 256 bytes and 3 special tokens", lambda n: n > 258)]
 KeepModel = Literal["all", "trained", "none"]  # what a run of a study keeps of its model
 
@@ -67,21 +68,21 @@ KeepModel = Literal["all", "trained", "none"]  # what a run of a study keeps of 
 class MLPHeadSection:
     """``[model.head]`` with ``kind = "mlp"``: dense, activation, dropout, dense, on one vector for each text."""
 
-    kind: Literal["mlp"] = "mlp"
+    kind: Literal["mlp"] = "mlp"  # this choice
     hidden: Count = 0  # units of the first layer; 0: the model's width
     # The vector it reads: the last token's, the first token's ("cls"), the mean of all, or the pooler's. "auto": the
     # one that the family's own head reads, the first token's for BERT and its kin, the last token's for decoders.
     pooling: Literal["auto", "last", "cls", "mean", "pooler"] = "auto"
     norm: bool = False  # LayerNorm after the first layer
-    activation: Literal["gelu", "relu", "tanh"] = "gelu"
-    dropout: Rate = 0.1
+    activation: Literal["gelu", "relu", "tanh"] = "gelu"  # between the two layers
+    dropout: Rate = 0.1  # before each layer
 
 
 @dataclass(frozen=True)
 class FamilyHeadSection:
     """``[model.head]`` with ``kind = "family"``: the head that published classifiers of this family have."""
 
-    kind: Literal["family"] = "family"
+    kind: Literal["family"] = "family"  # this choice
 
 
 HeadSection = Annotated[MLPHeadSection | FamilyHeadSection, Choice("kind", "mlp")]
@@ -102,8 +103,8 @@ class ModelSection:
 class BPETokenizerSection:
     """``[tokenizer]`` with ``source = "bpe"``: a byte-level BPE, trained on the training texts."""
 
-    source: Literal["bpe"] = "bpe"
-    vocab_size: BPESize = 8000  # tokens, at most
+    source: Literal["bpe"] = "bpe"  # this choice
+    vocab_size: BPESize = 8000  # the most tokens that it may have
 
 
 @dataclass(frozen=True)
@@ -129,9 +130,9 @@ class DataSection:
 
     source: str = ""  # a name that `minilm data` lists, a folder with a file for each split, one file, or a Hub id
     sample: bool = False  # use the small set that comes with minilm and is of the same kind as the source
-    train: str = ""  # in place of source: a file for each split
-    validation: str = ""
-    test: str = ""
+    train: str = ""  # in place of source: the file of the training split
+    validation: str = ""  # the file of the validation split; empty: rows of the training split
+    test: str = ""  # the file of the test split; empty: rows of the training split
     text: Column = "text"  # the column with the texts
     text_pair: str = ""  # the column with a second text for each; empty: single texts
     label: Column = "label"  # the column with the class, as a name or a number
@@ -143,10 +144,10 @@ class DataSection:
     redraw: bool = False  # draw other splits and subsets in each run: split_seed becomes the run's seed
     group: str = ""  # a column; rows with the same value stay in the same split; empty: no groups
     max_tokens: Size = 256  # longer texts are cut
-    # A stratified subset of so many rows; 0: all. With the same split_seed, smaller subsets are part of larger ones.
+    # A stratified subset of so many training rows; 0: all. Smaller subsets are part of larger ones (same split_seed).
     train_rows: Count = 0
-    validation_rows: Count = 0
-    test_rows: Count = 0
+    validation_rows: Count = 0  # the same of the validation rows
+    test_rows: Count = 0  # the same of the test rows
     shots: Count = 0  # use so many training rows of each class; 0: all rows
     rows: str = ""  # a file with the numbers of the training rows to use; empty: all rows
     clean: list[str] = field(default_factory=list)  # cleaning steps (minilm/data/cleaning.py); their order is fixed
@@ -156,7 +157,7 @@ class DataSection:
 class EditWordsSection:
     """``[augment]`` by editing words: insert them again, swap them, delete them, or take WordNet's synonyms."""
 
-    method: Literal["insertion", "swap", "deletion", "synonyms"]
+    method: Literal["insertion", "swap", "deletion", "synonyms"]  # what is done to words
     ratio: Ratio = 0.25  # new texts for each training text
     fraction: Between = 0.1  # part of a text's words that is changed, at least one word
 
@@ -165,7 +166,7 @@ class EditWordsSection:
 class MaskedWordsSection:
     """``[augment]`` by a masked-language model, which replaces words by others that fit their place."""
 
-    method: Literal["masked-words"]
+    method: Literal["masked-words"]  # this choice
     model: ModelName  # a checkpoint with a trained masked-language head
     ratio: Ratio = 0.25  # new texts for each training text
     fraction: Between = 0.1  # part of a text's words that is replaced, at least one word
@@ -175,7 +176,7 @@ class MaskedWordsSection:
 class BackTranslationSection:
     """``[augment]`` by translating texts to German and back."""
 
-    method: Literal["back-translation"]
+    method: Literal["back-translation"]  # this choice
     model: ModelName  # a T5 that translates, such as "flan-t5"
     ratio: Ratio = 0.25  # new texts for each training text
 
@@ -190,21 +191,21 @@ AugmentSection = Annotated[EditWordsSection | MaskedWordsSection | BackTranslati
 class FreezeNothing:
     """``[freeze]`` with ``part = "nothing"``: all parameters train."""
 
-    part: Literal["nothing"] = "nothing"
+    part: Literal["nothing"] = "nothing"  # this choice
 
 
 @dataclass(frozen=True)
 class FreezeBackbone:
     """``[freeze]`` with ``part = "backbone"``: only the head trains."""
 
-    part: Literal["backbone"] = "backbone"
+    part: Literal["backbone"] = "backbone"  # this choice
 
 
 @dataclass(frozen=True, kw_only=True)
 class FreezeFirst:
     """``[freeze]`` with ``part = "first"``: the embeddings and the first layers are frozen."""
 
-    part: Literal["first"] = "first"
+    part: Literal["first"] = "first"  # this choice
     layers: Count = 0  # how many layers are frozen; 0: the embeddings alone
 
 
@@ -212,7 +213,7 @@ class FreezeFirst:
 class FreezeAllButLast:
     """``[freeze]`` with ``part = "all-but-last"``: the last layers, the final norm, the pooler and the head train."""
 
-    part: Literal["all-but-last"] = "all-but-last"
+    part: Literal["all-but-last"] = "all-but-last"  # this choice
     layers: Size  # how many layers train
 
 
@@ -223,10 +224,10 @@ FreezeSection = Annotated[FreezeNothing | FreezeBackbone | FreezeFirst | FreezeA
 class LoraSection:
     """``[lora]``: low-rank adapters. Everything else but the head is frozen (see ``minilm.finetuning.lora``)."""
 
-    rank: Count  # 0: no adapters
-    alpha: Positive = 16.0  # the adapters' output is scaled by alpha / rank,
-    rank_stabilized: bool = False  # or by alpha / sqrt(rank)
-    dropout: Rate = 0.0  # on the adapters' input
+    rank: Count  # the rank of the adapters' matrices; 0: no adapters
+    alpha: Positive = 16.0  # the adapters' output is scaled by alpha / rank
+    rank_stabilized: bool = False  # scale by alpha / sqrt(rank) instead
+    dropout: Rate = 0.0  # of the adapters' input
     # What is adapted: "query", "key", "value", "output", "up", "gate", "down", "all-linear", or patterns of names.
     targets: list[str] = field(default_factory=lambda: ["query", "value"])
     layers: list[Count] = field(default_factory=list)  # the layers that are adapted, from 0; empty: all
@@ -236,33 +237,33 @@ class LoraSection:
 class TrainSection:
     """``[train]``: optimisation by AdamW (Loshchilov and Hutter 2019), evaluation, and where the run computes."""
 
-    epochs: Size
+    epochs: Size  # passes over the training texts
     lr: Positive  # the highest learning rate
-    batch_size: Size = 32  # texts
+    batch_size: Size = 32  # texts in a batch
     group_by_length: bool = True  # batch texts of similar length, which saves padding; false: random batches
-    weight_decay: NonNegative = 0.01
+    weight_decay: NonNegative = 0.01  # how much matrices shrink in each step, in units of lr
     decay_all: bool = False  # decay biases, norms and embeddings too, not only matrices
-    beta1: Rate = 0.9
-    beta2: Rate = 0.999
-    eps: Positive = 1e-8
+    beta1: Rate = 0.9  # how much of the mean gradient is kept in each step
+    beta2: Rate = 0.999  # how much of the mean squared gradient is kept
+    eps: Positive = 1e-8  # added to the root of the mean squared gradient
     clip: NonNegative = 1.0  # the highest global norm of the gradient; 0: no clipping
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"  # of the rate after the warmup, from lr to lr_end
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"  # how the rate falls after the warmup, to lr_end
     schedule_per: Literal["step", "epoch"] = "step"  # when the rate changes
     warmup: NonNegative = 0.0  # below 1: a fraction of all steps; else a number of steps
     lr_end: Fraction = 0.0  # the last rate, as a fraction of lr
     accumulate: Size = 1  # batches whose gradients make one step
     label_smoothing: Rate = 0.0  # probability that is spread over all classes
-    class_weights: Literal["", "balanced"] | list[Positive] = ""  # of the loss; "balanced": 1 / frequency
+    class_weights: Literal["", "balanced"] | list[Positive] = ""  # weights in the loss; "balanced": 1 / frequency
     evaluate_every: Count = 0  # steps between evaluations; 0: one after each epoch
     # The validation metric that chooses the best checkpoint. Some are for data with several labels a text:
     # "subset_accuracy", "label_accuracy", "jaccard", "micro_f1".
-    best: Literal[CLASSIFICATION_METRICS] = "macro_f1"  # type: ignore[valid-type]
+    best: Metric = "macro_f1"
     patience: Count = 0  # evaluations without an improvement after which training stops; 0: never
     min_delta: NonNegative = 0.0  # the smallest change of the metric that counts as an improvement
     max_minutes: NonNegative = 0.0  # time limit of training; 0: none
     checkpoint_minutes: NonNegative = 1.0  # least time between checkpoints to resume from; 0: one at each evaluation
-    device: Device = "auto"
-    precision: Precision = "auto"
+    device: Device = "auto"  # "auto": CUDA, else MPS, else the CPU
+    precision: Precision = "auto"  # "auto": 16 bits on a CUDA GPU, else float32
     threads: Threads = 0  # CPU threads; 0: torch decides
     gradient_checkpointing: bool = False  # compute activations again in the backward pass: slower, with less memory
     # Memory for the outputs of frozen layers, which are computed once; the rest is put into a file; 0: no cache.
@@ -301,8 +302,8 @@ class PromptSection:
     pattern: Pattern  # the prompt: "{text}" is the text, "{pair}" the second text of a pair, "{label}" the word
     words: dict[str, str] = field(default_factory=dict)  # label -> its word; a label that is left out is its own word
     content_free: str = ""  # a text without content, such as "N/A", to calibrate the scores by; empty: no calibration
-    device: Device = "auto"
-    precision: Precision = "auto"
+    device: Device = "auto"  # "auto": CUDA, else MPS, else the CPU
+    precision: Precision = "auto"  # "auto": 16 bits on a CUDA GPU, else float32
     threads: Threads = 0  # CPU threads; 0: torch decides
 
 
@@ -310,10 +311,10 @@ class PromptSection:
 class SimilaritySection:
     """``[zero_shot]`` by similarity: the label whose description a sentence model finds nearest to the text."""
 
-    method: Literal["similarity"]
+    method: Literal["similarity"]  # this choice
     descriptions: dict[str, str] = field(default_factory=dict)  # label -> its description; left out: the label itself
-    device: Device = "auto"
-    precision: Precision = "auto"
+    device: Device = "auto"  # "auto": CUDA, else MPS, else the CPU
+    precision: Precision = "auto"  # "auto": 16 bits on a CUDA GPU, else float32
     threads: Threads = 0  # CPU threads; 0: torch decides
 
 
@@ -327,9 +328,9 @@ ZeroShotSection = Annotated[PromptSection | SimilaritySection, Choice("method")]
 class RunConfig:
     """The settings of one run."""
 
-    name: FolderName  # of the folder under runs/
+    name: FolderName  # the name of the folder under runs/
     data: DataSection
-    seed: Seed = 1  # of initial weights, the order of the texts, and dropout
+    seed: Seed = 1  # the seed of initial weights, the order of the texts, and dropout
     model: ModelSection = field(default_factory=ModelSection)
     tokenizer: TokenizerSection = field(default_factory=CheckpointTokenizerSection)
     freeze: FreezeSection = field(default_factory=FreezeNothing)

@@ -23,7 +23,6 @@ from torch import Tensor
 
 from minilm import hub
 from minilm.checkpoints.contents import read_contents
-from minilm.checkpoints.files import read_json
 from minilm.checkpoints.models import card_of, load_model
 from minilm.data.tokenization import load_tokenizer
 from minilm.devices import runtime
@@ -32,6 +31,7 @@ from minilm.models import ARCHITECTURES
 from minilm.models.architecture import Backbone, evaluation_mode
 from minilm.models.batch import Batch, Cache
 from minilm.sampling import GREEDY, Sampling, choose, penalize
+from minilm.textfiles import read_json
 
 TOGETHER = 32  # prompts that go on side by side
 

@@ -2,7 +2,7 @@
 
     file -> table -> changes of the command line -> the data set's own keys -> dataclasses -> rules
 
-A run's own file holds every setting, so that it can be run again whatever the catalogue says by then.
+A run's own file has every setting, so that it can be run again even if the catalogue changes.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def config_of(
     """The config of a file's table, to which ``changes`` were made already: key -> the change that set it, in order.
 
     ``shared``: the changed keys that were given for several runs, so that this one need not have them. What the
-    catalogue says about the data set is written into the config. Raises UserError as ``load_config`` does.
+    catalogue has for the data set is written into the config. Raises UserError as ``load_config`` does.
     """
     origin = Origin(file, changes, shared)
     for old, new in old_keys_in(table, "config.toml").items():

@@ -71,11 +71,11 @@ def override(kind: Any, table: dict[str, Any], text: str) -> str:
         raise UserError(f"{text!a}: must be UTF-8")
     *sections, last = key.split(".")
     for i, section in enumerate(sections, start=1):
-        kind = _hints(kind).get(section)
+        kind = hints_of(kind).get(section)
         table = table.setdefault(section, {})
         if not isinstance(table, dict):
             raise UserError(f"{text}: {'.'.join(sections[:i])} holds a value, not keys")
-    kind = _hints(kind).get(last)
+    kind = hints_of(kind).get(last)
     try:
         parsed = tomllib.loads(f"value = {value}")
     except tomllib.TOMLDecodeError:
@@ -91,11 +91,11 @@ def read_table(
 ) -> T:
     """A dataclass from a table of the same keys, and the sections within it likewise.
 
-    ``prefix`` stands before the keys in messages and in what ``place`` is asked (``"train."``). Raises
-    UserError for a key that is unknown, missing, or not what its field's type demands. A dataclass checks in its
-    ``__post_init__`` what its keys must satisfy together: a ValueError from there becomes a UserError too.
+    ``prefix`` (``"train."``) is put before the keys, in messages and for ``place``. Raises UserError for a key that is
+    unknown, missing, or not what its field's type demands. A dataclass checks in its ``__post_init__`` what its keys
+    must satisfy together: a ValueError from there becomes a UserError too.
     """
-    hints = _hints(kind)
+    hints = hints_of(kind)
     for key in table:
         if key not in hints:
             unknown = f"{prefix}{_shorten(_key(key))} is no known key"
@@ -106,7 +106,7 @@ def read_table(
         required = f.default is MISSING and f.default_factory is MISSING
         if f.name in table:
             values[f.name] = _read_value(hint, table[f.name], place, key, syntax)
-        elif required and _sections(hint):  # its own keys say what is missing
+        elif required and sections_of(hint):  # its own keys say what is missing
             values[f.name] = _read_value(hint, {}, place, key, syntax)
         elif required:
             raise UserError(f"{place(key)}: {key} is missing: it must be {wanted(hint)}")
@@ -121,15 +121,15 @@ def _read_section(kind: Any, table: Any, place: Place, key: str, syntax: Syntax)
     """``[key]``: the dataclass that the field's type names, or the member of a union that the table chooses."""
     if not isinstance(table, dict):
         raise UserError(f"{place(key)}: {key} must be {syntax.table.format(key=key)}, got {cut(table)}")
-    section, choice = chosen(kind, table), _choice(kind)
+    section, choice = chosen(kind, table), choice_of(kind)
     if choice is not None:
-        chooser, hints = f"{key}.{choice.key}", _hints(kind)
+        chooser, hints = f"{key}.{choice.key}", hints_of(kind)
         if choice.key in table:  # raises for a value that is none of the choices
             _read_value(hints[choice.key], table[choice.key], place, chooser, syntax)
         elif section is None:
             raise UserError(f"{place(chooser)}: {chooser} is missing: it must be {wanted(hints[choice.key])}")
         for name in table:
-            if name not in _hints(section) and name in hints:
+            if name not in hints_of(section) and name in hints:
                 raise UserError(f"{place(f'{key}.{name}')}: {belongs(kind, table, f'{key}.{name}')}")
     return read_table(section, table, place, key + ".", syntax)
 
@@ -138,7 +138,7 @@ def _read_value(kind: Any, value: Any, place: Place, key: str, syntax: Syntax) -
     """A value of a field's type, and the sections within it, also in lists and dicts."""
     if value is None and NoneType in _members(kind):
         return None
-    if _sections(kind):
+    if sections_of(kind):
         return _read_section(kind, value, place, key, syntax)
     if item := _item_section(kind):  # the same section several times; messages count them from 1
         if not isinstance(value, list) or not all(isinstance(inner, dict) for inner in value):
@@ -157,7 +157,7 @@ def _read_value(kind: Any, value: Any, place: Place, key: str, syntax: Syntax) -
 def _suggestion(key: str, hints: Mapping[str, Any]) -> str:
     """The same key in a section below, else a near one, else all keys."""
     for name, hint in hints.items():
-        if key in _hints(hint):
+        if key in hints_of(hint):
             return f' (did you mean "{name}.{key}"?)'
     return nearest(key, hints) or f"; known here: {', '.join(hints)}"
 
@@ -175,19 +175,19 @@ def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def chosen(kind: Any, table: Mapping[str, Any]) -> Any:
     """The dataclass of a section's table: of a union, the member that the table chooses; None if it chooses none."""
-    sections, choice = _sections(kind), _choice(kind)
+    sections, choice = sections_of(kind), choice_of(kind)
     if choice is None:
         return sections[0]
     value = table.get(choice.key, choice.default)
-    return next((section for section in sections if accepts(_hints(section)[choice.key], value)), None)
+    return next((section for section in sections if accepts(hints_of(section)[choice.key], value)), None)
 
 
 def belongs(kind: Any, table: Mapping[str, Any], key: str) -> str:
     """A sentence that names the choices of a union which have ``key``, such as "freeze.layers", and the table's own."""
-    choice = _choice(kind)
+    choice = choice_of(kind)
     assert choice is not None
     name, section = key.rpartition(".")[2], key.rpartition(".")[0]
-    having = merged(*(_hints(member)[choice.key] for member in _sections(kind) if name in _hints(member)))
+    having = merged(*(hints_of(member)[choice.key] for member in sections_of(kind) if name in hints_of(member)))
     chooser, value = f"{section}.{choice.key}", table.get(choice.key, choice.default)
     return f"{key} belongs to {chooser} = {wanted(having)}, but {chooser} is {shown(value)}"
 
@@ -196,11 +196,11 @@ def belongs_elsewhere(kind: Any, table: Mapping[str, Any], key: str) -> str:
     """The sentence of ``belongs`` if ``key``, or a table around it, belongs to another choice; else an empty text."""
     names = key.split(".")
     for depth, name in enumerate(names):
-        hint, inner = _hints(kind).get(name), table.get(name)
-        if hint is None or not _sections(hint) or not isinstance(inner, dict) or depth + 1 == len(names):
+        hint, inner = hints_of(kind).get(name), table.get(name)
+        if hint is None or not sections_of(hint) or not isinstance(inner, dict) or depth + 1 == len(names):
             return ""
         kind, table, below = chosen(hint, inner), inner, names[depth + 1]
-        if below in _hints(hint) and below not in _hints(kind):
+        if below in hints_of(hint) and below not in hints_of(kind):
             return belongs(hint, inner, ".".join(names[: depth + 2]))
     return ""
 
@@ -210,13 +210,13 @@ def drop_unchosen(kind: Any, table: dict[str, Any], may_drop: Callable[[str, str
 
     ``may_drop(chooser, key)``: whether ``key`` ("freeze.layers") may go because of ``chooser`` ("freeze.part").
     """
-    for name, hint in _hints(kind).items():
-        inner, choice = table.get(name), _choice(hint)
-        if not isinstance(inner, dict) or not _sections(hint):
+    for name, hint in hints_of(kind).items():
+        inner, choice = table.get(name), choice_of(hint)
+        if not isinstance(inner, dict) or not sections_of(hint):
             continue
         section = chosen(hint, inner)
         if choice is not None and section is not None:
-            for key in [key for key in inner if key in _hints(hint) and key not in _hints(section)]:
+            for key in [key for key in inner if key in hints_of(hint) and key not in hints_of(section)]:
                 if may_drop(f"{prefix}{name}.{choice.key}", f"{prefix}{name}.{key}"):
                     del inner[key]
         drop_unchosen(hint if section is None else section, inner, may_drop, f"{prefix}{name}.")
@@ -287,18 +287,18 @@ def merged(*kinds: Any) -> Any:
     return Union[tuple(kinds)]  # noqa: UP007
 
 
-def _sections(kind: Any) -> tuple[Any, ...]:
+def sections_of(kind: Any) -> tuple[Any, ...]:
     """The dataclasses that a table may become: one, or the members of a union; none for plain values."""
     found: list[Any] = []
     for member in _members(kind):
         if get_origin(member) is Annotated:
-            found += _sections(get_args(member)[0])
+            found += sections_of(get_args(member)[0])
         elif is_dataclass(member):
             found.append(member)
     return tuple(found)
 
 
-def _choice(kind: Any) -> Choice | None:
+def choice_of(kind: Any) -> Choice | None:
     """What makes the choice in a union of sections; None for all else."""
     extras = [e for member in _members(kind) if get_origin(member) is Annotated for e in get_args(member)[1:]]
     return next((extra for extra in extras if isinstance(extra, Choice)), None)
@@ -306,21 +306,21 @@ def _choice(kind: Any) -> Choice | None:
 
 def _item_section(kind: Any) -> Any:
     """The dataclass of sections that come several times; None for all else."""
-    items = [section for k in _members(kind) if get_origin(k) is list for section in _sections(get_args(k)[0])]
+    items = [section for k in _members(kind) if get_origin(k) is list for section in sections_of(get_args(k)[0])]
     return items[0] if items else None
 
 
-def _hints(kind: Any) -> dict[str, Any]:
+def hints_of(kind: Any) -> dict[str, Any]:
     """The fields of a section with their types; of a union, those of all its members."""
     found: dict[str, Any] = {}
-    for section in _sections(kind):
-        for name, hint in _hints_of(section).items():
+    for section in sections_of(kind):
+        for name, hint in _hints_of_section(section).items():
             found[name] = merged(found[name], hint) if name in found and found[name] != hint else hint
     return found
 
 
 @cache
-def _hints_of(section: Any) -> dict[str, Any]:
+def _hints_of_section(section: Any) -> dict[str, Any]:
     return get_type_hints(section, include_extras=True)
 
 

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from minilm.checkpoints.configs import architecture_of, from_plain, own_section, read_config
-from minilm.checkpoints.files import Entry, Reader, read_header, read_json
+from minilm.checkpoints.files import Entry, Reader, read_header
 from minilm.checkpoints.matching import equal
 from minilm.checkpoints.names import Place, is_ignored, places_of_ours, plain_name, rows_of
 from minilm.checkpoints.trained_part import base_of_part, read_weights
 from minilm.errors import UserError
 from minilm.models.architecture import Architecture, BackboneConfig, Names
 from minilm.models.heads import HeadConfig
+from minilm.textfiles import read_json
 
 log = logging.getLogger("minilm")
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from minilm.checkpoints.atomic import atomic
 from minilm.errors import UserError
 from minilm.model_files import PICKLES, shard_names
+from minilm.textfiles import read_json
 
 DTYPES = {
     "F64": torch.float64,
@@ -134,19 +135,6 @@ def read_folder(folder: Path, stem: str = "model") -> dict[str, Entry]:
         if name not in entries or entries[name].file.name != file:
             raise UserError(f"{index}: says that {name} is in {file}, which is not so; download both again")
     return entries
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises UserError where it is missing or broken."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not valid JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: must hold a JSON object")
-    return value
 
 
 class Reader:

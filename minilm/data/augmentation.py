@@ -1,6 +1,6 @@
-"""More training texts out of those there are: each says about what another says, and has its label.
+"""New training texts made from the others: each means about the same as its source, and has its label.
 
-Of "the cat sat on the mat", a fifth of its words changed:
+"the cat sat on the mat", with a fifth of its words changed:
 
     insertion      the cat sat on cat the mat        a word's synonym, or the word again, anywhere in the text
     swap           the mat sat on the cat            two words change places
@@ -78,7 +78,7 @@ def _order(rows: int, seed: int, turn: int) -> np.ndarray:
 
 
 def _key(text: str) -> str:
-    """What near-copies have in common. Of a text of punctuation alone, that is the punctuation."""
+    """What near-copies have in common: the text without case and punctuation, unless it is only punctuation."""
     bare = "".join(" " if unicodedata.category(c).startswith("P") else c for c in text.lower())
     return " ".join((bare if bare.strip() else text).split())
 
@@ -158,7 +158,7 @@ def by_words(name: str, fraction: float = 0.1, synonyms: Synonyms | None = None)
     """
     if name not in WORD_METHODS:
         known = ", ".join(WORD_METHODS)
-        raise UserError(f'no way to augment "{name}"{nearest(name, WORD_METHODS)}; there are: {known}')
+        raise UserError(f'no augmentation method "{name}"{nearest(name, WORD_METHODS)}; there are: {known}')
     if name == "synonyms" and synonyms is None:
         raise UserError("to replace words by synonyms, give the synonyms: those of wordnet(), or a function of yours")
     more = (synonyms,) if name in ("insertion", "synonyms") else ()
@@ -172,7 +172,7 @@ def by_words(name: str, fraction: float = 0.1, synonyms: Synonyms | None = None)
 
 # --- synonyms ---
 
-# Common English words that say how others belong together. WordNet knows other words that are spelt so: "a" is an
+# Common English function words. WordNet has other words that are spelled so: "a" is an
 # angstrom to it, "in" an inch, "was" the state of Washington.
 STOP_WORDS = frozenset(
     re.findall(
@@ -192,7 +192,7 @@ STOP_WORDS = frozenset(
 def wordnet() -> Synonyms:
     """English synonyms from WordNet (Miller 1995): the words of every meaning of a word, the commonest meaning first.
 
-    Raises UserError where nltk, which reads WordNet, or WordNet itself is missing.
+    Raises UserError if nltk, which reads WordNet, or WordNet itself is missing.
     """
     try:
         corpus: Any = importlib.import_module("nltk.corpus").wordnet

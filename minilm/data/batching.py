@@ -13,7 +13,7 @@ Lengths are rounded up to a multiple of 8, which suits tensor cores.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -92,11 +92,3 @@ def collate(
         segments=None if encoded.segments is None else pad_right(encoded.segments, 0),
         labels=None if labels is None else torch.from_numpy(labels[rows]),
     )
-
-
-def padding_share(
-    lengths: np.ndarray, batches: Sequence[np.ndarray], multiple: int = MULTIPLE, limit: int = 0
-) -> float:
-    """The share of all positions in these batches that is padding."""
-    padded = sum(len(rows) * padded_length(int(lengths[rows].max()), multiple, limit) for rows in batches)
-    return 1 - int(sum(lengths[rows].sum() for rows in batches)) / padded

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from minilm.errors import UserError, nearest
+from minilm.textfiles import read_toml
 
 FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One data set. The fields are the keys of ``catalog.toml``, told there."""
+    """One data set. The fields are the keys of ``catalog.toml``, which describes them."""
 
     name: str
     about: str
@@ -38,7 +38,7 @@ class Entry:
 @cache
 def entries() -> dict[str, Entry]:
     """All data sets by name; a configuration's name is ``set:configuration``."""
-    table = tomllib.loads((FOLDER / "catalog.toml").read_text(encoding="utf-8"))
+    table = read_toml(FOLDER / "catalog.toml")
     found = {}
     for name, fields in table.items():
         found[name] = entry = Entry(name=name, **fields)
@@ -70,7 +70,7 @@ def listing() -> str:
 
 
 def describe(name: str) -> str:
-    """All that the catalogue knows of a set, for the terminal. Raises UserError where it knows none of this name."""
+    """All that the catalogue knows of a set, for the terminal. Raises UserError if it knows none of this name."""
     if name not in entries():
         raise UserError(_unknown(name))
     entry = entries()[name]

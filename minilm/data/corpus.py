@@ -30,7 +30,7 @@ def distinct(texts: Sequence[str], without: Collection[str] = ()) -> list[str]:
 def read_texts(path: Path, columns: Sequence[str], clean: Callable[[str], str]) -> list[str]:
     """The texts of a file, cleaned: of a .txt a line each, of a table all cells of its ``columns``, the first required.
 
-    Raises UserError where the file or the column is missing, or what it holds is no text.
+    Raises UserError if the file or the column is missing, or what it holds is no text.
     """
     if path.suffix.lower() != ".txt":
         return [clean(text) for text in _read_columns(path, columns)]

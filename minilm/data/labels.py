@@ -53,7 +53,7 @@ def _no_name(name: str) -> str:
     if not name:
         return "is empty, which stands for a missing label"
     if BROKEN.search(name):
-        return "holds half a character"
+        return "contains an invalid Unicode surrogate"
     return "holds a line break; a label is one line" if len(name.splitlines()) > 1 else ""
 
 

@@ -2,7 +2,7 @@
 
     data.source = "ag-news"                 a name of the catalogue; "tweet-emotions:spanish", a configuration of it
     data.source = "reviews"                 a folder with train, and validation (or dev) and test files
-    data.source = "reviews.csv"             one file, whose column "split", if it has one, tells the splits
+    data.source = "reviews.csv"             one file, with the splits in its column "split", if it has one
     data.source = "user/set"                a data set of the Hub; "user/set:name", a configuration of it
     data.train = "a.csv", data.test = ...   a file a split
     data.sample = true                      in place of a catalogue's set, the small one of its kind
@@ -50,7 +50,7 @@ def find_source(section: DataSection) -> Source:
         files = {split: hub.local_path(path) for split, path in given.items()}
         return Source(files["train"].stem, files)
     if entry is None:
-        catalog.find(section.source)  # tells a name that is misspelt
+        catalog.find(section.source)  # raises for a name that is misspelled
     if entry is None and section.sample:
         raise UserError(f'data.sample: there is no sample for data.source = "{section.source}"')
     if entry:

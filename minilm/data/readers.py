@@ -49,7 +49,7 @@ class Defects:
         if len(self.found) > SHOWN:
             shown.append(f"and {len(self.found) - SHOWN:,} more")
         count = "1 defect" if len(self.found) == 1 else f"{len(self.found):,} defects"
-        raise UserError(f"{count} in the data, to be mended first:\n  " + "\n  ".join(shown))
+        raise UserError(f"{count} in the data; fix them first:\n  " + "\n  ".join(shown))
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from minilm.errors import UserError, nearest
 def read_row_list(path: Path, labels: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """The numbers of n of the N rows in the file's order, (n,), and their labels: the annotator's, else ``labels``'.
 
-    Raises UserError where the file cannot be read, a row is not there or there twice, or a label is unknown.
+    Raises UserError if the file cannot be read, a row is not there or there twice, or a label is unknown.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -40,7 +40,7 @@ def read_row_list(path: Path, labels: np.ndarray, names: Sequence[str]) -> tuple
             raise UserError(f"{place}: row {row} is in line {found[row]} already")
         found[row] = number
         if tab and labels.ndim == 2:
-            raise UserError(f"{place}: gives a label, which goes with data of one label a text only")
+            raise UserError(f"{place}: gives a label, which is only for data with one label a text")
         if tab and label not in names:
             raise UserError(f'{place}: unknown label "{label}"{nearest(label, names)}: there are {", ".join(names)}')
         if tab:

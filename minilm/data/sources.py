@@ -111,14 +111,14 @@ def load_rows(path: Path, section: DataSection, names: Sequence[str] = ()) -> Ro
     return rows
 
 
-def load_texts(path: Path, section: DataSection, said: str = "") -> list[str] | list[tuple[str, str]]:
+def load_texts(path: Path, section: DataSection, place: str = "") -> list[str] | list[tuple[str, str]]:
     """The texts of one more file, or its pairs, as they are written; it needs no labels.
 
-    They are checked as ``load_dataset`` checks them, cleaned; what reads them cleans them itself. ``said`` goes on
-    after a config's key in a message: where it says so. Raises UserError as ``load_dataset`` does.
+    They are checked as ``load_dataset`` checks them, cleaned; what reads them cleans them itself. ``place``: where the
+    section's keys are given, as messages name it after a key. Raises UserError as ``load_dataset`` does.
     """
     defects, clean = Defects(), cleaner(section.clean)
-    keys = {name: key + said for name, key in _text_keys(section).items()}
+    keys = {name: key + place for name, key in _text_keys(section).items()}
     table = read_table(path, set(keys), defects)
     _require(table, keys, defects)
     for name in keys:
@@ -204,7 +204,8 @@ def _texts(table: Table, column: str, clean: Callable[[str], str], defects: Defe
             left = " once cleaned" if cell and cell.strip() else ""
             defects.add(table.path, line, f'the text (column "{column}") is empty{left}', table.unit)
         elif BROKEN.search(text):
-            defects.add(table.path, line, f'the text (column "{column}") holds half a character', table.unit)
+            what = f'the text (column "{column}") contains an invalid Unicode surrogate'
+            defects.add(table.path, line, what, table.unit)
         texts.append(text)
     return texts
 

@@ -9,7 +9,6 @@ split only.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from tokenizers import Encoding, Tokenizer, decoders, models, normalizers, pre_t
 
 from minilm import hub
 from minilm.errors import UserError
+from minilm.textfiles import read_json
 
 PAD, BOS, EOS = SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>")
 PAD_NAMES = ("<pad>", "[PAD]", "<|pad|>", "<|padding|>", "<|endoftext|>", "</s>", "<unk>")
@@ -66,7 +66,7 @@ def load_tokenizer(source: str | Path, revision: str = "") -> Tokenizer:
     """A checkpoint's ``tokenizer.json``, with the padding and truncation that it stores cleared.
 
     source: the file or its folder; or a model's name or Hub id (at ``revision``), to be downloaded where it is not
-    on this machine. Raises UserError where there is no tokenizer, or none that can be read.
+    on this machine. Raises UserError if there is no tokenizer, or none that can be read.
     """
     path = hub.local_path(source)
     if not path.is_file() and not hub.is_folder(source):
@@ -91,7 +91,7 @@ def _word_piece_bpe(folder: Path) -> Tokenizer:
     Raises UserError for another family's, or where a file is missing or broken.
     """
     settings = folder / "tokenizer_config.json"
-    name = json.loads(settings.read_text(encoding="utf-8")).get("tokenizer_class", "") if settings.exists() else ""
+    name = str(read_json(settings).get("tokenizer_class", "")) if settings.exists() else ""
     if not name.startswith("Herbert"):
         name = name or "no named tokenizer"
         raise UserError(f"{folder}: no tokenizer.json, and {name} cannot be built from its parts")
@@ -110,11 +110,10 @@ def _word_piece_bpe(folder: Path) -> Tokenizer:
     return tokenizer
 
 
-def train_bpe(texts: Iterable[str], vocab_size: int, bos: bool = True) -> Tokenizer:
+def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """Byte-level BPE of at most ``vocab_size`` tokens; the same texts give the same tokenizer.
 
-    A text becomes ``<bos> text <eos>``, a pair ``<bos> text <eos> pair <eos>``; without ``<bos>`` where
-    ``bos`` is False.
+    A text becomes ``<bos> text <eos>``, a pair ``<bos> text <eos> pair <eos>``.
     """
     least = len(SPECIAL_TOKENS) + 256
     if vocab_size < least:
@@ -127,10 +126,9 @@ def train_bpe(texts: Iterable[str], vocab_size: int, bos: bool = True) -> Tokeni
         special_tokens=list(SPECIAL_TOKENS), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )  # fmt: skip
     tokenizer.train_from_iterator(texts, trainer)
-    start = f"{BOS} " if bos else ""
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{start}$A {EOS}",
-        pair=f"{start}$A {EOS} $B:1 {EOS}:1",
+        single=f"{BOS} $A {EOS}",
+        pair=f"{BOS} $A {EOS} $B:1 {EOS}:1",
         special_tokens=[(token, tokenizer.token_to_id(token)) for token in SPECIAL_TOKENS],
     )
     return tokenizer
@@ -167,7 +165,7 @@ def pad_id(tokenizer: Tokenizer) -> int:
 def encode(tokenizer: Tokenizer, texts: Sequence[str], pairs: Sequence[str] | None, max_tokens: int) -> Encoded:
     """Encode N texts, or pairs with their segments, each cut to ``max_tokens`` with its special tokens kept.
 
-    Of a pair the longer text is cut first. Raises UserError for a limit without room for a token of text, and
+    In a pair the longer text is cut first. Raises UserError for a limit without room for a token of text, and
     for a text that has no tokens at all.
     """
     special = tokenizer.num_special_tokens_to_add(pairs is not None)

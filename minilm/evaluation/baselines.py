@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     import torch
 
 INVERSE_PENALTY = 10.0  # S; scikit-learn's C
+MIN_TEXTS = 2  # that a term must be in
 WORD = re.compile(r"\b\w\w+\b")
 
 
@@ -134,10 +135,10 @@ def terms_of(text: str) -> list[str]:
     return words + [f"{first} {second}" for first, second in pairwise(words)]
 
 
-def find_terms(texts: Sequence[str], min_texts: int = 2) -> Terms:
-    """The terms that `min_texts` or more of the texts have, in alphabetical order."""
+def find_terms(texts: Sequence[str]) -> Terms:
+    """The terms that at least `MIN_TEXTS` of the texts have, in alphabetical order."""
     found = Counter(term for text in texts for term in set(terms_of(text)))
-    terms = sorted(term for term, count in found.items() if count >= min_texts)
+    terms = sorted(term for term, count in found.items() if count >= MIN_TEXTS)
     counts = np.array([found[term] for term in terms], dtype=np.float64)
     return Terms({term: i for i, term in enumerate(terms)}, 1 + np.log((1 + len(texts)) / (1 + counts)))
 

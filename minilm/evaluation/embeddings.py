@@ -5,7 +5,7 @@ A backbone gives each of a text's T tokens a vector. Their mean is one vector fo
     e = 1/T sum_t x_t                                        (N, D) for N texts, special tokens included
 
 Sentence models (Reimers and Gurevych 2019) are trained so that texts of like meaning have like means; of other
-backbones the means still tell much. How much is what a linear probe measures (Alain and Bengio 2016): the regression
+backbones the means are useful, too. A linear probe measures how useful (Alain and Bengio 2016): the regression
 of ``baselines.py``, fitted to the training texts' vectors, moved and scaled so that they have mean 0 and length 1 on
 average:
 
@@ -44,7 +44,7 @@ CUT = 512  # tokens at which texts are cut for a model that reads any length, un
 def mean_vectors(model: Backbone, encoded: Encoded, runtime: Runtime, *, pad: int) -> np.ndarray:
     """The means of N texts' vectors: (N, D) float32, in the order of the texts.
 
-    The model may have any head or none, and is left as it was. Of T5 the encoder's vectors count.
+    The model may have any head or none, and is left as it was. For T5, they are the encoder's vectors.
     """
     depth = model.config.depth
 

@@ -62,14 +62,14 @@ class Reading:
     # Longer texts are cut; 0: at the model's context.
     max_tokens: Annotated[int, Limit("a whole number of at least 0", lambda n: n >= 0)] = 0
     clean: list[str] = field(default_factory=list)  # cleaning steps
-    pairs: bool | None = None  # whether it reads pairs of texts; None: nobody said
+    pairs: bool | None = None  # whether it reads pairs of texts; None: unknown
     # With several labels per text, the probability threshold: a label is assigned at or above it.
     threshold: Annotated[float, Limit("a number from 0 to 1", lambda x: 0 <= x <= 1)] = 0.5
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "float32"  # train.precision
 
     @classmethod
     def of(cls, card: Card) -> Reading:
-        """What a model's config says. Raises UserError naming what is wrong."""
+        """From a model's config. Raises UserError for a value that is not valid."""
         names = {f.name for f in fields(cls)}
         stored = {key: value for key, value in card.extra.items() if key in names}
         place = f"{card.folder}/config.json" if card.adapter is None else f"{card.adapter}/adapter_config.json"
@@ -97,7 +97,7 @@ class Classifier:
     def load(cls, source: str | Path, device: str = "auto") -> Classifier:
         """Open a run's folder, a model's or an adapter's folder, a catalogue name or a Hub id.
 
-        Raises UserError where there is no trained classifier.
+        Raises UserError if there is no trained classifier.
         """
         folder = Path(source)
         if holds_model(folder / "model"):
@@ -146,7 +146,7 @@ class Classifier:
         return cleaned
 
     def scores_of_rows(self, rows: Rows) -> np.ndarray:
-        """The same of rows that were cleaned when they were loaded: cleaning twice may say something else."""
+        """The scores of rows that were cleaned when they were loaded: a second cleaning could change them again."""
         return self._scores_of_clean(rows.texts, rows.pairs)
 
     def _scores_of_clean(self, texts: list[str], pairs: list[str] | None) -> np.ndarray:
@@ -185,10 +185,10 @@ def without_classifier(run: Path) -> str:
     if (run / "predictions.csv").exists() and (run / "metrics.jsonl").exists():
         return 'this run of a study kept no model (keep_model = "none"); train it again with `minilm train`'
     if (run / "results.json").exists() and not (run / "adapted").is_dir():
-        return "this run asked a model without training it; train one ([train] in place of [zero_shot])"
+        return "this run did not train a model; train one ([train] in place of [zero_shot])"
     if (run / "results.json").exists():
         return f"this run only adapted a checkpoint; train a classifier from {run / 'adapted'} (model.source)"
-    return f"this run has not finished; go on with `minilm train {run / 'config.toml'} --resume`"
+    return f"this run has not finished; resume it with `minilm train {run / 'config.toml'} --resume`"
 
 
 # --- Files -------------------------------------------------------------------------------------------------------
@@ -205,8 +205,8 @@ def predict_table(classifier: Classifier, path: Path, run: str | Path) -> Iterat
     They are in the columns that ``run``, which the classifier is from, was trained on. Raises UserError naming what is
     missing or cannot be read, before the first is answered.
     """
-    section, said = _columns_of(Path(run), bool(classifier.reading.pairs))
-    texts = load_texts(path, replace(section, clean=classifier.reading.clean), said)
+    section, place = _columns_of(Path(run), bool(classifier.reading.pairs))
+    texts = load_texts(path, replace(section, clean=classifier.reading.clean), place)
     for start in range(0, len(texts), LINES):
         chunk = texts[start : start + LINES]
         shown = (text if isinstance(text, str) else "\t".join(text) for text in chunk)
@@ -214,11 +214,11 @@ def predict_table(classifier: Classifier, path: Path, run: str | Path) -> Iterat
 
 
 def _columns_of(run: Path, pairs: bool) -> tuple[DataSection, str]:
-    """What a run's config says of the columns, and where; of a model without a run's config, the usual ones."""
+    """The columns of a run's config, and where they are given; for a model without a run's config, the defaults."""
     for path in (run / "config.toml", run.parent / "config.toml")[: 2 if run.name == "model" else 1]:
         if path.is_file():
             return load_config(path).data, f" in {path}"
-    return DataSection(text_pair="text_pair" if pairs else ""), f" as usual, for {run} has no config.toml"
+    return DataSection(text_pair="text_pair" if pairs else ""), f" by default, as {run} has no config.toml"
 
 
 def read_lines(file: BinaryIO, place: str = "line") -> Iterator[str]:

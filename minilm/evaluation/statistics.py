@@ -64,7 +64,9 @@ class Paired(NamedTuple):
     method: str = ""  # of the interval, as in BoundedInterval
 
 
-ALL_SWAPS = 13  # pairs up to which every swap is looked at
+ALL_SWAPS = 13  # pairs up to which every swap is computed; beyond, SWAPS random ones
+SWAPS = 10_000
+DRAWS = 2_000  # of the bootstrap
 NO_SPREAD = 1e-9  # of the largest value: values that vary by less are equal
 
 # --- Over seeds ---
@@ -144,18 +146,18 @@ def is_significant(pair: Paired, p: float) -> bool:
     return p < ALPHA and (pair.pairs >= ENOUGH_PAIRS or pair.permutation < ALPHA)
 
 
-def least_permutation(pairs: int, draws: int = 10_000) -> float:
+def least_permutation(pairs: int) -> float:
     """The least p value that ``permutation_test`` can give: 0.25 of three pairs, 0.03 of six."""
-    return 2 / 2**pairs if pairs <= ALL_SWAPS else 1 / (draws + 1)
+    return 2 / 2**pairs if pairs <= ALL_SWAPS else 1 / (SWAPS + 1)
 
 
-def permutation_test(differences: Sequence[float], draws: int = 10_000) -> float:
+def permutation_test(differences: Sequence[float]) -> float:
     """The p value of a mean difference under swaps within pairs: all 2^n of them up to 13 pairs, else random ones."""
     values, n = np.asarray(differences, dtype=float), len(differences)
     if n <= ALL_SWAPS:
         signs = 1 - 2 * (np.arange(2**n)[:, None] >> np.arange(n) & 1)  # (2^n, n) of 1 and -1
     else:
-        drawn = np.random.default_rng(0).choice([-1, 1], size=(draws, n))
+        drawn = np.random.default_rng(0).choice([-1, 1], size=(SWAPS, n))
         signs = np.vstack([np.ones(n, dtype=int), drawn])  # the swap that was observed is one of them
     means = np.abs(signs @ values)
     return float((means >= abs(values.sum()) - 1e-12 * np.abs(values).sum()).mean())
@@ -195,20 +197,16 @@ def wilson_interval(share: float, rows: int) -> Interval:
     return Interval(max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale))
 
 
-def bootstrap_interval(
-    metric: Callable[[np.ndarray], float], rows: int, *, draws: int = 2_000, seed: int = 0
-) -> Interval:
+def bootstrap_interval(metric: Callable[[np.ndarray], float], rows: int) -> Interval:
     """The 95% percentile interval of a metric over test rows; ``metric`` gets the numbers of the rows drawn (rows,)."""
-    rng = np.random.default_rng(seed)
-    return _percentiles([metric(rng.integers(rows, size=rows)) for _ in range(draws)])
+    rng = np.random.default_rng(0)
+    return _percentiles([metric(rng.integers(rows, size=rows)) for _ in range(DRAWS)])
 
 
-def confusion_interval(
-    metric: Callable[[np.ndarray], float], confusion: Sequence[Sequence[int]], *, draws: int = 2_000, seed: int = 0
-) -> Interval:
+def confusion_interval(metric: Callable[[np.ndarray], float], confusion: Sequence[Sequence[int]]) -> Interval:
     """The same for a metric of the confusion matrix (C, C): rows of one cell are alike, so cells are drawn."""
     counts = np.asarray(confusion)
-    drawn = np.random.default_rng(seed).multinomial(counts.sum(), counts.ravel() / counts.sum(), size=draws)
+    drawn = np.random.default_rng(0).multinomial(counts.sum(), counts.ravel() / counts.sum(), size=DRAWS)
     return _percentiles([metric(matrix.reshape(counts.shape)) for matrix in drawn])
 
 

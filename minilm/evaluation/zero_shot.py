@@ -56,6 +56,7 @@ from minilm.models.architecture import Backbone
 from minilm.models.batch import Batch
 
 METHODS = ("cloze", "likelihood", "similarity")
+TEMPERATURE = 0.05  # t
 
 
 def open_model(source: str, method: str, device: str = "auto") -> tuple[Backbone, Tokenizer]:
@@ -221,7 +222,6 @@ def similarity(
     *,
     pairs: Sequence[str] | None = None,
     max_tokens: int = 0,
-    temperature: float = 0.05,
 ) -> np.ndarray:
     """Log-probabilities (N, C) of the classes by how near the descriptions' vectors are to the texts'.
 
@@ -230,7 +230,7 @@ def similarity(
     x = embed_texts(model, tokenizer, texts, runtime, pairs=pairs, max_tokens=max_tokens)
     d = embed_texts(model, tokenizer, descriptions, runtime, max_tokens=max_tokens)
     x, d = (e / np.linalg.norm(e, axis=1, keepdims=True) for e in (x, d))
-    return log_softmax(x @ d.T / temperature) if len(texts) else np.zeros((0, len(descriptions)))
+    return log_softmax(x @ d.T / TEMPERATURE) if len(texts) else np.zeros((0, len(descriptions)))
 
 
 def calibrate(scores: np.ndarray, content_free: np.ndarray) -> np.ndarray:

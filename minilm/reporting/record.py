@@ -89,7 +89,7 @@ def read_run(folder: Path) -> Run:
     if not config.is_file():
         raise UserError(f"{folder}: not a run's folder, it has no config.toml; give one that `minilm train` made")
     if not (folder / "results.json").is_file():
-        raise UserError(f"{folder}: this run has not finished; continue it with `{resume_command(folder)}`")
+        raise UserError(f"{folder}: this run has not finished; resume it with `{resume_command(folder)}`")
     environment = folder / "environment.json"
     return Run(
         folder=folder,

@@ -16,6 +16,12 @@ def metric_name(key: str) -> str:
     return PROPER_NAMES.get(key, key.replace("_", " ").replace("f1", "F1"))
 
 
+def titled(key: str) -> str:
+    """The same as a title: "Macro F1"."""
+    name = metric_name(key)
+    return name[0].upper() + name[1:]
+
+
 def metric_columns(multi_label: bool) -> tuple[str, ...]:
     """The metrics that are worth a column, with one label a text or with several."""
     return MULTI_LABEL_METRICS if multi_label else ("loss", "accuracy", "macro_f1", "mcc")

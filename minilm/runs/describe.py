@@ -17,7 +17,7 @@ from minilm.runs.assembly import make_model
 def describe_model(model: str) -> str:
     """The summary of a config (TOML), a run's folder, a model's folder, a catalogue name or a Hub id.
 
-    The model is built on torch's "meta" device, which has shapes but no memory: any size is told at once.
+    The model is built on torch's "meta" device, which has shapes but no memory: a model of any size takes no time.
     """
     path = Path(model)
     if path.suffix != ".toml" and (path / "config.toml").exists() and not holds_model(path / "model"):
@@ -30,7 +30,7 @@ def describe_model(model: str) -> str:
 
 
 def _labels(config: RunConfig) -> list[str]:
-    """The classes: as config or catalogue have them, else as the data has."""
+    """The labels: those of the config or the catalogue, else those in the data."""
     data = config.data
     return data.labels or data.label_columns or load_dataset(data).label_names
 

@@ -21,7 +21,7 @@ def evaluate_run(
 ) -> tuple[Metrics, list[str]]:
     """The metrics of a run on a split of its data, or on a file with the same columns; and the labels' names.
 
-    Raises UserError where the folder is no finished run, or the data are not those it was trained on.
+    Raises UserError if the folder is no finished run, or the data are not those it was trained on.
     """
     path = run / "config.toml"
     if not path.exists():
@@ -39,7 +39,7 @@ def evaluate_run(
 
 
 def evaluation_text(metrics: Metrics, labels: list[str]) -> str:
-    """The metrics for the terminal: of all texts, of each label, and which were taken for which."""
+    """The metrics for the terminal: of all texts, of each label, and the confusion matrix."""
     columns = metric_columns(metrics.multi_label)
     whole = text_table([*map(metric_name, columns)], [[decimal(metrics[key]) for key in columns]], left=0)
     tables = [whole, terminal_table(label_table(metrics, labels))]

@@ -1,7 +1,7 @@
-"""A run's folder: made, found again, and what it says of itself.
+"""The folder of a run: how it is made and found again, and what it was started with.
 
-    runs/NAME/  config.toml  environment.json  metrics.jsonl  results.json  predictions.csv  summary.txt  report.md
-                model/  checkpoints/  figures/
+    runs/NAME/  config.toml  environment.json  metrics.jsonl  results.json  predictions.csv  summary.txt
+                report.md  report.html  model/  checkpoints/  figures/
 
 A folder is never overwritten: a second run of the name gets a number.
 """
@@ -31,7 +31,7 @@ from minilm.reporting.results import DataSummary, Environment, Evaluation, read_
 from minilm.schema import as_table, flat, shown
 from minilm.textfiles import read_toml
 
-STARTED_FROM = {  # what a run goes on with must be what it was started with
+STARTED_FROM = {  # what must be the same when a run is resumed
     "data": "the data",
     "checkpoint": "the checkpoint",
     "augmented_texts": "the text that [augment] makes",
@@ -41,7 +41,7 @@ STARTED_FROM = {  # what a run goes on with must be what it was started with
 
 
 def new_folder(runs: Path, name: str) -> Path:
-    """Make ``runs/name``, or with the first free number behind it. Raises UserError where that cannot be."""
+    """Make ``runs/name``, or if that exists ``runs/name-2`` and so on. Raises UserError if it cannot be made."""
     number = 1
     while True:
         folder = runs / (name if number == 1 else f"{name}-{number}")
@@ -55,10 +55,10 @@ def new_folder(runs: Path, name: str) -> Path:
 
 
 def find_folder(config_path: Path, config: RunConfig, runs: Path) -> Path:
-    """The folder of the run to resume: of those of its name the last with its settings, best one that has not finished.
+    """The folder of the run to resume: the last of its name and with its settings, preferably one that is unfinished.
 
-    Where ``config_path`` is the config of such a run, that one comes first. Raises UserError where there is none, or
-    all were started with other settings.
+    If ``config_path`` is the config of such a run, that run comes first. Raises UserError if there is no run, or if all
+    were started with other settings.
     """
     own = [config_path.parent] if config_path.name == "config.toml" else []
     numbered = [p for p in runs.glob(f"{config.name}-*") if p.name.removeprefix(f"{config.name}-").isdecimal()]
@@ -73,12 +73,12 @@ def find_folder(config_path: Path, config: RunConfig, runs: Path) -> Path:
             return folder
     likeliest = found[0]
     other = first_difference(load_config(likeliest / "config.toml"), config)
-    said = f"was started with {other}; go on with its own settings: {resume_command(likeliest)}"
-    raise UserError(f"{likeliest}: {said}")
+    message = f"was started with {other}; resume it with its own settings: {resume_command(likeliest)}"
+    raise UserError(f"{likeliest}: {message}")
 
 
 def _name_of(folder: Path) -> Any:
-    """What a run was called: the folder "mine-2" may be of the second run "mine", or of the first "mine-2"."""
+    """The name of a run: the folder "mine-2" may be the second run "mine", or the first run "mine-2"."""
     return read_toml(folder / "config.toml").get("name")
 
 
@@ -87,9 +87,9 @@ def is_run(folder: Path) -> bool:
     return (folder / "config.toml").exists() and (folder / "environment.json").exists()
 
 
-def first_difference(stored: RunConfig, asked: RunConfig) -> str:
-    """The first setting that two configs do not share, ``train.lr = 0.1, not 0.2``; empty where they are equal."""
-    tables = flat(asdict(stored)), flat(asdict(asked))
+def first_difference(stored: RunConfig, wanted: RunConfig) -> str:
+    """The first setting in which two configs differ, ``train.lr = 0.1, not 0.2``; empty if they are equal."""
+    tables = flat(asdict(stored)), flat(asdict(wanted))
     for key in (*tables[1], *tables[0]):
         was, now = (shown(table[key]) if table.get(key) is not None else "nothing" for table in tables)
         if was != now:
@@ -98,7 +98,7 @@ def first_difference(stored: RunConfig, asked: RunConfig) -> str:
 
 
 def describe_environment(data: Dataset, runtime: Runtime, start: dict[str, str]) -> Environment:
-    """What a result depends on beside its config; ``start``: hashes of what the run starts from beside its data."""
+    """What a result depends on, beside its config. ``start``: hashes of what the run starts from, beside its data."""
     packages = ("torch", "tokenizers", "numpy", "huggingface-hub", "matplotlib")
     return Environment(
         minilm=version("minilm"),
@@ -114,18 +114,18 @@ def describe_environment(data: Dataset, runtime: Runtime, start: dict[str, str])
 
 
 def describe_data(data: Dataset) -> DataSummary:
-    """Which data it was, and in which splits."""
+    """The name, the fingerprint, the sizes and the warnings of a data set."""
     sizes = {split: len(getattr(data, split)) for split in SPLITS}
     return DataSummary(data.name, data.fingerprint, sizes, data.whole, data.warnings)
 
 
 def stored_environment(folder: Path) -> Environment:
-    """What a run was started with."""
+    """The environment that a run was started in. Raises UserError if its file was edited."""
     return read_record(Environment, folder / "environment.json")
 
 
 def check_unchanged(folder: Path, data: Dataset, start: Mapping[str, str]) -> None:
-    """Raise UserError unless what a run resumes with is what it was started with."""
+    """Raise UserError if the data, or anything else that a run was started with, has changed."""
     environment = stored_environment(folder)
     stored = {"data": environment.data.fingerprint, **environment.start}
     for key, value in {"data": data.fingerprint, **start}.items():
@@ -135,7 +135,7 @@ def check_unchanged(folder: Path, data: Dataset, start: Mapping[str, str]) -> No
 
 
 def _commit() -> str | None:
-    """The last commit that changed the package; None where it is not in a repository of its own."""
+    """The last commit that changed the package; None if the package is not in a repository."""
     if shutil.which("git") is None:
         return None
     command = ["git", "-C", str(Path(__file__).parents[1]), "log", "-1", "--format=%H", "--", "."]
@@ -143,6 +143,6 @@ def _commit() -> str | None:
 
 
 def write_history(folder: Path, history: list[Evaluation]) -> None:
-    """metrics.jsonl, whole, an evaluation a line."""
+    """Write ``metrics.jsonl``, one evaluation a line."""
     with atomic(folder / "metrics.jsonl") as file:
         file.write("".join(json.dumps(as_table(entry)) + "\n" for entry in history).encode())

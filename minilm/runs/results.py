@@ -1,4 +1,4 @@
-"""What a finished run has reached: metrics of every split, beside the baselines, with times and samples."""
+"""The results of a finished run: metrics of every split, baselines, times and samples."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ LONG = 10.0  # seconds
 
 
 def measure(labels: np.ndarray, scores: np.ndarray, threshold: float = 0.5) -> Metrics:
-    """The metrics of scores (N, C) against labels (N,), or (N, C) where a text has several."""
+    """The metrics of scores (N, C) against labels: (N,), or (N, C) with several labels a text."""
     if labels.ndim == 2:
         return multilabel_metrics(labels, scores, threshold)
     return classification_metrics(labels, scores)
 
 
 def decide(settings: TrainSection, labels: np.ndarray, scores: np.ndarray) -> float:
-    """The probability from which on a label is given: as [train] says, or the best for validation's labels and scores.
+    """The decision threshold: the one that [train] gives, or the best for the validation texts' labels and scores.
 
-    The best by the metric that checkpoints are chosen by; by micro F1 where that is the loss, which has no threshold.
+    The best by the metric that chooses the checkpoint; by micro F1 if that is the loss, which has no threshold.
     """
     if settings.decision_threshold != "validation":
         return settings.decision_threshold
@@ -50,16 +50,16 @@ def decide(settings: TrainSection, labels: np.ndarray, scores: np.ndarray) -> fl
 
 @dataclass(frozen=True)
 class Embedded:
-    """The texts as the checkpoint sees them before it is trained."""
+    """The vectors of all texts, by the checkpoint before it is trained."""
 
     vectors: dict[str, np.ndarray]  # of each split, (N, D)
-    seconds: float  # that the training texts took
+    seconds: float  # for the training texts
 
 
 def fit_baselines(
     data: Dataset, choose: Callable[[np.ndarray], float], embedded: Embedded | None = None
 ) -> dict[str, Baseline]:
-    """What the majority class and a linear model on word counts reach, on the same splits.
+    """The metrics of the majority class and of a linear model on TF-IDF features, on the same splits.
 
     With ``embedded``, also what a linear model on the checkpoint's vectors reaches.
     ``choose`` chooses the threshold of several labels from the scores of the validation texts, as for the model.
@@ -72,7 +72,7 @@ def fit_baselines(
     }
 
     def fitted(name: str) -> tuple[dict[str, np.ndarray], float]:
-        """Its scores of the texts that are held out, and the seconds that it took to fit."""
+        """Scores of the validation and test texts, and the seconds to fit."""
         model = fits[name]()
         return {split: model.predict(rows.texts, rows.pairs) for split, rows in held_out.items()}, model.seconds
 
@@ -124,10 +124,7 @@ def lengths_of(rows: Rows, encoded: Encoded, max_tokens: int) -> Lengths:
 
 
 def time_inference(classifier: Classifier, rows: Rows) -> float:
-    """Seconds to classify 100 texts, given at once, from text to probabilities; the median of three goes.
-
-    Of a model so large that one takes long, there is one go.
-    """
+    """Seconds to classify 100 texts, from text to probabilities: the median of three times, or one if it is long."""
     hundred = rows.take(np.arange(100) % len(rows))
     times: list[float] = []
     while len(times) < 3 and sum(times) < LONG:
@@ -140,7 +137,7 @@ def time_inference(classifier: Classifier, rows: Rows) -> float:
 def choose_samples(
     rows: Rows, scores: np.ndarray, labels: list[str], seed: int, threshold: float = 0.5
 ) -> list[SampleText]:
-    """Five test texts with what the model says of them: two wrong ones where there are, the others right."""
+    """Five test texts with their predictions: two wrong ones if there are any, the others right."""
     several = rows.labels.ndim == 2
     probabilities = sigmoid(scores) if several else np.exp(log_softmax(scores))
     predicted = labels_above(scores, threshold) if several else probabilities.argmax(axis=1)

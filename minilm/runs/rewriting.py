@@ -1,10 +1,10 @@
-"""Ways to say a text otherwise that need a model: methods for ``minilm.data.augmentation.augment``.
+"""Methods for ``minilm.data.augmentation.augment`` that need a model.
 
     masked words         a masked-language model puts others in the place of some      (Wu et al. 2019, section 3)
     back-translation     into another language and back, by a model that writes        (Sennrich et al. 2016, section 3)
 
-The first may change what a text says, and with it the class: a model that has not seen the label writes "bad" where
-"good" was. With a small share of the words most texts keep theirs.
+The first may change the meaning of a text, and with it the class: a model that has not seen the label writes "bad" in
+place of "good". With a small fraction of the words, most texts keep their meaning.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def masked_words(model: Backbone, tokenizer: Tokenizer, fraction: float = 0.1, t
     likeliest there, drawn by their probabilities, and never by itself.
 
     model: from ``load_language_model(source, masked=True)``, so that its head is trained. A text that is longer than it
-    reads stays as it is. Raises UserError where the tokenizer has no mask token.
+    reads stays as it is. Raises UserError if the tokenizer has no mask token.
     """
     mask = next((name for name in MASK_NAMES if tokenizer.token_to_id(name) is not None), "")
     if not mask:
@@ -62,7 +62,7 @@ def back_translation(
     max_new_tokens: int = 256,
     how: Sampling = GREEDY,
 ) -> Method:
-    """Texts in ``language`` to ``pivot`` and back, as Flan-T5 is asked for it; many side by side.
+    """Texts in ``language`` to ``pivot`` and back, with the prompts of Flan-T5; many side by side.
 
     model: from ``load_language_model(source, masked=False)``. how: greedy, a text becomes the same each time it is
     drawn; with a temperature it does not, but then it depends on which texts it is translated beside.
@@ -70,9 +70,9 @@ def back_translation(
 
     def change(texts: Sequence[str], rngs: Sequence[RNG]) -> list[str]:
         for source, target in ((language, pivot), (pivot, language)):
-            asked = [f"translate {source} to {target}: {text}" for text in texts]
+            prompts = [f"translate {source} to {target}: {text}" for text in texts]
             seeded = replace(how, seed=int(rngs[0].integers(2**32)))
-            texts = generate_text(model, tokenizer, asked, max_new_tokens, seeded)
+            texts = generate_text(model, tokenizer, prompts, max_new_tokens, seeded)
         return list(texts)
 
     return lambda texts, rngs: change(texts, rngs) if texts else []

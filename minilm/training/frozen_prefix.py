@@ -10,7 +10,7 @@ So an epoch costs L - k layers instead of L. Where the whole backbone is frozen,
 head reads is kept, and an epoch costs next to nothing.
 
 The cache holds the vectors of all texts' real tokens, one text after another: (tokens, D). It lies in memory (the
-GPU's, if it has room) as far as the budget goes, then in a file; if the disk has no room either, nothing is kept and
+GPU's, if it has room) as far as the budget allows, then in a file; if the disk has no room either, nothing is kept and
 all layers run.
 """
 
@@ -48,7 +48,7 @@ class FrozenPrefix:
     layers: int  # whose work is kept
     of: int  # all layers of the model
     splits: dict[str, CachedSplit] = field(default_factory=dict)
-    asked: int = 0  # how many splits were to be kept
+    wanted: int = 0  # how many splits were to be cached
     seconds: float = 0.0  # that computing them took
     memory: int = 0  # bytes in memory
     disk: int = 0  # bytes in files
@@ -62,7 +62,7 @@ class FrozenPrefix:
         if not self.splits:
             return ""
         room = f"{self.memory / MIB:,.0f} MiB" + (f", {self.disk / MIB:,.0f} MiB on disk" if self.disk else "")
-        only = f" ({', '.join(self.splits)} texts only)" if len(self.splits) < self.asked else ""
+        only = f" ({', '.join(self.splits)} texts only)" if len(self.splits) < self.wanted else ""
         return f"{self.layers} of {self.of} layers cached: {room}{only}"
 
 
@@ -106,7 +106,7 @@ def cache_activations(
         folder: of files for what does not fit; what an earlier run left there is removed.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    prefix = FrozenPrefix(max(frozen_layers(model), 0), model.num_layers, asked=len(splits))
+    prefix = FrozenPrefix(max(frozen_layers(model), 0), model.num_layers, wanted=len(splits))
     started = time.perf_counter()
     if prefix.layers and budget:
         builder = _Builder(model, prefix.layers, runtime, pad, budget, folder)

@@ -159,7 +159,7 @@ class _Loop:
         return "max_minutes" if 0 < 60 * self.settings.max_minutes <= self._seconds() else ""
 
     def _evaluate(self, stop: str) -> None:
-        """Measure, remember the best weights, decide whether to go on, and keep the state."""
+        """Measure, keep the best weights, decide whether to stop, and keep the state."""
         progress, settings = self.progress, self.settings
         self._check_finite(float(self.loss_sum))
         seconds = self._seconds()
@@ -200,7 +200,7 @@ class _Loop:
         )
 
     def _mean_loss(self) -> float:
-        """Of the texts trained on since the last evaluation."""
+        """The mean loss of the texts that were trained on since the last evaluation."""
         return float(self.loss_sum) / self.progress.loss_denominator
 
     def _seconds(self) -> float:

@@ -16,8 +16,8 @@ Each question has two answers, so smoothing gives s/2 to each: a yes becomes 1 -
     loss = mean_{i,c}  -w_c t_ic log sigmoid(z_ic) - (1 - t_ic) log(1 - sigmoid(z_ic))
 
 A language model: cross-entropy of the scores of all words of the vocabulary with the word that stood there, at the
-positions that are asked for. The exponential of the mean loss is the perplexity: the model is as uncertain as if it
-chose uniformly among that many tokens.
+positions that are predicted. The exponential of the mean loss is the perplexity. A perplexity of k means: as uncertain
+as choosing among k equally likely tokens.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Objective:
         return F.cross_entropy(scores, labels, weights, label_smoothing=share, reduction="sum")
 
     def denominator(self, labels: Tensor) -> float:
-        """What the total is divided by: the texts' number, or their weights added up; or the number of answers."""
+        """What the sum is divided by: the number of texts, or the sum of their weights; with several labels, B C."""
         if self.multi_label or self.weights is None:
             return labels.numel()
         return float(self.weights[labels].sum())
@@ -61,13 +61,13 @@ class LanguageObjective:
     label_smoothing: float = 0.0
 
     def sum(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """The losses added up, in float32: labels (B, T), in T5 (B, T'), negative at positions that are not asked for;
+        """The losses added up, in float32: labels (B, T), in T5 (B, T'), negative at positions that are not predicted;
         scores (N, V) of the N others, row after row, as a ``LanguageHead`` gives them."""
-        asked = labels[labels >= 0]
-        return F.cross_entropy(scores.float(), asked, label_smoothing=self.label_smoothing, reduction="sum")
+        targets = labels[labels >= 0]
+        return F.cross_entropy(scores.float(), targets, label_smoothing=self.label_smoothing, reduction="sum")
 
     def denominator(self, labels: Tensor) -> float:
-        """What the total is divided by: how many words are asked for."""
+        """What the sum is divided by: the number of words that are predicted."""
         return int((labels >= 0).sum())
 
 

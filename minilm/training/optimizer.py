@@ -31,7 +31,7 @@ from minilm.errors import UserError
 
 def parameter_groups(model: nn.Module, weight_decay: float, *, decay_all: bool = False) -> list[dict[str, Any]]:
     """The trainable parameters in two groups: decayed, and not."""
-    # A language head that is tied to an embedding shares the very tensor, so it is told by identity, not by name.
+    # A language head that is tied to an embedding shares its tensor, so embeddings are found by identity, not by name.
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
@@ -68,7 +68,7 @@ def steps_per_epoch_of(batches: int, settings: TrainSection) -> int:
 
 
 def check_warmup(settings: TrainSection, batches: int, key: str) -> None:
-    """Raises UserError where the warmup lasts to the end of training on so many batches an epoch; ``key``: its name."""
+    """Raises UserError if the warmup lasts to the end of training on so many batches an epoch; ``key``: its name."""
     steps = settings.epochs * steps_per_epoch_of(batches, settings)
     if (warmup := warmup_steps(settings.warmup, steps)) >= steps:
         raise UserError(

@@ -1,4 +1,4 @@
-"""What a run must remember to go on as if it had never stopped, and how it is kept.
+"""The state from which a run resumes as if it had never stopped, and how it is stored.
 
 A checkpoint is a folder ``checkpoints/NUMBER-step-STEP`` that appears whole or not at all: it is written under
 another name, flushed to the disk, and renamed.
@@ -119,7 +119,7 @@ class Checkpoints:
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> Progress | None:
         """Put model, optimizer, best parameters and random states back; give the progress.
 
-        None: there is no checkpoint. Raises UserError where it is damaged or belongs to another model.
+        None: there is no checkpoint. Raises UserError if it is damaged or belongs to another model.
         """
         place = self.last()
         if place is None:
@@ -128,7 +128,7 @@ class Checkpoints:
         put_back(model, _read_parameters(model, place / "model.safetensors"))
         _restore_optimizer(model, optimizer, place / "optimizer.safetensors")
         if progress.best_step >= 0:
-            _read_parameters(model, place / self.best.name)  # tells whether they are whole
+            _read_parameters(model, place / self.best.name)  # raises if they are not whole
             self.best.unlink(missing_ok=True)  # a kill may have left later ones
             _link(place / self.best.name, self.best)
         _restore_random(place / "random.safetensors", device)
@@ -142,7 +142,7 @@ class Checkpoints:
 
 
 def _read_parameters(model: nn.Module, path: Path) -> dict[str, Tensor]:
-    """The trained parameters in a file. Raises UserError where names or shapes are not the model's."""
+    """The trained parameters in a file. Raises UserError if names or shapes are not the model's."""
     tensors = read_tensors(path)
     if _shapes(tensors) != _shapes(trained_parameters(model)):
         raise UserError(f"{path}: belongs to another model than the config describes; start the run anew")

@@ -22,7 +22,7 @@ from minilm.checkpoints.adapter_configs import read_adapter_config
 from minilm.checkpoints.adapter_saving import save_adapter
 from minilm.checkpoints.adapter_tensors import places_for
 from minilm.checkpoints.adapters import base_of, is_adapter, load_adapted_model, load_adapter
-from minilm.checkpoints.files import read_json, read_tensors, write_json, write_tensors
+from minilm.checkpoints.files import read_tensors, write_json, write_tensors
 from minilm.checkpoints.models import card_of, load_model, new_model, save_model
 from minilm.checkpoints.names import places_of_ours
 from minilm.errors import UserError
@@ -30,6 +30,7 @@ from minilm.finetuning.lora import LoRAConfig, adapted_layers, adapter_parameter
 from minilm.models import ARCHITECTURES
 from minilm.models.batch import Batch
 from minilm.models.heads import HeadConfig
+from minilm.textfiles import read_json
 
 peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")

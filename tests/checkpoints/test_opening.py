@@ -13,7 +13,7 @@ from torch import nn
 
 import minilm
 from minilm.checkpoints.adapter_saving import save_adapter
-from minilm.checkpoints.files import read_json, write_json
+from minilm.checkpoints.files import write_json
 from minilm.checkpoints.models import card_of, load_model, save_model
 from minilm.checkpoints.opening import holds_model
 from minilm.devices import runtime
@@ -22,6 +22,7 @@ from minilm.evaluation.predictor import Classifier, Reading
 from minilm.finetuning.lora import LoRAConfig, add_lora, merge
 from minilm.models.heads import HeadConfig, mlp_head
 from minilm.runs.describe import describe_model
+from minilm.textfiles import read_json
 
 REFERENCES = Path(__file__).parent.parent / "reference"
 IDS = torch.tensor([[5, 6, 7, 8]])

@@ -48,7 +48,7 @@ def test_a_cell_of_a_label_column_must_be_0_or_1(data):
 def test_a_text_that_is_no_text_is_a_defect(data):
     message = refusal(data("train.jsonl", [(5, "a"), ("\ud800", "a"), (None, "b")]))
     assert 'line 1: the text (column "text") is 5, not text' in message
-    assert "line 2: the text" in message and "holds half a character" in message
+    assert "line 2: the text" in message and "contains an invalid Unicode surrogate" in message
     assert 'line 3: the text (column "text") is empty' in message
 
 

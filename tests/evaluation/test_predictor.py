@@ -210,7 +210,7 @@ def test_a_saved_classifier_reads_as_the_one_that_was_saved(tmp_path: Path) -> N
 def test_an_unfinished_run_says_how_to_go_on(tmp_path: Path) -> None:
     (tmp_path / "config.toml").touch()
     (tmp_path / "model").mkdir()  # saving had begun
-    with pytest.raises(UserError, match=r"has not finished; go on with `minilm train .*config\.toml --resume`"):
+    with pytest.raises(UserError, match=r"has not finished; resume it with `minilm train .*config\.toml --resume`"):
         Classifier.load(tmp_path)
 
 
@@ -309,7 +309,7 @@ def test_a_model_without_a_config_reads_the_usual_columns_and_says_which_is_miss
     [(text, scores)] = predict_table(c, tmp_path / "a.csv", "bert")
     assert text == "a good film\tit was dull" and scores == c.predict([("a good film", "it was dull")])[0]
     (tmp_path / "a.csv").write_text("a,text\nb,c\n")
-    with pytest.raises(UserError, match=r'no column "text_pair" \(data\.text_pair as usual, for bert has no config'):
+    with pytest.raises(UserError, match=r'no column "text_pair" \(data\.text_pair by default, as bert has no config'):
         list(predict_table(c, tmp_path / "a.csv", "bert"))
 
 

@@ -241,5 +241,5 @@ def test_similarity_is_the_cosine_over_the_temperature() -> None:
     model, tokenizer = open_model(str(REFERENCE / "bert"), "similarity", "cpu")
     x, d = (torch.from_numpy(embed_texts(model, tokenizer, texts, CPU)) for texts in (TEXTS, WORDS))
     cosines = torch.nn.functional.cosine_similarity(x[:, None], d[None], dim=-1)
-    expected = (cosines / 0.1).log_softmax(-1).numpy()
-    assert similarity(model, tokenizer, TEXTS, WORDS, CPU, temperature=0.1) == pytest.approx(expected, abs=1e-4)
+    expected = (cosines / 0.05).log_softmax(-1).numpy()
+    assert similarity(model, tokenizer, TEXTS, WORDS, CPU) == pytest.approx(expected, abs=1e-4)

@@ -36,7 +36,7 @@ def test_a_folder_that_is_no_run_is_named(tmp_path):
 def test_an_unfinished_run_says_how_to_go_on(make_run, results):
     folder = make_run(results, name="my run")
     (folder / "results.json").unlink()
-    with pytest.raises(UserError, match=r"has not finished; continue it with `minilm train '.*config\.toml' --resume`"):
+    with pytest.raises(UserError, match=r"has not finished; resume it with `minilm train '.*config\.toml' --resume`"):
         read_run(folder)
 
 

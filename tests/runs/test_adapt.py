@@ -16,7 +16,6 @@ import torch
 import transformers
 from tokenizers import Tokenizer, pre_tokenizers
 
-from minilm.checkpoints.files import read_json
 from minilm.checkpoints.models import load_model
 from minilm.data.masking import special_ids
 from minilm.devices import Runtime
@@ -25,6 +24,7 @@ from minilm.loading import load_config
 from minilm.runs.adapt import adapt, prepare_adaptation
 from minilm.runs.assembly import prepare
 from minilm.runs.train import train_run
+from minilm.textfiles import read_json
 from minilm.training.loop import Interrupted, _Loop
 from tests.tiny import write_data
 

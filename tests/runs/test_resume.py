@@ -79,7 +79,7 @@ def test_a_signal_keeps_the_state_and_says_how_to_go_on(
     with at_step(step, lambda: os.kill(os.getpid(), number)):
         result = minilm("train", config, "--runs", runs)
     assert result.exit_code == status
-    said = re.search(rf"{number.name}: the state is kept; go on with: minilm train (\S+) --resume", result.stderr)
+    said = re.search(rf"{number.name}: the state is kept; resume with: minilm train (\S+) --resume", result.stderr)
     assert said, result.stderr
     assert outcome(resumed(Path(said[1]), runs)) == outcome(finished_run())
 
@@ -179,7 +179,7 @@ def test_a_run_is_resumed_with_its_own_settings_only(
 ) -> None:
     path = copied / "config.toml" if own else config
     message = refused("train", path, change, "--runs", copied.parent, "--resume")
-    assert f"{copied}: was started with {said}; go on with its own settings: minilm train {copied}" in message
+    assert f"{copied}: was started with {said}; resume it with its own settings: minilm train {copied}" in message
 
 
 def test_a_run_whose_data_have_changed_is_not_resumed(tmp_path: Path) -> None:

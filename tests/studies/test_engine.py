@@ -345,7 +345,7 @@ def test_a_signal_stops_a_study_and_the_same_command_goes_on(alone, tmp_path, mo
 
     monkeypatch.setattr(_Loop, "_step", disturbed)
     result = minilm("study", path, "--runs", tmp_path)
-    assert result.exit_code == 143 and "SIGTERM: the state is kept; the same command goes on" in result.stderr
+    assert result.exit_code == 143 and "SIGTERM: the state is kept; the same command resumes" in result.stderr
     assert "interrupted" in minilm("study", path, "--runs", tmp_path, "--dry-run").stdout
     assert minilm("study", path, "--runs", tmp_path).exit_code == 0
     assert same(folder, tmp_path / "rates")

@@ -206,7 +206,7 @@ def _draw_over_trained(
 
 def _fits(study: Study) -> bool:
     """Whether the classifiers of a plan differ in which of their parameters train."""
-    trained = {(repr(run.config.freeze), repr(run.config.lora)) for run in study.runs if run.config.train}
+    trained = {(repr(run.config.freeze), repr(run.config.adapters)) for run in study.runs if run.config.train}
     return len(trained) > 1 and not any(run.config.zero_shot for run in study.runs)
 
 
