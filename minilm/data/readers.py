@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from minilm.errors import UserError, nearest
 
@@ -242,3 +242,15 @@ def _read_parquet(path: Path, wanted: set[str]) -> Table:
     except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
         raise UserError(f"{path}: not a readable Parquet file: {error}") from None
     return Table(path, names, columns, list(range(1, file.metadata.num_rows + 1)), unit="row")
+
+
+# Lines of text ----------------------------------------------------------------------------------------------
+
+
+def read_lines(file: BinaryIO, place: str = "line") -> Iterator[str]:
+    """The lines of a file in UTF-8. Raises UserError naming the first that is not."""
+    for number, line in enumerate(file, 1):
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{place} {number}: not UTF-8 (byte 0x{line[error.start]:02x})") from None

@@ -19,7 +19,8 @@ import torch
 from minilm import devices
 from minilm.checkpoints import files
 from minilm.checkpoints.adapter_saving import save_adapter
-from minilm.checkpoints.files import atomic, write_json
+from minilm.checkpoints.atomic import atomic
+from minilm.checkpoints.files import write_json
 from minilm.checkpoints.models import card_of, save_model
 from minilm.checkpoints.trained_part import Base, is_partly_frozen
 from minilm.config import SPLITS, KeepModel, RunConfig, TrainSection, ZeroShotSection
@@ -69,10 +70,10 @@ from minilm.runs.results import Embedded, choose_samples, decide, fit_baselines,
 from minilm.runs.shared_cache import hash_of_tokens, memoize
 from minilm.runs.zero_shot import ZeroShotClassifier, classify_and_report, open_classifier
 from minilm.schema import as_table
-from minilm.training.console import say, signal_of, terminable
+from minilm.training.console import Interrupted, say, signal_of, terminable
 from minilm.training.frozen_prefix import FrozenPrefix, cache_activations
 from minilm.training.gradient_checkpointing import use_gradient_checkpointing
-from minilm.training.loop import Interrupted, train
+from minilm.training.loop import train
 from minilm.training.state import Checkpoints, Progress
 
 
@@ -91,7 +92,7 @@ def train_run(
 
     Raises:
         UserError: something that the user can fix.
-        minilm.training.loop.Interrupted: a signal ended the run; ``resume=True`` resumes it.
+        minilm.training.console.Interrupted: a signal ended the run; ``resume=True`` resumes it.
     """
     with terminable():
         return _train_run(config_path, overrides, runs, resume, keep_model)

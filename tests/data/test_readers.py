@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minilm.data.readers import SHOWN, Defects, read_table
+from minilm.data.readers import SHOWN, Defects, read_lines, read_table
 from minilm.errors import UserError
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=20)
@@ -218,3 +218,12 @@ def test_no_content_breaks_a_reader(tmp_path_factory, suffix, content, data):
         return
     assert {len(table.lines)} >= {len(cells) for cells in table.columns.values()}
     assert table.lines == sorted(table.lines) and all(line >= 1 for line in table.lines)
+
+
+def test_lines_may_have_a_mark_and_ends_of_any_system() -> None:
+    assert list(read_lines(io.BytesIO("\ufeffżółw\r\nkot\n".encode()))) == ["żółw", "kot"]
+
+
+def test_lines_in_another_encoding_are_named() -> None:
+    with pytest.raises(UserError, match=r"line 2: not UTF-8 \(byte 0xb3\)"):
+        list(read_lines(io.BytesIO(b"kot\n\xb3\xb3\n")))
