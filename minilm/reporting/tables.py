@@ -84,7 +84,8 @@ def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int =
         if widths[widest] <= NARROWEST:
             break
         widths[widest] -= 1
-    body = [[shortened(cell, widths[i]) if len(cell) > widths[i] else cell for i, cell in enumerate(row)] for row in body]
+    for row in body:
+        row[:left] = [shortened(cell, w) if len(cell) > w else cell for cell, w in zip(row[:left], widths, strict=False)]
 
     def line(cells: Sequence[str]) -> str:
         aligned = (
