@@ -47,7 +47,7 @@ lint: .venv/installed-dev ## check style and types
 bench: .venv/installed-dev ## measure speed beside the usual tools
 	$(BIN)/python -m benchmarks $(ARGS)
 
-references: .venv/installed-dev ## make the tests' reference checkpoints and outputs again
+references: .venv/installed-dev ## make the tests' reference checkpoints and outputs again (ARGS="gpt2*": these)
 	$(BIN)/python tests/reference/make_references.py $(ARGS)
 
 docs: .venv/installed-dev ## write docs/config.md, the keys of a config, from minilm/config.py

@@ -56,10 +56,10 @@ ModelName = Annotated[str, Limit("a model: a folder, a name that `minilm models`
 Pattern = Annotated[str, Limit('a text with "{text}" and "{label}"', lambda p: "{text}" in p and "{label}" in p)]
 OneGPU = Annotated[str, Limit('one of several GPUs, "cuda:1"', _like(r"cuda:\d+"))]
 Device = Literal["auto", "cpu", "cuda", "mps"] | OneGPU
-KeepModel = Literal["all", "trained", "none"]  # what a run of a study keeps of its model
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Metric: TypeAlias = Literal[CLASSIFICATION_METRICS]  # type: ignore[valid-type]
 BPESize = Annotated[int, Limit("a whole number of at least 259: 256 bytes and 3 special tokens", lambda n: n > 258)]
+KeepModel = Literal["all", "trained", "none"]  # what a run of a study keeps of its model
 
 
 # --- [model] and [tokenizer] ---

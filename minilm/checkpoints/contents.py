@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from minilm.checkpoints.configs import architecture_of, from_plain, own_section, read_config
-from minilm.checkpoints.files import Entry, Reader, read_header
+from minilm.checkpoints.files import Entry, read_header
 from minilm.checkpoints.matching import equal
 from minilm.checkpoints.names import Place, is_ignored, places_of_ours, plain_name, rows_of
 from minilm.checkpoints.trained_part import base_of_part, read_weights
@@ -125,7 +125,7 @@ def _is_tied(
     held = {ours: tensors.get(places_of_ours(ours, places)[0].theirs, []) for ours in (TOKENS, HEAD)}
     if held[HEAD] and held[TOKENS]:
         table, head = held[TOKENS][0], held[HEAD][0]
-        return table.shape == head.shape and equal(Reader(), table, head, block=1 << 20)
+        return table.shape == head.shape and equal(table, head, block=1 << 20)
     if is_for_words and not config.tied:
         log.warning("%s: the language head is not tied, but no file has it; the token embedding takes its place", where)
     return is_for_words or bool(config.tied)

@@ -26,7 +26,7 @@ from minilm import hub
 from minilm.checkpoints.atomic import atomic
 from minilm.checkpoints.configs import write_config
 from minilm.checkpoints.contents import Contents, read_contents
-from minilm.checkpoints.files import Entry, Reader, write_json, write_tensors
+from minilm.checkpoints.files import Entry, Reader, view_once, write_json, write_tensors
 from minilm.checkpoints.matching import Match, match, parameter_names, verify
 from minilm.checkpoints.names import Layout, Place, places_of_ours, plain_name, published_tensors, rows_of
 from minilm.checkpoints.trained_part import TRAINED_STEM, Base
@@ -183,7 +183,7 @@ def _match(model: Backbone, stored: Contents, head_is_new: bool) -> Match:
 def _fill(model: Backbone, found: Match, dtype: Dtype, device: torch.device) -> None:
     """Put the tensors into the model, one at a time, in the place of those on the meta device."""
     reader = Reader()
-    verify(found, reader)
+    verify(found)
     always = ARCHITECTURES[card_of(model).model_type].float32
     stored = {name: entry.dtype for name, (_, entry) in found.read.items()} if dtype == "stored" else {}
     if not isinstance(dtype, torch.dtype):
@@ -215,12 +215,12 @@ def _read(reader: Reader, place: Place, entry: Entry, dtype: torch.dtype, device
     ours = place.take(reader.view(entry))
     if ours.dtype == dtype and ours.is_contiguous() and device.type == "cpu":
         return ours
+    ours = place.take(view_once(entry))
     tensor = torch.empty(ours.shape, dtype=dtype, device=device)
     along = int(place.layout.transposed)  # the dimension in which a block's bytes lie together in the file
     step = max(1, BLOCK // (ours[:, 0] if place.layout.transposed else ours[0]).numel())
     for source, target in zip(ours.split(step, along), tensor.split(step, along), strict=True):
         target.copy_(source)
-        reader.forget(entry)
     return tensor
 
 

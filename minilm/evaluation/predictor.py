@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -251,15 +251,6 @@ def _columns_of(run: Path, pairs: bool) -> tuple[DataSection, str]:
         if path.is_file():
             return load_config(path).data, f" in {path}"
     return DataSection(text_pair="text_pair" if pairs else ""), f" by default, as {run} has no config.toml"
-
-
-def read_lines(file: BinaryIO, place: str = "line") -> Iterator[str]:
-    """The lines of a file in UTF-8. Raises UserError naming the first that is not."""
-    for number, line in enumerate(file, 1):
-        try:
-            yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            raise UserError(f"{place} {number}: not UTF-8 (byte 0x{line[error.start]:02x})") from None
 
 
 def predict_lines(

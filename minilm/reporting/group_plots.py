@@ -1,4 +1,4 @@
-"""Pictures of several runs: how well each does, with the spread over seeds, and how each learned."""
+"""Pictures of several runs: their metrics, with the spread over seeds, and their learning curves."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from minilm.reporting.style import (
     widen,
     within_range,
 )
-from minilm.reporting.tables import duration, metric_name, short_count
+from minilm.reporting.tables import duration, short_count, titled
 
 DASHES = ("--", ":", "-.", (0, (6, 2)), (0, (4, 1, 1, 1, 1, 1)))  # of level lines
 LOG_EPOCHS, LOG_LOSS = 20, 3  # factors from which on an axis of learning curves is logarithmic
@@ -41,12 +41,12 @@ UNITS = {"loss": "nats", "perplexity": "tokens", "mcc": "-1 to 1"}
 def bars(
     groups: Sequence[Group], metric: str, path: Path, *, split: str = "test", lines: Mapping[str, float] | None = None
 ) -> Path:
-    """A bar for each group, from zero, and the same closer, each run as a dot; both with the 95% interval.
+    """Two panels: a bar for each group, from zero, and closer, a dot for each run. Both have the 95% interval.
 
     Args:
         groups: those that have the metric on the split.
         lines: values to compare with, such as baselines, by name.
-        path: the PNG to write; an SVG goes beside it.
+        path: the PNG to write; an SVG is written beside it.
     """
     figure = new_figure(11, 2.1 + 0.55 * len(groups), f"{titled(metric)} on the {split} texts")
     whole, close = figure.subplots(1, 2, sharey=True)
@@ -108,13 +108,13 @@ def dots(
     *,
     lines: Mapping[str, float],
 ) -> Path:
-    """A row for each name, in it a dot for each of a few series, each with its interval over the test rows.
+    """A row for each name, with a dot for each series and its interval over the test rows.
 
     Args:
         names: of the rows, the first on top.
-        series: what the dots mean -> the metric of each row, and its interval where there is one.
+        series: what the dots mean -> the metric of each row, and its interval if there is one.
         lines: values to compare all rows with, by name.
-        path: the PNG to write; an SVG goes beside it.
+        path: the PNG to write; an SVG is written beside it.
     """
     figure = new_figure(9.5, 2.4 + 0.6 * len(names), f"{titled(metric)} on the test texts")
     axes = figure.subplots()
@@ -286,9 +286,3 @@ def _bar_panel(
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
-
-
-def titled(metric: str) -> str:
-    """A metric's name as a title: "Macro F1"."""
-    name = metric_name(metric)
-    return name[0].upper() + name[1:]

@@ -1,7 +1,8 @@
-"""Runs that differ only in their seed, as one: what each has reached, with its spread.
+"""Groups of runs that differ only in their seed: their metrics, with the spread over seeds.
 
-What a run is, beside its name and seed, is its config. A run that goes on from what another one adapted is as that one
-is: adapted with seed 1 or with seed 2, it is the same way to train.
+Runs are in one group if their configs differ only in name and seed. If a run starts from a checkpoint that another run
+adapted, that run's config counts in place of the checkpoint's path: adaptation with seed 1 and with seed 2 is the same
+method.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Group:
 
     name: str
     runs: tuple[Run, ...]
-    repeats: tuple[tuple[Run, Run], ...] = ()  # runs left out, each as it repeats one of ``runs``
+    repeats: tuple[tuple[Run, Run], ...] = ()  # runs that are left out, each with the run that it repeats
 
     def values(self, metric: str, split: str = "test") -> list[float]:
         """A metric of each run that has it."""
@@ -45,10 +46,10 @@ class Group:
         return min(run.results.data.sizes[split] for run in self.runs)
 
     def interval(self, metric: str, split: str = "test") -> tuple[Interval, str] | None:
-        """The 95% interval of a metric, and what it is taken over; None where nothing tells of its spread.
+        """The 95% interval of a metric, and what it is over; None if its spread is not known.
 
-        Over the seeds as in ``over_seeds``; of one seed over the test rows by the bootstrap, from the confusion matrix
-        or, with several labels a text, from the run's predictions.
+        With several seeds it is over the seeds, as in ``over_seeds``. With one seed it is over the test rows, by the
+        bootstrap: from the confusion matrix or, with several labels a text, from the run's predictions.
         """
         values = self.values(metric, split)
         if len(values) > 1:
@@ -61,15 +62,15 @@ class Group:
             return confusion_interval(OF_CONFUSION[metric], confusion), f"{rows:,} {split} rows"
         if not values or confusion or split != "test" or metric not in OF_MEANS:
             return None
-        told = read_predictions(self.runs[0])
-        if told is None:
+        predictions = read_predictions(self.runs[0])
+        if predictions is None:
             return None
-        parts, number = parts_of(told.labels, told.predicted), len(told.labels)
+        parts, number = parts_of(predictions.labels, predictions.predicted), len(predictions.labels)
 
-        def drawn(rows: np.ndarray) -> float:
+        def metric_of(rows: np.ndarray) -> float:
             return OF_MEANS[metric](np.bincount(rows, minlength=number) @ parts / number)
 
-        return bootstrap_interval(drawn, number), f"{number:,} {split} rows"
+        return bootstrap_interval(metric_of, number), f"{number:,} {split} rows"
 
 
 class Costs(NamedTuple):
@@ -102,9 +103,9 @@ def costs_of(run: Run) -> Costs:
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:
-    """Runs that differ only in their seed put together, in the order of their first.
+    """Put runs that differ only in their seed together, in the order of each group's first run.
 
-    A run that repeats another, its seed too, tells nothing of the spread over seeds: it is left out.
+    A run with the settings, the seed and the data of another adds nothing to the spread over seeds: it is left out.
     """
     together: dict[str, dict[str, Run]] = {}
     repeats: dict[str, list[tuple[Run, Run]]] = {}
@@ -121,14 +122,14 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
 
 
 def _with_seed(run: Run) -> str:
-    """What two runs share where one repeats the other: all settings but the name, and the data."""
+    """Equal for two runs if one repeats the other: all settings but the name, and the data."""
     settings = {key: value for key, value in flat(asdict(run.config)).items() if key != "name"}
     return repr((sorted(settings.items()), run.results.data.fingerprint))
 
 
 def unique_names(groups: Sequence[Sequence[Run]]) -> list[str]:
-    """What each is called, no two alike: what its runs' names begin with; where that repeats with the folder they lie
-    in, or as its first run; where nothing tells them apart with a number."""
+    """A name for each group, no two alike: the common beginning of its runs' names. If that repeats, with the name of
+    their folder, or the name of its first run; if that repeats too, with a number."""
     shared = [common_name([run.name for run in group]) for group in groups]
     firsts = [group[0].name for group in groups]
     parents = [group[0].folder.resolve().parent.name for group in groups]
@@ -146,7 +147,7 @@ def _below(parents: Sequence[str], names: Sequence[str]) -> list[str]:
 
 
 def identity(config: RunConfig) -> str:
-    """What a run is, beside its name and seed."""
+    """Equal for two configs if they differ only in name and seed."""
     seeds = ("name", "seed", "data.split_seed") if config.data.redraw else ("name", "seed")
     settings = {key: value for key, value in flat(asdict(config)).items() if key not in seeds}
     if (earlier := adapted_by(config.model.source)) is not None:
@@ -155,7 +156,7 @@ def identity(config: RunConfig) -> str:
 
 
 def common_name(names: Sequence[str]) -> str:
-    """What the names of several runs begin with: "head" of head_seed-1 and head_seed-2."""
+    """The common beginning of several names: "head" for head_seed-1 and head_seed-2."""
     if len(names) == 1:
         return names[0]
     alike = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))

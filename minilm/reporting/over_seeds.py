@@ -125,7 +125,7 @@ def interval_of(pair: Paired, *, unsigned: bool = False) -> str:
     low, high = pair.interval
     method = f", {pair.method}," if pair.method else ""
     if unsigned:
-        low, high = (low, high) if pair.difference > 0 else (-high, -low)
+        low, high = (low, high) if pair.difference >= 0 else (-high, -low)
         return f"95% interval{method} {low:.3f} to {high:.3f}"
     return f"95% interval{method} {low:+.3f} to {high:+.3f}"
 
@@ -140,7 +140,7 @@ def shown_p(p: float) -> str:
     return f"{p:.4f}" if p >= 1e-4 else "below 0.0001"
 
 
-def between(interval: Interval, over: str) -> str:
+def interval_over(interval: Interval, over: str) -> str:
     """``95% interval 0.890 to 0.924 over 3 seeds``."""
     return f"95% interval {interval.low:.3f} to {interval.high:.3f} over {over}"
 
@@ -156,7 +156,7 @@ def reached(values: Sequence[float], metric: str) -> str:
         return f"{values[0]:.3f} (one seed)" if values else ABSENT
     found = seeds_interval(values, metric)
     alike = f"the same with all {len(values)} seeds"
-    spread = between(found.interval, over_how_many(values, found)) if found else alike
+    spread = interval_over(found.interval, over_how_many(values, found)) if found else alike
     return f"{mean(values):.3f} ({spread})"
 
 

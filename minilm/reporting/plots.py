@@ -32,7 +32,7 @@ from minilm.reporting.style import (
     short,
     within_range,
 )
-from minilm.reporting.tables import metric_name
+from minilm.reporting.tables import titled
 
 READABLE = 40  # labels whose names a matrix has room for
 
@@ -43,7 +43,7 @@ def learning_curves(history: Sequence[Evaluation], best_step: int, metric: str, 
     Args:
         history: the evaluations, in order.
         best_step: the step whose weights were kept.
-        metric: what they were chosen by; where that is the loss, the right panel shows macro F1.
+        metric: what they were chosen by; if that is the loss, the right panel shows macro F1.
         path: the PNG to write.
     """
     if not history:
@@ -60,7 +60,7 @@ def learning_curves(history: Sequence[Evaluation], best_step: int, metric: str, 
         valid = _values([entry.validation for entry in history], key)
         _curve(axes, x, train, TRAIN, f"training{note}", dashed=True)
         _curve(axes, x, valid, VALIDATION, "validation")
-        name = title = metric_name(key)[0].upper() + metric_name(key)[1:]
+        name = title = titled(key)
         if marked is not None and np.isfinite(valid[marked]):
             _mark_best(axes, x[marked], float(valid[marked]))
             title = f"{name}: {valid[marked]:.4f} at {unit} {x[marked]:,.10g}"
@@ -80,10 +80,9 @@ def learning_curves(history: Sequence[Evaluation], best_step: int, metric: str, 
 
 
 def confusion(matrix: Sequence[Sequence[int]], label_names: Sequence[str], title: str, path: Path) -> Path:
-    """Two panels: how many texts of each true label (row) were given each label, and as shares of the row.
+    """Two panels: how many texts of each true label (row) were predicted as each label, and the fraction of the row.
 
-    A title with the word "test" gets the test set's colour, every other validation's, so that the colour
-    cannot say something else than the title.
+    A title with the word "test" has the test set's colour, any other validation's, so that colour and title agree.
     """
     counts = np.asarray(matrix, dtype=np.int64)  # (C, C)
     classes = len(label_names)
@@ -107,7 +106,7 @@ def confusion(matrix: Sequence[Sequence[int]], label_names: Sequence[str], title
     _matrix(panels[0], counts, max(1, int(counts.max(initial=0))), count_cells, label_names, shades, size)
     _matrix(panels[1], shares, 1.0, share_cells, label_names, shades, size)
     name_axes(panels[0], title="Number of texts", x="Predicted label", y="True label")
-    name_axes(panels[1], title="Share of the true label", x="Predicted label", y="")
+    name_axes(panels[1], title="Fraction of the true label", x="Predicted label", y="")
     panels[1].tick_params(left=False)
     return save(figure, path)
 
@@ -121,7 +120,7 @@ def draw_confusion(metrics: Metrics, names: Sequence[str], split: str, folder: P
 
 
 def length_distribution(lengths: Sequence[int] | np.ndarray, max_tokens: int, path: Path) -> Path:
-    """How long the texts are in tokens, before truncation, and how many ``max_tokens`` cuts."""
+    """The length of the texts in tokens, before truncation, and how many are longer than ``max_tokens``."""
     values = np.asarray(lengths)
     if values.size == 0:
         raise ValueError("length_distribution needs at least one text")
@@ -183,7 +182,7 @@ def _training(history: Sequence[Evaluation], metric: str) -> tuple[np.ndarray, s
 
 
 def _curve(axes: Axes, x: Sequence[float], y: np.ndarray, colour: str, label: str, *, dashed: bool = False) -> None:
-    """A line through the measured points; few points are drawn as such too."""
+    """A line through the measured points, with markers if there are few."""
     measured = np.isfinite(y)
     if not measured.any():
         return
@@ -217,7 +216,7 @@ def _matrix(
 ) -> None:
     """One panel: ``values`` (C, C) as shades from 0 to ``top``, each cell's text in ``size`` points.
 
-    Where that is too small to read, a scale says what the shades mean.
+    If that is too small to read, a scale beside the panel gives the meaning of the shades.
     """
     classes = len(names)
     image = axes.imshow(values, cmap=shades, vmin=0, vmax=top)

@@ -1,4 +1,4 @@
-"""What a run says of each test text: ``predictions.csv``, to look through, and to compare runs row by row.
+"""A run's predictions of the test texts: ``predictions.csv``, to look through, and to compare runs row by row.
 
     row   text               label     predicted   P(negative)   P(neutral)   P(positive)
     17    not bad at all     positive  negative    0.61          0.08         0.31
@@ -26,7 +26,7 @@ from minilm.errors import UserError
 from minilm.evaluation.metrics import labels_above, log_softmax, sigmoid
 from minilm.reporting.record import Run
 
-FILE = "predictions.csv"
+PREDICTIONS = "predictions.csv"
 ALL_SCORES = 100  # labels up to which each has a column of probabilities
 EDITED = "is not as the run wrote it; train again, or remove the file"
 
@@ -58,13 +58,13 @@ def write_predictions(
     probabilities = sigmoid(scores) if several else np.exp(log_softmax(scores))
     predicted = labels_above(scores, threshold) if several else scores.argmax(axis=1)
 
-    def told(label: np.ndarray) -> str:
+    def written(label: np.ndarray) -> str:
         if not several:
             return names[int(label)]
         return json.dumps([names[c] for c in range(len(names)) if label[c]], ensure_ascii=False)
 
     texts = [rows.texts] if rows.pairs is None else [rows.texts, rows.pairs]
-    columns = [*texts, map(told, rows.labels), map(told, predicted)]
+    columns = [*texts, map(written, rows.labels), map(written, predicted)]
     shown = len(names) <= ALL_SCORES
     if shown:
         columns += [[f"{p:.6g}" for p in column] for column in probabilities.T]
@@ -74,13 +74,13 @@ def write_predictions(
         columns.insert(0, numbers.tolist())
     table = io.StringIO(newline="")
     csv.writer(table).writerows([header, *zip(*columns, strict=True)])
-    with atomic(folder / FILE) as file:
+    with atomic(folder / PREDICTIONS) as file:
         file.write(table.getvalue().encode())
 
 
 def read_predictions(run: Run) -> Predictions | None:
-    """A run's decisions; None where it has not kept them. Raises UserError where the file was edited."""
-    path = run.folder / FILE
+    """A run's decisions; None if it has no such file. Raises UserError if the file was edited."""
+    path = run.folder / PREDICTIONS
     if not path.is_file():
         return None
     names, defects = run.results.labels, Defects()

@@ -1,6 +1,6 @@
-"""A run's report: one page that says what was trained, how well it does, what it cost, and how to use it.
+"""A run's report: one page with what was trained, how well it does, what it cost, and how to use it.
 
-Everything on it comes from the run's own files (``minilm.reporting.record``), so that it can be written again.
+Everything on it is read from the run's own files (``minilm.reporting.record``), so the report can be written again.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from minilm.reporting.page import (
     save_page,
     terminal_table,
 )
-from minilm.reporting.predictions import FILE
+from minilm.reporting.predictions import PREDICTIONS
 from minilm.reporting.record import Run, prediction_command, read_run, reads_pairs, relative_path, resume_command
 from minilm.reporting.results import Adaptation, Environment, Results, SampleText
-from minilm.reporting.story import SAME_LABELS, Pieces, added, of_whole, story, trained_on
+from minilm.reporting.story import SAME_LABELS, Sentence, added, of_whole, story, trained_on
 from minilm.reporting.tables import count, decimal, duration, metric_columns, metric_name
 from minilm.schema import flat
 from minilm.textfiles import read_text
 
-BASELINES = {
+BASELINE_NAMES = {
     "majority": "always the most frequent label",
     "linear": "a linear model on TF-IDF words and pairs of words",
-    "untrained": "the same checkpoint with a head as training would start it, which knows nothing",
-    "embeddings": "a linear model on the mean of the vectors that the model gave a text's tokens before it was trained",
+    "untrained": "the same checkpoint with an untrained head, as training would start it",
+    "embeddings": "a linear model on the mean of a text's token vectors, by the model before training",
 }
-CHOSEN = (  # the patterns, words and descriptions
-    "A pattern, a word or a description that is chosen by its score on labelled texts is trained on them: that is no "
-    "zero-shot any more, and what it reaches must be measured on other texts."
+CHOSEN = (  # a note on the patterns, words and descriptions
+    "If a pattern, a word or a description is chosen by its score on labelled texts, it is trained on them: that is "
+    "not zero-shot, and it must be measured on other texts."
 )
 LISTED, NAMED = 40, 10  # labels of a table, and of a sentence
 STOPPED = {
@@ -75,7 +75,7 @@ def write_report(folder: Path) -> Path:
 
 
 def results_table(results: Results) -> str:
-    """Every split and baseline with its metrics, for the terminal."""
+    """The metrics of every split and baseline, for the terminal."""
     return terminal_table(_results(results))
 
 
@@ -90,12 +90,12 @@ def _results(results: Results) -> Table:
 
 
 def _opening(run: Run) -> Section:
-    """The whole story in a paragraph, and the table of results."""
+    """A summary in one paragraph, and the table of results."""
     results = run.results
     table = _results(results)
     rows = [[Span(str(cell)) for cell in row] if row[0] == "test" else row for row in table.rows]
-    what = BASELINES | ({"majority": SAME_LABELS} if results.multi_label else {})
-    legend: Pieces = []
+    what = BASELINE_NAMES | ({"majority": SAME_LABELS} if results.multi_label else {})
+    legend: Sentence = []
     for name in (name for name in what if name in results.baselines):
         legend += ["; " if legend else "Baselines: ", Span(name, "em"), f", {what[name]}"]
     legend.append(f"{'. ' if legend else ''}Loss in nats, lower is better; everything else, higher is better.")
@@ -107,7 +107,7 @@ def _opening(run: Run) -> Section:
 
 
 def adaptation_table(adaptation: Adaptation) -> str:
-    """How well the model predicts the validation texts before and after adaptation, for the terminal."""
+    """The loss and the perplexity on the validation texts before and after adaptation, for the terminal."""
     return terminal_table(_adapted(adaptation))
 
 
@@ -121,7 +121,7 @@ def _adapted(adaptation: Adaptation) -> Table:
 
 
 def _adaptation(run: Run) -> Section | None:
-    """What the model learned from texts without labels."""
+    """Which texts without labels the model was adapted to, and its perplexity."""
     adaptation = run.results.adaptation
     if adaptation is None:
         return None
@@ -141,15 +141,15 @@ def _adaptation(run: Run) -> Section | None:
 
 
 def _asked(run: Run) -> Section:
-    """The question to a model that was not trained."""
+    """The pattern and the words of a model that was not trained."""
     asked = run.results.zero_shot
     assert asked is not None
     what = "description" if asked.method == "similarity" else "word"
     lines = [f"The pattern: {asked.pattern}"] if asked.pattern else []
     if asked.content_free:
-        lines.append(f"Scores are calibrated by the text {asked.content_free}, which gets all labels alike.")
+        lines.append(f"Scores are calibrated so that the text {asked.content_free} has the same score for all labels.")
     table = Table(["label", what], [[label, word] for label, word in asked.words.items()], left=2)
-    return Section("How it was asked", [*lines, table, CHOSEN])
+    return Section("How it classifies", [*lines, table, CHOSEN])
 
 
 def _learning(run: Run) -> Section:
@@ -182,7 +182,7 @@ def _learning(run: Run) -> Section:
 
 
 def _mistakes(run: Run) -> Section:
-    """Each label by itself, and which are taken for which."""
+    """The metrics of each label, and the most common mistake."""
     split = "test" if run.results.test is not None else "validation"
     metrics, labels = run.results.metrics(split), run.results.labels
     assert metrics is not None
@@ -205,24 +205,24 @@ def label_table(metrics: Metrics, labels: Sequence[str], title: str = "label") -
     return Table([title, "precision", "recall", "F1", "texts"], rows)
 
 
-def _absent(metrics: Metrics, labels: Sequence[str], split: str) -> Pieces:
-    """Which labels no text has, so that nothing is known of them."""
+def _absent(metrics: Metrics, labels: Sequence[str], split: str) -> Sentence:
+    """The labels that no text of the split has, so that their metrics mean nothing."""
     absent = [label for label, row in zip(labels, metrics.by_label, strict=True) if not row.support]
-    pieces: Pieces = []
+    sentence: Sentence = []
     for label in absent[:NAMED]:
-        pieces += [" or " if pieces else f"No {split} text has the label ", Span(label, "em")]
+        sentence += [" or " if sentence else f"No {split} text has the label ", Span(label, "em")]
     if len(absent) > NAMED:
-        pieces.append(f" or one of {count(len(absent) - NAMED)} more")
-    counted = "; in macro F1 it counts as an F1 of 0" if metrics.multi_label else ""
-    return [*pieces, f": these texts do not tell how well it is found{counted}."] if pieces else []
+        sentence.append(f" or one of {count(len(absent) - NAMED)} more")
+    counted = "; its F1 counts as 0 in macro F1" if metrics.multi_label else ""
+    return [*sentence, f", so its metrics are not known{counted}."] if sentence else []
 
 
-def _common_mistake(metrics: Metrics, labels: Sequence[str]) -> Pieces:
+def _common_mistake(metrics: Metrics, labels: Sequence[str]) -> Sentence:
     if not (wrong := metrics.most_confused()):
         return []
     first = wrong[0]
     texts = sum(metrics.confusion[first.truth]) if metrics.confusion else metrics.by_label[first.truth].support
-    names: Pieces = [Span(labels[first.truth], "em"), " taken for ", Span(labels[first.predicted], "em")]
+    names: Sentence = [Span(labels[first.truth], "em"), " taken for ", Span(labels[first.predicted], "em")]
     share = f"{count(first.texts)} of {count(texts)} texts ({first.texts / texts:.0%})"
     return ["The most common mistake: ", *names, f", {share}."]
 
@@ -232,7 +232,7 @@ def _samples(run: Run) -> Section | None:
     if not run.results.samples:
         return None
     table = Table(["", "text", "label", "predicted", "scores"], [_sample(s) for s in run.results.samples], left=5)
-    every: list[Block] = [Span("Every test text", "", link=FILE)] if (run.folder / FILE).is_file() else []
+    every: list[Block] = [Span("Every test text", "", link=PREDICTIONS)] if (run.folder / PREDICTIONS).is_file() else []
     return Section("Some texts", [table, *every])
 
 
@@ -316,7 +316,7 @@ def _settings(run: Run) -> Section:
 
 
 def environment_rows(environment: Environment) -> list[tuple[str, str]]:
-    """What a result depends on, by name, without the data."""
+    """Versions, device, and hashes of what a run started from, by name."""
     found = flat(asdict(environment))
     return [(key, str(value)) for key, value in found.items() if value and not key.startswith("data.")]
 
@@ -338,6 +338,6 @@ def _usage(run: Run) -> Section:
 
 
 def _pictures(run: Run, *names: str) -> list[Picture]:
-    """Those of the pictures that the run has."""
+    """The pictures of these names that the run has."""
     paths = {name: run.folder / "figures" / f"{name}.png" for name in names}
     return [Picture(path, name.replace("_", " ").capitalize()) for name, path in paths.items() if path.is_file()]

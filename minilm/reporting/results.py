@@ -23,7 +23,7 @@ from minilm.old_keys import with_new_keys
 from minilm.schema import JSON, read_table
 from minilm.textfiles import read_json, read_json_lines
 
-T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -266,7 +266,7 @@ class Environment:
 # --- Reading ---
 
 
-def read_record(kind: type[T], path: Path) -> T:
+def read_record(kind: type[R], path: Path) -> R:
     """A file that a run wrote, as the dataclass of what it holds. Raises UserError if it is not as a run wrote it."""
     return _from(kind, with_new_keys(read_json(path), path.name), str(path))
 
@@ -278,5 +278,5 @@ def read_history(folder: Path) -> list[Evaluation]:
     return [_from(Evaluation, table, place) for place, table in lines]
 
 
-def _from(kind: type[T], table: Mapping[str, Any], place: str) -> T:
+def _from(kind: type[R], table: Mapping[str, Any], place: str) -> R:
     return read_table(kind, table, lambda key: place, syntax=JSON)

@@ -1,4 +1,4 @@
-"""The first paragraph of a run's report, which tells the whole story, and the phrases about its data."""
+"""The first paragraph of a run's report, a summary of the run, and phrases about its data."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from minilm.reporting.tables import count, decimal, metric_name
 
 # The majority baseline with several labels a text.
 SAME_LABELS = "the same labels for every text, those that are frequent enough"
-Pieces = list[str | Span]
+Sentence = list[str | Span]
 
 
-def story(run: Run) -> Pieces:
-    """What was trained on what, how well it does, beside what, and how sure that is."""
+def story(run: Run) -> Sentence:
+    """What was trained on which data, its metrics, those of the baselines, and how uncertain they are."""
     results = run.results
     sentences = [_what_was_done(run)]
     if results.test is not None:
@@ -52,13 +52,13 @@ def story(run: Run) -> Pieces:
     return _joined(sentences, " ")
 
 
-def _what_was_done(run: Run) -> Pieces:
+def _what_was_done(run: Run) -> Sentence:
     results = run.results
     total, trained = results.parameters.total, results.parameters.trained
     share = "all" if total == trained else count(trained) if trained else "none"
     labels = f"{len(results.labels)} labels"
     if results.zero_shot is not None:
-        done, seen = f"asked (by {results.zero_shot.method})", f"{labels}, no labelled text"
+        done, seen = f"used without training (by {results.zero_shot.method})", f"{labels}, no labelled text"
     else:
         done = "trained from scratch" if run.from_scratch else "fine-tuned"
         texts = f"{of_whole(results.data, 'train')} texts with"
@@ -67,11 +67,11 @@ def _what_was_done(run: Run) -> Pieces:
     return [Span(run.model), parameters, Span(results.data.name), f": {seen}."]
 
 
-def _majority(baseline: Baseline, multi_label: bool) -> Pieces:
-    """What the baseline that reads no text does, as the subject of a sentence."""
+def _majority(baseline: Baseline, multi_label: bool) -> Sentence:
+    """What the majority baseline does, as the subject of a sentence."""
     if not multi_label:
         return ["Always giving the most frequent label"]
-    if baseline.decision_threshold is None:  # results of a version that did not keep it
+    if baseline.decision_threshold is None:  # early versions did not store it
         return [f"Giving {SAME_LABELS},"]
     least = f"{baseline.decision_threshold:.2f}"
     if baseline.labels:
@@ -80,12 +80,12 @@ def _majority(baseline: Baseline, multi_label: bool) -> Pieces:
     return [f"Giving no text any label (by frequency alone, none has a probability of {least} or more)"]
 
 
-def _joined(parts: Sequence[Pieces], between: str) -> Pieces:
+def _joined(parts: Sequence[Sentence], between: str) -> Sentence:
     return [piece for i, part in enumerate(parts) for piece in ([between, *part] if i else part)]
 
 
 def verdict(results: Results) -> str:
-    """Whether the transformer pays off: its macro F1 on the test set beside the linear baseline's.
+    """Whether the transformer pays off: its macro F1 on the test set, compared with the linear baseline's.
 
     One sentence; empty if one of the two was not measured.
     """
@@ -121,6 +121,6 @@ def added(results: Results) -> int:
 
 
 def trained_on(results: Results) -> str:
-    """The training texts, those that were made included: "216 training texts, 144 of them made by augmentation"."""
+    """The training texts, with the augmented ones: "216 training texts, 144 of them made by augmentation"."""
     made = f", {count(new)} of them made by augmentation" if (new := added(results)) else ""
     return f"{count(results.data.sizes['train'] + added(results))} training texts{made}"

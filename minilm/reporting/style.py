@@ -71,7 +71,7 @@ def save(figure: Figure, path: Path, *, svg: bool = False) -> Path:
 
 
 def legend(figure: Figure, panels: Iterable[Axes]) -> None:
-    """One legend below the picture, where it hides nothing; what several panels share is named once."""
+    """One legend for all panels, below the picture. Lines of the same label are named once."""
     entries: dict[str, Artist] = {}
     for axes in panels:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -81,7 +81,7 @@ def legend(figure: Figure, panels: Iterable[Axes]) -> None:
 
 
 def within_range(axes: Axes, metric: str) -> None:
-    """No room for values that the metric cannot have, be it for an interval that reaches beyond 1."""
+    """Cut the y axis at the range of the metric, even if an interval reaches beyond it."""
     if metric != "loss":
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, -1.02 if metric == "mcc" else -0.02), min(high, 1.02))
@@ -118,7 +118,7 @@ def name_axes(axes: Axes, *, title: str, x: str, y: str) -> None:
 
 @cache
 def family_of(character: str) -> str | None:
-    """The font that has a character where the usual one has not; empty: the usual one has it; None: there is none."""
+    """The font that has a character. Empty: the usual font has it; None: no font has it."""
     if character.isspace() or _has(font_manager.findfont(FontProperties()), character):
         return ""
     # The last resort has a box for every character.
@@ -127,7 +127,7 @@ def family_of(character: str) -> str | None:
 
 
 def _has(path: str, character: str) -> bool:
-    """Whether a font can draw a character; a font of pictures (most of emoji) can draw none."""
+    """Whether a font can draw a character. Fonts of bitmaps, such as most of emoji, cannot be drawn."""
     try:
         font = font_manager.get_font(path)
         return bool(font.scalable and font.get_char_index(ord(character)))
@@ -136,7 +136,7 @@ def _has(path: str, character: str) -> bool:
 
 
 def drawable(text: str) -> str:
-    """The text, with the number of each character that no font here has in its place: U+597D."""
+    """The text, in which each character that no font has is replaced by its code point: U+597D."""
     parts = [f" U+{ord(c):04X} " if family_of(c) is None else c for c in text]
     return text if text == "".join(parts) else re.sub(" {2,}", " ", "".join(parts)).strip()
 
@@ -153,13 +153,13 @@ def short(name: str, length: int) -> str:
 
 
 def ink(background: Sequence[float]) -> str:
-    """Black or white, whichever has the higher contrast on this colour (WCAG 2.1, relative luminance)."""
+    """Black or white: the one with the higher contrast on this colour (WCAG 2.1, relative luminance)."""
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in background[:3]]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
     return "black" if (luminance + 0.05) / 0.05 >= 1.05 / (luminance + 0.05) else "white"
 
 
 def darker(colour: str) -> str:
-    """The same colour with less light."""
+    """A darker shade of the same colour."""
     red, green, blue = to_rgb(colour)
     return to_hex((0.6 * red, 0.6 * green, 0.6 * blue))

@@ -17,6 +17,12 @@ def metric_name(key: str) -> str:
     return PROPER_NAMES.get(key, key.replace("_", " ").replace("f1", "F1"))
 
 
+def titled(key: str) -> str:
+    """The same as a title: "Macro F1"."""
+    name = metric_name(key)
+    return name[0].upper() + name[1:]
+
+
 def metric_columns(multi_label: bool) -> tuple[str, ...]:
     """The metrics that are worth a column, with one label a text or with several."""
     return MULTI_LABEL_METRICS if multi_label else ("loss", "accuracy", "macro_f1", "mcc")
@@ -85,7 +91,7 @@ def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int =
             break
         widths[widest] -= 1
     for row in body:
-        row[:left] = [shortened(cell, w) if len(cell) > w else cell for cell, w in zip(row[:left], widths, strict=False)]
+        row[:left] = [shortened(row[i], widths[i]) if len(row[i]) > widths[i] else row[i] for i in range(left)]
 
     def line(cells: Sequence[str]) -> str:
         aligned = (

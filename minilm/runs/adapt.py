@@ -55,9 +55,9 @@ from minilm.reporting.summary import parameter_counts
 from minilm.runs.assembly import PreparedData
 from minilm.runs.folders import write_history
 from minilm.schema import as_table
-from minilm.training.console import say
+from minilm.training.console import Interrupted, say
 from minilm.training.gradient_checkpointing import use_gradient_checkpointing
-from minilm.training.loop import Interrupted, Task, labels_of, train
+from minilm.training.loop import Task, labels_of, train
 from minilm.training.objectives import LanguageObjective
 from minilm.training.optimizer import check_warmup
 from minilm.training.state import Checkpoints, Progress

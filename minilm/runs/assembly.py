@@ -1,4 +1,4 @@
-"""What a run is made of: data, tokens, model and task, from its config."""
+"""The parts of a run, made from its config: data, tokens, model and task."""
 
 from __future__ import annotations
 
@@ -57,25 +57,25 @@ from minilm.training.optimizer import check_warmup
 
 @dataclass(frozen=True)
 class PreparedData:
-    """What a run trains and is measured on."""
+    """The data of a run, with the rows that [augment] adds, as texts and as tokens."""
 
     data: Dataset
-    train: Rows  # the data's, and those that [augment] made of them
+    train: Rows  # the data's training rows, and those that [augment] made from them
     tokenizer: Tokenizer
     encoded: dict[str, Encoded]  # of each split
 
     @property
     def added(self) -> int:
-        """How many training rows are not the data's."""
+        """The number of training rows that [augment] made."""
         return len(self.train) - len(self.data.train)
 
     def rows(self, split: str) -> Rows:
-        """The texts and labels of a split, as they are trained or measured on."""
+        """The texts and labels of a split, as they are used in training and evaluation."""
         rows: Rows = self.train if split == "train" else getattr(self.data, split)
         return rows
 
     def size(self, split: str) -> str:
-        """How many texts of the data a split has, and of how many, if a part was taken: "2,400 of 4,000"."""
+        """The number of texts in a split, and if a part was taken, of how many: "2,400 of 4,000"."""
         size = len(getattr(self.data, split))
         return f"{size:,}" + (f" of {self.data.whole[split]:,}" if size < self.data.whole[split] else "")
 
@@ -83,7 +83,7 @@ class PreparedData:
 def prepare(config: RunConfig) -> PreparedData:
     """Load the data, add to the training rows, find or train the tokenizer, and encode every text once.
 
-    Raises UserError if data and config do not go together.
+    Raises UserError if data and config do not fit together.
     """
     find_all(config)
     data = memoize("data", lambda: _files_of(config.data), lambda: load_dataset(config.data))
@@ -114,14 +114,14 @@ def long_texts_of(section: DataSection) -> LongTexts:
 
 
 def _files_of(section: DataSection) -> tuple[object, ...]:
-    """What a data set depends on: its settings, and its files as they are now."""
+    """A key of a data set: its settings, and its files with their times."""
     files = [file for split in find_source(section).files.values() for file in split]
     files += [Path(section.rows)] if section.rows else []
     return repr(section), *((path, path.stat().st_mtime_ns) for path in files if path.is_file())
 
 
 def _tokenizer(config: RunConfig, train: Rows) -> Tokenizer:
-    """The one that the config names, the checkpoint's own, or one that is trained on the training texts."""
+    """The tokenizer that the config names, the checkpoint's own, or a BPE trained on the training texts."""
     if isinstance(config.tokenizer, BPETokenizerSection):
         return train_bpe(train.texts + (train.pairs or []), config.tokenizer.vocab_size)
     source = config.tokenizer.source
@@ -134,22 +134,22 @@ def _tokenizer(config: RunConfig, train: Rows) -> Tokenizer:
 
 
 def _check_tokens(tokenizer: Tokenizer, config: RunConfig) -> None:
-    """Raises UserError if the checkpoint learned other tokens; that it has more or fewer does no harm."""
+    """Raise UserError if a token has another number in the checkpoint. More or fewer tokens are no error."""
     folder = find_checkpoint(config)
     try:
         own = load_tokenizer(folder)
     except UserError:
-        return  # it brings none to compare with
+        return  # the checkpoint has no tokenizer to compare with
     for token, number in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]):
         if own.id_to_token(number) not in (None, token):
             raise UserError(
                 f'tokenizer.source: token {number} is "{token}" in {config.tokenizer.source}, but '
-                f'"{own.id_to_token(number)}" to the checkpoint {folder}; leave it out to take the checkpoint\'s own'
+                f'"{own.id_to_token(number)}" in the checkpoint {folder}; leave it out to use the checkpoint\'s own'
             )
 
 
 def _check_objective(train: TrainSection, data: Dataset) -> None:
-    """Raises UserError if the metric, the weights or the threshold do not go with the labels."""
+    """Raise UserError if the metric, the class weights or the threshold do not fit the labels."""
     check_metric(train.best, data.multi_label, key="train.best")
     weights, labels = train.class_weights, data.label_names
     for name in weights if isinstance(weights, dict) else ():
@@ -179,12 +179,13 @@ def make_model(
         config: of the run.
         labels: of the head.
         vocab_size: the tokenizer's.
-        device: where a checkpoint's weights go.
-        precision: in "bfloat16", frozen weights stay in it if the checkpoint has them so; what trains is float32.
-        source: the checkpoint to start from instead of the config's, one that was made from it.
+        device: of a checkpoint's weights.
+        precision: with "bfloat16", frozen weights that the checkpoint stores in bfloat16 stay in it; what trains is
+            float32.
+        source: the checkpoint to start from instead of the config's, such as an adapted one.
 
     Raises:
-        UserError: model, tokenizer and config do not go together.
+        UserError: model, tokenizer and config do not fit together.
     """
     if config.model.source:
         folder = source or find_checkpoint(config)
@@ -217,14 +218,14 @@ def fresh_model(
 
 
 def check_classifier(config: RunConfig, prepared: PreparedData) -> None:
-    """See that a classifier can be made of the checkpoint, without memory for one. Raises UserError if it cannot."""
+    """Build the classifier on the device "meta", without memory. Raises UserError if it cannot be built."""
     make_model(config, prepared.data.label_names, prepared.tokenizer.get_vocab_size(), "meta")
 
 
 def find_all(config: RunConfig) -> None:
-    """See that model and data are on this machine, or fetch them, before a text is read.
+    """Find model and data on this machine, or download them, before a text is read.
 
-    Raises UserError if they cannot be had, with everything that the Hub would have to provide.
+    Raises UserError if they are not available, with everything that the Hub would have to provide.
     """
     missing: dict[str, Unreachable] = {}
     finders: dict[str, Callable[[], object]] = {"data": lambda: find_source(config.data)}
@@ -244,7 +245,7 @@ def find_all(config: RunConfig) -> None:
 
 
 def find_checkpoint(config: RunConfig) -> Path:
-    """The folder of ``model.source``. Raises UserError if it is no whole model's."""
+    """The folder of ``model.source``. Raises UserError if it does not have a whole model."""
     folder = hub.resolve_model(config.model.source, config.model.revision)
     if (folder / "config.toml").is_file():
         raise UserError(f"model.source: {folder} is a run; name the model in it, such as {folder / 'model'}")
@@ -263,7 +264,7 @@ def _from_checkpoint(
     model, untrained = load_parts(folder, "classify", labels=labels, head=head, dtype=dtype, device=device)
     if head is None and card_of(model).own_head:
         raise UserError(f'model.head.kind is "family", but {folder} has a head of the kind "mlp"; choose that')
-    if config.train:  # else it is only the measure of what is known without training
+    if config.train:  # zero-shot runs measure an untrained head on purpose
         warn_of(untrained, model)
     choose_trained(model, config, untrained)
     return model
@@ -284,9 +285,9 @@ def _from_scratch(
 
 
 def _check_reading(config: RunConfig, model: Backbone, vocab_size: int) -> None:
-    """Raises UserError if the model cannot read the tokens that it is given."""
+    """Raise UserError if the model cannot read the tokenizer's tokens, or texts of this length."""
     embedded = model.get_parameter("embeddings.token.weight").shape[0]
-    # A checkpoint's own tokenizer may have more tokens than the checkpoint: its makers know that they never occur.
+    # A checkpoint's own tokenizer may have more tokens than the checkpoint; those never occur.
     if config.tokenizer.source and embedded < vocab_size:
         raise UserError(
             f"the tokenizer has {vocab_size:,} tokens, the model only {embedded:,} (model.config.vocab_size)"
@@ -294,7 +295,7 @@ def _check_reading(config: RunConfig, model: Backbone, vocab_size: int) -> None:
     causal = ARCHITECTURES[card_of(model).model_type].language_modeling == "causal"
     if causal and isinstance(model.head, ClassificationHead) and model.head.config.pooling == "cls":
         raise UserError(
-            'model.head.pooling = "cls" reads the first token, which in this model sees no other; choose '
+            'model.head.pooling = "cls" reads the first token, which in this model attends to no other; choose '
             '"last" or "mean"'
         )
     tokens, context = config.data.max_tokens, model.context
@@ -306,7 +307,7 @@ def choose_trained(model: Backbone, config: RunConfig, untrained: Sequence[str])
     """Freeze and adapt the model as the config describes, in place; what trains becomes float32.
 
     ``untrained``: the parameters that the checkpoint does not have. A pooler among them trains with the head that reads
-    it, whatever is frozen: it knows nothing yet.
+    it, whatever is frozen: its weights are random.
     """
     if lora := config.adapters:
         settings = LoRAConfig(
@@ -325,7 +326,7 @@ def choose_trained(model: Backbone, config: RunConfig, untrained: Sequence[str])
 
 
 def _head(config: RunConfig, architecture: Architecture, model_config: Any) -> HeadConfig | None:
-    """Our head as the config wants it, by default on the vector that the family's own reads; None: the family's own."""
+    """The MLP head of the config, by default on the vector that the family's own head reads; None: the family's own."""
     head = config.model.head
     if isinstance(head, FamilyHeadSection):
         return None
@@ -333,7 +334,7 @@ def _head(config: RunConfig, architecture: Architecture, model_config: Any) -> H
     return mlp_head(
         model_config.width,
         hidden=head.hidden,
-        # Our head has a hidden layer itself, in the place of a pooler's.
+        # The MLP head has a hidden layer itself, which takes the place of a pooler.
         pooling=("cls" if usual == "pooler" else usual) if head.pooling == "auto" else head.pooling,
         norm=head.norm,
         activation=head.activation,
@@ -350,12 +351,12 @@ def make_task(
     folder: Path,
     prefix: FrozenPrefix,
 ) -> Task:
-    """The batches, the objective and the measuring of a run; ``folder`` is where evaluations are recorded."""
+    """The batches, the objective and the evaluation of a run; evaluations are recorded in ``folder``."""
     train, validation = prepared.train, prepared.data.validation
     encoded, pad = prepared.encoded["train"], pad_id(prepared.tokenizer)
     labels = train.labels[encoded.texts]  # of each row: a window has its text's
     forward = {split: prefix.forward(split, model) for split in ("train", "validation")}
-    # As many training texts as validation has show whether the two losses part; all would take longer than training.
+    # As many training texts as validation has are enough to see overfitting; all would take longer than training.
     sample = keep_rows(strata_of(train.labels), min(len(train), len(validation)), config.seed)
     sampled = encoded.rows_of(sample)
     watched: dict[str, tuple[Encoded, np.ndarray, Forward]] = {
@@ -370,8 +371,8 @@ def make_task(
             split: predict_scores(model, texts, runtime, pad=pad, forward=how)
             for split, (texts, _, how) in watched.items()
         }
-        # Chosen anew each time: while rare labels are still unlikely, none would be given at 0.5, however well the
-        # model ranks them, and no checkpoint would look better than the first.
+        # Chosen again for each evaluation: while rare labels have low probabilities, a threshold of 0.5 would assign
+        # none of them, however well the model ranks them, and no checkpoint would be better than the first.
         threshold = decide(settings, validation.labels, scores["validation"])
         return {split: measure(labels, scores[split], threshold).brief() for split, (_, labels, _) in watched.items()}
 

@@ -1,4 +1,4 @@
-"""``[augment]``: the training rows of a run with those that are made of them.
+"""``[augment]``: the training rows of a run, and the rows that are made from them.
 
 Only what is trained on grows: validation and test stay as they are, and no new text equals one of theirs. The rows
 follow from the data, the section and the seed, so that a resumed run has the same.
@@ -37,8 +37,8 @@ def _method(section: AugmentSection, device: str) -> Method:
     return by_words(section.method, section.fraction, wordnet() if section.method == "synonyms" else None)
 
 
-def fingerprint(rows: Rows, given: int) -> str:
-    """A hash of the rows after those that were given; empty if there are none."""
+def hash_of_added(rows: Rows, given: int) -> str:
+    """A hash of the rows after the first ``given``; empty if there are none."""
     if len(rows) == given:
         return ""
     pairs = rows.pairs and rows.pairs[given:]

@@ -30,7 +30,7 @@ def describe_model(model: str) -> str:
 
 
 def _labels(config: RunConfig) -> list[str]:
-    """The classes: as config or catalogue have them, else as the data has."""
+    """The labels: those of the config or the catalogue, else those in the data."""
     data = config.data
     return data.labels or data.label_columns or load_dataset(data).label_names
 

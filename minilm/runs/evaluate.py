@@ -46,7 +46,7 @@ def evaluate_run(
 
 
 def evaluation_text(metrics: Metrics, labels: list[str]) -> str:
-    """The metrics for the terminal: of all texts, of each label, and which were taken for which."""
+    """The metrics for the terminal: of all texts, of each label, and the confusion matrix."""
     columns = metric_columns(metrics.multi_label)
     whole = text_table([*map(metric_name, columns)], [[decimal(metrics[key]) for key in columns]], left=0)
     names = [shortened(name) for name in labels]

@@ -1,7 +1,7 @@
 """The folder of a run: how it is made and found again, and what it was started with.
 
-    runs/NAME/  config.toml  environment.json  metrics.jsonl  results.json  predictions.csv  summary.txt  report.md
-                model/  checkpoints/  figures/
+    runs/NAME/  config.toml  environment.json  metrics.jsonl  results.json  predictions.csv  summary.txt
+                report.md  report.html  model/  checkpoints/  figures/
 
 A folder is never overwritten: a second run of the name gets a number.
 """
@@ -42,7 +42,7 @@ STARTED_FROM = {  # what must be the same when a run is resumed
 
 
 def new_folder(runs: Path, name: str) -> Path:
-    """Make ``runs/name``, or with the first free number behind it. Raises UserError if that cannot be."""
+    """Make ``runs/name``, or if that exists ``runs/name-2`` and so on. Raises UserError if it cannot be made."""
     number = 1
     while True:
         folder = runs / (name if number == 1 else f"{name}-{number}")
@@ -56,10 +56,10 @@ def new_folder(runs: Path, name: str) -> Path:
 
 
 def find_folder(config_path: Path, config: RunConfig, runs: Path) -> Path:
-    """The folder of the run to resume: of those of its name the last with its settings, best one that has not finished.
+    """The folder of the run to resume: the last of its name and with its settings, preferably one that is unfinished.
 
-    Where ``config_path`` is the config of such a run, that one comes first. Raises UserError if there is none, or
-    all were started with other settings.
+    If ``config_path`` is the config of such a run, that run comes first. Raises UserError if there is no run, or if all
+    were started with other settings.
     """
     own = [config_path.parent] if config_path.name == "config.toml" else []
     numbered = [p for p in runs.glob(f"{config.name}-*") if p.name.removeprefix(f"{config.name}-").isdecimal()]
@@ -79,7 +79,7 @@ def find_folder(config_path: Path, config: RunConfig, runs: Path) -> Path:
 
 
 def _name_of(folder: Path) -> Any:
-    """What a run was called: the folder "mine-2" may be of the second run "mine", or of the first "mine-2"."""
+    """The name of a run: the folder "mine-2" may be the second run "mine", or the first run "mine-2"."""
     return read_toml(folder / "config.toml").get("name")
 
 
@@ -89,7 +89,7 @@ def is_run(folder: Path) -> bool:
 
 
 def first_difference(stored: RunConfig, wanted: RunConfig) -> str:
-    """The first setting that two configs do not share, ``train.lr = 0.1, not 0.2``; empty if they are equal."""
+    """The first setting in which two configs differ, ``train.lr = 0.1, not 0.2``; empty if they are equal."""
     tables = flat(asdict(stored)), flat(asdict(wanted))
     for key in (*tables[1], *tables[0]):
         was, now = (shown(table[key]) if table.get(key) is not None else "nothing" for table in tables)
@@ -99,7 +99,7 @@ def first_difference(stored: RunConfig, wanted: RunConfig) -> str:
 
 
 def describe_environment(data: Dataset, runtime: Runtime, start: dict[str, str]) -> Environment:
-    """What a result depends on beside its config; ``start``: hashes of what the run starts from beside its data."""
+    """What a result depends on, beside its config. ``start``: hashes of what the run starts from, beside its data."""
     packages = ("torch", "tokenizers", "numpy", "huggingface-hub", "matplotlib")
     return Environment(
         minilm=version("minilm"),
@@ -115,19 +115,19 @@ def describe_environment(data: Dataset, runtime: Runtime, start: dict[str, str])
 
 
 def describe_data(data: Dataset) -> DataSummary:
-    """Which data it was, and in which splits."""
+    """The name, the fingerprint, the sizes and the warnings of a data set."""
     sizes = {split: len(getattr(data, split)) for split in SPLITS}
     classes = {split: class_counts(getattr(data, split).labels, len(data.label_names)).tolist() for split in SPLITS}
     return DataSummary(data.name, data.fingerprint, sizes, data.whole, data.warnings, data.notes, classes)
 
 
 def stored_environment(folder: Path) -> Environment:
-    """What a run was started with."""
+    """The environment that a run was started in. Raises UserError if its file was edited."""
     return read_record(Environment, folder / "environment.json")
 
 
 def check_unchanged(folder: Path, data: Dataset, start: Mapping[str, str]) -> None:
-    """Raise UserError unless what a run resumes with is what it was started with."""
+    """Raise UserError if the data, or anything else that a run was started with, has changed."""
     environment = stored_environment(folder)
     stored = {"data": environment.data.fingerprint, **environment.start}
     for key, value in {"data": data.fingerprint, **start}.items():
@@ -137,7 +137,7 @@ def check_unchanged(folder: Path, data: Dataset, start: Mapping[str, str]) -> No
 
 
 def _commit() -> str | None:
-    """The last commit that changed the package; None if it is not in a repository of its own."""
+    """The last commit that changed the package; None if the package is not in a repository."""
     if shutil.which("git") is None:
         return None
     command = ["git", "-C", str(Path(__file__).parents[1]), "log", "-1", "--format=%H", "--", "."]
@@ -145,6 +145,6 @@ def _commit() -> str | None:
 
 
 def write_history(folder: Path, history: list[Evaluation]) -> None:
-    """metrics.jsonl, whole, an evaluation a line."""
+    """Write ``metrics.jsonl``, one evaluation a line."""
     with atomic(folder / "metrics.jsonl") as file:
         file.write("".join(json.dumps(as_table(entry)) + "\n" for entry in history).encode())

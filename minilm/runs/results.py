@@ -1,4 +1,4 @@
-"""What a finished run has reached: metrics of every split, beside the baselines, with times and samples."""
+"""The results of a finished run: metrics of every split, baselines, times and samples."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MOST_LABELS = 1000  # for the linear baseline, whose fit takes time and memory f
 
 
 def measure(labels: np.ndarray, scores: np.ndarray, threshold: float = 0.5) -> Metrics:
-    """The metrics of scores (N, C) against labels (N,), or (N, C) if a text has several."""
+    """The metrics of scores (N, C) against labels: (N,), or (N, C) with several labels a text."""
     if labels.ndim == 2:
         return multilabel_metrics(labels, scores, threshold)
     return classification_metrics(labels, scores)
@@ -44,7 +44,7 @@ def measure(labels: np.ndarray, scores: np.ndarray, threshold: float = 0.5) -> M
 def decide(settings: TrainSection, labels: np.ndarray, scores: np.ndarray) -> float:
     """The decision threshold: the one that [train] gives, or the best for the validation texts' labels and scores.
 
-    The best by the metric that checkpoints are chosen by; by micro F1 if that is the loss, which has no threshold.
+    The best by the metric that chooses the checkpoint; by micro F1 if that is the loss, which has no threshold.
     """
     if settings.decision_threshold != "validation":
         return settings.decision_threshold
@@ -53,10 +53,10 @@ def decide(settings: TrainSection, labels: np.ndarray, scores: np.ndarray) -> fl
 
 @dataclass(frozen=True)
 class Embedded:
-    """The texts as the checkpoint sees them before it is trained."""
+    """The vectors of all texts, by the checkpoint before it is trained."""
 
     vectors: dict[str, np.ndarray]  # of each split, (N, D)
-    seconds: float  # that the training texts took
+    seconds: float  # for the training texts
 
 
 def fit_baselines(
@@ -66,7 +66,7 @@ def fit_baselines(
     *,
     with_linear: bool = True,
 ) -> dict[str, Baseline]:
-    """What the majority class and a linear model on word counts reach, on the same splits.
+    """The metrics of the majority class and of a linear model on TF-IDF features, on the same splits.
 
     With ``embedded``, also what a linear model on the checkpoint's vectors reaches.
     ``choose`` chooses the threshold of several labels from the scores of the validation texts, as for the model.
@@ -81,7 +81,7 @@ def fit_baselines(
     }
 
     def fitted(name: str) -> tuple[dict[str, np.ndarray], float]:
-        """Its scores of the texts that are held out, and the seconds that it took to fit."""
+        """Scores of the validation and test texts, and the seconds to fit."""
         model = fits[name]()
         return {split: model.predict(rows.texts, rows.pairs) for split, rows in held_out.items()}, model.seconds
 

@@ -19,7 +19,8 @@ import torch
 from minilm import devices
 from minilm.checkpoints import files
 from minilm.checkpoints.adapter_saving import save_adapter
-from minilm.checkpoints.files import atomic, write_json
+from minilm.checkpoints.atomic import atomic
+from minilm.checkpoints.files import write_json
 from minilm.checkpoints.models import card_of, save_model
 from minilm.checkpoints.trained_part import Base, is_partly_frozen
 from minilm.config import SPLITS, KeepModel, RunConfig, TrainSection, ZeroShotSection
@@ -62,7 +63,7 @@ from minilm.runs.assembly import (
     make_task,
     prepare,
 )
-from minilm.runs.augment import fingerprint
+from minilm.runs.augment import hash_of_added
 from minilm.runs.folders import (
     check_unchanged,
     describe_data,
@@ -83,10 +84,10 @@ from minilm.runs.results import (
 from minilm.runs.shared_cache import hash_of_tokens, memoize
 from minilm.runs.zero_shot import ZeroShotClassifier, classify_and_report, open_classifier
 from minilm.schema import as_table
-from minilm.training.console import say, signal_of, terminable
+from minilm.training.console import Interrupted, say, signal_of, terminable
 from minilm.training.frozen_prefix import FrozenPrefix, cache_activations
 from minilm.training.gradient_checkpointing import use_gradient_checkpointing
-from minilm.training.loop import Interrupted, train
+from minilm.training.loop import train
 from minilm.training.state import Checkpoints, Progress
 
 
@@ -122,9 +123,9 @@ def _train_run(
         return folder
     # Before the folder is made: a run that cannot start leaves none.
     with located(str(config_path)), out_of_memory_explained():
-        start = prepare_start(config)
+        start = _prepare_start(config)
     if folder is None:
-        folder = start_folder(runs, config, start)
+        folder = _start_folder(runs, config, start)
     else:
         check_unchanged(folder, start.prepared.data, start.fingerprints)
     try:
@@ -145,7 +146,7 @@ def _run_stages(config: RunConfig, start: Start, folder: Path, keep_model: KeepM
     if start.classifier is not None:
         classify_and_report(start.classifier, config, prepared, folder)
     elif config.train is None:
-        write_adaptation(folder, prepared)
+        _write_adaptation(folder, prepared)
     else:
         model = start.model or fresh_model(config, prepared, runtime, adapted)
         train_and_report(TrainRun(folder, config, config.train, prepared, model, runtime, keep_model))
@@ -157,15 +158,15 @@ class Start:
 
     runtime: Runtime
     prepared: PreparedData
-    fingerprints: dict[str, str]  # hashes of it, as ``fingerprints_of`` computes them
+    fingerprints: dict[str, str]  # hashes of it, as ``_fingerprints_of`` computes them
     adaptation: AdaptationData | None = None  # for [adapt]
     model: Backbone | None = None  # for [train], unless [train] starts from the adapted checkpoint
     classifier: ZeroShotClassifier | None = None  # for [zero_shot]
 
 
-def prepare_start(config: RunConfig) -> Start:
+def _prepare_start(config: RunConfig) -> Start:
     """Load the data and open the model. Raises UserError if they and the config do not fit together."""
-    settings = first_settings(config)
+    settings = _first_settings(config)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     runtime = devices.runtime(settings.device, settings.precision)
@@ -184,7 +185,7 @@ def prepare_start(config: RunConfig) -> Start:
     if adaptation is not None and config.train is not None:
         check_classifier(config, prepared)
     classifier = None if config.zero_shot is None else open_classifier(config, config.zero_shot, prepared, runtime)
-    return Start(runtime, prepared, fingerprints_of(config, prepared, adaptation), adaptation, model, classifier)
+    return Start(runtime, prepared, _fingerprints_of(config, prepared, adaptation), adaptation, model, classifier)
 
 
 def finalize(folder: Path) -> None:
@@ -193,28 +194,28 @@ def finalize(folder: Path) -> None:
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
-def first_settings(config: RunConfig) -> TrainSection | ZeroShotSection:
-    """The section that says where all stages compute: [train], else [adapt.train], else [zero_shot]."""
+def _first_settings(config: RunConfig) -> TrainSection | ZeroShotSection:
+    """The section with the device and threads of all stages: [train], else [adapt.train], else [zero_shot]."""
     settings = config.train or (config.adapt.train if config.adapt else config.zero_shot)
     assert settings is not None  # a rule of the config
     return settings
 
 
-def fingerprints_of(config: RunConfig, prepared: PreparedData, adaptation: AdaptationData | None) -> dict[str, str]:
+def _fingerprints_of(config: RunConfig, prepared: PreparedData, adaptation: AdaptationData | None) -> dict[str, str]:
     """Hashes of what a run starts from, beside its data. A resumed run reads frozen weights again: its own checkpoints
     have only what trains."""
     start = {}
     if config.model.source:
         start["checkpoint"] = files.fingerprint(find_checkpoint(config))
     if config.augment is not None:
-        start["augmented_texts"] = fingerprint(prepared.train, len(prepared.data.train))
+        start["augmented_texts"] = hash_of_added(prepared.train, len(prepared.data.train))
     start["tokenizer"] = hashlib.sha256(prepared.tokenizer.to_str().encode()).hexdigest()
     if adaptation is not None:
         start["adaptation_texts"] = adaptation.fingerprint
     return start
 
 
-def start_folder(runs: Path, config: RunConfig, start: Start) -> Path:
+def _start_folder(runs: Path, config: RunConfig, start: Start) -> Path:
     """A new run's folder, with its settings and what it starts from."""
     folder = new_folder(runs, config.name)
     environment = describe_environment(start.prepared.data, start.runtime, start.fingerprints)
@@ -226,7 +227,7 @@ def start_folder(runs: Path, config: RunConfig, start: Start) -> Path:
 
 @dataclass(frozen=True)
 class TrainRun:
-    """The last stage of a run: what is trained, on what, and where."""
+    """The last stage of a run: the model, its data, and where it trains."""
 
     folder: Path
     config: RunConfig
@@ -235,7 +236,7 @@ class TrainRun:
     model: Backbone  # on its device, frozen as it trains
     runtime: Runtime
     keep_model: KeepModel = "all"
-    embedded: Embedded | None = None  # the texts by the model before it is trained, if a baseline needs them
+    embedded: Embedded | None = None  # for a baseline: the texts by the model before it trains
 
     @property
     def pad(self) -> int:
@@ -255,21 +256,21 @@ def train_and_report(run: TrainRun) -> None:
     if message := cut.message("texts", limit, model.context):
         say(f"{folder}: {message}")
     if run.settings.embeddings_baseline:
-        run = replace(run, embedded=embed(run))
+        run = replace(run, embedded=_embed(run))
     if run.settings.gradient_checkpointing:
         use_gradient_checkpointing(model)
     try:
-        progress, scores, cached = fit(run)
+        progress, scores, cached = _fit(run)
     finally:
         shutil.rmtree(folder / "cache", ignore_errors=True)
     if prepared.data.multi_label:
         threshold = decide(run.settings, prepared.data.validation.labels, scores["validation"])
         card_of(model).extra["threshold"] = threshold
-    save(run)
-    write_results(run, progress, scores, cached)
+    _save(run)
+    _write_results(run, progress, scores, cached)
 
 
-def embed(run: TrainRun) -> Embedded:
+def _embed(run: TrainRun) -> Embedded:
     """The vectors of every text by the model as it is, before training."""
     vectors, seconds = {}, {}
 
@@ -284,15 +285,15 @@ def embed(run: TrainRun) -> Embedded:
 
 
 def _seen_by(run: TrainRun, *texts: Encoded) -> tuple[str, ...]:
-    """What the frozen part of an untrained model gives for some texts depends on these."""
+    """A key of what the frozen part of an untrained model computes for some texts."""
     config = run.config
     parts = (config.model, config.freeze, config.lora, card_of(run.model).folder)
     machine = (str(run.runtime), torch.get_num_threads())
     return *map(repr, parts + machine), *map(hash_of_tokens, texts)
 
 
-def activations(run: TrainRun) -> FrozenPrefix:
-    """What the frozen layers give for the training and validation texts."""
+def _activations(run: TrainRun) -> FrozenPrefix:
+    """The outputs of the frozen layers for the training and validation texts."""
     folder, budget = run.folder, run.settings.cache_mib * 2**20
     seen = {split: run.prepared.encoded[split] for split in ("train", "validation")}
 
@@ -309,10 +310,10 @@ def activations(run: TrainRun) -> FrozenPrefix:
     return prefix
 
 
-def fit(run: TrainRun) -> tuple[Progress, dict[str, np.ndarray], str]:
-    """Train; give the progress, the scores (N, C) of every split, and what was computed once."""
+def _fit(run: TrainRun) -> tuple[Progress, dict[str, np.ndarray], str]:
+    """Train. Returns the progress, the scores (N, C) of every split, and a text about what was computed once."""
     folder, prepared, model = run.folder, run.prepared, run.model
-    prefix = activations(run)
+    prefix = _activations(run)
     torch.manual_seed(run.config.seed)
     task = make_task(run.config, run.settings, prepared, model, run.runtime, folder, prefix)
     progress = train(model, task, run.settings, run.runtime, Checkpoints(folder / "checkpoints"))
@@ -325,8 +326,8 @@ def fit(run: TrainRun) -> tuple[Progress, dict[str, np.ndarray], str]:
     return progress, scores, str(prefix)
 
 
-def save(run: TrainRun) -> None:
-    """Keep the model in ``model/``: whole, as the part that was trained, or as an adapter; or keep none."""
+def _save(run: TrainRun) -> None:
+    """Write the model into ``model/``: whole, the part that was trained, or an adapter; or do not keep it."""
     config, model, tokenizer = run.config, run.model, run.prepared.tokenizer
     if run.keep_model == "none":
         return
@@ -337,14 +338,13 @@ def save(run: TrainRun) -> None:
     if config.adapters is not None:
         save_adapter(model, run.folder / "model", base=base, revision=revision, tokenizer=tokenizer)
         return
-    below = card_of(model).folder
-    part_of = None
+    below, part_of = card_of(model).folder, None
     if run.keep_model == "trained" and below is not None and is_partly_frozen(model):
         part_of = Base(base or str(below.resolve()), revision, files.fingerprint(below))
     save_model(model, run.folder / "model", tokenizer=tokenizer, base=part_of)
 
 
-def write_results(run: TrainRun, progress: Progress, scores: dict[str, np.ndarray], cached: str) -> None:
+def _write_results(run: TrainRun, progress: Progress, scores: dict[str, np.ndarray], cached: str) -> None:
     """Measure every split's scores (N, C), and write the figures, predictions.csv, results.json and the report."""
     folder, data = run.folder, run.prepared.data
     config, augment = run.config, run.config.augment
@@ -366,13 +366,13 @@ def write_results(run: TrainRun, progress: Progress, scores: dict[str, np.ndarra
         validation=metrics["validation"],
         test=metrics.get("test"),
         labels=data.label_names,
-        baselines=baselines(run),
+        baselines=_baselines(run),
         adaptation=None if config.adapt is None else read_record(Adaptation, folder / "adaptation" / "results.json"),
         parameters=Parameters(*parameter_counts(run.model)),
         times=Times(progress.seconds, time_inference(classifier, shown)),
         tokens_per_second=progress.tokens / progress.seconds,
         frozen_layers=cached,
-        best=best(run, progress),
+        best=_best(run, progress),
         stopped=progress.stopped,
         lengths=lengths_of(run.prepared.train, run.prepared.encoded["train"], config.data.max_tokens),
         samples=choose_samples(shown, scores[held_out], data.label_names, config.seed, threshold),
@@ -381,15 +381,15 @@ def write_results(run: TrainRun, progress: Progress, scores: dict[str, np.ndarra
         augmentation=None if augment is None else Augmentation(augment.method, augment.ratio, run.prepared.added),
         same_answer=same,
     )
-    draw(run, progress, metrics)
+    _draw(run, progress, metrics)
     if "test" in scores:
         write_predictions(folder, data.test, scores["test"], data.label_names, threshold, data.numbers["test"])
     write_json(folder / "results.json", as_table(results))
     finalize(folder)
 
 
-def baselines(run: TrainRun) -> dict[str, Baseline]:
-    """What is reached without the model, from the same texts and by the same rule for the threshold."""
+def _baselines(run: TrainRun) -> dict[str, Baseline]:
+    """The metrics of the baselines, from the same texts and with the same rule for the threshold."""
     data, validation = run.prepared.data, run.prepared.data.validation
     learned_from = replace(data, train=run.prepared.train)
     wanted, many = run.settings.linear_baseline, len(data.label_names) > MOST_LABELS
@@ -399,14 +399,14 @@ def baselines(run: TrainRun) -> dict[str, Baseline]:
     return fit_baselines(learned_from, choose, run.embedded, with_linear=wanted and not many)
 
 
-def best(run: TrainRun, progress: Progress) -> Best:
-    """Which weights were kept, and why."""
+def _best(run: TrainRun, progress: Progress) -> Best:
+    """The evaluation whose weights are kept."""
     entry = next(entry for entry in progress.history if entry.step == progress.best_step)
     assert progress.best_value is not None  # with best_step
     return Best(entry.epoch, entry.step, run.settings.best, progress.best_value)
 
 
-def draw(run: TrainRun, progress: Progress, metrics: Mapping[str, Metrics]) -> None:
+def _draw(run: TrainRun, progress: Progress, metrics: Mapping[str, Metrics]) -> None:
     """The pictures of the report."""
     data, figures, limit = run.prepared.data, run.folder / "figures", run.config.data.max_tokens
     learning_curves(progress.history, progress.best_step, run.settings.best, figures / "learning_curves.png")
@@ -418,7 +418,7 @@ def draw(run: TrainRun, progress: Progress, metrics: Mapping[str, Metrics]) -> N
             draw_confusion(metrics[split], data.label_names, split, figures)
 
 
-def write_adaptation(folder: Path, prepared: PreparedData) -> None:
+def _write_adaptation(folder: Path, prepared: PreparedData) -> None:
     """The results and the report of a run that only adapts."""
     adaptation = read_record(Adaptation, folder / "adaptation" / "results.json")
     results = Results(

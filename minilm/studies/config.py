@@ -29,7 +29,7 @@ from typing import Any, Literal
 
 from minilm.config import FolderName, KeepModel, Rate, Size
 from minilm.errors import UserError, nearest
-from minilm.evaluation.metrics import HIGHER_IS_BETTER
+from minilm.measures import HIGHER_IS_BETTER
 from minilm.schema import Place, shown
 from minilm.studies.query_rules import QUERY_RULES
 

@@ -64,7 +64,7 @@ def run_to_end(folder: Path, run: PlannedRun) -> str:
 
     A failure concerns this run alone: the others continue. The run's output is appended to a file under ``logs/``.
 
-    Raises minilm.training.loop.Interrupted if a signal ended it; the next call resumes it.
+    Raises minilm.training.console.Interrupted if a signal ended it; the next call resumes it.
     """
     log = folder / "logs" / f"{run.name}.log"
     with locked(folder / "logs" / f"{run.name}.lock") as mine:

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from minilm.evaluation.metrics import HIGHER_IS_BETTER
 from minilm.evaluation.statistics import BoundedInterval, Interval, bounded_t_interval, mean
+from minilm.measures import HIGHER_IS_BETTER
 from minilm.reporting.over_seeds import Tested, compare_all, difference_bounds, metric_bounds, with_spread
 from minilm.reporting.page import Table
 from minilm.reporting.tables import metric_name

@@ -12,7 +12,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 
-from minilm.evaluation.metrics import HIGHER_IS_BETTER
+from minilm.measures import HIGHER_IS_BETTER
 from minilm.reporting.groups import costs_of
 from minilm.schema import shown as as_toml
 from minilm.studies.finished import FinishedRun

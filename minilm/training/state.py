@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minilm.checkpoints.atomic import atomic
+from minilm.checkpoints.atomic import atomic, flush_names
 from minilm.checkpoints.files import read_tensors, write_json, write_tensors
 from minilm.errors import UserError
 from minilm.measures import Measured, Number
@@ -109,9 +109,9 @@ class Checkpoints:
             if progress.best_step >= 0:  # else nothing was measured yet
                 _link(self.best, beside / self.best.name)
             write_json(beside / "progress.json", as_table(progress))
-            _flush(beside)
+            flush_names(beside)
             beside.rename(place)
-            _flush(self.folder)
+            flush_names(self.folder)
         finally:
             shutil.rmtree(beside, ignore_errors=True)  # once renamed there is none
         self._drop_all_but(place)
@@ -204,12 +204,3 @@ def _link(existing: Path, new: Path) -> None:
     except OSError:
         with existing.open("rb") as content, atomic(new) as file:
             shutil.copyfileobj(content, file)
-
-
-def _flush(folder: Path) -> None:
-    """Flush a folder's list of names to the disk, so that it survives a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -408,6 +408,40 @@ def test_a_config_that_cannot_be_right_is_refused_by_name(
     assert_refused("bert-classify", folder, message)
 
 
+def scaled(factor: float) -> Any:
+    """A base whose weights are all so many times larger."""
+    model = ours("bert-classify")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(factor)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("made_for", "given", "dtype", "is_taken"),
+    [
+        (1, 1, torch.bfloat16, True),
+        (1, 1, torch.float16, True),
+        (1, 1 + 2**-8, torch.float32, True),
+        (1, 1.006, torch.float32, False),
+        (1, 0.994, torch.float32, False),
+        (1e-5, 1e-5, torch.float16, True),  # numbers below 2^-14 have fewer bits there
+        (1e-4, 1.1e-4, torch.float32, False),
+    ],
+)
+def test_a_base_is_taken_if_its_weights_differ_by_no_more_than_rounding(
+    made_for: float, given: float, dtype: torch.dtype, is_taken: bool, tmp_path: Path
+) -> None:
+    model, other = scaled(made_for), scaled(given).to(dtype)
+    add_lora(model, LoRAConfig(rank=3))
+    save_adapter(model, tmp_path)
+    if is_taken:
+        load_adapter(other, tmp_path)
+    else:
+        with pytest.raises(UserError, match="whose weights are not this model's"):
+            load_adapter(other, tmp_path)
+
+
 WORDS = "base_model.model.bert.embeddings.word_embeddings"
 QUERY = "base_model.model.bert.encoder.layer.0.attention.self.query"
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -46,6 +46,24 @@ def test_random_batches_mix_all_lengths_and_those_by_length_do_not():
         for group_by_length in (True, False)
     }
     assert spread[False] > 0.9 * np.std(lengths) and spread[True] < 0.1 * np.std(lengths)
+
+
+@given(LENGTHS, SIZES, st.integers(0, 2**32 - 1), st.integers(0, 9))
+@example(np.random.default_rng(0).integers(1, 41, 300), 16, 0, 0)  # many: up to 16 are sorted stably anyhow
+def test_texts_that_are_padded_alike_stay_in_random_order(lengths, size, seed, epoch):
+    def batches(size: int, by_length: bool, of: np.ndarray = lengths) -> list[list[int]]:
+        return [batch.tolist() for batch in make_batches(of, size, seed=seed, epoch=epoch, by_length=by_length)]
+
+    alike = np.full(len(lengths), 9) + lengths % 8  # all are padded to 16 tokens
+    [at_random], [ordered] = (batches(len(lengths), True, of) for of in (alike, lengths))
+    assert ordered == sorted(at_random, key=lambda row: -(-lengths[row] // 8))
+    assert batches(size, True, alike) == batches(size, False, alike)
+
+
+def test_batches_of_all_lengths_come_in_random_order():
+    lengths = np.random.default_rng(0).integers(1, 200, 50 * 16)  # one chunk, sorted
+    means = [lengths[batch].mean() for batch in make_batches(lengths, 16, seed=1, epoch=0)]
+    assert abs(np.corrcoef(means, np.arange(50))[0, 1]) < 0.3  # a sorted chunk: 1
 
 
 def test_evaluation_takes_the_longest_first():

@@ -118,6 +118,27 @@ def test_groups_are_held_out_near_the_share_and_with_the_shares_of_the_classes()
         assert abs(labels[out].mean() - labels.mean()) < 0.02
 
 
+@given(LABELS, st.integers(1, 7), SEEDS)
+def test_groups_of_one_row_are_held_out_to_the_nearest_whole_number_of_each_class(labels, eighths, seed):
+    _, out = hold_out(labels, eighths / 8, seed, np.arange(len(labels)))
+    wanted = np.bincount(labels, minlength=6) * eighths / 8
+    assert np.bincount(labels[out], minlength=6).tolist() == np.floor(wanted + 0.5).tolist()
+
+
+@pytest.mark.parametrize(("share", "held_out"), [(0.10, 0), (0.11, 3), (0.29, 3), (0.31, 6)])
+def test_a_group_larger_than_what_is_wanted_is_held_out_where_that_is_nearer(share, held_out):
+    labels, groups = np.zeros(15, np.int64), np.arange(15) // 3  # 1.5, 1.65, 4.35 and 4.65 rows are wanted
+    assert len(hold_out(labels, share, 0, groups)[1]) == held_out
+
+
+def test_a_group_must_fit_in_every_class():
+    labels, groups = np.array([0] * 10 + [1, 1, 1, 1]), np.array([*range(7), 7, 8, 9, 7, 8, 9, 10])
+    for seed in range(20):  # 5 and 2 rows are wanted; groups 7 to 9 have a row of each class
+        _, out = hold_out(labels, 0.5, seed, groups)
+        of_first, of_second = np.bincount(labels[out], minlength=2)
+        assert of_first <= 5 and of_second <= 2 and of_first + of_second >= 6
+
+
 def test_another_seed_gives_another_split():
     labels = np.arange(300) % 3
     assert (hold_out(labels, 0.1, (0, 1))[1] != hold_out(labels, 0.1, (0, 2))[1]).any()

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import json
 import shutil
 from pathlib import Path
@@ -23,7 +22,6 @@ from minilm.evaluation.predictor import (
     predict_lines,
     predict_scores,
     predict_table,
-    read_lines,
 )
 from minilm.models.gpt2 import GPT2Config
 from minilm.models.heads import mlp_head
@@ -317,12 +315,3 @@ def test_a_text_of_a_table_of_which_cleaning_leaves_nothing_is_named_by_its_line
     (tmp_path / "a.csv").write_text("text\nala\nhttp://a.b\n")
     with pytest.raises(UserError, match=r'a\.csv, line 3: the text \(column "text"\) is empty once cleaned'):
         list(predict_table(classifier(clean=["urls"]), tmp_path / "a.csv", tmp_path))
-
-
-def test_files_may_have_a_mark_and_line_ends_of_any_system() -> None:
-    assert list(read_lines(io.BytesIO("\ufeffżółw\r\nkot\n".encode()))) == ["żółw", "kot"]
-
-
-def test_a_file_in_another_encoding_is_told_with_its_line() -> None:
-    with pytest.raises(UserError, match=r"line 2: not UTF-8 \(byte 0xb3\)"):
-        list(read_lines(io.BytesIO(b"kot\n\xb3\xb3\n")))

@@ -320,7 +320,7 @@ def test_two_runs_on_the_same_rows_are_compared_by_mcnemars_test(seeds, tmp_path
     lines = [line.split() for line in compare_text(groups).splitlines()]
     assert ["b_seed-1", "12", "0", "0.0005", "0.0010", "120"] in lines
     answer, sections = comparison(groups, "accuracy", tmp_path)
-    assert "b_seed-1 has 12 right that a_seed-1 has not, and 0 the other way round (McNemar's test, corrected" in answer
+    assert "b_seed-1 has 12 right that a_seed-1 has wrong, and 0 the other way round (McNemar's test, corr" in answer
     assert "p below 0.001), which is significant at 5%; but each ran with one seed only" in answer
     assert "Compared with a_seed-1, test row by test row" in [section.title for section in sections]
     answer, _ = comparison([groups[2], groups[0]], "accuracy", tmp_path)

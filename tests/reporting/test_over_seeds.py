@@ -13,6 +13,7 @@ from minilm.reporting.over_seeds import (
     interval_of,
     metric_bounds,
     reached,
+    shown_p,
     significance,
     versus_table,
 )
@@ -78,3 +79,25 @@ def test_the_table_names_the_method_of_intervals_that_would_leave_the_range():
     assert -1 <= float(low) < float(high) <= 1
     narrow = compare_all({"x": ({1: 0.1, 2: 0.2}, {1: 0.2, 2: 0.31})}, "accuracy")
     assert "range" not in versus_table(narrow, ["run"], lambda key: [key]).note
+
+
+def test_the_table_says_what_was_corrected_and_what_stands_in_for_students_t():
+    def table(pairs):
+        return versus_table(compare_all(pairs, "accuracy"), ["run"], lambda key: [key])
+
+    apart, alike = ({1: 0.1, 2: 0.2}, {1: 0.2, 2: 0.31}), ({1: 0.1, 2: 0.2}, {1: 0.2, 2: 0.3})
+    one = table({"x": apart})
+    assert "Corrected" not in one.note and "-: all seeds" not in one.note and one.rows[0][3] != "-"
+    assert one.note.endswith("With 2 seeds the permutation test cannot get below 0.5000.")
+    two = table({"x": apart, "y": alike})
+    assert "Corrected: for 2 comparisons at once, after Holm." in two.note
+    assert "-: all seeds have the same difference" in two.note and two.rows[1][2:4] == ["-", "-"]
+
+
+def test_small_p_values_are_not_written_out():
+    assert [shown_p(p) for p in (1.0, 0.0123, 1e-4, 0.99e-4)] == ["1.0000", "0.0123", "0.0001", "below 0.0001"]
+
+
+def test_no_difference_has_the_interval_as_it_is():
+    pair = Paired(0.0, Interval(-0.1, 0.2), 1.0, 1.0, 5)
+    assert interval_of(pair, unsigned=True) == "95% interval -0.100 to 0.200"

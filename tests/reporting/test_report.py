@@ -167,9 +167,9 @@ def test_labels_that_no_text_has_are_named(make_run, results, several_results):
     assert "No test text" not in page(make_run, results)
     results["test"]["per_class"][2] = {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
     text = page(make_run, results, name="one")
-    assert "No test text has the label *positive*: these texts do not tell how well it is found." in text
+    assert "No test text has the label *positive*, so its metrics are not known." in text
     several_results["test"]["per_label"] = results["test"]["per_class"]
-    assert "in macro F1 it counts as an F1 of 0" in page(make_run, several_results, name="several")
+    assert "its F1 counts as 0 in macro F1" in page(make_run, several_results, name="several")
 
 
 def test_a_model_without_mistakes_has_no_common_one(make_run, results):

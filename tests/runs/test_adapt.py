@@ -25,7 +25,8 @@ from minilm.runs.adapt import adapt, prepare_adaptation
 from minilm.runs.assembly import prepare
 from minilm.runs.train import train_run
 from minilm.textfiles import read_json
-from minilm.training.loop import Interrupted, _Loop
+from minilm.training.console import Interrupted
+from minilm.training.loop import _Loop
 from tests.tiny import write_data
 
 REFERENCE = Path(__file__).parents[1] / "reference"

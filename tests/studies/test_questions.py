@@ -17,9 +17,10 @@ from minilm.studies.checks import check_study
 from minilm.studies.config import StudyConfig
 from minilm.studies.lines import Line, lines_of
 from minilm.studies.plan import PlannedRun, Study
-from minilm.studies.questions import freezing, sweep
+from minilm.studies.power_law import fit_power_law
+from minilm.studies.questions import active, freezing, sweep
 from minilm.studies.questions.active import labels_needed
-from minilm.studies.questions.scaling import check_of
+from minilm.studies.questions.scaling import check_of, errors_of, forecast_of
 from minilm.studies.questions.sweep import in_order
 from tests import records
 from tests.studies.made_up import (
@@ -125,6 +126,23 @@ def test_a_curve_flattens_within_or_beyond_only_if_all_of_the_interval_does(tmp_
     assert "which may be within or beyond what was measured" in ask("scaling", scaling_runs(sizes=sizes), tmp_path)[0]
 
 
+def test_a_forecast_below_what_was_measured_is_none(tmp_path):
+    """The largest size is far above what the others promise, as a lucky test set may have it."""
+    errors = {20: 0.5, 50: 0.38, 100: 0.31, 200: 0.27, 500: 0.24, 1000: 0.08}
+    points = [(n, seed, error) for n, error in errors.items() for seed in (1, 2, 3)]
+    runs = [
+        finished("full", {"data.train_rows": n, "seed": s}, 1 - error + wobble(n, s), rows=n) for n, s, error in points
+    ]
+    line = lines_of(runs, ["data.train_rows"], lambda f: float(f.size("train")), "accuracy")[0][0]
+    forecast = forecast_of(line, fit_power_law(errors_of(line)))
+    assert forecast.texts == 2000 and forecast.value < forecast.measured and not forecast.is_plausible
+    answer, page = ask("scaling", runs, tmp_path)
+    assert "There is no forecast: with twice as many the law expects accuracy 0." in answer
+    assert f"less than the {forecast.measured:.3f} already measured" in answer and "2,000: no forecast" in page
+    planted = ask("scaling", scaling_runs(), tmp_path)
+    assert "With twice as many it expects accuracy 0.88" in planted[0] and "no forecast'" not in planted[1]
+
+
 def test_no_forecast_is_beyond_what_a_metric_can_be():
     accuracies = {10: (0.6, 0.7), 50: (0.75, 0.95), 100: (0.8, 0.99), 200: (0.9, 1.0), 400: (0.9, 1.0)}
     check = check_of(Line("x", "accuracy", {n: dict(enumerate(found)) for n, found in accuracies.items()}))
@@ -209,6 +227,36 @@ def test_a_sweep_may_be_over_texts_and_lists(tmp_path, key, values, said):
         for rate in (1e-4, 1e-5)
     ]
     assert f"{said}, lr 1e-05" in ask("sweep", plane, tmp_path)[0]
+
+
+@pytest.mark.parametrize(("rows", "columns", "has_surface"), [(3, 3, True), (2, 5, False), (5, 2, False), (3, 4, True)])
+def test_a_surface_needs_three_values_on_both_axes(tmp_path, rows, columns, has_surface):
+    runs = [
+        finished("x", {"train.lr": (i + 1) * 1e-5, "train.weight_decay": j / 10, "seed": 1}, 0.8 + 0.01 * i + 0.001 * j)
+        for i in range(rows)
+        for j in range(columns)
+    ]
+    ask("sweep", runs, tmp_path)
+    assert (tmp_path / "heat_lr_weight_decay.png").exists()
+    assert (tmp_path / "surface_lr_weight_decay.png").exists() == has_surface
+
+
+def test_heat_maps_have_a_scale_over_what_they_show(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(sweep, "save", lambda figure, path, **how: figures.append(figure) or path)
+    ask("sweep", [run for run in sweep_runs() if run.planned.variant in ("full", "lora")], tmp_path)
+    scales = [axes for axes in figures[0].axes if axes.get_label() == "<colorbar>"]
+    assert len(scales) == 2 and all(axes.get_ylabel() == "Accuracy (0 to 1)" for axes in scales)
+    assert scales[0].get_ylim() == pytest.approx((0.74, 0.91))
+
+
+def test_a_row_below_the_first_is_drawn_whole(tmp_path, monkeypatch):
+    """With wrong labels the lines lie lower; the panels share their axes."""
+    figures = []
+    monkeypatch.setattr(active, "save", lambda figure, path, **how: figures.append(figure) or path)
+    ask("active", active_runs(noise=(0.0, 0.4)), tmp_path)
+    low, high = figures[0].axes[0].get_ylim()
+    assert low < 0.25 and high > 0.85  # 0.5 - 0.05 for the baseline - 0.2 for the noise
 
 
 def test_pictures_leave_out_no_variant_and_no_reference(tmp_path, monkeypatch):

@@ -74,10 +74,10 @@ def test_the_best_method_is_compared_with_what_it_must_beat_and_with_the_next(tm
     assert "over 400 test rows); the majority class has 0.250 (0.2" in answer
     assert "Its interval lies above both of theirs" in answer
     assert "the next best, low, has 0.600 (0.5" in answer
-    assert "of the same 400 test rows low has 0 right that high has not, and 60 the other way round (Mc" in answer
+    assert "on the same 400 test rows low has 0 right that high has wrong, and 60 the other way round (Mc" in answer
     assert "(McNemar's test: p below 0.001), which is significant at 5%." in answer
     assert {path.name for path in tmp_path.iterdir() if path.suffix} == {"zero_shot.png", "zero_shot.svg"}
-    assert "is trained on them" in page and "a: alpha" in page and "high, test row by test row" in page
+    assert "it is trained on them" in page and "a: alpha" in page and "high, test row by test row" in page
 
 
 def test_what_the_test_rows_leave_undecided_is_named(tmp_path):

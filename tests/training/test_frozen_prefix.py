@@ -138,6 +138,18 @@ def test_where_the_disk_has_no_room_all_layers_run(tmp_path: Path, monkeypatch: 
     assert losses == expected and not prefix.splits and str(prefix) == ""
 
 
+@pytest.mark.parametrize(("spare", "is_kept"), [(0, True), (-1, False)])
+def test_a_file_takes_half_of_what_is_free_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spare: int, is_kept: bool
+) -> None:
+    model = prepared("bert", "first", 2)
+    needed = kept(model, tmp_path).memory
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(10 * needed, 0, 2 * needed + spare))
+    prefix = kept(model, tmp_path, budget=1)
+    assert prefix.disk == (needed if is_kept else 0) and bool(prefix.splits) == is_kept
+
+
 def test_where_one_split_has_room_only_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     splits = {"train": texts(), "validation": texts()}
     usage = namedtuple("usage", "total used free")

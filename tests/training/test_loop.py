@@ -34,7 +34,8 @@ from minilm.models.gpt2 import GPT2Config
 from minilm.models.heads import mlp_head
 from minilm.reporting.results import Evaluation
 from minilm.training import loop
-from minilm.training.loop import Interrupted, Task, train
+from minilm.training.console import Interrupted
+from minilm.training.loop import Task, train
 from minilm.training.objectives import Objective
 from minilm.training.state import Checkpoints, Progress, trained_parameters
 from tests.records import measured

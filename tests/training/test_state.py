@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -59,6 +60,28 @@ class Job:
         restored = self.checkpoints.restore(self.model, self.optimizer, CPU)
         assert restored is not None
         return restored
+
+
+def test_names_are_flushed_before_a_checkpoint_counts_and_before_the_last_one_is_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut takes every name with it that its folder's list of names was not flushed with."""
+    job = Job(tmp_path).steps(1)
+    first, fsync = job.save(Progress(step=1)), os.fsync
+    flushed: list[tuple[set[str], set[str]]] = []  # the names that are flushed, and all checkpoints at that moment
+
+    def noted(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            flushed.append((set(os.listdir(descriptor)), set(os.listdir(tmp_path))))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    second = job.steps(1).save(Progress(step=2, best_step=2))
+    files = {f"{name}.safetensors" for name in ("model", "optimizer", "random", "best")} | {"progress.json"}
+    unfinished = {first.name, f".{second.name}.tmp", "best.safetensors"}
+    counting = {first.name, second.name, "best.safetensors"}
+    assert (files, unfinished) in flushed and (counting, counting) in flushed
+    assert set(os.listdir(tmp_path)) == {second.name, "best.safetensors"}
 
 
 def test_work_goes_on_bit_for_bit_from_a_checkpoint(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from minilm.checkpoints.atomic import atomic
 from minilm.evaluation.metrics import HIGHER_IS_BETTER
 from minilm.evaluation.statistics import folds_interval, mean
 from minilm.reporting.page import Block, Picture, Section, Table
-from minilm.reporting.predictions import FILE
+from minilm.reporting.predictions import PREDICTIONS
 from minilm.reporting.style import MARK, SMALL, TEST, name_axes, new_figure, save, short
 from minilm.reporting.tables import ABSENT, count, decimal, metric_name
 from minilm.studies.finished import FinishedRun
@@ -106,7 +106,7 @@ def _write_out_of_fold(path: Path, variants: dict[str, list[FinishedRun]]) -> No
     rows: list[dict[str, str]] = []
     for name, found in variants.items():
         for run in found:
-            file = run.run.folder / FILE
+            file = run.run.folder / PREDICTIONS
             if file.is_file():
                 place = {"variant": name, "fold": str(run.planned.config.data.fold)}
                 rows += [place | row for row in csv.DictReader(io.StringIO(read_text(file), newline=""))]

@@ -19,8 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
 from minilm.errors import UserError
-from minilm.evaluation.metrics import HIGHER_IS_BETTER
 from minilm.evaluation.statistics import Interval, mean
+from minilm.measures import HIGHER_IS_BETTER
 from minilm.reporting.group_plots import titled
 from minilm.reporting.over_seeds import reached
 from minilm.reporting.page import Block, Picture, Section, Table

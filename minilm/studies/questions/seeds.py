@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.ticker import MaxNLocator
 
-from minilm.evaluation.metrics import HIGHER_IS_BETTER
 from minilm.evaluation.statistics import bounded_t_interval, mean
+from minilm.measures import HIGHER_IS_BETTER
 from minilm.reporting.compare import comparison
 from minilm.reporting.groups import Group, costs_of
 from minilm.reporting.page import Block, Picture, Section

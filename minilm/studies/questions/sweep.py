@@ -27,11 +27,11 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from minilm.errors import UserError
-from minilm.evaluation.metrics import HIGHER_IS_BETTER
 from minilm.evaluation.statistics import mean
+from minilm.measures import HIGHER_IS_BETTER
 from minilm.reporting.group_plots import titled
 from minilm.reporting.groups import Group
-from minilm.reporting.over_seeds import between, with_spread
+from minilm.reporting.over_seeds import interval_over, with_spread
 from minilm.reporting.page import Block, Picture, Section, Table
 from minilm.reporting.record import Run
 from minilm.reporting.style import (
@@ -245,7 +245,7 @@ def _headline(grids: Sequence[Grid], choices: Sequence[ChosenSetting]) -> str:
 def _best_setting(grid: Grid, choice: ChosenSetting) -> str:
     at = grid.settings[choice.place]
     values, found = at.values(grid.metric), at.interval(grid.metric)
-    test = f"{mean(values):.3f}" + (f" ({between(*found)})" if found else "") if values else "not measured"
+    test = f"{mean(values):.3f}" + (f" ({interval_over(*found)})" if found else "") if values else "not measured"
     return f"for {grid.name} {grid.describe(choice.place)}, with test {metric_name(grid.metric)} {test}"
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from minilm.errors import UserError
 from minilm.evaluation.metrics import Metrics
 from minilm.evaluation.statistics import Interval, confusion_interval
-from minilm.reporting.compare import SameRows, baselines, compare_rows, row_by_row, row_tables
+from minilm.reporting.compare import SameRows, common_baselines, compare_rows, row_by_row, row_tables
 from minilm.reporting.group_plots import dots
 from minilm.reporting.groups import OF_CONFUSION, Group
 from minilm.reporting.page import Block, Picture, Section, Table
@@ -69,7 +69,7 @@ def _answer(study: Study, runs: Sequence[FinishedRun], figures: Path) -> StudyAn
         {"zero-shot": [m.own for m in methods], "untrained head": [m.untrained for m in methods]},
         metric,
         figures / "zero_shot.png",
-        lines={name: value for name, value in baselines(groups, metric).items() if name == "majority"},
+        lines={name: value for name, value in common_baselines(groups, metric).items() if name == "majority"},
     )
     name = metric_name(metric)
     parts: list[Block] = [Picture(picture, f"{name} of each method, with its interval"), _table(methods, name)]
@@ -164,7 +164,7 @@ def _above(own: MeasuredOnRows, rival: MeasuredOnRows) -> bool:
 def _next_best(method: ZeroShotRun, by_row: Mapping[str, SameRows], best: str) -> str:
     text = f"the next best, {method.group.name}, has {method.own}"
     rows = row_by_row(by_row, method.group.name, best)
-    return f"{text}; of {rows}" if rows else text
+    return f"{text}; on {rows}" if rows else text
 
 
 ZERO_SHOT = StudyQuestion(
