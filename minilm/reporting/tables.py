@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from minilm.data.checks import shortened
+from minilm.errors import shortened
 from minilm.measures import MULTI_LABEL_METRICS
 
 PROPER_NAMES = {"mcc": "MCC", "jaccard": "Jaccard"}
