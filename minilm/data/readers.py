@@ -13,10 +13,9 @@ like: JSON, a table, or fastText's lines. What is found by looking and is not th
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
 
 from minilm.data.columnar import read_parquet, read_spreadsheet
 from minilm.data.decoding import STDIN, TextFile, display_name, open_text
@@ -139,15 +138,3 @@ def like_it(path: Path, endings: Collection[str] = FORMATS) -> str:
     there = path.parent.glob("*") if path.parent.is_dir() else ()
     alike = [p.name for p in there if ending(p) in endings and nearest(path.stem, [p.stem])]
     return nearest(path.name, alike)
-
-
-# Lines of text ----------------------------------------------------------------------------------------------
-
-
-def read_lines(file: BinaryIO, place: str = "line") -> Iterator[str]:
-    """The lines of a file in UTF-8. Raises UserError naming the first that is not."""
-    for number, line in enumerate(file, 1):
-        try:
-            yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            raise UserError(f"{place} {number}: not UTF-8 (byte 0x{line[error.start]:02x})") from None

@@ -188,8 +188,11 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
     return np.exp(-np.logaddexp(0.0, -np.asarray(logits, dtype=np.float64)))
 
 
-def labels_above(logits: np.ndarray, threshold: float = 0.5) -> np.ndarray:
-    """The decision with several labels: (N, C), 1 if the probability reaches `threshold`, else 0."""
+def labels_above(logits: np.ndarray, threshold: float | np.ndarray = 0.5) -> np.ndarray:
+    """The decision with several labels: (N, C), 1 if the probability reaches `threshold`, else 0.
+
+    threshold: one for all labels, or (C,), one each (`thresholds.py`).
+    """
     return (sigmoid(logits) >= threshold).astype(np.int64)
 
 
@@ -235,7 +238,7 @@ def _matthews_correlation(right: np.ndarray, predicted: np.ndarray, support: np.
 # --- several labels per text ---
 
 
-def multilabel_metrics(labels: np.ndarray, logits: np.ndarray, threshold: float = 0.5) -> Metrics:
+def multilabel_metrics(labels: np.ndarray, logits: np.ndarray, threshold: float | np.ndarray = 0.5) -> Metrics:
     """Metrics of several labels per text: labels (N, C) of 0 and 1, logits (N, C). Macro F1 is over all C labels."""
     labels, logits = np.asarray(labels), np.asarray(logits, dtype=np.float64)
     _check_shapes(labels, logits, labels.shape == logits.shape)

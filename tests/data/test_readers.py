@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minilm.data.columns import require_columns
-from minilm.data.readers import FORMATS, read_lines, read_table
+from minilm.data.readers import FORMATS, read_table
 from minilm.data.tables import SHOWN, Defects, RowOrigin
 from minilm.errors import UserError
 
@@ -231,12 +231,3 @@ def test_no_content_breaks_a_reader(tmp_path_factory, suffix, content, data):
     lines = list(table.files[0].lines)
     assert {len(table)} >= {len(cells) for cells in table.columns.values()}
     assert lines == sorted(lines) and all(line >= 1 for line in lines)
-
-
-def test_lines_may_have_a_mark_and_ends_of_any_system() -> None:
-    assert list(read_lines(io.BytesIO("\ufeffżółw\r\nkot\n".encode()))) == ["żółw", "kot"]
-
-
-def test_lines_in_another_encoding_are_named() -> None:
-    with pytest.raises(UserError, match=r"line 2: not UTF-8 \(byte 0xb3\)"):
-        list(read_lines(io.BytesIO(b"kot\n\xb3\xb3\n")))

@@ -183,6 +183,7 @@ def test_a_label_is_chosen_where_its_probability_reaches_the_threshold():
     assert labels_above(np.array([[0.0, -1e-9, 1e-9]])).tolist() == [[1, 0, 1]]
     assert labels_above(np.array([[-1.0, 0.0, 2.0]]), threshold=0.2).tolist() == [[1, 1, 1]]
     assert labels_above(np.array([[-1.0, 0.0, 2.0]]), threshold=0.8).tolist() == [[0, 0, 1]]
+    assert labels_above(np.array([[-1.0, 0.0, 2.0]]), threshold=np.array([0.2, 0.6, 0.9])).tolist() == [[1, 0, 0]]
 
 
 @settings(max_examples=15, deadline=None)
