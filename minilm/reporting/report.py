@@ -182,7 +182,7 @@ def _learning(run: Run) -> Section:
 
 
 def _mistakes(run: Run) -> Section:
-    """Each label by itself, and which are taken for which."""
+    """The metrics of each label, and the most common mistake."""
     split = "test" if run.results.test is not None else "validation"
     metrics, labels = run.results.metrics(split), run.results.labels
     assert metrics is not None
@@ -206,15 +206,15 @@ def label_table(metrics: Metrics, labels: Sequence[str], title: str = "label") -
 
 
 def _absent(metrics: Metrics, labels: Sequence[str], split: str) -> Sentence:
-    """Which labels no text has, so that nothing is known of them."""
+    """The labels that no text of the split has, so that their metrics mean nothing."""
     absent = [label for label, row in zip(labels, metrics.by_label, strict=True) if not row.support]
     sentence: Sentence = []
     for label in absent[:NAMED]:
         sentence += [" or " if sentence else f"No {split} text has the label ", Span(label, "em")]
     if len(absent) > NAMED:
         sentence.append(f" or one of {count(len(absent) - NAMED)} more")
-    counted = "; in macro F1 it counts as an F1 of 0" if metrics.multi_label else ""
-    return [*sentence, f": these texts do not tell how well it is found{counted}."] if sentence else []
+    counted = "; its F1 counts as 0 in macro F1" if metrics.multi_label else ""
+    return [*sentence, f", so its metrics are not known{counted}."] if sentence else []
 
 
 def _common_mistake(metrics: Metrics, labels: Sequence[str]) -> Sentence:
