@@ -87,7 +87,7 @@ def _comments(kind: type) -> dict[str, str]:
             if not line.strip().startswith("#"):
                 break
             above.insert(0, line.strip().removeprefix("#").strip())
-        found[node.target.id] = " ".join([*above, "" if behind.startswith("fmt:") else behind]).strip()
+        found[node.target.id] = " ".join([*above, "" if behind.startswith(("fmt:", "type:")) else behind]).strip()
     return found
 
 

@@ -180,8 +180,8 @@ def predict_command(run: str, texts: tuple[str, ...], file: Any, as_json: bool, 
     if not texts and file is None and sys.stdin.isatty():
         raise UserError("nothing to classify: give texts, --file FILE, or lines on standard input")
 
-    from minilm.data.readers import read_lines
     from minilm.evaluation.predictor import Classifier, is_table, predict_lines, predict_table
+    from minilm.textfiles import read_lines
 
     classifier = Classifier.load(run, device)
     name = str(getattr(file, "name", ""))  # standard input, "-", may have none
@@ -199,6 +199,8 @@ def predict_command(run: str, texts: tuple[str, ...], file: Any, as_json: bool, 
         else:
             shown = ", ".join(f"{label} {scores[label]:.2f}" for label in given) or "none"
             click.echo(f"{shown}\t{' '.join(text.splitlines())}")
+    if message := classifier.cut_message():
+        click.echo(message, err=True)
 
 
 @main.command("export", epilog=example("minilm export runs/finetune-distilbert distilbert-news --merge"))
@@ -339,8 +341,8 @@ def generate_command(
     if not prompts and sys.stdin.isatty():
         raise UserError("nothing to continue: give prompts, or lines on standard input")
     from minilm import generation
-    from minilm.data.readers import read_lines
     from minilm.sampling import Sampling
+    from minilm.textfiles import read_lines
 
     sampling = Sampling(**how, seed=seed)
     if not (texts := list(prompts or read_lines(sys.stdin.buffer))):

@@ -51,6 +51,7 @@ Ratio = Annotated[float, Limit("a number from 0 to 2", lambda x: 0 <= x <= 2)]
 SpanLength = Annotated[float, Limit("a number of at least 1", lambda x: x >= 1)]
 FolderName = Annotated[str, Limit('a name of at most 100 letters, digits, "-", "_" and "."', _like(r"\w[\w.-]{0,99}"))]
 Column = Annotated[str, Limit("the name of a column", bool)]
+Delimiter = Annotated[str, Limit('one character, or "tab"', lambda d: len(d) <= 1 or d in ("tab", "\\t"))]
 ModelName = Annotated[str, Limit("a model: a folder, a name that `minilm models` lists, or a Hub id", bool)]
 Pattern = Annotated[str, Limit('a text with "{text}" and "{label}"', lambda p: "{text}" in p and "{label}" in p)]
 OneGPU = Annotated[str, Limit('one of several GPUs, "cuda:1"', _like(r"cuda:\d+"))]
@@ -139,7 +140,9 @@ class DataSection:
     label_columns: list[Column] = field(default_factory=list)  # several labels a text: a column of 0 and 1 for each
     labels: list[str] = field(default_factory=list)  # the labels in order; empty: those in the training data, sorted
     validation_fraction: Between = 0.1  # part of the training rows that is held out, if there is no validation split
-    test_fraction: Between = 0.1  # part of the training rows that is held out, if there is no test split
+    test_fraction: Rate = 0.1  # the same for the test split; 0: no test split, and no test results
+    folds: Count = 0  # test one of so many equal parts of the training rows, in place of test_fraction; 0: none
+    fold: Count = 0  # which of them, from 1
     split_seed: Seed = 0  # seed of the splits and of the subsets
     redraw: bool = False  # draw other splits and subsets in each run: split_seed becomes the run's seed
     group: str = ""  # a column; rows with the same value stay in the same split; empty: no groups
@@ -151,6 +154,26 @@ class DataSection:
     shots: Count = 0  # use so many training rows of each class; 0: all rows
     rows: str = ""  # a file with the numbers of the training rows to use; empty: all rows
     clean: list[str] = field(default_factory=list)  # cleaning steps (minilm/data/cleaning.py); their order is fixed
+    # How the files are written; what is empty or "auto" is found by looking.
+    delimiter: Delimiter = ""  # between the fields of a row: a character, or "tab"
+    encoding: str = ""  # such as "cp1250"; empty: UTF-8, or UTF-16 with its mark
+    quoting: Literal["auto", "none", "all"] = "auto"  # whether quote marks around a field belong to it ("none") or not
+    header: bool = True  # whether the first row names the columns; false: they are numbers, text = "2"
+    # What becomes of rows and labels.
+    empty: Literal["error", "skip"] = "error"  # rows without a text or a label
+    label_separator: str = ""  # several labels a text, in one cell: what is between them; lists are read as such
+    rename: dict[str, str] = field(default_factory=dict)  # labels: as the files have them -> as they shall be called
+    other: Literal["error", "drop"] = "error"  # rows whose label is none of ``labels``
+    max_labels: Size = 5000  # more are probably none
+    # What becomes of texts longer than max_tokens: their end is cut, or their middle; or they are read in windows.
+    long_texts: Literal["cut", "head-tail", "windows"] = "cut"
+    window_stride: Count = 0  # tokens from the start of a window to that of the next; 0: half a window
+    window_scores: Literal["mean", "max"] = "mean"  # a text's probabilities, from those of its windows
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a text may have several labels."""
+        return bool(self.label_columns or self.label_separator)
 
 
 @dataclass(frozen=True)
@@ -253,10 +276,11 @@ class TrainSection:
     lr_end: Fraction = 0.0  # the last rate, as a fraction of lr
     accumulate: Size = 1  # batches whose gradients make one step
     label_smoothing: Rate = 0.0  # probability that is spread over all classes
-    class_weights: Literal["", "balanced"] | list[Positive] = ""  # weights in the loss; "balanced": 1 / frequency
+    # Of the loss: "balanced", 1 / frequency; a weight for each label, in order; or a table by name, 1 for all others.
+    class_weights: Literal["", "balanced"] | list[Positive] | dict[str, Positive] = ""
     evaluate_every: Count = 0  # steps between evaluations; 0: one after each epoch
-    # The validation metric that chooses the best checkpoint. Some are for data with several labels a text:
-    # "subset_accuracy", "label_accuracy", "jaccard", "micro_f1".
+    # The validation metric that chooses the best checkpoint; of equal ones the lower loss does. Some metrics are for
+    # data with several labels a text: "subset_accuracy", "label_accuracy", "jaccard", "micro_f1".
     best: Metric = "macro_f1"
     patience: Count = 0  # evaluations without an improvement after which training stops; 0: never
     min_delta: NonNegative = 0.0  # the smallest change of the metric that counts as an improvement
@@ -271,6 +295,7 @@ class TrainSection:
     # Several labels a text: a label is assigned if its probability is at least this; "validation": the value that is
     # best on the validation texts.
     decision_threshold: Literal["validation"] | Between = 0.5
+    linear_baseline: bool = True  # measure a linear model on words, too; never with more than 1,000 labels
     # Measure a logistic regression on the checkpoint's vectors, too; it reads every text once more.
     embeddings_baseline: bool = False
 

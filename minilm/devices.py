@@ -87,7 +87,7 @@ def runtime(device: str = "auto", precision: str = "auto") -> Runtime:
 
 
 def runtime_as_trained(device: str, precision: str) -> Runtime:
-    """The device, and the ``train.precision`` of a model that was trained elsewhere, perhaps: float32 where the device
+    """The device, and the ``train.precision`` of a model that was trained elsewhere, perhaps: float32 if the device
     has not got it. Where it has, the model's scores are bit for bit those that it was measured with."""
     kind = runtime(device).device.type
     here = _has_bfloat16(kind) if precision == "bfloat16" else kind == "cuda" or precision != "float16"

@@ -18,7 +18,7 @@ from minilm.data.locations import catalogue_keys
 from minilm.errors import UserError
 from minilm.old_keys import old_keys_in, with_new_keys
 from minilm.rules import RULES
-from minilm.schema import belongs_elsewhere, drop_unchosen, override, read_table, write_table
+from minilm.schema import belongs_elsewhere, drop_unchosen, fill_defaults, override, read_table, write_table
 from minilm.textfiles import read_toml
 
 
@@ -89,12 +89,13 @@ def is_of_a_run(path: Path) -> bool:
 
 
 def stored_table(path: Path) -> dict[str, Any]:
-    """The config that a run wrote, as a table. If an earlier version wrote it, its old keys have their new names, and
-    keys of choices that it did not make are left out: that version wrote down all of them."""
+    """The config that a run wrote, as a table. One that an earlier version wrote becomes as this version writes it: old
+    keys have their new names, keys of choices that it did not make are left out, and new keys have their defaults."""
     table = with_new_keys(read_toml(path), "config.toml")
     if isinstance(lora := table.get("lora"), dict) and "rank" not in lora:
         del table["lora"]
     drop_unchosen(RunConfig, table, lambda chooser, key: True)
+    fill_defaults(RunConfig, table)
     return table
 
 

@@ -9,6 +9,7 @@ import itertools
 from pathlib import Path
 
 from minilm.errors import UserError, nearest
+from minilm.hints import config_file
 from minilm.textfiles import read_toml
 
 FINETUNE = "finetune"  # the folder of recipes that start from a published checkpoint
@@ -41,8 +42,11 @@ def _files(folder: Path) -> dict[str, Path]:
 
 
 def find_recipe(source: str | Path) -> Path:
-    """The file of a config: a path, or the name of a recipe. Raises UserError for a name that no recipe has."""
-    return _find(source, recipes(), "recipe")
+    """The file of a config: a path, a run's folder, or the name of a recipe.
+
+    Raises UserError for a name that no recipe has, and for a file of data.
+    """
+    return _find(config_file(Path(source)), recipes(), "recipe")
 
 
 def find_study(source: str | Path) -> Path:

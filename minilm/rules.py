@@ -18,7 +18,7 @@ class Rule(NamedTuple):
 
 def _weights_fit(c: RunConfig) -> bool:
     names, weights = c.data.labels or c.data.label_columns, c.train.class_weights if c.train else ""
-    return isinstance(weights, str) or not names or len(weights) == len(names)
+    return isinstance(weights, str | dict) or not names or len(weights) == len(names)
 
 
 def _columns_differ(c: RunConfig) -> bool:
@@ -66,6 +66,16 @@ RULES = (
         "data.validation_fraction and data.test_fraction must be below 1 together, to leave rows for training",
     ),
     Rule(
+        ("data.folds", "data.fold"),
+        lambda c: c.data.folds != 1 and (c.data.fold <= c.data.folds if c.data.fold else not c.data.folds),
+        "data.folds must be 2 or more, and data.fold one of them, from 1 to data.folds (0 and 0: no folds)",
+    ),
+    Rule(
+        ("data.folds", "data.test"),
+        lambda c: not (c.data.folds and c.data.test),
+        "data.folds makes the test split of the training rows; leave out data.test",
+    ),
+    Rule(
         ("data.shots", "data.rows"),
         lambda c: not (c.data.shots and c.data.rows),
         "data.shots and data.rows exclude each other: use one",
@@ -84,6 +94,31 @@ RULES = (
         ("data.labels", "data.label_columns"),
         lambda c: not c.data.labels or len(c.data.label_columns) in (0, len(c.data.labels)),
         "data.labels must name as many labels as data.label_columns has columns",
+    ),
+    Rule(
+        ("data.label_columns", "data.label_separator"),
+        lambda c: not (c.data.label_columns and c.data.label_separator),
+        "data.label_columns (a column a label) and data.label_separator (one for all) exclude each other: use one",
+    ),
+    Rule(
+        ("data.other", "data.labels"),
+        lambda c: c.data.other == "error" or bool(c.data.labels),
+        'data.other = "drop" leaves out labels that data.labels does not list; list those that stay',
+    ),
+    Rule(
+        ("data.long_texts", "data.window_stride", "data.window_scores"),
+        lambda c: c.data.long_texts == "windows" or (c.data.window_stride, c.data.window_scores) == (0, "mean"),
+        'data.window_stride and data.window_scores are for data.long_texts = "windows"',
+    ),
+    Rule(
+        ("data.test_fraction", "zero_shot"),
+        lambda c: c.zero_shot is None or c.data.test_fraction > 0,
+        "[zero_shot] trains nothing and is measured on the test split: data.test_fraction must be above 0",
+    ),
+    Rule(
+        ("data.long_texts", "zero_shot"),
+        lambda c: c.zero_shot is None or c.data.long_texts == "cut",
+        '[zero_shot] cuts long texts; leave out data.long_texts, or raise data.max_tokens',
     ),
     Rule(
         ("model.source", "model.architecture"),
@@ -136,7 +171,7 @@ RULES = (
             _default_in_adaptation(key),
             f"adapt.train.{key} is for classes, and adaptation has none; leave it out",
         )
-        for key in ("class_weights", "decision_threshold", "embeddings_baseline")
+        for key in ("class_weights", "decision_threshold", "embeddings_baseline", "linear_baseline")
     ),
     Rule(
         ("lora.rank", "freeze.part"),

@@ -222,6 +222,18 @@ def drop_unchosen(kind: Any, table: dict[str, Any], may_drop: Callable[[str, str
         drop_unchosen(hint if section is None else section, inner, may_drop, f"{prefix}{name}.")
 
 
+def fill_defaults(kind: Any, table: dict[str, Any]) -> None:
+    """Add, in place, the keys that a table leaves out, with their defaults. Sections that may be absent stay so."""
+    section = chosen(kind, table)
+    for f in fields(section) if section is not None else ():
+        hint = _hints_of_section(section)[f.name]
+        default = f.default_factory() if f.default_factory is not MISSING else f.default
+        if f.name not in table and default is not MISSING and default is not None:
+            table[f.name] = asdict(default) if is_dataclass(default) and not isinstance(default, type) else default
+        if sections_of(hint) and isinstance(inner := table.get(f.name), dict):
+            fill_defaults(hint, inner)
+
+
 # Types ----------------------------------------------------------------------------------------------------
 
 

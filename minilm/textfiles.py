@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from minilm.errors import UserError, nearest
 
@@ -61,3 +62,12 @@ def parse_object(text: str, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{where}: must hold a JSON object, found {type(value).__name__}")
     return value
+
+
+def read_lines(file: BinaryIO, place: str = "line") -> Iterator[str]:
+    """The lines of a file in UTF-8. Raises UserError naming the first that is not."""
+    for number, line in enumerate(file, 1):
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{place} {number}: not UTF-8 (byte 0x{line[error.start]:02x})") from None

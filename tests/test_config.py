@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -135,11 +136,12 @@ def test_the_last_of_several_changes_counts(file: Path) -> None:
         ),
         (
             "train.class_weights=[0, 1]",
-            'train.class_weights must be "" or "balanced" or a list, each item a number above 0, got [0, 1]',
+            'train.class_weights must be "" or "balanced" or a list, each item a number above 0 or a table, got [0, 1]',
         ),
         (
             "train.class_weights=[1.0,inf]",
-            'train.class_weights must be "" or "balanced" or a list, each item a number above 0, got [1.0, inf]',
+            'train.class_weights must be "" or "balanced" or a list, each item a number above 0 or a table, got '
+            "[1.0, inf]",
         ),
         ("data.labels=a", 'data.labels must be a list, each item a text, got "a"'),
         ("data.labels=[1]", "data.labels must be a list, each item a text, got [1]"),
@@ -563,7 +565,7 @@ def test_any_change_is_taken_or_refused_in_one_way(
 def test_every_default_is_what_its_field_accepts(file: Path) -> None:
     written = dump_config(load_config(file))
     for section in (MLPHeadSection, BPETokenizerSection, DataSection, TrainSection):
-        assert all(f"\n{key.name} = " in written for key in fields(section))
+        assert all(f"\n{k.name} = " in written or f"\n[data.{k.name}]" in written for k in fields(section))
     file.write_text(written, encoding="utf-8")
     assert load_config(file) == load_config(file, ["seed=1"])
 
@@ -573,3 +575,29 @@ def test_reading_a_config_needs_no_torch() -> None:
     code = f"import sys, minilm.loading; sys.exit(bool({heavy} & set(sys.modules)))"
     root = Path(config.__file__).parents[1]
     assert subprocess.run([sys.executable, "-c", code], cwd=root).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (["data.folds=1", "data.fold=1"], "data.folds must be 2 or more"),
+        (["data.folds=3"], "data.fold one of them"),
+        (["data.folds=3", "data.fold=4"], "data.fold one of them"),
+        (["data.label_separator=,", 'data.label_columns=["a", "b"]'], "exclude each other: use one"),
+        (["data.other=drop"], "list those that stay"),
+        (["data.window_stride=4"], 'are for data.long_texts = "windows"'),
+        (["data.window_scores=max", "data.long_texts=cut"], 'are for data.long_texts = "windows"'),
+        (["data.delimiter=::"], 'data.delimiter must be one character, or "tab"'),
+        (["train.class_weights.a=0"], "train.class_weights"),
+    ],
+)
+def test_keys_about_data_that_cannot_go_together_are_refused(file: Path, changes: list[str], words: str) -> None:
+    with pytest.raises(UserError, match=re.escape(words)):
+        load_config(file, changes)
+
+
+def test_class_weights_may_be_a_table_by_name(file: Path) -> None:
+    config = load_config(file, ["train.class_weights.spam=3", "train.class_weights.ham=0.5"])
+    assert config.train is not None and config.train.class_weights == {"spam": 3, "ham": 0.5}
+    file.write_text(dump_config(config), encoding="utf-8")
+    assert load_config(file) == config

@@ -30,7 +30,7 @@ from minilm.data.sources import Rows
 from minilm.errors import UserError, nearest
 
 RNG = np.random.Generator
-Synonyms = Callable[[str], list[str]]  # a word's, the commonest first; none where there are none
+Synonyms = Callable[[str], list[str]]  # a word's, the commonest first; none if there are none
 Method = Callable[[Sequence[str], Sequence[RNG]], list[str]]  # texts -> as many others, each by its random numbers
 
 SPARE = 3  # more often than the ratio asks for, every row may be tried, to make up for texts that were left out
@@ -44,7 +44,7 @@ def augment(rows: Rows, method: Method, ratio: float, seed: int, forbidden: Iter
 
     Rows are drawn without replacement, and all anew once all were drawn. What a row becomes depends on the method, the
     seed, the row's number and how often it was drawn, and on no other row. Where a text is left out, the next row is
-    drawn; so there are fewer new rows only where the method finds too little to change.
+    drawn; so there are fewer new rows only if the method finds too little to change.
 
     Args:
         rows: of the training split, no other.

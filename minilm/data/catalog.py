@@ -49,7 +49,7 @@ def entries() -> dict[str, Entry]:
 
 
 def find(source: str) -> Entry | None:
-    """The entry of this name; None where ``source`` looks like a path or a Hub id instead.
+    """The entry of this name; None if ``source`` looks like a path or a Hub id instead.
 
     Raises UserError for a plain word that no entry is called by, and that no file is called by either.
     """

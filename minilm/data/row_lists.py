@@ -4,7 +4,7 @@
     4    Sports
 
 A line a row: its number, from 0, among the training rows as the config has them without ``data.rows``; and after a tab
-the label that an annotator gave it, where that is not the data's own.
+the label that an annotator gave it, if that is not the data's own.
 """
 
 from __future__ import annotations

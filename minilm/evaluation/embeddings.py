@@ -31,6 +31,7 @@ from minilm.data.tokenization import Encoded, encode, pad_id
 from minilm.devices import Runtime
 from minilm.evaluation.baselines import Logistic, fit_classes
 from minilm.evaluation.predictor import predict_scores
+from minilm.evaluation.windows import vectors_of_texts
 from minilm.models.architecture import Backbone
 from minilm.models.batch import Batch
 from minilm.models.heads import pool
@@ -54,7 +55,7 @@ def mean_vectors(model: Backbone, encoded: Encoded, runtime: Runtime, *, pad: in
 
     if not len(encoded):
         return np.zeros((0, model.config.width), np.float32)
-    return predict_scores(model, encoded, runtime, pad=pad, forward=forward)
+    return predict_scores(model, encoded, runtime, pad=pad, forward=forward, combine=vectors_of_texts)
 
 
 def embed_texts(
@@ -82,6 +83,9 @@ class Dense(NamedTuple):
     @property
     def width(self) -> int:
         return self.values.shape[1]
+
+    def slice(self, start: int, end: int) -> Dense:
+        return Dense(self.values[start:end])
 
     def transposed(self) -> Dense:
         return Dense(self.values.T)

@@ -13,7 +13,7 @@ Matthews' correlation is 1 at best, and 0 is what guessing gets, however unbalan
 with two classes, and between -1 and 0 with more. For many classes it is R_K (Gorodkin 2004, "Comparing two
 K-category assignments by a K-category correlation coefficient"), with s texts, c of them right:
 
-    MCC = (c s - sum_k p_k t_k) / sqrt((s^2 - sum_k p_k^2) (s^2 - sum_k t_k^2)),    0 where a factor is 0
+    MCC = (c s - sum_k p_k t_k) / sqrt((s^2 - sum_k p_k^2) (s^2 - sum_k t_k^2)),    0 if a factor is 0
 
 Losses, in nats, the mean over texts (several labels: over all cells), from logits z:
 
@@ -42,6 +42,7 @@ import numpy as np
 
 from minilm.config import Fraction
 from minilm.errors import UserError, nearest
+from minilm.evaluation.confusions import Confused, class_totals, most_confused
 from minilm.measures import (
     HIGHER_IS_BETTER,
     LANGUAGE_METRICS,
@@ -53,6 +54,9 @@ from minilm.measures import (
     Number,
     Perplexity,
 )
+
+MATRIX = 100  # classes up to which a confusion matrix is kept; above, the most confused pairs
+PAIRS = 100
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,8 @@ class Metrics:
     mcc: Correlation | None = None
     # Beside these numbers, where all of a split is measured: C labels.
     per_class: list[LabelMetrics] | None = None  # (C,) with one label a text
-    confusion: list[list[int]] | None = None  # (C, C) texts, row: truth, column: prediction
+    confusion: list[list[int]] | None = None  # (C, C) texts, row: truth, column: prediction; or, with many classes,
+    confused: list[Confused] | None = None  # the pairs that are confused most
     per_label: list[LabelMetrics] | None = None  # (C,) with several labels a text
 
     def __post_init__(self) -> None:
@@ -99,8 +104,12 @@ class Metrics:
         if not any(measured == set(names) for names in kinds):
             raise ValueError("must hold " + ", or ".join(" ".join(names) for names in kinds))
         classes = len(self.per_class or ())
-        if (self.confusion is None) != (self.per_class is None) or not _is_square(self.confusion or [], classes):
+        if (self.per_class is not None) != ((self.confusion is None) != (self.confused is None)):
+            raise ValueError("must hold confusion or confused, one of them, beside per_class, and else none")
+        if self.confusion is not None and not _is_square(self.confusion, classes):
             raise ValueError(f"confusion must be {classes} rows of {classes} whole numbers of texts")
+        if any(max(pair.truth, pair.predicted) >= classes for pair in self.confused or ()):
+            raise ValueError(f"confused must hold class numbers below {classes}")
 
     def __getitem__(self, name: str) -> float:
         if (value := self.get(name)) is None:
@@ -122,9 +131,16 @@ class Metrics:
         """The metrics of each label, (C,)."""
         return self.per_class or self.per_label or []
 
+    def most_confused(self) -> list[Confused]:
+        """The pairs that are confused most, with one label a text."""
+        if self.confused is not None:
+            return self.confused
+        cells = ((t, p, n) for t, row in enumerate(self.confusion or ()) for p, n in enumerate(row) if t != p and n)
+        return sorted((Confused(*cell) for cell in cells), key=lambda pair: -pair.texts)
+
     def brief(self) -> Metrics:
         """The metrics that are single numbers."""
-        return replace(self, per_class=None, confusion=None, per_label=None)
+        return replace(self, per_class=None, confusion=None, confused=None, per_label=None)
 
 
 def _is_square(matrix: list[list[int]], size: int) -> bool:
@@ -172,8 +188,11 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
     return np.exp(-np.logaddexp(0.0, -np.asarray(logits, dtype=np.float64)))
 
 
-def labels_above(logits: np.ndarray, threshold: float = 0.5) -> np.ndarray:
-    """The decision with several labels: (N, C), 1 where the probability reaches `threshold`, else 0."""
+def labels_above(logits: np.ndarray, threshold: float | np.ndarray = 0.5) -> np.ndarray:
+    """The decision with several labels: (N, C), 1 if the probability reaches `threshold`, else 0.
+
+    threshold: one for all labels, or (C,), one each (`thresholds.py`).
+    """
     return (sigmoid(logits) >= threshold).astype(np.int64)
 
 
@@ -191,8 +210,8 @@ def classification_metrics(labels: np.ndarray, logits: np.ndarray) -> Metrics:
     labels, logits = np.asarray(labels), np.asarray(logits, dtype=np.float64)
     _check_shapes(labels, logits, labels.shape == logits.shape[:1])
     classes = logits.shape[1]
-    confusion = confusion_matrix(labels, logits.argmax(axis=1), classes)
-    support, predicted, right = confusion.sum(axis=1), confusion.sum(axis=0), confusion.diagonal()
+    given, few = logits.argmax(axis=1), classes <= MATRIX
+    support, predicted, right = class_totals(labels, given, classes)
     precision, recall, f1 = _precision_recall_f1(right, predicted, support)
     seen = support + predicted > 0
     return Metrics(
@@ -203,7 +222,8 @@ def classification_metrics(labels: np.ndarray, logits: np.ndarray) -> Metrics:
         macro_f1=float(f1[seen].mean()),
         mcc=_matthews_correlation(right, predicted, support),
         per_class=_by_label(precision, recall, f1, support),
-        confusion=confusion.tolist(),
+        confusion=confusion_matrix(labels, given, classes).tolist() if few else None,
+        confused=None if few else most_confused(labels, given, PAIRS),
     )
 
 
@@ -218,7 +238,7 @@ def _matthews_correlation(right: np.ndarray, predicted: np.ndarray, support: np.
 # --- several labels per text ---
 
 
-def multilabel_metrics(labels: np.ndarray, logits: np.ndarray, threshold: float = 0.5) -> Metrics:
+def multilabel_metrics(labels: np.ndarray, logits: np.ndarray, threshold: float | np.ndarray = 0.5) -> Metrics:
     """Metrics of several labels per text: labels (N, C) of 0 and 1, logits (N, C). Macro F1 is over all C labels."""
     labels, logits = np.asarray(labels), np.asarray(logits, dtype=np.float64)
     _check_shapes(labels, logits, labels.shape == logits.shape)
@@ -273,7 +293,7 @@ def _check_shapes(labels: np.ndarray, logits: np.ndarray, match: bool) -> None:
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray, empty: float = 0.0) -> np.ndarray:
-    """numerator / denominator, `empty` where the denominator is 0."""
+    """numerator / denominator, `empty` if the denominator is 0."""
     return np.where(denominator > 0, numerator / np.maximum(denominator, 1), empty)
 
 

@@ -16,14 +16,18 @@ from torch import Tensor
 from minilm.checkpoints.models import card_of
 from minilm.checkpoints.opening import holds_model, load_model
 from minilm.config import DataSection
+from minilm.data import readers
 from minilm.data.batching import collate, evaluation_batches
 from minilm.data.cleaning import cleaner
-from minilm.data.readers import FORMATS
-from minilm.data.sources import Rows, load_texts
-from minilm.data.tokenization import Encoded, encode, load_tokenizer, pad_id
+from minilm.data.long_texts import LongTexts, Windows
+from minilm.data.rows import Rows
+from minilm.data.sources import load_texts
+from minilm.data.tokenization import Cut, Encoded, count_cut, encode, load_tokenizer, pad_id
 from minilm.devices import Runtime, runtime_as_trained
 from minilm.errors import UserError
 from minilm.evaluation.metrics import log_softmax, sigmoid
+from minilm.evaluation.windows import scores_of_texts
+from minilm.hints import program
 from minilm.loading import load_config
 from minilm.models.architecture import Backbone, Card, evaluation_mode
 from minilm.models.batch import Batch
@@ -32,16 +36,24 @@ from minilm.schema import Limit, read_table
 LINES = 512  # lines read before the first is answered
 
 Forward = Callable[[Batch, np.ndarray], Tensor]  # a batch and its row numbers (B,) -> scores (B, C)
+Combine = Callable[[np.ndarray, Windows], np.ndarray]  # what there is of M rows (M, C), and their texts -> (N, C)
 Text = str | tuple[str, str]  # a text, or a pair
 
 
 def predict_scores(
-    model: Backbone, encoded: Encoded, runtime: Runtime, *, pad: int, forward: Forward | None = None
+    model: Backbone,
+    encoded: Encoded,
+    runtime: Runtime,
+    *,
+    pad: int,
+    forward: Forward | None = None,
+    combine: Combine | None = None,
 ) -> np.ndarray:
     """The model's scores (logits) of N texts: (N, C) float32, in the order of the texts.
 
-    Texts of like length share a batch. Every part of the model is left in the mode it was in. ``forward`` computes the
-    scores of a batch and its row numbers in the model's place, where part of the work is done already.
+    Rows of like length share a batch. Every part of the model is left in the mode it was in. ``forward`` computes the
+    scores of a batch and its row numbers in the model's place, if part of the work is done already. ``combine`` makes
+    texts' scores of windows'; by default as the probabilities of a classifier are combined.
     """
     scores, order = [], []
     with evaluation_mode(model), torch.inference_mode(), runtime.autocast():
@@ -52,20 +64,32 @@ def predict_scores(
     by_length = torch.cat(scores).cpu().numpy()
     result = np.empty_like(by_length)
     result[np.concatenate(order)] = by_length
-    return result
+    if encoded.windows is None:
+        return result
+    if combine is None:
+        return scores_of_texts(result, encoded.windows, is_multi_label(card_of(model)))
+    return combine(result, encoded.windows)
+
+
+def is_multi_label(card: Card) -> bool:
+    """Whether a classifier gives a text several labels."""
+    return card.published.get("problem_type") == "multi_label_classification"
 
 
 @dataclass(frozen=True)
 class Reading:
     """How texts reach the model, in prediction as in training. Kept under "minilm" in the model's config."""
 
-    # Longer texts are cut; 0: at the model's context.
+    # Tokens that are read at once; 0: the model's context.
     max_tokens: Annotated[int, Limit("a whole number of at least 0", lambda n: n >= 0)] = 0
     clean: list[str] = field(default_factory=list)  # cleaning steps
     pairs: bool | None = None  # whether it reads pairs of texts; None: unknown
     # With several labels per text, the probability threshold: a label is assigned at or above it.
     threshold: Annotated[float, Limit("a number from 0 to 1", lambda x: 0 <= x <= 1)] = 0.5
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "float32"  # train.precision
+    long_texts: Literal["cut", "head-tail", "windows"] = "cut"  # what becomes of longer texts, as data.long_texts
+    window_stride: Annotated[int, Limit("a whole number of at least 0", lambda n: n >= 0)] = 0
+    window_scores: Literal["mean", "max"] = "mean"
 
     @classmethod
     def of(cls, card: Card) -> Reading:
@@ -89,9 +113,10 @@ class Classifier:
         self.model, self.tokenizer, self.runtime = model.to(runtime.device), tokenizer, runtime
         card = card_of(model)
         self.labels = card.labels
-        self.multi_label = card.published.get("problem_type") == "multi_label_classification"
+        self.multi_label = is_multi_label(card)
         self.reading = Reading.of(card)
         self.clean = cleaner(self.reading.clean)
+        self.cut = Cut()  # of all texts it has read
 
     @classmethod
     def load(cls, source: str | Path, device: str = "auto") -> Classifier:
@@ -115,7 +140,7 @@ class Classifier:
         """One ``{label: probability}`` per text; pairs are tuples.
 
         With one label per text the probabilities add up to 1; with several, each label has its own and is assigned
-        where that is at least ``reading.threshold``. Messages call the texts ``text 1`` and so on, or what is asked.
+        if that is at least ``reading.threshold``. Messages call the texts ``text 1`` and so on, or what is asked.
         """
         scores = self.scores(texts, place=place, first=first)
         probabilities = sigmoid(scores) if self.multi_label else np.exp(log_softmax(scores))
@@ -130,7 +155,7 @@ class Classifier:
     def scores(self, texts: Iterable[Text], *, place: str = "text", first: int = 1) -> np.ndarray:
         """The model's scores (logits), (N, C).
 
-        Raises UserError for what is no text or pair, for pairs where it reads single texts, for single texts where it
+        Raises UserError for what is no text or pair, for pairs if it reads single texts, for single texts if it
         reads pairs, and for a text of which cleaning leaves nothing: an answer would be about nothing.
         """
         firsts, seconds = self._split(texts, place, first)
@@ -153,15 +178,22 @@ class Classifier:
         if not texts:
             return np.zeros((0, len(self.labels)), np.float32)
         limit = self.reading.max_tokens or self.model.context or 512
-        encoded = encode(self.tokenizer, texts, pairs, limit)
+        long = LongTexts(self.reading.long_texts, self.reading.window_stride, self.reading.window_scores)
+        encoded = encode(self.tokenizer, texts, pairs, limit, long)
+        self.cut = self.cut + count_cut(encoded, limit)
         scores = predict_scores(self.model, encoded, self.runtime, pad=pad_id(self.tokenizer))
         if not np.isfinite(scores).all():
             name = card_of(self.model).adapter or card_of(self.model).folder or "the model"
             raise UserError(f"{name}: gives scores that are no numbers, so its weights are broken; train it anew")
         return scores
 
+    def cut_message(self) -> str:
+        """What to say of texts that were too long to be read whole; empty if they were few."""
+        limit, context = self.reading.max_tokens, self.model.context
+        return self.cut.message("texts", limit or context or 512, context)
+
     def _split(self, texts: Iterable[Text], place: str, first: int) -> tuple[list[str], list[str] | None]:
-        """The first texts, and the second ones where they are pairs."""
+        """The first texts, and the second ones if they are pairs."""
         if isinstance(texts, str):
             raise UserError(f"give a list of texts, [{texts!r}], not one text")
         texts = list(texts)
@@ -188,7 +220,7 @@ def without_classifier(run: Path) -> str:
         return "this run did not train a model; train one ([train] in place of [zero_shot])"
     if (run / "results.json").exists():
         return f"this run only adapted a checkpoint; train a classifier from {run / 'adapted'} (model.source)"
-    return f"this run has not finished; resume it with `minilm train {run / 'config.toml'} --resume`"
+    return f"this run has not finished; resume it with `{program()} train {run / 'config.toml'} --resume`"
 
 
 # --- Files -------------------------------------------------------------------------------------------------------
@@ -196,7 +228,7 @@ def without_classifier(run: Path) -> str:
 
 def is_table(name: str) -> bool:
     """Whether a file of this name has columns; all others are lines of text."""
-    return Path(name).suffix.lower() in FORMATS
+    return readers.is_table(Path(name))
 
 
 def predict_table(classifier: Classifier, path: Path, run: str | Path) -> Iterator[tuple[str, dict[str, float]]]:
@@ -227,7 +259,7 @@ def predict_lines(
     """Each line with its ``{label: probability}``, in order, some hundred lines at a time.
 
     For a classifier of pairs a line is two texts with a tab between. Raises UserError naming the line (``place`` and
-    its number) where it is empty, as given or once cleaned, or no pair.
+    its number) if it is empty, as given or once cleaned, or no pair.
     """
     numbered = iter(enumerate(lines, 1))
     while chunk := list(itertools.islice(numbered, LINES)):

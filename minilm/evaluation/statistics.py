@@ -9,6 +9,11 @@ Over n seeds, with mean m and standard deviation s = sqrt(sum (x - m)^2 / (n - 1
     permutation     the share of the 2^n ways to swap the two methods within pairs whose |mean| is at least |m_d|
                     (Fisher 1935, The Design of Experiments, section 21): assumes nothing about the distribution
 
+Over k folds, each measured by a model that the other folds trained, so that any two models share most of their texts
+(Nadeau and Bengio 2003, "Inference for the Generalization Error"):
+
+    95% interval    m +- t s sqrt(1 / k + 1 / (k - 1))      1 / (k - 1): rows of a fold by rows that are trained on
+
 The distribution of t with a whole number k of degrees of freedom is a finite sum (Abramowitz and Stegun 26.7.3 and
 26.7.4): with theta = atan(t / sqrt(k)), the probability P(|T| <= t) is
 
@@ -16,7 +21,7 @@ The distribution of t with a whole number k of degrees of freedom is a finite su
     k even    sin theta (1 + 1/2 cos^2 theta + 1 3 / (2 4) cos^4 theta + ... up to cos^(k-2) theta)
 
 Over the rows of one test set: the bootstrap (Efron 1979), which draws as many rows again, with replacement; of a share
-p of n rows, Wilson's interval (1927), which holds also where none or all are right, and with z = 1.96 is
+p of n rows, Wilson's interval (1927), which holds also if none or all are right, and with z = 1.96 is
 
     (p + z^2 / 2n  +-  z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
 
@@ -84,13 +89,22 @@ def deviation(values: Sequence[float]) -> float:
 
 
 def t_interval(values: Sequence[float]) -> Interval | None:
-    """The 95% interval of the mean by Student's t; None of fewer than two values, and where all are equal.
+    """The 95% interval of the mean by Student's t; None of fewer than two values, and if all are equal.
 
     Equal values are no certainty (two seeds that both reach 0.9 may be luck), but they have no spread to judge by.
     """
     if len(values) < 2 or (spread := deviation(values)) <= NO_SPREAD * max(map(abs, values)):
         return None
     half = t_quantile(LEVEL, len(values) - 1) * spread / math.sqrt(len(values))
+    return Interval(mean(values) - half, mean(values) + half)
+
+
+def folds_interval(values: Sequence[float]) -> Interval | None:
+    """The 95% interval of the mean over k folds, corrected for their dependence; None as for ``t_interval``."""
+    interval, k = t_interval(values), len(values)
+    if interval is None:
+        return None
+    half = (interval.high - mean(values)) * math.sqrt(1 + k / (k - 1))  # s / sqrt(k) becomes s sqrt(1/k + 1/(k - 1))
     return Interval(mean(values) - half, mean(values) + half)
 
 

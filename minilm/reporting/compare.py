@@ -213,7 +213,7 @@ def common_baselines(groups: Sequence[Group], metric: str) -> dict[str, float]:
     found: dict[str, list[float]] = {}
     for run in runs:
         for name, baseline in run.results.baselines.items():
-            if (value := baseline.test.get(metric)) is not None:
+            if (value := baseline.tested(metric)) is not None:
                 found.setdefault(name, []).append(value)
     everywhere = {name: values for name, values in found.items() if len(values) == len(runs)}
     return {name: values[0] for name, values in everywhere.items() if max(values) - min(values) < 1e-6}

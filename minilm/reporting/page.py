@@ -7,6 +7,8 @@ It is readable on a phone and on paper, in light and in dark.
 from __future__ import annotations
 
 import base64
+import shutil
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape as escape_html
@@ -103,8 +105,9 @@ def save_page(page: Page, folder: Path, name: str) -> Path:
 
 
 def terminal_table(table: Table) -> str:
-    """A table for the terminal, without its note."""
-    return text_table(table.header, [[_plain(cell) for cell in row] for row in table.rows], table.left)
+    """A table for the terminal, without its note. If it is read on a terminal, names are shortened to fit there."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    return text_table(table.header, [[_plain(cell) for cell in row] for row in table.rows], table.left, width)
 
 
 def _plain(prose: Prose) -> str:

@@ -14,6 +14,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.ticker import MaxNLocator
 
 from minilm.evaluation.metrics import Metrics
+from minilm.reporting.label_plots import confused_pairs
 from minilm.reporting.results import Evaluation
 from minilm.reporting.style import (
     MARK,
@@ -32,6 +33,8 @@ from minilm.reporting.style import (
     within_range,
 )
 from minilm.reporting.tables import titled
+
+READABLE = 40  # labels whose names a matrix has room for
 
 
 def learning_curves(history: Sequence[Evaluation], best_step: int, metric: str, path: Path) -> Path:
@@ -106,6 +109,14 @@ def confusion(matrix: Sequence[Sequence[int]], label_names: Sequence[str], title
     name_axes(panels[1], title="Fraction of the true label", x="Predicted label", y="")
     panels[1].tick_params(left=False)
     return save(figure, path)
+
+
+def draw_confusion(metrics: Metrics, names: Sequence[str], split: str, folder: Path) -> Path:
+    """``confusion_SPLIT.png``: the matrix, or with many labels the pairs that are confused most."""
+    path, title = folder / f"confusion_{split}.png", f"Confusion on the {split} texts"
+    if metrics.confusion is not None and len(names) <= READABLE:
+        return confusion(metrics.confusion, names, title, path)
+    return confused_pairs(metrics.most_confused(), names, title, path)
 
 
 def length_distribution(lengths: Sequence[int] | np.ndarray, max_tokens: int, path: Path) -> Path:

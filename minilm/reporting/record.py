@@ -16,6 +16,7 @@ from pathlib import Path
 
 from minilm.config import RunConfig
 from minilm.errors import UserError
+from minilm.hints import program
 from minilm.loading import load_config
 from minilm.reporting.results import Environment, Evaluation, Results, read_history, read_record
 
@@ -52,7 +53,7 @@ class Run:
     @property
     def only_adapted(self) -> bool:
         """Whether it adapted a language model, and trained no classifier."""
-        return self.results.test is None
+        return self.results.best is None and self.results.zero_shot is None
 
     @property
     def model(self) -> str:
@@ -102,13 +103,13 @@ def read_run(folder: Path) -> Run:
 
 def resume_command(folder: Path) -> str:
     """The command that continues an interrupted run."""
-    return f"minilm train {shlex.quote(relative_path(folder / 'config.toml'))} --resume"
+    return f"{program()} train {shlex.quote(relative_path(folder / 'config.toml'))} --resume"
 
 
 def prediction_command(run: Run) -> str:
     """The command that classifies one text, or one pair: its two texts have a tab between them."""
     example = "$'first text\\tsecond text'" if reads_pairs(run) else '"some text"'
-    return f"minilm predict {shlex.quote(relative_path(run.folder))} {example}"
+    return f"{program()} predict {shlex.quote(relative_path(run.folder))} {example}"
 
 
 def reads_pairs(run: Run) -> bool:

@@ -10,8 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
+
 from minilm.config import SPLITS
 from minilm.evaluation.metrics import Metrics
+from minilm.hints import program
+from minilm.reporting.classes import count_rows
 from minilm.reporting.page import (
     Block,
     Bullets,
@@ -43,6 +47,7 @@ CHOSEN = (  # a note on the patterns, words and descriptions
     "If a pattern, a word or a description is chosen by its score on labelled texts, it is trained on them: that is "
     "not zero-shot, and it must be measured on other texts."
 )
+LISTED, NAMED = 40, 10  # labels of a table, and of a sentence
 STOPPED = {
     "finished": "It ran to its last epoch.",
     "early stopping": "It stopped early, because validation no longer improved.",
@@ -77,7 +82,8 @@ def results_table(results: Results) -> str:
 def _results(results: Results) -> Table:
     measured = [(split, metrics) for split in SPLITS if (metrics := results.metrics(split)) is not None]
     for name, baseline in results.baselines.items():
-        measured += [(f"{name}, validation", baseline.validation), (f"{name}, test", baseline.test)]
+        found = {split: baseline.metrics(split) for split in ("validation", "test")}
+        measured += [(f"{name}, {split}", metrics) for split, metrics in found.items() if metrics is not None]
     columns = metric_columns(results.multi_label)
     rows = [[name, *(decimal(metrics[key]) for key in columns)] for name, metrics in measured]
     return Table(["", *map(metric_name, columns)], rows)
@@ -94,7 +100,7 @@ def _opening(run: Run) -> Section:
         legend += ["; " if legend else "Baselines: ", Span(name, "em"), f", {what[name]}"]
     legend.append(f"{'. ' if legend else ''}Loss in nats, lower is better; everything else, higher is better.")
     if added(results):
-        command = f"minilm evaluate {shlex.quote(relative_path(run.folder))} --split train"
+        command = f"{program()} evaluate {shlex.quote(relative_path(run.folder))} --split train"
         own = f" measures the {count(results.data.sizes['train'])} of the data."
         legend += [" Row ", Span("train", "em"), f": {trained_on(results)}; ", Span(command, "code"), own]
     return Section("", [story(run), replace(table, rows=rows), legend])
@@ -159,6 +165,8 @@ def _learning(run: Run) -> Section:
     if seen < of and any(entry.train is not None for entry in history):
         text += f"The training curve is measured on {count(seen)} of the {trained_on(results)}. "
     text += STOPPED.get(results.stopped, f"It stopped: {results.stopped}.")
+    if results.same_answer:
+        text += f" {results.same_answer[0].upper()}{results.same_answer[1:]}."
     if results.decision_threshold is not None:
         chosen = run.config.train is not None and run.config.train.decision_threshold == "validation"
         text += f" A label is given from a probability of {results.decision_threshold:.2f} on"
@@ -174,11 +182,17 @@ def _learning(run: Run) -> Section:
 
 
 def _mistakes(run: Run) -> Section:
-    """The metrics of each label, and the most common mistake."""
-    metrics, labels = run.results.test, run.results.labels
+    """Each label by itself, and which are taken for which."""
+    split = "test" if run.results.test is not None else "validation"
+    metrics, labels = run.results.metrics(split), run.results.labels
     assert metrics is not None
-    blocks: list[Block] = [label_table(metrics, labels, "test set")]
-    blocks += filter(None, (_absent(metrics, labels), _common_mistake(metrics.confusion or [], labels)))
+    table = label_table(metrics, labels, f"{split} set")
+    blocks: list[Block] = [table]
+    if len(labels) > LISTED:
+        worst = sorted(range(len(labels)), key=lambda i: (not metrics.by_label[i].support, metrics.by_label[i].f1))
+        few = replace(table, rows=[table.rows[i] for i in worst[:LISTED]])
+        blocks = [f"The {LISTED} labels that are found worst, of {count(len(labels))}:", few, Folded("All", table)]
+    blocks += filter(None, (_absent(metrics, labels, split), _common_mistake(metrics, labels)))
     return Section("Label by label", [*blocks, *_pictures(run, "confusion_test", "confusion_validation")])
 
 
@@ -191,24 +205,26 @@ def label_table(metrics: Metrics, labels: Sequence[str], title: str = "label") -
     return Table([title, "precision", "recall", "F1", "texts"], rows)
 
 
-def _absent(metrics: Metrics, labels: Sequence[str]) -> Sentence:
-    """The labels that no test text has, so that their metrics mean nothing."""
+def _absent(metrics: Metrics, labels: Sequence[str], split: str) -> Sentence:
+    """Which labels no text has, so that nothing is known of them."""
+    absent = [label for label, row in zip(labels, metrics.by_label, strict=True) if not row.support]
     sentence: Sentence = []
-    for label, row in zip(labels, metrics.by_label, strict=True):
-        if not row.support:
-            sentence += [" or " if sentence else "No test text has the label ", Span(label, "em")]
-    counted = "; its F1 counts as 0 in macro F1" if metrics.multi_label else ""
-    return [*sentence, f", so its metrics are not known{counted}."] if sentence else []
+    for label in absent[:NAMED]:
+        sentence += [" or " if sentence else f"No {split} text has the label ", Span(label, "em")]
+    if len(absent) > NAMED:
+        sentence.append(f" or one of {count(len(absent) - NAMED)} more")
+    counted = "; in macro F1 it counts as an F1 of 0" if metrics.multi_label else ""
+    return [*sentence, f": these texts do not tell how well it is found{counted}."] if sentence else []
 
 
-def _common_mistake(confusion: Sequence[Sequence[int]], labels: Sequence[str]) -> Sentence:
-    wrong = [(n, t, p) for t, row in enumerate(confusion) for p, n in enumerate(row) if t != p and n > 0]
-    if not wrong:
+def _common_mistake(metrics: Metrics, labels: Sequence[str]) -> Sentence:
+    if not (wrong := metrics.most_confused()):
         return []
-    times, truth, predicted = max(wrong, key=lambda cell: cell[0])
-    texts = sum(confusion[truth])
-    names: Sentence = [Span(labels[truth], "em"), " taken for ", Span(labels[predicted], "em")]
-    return ["The most common mistake: ", *names, f", {count(times)} of {count(texts)} texts ({times / texts:.0%})."]
+    first = wrong[0]
+    texts = sum(metrics.confusion[first.truth]) if metrics.confusion else metrics.by_label[first.truth].support
+    names: Sentence = [Span(labels[first.truth], "em"), " taken for ", Span(labels[first.predicted], "em")]
+    share = f"{count(first.texts)} of {count(texts)} texts ({first.texts / texts:.0%})"
+    return ["The most common mistake: ", *names, f", {share}."]
 
 
 def _samples(run: Run) -> Section | None:
@@ -276,10 +292,19 @@ def _data(run: Run) -> Section:
             )
             rows.append(["characters a training text", shape])
         whose = f"the {trained_on(results)}" if added(results) else "them"
-        rows.append([f"cut at {lengths.max_tokens} tokens", f"{count(lengths.truncated)} of {whose}"])
+        lost = f", by which {lengths.unread:.0%} of all tokens are not read" if lengths.unread else ""
+        if lengths.windows is not None:
+            rows.append([f"windows of {lengths.max_tokens} tokens", f"{count(lengths.windows)}, with all of the text"])
+        else:
+            rows.append([f"cut at {lengths.max_tokens} tokens", f"{count(lengths.truncated)} of {whose}{lost}"])
     rows.append(["fingerprint", Span(data.fingerprint, "code")])
-    warnings: list[Block] = ["Warnings:", Bullets(data.warnings)] if data.warnings else []
-    return Section("The data", [Table(["", ""], rows, left=2), *warnings, *_pictures(run, "lengths")])
+    blocks: list[Block] = [Table(["", ""], rows, left=2)]
+    if data.classes:
+        header, counted = count_rows(results.labels, {s: np.array(found) for s, found in data.classes.items()})
+        blocks += ["How many texts of each split have each label:", Table(header, counted)]
+    blocks += ["Read and left out:", Bullets(data.notes)] if data.notes else []
+    blocks += ["Warnings:", Bullets(data.warnings)] if data.warnings else []
+    return Section("The data", [*blocks, *_pictures(run, "classes", "lengths")])
 
 
 def _settings(run: Run) -> Section:
@@ -302,9 +327,9 @@ def _usage(run: Run) -> Section:
     with_tab = ", a tab between the two texts" if reads_pairs(run) else ""
     commands = [
         (prediction_command(run), "its label"),
-        (f"minilm predict {folder} --file texts.txt --json", f"the label of each line{with_tab}, with all scores"),
-        (f"minilm evaluate {folder}", "its test metrics, measured again"),
-        (f"minilm train {config} seed=2", "the same once more, one setting changed"),
+        (f"{program()} predict {folder} --file texts.txt --json", f"the label of each line{with_tab}, with all scores"),
+        (f"{program()} evaluate {folder}", "its test metrics, measured again"),
+        (f"{program()} train {config} seed=2", "the same once more, one setting changed"),
         (resume_command(run.folder), "continues it if it was interrupted"),
     ]
     width = max(len(command) for command, _ in commands)

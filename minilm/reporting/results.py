@@ -55,6 +55,8 @@ class DataSummary:
     sizes: dict[str, Number]  # texts of each split ...
     whole: dict[str, Number] = field(default_factory=dict)  # ... and before a part was taken
     warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what was found by looking, or left out as the config says
+    classes: dict[str, list[Number]] = field(default_factory=dict)  # of each split, texts with each label (C,)
 
     def __post_init__(self) -> None:
         if any(set(sizes) != set(SPLITS) for sizes in (self.sizes, self.whole or self.sizes)):
@@ -66,10 +68,18 @@ class Baseline:
     """What was reached without the model."""
 
     validation: Metrics
-    test: Metrics
+    test: Metrics | None = None  # None: there is no test split
     seconds: Measured | None = None  # that it took to fit
     decision_threshold: Fraction | None = None  # several labels a text: a label is given from this probability on
     labels: list[str] | None = None  # of the majority, several labels a text: those that every text is given
+
+    def metrics(self, split: str) -> Metrics | None:
+        """The metrics of a split; None if it was not measured."""
+        return {"validation": self.validation, "test": self.test}.get(split)
+
+    def tested(self, metric: str) -> float | None:
+        """A metric on the test split; None if there is no such split, or if the task does not have the metric."""
+        return None if self.test is None else self.test.get(metric)
 
 
 @dataclass(frozen=True)
@@ -101,7 +111,9 @@ class Lengths:
     p95: Measured  # 95% are no longer
     longest: Number
     truncated: Number  # texts
-    max_tokens: Number  # longer texts are cut
+    max_tokens: Number  # that are read at once
+    unread: Fraction = 0.0  # the part of all tokens that is cut
+    windows: Number | None = None  # in which the texts are read, if long ones are read in windows
     characters: CharacterLengths | None = None  # None: a version that did not measure them wrote the file
 
 
@@ -189,12 +201,13 @@ class Results:
     data: DataSummary
     decision_threshold: Fraction | None = None  # several labels a text: a label is given from this probability on
     augmentation: Augmentation | None = None
+    same_answer: str = ""  # several labels a text: what to say if nearly all texts get the same ones
 
     def __post_init__(self) -> None:
         """Raise ValueError unless the parts are of one run."""
         measured = {split: self.metrics(split) for split in SPLITS}
         for name, baseline in self.baselines.items():
-            measured |= {f"baselines.{name}.validation": baseline.validation, f"baselines.{name}.test": baseline.test}
+            measured |= {f"baselines.{name}.{split}": baseline.metrics(split) for split in ("validation", "test")}
         found = {key: metrics for key, metrics in measured.items() if metrics is not None}
         for key, metrics in found.items():
             if len(metrics.by_label) != len(self.labels):
@@ -202,6 +215,7 @@ class Results:
             if metrics.multi_label != next(iter(found.values())).multi_label:
                 raise ValueError(f"{key} must hold the same metrics as the other splits")
         needed = {"train", "validation", "test"} if self.best else {"validation", "test"} if self.zero_shot else set()
+        needed -= {split for split, size in self.data.sizes.items() if not size}
         if missing := [split for split in SPLITS if split in needed - found.keys()]:
             raise ValueError(f"{missing[0]} is missing")
         if not needed and (self.adaptation is None or found):
@@ -216,7 +230,7 @@ class Results:
     @property
     def multi_label(self) -> bool:
         """Whether a text may have several labels."""
-        return self.test is not None and self.test.multi_label
+        return any(metrics.multi_label for split in SPLITS if (metrics := self.metrics(split)) is not None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,7 @@ def story(run: Run) -> Sentence:
                 f"with a macro F1 of {decimal(results.test['macro_f1'])}."
             ]
         )
-        if majority := results.baselines.get("majority"):
+        if (majority := results.baselines.get("majority")) and majority.test is not None:
             reached = f"{majority.test[key]:.1%} and {decimal(majority.test['macro_f1'])}"
             sentences.append([*_majority(majority, results.multi_label), f" would make that {reached}."])
         if sentence := verdict(results):
@@ -42,6 +42,13 @@ def story(run: Run) -> Sentence:
                     f"between {low:.1%} and {high:.1%} (95%, Wilson's interval)."
                 ]
             )
+    elif results.validation is not None:
+        sentences.append(
+            [
+                "No texts were held out for a test (data.test_fraction = 0), so how well it does on other texts was "
+                "not measured: the validation texts, by which its weights were chosen, flatter it."
+            ]
+        )
     return _joined(sentences, " ")
 
 
@@ -83,10 +90,10 @@ def verdict(results: Results) -> str:
     One sentence; empty if one of the two was not measured.
     """
     ours, baseline = results.test, results.baselines.get("linear")
-    if ours is None or baseline is None:
+    if ours is None or baseline is None or baseline.test is None:
         return ""
-    accuracy = _accuracy(ours)
-    gain, other = (100 * (ours[key] - baseline.test[key]) for key in ("macro_f1", accuracy))
+    accuracy, theirs = _accuracy(ours), baseline.test
+    gain, other = (100 * (ours[key] - theirs[key]) for key in ("macro_f1", accuracy))
     beside = f"({metric_name(accuracy)}: {abs(other):.1f} points {'below' if other < 0 else 'above'})"
     if abs(gain) < 0.05:
         return f"It equals the linear baseline in macro F1 {beside}."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from minilm.data.checks import shortened
 from minilm.measures import MULTI_LABEL_METRICS
 
 PROPER_NAMES = {"mcc": "MCC", "jaccard": "Jaccard"}
@@ -70,16 +71,26 @@ def join_words(parts: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
 
 
-def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
+NARROWEST = 12  # characters to which a column of names is shortened, at least
+
+
+def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1, width: int = 0) -> str:
     """Columns two spaces apart, the first ``left`` of them flush left, the others flush right.
 
-    A header may have several lines, which end at the same height.
+    A header may have several lines, which end at the same height. ``width``: characters that a line may have (0: any
+    number); cells of the first columns are shortened until the table fits, as far as that helps.
     """
     body = [list(row) for row in rows]
     heads = [cell.split("\n") for cell in header]
     height = max(len(lines) for lines in heads)
     top = [[([""] * (height - len(lines)) + lines)[i] for lines in heads] for i in range(height)]
     widths = [max(len(row[i]) for row in top + body) for i in range(len(header))]
+    while left and sum(widths) + 2 * (len(widths) - 1) > width > 0:
+        widest = max(range(left), key=lambda i: widths[i])
+        if widths[widest] <= NARROWEST:
+            break
+        widths[widest] -= 1
+    body = [[shortened(c, w) if len(c) > w else c for c, w in zip(row, widths, strict=True)] for row in body]
 
     def line(cells: Sequence[str]) -> str:
         aligned = (

@@ -27,8 +27,11 @@ from minilm.config import (
 )
 from minilm.connection import Unreachable
 from minilm.data.batching import collate, make_batches
+from minilm.data.checks import named
 from minilm.data.locations import find_source
-from minilm.data.sources import Dataset, Rows, load_dataset
+from minilm.data.long_texts import LongTexts
+from minilm.data.rows import Rows
+from minilm.data.sources import Dataset, load_dataset
 from minilm.data.splits import keep_rows, strata_of
 from minilm.data.tokenization import Encoded, encode, load_tokenizer, pad_id, separate_pairs, train_bpe
 from minilm.devices import Runtime
@@ -37,6 +40,7 @@ from minilm.evaluation.metrics import Metrics, check_metric
 from minilm.evaluation.predictor import Forward, Reading, predict_scores
 from minilm.finetuning.freezing import freeze, reads_pooler
 from minilm.finetuning.lora import LoRAConfig, add_lora
+from minilm.hints import program
 from minilm.models import ARCHITECTURES
 from minilm.models.architecture import Architecture, Backbone
 from minilm.models.heads import ClassificationHead, HeadConfig, mlp_head
@@ -87,12 +91,13 @@ def prepare(config: RunConfig) -> PreparedData:
         _check_objective(config.train, data)
     train = augmented(config, data)
     tokenizer, limit = _tokenizer(config, train), config.data.max_tokens
+    long = long_texts_of(config.data)
 
     def tokens(rows: Rows) -> Encoded:
         return memoize(
             "tokens",
-            lambda: (hash_of_rows(rows), tokenizer.to_str(), limit),
-            lambda: encode(tokenizer, rows.texts, rows.pairs, limit),
+            lambda: (hash_of_rows(rows), tokenizer.to_str(), limit, repr(long)),
+            lambda: encode(tokenizer, rows.texts, rows.pairs, limit, long),
         )
 
     splits = zip(SPLITS, (train, data.validation, data.test), strict=True)
@@ -103,9 +108,15 @@ def prepare(config: RunConfig) -> PreparedData:
     return PreparedData(data, train, tokenizer, encoded)
 
 
+def long_texts_of(section: DataSection) -> LongTexts:
+    """What becomes of texts that are longer than ``max_tokens``."""
+    return LongTexts(section.long_texts, section.window_stride, section.window_scores)
+
+
 def _files_of(section: DataSection) -> tuple[object, ...]:
-    """A key of a data set: its settings, and its files with their times."""
-    files = [*find_source(section).files.values(), *([Path(section.rows)] if section.rows else [])]
+    """What a data set depends on: its settings, and its files as they are now."""
+    files = [file for split in find_source(section).files.values() for file in split]
+    files += [Path(section.rows)] if section.rows else []
     return repr(section), *((path, path.stat().st_mtime_ns) for path in files if path.is_file())
 
 
@@ -141,6 +152,9 @@ def _check_objective(train: TrainSection, data: Dataset) -> None:
     """Raise UserError if the metric, the class weights or the threshold do not fit the labels."""
     check_metric(train.best, data.multi_label, key="train.best")
     weights, labels = train.class_weights, data.label_names
+    for name in weights if isinstance(weights, dict) else ():
+        if name not in labels:
+            raise UserError(f'train.class_weights: no label "{name}"{nearest(name, labels)}; there are {named(labels)}')
     if isinstance(weights, list) and len(weights) != len(labels):
         raise UserError(
             f"train.class_weights must hold one weight for each of the {len(labels)} labels "
@@ -180,10 +194,15 @@ def make_model(
         model = _from_scratch(config, labels, vocab_size, device)
     _check_reading(config, model, vocab_size)
     data, card = config.data, card_of(model)
-    kind = "multi" if data.label_columns else "single"
+    kind = "multi" if data.multi_label else "single"
     card.published["problem_type"] = f"{kind}_label_classification"
     precision = config.train.precision if config.train else "float32"
-    card.extra |= asdict(Reading(data.max_tokens, data.clean, pairs=bool(data.text_pair), precision=precision))
+    card.extra |= asdict(
+        Reading(
+            data.max_tokens, data.clean, pairs=bool(data.text_pair), precision=precision,
+            long_texts=data.long_texts, window_stride=data.window_stride, window_scores=data.window_scores,
+        )
+    )  # fmt: skip
     return model
 
 
@@ -231,7 +250,7 @@ def find_checkpoint(config: RunConfig) -> Path:
     if (folder / "config.toml").is_file():
         raise UserError(f"model.source: {folder} is a run; name the model in it, such as {folder / 'model'}")
     if is_adapter(folder):
-        export = f"minilm export {folder} FOLDER --merge"
+        export = f"{program()} export {folder} FOLDER --merge"
         raise UserError(f"model.source: {folder} is an adapter; merge it with its base first: {export}")
     return folder
 
@@ -334,19 +353,23 @@ def make_task(
 ) -> Task:
     """The batches, the objective and the evaluation of a run; evaluations are recorded in ``folder``."""
     train, validation = prepared.train, prepared.data.validation
-    texts, pad = prepared.encoded["train"], pad_id(prepared.tokenizer)
+    encoded, pad = prepared.encoded["train"], pad_id(prepared.tokenizer)
+    labels = train.labels[encoded.texts]  # of each row: a window has its text's
     forward = {split: prefix.forward(split, model) for split in ("train", "validation")}
     # As many training texts as validation has are enough to see overfitting; all would take longer than training.
     sample = keep_rows(strata_of(train.labels), min(len(train), len(validation)), config.seed)
+    sampled = encoded.rows_of(sample)
     watched: dict[str, tuple[Encoded, np.ndarray, Forward]] = {
-        "train": (texts.take(sample), train.labels[sample], lambda batch, rows: forward["train"](batch, sample[rows])),
+        "train": (
+            encoded.take(sample), train.labels[sample], lambda batch, rows: forward["train"](batch, sampled[rows])
+        ),
         "validation": (prepared.encoded["validation"], validation.labels, forward["validation"]),
     }
 
     def evaluate() -> dict[str, Metrics]:
         scores = {
-            split: predict_scores(model, encoded, runtime, pad=pad, forward=how)
-            for split, (encoded, _, how) in watched.items()
+            split: predict_scores(model, texts, runtime, pad=pad, forward=how)
+            for split, (texts, _, how) in watched.items()
         }
         # Chosen again for each evaluation: while rare labels have low probabilities, a threshold of 0.5 would assign
         # none of them, however well the model ranks them, and no checkpoint would be better than the first.
@@ -355,10 +378,13 @@ def make_task(
 
     return Task(
         batches=lambda epoch: make_batches(
-            texts.lengths, settings.batch_size, seed=config.seed, epoch=epoch, group_by_length=settings.group_by_length
+            encoded.lengths, settings.batch_size, seed=config.seed, epoch=epoch,
+            group_by_length=settings.group_by_length,
         ),
-        collate=lambda rows, epoch: collate(texts, rows, train.labels, pad, limit=model.context),
-        objective=Objective(_class_weights(settings, prepared), settings.label_smoothing, prepared.data.multi_label),
+        collate=lambda rows, epoch: collate(encoded, rows, labels, pad, limit=model.context),
+        objective=Objective(
+            _class_weights(settings, prepared, labels), settings.label_smoothing, prepared.data.multi_label
+        ),
         evaluate=evaluate,
         record=lambda history: write_history(folder, history),
         forward=forward["train"],
@@ -366,7 +392,10 @@ def make_task(
     )
 
 
-def _class_weights(settings: TrainSection, prepared: PreparedData) -> torch.Tensor | None:
+def _class_weights(settings: TrainSection, prepared: PreparedData, labels: np.ndarray) -> torch.Tensor | None:
+    """``labels``: of the rows that are trained on."""
     if settings.class_weights == "balanced":
-        return balanced_weights(prepared.train.labels, len(prepared.data.label_names))
+        return balanced_weights(labels, len(prepared.data.label_names))
+    if isinstance(settings.class_weights, dict):
+        return torch.tensor([float(settings.class_weights.get(name, 1)) for name in prepared.data.label_names])
     return torch.tensor(settings.class_weights) if settings.class_weights else None

@@ -11,7 +11,8 @@ import json
 
 from minilm.config import AugmentSection, BackTranslationSection, MaskedWordsSection, RunConfig
 from minilm.data.augmentation import Method, augment, by_words, wordnet
-from minilm.data.sources import Dataset, Rows
+from minilm.data.rows import Rows
+from minilm.data.sources import Dataset
 from minilm.errors import located
 from minilm.generation import load_language_model
 from minilm.runs.rewriting import back_translation, masked_words

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
+from minilm.data.checks import shortened
 from minilm.data.sources import load_dataset, load_rows
 from minilm.errors import UserError, located
 from minilm.evaluation.metrics import Metrics
@@ -14,6 +17,8 @@ from minilm.reporting.report import label_table
 from minilm.reporting.tables import count, decimal, metric_columns, metric_name, text_table
 from minilm.runs.folders import stored_environment
 from minilm.runs.results import measure
+
+ROWS, PAIRS = 40, 20  # labels, and confused pairs, that the terminal shows
 
 
 def evaluate_run(
@@ -35,6 +40,8 @@ def evaluate_run(
         if data.fingerprint != stored_environment(run).data.fingerprint:
             raise UserError(f"{run}: its data have changed since it was trained; name a file to measure it on (--file)")
         rows = getattr(data, split)
+        if not len(rows):
+            raise UserError(f"{run}: has no {split} split (data.test_fraction = 0); name a split (--split) or a file")
     return measure(rows.labels, classifier.scores_of_rows(rows), classifier.reading.threshold), classifier.labels
 
 
@@ -42,8 +49,18 @@ def evaluation_text(metrics: Metrics, labels: list[str]) -> str:
     """The metrics for the terminal: of all texts, of each label, and the confusion matrix."""
     columns = metric_columns(metrics.multi_label)
     whole = text_table([*map(metric_name, columns)], [[decimal(metrics[key]) for key in columns]], left=0)
-    tables = [whole, terminal_table(label_table(metrics, labels))]
+    names = [shortened(name) for name in labels]
+    by_label = label_table(metrics, names)
+    tables = [whole, terminal_table(replace(by_label, rows=by_label.rows[:ROWS]))]
+    if len(labels) > ROWS:
+        tables[-1] += f"\n({len(labels) - ROWS:,} more labels: --json has all)"
+    if metrics.multi_label:
+        return "\n\n".join(tables)
+    width = shutil.get_terminal_size().columns
     if metrics.confusion is not None:
-        taken = [[name, *map(count, row)] for name, row in zip(labels, metrics.confusion, strict=True)]
-        tables.append(text_table(("is \\ taken for", *labels), taken))
-    return "\n\n".join(tables)
+        taken = [[name, *map(count, row)] for name, row in zip(names, metrics.confusion, strict=True)]
+        matrix = text_table(("is \\ taken for", *names), taken)
+        if max(map(len, matrix.splitlines())) <= width:
+            return "\n\n".join([*tables, matrix])
+    pairs = [[names[pair.truth], names[pair.predicted], count(pair.texts)] for pair in metrics.most_confused()[:PAIRS]]
+    return "\n\n".join([*tables, text_table(("is", "taken for", "texts"), pairs, left=2)])

@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from minilm import hub
+from minilm.data.readers import is_table
 from minilm.errors import UserError, nearest
+from minilm.hints import program
 from minilm.loading import load_config
 from minilm.model_files import is_whole
 from minilm.recipes import fine_tuning
@@ -39,10 +41,12 @@ OTHER_DATA = (
 def find_recipe(model: str) -> Path:
     """The recipe that starts from a model. Raises UserError if there is none."""
     known = fine_tuning()
+    if is_table(Path(model)) or Path(model).suffix == ".txt":
+        raise UserError(f"{model}: is a file of data; name the model first: {program()} finetune minilm --data {model}")
     if model not in known:
         raise UserError(
             f'no recipe for the model "{model}"{nearest(model, known)}; there are recipes for {", ".join(known)}. Take '
-            f"one of the same family for another model: minilm finetune bert model.source={model}"
+            f"one of the same family for another model: {program()} finetune bert model.source={model}"
         )
     return known[model]
 

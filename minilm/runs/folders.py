@@ -22,6 +22,7 @@ import torch
 
 from minilm.checkpoints.atomic import atomic
 from minilm.config import SPLITS, RunConfig
+from minilm.data.checks import class_counts
 from minilm.data.sources import Dataset
 from minilm.devices import Runtime
 from minilm.errors import UserError
@@ -116,7 +117,8 @@ def describe_environment(data: Dataset, runtime: Runtime, start: dict[str, str])
 def describe_data(data: Dataset) -> DataSummary:
     """The name, the fingerprint, the sizes and the warnings of a data set."""
     sizes = {split: len(getattr(data, split)) for split in SPLITS}
-    return DataSummary(data.name, data.fingerprint, sizes, data.whole, data.warnings)
+    classes = {split: class_counts(getattr(data, split).labels, len(data.label_names)).tolist() for split in SPLITS}
+    return DataSummary(data.name, data.fingerprint, sizes, data.whole, data.warnings, data.notes, classes)
 
 
 def stored_environment(folder: Path) -> Environment:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from minilm.config import TrainSection
-from minilm.data.sources import Dataset, Rows
+from minilm.data.rows import Rows
+from minilm.data.sources import Dataset
 from minilm.data.tokenization import Encoded, length_statistics
 from minilm.evaluation.baselines import Linear, Majority, linear, majority
 from minilm.evaluation.embeddings import fit_probe
@@ -29,6 +30,8 @@ from minilm.reporting.results import Baseline, CharacterLengths, Lengths, Sample
 from minilm.runs.shared_cache import hash_of_rows, memoize
 
 LONG = 10.0  # seconds
+SCORES = 100  # labels of which a sample's scores are kept, at most
+MOST_LABELS = 1000  # for the linear baseline, whose fit takes time and memory for each
 
 
 def measure(labels: np.ndarray, scores: np.ndarray, threshold: float = 0.5) -> Metrics:
@@ -57,7 +60,11 @@ class Embedded:
 
 
 def fit_baselines(
-    data: Dataset, choose: Callable[[np.ndarray], float], embedded: Embedded | None = None
+    data: Dataset,
+    choose: Callable[[np.ndarray], float],
+    embedded: Embedded | None = None,
+    *,
+    with_linear: bool = True,
 ) -> dict[str, Baseline]:
     """The metrics of the majority class and of a linear model on TF-IDF features, on the same splits.
 
@@ -65,7 +72,9 @@ def fit_baselines(
     ``choose`` chooses the threshold of several labels from the scores of the validation texts, as for the model.
     """
     classes = len(data.label_names)
-    train, held_out = data.train, {"validation": data.validation, "test": data.test}
+    train, held_out = data.train, {"validation": data.validation}
+    if len(data.test):
+        held_out["test"] = data.test
     fits: dict[str, Callable[[], Majority | Linear]] = {
         "majority": lambda: majority(train.labels, classes),
         "linear": lambda: linear(train.texts, train.labels, classes, train.pairs),
@@ -77,13 +86,13 @@ def fit_baselines(
         return {split: model.predict(rows.texts, rows.pairs) for split, rows in held_out.items()}, model.seconds
 
     results: dict[str, Baseline] = {}
-    for name in fits:
+    for name in fits if with_linear else ("majority",):
         key = partial(_key_of_baseline, name, classes, train, *held_out.values())
         scores, seconds = memoize("baselines", key, partial(fitted, name))
         results[name] = _measured(data, scores, choose, seconds, constant=name == "majority")
     if embedded is not None:
         probe = fit_probe(embedded.vectors["train"], data.train.labels, classes)
-        scores = {split: probe.predict(embedded.vectors[split]) for split in ("validation", "test")}
+        scores = {split: probe.predict(embedded.vectors[split]) for split in held_out}
         results["embeddings"] = _measured(data, scores, choose, embedded.seconds + probe.seconds)
     return results
 
@@ -103,7 +112,7 @@ def _measured(
     """constant: every text has the same scores, so that the report can name its labels."""
     threshold = choose(scores["validation"]) if data.multi_label else 0.5
     validation = measure(data.validation.labels, scores["validation"], threshold)
-    test = measure(data.test.labels, scores["test"], threshold)
+    test = measure(data.test.labels, scores["test"], threshold) if "test" in scores else None
     if not data.multi_label:
         return Baseline(validation, test, seconds)
     given = [data.label_names[i] for i in np.flatnonzero(labels_above(scores["validation"][0], threshold))]
@@ -137,7 +146,7 @@ def time_inference(classifier: Classifier, rows: Rows) -> float:
 def choose_samples(
     rows: Rows, scores: np.ndarray, labels: list[str], seed: int, threshold: float = 0.5
 ) -> list[SampleText]:
-    """Five test texts with their predictions: two wrong ones if there are any, the others right."""
+    """Five texts with their predictions: two wrong ones if there are any, the others right."""
     several = rows.labels.ndim == 2
     probabilities = sigmoid(scores) if several else np.exp(log_softmax(scores))
     predicted = labels_above(scores, threshold) if several else probabilities.argmax(axis=1)
@@ -150,12 +159,17 @@ def choose_samples(
     def names(value: Any) -> Any:
         return [labels[i] for i in np.flatnonzero(value)] if several else labels[int(value)]
 
+    def shown(row: np.ndarray) -> list[int]:
+        """The labels whose scores are kept: all, or of many the likeliest."""
+        order = range(len(row)) if len(row) <= SCORES else np.argsort(-row, kind="stable")[:SCORES].tolist()
+        return list(order)
+
     return [
         SampleText(
             text=rows.texts[i] if rows.pairs is None else f"{rows.texts[i]} / {rows.pairs[i]}",
             label=names(rows.labels[i]),
             predicted=names(predicted[i]),
-            scores={label: float(p) for label, p in zip(labels, probabilities[i], strict=True)},
+            scores={labels[c]: float(probabilities[i, c]) for c in shown(probabilities[i])},
         )
         for i in chosen
     ]

@@ -21,7 +21,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from minilm.data.sources import Rows
+from minilm.data.rows import Rows
 from minilm.data.tokenization import Encoded
 
 T = TypeVar("T")
@@ -74,6 +74,8 @@ def hash_of_rows(rows: Rows) -> str:
 def hash_of_tokens(encoded: Encoded) -> str:
     """A hash of the tokens of all texts, in order, and of which text of a pair each belongs to."""
     digest = hashlib.sha256(np.ascontiguousarray(encoded.ids).tobytes() + encoded.offsets.tobytes())
+    if encoded.windows is not None:
+        digest.update(b"windows" + encoded.windows.starts.tobytes() + encoded.windows.scores.encode())
     if encoded.segments is not None:
         digest.update(b"pairs" + np.ascontiguousarray(encoded.segments).tobytes())
     return digest.hexdigest()

@@ -24,17 +24,22 @@ from minilm.checkpoints.files import write_json
 from minilm.checkpoints.models import card_of, save_model
 from minilm.checkpoints.trained_part import Base, is_partly_frozen
 from minilm.config import SPLITS, KeepModel, RunConfig, TrainSection, ZeroShotSection
-from minilm.data.tokenization import Encoded, pad_id
+from minilm.data.checks import class_counts
+from minilm.data.rows import Rows
+from minilm.data.tokenization import Cut, Encoded, count_cut, pad_id
 from minilm.devices import Runtime, out_of_memory_explained
 from minilm.errors import UserError, located
+from minilm.evaluation.answers import same_answer
 from minilm.evaluation.embeddings import mean_vectors
-from minilm.evaluation.metrics import Metrics
+from minilm.evaluation.metrics import Metrics, labels_above
 from minilm.evaluation.predictor import Classifier, predict_scores
 from minilm.finetuning.freezing import frozen_layers
 from minilm.hub import is_folder, published_name
 from minilm.loading import dump_config, load_config
 from minilm.models.architecture import Backbone
-from minilm.reporting.plots import confusion, learning_curves, length_distribution
+from minilm.reporting.classes import counts_table
+from minilm.reporting.label_plots import class_distribution
+from minilm.reporting.plots import draw_confusion, learning_curves, length_distribution
 from minilm.reporting.predictions import write_predictions
 from minilm.reporting.record import resume_command
 from minilm.reporting.report import write_report
@@ -66,7 +71,16 @@ from minilm.runs.folders import (
     find_folder,
     new_folder,
 )
-from minilm.runs.results import Embedded, choose_samples, decide, fit_baselines, lengths_of, measure, time_inference
+from minilm.runs.results import (
+    MOST_LABELS,
+    Embedded,
+    choose_samples,
+    decide,
+    fit_baselines,
+    lengths_of,
+    measure,
+    time_inference,
+)
 from minilm.runs.shared_cache import hash_of_tokens, memoize
 from minilm.runs.zero_shot import ZeroShotClassifier, classify_and_report, open_classifier
 from minilm.schema import as_table
@@ -157,7 +171,12 @@ def _prepare_start(config: RunConfig) -> Start:
         torch.set_num_threads(settings.threads)
     runtime = devices.runtime(settings.device, settings.precision)
     prepared = prepare(config)
-    for warning in prepared.data.warnings:
+    data = prepared.data
+    counts = {split: class_counts(getattr(data, split).labels, len(data.label_names)) for split in SPLITS}
+    for note in data.notes:
+        say(note)
+    say(counts_table(data.label_names, counts))
+    for warning in data.warnings:
         say(f"warning: {warning}")
     if config.augment is not None:
         say(f"{prepared.added:,} training texts added to {len(prepared.data.train):,} ({config.augment.method})")
@@ -227,12 +246,15 @@ class TrainRun:
 
 def train_and_report(run: TrainRun) -> None:
     """Train to the end, from the start or the last checkpoint, then save, measure and report."""
-    folder, prepared, model = run.folder, run.prepared, run.model
+    folder, prepared, model, limit = run.folder, run.prepared, run.model, run.config.data.max_tokens
     with atomic(folder / "summary.txt") as file, run.runtime.autocast():
         file.write((summarize(model) + "\n").encode())
     total, trained = parameter_counts(model)
     sizes = " / ".join(map(prepared.size, SPLITS))
     say(f"{folder}: {prepared.data.name}, {sizes} texts; {trained:,} of {total:,} parameters train on {run.runtime}")
+    cut = sum((count_cut(encoded, limit) for encoded in prepared.encoded.values()), Cut())
+    if message := cut.message("texts", limit, model.context):
+        say(f"{folder}: {message}")
     if run.settings.embeddings_baseline:
         run = replace(run, embedded=_embed(run))
     if run.settings.gradient_checkpointing:
@@ -299,6 +321,7 @@ def _fit(run: TrainRun) -> tuple[Progress, dict[str, np.ndarray], str]:
     scores = {
         split: predict_scores(model, encoded, run.runtime, pad=run.pad, forward=prefix.forward(split, model))
         for split, encoded in prepared.encoded.items()
+        if len(encoded)
     }
     return progress, scores, str(prefix)
 
@@ -315,7 +338,8 @@ def _save(run: TrainRun) -> None:
     if config.adapters is not None:
         save_adapter(model, run.folder / "model", base=base, revision=revision, tokenizer=tokenizer)
         return
-    below, part_of = card_of(model).folder, None
+    below = card_of(model).folder
+    part_of = None
     if run.keep_model == "trained" and below is not None and is_partly_frozen(model):
         part_of = Base(base or str(below.resolve()), revision, files.fingerprint(below))
     save_model(model, run.folder / "model", tokenizer=tokenizer, base=part_of)
@@ -326,30 +350,41 @@ def _write_results(run: TrainRun, progress: Progress, scores: dict[str, np.ndarr
     folder, data = run.folder, run.prepared.data
     config, augment = run.config, run.config.augment
     threshold = card_of(run.model).extra["threshold"] if data.multi_label else 0.5
-    metrics = {split: measure(run.prepared.rows(split).labels, scores[split], threshold) for split in SPLITS}
+    metrics = {
+        split: measure(run.prepared.rows(split).labels, found, threshold) for split, found in scores.items()
+    }
+    held_out = "test" if "test" in scores else "validation"
+    shown: Rows = getattr(data, held_out)
+    same = ""
+    if data.multi_label:
+        same = same_answer(shown.labels, labels_above(scores[held_out], threshold), data.label_names, held_out)
+    if same:
+        say(f"warning: {same}")
     classifier = Classifier(run.model, run.prepared.tokenizer, run.runtime)
     results = Results(
         name=folder.name,
         train=metrics["train"],
         validation=metrics["validation"],
-        test=metrics["test"],
+        test=metrics.get("test"),
         labels=data.label_names,
         baselines=_baselines(run),
         adaptation=None if config.adapt is None else read_record(Adaptation, folder / "adaptation" / "results.json"),
         parameters=Parameters(*parameter_counts(run.model)),
-        times=Times(progress.seconds, time_inference(classifier, data.test)),
+        times=Times(progress.seconds, time_inference(classifier, shown)),
         tokens_per_second=progress.tokens / progress.seconds,
         frozen_layers=cached,
         best=_best(run, progress),
         stopped=progress.stopped,
         lengths=lengths_of(run.prepared.train, run.prepared.encoded["train"], config.data.max_tokens),
-        samples=choose_samples(data.test, scores["test"], data.label_names, config.seed, threshold),
+        samples=choose_samples(shown, scores[held_out], data.label_names, config.seed, threshold),
         data=describe_data(data),
         decision_threshold=threshold if data.multi_label else None,
         augmentation=None if augment is None else Augmentation(augment.method, augment.ratio, run.prepared.added),
+        same_answer=same,
     )
     _draw(run, progress, metrics)
-    write_predictions(folder, data.test, scores["test"], data.label_names, threshold)
+    if "test" in scores:
+        write_predictions(folder, data.test, scores["test"], data.label_names, threshold, data.numbers["test"])
     write_json(folder / "results.json", as_table(results))
     finalize(folder)
 
@@ -358,7 +393,11 @@ def _baselines(run: TrainRun) -> dict[str, Baseline]:
     """The metrics of the baselines, from the same texts and with the same rule for the threshold."""
     data, validation = run.prepared.data, run.prepared.data.validation
     learned_from = replace(data, train=run.prepared.train)
-    return fit_baselines(learned_from, partial(decide, run.settings, validation.labels), run.embedded)
+    wanted, many = run.settings.linear_baseline, len(data.label_names) > MOST_LABELS
+    if wanted and many:
+        say(f"{run.folder}: no linear baseline, as there are more than {MOST_LABELS:,} labels")
+    choose = partial(decide, run.settings, validation.labels)
+    return fit_baselines(learned_from, choose, run.embedded, with_linear=wanted and not many)
 
 
 def _best(run: TrainRun, progress: Progress) -> Best:
@@ -373,9 +412,11 @@ def _draw(run: TrainRun, progress: Progress, metrics: Mapping[str, Metrics]) -> 
     data, figures, limit = run.prepared.data, run.folder / "figures", run.config.data.max_tokens
     learning_curves(progress.history, progress.best_step, run.settings.best, figures / "learning_curves.png")
     length_distribution(run.prepared.encoded["train"].full_lengths, limit, figures / "lengths.png")
-    for split in () if data.multi_label else ("validation", "test"):
-        matrix, title = metrics[split].confusion or [], f"Confusion on the {split} texts"
-        confusion(matrix, data.label_names, title, figures / f"confusion_{split}.png")
+    counts = {split: class_counts(getattr(data, split).labels, len(data.label_names)) for split in SPLITS}
+    class_distribution(data.label_names, counts, figures / "classes.png")
+    for split in ("validation", "test"):
+        if not data.multi_label and split in metrics:
+            draw_confusion(metrics[split], data.label_names, split, figures)
 
 
 def _write_adaptation(folder: Path, prepared: PreparedData) -> None:

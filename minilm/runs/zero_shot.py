@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from minilm.checkpoints.contents import read_contents
 from minilm.checkpoints.files import write_json
 from minilm.config import PromptSection, RunConfig, ZeroShotSection
-from minilm.data.sources import Rows
+from minilm.data.rows import Rows
 from minilm.data.tokenization import pad_id
 from minilm.devices import Runtime
 from minilm.errors import UserError, located, nearest
@@ -28,7 +28,7 @@ from minilm.evaluation.metrics import Metrics
 from minilm.evaluation.predictor import predict_scores
 from minilm.evaluation.zero_shot import Prompt, cloze, likelihood, open_model, similarity
 from minilm.models.architecture import Backbone
-from minilm.reporting.plots import confusion
+from minilm.reporting.plots import draw_confusion
 from minilm.reporting.predictions import write_predictions
 from minilm.reporting.report import write_report
 from minilm.reporting.results import Baseline, Parameters, Results, Times, ZeroShot
@@ -142,9 +142,8 @@ def classify_and_report(
         data=describe_data(data),
     )
     for split in MEASURED:
-        path, title = folder / "figures" / f"confusion_{split}.png", f"Confusion on the {split} texts"
-        confusion(metrics[split].confusion or [], data.label_names, title, path)
-    write_predictions(folder, data.test, scores["test"], data.label_names)
+        draw_confusion(metrics[split], data.label_names, split, folder / "figures")
+    write_predictions(folder, data.test, scores["test"], data.label_names, numbers=data.numbers["test"])
     write_json(folder / "results.json", as_table(results))
     write_report(folder)
 

@@ -33,6 +33,6 @@ def check_study(study: Study) -> None:
     if metric != "perplexity" and not any(run.config.train or run.config.zero_shot for run in study.runs):
         raise UserError(f"{study.path}: its runs only adapt, so no test texts are classified; use metric=perplexity")
     configs = [run.config for run in study.runs if run.config.train or run.config.zero_shot]
-    kinds = {bool(config.data.label_columns) for config in configs}
+    kinds = {config.data.multi_label for config in configs}
     if metric != "perplexity" and len(kinds) == 1:  # with both kinds, the runs that have the metric are compared
         check_metric(metric, kinds.pop(), f"{study.path}: metric")

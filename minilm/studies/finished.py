@@ -28,7 +28,7 @@ class FinishedRun:
 
     def baselines(self, metric: str) -> dict[str, float]:
         """A metric of each baseline that was fitted to the run's training texts, on the test texts."""
-        measured = {kind: baseline.test.get(metric) for kind, baseline in self.run.results.baselines.items()}
+        measured = {kind: baseline.tested(metric) for kind, baseline in self.run.results.baselines.items()}
         return {kind: value for kind, value in measured.items() if value is not None}
 
     def size(self, split: str) -> int:

@@ -155,7 +155,7 @@ class _Builder:
         return CachedSplit(self.layers, encoded.offsets, tensors)
 
     def _room(self, split: str, like: dict[str, Tensor], rows: int) -> dict[str, Tensor]:
-        """Tensors of so many rows, zero: in memory, in files, or none where there is no room."""
+        """Tensors of so many rows, zero: in memory, in files, or none if there is no room."""
         shapes = {key: (rows, values.shape[-1]) for key, values in like.items()}
         size = sum(prod(shapes[key]) * values.element_size() for key, values in like.items())
         if self.memory + size <= self.budget:

@@ -45,7 +45,7 @@ class Task:
     objective: Objective | LanguageObjective
     evaluate: Callable[[], dict[str, Metrics]]  # measures the model as it is now: on "validation", perhaps on "train"
     record: Callable[[list[Evaluation]], None]  # keeps all evaluations so far where others can read them
-    forward: Forward | None = None  # how scores are computed, where not by the model from the start
+    forward: Forward | None = None  # how scores are computed, if not by the model from the start
     seconds: float = 0.0  # of work done before, which belongs to training
 
 
@@ -54,7 +54,7 @@ def train(
 ) -> Progress:
     """Train to the last epoch, the time limit, or the last improvement; leave the best weights in the model.
 
-    Goes on from the last checkpoint where there is one, and on a CPU ends bit for bit where an uninterrupted run ends.
+    Resumes from the last checkpoint if there is one, and on a CPU ends bit for bit as an uninterrupted run does.
 
     Raises:
         UserError: the loss is no longer finite, or the checkpoint is damaged.
@@ -166,11 +166,14 @@ class _Loop:
         metrics = self.task.evaluate()
         self._check_finite(metrics["validation"].loss)
 
-        value = metrics["validation"][settings.best]
+        value, loss = metrics["validation"][settings.best], metrics["validation"]["loss"]
+        # Of few validation texts many evaluations get the same right: the loss still tells them apart.
+        breaks_tie = value == progress.best_value and progress.best_loss is not None and loss < progress.best_loss
         enough = is_better(settings.best, value, progress.best_value, settings.min_delta)
+        enough = enough or (breaks_tie and not settings.min_delta)
         progress.bad_evaluations = 0 if enough else progress.bad_evaluations + 1
-        if is_better(settings.best, value, progress.best_value):
-            progress.best_step, progress.best_value = progress.step, value
+        if breaks_tie or is_better(settings.best, value, progress.best_value):
+            progress.best_step, progress.best_value, progress.best_loss = progress.step, value, loss
             self.checkpoints.keep_best(self.model)
         self.started = time.monotonic() - seconds
         early = 0 < settings.patience <= progress.bad_evaluations
@@ -221,7 +224,7 @@ class _Loop:
         self.saved = time.monotonic()
 
     def _check_finite(self, loss: float, *, before_step: bool = False) -> None:
-        """Stop where the loss or the gradient is infinite or not a number; keep the state if it is still good."""
+        """Stop if the loss or the gradient is infinite or not a number; keep the state if it is still good."""
         norm = float(self.gradient_norm)
         skipped = self.runtime.scales_loss  # a gradient that overflows float16 changes nothing
         if math.isfinite(loss) and (math.isfinite(norm) or skipped):

@@ -55,9 +55,9 @@ def make_optimizer(model: nn.Module, settings: TrainSection, runtime: Runtime) -
 
 
 def warmup_steps(warmup: float, total: int) -> int:
-    """A warmup below 1 is a share of all steps, else a number of steps.
+    """A warmup below 1 is a fraction of all steps, else a number of steps.
 
-    A share leaves one step at least, for in the warmup the first has the rate 0: of one step nothing would be learned.
+    A fraction leaves at least one step: the first step of the warmup has the rate 0, so one step alone learns nothing.
     """
     return min(math.ceil(warmup * total), total - 1) if warmup < 1 else int(warmup)
 
@@ -73,7 +73,7 @@ def check_warmup(settings: TrainSection, batches: int, key: str) -> None:
     if (warmup := warmup_steps(settings.warmup, steps)) >= steps:
         raise UserError(
             f"{key} is {warmup:,} steps, but training has only {steps:,} and would end before it reaches its rate; "
-            "lower it (below 1 it is a share of all steps)"
+            "lower it (below 1 it is a fraction of all steps)"
         )
 
 

@@ -46,6 +46,7 @@ class Progress:
     loss_denominator: Measured = 0.0  # ... and what makes it a mean
     best_step: int = -1  # of the best evaluation; -1: none yet
     best_value: float | None = None  # its metric
+    best_loss: float | None = None  # its validation loss
     bad_evaluations: Number = 0  # evaluations in a row without an improvement
     stopped: str = ""  # why it ended: "finished", "early stopping" or "max_minutes"; "": it has not
     loss_scaling: dict[str, Any] = field(default_factory=dict)  # state of float16's loss scaling
@@ -80,7 +81,7 @@ class Checkpoints:
         self.best = folder / "best.safetensors"
 
     def last(self) -> Path | None:
-        """The last whole checkpoint; None where there is none."""
+        """The last whole checkpoint; None if there is none."""
         return max(self.folder.glob("[0-9]*-step-*"), default=None)
 
     def keep_best(self, model: nn.Module) -> None:
@@ -197,7 +198,7 @@ def _restore_random(path: Path, device: torch.device) -> None:
 
 
 def _link(existing: Path, new: Path) -> None:
-    """A second name for a file, where the file system has such; else a copy."""
+    """A second name for a file, if the file system has such; else a copy."""
     try:
         os.link(existing, new)
     except OSError:

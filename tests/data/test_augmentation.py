@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minilm.data.augmentation import augment, by_words, deletion, insertion, swap, synonyms, wordnet
-from minilm.data.sources import Rows
+from minilm.data.rows import Rows
 from minilm.errors import UserError
 
 KNOWN = {"cat": ["kitty", "feline"], "mat": ["rug"], "sat": ["sat", "rested"]}

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from minilm.data import catalog
-from minilm.data.readers import Defects, read_table
+from minilm.data.readers import read_table
 from minilm.data.sources import load_dataset
+from minilm.data.tables import Defects
 from tests.data.loading import listed
 
 WORD = re.compile(r"\w+")

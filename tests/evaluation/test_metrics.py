@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as reference
 
 from minilm.errors import UserError
+from minilm.evaluation.confusions import Confused
 from minilm.evaluation.metrics import (
     HIGHER_IS_BETTER,
     MULTI_LABEL_METRICS,
@@ -182,6 +183,7 @@ def test_a_label_is_chosen_where_its_probability_reaches_the_threshold():
     assert labels_above(np.array([[0.0, -1e-9, 1e-9]])).tolist() == [[1, 0, 1]]
     assert labels_above(np.array([[-1.0, 0.0, 2.0]]), threshold=0.2).tolist() == [[1, 1, 1]]
     assert labels_above(np.array([[-1.0, 0.0, 2.0]]), threshold=0.8).tolist() == [[0, 0, 1]]
+    assert labels_above(np.array([[-1.0, 0.0, 2.0]]), threshold=np.array([0.2, 0.6, 0.9])).tolist() == [[1, 0, 0]]
 
 
 @settings(max_examples=15, deadline=None)
@@ -266,5 +268,15 @@ def test_metrics_are_those_of_one_kind_of_task():
         with pytest.raises(ValueError, match="must hold loss accuracy"):
             Metrics(0.5, **wrong)
     for confusion in ([[1, 0]], [[0, 0], [0, 0]], [[1, -1], [0, 1]], [[1], [0]], None):
-        with pytest.raises(ValueError, match="confusion must be 2 rows of 2"):
+        with pytest.raises(ValueError, match=r"confusion must be 2 rows of 2|must hold confusion or confused"):
             replace(single, confusion=confusion)
+
+
+def test_with_many_classes_the_most_confused_pairs_are_kept_in_place_of_the_matrix():
+    labels = np.arange(303) % 101
+    logits = np.eye(101)[np.where(labels == 7, 9, labels)]
+    found = classification_metrics(labels, logits)
+    assert found.confusion is None and found.most_confused() == [Confused(7, 9, 3)] == found.confused
+    few = classification_metrics(labels[labels < 100], logits[labels < 100][:, :100])
+    assert few.confused is None and few.most_confused() == [Confused(7, 9, 3)]
+    assert found.brief().confused is None

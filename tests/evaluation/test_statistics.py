@@ -13,6 +13,7 @@ from minilm.evaluation.statistics import (
     bounded_t_interval,
     confusion_interval,
     deviation,
+    folds_interval,
     holm,
     is_significant,
     mcnemar,
@@ -115,6 +116,15 @@ def test_holm_on_a_worked_example():
     # Four p values by hand: 4 x 0.005, 3 x 0.01, then 2 x 0.03, which 1 x 0.04 may not undercut.
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.6, 0.7]) == [1, 1] and holm([]) == []
+
+
+def test_the_interval_over_folds_is_corrected_for_what_they_share():
+    values = [0.8, 0.84, 0.79, 0.86, 0.81]
+    low, high = folds_interval(values)
+    spread, t = np.std(values, ddof=1), stats.t.ppf(0.975, 4)
+    assert (low + high) / 2 == pytest.approx(0.82)
+    assert high - 0.82 == pytest.approx(t * spread * np.sqrt(1 / 5 + 48 / 192))
+    assert folds_interval([0.8, 0.8]) is None and folds_interval([0.8]) is None
 
 
 # --- Intervals that stay inside a range ---

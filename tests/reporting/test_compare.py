@@ -4,7 +4,7 @@ import re
 import numpy as np
 import pytest
 
-from minilm.data.sources import Rows
+from minilm.data.rows import Rows
 from minilm.errors import UserError
 from minilm.evaluation.metrics import classification_metrics, labels_above, multilabel_metrics
 from minilm.reporting.compare import (

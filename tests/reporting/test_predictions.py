@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from minilm.config import SPLITS
-from minilm.data.sources import Rows
+from minilm.data.rows import Rows
 from minilm.errors import UserError
 from minilm.reporting.predictions import read_predictions, write_predictions
 from minilm.reporting.record import Run, read_run

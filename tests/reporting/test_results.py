@@ -88,7 +88,7 @@ MISSING = object()
         ("data.sizes", {"test": 3}, "data must hold the sizes of train, validation, test"),
         ("samples", {}, "samples must be a list of objects, got {"),
         ("samples", [{"text": ""}], "samples[1].label is missing: it must be a text or a list, each item a text"),
-        ("baselines.linear.test", MISSING, "baselines.linear.test.loss is missing"),
+        ("baselines.linear.validation", MISSING, "baselines.linear.validation.loss is missing"),
         ("nmae", "x", 'nmae is no known key (did you mean "name"?)'),
     ],
 )

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from minilm.loading import dump_config, load_config
+from minilm.reporting.compare import load_groups
+from minilm.reporting.groups import seed_of
 from tests.tiny import minilm
 
 BEFORE = Path(__file__).parent / "before"
@@ -103,3 +107,23 @@ def test_its_config_can_be_run_again(run: str) -> None:
 def test_a_finished_one_is_found_to_have_finished() -> None:
     result = minilm("train", "runs/lora/config.toml", "--resume")
     assert result.exit_code == 0 and "this run has finished already" in result.stderr, result.output
+
+
+@pytest.mark.parametrize("run", [*CLASSIFIERS, "asked"])
+def test_a_study_of_the_same_settings_finds_it_finished(run: str) -> None:
+    config = load_config(Path("runs", run, "config.toml"))
+    Path("base.toml").write_text(dump_config(config), encoding="utf-8")
+    metric = "micro_f1" if run == "labels" else "accuracy"
+    study = f'name = "runs"\nquestion = "?"\nmetric = "{metric}"\nbase = "base.toml"\n[[runs]]\nname = "{run}"\n'
+    Path("study.toml").write_text(study, encoding="utf-8")
+    result = minilm("study", "study.toml", "--dry-run", "--runs", ".")
+    assert result.exit_code == 0 and re.search(rf"{run} .*finished", result.stdout), result.output
+
+
+@pytest.mark.parametrize("run", [*CLASSIFIERS, "asked"])
+def test_it_is_a_run_of_another_seed_beside_one_of_this_version(run: str) -> None:
+    shutil.copytree(f"runs/{run}", f"again/{run}")
+    config = load_config(Path("again", run, "config.toml"), ["seed=2"])
+    Path("again", run, "config.toml").write_text(dump_config(config), encoding="utf-8")  # as this version writes it
+    [group] = load_groups([Path("runs", run), Path("again", run)])
+    assert [seed_of(run) for run in group.runs] == [1, 2]

@@ -9,7 +9,7 @@ import pytest
 
 from minilm.checkpoints.models import load_model
 from minilm.data.augmentation import augment
-from minilm.data.sources import Rows
+from minilm.data.rows import Rows
 from minilm.data.tokenization import load_tokenizer
 from minilm.errors import UserError
 from minilm.generation import load_language_model

@@ -198,6 +198,13 @@ def test_with_active_what_trains_becomes_rounds_and_what_adapts_stays(tmp_path):
         ("", ["train.epoch=2"], r"^train\.epoch=2: train\.epoch is no known key"),
         ("", ["adapt.train.lr=2"], r"^adapt\.train\.lr=2: no run of this study has a section \[adapt\]"),
         ("", ["metric=f"], r"^metric=f: metric must be"),
+        ("", ["train.by_length=false"], r"^train\.by_length=false: .* its name is train\.group_by_length"),
+        (
+            '[[runs]]\nname = "a"\nchanges = ["train.threshold=0.1"]',
+            [],
+            r'run "a": train\.threshold=0\.1: train\.threshold is no known key: its name is train\.min_delta',
+        ),
+        ('[axes]\n"train.decision" = [0.1]', [], r"axes\.train\.decision: .* train\.decision_threshold"),
         ("", ["base="], r"base is missing"),
         ("", ["base=none.toml"], r"none\.toml: no such file"),
         ("[active]\nlabels = [2, 4]", [], r"study\.toml: active\.rules is missing: it must be a list"),

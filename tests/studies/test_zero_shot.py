@@ -10,7 +10,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from minilm.data.sources import Rows
+from minilm.data.rows import Rows
 from minilm.errors import UserError
 from minilm.evaluation.metrics import classification_metrics
 from minilm.loading import config_of

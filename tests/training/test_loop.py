@@ -246,6 +246,28 @@ def test_stopping_early_is_transformers(
     assert progress.stopped == ("finished" if stopped == len(values) else "early stopping")
 
 
+@pytest.mark.parametrize(
+    ("values", "losses", "best", "stopped"),
+    [
+        ([0.5, 0.5, 0.5, 0.5], [1.0, 0.8, 0.9, 0.7], 4, 4),  # the lower loss is better, and counts as better
+        ([0.5, 0.5, 0.5, 0.5], [0.7, 0.8, 0.9, 1.0], 1, 3),
+        ([0.5, 0.6, 0.5, 0.6], [0.5, 0.8, 0.1, 0.8], 2, 4),  # the metric comes first
+    ],
+)
+def test_of_equal_metrics_the_one_with_the_lower_loss_is_the_best(
+    tmp_path: Path, values: list[float], losses: list[float], best: int, stopped: int
+) -> None:
+    found = iter(zip(values, losses, strict=True))
+
+    def evaluate() -> loop.Metrics:
+        value, loss = next(found)
+        return {"validation": {"loss": loss, "accuracy": value}}
+
+    progress = run(tmp_path, task=task_of(evaluate=evaluate), epochs=4, patience=2, best="accuracy")
+    assert (progress.best_step, len(progress.history)) == (6 * best, stopped)
+    assert progress.best_loss == losses[best - 1]
+
+
 def stops_after(values: list[float], patience: int, threshold: float, metric: str) -> tuple[int, float | None]:
     """The evaluations that transformers' Trainer makes, and the best value it has then found."""
     callback, control = EarlyStoppingCallback(patience, threshold), TrainerControl()

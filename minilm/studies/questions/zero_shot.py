@@ -88,7 +88,9 @@ def _methods_of(runs: Sequence[FinishedRun], metric: str) -> list[ZeroShotRun]:
         own, kinds = run.results.test, run.results.baselines
         if run.results.zero_shot is None or own is None or own.get(metric) is None or name in found:
             continue
-        measured = own, kinds["majority"].test, kinds["untrained"].test
+        majority, untrained = kinds["majority"].test, kinds["untrained"].test
+        assert majority is not None and untrained is not None  # as the run has test texts
+        measured = own, majority, untrained
         found[name] = ZeroShotRun(Group(name, (run,)), *(_measured(metrics, metric) for metrics in measured))
     return list(found.values())
 
