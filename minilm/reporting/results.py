@@ -59,8 +59,9 @@ class DataSummary:
     classes: dict[str, list[Number]] = field(default_factory=dict)  # of each split, texts with each label (C,)
 
     def __post_init__(self) -> None:
-        if any(set(sizes) != set(SPLITS) for sizes in (self.sizes, self.whole or self.sizes)):
-            raise ValueError(f"must hold the sizes of {', '.join(SPLITS)}")
+        for counts in (self.sizes, self.whole, self.classes):
+            if set(counts) != set(SPLITS) and (counts or counts is self.sizes):
+                raise ValueError(f"must hold the sizes and classes of {', '.join(SPLITS)}")
 
 
 @dataclass(frozen=True)
@@ -220,7 +221,9 @@ class Results:
             raise ValueError(f"{missing[0]} is missing")
         if not needed and (self.adaptation is None or found):
             raise ValueError("must hold best, zero_shot or adaptation: what the run did")
-        if self.best is not None and found["validation"].get(self.best.metric) is None:
+        if found and any(len(texts) != len(self.labels) for texts in self.data.classes.values()):
+            raise ValueError(f"data.classes must hold a number of texts for each of the {len(self.labels)} labels")
+        if self.best is not None and (self.validation is None or self.validation.get(self.best.metric) is None):
             raise ValueError(f'best.metric: "{self.best.metric}" is not among the metrics of validation')
 
     def metrics(self, split: str) -> Metrics | None:
