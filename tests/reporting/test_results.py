@@ -85,7 +85,7 @@ MISSING = object()
         ("parameters.total", 0, "parameters must hold a total above 0, and no more that are trained"),
         ("times.train_seconds", 1e300, "times.train_seconds must be a number from 0 to 1e12, got 1e+300"),
         ("best.metric", "jaccard", 'best.metric: "jaccard" is not among the metrics of validation'),
-        ("best", MISSING, "must hold best, zero_shot or adaptation: what the run did"),
+        ("best", MISSING, "must hold best, zero_shot or adaptation"),
         ("data.sizes", {"test": 3}, "data must hold the sizes and classes of train, validation, test"),
         ("samples", {}, "samples must be a list of objects, got {"),
         ("samples", [{"text": ""}], "samples[1].label is missing: it must be a text or a list, each item a text"),
