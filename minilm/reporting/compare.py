@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from minilm.errors import UserError
-from minilm.evaluation.metrics import HIGHER_IS_BETTER
 from minilm.evaluation.statistics import ALPHA, holm, mcnemar, mean
+from minilm.measures import HIGHER_IS_BETTER
 from minilm.reporting.groups import Group, costs_of, group_runs, unique_names
 from minilm.reporting.over_seeds import (
     Tested,

@@ -106,7 +106,7 @@ def train_run(
 
     Raises:
         UserError: something that the user can fix.
-        minilm.training.loop.Interrupted: a signal ended the run; ``resume=True`` resumes it.
+        minilm.training.console.Interrupted: a signal ended the run; ``resume=True`` resumes it.
     """
     with terminable():
         return _train_run(config_path, overrides, runs, resume, keep_model)
