@@ -23,7 +23,7 @@ from minilm.reporting.tables import escape, markdown_table, text_table
 
 @dataclass(frozen=True)
 class Span:
-    """A part of a text that looks different, or leads to a file beside the page."""
+    """A part of a text with another style, or a link to a file beside the page."""
 
     text: str
     style: Literal["strong", "em", "code", ""] = "strong"
@@ -48,15 +48,15 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG; if an SVG of the same name lies beside it, the HTML file shows that."""
+    """A PNG. If an SVG of the same name is beside it, the HTML file shows that."""
 
     path: Path
-    text: str  # what it shows, for those who do not see it
+    text: str  # a description, for those who do not see it
 
 
 @dataclass(frozen=True)
 class Code:
-    """Text as it stands, such as a config or commands."""
+    """Text in a fixed-width font, such as a config or commands."""
 
     text: str
     language: str = ""  # such as "toml"
@@ -82,7 +82,7 @@ Block = Prose | Table | Picture | Code | Bullets | Folded  # prose: a paragraph
 
 @dataclass(frozen=True)
 class Section:
-    """What belongs together, under a title; the first section of a page may have none."""
+    """Blocks under a title; the first section of a page may have none."""
 
     title: str
     blocks: Sequence[Block]
@@ -90,7 +90,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """Everything there is to say."""
+    """A title, a question and its answer (or neither), and sections."""
 
     title: str
     question: str
@@ -213,7 +213,7 @@ def _html_prose(prose: Prose) -> str:
 
 
 def _data_url(picture: Path) -> str:
-    """The picture itself, as an address."""
+    """The content of a picture as a URL."""
     svg = picture.with_suffix(".svg")
     kind, path = ("svg+xml", svg) if svg.exists() else ("png", picture)
     return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
@@ -234,7 +234,7 @@ def _html_table(table: Table) -> str:
 
 
 def _scrolling(name: str, content: str) -> str:
-    """What scrolls by itself if it is wider than the screen; the keyboard reaches it too."""
+    """A part of the page that scrolls if it is wider than the screen, also by keyboard."""
     kind = "scroll wide" if name == "table" else "scroll"
     return f'<div class="{kind}" tabindex="0" role="region" aria-label="{name}">{content}</div>'
 

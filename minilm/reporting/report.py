@@ -191,7 +191,7 @@ def _mistakes(run: Run) -> Section:
     if len(labels) > LISTED:
         worst = sorted(range(len(labels)), key=lambda i: (not metrics.by_label[i].support, metrics.by_label[i].f1))
         few = replace(table, rows=[table.rows[i] for i in worst[:LISTED]])
-        blocks = [f"The {LISTED} labels that are found worst, of {count(len(labels))}:", few, Folded("All", table)]
+        blocks = [f"The {LISTED} labels with the lowest F1, of {count(len(labels))}:", few, Folded("All", table)]
     blocks += filter(None, (_absent(metrics, labels, split), _common_mistake(metrics, labels)))
     return Section("Label by label", [*blocks, *_pictures(run, "confusion_test", "confusion_validation")])
 
@@ -292,14 +292,14 @@ def _data(run: Run) -> Section:
             )
             rows.append(["characters a training text", shape])
         whose = f"the {trained_on(results)}" if added(results) else "them"
-        lost = f", by which {lengths.unread:.0%} of all tokens are not read" if lengths.unread else ""
+        lost = f", {lengths.unread:.0%} of all tokens" if lengths.unread else ""
         if lengths.windows is not None:
             rows.append([f"windows of {lengths.max_tokens} tokens", f"{count(lengths.windows)}, with all of the text"])
         else:
             rows.append([f"cut at {lengths.max_tokens} tokens", f"{count(lengths.truncated)} of {whose}{lost}"])
     rows.append(["fingerprint", Span(data.fingerprint, "code")])
     blocks: list[Block] = [Table(["", ""], rows, left=2)]
-    if data.classes:
+    if data.classes and results.labels:
         header, counted = count_rows(results.labels, {s: np.array(found) for s, found in data.classes.items()})
         blocks += ["How many texts of each split have each label:", Table(header, counted)]
     blocks += ["Read and left out:", Bullets(data.notes)] if data.notes else []

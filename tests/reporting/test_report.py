@@ -197,7 +197,7 @@ def test_costs_data_settings_and_environment_are_on_the_page(make_run, results):
         "| fitting the linear baseline | 0.40 s |",
         "| texts | 960 train, 120 validation, 120 test |",
         "| tokens a training text | mean 25.2, median 21, 95% up to 60, longest 216 |",
-        "| cut at 128 tokens | 3 of them |",
+        "| cut at 128 tokens | 3 of them, 1% of all tokens |",
         f"| fingerprint | `{'ab12' * 16}` |",
         "- 2 texts of test are in train too",
         '```toml\nname = "x"\n',
