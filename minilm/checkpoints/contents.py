@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from minilm.checkpoints.configs import architecture_of, from_plain, own_section, read_config
-from minilm.checkpoints.files import Entry, Reader, read_folder, read_header, read_json
+from minilm.checkpoints.files import Entry, read_header
 from minilm.checkpoints.matching import equal
 from minilm.checkpoints.names import Place, is_ignored, places_of_ours, plain_name, rows_of
+from minilm.checkpoints.trained_part import base_of_part, read_weights
 from minilm.errors import UserError
 from minilm.models.architecture import Architecture, BackboneConfig, Names
 from minilm.models.heads import HeadConfig
+from minilm.textfiles import read_json
 
 log = logging.getLogger("minilm")
 
@@ -57,7 +59,9 @@ def read_contents(folder: Path) -> Contents:
     published = read_json(folder / "config.json")
     model_type, architecture = architecture_of(published, where)
     config, own, names = read_config(published, where), own_section(published, where), architecture.names
-    tensors = _by_name((plain_name(name, names), entry) for name, entry in read_folder(folder).items())
+    tensors: dict[str, list[Entry]] = {}
+    for weights in read_weights(folder, base_of_part(own, where)):
+        tensors |= _by_name((plain_name(name, names), entry) for name, entry in weights.items())
     head, own_tensors = None, {}
     if "head" in own:
         head = from_plain(HeadConfig, own["head"], f"{where}: minilm.head")
@@ -121,7 +125,7 @@ def _is_tied(
     held = {ours: tensors.get(places_of_ours(ours, places)[0].theirs, []) for ours in (TOKENS, HEAD)}
     if held[HEAD] and held[TOKENS]:
         table, head = held[TOKENS][0], held[HEAD][0]
-        return table.shape == head.shape and equal(Reader(), table, head, block=1 << 20)
+        return table.shape == head.shape and equal(table, head, block=1 << 20)
     if is_for_words and not config.tied:
         log.warning("%s: the language head is not tied, but no file has it; the token embedding takes its place", where)
     return is_for_words or bool(config.tied)
