@@ -182,7 +182,7 @@ def _learning(run: Run) -> Section:
 
 
 def _mistakes(run: Run) -> Section:
-    """Each label by itself, and which are taken for which."""
+    """The metrics of each label, and the most common mistake."""
     split = "test" if run.results.test is not None else "validation"
     metrics, labels = run.results.metrics(split), run.results.labels
     assert metrics is not None
@@ -206,7 +206,7 @@ def label_table(metrics: Metrics, labels: Sequence[str], title: str = "label") -
 
 
 def _absent(metrics: Metrics, labels: Sequence[str], split: str) -> Sentence:
-    """Which labels no text has, so that nothing is known of them."""
+    """The labels that no text of the split has, so that their metrics mean nothing."""
     absent = [label for label, row in zip(labels, metrics.by_label, strict=True) if not row.support]
     sentence: Sentence = []
     for label in absent[:IN_SENTENCE]:
