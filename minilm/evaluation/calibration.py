@@ -16,7 +16,7 @@ Guo et al. cut the range of p into bins of equal width. Most answers are then in
 (Nguyen and O'Connor 2015) look most closely at the confidences that occur most.
 
 **The Brier score** (Brier 1950) is the squared distance between the probabilities and the truth y (0 or 1). Unlike the
-ECE, it also rewards answers that are told apart well, and needs no bins:
+ECE, it also rewards answers that are separated well, and needs no bins:
 
     one label      mean over texts of  sum_c (p_c - y_c)^2           from 0 to 2
     several        mean over texts and labels of (p - y)^2           from 0 to 1

@@ -22,8 +22,8 @@ Off the diagonal are the numbers of wrong labels, but not which. Those are named
 
 without those for which the given label is the likeliest all the same. The suspects are then sorted, the worst first, by
 
-    self-confidence      p_i                                        how little is said for the given label
-    normalised margin    (p_i - max_{j != i} p_j + 1) / 2           how much more for another
+    self-confidence      p_i                                        how little supports the given label
+    normalised margin    (p_i - max_{j != i} p_j + 1) / 2           how much more supports another
 
 With several labels per text, each is a question with two answers, "has it" and "has it not", and is searched alone.
 """
