@@ -96,7 +96,7 @@ def from_plain(kind: type, settings: Any, where: str) -> Any:
 
 
 def _checked(key: str, value: Any, default: Any, where: str) -> Any:
-    """The value as the field wants it. What it must be is told by the field's default and its name."""
+    """The value as the field wants it. What it must be follows from the field's default and its name."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if isinstance(default, bool):
         fits, wanted = isinstance(value, bool), "true or false"
@@ -120,7 +120,7 @@ def _checked(key: str, value: Any, default: Any, where: str) -> Any:
 
 
 def write_config(model_type: str, config: BackboneConfig) -> dict[str, Any]:
-    """The published config of ours; what it cannot say goes under "minilm"."""
+    """The published config of ours; what it has no key for is under "minilm"."""
     architecture = ARCHITECTURES[model_type]
     published: dict[str, Any] = {"model_type": model_type}
     for ours, key, *_ in architecture.settings:
@@ -129,7 +129,7 @@ def write_config(model_type: str, config: BackboneConfig) -> dict[str, Any]:
     published |= architecture.write(config)
     read_back = dataclasses.asdict(read_config(published))
     unsaid = {key: value for key, value in dataclasses.asdict(config).items() if read_back[key] != value}
-    unsaid.pop("pooler", None)  # told by the tensors
+    unsaid.pop("pooler", None)  # follows from the tensors
     if unsaid:
         published["minilm"] = {"config": unsaid}
     return published

@@ -2,7 +2,7 @@
 
 Loading builds the model without memory (on torch's "meta" device), compares every name and shape with the files'
 headers, and only then takes the tensors one at a time. A tensor that needs no change stays in the file's pages; one
-that is converted gives its pages back as it goes. So two copies never lie in memory.
+that is converted gives its pages back at once. So two copies never lie in memory.
 
 A folder holds config.json, model.safetensors (or shards and their index) and the tokenizer's files; and, where the
 head is our own, which no published class has, head.safetensors, described under "minilm" in config.json.

@@ -106,8 +106,8 @@ def rotary_frequencies(rotary: Rotary, width: int, context: int, device: torch.d
                  in proportion to their turns (Llama 3.1's published code; Grattafiori et al. 2024)
         yarn     the same, but in proportion to the pair's number j
 
-    YaRN is from Peng et al. 2023. Their section 3.2 ("NTK-by-parts") goes by turns; their published code, whose numbers
-    are reproduced here, goes by j. Section 3.4 adds the temperature, a factor on both tables (``rotary_tables``).
+    YaRN is from Peng et al. 2023. Their section 3.2 ("NTK-by-parts") counts turns; their published code, whose numbers
+    are reproduced here, counts j. Section 3.4 adds the temperature, a factor on both tables (``rotary_tables``).
 
     Computed on the CPU in float32, so that every device turns alike, and kept for the next batch.
     """
