@@ -39,7 +39,8 @@ def settings_of(family: str, draw: random.Random) -> dict[str, Any]:
     if family == "GPT2":
         return {**common, "n_embd": width, "n_head": heads, "n_layer": depth, "n_inner": draw.choice([None, hidden]),
                 "activation_function": activation, "layer_norm_epsilon": draw.choice([1e-5, 1e-3]),
-                "tie_word_embeddings": draw.random() < 0.5}  # fmt: skip
+                "tie_word_embeddings": draw.random() < 0.5, "scale_attn_weights": draw.random() < 0.5,
+                "scale_attn_by_inverse_layer_idx": draw.random() < 0.5}  # fmt: skip
     if family == "DistilBert":
         return {**common, "dim": width, "n_heads": heads, "n_layers": depth, "hidden_dim": hidden,
                 "activation": draw.choice(["gelu", "relu"])}  # fmt: skip

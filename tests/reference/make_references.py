@@ -1,6 +1,6 @@
 """Make the reference checkpoints: tiny models of ``transformers`` with random weights, and what they compute.
 
-    python tests/reference/make_references.py [FOLDER]
+    python tests/reference/make_references.py [CASE ...]         all of them, or those
 
 Each case is a folder as published ones are (config.json, safetensors files, tokenizer.json) with expected.safetensors:
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -111,12 +111,15 @@ def rotary(kind: str, **settings: Any) -> dict[str, Any]:
 
 
 BIASES = {"attention_bias": True, "mlp_bias": True}
+UPCAST = {"reorder_and_upcast_attn": True, "attn_implementation": "eager"}
 STRETCHED = {"original_max_position_embeddings": 8}
 CASES: dict[str, Case] = {
     "gpt2": Case("GPT2Model"),
     "gpt2-lm-old": Case("GPT2LMHeadModel", edit=old_gpt2),
     "gpt2-lm-untied": Case("GPT2LMHeadModel", {"tie_word_embeddings": False, "n_inner": 20}, torch.float16),
     "gpt2-classify": Case("GPT2ForSequenceClassification", LABELS, torch.bfloat16),
+    "gpt2-lm-by-layer": Case("GPT2LMHeadModel", {"scale_attn_by_inverse_layer_idx": True, **UPCAST}),
+    "gpt2-unscaled": Case("GPT2Model", {"scale_attn_weights": False}),
     "llama": Case("LlamaModel", {"num_attention_heads": 6, "num_key_value_heads": 3}),
     "llama-lm-biases": Case("LlamaForCausalLM", {**BIASES, "tie_word_embeddings": True}),
     "llama-lm-sharded": Case("LlamaForCausalLM", {"head_dim": 4}, torch.bfloat16, shard="15KB"),
@@ -320,15 +323,15 @@ def make(name: str, case: Case, folder: Path) -> None:
     write_tokenizer(folder / "tokenizer.json", family_of(case.kind))
 
 
-def main(folder: Path) -> None:
-    """Make all cases, and note with which version."""
+def main(folder: Path, names: Collection[str] = CASES.keys()) -> None:
+    """Make those cases, and note with which version."""
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    for name, case in CASES.items():
-        make(name, case, folder / name)
+    for name in names:
+        make(name, CASES[name], folder / name)
     (folder / "VERSION").write_text(f"transformers {transformers.__version__}\n")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent)
+    main(Path(__file__).parent, sys.argv[1:] or CASES.keys())
