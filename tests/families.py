@@ -18,9 +18,12 @@ from minilm.models.batch import Batch
 from minilm.models.heads import HeadConfig
 
 SMALL: dict[str, Any] = {"vocab_size": 50, "width": 24, "depth": 2, "heads": 4, "mlp_width": 20}
+DEBERTA = {"relative": True, "content_to_position": True, "position_to_content": True}
 OWN: dict[str, dict[str, Any]] = {
     "albert": {"embedding_width": 8},
     "bert": {},
+    "deberta": {**DEBERTA, "segments": 2},
+    "deberta-v2": {**DEBERTA, "shared": True, "buckets": 4, "relative_norm": True, "kernel": 3, "positions": False},
     "distilbert": {},
     "gpt2": {},
     "llama": {"kv_heads": 2},

@@ -202,7 +202,8 @@ def test_a_mistyped_run_is_not_looked_for_on_the_hub(tmp_path: Path, monkeypatch
 
 
 def test_the_catalogue_is_whole_and_says_what_is_here(playing: Hub) -> None:
-    named = "bielik bielik-4.5b bert bert-uncased distilbert albert flan-t5 flan-t5-small gpt2 herbert roberta minilm"
+    named = "bielik bielik-4.5b bert bert-uncased deberta-v3-xsmall deberta-v3-small deberta-v3-base deberta-v3-large "
+    named += "mdeberta-v3-base deberta-nli distilbert albert flan-t5 flan-t5-small gpt2 herbert roberta minilm"
     assert [entry.name for entry in list_models()] == named.split()
     assert all(entry.licence and entry.origin and entry.megabytes >= entry.millions for entry in list_models())
     download_model("bert", say=lambda line: None)

@@ -11,7 +11,7 @@ from typing import Any
 from minilm.checkpoints.configs import architecture_of, from_plain, own_section, read_config
 from minilm.checkpoints.files import Entry, Reader, read_folder, read_header, read_json
 from minilm.checkpoints.matching import equal
-from minilm.checkpoints.names import Place, is_ignored, places_of_ours, plain_name, rows_of
+from minilm.checkpoints.names import Place, is_ignored, places_of_ours, places_of_theirs, plain_name, rows_of
 from minilm.errors import UserError
 from minilm.models.architecture import Architecture, BackboneConfig, Names
 from minilm.models.heads import HeadConfig
@@ -43,8 +43,7 @@ class Contents:
 
     def all_places(self) -> tuple[Place, ...]:
         """The name table with the heads of all tasks."""
-        heads = (place for task in self.architecture.names.heads for place in self.places(task))
-        return tuple(dict.fromkeys((*self.places("encode"), *heads)))
+        return _all_places(self.architecture.names, self.config)
 
     def has(self, part: str, task: str = "encode") -> bool:
         """Whether anything of a part ("pooler", or "head" of a task) is stored."""
@@ -77,7 +76,7 @@ def read_contents(folder: Path) -> Contents:
         architecture=architecture,
         config=config,
         task=task,
-        tensors={name: entries for name, entries in tensors.items() if not is_ignored(name, names)},
+        tensors=_needed(tensors, config, names),
         own_tensors=own_tensors,
         head=head,
         labels=_labels(published, own, outputs[0], where) if outputs else [],
@@ -89,6 +88,18 @@ def _by_name(pairs: Iterator[tuple[str, Entry]]) -> dict[str, list[Entry]]:
     for name, entry in pairs:
         table.setdefault(name, []).append(entry)
     return table
+
+
+def _all_places(names: Names, config: BackboneConfig) -> tuple[Place, ...]:
+    """The name table with the heads of all tasks."""
+    return tuple(dict.fromkeys(place for task in ("encode", *names.heads) for place in rows_of(names, config, task)))
+
+
+def _needed(tensors: dict[str, list[Entry]], config: BackboneConfig, names: Names) -> dict[str, list[Entry]]:
+    """Without those that nothing needs: whose name a pattern gives, and no row for this config."""
+    places = _all_places(names, config)
+    unneeded = {name for name in tensors if is_ignored(name, names) and not places_of_theirs(name, places)}
+    return {name: entries for name, entries in tensors.items() if name not in unneeded}
 
 
 # How published classes are called, by their ends.

@@ -14,13 +14,15 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from minilm.errors import UserError
-from minilm.models import albert, bert, distilbert, gpt2, llama, llama_family, t5
+from minilm.models import albert, bert, deberta_family, distilbert, gpt2, llama, llama_family, t5
 from minilm.models.architecture import Architecture, Backbone, BackboneConfig
 from minilm.models.heads import ClassificationHead, HeadConfig, LanguageHead
 
 ARCHITECTURES: dict[str, Architecture[Any]] = {
     "albert": albert.ARCHITECTURE,
     "bert": bert.ARCHITECTURE,
+    "deberta": deberta_family.VERSION_1,
+    "deberta-v2": deberta_family.ARCHITECTURE,
     "distilbert": distilbert.ARCHITECTURE,
     "gpt2": gpt2.ARCHITECTURE,
     "llama": llama.ARCHITECTURE,

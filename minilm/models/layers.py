@@ -199,10 +199,10 @@ def draw_weights(model: nn.Module, std: float = 0.02, *, truncated: bool = False
     for module in model.modules():
         if isinstance(module, nn.LayerNorm):
             module.reset_parameters()
-        if isinstance(module, nn.Linear | nn.Embedding):
+        if isinstance(module, nn.Linear | nn.Embedding | nn.Conv1d):
             if truncated:
                 nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
             else:
                 nn.init.normal_(module.weight, std=std)
-        if isinstance(module, nn.Linear) and module.bias is not None:
+        if isinstance(module, nn.Linear | nn.Conv1d) and module.bias is not None:
             nn.init.zeros_(module.bias)

@@ -150,8 +150,9 @@ def test_ours_open_in_peft_and_come_back_exactly(case: str, kind: str, tmp_path:
     opened = peft.PeftModel.from_pretrained(theirs(case), tmp_path)
     torch.testing.assert_close(run_theirs(opened, batch), expected, rtol=1e-5, atol=1e-5)
     again = load_adapted_model(tmp_path, dtype=torch.float32)
-    assert torch.equal(run(again, batch), expected) and not again.training
     assert_same_tensors(model, again)
+    # A copy, as the model is: a product may round by where its numbers lie, and a file's begin at no round address.
+    assert torch.equal(run(copy.deepcopy(again), batch), expected) and not again.training
     assert {n for n, p in model.named_parameters() if p.requires_grad} == {
         n for n, p in again.named_parameters() if p.requires_grad
     }

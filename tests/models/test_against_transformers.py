@@ -62,15 +62,42 @@ def settings_of(family: str, draw: random.Random) -> dict[str, Any]:
         windows = {"use_sliding_window": True, "max_window_layers": draw.choice([0, 1])} if family == "Qwen2" else {}
         return {**common, **windows, "sliding_window": draw.choice([2, 5, None])}
     common["layer_norm_eps"] = draw.choice([1e-12, 1e-3])
+    if family.startswith("Deberta"):
+        return common | deberta_settings(draw, width)
     if family == "Albert":
         return {**common, "embedding_size": draw.choice([5, 12]), "tie_word_embeddings": True}
     return {**common, "type_vocab_size": draw.choice([1, 2, 4]) if family == "Bert" else 1}
 
 
+def deberta_settings(draw: random.Random, width: int) -> dict[str, Any]:
+    """DeBERTa's own: those of version 2 change nothing in version 1."""
+    return {
+        "relative_attention": draw.random() < 0.9, "pos_att_type": draw.choice(["c2p|p2c", ["p2c"], "C2P", None]),
+        "max_relative_positions": draw.choice([-1, 4, 30]), "position_biased_input": draw.random() < 0.5,
+        "type_vocab_size": draw.choice([0, 1, 3]), "max_position_embeddings": draw.choice([18, 40]),
+        "pooler_hidden_act": draw.choice(["gelu", "tanh"]), "position_buckets": draw.choice([-1, 2, 5, 8]),
+        "share_att_key": draw.random() < 0.5, "norm_rel_ebd": draw.choice(["none", "Layer_Norm"]),
+        "conv_kernel_size": draw.choice([0, 1, 3, 5]), "conv_groups": draw.choice([1, width]),
+        "conv_act": draw.choice(["tanh", "gelu"]), "embedding_size": draw.choice([width, 5]),
+        "num_labels": draw.choice([2, 5]),  # of one it wants a label that is no whole number
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("number", range(60))
 def test_a_random_configuration_gives_the_same_numbers(number: int, tmp_path: Path) -> None:
-    draw = random.Random(number)
     kind = CLASSES[number % len(CLASSES)]
+    compare(kind, number, tmp_path)
+
+
+@pytest.mark.parametrize("number", range(100, 120))
+def test_so_does_one_of_a_family_with_many_settings(number: int, tmp_path: Path) -> None:
+    kinds = [kind for kind in CLASSES if kind.startswith("Deberta")]
+    compare(kinds[number % len(kinds)], number, tmp_path)
+
+
+def compare(kind: str, number: int, tmp_path: Path) -> None:
+    """Vectors, scores and gradients of this published class with random settings, beside ours."""
+    draw = random.Random(number)
     there = random_model(kind, settings_of(family_of(kind), draw), number)
     lengths = tuple(draw.randint(1, 18) for _ in range(draw.randint(1, 4)))
     tensors = random_batch(there, lengths, number)

@@ -26,6 +26,11 @@ from torch import Tensor, nn
 
 BERT = {"vocab_size": 64, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40}
 ROBERTA = {**BERT, "max_position_embeddings": 26, "type_vocab_size": 1, "pad_token_id": 1}
+DEBERTA = {**BERT, "max_position_embeddings": 24, "relative_attention": True, "pos_att_type": "p2c|c2p"}
+DEBERTA_V3 = {  # the buckets are so few that distances share them
+    **DEBERTA, "position_buckets": 4, "norm_rel_ebd": "layer_norm", "share_att_key": True,
+    "position_biased_input": False,
+}  # fmt: skip
 LLAMA = {**BERT, "num_key_value_heads": 1, "max_position_embeddings": 32, "pad_token_id": 3}
 T5 = {"vocab_size": 64, "d_model": 24, "num_layers": 2, "num_heads": 3, "d_kv": 6, "d_ff": 32}
 FLAN = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "num_decoder_layers": 3}
@@ -37,6 +42,8 @@ SIZES: dict[str, dict[str, Any]] = {
     "Bert": {**BERT, "max_position_embeddings": 24},
     "Roberta": ROBERTA,
     "XLMRoberta": ROBERTA,
+    "Deberta": DEBERTA,
+    "DebertaV2": DEBERTA_V3,
     "DistilBert": {
         "vocab_size": 64,
         "dim": 24,
@@ -104,6 +111,12 @@ def flan_t5(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     config["tie_word_embeddings"] = config.pop("scale_decoder_outputs")
 
 
+def new_deberta(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """As DeBERTa-v3 was published: with a table that its config does without, and the head of its training."""
+    tensors["deberta.embeddings.position_embeddings.weight"] = torch.ones(24, 24)
+    tensors["mask_predictions.dense.weight"] = torch.ones(24, 24)
+
+
 def rotary(kind: str, **settings: Any) -> dict[str, Any]:
     """Settings of rotary positions for a model of half the usual context."""
     parameters = {"rope_type": kind, "rope_theta": 1000.0, "factor": 4.0, **settings}
@@ -147,6 +160,16 @@ CASES: dict[str, Case] = {
     "roberta-classify": Case("RobertaForSequenceClassification", LABELS),
     "xlm-roberta-lm": Case("XLMRobertaForMaskedLM"),
     "xlm-roberta-classify": Case("XLMRobertaForSequenceClassification", {}),
+    "deberta-lm": Case("DebertaForMaskedLM", {"type_vocab_size": 2}),
+    "deberta-classify": Case("DebertaForSequenceClassification", {**LABELS, "max_relative_positions": 4}),
+    "deberta-v2-lm-conv": Case(
+        "DebertaV2ForMaskedLM",
+        {"conv_kernel_size": 3, "conv_groups": 2, "conv_act": "gelu", "attention_head_size": 8, "embedding_size": 10},
+    ),
+    "deberta-v2-lm-new": Case("DebertaV2ForMaskedLM", {"legacy": False}, edit=new_deberta),
+    "deberta-v2-classify": Case(
+        "DebertaV2ForSequenceClassification", {**LABELS, "conv_kernel_size": 3, "pooler_hidden_act": "tanh"}
+    ),
     "distilbert-lm": Case("DistilBertForMaskedLM"),
     "distilbert-classify": Case("DistilBertForSequenceClassification", LABELS),
     "albert-lm": Case("AlbertForMaskedLM"),
@@ -259,9 +282,11 @@ def write_tokenizer(path: Path, family: str) -> None:
         "T5": (("<pad>", "</s>", "<unk>", "<extra_id_0>"), "$A </s>"),
         "GPT2": (("<unk>", "<s>", "</s>", "<pad>"), "$A"),
     }[
-        {"DistilBert": "Bert", "Albert": "Bert", "XLMRoberta": "Roberta", "Llama": "GPT2", "Mistral": "GPT2"}.get(
-            family, "GPT2" if family == "Qwen2" else family
-        )
+        {
+            **dict.fromkeys(("DistilBert", "Albert", "Deberta", "DebertaV2"), "Bert"),
+            **dict.fromkeys(("Llama", "Mistral", "Qwen2"), "GPT2"),
+            "XLMRoberta": "Roberta",
+        }.get(family, family)
     ]
     letters = " abcdefghijklmnopqrstuvwxyząćęłńóśźż0123456789.,!?'-:#@()"
     vocabulary = {token: index for index, token in enumerate([*specials, *letters][:64])}

@@ -22,6 +22,7 @@ FAMILIES = {
     "albert": "albert-classify",
     "bert": "bert-classify",
     "bielik": "llama-classify",
+    "deberta": "deberta-v2-classify",
     "distilbert": "distilbert-classify",
     "flan-t5": "t5-classify",
     "gpt2": "gpt2-classify",
