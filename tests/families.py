@@ -25,6 +25,7 @@ OWN: dict[str, dict[str, Any]] = {
     "gpt2": {},
     "llama": {"kv_heads": 2},
     "mistral": {"kv_heads": 2, "window": 3},
+    "modernbert": {"window": 4, "norm_bias": True},
     "qwen2": {"kv_heads": 2, "attention_bias": True, "window": 3, "full_layers": (0,)},
     "roberta": {"segments": 1, "first_position": 2},
     "t5": {"head_width": 8, "decoder_depth": 3, "buckets": 8, "max_distance": 16},

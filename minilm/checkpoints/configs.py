@@ -54,7 +54,7 @@ def read_config(published: dict[str, Any], where: str = "config.json") -> Any:
     for ours, *theirs in architecture.settings:
         value = next((published[key] for key in theirs if published.get(key) is not None), None)
         if value is not None:
-            settings[ours] = _activation(value, where) if ours == "activation" else value
+            settings[ours] = _activation(value, where) if ours.endswith("activation") else value
     try:
         settings |= architecture.read(published)
     except UserError as error:
@@ -108,7 +108,7 @@ def _checked(key: str, value: Any, default: Any, where: str) -> Any:
         fits, wanted = is_number and 0 <= value < 1, "a number from 0 to 1, 1 excluded"
     elif isinstance(default, float):
         fits, wanted = is_number and value >= 0, "a number of at least 0"
-    elif key == "activation":
+    elif key.endswith("activation"):
         fits, wanted = isinstance(value, str) and value in ACTIVATIONS, "one of " + ", ".join(ACTIVATIONS)
     elif isinstance(default, tuple):
         fits, wanted = isinstance(value, list | tuple), "a list"
@@ -125,7 +125,7 @@ def write_config(model_type: str, config: BackboneConfig) -> dict[str, Any]:
     published: dict[str, Any] = {"model_type": model_type}
     for ours, key, *_ in architecture.settings:
         value = getattr(config, ours)
-        published[key] = _ACTIVATIONS[value][0] if ours == "activation" else value
+        published[key] = _ACTIVATIONS[value][0] if ours.endswith("activation") else value
     published |= architecture.write(config)
     read_back = dataclasses.asdict(read_config(published))
     unsaid = {key: value for key, value in dataclasses.asdict(config).items() if read_back[key] != value}

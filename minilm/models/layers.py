@@ -37,6 +37,23 @@ def causal_mask(batch: Batch, window: int = 0) -> Tensor | None:
     return visible[:, None]
 
 
+def window_mask(batch: Batch, reach: int) -> Tensor | None:
+    """Which keys each query of an encoder may see if it looks no further than ``reach`` positions to either side:
+    (B or 1, 1, T, T), or (B, 1, 1, T) if that is everywhere; None: all of them.
+
+    A query that is padding sees itself: with no key at all, its softmax would divide by zero.
+    """
+    length = batch.ids.shape[1]
+    if reach >= length - 1:
+        return padding_mask(batch)
+    positions = torch.arange(length, device=batch.ids.device)
+    distance = (positions[:, None] - positions).abs()  # (T, T)
+    near = (distance <= reach)[None]
+    if batch.mask is not None:
+        near = near & (batch.mask[:, None, :] | (distance == 0))
+    return near[:, None]
+
+
 def takes_groups(query: Tensor, mask: Tensor | None) -> bool:
     """Whether SDPA has a fast kernel for fewer key-value heads than heads. If not, they are repeated first.
 

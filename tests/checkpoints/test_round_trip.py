@@ -24,7 +24,7 @@ transformers.logging.disable_progress_bar()
 REFERENCES = Path(__file__).parent.parent / "reference"
 CASES = sorted(path.parent.name for path in REFERENCES.glob("*/config.json"))
 ONE_OF_EACH = ["gpt2", "llama", "mistral-classify", "qwen2-classify", "bert", "roberta-classify", "xlm-roberta-lm",
-               "distilbert-lm", "albert-classify", "t5-lm"]  # fmt: skip
+               "distilbert-lm", "albert-classify", "modernbert-lm", "t5-lm"]  # fmt: skip
 
 
 def batch_of(case: str) -> Batch:

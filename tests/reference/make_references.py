@@ -1,6 +1,6 @@
 """Make the reference checkpoints: tiny models of ``transformers`` with random weights, and what they compute.
 
-    python tests/reference/make_references.py [FOLDER]
+    python tests/reference/make_references.py [CASE ...]
 
 Each case is a folder as published ones are (config.json, safetensors files, tokenizer.json) with expected.safetensors:
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,13 @@ SIZES: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 24,
     },
     "Albert": {**BERT, "embedding_size": 12, "max_position_embeddings": 24},
+    "ModernBert": {
+        **BERT,
+        "num_hidden_layers": 4,
+        "local_attention": 4,
+        "max_position_embeddings": 24,
+        "pad_token_id": 0,
+    },
     "T5": {**T5, "decoder_start_token_id": 0},
 }
 LABELS = {"id2label": {0: "cold", 1: "mild", 2: "hot"}, "label2id": {"cold": 0, "mild": 1, "hot": 2}}
@@ -92,6 +99,16 @@ def old_llama(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         tensors[f"model.layers.{layer}.self_attn.rotary_emb.inv_freq"] = torch.ones(4)
 
 
+def old_modernbert(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """As ModernBERT was published: global layers counted, and a base of rotary positions for each kind."""
+    kinds = config.pop("layer_types")
+    config["global_attn_every_n_layers"] = kinds.index("full_attention", 1)
+    for old, kind in (("global", "full_attention"), ("local", "sliding_attention")):
+        config[f"{old}_rope_theta"] = config["rope_parameters"][kind]["rope_theta"]
+    del config["rope_parameters"]
+    config["torch_dtype"] = config.pop("dtype")
+
+
 def all_names_of_t5(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """As T5 was published: with copies of the token table, and a tensor that nobody needs."""
     for name in ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"):
@@ -110,7 +127,18 @@ def rotary(kind: str, **settings: Any) -> dict[str, Any]:
     return {"rope_parameters": parameters, "max_position_embeddings": 16}
 
 
+def rotaries(global_layers: dict[str, Any], local_layers: dict[str, Any]) -> dict[str, Any]:
+    """Settings of rotary positions for each kind of ModernBERT's layers."""
+    return {"rope_parameters": {"full_attention": global_layers, "sliding_attention": local_layers}}
+
+
 BIASES = {"attention_bias": True, "mlp_bias": True}
+ALL_BIASES = {  # of ModernBERT
+    **BIASES, "norm_bias": True, "classifier_bias": True, "classifier_pooling": "mean", "classifier_activation": "relu",
+    "tie_word_embeddings": False, "layer_types": ["sliding_attention", "full_attention"] * 2, "norm_eps": 1e-3,
+}  # fmt: skip
+LINEAR = {"rope_type": "linear", "rope_theta": 1000.0, "factor": 4.0}
+DYNAMIC = {"rope_type": "dynamic", "rope_theta": 100.0, "factor": 2.0}
 STRETCHED = {"original_max_position_embeddings": 8}
 CASES: dict[str, Case] = {
     "gpt2": Case("GPT2Model"),
@@ -130,6 +158,11 @@ CASES: dict[str, Case] = {
     "llama-classify": Case("LlamaForSequenceClassification", {**BIASES, **LABELS}),
     "mistral-lm-window": Case("MistralForCausalLM", {"sliding_window": 3}),
     "mistral-classify": Case("MistralForSequenceClassification", LABELS),
+    "modernbert": Case("ModernBertModel", rotaries(LINEAR, DYNAMIC), lengths=(27, 9, 1)),
+    "modernbert-lm": Case("ModernBertForMaskedLM"),
+    "modernbert-lm-old": Case("ModernBertForMaskedLM", {"decoder_bias": False}, torch.bfloat16, edit=old_modernbert),
+    "modernbert-classify": Case("ModernBertForSequenceClassification", LABELS),
+    "modernbert-classify-mean": Case("ModernBertForSequenceClassification", {**ALL_BIASES, **LABELS}),
     "qwen2-lm": Case("Qwen2ForCausalLM", {"tie_word_embeddings": True}),
     "qwen2-lm-window": Case(
         "Qwen2ForCausalLM", {"use_sliding_window": True, "sliding_window": 3, "max_window_layers": 1}
@@ -256,10 +289,11 @@ def write_tokenizer(path: Path, family: str) -> None:
         "T5": (("<pad>", "</s>", "<unk>", "<extra_id_0>"), "$A </s>"),
         "GPT2": (("<unk>", "<s>", "</s>", "<pad>"), "$A"),
     }[
-        {"DistilBert": "Bert", "Albert": "Bert", "XLMRoberta": "Roberta", "Llama": "GPT2", "Mistral": "GPT2"}.get(
-            family, "GPT2" if family == "Qwen2" else family
-        )
-    ]
+        {
+            "Albert": "Bert", "DistilBert": "Bert", "Llama": "GPT2", "Mistral": "GPT2", "ModernBert": "Bert",
+            "Qwen2": "GPT2", "XLMRoberta": "Roberta",
+        }.get(family, family)
+    ]  # fmt: skip
     letters = " abcdefghijklmnopqrstuvwxyząćęłńóśźż0123456789.,!?'-:#@()"
     vocabulary = {token: index for index, token in enumerate([*specials, *letters][:64])}
     unknown = next(token for token in specials if "unk" in token.lower())
@@ -320,15 +354,15 @@ def make(name: str, case: Case, folder: Path) -> None:
     write_tokenizer(folder / "tokenizer.json", family_of(case.kind))
 
 
-def main(folder: Path) -> None:
-    """Make all cases, and note with which version."""
+def main(folder: Path, names: Sequence[str] = ()) -> None:
+    """Make these cases, or all, and note with which version."""
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    for name, case in CASES.items():
-        make(name, case, folder / name)
+    for name in names or CASES:
+        make(name, CASES[name], folder / name)
     (folder / "VERSION").write_text(f"transformers {transformers.__version__}\n")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent)
+    main(Path(__file__).parent, sys.argv[1:])
