@@ -14,7 +14,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from minilm.errors import UserError
-from minilm.models import albert, bert, distilbert, gpt2, llama, llama_family, modernbert, t5
+from minilm.models import albert, bert, distilbert, electra, gpt2, llama, llama_family, modernbert, mpnet, t5
 from minilm.models.architecture import Architecture, Backbone, BackboneConfig
 from minilm.models.heads import ClassificationHead, HeadConfig, LanguageHead
 
@@ -22,10 +22,12 @@ ARCHITECTURES: dict[str, Architecture[Any]] = {
     "albert": albert.ARCHITECTURE,
     "bert": bert.ARCHITECTURE,
     "distilbert": distilbert.ARCHITECTURE,
+    "electra": electra.ARCHITECTURE,
     "gpt2": gpt2.ARCHITECTURE,
     "llama": llama.ARCHITECTURE,
     "mistral": llama_family.MISTRAL,
     "modernbert": modernbert.ARCHITECTURE,
+    "mpnet": mpnet.ARCHITECTURE,
     "qwen2": llama_family.QWEN2,
     "roberta": bert.ROBERTA,
     "t5": t5.ARCHITECTURE,

@@ -43,8 +43,8 @@ from minilm.models.layers import MLP, Attention, draw_weights, padding_mask
 
 
 @dataclass(frozen=True)
-class BertConfig(BackboneConfig):
-    """BERT's settings; the defaults are those of the base model, uncased."""
+class EncoderConfig(BackboneConfig):
+    """The settings of BERT's layers, which ELECTRA and MPNet share; the defaults are those of the base model."""
 
     vocab_size: int = 30522
     context: int = 512  # longest text, in tokens
@@ -53,20 +53,26 @@ class BertConfig(BackboneConfig):
     heads: int = 12
     mlp_width: int = 3072
     activation: str = "gelu"
+    dropout: float = 0.1  # after the embeddings and each sublayer
+    attention_dropout: float = 0.1  # on the attention weights
+    norm_eps: float = 1e-12
+    tied: bool = True  # a language head shares the token embedding
+
+
+@dataclass(frozen=True)
+class BertConfig(EncoderConfig):
+    """BERT's settings; the defaults are those of the base model, uncased."""
+
     segments: int = 2  # kinds of segments
     first_position: int = 0  # the first token's row in the position table (RoBERTa: 2)
     pooler: bool = True  # a language model has none
-    dropout: float = 0.1  # after the embeddings and each sublayer
-    attention_dropout: float = 0.1  # on the attention weights
     head_dropout: float = 0.1  # in the family's classification head
-    norm_eps: float = 1e-12
-    tied: bool = True  # a language head shares the token embedding
 
 
 class BertLayer(nn.Module):
     """One layer: attention to every position, then the MLP, each added to its input and normalised."""
 
-    def __init__(self, config: BertConfig) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.attention = Attention(config.width, config.heads, dropout=config.attention_dropout)
         self.attention_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
@@ -75,7 +81,10 @@ class BertLayer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, query_position: Tensor | None = None) -> Tensor:
-        """x (B, T, D), mask (B, 1, 1, T) -> (B, T, D), or (B, 1, D) with a ``query_position`` (B,)."""
+        """x (B, T, D), mask (B, 1, 1, T) -> (B, T, D), or (B, 1, D) with a ``query_position`` (B,).
+
+        The mask may also hold numbers that are added to the scores, (B or 1, H, T, T), as MPNet's does.
+        """
         y = self.attention(x, mask, query_position=query_position)
         x = self.attention_norm(select_position(x, query_position) + self.dropout(y))
         return self.mlp_norm(x + self.dropout(self.mlp(x)))
@@ -176,7 +185,7 @@ NAMES = Names(
 def read(published: dict[str, Any]) -> dict[str, Any]:
     """What no row says: a classifier's dropout is that of the layers, unless it has its own."""
     if published.get("is_decoder") or published.get("add_cross_attention"):
-        raise UserError("config.json: is_decoder: a BERT that hides what lies to the right is not supported")
+        raise UserError("config.json: is_decoder: an encoder that hides what lies to the right is not supported")
     if published.get("classifier_dropout") is None and "hidden_dropout_prob" in published:
         return {"head_dropout": published["hidden_dropout_prob"]}
     return {}

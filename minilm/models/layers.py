@@ -5,6 +5,7 @@ Attention is computed by PyTorch's ``scaled_dot_product_attention`` (SDPA). Shap
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -52,6 +53,22 @@ def window_mask(batch: Batch, reach: int) -> Tensor | None:
     if batch.mask is not None:
         near = near & (batch.mask[:, None, :] | (distance == 0))
     return near[:, None]
+
+
+def relative_bucket(distance: Tensor, buckets: int, max_distance: int, *, both_sides: bool) -> Tensor:
+    """The bucket of each distance ``s - t`` from a query at ``t`` to a key at ``s`` (T5, Raffel et al. 2020,
+    section 2.1; MPNet).
+
+    ``both_sides`` gives half of them to keys on the right; else those are in bucket 0, for no decoder looks there. Of
+    a side's ``n`` buckets, the distances below n/2 have one each, and those up to ``max_distance`` share the others,
+    in equal steps of their logarithm."""
+    side = buckets // 2 if both_sides else buckets
+    offset = (distance > 0) * side if both_sides else 0
+    distance = distance.abs() if both_sides else (-distance).clamp(min=0)
+    near = side // 2
+    ratio = torch.log(distance.clamp(min=near).float() / near) / math.log(max_distance / near)  # 0 to 1, then above
+    far = near + (ratio * (side - near)).long()
+    return offset + torch.where(distance < near, distance, far.clamp(max=side - 1))
 
 
 def takes_groups(query: Tensor, mask: Tensor | None) -> bool:

@@ -74,6 +74,10 @@ def settings_of(family: str, draw: random.Random) -> dict[str, Any]:
     common["layer_norm_eps"] = draw.choice([1e-12, 1e-3])
     if family == "Albert":
         return {**common, "embedding_size": draw.choice([5, 12]), "tie_word_embeddings": True}
+    if family == "Electra":
+        return {**common, "embedding_size": draw.choice([5, 12, width]), "type_vocab_size": draw.choice([1, 2, 4])}
+    if family == "MPNet":
+        return {**common, "relative_attention_num_buckets": draw.choice([32, 40])}
     return {**common, "type_vocab_size": draw.choice([1, 2, 4]) if family == "Bert" else 1}
 
 

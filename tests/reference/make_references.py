@@ -46,6 +46,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 24,
     },
     "Albert": {**BERT, "embedding_size": 12, "max_position_embeddings": 24},
+    "Electra": {**BERT, "embedding_size": 12, "max_position_embeddings": 24},
     "ModernBert": {
         **BERT,
         "num_hidden_layers": 4,
@@ -53,6 +54,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 24,
         "pad_token_id": 0,
     },
+    "MPNet": {**BERT, "max_position_embeddings": 26},
     "T5": {**T5, "decoder_start_token_id": 0},
 }
 LABELS = {"id2label": {0: "cold", 1: "mild", 2: "hot"}, "label2id": {"cold": 0, "mild": 1, "hot": 2}}
@@ -139,6 +141,7 @@ ALL_BIASES = {  # of ModernBERT
 }  # fmt: skip
 LINEAR = {"rope_type": "linear", "rope_theta": 1000.0, "factor": 4.0}
 DYNAMIC = {"rope_type": "dynamic", "rope_theta": 100.0, "factor": 2.0}
+UNTIED = {"tie_word_embeddings": False}
 STRETCHED = {"original_max_position_embeddings": 8}
 CASES: dict[str, Case] = {
     "gpt2": Case("GPT2Model"),
@@ -158,11 +161,19 @@ CASES: dict[str, Case] = {
     "llama-classify": Case("LlamaForSequenceClassification", {**BIASES, **LABELS}),
     "mistral-lm-window": Case("MistralForCausalLM", {"sliding_window": 3}),
     "mistral-classify": Case("MistralForSequenceClassification", LABELS),
+    "electra": Case("ElectraModel", {"embedding_size": 24, "type_vocab_size": 3}),
+    "electra-lm": Case("ElectraForMaskedLM"),
+    "electra-lm-untied": Case("ElectraForMaskedLM", {**UNTIED, "hidden_act": "relu"}, torch.float16),
+    "electra-classify": Case("ElectraForSequenceClassification", LABELS),
     "modernbert": Case("ModernBertModel", rotaries(LINEAR, DYNAMIC), lengths=(27, 9, 1)),
     "modernbert-lm": Case("ModernBertForMaskedLM"),
     "modernbert-lm-old": Case("ModernBertForMaskedLM", {"decoder_bias": False}, torch.bfloat16, edit=old_modernbert),
     "modernbert-classify": Case("ModernBertForSequenceClassification", LABELS),
     "modernbert-classify-mean": Case("ModernBertForSequenceClassification", {**ALL_BIASES, **LABELS}),
+    "mpnet": Case("MPNetModel", lengths=(20, 9, 1)),
+    "mpnet-lm": Case("MPNetForMaskedLM", {"relative_attention_num_buckets": 40}),
+    "mpnet-lm-untied": Case("MPNetForMaskedLM", {**UNTIED, "hidden_act": "silu"}, torch.float16),
+    "mpnet-classify": Case("MPNetForSequenceClassification", LABELS),
     "qwen2-lm": Case("Qwen2ForCausalLM", {"tie_word_embeddings": True}),
     "qwen2-lm-window": Case(
         "Qwen2ForCausalLM", {"use_sliding_window": True, "sliding_window": 3, "max_window_layers": 1}
@@ -290,8 +301,8 @@ def write_tokenizer(path: Path, family: str) -> None:
         "GPT2": (("<unk>", "<s>", "</s>", "<pad>"), "$A"),
     }[
         {
-            "Albert": "Bert", "DistilBert": "Bert", "Llama": "GPT2", "Mistral": "GPT2", "ModernBert": "Bert",
-            "Qwen2": "GPT2", "XLMRoberta": "Roberta",
+            "Albert": "Bert", "DistilBert": "Bert", "Electra": "Bert", "Llama": "GPT2", "Mistral": "GPT2",
+            "ModernBert": "Bert", "MPNet": "Roberta", "Qwen2": "GPT2", "XLMRoberta": "Roberta",
         }.get(family, family)
     ]  # fmt: skip
     letters = " abcdefghijklmnopqrstuvwxyząćęłńóśźż0123456789.,!?'-:#@()"

@@ -34,6 +34,8 @@ FAMILIES: list[tuple[str, Question, Any]] = [
     ("roberta-lm", MASKED, transformers.AutoModelForMaskedLM),
     ("distilbert-lm", MASKED, transformers.AutoModelForMaskedLM),
     ("albert-lm", MASKED, transformers.AutoModelForMaskedLM),
+    ("electra-lm", MASKED, transformers.AutoModelForMaskedLM),
+    ("mpnet-lm", MASKED, transformers.AutoModelForMaskedLM),
     ("modernbert-lm", MASKED, transformers.AutoModelForMaskedLM),
     ("t5-lm", SPANS, transformers.AutoModelForSeq2SeqLM),
     ("t5-lm-flan", SPANS, transformers.AutoModelForSeq2SeqLM),
