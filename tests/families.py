@@ -21,6 +21,7 @@ SMALL: dict[str, Any] = {"vocab_size": 50, "width": 24, "depth": 2, "heads": 4, 
 OWN: dict[str, dict[str, Any]] = {
     "albert": {"embedding_width": 8},
     "bert": {},
+    "camembert": {"segments": 1, "first_position": 2},
     "distilbert": {},
     "electra": {"embedding_width": 8},
     "gpt2": {},

@@ -21,6 +21,7 @@ from minilm.models.heads import ClassificationHead, HeadConfig, LanguageHead
 ARCHITECTURES: dict[str, Architecture[Any]] = {
     "albert": albert.ARCHITECTURE,
     "bert": bert.ARCHITECTURE,
+    "camembert": bert.CAMEMBERT,
     "distilbert": distilbert.ARCHITECTURE,
     "electra": electra.ARCHITECTURE,
     "gpt2": gpt2.ARCHITECTURE,

@@ -22,8 +22,9 @@ other tasks, each with its head (15% of the tokens were to be predicted, most of
 
 The second head's ``tanh(dense(.))`` is the pooler. To classify texts, keep it and learn new ``W`` and ``b``.
 
-RoBERTa and XLM-RoBERTa (Conneau et al. 2020) learned only the first task, from more text: they have one kind
-of segment, their classifiers use no pooler, and the first rows of their position table are not for tokens.
+RoBERTa, XLM-RoBERTa (Conneau et al. 2020) and CamemBERT (Martin et al. 2020) learned only the first task, from more
+text: they have one kind of segment, their classifiers use no pooler, and the first rows of their position table are
+not for tokens.
 """
 
 from __future__ import annotations
@@ -221,7 +222,7 @@ ARCHITECTURE = Architecture(
 )
 
 
-# --- RoBERTa and XLM-RoBERTa --------------------------------------------------------------------------------
+# --- RoBERTa, XLM-RoBERTa and CamemBERT ----------------------------------------------------------------------
 # In their position table, row pad_id is for padding and the rows before it are never used. Tokens begin at
 # row pad_id + 1, and the longest text is that much shorter than the table.
 
@@ -265,6 +266,13 @@ ROBERTA = replace(
     write=write_roberta,
 )
 
-XLM_ROBERTA = replace(
-    ROBERTA, title="XLM-RoBERTa", classes={task: f"XLM{name}" for task, name in ROBERTA.classes.items()}
-)
+
+def _relative(title: str, family: str) -> Architecture[BertConfig]:
+    """RoBERTa under another name: the same network and names of tensors, trained on other texts."""
+    return replace(
+        ROBERTA, title=title, classes={task: name.replace("Roberta", family) for task, name in ROBERTA.classes.items()}
+    )
+
+
+XLM_ROBERTA = _relative("XLM-RoBERTa", "XLMRoberta")  # 100 languages
+CAMEMBERT = _relative("CamemBERT", "Camembert")  # French (Martin et al. 2020)

@@ -46,6 +46,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 24,
     },
     "Albert": {**BERT, "embedding_size": 12, "max_position_embeddings": 24},
+    "Camembert": ROBERTA,
     "Electra": {**BERT, "embedding_size": 12, "max_position_embeddings": 24},
     "ModernBert": {
         **BERT,
@@ -161,6 +162,8 @@ CASES: dict[str, Case] = {
     "llama-classify": Case("LlamaForSequenceClassification", {**BIASES, **LABELS}),
     "mistral-lm-window": Case("MistralForCausalLM", {"sliding_window": 3}),
     "mistral-classify": Case("MistralForSequenceClassification", LABELS),
+    "camembert-lm": Case("CamembertForMaskedLM"),
+    "camembert-classify": Case("CamembertForSequenceClassification", LABELS),
     "electra": Case("ElectraModel", {"embedding_size": 24, "type_vocab_size": 3}),
     "electra-lm": Case("ElectraForMaskedLM"),
     "electra-lm-untied": Case("ElectraForMaskedLM", {**UNTIED, "hidden_act": "relu"}, torch.float16),
@@ -301,8 +304,8 @@ def write_tokenizer(path: Path, family: str) -> None:
         "GPT2": (("<unk>", "<s>", "</s>", "<pad>"), "$A"),
     }[
         {
-            "Albert": "Bert", "DistilBert": "Bert", "Electra": "Bert", "Llama": "GPT2", "Mistral": "GPT2",
-            "ModernBert": "Bert", "MPNet": "Roberta", "Qwen2": "GPT2", "XLMRoberta": "Roberta",
+            "Albert": "Bert", "Camembert": "Roberta", "DistilBert": "Bert", "Electra": "Bert", "Llama": "GPT2",
+            "Mistral": "GPT2", "ModernBert": "Bert", "MPNet": "Roberta", "Qwen2": "GPT2", "XLMRoberta": "Roberta",
         }.get(family, family)
     ]  # fmt: skip
     letters = " abcdefghijklmnopqrstuvwxyząćęłńóśźż0123456789.,!?'-:#@()"
