@@ -46,8 +46,11 @@ class Contents:
         return _all_places(self.architecture.names, self.config)
 
     def has(self, part: str, task: str = "encode") -> bool:
-        """Whether anything of a part ("pooler", or "head" of a task) is stored."""
-        return any(place.theirs in self.tensors for place in self.places(task) if place.ours.startswith(f"{part}."))
+        """Whether anything of a part ("pooler", or "head" of a task) is stored; of a head, that no other task's has."""
+        others = (self.places(other) for other in self.architecture.names.heads if part == "head" and other != task)
+        shared = {place.theirs for places in others for place in places}
+        stored = (place for place in self.places(task) if place.theirs in self.tensors and place.theirs not in shared)
+        return any(place.ours.startswith(f"{part}.") for place in stored)
 
 
 def read_contents(folder: Path) -> Contents:

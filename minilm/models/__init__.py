@@ -14,19 +14,35 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from minilm.errors import UserError
-from minilm.models import albert, bert, deberta_family, distilbert, gpt2, llama, llama_family, t5
+from minilm.models import (
+    albert,
+    bert,
+    deberta_family,
+    distilbert,
+    electra,
+    gpt2,
+    llama,
+    llama_family,
+    modernbert,
+    mpnet,
+    t5,
+)
 from minilm.models.architecture import Architecture, Backbone, BackboneConfig
 from minilm.models.heads import ClassificationHead, HeadConfig, LanguageHead
 
 ARCHITECTURES: dict[str, Architecture[Any]] = {
     "albert": albert.ARCHITECTURE,
     "bert": bert.ARCHITECTURE,
+    "camembert": bert.CAMEMBERT,
     "deberta": deberta_family.VERSION_1,
     "deberta-v2": deberta_family.ARCHITECTURE,
     "distilbert": distilbert.ARCHITECTURE,
+    "electra": electra.ARCHITECTURE,
     "gpt2": gpt2.ARCHITECTURE,
     "llama": llama.ARCHITECTURE,
     "mistral": llama_family.MISTRAL,
+    "modernbert": modernbert.ARCHITECTURE,
+    "mpnet": mpnet.ARCHITECTURE,
     "qwen2": llama_family.QWEN2,
     "roberta": bert.ROBERTA,
     "t5": t5.ARCHITECTURE,

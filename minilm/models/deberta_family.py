@@ -75,7 +75,7 @@ def read(published: dict[str, Any]) -> dict[str, Any]:
     if published.get("pooler_hidden_size", width) != width:
         raise UserError(f"config.json: pooler_hidden_size must be hidden_size ({width})")
     if "attention_head_size" in published and published["attention_head_size"] * heads != width:
-        raise UserError(f"config.json: attention_head_size must be hidden_size / num_attention_heads: {width} / {heads}")
+        raise UserError(f"config.json: attention_head_size must be hidden_size / heads: {width} / {heads}")
     norms = [norm.strip() for norm in published.get("norm_rel_ebd", "none").lower().split("|")]
     settings: dict[str, Any] = {ours: theirs in kinds for ours, theirs in KINDS.items()}
     settings["relative_norm"] = "layer_norm" in norms

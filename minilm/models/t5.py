@@ -36,7 +36,7 @@ from minilm.errors import UserError, nearest
 from minilm.models.architecture import Architecture, Backbone, BackboneConfig, Names, Row
 from minilm.models.batch import Batch, LayerCache, State, select_position
 from minilm.models.heads import HeadConfig, LanguageConfig, LanguageHead
-from minilm.models.layers import MLP, Attention, RMSNorm, padding_mask
+from minilm.models.layers import MLP, Attention, RMSNorm, padding_mask, relative_bucket
 
 
 @dataclass(frozen=True)
@@ -65,21 +65,6 @@ class T5Config(BackboneConfig):
 
     def __post_init__(self) -> None:
         """Heads have a width of their own."""
-
-
-def bucket(distance: Tensor, buckets: int, max_distance: int, *, both_sides: bool) -> Tensor:
-    """The bucket of each distance ``s - t`` from a query at ``t`` to a key at ``s`` (section 2.1).
-
-    ``both_sides`` gives half of them to keys on the right; else those are in bucket 0, for no decoder looks there. Of
-    a side's ``n`` buckets, the distances below n/2 have one each, and those up to ``max_distance`` share the others,
-    in equal steps of their logarithm."""
-    side = buckets // 2 if both_sides else buckets
-    offset = (distance > 0) * side if both_sides else 0
-    distance = distance.abs() if both_sides else (-distance).clamp(min=0)
-    near = side // 2
-    ratio = torch.log(distance.clamp(min=near).float() / near) / math.log(max_distance / near)  # 0 to 1, then above
-    far = near + (ratio * (side - near)).long()
-    return offset + torch.where(distance < near, distance, far.clamp(max=side - 1))
 
 
 def finite(x: Tensor) -> Tensor:
@@ -132,7 +117,7 @@ class T5Stack(nn.Module):
         queries = torch.arange(length, device=batch.ids.device)[None] if cache is None else cache.positions
         keys = torch.arange(length if cache is None else cache.length, device=batch.ids.device)
         distance = keys - queries[:, :, None]  # (B or 1, T, S)
-        rows = bucket(distance, self.config.buckets, self.config.max_distance, both_sides=not self.is_decoder)
+        rows = relative_bucket(distance, self.config.buckets, self.config.max_distance, both_sides=not self.is_decoder)
         bias = self.relative_bias(rows).permute(0, 3, 1, 2)  # (B or 1, H, T, S)
         visible = (distance <= 0)[:, None] if self.is_decoder else padding_mask(batch)
         return (bias if visible is None else bias.masked_fill(~visible, -math.inf)).contiguous()

@@ -50,6 +50,17 @@ def settings_of(family: str, draw: random.Random) -> dict[str, Any]:
                 "feed_forward_proj": draw.choice(["relu", "gated-gelu", "gated-silu", "gelu"]),
                 "relative_attention_num_buckets": draw.choice([8, 32]), "tie_word_embeddings": draw.random() < 0.5,
                 "relative_attention_max_distance": draw.choice([10, 128])}  # fmt: skip
+    if family == "ModernBert":
+        bases = [{"rope_theta": draw.choice([100.0, 1e4]), **draw.choice(ROTARY)} for _ in range(2)]
+        kinds = ("full_attention", "sliding_attention")
+        biases = ("attention_bias", "mlp_bias", "norm_bias", "classifier_bias", "decoder_bias", "tie_word_embeddings")
+        return {**common, "hidden_size": width, "num_attention_heads": heads, "num_hidden_layers": depth,
+                "intermediate_size": hidden, "hidden_activation": activation, "max_position_embeddings": 16,
+                "classifier_activation": draw.choice(["gelu", "silu"]), "norm_eps": draw.choice([1e-5, 1e-3]),
+                "classifier_pooling": draw.choice(["cls", "mean"]), "local_attention": draw.choice([0, 3, 8]),
+                "layer_types": [draw.choice(kinds) for _ in range(depth)], "pad_token_id": 0,
+                "rope_parameters": dict(zip(kinds, bases, strict=True)),
+                **{bias: draw.random() < 0.5 for bias in biases}}  # fmt: skip
     common |= {"hidden_size": width, "num_attention_heads": heads, "num_hidden_layers": depth,
                "intermediate_size": hidden, "hidden_act": activation,
                "tie_word_embeddings": draw.random() < 0.5}  # fmt: skip
@@ -66,6 +77,10 @@ def settings_of(family: str, draw: random.Random) -> dict[str, Any]:
         return common | deberta_settings(draw, width)
     if family == "Albert":
         return {**common, "embedding_size": draw.choice([5, 12]), "tie_word_embeddings": True}
+    if family == "Electra":
+        return {**common, "embedding_size": draw.choice([5, 12, width]), "type_vocab_size": draw.choice([1, 2, 4])}
+    if family == "MPNet":
+        return {**common, "relative_attention_num_buckets": draw.choice([32, 40])}
     return {**common, "type_vocab_size": draw.choice([1, 2, 4]) if family == "Bert" else 1}
 
 

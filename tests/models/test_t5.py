@@ -17,7 +17,8 @@ from minilm.checkpoints.configs import read_config, write_config
 from minilm.errors import UserError
 from minilm.models import build_model
 from minilm.models.batch import Batch, Cache
-from minilm.models.t5 import KINDS, T5, T5Config, bucket, finite, initialize
+from minilm.models.layers import relative_bucket
+from minilm.models.t5 import KINDS, T5, T5Config, finite, initialize
 
 FLAN_BASE = T5Config(width=768, depth=12, heads=12, activation="gelu_tanh", gated=True, tied=False, scaled=False)
 SMALL = T5Config(
@@ -73,16 +74,16 @@ def plain_bucket(distance: int, buckets: int, max_distance: int, both_sides: boo
 def test_buckets_are_those_of_the_paper(distance: int, buckets: int, max_distance: int, both_sides: bool) -> None:
     expected = plain_bucket(distance, buckets, max_distance, both_sides)
     assume(expected == int(expected) or abs(expected - round(expected)) > 1e-4)  # float32 may round either way
-    assert bucket(torch.tensor(distance), buckets, max_distance, both_sides=both_sides) == int(expected)
+    assert relative_bucket(torch.tensor(distance), buckets, max_distance, both_sides=both_sides) == int(expected)
 
 
 def test_buckets_of_the_published_models_end_where_they_should() -> None:
-    left = bucket(-torch.arange(140), 32, 128, both_sides=True)
+    left = relative_bucket(-torch.arange(140), 32, 128, both_sides=True)
     starts = [0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 23, 32, 46, 64, 91]  # distance at which each bucket begins
     assert [int((left == b).nonzero()[0]) for b in range(16)] == starts
-    right = bucket(torch.arange(1, 140), 32, 128, both_sides=True)
+    right = relative_bucket(torch.arange(1, 140), 32, 128, both_sides=True)
     assert torch.equal(right, left[1:] + 16)
-    assert int(bucket(torch.tensor(5), 32, 128, both_sides=False)) == 0
+    assert int(relative_bucket(torch.tensor(5), 32, 128, both_sides=False)) == 0
 
 
 @settings(max_examples=25)

@@ -1,6 +1,6 @@
 """Make the reference checkpoints: tiny models of ``transformers`` with random weights, and what they compute.
 
-    python tests/reference/make_references.py [CASE ...]         all of them, or those
+    python tests/reference/make_references.py [CASE ...]
 
 Each case is a folder as published ones are (config.json, safetensors files, tokenizer.json) with expected.safetensors:
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,16 @@ SIZES: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 24,
     },
     "Albert": {**BERT, "embedding_size": 12, "max_position_embeddings": 24},
+    "Camembert": ROBERTA,
+    "Electra": {**BERT, "embedding_size": 12, "max_position_embeddings": 24},
+    "ModernBert": {
+        **BERT,
+        "num_hidden_layers": 4,
+        "local_attention": 4,
+        "max_position_embeddings": 24,
+        "pad_token_id": 0,
+    },
+    "MPNet": {**BERT, "max_position_embeddings": 26},
     "T5": {**T5, "decoder_start_token_id": 0},
 }
 LABELS = {"id2label": {0: "cold", 1: "mild", 2: "hot"}, "label2id": {"cold": 0, "mild": 1, "hot": 2}}
@@ -99,6 +109,16 @@ def old_llama(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         tensors[f"model.layers.{layer}.self_attn.rotary_emb.inv_freq"] = torch.ones(4)
 
 
+def old_modernbert(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """As ModernBERT was published: global layers counted, and a base of rotary positions for each kind."""
+    kinds = config.pop("layer_types")
+    config["global_attn_every_n_layers"] = kinds.index("full_attention", 1)
+    for old, kind in (("global", "full_attention"), ("local", "sliding_attention")):
+        config[f"{old}_rope_theta"] = config["rope_parameters"][kind]["rope_theta"]
+    del config["rope_parameters"]
+    config["torch_dtype"] = config.pop("dtype")
+
+
 def all_names_of_t5(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """As T5 was published: with copies of the token table, and a tensor that nobody needs."""
     for name in ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"):
@@ -123,8 +143,20 @@ def rotary(kind: str, **settings: Any) -> dict[str, Any]:
     return {"rope_parameters": parameters, "max_position_embeddings": 16}
 
 
+def rotaries(global_layers: dict[str, Any], local_layers: dict[str, Any]) -> dict[str, Any]:
+    """Settings of rotary positions for each kind of ModernBERT's layers."""
+    return {"rope_parameters": {"full_attention": global_layers, "sliding_attention": local_layers}}
+
+
 BIASES = {"attention_bias": True, "mlp_bias": True}
 UPCAST = {"reorder_and_upcast_attn": True, "attn_implementation": "eager"}
+ALL_BIASES = {  # of ModernBERT
+    **BIASES, "norm_bias": True, "classifier_bias": True, "classifier_pooling": "mean", "classifier_activation": "relu",
+    "tie_word_embeddings": False, "layer_types": ["sliding_attention", "full_attention"] * 2, "norm_eps": 1e-3,
+}  # fmt: skip
+LINEAR = {"rope_type": "linear", "rope_theta": 1000.0, "factor": 4.0}
+DYNAMIC = {"rope_type": "dynamic", "rope_theta": 100.0, "factor": 2.0}
+UNTIED = {"tie_word_embeddings": False}
 STRETCHED = {"original_max_position_embeddings": 8}
 CASES: dict[str, Case] = {
     "gpt2": Case("GPT2Model"),
@@ -146,6 +178,21 @@ CASES: dict[str, Case] = {
     "llama-classify": Case("LlamaForSequenceClassification", {**BIASES, **LABELS}),
     "mistral-lm-window": Case("MistralForCausalLM", {"sliding_window": 3}),
     "mistral-classify": Case("MistralForSequenceClassification", LABELS),
+    "camembert-lm": Case("CamembertForMaskedLM"),
+    "camembert-classify": Case("CamembertForSequenceClassification", LABELS),
+    "electra": Case("ElectraModel", {"embedding_size": 24, "type_vocab_size": 3}),
+    "electra-lm": Case("ElectraForMaskedLM"),
+    "electra-lm-untied": Case("ElectraForMaskedLM", {**UNTIED, "hidden_act": "relu"}, torch.float16),
+    "electra-classify": Case("ElectraForSequenceClassification", LABELS),
+    "modernbert": Case("ModernBertModel", rotaries(LINEAR, DYNAMIC), lengths=(27, 9, 1)),
+    "modernbert-lm": Case("ModernBertForMaskedLM"),
+    "modernbert-lm-old": Case("ModernBertForMaskedLM", {"decoder_bias": False}, torch.bfloat16, edit=old_modernbert),
+    "modernbert-classify": Case("ModernBertForSequenceClassification", LABELS),
+    "modernbert-classify-mean": Case("ModernBertForSequenceClassification", {**ALL_BIASES, **LABELS}),
+    "mpnet": Case("MPNetModel", lengths=(20, 9, 1)),
+    "mpnet-lm": Case("MPNetForMaskedLM", {"relative_attention_num_buckets": 40}),
+    "mpnet-lm-untied": Case("MPNetForMaskedLM", {**UNTIED, "hidden_act": "silu"}, torch.float16),
+    "mpnet-classify": Case("MPNetForSequenceClassification", LABELS),
     "qwen2-lm": Case("Qwen2ForCausalLM", {"tie_word_embeddings": True}),
     "qwen2-lm-window": Case(
         "Qwen2ForCausalLM", {"use_sliding_window": True, "sliding_window": 3, "max_window_layers": 1}
@@ -283,11 +330,11 @@ def write_tokenizer(path: Path, family: str) -> None:
         "GPT2": (("<unk>", "<s>", "</s>", "<pad>"), "$A"),
     }[
         {
-            **dict.fromkeys(("DistilBert", "Albert", "Deberta", "DebertaV2"), "Bert"),
-            **dict.fromkeys(("Llama", "Mistral", "Qwen2"), "GPT2"),
-            "XLMRoberta": "Roberta",
+            "Albert": "Bert", "Camembert": "Roberta", "Deberta": "Bert", "DebertaV2": "Bert", "DistilBert": "Bert",
+            "Electra": "Bert", "Llama": "GPT2", "Mistral": "GPT2", "ModernBert": "Bert", "MPNet": "Roberta",
+            "Qwen2": "GPT2", "XLMRoberta": "Roberta",
         }.get(family, family)
-    ]
+    ]  # fmt: skip
     letters = " abcdefghijklmnopqrstuvwxyząćęłńóśźż0123456789.,!?'-:#@()"
     vocabulary = {token: index for index, token in enumerate([*specials, *letters][:64])}
     unknown = next(token for token in specials if "unk" in token.lower())
@@ -348,15 +395,15 @@ def make(name: str, case: Case, folder: Path) -> None:
     write_tokenizer(folder / "tokenizer.json", family_of(case.kind))
 
 
-def main(folder: Path, names: Collection[str] = CASES.keys()) -> None:
-    """Make those cases, and note with which version."""
+def main(folder: Path, names: Sequence[str] = ()) -> None:
+    """Make these cases, or all, and note with which version."""
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    for name in names:
+    for name in names or CASES:
         make(name, CASES[name], folder / name)
     (folder / "VERSION").write_text(f"transformers {transformers.__version__}\n")
 
 
 if __name__ == "__main__":
-    main(Path(__file__).parent, sys.argv[1:] or CASES.keys())
+    main(Path(__file__).parent, sys.argv[1:])

@@ -38,4 +38,4 @@ def test_the_references_are_current(tmp_path: Path) -> None:
 
 
 def test_the_references_are_small() -> None:
-    assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) < 4 << 20
+    assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) < 6 << 20

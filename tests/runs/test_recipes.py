@@ -28,6 +28,7 @@ FAMILIES = {
     "gpt2": "gpt2-classify",
     "herbert": "bert-classify",
     "minilm": "bert-classify",
+    "modernbert": "modernbert-classify",
 }
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from minilm.checkpoints.adapter_saving import save_adapter
 from minilm.checkpoints.adapter_tensors import places_for
 from minilm.checkpoints.contents import read_contents
+from minilm.checkpoints.files import read_json
 from minilm.checkpoints.models import load_model
 from minilm.checkpoints.names import places_of_ours
 from minilm.config import TrainSection
@@ -34,7 +35,7 @@ from minilm.training.loop import Task, train
 from minilm.training.objectives import Objective
 from minilm.training.recompute import recompute
 from minilm.training.state import Checkpoints
-from tests.families import DECODERS, FAMILIES
+from tests.families import FAMILIES
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 CPU = Execution(torch.device("cpu"))
@@ -42,7 +43,8 @@ STEPS, WARMUP, ROWS = 50, 5, 40
 SETTINGS = TrainSection(
     epochs=5, lr=3e-3, batch_size=4, weight_decay=0.1, clip=0.5, schedule="linear", warmup=WARMUP, best="loss"
 )
-PAD = dict.fromkeys(DECODERS, 3) | {"roberta": 1, "xlm-roberta": 1}  # else 0
+PUBLISHED = {family: read_json(REFERENCE / f"{family}-classify" / "config.json") for family in FAMILIES}
+PAD = {family: published.get("pad_token_id") or 0 for family, published in PUBLISHED.items()}
 PARTS = {
     "full": ("nothing", 0), "head": ("backbone", 0), "last": ("all-but-last", 1), "first": ("first", 1),
     "embeddings": ("first", 0),
@@ -65,7 +67,8 @@ def texts(family: str) -> Encoded:
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     if family == "t5":
         ids[offsets[1:] - 1] = 1
-    segments = (np.arange(len(ids)) % 3 == 0).astype(np.uint8) if family in ("bert", "albert") else None
+    has_segments = PUBLISHED[family].get("type_vocab_size", 1) > 1
+    segments = (np.arange(len(ids)) % 3 == 0).astype(np.uint8) if has_segments else None
     return Encoded(ids, offsets, segments, lengths)
 
 
@@ -114,10 +117,10 @@ def our_losses(family: str, model: Backbone, several: bool, settings: TrainSecti
             amounts.append(labels.numel())
             return loss
 
-    prefix = keep(model, {"train": encoded}, CPU, pad=PAD.get(family, 0), budget=2**20, folder=folder / "cache")
+    prefix = keep(model, {"train": encoded}, CPU, pad=PAD[family], budget=2**20, folder=folder / "cache")
     task = Task(
         batches,
-        lambda rows, epoch: collate(encoded, rows, targets, PAD.get(family, 0)),
+        lambda rows, epoch: collate(encoded, rows, targets, PAD[family]),
         Noted(multi_label=several),
         evaluate=lambda: {"validation": {"loss": 1.0}},
         record=lambda history: None,
@@ -197,7 +200,7 @@ def their_texts(family: str) -> tuple[list[Tensor], list[Tensor] | None]:
 def their_batch(family: str, rows: np.ndarray) -> dict[str, Tensor]:
     ids, segments = their_texts(family)
     batch = {
-        "input_ids": padded(ids, rows, PAD.get(family, 0)),
+        "input_ids": padded(ids, rows, PAD[family]),
         "attention_mask": padded([torch.ones_like(text) for text in ids], rows),
     }
     return batch if segments is None else batch | {"token_type_ids": padded(segments, rows)}
