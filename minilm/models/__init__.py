@@ -26,6 +26,7 @@ from minilm.models import (
     modernbert,
     mpnet,
     t5,
+    t5_family,
 )
 from minilm.models.architecture import Architecture, Backbone, BackboneConfig
 from minilm.models.heads import ClassificationHead, HeadConfig, LanguageHead
@@ -43,9 +44,11 @@ ARCHITECTURES: dict[str, Architecture[Any]] = {
     "mistral": llama_family.MISTRAL,
     "modernbert": modernbert.ARCHITECTURE,
     "mpnet": mpnet.ARCHITECTURE,
+    "mt5": t5_family.MT5,
     "qwen2": llama_family.QWEN2,
     "roberta": bert.ROBERTA,
     "t5": t5.ARCHITECTURE,
+    "umt5": t5_family.UMT5,
     "xlm-roberta": bert.XLM_ROBERTA,
 }
 

@@ -30,6 +30,7 @@ from minilm.finetuning.lora import LoRAConfig, adapted_layers, adapter_parameter
 from minilm.models import ARCHITECTURES
 from minilm.models.batch import Batch
 from minilm.models.heads import HeadConfig
+from tests.families import ENCODER_DECODERS
 
 peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
@@ -41,6 +42,7 @@ pytestmark = [
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 CLASSIFIERS = sorted(path.parent.name for path in REFERENCE.glob("*-classify/config.json"))
+ENDING = [f"{family}-classify" for family in ENCODER_DECODERS]  # their texts end with a token of its own
 OWN_HEAD = HeadConfig(pooling="mean", hidden=7, norm=True)
 
 
@@ -104,7 +106,7 @@ def adapted(case: str, *, head: HeadConfig | None = None, **settings: Any) -> An
 
 def in_peft(case: str, **settings: Any) -> Any:
     """PEFT's adapter of a classifier, trained."""
-    saved = {"modules_to_save": ["classification_head"]} if case == "t5-classify" else {}
+    saved = {"modules_to_save": ["classification_head"]} if case in ENDING else {}
     config = peft.LoraConfig(**{"task_type": "SEQ_CLS", "r": 3, "lora_alpha": 5, **saved, **settings})
     model = peft.get_peft_model(theirs(case), config)
     model.create_or_update_model_card = lambda folder: None  # a README, made slowly
@@ -118,7 +120,7 @@ def published(case: str, name: str) -> str:
 
 def last(case: str, *kinds: str) -> list[str]:
     """The last parts of the published names of some kinds of modules."""
-    stack = "encoder." if case.startswith("t5") else ""
+    stack = "encoder." if case in ENDING else ""
     return sorted({published(case, f"{stack}layers.0.{kind}").rpartition(".")[2] for kind in kinds})
 
 

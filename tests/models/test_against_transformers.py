@@ -44,9 +44,10 @@ def settings_of(family: str, draw: random.Random) -> dict[str, Any]:
     if family == "DistilBert":
         return {**common, "dim": width, "n_heads": heads, "n_layers": depth, "hidden_dim": hidden,
                 "activation": draw.choice(["gelu", "relu"])}  # fmt: skip
-    if family == "T5":
-        return {**common, "d_model": draw.choice([12, 20]), "num_heads": heads, "d_kv": head_width, "num_layers": depth,
-                "num_decoder_layers": draw.choice([1, 2]), "d_ff": hidden,
+    if family.endswith("T5"):
+        contradictions = draw.choice([{}, {"dense_act_fn": activation}, {"is_gated_act": draw.random() < 0.5}])
+        return {**common, **contradictions, "d_model": draw.choice([12, 20]), "num_heads": heads, "d_kv": head_width,
+                "num_layers": depth, "num_decoder_layers": draw.choice([1, 2]), "d_ff": hidden,
                 "feed_forward_proj": draw.choice(["relu", "gated-gelu", "gated-silu", "gelu"]),
                 "relative_attention_num_buckets": draw.choice([8, 32]), "tie_word_embeddings": draw.random() < 0.5,
                 "relative_attention_max_distance": draw.choice([10, 128])}  # fmt: skip

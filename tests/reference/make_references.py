@@ -63,7 +63,9 @@ SIZES: dict[str, dict[str, Any]] = {
         "pad_token_id": 0,
     },
     "MPNet": {**BERT, "max_position_embeddings": 26},
+    "MT5": T5,
     "T5": {**T5, "decoder_start_token_id": 0},
+    "UMT5": T5,
 }
 LABELS = {"id2label": {0: "cold", 1: "mild", 2: "hot"}, "label2id": {"cold": 0, "mild": 1, "hot": 2}}
 
@@ -223,8 +225,15 @@ CASES: dict[str, Case] = {
     "albert-classify": Case("AlbertForSequenceClassification", LABELS),
     "t5-lm": Case("T5ForConditionalGeneration", edit=all_names_of_t5),
     "t5-lm-flan": Case("T5ForConditionalGeneration", FLAN, torch.bfloat16, edit=flan_t5),
+    "t5-lm-contradiction": Case(
+        "T5ForConditionalGeneration", {"feed_forward_proj": "gated-gelu", "dense_act_fn": "relu", "num_layers": 1}
+    ),
     "t5-encoder": Case("T5EncoderModel", {"relative_attention_max_distance": 8, "relative_attention_num_buckets": 8}),
     "t5-classify": Case("T5ForSequenceClassification", LABELS),
+    "mt5-lm": Case("MT5ForConditionalGeneration", {"tie_word_embeddings": False}),
+    "mt5-classify": Case("MT5ForSequenceClassification", LABELS),
+    "umt5-lm": Case("UMT5ForConditionalGeneration", {"tie_word_embeddings": False, "num_decoder_layers": 3}),
+    "umt5-classify": Case("UMT5ForSequenceClassification", LABELS),
 }
 
 
@@ -241,7 +250,7 @@ def random_model(kind: str, settings: dict[str, Any], seed: int, dtype: torch.dt
     family = family_of(kind)
     config = getattr(transformers, family + "Config")(**{**SIZES[family], **settings})
     model = getattr(transformers, kind)(config)
-    if kind == "T5ForConditionalGeneration" and settings.get("tie_word_embeddings") is False:
+    if kind.endswith("T5ForConditionalGeneration") and settings.get("tie_word_embeddings") is False:
         model.lm_head.weight = nn.Parameter(torch.empty_like(model.shared.weight))  # the class always ties at first
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -332,7 +341,7 @@ def write_tokenizer(path: Path, family: str) -> None:
         {
             "Albert": "Bert", "Camembert": "Roberta", "Deberta": "Bert", "DebertaV2": "Bert", "DistilBert": "Bert",
             "Electra": "Bert", "Llama": "GPT2", "Mistral": "GPT2", "ModernBert": "Bert", "MPNet": "Roberta",
-            "Qwen2": "GPT2", "XLMRoberta": "Roberta",
+            "MT5": "T5", "Qwen2": "GPT2", "UMT5": "T5", "XLMRoberta": "Roberta",
         }.get(family, family)
     ]  # fmt: skip
     letters = " abcdefghijklmnopqrstuvwxyząćęłńóśźż0123456789.,!?'-:#@()"

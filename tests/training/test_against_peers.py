@@ -35,7 +35,7 @@ from minilm.training.loop import Task, train
 from minilm.training.objectives import Objective
 from minilm.training.recompute import recompute
 from minilm.training.state import Checkpoints
-from tests.families import FAMILIES
+from tests.families import ENCODER_DECODERS, FAMILIES
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 CPU = Execution(torch.device("cpu"))
@@ -60,13 +60,13 @@ CASES = [
 
 @functools.cache
 def texts(family: str) -> Encoded:
-    """40 texts of 2 to 14 tokens, whose first tells their class; T5's end with its end-of-text token."""
+    """40 texts of 2 to 14 tokens, whose first tells their class; an encoder-decoder's end with its own token."""
     random = np.random.default_rng(0)
     lengths = random.integers(2, 15, ROWS)
     ids = random.integers(4, 60, lengths.sum()).astype(np.int32)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    if family == "t5":
-        ids[offsets[1:] - 1] = 1
+    if family in ENCODER_DECODERS:
+        ids[offsets[1:] - 1] = PUBLISHED[family]["eos_token_id"]
     has_segments = PUBLISHED[family].get("type_vocab_size", 1) > 1
     segments = (np.arange(len(ids)) % 3 == 0).astype(np.uint8) if has_segments else None
     return Encoded(ids, offsets, segments, lengths)
