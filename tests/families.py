@@ -22,6 +22,7 @@ DEBERTA = {"relative": True, "content_to_position": True, "position_to_content":
 T5 = {"head_width": 8, "decoder_depth": 3, "buckets": 8, "max_distance": 16}
 OWN: dict[str, dict[str, Any]] = {
     "albert": {"embedding_width": 8},
+    "bart": {"decoder_depth": 3, "decoder_heads": 2, "scaled_tokens": True},
     "bert": {},
     "camembert": {"segments": 1, "first_position": 2},
     "deberta": {**DEBERTA, "segments": 2},

@@ -204,8 +204,9 @@ def test_a_mistyped_run_is_not_looked_for_on_the_hub(tmp_path: Path, monkeypatch
 
 def test_the_catalogue_is_whole_and_says_what_is_here(playing: Hub) -> None:
     named = (
-        "bielik bielik-4.5b bert bert-uncased deberta-v3-xsmall deberta-v3-small deberta-v3-base "
-        "deberta-v3-large mdeberta-v3-base deberta-nli distilbert albert flan-t5 flan-t5-small gpt2 herbert roberta "
+        "bielik bielik-4.5b bert bert-uncased bart-base bart-large-mnli deberta-v3-xsmall deberta-v3-small "
+        "deberta-v3-base deberta-v3-large mdeberta-v3-base deberta-nli distilbert albert flan-t5 flan-t5-small "
+        "mt5-small gpt2 herbert roberta "
         "modernbert modernbert-large mmbert electra electra-small mpnet camembert minilm"
     )
     assert [entry.name for entry in list_models()] == named.split()

@@ -77,8 +77,8 @@ class Place:
 
     @property
     def may_be_zero(self) -> bool:
-        """Whether a file must have this tensor, zero if our config does without it."""
-        return self.row.zero_bias and self.theirs.endswith(".bias")
+        """Whether a file has this tensor, zero, if our config does without it."""
+        return self.row.zero_bias and (self.row.bare or self.theirs.endswith(".bias"))
 
     def shape_of_theirs(self, ours: tuple[int, ...]) -> tuple[int, ...]:
         """The published tensor's shape, from our tensor's."""

@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from minilm.errors import UserError
 from minilm.models import (
     albert,
+    bart,
     bert,
     deberta_family,
     distilbert,
@@ -33,6 +34,7 @@ from minilm.models.heads import ClassificationHead, HeadConfig, LanguageHead
 
 ARCHITECTURES: dict[str, Architecture[Any]] = {
     "albert": albert.ARCHITECTURE,
+    "bart": bart.ARCHITECTURE,
     "bert": bert.ARCHITECTURE,
     "camembert": bert.CAMEMBERT,
     "deberta": deberta_family.VERSION_1,

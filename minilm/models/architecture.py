@@ -211,7 +211,7 @@ class Row:
     parts: int = 1
     sizes: Callable[[Any], tuple[int, ...]] | None = None  # config -> the blocks' proportions; None: equal blocks
     by_heads: bool = False
-    zero_bias: bool = False  # the file must have a bias, zero if our config does without it
+    zero_bias: bool = False  # the file must have a bias, zero if our config does without it; a bare one it may have
     bare: bool = False  # a tensor that belongs to no published module of its own, not a module
     when: Callable[[Any], bool] | None = None  # config -> whether the row holds for it; None: always
 

@@ -34,11 +34,16 @@ DEBERTA_V3 = {  # the buckets are so few that distances share them
 LLAMA = {**BERT, "num_key_value_heads": 1, "max_position_embeddings": 32, "pad_token_id": 3}
 T5 = {"vocab_size": 64, "d_model": 24, "num_layers": 2, "num_heads": 3, "d_kv": 6, "d_ff": 32}
 FLAN = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "num_decoder_layers": 3}
+BART = {
+    "vocab_size": 64, "d_model": 24, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 3,
+    "decoder_attention_heads": 3, "encoder_ffn_dim": 40, "decoder_ffn_dim": 40, "max_position_embeddings": 24,
+}  # fmt: skip
 SIZES: dict[str, dict[str, Any]] = {
     "GPT2": {"vocab_size": 64, "n_embd": 24, "n_layer": 2, "n_head": 3, "n_positions": 32, "pad_token_id": 3},
     "Llama": LLAMA,
     "Mistral": LLAMA,
     "Qwen2": LLAMA,
+    "Bart": BART,
     "Bert": {**BERT, "max_position_embeddings": 24},
     "Roberta": ROBERTA,
     "XLMRoberta": ROBERTA,
@@ -80,6 +85,15 @@ class Case:
     shard: str = "1GB"  # the largest size of a file
     lengths: tuple[int, ...] = (9, 5, 1)
     edit: Callable[[dict[str, Any], dict[str, Tensor]], None] | None = None  # of config.json and the tensors
+
+
+def old_bart(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """As BART was published: with settings that nothing reads, copies of the token table, the language head's bias."""
+    config |= {"normalize_before": False, "normalize_embedding": True, "classif_dropout": 0.1, "add_bias_logits": False}
+    for stack in ("encoder", "decoder"):
+        tensors[f"model.{stack}.embed_tokens.weight"] = tensors["model.shared.weight"].clone()
+        tensors[f"model.{stack}.version"] = torch.ones(1)
+    tensors["final_logits_bias"] = torch.zeros(1, 64)
 
 
 def old_bert(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -200,6 +214,10 @@ CASES: dict[str, Case] = {
         "Qwen2ForCausalLM", {"use_sliding_window": True, "sliding_window": 3, "max_window_layers": 1}
     ),
     "qwen2-classify": Case("Qwen2ForSequenceClassification", LABELS),
+    "bart-lm": Case(
+        "BartForConditionalGeneration", {"scale_embedding": True, "decoder_layers": 3, "decoder_attention_heads": 2}
+    ),
+    "bart-classify": Case("BartForSequenceClassification", {**LABELS, "decoder_ffn_dim": 30}, edit=old_bart),
     "bert": Case("BertModel"),
     "bert-old": Case("BertModel", {"type_vocab_size": 3}, torch.float16, edit=old_bert),
     "bert-lm": Case("BertForMaskedLM", {"hidden_act": "relu"}),
@@ -275,7 +293,7 @@ def random_batch(model: nn.Module, lengths: tuple[int, ...], seed: int) -> dict[
     rows, longest = len(lengths), max(lengths)
     real = torch.arange(longest) < torch.tensor(lengths)[:, None]
     ids = 4 + draw(rows, longest, below=config.vocab_size - 4)
-    if "T5" in kind:
+    if config.is_encoder_decoder or "T5" in kind:
         ids[torch.arange(rows), torch.tensor(lengths) - 1] = config.eos_token_id
     pad = config.pad_token_id if config.pad_token_id is not None else 0
     batch = {"ids": ids.masked_fill(~real, pad), "lengths": torch.tensor(lengths)}
@@ -289,7 +307,7 @@ def random_batch(model: nn.Module, lengths: tuple[int, ...], seed: int) -> dict[
     elif kind.endswith("ForConditionalGeneration"):
         batch["labels"] = draw(rows, 6, below=config.vocab_size)
         batch["labels"][0, 4:] = -100
-        batch["decoder_ids"] = model._shift_right(batch["labels"])
+        batch["decoder_ids"] = model.prepare_decoder_input_ids_from_labels(batch["labels"])
     elif kind.endswith(("ForCausalLM", "LMHeadModel")):
         batch["labels"] = batch["ids"].masked_fill(~real, -100)
     return batch
@@ -323,7 +341,7 @@ def continuations(model: nn.Module, seed: int, new_tokens: int = 10) -> dict[str
     result = {}
     for index, length in enumerate((7, 1, 4)):
         prompt = 4 + torch.randint(0, model.config.vocab_size - 4, (1, length), generator=generator)
-        model.generation_config.eos_token_id = None
+        model.generation_config.eos_token_id = model.generation_config.forced_eos_token_id = None
         output = model.generate(prompt, do_sample=False, max_new_tokens=new_tokens, pad_token_id=0, use_cache=False)
         result[f"prompts.{index}"] = prompt[0]
         result[f"continuations.{index}"] = output[0, -new_tokens:]
@@ -339,9 +357,9 @@ def write_tokenizer(path: Path, family: str) -> None:
         "GPT2": (("<unk>", "<s>", "</s>", "<pad>"), "$A"),
     }[
         {
-            "Albert": "Bert", "Camembert": "Roberta", "Deberta": "Bert", "DebertaV2": "Bert", "DistilBert": "Bert",
-            "Electra": "Bert", "Llama": "GPT2", "Mistral": "GPT2", "ModernBert": "Bert", "MPNet": "Roberta",
-            "MT5": "T5", "Qwen2": "GPT2", "UMT5": "T5", "XLMRoberta": "Roberta",
+            "Albert": "Bert", "Bart": "Roberta", "Camembert": "Roberta", "Deberta": "Bert", "DebertaV2": "Bert",
+            "DistilBert": "Bert", "Electra": "Bert", "Llama": "GPT2", "Mistral": "GPT2", "ModernBert": "Bert",
+            "MPNet": "Roberta", "MT5": "T5", "Qwen2": "GPT2", "UMT5": "T5", "XLMRoberta": "Roberta",
         }.get(family, family)
     ]  # fmt: skip
     letters = " abcdefghijklmnopqrstuvwxyząćęłńóśźż0123456789.,!?'-:#@()"

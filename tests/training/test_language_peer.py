@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ FAMILIES: list[tuple[str, Question, Any]] = [
     ("electra-lm", MASKED, transformers.AutoModelForMaskedLM),
     ("mpnet-lm", MASKED, transformers.AutoModelForMaskedLM),
     ("modernbert-lm", MASKED, transformers.AutoModelForMaskedLM),
+    ("bart-lm", replace(SPANS, end=2), transformers.AutoModelForSeq2SeqLM),
+    ("umt5-lm", SPANS, transformers.AutoModelForSeq2SeqLM),
     ("t5-lm", SPANS, transformers.AutoModelForSeq2SeqLM),
     ("t5-lm-flan", SPANS, transformers.AutoModelForSeq2SeqLM),
     ("gpt2-lm-old", NextTokens(), transformers.AutoModelForCausalLM),
