@@ -37,6 +37,14 @@ def architecture_of(published: dict[str, Any], where: str) -> tuple[str, Archite
     return model_type, ARCHITECTURES[model_type]
 
 
+def class_of(published: dict[str, Any]) -> str:
+    """The published class that a ``config.json`` names; "" if it names none."""
+    match published.get("architectures"):
+        case [str(name), *_]:
+            return name
+    return ""
+
+
 def own_section(published: dict[str, Any], where: str) -> dict[str, Any]:
     """What lies under "minilm". Raises UserError where that is no table."""
     section = published.get("minilm", {})

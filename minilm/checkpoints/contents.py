@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from minilm.checkpoints.configs import architecture_of, from_plain, own_section, read_config
+from minilm.checkpoints.configs import architecture_of, class_of, from_plain, own_section, read_config
 from minilm.checkpoints.files import Entry, Reader, read_folder, read_header, read_json
 from minilm.checkpoints.matching import equal
-from minilm.checkpoints.names import Place, is_ignored, places_of_ours, plain_name, rows_of
+from minilm.checkpoints.names import Place, is_ignored, is_of_head, places_of_ours, plain_name, rows_of
+from minilm.checkpoints.recognition import recognise
 from minilm.errors import UserError
 from minilm.models.architecture import Architecture, BackboneConfig, Names
 from minilm.models.heads import HeadConfig
@@ -36,6 +37,7 @@ class Contents:
     own_tensors: dict[str, list[Entry]]  # head.safetensors, by our names
     head: HeadConfig | None  # our own head's settings; None: the head is the family's, if there is one
     labels: list[str]  # the classes of the head, in order; none: there is no classification head
+    notes: tuple[str, ...] = ()  # what to say when it is opened: what was guessed, what is left out
 
     def places(self, task: str) -> tuple[Place, ...]:
         """The name table for a task with the family's head."""
@@ -57,10 +59,21 @@ class Contents:
 def read_contents(folder: Path) -> Contents:
     """Read config and headers. Raises UserError for what is missing, broken or contradicts itself."""
     where = str(folder / "config.json")
-    published = read_json(folder / "config.json")
+    published, notes = read_json(folder / "config.json"), []
+    entries = read_folder(folder)
+    if published.get("model_type") is None:
+        published["model_type"] = recognise(published, entries, folder)
+        notes.append(f"its config.json names no model_type; its tensors are those of {published['model_type']}")
     model_type, architecture = architecture_of(published, where)
     config, own, names = read_config(published, where), own_section(published, where), architecture.names
-    tensors = _by_name((plain_name(name, names), entry) for name, entry in read_folder(folder).items())
+    task = _task(published, own, architecture, {plain_name(name, names) for name in entries})
+    if task is None:  # its head may have the names of one that we know
+        beside = sorted({name.partition(".")[0] for name in entries if is_of_head(name, names)})
+        entries = {name: entry for name, entry in entries.items() if not is_of_head(name, names)}
+        if beside:
+            modules = " and ".join(beside)
+            notes.append(f"the head of {class_of(published)} ({modules}) is left out: its task is none of ours")
+    tensors = _by_name((plain_name(name, names), entry) for name, entry in entries.items())
     head, own_tensors = None, {}
     if "head" in own:
         head = from_plain(HeadConfig, own["head"], f"{where}: minilm.head")
@@ -69,7 +82,6 @@ def read_contents(folder: Path) -> Contents:
     else:
         places = places_of_ours(HEAD, rows_of(names, config, "classify"))
         outputs = [entry for place in places for entry in tensors.get(place.theirs, [])]
-    task = _task(published, own)
     if architecture.tied_by_tensors:
         config = replace(config, tied=_is_tied(tensors, config, names, is_for_words=task == "lm", where=where))
     return Contents(
@@ -79,11 +91,12 @@ def read_contents(folder: Path) -> Contents:
         model_type=model_type,
         architecture=architecture,
         config=config,
-        task=task,
+        task=task or "encode",
         tensors={name: entries for name, entries in tensors.items() if not is_ignored(name, names)},
         own_tensors=own_tensors,
         head=head,
         labels=_labels(published, own, outputs[0], where) if outputs else [],
+        notes=tuple(notes),
     )
 
 
@@ -105,15 +118,21 @@ TASK_OF_CLASS = {
 }
 
 
-def _task(published: dict[str, Any], own: dict[str, Any]) -> str:
-    """What a checkpoint is for, by the published class that ``config.json`` names."""
-    match published.get("architectures"):
-        case _ if "head" in own:
-            return "classify"
-        case [str(name), *_]:
-            return next((task for end, task in TASK_OF_CLASS.items() if name.endswith(end)), "encode")
-        case _:
-            return "encode"
+def _task(
+    published: dict[str, Any], own: dict[str, Any], architecture: Architecture[Any], stored: set[str]
+) -> str | None:
+    """What a checkpoint is for, by its published class and the plain names of its tensors; None: for a task that we do
+    not have, such as token classification."""
+    name = class_of(published)
+    if "head" in own:
+        return "classify"
+    if not name or name == architecture.classes["encode"]:
+        return "encode"
+    task = next((task for end, task in TASK_OF_CLASS.items() if name.endswith(end)), None)
+    if name.endswith("ForPreTraining"):  # BERT's has a language head among others, ELECTRA's discriminator has none
+        heads = (row.theirs for row in architecture.names.heads["lm"])
+        return task if any(tensor.startswith(f"{head}.") for head in heads for tensor in stored) else None
+    return task
 
 
 def _is_tied(

@@ -126,6 +126,8 @@ def load_parts(
     task = task or stored.task
     if task not in TASKS:
         raise UserError(f'task must be one of {", ".join(TASKS)}, got "{task}"{nearest(task, TASKS)}')
+    for note in stored.notes:
+        log.warning("%s: %s", folder, note)
     card = Card(stored.model_type, task, folder=stored.folder, published=stored.published)
     if task == "classify":
         card.labels = list(_different(stored) if labels is None else labels)

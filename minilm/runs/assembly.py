@@ -13,8 +13,8 @@ from tokenizers import Tokenizer
 
 from minilm import hub
 from minilm.checkpoints.adapters import is_adapter
-from minilm.checkpoints.configs import architecture_of, new_config, read_config
-from minilm.checkpoints.files import read_json
+from minilm.checkpoints.configs import new_config
+from minilm.checkpoints.contents import read_contents
 from minilm.checkpoints.models import card_of, load_parts, new_model, warn_of
 from minilm.config import DataSection, RunConfig, TrainSection
 from minilm.connection import Unreachable
@@ -234,8 +234,8 @@ def _from_checkpoint(
     config: RunConfig, folder: Path, labels: list[str], where: str, device: torch.device | str, precision: str
 ) -> Backbone:
     dtype = None if precision == "bfloat16" else torch.float32
-    published, stored = read_json(folder / "config.json"), str(folder / "config.json")
-    head = _head(config, architecture_of(published, stored)[1], read_config(published, stored))
+    stored = read_contents(folder)
+    head = _head(config, stored.architecture, stored.config)
     try:
         model, untrained = load_parts(folder, "classify", labels=labels, head=head, dtype=dtype, device=device)
         if head is None and card_of(model).own_head:
