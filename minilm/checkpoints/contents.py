@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from minilm.checkpoints.configs import architecture_of, class_of, from_plain, own_section, read_config
-from minilm.checkpoints.files import Entry, Reader, read_folder, read_header, read_json
+from minilm.checkpoints.files import Entry, read_folder, read_header
 from minilm.checkpoints.matching import equal
-from minilm.checkpoints.names import Place, is_ignored, is_of_head, places_of_ours, plain_name, rows_of
+from minilm.checkpoints.names import (
+    Place,
+    is_ignored,
+    is_of_head,
+    places_of_ours,
+    places_of_theirs,
+    plain_name,
+    rows_of,
+)
 from minilm.checkpoints.recognition import recognise
+from minilm.checkpoints.trained_part import base_of_part, read_weights
 from minilm.errors import UserError
 from minilm.models.architecture import Architecture, BackboneConfig, Names
 from minilm.models.heads import HeadConfig
+from minilm.textfiles import read_json
 
 log = logging.getLogger("minilm")
 
@@ -60,20 +70,21 @@ def read_contents(folder: Path) -> Contents:
     """Read config and headers. Raises UserError for what is missing, broken or contradicts itself."""
     where = str(folder / "config.json")
     published, notes = read_json(folder / "config.json"), []
-    entries = read_folder(folder)
     if published.get("model_type") is None:
-        published["model_type"] = recognise(published, entries, folder)
+        published["model_type"] = recognise(published, read_folder(folder), folder)
         notes.append(f"its config.json names no model_type; its tensors are those of {published['model_type']}")
     model_type, architecture = architecture_of(published, where)
     config, own, names = read_config(published, where), own_section(published, where), architecture.names
-    task = _task(published, own, architecture, {plain_name(name, names) for name in entries})
-    if task is None:  # its head may have the names of one that we know
-        beside = sorted({name.partition(".")[0] for name in entries if is_of_head(name, names)})
-        entries = {name: entry for name, entry in entries.items() if not is_of_head(name, names)}
-        if beside:
-            modules = " and ".join(beside)
-            notes.append(f"the head of {class_of(published)} ({modules}) is left out: its task is none of ours")
-    tensors = _by_name((plain_name(name, names), entry) for name, entry in entries.items())
+    base = base_of_part(own, where)
+    weights = read_weights(folder, base)
+    task = _task(published, own, architecture, {plain_name(name, names) for held in weights for name in held})
+    others = _other_heads(weights, config, names, is_known=task is not None, is_part=base is not None)
+    if others and task is None:
+        modules = " and ".join(sorted({name.partition(".")[0] for name in others}))
+        notes.append(f"the head of {class_of(published)} ({modules}) is left out: its task is none of ours")
+    tensors: dict[str, list[Entry]] = {}
+    for held in weights:
+        tensors |= _by_name((plain_name(name, names), entry) for name, entry in held.items() if name not in others)
     head, own_tensors = None, {}
     if "head" in own:
         head = from_plain(HeadConfig, own["head"], f"{where}: minilm.head")
@@ -98,6 +109,21 @@ def read_contents(folder: Path) -> Contents:
         labels=_labels(published, own, outputs[0], where) if outputs else [],
         notes=tuple(notes),
     )
+
+
+def _other_heads(
+    weights: Sequence[Mapping[str, Entry]], config: BackboneConfig, names: Names, *, is_known: bool, is_part: bool
+) -> set[str]:
+    """The tensors of heads of tasks that we do not have.
+
+    If the checkpoint's own task is none of ours, that is whatever stands beside the backbone: a token classifier's
+    matrix has the name of a text classifier's. Else it is nothing; but below a trained part there may lie such a head.
+    """
+    beside = {name for held in weights for name in held if is_of_head(name, names)}
+    if not is_known:
+        return beside
+    ours = [place for task in names.heads for place in rows_of(names, config, task)]
+    return {name for name in beside if is_part and not places_of_theirs(plain_name(name, names), ours)}
 
 
 def _by_name(pairs: Iterator[tuple[str, Entry]]) -> dict[str, list[Entry]]:
@@ -143,7 +169,7 @@ def _is_tied(
     held = {ours: tensors.get(places_of_ours(ours, places)[0].theirs, []) for ours in (TOKENS, HEAD)}
     if held[HEAD] and held[TOKENS]:
         table, head = held[TOKENS][0], held[HEAD][0]
-        return table.shape == head.shape and equal(Reader(), table, head, block=1 << 20)
+        return table.shape == head.shape and equal(table, head, block=1 << 20)
     if is_for_words and not config.tied:
         log.warning("%s: the language head is not tied, but no file has it; the token embedding takes its place", where)
     return is_for_words or bool(config.tied)

@@ -11,8 +11,11 @@ import pytest
 import torch
 
 from minilm.checkpoints.contents import read_contents
-from minilm.checkpoints.models import card_of, load_model
+from minilm.checkpoints.files import fingerprint
+from minilm.checkpoints.models import card_of, load_model, save_model
+from minilm.checkpoints.trained_part import Base
 from minilm.errors import UserError
+from minilm.finetuning.freezing import freeze
 from minilm.models import ARCHITECTURES
 from minilm.models.batch import Batch
 from minilm.models.heads import HeadConfig
@@ -83,3 +86,7 @@ def test_the_head_of_another_task_is_left_out_in_one_line_and_a_new_one_takes_it
         load_model(tmp_path, "classify")
     new = load_model(tmp_path, "classify", labels=["a", "b", "c"], head=HeadConfig("mean"))
     assert card_of(new).labels == ["a", "b", "c"] and new(torch.tensor([[5, 6, 1]])).shape == (1, 3)
+    freeze(new, "backbone")
+    part = save_model(new, tmp_path / "part", base=Base(str(tmp_path), "", fingerprint(tmp_path)))
+    opened = dict(load_model(part).named_parameters())
+    assert all(torch.equal(opened[parameter], value) for parameter, value in new.named_parameters())

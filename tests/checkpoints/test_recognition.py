@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from minilm.checkpoints.contents import read_contents
-from minilm.checkpoints.files import read_json, read_tensors, write_json, write_tensors
+from minilm.checkpoints.files import read_tensors, write_json, write_tensors
 from minilm.checkpoints.models import card_of, load_model, save_model
 from minilm.errors import UserError
+from minilm.textfiles import read_json
 
 REFERENCES = Path(__file__).parent.parent / "reference"
 CASES = sorted(path.parent.name for path in REFERENCES.glob("*/config.json"))
