@@ -5,7 +5,7 @@ PYTHON ?= python3# 3.11 or later
 ARGS ?=# passed on to the command, as in: make test ARGS="-k pairs"
 DATA ?=# another data set (a name, a file, a folder); "sample": the small one of its kind that comes with the package
 MODEL ?=# of `make finetune` and `make weights`
-METHOD ?=# of `make finetune`: full, head, last3 (or another number) or lora; empty: as the recipe has it
+METHOD ?=# of `make finetune`: full, head, last3 (or another number) or lora; empty: the recipe's own
 JOBS ?= 2# test processes
 BIN := .venv/bin
 
@@ -17,48 +17,27 @@ quoted = '$(subst ','\'',$(1))'# for the shell
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help scratch finetune weights test lint bench references clean
+.PHONY: help scratch finetune weights test lint bench references docs clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 scratch: .venv/installed ## train a GPT-2 from scratch and report on it (DATA=polish-slang: on the study's data)
 ifeq ($(DATA),polish-slang)
-	$(BIN)/minilm train experiments/scratch.toml $(CHANGES)
+	$(BIN)/minilm train scratch $(CHANGES)
 else
-	$(BIN)/minilm train experiments/scratch_sample.toml $(if $(filter-out sample,$(DATA)),$(SOURCE)) $(CHANGES)
+	$(BIN)/minilm train scratch_sample $(if $(filter-out sample,$(DATA)),data.source=$(call quoted,$(value DATA))) $(CHANGES)
 	@echo
 	@echo 'The study itself, on its own data (from the Hub; 90 minutes at most): make scratch DATA=polish-slang'
 endif
 
 finetune: .venv/installed ## fine-tune a checkpoint by its recipe (MODEL=bielik, DATA=reviews.csv, METHOD=lora)
-	$(if $(filter-out 0 1,$(words $(METHOD)))$(filter-out $(METHODS),$(METHOD)),$(error METHOD is full, head, last3 (or another number) or lora, not $(METHOD)))
-	@test '$(or $(MODEL),minilm)' != minilm -o -e weights/minilm/config.json || $(BIN)/minilm download minilm
-	$(BIN)/minilm train $(RECIPE) $(if $(DATA),$(DATA_CHANGE)) $(METHOD_CHANGE) $(CHANGES)
-
-# What DATA and METHOD change in a recipe. Other data may have one label a text or several: macro F1 is for both. They are
-# taken whole and as they are: how many rows, and which cleaning, was chosen for the recipe's own. Each method comes with
-# a rate that suits it.
-DATA_CHANGE = $(if $(filter-out sample,$(DATA)),$(SOURCE) $(if $(OTHER_DATA),$(WHOLE) $(ANY_LABELS)),data.sample=true)
-OTHER_DATA = $(subst [$(OWN_DATA)],,[$(value DATA)])# empty where DATA names what the recipe has
-OWN_DATA = $(shell sed -n '/^\[data\]/,/^\[/s/^source = "\(.*\)"/\1/p' $(RECIPE) 2>/dev/null)
-WHOLE = data.train_rows=0 data.validation_rows=0 data.test_rows=0 'data.clean=[]'
-ANY_LABELS = train.best=macro_f1 train.decision=0.5
-RECIPE = experiments/finetune/$(or $(MODEL),minilm).toml
-SOURCE = data.source=$(call quoted,$(value DATA))
-DIGITS := 1 2 3 4 5 6 7 8 9
-LAYERS := $(DIGITS) $(foreach ten,$(DIGITS),$(foreach one,0 $(DIGITS),$(ten)$(one)))
-METHODS := full head lora $(LAYERS:%=last%)
-METHOD_full = freeze.part=nothing freeze.layers=0 lora.rank=0 train.lr=5e-5
-METHOD_head = freeze.part=backbone freeze.layers=0 lora.rank=0 train.lr=1e-3
-METHOD_last = freeze.part=all-but-last freeze.layers=$(METHOD:last%=%) lora.rank=0 train.lr=5e-5
-METHOD_lora = freeze.part=nothing freeze.layers=0 lora.rank=8 train.lr=5e-4
-METHOD_CHANGE = $(METHOD_$(if $(filter last%,$(METHOD)),last,$(METHOD)))
+	$(BIN)/minilm finetune $(or $(MODEL),minilm) $(if $(DATA),--data $(call quoted,$(value DATA))) $(if $(METHOD),--method $(call quoted,$(value METHOD))) $(CHANGES)
 
 weights: .venv/installed ## download a checkpoint into weights/ (MODEL=bielik; without MODEL: list them)
 	$(BIN)/minilm $(if $(MODEL),download $(MODEL),models) $(ARGS)
 
-test: .venv/installed-dev ## run all tests, with the share of the code they cover
+test: .venv/installed-dev ## run all tests, and measure how much of the code they cover
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --cov --cov-report=term $(ARGS)
 
 lint: .venv/installed-dev ## check style and types
@@ -68,8 +47,11 @@ lint: .venv/installed-dev ## check style and types
 bench: .venv/installed-dev ## measure speed beside the usual tools
 	$(BIN)/python -m benchmarks $(ARGS)
 
-references: .venv/installed-dev ## make the tests' reference checkpoints and outputs again
+references: .venv/installed-dev ## make the tests' reference checkpoints and outputs again (ARGS="gpt2*": these)
 	$(BIN)/python tests/reference/make_references.py $(ARGS)
+
+docs: .venv/installed-dev ## write docs/config.md, the keys of a config, from minilm/config.py
+	$(BIN)/python docs/make_config.py
 
 clean: ## remove .venv and caches; runs/ and weights/ stay
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* dist

@@ -13,16 +13,26 @@ import torch
 
 from benchmarks.finetuning import BATCH, LAST, METHODS, RANK, RATE, TOKENS
 from benchmarks.processes import serve
-from minilm.config import DataSection, FreezeSection, HeadSection, LoraSection, ModelSection, RunConfig, TrainSection
+from minilm import devices
+from minilm.config import (
+    DataSection,
+    FamilyHeadSection,
+    FreezeAllButLast,
+    FreezeBackbone,
+    FreezeNothing,
+    LoraSection,
+    ModelSection,
+    RunConfig,
+    TrainSection,
+)
 from minilm.data.tokenization import pad_id
-from minilm.devices import execution
 from minilm.runs.assembly import make_task, prepare
 from minilm.runs.train import fresh_model
-from minilm.training.frozen_prefix import keep
+from minilm.training.frozen_prefix import cache_activations
 from minilm.training.loop import train
 from minilm.training.state import Checkpoints
 
-PARTS = {"last": FreezeSection("all-but-last", LAST), "head": FreezeSection("backbone")}
+PARTS = {"last": FreezeAllButLast(layers=LAST), "head": FreezeBackbone()}
 
 
 def main(method: str, folder: Path) -> None:
@@ -40,30 +50,30 @@ def main(method: str, folder: Path) -> None:
             text_pair="sentence2",
             max_tokens=TOKENS,
         ),
-        model=ModelSection(source="minilm", head=HeadSection(kind="family")),
-        freeze=PARTS.get(method, FreezeSection()),
-        lora=LoraSection(RANK if method == "lora" else 0),
+        model=ModelSection(source="minilm", head=FamilyHeadSection()),
+        freeze=PARTS.get(method, FreezeNothing()),
+        lora=LoraSection(RANK) if method == "lora" else None,
         train=settings,
     )
-    run_on, material = execution("cpu"), prepare(config, "bench")
+    runtime, prepared = devices.runtime("cpu"), prepare(config)
     place = folder / method
 
     def work() -> tuple[int, float]:
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
-        model = fresh_model(config, material, run_on, "bench")
-        prefix = keep(
+        model = fresh_model(config, prepared, runtime)
+        prefix = cache_activations(
             model,
-            {split: material.encoded[split] for split in ("train", "validation")},
-            run_on,
-            pad=pad_id(material.tokenizer),
+            {split: prepared.encoded[split] for split in ("train", "validation")},
+            runtime,
+            pad=pad_id(prepared.tokenizer),
             budget=settings.cache_mib * 2**20,
             folder=place / "cache",
         )
-        task = make_task(config, settings, material, model, run_on, place, prefix)
+        task = make_task(config, settings, prepared, model, runtime, place, prefix)
         torch.manual_seed(config.seed)
-        progress = train(model, task, settings, run_on, Checkpoints(place / "checkpoints"))
-        return settings.epochs * len(material.data.train), progress.seconds
+        progress = train(model, task, settings, runtime, Checkpoints(place / "checkpoints"))
+        return settings.epochs * len(prepared.data.train), progress.seconds
 
     serve(work)
 

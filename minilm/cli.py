@@ -1,6 +1,6 @@
 """The ``minilm`` command: one short function a verb. What they do lies in the modules they call.
 
-Exit status: 0 done; 1 something the user can mend, told in one line; 2 a wrong command line; 128 + n ended by signal n.
+Exit status: 0 done; 1 an error that the user can fix, in one line; 2 a wrong command line; 128 + n ended by signal n.
 
 Modules that import torch are imported inside the verbs, so that ``--help`` answers at once.
 """
@@ -9,23 +9,25 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from minilm.config import SPLITS
 from minilm.errors import UserError
 
 
 class Verb(click.Command):
-    """A verb whose errors are told in one line where the user can mend them."""
+    """A verb that prints errors which the user can fix in one line."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except UserError as error:
             raise click.ClickException(str(error)) from error
-        except BrokenPipeError:  # whoever read the output has had enough
+        except BrokenPipeError:  # the reader of the output has ended
             raise
         except OSError as error:  # a full disk, a folder that cannot be written
             if error.strerror is None:
@@ -62,17 +64,53 @@ def main() -> None:
     """Text classification with transformers, from first principles."""
 
 
-@main.command("train", epilog=example("minilm train experiments/scratch_sample.toml train.lr=5e-4 seed=2"))
-@click.argument("config", type=click.Path(path_type=Path))
-@click.argument("changes", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--resume", is_flag=True, help="Go on with the last run of this name.")
-@RUNS
-def train_command(config: Path, changes: tuple[str, ...], resume: bool, runs: Path) -> None:
-    """Train as CONFIG (a TOML file) says, with changes to single keys; leave a folder under runs/.
+CHANGES = click.argument("changes", nargs=-1, metavar="[KEY=VALUE]...")
+RESUME = click.option("--resume", is_flag=True, help="Resume the last run of this name.")
 
-    Where it says [zero_shot] in place of [train], the model is asked as it is.
+
+@main.command("train", epilog=example("minilm train scratch_sample train.lr=5e-4 seed=2"))
+@click.argument("config")
+@CHANGES
+@RESUME
+@RUNS
+def train_command(config: str, changes: tuple[str, ...], resume: bool, runs: Path) -> None:
+    """Train as CONFIG (a TOML file, or the name of a recipe) describes, with changes of single keys.
+
+    The run leaves a folder under runs/. With a section [zero_shot] in place of [train], the model classifies without
+    training. `minilm recipes` lists the recipes; docs/config.md describes every key.
     """
-    from minilm.reporting.record import predict_command, read_run, resume_command
+    from minilm.recipes import find_recipe
+
+    _train(find_recipe(config), changes, runs=runs, resume=resume)
+
+
+@main.command("finetune", epilog=example("minilm finetune distilbert --data reviews.csv --method lora train.epochs=5"))
+@click.argument("model", default="minilm")
+@CHANGES
+@click.option("--data", default="", help='A file, a folder, a name of `minilm data`; or "sample": a small set like it.')
+@click.option("--method", default="", help="full, head, last3 (or another number) or lora.")
+@RESUME
+@RUNS
+def finetune_command(
+    model: str, changes: tuple[str, ...], data: str, method: str, resume: bool, runs: Path
+) -> None:
+    """Fine-tune a MODEL by its recipe, on the recipe's own data or on others.
+
+    Other data are used whole, without the recipe's cleaning. `minilm recipes` lists the models that have a recipe.
+    """
+    from minilm.runs.finetune import changes_of, fetch_packaged, find_recipe
+
+    if "=" in model:  # the first change; no model was named
+        model, changes = "minilm", (model, *changes)
+    recipe = find_recipe(model)
+    made = (*changes_of(recipe, data, method), *changes)
+    fetch_packaged(recipe, made)
+    _train(recipe, made, runs=runs, resume=resume)
+
+
+def _train(config: Path, changes: Sequence[str], *, runs: Path, resume: bool) -> None:
+    """Train, and print the results."""
+    from minilm.reporting.record import prediction_command, read_run, resume_command
     from minilm.reporting.report import adaptation_table, results_table
     from minilm.runs.train import train_run
     from minilm.training.console import Interrupted
@@ -80,26 +118,36 @@ def train_command(config: Path, changes: tuple[str, ...], resume: bool, runs: Pa
     try:
         folder = train_run(config, changes, runs=runs, resume=resume)
     except Interrupted as stop:
-        click.echo(f"{stop}: the state is kept; go on with: {resume_command(stop.folder)}", err=True)
+        click.echo(f"{stop}: the state is kept; resume with: {resume_command(stop.folder)}", err=True)
         sys.exit(128 + stop.number)
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    adapted = "adaptation" in results
-    if adapted:
-        click.echo(adaptation_table(results["adaptation"]))
-    if "test" in results:
-        click.echo(("\n" if adapted else "") + results_table(results))
+    run = read_run(folder)
+    adaptation = run.results.adaptation
+    if adaptation is not None:
+        click.echo(adaptation_table(adaptation))
+    if not run.only_adapted:
+        click.echo(("\n" if adaptation is not None else "") + results_table(run.results))
     click.echo(f"\nReport:   {folder / 'report.md'}")
     for picture in sorted((folder / "figures").glob("*.png")):
         click.echo(f"Picture:  {picture}")
-    if "test" in results and "zero_shot" not in results:
-        click.echo(f"Try it:   {predict_command(read_run(folder))}")
-    if adapted:
-        click.echo(f"Adapted:  {folder / 'adapted'} (model.source of a run to come)")
+    if run.results.best is not None:
+        click.echo(f"Try it:   {prediction_command(run)}")
+    if adaptation is not None:
+        click.echo(f"Adapted:  {folder / 'adapted'} (model.source of a later run)")
+
+
+@main.command("recipes", epilog=example("minilm recipes"))
+def recipes_command() -> None:
+    """List the recipes and studies that come with minilm."""
+    from minilm.recipes import listing
+
+    rows = listing()
+    width = max(len(command) for command, _ in rows)
+    click.echo("\n".join(f"{command:<{width}}  {about}" for command, about in rows))
 
 
 @main.command("evaluate", epilog=example("minilm evaluate runs/scratch-sample --file more.csv"))
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--split", type=click.Choice(["train", "validation", "test"]), help="Of its own data.  [default: test]")
+@click.option("--split", type=click.Choice(SPLITS), help="A split of its own data.  [default: test]")
 @click.option("--file", type=click.Path(path_type=Path), help="Labelled texts of your own, columns as in the run.")
 @click.option("--json", "as_json", is_flag=True, help="All metrics as JSON.")
 @DEVICE
@@ -109,9 +157,10 @@ def evaluate_command(run: Path, split: str | None, file: Path | None, as_json: b
         raise UserError("give --split (of the run's own data) or --file (which is read whole), not both")
 
     from minilm.runs.evaluate import evaluate_run, evaluation_text
+    from minilm.schema import as_table
 
     metrics, labels = evaluate_run(run, split or "test", file, device)
-    click.echo(json.dumps({"labels": labels, **metrics}) if as_json else evaluation_text(metrics, labels))
+    click.echo(json.dumps({"labels": labels, **as_table(metrics)}) if as_json else evaluation_text(metrics, labels))
 
 
 @main.command("predict", epilog=example('minilm predict runs/scratch-sample "ale sztos" "no dramat"'))
@@ -131,7 +180,8 @@ def predict_command(run: str, texts: tuple[str, ...], file: Any, as_json: bool, 
     if not texts and file is None and sys.stdin.isatty():
         raise UserError("nothing to classify: give texts, --file FILE, or lines on standard input")
 
-    from minilm.evaluation.predictor import Classifier, is_table, predict_lines, predict_table, read_lines
+    from minilm.evaluation.predictor import Classifier, is_table, predict_lines, predict_table
+    from minilm.textfiles import read_lines
 
     classifier = Classifier.load(run, device)
     name = str(getattr(file, "name", ""))  # standard input, "-", may have none
@@ -149,6 +199,8 @@ def predict_command(run: str, texts: tuple[str, ...], file: Any, as_json: bool, 
         else:
             shown = ", ".join(f"{label} {scores[label]:.2f}" for label in given) or "none"
             click.echo(f"{shown}\t{' '.join(text.splitlines())}")
+    if message := classifier.cut_message():
+        click.echo(message, err=True)
 
 
 @main.command("export", epilog=example("minilm export runs/finetune-distilbert distilbert-news --merge"))
@@ -174,36 +226,43 @@ def info_command(model: str) -> None:
     click.echo(describe_model(model))
 
 
-@main.command("study", epilog=example("minilm study experiments/studies/medical.toml data.sample=true axes.seed=[1]"))
-@click.argument("config", type=click.Path(path_type=Path))
-@click.argument("changes", nargs=-1, metavar="[KEY=VALUE]...")
+@main.command("study", epilog=example("minilm study medical data.sample=true axes.seed=[1]"))
+@click.argument("config")
+@CHANGES
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs at once, a process each.")
-@click.option("--shard", default="1/1", help="One of several parts: 1/2, then 2/2, on other machines perhaps.")
-@click.option("--dry-run", is_flag=True, help="Only list the runs.")
+@click.option("--shard", default="1/1", help="One of several parts, such as 1/2, for several machines.")
+@click.option("--dry-run", is_flag=True, help="Only list the runs, what they need, and which would fail.")
 @RUNS
-def study_command(config: Path, changes: tuple[str, ...], jobs: int, shard: str, dry_run: bool, runs: Path) -> None:
-    """Train all runs of a study (CONFIG, a TOML file) and write the page that answers its question.
+def study_command(config: str, changes: tuple[str, ...], jobs: int, shard: str, dry_run: bool, runs: Path) -> None:
+    """Train all runs of a study (CONFIG, a TOML file or a study's name) and write the page that answers its question.
 
-    Started again, it goes on: finished runs are kept. Changes are of every run, or of the study's own keys. Results do
-    not depend on --jobs: a run has as many CPU threads as train.threads says, else one.
+    The same command resumes the study: finished runs are kept. Changes are for every run, or for the study's own keys.
+    Results do not depend on --jobs: a run has as many CPU threads as train.threads, by default one. `minilm recipes`
+    lists the studies.
     """
-    from minilm.studies.config import load_study
-    from minilm.studies.engine import check_study, describe_outcome, plan_table, run_study, shard_of
+    from minilm.recipes import find_study
+    from minilm.studies.checks import check_study
+    from minilm.studies.engine import describe_outcome, plan_table, run_study, shard_of
+    from minilm.studies.plan import load_study
+    from minilm.studies.preview import describe_preview, preview_study
     from minilm.training.console import Interrupted
 
     numbers = [int(n) if n.isdecimal() else 0 for n in shard.split("/")]
     part, parts = numbers if len(numbers) == 2 else (0, 0)
     if not 1 <= part <= parts:
         raise UserError(f'--shard must be a part and their number, such as 1/2, got "{shard}"')
-    study = load_study(config, changes, runs=runs)
+    study = load_study(find_study(config), changes, runs=runs)
     if dry_run:
         check_study(study)
-        click.echo(plan_table(study, shard_of(study, part, parts)))
-        return
+        mine = shard_of(study, part, parts)
+        click.echo(plan_table(study, mine))
+        preview = preview_study(study, mine, jobs)
+        click.echo("\n" + "\n".join(describe_preview(preview)))
+        sys.exit(1 if preview.failing else 0)
     try:
         outcome = run_study(study, jobs=jobs, shard=(part, parts))
     except Interrupted as stop:
-        click.echo(f"{stop}: the state is kept; the same command goes on", err=True)
+        click.echo(f"{stop}: the state is kept; the same command resumes", err=True)
         sys.exit(128 + stop.number)
     click.echo("\n".join(describe_outcome(study, outcome)))
     if outcome.failed:
@@ -214,11 +273,11 @@ def study_command(config: Path, changes: tuple[str, ...], jobs: int, shard: str,
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--markdown", is_flag=True, help="The tables as Markdown.")
 @click.option("--html", type=click.Path(path_type=Path), help="A page with tables, pictures and tests, as one file.")
-@click.option("--metric", default="", help="What the page (--html) is about.  [default: macro_f1]")
+@click.option("--metric", default="", help="The metric of the page (--html).  [default: macro_f1]")
 def compare_command(runs: tuple[Path, ...], markdown: bool, html: Path | None, metric: str) -> None:
-    """Set finished RUNS side by side; those that differ only in their seed are one row."""
+    """Compare finished RUNS; those that differ only in their seed are one row."""
     if metric and html is None:
-        raise UserError("--metric is what the page is about, and the tables have all metrics; give --html too")
+        raise UserError("--metric is for the page, and the tables have all metrics; give --html too")
 
     from minilm.checkpoints.atomic import atomic
     from minilm.reporting.compare import compare_html, compare_markdown, compare_text, load_groups
@@ -233,7 +292,7 @@ def compare_command(runs: tuple[Path, ...], markdown: bool, html: Path | None, m
 
 @main.command("models", epilog=example("minilm models"))
 def models_command() -> None:
-    """List the models that have a short name: where they come from, and whether they are here."""
+    """List the models that have a short name, and which of them are on this machine."""
     from minilm.hub import list_models
     from minilm.reporting.tables import text_table
 
@@ -247,7 +306,7 @@ def models_command() -> None:
 
 @main.command("download", epilog=example("minilm download minilm"))
 @click.argument("model")
-@click.option("--revision", default="", help="A branch, tag or commit of the Hub's.")
+@click.option("--revision", default="", help="A branch, tag or commit on the Hub.")
 def download_command(model: str, revision: str) -> None:
     """Put a MODEL (a short name or a Hub id) into weights/."""
     from minilm.hub import download_model
@@ -258,7 +317,7 @@ def download_command(model: str, revision: str) -> None:
 @main.command("data", epilog=example("minilm data ag-news"))
 @click.argument("name", required=False)
 def data_command(name: str | None) -> None:
-    """List the data sets that have a short name; of one, tell its splits, columns, labels and terms."""
+    """List the data sets that have a short name; or show one's splits, columns, labels and licence."""
     from minilm.data.catalog import describe, listing
 
     click.echo(describe(name) if name else listing())
@@ -267,44 +326,44 @@ def data_command(name: str | None) -> None:
 @main.command("generate", epilog=example('minilm generate gpt2 "Once upon a time" --temperature 0.8 --top-p 0.95'))
 @click.argument("model")
 @click.argument("prompts", nargs=-1, metavar="[PROMPT]...")
-@click.option("--max-tokens", default=100, show_default=True, help="New tokens a prompt, at most.")
-@click.option("--temperature", default=0.0, show_default=True, help="0: the likeliest token always; 1: as trained.")
-@click.option("--top-k", default=0, show_default=True, help="Draw from the k likeliest tokens; 0: from all.")
-@click.option("--top-p", default=1.0, show_default=True, help="Draw from the likeliest that reach this probability.")
-@click.option("--repetition-penalty", default=1.0, show_default=True, help="Above 1: what was said comes less often.")
-@click.option("--seed", type=int, help="The same seed gives the same texts; without one they differ each time.")
+@click.option("--max-new-tokens", default=100, show_default=True, help="New tokens for each prompt, at most.")
+@click.option("--temperature", default=0.0, show_default=True, help="0: always the likeliest token; 1: as trained.")
+@click.option("--top-k", default=0, show_default=True, help="Sample from the k likeliest tokens; 0: from all.")
+@click.option("--top-p", default=1.0, show_default=True, help="Sample from the likeliest, up to this probability.")
+@click.option("--repetition-penalty", default=1.0, show_default=True, help="Above 1: repeated tokens are less likely.")
+@click.option("--seed", type=int, help="With the same seed the texts are the same; without one they differ each time.")
 @click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto")
 @DEVICE
 def generate_command(
-    model: str, prompts: tuple[str, ...], max_tokens: int, seed: int | None, dtype: str, device: str, **how: Any
+    model: str, prompts: tuple[str, ...], max_new_tokens: int, seed: int | None, dtype: str, device: str, **how: Any
 ) -> None:
-    """Go on from each PROMPT, or from the lines of standard input, with a language MODEL; answer it with a T5."""
+    """Continue each PROMPT, or each line of standard input, with a language MODEL; a T5 answers it."""
     if not prompts and sys.stdin.isatty():
-        raise UserError("nothing to go on from: give prompts, or lines on standard input")
+        raise UserError("nothing to continue: give prompts, or lines on standard input")
     from minilm import generation
-    from minilm.evaluation.predictor import read_lines
     from minilm.sampling import Sampling
+    from minilm.textfiles import read_lines
 
     sampling = Sampling(**how, seed=seed)
     if not (texts := list(prompts or read_lines(sys.stdin.buffer))):
-        raise UserError("nothing to go on from: standard input is empty")
+        raise UserError("nothing to continue: standard input is empty")
     writer, tokenizer = generation.load_language_model(model, masked=False, device=device, dtype=dtype)
     shown = ["" if generation.has_encoder(writer) else text for text in texts]
     if len(texts) == 1:
-        pieces = generation.stream_text(writer, tokenizer, texts[0], max_tokens, sampling)
+        pieces = generation.stream_text(writer, tokenizer, texts[0], max_new_tokens, sampling)
         click.echo(shown[0], nl=False)
         for piece in pieces:
             click.echo(piece, nl=False)
         click.echo()
     else:
-        written = generation.generate_text(writer, tokenizer, texts, max_tokens, sampling)
+        written = generation.generate_text(writer, tokenizer, texts, max_new_tokens, sampling)
         click.echo("\n\n".join(map("".join, zip(shown, written, strict=True))))
 
 
 @main.command("fill", epilog=example('minilm fill bert "Paris is the [MASK] of France."'))
 @click.argument("model")
 @click.argument("text")
-@click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Words a mask.")
+@click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Words for each mask.")
 @DEVICE
 def fill_command(model: str, text: str, top: int, device: str) -> None:
     """Show the likeliest words at each mask of TEXT ([MASK] or <mask>), by a masked-language MODEL."""

@@ -1,4 +1,4 @@
-"""What a run is told: a TOML file and the command line's changes to it, as frozen dataclasses.
+"""The settings of a run: a TOML file, and changes to it on the command line, as frozen dataclasses.
 
     name = "my-run"
 
@@ -14,21 +14,24 @@
 
     $ minilm train my-run.toml train.lr=1e-4 data.source=other.csv
 
-Each section below is a table of the file, each field a key in it, with its type, limits, default and meaning.
-``minilm.schema`` reads the one into the other, strictly; ``minilm.rules`` says what keys must satisfy together.
+Each section below is a table of the file. Each field is a key, with its type, its limits, its default and its meaning.
+Where one key chooses what the others are, such as ``model.head.kind``, there is a dataclass for each choice.
+
+``minilm.schema`` reads a table into a dataclass, ``minilm.rules`` checks what keys of different sections must satisfy
+together, and ``minilm.loading`` does both for a file. ``docs/config.md`` is made from this module (``make docs``).
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, TypeAlias
 
-from minilm.errors import UserError
-from minilm.schema import Limit, override, parse_file, read_table, write_table
+from minilm.measures import CLASSIFICATION_METRICS
+from minilm.schema import Choice, Limit
+
+SPLITS = ("train", "validation", "test")
 
 
 def _like(pattern: str) -> Callable[[str], bool]:
@@ -39,278 +42,330 @@ Count = Annotated[int, Limit("a whole number of at least 0", lambda n: n >= 0)]
 Size = Annotated[int, Limit("a whole number of at least 1", lambda n: n >= 1)]
 Seed = Annotated[int, Limit("a whole number from 0 to 4294967295", lambda n: 0 <= n < 2**32)]
 Positive = Annotated[float, Limit("a number above 0", lambda x: x > 0)]
-Amount = Annotated[float, Limit("a number of at least 0", lambda x: x >= 0)]
-Share = Annotated[float, Limit("a number from 0 to 1", lambda x: 0 <= x <= 1)]
+NonNegative = Annotated[float, Limit("a number of at least 0", lambda x: x >= 0)]
+Fraction = Annotated[float, Limit("a number from 0 to 1", lambda x: 0 <= x <= 1)]
 Rate = Annotated[float, Limit("a number of at least 0 and below 1", lambda x: 0 <= x < 1)]
-Part = Annotated[float, Limit("a number above 0 and below 1", lambda x: 0 < x < 1)]
+Between = Annotated[float, Limit("a number above 0 and below 1", lambda x: 0 < x < 1)]
 Threads = Annotated[int, Limit("a whole number from 0 to 1024", lambda n: 0 <= n <= 1024)]
 Ratio = Annotated[float, Limit("a number from 0 to 2", lambda x: 0 <= x <= 2)]
+SpanLength = Annotated[float, Limit("a number of at least 1", lambda x: x >= 1)]
 FolderName = Annotated[str, Limit('a name of at most 100 letters, digits, "-", "_" and "."', _like(r"\w[\w.-]{0,99}"))]
 Column = Annotated[str, Limit("the name of a column", bool)]
+Delimiter = Annotated[str, Limit('one character, or "tab"', lambda d: len(d) <= 1 or d in ("tab", "\\t"))]
+ModelName = Annotated[str, Limit("a model: a folder, a name that `minilm models` lists, or a Hub id", bool)]
+Pattern = Annotated[str, Limit('a text with "{text}" and "{label}"', lambda p: "{text}" in p and "{label}" in p)]
 OneGPU = Annotated[str, Limit('one of several GPUs, "cuda:1"', _like(r"cuda:\d+"))]
 Device = Literal["auto", "cpu", "cuda", "mps"] | OneGPU
-Vocabulary = Annotated[int, Limit("a whole number of at least 259: 256 bytes and 3 special tokens", lambda n: n >= 259)]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Metric: TypeAlias = Literal[CLASSIFICATION_METRICS]  # type: ignore[valid-type]
+BPESize = Annotated[int, Limit("a whole number of at least 259: 256 bytes and 3 special tokens", lambda n: n > 258)]
+KeepModel = Literal["all", "trained", "none"]  # what a run of a study keeps of its model
 
 
-# A field that is not said. For a data set of the catalogue it is as the catalogue says, else as told beside the field:
-# ``minilm.data.locations.complete`` fills it in. So what is said counts, also where it is the usual.
-NOT_SAID: Any = None
+# --- [model] and [tokenizer] ---
 
 
 @dataclass(frozen=True)
-class HeadSection:
-    """``[model.head]``: turns a text's hidden states (B, T, D) into class scores (B, C)."""
+class MLPHeadSection:
+    """``[model.head]`` with ``kind = "mlp"``: dense, activation, dropout, dense, on one vector for each text."""
 
-    # Dense, activation, dropout, dense ("mlp"), or the head that the checkpoint's family defines.
-    kind: Literal["mlp", "family"] = "mlp"
-    hidden: Count = 0  # units of the mlp's first layer; 0: the model's width
-    # Which hidden state the mlp reads: the last real token's, the first's, the mean, or the pooler's. Where it is not
-    # said, that which the family's own head reads: the first token's of BERT and its kin, the last one's of the others.
-    pooling: Literal["last", "cls", "mean", "pooler"] = NOT_SAID
-    norm: bool = False  # LayerNorm after the mlp's first layer
-    activation: Literal["gelu", "relu", "tanh"] = "gelu"
-    dropout: Rate = 0.1
+    kind: Literal["mlp"] = "mlp"  # this choice
+    hidden: Count = 0  # units of the first layer; 0: the model's width
+    # The vector it reads: the last token's, the first token's ("cls"), the mean of all, or the pooler's. "auto": the
+    # one that the family's own head reads, the first token's for BERT and its kin, the last token's for decoders.
+    pooling: Literal["auto", "last", "cls", "mean", "pooler"] = "auto"
+    norm: bool = False  # LayerNorm after the first layer
+    activation: Literal["gelu", "relu", "tanh"] = "gelu"  # between the two layers
+    dropout: Rate = 0.1  # before each layer
+
+
+@dataclass(frozen=True)
+class FamilyHeadSection:
+    """``[model.head]`` with ``kind = "family"``: the head that published classifiers of this family have."""
+
+    kind: Literal["family"] = "family"  # this choice
+
+
+HeadSection = Annotated[MLPHeadSection | FamilyHeadSection, Choice("kind", "mlp")]
 
 
 @dataclass(frozen=True)
 class ModelSection:
-    """``[model]``: a checkpoint (``source``), or from scratch (``architecture`` and ``[model.config]``)."""
+    """``[model]``: a checkpoint (``source``), or a model from scratch (``architecture`` and ``[model.config]``)."""
 
-    source: str = ""  # folder, catalogue name or Hub id; empty: from scratch
-    revision: str = ""  # the Hub's branch, tag or commit; empty: its default branch
-    architecture: str = ""  # from scratch: a model_type such as "gpt2"
-    config: dict[str, Any] = field(default_factory=dict)  # from scratch: the architecture's own fields
-    head: HeadSection = field(default_factory=HeadSection)
+    source: str = ""  # a folder, a name that `minilm models` lists, or a Hub id; empty: from scratch
+    revision: str = ""  # branch, tag or commit on the Hub; empty: the default branch
+    architecture: str = ""  # from scratch: a model_type, such as "gpt2"
+    config: dict[str, Any] = field(default_factory=dict)  # from scratch: the architecture's own settings
+    head: HeadSection = field(default_factory=MLPHeadSection)
 
 
 @dataclass(frozen=True)
-class TokenizerSection:
-    """``[tokenizer]``: how text becomes token ids."""
+class BPETokenizerSection:
+    """``[tokenizer]`` with ``source = "bpe"``: a byte-level BPE, trained on the training texts."""
 
-    # A checkpoint whose tokenizer.json is used; "bpe": a byte-level BPE trained on the training split;
-    # empty: that of model.source.
-    source: str = ""
-    vocab_size: Vocabulary = 8000  # of the bpe
+    source: Literal["bpe"] = "bpe"  # this choice
+    vocab_size: BPESize = 8000  # the most tokens that it may have
+
+
+@dataclass(frozen=True)
+class CheckpointTokenizerSection:
+    """``[tokenizer]`` with any other ``source``: the tokenizer of a checkpoint."""
+
+    source: str = ""  # a folder with tokenizer.json, a model's name or a Hub id; empty: that of model.source
+
+
+TokenizerSection = Annotated[BPETokenizerSection | CheckpointTokenizerSection, Choice("source", "")]
+
+
+# --- [data] and [augment] ---
 
 
 @dataclass(frozen=True)
 class DataSection:
     """``[data]``: labelled texts, and how they are split.
 
-    Paths start at the folder the command runs in. Changing ``source`` on the command line changes nothing
-    else: columns, labels and shares stay as the file has them.
+    A data set that `minilm data` lists brings its own columns and labels; a key that the file gives comes first. Paths
+    start at the folder in which the command runs.
     """
 
-    source: str = ""  # catalogue name, folder with train/validation/test files, one file, or Hub id
-    sample: bool = False  # in place of that source, the small set of its kind that comes with minilm
-    train: str = ""  # instead of source: a file for each split
-    validation: str = ""
-    test: str = ""
-    text: Column = NOT_SAID  # column of the text: "text"
-    text_pair: str = NOT_SAID  # column of a second text; empty, as usual: single texts
-    label: Column = NOT_SAID  # column of the class, a name or a number: "label"
-    label_columns: list[Column] = NOT_SAID  # several labels a text: columns of 0 and 1, in place of label; usually none
-    labels: list[str] = NOT_SAID  # the labels' names in order; empty, as usual: as the training data says
-    validation_share: Part = NOT_SAID  # of the training rows, where no validation split is given: 0.1
-    test_share: Part = NOT_SAID  # of the training rows, where no test split is given: 0.1
-    split_seed: Seed = 0  # of splitting and subsetting
-    redraw: bool = False  # split and draw anew for each run: split_seed becomes its seed
-    group: str = NOT_SAID  # column: rows that share its value stay on one side of a split; empty, as usual: none
+    source: str = ""  # a name that `minilm data` lists, a folder with a file for each split, one file, or a Hub id
+    sample: bool = False  # use the small set that comes with minilm and is of the same kind as the source
+    train: str = ""  # in place of source: the file of the training split
+    validation: str = ""  # the file of the validation split; empty: rows of the training split
+    test: str = ""  # the file of the test split; empty: rows of the training split
+    text: Column = "text"  # the column with the texts
+    text_pair: str = ""  # the column with a second text for each; empty: single texts
+    label: Column = "label"  # the column with the class, as a name or a number
+    label_columns: list[Column] = field(default_factory=list)  # several labels a text: a column of 0 and 1 for each
+    labels: list[str] = field(default_factory=list)  # the labels in order; empty: those in the training data, sorted
+    validation_fraction: Between = 0.1  # part of the training rows that is held out, if there is no validation split
+    test_fraction: Rate = 0.1  # the same for the test split; 0: no test split, and no test results
+    folds: Count = 0  # test one of so many equal parts of the training rows, in place of test_fraction; 0: none
+    fold: Count = 0  # which of them, from 1
+    split_seed: Seed = 0  # seed of the splits and of the subsets
+    redraw: bool = False  # draw other splits and subsets in each run: split_seed becomes the run's seed
+    group: str = ""  # a column; rows with the same value stay in the same split; empty: no groups
     max_tokens: Size = 256  # longer texts are cut
-    # A stratified subset of so many rows; 0: all. With the same split_seed 100 rows are among the 500.
+    # A stratified subset of so many training rows; 0: all. Smaller subsets are part of larger ones (same split_seed).
     train_rows: Count = 0
-    validation_rows: Count = 0
-    test_rows: Count = 0
-    # Of those training rows only ...
-    shots: Count = 0  # so many of each class; 0: all. With the same split_seed 2 of each are among the 5
-    rows: str = ""  # those that a file names by their number; empty: all
-    clean: list[str] = field(default_factory=list)  # cleaning steps; their order is fixed
+    validation_rows: Count = 0  # the same of the validation rows
+    test_rows: Count = 0  # the same of the test rows
+    shots: Count = 0  # use so many training rows of each class; 0: all rows
+    rows: str = ""  # a file with the numbers of the training rows to use; empty: all rows
+    clean: list[str] = field(default_factory=list)  # cleaning steps (minilm/data/cleaning.py); their order is fixed
+    # How the files are written; what is empty or "auto" is found by looking.
+    delimiter: Delimiter = ""  # between the fields of a row: a character, or "tab"
+    encoding: str = ""  # such as "cp1250"; empty: UTF-8, or UTF-16 with its mark
+    quoting: Literal["auto", "none", "all"] = "auto"  # whether quote marks around a field belong to it ("none") or not
+    header: bool = True  # whether the first row names the columns; false: they are numbers, text = "2"
+    # What becomes of rows and labels.
+    empty: Literal["error", "skip"] = "error"  # rows without a text or a label
+    label_separator: str = ""  # several labels a text, in one cell: what is between them; lists are read as such
+    rename: dict[str, str] = field(default_factory=dict)  # labels: as the files have them -> as they shall be called
+    other: Literal["error", "drop"] = "error"  # rows whose label is none of ``labels``
+    max_labels: Size = 5000  # more are probably none
+    # What becomes of texts longer than max_tokens: their end is cut, or their middle; or they are read in windows.
+    long_texts: Literal["cut", "head-tail", "windows"] = "cut"
+    window_stride: Count = 0  # tokens from the start of a window to that of the next; 0: half a window
+    window_scores: Literal["mean", "max"] = "mean"  # a text's probabilities, from those of its windows
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a text may have several labels."""
+        return bool(self.label_columns or self.label_separator)
 
 
 @dataclass(frozen=True)
-class AugmentSection:
-    """``[augment]``: training texts made of those there are, with their labels (see ``minilm.data.augmentation``)."""
+class EditWordsSection:
+    """``[augment]`` by editing words: insert them again, swap them, delete them, or take WordNet's synonyms."""
 
-    # Of a text's words some are put in once more, change places, are left out, become synonyms (WordNet's), become
-    # what a masked-language model would write; or the text is translated to German and back.
-    method: Literal["insertion", "swap", "deletion", "synonyms", "masked-words", "back-translation"]
-    ratio: Ratio = 0.25  # new texts for each that is there
-    share: Part = 0.1  # of a text's words that change, one at least; back-translation changes what it will
-    model: str = ""  # of the last two methods: a checkpoint with a trained masked-language head, or a T5
+    method: Literal["insertion", "swap", "deletion", "synonyms"]  # what is done to words
+    ratio: Ratio = 0.25  # new texts for each training text
+    fraction: Between = 0.1  # part of a text's words that is changed, at least one word
 
 
 @dataclass(frozen=True)
-class TrainSection:
-    """``[train]``: optimisation by AdamW (Loshchilov and Hutter 2019), evaluation, and where it runs."""
+class MaskedWordsSection:
+    """``[augment]`` by a masked-language model, which replaces words by others that fit their place."""
 
-    epochs: Size
-    lr: Positive  # the highest learning rate
-    batch_size: Size = 32  # texts
-    by_length: bool = True  # texts of similar length share a batch, which saves padding; false: batches are random
-    weight_decay: Amount = 0.01
-    decay_all: bool = False  # decay biases, norms and embeddings too, not only matrices
-    beta1: Rate = 0.9
-    beta2: Rate = 0.999
-    eps: Positive = 1e-8
-    clip: Amount = 1.0  # highest global gradient norm; 0: no clipping
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"  # from lr, after the warmup, to lr_end
-    schedule_per: Literal["step", "epoch"] = "step"  # when the rate changes
-    warmup: Amount = 0.0  # below 1: share of all steps; else a number of steps
-    lr_end: Share = 0.0  # share of lr that is left at the end
-    accumulate: Size = 1  # batches whose gradients make one step
-    label_smoothing: Rate = 0.0  # probability spread over all classes
-    class_weights: Literal["", "balanced"] | list[Positive] = ""  # in the loss; balanced: 1 / frequency
-    evaluate_every: Count = 0  # steps; 0: every epoch
-    # Validation metric that chooses the best checkpoint; the second row is for several labels a text.
-    best: Literal[
-        "loss", "accuracy", "macro_precision", "macro_recall", "macro_f1", "mcc",
-        "subset_accuracy", "label_accuracy", "jaccard", "micro_f1",
-    ] = "macro_f1"  # fmt: skip
-    patience: Count = 0  # evaluations without improvement before stopping early; 0: never
-    threshold: Amount = 0.0  # by how much the metric must improve to count
-    max_minutes: Amount = 0.0  # of training; 0: no limit
-    checkpoint_minutes: Amount = 1.0  # at least, between checkpoints to resume from; 0: one an evaluation
-    device: Device = "auto"
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    threads: Threads = 0  # of the CPU; 0: torch decides
-    recompute: bool = False  # layers' inner results in the backward pass, instead of keeping them: slower, less memory
-    cache_mib: Count = 4096  # memory for what frozen layers give, computed once; beyond it, a file; 0: never kept
-    # Several labels per text: the probability threshold, at or above which a label is assigned; "validation": the best
-    # there.
-    decision: Literal["validation"] | Part = 0.5
-    # Measure too what a logistic regression on the checkpoint's vectors reaches; it reads every text once more.
-    embeddings_baseline: bool = False
+    method: Literal["masked-words"]  # this choice
+    model: ModelName  # a checkpoint with a trained masked-language head
+    ratio: Ratio = 0.25  # new texts for each training text
+    fraction: Between = 0.1  # part of a text's words that is replaced, at least one word
 
 
 @dataclass(frozen=True)
-class FreezeSection:
-    """``[freeze]``: the part of a checkpoint's backbone that training leaves as it is."""
+class BackTranslationSection:
+    """``[augment]`` by translating texts to German and back."""
 
-    # "all-but-last": all but the last ``layers`` with the final norm and the pooler; "first": the embeddings and the
-    # first ``layers``; "backbone": all of it, only the head is trained.
-    part: Literal["nothing", "backbone", "all-but-last", "first"] = "nothing"
-    layers: Count = 0
+    method: Literal["back-translation"]  # this choice
+    model: ModelName  # a T5 that translates, such as "flan-t5"
+    ratio: Ratio = 0.25  # new texts for each training text
+
+
+AugmentSection = Annotated[EditWordsSection | MaskedWordsSection | BackTranslationSection, Choice("method")]
+
+
+# --- What trains: [freeze], [lora], [train], [adapt] ---
+
+
+@dataclass(frozen=True)
+class FreezeNothing:
+    """``[freeze]`` with ``part = "nothing"``: all parameters train."""
+
+    part: Literal["nothing"] = "nothing"  # this choice
+
+
+@dataclass(frozen=True)
+class FreezeBackbone:
+    """``[freeze]`` with ``part = "backbone"``: only the head trains."""
+
+    part: Literal["backbone"] = "backbone"  # this choice
+
+
+@dataclass(frozen=True, kw_only=True)
+class FreezeFirst:
+    """``[freeze]`` with ``part = "first"``: the embeddings and the first layers are frozen."""
+
+    part: Literal["first"] = "first"  # this choice
+    layers: Count = 0  # how many layers are frozen; 0: the embeddings alone
+
+
+@dataclass(frozen=True, kw_only=True)
+class FreezeAllButLast:
+    """``[freeze]`` with ``part = "all-but-last"``: the last layers, the final norm, the pooler and the head train."""
+
+    part: Literal["all-but-last"] = "all-but-last"  # this choice
+    layers: Size  # how many layers train
+
+
+FreezeSection = Annotated[FreezeNothing | FreezeBackbone | FreezeFirst | FreezeAllButLast, Choice("part", "nothing")]
 
 
 @dataclass(frozen=True)
 class LoraSection:
-    """``[lora]``: low-rank adapters; all else but the head is frozen (see ``minilm.finetuning.lora``)."""
+    """``[lora]``: low-rank adapters. Everything else but the head is frozen (see ``minilm.finetuning.lora``)."""
 
-    rank: Count | None = None  # none, or 0: no adapters
-    alpha: Positive = 16.0  # the adapters' weight is alpha / rank ...
-    rank_stabilized: bool = False  # ... or alpha / sqrt(rank)
-    dropout: Rate = 0.0  # on the adapters' input
+    rank: Count  # the rank of the adapters' matrices; 0: no adapters
+    alpha: Positive = 16.0  # the adapters' output is scaled by alpha / rank
+    rank_stabilized: bool = False  # scale by alpha / sqrt(rank) instead
+    dropout: Rate = 0.0  # of the adapters' input
     # What is adapted: "query", "key", "value", "output", "up", "gate", "down", "all-linear", or patterns of names.
     targets: list[str] = field(default_factory=lambda: ["query", "value"])
-    layers: list[Count] = field(default_factory=list)  # from 0; empty: all
+    layers: list[Count] = field(default_factory=list)  # the layers that are adapted, from 0; empty: all
+
+
+@dataclass(frozen=True)
+class TrainSection:
+    """``[train]``: optimisation by AdamW (Loshchilov and Hutter 2019), evaluation, and where the run computes."""
+
+    epochs: Size  # passes over the training texts
+    lr: Positive  # the highest learning rate
+    batch_size: Size = 32  # texts in a batch
+    group_by_length: bool = True  # batch texts of similar length, which saves padding; false: random batches
+    weight_decay: NonNegative = 0.01  # how much matrices shrink in each step, in units of lr
+    decay_all: bool = False  # decay biases, norms and embeddings too, not only matrices
+    beta1: Rate = 0.9  # how much of the mean gradient is kept in each step
+    beta2: Rate = 0.999  # how much of the mean squared gradient is kept
+    eps: Positive = 1e-8  # added to the root of the mean squared gradient
+    clip: NonNegative = 1.0  # the highest global norm of the gradient; 0: no clipping
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"  # how the rate falls after the warmup, to lr_end
+    schedule_per: Literal["step", "epoch"] = "step"  # when the rate changes
+    warmup: NonNegative = 0.0  # below 1: a fraction of all steps; else a number of steps
+    lr_end: Fraction = 0.0  # the last rate, as a fraction of lr
+    accumulate: Size = 1  # batches whose gradients make one step
+    label_smoothing: Rate = 0.0  # probability that is spread over all classes
+    # Of the loss: "balanced", 1 / frequency; a weight for each label, in order; or a table by name, 1 for all others.
+    class_weights: Literal["", "balanced"] | list[Positive] | dict[str, Positive] = ""
+    evaluate_every: Count = 0  # steps between evaluations; 0: one after each epoch
+    # The validation metric that chooses the best checkpoint; of equal ones the lower loss does. Some metrics are for
+    # data with several labels a text: "subset_accuracy", "label_accuracy", "jaccard", "micro_f1".
+    best: Metric = "macro_f1"
+    patience: Count = 0  # evaluations without an improvement after which training stops; 0: never
+    min_delta: NonNegative = 0.0  # the smallest change of the metric that counts as an improvement
+    max_minutes: NonNegative = 0.0  # time limit of training; 0: none
+    checkpoint_minutes: NonNegative = 1.0  # least time between checkpoints to resume from; 0: one at each evaluation
+    device: Device = "auto"  # "auto": CUDA, else MPS, else the CPU
+    precision: Precision = "auto"  # "auto": 16 bits on a CUDA GPU, else float32
+    threads: Threads = 0  # CPU threads; 0: torch decides
+    gradient_checkpointing: bool = False  # compute activations again in the backward pass: slower, with less memory
+    # Memory for the outputs of frozen layers, which are computed once; the rest is put into a file; 0: no cache.
+    cache_mib: Count = 4096
+    # Several labels a text: a label is assigned if its probability is at least this; "validation": the value that is
+    # best on the validation texts.
+    decision_threshold: Literal["validation"] | Between = 0.5
+    linear_baseline: bool = True  # measure a linear model on words, too; never with more than 1,000 labels
+    # Measure a logistic regression on the checkpoint's vectors, too; it reads every text once more.
+    embeddings_baseline: bool = False
 
 
 @dataclass(frozen=True)
 class AdaptSection:
-    """``[adapt]``: before ``[train]``, the checkpoint goes on learning its own task from texts without labels."""
+    """``[adapt]``: before ``[train]``, the checkpoint is trained further on its own task, with unlabelled texts.
+
+    ``[adapt.train]`` has the keys of ``[train]``, except those that are for classes.
+    """
 
     train: TrainSection
-    texts: str = ""  # a file of texts, a line each, or with the column data.text; empty: the training texts
-    block: Size = 128  # tokens of a piece: texts are joined and cut, so that nothing is padded
-    mask_share: Part = 0.15  # of the tokens, hidden from BERT, DistilBERT and ALBERT, or taken from T5 in spans
-    whole_words: bool = False  # hide words, not pieces of words
-    span: Annotated[float, Limit("a number of at least 1", lambda x: x >= 1)] = 3.0  # T5: mean tokens of a span
+    texts: str = ""  # a file, with a text in each line or in the column data.text; empty: the training texts
+    block: Size = 128  # tokens of a block: texts are joined and cut, so that no block is padded
+    mlm_probability: Fraction = 0.15  # fraction of tokens to predict: masked in BERT's family, removed as spans for T5
+    whole_words: bool = False  # mask whole words, not single tokens
+    span: SpanLength = 3.0  # T5: the mean number of tokens in a span
+
+
+# --- [zero_shot] ---
 
 
 @dataclass(frozen=True)
-class ZeroShotSection:
-    """``[zero_shot]``, in place of ``[train]``: a model that has read texts without labels is asked for each text's."""
+class PromptSection:
+    """``[zero_shot]`` by a prompt: the label whose word a language model finds likeliest in it."""
 
-    # By the word that fits a gap in it (BERT's family), by the word that would be written after it (decoders, T5), or
-    # by the label's description whose vector is nearest (sentence models): see ``minilm.evaluation.zero_shot``.
-    way: Literal["cloze", "likelihood", "similarity"]
-    pattern: str = ""  # of the first two: has "{text}", of pairs "{pair}", and where the word goes "{label}"
-    words: dict[str, str] = field(default_factory=dict)  # of the first two: label -> word; others: the label itself
-    descriptions: dict[str, str] = field(default_factory=dict)  # of similarity, likewise
-    # Of the first two: a text such as "N/A", for which all labels shall be as likely; empty: no calibration.
-    content_free: str = ""
-    device: Device = "auto"
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    threads: Threads = 0  # of the CPU; 0: torch decides
+    # "cloze": the word that fits a gap (BERT's family); "likelihood": the word that comes next (decoders, T5).
+    method: Literal["cloze", "likelihood"]
+    pattern: Pattern  # the prompt: "{text}" is the text, "{pair}" the second text of a pair, "{label}" the word
+    words: dict[str, str] = field(default_factory=dict)  # label -> its word; a label that is left out is its own word
+    content_free: str = ""  # a text without content, such as "N/A", to calibrate the scores by; empty: no calibration
+    device: Device = "auto"  # "auto": CUDA, else MPS, else the CPU
+    precision: Precision = "auto"  # "auto": 16 bits on a CUDA GPU, else float32
+    threads: Threads = 0  # CPU threads; 0: torch decides
+
+
+@dataclass(frozen=True)
+class SimilaritySection:
+    """``[zero_shot]`` by similarity: the label whose description a sentence model finds nearest to the text."""
+
+    method: Literal["similarity"]  # this choice
+    descriptions: dict[str, str] = field(default_factory=dict)  # label -> its description; left out: the label itself
+    device: Device = "auto"  # "auto": CUDA, else MPS, else the CPU
+    precision: Precision = "auto"  # "auto": 16 bits on a CUDA GPU, else float32
+    threads: Threads = 0  # CPU threads; 0: torch decides
+
+
+ZeroShotSection = Annotated[PromptSection | SimilaritySection, Choice("method")]
+
+
+# --- All of it ---
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One run, whole."""
+    """The settings of one run."""
 
-    name: FolderName  # of the folder under runs/
+    name: FolderName  # the name of the folder under runs/
     data: DataSection
-    seed: Seed = 1  # of initial weights, order of the texts and dropout
+    seed: Seed = 1  # the seed of initial weights, the order of the texts, and dropout
     model: ModelSection = field(default_factory=ModelSection)
-    tokenizer: TokenizerSection = field(default_factory=TokenizerSection)
-    freeze: FreezeSection = field(default_factory=FreezeSection)
-    lora: LoraSection = field(default_factory=LoraSection)
+    tokenizer: TokenizerSection = field(default_factory=CheckpointTokenizerSection)
+    freeze: FreezeSection = field(default_factory=FreezeNothing)
+    lora: LoraSection | None = None
     augment: AugmentSection | None = None
     adapt: AdaptSection | None = None
-    train: TrainSection | None = None  # none: adaptation alone, or ...
+    train: TrainSection | None = None  # if it is left out: adaptation alone, or zero-shot classification
     zero_shot: ZeroShotSection | None = None
 
-
-def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a TOML file and apply ``section.key=value`` changes, in order.
-
-    Their values are TOML (``3e-4``, ``true``, ``["a", "b"]``); where a key holds text, the quotes may be left
-    out. Raises UserError where the file cannot be read, a key is unknown or missing, or a value is unfit.
-    """
-    table = parse_file(Path(path))
-    written = {override(RunConfig, table, text): text for text in overrides}  # key -> the change that set it
-    of_a_run = Path(path).name == "config.toml" and (Path(path).parent / "environment.json").is_file()
-    return config_of(table, written, str(path), of_a_run=of_a_run)
-
-
-def config_of(
-    table: Mapping[str, Any],
-    written: Mapping[str, str],
-    where: str,
-    shared: Collection[str] = (),
-    *,
-    of_a_run: bool = False,
-) -> RunConfig:
-    """The config of a file's table. ``written`` tells of changed keys, in order, what set them; ``where`` is the file.
-
-    ``shared``: changed keys that are of other runs too, so that this one need not read them. ``of_a_run``: a run wrote
-    the file, and it wrote every setting down.
-    What the catalogue says of the data set is written into it, so that a run's own file tells all it was made of.
-    Raises UserError as ``load_config`` does.
-    """
-    from minilm.data.locations import complete
-    from minilm.rules import RULES, put_aside  # both modules are about the sections above
-
-    def place(key: str) -> str:
-        """The last change of a key, of the table around it or of a key within it; else the file."""
-        related = [k for k in written if is_within(k, key) or is_within(key, k)]
-        return written[related[-1]] if related else where
-
-    config = read_table(RunConfig, table, place)
-    config = replace(config, data=complete(config.data))
-    for rule in RULES:
-        if not rule.holds(config):
-            places = [place(key) for key in rule.keys if place(key) != where]
-            raise UserError(f"{places[0] if places else where}: {rule.words}")
-    config = put_aside(config, place, where, shared, of_a_run=of_a_run)
-    return replace(config, data=replace(config.data, split_seed=config.seed)) if config.data.redraw else config
-
-
-def is_within(key: str, outer: str) -> bool:
-    """Whether a key is another, or in its table: "model.head.kind" in "model.head"."""
-    return f"{key}.".startswith(f"{outer}.")
-
-
-def dump_config(config: RunConfig) -> str:
-    """The config as TOML, defaults written out. ``load_config`` reads it back equal."""
-    return write_table(asdict(config))
-
-
-def folder_name(text: str) -> str:
-    """A name that a run's folder may have; of a longer one the beginning, and a hash that keeps it apart."""
-    return text if len(text) <= 100 else f"{text[:93]}-{short_hash(text)}"
-
-
-def short_hash(text: str) -> str:
-    """Six characters that are the same for the same text, and hardly for another."""
-    return hashlib.sha256(text.encode()).hexdigest()[:6]
+    @property
+    def adapters(self) -> LoraSection | None:
+        """``[lora]``, if it adds adapters."""
+        return self.lora if self.lora and self.lora.rank else None

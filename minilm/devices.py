@@ -20,7 +20,7 @@ _TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
-class Execution:
+class Runtime:
     """A device and a precision, and what follows from them."""
 
     device: torch.device
@@ -47,51 +47,51 @@ class Execution:
         return f"{name}, {self.precision}"
 
 
-def choose_device(asked: str, *, gpus: int, mps: bool) -> str:
+def choose_device(wanted: str, *, gpus: int, mps: bool) -> str:
     """The device for a wish and a machine with so many CUDA GPUs, and perhaps MPS.
 
     "auto": CUDA before MPS before the CPU. Raises UserError for a device that does not exist, or not here.
     """
-    if asked == "auto":
+    if wanted == "auto":
         return "cuda" if gpus else "mps" if mps else "cpu"
-    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", asked):
-        hint = nearest(asked, ("auto", "cpu", "cuda", "mps"))
-        raise UserError(f'device must be "auto", "cpu", "mps", "cuda" or "cuda:1", got "{asked}"{hint}')
-    kind, _, number = asked.partition(":")
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", wanted):
+        hint = nearest(wanted, ("auto", "cpu", "cuda", "mps"))
+        raise UserError(f'device must be "auto", "cpu", "mps", "cuda" or "cuda:1", got "{wanted}"{hint}')
+    kind, _, number = wanted.partition(":")
     here = {"cpu": True, "mps": mps, "cuda": int(number or 0) < gpus}
     if not here[kind]:
-        raise UserError(f'device "{asked}" is not on this machine; choose "auto"')
-    return asked
+        raise UserError(f'device "{wanted}" is not on this machine; choose "auto"')
+    return wanted
 
 
-def choose_precision(asked: str, kind: str, *, bfloat16: bool) -> str:
+def choose_precision(wanted: str, kind: str, *, bfloat16: bool) -> str:
     """The precision for a wish and a device ("cuda", "mps" or "cpu").
 
     "auto": bfloat16 on a GPU that computes in it, float16 on an older one; float32 on the CPU and on MPS, where 16
     bits save no time. float16 is for CUDA alone, whose loss scaling it needs.
     """
-    if asked == "auto":
+    if wanted == "auto":
         return ("bfloat16" if bfloat16 else "float16") if kind == "cuda" else "float32"
-    if asked == "bfloat16" and not bfloat16:
+    if wanted == "bfloat16" and not bfloat16:
         raise UserError('train.precision: this device does not compute in bfloat16; use "auto"')
-    if asked == "float16" and kind != "cuda":
+    if wanted == "float16" and kind != "cuda":
         raise UserError('train.precision: "float16" needs a CUDA device; use "auto"')
-    return asked
+    return wanted
 
 
-def execution(device: str = "auto", precision: str = "auto") -> Execution:
-    """The device and precision to run with on this machine. Raises UserError where it has not got them."""
+def runtime(device: str = "auto", precision: str = "auto") -> Runtime:
+    """The device and precision to run with on this machine. Raises UserError if it has not got them."""
     name = choose_device(device, gpus=torch.cuda.device_count(), mps=torch.backends.mps.is_available())
     kind = name.partition(":")[0]
-    return Execution(torch.device(name), choose_precision(precision, kind, bfloat16=_has_bfloat16(kind)))
+    return Runtime(torch.device(name), choose_precision(precision, kind, bfloat16=_has_bfloat16(kind)))
 
 
-def execution_as_trained(device: str, precision: str) -> Execution:
-    """The device, and the ``train.precision`` of a model that was trained elsewhere, perhaps: float32 where the device
+def runtime_as_trained(device: str, precision: str) -> Runtime:
+    """The device, and the ``train.precision`` of a model that was trained elsewhere, perhaps: float32 if the device
     has not got it. Where it has, the model's scores are bit for bit those that it was measured with."""
-    kind = execution(device).device.type
+    kind = runtime(device).device.type
     here = _has_bfloat16(kind) if precision == "bfloat16" else kind == "cuda" or precision != "float16"
-    return execution(device, precision if here else "float32")
+    return runtime(device, precision if here else "float32")
 
 
 def _has_bfloat16(kind: str) -> bool:
@@ -105,21 +105,21 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory was wanting: a GPU's, or the machine's."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    said = ("can't allocate memory", "out of memory")  # by the CPU's and MPS's allocators, in no type of their own
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in said)
+    messages = ("can't allocate memory", "out of memory")  # the CPU's and MPS's allocators raise a plain RuntimeError
+    return isinstance(error, RuntimeError) and any(message in str(error) for message in messages)
 
 
 @contextlib.contextmanager
-def memory_told(where: str, go_on: str = "") -> Iterator[None]:
-    """Raises UserError, with what needs less, where memory runs out within. ``go_on``: the command that does."""
+def out_of_memory_explained(resume: str = "") -> Iterator[None]:
+    """If memory runs out inside, raise UserError with what needs less. ``resume``: the command to resume with."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         raise UserError(
-            f"{where}: out of memory ({(str(error).strip() or 'none left').splitlines()[0]}); start a new run with a "
-            "lower train.batch_size (with as much more train.accumulate a step stays the same) or data.max_tokens, or "
-            "with train.recompute = true"
-            + (f"; where another program took the memory, go on once there is room: {go_on}" if go_on else "")
+            f"out of memory ({(str(error).strip() or 'none left').splitlines()[0]}); start a new run with a lower "
+            "train.batch_size (with as much more train.accumulate a step stays the same) or data.max_tokens, or "
+            "with train.gradient_checkpointing = true"
+            + (f"; if another program took the memory, resume once there is room: {resume}" if resume else "")
         ) from error

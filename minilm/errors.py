@@ -1,19 +1,30 @@
-"""What a user did or met, told in one line; and the "did you mean" that goes with it."""
+"""The error of something that the user can fix, and the "did you mean" in its message."""
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class UserError(Exception):
-    """Something the user can mend. The message names the thing, where it is, and what to do.
+    """Something that the user can fix. The message names the thing, where it is, and what to do.
 
-    The command line prints it without a traceback; every other exception is a fault of ours and keeps its own.
+    The command line prints it without a traceback. Every other exception is a bug of minilm and keeps its traceback.
     """
 
 
+@contextlib.contextmanager
+def located(where: str) -> Iterator[None]:
+    """Put ``where``, such as a config's name, in front of the message of each UserError that is raised inside."""
+    try:
+        yield
+    except UserError as error:
+        error.args = (f"{where}: {error}",)
+        raise
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
-    """The closest choice as ``' (did you mean "x"?)'``, or ``''`` when none is close."""
+    """The closest choice as ``' (did you mean "x"?)'``, or ``''`` if none is close."""
     close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
     return f' (did you mean "{close[0]}"?)' if close else ""

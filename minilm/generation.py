@@ -23,15 +23,15 @@ from torch import Tensor
 
 from minilm import hub
 from minilm.checkpoints.contents import read_contents
-from minilm.checkpoints.files import read_json
 from minilm.checkpoints.models import card_of, load_model
 from minilm.data.tokenization import load_tokenizer
-from minilm.devices import execution
+from minilm.devices import runtime
 from minilm.errors import UserError
 from minilm.models import ARCHITECTURES
 from minilm.models.architecture import Backbone, evaluation_mode
 from minilm.models.batch import Batch, Cache
 from minilm.sampling import GREEDY, Sampling, choose, penalize
+from minilm.textfiles import read_json
 
 TOGETHER = 32  # prompts that go on side by side
 
@@ -335,7 +335,7 @@ def load_language_model(
     the checkpoint's own elsewhere. Raises UserError, before any weight is read, for a checkpoint that has no trained
     language head or is of the other kind; and as ``load_model`` does.
     """
-    run_on = execution(device, "float32").device
+    target = runtime(device, "float32").device
     folder = hub.resolve_model(source)
     if (folder / "config.toml").is_file():
         adapted = folder / "adapted"
@@ -346,7 +346,7 @@ def load_language_model(
         kind = "a classifier" if stored.task == "classify" else "an encoder without a head"
         raise UserError(f"{source}: is {kind}; choose a language model")
     _check_family(stored.model_type, source, masked=masked)
-    if dtype == "auto" and run_on.type == "cpu":
+    if dtype == "auto" and target.type == "cpu":
         dtype = "float32"
     numbers = None if dtype == "auto" else getattr(torch, dtype)
-    return load_model(stored.folder, "lm", device=run_on, dtype=numbers), load_tokenizer(stored.folder)
+    return load_model(stored.folder, "lm", device=target, dtype=numbers), load_tokenizer(stored.folder)

@@ -18,7 +18,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tomllib
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -40,6 +39,7 @@ from minilm.model_files import (
     weight_names,
 )
 from minilm.repository import UNFINISHED, Remote, Repository, taking_turns
+from minilm.textfiles import read_toml
 from minilm.transfer import disk_errors, download, list_files
 
 REPO_ID = re.compile(r"(?!.*(--|\.\.))(\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
@@ -71,7 +71,7 @@ class ModelEntry:
 @cache
 def catalogue() -> dict[str, ModelEntry]:
     """The models that have a short name, by it."""
-    table = tomllib.loads((Path(__file__).parent / "hub_models.toml").read_text(encoding="utf-8"))
+    table = read_toml(Path(__file__).parent / "hub_models.toml")
     return {name: ModelEntry(name=name, **fields) for name, fields in table.items()}
 
 

@@ -1,17 +1,11 @@
-"""What several keys of a config must satisfy together: rules, each told in one line where it does not hold."""
+"""What keys of a config must satisfy together. Each rule has the one line that is shown if it does not hold."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import MISSING, fields, replace
-from functools import reduce
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
-from minilm.config import HeadSection, LoraSection, RunConfig, TrainSection, is_within
-from minilm.errors import UserError
-from minilm.schema import Place
-
-REWRITING = ("masked-words", "back-translation")  # the methods of [augment] that need a model
+from minilm.config import BPETokenizerSection, FreezeNothing, RunConfig, TrainSection
 
 
 class Rule(NamedTuple):
@@ -24,7 +18,7 @@ class Rule(NamedTuple):
 
 def _weights_fit(c: RunConfig) -> bool:
     names, weights = c.data.labels or c.data.label_columns, c.train.class_weights if c.train else ""
-    return isinstance(weights, str) or not names or len(weights) == len(names)
+    return isinstance(weights, str | dict) or not names or len(weights) == len(names)
 
 
 def _columns_differ(c: RunConfig) -> bool:
@@ -34,22 +28,24 @@ def _columns_differ(c: RunConfig) -> bool:
 
 def _same_machine(first: TrainSection, second: TrainSection) -> bool:
     keys = ("device", "precision", "threads")
-    plain = TrainSection(epochs=1, lr=1.0)
-    return all(getattr(first, key) in (getattr(plain, key), getattr(second, key)) for key in keys)
+    default = TrainSection(epochs=1, lr=1.0)
+    return all(getattr(first, key) in (getattr(default, key), getattr(second, key)) for key in keys)
 
 
-def _trains(c: RunConfig, section: str) -> bool:
-    """Whether a section has something trained."""
-    if section in ("freeze", "lora"):
-        return c.freeze.part != "nothing" if section == "freeze" else bool(c.lora.rank)
-    return getattr(c, section) is not None
+def _default_in_adaptation(key: str) -> Callable[[RunConfig], bool]:
+    default = TrainSection(epochs=1, lr=1.0)
+    return lambda c: c.adapt is None or getattr(c.adapt.train, key) == getattr(default, key)
 
 
-def _without(section: str) -> Rule:
+def _freezes(c: RunConfig) -> bool:
+    return not isinstance(c.freeze, FreezeNothing)
+
+
+def _excludes_zero_shot(section: str, given: Callable[[RunConfig], bool]) -> Rule:
     return Rule(
         ("zero_shot", section),
-        lambda c: c.zero_shot is None or not _trains(c, section),
-        f"[zero_shot] and [{section}] exclude each other: the one asks a model as it is, the other is for training",
+        lambda c: c.zero_shot is None or not given(c),
+        f"[zero_shot] and [{section}] exclude each other: the one uses a model as it is, the other is for training",
     )
 
 
@@ -62,12 +58,22 @@ RULES = (
     Rule(
         ("data.validation", "data.test"),
         lambda c: bool(c.data.train) or not (c.data.validation or c.data.test),
-        "data.validation and data.test go with data.train, not with data.source",
+        "data.validation and data.test are for data.train, not for data.source",
     ),
     Rule(
-        ("data.validation_share", "data.test_share"),
-        lambda c: c.data.validation_share + c.data.test_share < 1,
-        "data.validation_share and data.test_share must be below 1 together, to leave rows for training",
+        ("data.validation_fraction", "data.test_fraction"),
+        lambda c: c.data.validation_fraction + c.data.test_fraction < 1,
+        "data.validation_fraction and data.test_fraction must be below 1 together, to leave rows for training",
+    ),
+    Rule(
+        ("data.folds", "data.fold"),
+        lambda c: c.data.folds != 1 and (c.data.fold <= c.data.folds if c.data.fold else not c.data.folds),
+        "data.folds must be 2 or more, and data.fold one of them, from 1 to data.folds (0 and 0: no folds)",
+    ),
+    Rule(
+        ("data.folds", "data.test"),
+        lambda c: not (c.data.folds and c.data.test),
+        "data.folds makes the test split of the training rows; leave out data.test",
     ),
     Rule(
         ("data.shots", "data.rows"),
@@ -88,6 +94,31 @@ RULES = (
         ("data.labels", "data.label_columns"),
         lambda c: not c.data.labels or len(c.data.label_columns) in (0, len(c.data.labels)),
         "data.labels must name as many labels as data.label_columns has columns",
+    ),
+    Rule(
+        ("data.label_columns", "data.label_separator"),
+        lambda c: not (c.data.label_columns and c.data.label_separator),
+        "data.label_columns (a column a label) and data.label_separator (one for all) exclude each other: use one",
+    ),
+    Rule(
+        ("data.other", "data.labels"),
+        lambda c: c.data.other == "error" or bool(c.data.labels),
+        'data.other = "drop" leaves out labels that data.labels does not list; list those that stay',
+    ),
+    Rule(
+        ("data.long_texts", "data.window_stride", "data.window_scores"),
+        lambda c: c.data.long_texts == "windows" or (c.data.window_stride, c.data.window_scores) == (0, "mean"),
+        'data.window_stride and data.window_scores are for data.long_texts = "windows"',
+    ),
+    Rule(
+        ("data.test_fraction", "zero_shot"),
+        lambda c: c.zero_shot is None or c.data.test_fraction > 0,
+        "[zero_shot] trains nothing and is measured on the test split: data.test_fraction must be above 0",
+    ),
+    Rule(
+        ("data.long_texts", "zero_shot"),
+        lambda c: c.zero_shot is None or c.data.long_texts == "cut",
+        '[zero_shot] cuts long texts; leave out data.long_texts, or raise data.max_tokens',
     ),
     Rule(
         ("model.source", "model.architecture"),
@@ -117,32 +148,12 @@ RULES = (
     Rule(
         ("train.embeddings_baseline", "model.architecture"),
         lambda c: bool(c.model.source) or c.train is None or not c.train.embeddings_baseline,
-        "train.embeddings_baseline needs a checkpoint (model.source): a model from scratch knows nothing yet",
+        "train.embeddings_baseline needs a checkpoint (model.source): the vectors of a model from scratch are random",
     ),
     Rule(
         ("augment", "train"),
         lambda c: c.augment is None or c.train is not None,
-        "[augment] makes texts with labels for [train], which is missing; [adapt] reads the texts as they are",
-    ),
-    Rule(
-        ("augment.model", "augment.method"),
-        lambda c: c.augment is None or bool(c.augment.model) == (c.augment.method in REWRITING),
-        'augment.model must be given for the methods "masked-words" and "back-translation", and for no other',
-    ),
-    Rule(
-        ("freeze.part", "freeze.layers"),
-        lambda c: c.freeze.part != "all-but-last" or c.freeze.layers > 0,
-        'freeze.layers must say how many layers are trained (freeze.part = "all-but-last"); "backbone" freezes all',
-    ),
-    Rule(
-        ("freeze.layers", "freeze.part"),
-        lambda c: not c.freeze.layers or c.freeze.part in ("first", "all-but-last"),
-        'freeze.layers goes with freeze.part = "first" or "all-but-last"',
-    ),
-    Rule(
-        ("lora",),
-        lambda c: c.lora.rank is not None or c.lora == LoraSection(),
-        "lora.rank is missing: without it there are no adapters (0 says so)",
+        "[augment] makes labelled texts for [train], which is missing; [adapt] reads the texts as they are",
     ),
     Rule(
         ("adapt.train", "train"),
@@ -150,130 +161,45 @@ RULES = (
         "adapt.train.device, .precision and .threads must be left out or be those of [train]",
     ),
     Rule(
+        ("adapt.train.best",),
+        lambda c: c.adapt is None or c.adapt.train.best in ("loss", TrainSection(epochs=1, lr=1.0).best),
+        'adapt.train.best must be "loss" or be left out: adaptation has no other metric',
+    ),
+    *(
+        Rule(
+            (f"adapt.train.{key}",),
+            _default_in_adaptation(key),
+            f"adapt.train.{key} is for classes, and adaptation has none; leave it out",
+        )
+        for key in ("class_weights", "decision_threshold", "embeddings_baseline", "linear_baseline")
+    ),
+    Rule(
         ("lora.rank", "freeze.part"),
-        lambda c: not c.lora.rank or c.freeze.part == "nothing",
+        lambda c: not (c.adapters and _freezes(c)),
         'lora.rank and freeze.part exclude each other: LoRA freezes the backbone; use one (rank 0 or part "nothing")',
     ),
     Rule(
         ("model.architecture", "freeze.part", "lora.rank", "adapt"),
-        lambda c: bool(c.model.source) or (c.freeze.part == "nothing" and not c.lora.rank and c.adapt is None),
-        "[freeze], [lora] and [adapt] go on from a checkpoint (model.source), not from scratch",
+        lambda c: bool(c.model.source) or not (_freezes(c) or c.adapters or c.adapt),
+        "[freeze], [lora] and [adapt] need a checkpoint to start from (model.source), not a model from scratch",
     ),
     Rule(
         ("adapt", "tokenizer.source"),
         lambda c: c.adapt is None or not c.tokenizer.source,
         "[adapt] needs the checkpoint's own tokenizer; leave tokenizer.source out",
     ),
-    *map(_without, ("train", "adapt", "freeze", "lora")),
+    _excludes_zero_shot("train", lambda c: c.train is not None),
+    _excludes_zero_shot("adapt", lambda c: c.adapt is not None),
+    _excludes_zero_shot("freeze", _freezes),
+    _excludes_zero_shot("lora", lambda c: c.adapters is not None),
     Rule(
         ("zero_shot", "model.source", "tokenizer.source"),
         lambda c: c.zero_shot is None or bool(c.model.source and not c.tokenizer.source),
-        "[zero_shot] asks a checkpoint (model.source) with its own tokenizer; leave tokenizer.source out",
-    ),
-    Rule(
-        ("zero_shot.pattern", "zero_shot.way"),
-        lambda c: c.zero_shot is None or bool(c.zero_shot.pattern) == (c.zero_shot.way != "similarity"),
-        'zero_shot.pattern must be given for "cloze" and "likelihood", and not for "similarity", which has none',
-    ),
-    Rule(
-        ("zero_shot.content_free", "zero_shot.way"),
-        lambda c: c.zero_shot is None or not c.zero_shot.content_free or c.zero_shot.way != "similarity",
-        'zero_shot.content_free calibrates "cloze" and "likelihood"; leave it out for "similarity"',
+        "[zero_shot] needs a checkpoint (model.source) with its own tokenizer; leave tokenizer.source out",
     ),
     Rule(
         ("tokenizer.source", "model.source"),
-        lambda c: not c.model.source or c.tokenizer.source != "bpe",
+        lambda c: not (c.model.source and isinstance(c.tokenizer, BPETokenizerSection)),
         'tokenizer.source = "bpe" is for a model from scratch; a checkpoint (model.source) has learned its own tokens',
     ),
 )
-
-
-# --- What nothing reads -------------------------------------------------------------------------------------------
-
-
-class Unread(NamedTuple):
-    """Keys that nothing reads where another key has made another choice."""
-
-    choice: str  # that other key
-    keys: tuple[str, ...]
-    holds: Callable[[RunConfig], bool]
-    words: str
-
-
-def _way(c: RunConfig) -> str:
-    return c.zero_shot.way if c.zero_shot else ""
-
-
-UNREAD = (
-    Unread(
-        "model.head.kind",
-        tuple(f"model.head.{f.name}" for f in fields(HeadSection) if f.name != "kind"),
-        lambda c: c.model.head.kind == "family",
-        'needs model.head.kind = "mlp"; "family" is the checkpoint\'s own head, with settings of its own',
-    ),
-    Unread(
-        "tokenizer.source",
-        ("tokenizer.vocab_size",),
-        lambda c: c.tokenizer.source != "bpe",
-        'needs tokenizer.source = "bpe"; a checkpoint\'s tokenizer has the tokens that it has',
-    ),
-    Unread(
-        "zero_shot.way",
-        ("zero_shot.words",),
-        lambda c: _way(c) == "similarity",
-        'is for "cloze" and "likelihood"; "similarity" reads zero_shot.descriptions',
-    ),
-    Unread(
-        "zero_shot.way",
-        ("zero_shot.descriptions",),
-        lambda c: _way(c) in ("cloze", "likelihood"),
-        'is for "similarity"; "cloze" and "likelihood" read zero_shot.words',
-    ),
-)
-
-
-def put_aside(
-    config: RunConfig, place: Place, where: str, shared: Collection[str] = (), *, of_a_run: bool = False
-) -> RunConfig:
-    """The config without what it says and nothing reads, so that it can be written down.
-
-    That comes with a file whose choice was changed from outside, with a file that a run wrote (``of_a_run``), or with
-    changes of several runs (``shared``), which may make the choice or say what only some of them read. Raises UserError
-    where it was said for this run as it is; ``place`` tells where, and ``where`` is the file.
-    """
-    for rule in UNREAD:
-        for key in rule.keys if rule.holds(config) else ():
-            value, usual = value_of(config, key), default_of(config, key)
-            if value == usual:
-                continue
-            of_file, chosen_outside = place(key) == where, place(rule.choice) != where
-            said = [k for k in shared if is_within(key, k) or is_within(k, key)]
-            of_others = any(not is_within(rule.choice, k) for k in said)
-            overruled = not said and any(is_within(rule.choice, k) for k in shared)
-            if not (of_others or overruled or (of_file and (chosen_outside or of_a_run))):
-                raise UserError(f"{place(key)}: {key} {rule.words}")
-            config = with_value(config, key, usual)
-    return config
-
-
-def unread(config: RunConfig, key: str) -> str:
-    """Why nothing reads a key in this config, or one within it; empty where something does."""
-    return next((rule.words for rule in UNREAD if rule.holds(config) and any(is_within(key, k) for k in rule.keys)), "")
-
-
-def value_of(section: Any, key: str) -> Any:
-    """The value at a key such as "model.head.kind"."""
-    return reduce(getattr, key.split("."), section)
-
-
-def default_of(section: Any, key: str) -> Any:
-    """The value that a key has where nothing is said."""
-    *path, last = key.split(".")
-    found = next(f for f in fields(reduce(getattr, path, section)) if f.name == last)
-    return found.default if found.default_factory is MISSING else found.default_factory()
-
-
-def with_value(section: Any, key: str, value: Any) -> Any:
-    """A section with another value at a key."""
-    first, _, rest = key.partition(".")
-    return replace(section, **{first: with_value(getattr(section, first), rest, value) if rest else value})

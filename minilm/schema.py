@@ -1,9 +1,15 @@
 """TOML tables to dataclasses and back, strictly: a dataclass is the schema of its table.
 
-A field's type is also its check: ``Literal`` lists the choices, ``Annotated`` adds a limit, another dataclass is a
-section within, ``Section | None`` one that may be absent, ``list[Section]`` one that may come several times, as
-``[[section]]``. A key that no field has, a value that is not of its field's type, and a missing key are errors that
-name the key and the place where it was written.
+The type of a field is also its check. ``Literal`` lists the choices, and ``Annotated`` adds a limit. Another dataclass
+is a section within, ``Section | None`` a section that may be absent, ``list[Section]`` one that may come several times,
+as ``[[section]]``. A union of dataclasses is a section whose keys depend on a choice, which one of its keys makes:
+
+    class Exact:  method: Literal["exact"]                      [search]
+    class Beam:   method: Literal["beam"]; width: int           method = "beam"
+    Search = Annotated[Exact | Beam, Choice("method")]          width = 4
+
+A key that no field has, a key of another choice, a value of another type and a missing key are errors. They name the
+key and the place where it was written.
 """
 
 from __future__ import annotations
@@ -13,16 +19,26 @@ import re
 import sys
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields, is_dataclass
-from functools import cache, partial
-from pathlib import Path
+from dataclasses import MISSING, asdict, fields, is_dataclass
+from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from minilm.errors import UserError, nearest
 
 T = TypeVar("T")
-Place = Callable[[str], str]  # where a key was written, such as a file's name
+Place = Callable[[str], str]  # key -> where it was written, such as the name of a file
+
+
+class Syntax(NamedTuple):
+    """What messages call a table of keys, and several of them, in the language of a file."""
+
+    table: str
+    tables: str
+
+
+TOML = Syntax("a section [{key}]", "sections [[{key}]]")
+JSON = Syntax("an object", "a list of objects")
 
 
 class Limit(NamedTuple):
@@ -32,42 +48,34 @@ class Limit(NamedTuple):
     holds: Callable[[Any], bool]
 
 
+class Choice(NamedTuple):
+    """Which key chooses a member of a union of sections; used as ``Annotated[Exact | Beam, Choice("method")]``."""
+
+    key: str
+    default: str | None = None  # the choice of a table without the key; None: the key is required
+
+
 # Reading --------------------------------------------------------------------------------------------------
-
-
-def parse_file(path: Path) -> dict[str, Any]:
-    """A TOML file's tables. Raises UserError where it cannot be read or is no TOML."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        beside = [str(p) for p in path.parent.glob("*.toml")]
-        raise UserError(f"{path}: no such file{nearest(str(path), beside)}") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text (byte {error.start})") from None
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path}: not valid TOML: {error}") from None
 
 
 def override(kind: Any, table: dict[str, Any], text: str) -> str:
     """Put ``section.key=value`` into the table of a dataclass ``kind``; return its key, ``section.key``.
 
-    The value is TOML. Where it is none, or the field holds text and the TOML would be something else, it is
+    The value is TOML. If it is not valid TOML, or if the field holds text and the TOML would be something else, it is
     the bare text: ``name=2024`` is the name "2024".
     """
     key, equals, value = (part.strip() for part in text.partition("="))
     if not equals:
         raise UserError(f"{text}: a change is written section.key=value, such as train.lr=3e-4")
-    if text.encode(errors="ignore").decode() != text:  # bytes of the command line that are no text
+    if text.encode(errors="ignore").decode() != text:  # bytes of the command line that are not text
         raise UserError(f"{text!a}: must be UTF-8")
     *sections, last = key.split(".")
     for i, section in enumerate(sections, start=1):
-        kind = _hints(kind).get(section)
+        kind = hints_of(kind).get(section)
         table = table.setdefault(section, {})
         if not isinstance(table, dict):
             raise UserError(f"{text}: {'.'.join(sections[:i])} holds a value, not keys")
-    kind = _hints(kind).get(last)
+    kind = hints_of(kind).get(last)
     try:
         parsed = tomllib.loads(f"value = {value}")
     except tomllib.TOMLDecodeError:
@@ -78,57 +86,78 @@ def override(kind: Any, table: dict[str, Any], text: str) -> str:
     return key
 
 
-def read_table(kind: type[T], table: Mapping[str, Any], place: Place, prefix: str = "") -> T:
+def read_table(
+    kind: type[T], table: Mapping[str, Any], place: Place, prefix: str = "", syntax: Syntax = TOML
+) -> T:
     """A dataclass from a table of the same keys, and the sections within it likewise.
 
-    ``prefix`` stands before the keys in messages and in what ``place`` is asked (``"train."``). Raises
-    UserError for a key that is unknown, missing, or not what its field's type says.
+    ``prefix`` (``"train."``) is put before the keys, in messages and for ``place``. Raises UserError for a key that is
+    unknown, missing, or not what its field's type demands. A dataclass checks in its ``__post_init__`` what its keys
+    must satisfy together: a ValueError from there becomes a UserError too.
     """
-    hints = _hints(kind)
+    hints = hints_of(kind)
     for key in table:
         if key not in hints:
-            raise UserError(f"{place(prefix + key)}: {prefix}{key} is no known key{_suggestion(key, hints)}")
+            unknown = f"{prefix}{_shorten(_key(key))} is no known key"
+            raise UserError(f"{place(prefix + key)}: {unknown}{_suggestion(key, hints)}")
     values = {}
     for f in fields(kind):  # type: ignore[arg-type]
         key, hint = prefix + f.name, hints[f.name]
         required = f.default is MISSING and f.default_factory is MISSING
-        section = _section(hint)
-        if section and (required or f.name in table):
-            inner = table.get(f.name, {})
-            if not isinstance(inner, dict):
-                raise UserError(f"{place(key)}: {key} must be a section [{key}], got {shown(inner)}")
-            values[f.name] = read_table(section, inner, place, key + ".")
-        elif (item := _item_section(hint)) and f.name in table:
-            values[f.name] = _read_sections(item, table[f.name], place, key)
-        elif f.name in table:
-            values[f.name] = _read_value(hint, table[f.name], place, key)
+        if f.name in table:
+            values[f.name] = _read_value(hint, table[f.name], place, key, syntax)
+        elif required and sections_of(hint):  # its own keys say what is missing
+            values[f.name] = _read_value(hint, {}, place, key, syntax)
         elif required:
             raise UserError(f"{place(key)}: {key} is missing: it must be {wanted(hint)}")
-    return kind(**values)
+    try:
+        return kind(**values)
+    except ValueError as error:
+        name = prefix.rstrip(".")
+        raise UserError(f"{place(name)}: {f'{name} ' if name else ''}{error}") from None
 
 
-def _read_sections(kind: type[T], value: Any, place: Place, key: str) -> list[T]:
-    """``[[key]]``, the same section several times; messages count them from 1."""
-    if not isinstance(value, list) or not all(isinstance(inner, dict) for inner in value):
-        raise UserError(f"{place(key)}: {key} must be sections [[{key}]], got {shown(value)}")
-    return [read_table(kind, inner, place, f"{key}[{i}].") for i, inner in enumerate(value, start=1)]
+def _read_section(kind: Any, table: Any, place: Place, key: str, syntax: Syntax) -> Any:
+    """``[key]``: the dataclass that the field's type names, or the member of a union that the table chooses."""
+    if not isinstance(table, dict):
+        raise UserError(f"{place(key)}: {key} must be {syntax.table.format(key=key)}, got {cut(table)}")
+    section, choice = chosen(kind, table), choice_of(kind)
+    if choice is not None:
+        chooser, hints = f"{key}.{choice.key}", hints_of(kind)
+        if choice.key in table:  # raises for a value that is none of the choices
+            _read_value(hints[choice.key], table[choice.key], place, chooser, syntax)
+        elif section is None:
+            raise UserError(f"{place(chooser)}: {chooser} is missing: it must be {wanted(hints[choice.key])}")
+        for name in table:
+            if name not in hints_of(section) and name in hints:
+                raise UserError(f"{place(f'{key}.{name}')}: {belongs(kind, table, f'{key}.{name}')}")
+    return read_table(section, table, place, key + ".", syntax)
 
 
-def _read_value(kind: Any, value: Any, place: Place, key: str) -> Any:
+def _read_value(kind: Any, value: Any, place: Place, key: str, syntax: Syntax) -> Any:
+    """A value of a field's type, and the sections within it, also in lists and dicts."""
+    if value is None and NoneType in _members(kind):
+        return None
+    if sections_of(kind):
+        return _read_section(kind, value, place, key, syntax)
+    if item := _item_section(kind):  # the same section several times; messages count them from 1
+        if not isinstance(value, list) or not all(isinstance(inner, dict) for inner in value):
+            raise UserError(f"{place(key)}: {key} must be {syntax.tables.format(key=key)}, got {cut(value)}")
+        return [read_table(item, inner, place, f"{key}[{i}].", syntax) for i, inner in enumerate(value, start=1)]
     if get_origin(kind) is dict and isinstance(value, dict):  # keys of its own: name the wrong one
         inner = get_args(kind)[1]
-        return {k: _read_value(inner, v, place, f"{key}.{k}") for k, v in value.items()}
+        return {k: _read_value(inner, v, place, f"{key}.{_shorten(_key(k))}", syntax) for k, v in value.items()}
     if accepts(kind, value):
         return _convert(kind, value)
     choices = [choice for k in _members(kind) if get_origin(k) is Literal for choice in get_args(k)]
     hint = nearest(value, choices) if isinstance(value, str) else ""
-    raise UserError(f"{place(key)}: {key} must be {wanted(kind)}, got {shown(value)}{hint}")
+    raise UserError(f"{place(key)}: {key} must be {wanted(kind)}, got {cut(value)}{hint}")
 
 
 def _suggestion(key: str, hints: Mapping[str, Any]) -> str:
     """The same key in a section below, else a near one, else all keys."""
     for name, hint in hints.items():
-        if key in _hints(hint):
+        if key in hints_of(hint):
             return f' (did you mean "{name}.{key}"?)'
     return nearest(key, hints) or f"; known here: {', '.join(hints)}"
 
@@ -141,6 +170,70 @@ def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+# Choices --------------------------------------------------------------------------------------------------
+
+
+def chosen(kind: Any, table: Mapping[str, Any]) -> Any:
+    """The dataclass of a section's table: of a union, the member that the table chooses; None if it chooses none."""
+    sections, choice = sections_of(kind), choice_of(kind)
+    if choice is None:
+        return sections[0]
+    value = table.get(choice.key, choice.default)
+    return next((section for section in sections if accepts(hints_of(section)[choice.key], value)), None)
+
+
+def belongs(kind: Any, table: Mapping[str, Any], key: str) -> str:
+    """A sentence that names the choices of a union which have ``key``, such as "freeze.layers", and the table's own."""
+    choice = choice_of(kind)
+    assert choice is not None
+    name, section = key.rpartition(".")[2], key.rpartition(".")[0]
+    having = merged(*(hints_of(member)[choice.key] for member in sections_of(kind) if name in hints_of(member)))
+    chooser, value = f"{section}.{choice.key}", table.get(choice.key, choice.default)
+    return f"{key} belongs to {chooser} = {wanted(having)}, but {chooser} is {shown(value)}"
+
+
+def belongs_elsewhere(kind: Any, table: Mapping[str, Any], key: str) -> str:
+    """The sentence of ``belongs`` if ``key``, or a table around it, belongs to another choice; else an empty text."""
+    names = key.split(".")
+    for depth, name in enumerate(names):
+        hint, inner = hints_of(kind).get(name), table.get(name)
+        if hint is None or not sections_of(hint) or not isinstance(inner, dict) or depth + 1 == len(names):
+            return ""
+        kind, table, below = chosen(hint, inner), inner, names[depth + 1]
+        if below in hints_of(hint) and below not in hints_of(kind):
+            return belongs(hint, inner, ".".join(names[: depth + 2]))
+    return ""
+
+
+def drop_unchosen(kind: Any, table: dict[str, Any], may_drop: Callable[[str, str], bool], prefix: str = "") -> None:
+    """Remove, in place, the keys that belong to other choices than the table makes.
+
+    ``may_drop(chooser, key)``: whether ``key`` ("freeze.layers") may go because of ``chooser`` ("freeze.part").
+    """
+    for name, hint in hints_of(kind).items():
+        inner, choice = table.get(name), choice_of(hint)
+        if not isinstance(inner, dict) or not sections_of(hint):
+            continue
+        section = chosen(hint, inner)
+        if choice is not None and section is not None:
+            for key in [key for key in inner if key in hints_of(hint) and key not in hints_of(section)]:
+                if may_drop(f"{prefix}{name}.{choice.key}", f"{prefix}{name}.{key}"):
+                    del inner[key]
+        drop_unchosen(hint if section is None else section, inner, may_drop, f"{prefix}{name}.")
+
+
+def fill_defaults(kind: Any, table: dict[str, Any]) -> None:
+    """Add, in place, the keys that a table leaves out, with their defaults. Sections that may be absent stay so."""
+    section = chosen(kind, table)
+    for f in fields(section) if section is not None else ():
+        hint = _hints_of_section(section)[f.name]
+        default = f.default_factory() if f.default_factory is not MISSING else f.default
+        if f.name not in table and default is not MISSING and default is not None:
+            table[f.name] = asdict(default) if is_dataclass(default) and not isinstance(default, type) else default
+        if sections_of(hint) and isinstance(inner := table.get(f.name), dict):
+            fill_defaults(hint, inner)
+
+
 # Types ----------------------------------------------------------------------------------------------------
 
 
@@ -149,7 +242,8 @@ def accepts(kind: Any, value: Any, limits: bool = True) -> bool:
     origin, args = get_origin(kind), get_args(kind)
     if origin is Annotated:
         base, *checks = args
-        return accepts(base, value, limits) and (not limits or all(check.holds(value) for check in checks))
+        held = (check.holds(value) for check in checks if isinstance(check, Limit))
+        return accepts(base, value, limits) and (not limits or all(held))
     if origin is Literal:
         return isinstance(value, str) and (not limits or value in args)
     if origin in (Union, UnionType):
@@ -169,7 +263,7 @@ def wanted(kind: Any) -> str:
     """A type in words that complete "must be ..."."""
     origin, args = get_origin(kind), get_args(kind)
     if origin is Annotated:
-        return " and ".join(limit.words for limit in args[1:])
+        return " and ".join(limit.words for limit in args[1:] if isinstance(limit, Limit))
     if origin is Literal:
         return " or ".join(part for part in (", ".join(map(shown, args[:-1])), shown(args[-1])) if part)
     if origin in (Union, UnionType):
@@ -198,25 +292,56 @@ def _members(kind: Any) -> tuple[Any, ...]:
     return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
 
 
-def _section(kind: Any) -> Any:
-    """The dataclass of a nested section; None for plain values."""
-    return next((k for k in _members(kind) if is_dataclass(k)), None)
+def merged(*kinds: Any) -> Any:
+    """One type that accepts what any of these accepts; of ``Literal`` types, one with the choices of all."""
+    if all(get_origin(kind) is Literal for kind in kinds):
+        return Literal[tuple(value for kind in kinds for value in get_args(kind))]
+    return Union[tuple(kinds)]  # noqa: UP007
+
+
+def sections_of(kind: Any) -> tuple[Any, ...]:
+    """The dataclasses that a table may become: one, or the members of a union; none for plain values."""
+    found: list[Any] = []
+    for member in _members(kind):
+        if get_origin(member) is Annotated:
+            found += sections_of(get_args(member)[0])
+        elif is_dataclass(member):
+            found.append(member)
+    return tuple(found)
+
+
+def choice_of(kind: Any) -> Choice | None:
+    """What makes the choice in a union of sections; None for all else."""
+    extras = [e for member in _members(kind) if get_origin(member) is Annotated for e in get_args(member)[1:]]
+    return next((extra for extra in extras if isinstance(extra, Choice)), None)
 
 
 def _item_section(kind: Any) -> Any:
     """The dataclass of sections that come several times; None for all else."""
-    return _section(get_args(kind)[0]) if get_origin(kind) is list else None
+    items = [section for k in _members(kind) if get_origin(k) is list for section in sections_of(get_args(k)[0])]
+    return items[0] if items else None
 
 
-def _hints(kind: Any) -> dict[str, Any]:
-    section = _section(kind)
-    return _hints_of(section) if section else {}
+def hints_of(kind: Any) -> dict[str, Any]:
+    """The fields of a section with their types; of a union, those of all its members."""
+    found: dict[str, Any] = {}
+    for section in sections_of(kind):
+        for name, hint in _hints_of_section(section).items():
+            found[name] = merged(found[name], hint) if name in found and found[name] != hint else hint
+    return found
 
 
-_hints_of = cache(partial(get_type_hints, include_extras=True))
+@cache
+def _hints_of_section(section: Any) -> dict[str, Any]:
+    return get_type_hints(section, include_extras=True)
 
 
 # Writing --------------------------------------------------------------------------------------------------
+
+
+def as_table(section: Any) -> dict[str, Any]:
+    """A dataclass as nested dicts, from which ``read_table`` reads it back equal. What is None is left out."""
+    return asdict(section, dict_factory=lambda pairs: {key: value for key, value in pairs if value is not None})
 
 
 def write_table(table: Mapping[str, Any]) -> str:
@@ -248,3 +373,13 @@ def shown(value: Any) -> str:
 
 def _key(name: str) -> str:
     return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else shown(name)
+
+
+def cut(value: Any) -> str:
+    """A value for a message."""
+    return _shorten(shown(value))
+
+
+def _shorten(text: str, most: int = 100) -> str:
+    """The beginning and the end of a long text."""
+    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 3 :]}"

@@ -18,7 +18,7 @@ def dry_make(*arguments: str, target: str = "finetune") -> subprocess.CompletedP
 
 
 def made(done: subprocess.CompletedProcess[str]) -> list[str]:
-    """The words of the one `minilm train` command among what make would run."""
+    """The words of the one `minilm train` or `minilm finetune` command among what make would run."""
     assert done.returncode == 0, done.stderr
-    [line] = [line for line in done.stdout.splitlines() if " train " in line]
+    [line] = [line for line in done.stdout.splitlines() if "/minilm " in line]
     return shlex.split(line)

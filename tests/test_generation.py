@@ -458,14 +458,14 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def test_the_command_goes_on_from_one_prompt_from_several_and_from_standard_input(folders: dict[str, Path]) -> None:
-    options = ("--max-tokens", 9, "--temperature", 1.2, "--top-p", 0.9, "--repetition-penalty", 1.1, "--seed", 4)
+    options = ("--max-new-tokens", 9, "--temperature", 1.2, "--top-p", 0.9, "--repetition-penalty", 1.1, "--seed", 4)
     one = minilm("generate", folders["llama"], "the fox", *options).stdout
     written = generate_text(ours("llama"), pieces(), ["the fox"], 9, Sampling(1.2, 0, 0.9, 1.1, 4))
     assert one == f"the fox{written[0]}\n"
     two = minilm("generate", folders["llama"], "the fox", "dog", *options).stdout
     assert two.startswith(one + "\ndog")
     assert minilm("generate", folders["llama"], *options, stdin="the fox\ndog\n").stdout == two
-    answer = minilm("generate", folders["t5"], "the fox", "--max-tokens", 9, "--dtype", "bfloat16").stdout
+    answer = minilm("generate", folders["t5"], "the fox", "--max-new-tokens", 9, "--dtype", "bfloat16").stdout
     assert answer and not answer.startswith("the fox")
 
 

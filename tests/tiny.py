@@ -84,7 +84,8 @@ def write_config(folder: Path, extra: str = "", rows: list[tuple[str, str]] | No
 @contextlib.contextmanager
 def no_pictures() -> Iterator[None]:
     """Runs draw nothing: drawing takes most of their time."""
-    names = ("train.learning_curves", "train.length_distribution", "train.confusion", "zero_shot.confusion")
+    names = ("train.learning_curves", "train.length_distribution", "train.class_distribution", "train.draw_confusion")
+    names = (*names, "zero_shot.draw_confusion")
     with contextlib.ExitStack() as stack:
         for name in names:
             stack.enter_context(mock.patch(f"minilm.runs.{name}"))

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from minilm.checkpoints.configs import from_plain
-from minilm.checkpoints.files import read_json
 from minilm.errors import UserError
 from minilm.models import ARCHITECTURES, TASKS
 from minilm.models.heads import HeadConfig
+from minilm.textfiles import read_json
 
 CONFIG = "adapter_config.json"
 INSTEAD = "merge the adapter with PEFT, and open the whole model"  # what to do where it is not read here

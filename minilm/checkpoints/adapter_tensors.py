@@ -217,7 +217,7 @@ def _whole(
 def _check_copies(model: Backbone, place: Place, copies: dict[str, Entry], reader: Reader) -> None:
     """Raises UserError if copies of one table were trained apart. One that is not there is the base's still."""
     entry, *others = copies.values()
-    same, needed = all(equal(reader, entry, other) for other in others), copies_of(place.theirs, model)
+    same, needed = all(equal(entry, other) for other in others), copies_of(place.theirs, model)
     if needed != [place.theirs] and not all(any(name.endswith(copy) for name in copies) for copy in needed):
         value, of_base = place.take(reader.view(entry)), model.get_parameter(place.ours).detach()
         same = same and (of_base.is_meta or torch.equal(value.to(of_base.dtype), of_base.cpu()))

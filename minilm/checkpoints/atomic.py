@@ -33,6 +33,15 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
         beside.unlink(missing_ok=True)
 
 
+def flush_names(folder: Path) -> None:
+    """Flush a folder's list of names to the disk, so that it survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _remove_remains(path: Path) -> None:
     """Remove what a process that was killed has left beside a file: it may be gigabytes."""
     for begun in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):

@@ -22,7 +22,7 @@ _ACTIVATIONS = {
     "silu": ("silu", "swish"),
     "tanh": ("tanh",),
 }
-_POSITIVE = ("vocab_size", "context", "width", "depth", "heads")
+_POSITIVE = ("vocab_size", "context", "width", "embedding_width", "depth", "heads")
 # The most that a whole number may be, so that a broken config ends in an error and not in a very large model.
 _MOST = {"depth": 1000, "decoder_depth": 1000, "vocab_size": 1 << 28, "context": 1 << 28, "window": 1 << 28}
 
@@ -35,6 +35,14 @@ def architecture_of(published: dict[str, Any], where: str) -> tuple[str, Archite
         hint = nearest(model_type, ARCHITECTURES)
         raise UserError(f'{where}: model_type "{model_type}" is not one of ours{hint}; there are: {known}')
     return model_type, ARCHITECTURES[model_type]
+
+
+def class_of(published: dict[str, Any]) -> str:
+    """The published class that a ``config.json`` names; "" if it names none."""
+    match published.get("architectures"):
+        case [str(name), *_]:
+            return name
+    return ""
 
 
 def own_section(published: dict[str, Any], where: str) -> dict[str, Any]:
@@ -59,7 +67,7 @@ def read_config(published: dict[str, Any], where: str = "config.json") -> Any:
         settings |= architecture.read(published)
     except UserError as error:
         raise UserError(f"{where}: {str(error).removeprefix('config.json: ')}") from error
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError, ZeroDivisionError) as error:
         raise UserError(f"{where}: a setting is of the wrong kind ({error})") from error
     return from_plain(architecture.config, settings | own_section(published, where).get("config", {}), where)
 

@@ -11,13 +11,13 @@ Anything else is an error that names the tensor.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor, nn
 
-from minilm.checkpoints.files import Entry, Reader
+from minilm.checkpoints.files import Entry, view_once
 from minilm.checkpoints.names import Place, places_of_ours, places_of_theirs
 from minilm.errors import UserError, nearest
 
@@ -118,28 +118,20 @@ def _check_shape(place: Place, entry: Entry, name: str, parameter: Tensor) -> No
         raise UserError(f"{entry.file}: {entry.name} holds {kind} numbers; quantised weights are not read here")
 
 
-def verify(found: Match, reader: Reader) -> None:
+def verify(found: Match) -> None:
     """Look into the tensors that must be equal or zero. Raises UserError naming the first that is not."""
     for entry in found.zeros:
-        if bool(reader.view(entry).count_nonzero()):
+        if bool(view_once(entry).count_nonzero()):
             raise UserError(f"{entry.file}: {entry.name} is not zero, but config.json describes a model without it")
-        reader.forget(entry)
     for original, copy in found.copies:
-        if not equal(reader, original, copy):
+        if not equal(original, copy):
             raise UserError(
                 f"{copy.file}: {copy.name} differs from {original.name}, but config.json makes them one; "
                 "is tie_word_embeddings right?"
             )
 
 
-def equal(reader: Reader, one: Entry, other: Entry, block: int = 1 << 24) -> bool:
-    """Whether two tensors hold the same numbers, a block at a time, giving their pages back."""
-    pairs: Iterable[tuple[Tensor, Tensor]] = zip(
-        reader.view(one).reshape(-1).split(block), reader.view(other).reshape(-1).split(block), strict=True
-    )
-    for a, b in pairs:
-        if not bool((a == b).all()):
-            return False
-        reader.forget(one)
-        reader.forget(other)
-    return True
+def equal(one: Entry, other: Entry, block: int = 1 << 24) -> bool:
+    """Whether two tensors hold the same numbers, compared a block at a time."""
+    pairs = zip(view_once(one).reshape(-1).split(block), view_once(other).reshape(-1).split(block), strict=True)
+    return all(bool((a == b).all()) for a, b in pairs)

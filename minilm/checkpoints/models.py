@@ -15,7 +15,7 @@ import fnmatch
 import functools
 import logging
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,9 +26,10 @@ from minilm import hub
 from minilm.checkpoints.atomic import atomic
 from minilm.checkpoints.configs import write_config
 from minilm.checkpoints.contents import Contents, read_contents
-from minilm.checkpoints.files import Entry, Reader, write_json, write_tensors
+from minilm.checkpoints.files import Entry, Reader, view_once, write_json, write_tensors
 from minilm.checkpoints.matching import Match, match, parameter_names, verify
-from minilm.checkpoints.names import Layout, Place, module_of, published_tensors, rows_of
+from minilm.checkpoints.names import Layout, Place, module_of, places_of_ours, plain_name, published_tensors, rows_of
+from minilm.checkpoints.trained_part import TRAINED_STEM, Base
 from minilm.errors import UserError, nearest
 from minilm.model_files import TOKENIZER_FILES, VOCABULARY_FILES
 from minilm.models import ARCHITECTURES, TASKS, build_model, without_weights
@@ -126,6 +127,8 @@ def load_parts(
     task = task or stored.task
     if task not in TASKS:
         raise UserError(f'task must be one of {", ".join(TASKS)}, got "{task}"{nearest(task, TASKS)}')
+    for note in stored.notes:
+        log.warning("%s: %s", folder, note)
     card = Card(stored.model_type, task, folder=stored.folder, published=stored.published)
     if task == "classify":
         card.labels = list(_different(stored) if labels is None else labels)
@@ -140,7 +143,8 @@ def load_parts(
     if head_is_new:
         card.published = {key: value for key, value in stored.published.items() if key != "problem_type"}
     else:
-        card.extra = {key: value for key, value in stored.own.items() if key not in ("config", "head", "labels")}
+        described = ("config", "head", "labels", "base")  # by the model and its card
+        card.extra = {key: value for key, value in stored.own.items() if key not in described}
 
     config = with_pooler(stored.model_type, stored.config, stored.has("pooler"))
     with without_weights():
@@ -188,7 +192,7 @@ def _match(model: Backbone, stored: Contents, head_is_new: bool) -> Match:
 def _fill(model: Backbone, found: Match, dtype: Dtype, device: torch.device) -> None:
     """Put the tensors into the model, one at a time, in the place of those on the meta device."""
     reader = Reader()
-    verify(found, reader)
+    verify(found)
     always = ARCHITECTURES[card_of(model).model_type].float32
     stored = {name: entry.dtype for name, (_, entry) in found.read.items()} if dtype == "stored" else {}
     if not isinstance(dtype, torch.dtype):
@@ -220,12 +224,12 @@ def _read(reader: Reader, place: Place, entry: Entry, dtype: torch.dtype, device
     ours = place.take(reader.view(entry))
     if ours.dtype == dtype and ours.is_contiguous() and device.type == "cpu":
         return ours
+    ours = place.take(view_once(entry))
     tensor = torch.empty(ours.shape, dtype=dtype, device=device)
     along = int(place.layout.transposed)  # the dimension in which a block's bytes lie together in the file
     step = max(1, BLOCK // (ours[:, 0] if place.layout.transposed else ours[0]).numel())
     for source, target in zip(ours.split(step, along), tensor.split(step, along), strict=True):
         target.copy_(source)
-        reader.forget(entry)
     return tensor
 
 
@@ -239,7 +243,7 @@ def _untrained(name: str, shape: torch.Size) -> Tensor:
 # --- Saving ------------------------------------------------------------------------------------------------------
 
 
-def save_model(model: Backbone, folder: str | Path, *, tokenizer: Any = None) -> Path:
+def save_model(model: Backbone, folder: str | Path, *, tokenizer: Any = None, base: Base | None = None) -> Path:
     """Write a folder that ``transformers`` opens and ``load_model`` reads back bit for bit.
 
     With the family's own head the published class opens it whole. With our own head the backbone opens there, and
@@ -249,6 +253,8 @@ def save_model(model: Backbone, folder: str | Path, *, tokenizer: Any = None) ->
         model: from ``load_model`` or ``new_model``.
         folder: made where it does not exist.
         tokenizer: a ``tokenizers.Tokenizer`` to write too; None: the files of the folder that the model came from.
+        base: the checkpoint that the model was trained from. Then only what was trained is written; `load_model` opens
+            it above that checkpoint (``trained_part``); the published class cannot.
 
     Raises:
         UserError: the family's published class cannot have this model's settings.
@@ -261,7 +267,13 @@ def save_model(model: Backbone, folder: str | Path, *, tokenizer: Any = None) ->
     head = {name: p for name, p in parameters.items() if card.own_head and name.startswith("head.")}
     backbone = {name: p for name, p in parameters.items() if name not in head}
     places = rows_of(architecture.names, model.config, task, prefixed=True)
-    write_tensors(folder / "model.safetensors", published_tensors(backbone, places))
+    if base is None:
+        write_tensors(folder / "model.safetensors", published_tensors(backbone, places))
+    else:
+        part = _trained_names(model, backbone, places)
+        tensors = ((name, tensor) for name, tensor in published_tensors(backbone, places) if name in part)
+        write_tensors(folder / f"{TRAINED_STEM}.safetensors", tensors)
+        config["minilm"] = {**config.get("minilm", {}), "base": base._asdict()}
     if head:
         write_tensors(folder / "head.safetensors", {name.removeprefix("head."): p for name, p in head.items()})
     if tokenizer is not None:
@@ -276,6 +288,15 @@ def save_model(model: Backbone, folder: str | Path, *, tokenizer: Any = None) ->
                 shutil.copyfile(origin / name, folder / name)
     write_json(folder / "config.json", config)
     return folder
+
+
+def _trained_names(model: Backbone, backbone: Mapping[str, nn.Parameter], places: Sequence[Place]) -> set[str]:
+    """The published tensors that hold something trained, or that the checkpoint below does not have."""
+    card = card_of(model)
+    assert card.folder is not None  # it was loaded from the base
+    names, below = ARCHITECTURES[card.model_type].names, read_contents(card.folder).tensors
+    found = [(parameter, place) for name, parameter in backbone.items() for place in places_of_ours(name, places)]
+    return {at.theirs for p, at in found if p.requires_grad or plain_name(at.theirs, names) not in below}
 
 
 def write_tokenizer(tokenizer: Any, folder: Path) -> None:

@@ -1,6 +1,6 @@
-"""More training texts out of those there are: each says about what another says, and has its label.
+"""New training texts made from the others: each means about the same as its source, and has its label.
 
-Of "the cat sat on the mat", a fifth of its words changed:
+"the cat sat on the mat", with a fifth of its words changed:
 
     insertion      the cat sat on cat the mat        a word's synonym, or the word again, anywhere in the text
     swap           the mat sat on the cat            two words change places
@@ -29,9 +29,9 @@ import numpy as np
 from minilm.data.sources import Rows
 from minilm.errors import UserError, nearest
 
-Random = np.random.Generator
-Synonyms = Callable[[str], list[str]]  # a word's, the commonest first; none where there are none
-Method = Callable[[Sequence[str], Sequence[Random]], list[str]]  # texts -> as many others, each by its random numbers
+RNG = np.random.Generator
+Synonyms = Callable[[str], list[str]]  # a word's, the commonest first; none if there are none
+Method = Callable[[Sequence[str], Sequence[RNG]], list[str]]  # texts -> as many others, each by its random numbers
 
 SPARE = 3  # more often than the ratio asks for, every row may be tried, to make up for texts that were left out
 
@@ -44,7 +44,7 @@ def augment(rows: Rows, method: Method, ratio: float, seed: int, forbidden: Iter
 
     Rows are drawn without replacement, and all anew once all were drawn. What a row becomes depends on the method, the
     seed, the row's number and how often it was drawn, and on no other row. Where a text is left out, the next row is
-    drawn; so there are fewer new rows only where the method finds too little to change.
+    drawn; so there are fewer new rows only if the method finds too little to change.
 
     Args:
         rows: of the training split, no other.
@@ -61,8 +61,8 @@ def augment(rows: Rows, method: Method, ratio: float, seed: int, forbidden: Iter
     sources: list[int] = []
     texts: list[str] = []
     while drawn := list(islice(draws, wanted - len(texts))):  # as many as are missing: the models write side by side
-        chances = [np.random.default_rng([seed, 1, turn, row]) for turn, row in drawn]
-        made = method([rows.texts[row] for _, row in drawn], chances)
+        rngs = [np.random.default_rng([seed, 1, turn, row]) for turn, row in drawn]
+        made = method([rows.texts[row] for _, row in drawn], rngs)
         for (_, row), text in zip(drawn, made, strict=True):
             if (key := _key(text)) and key not in known:
                 known.add(key)
@@ -78,7 +78,7 @@ def _order(rows: int, seed: int, turn: int) -> np.ndarray:
 
 
 def _key(text: str) -> str:
-    """What near-copies have in common. Of a text of punctuation alone, that is the punctuation."""
+    """What near-copies have in common: the text without case and punctuation, unless it is only punctuation."""
     bare = "".join(" " if unicodedata.category(c).startswith("P") else c for c in text.lower())
     return " ".join((bare if bare.strip() else text).split())
 
@@ -86,44 +86,44 @@ def _key(text: str) -> str:
 # --- words: (words, how many of them to change, random numbers) -> words ---
 
 
-def insertion(words: Sequence[str], number: int, random: Random, synonyms: Synonyms | None = None) -> list[str]:
+def insertion(words: Sequence[str], number: int, rng: RNG, synonyms: Synonyms | None = None) -> list[str]:
     """So many times, a random synonym of a random word is put in at a random place; without ``synonyms``, the word."""
     known = {word: _synonyms_of(word, synonyms) if synonyms else [split_word(word)[1]] for word in words}
     able = [word for word in words if any(known[word])]
     new = list(words)
     for _ in range(number if able else 0):
-        choices = known[able[random.integers(len(able))]]
-        new.insert(random.integers(len(new) + 1), choices[random.integers(len(choices))])
+        choices = known[able[rng.integers(len(able))]]
+        new.insert(rng.integers(len(new) + 1), choices[rng.integers(len(choices))])
     return new
 
 
-def swap(words: Sequence[str], number: int, random: Random) -> list[str]:
+def swap(words: Sequence[str], number: int, rng: RNG) -> list[str]:
     """So many times, two random words change places."""
     new = list(words)
     for _ in range(number if len(new) > 1 else 0):
-        i, j = random.choice(len(new), 2, replace=False)
+        i, j = rng.choice(len(new), 2, replace=False)
         new[i], new[j] = new[j], new[i]
     return new
 
 
-def deletion(words: Sequence[str], number: int, random: Random) -> list[str]:
+def deletion(words: Sequence[str], number: int, rng: RNG) -> list[str]:
     """Each word is left out with probability number / words; if all are, a random one stays."""
-    kept = random.random(len(words)) * len(words) >= number
+    kept = rng.random(len(words)) * len(words) >= number
     if words and not kept.any():
-        kept[random.integers(len(words))] = True
+        kept[rng.integers(len(words))] = True
     return [word for word, stays in zip(words, kept, strict=True) if stays]
 
 
-def synonyms(words: Sequence[str], number: int, random: Random, synonyms: Synonyms) -> list[str]:
+def synonyms(words: Sequence[str], number: int, rng: RNG, synonyms: Synonyms) -> list[str]:
     """So many random words, of those that have any, are replaced by a synonym: the first with probability 1/2, the next
     with 1/4, and so on. Punctuation around a word and its capital letters stay."""
     known = {word: _synonyms_of(word, synonyms) for word in words}
     able = [place for place, word in enumerate(words) if known[word]]
     new = list(words)
-    for place in random.permutation(able)[:number]:
+    for place in rng.permutation(able)[:number]:
         before, core, after = split_word(words[place])
         choices = known[words[place]]
-        choice = choices[(int(random.geometric(0.5)) - 1) % len(choices)]
+        choice = choices[(int(rng.geometric(0.5)) - 1) % len(choices)]
         if core.isupper() and len(core) > 1:
             choice = choice.upper()
         elif core[:1].isupper():
@@ -151,28 +151,28 @@ WORD_METHODS: dict[str, Callable[..., list[str]]] = {
 }
 
 
-def by_words(name: str, share: float = 0.1, synonyms: Synonyms | None = None) -> Method:
-    """A method of ``WORD_METHODS``, which changes this share of a text's words, and one at least.
+def by_words(name: str, fraction: float = 0.1, synonyms: Synonyms | None = None) -> Method:
+    """A method of ``WORD_METHODS``, which changes this fraction of a text's words, and one at least.
 
     synonyms: "synonyms" needs them, "insertion" is as published with them. Raises UserError for an unknown name.
     """
     if name not in WORD_METHODS:
         known = ", ".join(WORD_METHODS)
-        raise UserError(f'no way to augment "{name}"{nearest(name, WORD_METHODS)}; there are: {known}')
+        raise UserError(f'no augmentation method "{name}"{nearest(name, WORD_METHODS)}; there are: {known}')
     if name == "synonyms" and synonyms is None:
         raise UserError("to replace words by synonyms, give the synonyms: those of wordnet(), or a function of yours")
     more = (synonyms,) if name in ("insertion", "synonyms") else ()
 
-    def change(text: str, random: Random) -> str:
+    def change(text: str, rng: RNG) -> str:
         words = text.split()
-        return " ".join(WORD_METHODS[name](words, max(1, round(share * len(words))), random, *more))
+        return " ".join(WORD_METHODS[name](words, max(1, round(fraction * len(words))), rng, *more))
 
-    return lambda texts, randoms: [change(text, random) for text, random in zip(texts, randoms, strict=True)]
+    return lambda texts, rngs: [change(text, rng) for text, rng in zip(texts, rngs, strict=True)]
 
 
 # --- synonyms ---
 
-# Common English words that say how others belong together. WordNet knows other words that are spelt so: "a" is an
+# Common English function words. WordNet has other words that are spelled so: "a" is an
 # angstrom to it, "in" an inch, "was" the state of Washington.
 STOP_WORDS = frozenset(
     re.findall(
@@ -192,7 +192,7 @@ STOP_WORDS = frozenset(
 def wordnet() -> Synonyms:
     """English synonyms from WordNet (Miller 1995): the words of every meaning of a word, the commonest meaning first.
 
-    Raises UserError where nltk, which reads WordNet, or WordNet itself is missing.
+    Raises UserError if nltk, which reads WordNet, or WordNet itself is missing.
     """
     try:
         corpus: Any = importlib.import_module("nltk.corpus").wordnet

@@ -5,15 +5,15 @@ destroy the random order that SGD needs. So rows are shuffled, sorted by padded 
 batches, cut into batches, and the batches are shuffled. The order depends on nothing but the seed and the epoch, so
 that a run can be resumed in the middle of one.
 
-Where the label depends on the length, a batch of one length is no fair sample of the labels; ``by_length = False``
-makes wholly random batches.
+If labels depend on lengths, a batch of one length is not a fair sample of the labels; ``group_by_length=False`` makes
+random batches.
 
 Lengths are rounded up to a multiple of 8, which suits tensor cores.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -26,24 +26,24 @@ CHUNK = 50  # batches sorted together
 
 
 def make_batches(
-    lengths: np.ndarray, batch_size: int, *, seed: int, epoch: int, shuffle: bool = True, by_length: bool = True
+    lengths: np.ndarray, batch_size: int, *, seed: int, epoch: int, shuffle: bool = True, group_by_length: bool = True
 ) -> list[np.ndarray]:
     """Row numbers of each batch: every row once, ``batch_size`` rows per batch; one batch may have fewer.
 
-    lengths: (N,) tokens. Without ``by_length`` the batches are random. Without ``shuffle``, for evaluation, all rows
-    are ordered by length, the longest first, so that a batch too large for the memory is met at once.
+    lengths: (N,) tokens. Without ``group_by_length`` the batches are random. Without ``shuffle``, for evaluation, rows
+    are ordered by length, the longest first, so that a batch that is too large for the memory comes first.
     """
     if not shuffle:
         order = np.argsort(-lengths, kind="stable")
         return np.split(order, range(batch_size, len(order), batch_size)) if len(order) else []
-    random = np.random.default_rng(np.random.SeedSequence([seed, epoch]))
-    order = random.permutation(len(lengths))
+    rng = np.random.default_rng(np.random.SeedSequence([seed, epoch]))
+    order = rng.permutation(len(lengths))
     buckets = -(-lengths // MULTIPLE)  # rows of one padded length are not sorted further: their order stays random
-    size = (CHUNK if by_length else 1) * batch_size
+    size = (CHUNK if group_by_length else 1) * batch_size
     chunks = [order[i : i + size] for i in range(0, len(order), size)]
     chunks = [chunk[np.argsort(buckets[chunk], kind="stable")] for chunk in chunks]
     batches = [chunk[i : i + batch_size] for chunk in chunks for i in range(0, len(chunk), batch_size)]
-    return [batches[i] for i in random.permutation(len(batches))]
+    return [batches[i] for i in rng.permutation(len(batches))]
 
 
 EVALUATED = 64  # texts scored at a time, at most
@@ -92,11 +92,3 @@ def collate(
         segments=None if encoded.segments is None else pad_right(encoded.segments, 0),
         labels=None if labels is None else torch.from_numpy(labels[rows]),
     )
-
-
-def padding_share(
-    lengths: np.ndarray, batches: Sequence[np.ndarray], multiple: int = MULTIPLE, limit: int = 0
-) -> float:
-    """The share of all positions in these batches that is padding."""
-    padded = sum(len(rows) * padded_length(int(lengths[rows].max()), multiple, limit) for rows in batches)
-    return 1 - int(sum(lengths[rows].sum() for rows in batches)) / padded

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from minilm.errors import UserError, nearest
+from minilm.textfiles import read_toml
 
 FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One data set. The fields are the keys of ``catalog.toml``, told there."""
+    """One data set. The fields are the keys of ``catalog.toml``, which describes them."""
 
     name: str
     about: str
@@ -38,7 +38,7 @@ class Entry:
 @cache
 def entries() -> dict[str, Entry]:
     """All data sets by name; a configuration's name is ``set:configuration``."""
-    table = tomllib.loads((FOLDER / "catalog.toml").read_text(encoding="utf-8"))
+    table = read_toml(FOLDER / "catalog.toml")
     found = {}
     for name, fields in table.items():
         found[name] = entry = Entry(name=name, **fields)
@@ -48,15 +48,15 @@ def entries() -> dict[str, Entry]:
     return found
 
 
-def find(source: str, where: str = "") -> Entry | None:
-    """The entry of this name; None where ``source`` looks like a path or a Hub id instead.
+def find(source: str) -> Entry | None:
+    """The entry of this name; None if ``source`` looks like a path or a Hub id instead.
 
     Raises UserError for a plain word that no entry is called by, and that no file is called by either.
     """
     known = entries()
     if source in known or "/" in source or "\\" in source or Path(source).exists() or Path(source).suffix:
         return known.get(source)
-    raise UserError(f"{where}data.source: {_unknown(source)}; any other source is a path or a Hub id such as user/set")
+    raise UserError(f"data.source: {_unknown(source)}; any other source is a path or a Hub id such as user/set")
 
 
 def _unknown(name: str) -> str:
@@ -70,7 +70,7 @@ def listing() -> str:
 
 
 def describe(name: str) -> str:
-    """All that the catalogue knows of a set, for the terminal. Raises UserError where it knows none of this name."""
+    """All that the catalogue knows of a set, for the terminal. Raises UserError if it knows none of this name."""
     if name not in entries():
         raise UserError(_unknown(name))
     entry = entries()[name]

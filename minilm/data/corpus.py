@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from minilm.data.readers import FORMATS, Defects, like_it, read_table
-from minilm.data.sources import Rows
+from minilm.data.columns import require_columns
+from minilm.data.readers import FORMATS, is_table, like_it, read_table
+from minilm.data.rows import Rows
+from minilm.data.tables import Defects
 from minilm.errors import UserError
 
 
@@ -30,7 +32,7 @@ def distinct(texts: Sequence[str], without: Collection[str] = ()) -> list[str]:
 def read_texts(path: Path, columns: Sequence[str], clean: Callable[[str], str]) -> list[str]:
     """The texts of a file, cleaned: of a .txt a line each, of a table all cells of its ``columns``, the first required.
 
-    Raises UserError where the file or the column is missing, or what it holds is no text.
+    Raises UserError if the file or the column is missing, or what it holds is no text.
     """
     if path.suffix.lower() != ".txt":
         return [clean(text) for text in _read_columns(path, columns)]
@@ -49,17 +51,17 @@ def read_texts(path: Path, columns: Sequence[str], clean: Callable[[str], str]) 
 
 
 def _read_columns(path: Path, columns: Sequence[str]) -> list[str]:
-    if path.suffix.lower() not in FORMATS:
+    if not is_table(path):
         raise UserError(f"{path}: not a known format; the endings known are .txt, {', '.join(FORMATS)}")
     defects = Defects()
     table = read_table(path, set(columns), defects)
-    table.require(columns[0], "data.text")
+    require_columns(table, {columns[0]: "data.text"}, defects)
     texts = []
     for name in columns:
-        for line, cell in zip(table.lines, table.columns.get(name, ()), strict=False):
+        for row, cell in enumerate(table.columns.get(name, ())):
             if isinstance(cell, str):
                 texts.append(cell)
             else:
-                defects.add(path, line, f'column "{name}" holds no text', table.unit)
+                defects.add(table.origin(row), f'column "{name}" holds no text')
     defects.check()
     return texts

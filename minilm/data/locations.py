@@ -2,8 +2,10 @@
 
     data.source = "ag-news"                 a name of the catalogue; "tweet-emotions:spanish", a configuration of it
     data.source = "reviews"                 a folder with train, and validation (or dev) and test files
-    data.source = "reviews.csv"             one file, whose column "split", if it has one, tells the splits
+    data.source = "reviews.csv"             one file, with the splits in its column "split", if it has one
     data.source = "user/set"                a data set of the Hub; "user/set:name", a configuration of it
+    data.source = "parts/*.csv"             several files, one after another; data.train and its like may be so too
+    data.source = "-"                       standard input
     data.train = "a.csv", data.test = ...   a file a split
     data.sample = true                      in place of a catalogue's set, the small one of its kind
 
@@ -13,28 +15,22 @@ Splits that are not given here are made from the training rows.
 from __future__ import annotations
 
 import re
-from copy import copy
-from dataclasses import dataclass, field, replace
+from copy import deepcopy
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from minilm import hub
+from minilm.config import SPLITS, DataSection
 from minilm.connection import Unreachable
 from minilm.data import catalog
-from minilm.data.readers import FORMATS
+from minilm.data.decoding import STDIN
+from minilm.data.readers import FORMATS, ending, is_table, matching, texts_without_labels
 from minilm.errors import UserError, nearest
 
-if TYPE_CHECKING:
-    from minilm.config import DataSection
-
-SPLITS = ("train", "validation", "test")
 SPLIT_NAMES = {
     "train": "train", "training": "train", "test": "test",
     "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
-}  # fmt: skip
-USUAL: dict[str, Any] = {  # what neither the config nor the catalogue says
-    "text": "text", "text_pair": "", "label": "label", "label_columns": [], "labels": [], "group": "",
-    "validation_share": 0.1, "test_share": 0.1,
 }  # fmt: skip
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(:.+)?")
 PARQUET = "refs/convert/parquet"  # the branch where the Hub keeps its own copy of a public data set
@@ -45,95 +41,101 @@ class Source:
     """Where the rows are, before any is read."""
 
     name: str
-    files: dict[str, Path]  # split -> file; "train" is always there
-    section: DataSection  # complete
+    files: dict[str, list[Path]]  # split -> its files, one after another; "train" is always there
     rows: dict[str, int] = field(default_factory=dict)  # split -> rows that the catalogue promises
 
 
-def find_source(section: DataSection, where: str = "") -> Source:
+def find_source(section: DataSection) -> Source:
     """The files behind ``data.source``, or behind ``data.train``, ``data.validation`` and ``data.test``."""
-    section, entry = complete(section), _entry(section)
+    entry = _entry(section.source, section.sample)
     if section.train and not section.sample:
         given = {split: getattr(section, split) for split in SPLITS if getattr(section, split)}
-        files = {split: hub.local_path(path) for split, path in given.items()}
-        return Source(files["train"].stem, files, section)
+        paths = {split: hub.local_path(path) for split, path in given.items()}
+        return Source(_name_of(paths["train"]), {split: matching(path) for split, path in paths.items()})
+    if section.source == str(STDIN):
+        return Source("standard-input", {"train": [STDIN]})
     if entry is None:
-        catalog.find(section.source, where)  # tells a name that is misspelt
+        catalog.find(section.source)  # raises for a name that is misspelled
     if entry is None and section.sample:
-        raise UserError(f'{where}data.sample: there is no sample for data.source = "{section.source}"')
+        raise UserError(f'data.sample: there is no sample for data.source = "{section.source}"')
     if entry:
         try:
-            files = _download(entry.source, entry.files, entry.revision) if entry.files else {"train": entry.file}
+            wanted = {split: [name] for split, name in entry.files.items()}
+            files = _download(entry.source, wanted, entry.revision) if wanted else {"train": [entry.file]}
         except Unreachable as error:
             hint = "; or take the small set of its kind: data.sample=true (make finetune DATA=sample)"
             raise Unreachable(error.who, error.why, error.without + (hint if entry.sample else "")) from None
-        return Source(entry.name, files, section, entry.rows)
+        return Source(entry.name, files, entry.rows)
     path = hub.local_path(section.source)
     if path.is_dir():
-        return Source(path.resolve().name, _split_files(path, where), section)
-    if path.is_file() or path.suffix.lower() in FORMATS:
-        return Source(path.stem, {"train": path}, section)
+        return Source(path.resolve().name, _split_files(path))
+    if path.is_file() or is_table(path) or matching(path) != [path]:
+        return Source(_name_of(path), {"train": matching(path)})
     if HUB_ID.fullmatch(section.source):
-        return Source(section.source, _hub_files(section.source, where), section)
-    raise UserError(f"{where}data.source: no such file or folder: {section.source}")
+        return Source(section.source, _hub_files(section.source))
+    raise UserError(f"data.source: no such file or folder: {section.source}")
 
 
-def complete(section: DataSection) -> DataSection:
-    """The section with what it does not say: the columns, labels and shares that the catalogue has, else the usual."""
-    entry = _entry(section)
-    known = USUAL | (entry.data if entry else {})
-    return replace(section, **{name: copy(known[name]) for name in USUAL if getattr(section, name) is None})
+def _name_of(path: Path) -> str:
+    """What to call a data set after its file: of "reviews/train.csv.gz" after the folder, as it is one split of it."""
+    name = re.sub(r"[*?\[\]]+", "", path.name.split(".")[0]).strip("-_") if path != STDIN else "standard-input"
+    return path.resolve().parent.name if name.lower() in (*SPLIT_NAMES, "") else name
 
 
-def _entry(section: DataSection) -> catalog.Entry | None:
-    """The set of the catalogue, or where a sample is asked for, the small one of its kind; None: there is none."""
-    entry = catalog.entries().get(section.source)
-    if entry is None or not section.sample or entry.name.endswith("-sample"):
+def catalogue_keys(source: Any, sample: bool) -> dict[str, Any]:
+    """The keys of ``[data]`` that the catalogue has for a source, such as its columns; none if it does not list it."""
+    entry = _entry(source, sample) if isinstance(source, str) else None
+    return deepcopy(entry.data) if entry else {}
+
+
+def _entry(source: str, sample: bool) -> catalog.Entry | None:
+    """The data set in the catalogue, or with ``sample`` the small one of its kind; None if there is none."""
+    entry = catalog.entries().get(source)
+    if entry is None or not sample or entry.name.endswith("-sample"):
         return entry
     return catalog.entries().get(entry.sample)
 
 
-def _download(repo_id: str, files: dict[str, str], revision: str) -> dict[str, Path]:
+def _download(repo_id: str, files: dict[str, list[str]], revision: str) -> dict[str, list[Path]]:
     """The files of each split, from the Hub."""
-    paths = hub.dataset_files(repo_id, list(files.values()), revision)
-    return {split: paths[name] for split, name in files.items()}
+    paths = hub.dataset_files(repo_id, [name for names in files.values() for name in names], revision)
+    return {split: [paths[name] for name in names] for split, names in files.items()}
 
 
-def _hub_files(source: str, where: str) -> dict[str, Path]:
-    """The splits of any data set, from the Hub's copy as Parquet: ``<configuration>/<split>/0000.parquet``."""
+def _hub_files(source: str) -> dict[str, list[Path]]:
+    """The splits of any data set, from the Hub's copy as Parquet: ``<configuration>/<split>/0000.parquet``, ..."""
     repo_id, _, configuration = source.partition(":")
-    found: dict[str, dict[str, str]] = {}  # configuration -> split -> file
-    for name in hub.dataset_listing(repo_id, PARQUET):
+    found: dict[str, dict[str, list[str]]] = {}  # configuration -> split -> files
+    for name in sorted(hub.dataset_listing(repo_id, PARQUET)):
         folder, _, rest = name.partition("/")
-        split = SPLIT_NAMES.get(rest.partition("/")[0])
-        if split and found.setdefault(folder, {}).setdefault(split, name) != name:
-            raise UserError(
-                f"{where}data.source: {source} has its {split} rows in several files; give one (data.train)"
-            )
+        if split := SPLIT_NAMES.get(rest.partition("/")[0]):
+            found.setdefault(folder, {}).setdefault(split, []).append(name)
     if not configuration:
         configuration = next(iter(found)) if len(found) == 1 else "default"
     if configuration not in found:
         hint = nearest(configuration, found) if ":" in source else ""
         raise UserError(
-            f"{where}data.source: {repo_id} has the configurations {', '.join(found) or '(none)'}{hint}; "
+            f"data.source: {repo_id} has the configurations {', '.join(found) or '(none)'}{hint}; "
             f"name one of them, as in {repo_id}:{next(iter(found), 'name')}"
         )
     if "train" not in found[configuration]:
-        raise UserError(f"{where}data.source: {source} has no train split, only {', '.join(found[configuration])}")
+        raise UserError(f"data.source: {source} has no train split, only {', '.join(found[configuration])}")
     return _download(repo_id, found[configuration], PARQUET)
 
 
-def _split_files(folder: Path, where: str) -> dict[str, Path]:
+def _split_files(folder: Path) -> dict[str, list[Path]]:
     """The files of a folder that are named by their split, such as train.csv and dev.csv."""
-    found: dict[str, Path] = {}
-    data = sorted(path for path in folder.iterdir() if path.suffix.lower() in FORMATS)
+    found: dict[str, list[Path]] = {}
+    data = sorted(path for path in folder.iterdir() if is_table(path) or ending(path) == ".txt")
     for path in data:
-        split = SPLIT_NAMES.get(path.stem.lower())
+        split = SPLIT_NAMES.get(path.name.lower().split(".")[0])
         if split in found:
-            raise UserError(f"{where}{folder}: two {split} files, {found[split].name} and {path.name}; keep one")
+            raise UserError(f"{folder}: two {split} files, {found[split][0].name} and {path.name}; keep one")
         if split:
-            found[split] = path
+            found[split] = [path]
     if "train" not in found:
         there = ", ".join(path.name for path in data) or "no data files"
-        raise UserError(f"{where}{folder}: no train file ({', '.join(FORMATS)}); it has {there}")
+        if texts := next((path for path in data if re.match(r"train\w*text", path.name.lower())), None):
+            raise UserError(texts_without_labels(texts))
+        raise UserError(f"{folder}: no train file ({', '.join(FORMATS)}); it has {there}")
     return found

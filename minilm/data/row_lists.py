@@ -4,7 +4,7 @@
     4    Sports
 
 A line a row: its number, from 0, among the training rows as the config has them without ``data.rows``; and after a tab
-the label that an annotator gave it, where that is not the data's own.
+the label that an annotator gave it, if that is not the data's own.
 """
 
 from __future__ import annotations
@@ -17,18 +17,16 @@ import numpy as np
 from minilm.errors import UserError, nearest
 
 
-def read_row_list(
-    path: Path, labels: np.ndarray, names: Sequence[str], where: str = ""
-) -> tuple[np.ndarray, np.ndarray]:
+def read_row_list(path: Path, labels: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """The numbers of n of the N rows in the file's order, (n,), and their labels: the annotator's, else ``labels``'.
 
-    Raises UserError where the file cannot be read, a row is not there or there twice, or a label is unknown.
+    Raises UserError if the file cannot be read, a row is not there or there twice, or a label is unknown.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         why = "not UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
-        raise UserError(f"{where}data.rows: {path}: cannot be read ({why})") from None
+        raise UserError(f"data.rows: {path}: cannot be read ({why})") from None
     found: dict[int, int] = {}  # row -> line
     given = labels.copy()
     for number, line in enumerate(lines, start=1):
@@ -42,7 +40,7 @@ def read_row_list(
             raise UserError(f"{place}: row {row} is in line {found[row]} already")
         found[row] = number
         if tab and labels.ndim == 2:
-            raise UserError(f"{place}: gives a label, which goes with data of one label a text only")
+            raise UserError(f"{place}: gives a label, which is only for data with one label a text")
         if tab and label not in names:
             raise UserError(f'{place}: unknown label "{label}"{nearest(label, names)}: there are {", ".join(names)}')
         if tab:

@@ -1,55 +1,45 @@
 """A config's ``[data]`` section to three splits of checked, labelled texts.
 
-    files -> rows (readers) -> texts and class numbers -> splits, given or made -> subsets -> a fingerprint
+    files -> tables (readers) -> texts and class numbers (rows) -> splits, given or made -> subsets -> a fingerprint
 
 Nothing is repaired in silence. Every row that cannot be used is a defect with its file and line, and one
 error reports them before any training: the first few and their number. What makes a result worth less but not
-wrong (a test text that is also in the training data) is a warning with its number, in ``Dataset.warnings``.
+wrong (a test text that is also in the training data) is a warning with its number, in ``Dataset.warnings``; what was
+found by looking, or left out because the config says so, is a note, in ``Dataset.notes``.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from minilm.config import SPLITS, DataSection
+from minilm.data.checks import check_equal_texts, check_labels, check_shared_groups, named
 from minilm.data.cleaning import cleaner
-from minilm.data.labels import bits, check_kind, classes, label_names, label_text
-from minilm.data.locations import SPLIT_NAMES, SPLITS, complete, find_source
-from minilm.data.readers import BROKEN, SHOWN, Defects, Table, read_table
+from minilm.data.columns import changes, require_columns
+from minilm.data.delimited import Format
+from minilm.data.labels import LabelScheme, check_kind, find_labels, label_text
+from minilm.data.locations import SPLIT_NAMES, find_source
+from minilm.data.readers import matching, read_tables
 from minilm.data.row_lists import read_row_list
-from minilm.data.splits import hold_out, keep_rows, keep_shots, strata_of
-from minilm.errors import UserError
+from minilm.data.rows import LONGEST, LeftOut, Part, RowRules, Rows, read_rows, read_texts
+from minilm.data.splits import deal_folds, hold_out, join_groups, keep_rows, keep_shots, number_texts, strata_of
+from minilm.data.tables import Defects, Table
+from minilm.errors import UserError, located
+from minilm.hints import program
 
-if TYPE_CHECKING:
-    from minilm.config import DataSection
-
-
-@dataclass(frozen=True)
-class Rows:
-    """N labelled texts."""
-
-    texts: list[str]
-    pairs: list[str] | None  # each text's second text
-    labels: np.ndarray  # (N,) int64 class numbers; several labels a text: (N, C) int64 of 0 and 1
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def take(self, rows: np.ndarray) -> Rows:
-        """The rows of these numbers, in this order."""
-        pairs = None if self.pairs is None else [self.pairs[i] for i in rows]
-        return Rows([self.texts[i] for i in rows], pairs, self.labels[rows])
+TAB = {"tab": "\t", "\\t": "\t"}  # as it is typed on a command line
+CHUNK = 1000  # rows that are hashed at once
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Three splits with one label set."""
+    """Three splits with one label set. With ``data.test_fraction = 0`` the test split has no rows."""
 
     name: str
     train: Rows
@@ -60,99 +50,110 @@ class Dataset:
     fingerprint: str  # SHA-256 of the splits' texts and labels, in order
     warnings: list[str]
     whole: dict[str, int]  # rows of each split before data.train_rows, data.shots and their like took a part of them
+    notes: list[str]  # what was found by looking, or left out as the config says
+    numbers: dict[str, np.ndarray]  # of each split, the numbers of its rows in their file or files, from 1
 
 
-def load_dataset(section: DataSection, where: str = "") -> Dataset:
-    """Read, check and split. ``where`` names the config in messages.
+def load_dataset(section: DataSection) -> Dataset:
+    """Read, check and split.
 
     Raises UserError for files or columns that are missing, and for rows that cannot be used.
     """
-    where = f"{where}: " if where else ""
-    source = find_source(section, where)
-    section = source.section
-    defects, warnings = Defects(), []
-    tables = {split: read_table(path, _columns(section), defects) for split, path in source.files.items()}
+    source = find_source(section)
+    defects, warnings = Defects(), list[str]()
+    tables = {split: _read(paths, section, defects) for split, paths in source.files.items()}
+    notes = [f"{table.path}: {note}" for table in tables.values() for note in table.notes]
     for split, table in tables.items():
-        if source.rows and len(table.lines) != source.rows[split]:
-            warnings.append(f"{table.path}: {len(table.lines):,} rows, the catalogue says {source.rows[split]:,}")
-        _require_columns(table, section, defects, where)
+        if source.rows and len(table) != source.rows[split]:
+            warnings.append(f"{table.path}: {len(table):,} rows, the catalogue says {source.rows[split]:,}")
+        _require(table, section, defects, split, tables["train"].files[0].path)
 
-    names = label_names(section, tables["train"], where)
+    scheme = find_labels(scheme_of(section), tables["train"])
+    _check_number(scheme.names, section.max_labels)
     known = "data.labels lists" if section.labels else "the training data has"
-    parts = {split: _part(table, section, names, known, defects) for split, table in tables.items()}
+    rules, parts = rules_of(section, scheme), dict[str, Part]()
+    for split, table in tables.items():
+        left_out = LeftOut()
+        parts[split] = read_rows(table, rules, known, defects, left_out)
+        notes += left_out.notes(table)
     if len(tables) == 1 and "split" in tables["train"].columns:
-        parts = _by_column(parts["train"], tables["train"], defects, where)
-    defects.check(where)
+        parts = _by_column(parts["train"], defects)
+    defects.check()
     if len(tables) > 1:
-        _check_column(tables, where)
-    if not (section.labels or section.label_columns):
-        check_kind(tables["train"], section.label, where)
+        _check_column(tables)
+    if not (section.labels or scheme.multi_label):
+        check_kind(tables["train"], section.label)
 
-    parts = _make_missing(parts, section, where)
+    made = [split for split in SPLITS if split not in parts]
+    parts = _make_missing(parts, section)
     whole = {split: len(parts[split].rows) for split in SPLITS}
     parts = _subsets(parts, section, warnings)
-    parts["train"] = _chosen(parts["train"], section, names, warnings, where)
+    parts["train"] = _chosen(parts["train"], section, scheme.names, warnings)
     rows = {split: parts[split].rows for split in SPLITS}
-    warnings += _check_classes(rows["train"], names, f"{where}{source.files['train']}: ")
-    warnings += _duplicates(parts) + _shared_groups(parts, section.group)
+    with located(tables["train"].path):
+        warnings += check_labels({split: part.labels for split, part in rows.items()}, scheme.names, section.label)
+    warnings += check_equal_texts(parts, made) + check_shared_groups(parts, section.group)
     return Dataset(
         source.name, rows["train"], rows["validation"], rows["test"],
-        label_names=names, multi_label=bool(section.label_columns),
-        fingerprint=_fingerprint(rows, names), warnings=warnings, whole=whole,
+        label_names=list(scheme.names), multi_label=scheme.multi_label,
+        fingerprint=_fingerprint(rows, scheme.names), warnings=warnings, whole=whole, notes=notes,
+        numbers={split: parts[split].numbers + 1 for split in SPLITS},
     )  # fmt: skip
 
 
 def load_rows(path: Path, section: DataSection, names: Sequence[str] = ()) -> Rows:
     """Every row of one more file with the columns of ``section``, for a model that knows the labels ``names``.
 
-    Where none are given, they are those that the section lists. Raises UserError as ``load_dataset`` does.
+    If none are given, they are those that the section lists. Raises UserError as ``load_dataset`` does.
     """
-    section, defects = replace(complete(section), group=""), Defects()
-    table = read_table(path, _columns(section), defects)
-    _require_columns(table, section, defects, "")
-    rows = _part(table, section, list(names or section.labels), "the run's model knows", defects).rows
+    section, defects = replace(section, group=""), Defects()
+    table = _read(matching(path), section, defects)
+    _require(table, section, defects)
+    scheme = replace(scheme_of(section), listed=bool(section.labels))
+    scheme = replace(scheme, names=list(names or section.labels or section.label_columns))
+    rows = read_rows(table, rules_of(section, scheme), "the run's model knows", defects, LeftOut()).rows
     defects.check()
     return rows
 
 
-def load_texts(path: Path, section: DataSection, said: str = "") -> list[str] | list[tuple[str, str]]:
+def load_texts(path: Path, section: DataSection, place: str = "") -> list[str] | list[tuple[str, str]]:
     """The texts of one more file, or its pairs, as they are written; it needs no labels.
 
-    They are checked as ``load_dataset`` checks them, cleaned; what reads them cleans them itself. ``said`` goes on
-    after a config's key in a message: where it says so. Raises UserError as ``load_dataset`` does.
+    They are checked as ``load_dataset`` checks them, cleaned; what reads them cleans them itself. ``place``: where the
+    section's keys are given, as messages name it after a key. Raises UserError as ``load_dataset`` does.
     """
-    section, defects, clean = complete(section), Defects(), cleaner(section.clean)
-    keys = {name: key + said for name, key in _text_keys(section).items()}
-    table = read_table(path, set(keys), defects)
-    _require(table, keys, defects, "")
+    defects = Defects()
+    keys = {name: key + place for name, key in _text_keys(section).items()}
+    table = read_tables(matching(path), set(keys), defects, format_of(section))
+    require_columns(table, keys, defects)
+    columns = [list(table.columns[name]) for name in keys]
+    rules, usable = rules_of(replace(section, empty="error"), scheme_of(section)), np.ones(len(table), dtype=bool)
     for name in keys:
-        _texts(table, name, clean, defects)
+        read_texts(table, name, rules, defects, usable)
     defects.check()
-    columns = [table.columns[name] for name in keys]
     return list(zip(*columns, strict=True)) if len(columns) > 1 else columns[0]
 
 
-# Rows to texts and class numbers ----------------------------------------------------------------------------
+# What the section says of files, labels and rows ------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Part:
-    """Rows, where they come from, and what they are split by."""
+def format_of(section: DataSection) -> Format:
+    """How its files are written."""
+    return Format(TAB.get(section.delimiter, section.delimiter), section.encoding, section.quoting, section.header)
 
-    rows: Rows
-    table: Table
-    lines: np.ndarray  # (N,) of the table's file
-    groups: np.ndarray | None  # (N,) the group column's values
 
-    def take(self, rows: np.ndarray) -> Part:
-        groups = None if self.groups is None else self.groups[rows]
-        return Part(self.rows.take(rows), self.table, self.lines[rows], groups)
+def scheme_of(section: DataSection) -> LabelScheme:
+    """How its labels are written; their names may still have to be found."""
+    return LabelScheme(
+        section.label, section.label_columns, section.label_separator, section.labels, section.rename, section.other
+    )
 
-    def place(self, rows: Sequence[int]) -> str:
-        """Where the first of these rows are: ``test.csv, lines 3, 8``."""
-        lines = ", ".join(str(line) for line in self.lines[rows[:SHOWN]])
-        unit = self.table.unit + ("s" if len(rows) > 1 else "")
-        return f"{self.table.path}, {unit} {lines}{', ...' if len(rows) > SHOWN else ''}"
+
+def rules_of(section: DataSection, scheme: LabelScheme) -> RowRules:
+    """How its rows are read."""
+    longest = 0 if section.long_texts == "windows" else LONGEST
+    clean = cleaner(section.clean)
+    return RowRules(section.text, section.text_pair, section.group, scheme, clean, section.empty, longest)
 
 
 def _text_keys(section: DataSection) -> dict[str, str]:
@@ -168,125 +169,122 @@ def _label_keys(section: DataSection) -> dict[str, str]:
     return {section.label: "data.label"}
 
 
-def _columns(section: DataSection) -> set[str]:
+def _read(paths: Sequence[Path], section: DataSection, defects: Defects) -> Table:
     named = {*_text_keys(section), section.group, *_label_keys(section)}
-    return {name for name in named if name} | {"split"}
+    wanted = {name for name in named if name} | {"split"}
+    return read_tables(paths, wanted, defects, format_of(section))
 
 
-def _require_columns(table: Table, section: DataSection, defects: Defects, where: str) -> None:
+def _require(table: Table, section: DataSection, defects: Defects, split: str = "train", train: str = "") -> None:
+    """Raises UserError if a column is missing. ``train``: the training file, beside which this is another split."""
+    texts, labels = _text_keys(section), _label_keys(section)
+    if split != "train" and not labels.keys() & table.columns.keys() and texts.keys() <= table.columns.keys():
+        without = changes({f"data.{split}": ""} if section.train else {"data.source": "", "data.train": train})
+        raise UserError(
+            f'{table.path}: has no column "{next(iter(labels))}" ({next(iter(labels.values()))}), and without labels '
+            f"nothing can be measured on it. Leave it out, and a {split} split is held out: {without}; and classify it "
+            f"afterwards: {program()} predict RUN --file {table.files[0].path}"
+        )
     group = {section.group: "data.group"} if section.group else {}
-    _require(table, {**_text_keys(section), **group, **_label_keys(section)}, defects, where)
+    require_columns(table, {**texts, **group, **labels}, defects)
 
 
-def _require(table: Table, keys: dict[str, str], defects: Defects, where: str) -> None:
-    for name, key in keys.items():
-        if name not in table.columns:
-            defects.check(where)  # a header in another encoding is told as such
-            table.require(name, key, where)
-
-
-def _part(table: Table, section: DataSection, names: list[str], known: str, defects: Defects) -> Part:
-    clean = cleaner(section.clean)
-    texts = _texts(table, section.text, clean, defects)
-    pairs = _texts(table, section.text_pair, clean, defects) if section.text_pair else None
-    if section.label_columns:
-        labels = np.stack([bits(table, column, defects) for column in section.label_columns], axis=1)
-    else:
-        labels = classes(table, section, names, known, defects)
-    groups = _groups(table, section.group, defects) if section.group else None
-    return Part(Rows(texts, pairs, labels), table, np.array(table.lines), groups)
-
-
-def _texts(table: Table, column: str, clean: Callable[[str], str], defects: Defects) -> list[str]:
-    """The column's texts, cleaned and stripped."""
-    texts = []
-    for line, cell in zip(table.lines, table.columns[column], strict=True):
-        text = clean(cell) if isinstance(cell, str) else ""
-        if cell is not None and not isinstance(cell, str):
-            defects.add(table.path, line, f'the text (column "{column}") is {cell!r}, not text', table.unit)
-        elif not text:
-            left = " once cleaned" if cell and cell.strip() else ""
-            defects.add(table.path, line, f'the text (column "{column}") is empty{left}', table.unit)
-        elif BROKEN.search(text):
-            defects.add(table.path, line, f'the text (column "{column}") holds half a character', table.unit)
-        texts.append(text)
-    return texts
-
-
-def _groups(table: Table, column: str, defects: Defects) -> np.ndarray:
-    """(N,) the column's values, as text."""
-    groups = [label_text(cell) for cell in table.columns[column]]
-    for line, group in zip(table.lines, groups, strict=True):
-        if not group:
-            defects.add(table.path, line, f'column "{column}" (data.group) is empty', table.unit)
-    return np.array(groups)
+def _check_number(names: Sequence[str], most: int) -> None:
+    if len(names) > most:
+        raise UserError(
+            f"{len(names):,} labels, more than {most:,}: {named(names)}; are they labels? If they are, add: "
+            f"data.max_labels={len(names)}"
+        )
 
 
 # Splits -----------------------------------------------------------------------------------------------------
 
 
-def _by_column(part: Part, table: Table, defects: Defects, where: str) -> dict[str, Part]:
+def _by_column(part: Part, defects: Defects) -> dict[str, Part]:
     """The splits that the column ``split`` names."""
-    rows: dict[str, list[int]] = {}
-    for i, (line, cell) in enumerate(zip(table.lines, table.columns["split"], strict=True)):
-        split = SPLIT_NAMES.get(label_text(cell).lower())
+    table, rows = part.table, dict[str, list[int]]()
+    for i, number in enumerate(part.numbers.tolist()):
+        cell = label_text(table.columns["split"][number])
+        split = SPLIT_NAMES.get(cell.lower())
         if split is None:
-            what = f'column "split" must be train, validation (or dev) or test, got "{label_text(cell)}"'
-            defects.add(table.path, line, what, table.unit)
+            what = f'column "split" must be train, validation (or dev) or test, got "{cell}"'
+            defects.add(table.origin(number), what)
         else:
             rows.setdefault(split, []).append(i)
     if "train" not in rows:
-        defects.check(where)
-        raise UserError(f'{where}{table.path}: column "split" names no row as train')
+        defects.check()
+        raise UserError(f'{table.path}: column "split" names no row as train')
     return {split: part.take(np.array(found)) for split, found in rows.items()}
 
 
-def _check_column(tables: dict[str, Table], where: str) -> None:
-    """Raises UserError where a file of one split says in its column ``split`` that a row is of another.
+def _check_column(tables: dict[str, Table]) -> None:
+    """Raises UserError if a file of one split says in its column ``split`` that a row is of another.
 
     A column that names no split at all is about something else.
     """
     for split, table in tables.items():
         cells = [label_text(cell) for cell in table.columns.get("split", ())]
-        named = [SPLIT_NAMES.get(cell.lower()) for cell in cells]
-        if not any(named):
+        names = [SPLIT_NAMES.get(cell.lower()) for cell in cells]
+        if not any(names):
             continue
         instead = "divide it into a file for each split"
-        if "train" in named:
+        if "train" in names:
             instead = "give it alone (data.source)"
-        elif len(set(named)) == 1:
-            instead = f"give it as data.{named[0]}"
-        for line, cell, name in zip(table.lines, cells, named, strict=True):
+        elif len(set(names)) == 1:
+            instead = f"give it as data.{names[0]}"
+        for row, (cell, name) in enumerate(zip(cells, names, strict=True)):
             if name != split:
                 raise UserError(
-                    f'{where}{table.path}, {table.unit} {line}: column "split" says "{cell}", but the file is the '
+                    f'{table.origin(row)}: column "split" says "{cell}", but the file is the '
                     f"{split} split, as others are given too; {instead}, or rename the column"
                 )
 
 
-def _make_missing(parts: dict[str, Part], section: DataSection, where: str) -> dict[str, Part]:
-    """Make the splits not given from the training rows; both shares are of the training rows as given."""
+def _make_missing(parts: dict[str, Part], section: DataSection) -> dict[str, Part]:
+    """Make the splits not given from the training rows; both fractions are of the training rows as given.
+
+    Rows with equal texts are held out together, unless that would leave a split empty.
+    """
     parts = dict(parts)
     total = len(parts["train"].rows)
-    for stream, split in enumerate(("test", "validation")):
+    fractions = {"test": section.test_fraction, "validation": section.validation_fraction}
+    for stream, (split, fraction) in enumerate(fractions.items()):
         if split in parts:
             continue
         train = parts["train"]
-        share = getattr(section, f"{split}_share") * total / len(train.rows)
-        groups = train.groups
-        kept, out = hold_out(strata_of(train.rows.labels), share, (section.split_seed, stream), groups)
+        if not fraction and not (split == "test" and section.folds):
+            parts[split] = train.take(np.zeros(0, dtype=np.int64))
+            continue
+        share, seed = fraction * total / len(train.rows), (section.split_seed, stream)
+        strata = strata_of(train.rows.labels)
+        for groups in (_groups_of(train), train.groups):
+            if split == "test" and section.folds:
+                held_out = deal_folds(strata, section.folds, seed, groups) == section.fold - 1
+                kept, out = np.flatnonzero(~held_out), np.flatnonzero(held_out)
+            else:
+                kept, out = hold_out(strata, share, seed, groups)
+            if len(out) and len(kept):
+                break
         if not len(out) or not len(kept):
             grouped = f' in groups of "{section.group}"' if section.group else ""
             raise UserError(
-                f"{where}{total:,} rows{grouped} are too few to make a {split} split of a share of "
-                f"{getattr(section, f'{split}_share')}; give the split, or change data.{split}_share"
+                f"{total:,} rows{grouped} are too few to make a {split} split of a fraction of {fraction}; give the "
+                f"split, or change data.{split}_fraction"
             )
         parts[split], parts["train"] = train.take(out), train.take(kept)
     return parts
 
 
+def _groups_of(part: Part) -> np.ndarray | None:
+    """(N,) which rows must stay together: those of a group, and those with equal texts. None: there are no such."""
+    texts = number_texts(part.rows.texts, part.rows.pairs)
+    if len(np.unique(texts)) == len(texts):
+        return part.groups
+    return texts if part.groups is None else join_groups(part.groups, texts)
+
+
 def _subsets(parts: dict[str, Part], section: DataSection, warnings: list[str]) -> dict[str, Part]:
-    """The stratified subsets that ``data.train_rows`` and its like ask for; all, warning, where too few."""
+    """The stratified subsets that ``data.train_rows`` and its like ask for; all, warning, if there are too few."""
     subsets = {}
     for stream, split in enumerate(SPLITS, start=2):
         part, count = parts[split], getattr(section, f"{split}_rows")
@@ -298,78 +296,49 @@ def _subsets(parts: dict[str, Part], section: DataSection, warnings: list[str]) 
     return subsets
 
 
-def _chosen(part: Part, section: DataSection, names: list[str], warnings: list[str], where: str) -> Part:
+def _chosen(part: Part, section: DataSection, names: Sequence[str], warnings: list[str]) -> Part:
     """The training rows that ``data.shots`` or ``data.rows`` leaves."""
     if section.rows:
-        numbers, given = read_row_list(Path(section.rows), part.rows.labels, names, where)
+        numbers, given = read_row_list(Path(section.rows), part.rows.labels, names)
         part = part.take(numbers)
         return replace(part, rows=replace(part.rows, labels=given))
     if section.shots:
         strata = strata_of(part.rows.labels)
         rare = [int(c) for c, n in zip(*np.unique(strata, return_counts=True), strict=True) if n < section.shots]
         if rare:
-            rarest = ", ".join(names[c] if c >= 0 else "no label" for c in rare)
+            rarest = named([names[c] if c >= 0 else "no label" for c in rare])
             warnings.append(f"data.shots asks for {section.shots:,} rows of each class, there are fewer of {rarest}")
         part = part.take(keep_shots(strata, section.shots, (section.split_seed, 5)))
     return part
 
 
-# Checks across rows -----------------------------------------------------------------------------------------
-
-
-def _check_classes(train: Rows, names: list[str], where: str) -> list[str]:
-    """Warn of classes without a training row. Raises UserError where all rows have one label."""
-    several = train.labels.ndim == 2
-    counts = train.labels.sum(axis=0) if several else np.bincount(train.labels, minlength=len(names))
-    if not several and np.count_nonzero(counts) == 1:
-        raise UserError(
-            f'{where}all {len(train):,} training rows have the label "{names[counts.argmax()]}"; '
-            "a classifier needs two labels or more"
-        )
-    absent = [name for name, count in zip(names, counts, strict=True) if not count]
-    warnings = [f"no training row has the label {', '.join(absent)}"] if absent else []
-    if several and (none := int((train.labels.sum(axis=1) == 0).sum())):
-        warnings.append(f"{none:,} of {len(train):,} training rows have none of the labels, which is an answer too")
-    return warnings
-
-
-def _duplicates(parts: dict[str, Part]) -> list[str]:
-    """Warn of texts that are in two splits, and of equal training texts with unequal labels."""
-    keys = {s: list(zip(p.rows.texts, p.rows.pairs or [""] * len(p.rows), strict=True)) for s, p in parts.items()}
-    seen = {split: set(found) for split, found in keys.items()}
-    warnings = []
-    for first, second in (("train", "validation"), ("train", "test"), ("validation", "test")):
-        if rows := [i for i, key in enumerate(keys[second]) if key in seen[first]]:
-            warnings.append(
-                f"{len(rows):,} of {len(keys[second]):,} {second} texts are also in the {first} split, so scores there "
-                f"flatter the model: {parts[second].place(rows)}"
-            )
-    labels: dict[tuple[str, str], set[bytes]] = {}
-    for key, label in zip(keys["train"], parts["train"].rows.labels, strict=True):
-        labels.setdefault(key, set()).add(label.tobytes())
-    if rows := [i for i, key in enumerate(keys["train"]) if len(labels[key]) > 1]:
-        where = parts["train"].place(rows)
-        warnings.append(f"{len(rows):,} training rows have a text that another has with another label: {where}")
-    return warnings
-
-
-def _shared_groups(parts: dict[str, Part], column: str) -> list[str]:
-    """Warn of groups with rows in both the training split and another, which only given splits can have."""
-    if not column:
-        return []
-    groups = {split: set(part.groups.tolist()) for split, part in parts.items() if part.groups is not None}
-    shared = {split: len(groups["train"] & groups[split]) for split in ("validation", "test")}
-    return [
-        f'{number:,} values of "{column}" have rows in both the train and the {split} split'
-        for split, number in shared.items()
-        if number
-    ]
+# Fingerprint ------------------------------------------------------------------------------------------------
 
 
 def _fingerprint(rows: dict[str, Rows], names: Sequence[str]) -> str:
-    """SHA-256, in hexadecimal, of the texts and labels in order; the files they came from do not matter."""
+    """SHA-256, in hexadecimal, of the texts and labels in order; the files they came from do not matter.
+
+    For each split, of ``json.dumps([split, texts, pairs, labels])``, which is never in memory as a whole.
+    """
     digest = hashlib.sha256(json.dumps(list(names)).encode())
     for split in SPLITS:
         part = rows[split]
-        digest.update(json.dumps([split, part.texts, part.pairs, part.labels.tolist()]).encode())
+        digest.update(f"[{json.dumps(split)}, ".encode())
+        for values in (part.texts, part.pairs, part.labels):
+            for piece in _json_pieces(values):
+                digest.update(piece.encode())
+            digest.update(b"]" if values is part.labels else b", ")
     return digest.hexdigest()
+
+
+def _json_pieces(values: Sequence[str] | np.ndarray | None) -> Iterator[str]:
+    """``json.dumps(values)`` in pieces."""
+    if values is None:
+        yield "null"
+        return
+    yield "["
+    for start in range(0, len(values), CHUNK):
+        piece = values[start : start + CHUNK]
+        text = json.dumps(piece.tolist() if isinstance(piece, np.ndarray) else piece)
+        yield (", " if start else "") + text[1:-1]
+    yield "]"

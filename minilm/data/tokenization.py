@@ -9,63 +9,81 @@ split only.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from minilm import hub
+from minilm.data.long_texts import CUT, LongTexts, Windows, pieces_of
 from minilm.errors import UserError
+from minilm.textfiles import read_json
 
 PAD, BOS, EOS = SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>")
 PAD_NAMES = ("<pad>", "[PAD]", "<|pad|>", "<|padding|>", "<|endoftext|>", "</s>", "<unk>")
 ENDS = ("<|endoftext|>", "</s>")  # end-of-text tokens of tokenizers that put none
-CHUNK = 4096  # texts encoded at a time: the encodings of so many, with all they carry, are in memory at once
+# Texts, and characters, encoded at a time: the encodings of so many, with all they carry, are in memory at once.
+CHUNK, CHARACTERS = 4096, 4_000_000
+CUT_WORTH_A_WORD = 0.01  # more texts than that
+PIECE = 100_000  # characters of a text of megabytes that are encoded at once
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """The token ids of N texts (or pairs), one after another."""
+    """The token ids of N texts (or pairs), one after another, in M rows: a text is one row, or one for each window."""
 
     ids: np.ndarray  # (total,) int32
-    offsets: np.ndarray  # (N + 1,) int64: text i is ids[offsets[i]:offsets[i + 1]]
+    offsets: np.ndarray  # (M + 1,) int64: row i is ids[offsets[i]:offsets[i + 1]]
     segments: np.ndarray | None  # (total,) uint8: 0 in the first text of a pair, 1 in the second; None for single texts
-    full_lengths: np.ndarray  # (N,) int64 tokens before truncation
+    full_lengths: np.ndarray  # (N,) int64 tokens of each text before truncation
+    windows: Windows | None = None  # which rows each text is; None: text i is row i
 
     @property
     def lengths(self) -> np.ndarray:
-        """(N,) tokens of each text."""
+        """(M,) tokens of each row."""
         return np.diff(self.offsets)
 
     def __len__(self) -> int:
+        """How many rows there are."""
         return len(self.offsets) - 1
 
+    @property
+    def texts(self) -> np.ndarray:
+        """(M,) which text each row is of."""
+        return np.arange(len(self)) if self.windows is None else self.windows.texts
+
     def row(self, i: int) -> np.ndarray:
-        """The ids of text i."""
+        """The ids of row i."""
         return self.ids[self.offsets[i] : self.offsets[i + 1]]
 
     def places(self, rows: np.ndarray) -> np.ndarray:
-        """Where the tokens of these texts lie in ``ids``, text after text in the order of ``rows``: (tokens,) int64."""
+        """Where the tokens of these rows lie in ``ids``, row after row in the order of ``rows``: (tokens,) int64."""
         lengths = self.lengths[rows]
-        ends = np.cumsum(lengths)  # of each text among these tokens
+        ends = np.cumsum(lengths)  # of each row among these tokens
         return np.repeat(self.offsets[rows] - (ends - lengths), lengths) + np.arange(lengths.sum())
 
-    def take(self, rows: np.ndarray) -> Encoded:
-        """These texts, in the order of ``rows``."""
+    def rows_of(self, texts: np.ndarray) -> np.ndarray:
+        """The rows of these texts, text after text in this order."""
+        return texts if self.windows is None else self.windows.rows(texts)
+
+    def take(self, texts: np.ndarray) -> Encoded:
+        """These texts, in this order."""
+        rows = self.rows_of(texts)
         places = self.places(rows)
         offsets = np.concatenate([[0], np.cumsum(self.lengths[rows])])
         segments = None if self.segments is None else self.segments[places]
-        return Encoded(self.ids[places], offsets, segments, self.full_lengths[rows])
+        windows = None if self.windows is None else self.windows.take(texts)
+        return Encoded(self.ids[places], offsets, segments, self.full_lengths[texts], windows)
 
 
 def load_tokenizer(source: str | Path, revision: str = "") -> Tokenizer:
     """A checkpoint's ``tokenizer.json``, with the padding and truncation that it stores cleared.
 
-    source: the file or its folder; or a model's name or Hub id (at ``revision``), to be downloaded where it is not
-    on this machine. Raises UserError where there is no tokenizer, or none that can be read.
+    source: the file or its folder; or a model's name or Hub id (at ``revision``), to be downloaded if it is not
+    on this machine. Raises UserError if there is no tokenizer, or none that can be read.
     """
     path = hub.local_path(source)
     if not path.is_file() and not hub.is_folder(source):
@@ -87,10 +105,10 @@ def load_tokenizer(source: str | Path, revision: str = "") -> Tokenizer:
 def _word_piece_bpe(folder: Path) -> Tokenizer:
     """HerBERT's tokenizer, which is published as vocab.json and merges.txt alone: BPE of words that end in "</w>".
 
-    Raises UserError for another family's, or where a file is missing or broken.
+    Raises UserError for another family's, or if a file is missing or broken.
     """
     settings = folder / "tokenizer_config.json"
-    name = json.loads(settings.read_text(encoding="utf-8")).get("tokenizer_class", "") if settings.exists() else ""
+    name = str(read_json(settings).get("tokenizer_class", "")) if settings.exists() else ""
     if not name.startswith("Herbert"):
         name = name or "no named tokenizer"
         raise UserError(f"{folder}: no tokenizer.json, and {name} cannot be built from its parts")
@@ -109,11 +127,10 @@ def _word_piece_bpe(folder: Path) -> Tokenizer:
     return tokenizer
 
 
-def train_bpe(texts: Iterable[str], vocab_size: int, bos: bool = True) -> Tokenizer:
+def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """Byte-level BPE of at most ``vocab_size`` tokens; the same texts give the same tokenizer.
 
-    A text becomes ``<bos> text <eos>``, a pair ``<bos> text <eos> pair <eos>``; without ``<bos>`` where
-    ``bos`` is False.
+    A text becomes ``<bos> text <eos>``, a pair ``<bos> text <eos> pair <eos>``.
     """
     least = len(SPECIAL_TOKENS) + 256
     if vocab_size < least:
@@ -126,10 +143,9 @@ def train_bpe(texts: Iterable[str], vocab_size: int, bos: bool = True) -> Tokeni
         special_tokens=list(SPECIAL_TOKENS), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )  # fmt: skip
     tokenizer.train_from_iterator(texts, trainer)
-    start = f"{BOS} " if bos else ""
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{start}$A {EOS}",
-        pair=f"{start}$A {EOS} $B:1 {EOS}:1",
+        single=f"{BOS} $A {EOS}",
+        pair=f"{BOS} $A {EOS} $B:1 {EOS}:1",
         special_tokens=[(token, tokenizer.token_to_id(token)) for token in SPECIAL_TOKENS],
     )
     return tokenizer
@@ -140,7 +156,7 @@ def separate_pairs(tokenizer: Tokenizer) -> None:
 
     The tokenizers of decoders such as GPT-2's and Qwen2's put nothing between them, and a decoder looks at no segments.
     They get a delimiter, as in GPT's own fine-tuning (Radford et al. 2018, section 3.3): the end-of-text token, else a
-    line break. It stays with the tokenizer where that is saved, so that pairs are read as they were trained on.
+    line break. It stays with the tokenizer if that is saved, so that pairs are read as they were trained on.
     """
     if tokenizer.num_special_tokens_to_add(is_pair=True):
         return
@@ -155,7 +171,7 @@ def separate_pairs(tokenizer: Tokenizer) -> None:
 
 
 def pad_id(tokenizer: Tokenizer) -> int:
-    """The id to pad with: the padding token's; where the tokenizer has none, an end-of-text token's; else 0.
+    """The id to pad with: the padding token's; if the tokenizer has none, an end-of-text token's; else 0.
 
     No model looks at padding, so any id within the vocabulary does.
     """
@@ -163,64 +179,162 @@ def pad_id(tokenizer: Tokenizer) -> int:
     return next((i for i in ids if i is not None), 0)
 
 
-def encode(tokenizer: Tokenizer, texts: Sequence[str], pairs: Sequence[str] | None, max_tokens: int) -> Encoded:
-    """Encode N texts, or pairs with their segments, each cut to ``max_tokens`` with its special tokens kept.
+def encode(
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    pairs: Sequence[str] | None,
+    max_tokens: int,
+    long: LongTexts = CUT,
+) -> Encoded:
+    """Encode N texts, or pairs with their segments, in rows of at most ``max_tokens``, with their special tokens.
 
-    Of a pair the longer text is cut first. Raises UserError for a limit without room for a token of text, and
-    for a text that has no tokens at all.
+    long: what becomes of longer ones. Raises UserError for a limit without room for a token of text, and for a text
+    that has no tokens at all.
     """
     special = tokenizer.num_special_tokens_to_add(pairs is not None)
     if max_tokens <= special:
         raise UserError(f"data.max_tokens must be above {special}, the tokenizer's special tokens")
     inputs = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
-    # The fast one gives both texts of a pair segment 0 where the tokenizer has no template for pairs.
-    encode_batch = tokenizer.encode_batch if pairs is not None else tokenizer.encode_batch_fast
     ids, segments = [np.zeros(0, np.int32)], [np.zeros(0, np.uint8)]
-    full_lengths: list[int] = []
-    for start in range(0, len(inputs), CHUNK):
-        for encoding in encode_batch(inputs[start : start + CHUNK]):
-            full_lengths.append(len(encoding))
-            kept = _kept(encoding, max_tokens, special) if len(encoding) > max_tokens else slice(None)
-            ids.append(np.array(encoding.ids, np.int32)[kept])
-            if pairs is not None:
-                segments.append(np.array(encoding.type_ids, np.uint8)[kept])
+    full_lengths, windows = list[int](), list[int]()
+    for tokens in _tokens_of(tokenizer, inputs):
+        full_lengths.append(len(tokens.ids))
+        pieces: Sequence[np.ndarray | slice] = [slice(None)]
+        if len(tokens.ids) > max_tokens:
+            pieces = pieces_of(tokens.sequences(), 1 + (pairs is not None), max_tokens - special, long)
+        windows.append(len(pieces))
+        ids += [tokens.ids[piece] for piece in pieces]
+        if pairs is not None:
+            whole = tokens.segments()
+            segments += [whole[piece] for piece in pieces]
     full = np.array(full_lengths, np.int64)
     if empty := np.flatnonzero(full == 0).tolist():
         raise UserError(
             f"the tokenizer makes no token of text {empty[0] + 1:,}, {inputs[empty[0]]!r} ({len(empty):,} such texts)"
         )
-    offsets = np.concatenate([[0], np.cumsum(np.minimum(full, max_tokens))])
-    return Encoded(np.concatenate(ids), offsets, None if pairs is None else np.concatenate(segments), full)
+    offsets = np.concatenate([[0], np.cumsum([len(row) for row in ids[1:]], dtype=np.int64)])
+    starts = Windows(np.concatenate([[0], np.cumsum(windows, dtype=np.int64)]), long.scores)
+    return Encoded(
+        np.concatenate(ids), offsets, None if pairs is None else np.concatenate(segments), full,
+        starts if long.how == "windows" else None,
+    )  # fmt: skip
 
 
-def _kept(encoding: Encoding, max_tokens: int, special: int) -> np.ndarray:
-    """Which tokens of a text or pair stay when it is cut: the special ones, and the beginning of each text.
+class _Tokens(NamedTuple):
+    """The tokens of one text or pair, whole."""
 
-    The tokenizer would keep the same, but first make an encoding of every piece that it cuts off.
+    ids: np.ndarray  # (T,) int32
+    segments: Callable[[], np.ndarray]  # -> (T,) uint8; asked of pairs only
+    sequences: Callable[[], np.ndarray]  # -> (T,) the text that each is of, -1 if special; asked of long texts only
+
+
+def _tokens_of(tokenizer: Tokenizer, inputs: Sequence[str | tuple[str, str]]) -> Iterator[_Tokens]:
+    """The tokens of each text or pair, encoded so many at a time that their encodings stay small."""
+    # The fast one gives both texts of a pair segment 0 if the tokenizer has no template for pairs.
+    paired = bool(inputs) and not isinstance(inputs[0], str)
+    encode_batch = tokenizer.encode_batch if paired else tokenizer.encode_batch_fast
+    start = 0
+    while start < len(inputs):
+        end, size = start, 0
+        while end < len(inputs) and end - start < CHUNK and size < CHARACTERS:
+            size += _characters(inputs[end])
+            end += 1
+        if end == start + 1 and size > CHARACTERS:
+            yield _tokens_of_huge(tokenizer, inputs[start])
+        else:
+            yield from map(_tokens_in, encode_batch(inputs[start:end]))
+        start = end
+
+
+def _characters(given: str | tuple[str, str]) -> int:
+    return len(given) if isinstance(given, str) else sum(map(len, given))
+
+
+def _tokens_in(encoding: Encoding) -> _Tokens:
+    def sequences() -> np.ndarray:
+        return np.array([-1 if number is None else number for number in encoding.sequence_ids])
+
+    return _Tokens(np.array(encoding.ids, np.int32), lambda: np.array(encoding.type_ids, np.uint8), sequences)
+
+
+def _tokens_of_huge(tokenizer: Tokenizer, given: str | tuple[str, str]) -> _Tokens:
+    """The same of texts of megabytes, whose encodings would take a hundred times their size: piece by piece.
+
+    They are cut before a space, at which tokenizers begin a new word, and put in the places of short ones.
     """
-    sequences = np.array([-1 if number is None else number for number in encoding.sequence_ids])
-    texts = [np.flatnonzero(sequences == number) for number in range(encoding.n_sequences)]
-    room = max_tokens - special
-    if len(texts) == 1:
-        lengths = [room]
-    else:
-        shorter = min(map(len, texts))
-        few = shorter if shorter <= room - shorter else room // 2
-        lengths = [few, room - few] if len(texts[0]) <= len(texts[1]) else [room - few, few]
-    kept = sequences < 0
-    for places, length in zip(texts, lengths, strict=True):
-        kept[places[:length]] = True
-    return kept
+    parts = [given] if isinstance(given, str) else list(given)
+    frame = tokenizer.encode("a", "a" if len(parts) == 2 else None)
+    ids, segments, sequences = [], [], []
+    for place, number in enumerate(_tokens_in(frame).sequences().tolist()):
+        if number < 0:
+            found = [np.array(frame.ids[place : place + 1], np.int32)]
+        elif place and number == frame.sequence_ids[place - 1]:
+            continue  # the short one has several tokens
+        else:
+            pieces = _split(parts[number])
+            found = [np.array(tokenizer.encode(p, add_special_tokens=False).ids, np.int32) for p in pieces]
+        length = sum(map(len, found))
+        ids += found
+        segments.append(np.full(length, frame.type_ids[place], np.uint8))
+        sequences.append(np.full(length, number))
+    return _Tokens(np.concatenate(ids), lambda: np.concatenate(segments), lambda: np.concatenate(sequences))
 
 
-def length_statistics(encoded: Encoded, max_tokens: int) -> dict[str, float]:
-    """Tokens per text before truncation (mean, median, 95th percentile, longest), and the texts truncated."""
+def _split(text: str) -> Iterator[str]:
+    start = 0
+    while start < len(text):
+        end = start + PIECE
+        space = text.rfind(" ", start + 1, end) if end < len(text) else -1
+        end = space if space > start else end
+        yield text[start:end]
+        start = end
+
+
+class Cut(NamedTuple):
+    """How much of some texts is not read."""
+
+    texts: int = 0
+    cut: int = 0  # texts that are not read whole
+    tokens: int = 0  # of all texts
+    unread: int = 0
+
+    def __add__(self, other: Cut) -> Cut:  # type: ignore[override]  # as numbers are added, not as tuples are
+        return Cut(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+
+    def message(self, which: str, max_tokens: int, context: int) -> str:
+        """What to say of it, and what to do; empty if at most 1% of the texts are cut.
+
+        which: what to call the texts; context: tokens that the model can read, 0: any number.
+        """
+        if self.cut <= CUT_WORTH_A_WORD * self.texts:
+            return ""
+        advice = "data.long_texts=windows reads all of them"
+        if context == 0 or context > max_tokens:
+            most = f" (at most {context:,})" if context else ""
+            advice = f"raise data.max_tokens{most}, or {advice}"
+        return (
+            f"{self.cut:,} of {self.texts:,} {which} are longer than {max_tokens:,} tokens and are cut, by which "
+            f"{self.unread / self.tokens:.0%} of all tokens are not read: {advice}"
+        )
+
+
+def count_cut(encoded: Encoded, max_tokens: int) -> Cut:
+    """How much of the texts is not read."""
     full = encoded.full_lengths
+    longer = full[full > max_tokens] if encoded.windows is None else full[:0]
+    return Cut(len(full), len(longer), int(full.sum()), int((longer - max_tokens).sum()))
+
+
+def length_statistics(encoded: Encoded, max_tokens: int) -> dict[str, Any]:
+    """Tokens a text before truncation (mean, median, 95th percentile, longest), and how much is cut."""
+    full, cut = encoded.full_lengths, count_cut(encoded, max_tokens)
     return {
         "mean": float(full.mean()),
         "median": float(np.median(full)),
         "p95": float(np.percentile(full, 95)),
         "longest": int(full.max()),
-        "truncated": int((full > max_tokens).sum()),
+        "truncated": cut.cut,
         "max_tokens": max_tokens,
+        "unread": cut.unread / max(1, cut.tokens),
+        "windows": None if encoded.windows is None else len(encoded),
     }

@@ -23,6 +23,9 @@ classes (the first one's score is 0). The gradients look the same.
 
 It is the model that scikit-learn makes by `TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2)`
 and `LogisticRegression(C=10)`. Nothing here is random: the same rows give the same model.
+
+Its memory is bounded. If terms times classes are more than `WEIGHTS`, the most frequent terms are taken that fit; the
+scores of the texts are computed so many rows at a time that rows times classes are at most `SCORES`.
 """
 
 from __future__ import annotations
@@ -30,8 +33,9 @@ from __future__ import annotations
 import math
 import re
 import time
+from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -44,7 +48,11 @@ if TYPE_CHECKING:
     import torch
 
 INVERSE_PENALTY = 10.0  # S; scikit-learn's C
+MIN_TEXTS = 2  # that a term must be in
 WORD = re.compile(r"\b\w\w+\b")
+WEIGHTS = 8_000_000  # of the regression, at most; the fit takes some 26 times their memory, 1.7 GB
+SCORES = 20_000_000  # that are computed at a time; some 7 times their memory
+COUNTED = 5_000_000  # terms that are counted at a time; above, those found once so far are forgotten
 
 
 # --- the majority class ---
@@ -85,6 +93,12 @@ class Sparse(NamedTuple):
     offsets: np.ndarray  # (rows + 1,) int64
     width: int
 
+    def slice(self, start: int, end: int) -> Sparse:
+        """The rows from ``start`` to ``end``."""
+        offsets = self.offsets[start : end + 1]
+        stored = slice(offsets[0], offsets[-1])
+        return Sparse(self.columns[stored], self.values[stored], offsets - offsets[0], self.width)
+
     def transposed(self) -> Sparse:
         rows = np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
         order = np.argsort(self.columns, kind="stable")
@@ -114,9 +128,7 @@ class Terms:
 
     def features(self, texts: Sequence[str]) -> Sparse:
         """(N, V) features. The row of a text with no known term is zero."""
-        columns: list[int] = []
-        weights: list[float] = []
-        offsets = [0]
+        columns, weights, offsets = array("q"), array("d"), array("q", [0])
         idf = self.inverse_frequency.tolist()
         for text in texts:
             counts = Counter(self.column[term] for term in terms_of(text) if term in self.column)
@@ -125,7 +137,8 @@ class Terms:
             columns.extend(counts)
             weights.extend(weight / length for weight in row)
             offsets.append(len(columns))
-        return Sparse(np.array(columns, np.int64), np.array(weights), np.array(offsets), len(idf))
+        values = np.frombuffer(weights) if weights else np.zeros(0)
+        return Sparse(np.array(columns, np.int64), values, np.array(offsets, np.int64), len(idf))
 
 
 def terms_of(text: str) -> list[str]:
@@ -134,10 +147,16 @@ def terms_of(text: str) -> list[str]:
     return words + [f"{first} {second}" for first, second in pairwise(words)]
 
 
-def find_terms(texts: Sequence[str], min_texts: int = 2) -> Terms:
-    """The terms that `min_texts` or more of the texts have, in alphabetical order."""
-    found = Counter(term for text in texts for term in set(terms_of(text)))
-    terms = sorted(term for term, count in found.items() if count >= min_texts)
+def find_terms(texts: Sequence[str], most: int = 0) -> Terms:
+    """The terms that at least `MIN_TEXTS` of the texts have, in alphabetical order; of them the `most` frequent."""
+    found: Counter[str] = Counter()
+    for text in texts:
+        found.update(set(terms_of(text)))
+        if len(found) > COUNTED:
+            found = Counter({term: count for term, count in found.items() if count > 1})
+    terms = sorted(term for term, count in found.items() if count >= MIN_TEXTS)
+    if 0 < most < len(terms):
+        terms = sorted(sorted(terms, key=lambda term: -found[term])[:most])
     counts = np.array([found[term] for term in terms], dtype=np.float64)
     return Terms({term: i for i, term in enumerate(terms)}, 1 + np.log((1 + len(texts)) / (1 + counts)))
 
@@ -155,6 +174,8 @@ class Matrix(Protocol):
 
     @property
     def width(self) -> int: ...  # V
+
+    def slice(self, start: int, end: int) -> Matrix: ...  # of its rows
 
     def transposed(self) -> Matrix: ...
 
@@ -211,7 +232,8 @@ def linear(
     """
     start = time.perf_counter()
     texts = join_pairs(texts, pairs)
-    terms = find_terms(texts)
+    fitted = classes if labels.ndim == 2 else len(np.unique(labels))
+    terms = find_terms(texts, most=max(1, WEIGHTS // max(1, fitted)))
     regression = fit_classes(terms.features(texts), labels, classes, tolerance)
     return Linear(terms, regression, time.perf_counter() - start)
 
@@ -221,45 +243,62 @@ def fit_classes(features: Matrix, labels: np.ndarray, classes: int, tolerance: f
     multi_label = labels.ndim == 2
     if multi_label:
         fitted = np.flatnonzero((labels.min(axis=0) == 0) & (labels.max(axis=0) == 1))
-        weights, intercepts = fit_logistic(features, labels[:, fitted], False, tolerance)
+        targets = Targets(len(labels), len(fitted), lambda start, end: labels[start:end, fitted])
+        weights, intercepts = fit_logistic(features, targets, False, tolerance)
     else:
         fitted = np.unique(labels)
-        targets = (labels[:, None] == fitted).astype(np.int64)  # (N, K), one-hot
         if len(fitted) == 2:  # the first class's scores are 0, the second's the log-odds
-            weights, intercepts = fit_logistic(features, targets[:, 1:], False, tolerance)
+            targets = Targets(len(labels), 1, lambda start, end: labels[start:end, None] == fitted[1:])
+            weights, intercepts = fit_logistic(features, targets, False, tolerance)
             weights, intercepts = np.pad(weights, ((0, 0), (1, 0))), np.pad(intercepts, (1, 0))
         else:
+            targets = Targets(len(labels), len(fitted), lambda start, end: labels[start:end, None] == fitted)
             weights, intercepts = fit_logistic(features, targets, True, tolerance)
     return Logistic(weights, intercepts, fitted, majority(labels, classes), multi_label)
 
 
+class Targets(NamedTuple):
+    """What K scores of N rows shall be, 0 or 1: for 100,000 rows of 1,000 classes too many to be in memory at once."""
+
+    rows: int  # N
+    outputs: int  # K
+    of: Callable[[int, int], np.ndarray]  # the rows from start to end, (n, K)
+
+
 def fit_logistic(
-    features: Matrix, targets: np.ndarray, exclusive: bool, tolerance: float
+    features: Matrix, targets: Targets, exclusive: bool, tolerance: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (V, K) and intercepts (K,) for features (N, V) and targets (N, K) of 0 and 1.
+    """Weights (V, K) and intercepts (K,) for features (N, V) and targets (N, K).
 
     exclusive: one softmax over the K columns. Otherwise a sigmoid each: K regressions that share nothing, so
-    that where the sum of their losses is least, each is.
+    that the sum of their losses is least if each is.
     """
     import torch
     from torch.nn.functional import logsigmoid
 
-    rows, outputs = targets.shape
+    rows, outputs = targets.rows, targets.outputs
     if outputs == 0:
         return np.zeros((features.width, 0)), np.zeros(0)
-    by_term = features.transposed()  # X^T
-    y = torch.from_numpy(targets).double()  # (N, K)
+    size = max(1, SCORES // outputs)  # rows at a time
+    spans = [(start, min(rows, start + size)) for start in range(0, rows, size)]
+    parts = [features.slice(*span) if len(spans) > 1 else features for span in spans]
+    by_term = [part.transposed() for part in parts]  # X^T
     weights = torch.zeros(features.width, outputs, dtype=torch.float64)
     intercepts = torch.zeros(outputs, dtype=torch.float64)
 
     def loss_and_gradients() -> torch.Tensor:
-        z = features.times(weights) + intercepts  # (N, K)
-        log_p = z.log_softmax(dim=1) if exclusive else logsigmoid(z)
-        log_likelihood = y * log_p if exclusive else y * log_p + (1 - y) * logsigmoid(-z)
-        error = (log_p.exp() - y) / rows  # dL/dZ
-        weights.grad = by_term.times(error) + weights / (INVERSE_PENALTY * rows)
-        intercepts.grad = error.sum(dim=0)
-        return (weights.square().sum() / (2 * INVERSE_PENALTY) - log_likelihood.sum()) / rows
+        weights.grad = weights / (INVERSE_PENALTY * rows)
+        intercepts.grad = torch.zeros_like(intercepts)
+        log_likelihood = torch.zeros((), dtype=torch.float64)
+        for part, part_by_term, span in zip(parts, by_term, spans, strict=True):
+            y = torch.from_numpy(targets.of(*span)).double()  # (n, K)
+            z = part.times(weights) + intercepts  # (n, K)
+            log_p = z.log_softmax(dim=1) if exclusive else logsigmoid(z)
+            log_likelihood += (y * log_p if exclusive else y * log_p + (1 - y) * logsigmoid(-z)).sum()
+            error = (log_p.exp() - y) / rows  # dL/dZ
+            weights.grad += part_by_term.times(error)
+            intercepts.grad += error.sum(dim=0)
+        return (weights.square().sum() / (2 * INVERSE_PENALTY) - log_likelihood) / rows
 
     optimizer = torch.optim.LBFGS(
         [weights, intercepts], max_iter=1000, history_size=10,

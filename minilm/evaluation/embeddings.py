@@ -5,7 +5,7 @@ A backbone gives each of a text's T tokens a vector. Their mean is one vector fo
     e = 1/T sum_t x_t                                        (N, D) for N texts, special tokens included
 
 Sentence models (Reimers and Gurevych 2019) are trained so that texts of like meaning have like means; of other
-backbones the means still tell much. How much is what a linear probe measures (Alain and Bengio 2016): the regression
+backbones the means are useful, too. A linear probe measures how useful (Alain and Bengio 2016): the regression
 of ``baselines.py``, fitted to the training texts' vectors, moved and scaled so that they have mean 0 and length 1 on
 average:
 
@@ -28,9 +28,10 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from minilm.data.tokenization import Encoded, encode, pad_id
-from minilm.devices import Execution
+from minilm.devices import Runtime
 from minilm.evaluation.baselines import Logistic, fit_classes
 from minilm.evaluation.predictor import predict_scores
+from minilm.evaluation.windows import vectors_of_texts
 from minilm.models.architecture import Backbone
 from minilm.models.batch import Batch
 from minilm.models.heads import pool
@@ -41,10 +42,10 @@ CUT = 512  # tokens at which texts are cut for a model that reads any length, un
 # --- texts to vectors ---
 
 
-def mean_vectors(model: Backbone, encoded: Encoded, run_on: Execution, *, pad: int) -> np.ndarray:
+def mean_vectors(model: Backbone, encoded: Encoded, runtime: Runtime, *, pad: int) -> np.ndarray:
     """The means of N texts' vectors: (N, D) float32, in the order of the texts.
 
-    The model may have any head or none, and is left as it was. Of T5 the encoder's vectors count.
+    The model may have any head or none, and is left as it was. For T5, they are the encoder's vectors.
     """
     depth = model.config.depth
 
@@ -54,21 +55,21 @@ def mean_vectors(model: Backbone, encoded: Encoded, run_on: Execution, *, pad: i
 
     if not len(encoded):
         return np.zeros((0, model.config.width), np.float32)
-    return predict_scores(model, encoded, run_on, pad=pad, forward=forward)
+    return predict_scores(model, encoded, runtime, pad=pad, forward=forward, combine=vectors_of_texts)
 
 
 def embed_texts(
     model: Backbone,
     tokenizer: Tokenizer,
     texts: Sequence[str],
-    run_on: Execution,
+    runtime: Runtime,
     *,
     pairs: Sequence[str] | None = None,
     max_tokens: int = 0,
 ) -> np.ndarray:
     """``mean_vectors`` of texts or pairs: (N, D). They are cut to ``max_tokens``; 0: to the model's context."""
     encoded = encode(tokenizer, texts, pairs, max_tokens or model.context or CUT)
-    return mean_vectors(model.to(run_on.device), encoded, run_on, pad=pad_id(tokenizer))
+    return mean_vectors(model.to(runtime.device), encoded, runtime, pad=pad_id(tokenizer))
 
 
 # --- the probe ---
@@ -82,6 +83,9 @@ class Dense(NamedTuple):
     @property
     def width(self) -> int:
         return self.values.shape[1]
+
+    def slice(self, start: int, end: int) -> Dense:
+        return Dense(self.values[start:end])
 
     def transposed(self) -> Dense:
         return Dense(self.values.T)

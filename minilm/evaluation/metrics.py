@@ -13,7 +13,7 @@ Matthews' correlation is 1 at best, and 0 is what guessing gets, however unbalan
 with two classes, and between -1 and 0 with more. For many classes it is R_K (Gorodkin 2004, "Comparing two
 K-category assignments by a K-category correlation coefficient"), with s texts, c of them right:
 
-    MCC = (c s - sum_k p_k t_k) / sqrt((s^2 - sum_k p_k^2) (s^2 - sum_k t_k^2)),    0 where a factor is 0
+    MCC = (c s - sum_k p_k t_k) / sqrt((s^2 - sum_k p_k^2) (s^2 - sum_k t_k^2)),    0 if a factor is 0
 
 Losses, in nats, the mean over texts (several labels: over all cells), from logits z:
 
@@ -35,20 +35,119 @@ Jaccard index with average="samples" and zero_division=1.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from minilm.config import Fraction
 from minilm.errors import UserError, nearest
+from minilm.evaluation.confusions import Confused, class_totals, most_confused
+from minilm.measures import (
+    HIGHER_IS_BETTER,
+    LANGUAGE_METRICS,
+    METRICS,
+    MULTI_LABEL_METRICS,
+    SINGLE_LABEL_METRICS,
+    Correlation,
+    Measured,
+    Number,
+    Perplexity,
+)
 
-# Whether more is better, for every metric a checkpoint can be chosen by.
-HIGHER_IS_BETTER = {
-    "loss": False, "perplexity": False,
-    "accuracy": True, "macro_precision": True, "macro_recall": True, "macro_f1": True, "mcc": True,
-    "subset_accuracy": True, "label_accuracy": True, "jaccard": True, "micro_f1": True,
-}  # fmt: skip
-SINGLE_LABEL_METRICS = ("loss", "accuracy", "macro_precision", "macro_recall", "macro_f1", "mcc")
-MULTI_LABEL_METRICS = ("loss", "subset_accuracy", "label_accuracy", "jaccard", "micro_f1", "macro_f1")
+MATRIX = 100  # classes up to which a confusion matrix is kept; above, the most confused pairs
+PAIRS = 100
+
+
+@dataclass(frozen=True)
+class LabelMetrics:
+    """How well one label is found."""
+
+    precision: Fraction
+    recall: Fraction
+    f1: Fraction
+    support: Number  # texts that have the label
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What was measured on one split. A metric that the task does not have is None.
+
+    ``metrics["macro_f1"]`` and ``metrics.get("macro_f1")`` are the number of that name, ``get`` with None for a metric
+    that the task does not have.
+    """
+
+    loss: Measured
+    perplexity: Perplexity | None = None  # of a language model
+    # One label a text.
+    accuracy: Fraction | None = None
+    macro_precision: Fraction | None = None
+    macro_recall: Fraction | None = None
+    # Several labels a text.
+    subset_accuracy: Fraction | None = None
+    label_accuracy: Fraction | None = None
+    jaccard: Fraction | None = None
+    micro_f1: Fraction | None = None
+    # Both.
+    macro_f1: Fraction | None = None
+    mcc: Correlation | None = None
+    # Beside these numbers, where all of a split is measured: C labels.
+    per_class: list[LabelMetrics] | None = None  # (C,) with one label a text
+    confusion: list[list[int]] | None = None  # (C, C) texts, row: truth, column: prediction; or, with many classes,
+    confused: list[Confused] | None = None  # the pairs that are confused most
+    per_label: list[LabelMetrics] | None = None  # (C,) with several labels a text
+
+    def __post_init__(self) -> None:
+        """Raise ValueError unless these are the metrics of one kind of task."""
+        measured = {name for name in METRICS if self.get(name) is not None}
+        kinds = (SINGLE_LABEL_METRICS, MULTI_LABEL_METRICS, LANGUAGE_METRICS)
+        if not any(measured == set(names) for names in kinds):
+            raise ValueError("must hold " + ", or ".join(" ".join(names) for names in kinds))
+        classes = len(self.per_class or ())
+        if (self.per_class is not None) != ((self.confusion is None) != (self.confused is None)):
+            raise ValueError("must hold confusion or confused, one of them, beside per_class, and else none")
+        if self.confusion is not None and not _is_square(self.confusion, classes):
+            raise ValueError(f"confusion must be {classes} rows of {classes} whole numbers of texts")
+        if any(max(pair.truth, pair.predicted) >= classes for pair in self.confused or ()):
+            raise ValueError(f"confused must hold class numbers below {classes}")
+
+    def __getitem__(self, name: str) -> float:
+        if (value := self.get(name)) is None:
+            raise KeyError(name)
+        return value
+
+    def get(self, name: str) -> float | None:
+        """The metric of that name; None if the task does not have it, or if it is no metric."""
+        value: float | None = getattr(self, name) if name in METRICS else None
+        return value
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a text may have several labels."""
+        return self.subset_accuracy is not None
+
+    @property
+    def by_label(self) -> list[LabelMetrics]:
+        """The metrics of each label, (C,)."""
+        return self.per_class or self.per_label or []
+
+    def most_confused(self) -> list[Confused]:
+        """The pairs that are confused most, with one label a text."""
+        if self.confused is not None:
+            return self.confused
+        cells = ((t, p, n) for t, row in enumerate(self.confusion or ()) for p, n in enumerate(row) if t != p and n)
+        return sorted((Confused(*cell) for cell in cells), key=lambda pair: -pair.texts)
+
+    def brief(self) -> Metrics:
+        """The metrics that are single numbers."""
+        return replace(self, per_class=None, confusion=None, confused=None, per_label=None)
+
+
+def _is_square(matrix: list[list[int]], size: int) -> bool:
+    """Whether these are counts (C, C), at least one of them not 0."""
+    counts = [n for row in matrix for n in row]
+    square = len(matrix) == size and all(len(row) == size for row in matrix)
+    return not size or (square and min(counts) >= 0 and 0 < sum(counts) < 2**53)
 
 
 def check_metric(metric: str, multi_label: bool, key: str = "train.best") -> None:
@@ -89,8 +188,11 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
     return np.exp(-np.logaddexp(0.0, -np.asarray(logits, dtype=np.float64)))
 
 
-def labels_above(logits: np.ndarray, threshold: float = 0.5) -> np.ndarray:
-    """The decision with several labels: (N, C), 1 where the probability reaches `threshold`, else 0."""
+def labels_above(logits: np.ndarray, threshold: float | np.ndarray = 0.5) -> np.ndarray:
+    """The decision with several labels: (N, C), 1 if the probability reaches `threshold`, else 0.
+
+    threshold: one for all labels, or (C,), one each (`thresholds.py`).
+    """
     return (sigmoid(logits) >= threshold).astype(np.int64)
 
 
@@ -103,30 +205,26 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) ->
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 
-def classification_metrics(labels: np.ndarray, logits: np.ndarray) -> dict[str, Any]:
-    """Metrics of one label per text: labels (N,) of 0..C-1, logits (N, C).
-
-    Returns `loss`, `accuracy`, `macro_precision`, `macro_recall`, `macro_f1`, `mcc`, `confusion` (a list of
-    rows) and `per_class`: a dict of `precision`, `recall`, `f1` and `support` for each class. Of equal logits
-    the first wins.
-    """
+def classification_metrics(labels: np.ndarray, logits: np.ndarray) -> Metrics:
+    """Metrics of one label per text: labels (N,) of 0..C-1, logits (N, C). If logits are equal, the first wins."""
     labels, logits = np.asarray(labels), np.asarray(logits, dtype=np.float64)
     _check_shapes(labels, logits, labels.shape == logits.shape[:1])
     classes = logits.shape[1]
-    confusion = confusion_matrix(labels, logits.argmax(axis=1), classes)
-    support, predicted, right = confusion.sum(axis=1), confusion.sum(axis=0), confusion.diagonal()
+    given, few = logits.argmax(axis=1), classes <= MATRIX
+    support, predicted, right = class_totals(labels, given, classes)
     precision, recall, f1 = _precision_recall_f1(right, predicted, support)
     seen = support + predicted > 0
-    return {
-        "loss": float(-log_softmax(logits)[np.arange(len(labels)), labels].mean()),
-        "accuracy": float(right.sum() / len(labels)),
-        "macro_precision": float(precision[seen].mean()),
-        "macro_recall": float(recall[seen].mean()),
-        "macro_f1": float(f1[seen].mean()),
-        "mcc": _matthews_correlation(right, predicted, support),
-        "per_class": _table(precision, recall, f1, support),
-        "confusion": confusion.tolist(),
-    }
+    return Metrics(
+        loss=float(-log_softmax(logits)[np.arange(len(labels)), labels].mean()),
+        accuracy=float(right.sum() / len(labels)),
+        macro_precision=float(precision[seen].mean()),
+        macro_recall=float(recall[seen].mean()),
+        macro_f1=float(f1[seen].mean()),
+        mcc=_matthews_correlation(right, predicted, support),
+        per_class=_by_label(precision, recall, f1, support),
+        confusion=confusion_matrix(labels, given, classes).tolist() if few else None,
+        confused=None if few else most_confused(labels, given, PAIRS),
+    )
 
 
 def _matthews_correlation(right: np.ndarray, predicted: np.ndarray, support: np.ndarray) -> float:
@@ -140,16 +238,12 @@ def _matthews_correlation(right: np.ndarray, predicted: np.ndarray, support: np.
 # --- several labels per text ---
 
 
-def multilabel_metrics(labels: np.ndarray, logits: np.ndarray, threshold: float = 0.5) -> dict[str, Any]:
-    """Metrics of several labels per text: labels (N, C) of 0 and 1, logits (N, C).
-
-    Returns `loss`, `subset_accuracy`, `label_accuracy`, `jaccard`, `micro_f1`, `macro_f1` (over all C labels)
-    and `per_label`: a dict of `precision`, `recall`, `f1` and `support` for each label.
-    """
+def multilabel_metrics(labels: np.ndarray, logits: np.ndarray, threshold: float | np.ndarray = 0.5) -> Metrics:
+    """Metrics of several labels per text: labels (N, C) of 0 and 1, logits (N, C). Macro F1 is over all C labels."""
     labels, logits = np.asarray(labels), np.asarray(logits, dtype=np.float64)
     _check_shapes(labels, logits, labels.shape == logits.shape)
     loss = float((np.logaddexp(0.0, logits) - labels * logits).mean())
-    return {"loss": loss, **_metrics_of_choice(labels, labels_above(logits, threshold))}
+    return Metrics(loss, **_metrics_of_choice(labels, labels_above(logits, threshold)))
 
 
 def _metrics_of_choice(labels: np.ndarray, chosen: np.ndarray) -> dict[str, Any]:
@@ -164,7 +258,7 @@ def _metrics_of_choice(labels: np.ndarray, chosen: np.ndarray) -> dict[str, Any]
         "jaccard": float(_ratio(both, either, empty=1.0).mean()),
         "micro_f1": float(micro_f1),
         "macro_f1": float(f1.mean()),
-        "per_label": _table(precision, recall, f1, support),
+        "per_label": _by_label(precision, recall, f1, support),
     }
 
 
@@ -199,7 +293,7 @@ def _check_shapes(labels: np.ndarray, logits: np.ndarray, match: bool) -> None:
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray, empty: float = 0.0) -> np.ndarray:
-    """numerator / denominator, `empty` where the denominator is 0."""
+    """numerator / denominator, `empty` if the denominator is 0."""
     return np.where(denominator > 0, numerator / np.maximum(denominator, 1), empty)
 
 
@@ -209,8 +303,6 @@ def _precision_recall_f1(
     return _ratio(right, predicted), _ratio(right, support), _ratio(2 * right, predicted + support)
 
 
-def _table(
-    precision: np.ndarray, recall: np.ndarray, f1: np.ndarray, support: np.ndarray
-) -> list[dict[str, float | int]]:
+def _by_label(precision: np.ndarray, recall: np.ndarray, f1: np.ndarray, support: np.ndarray) -> list[LabelMetrics]:
     rows = zip(precision.tolist(), recall.tolist(), f1.tolist(), support.tolist(), strict=True)
-    return [{"precision": p, "recall": r, "f1": f, "support": s} for p, r, f, s in rows]
+    return [LabelMetrics(*row) for row in rows]

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -15,15 +15,20 @@ from torch import Tensor
 
 from minilm.checkpoints.models import card_of
 from minilm.checkpoints.opening import holds_model, load_model
-from minilm.config import DataSection, load_config
+from minilm.config import DataSection
+from minilm.data import readers
 from minilm.data.batching import collate, evaluation_batches
 from minilm.data.cleaning import cleaner
-from minilm.data.readers import FORMATS
-from minilm.data.sources import Rows, load_texts
-from minilm.data.tokenization import Encoded, encode, load_tokenizer, pad_id
-from minilm.devices import Execution, execution_as_trained
+from minilm.data.long_texts import LongTexts, Windows
+from minilm.data.rows import Rows
+from minilm.data.sources import load_texts
+from minilm.data.tokenization import Cut, Encoded, count_cut, encode, load_tokenizer, pad_id
+from minilm.devices import Runtime, runtime_as_trained
 from minilm.errors import UserError
 from minilm.evaluation.metrics import log_softmax, sigmoid
+from minilm.evaluation.windows import scores_of_texts
+from minilm.hints import program
+from minilm.loading import load_config
 from minilm.models.architecture import Backbone, Card, evaluation_mode
 from minilm.models.batch import Batch
 from minilm.schema import Limit, read_table
@@ -31,44 +36,64 @@ from minilm.schema import Limit, read_table
 LINES = 512  # lines read before the first is answered
 
 Forward = Callable[[Batch, np.ndarray], Tensor]  # a batch and its row numbers (B,) -> scores (B, C)
+Combine = Callable[[np.ndarray, Windows], np.ndarray]  # what there is of M rows (M, C), and their texts -> (N, C)
 Text = str | tuple[str, str]  # a text, or a pair
 
 
 def predict_scores(
-    model: Backbone, encoded: Encoded, run_on: Execution, *, pad: int, forward: Forward | None = None
+    model: Backbone,
+    encoded: Encoded,
+    runtime: Runtime,
+    *,
+    pad: int,
+    forward: Forward | None = None,
+    combine: Combine | None = None,
 ) -> np.ndarray:
     """The model's scores (logits) of N texts: (N, C) float32, in the order of the texts.
 
-    Texts of like length share a batch. Every part of the model is left in the mode it was in. ``forward`` computes the
-    scores of a batch and its row numbers in the model's place, where part of the work is done already.
+    Rows of like length share a batch. Every part of the model is left in the mode it was in. ``forward`` computes the
+    scores of a batch and its row numbers in the model's place, if part of the work is done already. ``combine`` makes
+    texts' scores of windows'; by default as the probabilities of a classifier are combined.
     """
     scores, order = [], []
-    with evaluation_mode(model), torch.inference_mode(), run_on.autocast():
-        for rows in evaluation_batches(encoded.lengths, run_on.tokens_at_once):
-            batch = collate(encoded, rows, None, pad, limit=model.context).to(run_on.device)
+    with evaluation_mode(model), torch.inference_mode(), runtime.autocast():
+        for rows in evaluation_batches(encoded.lengths, runtime.tokens_at_once):
+            batch = collate(encoded, rows, None, pad, limit=model.context).to(runtime.device)
             scores.append((model(batch) if forward is None else forward(batch, rows)).float())
             order.append(rows)
     by_length = torch.cat(scores).cpu().numpy()
     result = np.empty_like(by_length)
     result[np.concatenate(order)] = by_length
-    return result
+    if encoded.windows is None:
+        return result
+    if combine is None:
+        return scores_of_texts(result, encoded.windows, is_multi_label(card_of(model)))
+    return combine(result, encoded.windows)
+
+
+def is_multi_label(card: Card) -> bool:
+    """Whether a classifier gives a text several labels."""
+    return card.published.get("problem_type") == "multi_label_classification"
 
 
 @dataclass(frozen=True)
 class Reading:
     """How texts reach the model, in prediction as in training. Kept under "minilm" in the model's config."""
 
-    # Longer texts are cut; 0: at the model's context.
+    # Tokens that are read at once; 0: the model's context.
     max_tokens: Annotated[int, Limit("a whole number of at least 0", lambda n: n >= 0)] = 0
     clean: list[str] = field(default_factory=list)  # cleaning steps
-    pairs: bool | None = None  # whether it reads pairs of texts; None: nobody said
+    pairs: bool | None = None  # whether it reads pairs of texts; None: unknown
     # With several labels per text, the probability threshold: a label is assigned at or above it.
     threshold: Annotated[float, Limit("a number from 0 to 1", lambda x: 0 <= x <= 1)] = 0.5
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "float32"  # train.precision
+    long_texts: Literal["cut", "head-tail", "windows"] = "cut"  # what becomes of longer texts, as data.long_texts
+    window_stride: Annotated[int, Limit("a whole number of at least 0", lambda n: n >= 0)] = 0
+    window_scores: Literal["mean", "max"] = "mean"
 
     @classmethod
     def of(cls, card: Card) -> Reading:
-        """What a model's config says. Raises UserError naming what is wrong."""
+        """From a model's config. Raises UserError for a value that is not valid."""
         names = {f.name for f in fields(cls)}
         stored = {key: value for key, value in card.extra.items() if key in names}
         place = f"{card.folder}/config.json" if card.adapter is None else f"{card.adapter}/adapter_config.json"
@@ -83,20 +108,21 @@ class Classifier:
     [{'negative': 0.07, 'neutral': 0.26, 'positive': 0.67}]
     """
 
-    def __init__(self, model: Backbone, tokenizer: Tokenizer, run_on: Execution) -> None:
+    def __init__(self, model: Backbone, tokenizer: Tokenizer, runtime: Runtime) -> None:
         """model: from ``load_model`` or ``new_model``, with a classification head."""
-        self.model, self.tokenizer, self.execution = model.to(run_on.device), tokenizer, run_on
+        self.model, self.tokenizer, self.runtime = model.to(runtime.device), tokenizer, runtime
         card = card_of(model)
         self.labels = card.labels
-        self.multi_label = card.published.get("problem_type") == "multi_label_classification"
+        self.multi_label = is_multi_label(card)
         self.reading = Reading.of(card)
         self.clean = cleaner(self.reading.clean)
+        self.cut = Cut()  # of all texts it has read
 
     @classmethod
     def load(cls, source: str | Path, device: str = "auto") -> Classifier:
         """Open a run's folder, a model's or an adapter's folder, a catalogue name or a Hub id.
 
-        Raises UserError where there is no trained classifier.
+        Raises UserError if there is no trained classifier.
         """
         folder = Path(source)
         if holds_model(folder / "model"):
@@ -104,17 +130,17 @@ class Classifier:
         elif (folder / "config.toml").exists():
             raise UserError(f"{folder}: {without_classifier(folder)}")
         model = load_model(folder if folder.exists() else source, "classify", dtype="stored")
-        run_on = execution_as_trained(device, Reading.of(card_of(model)).precision)
+        runtime = runtime_as_trained(device, Reading.of(card_of(model)).precision)
         for parameter in model.parameters():
-            if (parameter.dtype, run_on.precision) != (torch.bfloat16, "bfloat16"):  # as such weights were in training
+            if (parameter.dtype, runtime.precision) != (torch.bfloat16, "bfloat16"):  # as such weights were in training
                 parameter.data = parameter.data.float()
-        return cls(model, load_tokenizer(card_of(model).tokenizer or source), run_on)
+        return cls(model, load_tokenizer(card_of(model).tokenizer or source), runtime)
 
     def predict(self, texts: Iterable[Text], *, place: str = "text", first: int = 1) -> list[dict[str, float]]:
         """One ``{label: probability}`` per text; pairs are tuples.
 
         With one label per text the probabilities add up to 1; with several, each label has its own and is assigned
-        where that is at least ``reading.threshold``. Messages call the texts ``text 1`` and so on, or what is asked.
+        if that is at least ``reading.threshold``. Messages call the texts ``text 1`` and so on, or what is asked.
         """
         scores = self.scores(texts, place=place, first=first)
         probabilities = sigmoid(scores) if self.multi_label else np.exp(log_softmax(scores))
@@ -129,7 +155,7 @@ class Classifier:
     def scores(self, texts: Iterable[Text], *, place: str = "text", first: int = 1) -> np.ndarray:
         """The model's scores (logits), (N, C).
 
-        Raises UserError for what is no text or pair, for pairs where it reads single texts, for single texts where it
+        Raises UserError for what is no text or pair, for pairs if it reads single texts, for single texts if it
         reads pairs, and for a text of which cleaning leaves nothing: an answer would be about nothing.
         """
         firsts, seconds = self._split(texts, place, first)
@@ -145,22 +171,29 @@ class Classifier:
         return cleaned
 
     def scores_of_rows(self, rows: Rows) -> np.ndarray:
-        """The same of rows that were cleaned when they were loaded: cleaning twice may say something else."""
+        """The scores of rows that were cleaned when they were loaded: a second cleaning could change them again."""
         return self._scores_of_clean(rows.texts, rows.pairs)
 
     def _scores_of_clean(self, texts: list[str], pairs: list[str] | None) -> np.ndarray:
         if not texts:
             return np.zeros((0, len(self.labels)), np.float32)
         limit = self.reading.max_tokens or self.model.context or 512
-        encoded = encode(self.tokenizer, texts, pairs, limit)
-        scores = predict_scores(self.model, encoded, self.execution, pad=pad_id(self.tokenizer))
+        long = LongTexts(self.reading.long_texts, self.reading.window_stride, self.reading.window_scores)
+        encoded = encode(self.tokenizer, texts, pairs, limit, long)
+        self.cut = self.cut + count_cut(encoded, limit)
+        scores = predict_scores(self.model, encoded, self.runtime, pad=pad_id(self.tokenizer))
         if not np.isfinite(scores).all():
             name = card_of(self.model).adapter or card_of(self.model).folder or "the model"
             raise UserError(f"{name}: gives scores that are no numbers, so its weights are broken; train it anew")
         return scores
 
+    def cut_message(self) -> str:
+        """What to say of texts that were too long to be read whole; empty if they were few."""
+        limit, context = self.reading.max_tokens, self.model.context
+        return self.cut.message("texts", limit or context or 512, context)
+
     def _split(self, texts: Iterable[Text], place: str, first: int) -> tuple[list[str], list[str] | None]:
-        """The first texts, and the second ones where they are pairs."""
+        """The first texts, and the second ones if they are pairs."""
         if isinstance(texts, str):
             raise UserError(f"give a list of texts, [{texts!r}], not one text")
         texts = list(texts)
@@ -181,11 +214,13 @@ class Classifier:
 
 def without_classifier(run: Path) -> str:
     """Why a run's folder holds no classifier."""
+    if (run / "predictions.csv").exists() and (run / "metrics.jsonl").exists():
+        return 'this run of a study kept no model (keep_model = "none"); train it again with `minilm train`'
     if (run / "results.json").exists() and not (run / "adapted").is_dir():
-        return "this run asked a model without training it; train one ([train] in place of [zero_shot])"
+        return "this run did not train a model; train one ([train] in place of [zero_shot])"
     if (run / "results.json").exists():
         return f"this run only adapted a checkpoint; train a classifier from {run / 'adapted'} (model.source)"
-    return f"this run has not finished; go on with `minilm train {run / 'config.toml'} --resume`"
+    return f"this run has not finished; resume it with `{program()} train {run / 'config.toml'} --resume`"
 
 
 # --- Files -------------------------------------------------------------------------------------------------------
@@ -193,7 +228,7 @@ def without_classifier(run: Path) -> str:
 
 def is_table(name: str) -> bool:
     """Whether a file of this name has columns; all others are lines of text."""
-    return Path(name).suffix.lower() in FORMATS
+    return readers.is_table(Path(name))
 
 
 def predict_table(classifier: Classifier, path: Path, run: str | Path) -> Iterator[tuple[str, dict[str, float]]]:
@@ -202,8 +237,8 @@ def predict_table(classifier: Classifier, path: Path, run: str | Path) -> Iterat
     They are in the columns that ``run``, which the classifier is from, was trained on. Raises UserError naming what is
     missing or cannot be read, before the first is answered.
     """
-    section, said = _columns_of(Path(run), bool(classifier.reading.pairs))
-    texts = load_texts(path, replace(section, clean=classifier.reading.clean), said)
+    section, place = _columns_of(Path(run), bool(classifier.reading.pairs))
+    texts = load_texts(path, replace(section, clean=classifier.reading.clean), place)
     for start in range(0, len(texts), LINES):
         chunk = texts[start : start + LINES]
         shown = (text if isinstance(text, str) else "\t".join(text) for text in chunk)
@@ -211,20 +246,11 @@ def predict_table(classifier: Classifier, path: Path, run: str | Path) -> Iterat
 
 
 def _columns_of(run: Path, pairs: bool) -> tuple[DataSection, str]:
-    """What a run's config says of the columns, and where; of a model without a run's config, the usual ones."""
+    """The columns of a run's config, and where they are given; for a model without a run's config, the defaults."""
     for path in (run / "config.toml", run.parent / "config.toml")[: 2 if run.name == "model" else 1]:
         if path.is_file():
             return load_config(path).data, f" in {path}"
-    return DataSection(text_pair="text_pair" if pairs else ""), f" as usual, for {run} has no config.toml"
-
-
-def read_lines(file: BinaryIO, place: str = "line") -> Iterator[str]:
-    """The lines of a file in UTF-8. Raises UserError naming the first that is not."""
-    for number, line in enumerate(file, 1):
-        try:
-            yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            raise UserError(f"{place} {number}: not UTF-8 (byte 0x{line[error.start]:02x})") from None
+    return DataSection(text_pair="text_pair" if pairs else ""), f" by default, as {run} has no config.toml"
 
 
 def predict_lines(
@@ -233,7 +259,7 @@ def predict_lines(
     """Each line with its ``{label: probability}``, in order, some hundred lines at a time.
 
     For a classifier of pairs a line is two texts with a tab between. Raises UserError naming the line (``place`` and
-    its number) where it is empty, as given or once cleaned, or no pair.
+    its number) if it is empty, as given or once cleaned, or no pair.
     """
     numbered = iter(enumerate(lines, 1))
     while chunk := list(itertools.islice(numbered, LINES)):

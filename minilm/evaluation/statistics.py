@@ -3,9 +3,16 @@
 Over n seeds, with mean m and standard deviation s = sqrt(sum (x - m)^2 / (n - 1)):
 
     95% interval    m +- t s / sqrt(n)          t: Student's with n - 1 degrees of freedom ("Student" 1908)
+    bounded         if that leaves the range of a metric: the interval of logit(x), or of log x if there is no upper
+                    end, transformed back, which stays inside
     paired t        t = m_d sqrt(n) / s_d       of the differences d of two methods over the same seeds
     permutation     the share of the 2^n ways to swap the two methods within pairs whose |mean| is at least |m_d|
                     (Fisher 1935, The Design of Experiments, section 21): assumes nothing about the distribution
+
+Over k folds, each measured by a model that the other folds trained, so that any two models share most of their texts
+(Nadeau and Bengio 2003, "Inference for the Generalization Error"):
+
+    95% interval    m +- t s sqrt(1 / k + 1 / (k - 1))      1 / (k - 1): rows of a fold by rows that are trained on
 
 The distribution of t with a whole number k of degrees of freedom is a finite sum (Abramowitz and Stegun 26.7.3 and
 26.7.4): with theta = atan(t / sqrt(k)), the probability P(|T| <= t) is
@@ -14,7 +21,7 @@ The distribution of t with a whole number k of degrees of freedom is a finite su
     k even    sin theta (1 + 1/2 cos^2 theta + 1 3 / (2 4) cos^4 theta + ... up to cos^(k-2) theta)
 
 Over the rows of one test set: the bootstrap (Efron 1979), which draws as many rows again, with replacement; of a share
-p of n rows, Wilson's interval (1927), which holds also where none or all are right, and with z = 1.96 is
+p of n rows, Wilson's interval (1927), which holds also if none or all are right, and with z = 1.96 is
 
     (p + z^2 / 2n  +-  z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
 
@@ -33,6 +40,8 @@ import numpy as np
 
 LEVEL = 0.95  # of every interval
 ALPHA = 0.05  # below it a p value is called significant
+ENOUGH_PAIRS = 5  # of which a t test alone may be called significant: with fewer no permutation test can agree
+UNBOUNDED = (-math.inf, math.inf)
 
 
 class Interval(NamedTuple):
@@ -42,17 +51,27 @@ class Interval(NamedTuple):
     high: float
 
 
+class BoundedInterval(NamedTuple):
+    """An interval of a mean that stays inside the range of its values, and how it was made."""
+
+    interval: Interval
+    method: str = ""  # empty: Student's t; else "on the logit scale", "on the log scale" or "cut at the range's end"
+
+
 class Paired(NamedTuple):
     """Two methods over the same seeds."""
 
     difference: float  # mean of the second minus the first
-    interval: Interval | None  # of that difference; None where all pairs differ alike
-    t_test: float  # p value of the paired t test; where all pairs differ alike, of the permutation test
+    interval: Interval | None  # of that difference; None if all pairs differ by the same amount
+    t_test: float  # p value of the paired t test; if all pairs differ by the same amount, of the permutation test
     permutation: float  # p value of the permutation test
     pairs: int
+    method: str = ""  # of the interval, as in BoundedInterval
 
 
-ALL_SWAPS = 13  # pairs up to which every swap is looked at
+ALL_SWAPS = 13  # pairs up to which every swap is computed; beyond, SWAPS random ones
+SWAPS = 10_000
+DRAWS = 2_000  # of the bootstrap
 NO_SPREAD = 1e-9  # of the largest value: values that vary by less are equal
 
 # --- Over seeds ---
@@ -70,7 +89,7 @@ def deviation(values: Sequence[float]) -> float:
 
 
 def t_interval(values: Sequence[float]) -> Interval | None:
-    """The 95% interval of the mean by Student's t; None of fewer than two values, and where all are equal.
+    """The 95% interval of the mean by Student's t; None of fewer than two values, and if all are equal.
 
     Equal values are no certainty (two seeds that both reach 0.9 may be luck), but they have no spread to judge by.
     """
@@ -80,34 +99,79 @@ def t_interval(values: Sequence[float]) -> Interval | None:
     return Interval(mean(values) - half, mean(values) + half)
 
 
-def paired(first: Sequence[float], second: Sequence[float]) -> Paired:
+def folds_interval(values: Sequence[float]) -> Interval | None:
+    """The 95% interval of the mean over k folds, corrected for their dependence; None as for ``t_interval``."""
+    interval, k = t_interval(values), len(values)
+    if interval is None:
+        return None
+    half = (interval.high - mean(values)) * math.sqrt(1 + k / (k - 1))  # s / sqrt(k) becomes s sqrt(1/k + 1/(k - 1))
+    return Interval(mean(values) - half, mean(values) + half)
+
+
+def bounded_t_interval(values: Sequence[float], bounds: tuple[float, float]) -> BoundedInterval | None:
+    """The 95% interval of the mean, inside the ``bounds`` of the values; None as in ``t_interval``.
+
+    Student's interval if it lies inside. Else Student's interval of the logits of the values, or of their logarithms if
+    there is no upper bound, transformed back: for a skewed metric near its end that is also the better interval. A
+    value at the very end has no logit; then Student's interval is cut there.
+    """
+    plain, (low, high) = t_interval(values), bounds
+    if plain is None or (low <= plain.low and plain.high <= high):
+        return None if plain is None else BoundedInterval(plain)
+    if not all(low < x < high for x in values) or low == -math.inf:
+        return BoundedInterval(Interval(max(low, plain.low), min(high, plain.high)), "cut at the range's end")
+    if high == math.inf:
+        logs = t_interval([math.log(x - low) for x in values])
+        assert logs is not None  # the values differ
+        return BoundedInterval(Interval(*(low + math.exp(min(end, 700.0)) for end in logs)), "on the log scale")
+    logits = t_interval([math.log((x - low) / (high - x)) for x in values])
+    assert logits is not None
+    ends = (low + (high - low) / (1 + math.exp(min(-end, 700.0))) for end in logits)
+    return BoundedInterval(Interval(*ends), "on the logit scale")
+
+
+def paired(
+    first: Sequence[float], second: Sequence[float], bounds: tuple[float, float] = UNBOUNDED
+) -> Paired:
     """Whether ``second`` differs from ``first``, value by value of the same seeds. Needs at least 2 pairs.
 
-    Where all pairs differ alike there is no spread to compare with, and Student's t says nothing: two seeds that both
-    gain 0.01 are no certainty. The permutation test stands in for it, and there is no interval.
+    If all pairs differ by the same amount, there is no spread to compare with, and Student's t is undefined: two seeds
+    that both gain 0.01 are no certainty. The permutation test replaces it, and there is no interval.
+    ``bounds``: of a difference, which its interval does not leave.
     """
-    least = NO_SPREAD * max(map(abs, (*first, *second)))  # less is how numbers are rounded
+    least = NO_SPREAD * max(map(abs, (*first, *second)))  # smaller differences are rounding
     differences = [d if abs(d := b - a) > least else 0.0 for a, b in zip(first, second, strict=True)]
     n, middle, spread = len(differences), mean(differences), deviation(differences)
     swapped = permutation_test(differences)
     if spread <= least:
         return Paired(middle, None, swapped, swapped, n)
     t = abs(middle) * math.sqrt(n) / spread
-    return Paired(middle, t_interval(differences), 1 - t_probability(t, n - 1), swapped, n)
+    found = bounded_t_interval(differences, bounds)
+    interval, method = found if found else (None, "")
+    return Paired(middle, interval, 1 - t_probability(t, n - 1), swapped, n, method)
 
 
-def least_permutation(pairs: int, draws: int = 10_000) -> float:
+def is_significant(pair: Paired, p: float) -> bool:
+    """Whether a difference with this (corrected) p value may be called significant.
+
+    Student's t assumes a normal distribution, which two to four pairs cannot show, and no permutation test of so few
+    can reach 5%. So a t test of fewer than five pairs counts only if the permutation test agrees.
+    """
+    return p < ALPHA and (pair.pairs >= ENOUGH_PAIRS or pair.permutation < ALPHA)
+
+
+def least_permutation(pairs: int) -> float:
     """The least p value that ``permutation_test`` can give: 0.25 of three pairs, 0.03 of six."""
-    return 2 / 2**pairs if pairs <= ALL_SWAPS else 1 / (draws + 1)
+    return 2 / 2**pairs if pairs <= ALL_SWAPS else 1 / (SWAPS + 1)
 
 
-def permutation_test(differences: Sequence[float], draws: int = 10_000) -> float:
+def permutation_test(differences: Sequence[float]) -> float:
     """The p value of a mean difference under swaps within pairs: all 2^n of them up to 13 pairs, else random ones."""
     values, n = np.asarray(differences, dtype=float), len(differences)
     if n <= ALL_SWAPS:
         signs = 1 - 2 * (np.arange(2**n)[:, None] >> np.arange(n) & 1)  # (2^n, n) of 1 and -1
     else:
-        drawn = np.random.default_rng(0).choice([-1, 1], size=(draws, n))
+        drawn = np.random.default_rng(0).choice([-1, 1], size=(SWAPS, n))
         signs = np.vstack([np.ones(n, dtype=int), drawn])  # the swap that was observed is one of them
     means = np.abs(signs @ values)
     return float((means >= abs(values.sum()) - 1e-12 * np.abs(values).sum()).mean())
@@ -147,20 +211,16 @@ def wilson_interval(share: float, rows: int) -> Interval:
     return Interval(max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale))
 
 
-def bootstrap_interval(
-    metric: Callable[[np.ndarray], float], rows: int, *, draws: int = 2_000, seed: int = 0
-) -> Interval:
+def bootstrap_interval(metric: Callable[[np.ndarray], float], rows: int) -> Interval:
     """The 95% percentile interval of a metric over test rows; ``metric`` gets the numbers of the rows drawn (rows,)."""
-    chance = np.random.default_rng(seed)
-    return _percentiles([metric(chance.integers(rows, size=rows)) for _ in range(draws)])
+    rng = np.random.default_rng(0)
+    return _percentiles([metric(rng.integers(rows, size=rows)) for _ in range(DRAWS)])
 
 
-def confusion_interval(
-    metric: Callable[[np.ndarray], float], confusion: Sequence[Sequence[int]], *, draws: int = 2_000, seed: int = 0
-) -> Interval:
+def confusion_interval(metric: Callable[[np.ndarray], float], confusion: Sequence[Sequence[int]]) -> Interval:
     """The same for a metric of the confusion matrix (C, C): rows of one cell are alike, so cells are drawn."""
     counts = np.asarray(confusion)
-    drawn = np.random.default_rng(seed).multinomial(counts.sum(), counts.ravel() / counts.sum(), size=draws)
+    drawn = np.random.default_rng(0).multinomial(counts.sum(), counts.ravel() / counts.sum(), size=DRAWS)
     return _percentiles([metric(matrix.reshape(counts.shape)) for matrix in drawn])
 
 
@@ -172,7 +232,8 @@ def _percentiles(values: list[float]) -> Interval:
 def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
     """The p value that two runs are right equally often; (N,) booleans: which rows each has right, the same rows.
 
-    Exact: of the b + c rows that only one of them has right, either has b with the chance of b heads in b + c tosses.
+    Exact: of the b + c rows that only one run has right, the probability that the first has b is that of b heads in
+    b + c tosses of a coin.
     """
     only_first, only_second = int((first & ~second).sum()), int((~first & second).sum())
     tosses, fewer = only_first + only_second, min(only_first, only_second)
@@ -187,7 +248,7 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Each p value, corrected so that the chance of any false alarm among them all stays below the level."""
+    """Each p value, corrected so that the probability of any false alarm among them all stays below the level."""
     corrected, highest = [0.0] * len(p_values), 0.0
     for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))

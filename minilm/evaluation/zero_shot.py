@@ -1,4 +1,4 @@
-"""Classes without training: what a model that has learned from texts alone knows of them, by three ways of asking.
+"""Classification without training, by a model that has learned from texts alone: three methods.
 
 **Cloze** (Schick and Schuetze 2021), for masked-language models. A pattern makes a text a sentence with a gap, a word
 stands for each class (its verbaliser), and the class is the one whose word fits the gap:
@@ -10,42 +10,42 @@ stands for each class (its verbaliser), and the class is the one whose word fits
 A word of several tokens has a gap of as many masks, all hidden at once, and their probabilities are multiplied.
 
 **Likelihood** (Radford et al. 2019; Brown et al. 2020), for models that write. The class is the one whose word the
-model would rather write next; T5's encoder reads what is before the word, its decoder writes it:
+model is likelier to write next. T5's encoder reads what is before the word, and its decoder writes it:
 
     s_c = sum_i log p(w_ci | text, w_c1 ... w_c,i-1)
 
-Some words are likely whatever the text. What a text without content ("N/A") gets is the model's prejudice s'; taking it
-off is contextual calibration (Zhao et al. 2021, with W = diag(p')^-1; W p is scaled to add up to 1). Then that text's
-classes are all as likely:
+Some words are likely after any text. The scores s' of a text without content ("N/A") measure that; subtracting them is
+contextual calibration (Zhao et al. 2021, with W = diag(p')^-1, where W p is scaled to add up to 1). Then all classes of
+that text are equally likely:
 
     log P = log_softmax(s - s')                  without calibration: log_softmax(s)
 
-**Similarity**, for sentence models. The class is the one whose description's vector points where the text's does, both
-the means of their tokens' vectors (``embeddings.py``):
+**Similarity**, for sentence models. The class is the one whose description's vector points in the direction of the
+text's. Both are means of their tokens' vectors (``embeddings.py``):
 
     s_c = cos(e, d_c) / t              t = 0.05, with which such models are trained; decisions do not depend on it
 
-Each returns log P: (N, C), as ``metrics.classification_metrics`` takes them, for one label per text. None looks at a
-label, but a pattern that was chosen by its score on labelled texts has been trained on them.
+Each method returns log P: (N, C), as ``metrics.classification_metrics`` takes it, for one label a text. None reads a
+label; but a pattern that was chosen by its score on labelled texts has been trained on them.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 from torch import Tensor
 
 from minilm.checkpoints.models import card_of
 from minilm.checkpoints.opening import load_model
 from minilm.data.masking import MASK_NAMES, special_ids
 from minilm.data.tokenization import Encoded, load_tokenizer, pad_id
-from minilm.devices import Execution
+from minilm.devices import Runtime
 from minilm.errors import UserError, nearest
 from minilm.evaluation.embeddings import CUT, embed_texts
 from minilm.evaluation.metrics import log_softmax
@@ -55,115 +55,148 @@ from minilm.models import ARCHITECTURES
 from minilm.models.architecture import Backbone
 from minilm.models.batch import Batch
 
-CONTENT_FREE = "N/A"
-WAYS = ("cloze", "likelihood", "similarity")
+METHODS = ("cloze", "likelihood", "similarity")
+TEMPERATURE = 0.05  # t
 
 
-def open_model(source: str, way: str, device: str = "auto") -> tuple[Backbone, Tokenizer]:
-    """The model that a way of asking needs, and its tokenizer.
+def open_model(source: str, method: str, device: str = "auto") -> tuple[Backbone, Tokenizer]:
+    """The model that a method needs, and its tokenizer.
 
-    Raises UserError, before any weight is read, where its language head is missing, so that it would answer at random,
-    or where it is of the other kind.
+    Raises UserError, before any weight is read, if the model has no trained language head or is of the other kind.
     """
-    if way not in WAYS:
-        raise UserError(f'no way to ask "{way}"{nearest(way, WAYS)}; there are: {", ".join(WAYS)}')
-    if way != "similarity":
-        return load_language_model(source, masked=way == "cloze", device=device)
+    if method not in METHODS:
+        raise UserError(f'no zero-shot method "{method}"{nearest(method, METHODS)}; there are: {", ".join(METHODS)}')
+    if method != "similarity":
+        return load_language_model(source, masked=method == "cloze", device=device)
     model = load_model(source, "encode", dtype=torch.float32)
     return model, load_tokenizer(card_of(model).tokenizer or source)
 
 
-# --- the three ways ---
+@dataclass(frozen=True)
+class Prompt:
+    """How a language model is asked for the class of a text."""
+
+    pattern: str  # "{text}" stands for the text, "{pair}" for its second text, "{label}" for the word
+    words: Sequence[str]  # one for each of the C classes
+    content_free: str = ""  # a text to calibrate by; empty: no calibration
+    max_tokens: int = 0  # of a prompt, whose texts are cut; 0: the model's context
+
+    def check(self, *, pairs: bool) -> None:
+        """Raises UserError unless the pattern has each slot once, and "{pair}" only for pairs."""
+        wanted = {"{text}": 1, "{label}": 1, "{pair}": int(pairs)}
+        for slot, number in wanted.items():
+            if self.pattern.count(slot) != number:
+                often = "once" if number else "only for pairs of texts"
+                raise UserError(f'the pattern {self.pattern!r} must have "{slot}" {often}')
+
+    def sides(self, parts: Sequence[str]) -> tuple[str, str]:
+        """The prompt before and after the word. ``parts``: the text, and its second text if there is one."""
+        before, after = (_fill(side, parts) for side in self.pattern.split("{label}"))
+        return before, after
+
+    def limit(self, model: Backbone, room: int = 0) -> int:
+        """The tokens that a prompt may have, if ``room`` more must fit into the model's context."""
+        context = model.context
+        limit = self.max_tokens or context or CUT
+        return min(limit, context - room) if context else limit
+
+    def log_probabilities(self, score: Score, texts: Sequence[str], pairs: Sequence[str] | None) -> np.ndarray:
+        """(N, C), calibrated, of N texts or pairs. ``score``: their parts -> the sums of log-probabilities (N, C)."""
+        if not len(texts):
+            return np.zeros((0, len(self.words)))
+        scores = score(_parts(texts, pairs))
+        if not self.content_free:
+            return log_softmax(scores)
+        return calibrate(scores, score([[self.content_free] * (1 if pairs is None else 2)])[0])
+
+
+Score = Callable[[Sequence[Sequence[str]]], np.ndarray]
+
+
+# --- the three methods ---
 
 
 def cloze(
     model: Backbone,
     tokenizer: Tokenizer,
     texts: Sequence[str],
-    words: Sequence[str],
-    pattern: str,
-    run_on: Execution,
+    prompt: Prompt,
+    runtime: Runtime,
     *,
     pairs: Sequence[str] | None = None,
-    max_tokens: int = 0,
-    content_free: str = "",
 ) -> np.ndarray:
     """Log-probabilities (N, C) of the classes by how well their words fit a gap.
 
     Args:
         model: a masked-language model with its trained head (``open_model``).
         tokenizer: its own.
-        texts: N texts, cut where a prompt is too long.
-        words: one per class.
-        pattern: has "{text}", where the pair goes "{pair}", and where the word goes "{label}".
-        run_on: the device and precision.
+        texts: N texts, which are cut if a prompt is too long.
+        prompt: the pattern, and a word for each class.
+        runtime: the device and precision.
         pairs: their second texts.
-        max_tokens: of a prompt; 0: the model's context.
-        content_free: a text to calibrate by; "": no calibration.
 
     Raises:
-        UserError: the model is of another kind, the pattern lacks a slot, or a word cannot be told from the others.
+        UserError: the model is of the other kind, the pattern lacks a slot, or a word equals another one in tokens.
     """
     _check_model(model, masked=True)
-    _check_pattern(pattern, pairs is not None)
-    mask, mask_id = _mask(tokenizer, model, pattern)
-    answers = [_hidden_tokens(tokenizer, pattern, word, mask, mask_id) for word in words]
-    _check_answers(answers, words, tokenizer, model)
-    limit = _limit(model, max_tokens)
+    prompt.check(pairs=pairs is not None)
+    mask, mask_id = _mask(tokenizer, model, prompt.pattern)
+    answers = [_masked_tokens(tokenizer, prompt, word, mask, mask_id) for word in prompt.words]
+    _check_answers(answers, prompt.words, tokenizer, model)
+    limit = prompt.limit(model)
 
-    def ask(parts: Sequence[str], gap: str) -> tuple[list[int], list[int]]:
-        """A prompt's tokens, and where the masks of its gap are."""
-        parts = _cut(tokenizer, parts, limit, lambda some: len(tokenizer.encode(_write(pattern, some, gap)[0])))
-        prompt, start = _write(pattern, parts, gap)
-        encoding = tokenizer.encode(prompt)
+    def encode_gap(parts: Sequence[str], gap: str) -> tuple[list[int], list[int]]:
+        """A prompt's tokens, and the positions of its gap's masks."""
+
+        def encoded(parts: Sequence[str]) -> Encoding:
+            return tokenizer.encode(gap.join(prompt.sides(parts)))
+
+        parts = _cut(tokenizer, parts, limit, lambda parts: len(encoded(parts)))
+        encoding, start = encoded(parts), len(prompt.sides(parts)[0])
         return encoding.ids, _places(encoding, start, start + len(gap), mask_id)
 
-    def score(texts: Sequence[str], pairs: Sequence[str] | None) -> np.ndarray:
-        scores = np.empty((len(texts), len(words)))
+    def score(all_parts: Sequence[Sequence[str]]) -> np.ndarray:
+        scores = np.empty((len(all_parts), len(prompt.words)))
         for length in {len(answer) for answer in answers}:  # one pass serves all words of as many tokens
-            prompts, places = zip(*(ask(parts, mask * length) for parts in _parts(texts, pairs)), strict=True)
+            prompts, places = zip(*(encode_gap(parts, mask * length) for parts in all_parts), strict=True)
             same = [number for number, answer in enumerate(answers) if len(answer) == length]
             targets = torch.tensor([answers[number] for number in same])
-            scores[:, same] = _log_probabilities(model, tokenizer, prompts, np.array(places), targets, run_on)
+            scores[:, same] = _log_probabilities(model, tokenizer, prompts, np.array(places), targets, runtime)
         return scores
 
-    return _normalised(score, texts, pairs, content_free, len(words))
+    return prompt.log_probabilities(score, texts, pairs)
 
 
 def likelihood(
     model: Backbone,
     tokenizer: Tokenizer,
     texts: Sequence[str],
-    words: Sequence[str],
-    pattern: str,
-    run_on: Execution,
+    prompt: Prompt,
+    runtime: Runtime,
     *,
     pairs: Sequence[str] | None = None,
-    max_tokens: int = 0,
-    content_free: str = CONTENT_FREE,
 ) -> np.ndarray:
     """Log-probabilities (N, C) of the classes by how likely the model is to write their words.
 
-    The arguments and errors are ``cloze``'s. model: one that writes, a decoder or T5. pattern: "{label}" is its end.
-    max_tokens: of a prompt without the word. content_free: by default "N/A"; "": no calibration.
+    The arguments and errors are those of ``cloze``. model: one that writes, a decoder or T5. prompt: its pattern ends
+    with "{label}", and its ``max_tokens`` do not count the word.
     """
     _check_model(model, masked=False)
-    _check_pattern(pattern, pairs is not None)
-    if not pattern.endswith("{label}"):
-        raise UserError(f'the pattern {pattern!r} must end with "{{label}}": the model writes what comes next')
-    pattern = pattern.removesuffix("{label}")
-    answers = [_written_tokens(model, tokenizer, pattern, word) for word in words]
-    _check_answers(answers, words, tokenizer, model)
-    if not content_free:
-        _check_beginnings(answers, words)
-    limit = _limit(model, max_tokens, room=0 if has_encoder(model) else max(map(len, answers)) - 1)
+    prompt.check(pairs=pairs is not None)
+    if not prompt.pattern.endswith("{label}"):
+        raise UserError(f'the pattern {prompt.pattern!r} must end with "{{label}}": the model writes what comes next')
+    answers = [_written_tokens(model, tokenizer, prompt, word) for word in prompt.words]
+    _check_answers(answers, prompt.words, tokenizer, model)
+    if not prompt.content_free:
+        _check_beginnings(answers, prompt.words)
+    limit = prompt.limit(model, room=0 if has_encoder(model) else max(map(len, answers)) - 1)
 
-    def read(parts: Sequence[str]) -> list[int]:
-        return encode_prompt(model, tokenizer, _fill(pattern, parts).rstrip())
+    def encoded(parts: Sequence[str]) -> list[int]:
+        return encode_prompt(model, tokenizer, prompt.sides(parts)[0].rstrip())
 
-    def score(texts: Sequence[str], pairs: Sequence[str] | None) -> np.ndarray:
-        prompts = [read(_cut(tokenizer, parts, limit, lambda p: len(read(p)))) for parts in _parts(texts, pairs)]
-        scores = np.empty((len(texts), len(words)))
+    def score(all_parts: Sequence[Sequence[str]]) -> np.ndarray:
+        prompts = [encoded(_cut(tokenizer, parts, limit, lambda p: len(encoded(p)))) for parts in all_parts]
+        scores = np.empty((len(all_parts), len(prompt.words)))
         for begun in {answer[:-1] for answer in answers}:  # one pass serves all words that begin alike
             same = [number for number, answer in enumerate(answers) if answer[:-1] == begun]
             targets = torch.tensor([answers[number] for number in same])
@@ -171,13 +204,13 @@ def likelihood(
                 ids, writes = prompts, [model.start_token, *begun]
                 last = np.zeros(len(prompts), dtype=np.int64)
             else:
-                ids, writes = [[*prompt, *begun] for prompt in prompts], None
-                last = np.array([len(prompt) - 1 for prompt in prompts])
-            places = last[:, None] + np.arange(len(begun) + 1)  # (N, k): what is read there predicts the word's tokens
-            scores[:, same] = _log_probabilities(model, tokenizer, ids, places, targets, run_on, writes)
+                ids, writes = [[*tokens, *begun] for tokens in prompts], None
+                last = np.array([len(tokens) - 1 for tokens in prompts])
+            places = last[:, None] + np.arange(len(begun) + 1)  # (N, k): position i predicts the word's token i
+            scores[:, same] = _log_probabilities(model, tokenizer, ids, places, targets, runtime, writes)
         return scores
 
-    return _normalised(score, texts, pairs, content_free, len(words))
+    return prompt.log_probabilities(score, texts, pairs)
 
 
 def similarity(
@@ -185,47 +218,31 @@ def similarity(
     tokenizer: Tokenizer,
     texts: Sequence[str],
     descriptions: Sequence[str],
-    run_on: Execution,
+    runtime: Runtime,
     *,
     pairs: Sequence[str] | None = None,
     max_tokens: int = 0,
-    temperature: float = 0.05,
 ) -> np.ndarray:
     """Log-probabilities (N, C) of the classes by how near the descriptions' vectors are to the texts'.
 
     descriptions: one per class. Everything else is as in ``embed_texts``.
     """
-    x = embed_texts(model, tokenizer, texts, run_on, pairs=pairs, max_tokens=max_tokens)
-    d = embed_texts(model, tokenizer, descriptions, run_on, max_tokens=max_tokens)
+    x = embed_texts(model, tokenizer, texts, runtime, pairs=pairs, max_tokens=max_tokens)
+    d = embed_texts(model, tokenizer, descriptions, runtime, max_tokens=max_tokens)
     x, d = (e / np.linalg.norm(e, axis=1, keepdims=True) for e in (x, d))
-    return log_softmax(x @ d.T / temperature) if len(texts) else np.zeros((0, len(descriptions)))
+    return log_softmax(x @ d.T / TEMPERATURE) if len(texts) else np.zeros((0, len(descriptions)))
 
 
 def calibrate(scores: np.ndarray, content_free: np.ndarray) -> np.ndarray:
-    """Scores (N, C) less those of a text without content (C,): log-probabilities (N, C)."""
+    """Scores (N, C) minus those of a text without content (C,): log-probabilities (N, C)."""
     return log_softmax(scores - content_free)
-
-
-def _normalised(
-    score: Callable[[Sequence[str], Sequence[str] | None], np.ndarray],
-    texts: Sequence[str],
-    pairs: Sequence[str] | None,
-    content_free: str,
-    classes: int,
-) -> np.ndarray:
-    if not len(texts):
-        return np.zeros((0, classes))
-    prejudice = (
-        score([content_free], None if pairs is None else [content_free])[0] if content_free else np.zeros(classes)
-    )
-    return calibrate(score(texts, pairs), prejudice)
 
 
 # --- patterns ---
 
 
 def _parts(texts: Sequence[str], pairs: Sequence[str] | None) -> list[list[str]]:
-    """What fills each prompt: the text, and its pair where there are pairs."""
+    """What fills each prompt: the text, and its second text if there are pairs."""
     return [[text] for text in texts] if pairs is None else [list(parts) for parts in zip(texts, pairs, strict=True)]
 
 
@@ -233,18 +250,12 @@ def _fill(pattern: str, parts: Sequence[str]) -> str:
     return re.sub(r"\{(text|pair)\}", lambda slot: parts[slot[1] == "pair"], pattern)
 
 
-def _write(pattern: str, parts: Sequence[str], label: str) -> tuple[str, int]:
-    """The whole prompt, and where in it the label begins."""
-    before, after = (_fill(side, parts) for side in pattern.split("{label}"))
-    return before + label + after, len(before)
-
-
 def _cut(
     tokenizer: Tokenizer, parts: Sequence[str], limit: int, tokens: Callable[[Sequence[str]], int]
 ) -> Sequence[str]:
-    """The parts with their ends cut off, so that the prompt they make has at most ``limit`` tokens.
+    """The parts without their ends, so that their prompt has at most ``limit`` tokens.
 
-    Of a pair the longer is cut first. Raises UserError where nothing would be left.
+    Of a pair, the longer text is cut first. Raises UserError if nothing would be left.
     """
     while (surplus := tokens(parts) - limit) > 0:
         starts = [[start for start, _ in tokenizer.encode(part, add_special_tokens=False).offsets] for part in parts]
@@ -260,29 +271,22 @@ def _cut(
     return parts
 
 
-def _limit(model: Backbone, max_tokens: int, room: int = 0) -> int:
-    """The tokens that a prompt may have, where ``room`` more must have a place in the model's context."""
-    context = model.context
-    limit = max_tokens or context or CUT
-    return min(limit, context - room) if context else limit
-
-
 # --- words to tokens ---
 
 
 def _mask(tokenizer: Tokenizer, model: Backbone, pattern: str) -> tuple[str, int]:
-    """The mask token and its id. Raises UserError where tokenizer or model has none, or the pattern has one already."""
+    """The mask token and its id. Raises UserError if the tokenizer or the model has none, or if the pattern has it."""
     found = [(name, number) for name in MASK_NAMES if (number := tokenizer.token_to_id(name)) is not None]
     if not found or found[0][1] >= model.config.vocab_size:
         whose = "model" if found else "tokenizer"
-        raise UserError(f"the {whose} has no mask token, {' or '.join(MASK_NAMES)}: no gap can be made")
+        raise UserError(f"the {whose} has no mask token, {' or '.join(MASK_NAMES)}: cloze needs one")
     if found[0][0] in pattern:
         raise UserError(f'the pattern {pattern!r} must have "{{label}}" in place of {found[0][0]}')
     return found[0]
 
 
 def _places(encoding: Any, start: int, end: int, mask: int) -> list[int]:
-    """Where the masks are that were written from character ``start`` to ``end``: a text may hold others."""
+    """The positions of the masks between the characters ``start`` and ``end``: a text may have others."""
     return [
         place
         for place, (token, (first, last)) in enumerate(zip(encoding.ids, encoding.offsets, strict=True))
@@ -290,32 +294,32 @@ def _places(encoding: Any, start: int, end: int, mask: int) -> list[int]:
     ]
 
 
-def _hidden_tokens(tokenizer: Tokenizer, pattern: str, word: str, mask: str, mask_id: int) -> tuple[int, ...]:
-    """The tokens of a word in its place in the pattern. They begin where the gap's first mask stands."""
-    prompt, start = _write(pattern, ["a", "a"], mask)
-    masked, whole = tokenizer.encode(prompt), tokenizer.encode(_write(pattern, ["a", "a"], word)[0])
+def _masked_tokens(tokenizer: Tokenizer, prompt: Prompt, word: str, mask: str, mask_id: int) -> tuple[int, ...]:
+    """The tokens of a word in its place in the pattern. They begin at the position of the gap's first mask."""
+    before, after = prompt.sides(["a", "a"])
+    start, end = len(before), len(before) + len(word)
+    masked, whole = (tokenizer.encode(before + filled + after) for filled in (mask, word))
     first = _places(masked, start, start + len(mask), mask_id)[0]
-    end = start + len(word)
-    after = [place for place, (_, last) in enumerate(whole.offsets) if place >= first and last >= end]
-    if whole.ids[:first] != masked.ids[:first] or not after or whole.offsets[after[0]][1] > end:
-        raise _is_joined(word, pattern)
-    return tuple(whole.ids[first : after[0] + 1])
+    ends = [place for place, (_, last) in enumerate(whole.offsets) if place >= first and last >= end]
+    if whole.ids[:first] != masked.ids[:first] or not ends or whole.offsets[ends[0]][1] > end:
+        raise _is_joined(word, prompt)
+    return tuple(whole.ids[first : ends[0] + 1])
 
 
-def _written_tokens(model: Backbone, tokenizer: Tokenizer, pattern: str, word: str) -> tuple[int, ...]:
-    """The tokens by which a word goes on from the pattern, or begins what T5 writes."""
+def _written_tokens(model: Backbone, tokenizer: Tokenizer, prompt: Prompt, word: str) -> tuple[int, ...]:
+    """The tokens by which a decoder continues the prompt with a word, or T5 begins its answer."""
     if has_encoder(model):
         return tuple(tokenizer.encode(word, add_special_tokens=False).ids)
-    before = _fill(pattern, ["a", "a"])
-    prompt, whole = (encode_prompt(model, tokenizer, text) for text in (before.rstrip(), before + word))
-    if whole[: len(prompt)] != prompt:
-        raise _is_joined(word, pattern + "{label}")
-    return tuple(whole[len(prompt) :])
+    before = prompt.sides(["a", "a"])[0]
+    begun, whole = (encode_prompt(model, tokenizer, text) for text in (before.rstrip(), before + word))
+    if whole[: len(begun)] != begun:
+        raise _is_joined(word, prompt)
+    return tuple(whole[len(begun) :])
 
 
-def _is_joined(word: str, pattern: str) -> UserError:
+def _is_joined(word: str, prompt: Prompt) -> UserError:
     return UserError(
-        f'the tokenizer joins "{word}" with what is beside it in {pattern!r}; put spaces around "{{label}}"'
+        f'the tokenizer joins "{word}" with the text next to it in {prompt.pattern!r}; put spaces around "{{label}}"'
     )
 
 
@@ -328,16 +332,8 @@ def _check_model(model: Backbone, *, masked: bool) -> None:
     if card.task != "lm":
         raise UserError(f'{where}: has no language head; load it with task "lm"')
     if ARCHITECTURES[card.model_type].classes["lm"].endswith("ForMaskedLM") != masked:
-        use = "writes texts: ask it by likelihood" if masked else "fills in words: ask it by cloze"
+        use = 'writes texts: use the method "likelihood"' if masked else 'fills in words: use the method "cloze"'
         raise UserError(f"{where}: {card.model_type} {use}")
-
-
-def _check_pattern(pattern: str, pairs: bool) -> None:
-    wanted = {"{text}": 1, "{label}": 1, "{pair}": int(pairs)}
-    for slot, number in wanted.items():
-        if pattern.count(slot) != number:
-            often = "once" if number else "only where there are pairs of texts"
-            raise UserError(f'the pattern {pattern!r} must have "{slot}" {often}')
 
 
 def _check_answers(
@@ -353,12 +349,12 @@ def _check_answers(
 
 
 def _check_beginnings(answers: Sequence[tuple[int, ...]], words: Sequence[str]) -> None:
-    """Raises UserError where a word goes on from another: each token makes it less likely, so it could never win."""
+    """Raises UserError if a word begins with another one: each token makes it less likely, so it could never win."""
     for short, word in zip(answers, words, strict=True):
         for long, other in zip(answers, words, strict=True):
             if short != long and long[: len(short)] == short:
                 raise UserError(
-                    f'"{other}" begins with the tokens of "{word}", so it is never the likelier; choose another word '
+                    f'"{other}" begins with the tokens of "{word}", so it is never likelier; choose another word '
                     "for one class, or calibrate (content_free)"
                 )
 
@@ -372,25 +368,26 @@ def _log_probabilities(
     prompts: Sequence[Sequence[int]],
     places: np.ndarray,
     targets: Tensor,
-    run_on: Execution,
+    runtime: Runtime,
     writes: Sequence[int] | None = None,
 ) -> np.ndarray:
-    """Log-probabilities (N, C) of C words of k tokens each, ``targets`` (C, k), at places (N, k) of N prompts.
+    """Log-probabilities (N, C) of C words of k tokens each, ``targets`` (C, k), at the positions ``places`` (N, k) of N
+    prompts.
 
-    The head sees those places only. writes: what the decoder of an encoder-decoder reads, for places in it.
+    The head computes those positions only. writes: what an encoder-decoder's decoder reads; places are then in it.
     """
     lengths = np.array([len(prompt) for prompt in prompts])
     ids = np.concatenate([np.array(prompt, dtype=np.int32) for prompt in prompts])
     encoded = Encoded(ids, np.concatenate([[0], np.cumsum(lengths)]), None, lengths)
-    targets = targets.to(run_on.device)
-    steps = torch.arange(targets.shape[1], device=run_on.device)[:, None]  # (k, 1)
+    targets = targets.to(runtime.device)
+    steps = torch.arange(targets.shape[1], device=runtime.device)[:, None]  # (k, 1)
 
     def forward(batch: Batch, rows: np.ndarray) -> Tensor:
         if writes is not None:
-            batch = replace(batch, decoder_ids=torch.tensor([list(writes)] * len(rows), device=run_on.device))
-        where = torch.from_numpy(places[rows]).to(run_on.device)  # (B, k)
+            batch = replace(batch, decoder_ids=torch.tensor([list(writes)] * len(rows), device=runtime.device))
+        where = torch.from_numpy(places[rows]).to(runtime.device)  # (B, k)
         x = model.vectors(batch).take_along_dim(where[:, :, None], dim=1)  # (B, k, D)
         log_p = model.apply_head(x, batch).float().log_softmax(dim=-1)  # (B, k, V)
         return log_p[:, steps, targets.T].sum(dim=1)  # (B, k, C) -> (B, C)
 
-    return predict_scores(model.to(run_on.device), encoded, run_on, pad=pad_id(tokenizer), forward=forward)
+    return predict_scores(model.to(runtime.device), encoded, runtime, pad=pad_id(tokenizer), forward=forward)

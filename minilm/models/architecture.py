@@ -225,6 +225,13 @@ class Names:
     prefix: dict[str, str]  # task -> what stands before the backbone's rows; files may have it or leave it out
     old: tuple[tuple[str, str], ...] = ()  # (old spelling, new spelling) of parts of their names
     ignored: tuple[str, ...] = ()  # patterns of tensors that files carry and nothing needs
+    other_prefixes: tuple[str, ...] = ()  # of published classes whose task we do not have
+
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """All that may stand before the backbone's rows, the longest first."""
+        known = {*self.prefix.values(), *self.other_prefixes} - {""}
+        return tuple(sorted(known, key=len, reverse=True))
 
 
 def _nothing(_: Any) -> dict[str, Any]:

@@ -191,6 +191,7 @@ NAMES = Names(
     ),
     heads={"classify": (Row("head.output", "score"),), "lm": (Row("head.output", "lm_head"),)},
     ignored=("layers.*.self_attn.rotary_emb.inv_freq", "rotary_emb.inv_freq"),  # buffers of older versions
+    other_prefixes=("transformer.",),  # LlamaForQuestionAnswering
 )
 
 

@@ -1,5 +1,4 @@
-"""ModernBERT: an encoder with what decoders have learned since BERT (Warner et al. 2024). mmBERT is one in more than
-1,800 languages (Marone et al. 2025).
+"""ModernBERT and mmBERT: encoders with what decoders have learned since BERT (Warner et al. 2024, Marone et al. 2025).
 
 Like BERT it reads to both sides, and a token's vector passes through ``L`` layers that add to it:
 
@@ -228,13 +227,15 @@ def read(published: dict[str, Any]) -> dict[str, Any]:
     kinds = published.get("layer_types") or [LOCAL if i % every else GLOBAL for i in range(depth)]
     if len(kinds) != depth or not set(kinds) <= set(KINDS):
         raise UserError(f"config.json: layer_types must name {depth} layers, each {GLOBAL} or {LOCAL}")
-    settings: dict[str, Any] = {"global_layers": tuple(i for i, kind in enumerate(kinds) if kind == GLOBAL)}
+    settings: dict[str, Any] = {"global_layers": [i for i, kind in enumerate(kinds) if kind == GLOBAL]}
     width = published.get("hidden_size", 768) // published.get("num_attention_heads", 12)
+    tables = published.get("rope_parameters") or {}
+    if not set(tables) <= set(KINDS):
+        raise UserError(f"config.json: rope_parameters must hold a table for {GLOBAL} and one for {LOCAL}")
     for kind, (ours, base_key, base) in KINDS.items():
-        table = (published.get("rope_parameters") or {}).get(kind) or {"rope_type": "default"}
-        usual = {"rope_theta": published.get(base_key) or base}
-        usual["partial_rotary_factor"] = published.get("partial_rotary_factor")
-        table = {**usual, **table, **(published.get("rope_scaling") or {})}
+        table = tables.get(kind) or {"rope_type": "default"}
+        table = {"rope_theta": published.get(base_key) or base, **table, **(published.get("rope_scaling") or {})}
+        table.setdefault("partial_rotary_factor", published.get("partial_rotary_factor"))
         settings[ours] = turns_whole_heads(read_rotary({"rope_parameters": table}), width)
     return settings
 

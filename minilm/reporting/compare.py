@@ -16,47 +16,36 @@ import numpy as np
 from minilm.errors import UserError
 from minilm.evaluation.metrics import HIGHER_IS_BETTER
 from minilm.evaluation.statistics import ALPHA, holm, mcnemar, mean
-from minilm.reporting.groups import (
-    Group,
-    costs_of,
-    group_runs,
-    history_of,
-    metrics_of,
-    only_adapted,
-    seed_of,
-    unique_names,
-)
+from minilm.reporting.groups import Group, costs_of, group_runs, unique_names
 from minilm.reporting.over_seeds import (
     Tested,
-    between,
     compare_all,
     corrected_for,
+    interval_over,
     shown_p,
+    significance,
     tested,
     versus_table,
     with_spread,
 )
-from minilm.reporting.page import Page, Part, Picture, Section, Table, html
-from minilm.reporting.predictions import EDITED, FILE, read_predictions
+from minilm.reporting.page import Block, Page, Picture, Section, Table, html, markdown_block, terminal_table
+from minilm.reporting.predictions import EDITED, PREDICTIONS, read_predictions
 from minilm.reporting.record import Run, read_run
 from minilm.reporting.tables import (
-    ABSENT,
     count,
     duration,
-    escape,
-    markdown_table,
+    join_words,
     metric_columns,
     metric_name,
     p_value,
     short_count,
-    text_table,
 )
 
 
 def load_groups(paths: Iterable[Path]) -> list[Group]:
     """The runs in these folders, those that differ only in their seed together. A folder named twice counts once.
 
-    Raises UserError where a folder is no run's, or its run has not finished.
+    Raises UserError if a folder is not a run's, or if its run has not finished.
     """
     runs = [read_run(path) for path in {Path(path).resolve(): Path(path) for path in paths}.values()]
     if not runs:
@@ -65,25 +54,20 @@ def load_groups(paths: Iterable[Path]) -> list[Group]:
 
 
 def compare_text(groups: Sequence[Group]) -> str:
-    """Tables for the terminal, a row a group: how well they do, and what they cost."""
+    """Tables for the terminal, a row for each group: how well they do, and what they cost."""
     tables = [*quality_tables(groups), *row_tables(groups), cost_table(groups)]
-    return "\n\n".join([*(text_table(table.header, table.rows, table.left) for table in tables), *notes(groups)])
+    return "\n\n".join([*map(terminal_table, tables), *notes(groups)])
 
 
 def compare_markdown(groups: Sequence[Group]) -> str:
-    """The same in Markdown."""
-    tables = [
-        markdown_table(table.header, [[*map(escape, row)] for row in table.rows], table.left)
-        for table in (*quality_tables(groups), *row_tables(groups), cost_table(groups))
-    ]
-    return "\n\n".join([*tables, *map(escape, notes(groups))])
+    """The same tables in Markdown."""
+    blocks: list[Block] = [*quality_tables(groups), *row_tables(groups), cost_table(groups), *notes(groups)]
+    return "\n\n".join(map(markdown_block, blocks))
 
 
 def compare_html(groups: Sequence[Group], metric: str = "") -> str:
-    """The comparison as one HTML file; ``metric`` is what it is about, macro F1 if it is left open."""
-    metric = metric or (
-        "perplexity" if all(only_adapted(run) for group in groups for run in group.runs) else "macro_f1"
-    )
+    """The comparison by a metric as one HTML file. Default: macro F1, or perplexity if all runs only adapted."""
+    metric = metric or ("perplexity" if all(run.only_adapted for group in groups for run in group.runs) else "macro_f1")
     with tempfile.TemporaryDirectory() as folder:
         answer, sections = comparison(groups, metric, Path(folder))
         names = ", ".join(group.name for group in groups)
@@ -91,11 +75,11 @@ def compare_html(groups: Sequence[Group], metric: str = "") -> str:
 
 
 def comparison(groups: Sequence[Group], metric: str, figures: Path) -> tuple[str, list[Section]]:
-    """Which group does best, and the tables and pictures that say so; pictures are written into ``figures``.
+    """Which group does best, and the sections that show it. The pictures are written into ``figures``.
 
-    Raises UserError where no run has the metric.
+    Raises UserError if no run has the metric.
     """
-    from minilm.reporting.group_plots import bars  # with matplotlib, which tables do without
+    from minilm.reporting.group_plots import bars  # imports matplotlib, which tables do not need
 
     split = "validation" if metric == "perplexity" else "test"
     known = metric in HIGHER_IS_BETTER
@@ -105,8 +89,8 @@ def comparison(groups: Sequence[Group], metric: str, figures: Path) -> tuple[str
         there |= dict.fromkeys(key for group in groups for key in columns_of(group.runs[0], "validation"))
         raise UserError(f"no run has the metric {metric}; there are: {', '.join(there)}")
     rivals = compare_with_first(measured, metric, split)
-    lines = baselines(measured, metric) if split == "test" else {}
-    well: list[Part] = [
+    lines = common_baselines(measured, metric) if split == "test" else {}
+    well: list[Block] = [
         Picture(
             bars(measured, metric, figures / "bars.png", split=split, lines=lines), f"{metric_name(metric)} of each"
         ),
@@ -124,23 +108,23 @@ def comparison(groups: Sequence[Group], metric: str, figures: Path) -> tuple[str
         sections.append(Section(f"Compared with {measured[0].name}, test row by test row", by_row))
     if learned := learning(groups, metric, figures):
         sections.append(Section("How each learned", learned))
-    sections.append(Section("What each cost", [cost_table(groups)]))
-    sets = {run.results.get("data", {}).get("name") for group in measured for run in group.runs}
-    if len(sets) > 1:  # of data sets, no run is better than one on another
+    sections.append(Section("What each cost", [cost_table(groups), *cost_ratios(groups)]))
+    sets = {run.results.data.name for group in measured for run in group.runs}
+    if len(sets) > 1:  # metrics on different data do not compare
         return notes(groups)[0], sections
-    return answer(measured, metric, split, rivals), sections
+    return _answer(measured, metric, split, rivals), sections
 
 
-def learning(groups: Sequence[Group], metric: str, figures: Path) -> list[Part]:
-    """The learning curves: of classifiers in one picture, of adapted language models in another."""
+def learning(groups: Sequence[Group], metric: str, figures: Path) -> list[Block]:
+    """The learning curves: one picture for classifiers, one for adapted language models."""
     from minilm.reporting.group_plots import curves
 
-    parts: list[Part] = []
+    parts: list[Block] = []
     for adapted, name in ((False, "curves"), (True, "curves_adaptation")):
-        kind = [group for group in groups if only_adapted(group.runs[0]) == adapted and history_of(group.runs[0])]
+        kind = [group for group in groups if group.runs[0].only_adapted == adapted and group.runs[0].history]
         shown = ["perplexity"] if adapted else list(dict.fromkeys(("loss", metric)))
-        evaluations = [entry.get("validation") or {} for group in kind for entry in history_of(group.runs[0])]
-        shown = [key for key in shown if any(key in entry for entry in evaluations)]
+        evaluations = [entry.validation for group in kind for entry in group.runs[0].history]
+        shown = [key for key in shown if any(metrics.get(key) is not None for metrics in evaluations)]
         if shown:
             what = "the adapted language models" if adapted else "each"
             parts.append(Picture(curves(kind, shown, figures / f"{name}.png"), f"Learning curves of {what}"))
@@ -152,8 +136,8 @@ def learning(groups: Sequence[Group], metric: str, figures: Path) -> list[Part]:
 
 def columns_of(run: Run, split: str) -> list[str]:
     """The metrics of a run that are worth a column."""
-    metrics = metrics_of(run, split)
-    return [key for key in (*metric_columns(metrics), "perplexity") if key in metrics]
+    columns = (*metric_columns(run.results.multi_label), "perplexity")
+    return [key for key in columns if run.metric(key, split) is not None]
 
 
 def quality_tables(groups: Sequence[Group]) -> list[Table]:
@@ -164,7 +148,7 @@ def quality_tables(groups: Sequence[Group]) -> list[Table]:
 
 
 def _quality(groups: Sequence[Group], splits: Sequence[str], seeds: bool) -> Table:
-    # Where some runs have one label a text and some several, there are columns of both kinds.
+    # If some runs have one label a text and others several, there are columns of both kinds.
     columns = list(
         dict.fromkeys(
             (split, key) for split in splits for g in groups for run in g.runs for key in columns_of(run, split)
@@ -188,54 +172,67 @@ def _quality(groups: Sequence[Group], splits: Sequence[str], seeds: bool) -> Tab
 
 
 def cost_table(groups: Sequence[Group]) -> Table:
-    """What each group cost, the mean over its runs."""
+    """The costs of each group, the mean over its runs."""
     header = ["run", "parameters", "trained", "training", "tokens/s", "100 texts predicted in"]
-    rows = []
-    for group in groups:
-        costs = [costs_of(run) for run in group.runs]
-        cost = {
-            key: mean(there) if (there := [c[key] for c in costs if c[key] is not None]) else None for key in costs[0]
-        }
-        rows.append(
-            [
-                group.name,
-                *map(short_count, (cost["total"], cost["trained"])),
-                duration(cost["seconds"]),
-                short_count(cost["tokens_per_second"]),
-                duration(cost["inference"]),
-            ]
-        )
+    written = (short_count, short_count, duration, short_count, duration)
+    rows = [[g.name, *(write(cost) for write, cost in zip(written, _mean_costs(g), strict=True))] for g in groups]
     return Table(header, rows)
 
 
-def baselines(groups: Sequence[Group], metric: str) -> dict[str, float]:
-    """What the baselines reach on the test texts, where all runs had the same data; a model's own are left out."""
+def cost_ratios(groups: Sequence[Group]) -> list[str]:
+    """The costs of each group but the first relative to the first, a sentence each; none if nothing was measured."""
+    kinds = ("the parameters", "the trained parameters", "the training time", "the time to predict 100 texts")
+    costs = [_mean_costs(group) for group in groups]
+    shown = [(total, trained, seconds, inference) for total, trained, seconds, _, inference in costs]
+    sentences = []
+    for group, own in zip(groups[1:], shown[1:], strict=True):
+        pairs = zip(kinds, own, shown[0], strict=True)
+        ratios = [f"{_times(mine / base)} {kind}" for kind, mine, base in pairs if mine is not None and base]
+        sentences += [f"Relative to {groups[0].name}, {group.name} has {join_words(ratios)}."] if ratios else []
+    return sentences
+
+
+def _mean_costs(group: Group) -> list[float | None]:
+    """Each of ``Costs``, the mean over the runs."""
+    kinds = zip(*(costs_of(run) for run in group.runs), strict=True)
+    known = [[cost for cost in kind if cost is not None] for kind in kinds]
+    return [mean(found) if found else None for found in known]
+
+
+def _times(ratio: float) -> str:
+    """``160 times``, ``0.35 times``."""
+    digits = f"{ratio:,.0f}" if ratio >= 9.95 else f"{ratio:#.2g}"
+    return f"{digits} times"
+
+
+def common_baselines(groups: Sequence[Group], metric: str) -> dict[str, float]:
+    """A metric of the baselines on the test texts: of those that all runs share. None if runs have different data."""
     runs = [run for group in groups for run in group.runs]
-    if len({run.results["data"].get("fingerprint") for run in runs}) > 1:
+    if len({run.results.data.fingerprint for run in runs}) > 1:
         return {}
     found: dict[str, list[float]] = {}
     for run in runs:
-        for name, reached in run.results.get("baselines", {}).items():
-            if metric in reached.get("test", {}):
-                found.setdefault(name, []).append(reached["test"][metric])
+        for name, baseline in run.results.baselines.items():
+            if (value := baseline.tested(metric)) is not None:
+                found.setdefault(name, []).append(value)
     everywhere = {name: values for name, values in found.items() if len(values) == len(runs)}
     return {name: values[0] for name, values in everywhere.items() if max(values) - min(values) < 1e-6}
 
 
 def notes(groups: Sequence[Group]) -> list[str]:
-    """What makes the comparison unfair, and what it leaves out. Where each seed draws its own data, all runs of a seed
-    must have the same."""
+    """What makes the comparison unfair, and which runs it leaves out.
+
+    All runs must have the same data. If each seed draws its own (``data.redraw``), all runs of a seed must.
+    """
     runs = [run for group in groups for run in group.runs]
-    data = [run.results.get("data", {}) for run in runs]
-    redrawn = all(run.config.get("data", {}).get("redraw") for run in runs)
-    fingerprints: dict[int, set[str | None]] = {}
-    for run, told in zip(runs, data, strict=True):
-        fingerprints.setdefault(seed_of(run) if redrawn else 0, set()).add(told.get("fingerprint"))
+    redrawn = all(run.config.data.redraw for run in runs)
+    fingerprints: dict[int, set[str]] = {}
+    for run in runs:
+        fingerprints.setdefault(run.config.seed if redrawn else 0, set()).add(run.results.data.fingerprint)
     found = []
     if any(len(of_seed) > 1 for of_seed in fingerprints.values()):
-        names = unique_names([[run] for run in runs])
-        told = zip(names, data, strict=True)
-        sets = [f"{n}: {d.get('name')} {(d.get('fingerprint') or ABSENT)[:8]}" for n, d in told]
+        named = zip(unique_names([[run] for run in runs]), [run.results.data for run in runs], strict=True)
+        sets = [f"{name}: {data.name} {data.fingerprint[:8]}" for name, data in named]
         found.append(f"Not the same data, so the metrics do not compare: {', '.join(sets)}.")
     if repeats := [f"{run.name} (as {first.name})" for group in groups for run, first in group.repeats]:
         found.append(f"Left out, with the settings, seed and data of another: {', '.join(repeats)}.")
@@ -246,29 +243,31 @@ def notes(groups: Sequence[Group]) -> list[str]:
 
 
 def compare_with_first(groups: Sequence[Group], metric: str, split: str) -> Tested[str]:
-    """Each later group against the first, over the seeds they share."""
+    """Each later group minus the first, over the seeds that both have."""
     first = groups[0].by_seed(metric, split)
-    return compare_all({group.name: (first, group.by_seed(metric, split)) for group in groups[1:]})
+    return compare_all({group.name: (first, group.by_seed(metric, split)) for group in groups[1:]}, metric)
 
 
 class SameRows(NamedTuple):
-    """A run beside another on the same test rows."""
+    """Two runs on the same test rows."""
 
-    gained: int  # rows that it has right and the other has not
-    lost: int  # the other way round
+    gained: int  # rows that the run has right and the first run wrong
+    lost: int  # rows that the run has wrong and the first run right
     rows: int
     mcnemar: float  # p value
-    corrected: float  # after Holm ...
-    comparisons: int  # ... for so many at once
+    corrected: float  # p value after Holm ...
+    comparisons: int  # ... for this number of comparisons
 
 
 def compare_rows(groups: Sequence[Group], *, best_first: bool = False) -> dict[str, SameRows]:
-    """Each later group against the first, where both are one run on the same data with one label a text.
+    """Each later run against the first, if both have the same data and one label a text.
 
-    Runs that have not kept their predictions are left out. best_first: the first stands there for its score on these
-    rows. As any other might have, p values are corrected for all pairs.
+    Groups of several runs, and runs that have no file of predictions, are left out.
 
-    Raises UserError where a run's file of predictions was edited.
+    best_first: the first run was chosen for its score on these rows. Any other could have been, so p values are
+        corrected for all pairs.
+
+    Raises UserError if a run's file of predictions was edited.
     """
     right = _right_rows(groups)
     if groups[0].name not in right:
@@ -284,42 +283,42 @@ def compare_rows(groups: Sequence[Group], *, best_first: bool = False) -> dict[s
 
 
 def _right_rows(groups: Sequence[Group]) -> dict[str, np.ndarray]:
-    """Which rows each has right, (N,) booleans, of those on the same data as the first."""
+    """The rows that each run with the first one's data has right: (N,) booleans."""
     first, labels, found = groups[0].runs[0], None, {}
     for group in groups:
-        run, told = group.runs[0], read_predictions(group.runs[0]) if len(group.runs) == 1 else None
-        same = run.results.get("data", {}).get("fingerprint") == first.results.get("data", {}).get("fingerprint")
-        if told is None or told.labels.ndim > 1 or not same:
+        run, predictions = group.runs[0], read_predictions(group.runs[0]) if len(group.runs) == 1 else None
+        same = run.results.data.fingerprint == first.results.data.fingerprint
+        if predictions is None or predictions.labels.ndim > 1 or not same:
             continue
-        if labels is not None and (told.labels != labels).any():  # rows were sorted, perhaps
-            raise UserError(f"{run.folder / FILE} (or {first.folder / FILE}): {EDITED}")
-        labels, found[group.name] = told.labels, told.right
+        if labels is not None and (predictions.labels != labels).any():  # its rows may have been sorted
+            raise UserError(f"{run.folder / PREDICTIONS} (or {first.folder / PREDICTIONS}): {EDITED}")
+        labels, found[group.name] = predictions.labels, predictions.right
     return found
 
 
 def row_tables(groups: Sequence[Group], *, best_first: bool = False) -> list[Table]:
-    """What McNemar's test says of runs on the same test rows, as ``compare_rows`` has it; none where it has none."""
+    """McNemar's test of runs on the same test rows, from ``compare_rows``; no table if that compares none."""
     if not (found := compare_rows(groups, best_first=best_first)):
         return []
     comparisons = next(iter(found.values())).comparisons
-    header = ["run", f"right where\n{groups[0].name} is not", "the other way"]
+    header = ["run", f"right where\n{groups[0].name} is wrong", "the other way"]
     header += ["McNemar: p", "corrected: p", "test rows"]
     rows = [
         [name, count(r.gained), count(r.lost), *map(shown_p, (r.mcnemar, r.corrected)), count(r.rows)]
         for name, r in found.items()
     ]
-    note = "Row by row: McNemar's test asks whether both are right equally often; of other seeds it says nothing."
-    pairs = f", as many as there are pairs: {groups[0].name} was chosen for its score on these rows"
+    note = "McNemar's test asks whether both runs are right equally often. It does not cover other seeds."
+    pairs = f": all pairs, because {groups[0].name} was chosen for its score on these rows"
     if comparisons > 1:
         note += f" Corrected: for {comparisons} comparisons at once, after Holm{pairs if best_first else ''}."
     return [Table(header, rows, note=note)]
 
 
-TOLD = 3  # so many comparisons have room in a sentence; of more, the one with the best
+NAMED = 3  # a sentence has room for this number of comparisons; of more, it names the one with the best run
 
 
-def answer(groups: Sequence[Group], metric: str, split: str, rivals: Tested[str]) -> str:
-    """Two sentences: which is best, and whether that can be told from chance."""
+def _answer(groups: Sequence[Group], metric: str, split: str, rivals: Tested[str]) -> str:
+    """Two sentences: which group is best, and whether that is significant."""
     sign = 1 if HIGHER_IS_BETTER[metric] else -1
     ranked = sorted(groups, key=lambda group: -sign * mean(group.values(metric, split)))
     best, what = ranked[0], f"{metric_name(metric)} on the {split} texts"
@@ -333,39 +332,36 @@ def answer(groups: Sequence[Group], metric: str, split: str, rivals: Tested[str]
     if rival.name not in rivals:
         if any(len(group.runs) > 1 for group in groups):
             return f"{first} {rival.name} and {groups[0].name} share fewer than two seeds: no test compares them."
-        alone = "ach ran with one seed only, so how far another seed would move these numbers is not known."
-        said = row_by_row(compare_rows(groups), rival.name, groups[0].name)
-        return f"{first} Of {said}; but e{alone}" if said else f"{first} E{alone}"
+        alone = "each ran with one seed only, so how far another seed would move these numbers is not known."
+        by_row = row_by_row(compare_rows(groups), rival.name, groups[0].name)
+        return f"{first} On {by_row}; but {alone}" if by_row else f"{first} {alone.capitalize()}"
     names = [rival.name, *(name for name in rivals if name != rival.name)]
-    told = [_beside(name, groups[0].name, rivals) for name in (names if len(names) <= TOLD else names[:1])]
-    return f"{first} Over the same seeds {'; '.join(told)}."
+    compared = [_difference(name, groups[0].name, rivals) for name in (names if len(names) <= NAMED else names[:1])]
+    return f"{first} Over the same seeds {'; '.join(compared)}."
 
 
-def _beside(name: str, first: str, rivals: Tested[str]) -> str:
+def _difference(name: str, first: str, rivals: Tested[str]) -> str:
     """``lora has 0.010 less than full (95% interval ...; paired t test: p = 0.004), which is significant at 5%``."""
     pair, p = rivals[name]
     more = "more" if pair.difference > 0 else "less"
-    chance = f"so these {pair.pairs} seeds cannot tell the two apart from chance"
-    return (
-        f"{name} has {abs(pair.difference):.3f} {more} than {first} ({tested(pair, p, len(rivals), sized=True)}), "
-        + ("which is significant at 5%" if p < ALPHA else chance)
-    )
+    test = tested(pair, p, len(rivals), unsigned=True)
+    return f"{name} has {abs(pair.difference):.3f} {more} than {first} ({test}), which {significance(pair, p)}"
 
 
 def row_by_row(found: Mapping[str, SameRows], name: str, first: str) -> str:
-    """What McNemar's test says "of" a run beside the first; nothing where it was not asked."""
+    """McNemar's test of a run and the first one; completes "on ...". Empty if the two were not compared."""
     if name not in found:
         return ""
     rows = found[name]
     many, p = corrected_for(rows.comparisons), p_value(rows.corrected)
-    told = "which is significant at 5%" if rows.corrected < ALPHA else "which may be chance"
+    chance = "which is significant at 5%" if rows.corrected < ALPHA else "which may be chance"
     return (
-        f"the same {rows.rows:,} test rows {name} has {rows.gained:,} right that {first} has not, and {rows.lost:,} "
-        f"the other way round (McNemar's test{many}: {p}), {told}"
+        f"the same {rows.rows:,} test rows {name} has {rows.gained:,} right that {first} has wrong, and {rows.lost:,} "
+        f"the other way round (McNemar's test{many}: {p}), {chance}"
     )
 
 
 def _reached(group: Group, metric: str, split: str) -> str:
     """``0.907 (95% interval 0.890 to 0.924 over 3 seeds)``."""
     found = group.interval(metric, split)
-    return f"{mean(group.values(metric, split)):.3f}" + (f" ({between(*found)})" if found else "")
+    return f"{mean(group.values(metric, split)):.3f}" + (f" ({interval_over(*found)})" if found else "")

@@ -1,24 +1,26 @@
-"""Runs that differ only in their seed, as one: what each has reached, with its spread.
+"""Groups of runs that differ only in their seed: their metrics, with the spread over seeds.
 
-What a run is, beside its name and seed, is its config. A run that goes on from what another one adapted is as that one
-is: adapted with seed 1 or with seed 2, it is the same way to train.
+Runs are in one group if their configs differ only in name and seed. If a run starts from a checkpoint that another run
+adapted, that run's config counts in place of the checkpoint's path: adaptation with seed 1 and with seed 2 is the same
+method.
 """
 
 from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from minilm.evaluation.statistics import Interval, bootstrap_interval, confusion_interval, t_interval
+from minilm.config import RunConfig
+from minilm.evaluation.statistics import Interval, bootstrap_interval, confusion_interval
+from minilm.reporting.over_seeds import over_how_many, seeds_interval
 from minilm.reporting.predictions import read_predictions
-from minilm.reporting.record import Run, read_history
-from minilm.schema import flat, parse_file
+from minilm.reporting.record import Run, adapted_by
+from minilm.schema import flat
 
 
 @dataclass(frozen=True)
@@ -27,90 +29,83 @@ class Group:
 
     name: str
     runs: tuple[Run, ...]
-    repeats: tuple[tuple[Run, Run], ...] = ()  # runs left out, each as it repeats one of ``runs``
+    repeats: tuple[tuple[Run, Run], ...] = ()  # runs that are left out, each with the run that it repeats
 
     def values(self, metric: str, split: str = "test") -> list[float]:
         """A metric of each run that has it."""
-        found = (metrics_of(run, split).get(metric) for run in self.runs)
-        return [float(value) for value in found if value is not None]
+        found = (run.metric(metric, split) for run in self.runs)
+        return [value for value in found if value is not None]
 
     def by_seed(self, metric: str, split: str = "test") -> dict[int, float]:
         """The same, each with its seed."""
-        found = {seed_of(run): metrics_of(run, split).get(metric) for run in self.runs}
-        return {seed: float(value) for seed, value in found.items() if value is not None}
+        found = {run.config.seed: run.metric(metric, split) for run in self.runs}
+        return {seed: value for seed, value in found.items() if value is not None}
+
+    def texts(self, split: str = "test") -> int:
+        """The smallest number of texts in a split of its runs."""
+        return min(run.results.data.sizes[split] for run in self.runs)
 
     def interval(self, metric: str, split: str = "test") -> tuple[Interval, str] | None:
-        """The 95% interval of a metric, and what it is taken over; None where nothing tells of its spread.
+        """The 95% interval of a metric, and what it is over; None if its spread is not known.
 
-        Over the seeds by Student's t; of one seed over the test rows by the bootstrap, from the confusion matrix or,
-        with several labels a text, from the run's predictions.
+        With several seeds it is over the seeds, as in ``over_seeds``. With one seed it is over the test rows, by the
+        bootstrap: from the confusion matrix or, with several labels a text, from the run's predictions.
         """
         values = self.values(metric, split)
         if len(values) > 1:
-            found = t_interval(values)
-            return (found, f"{len(values)} seeds") if found else None
-        confusion = metrics_of(self.runs[0], split).get("confusion")
+            found = seeds_interval(values, metric)
+            return (found.interval, over_how_many(values, found)) if found else None
+        metrics = self.runs[0].results.metrics(split)
+        confusion = metrics.confusion if metrics is not None else None
         if values and confusion and metric in OF_CONFUSION:
             rows = int(np.sum(confusion))
             return confusion_interval(OF_CONFUSION[metric], confusion), f"{rows:,} {split} rows"
         if not values or confusion or split != "test" or metric not in OF_MEANS:
             return None
-        told = read_predictions(self.runs[0])
-        if told is None:
+        predictions = read_predictions(self.runs[0])
+        if predictions is None:
             return None
-        parts, number = parts_of(told.labels, told.predicted), len(told.labels)
+        parts, number = parts_of(predictions.labels, predictions.predicted), len(predictions.labels)
 
-        def drawn(rows: np.ndarray) -> float:
+        def metric_of(rows: np.ndarray) -> float:
             return OF_MEANS[metric](np.bincount(rows, minlength=number) @ parts / number)
 
-        return bootstrap_interval(drawn, number), f"{number:,} {split} rows"
+        return bootstrap_interval(metric_of, number), f"{number:,} {split} rows"
 
 
-def metrics_of(run: Run, split: str) -> dict[str, Any]:
-    """What a run has measured on a split; what it adapted has a perplexity on validation texts."""
-    metrics: dict[str, Any] = dict(run.results.get(split) or {})
-    perplexity = run.results.get("adaptation", {}).get("perplexity")
-    if split == "validation" and perplexity:
-        metrics["perplexity"] = perplexity["after"]
-    return metrics
+class Costs(NamedTuple):
+    """What a run cost; None if it was not measured."""
+
+    total: int  # parameters
+    trained: int
+    seconds: float | None  # to train, and to adapt before
+    tokens_per_second: float | None
+    inference: float | None  # seconds to predict 100 texts
 
 
-def seed_of(run: Run) -> int:
-    """The seed of a run; 1 where its config names none."""
-    return int(run.config.get("seed", 1))
-
-
-def only_adapted(run: Run) -> bool:
-    """Whether a run has adapted a language model, and trained no classifier."""
-    return "adaptation" in run.results and not run.results.get("test")
-
-
-def costs_of(run: Run) -> dict[str, Any]:
-    """Parameters (``total``, ``trained``), and seconds to train, to adapt before, and to predict 100 texts."""
-    adaptation, times = run.results.get("adaptation", {}), run.results.get("times", {})
-    parameters = run.results.get("parameters") or adaptation.get("parameters", {})
-    spent = [s for s in (adaptation.get("seconds"), times.get("train_seconds")) if s is not None]
-    return {
-        "total": parameters.get("total"),
-        "trained": parameters.get("trained"),
-        "seconds": spent[0] if only_adapted(run) and spent else sum(spent) if spent else None,
-        "tokens_per_second": run.results.get("tokens_per_second"),
-        "inference": times.get("inference_seconds_per_100_texts"),
-    }
-
-
-def history_of(run: Run) -> list[dict[str, Any]]:
-    """The evaluations of training; of a run that only adapted, those of adaptation."""
-    return run.history or read_history(run.folder / "adaptation" / "metrics.jsonl")
+def costs_of(run: Run) -> Costs:
+    """Parameters, and seconds to train, to adapt before, and to predict 100 texts."""
+    results = run.results
+    spent = [results.times.train_seconds]
+    if results.adaptation is not None and not run.only_adapted:
+        spent.append(results.adaptation.seconds)
+    measured = [seconds for seconds in spent if seconds is not None]
+    return Costs(
+        results.parameters.total,
+        results.parameters.trained,
+        sum(measured) if measured else None,
+        results.tokens_per_second,
+        results.times.inference_seconds_per_100_texts,
+    )
 
 
 # --- Which runs are one ---
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:
-    """Runs that differ only in their seed put together, in the order of their first.
+    """Put runs that differ only in their seed together, in the order of each group's first run.
 
-    A run that repeats another, its seed too, tells nothing of the spread over seeds: it is left out.
+    A run with the settings, the seed and the data of another adds nothing to the spread over seeds: it is left out.
     """
     together: dict[str, dict[str, Run]] = {}
     repeats: dict[str, list[tuple[Run, Run]]] = {}
@@ -127,14 +122,14 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
 
 
 def _with_seed(run: Run) -> str:
-    """What two runs share where one repeats the other: all settings but the name, and the data."""
-    settings = {key: value for key, value in flat(run.config).items() if key != "name"}
-    return repr((sorted(settings.items()), run.results.get("data", {}).get("fingerprint")))
+    """Equal for two runs if one repeats the other: all settings but the name, and the data."""
+    settings = {key: value for key, value in flat(asdict(run.config)).items() if key != "name"}
+    return repr((sorted(settings.items()), run.results.data.fingerprint))
 
 
 def unique_names(groups: Sequence[Sequence[Run]]) -> list[str]:
-    """What each is called, no two alike: what its runs' names begin with; where that repeats with the folder they lie
-    in, or as its first run; where nothing tells them apart with a number."""
+    """A name for each group, no two alike: the common beginning of its runs' names. If that repeats, with the name of
+    their folder, or the name of its first run; if that repeats too, with a number."""
     shared = [common_name([run.name for run in group]) for group in groups]
     firsts = [group[0].name for group in groups]
     parents = [group[0].folder.resolve().parent.name for group in groups]
@@ -151,20 +146,17 @@ def _below(parents: Sequence[str], names: Sequence[str]) -> list[str]:
     return [f"{parent}/{name}" for parent, name in zip(parents, names, strict=True)]
 
 
-def identity(config: Mapping[str, Any]) -> str:
-    """What a run is, beside its name and seed."""
-    settings = flat(config)
-    seeds = ("name", "seed", "data.split_seed") if settings.get("data.redraw") else ("name", "seed")
-    settings = {key: value for key, value in settings.items() if key not in seeds}
-    source = Path(settings.get("model.source", ""))
-    earlier = source.parent / "config.toml"
-    if source.name == "adapted" and earlier.is_file():
-        settings["model.source"] = identity(parse_file(earlier))
+def identity(config: RunConfig) -> str:
+    """Equal for two configs if they differ only in name and seed."""
+    seeds = ("name", "seed", "data.split_seed") if config.data.redraw else ("name", "seed")
+    settings = {key: value for key, value in flat(asdict(config)).items() if key not in seeds}
+    if (earlier := adapted_by(config.model.source)) is not None:
+        settings["model.source"] = identity(earlier)
     return repr(sorted(settings.items()))
 
 
 def common_name(names: Sequence[str]) -> str:
-    """What the names of several runs begin with: "head" of head_seed-1 and head_seed-2."""
+    """The common beginning of several names: "head" for head_seed-1 and head_seed-2."""
     if len(names) == 1:
         return names[0]
     alike = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))

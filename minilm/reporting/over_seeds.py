@@ -1,23 +1,31 @@
-"""What is said of runs over seeds: mean and spread, intervals, and tests of two ways to train over the same seeds.
+"""Results over seeds: mean and spread, intervals, and tests of two methods over the same seeds.
 
-Where many pairs are tested p values are corrected for all of them at once (Holm), as the best of many is ahead by luck
-too. Intervals are not: each is of its own comparison alone, and that is said beside them.
+If many pairs are tested, p values are corrected for all of them at once (Holm), because the best of many is ahead by
+luck. Intervals are not corrected: each is of its own comparison, and the texts say so.
+
+Intervals over seeds are Student's. If Student's interval would leave the range of the metric, it is computed on the
+logit or log scale instead (``minilm.evaluation.statistics.bounded_t_interval``), and the text names that.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from minilm.evaluation.statistics import (
+    ALPHA,
+    ENOUGH_PAIRS,
+    BoundedInterval,
     Interval,
     Paired,
+    bounded_t_interval,
     deviation,
     holm,
+    is_significant,
     least_permutation,
     mean,
     paired,
-    t_interval,
 )
 from minilm.reporting.page import Table
 from minilm.reporting.tables import ABSENT, count, decimal, p_value
@@ -26,14 +34,33 @@ Key = TypeVar("Key")
 Tested = dict[Key, tuple[Paired, float]]  # what was compared -> the paired test, and its p value after Holm
 
 
-def compare_all(pairs: Mapping[Key, tuple[Mapping[int, float], Mapping[int, float]]]) -> Tested[Key]:
-    """The second minus the first of each pair (seed -> metric) over the seeds they share, where those are two or more;
-    p values after Holm."""
+def metric_bounds(metric: str) -> tuple[float, float]:
+    """The smallest and the largest value that a metric can have."""
+    return {"loss": (0.0, math.inf), "perplexity": (1.0, math.inf), "mcc": (-1.0, 1.0)}.get(metric, (0.0, 1.0))
+
+
+def difference_bounds(metric: str) -> tuple[float, float]:
+    """The smallest and the largest difference of two values of a metric."""
+    low, high = metric_bounds(metric)
+    return low - high, high - low
+
+
+def seeds_interval(values: Sequence[float], metric: str) -> BoundedInterval | None:
+    """The 95% interval of a metric's mean over seeds; None of one seed, and if all seeds have the same value."""
+    return bounded_t_interval(values, metric_bounds(metric))
+
+
+def compare_all(
+    pairs: Mapping[Key, tuple[Mapping[int, float], Mapping[int, float]]], metric: str
+) -> Tested[Key]:
+    """The second minus the first of each pair (seed -> metric) over the seeds that both have, if there are at least
+    two; p values corrected after Holm."""
     found = {}
     for key, (first, second) in pairs.items():
         seeds = [seed for seed in first if seed in second]
         if len(seeds) > 1:
-            found[key] = paired([first[seed] for seed in seeds], [second[seed] for seed in seeds])
+            values = [first[seed] for seed in seeds], [second[seed] for seed in seeds]
+            found[key] = paired(*values, bounds=difference_bounds(metric))
     corrected = holm([pair.t_test for pair in found.values()])
     return {key: (pair, p) for (key, pair), p in zip(found.items(), corrected, strict=True)}
 
@@ -44,17 +71,19 @@ def versus_table(
     cells: Callable[[Key], Sequence[str]],
     difference: str = "difference",
 ) -> Table:
-    """What the tests over the same seeds say, with p values after Holm; ``cells`` tell what was compared."""
+    """The tests over the same seeds, with p values after Holm; ``cells`` name what was compared."""
     rows = []
     for key, (pair, corrected) in found.items():
-        between = f"{pair.interval.low:+.4f} to {pair.interval.high:+.4f}" if pair.interval else ABSENT
+        interval = f"{pair.interval.low:+.4f} to {pair.interval.high:+.4f}" if pair.interval else ABSENT
         t_test = shown_p(pair.t_test) if pair.interval else ABSENT
         tests = [t_test, shown_p(corrected), shown_p(pair.permutation)]
-        rows.append([*cells(key), f"{pair.difference:+.4f}", between, *tests, count(pair.pairs)])
+        rows.append([*cells(key), f"{pair.difference:+.4f}", interval, *tests, count(pair.pairs)])
     fewest = min(pair.pairs for pair, _ in found.values())
     note = "Seed by seed."
     if len(found) > 1:
         note += f" Corrected: for {len(found)} comparisons at once, after Holm. {ALONE}"
+    if methods := sorted({pair.method for pair, _ in found.values()} - {""}):
+        note += f" Intervals that would leave the range of the metric are {' or '.join(methods)}."
     note += f" With {fewest} seeds the permutation test cannot get below {least_permutation(fewest):.4f}."
     note += f" {ALIKE}" if any(pair.interval is None for pair, _ in found.values()) else ""
     header = [*titles, difference, "95% interval", "paired t: p", "corrected: p", "permutation: p", "seeds"]
@@ -63,36 +92,46 @@ def versus_table(
 
 # --- In words ---
 
-ALONE = "Each interval is of its comparison alone."
-ALIKE = f"{ABSENT}: all seeds differ alike, of which Student's t says nothing; the permutation test stands in for it."
+ALONE = "Each interval is of its own comparison."
+ALIKE = f"{ABSENT}: all seeds have the same difference, so Student's t is undefined; the permutation test replaces it."
 
 
-def tested(pair: Paired, p: float, comparisons: int, *, sized: bool = False) -> str:
+def significance(pair: Paired, p: float) -> str:
+    """Whether a difference is significant; completes "..., which ..." ."""
+    if is_significant(pair, p):
+        return "is significant at 5%"
+    if p < ALPHA:
+        return f"{pair.pairs} seeds are too few to call significant (at least {ENOUGH_PAIRS} are needed)"
+    return "is not significant at 5%"
+
+
+def tested(pair: Paired, p: float, comparisons: int, *, unsigned: bool = False) -> str:
     """``95% interval +0.010 to +0.030 over 3 seeds; paired t test: p = 0.012``.
 
-    comparisons: for how many at once p is corrected. sized: the difference is told by its size ("0.020 less"), so the
-    interval is of that size.
+    comparisons: how many comparisons p is corrected for. unsigned: the text gives the size of the difference ("0.020
+    less"), so the interval is of that size.
     """
     test = f"{'paired t' if pair.interval else 'permutation'} test{corrected_for(comparisons)}: {p_value(p)}"
     if pair.interval is None:
         return f"{interval_of(pair)}; {test}"
     alone = ", of this comparison alone" if comparisons > 1 else ""
-    return f"{interval_of(pair, sized=sized)} over {pair.pairs} seeds{alone}; {test}"
+    return f"{interval_of(pair, unsigned=unsigned)} over {pair.pairs} seeds{alone}; {test}"
 
 
-def interval_of(pair: Paired, *, sized: bool = False) -> str:
+def interval_of(pair: Paired, *, unsigned: bool = False) -> str:
     """``95% interval +0.010 to +0.030``, or why there is none."""
     if pair.interval is None:
         return f"the same with all {pair.pairs} seeds"
     low, high = pair.interval
-    if sized:
-        low, high = (low, high) if pair.difference > 0 else (-high, -low)
-        return f"95% interval {low:.3f} to {high:.3f}"
-    return f"95% interval {low:+.3f} to {high:+.3f}"
+    method = f", {pair.method}," if pair.method else ""
+    if unsigned:
+        low, high = (low, high) if pair.difference >= 0 else (-high, -low)
+        return f"95% interval{method} {low:.3f} to {high:.3f}"
+    return f"95% interval{method} {low:+.3f} to {high:+.3f}"
 
 
 def corrected_for(comparisons: int) -> str:
-    """What is said of a p value of so many."""
+    """What is added to the name of a test that is one of so many."""
     return f", corrected for {comparisons} comparisons" if comparisons > 1 else ""
 
 
@@ -101,18 +140,24 @@ def shown_p(p: float) -> str:
     return f"{p:.4f}" if p >= 1e-4 else "below 0.0001"
 
 
-def between(interval: Interval, over: str) -> str:
+def interval_over(interval: Interval, over: str) -> str:
     """``95% interval 0.890 to 0.924 over 3 seeds``."""
     return f"95% interval {interval.low:.3f} to {interval.high:.3f} over {over}"
 
 
-def reached(values: Sequence[float]) -> str:
+def over_how_many(values: Sequence[float], found: BoundedInterval) -> str:
+    """What an interval is over, and its method if it is not Student's: ``3 seeds``, ``2 seeds, on the logit scale``."""
+    return f"{len(values)} seeds" + (f", {found.method}" if found.method else "")
+
+
+def reached(values: Sequence[float], metric: str) -> str:
     """``0.907 (95% interval 0.890 to 0.924 over 3 seeds)``."""
     if len(values) < 2:
         return f"{values[0]:.3f} (one seed)" if values else ABSENT
-    interval = t_interval(values)
-    told = between(interval, f"{len(values)} seeds") if interval else f"the same with all {len(values)} seeds"
-    return f"{mean(values):.3f} ({told})"
+    found = seeds_interval(values, metric)
+    alike = f"the same with all {len(values)} seeds"
+    spread = interval_over(found.interval, over_how_many(values, found)) if found else alike
+    return f"{mean(values):.3f} ({spread})"
 
 
 def with_spread(values: Sequence[float]) -> str:

@@ -1,4 +1,4 @@
-"""A page: a question, its answer, and what the answer rests on; as Markdown, and as one HTML file.
+"""A page: sections of paragraphs, tables, pictures and code; as Markdown and as one HTML file.
 
 The HTML file needs nothing but itself: pictures are embedded as data, and a policy in its head forbids every request.
 It is readable on a phone and on paper, in light and in dark.
@@ -7,49 +7,83 @@ It is readable on a phone and on paper, in light and in dark.
 from __future__ import annotations
 
 import base64
+import shutil
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape as escape_html
 from pathlib import Path
+from typing import Literal
 
-from minilm.reporting.tables import escape, markdown_table
+from minilm.checkpoints.atomic import atomic
+from minilm.reporting.tables import escape, markdown_table, text_table
+
+
+@dataclass(frozen=True)
+class Span:
+    """A part of a text that looks different, or leads to a file beside the page."""
+
+    text: str
+    style: Literal["strong", "em", "code", ""] = "strong"
+    link: str = ""
+
+
+Prose = str | Span | Sequence[str | Span]  # one after the other
 
 
 @dataclass(frozen=True)
 class Table:
-    """Cells of plain text; the first ``left`` columns are flush left, the others are numbers."""
+    """Cells of text; the first ``left`` columns are flush left, the others are numbers.
+
+    A table whose header is empty strings has none.
+    """
 
     header: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    rows: Sequence[Sequence[Prose]]
     left: int = 1
     note: str = ""  # what the cells mean
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG with an SVG of the same name beside it."""
+    """A PNG; if an SVG of the same name lies beside it, the HTML file shows that."""
 
     path: Path
     text: str  # what it shows, for those who do not see it
 
 
 @dataclass(frozen=True)
+class Code:
+    """Text as it stands, such as a config or commands."""
+
+    text: str
+    language: str = ""  # such as "toml"
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """A list."""
+
+    items: Sequence[Prose]
+
+
+@dataclass(frozen=True)
 class Folded:
-    """Text as it stands, such as a config, shown when its title is clicked."""
+    """A block that is shown when its title is clicked."""
 
     title: str
-    text: str
+    block: Block
 
 
-Part = str | Table | Picture | Folded  # text: a paragraph
+Block = Prose | Table | Picture | Code | Bullets | Folded  # prose: a paragraph
 
 
 @dataclass(frozen=True)
 class Section:
-    """What belongs together, under a title."""
+    """What belongs together, under a title; the first section of a page may have none."""
 
     title: str
-    parts: Sequence[Part]
+    blocks: Sequence[Block]
 
 
 @dataclass(frozen=True)
@@ -62,27 +96,74 @@ class Page:
     sections: Sequence[Section]
 
 
+def save_page(page: Page, folder: Path, name: str) -> Path:
+    """Write the page as ``NAME.md`` and ``NAME.html``, which is returned; its pictures lie in the folder."""
+    for ending, text in (("md", markdown(page, folder)), ("html", html(page))):
+        with atomic(folder / f"{name}.{ending}") as file:
+            file.write(text.encode())
+    return folder / f"{name}.html"
+
+
+def terminal_table(table: Table) -> str:
+    """A table for the terminal, without its note. If it is read on a terminal, names are shortened to fit there."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    return text_table(table.header, [[_plain(cell) for cell in row] for row in table.rows], table.left, width)
+
+
+def _plain(prose: Prose) -> str:
+    if isinstance(prose, str):
+        return prose
+    return prose.text if isinstance(prose, Span) else "".join(map(_plain, prose))
+
+
+# --- Markdown ---
+
+
 def markdown(page: Page, folder: Path) -> str:
     """The page as Markdown that lies in ``folder``, which its pictures are named from."""
     blocks = [f"# {escape(page.title)}"]
     blocks += [f"*{escape(page.question)}*"] if page.question else []
     blocks += [f"**{escape(page.answer)}**"] if page.answer else []
     for section in page.sections:
-        blocks.append(f"## {escape(section.title)}")
-        blocks += [_markdown_part(part, folder) for part in section.parts]
+        blocks += [f"## {escape(section.title)}"] if section.title else []
+        blocks += [markdown_block(block, folder) for block in section.blocks]
     return "\n\n".join(blocks) + "\n"
 
 
-def _markdown_part(part: Part, folder: Path) -> str:
-    if isinstance(part, Table):
-        cells = [[escape(cell) for cell in row] for row in part.rows]
-        table = markdown_table([escape(cell) for cell in part.header], cells, part.left)
-        return f"{table}\n\n{escape(part.note)}" if part.note else table
-    if isinstance(part, Picture):
-        return f"![{escape(part.text)}]({part.path.relative_to(folder).as_posix()})"
-    if isinstance(part, Folded):
-        return f"<details><summary>{escape_html(part.title)}</summary>\n\n```\n{part.text.strip()}\n```\n\n</details>"
-    return escape(part)
+def markdown_block(block: Block, folder: Path = Path()) -> str:
+    """One block of it."""
+    if isinstance(block, Table):
+        rows = [[_markdown_prose(cell) for cell in row] for row in block.rows]
+        table = markdown_table([escape(cell) for cell in block.header], rows, block.left)
+        return f"{table}\n\n{escape(block.note)}" if block.note else table
+    if isinstance(block, Picture):
+        return f"![{escape(block.text)}]({block.path.relative_to(folder).as_posix()})"
+    if isinstance(block, Code):
+        return f"```{block.language}\n{block.text.strip()}\n```"
+    if isinstance(block, Bullets):
+        return "\n".join(f"- {_markdown_prose(item)}" for item in block.items)
+    if isinstance(block, Folded):
+        inner = markdown_block(block.block, folder)
+        return f"<details><summary>{escape_html(block.title)}</summary>\n\n{inner}\n\n</details>"
+    return _markdown_prose(block)
+
+
+_MARKS = {"strong": "**", "em": "*", "code": "`", "": ""}
+
+
+def _markdown_prose(prose: Prose) -> str:
+    if isinstance(prose, str):
+        return escape(prose)
+    if isinstance(prose, Span):
+        mark = _MARKS[prose.style]
+        text = f"{mark}{prose.text if prose.style == 'code' else escape(prose.text)}{mark}"
+        return f"[{text}]({prose.link})" if prose.link else text
+    return "".join(escape(part, strip=False) if isinstance(part, str) else _markdown_prose(part) for part in prose)
+
+
+# --- HTML ---
+
+WRAPPED = 30  # characters: a column of text with a longer cell is wrapped
 
 
 def html(page: Page) -> str:
@@ -91,38 +172,60 @@ def html(page: Page) -> str:
     body += [f'<p class="question">{escape_html(page.question)}</p>'] if page.question else []
     body += [f'<p class="answer">{escape_html(page.answer)}</p>'] if page.answer else []
     for section in page.sections:
-        body += ["<section>", f"<h2>{escape_html(section.title)}</h2>", *map(_html_part, section.parts), "</section>"]
+        title = [f"<h2>{escape_html(section.title)}</h2>"] if section.title else []
+        body += ["<section>", *title, *map(_html_block, section.blocks), "</section>"]
     return _FRAME.format(title=escape_html(page.title), style=_STYLE, body="\n".join(body))
 
 
-def _html_part(part: Part) -> str:
-    if isinstance(part, Table):
-        return _html_table(part)
-    if isinstance(part, Picture):
-        data = base64.b64encode(part.path.with_suffix(".svg").read_bytes()).decode()
-        picture = f'<img alt="{escape_html(part.text)}" src="data:image/svg+xml;base64,{data}">'
-        return f'<div class="scroll" tabindex="0" role="region" aria-label="picture">{picture}</div>'
-    if isinstance(part, Folded):
-        title, text = escape_html(part.title), escape_html(part.text.strip())
-        return f"<details><summary>{title}</summary><pre>{text}</pre></details>"
-    return f"<p>{escape_html(part)}</p>"
+def _html_block(block: Block) -> str:
+    if isinstance(block, Table):
+        return _html_table(block)
+    if isinstance(block, Picture):
+        return _scrolling("picture", f'<img alt="{escape_html(block.text)}" src="{_data_url(block.path)}">')
+    if isinstance(block, Code):
+        return _scrolling("code", f"<pre>{escape_html(block.text.strip())}</pre>")
+    if isinstance(block, Bullets):
+        return f"<ul>{''.join(f'<li>{_html_prose(item)}</li>' for item in block.items)}</ul>"
+    if isinstance(block, Folded):
+        return f"<details><summary>{escape_html(block.title)}</summary>{_html_block(block.block)}</details>"
+    return f"<p>{_html_prose(block)}</p>"
+
+
+def _html_prose(prose: Prose) -> str:
+    if isinstance(prose, str):
+        return escape_html(prose)
+    if isinstance(prose, Span):
+        text = escape_html(prose.text)
+        text = f"<{prose.style}>{text}</{prose.style}>" if prose.style else text
+        return f'<a href="{escape_html(prose.link)}">{text}</a>' if prose.link else text
+    return "".join(map(_html_prose, prose))
+
+
+def _data_url(picture: Path) -> str:
+    """The picture itself, as an address."""
+    svg = picture.with_suffix(".svg")
+    kind, path = ("svg+xml", svg) if svg.exists() else ("png", picture)
+    return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def _html_table(table: Table) -> str:
-    def row(cells: Iterable[str], tag: str) -> str:
-        shown = (
-            f"<{tag}{' class=text' if i < table.left else ''}>{escape_html(cell)}</{tag}>"
-            for i, cell in enumerate(cells)
-        )
+    longest = [max((len(_plain(row[i])) for row in table.rows), default=0) for i in range(len(table.header))]
+    kinds = [f" class={'long' if n > WRAPPED else 'text'}" if i < table.left else "" for i, n in enumerate(longest)]
+
+    def row(cells: Iterable[Prose], tag: str) -> str:
+        shown = (f"<{tag}{kind}>{_html_prose(cell)}</{tag}>" for cell, kind in zip(cells, kinds, strict=True))
         return f"<tr>{''.join(shown)}</tr>"
 
+    head = f"<thead>{row(table.header, 'th')}</thead>\n" if any(table.header) else ""
     rows = "\n".join(row(cells, "td") for cells in table.rows)
     note = f'<p class="note">{escape_html(table.note)}</p>' if table.note else ""
-    # Tables and pictures scroll by themselves where they are wider than the screen; the keyboard reaches them too.
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="table"><table>\n<thead>{row(table.header, "th")}'
-        f"</thead>\n<tbody>\n{rows}\n</tbody></table></div>{note}"
-    )
+    return _scrolling("table", f"<table>\n{head}<tbody>\n{rows}\n</tbody></table>") + note
+
+
+def _scrolling(name: str, content: str) -> str:
+    """What scrolls by itself if it is wider than the screen; the keyboard reaches it too."""
+    kind = "scroll wide" if name == "table" else "scroll"
+    return f'<div class="{kind}" tabindex="0" role="region" aria-label="{name}">{content}</div>'
 
 
 _FRAME = """<!doctype html>
@@ -156,16 +259,19 @@ h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; }
 .answer { background: var(--box); border-left: .3rem solid #0072b2; padding: .8rem 1rem; font-size: 1.1rem; }
 .note { color: var(--quiet); font-size: .9rem; }
 .scroll { overflow-x: auto; }
+/* A table may be wider than the text, up to the window; only beyond that it scrolls. */
+.wide { width: max-content; min-width: 100%; max-width: min(100vw - 3.5rem, 96rem); }
+.wide { margin-left: 50%; transform: translateX(-50%); }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top; }
 td { white-space: nowrap; }
-td.text { white-space: normal; min-width: 8rem; }
+td.long { white-space: normal; min-width: 16rem; max-width: 36rem; }
 th { vertical-align: bottom; }
-th.text, td.text { text-align: left; }
+.text, .long { text-align: left; }
 img { display: block; max-width: 100%; height: auto; margin: 1rem 0; background: #fff; border-radius: .4rem; }
 details { margin: .6rem 0; }
 summary { cursor: pointer; }
 pre { overflow-x: auto; background: var(--box); padding: .8rem; font-size: .85rem; }
-@media (max-width: 40rem) { img { max-width: none; max-height: 22rem; } }
+@media (max-width: 40rem) { img { max-width: none; max-height: 22rem; } td.text { white-space: normal; } }
 @media print { details { display: none; } }
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.ticker import MaxNLocator
 
+from minilm.evaluation.metrics import Metrics
+from minilm.reporting.label_plots import confused_pairs
+from minilm.reporting.results import Evaluation
 from minilm.reporting.style import (
     MARK,
     SMALL,
@@ -29,33 +32,35 @@ from minilm.reporting.style import (
     short,
     within_range,
 )
-from minilm.reporting.tables import metric_name
+from minilm.reporting.tables import titled
+
+READABLE = 40  # labels whose names a matrix has room for
 
 
-def learning_curves(history: Sequence[Mapping[str, Any]], best_step: int, metric: str, path: Path) -> Path:
+def learning_curves(history: Sequence[Evaluation], best_step: int, metric: str, path: Path) -> Path:
     """Loss and ``metric`` over the epochs, training and validation, the evaluation at ``best_step`` marked.
 
     Args:
-        history: the lines of ``metrics.jsonl``.
+        history: the evaluations, in order.
         best_step: the step whose weights were kept.
-        metric: what they were chosen by; where that is the loss, the right panel shows macro F1.
+        metric: what they were chosen by; if that is the loss, the right panel shows macro F1.
         path: the PNG to write.
     """
     if not history:
         raise ValueError("learning_curves needs at least one evaluation")
-    epochs = [line["epoch"] for line in history]
+    epochs = [entry.epoch for entry in history]
     unit = "epoch" if len(set(epochs)) == len(epochs) else "step"  # several evaluations an epoch: count steps
-    x = [line[unit] for line in history]
-    marked = next((i for i, line in enumerate(history) if line["step"] == best_step), None)
+    x: list[float] = epochs if unit == "epoch" else [entry.step for entry in history]
+    marked = next((i for i, entry in enumerate(history) if entry.step == best_step), None)
 
     figure = new_figure(10.5, 4.4, "Learning curves")
     panels = figure.subplots(1, 2)
     for axes, key in zip(panels, ("loss", "macro_f1" if metric == "loss" else metric), strict=True):
         train, note = _training(history, key)
-        valid = _values(history, "validation", key)
+        valid = _values([entry.validation for entry in history], key)
         _curve(axes, x, train, TRAIN, f"training{note}", dashed=True)
         _curve(axes, x, valid, VALIDATION, "validation")
-        name = title = metric_name(key)[0].upper() + metric_name(key)[1:]
+        name = title = titled(key)
         if marked is not None and np.isfinite(valid[marked]):
             _mark_best(axes, x[marked], float(valid[marked]))
             title = f"{name}: {valid[marked]:.4f} at {unit} {x[marked]:,.10g}"
@@ -75,10 +80,9 @@ def learning_curves(history: Sequence[Mapping[str, Any]], best_step: int, metric
 
 
 def confusion(matrix: Sequence[Sequence[int]], label_names: Sequence[str], title: str, path: Path) -> Path:
-    """Two panels: how many texts of each true label (row) were given each label, and as shares of the row.
+    """Two panels: how many texts of each true label (row) were predicted as each label, and the fraction of the row.
 
-    A title with the word "test" gets the test set's colour, every other validation's, so that the colour
-    cannot say something else than the title.
+    A title with the word "test" has the test set's colour, any other validation's, so that colour and title agree.
     """
     counts = np.asarray(matrix, dtype=np.int64)  # (C, C)
     classes = len(label_names)
@@ -102,13 +106,21 @@ def confusion(matrix: Sequence[Sequence[int]], label_names: Sequence[str], title
     _matrix(panels[0], counts, max(1, int(counts.max(initial=0))), count_cells, label_names, shades, size)
     _matrix(panels[1], shares, 1.0, share_cells, label_names, shades, size)
     name_axes(panels[0], title="Number of texts", x="Predicted label", y="True label")
-    name_axes(panels[1], title="Share of the true label", x="Predicted label", y="")
+    name_axes(panels[1], title="Fraction of the true label", x="Predicted label", y="")
     panels[1].tick_params(left=False)
     return save(figure, path)
 
 
+def draw_confusion(metrics: Metrics, names: Sequence[str], split: str, folder: Path) -> Path:
+    """``confusion_SPLIT.png``: the matrix, or with many labels the pairs that are confused most."""
+    path, title = folder / f"confusion_{split}.png", f"Confusion on the {split} texts"
+    if metrics.confusion is not None and len(names) <= READABLE:
+        return confusion(metrics.confusion, names, title, path)
+    return confused_pairs(metrics.most_confused(), names, title, path)
+
+
 def length_distribution(lengths: Sequence[int] | np.ndarray, max_tokens: int, path: Path) -> Path:
-    """How long the texts are in tokens, before truncation, and how many ``max_tokens`` cuts."""
+    """The length of the texts in tokens, before truncation, and how many are longer than ``max_tokens``."""
     values = np.asarray(lengths)
     if values.size == 0:
         raise ValueError("length_distribution needs at least one text")
@@ -152,26 +164,25 @@ def length_distribution(lengths: Sequence[int] | np.ndarray, max_tokens: int, pa
 # --- What the pictures share ---
 
 
-def _values(history: Sequence[Mapping[str, Any]], split: str, metric: str) -> np.ndarray:
-    """A metric of every evaluation, nan where it was not measured."""
-    found = [(line.get(split) or {}).get(metric) for line in history]
+def _values(measured: Sequence[Metrics | None], metric: str) -> np.ndarray:
+    """A metric of every evaluation, nan if it was not measured."""
+    found = [None if metrics is None else metrics.get(metric) for metrics in measured]
     return np.array([np.nan if value is None else value for value in found], dtype=float)
 
 
-def _training(history: Sequence[Mapping[str, Any]], metric: str) -> tuple[np.ndarray, str]:
-    """The training curve, and what must be said of it.
+def _training(history: Sequence[Evaluation], metric: str) -> tuple[np.ndarray, str]:
+    """The training curve, and a note on it.
 
-    Where no evaluation measured the training texts, their loss is the mean over the steps in between.
+    If no evaluation measured the training texts, their loss is the mean over the steps in between.
     """
-    values = _values(history, "train", metric)
+    values = _values([entry.train for entry in history], metric)
     if metric != "loss" or np.isfinite(values).any():
         return values, ""
-    means = np.array([line.get("train_loss", np.nan) for line in history], dtype=float)
-    return means, " (mean over the steps, with dropout)"
+    return np.array([entry.train_loss for entry in history]), " (mean over the steps, with dropout)"
 
 
 def _curve(axes: Axes, x: Sequence[float], y: np.ndarray, colour: str, label: str, *, dashed: bool = False) -> None:
-    """A line through the measured points; few points are drawn as such too."""
+    """A line through the measured points, with markers if there are few."""
     measured = np.isfinite(y)
     if not measured.any():
         return
@@ -205,7 +216,7 @@ def _matrix(
 ) -> None:
     """One panel: ``values`` (C, C) as shades from 0 to ``top``, each cell's text in ``size`` points.
 
-    Where that is too small to read, a scale says what the shades mean.
+    If that is too small to read, a scale beside the panel gives the meaning of the shades.
     """
     classes = len(names)
     image = axes.imshow(values, cmap=shades, vmin=0, vmax=top)

@@ -1,9 +1,10 @@
-"""What a run says of each test text: ``predictions.csv``, to look through, and to compare runs row by row.
+"""A run's predictions of the test texts: ``predictions.csv``, to look through, and to compare runs row by row.
 
-    text               label     predicted   P(negative)   P(neutral)   P(positive)
-    not bad at all     positive  negative    0.61          0.08         0.31
+    row   text               label     predicted   P(negative)   P(neutral)   P(positive)
+    17    not bad at all     positive  negative    0.61          0.08         0.31
 
-A pair's second text has a column ``pair``. With several labels a text, label and predicted are JSON lists.
+``row`` is the row's number in its file, from 1. With more than 100 labels there are no columns of probabilities. A
+pair's second text has a column ``pair``. With several labels a text, label and predicted are JSON lists.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ from pathlib import Path
 import numpy as np
 
 from minilm.checkpoints.atomic import atomic
-from minilm.data.readers import Defects, read_table
-from minilm.data.sources import Rows
+from minilm.data.readers import read_table
+from minilm.data.rows import Rows
+from minilm.data.tables import Defects
 from minilm.errors import UserError
 from minilm.evaluation.metrics import labels_above, log_softmax, sigmoid
 from minilm.reporting.record import Run
 
-FILE = "predictions.csv"
+PREDICTIONS = "predictions.csv"
+ALL_SCORES = 100  # labels up to which each has a column of probabilities
 EDITED = "is not as the run wrote it; train again, or remove the file"
 
 
@@ -43,38 +46,48 @@ class Predictions:
 
 
 def write_predictions(
-    folder: Path, rows: Rows, scores: np.ndarray, names: Sequence[str], threshold: float = 0.5
+    folder: Path,
+    rows: Rows,
+    scores: np.ndarray,
+    names: Sequence[str],
+    threshold: float = 0.5,
+    numbers: np.ndarray | None = None,
 ) -> None:
-    """Write a run's file from its test rows and their scores (N, C)."""
+    """Write a run's file from its test rows and their scores (N, C). ``numbers``: (N,) of the rows in their file."""
     several = rows.labels.ndim == 2
     probabilities = sigmoid(scores) if several else np.exp(log_softmax(scores))
     predicted = labels_above(scores, threshold) if several else scores.argmax(axis=1)
 
-    def told(label: np.ndarray) -> str:
+    def written(label: np.ndarray) -> str:
         if not several:
             return names[int(label)]
         return json.dumps([names[c] for c in range(len(names)) if label[c]], ensure_ascii=False)
 
     texts = [rows.texts] if rows.pairs is None else [rows.texts, rows.pairs]
-    columns = [*texts, map(told, rows.labels), map(told, predicted)]
-    columns += [[f"{p:.6g}" for p in column] for column in probabilities.T]
-    header = [*("text", "pair")[: len(texts)], "label", "predicted", *(f"P({name})" for name in names)]
+    columns = [*texts, map(written, rows.labels), map(written, predicted)]
+    shown = len(names) <= ALL_SCORES
+    if shown:
+        columns += [[f"{p:.6g}" for p in column] for column in probabilities.T]
+    header = [*("text", "pair")[: len(texts)], "label", "predicted", *(f"P({name})" for name in names if shown)]
+    if numbers is not None:
+        header.insert(0, "row")
+        columns.insert(0, numbers.tolist())
     table = io.StringIO(newline="")
     csv.writer(table).writerows([header, *zip(*columns, strict=True)])
-    with atomic(folder / FILE) as file:
+    with atomic(folder / PREDICTIONS) as file:
         file.write(table.getvalue().encode())
 
 
 def read_predictions(run: Run) -> Predictions | None:
-    """A run's decisions; None where it has not kept them. Raises UserError where the file was edited."""
-    path = run.folder / FILE
+    """A run's decisions; None if it has no such file. Raises UserError if the file was edited."""
+    path = run.folder / PREDICTIONS
     if not path.is_file():
         return None
-    names, defects = run.results["labels"], Defects()
+    names, defects = run.results.labels, Defects()
     table = read_table(path, {"label", "predicted"}, defects)
-    if defects.found or len(table.lines) != run.results["data"]["sizes"]["test"]:
+    if defects.found or len(table) != run.results.data.sizes["test"]:
         raise UserError(f"{path}: {EDITED}")
-    several = "subset_accuracy" in run.results["test"]
+    several = run.results.multi_label
     number = {name: i for i, name in enumerate(names)}
 
     def decided(cell: str) -> np.ndarray:

@@ -1,35 +1,24 @@
-"""A run's folder, read. The report and the comparison know of a run what is in these four files, and in
-``predictions.csv`` (``minilm.reporting.predictions``):
+"""A run's folder, read: what the report, the comparison and the studies know of a run.
 
-config.toml       the settings, runnable again
-environment.json  versions and device: any table
-metrics.jsonl     a line an evaluation: step, epoch, lr, train_loss, train and validation (metrics)
-results.json      train, validation, test   metrics, as ``minilm.evaluation.metrics`` has them
-                  baselines                 name -> {validation, test (metrics), seconds}
-                  labels                    names, in order
-                  samples                   [{text, label, predicted, scores}], labels by name
-                  best, stopped             {epoch, step, metric, value} of the weights kept; why it ended
-                  parameters                {total, trained}
-                  times                     {train_seconds, inference_seconds_per_100_texts}
-                  tokens_per_second         in training
-                  data                      {name, fingerprint, sizes (of the splits), warnings}
-                  augmentation              {method, ratio, added (rows)}, where rows were added
-                  zero_shot                 {way, pattern, content_free, words (label -> word or description)}, where
-                                            a model was asked, not trained
-                  lengths                   {mean, median, p95, longest, truncated, max_tokens}
+    config.toml        the settings, runnable again            minilm.config.RunConfig
+    results.json       what the run found                      minilm.reporting.results.Results
+    metrics.jsonl      an evaluation a line                    minilm.reporting.results.Evaluation
+    environment.json   versions, device, hashes of the start   minilm.reporting.results.Environment
+    predictions.csv    the test texts                          minilm.reporting.predictions.Predictions
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from minilm.config import RunConfig
 from minilm.errors import UserError
+from minilm.hints import program
+from minilm.loading import load_config
+from minilm.reporting.results import Environment, Evaluation, Results, read_history, read_record
 
 FAMILIES = {
     "gpt2": "GPT-2",
@@ -46,10 +35,10 @@ class Run:
     """A finished run."""
 
     folder: Path
-    results: dict[str, Any]  # results.json
-    config: dict[str, Any]  # config.toml
-    history: list[dict[str, Any]]  # metrics.jsonl, an evaluation each
-    environment: dict[str, Any]  # environment.json
+    results: Results
+    config: RunConfig
+    history: list[Evaluation]  # of training; of a run that only adapted, of adaptation
+    environment: Environment | None  # None: the folder lacks the file
 
     @property
     def name(self) -> str:
@@ -59,27 +48,41 @@ class Run:
     @property
     def from_scratch(self) -> bool:
         """Whether the model began from random weights."""
-        return not self.config.get("model", {}).get("source")
+        return not self.config.model.source
+
+    @property
+    def only_adapted(self) -> bool:
+        """Whether it adapted a language model, and trained no classifier."""
+        return self.results.best is None and self.results.zero_shot is None
 
     @property
     def model(self) -> str:
         """What was trained: the checkpoint's name, or the architecture's."""
-        section = self.config.get("model", {})
-        architecture = section.get("architecture", "")
-        return _adapted(section.get("source", "")) or FAMILIES.get(architecture, architecture) or "model"
+        architecture = self.config.model.architecture
+        return _adapted(self.config.model.source) or FAMILIES.get(architecture, architecture)
+
+    def metric(self, name: str, split: str = "test") -> float | None:
+        """A metric of a split; None if it was not measured. Perplexity is that of adaptation, after it."""
+        if name == "perplexity" and split == "validation" and self.results.adaptation is not None:
+            return self.results.adaptation.perplexity.after
+        metrics = self.results.metrics(split)
+        return None if metrics is None else metrics.get(name)
 
 
 def _adapted(source: str) -> str:
-    """The checkpoint's name; of one that a run adapted, what that run started from: "bert, adapted"."""
+    """The checkpoint's name; if a run adapted it, what that run started from: "bert, adapted"."""
+    config = adapted_by(source)
+    return source if config is None else f"{_adapted(config.model.source)}, adapted"
+
+
+def adapted_by(source: str) -> RunConfig | None:
+    """The config of the run that adapted a checkpoint; None if no run did."""
     config = Path(source).parent / "config.toml"
-    if Path(source).name != "adapted" or not config.is_file():
-        return source
-    start = tomllib.loads(config.read_text(encoding="utf-8"))["model"]["source"]
-    return f"{_adapted(start)}, adapted"
+    return load_config(config) if Path(source).name == "adapted" and config.is_file() else None
 
 
 def read_run(folder: Path) -> Run:
-    """Read a finished run. Raises UserError where the folder is no run's, or the run has not finished."""
+    """Read a finished run. Raises UserError if the folder is no run's, or the run has not finished."""
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give the folder of a run, such as runs/scratch")
@@ -87,60 +90,34 @@ def read_run(folder: Path) -> Run:
     if not config.is_file():
         raise UserError(f"{folder}: not a run's folder, it has no config.toml; give one that `minilm train` made")
     if not (folder / "results.json").is_file():
-        raise UserError(f"{folder}: this run has not finished; go on with `{resume_command(folder)}`")
-    try:
-        settings = tomllib.loads(config.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{config}: not valid TOML: {error}") from None
+        raise UserError(f"{folder}: this run has not finished; resume it with `{resume_command(folder)}`")
     environment = folder / "environment.json"
     return Run(
         folder=folder,
-        results=_read_json(folder / "results.json"),
-        config=settings,
-        history=read_history(folder / "metrics.jsonl"),
-        environment=_read_json(environment) if environment.is_file() else {},
+        results=read_record(Results, folder / "results.json"),
+        config=load_config(config),
+        history=read_history(folder) or read_history(folder / "adaptation"),
+        environment=read_record(Environment, environment) if environment.is_file() else None,
     )
 
 
 def resume_command(folder: Path) -> str:
-    """The command that goes on with an interrupted run."""
-    return f"minilm train {shlex.quote(shown(folder / 'config.toml'))} --resume"
+    """The command that continues an interrupted run."""
+    return f"{program()} train {shlex.quote(relative_path(folder / 'config.toml'))} --resume"
 
 
-def predict_command(run: Run) -> str:
+def prediction_command(run: Run) -> str:
     """The command that classifies one text, or one pair: its two texts have a tab between them."""
     example = "$'first text\\tsecond text'" if reads_pairs(run) else '"some text"'
-    return f"minilm predict {shlex.quote(shown(run.folder))} {example}"
+    return f"{program()} predict {shlex.quote(relative_path(run.folder))} {example}"
 
 
 def reads_pairs(run: Run) -> bool:
     """Whether a run was trained on pairs of texts."""
-    return bool(run.config.get("data", {}).get("text_pair"))
+    return bool(run.config.data.text_pair)
 
 
-def shown(path: Path) -> str:
-    """A path as a person would type it here: relative where it lies below the working folder."""
+def relative_path(path: Path) -> str:
+    """A path as a person would type it here: relative if it lies below the working folder."""
     relative = os.path.relpath(path)
     return str(path) if relative.startswith(os.pardir) else relative
-
-
-def read_history(path: Path) -> list[dict[str, Any]]:
-    """The evaluations in ``metrics.jsonl``, in order; none where there is no such file."""
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [_parse(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    return _parse(path.read_text(encoding="utf-8"), str(path))
-
-
-def _parse(text: str, where: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not valid JSON ({error.msg}); the file was cut short or edited") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{where}: expected a JSON object, found {type(value).__name__}")
-    return value

@@ -1,75 +1,99 @@
-"""The first paragraph of a run's report, which tells the whole story, and what of its data is told elsewhere too."""
+"""The first paragraph of a run's report, a summary of the run, and phrases about its data."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
+from minilm.evaluation.metrics import Metrics
 from minilm.evaluation.statistics import wilson_interval
+from minilm.reporting.page import Span
 from minilm.reporting.record import Run
-from minilm.reporting.tables import count, decimal, escape, metric_name
+from minilm.reporting.results import Baseline, DataSummary, Results
+from minilm.reporting.tables import count, decimal, metric_name
 
-SPLITS = ("train", "validation", "test")
-SAME_LABELS = "the same labels for every text, those that are frequent enough"  # the majority's, of several labels
+# The majority baseline with several labels a text.
+SAME_LABELS = "the same labels for every text, those that are frequent enough"
+Sentence = list[str | Span]
 
 
-def story(run: Run) -> str:
-    """What was trained on what, how well it does, beside what, and how sure that is."""
-    results, data = run.results, run.results["data"]
-    total, trained = results["parameters"]["total"], results["parameters"]["trained"]
-    share = "all" if total == trained else count(trained) if trained else "none"
-    done = "trained from scratch" if run.from_scratch else "fine-tuned"
-    seen = f"{trained_on(run)}, with {len(results['labels'])} labels"
-    if not added(run):
-        seen = f"{of_whole(run, 'train')} texts with {len(results['labels'])} labels"
-    if "zero_shot" in results:
-        done, seen = f"asked (by {results['zero_shot']['way']})", f"{len(results['labels'])} labels, no labelled text"
-    sentences = [
-        f"**{escape(run.model)}** ({count(total)} parameters, {share} of them trained) was {done} on "
-        f"**{escape(data['name'])}**: {seen}."
-    ]
-    if test := results.get("test"):
-        key, texts = _accuracy(test), size_of(run, "test")
+def story(run: Run) -> Sentence:
+    """What was trained on which data, its metrics, those of the baselines, and how uncertain they are."""
+    results = run.results
+    sentences = [_what_was_done(run)]
+    if results.test is not None:
+        key, texts = _accuracy(results.test), results.data.sizes["test"]
         what = "is right" if key == "accuracy" else "gets all labels right"
         sentences.append(
-            f"On the {count(texts)} test texts it {what} in {test[key]:.1%} of cases, "
-            f"with a macro F1 of {decimal(test['macro_f1'])}."
+            [
+                f"On the {count(texts)} test texts it {what} in {results.test[key]:.1%} of cases, "
+                f"with a macro F1 of {decimal(results.test['macro_f1'])}."
+            ]
         )
-        if majority := results.get("baselines", {}).get("majority", {}).get("test"):
-            told = _majority(results["baselines"]["majority"], several(run))
-            sentences.append(f"{told} would make that {majority[key]:.1%} and {decimal(majority['macro_f1'])}.")
-        sentences.append(f"**{verdict(results)}**" if verdict(results) else "")
+        if (majority := results.baselines.get("majority")) and majority.test is not None:
+            reached = f"{majority.test[key]:.1%} and {decimal(majority.test['macro_f1'])}"
+            sentences.append([*_majority(majority, results.multi_label), f" would make that {reached}."])
+        if sentence := verdict(results):
+            sentences.append([Span(sentence)])
         if texts:
-            low, high = wilson_interval(test[key], texts)
+            low, high = wilson_interval(results.test[key], texts)
             sentences.append(
-                f"With {count(texts)} test texts, its {metric_name(key)} on more such texts is only known to lie "
-                f"between {low:.1%} and {high:.1%} (95%, Wilson's interval)."
+                [
+                    f"With {count(texts)} test texts, its {metric_name(key)} on more such texts is only known to lie "
+                    f"between {low:.1%} and {high:.1%} (95%, Wilson's interval)."
+                ]
             )
-    return " ".join(filter(None, sentences))
+    elif results.validation is not None:
+        sentences.append(
+            [
+                "No texts were held out for a test (data.test_fraction = 0), so how well it does on other texts was "
+                "not measured: the validation texts, by which its weights were chosen, flatter it."
+            ]
+        )
+    return _joined(sentences, " ")
 
 
-def _majority(baseline: Mapping[str, Any], choice: bool) -> str:
-    """What the baseline that reads no text does, as the subject of a sentence; ``choice``: of several labels."""
-    if not choice:
-        return "Always giving the most frequent label"
-    if "threshold" not in baseline:  # results of a version that did not keep it
-        return f"Giving {SAME_LABELS},"
-    least = f"{baseline['threshold']:.2f}"
-    if given := ", ".join(f"*{escape(label)}*" for label in baseline["labels"]):
-        return f"Giving every text {given} (by frequency alone, a probability of at least {least})"
-    return f"Giving no text any label (by frequency alone, none has a probability of {least} or more)"
+def _what_was_done(run: Run) -> Sentence:
+    results = run.results
+    total, trained = results.parameters.total, results.parameters.trained
+    share = "all" if total == trained else count(trained) if trained else "none"
+    labels = f"{len(results.labels)} labels"
+    if results.zero_shot is not None:
+        done, seen = f"used without training (by {results.zero_shot.method})", f"{labels}, no labelled text"
+    else:
+        done = "trained from scratch" if run.from_scratch else "fine-tuned"
+        texts = f"{of_whole(results.data, 'train')} texts with"
+        seen = f"{f'{trained_on(results)}, with' if added(results) else texts} {labels}"
+    parameters = f" ({count(total)} parameters, {share} of them trained) was {done} on "
+    return [Span(run.model), parameters, Span(results.data.name), f": {seen}."]
 
 
-def verdict(results: Mapping[str, Any]) -> str:
-    """Whether the transformer pays off: its macro F1 on the test set beside the linear baseline's.
+def _majority(baseline: Baseline, multi_label: bool) -> Sentence:
+    """What the majority baseline does, as the subject of a sentence."""
+    if not multi_label:
+        return ["Always giving the most frequent label"]
+    if baseline.decision_threshold is None:  # early versions did not store it
+        return [f"Giving {SAME_LABELS},"]
+    least = f"{baseline.decision_threshold:.2f}"
+    if baseline.labels:
+        given = _joined([[Span(label, "em")] for label in baseline.labels], ", ")
+        return ["Giving every text ", *given, f" (by frequency alone, a probability of at least {least})"]
+    return [f"Giving no text any label (by frequency alone, none has a probability of {least} or more)"]
 
-    One sentence; empty where one of the two was not measured.
+
+def _joined(parts: Sequence[Sentence], between: str) -> Sentence:
+    return [piece for i, part in enumerate(parts) for piece in ([between, *part] if i else part)]
+
+
+def verdict(results: Results) -> str:
+    """Whether the transformer pays off: its macro F1 on the test set, compared with the linear baseline's.
+
+    One sentence; empty if one of the two was not measured.
     """
-    ours, linear = results.get("test"), results.get("baselines", {}).get("linear", {}).get("test")
-    if not ours or not linear:
+    ours, baseline = results.test, results.baselines.get("linear")
+    if ours is None or baseline is None or baseline.test is None:
         return ""
-    accuracy = _accuracy(ours)
-    gain, other = (100 * (ours[key] - linear[key]) for key in ("macro_f1", accuracy))
+    accuracy, theirs = _accuracy(ours), baseline.test
+    gain, other = (100 * (ours[key] - theirs[key]) for key in ("macro_f1", accuracy))
     beside = f"({metric_name(accuracy)}: {abs(other):.1f} points {'below' if other < 0 else 'above'})"
     if abs(gain) < 0.05:
         return f"It equals the linear baseline in macro F1 {beside}."
@@ -81,34 +105,22 @@ def verdict(results: Mapping[str, Any]) -> str:
     )
 
 
-def several(run: Run) -> bool:
-    """Whether a text may have several labels."""
-    return any("subset_accuracy" in run.results.get(split, {}) for split in SPLITS)
+def _accuracy(metrics: Metrics) -> str:
+    return "subset_accuracy" if metrics.multi_label else "accuracy"
 
 
-def _accuracy(metrics: Mapping[str, Any]) -> str:
-    return "accuracy" if "accuracy" in metrics else "subset_accuracy"
-
-
-def size_of(run: Run, split: str) -> int | None:
-    """How many texts of the data a split has."""
-    size: int | None = run.results["data"].get("sizes", {}).get(split)
-    return size
-
-
-def of_whole(run: Run, split: str) -> str:
+def of_whole(data: DataSummary, split: str) -> str:
     """How many texts of a split were used, and of how many: "2,400 of 4,000"."""
-    size, whole = size_of(run, split), run.results["data"].get("whole", {}).get(split)
-    return count(size) + (f" of {count(whole)}" if size and whole and size < whole else "")
+    size, whole = data.sizes[split], data.whole.get(split, 0)
+    return count(size) + (f" of {count(whole)}" if 0 < size < whole else "")
 
 
-def added(run: Run) -> int:
+def added(results: Results) -> int:
     """How many training texts were made by augmentation."""
-    number: int = run.results.get("augmentation", {}).get("added", 0)
-    return number
+    return 0 if results.augmentation is None else results.augmentation.added
 
 
-def trained_on(run: Run) -> str:
-    """The training texts, those that were made included: "216 training texts, 144 of them made by augmentation"."""
-    made = f", {count(new)} of them made by augmentation" if (new := added(run)) else ""
-    return f"{count((size_of(run, 'train') or 0) + new)} training texts{made}"
+def trained_on(results: Results) -> str:
+    """The training texts, with the augmented ones: "216 training texts, 144 of them made by augmentation"."""
+    made = f", {count(new)} of them made by augmentation" if (new := added(results)) else ""
+    return f"{count(results.data.sizes['train'] + added(results))} training texts{made}"

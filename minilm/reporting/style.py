@@ -13,7 +13,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from matplotlib import font_manager, rc_context
 from matplotlib.artist import Artist
@@ -41,6 +41,7 @@ SERIES: tuple[dict[str, Any], ...] = (
     {"color": "#56B4E9", "linestyle": (0, (1, 1)), "marker": "X"},
 )
 DPI = 150
+TEXTS_ON_AXIS, LEAST_SPAN = 8, 0.05  # what the axis of a metric spans at least
 TITLE, TEXT, SMALL = 15, 13, 12  # points
 
 
@@ -70,7 +71,7 @@ def save(figure: Figure, path: Path, *, svg: bool = False) -> Path:
 
 
 def legend(figure: Figure, panels: Iterable[Axes]) -> None:
-    """One legend below the picture, where it hides nothing; what several panels share is named once."""
+    """One legend for all panels, below the picture. Lines of the same label are named once."""
     entries: dict[str, Artist] = {}
     for axes in panels:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -80,10 +81,30 @@ def legend(figure: Figure, panels: Iterable[Axes]) -> None:
 
 
 def within_range(axes: Axes, metric: str) -> None:
-    """No room for values that the metric cannot have, be it for an interval that reaches beyond 1."""
+    """Cut the y axis at the range of the metric, even if an interval reaches beyond it."""
     if metric != "loss":
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, -1.02 if metric == "mcc" else -0.02), min(high, 1.02))
+
+
+def widen(
+    axes: Axes, metric: str, texts: int, *, which: Literal["x", "y"] = "y", difference: bool = False
+) -> None:
+    """Widen an axis on which a few texts would look like a crash: it spans at least 8 texts, and 0.05 of the metric.
+
+    texts: how many texts the metric was measured on; 0: unknown. difference: the axis shows differences of the metric.
+    """
+    if metric in ("loss", "perplexity"):
+        return
+    least = max(TEXTS_ON_AXIS / texts if texts else 0.0, LEAST_SPAN) * (2 if metric == "mcc" else 1)
+    low, high = axes.get_ylim() if which == "y" else axes.get_xlim()
+    if (missing := min(least, 1.04) - (high - low)) <= 0:
+        return
+    low, high = low - missing / 2, high + missing / 2
+    floor, ceiling = (-1.02 if metric == "mcc" else -0.02), 1.02
+    shift = 0.0 if difference else max(0.0, floor - low) - max(0.0, high - ceiling)
+    set_limits = axes.set_ylim if which == "y" else axes.set_xlim
+    set_limits(low + shift, high + shift)
 
 
 def name_axes(axes: Axes, *, title: str, x: str, y: str) -> None:
@@ -97,7 +118,7 @@ def name_axes(axes: Axes, *, title: str, x: str, y: str) -> None:
 
 @cache
 def family_of(character: str) -> str | None:
-    """The font that has a character where the usual one has not; empty: the usual one has it; None: there is none."""
+    """The font that has a character. Empty: the usual font has it; None: no font has it."""
     if character.isspace() or _has(font_manager.findfont(FontProperties()), character):
         return ""
     # The last resort has a box for every character.
@@ -106,7 +127,7 @@ def family_of(character: str) -> str | None:
 
 
 def _has(path: str, character: str) -> bool:
-    """Whether a font can draw a character; a font of pictures (most of emoji) can draw none."""
+    """Whether a font can draw a character. Fonts of bitmaps, such as most of emoji, cannot be drawn."""
     try:
         font = font_manager.get_font(path)
         return bool(font.scalable and font.get_char_index(ord(character)))
@@ -115,26 +136,30 @@ def _has(path: str, character: str) -> bool:
 
 
 def drawable(text: str) -> str:
-    """The text, with the number of each character that no font here has in its place: U+597D."""
+    """The text, in which each character that no font has is replaced by its code point: U+597D."""
     parts = [f" U+{ord(c):04X} " if family_of(c) is None else c for c in text]
     return text if text == "".join(parts) else re.sub(" {2,}", " ", "".join(parts)).strip()
 
 
 def short(name: str, length: int) -> str:
-    """A name that can be drawn, cut to a length."""
+    """A name that can be drawn, in at most so many characters: of a longer one its beginning and its end, because names
+    of several runs often differ at the end alone."""
     name = drawable(name)
     name = f" {name}" if name.startswith("_") else name  # of such names matplotlib makes no entry in a legend
-    return name if len(name) <= length else name[: length - 1].rstrip() + "…"
+    if len(name) <= length:
+        return name
+    head = (length - 1) * 3 // 5
+    return f"{name[:head].rstrip()}…{name[head + 1 - length :].lstrip()}"
 
 
 def ink(background: Sequence[float]) -> str:
-    """Black or white, whichever has the higher contrast on this colour (WCAG 2.1, relative luminance)."""
+    """Black or white: the one with the higher contrast on this colour (WCAG 2.1, relative luminance)."""
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in background[:3]]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
     return "black" if (luminance + 0.05) / 0.05 >= 1.05 / (luminance + 0.05) else "white"
 
 
 def darker(colour: str) -> str:
-    """The same colour with less light."""
+    """A darker shade of the same colour."""
     red, green, blue = to_rgb(colour)
     return to_hex((0.6 * red, 0.6 * green, 0.6 * blue))

@@ -29,7 +29,7 @@ from minilm.reporting.tables import ABSENT, count, text_table
 
 
 @dataclass(frozen=True)
-class Row:
+class LayerRow:
     """One part of a model."""
 
     name: str  # as in ``named_modules``; empty: the model itself
@@ -65,23 +65,25 @@ def summarize(model: nn.Module, ids_shape: tuple[int, int] | None = None) -> str
     return "\n".join([table, rule, *(f"{name:<12}{value:>15}" for name, value in totals.items())])
 
 
-def layer_rows(model: nn.Module, ids_shape: tuple[int, int] | None = None) -> list[Row]:
+def layer_rows(model: nn.Module, ids_shape: tuple[int, int] | None = None) -> list[LayerRow]:
     """The model's parts, each before what it contains.
 
     Output shapes are those of a real forward in evaluation mode, without gradients, of zeros as ids (B, T)
-    of ``ids_shape``: by default one text of 16 tokens, or of the model's context where that is shorter. The
+    of ``ids_shape``: by default one text of 16 tokens, or of the model's context if that is shorter. The
     model is left as it was. A model on the meta device is summarised without computing anything.
     """
     if ids_shape is None:
         ids_shape = (1, min(16, (model.context if isinstance(model, Backbone) else 0) or 16))
-    root = Row("", type(model).__name__, 0, "", None, 0, 0)
+    root = LayerRow("", type(model).__name__, 0, "", None, 0, 0)
     return _rows(root, model, _output_shapes(model, ids_shape), set())
 
 
 # --- How it is found ---
 
 
-def _rows(row: Row, module: nn.Module, shapes: dict[nn.Module, tuple[int, ...]], counted: set[int]) -> list[Row]:
+def _rows(
+    row: LayerRow, module: nn.Module, shapes: dict[nn.Module, tuple[int, ...]], counted: set[int]
+) -> list[LayerRow]:
     """A module's row, completed, and those below it. ``counted``: ids of the parameters in finished rows."""
     new = [p for p in module.parameters() if id(p) not in counted]
     total, trained = _sizes(new)
@@ -89,7 +91,7 @@ def _rows(row: Row, module: nn.Module, shapes: dict[nn.Module, tuple[int, ...]],
     unfolded: dict[Any, str] = {}  # a layer's rows, without its name -> the first layer that has them
     for label, child in _children(module) if new else ():
         name = f"{row.name}.{label}".lstrip(".")
-        below = _rows(Row(name, label, row.depth + 1, "", None, 0, 0), child, shapes, counted)
+        below = _rows(LayerRow(name, label, row.depth + 1, "", None, 0, 0), child, shapes, counted)
         # Shapes may differ: a classifier's last layer computes one position.
         look = tuple((r.label if r is not below[0] else "", r.depth, r.kind, r.parameters, r.trained) for r in below)
         twin = unfolded.setdefault(look, label)
@@ -128,7 +130,7 @@ def _output_shapes(model: nn.Module, ids_shape: tuple[int, int]) -> dict[nn.Modu
 
 
 def _first_tensor(output: Any) -> Tensor | None:
-    """The tensor that a module is about: itself, or the first in a tuple or a dataclass."""
+    """The first tensor in a module's output: the output itself, or within a tuple or a dataclass."""
     if isinstance(output, Tensor):
         return output
     if is_dataclass(output):
@@ -144,11 +146,11 @@ def _sizes(parameters: list[nn.Parameter]) -> tuple[int, int]:
     return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
 
 
-def _tree(row: Row) -> str:
+def _tree(row: LayerRow) -> str:
     return "│  " * (row.depth - 1) + (("├─ " if row.depth == 1 else "└─ ") if row.depth else "")
 
 
-def _counts(row: Row) -> tuple[str, str]:
+def _counts(row: LayerRow) -> tuple[str, str]:
     if row.parameters == 0:
         return "shared", ""
     return count(row.parameters), {0: "none", row.parameters: "all"}.get(row.trained, count(row.trained))

@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
-METRIC_NAMES = {
-    "loss": "loss",
-    "accuracy": "accuracy",
-    "subset_accuracy": "subset accuracy",  # share of texts whose labels are all right
-    "label_accuracy": "label accuracy",  # share of label cells that are right
-    "jaccard": "Jaccard",
-    "micro_f1": "micro F1",
-    "macro_f1": "macro F1",
-    "macro_precision": "macro precision",
-    "macro_recall": "macro recall",
-    "mcc": "MCC",
-}
-ONE_LABEL = ("loss", "accuracy", "macro_f1", "mcc")
-SEVERAL_LABELS = ("loss", "subset_accuracy", "label_accuracy", "jaccard", "micro_f1", "macro_f1")
+from minilm.data.checks import shortened
+from minilm.measures import MULTI_LABEL_METRICS
+
+PROPER_NAMES = {"mcc": "MCC", "jaccard": "Jaccard"}
 ABSENT = "-"
 
 
 def metric_name(key: str) -> str:
-    """How a person calls a metric: ``macro_f1`` is "macro F1"."""
-    return METRIC_NAMES.get(key, key.replace("_", " "))
+    """The name of a metric in a sentence or a table: ``macro_f1`` is "macro F1"."""
+    return PROPER_NAMES.get(key, key.replace("_", " ").replace("f1", "F1"))
 
 
-def metric_columns(metrics: Mapping[str, Any]) -> tuple[str, ...]:
-    """The metrics worth a column: those of one label a text, or of several."""
-    return SEVERAL_LABELS if "subset_accuracy" in metrics else ONE_LABEL
+def titled(key: str) -> str:
+    """The same as a title: "Macro F1"."""
+    name = metric_name(key)
+    return name[0].upper() + name[1:]
+
+
+def metric_columns(multi_label: bool) -> tuple[str, ...]:
+    """The metrics that are worth a column, with one label a text or with several."""
+    return MULTI_LABEL_METRICS if multi_label else ("loss", "accuracy", "macro_f1", "mcc")
 
 
 def p_value(p: float) -> str:
@@ -71,25 +66,31 @@ def short_count(number: float | None) -> str:
     return f"{number:.0f}"
 
 
-def label_rows(metrics: Mapping[str, Any], labels: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of a table with the metrics of each label."""
-    rows = [
-        [label, *(decimal(row[key]) for key in ("precision", "recall", "f1")), count(row["support"])]
-        for label, row in zip(labels, metrics.get("per_class") or metrics["per_label"], strict=True)
-    ]
-    return ["label", "precision", "recall", "F1", "texts"], rows
+def join_words(parts: Sequence[str]) -> str:
+    """``a, b and c``."""
+    return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
 
 
-def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
+NARROWEST = 12  # characters to which a column of names is shortened, at least
+
+
+def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1, width: int = 0) -> str:
     """Columns two spaces apart, the first ``left`` of them flush left, the others flush right.
 
-    A header may have several lines, which end at the same height.
+    A header may have several lines, which end at the same height. ``width``: characters that a line may have (0: any
+    number); cells of the first columns are shortened until the table fits, as far as that helps.
     """
     body = [list(row) for row in rows]
     heads = [cell.split("\n") for cell in header]
     height = max(len(lines) for lines in heads)
     top = [[([""] * (height - len(lines)) + lines)[i] for lines in heads] for i in range(height)]
     widths = [max(len(row[i]) for row in top + body) for i in range(len(header))]
+    while left and sum(widths) + 2 * (len(widths) - 1) > width > 0:
+        widest = max(range(left), key=lambda i: widths[i])
+        if widths[widest] <= NARROWEST:
+            break
+        widths[widest] -= 1
+    body = [[shortened(c, w) if len(c) > w else c for c, w in zip(row, widths, strict=True)] for row in body]
 
     def line(cells: Sequence[str]) -> str:
         aligned = (
@@ -111,7 +112,8 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: i
     return "\n".join([line(header), rule, *map(line, rows)])
 
 
-def escape(text: str) -> str:
-    """Anybody's text as one line of Markdown that shows exactly its characters."""
+def escape(text: str, *, strip: bool = True) -> str:
+    """Any text as one line of Markdown that shows exactly its characters. Runs of white space become one space."""
+    line = re.sub(r"\s+", " ", text)
     # An underscore inside a word is no emphasis, and common in names.
-    return re.sub(r"([\\`*\[\]<>|~$#&]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*\[\]<>|~$#&]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", line.strip() if strip else line)

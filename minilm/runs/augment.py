@@ -1,7 +1,7 @@
-"""``[augment]``: the training rows of a run with those that are made of them.
+"""``[augment]``: the training rows of a run, and the rows that are made from them.
 
 Only what is trained on grows: validation and test stay as they are, and no new text equals one of theirs. The rows
-follow from the data, the section and the seed, so that a run that goes on has those that it began with.
+follow from the data, the section and the seed, so that a resumed run has the same.
 """
 
 from __future__ import annotations
@@ -9,37 +9,36 @@ from __future__ import annotations
 import hashlib
 import json
 
-from minilm.config import AugmentSection, RunConfig
+from minilm.config import AugmentSection, BackTranslationSection, MaskedWordsSection, RunConfig
 from minilm.data.augmentation import Method, augment, by_words, wordnet
-from minilm.data.sources import Dataset, Rows
-from minilm.errors import UserError
+from minilm.data.rows import Rows
+from minilm.data.sources import Dataset
+from minilm.errors import located
 from minilm.generation import load_language_model
 from minilm.runs.rewriting import back_translation, masked_words
 
 
-def augmented(config: RunConfig, data: Dataset, where: str) -> Rows:
-    """The training rows, and after them the new ones. Raises UserError where the method lacks what it needs."""
+def augmented(config: RunConfig, data: Dataset) -> Rows:
+    """The training rows, and after them the new ones. Raises UserError if the method lacks what it needs."""
     section = config.augment
     if section is None or not section.ratio:
         return data.train
     assert config.train is not None  # a rule of the config
     held_out = [text for rows in (data.validation, data.test) for text in (*rows.texts, *(rows.pairs or ()))]
-    try:
+    with located("[augment]"):
         return augment(data.train, _method(section, config.train.device), section.ratio, config.seed, held_out)
-    except UserError as error:
-        raise UserError(f"{where}: [augment]: {error}") from None
 
 
 def _method(section: AugmentSection, device: str) -> Method:
-    if section.method == "masked-words":
-        return masked_words(*load_language_model(section.model, masked=True, device=device), share=section.share)
-    if section.method == "back-translation":
+    if isinstance(section, MaskedWordsSection):
+        return masked_words(*load_language_model(section.model, masked=True, device=device), section.fraction)
+    if isinstance(section, BackTranslationSection):
         return back_translation(*load_language_model(section.model, masked=False, device=device))
-    return by_words(section.method, section.share, wordnet() if section.method == "synonyms" else None)
+    return by_words(section.method, section.fraction, wordnet() if section.method == "synonyms" else None)
 
 
-def fingerprint(rows: Rows, given: int) -> str:
-    """A hash of the rows after those that were given; empty where there are none."""
+def hash_of_added(rows: Rows, given: int) -> str:
+    """A hash of the rows after the first ``given``; empty if there are none."""
     if len(rows) == given:
         return ""
     pairs = rows.pairs and rows.pairs[given:]

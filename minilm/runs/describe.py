@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from minilm.checkpoints.opening import holds_model, load_model
-from minilm.config import RunConfig, load_config
-from minilm.data.locations import complete
+from minilm.config import BPETokenizerSection, RunConfig
 from minilm.data.sources import load_dataset
 from minilm.data.tokenization import load_tokenizer
+from minilm.errors import located
+from minilm.loading import load_config
 from minilm.reporting.summary import summarize
 from minilm.runs.assembly import make_model
 
@@ -16,21 +17,22 @@ from minilm.runs.assembly import make_model
 def describe_model(model: str) -> str:
     """The summary of a config (TOML), a run's folder, a model's folder, a catalogue name or a Hub id.
 
-    The model is built on torch's "meta" device, which has shapes but no memory: any size is told at once.
+    The model is built on torch's "meta" device, which has shapes but no memory: a model of any size takes no time.
     """
     path = Path(model)
     if path.suffix != ".toml" and (path / "config.toml").exists() and not holds_model(path / "model"):
         path = path / "config.toml"  # a run that has not finished
     if path.suffix == ".toml":
-        config, where = load_config(path), str(path)
-        return summarize(make_model(config, _labels(config, where), _vocabulary(config), where, device="meta"))
+        config = load_config(path)
+        with located(str(path)):
+            return summarize(make_model(config, _labels(config), _vocabulary(config), device="meta"))
     return summarize(load_model(path / "model" if (path / "model").is_dir() else model, device="meta"))
 
 
-def _labels(config: RunConfig, where: str) -> list[str]:
-    """The classes: as config or catalogue have them, else as the data has."""
-    data = complete(config.data)
-    return data.labels or data.label_columns or load_dataset(data, where).label_names
+def _labels(config: RunConfig) -> list[str]:
+    """The labels: those of the config or the catalogue, else those in the data."""
+    data = config.data
+    return data.labels or data.label_columns or load_dataset(data).label_names
 
 
 def _vocabulary(config: RunConfig) -> int:
@@ -38,5 +40,6 @@ def _vocabulary(config: RunConfig) -> int:
     own = config.model.config.get("vocab_size")
     if isinstance(own, int) or config.model.source:
         return 0
-    source = config.tokenizer.source
-    return config.tokenizer.vocab_size if source == "bpe" else load_tokenizer(source).get_vocab_size()
+    if isinstance(config.tokenizer, BPETokenizerSection):
+        return config.tokenizer.vocab_size
+    return load_tokenizer(config.tokenizer.source).get_vocab_size()

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from minilm.config import load_config
+from minilm.data.checks import shortened
 from minilm.data.sources import load_dataset, load_rows
-from minilm.errors import UserError
+from minilm.errors import UserError, located
+from minilm.evaluation.metrics import Metrics
 from minilm.evaluation.predictor import Classifier
-from minilm.reporting.tables import count, decimal, label_rows, metric_columns, metric_name, text_table
-from minilm.runs.folders import stored_fingerprint
+from minilm.loading import load_config
+from minilm.reporting.page import terminal_table
+from minilm.reporting.report import label_table
+from minilm.reporting.tables import count, decimal, metric_columns, metric_name, text_table
+from minilm.runs.folders import stored_environment
 from minilm.runs.results import measure
+
+ROWS, PAIRS = 40, 20  # labels, and confused pairs, that the terminal shows
 
 
 def evaluate_run(
     run: Path, split: str = "test", file: Path | None = None, device: str = "auto"
-) -> tuple[dict[str, Any], list[str]]:
+) -> tuple[Metrics, list[str]]:
     """The metrics of a run on a split of its data, or on a file with the same columns; and the labels' names.
 
-    Raises UserError where the folder is no finished run, or the data are not those it was trained on.
+    Raises UserError if the folder is no finished run, or the data are not those it was trained on.
     """
     path = run / "config.toml"
     if not path.exists():
@@ -28,19 +35,32 @@ def evaluate_run(
     if file is not None:
         rows = load_rows(file, section, classifier.labels)
     else:
-        data = load_dataset(section, str(path))
-        if data.fingerprint != stored_fingerprint(run):
+        with located(str(path)):
+            data = load_dataset(section)
+        if data.fingerprint != stored_environment(run).data.fingerprint:
             raise UserError(f"{run}: its data have changed since it was trained; name a file to measure it on (--file)")
         rows = getattr(data, split)
+        if not len(rows):
+            raise UserError(f"{run}: has no {split} split (data.test_fraction = 0); name a split (--split) or a file")
     return measure(rows.labels, classifier.scores_of_rows(rows), classifier.reading.threshold), classifier.labels
 
 
-def evaluation_text(metrics: dict[str, Any], labels: list[str]) -> str:
-    """The metrics for the terminal: of all texts, of each label, and which were taken for which."""
-    columns = metric_columns(metrics)
+def evaluation_text(metrics: Metrics, labels: list[str]) -> str:
+    """The metrics for the terminal: of all texts, of each label, and the confusion matrix."""
+    columns = metric_columns(metrics.multi_label)
     whole = text_table([*map(metric_name, columns)], [[decimal(metrics[key]) for key in columns]], left=0)
-    tables = [whole, text_table(*label_rows(metrics, labels))]
-    if "confusion" in metrics:
-        taken = [[name, *map(count, row)] for name, row in zip(labels, metrics["confusion"], strict=True)]
-        tables.append(text_table(("is \\ taken for", *labels), taken))
-    return "\n\n".join(tables)
+    names = [shortened(name) for name in labels]
+    by_label = label_table(metrics, names)
+    tables = [whole, terminal_table(replace(by_label, rows=by_label.rows[:ROWS]))]
+    if len(labels) > ROWS:
+        tables[-1] += f"\n({len(labels) - ROWS:,} more labels: --json has all)"
+    if metrics.multi_label:
+        return "\n\n".join(tables)
+    width = shutil.get_terminal_size().columns
+    if metrics.confusion is not None:
+        taken = [[name, *map(count, row)] for name, row in zip(names, metrics.confusion, strict=True)]
+        matrix = text_table(("is \\ taken for", *names), taken)
+        if max(map(len, matrix.splitlines())) <= width:
+            return "\n\n".join([*tables, matrix])
+    pairs = [[names[pair.truth], names[pair.predicted], count(pair.texts)] for pair in metrics.most_confused()[:PAIRS]]
+    return "\n\n".join([*tables, text_table(("is", "taken for", "texts"), pairs, left=2)])

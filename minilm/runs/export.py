@@ -22,7 +22,7 @@ def export_run(run: str, folder: Path, *, merged: bool = False, dtype: str | Non
 
     Args:
         run: a run's folder, a model's or an adapter's folder, a catalogue name or a Hub id.
-        folder: made where it does not exist; it must be empty.
+        folder: made if it does not exist; it must be empty.
         merged: write an adapter and its base as one model.
         dtype: of a whole model's weights, such as "bfloat16"; None: as they are, of an adapted one float32, in which
             the adapter was trained.

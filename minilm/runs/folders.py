@@ -1,7 +1,7 @@
-"""A run's folder: made, found again, and what it says of itself.
+"""The folder of a run: how it is made and found again, and what it was started with.
 
-    runs/NAME/  config.toml  environment.json  metrics.jsonl  results.json  predictions.csv  summary.txt  report.md
-                model/  checkpoints/  figures/
+    runs/NAME/  config.toml  environment.json  metrics.jsonl  results.json  predictions.csv  summary.txt
+                report.md  report.html  model/  checkpoints/  figures/
 
 A folder is never overwritten: a second run of the name gets a number.
 """
@@ -20,17 +20,29 @@ from typing import Any
 
 import torch
 
-from minilm.checkpoints.files import atomic, read_json
-from minilm.config import RunConfig, load_config
+from minilm.checkpoints.atomic import atomic
+from minilm.config import SPLITS, RunConfig
+from minilm.data.checks import class_counts
 from minilm.data.sources import Dataset
-from minilm.devices import Execution
+from minilm.devices import Runtime
 from minilm.errors import UserError
+from minilm.loading import load_config
 from minilm.reporting.record import resume_command
-from minilm.schema import flat, parse_file, shown
+from minilm.reporting.results import DataSummary, Environment, Evaluation, read_record
+from minilm.schema import as_table, flat, shown
+from minilm.textfiles import read_toml
+
+STARTED_FROM = {  # what must be the same when a run is resumed
+    "data": "the data",
+    "checkpoint": "the checkpoint",
+    "augmented_texts": "the text that [augment] makes",
+    "tokenizer": "the tokenizer",
+    "adaptation_texts": "the text to adapt to",
+}
 
 
 def new_folder(runs: Path, name: str) -> Path:
-    """Make ``runs/name``, or with the first free number behind it. Raises UserError where that cannot be."""
+    """Make ``runs/name``, or if that exists ``runs/name-2`` and so on. Raises UserError if it cannot be made."""
     number = 1
     while True:
         folder = runs / (name if number == 1 else f"{name}-{number}")
@@ -44,10 +56,10 @@ def new_folder(runs: Path, name: str) -> Path:
 
 
 def find_folder(config_path: Path, config: RunConfig, runs: Path) -> Path:
-    """The folder of the run to resume: of those of its name the last with its settings, best one that has not finished.
+    """The folder of the run to resume: the last of its name and with its settings, preferably one that is unfinished.
 
-    Where ``config_path`` is the config of such a run, that one comes first. Raises UserError where there is none, or
-    all were started with other settings.
+    If ``config_path`` is the config of such a run, that run comes first. Raises UserError if there is no run, or if all
+    were started with other settings.
     """
     own = [config_path.parent] if config_path.name == "config.toml" else []
     numbered = [p for p in runs.glob(f"{config.name}-*") if p.name.removeprefix(f"{config.name}-").isdecimal()]
@@ -62,13 +74,13 @@ def find_folder(config_path: Path, config: RunConfig, runs: Path) -> Path:
             return folder
     likeliest = found[0]
     other = first_difference(load_config(likeliest / "config.toml"), config)
-    said = f"was started with {other}; go on with its own settings: {resume_command(likeliest)}"
-    raise UserError(f"{likeliest}: {said}")
+    message = f"was started with {other}; resume it with its own settings: {resume_command(likeliest)}"
+    raise UserError(f"{likeliest}: {message}")
 
 
 def _name_of(folder: Path) -> Any:
-    """What a run was called: the folder "mine-2" may be of the second run "mine", or of the first "mine-2"."""
-    return parse_file(folder / "config.toml").get("name")
+    """The name of a run: the folder "mine-2" may be the second run "mine", or the first run "mine-2"."""
+    return read_toml(folder / "config.toml").get("name")
 
 
 def is_run(folder: Path) -> bool:
@@ -76,9 +88,9 @@ def is_run(folder: Path) -> bool:
     return (folder / "config.toml").exists() and (folder / "environment.json").exists()
 
 
-def first_difference(stored: RunConfig, asked: RunConfig) -> str:
-    """The first setting that two configs do not share, ``train.lr = 0.1, not 0.2``; empty where they are equal."""
-    tables = flat(asdict(stored)), flat(asdict(asked))
+def first_difference(stored: RunConfig, wanted: RunConfig) -> str:
+    """The first setting in which two configs differ, ``train.lr = 0.1, not 0.2``; empty if they are equal."""
+    tables = flat(asdict(stored)), flat(asdict(wanted))
     for key in (*tables[1], *tables[0]):
         was, now = (shown(table[key]) if table.get(key) is not None else "nothing" for table in tables)
         if was != now:
@@ -86,65 +98,53 @@ def first_difference(stored: RunConfig, asked: RunConfig) -> str:
     return ""
 
 
-def describe_environment(data: Dataset, run_on: Execution) -> dict[str, Any]:
-    """What a result depends on beside its config."""
+def describe_environment(data: Dataset, runtime: Runtime, start: dict[str, str]) -> Environment:
+    """What a result depends on, beside its config. ``start``: hashes of what the run starts from, beside its data."""
     packages = ("torch", "tokenizers", "numpy", "huggingface-hub", "matplotlib")
-    return {
-        "minilm": version("minilm"),
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "packages": {name: version(name) for name in packages},
-        "platform": platform.platform(),
-        "device": str(run_on),
-        "threads": torch.get_num_threads(),
-        "data": describe_data(data),
-    }
+    return Environment(
+        minilm=version("minilm"),
+        commit=_commit(),
+        python=platform.python_version(),
+        packages={name: version(name) for name in packages},
+        platform=platform.platform(),
+        device=str(runtime),
+        threads=torch.get_num_threads(),
+        data=describe_data(data),
+        start=start,
+    )
 
 
-def describe_data(data: Dataset) -> dict[str, Any]:
-    """Which data it was, and in which splits."""
-    return {
-        "name": data.name,
-        "fingerprint": data.fingerprint,
-        "sizes": {split: len(getattr(data, split)) for split in ("train", "validation", "test")},
-        "whole": data.whole,  # what the sizes were before a part was taken
-        "warnings": data.warnings,
-    }
+def describe_data(data: Dataset) -> DataSummary:
+    """The name, the fingerprint, the sizes and the warnings of a data set."""
+    sizes = {split: len(getattr(data, split)) for split in SPLITS}
+    classes = {split: class_counts(getattr(data, split).labels, len(data.label_names)).tolist() for split in SPLITS}
+    return DataSummary(data.name, data.fingerprint, sizes, data.whole, data.warnings, data.notes, classes)
 
 
-def stored_fingerprint(folder: Path) -> str:
-    """The fingerprint of the data that a run was started with. Raises UserError where it is not told."""
-    path = folder / "environment.json"
-    data = read_json(path).get("data")
-    if not isinstance(data, dict) or not isinstance(data.get("fingerprint"), str):
-        raise UserError(f"{path}: does not tell the data's fingerprint; the file was edited")
-    fingerprint: str = data["fingerprint"]
-    return fingerprint
-
-
-def stored_start(folder: Path) -> dict[str, str]:
-    """Hashes of what a run was started from beside its data, by what it is: "the checkpoint", "the tokenizer", ..."""
-    start = read_json(folder / "environment.json").get("start")
-    return start if isinstance(start, dict) else {}
+def stored_environment(folder: Path) -> Environment:
+    """The environment that a run was started in. Raises UserError if its file was edited."""
+    return read_record(Environment, folder / "environment.json")
 
 
 def check_unchanged(folder: Path, data: Dataset, start: Mapping[str, str]) -> None:
-    """Raises UserError where what a run goes on with is not what it was started with."""
-    stored = {"the data": stored_fingerprint(folder), **stored_start(folder)}
-    for what, value in {"the data": data.fingerprint, **start}.items():
-        if stored.get(what) != value:
+    """Raise UserError if the data, or anything else that a run was started with, has changed."""
+    environment = stored_environment(folder)
+    stored = {"data": environment.data.fingerprint, **environment.start}
+    for key, value in {"data": data.fingerprint, **start}.items():
+        if stored.get(key) != value:
+            what = STARTED_FROM[key]
             raise UserError(f"{folder}: {what} changed since this run was started; start a new one without --resume")
 
 
 def _commit() -> str | None:
-    """The last commit that changed the package; None where it is not in a repository of its own."""
+    """The last commit that changed the package; None if the package is not in a repository."""
     if shutil.which("git") is None:
         return None
     command = ["git", "-C", str(Path(__file__).parents[1]), "log", "-1", "--format=%H", "--", "."]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
 
 
-def write_history(folder: Path, history: list[dict[str, Any]]) -> None:
-    """metrics.jsonl, whole, an evaluation a line."""
+def write_history(folder: Path, history: list[Evaluation]) -> None:
+    """Write ``metrics.jsonl``, one evaluation a line."""
     with atomic(folder / "metrics.jsonl") as file:
-        file.write("".join(json.dumps(entry) + "\n" for entry in history).encode())
+        file.write("".join(json.dumps(as_table(entry)) + "\n" for entry in history).encode())

@@ -1,10 +1,10 @@
-"""Ways to say a text otherwise that need a model: methods for ``minilm.data.augmentation.augment``.
+"""Methods for ``minilm.data.augmentation.augment`` that need a model.
 
     masked words         a masked-language model puts others in the place of some      (Wu et al. 2019, section 3)
     back-translation     into another language and back, by a model that writes        (Sennrich et al. 2016, section 3)
 
-The first may change what a text says, and with it the class: a model that has not seen the label writes "bad" where
-"good" was. With a small share of the words most texts keep theirs.
+The first may change the meaning of a text, and with it the class: a model that has not seen the label writes "bad" in
+place of "good". With a small fraction of the words, most texts keep their meaning.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 from tokenizers import Tokenizer
 
-from minilm.data.augmentation import Method, Random, split_word
+from minilm.data.augmentation import RNG, Method, split_word
 from minilm.data.masking import MASK_NAMES
 from minilm.errors import UserError
 from minilm.generation import fill, generate_text
@@ -23,21 +23,21 @@ from minilm.models.architecture import Backbone
 from minilm.sampling import GREEDY, Sampling
 
 
-def masked_words(model: Backbone, tokenizer: Tokenizer, share: float = 0.1, top: int = 10) -> Method:
-    """This share of a text's words, one at least, each becomes one of the ``top`` words that the model would put there,
-    drawn by their probabilities, and never itself.
+def masked_words(model: Backbone, tokenizer: Tokenizer, fraction: float = 0.1, top: int = 10) -> Method:
+    """Replaces this fraction of a text's words, at least one: each by one of the ``top`` words that the model finds
+    likeliest there, drawn by their probabilities, and never by itself.
 
     model: from ``load_language_model(source, masked=True)``, so that its head is trained. A text that is longer than it
-    reads stays as it is. Raises UserError where the tokenizer has no mask token.
+    reads stays as it is. Raises UserError if the tokenizer has no mask token.
     """
     mask = next((name for name in MASK_NAMES if tokenizer.token_to_id(name) is not None), "")
     if not mask:
         raise UserError(f"the tokenizer has no mask token, {' or '.join(MASK_NAMES)}: no words can be replaced")
 
-    def change(text: str, random: Random) -> str:
+    def change(text: str, rng: RNG) -> str:
         words = text.split()
         able = [place for place, word in enumerate(words) if split_word(word)[1]]
-        places = sorted(random.permutation(able)[: max(1, round(share * len(words)))].astype(int))
+        places = sorted(rng.permutation(able)[: max(1, round(fraction * len(words)))].astype(int))
         parts = [split_word(words[place]) for place in places]
         for place, (before, _, after) in zip(places, parts, strict=True):
             words[place] = before + mask + after
@@ -47,11 +47,11 @@ def masked_words(model: Backbone, tokenizer: Tokenizer, share: float = 0.1, top:
         for place, (before, core, after), found in zip(places, parts, fill(model, tokenizer, masked, top), strict=True):
             others = [(word, p) for word, p in found if word.isalpha() and word.lower() != core.lower()]
             weights = np.array([p for _, p in others])
-            word = others[random.choice(len(others), p=weights / weights.sum())][0] if others else core
+            word = others[rng.choice(len(others), p=weights / weights.sum())][0] if others else core
             words[place] = before + word + after
         return " ".join(words)
 
-    return lambda texts, randoms: [change(text, random) for text, random in zip(texts, randoms, strict=True)]
+    return lambda texts, rngs: [change(text, rng) for text, rng in zip(texts, rngs, strict=True)]
 
 
 def back_translation(
@@ -62,17 +62,17 @@ def back_translation(
     max_new_tokens: int = 256,
     how: Sampling = GREEDY,
 ) -> Method:
-    """Texts in ``language`` to ``pivot`` and back, as Flan-T5 is asked for it; many side by side.
+    """Texts in ``language`` to ``pivot`` and back, with the prompts of Flan-T5; many side by side.
 
     model: from ``load_language_model(source, masked=False)``. how: greedy, a text becomes the same each time it is
     drawn; with a temperature it does not, but then it depends on which texts it is translated beside.
     """
 
-    def change(texts: Sequence[str], randoms: Sequence[Random]) -> list[str]:
+    def change(texts: Sequence[str], rngs: Sequence[RNG]) -> list[str]:
         for source, target in ((language, pivot), (pivot, language)):
-            asked = [f"translate {source} to {target}: {text}" for text in texts]
-            seeded = replace(how, seed=int(randoms[0].integers(2**32)))
-            texts = generate_text(model, tokenizer, asked, max_new_tokens, seeded)
+            prompts = [f"translate {source} to {target}: {text}" for text in texts]
+            seeded = replace(how, seed=int(rngs[0].integers(2**32)))
+            texts = generate_text(model, tokenizer, prompts, max_new_tokens, seeded)
         return list(texts)
 
-    return lambda texts, randoms: change(texts, randoms) if texts else []
+    return lambda texts, rngs: change(texts, rngs) if texts else []

@@ -1,10 +1,11 @@
-"""Studies: many runs with one question, and a page that answers it.
+"""Studies: many runs that answer one question, and the page with the answer.
 
-``config`` reads the TOML file and plans the runs, ``engine`` brings them to their end, ``workers`` shares them out to
-processes, and ``analyses`` makes the page of what came out. A study's folder:
+``config`` reads a study's file, ``plan`` says which runs it has, ``engine`` runs them, in this process or in several
+(``workers``), and ``study_page`` writes the page. What the page says is up to the study's question, a module of
+``questions``, which looks at the finished runs (``finished``). A study's folder:
 
-    runs/STUDY/  study.toml  study.md  study.html  figures/
-                 configs/    a config for each run, which ``minilm train`` runs too
-                 logs/       what each run had to say
-                 RUN/        an ordinary run's folder each
+    runs/STUDY/  study.toml  study.md  study.html  figures/  results.csv
+                 configs/    a config for each run, which ``minilm train`` accepts too
+                 logs/       the output of each run
+                 RUN/        an ordinary run's folder for each run
 """

@@ -1,4 +1,4 @@
-"""One run of a study, brought to its end: from the start, or from where it stopped."""
+"""One run of a study, from its start or from where it stopped to its end."""
 
 from __future__ import annotations
 
@@ -7,116 +7,131 @@ import shutil
 import textwrap
 import traceback
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from minilm.checkpoints.atomic import atomic
-from minilm.checkpoints.files import read_json, write_json
-from minilm.config import dump_config, load_config
+from minilm.checkpoints.files import write_json
 from minilm.errors import UserError
-from minilm.reporting.record import shown
+from minilm.loading import dump_config, load_config
+from minilm.reporting.record import relative_path
 from minilm.runs.folders import first_difference, is_run
-from minilm.runs.train import close, train_run
-from minilm.studies.active import choose_rows
-from minilm.studies.config import Planned
+from minilm.runs.train import finalize, train_run
+from minilm.studies.labelling import choose_rows
+from minilm.studies.plan import PlannedRun
+from minilm.textfiles import read_json
 from minilm.training.console import Interrupted
 
-BUSY = "another process is at it"  # no failure of the run's
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+BUSY = "another process is running it"  # not a failure of the run
 
 
-def state_of(folder: Path, run: Planned) -> str:
-    """ "finished", "interrupted" or "to do". Raises UserError where the folder holds a run with other settings."""
+@dataclass(frozen=True)
+class RunNote:
+    """What a study records of a run, in ``logs/RUN.json``."""
+
+    jobs: int = 1  # runs that ran at the same time
+    failed: str = ""  # why the last attempt failed
+    seconds: float = 0.0  # from the start of the run to its end, all attempts together
+
+
+def state_of(folder: Path, run: PlannedRun) -> str:
+    """ "finished", "interrupted" or "to do". Raises UserError if the folder contains a run with other settings."""
     place = folder / run.name
     if not is_run(place):
         return "to do"
     if other := first_difference(load_config(place / "config.toml"), run.config):
         raise UserError(
-            f"{shown(place)}: was run with {other}; move that folder away to run it anew, or name this study otherwise"
+            f"{relative_path(place)}: this run was started with {other}; move the folder away to run it again, or "
+            "rename the study"
         )
     return "finished" if (place / "results.json").exists() else "interrupted"
 
 
 def is_closed(place: Path) -> bool:
-    """Whether a finished run has its report, and has let its checkpoints go; a kill may come before that."""
+    """Whether a finished run has its report and has removed its checkpoints. A kill may come before that."""
     return (place / "report.md").exists() and not (place / "checkpoints").exists()
 
 
-def bring_to_end(folder: Path, run: Planned) -> str:
-    """Train a run as planned; return why it failed, as ``failure_of`` tells it, or nothing.
+def run_to_end(folder: Path, run: PlannedRun) -> str:
+    """Train a run as planned. Return why it failed, as ``failure_of`` puts it; empty if it did not.
 
-    Whatever goes wrong is the run's alone: others go on. What it says is kept in a file under ``logs/``.
+    A failure concerns this run alone: the others continue. The run's output is appended to a file under ``logs/``.
 
-    Raises minilm.training.loop.Interrupted where a signal ended it; the next call goes on.
+    Raises minilm.training.console.Interrupted if a signal ended it; the next call resumes it.
     """
     log = folder / "logs" / f"{run.name}.log"
     with locked(folder / "logs" / f"{run.name}.lock") as mine:
         if not mine:
             return BUSY
-        with kept_quiet(log):
+        with output_in(log):
             try:
-                _work_at(folder, run)
+                _run(folder, run)
             except Interrupted:
                 raise
             except Exception as error:
-                failure = failure_of(error, f"; its traceback is in {shown(log)}")
+                failure = failure_of(error, f"; its traceback is in {relative_path(log)}")
                 print(f"Error: {failure}")
                 return failure
     return ""
 
 
-def _work_at(folder: Path, run: Planned) -> None:
-    """The run itself. The rows of a round of active learning are chosen first."""
+def _run(folder: Path, run: PlannedRun) -> None:
+    """The run itself. In active learning, the rows of a round are chosen first."""
     place, config = folder / run.name, folder / "configs" / f"{run.name}.toml"
     state = state_of(folder, run)
     if state == "finished":
-        close(place)
+        finalize(place)
         return
     if state == "to do":
-        remove_beginnings(place)
+        remove_unstarted(place)
         with atomic(config) as file:
             file.write(dump_config(run.config).encode())
-        if run.choice is not None:
+        if run.round is not None:
             choose_rows(folder, run)
     else:
         config = place / "config.toml"
-    train_run(config, runs=folder, resume=state == "interrupted")
+    train_run(config, runs=folder, resume=state == "interrupted", keep_model=run.keep_model)
 
 
-def failure_of(error: Exception, more: str = "") -> str:
-    """What went wrong in a line; where that is neither the user's nor for want of a GPU's memory, ``more``, and the
-    traceback below."""
+def failure_of(error: Exception, hint: str = "") -> str:
+    """What went wrong, in a line. Unless it is a user's mistake or a lack of GPU memory, ``hint`` and the traceback
+    follow."""
     if isinstance(error, UserError | torch.OutOfMemoryError):
         return " ".join(str(error).split())
-    said = textwrap.shorten(f"{type(error).__name__}: {error}", 300)
-    return f"{said}{more}\n{''.join(traceback.format_exception(error)).rstrip()}"
+    message = textwrap.shorten(f"{type(error).__name__}: {error}", 300)
+    return f"{message}{hint}\n{''.join(traceback.format_exception(error)).rstrip()}"
 
 
-def note(folder: Path, run: Planned, **said: Any) -> None:
-    """Keep what a study knows of a run, in place of what it knew: ``jobs``, as many runs went on at once; ``failed``,
-    why it did."""
-    write_json(folder / "logs" / f"{run.name}.json", said)
+def write_note(folder: Path, run: PlannedRun, note: RunNote) -> None:
+    """Record what the study knows of a run, replacing what it knew."""
+    write_json(folder / "logs" / f"{run.name}.json", asdict(note))
 
 
-def noted(folder: Path, run: Planned) -> dict[str, Any]:
-    """What was kept of a run; nothing of one that was never begun."""
+def read_note(folder: Path, run: PlannedRun) -> RunNote:
+    """What was recorded of a run; the defaults if it was never started."""
     path = folder / "logs" / f"{run.name}.json"
-    return read_json(path) if path.exists() else {}
+    return RunNote(**read_json(path)) if path.exists() else RunNote()
 
 
-def remove_beginnings(place: Path) -> None:
-    """Remove a folder whose run was killed before its config was written; what else it may hold is left alone."""
+def remove_unstarted(place: Path) -> None:
+    """Remove the folder of a run that was killed before its config was written. Other folders are left alone."""
     if not place.exists():
         return
     if not all(entry.name == "environment.json" or entry.name.endswith(".tmp") for entry in place.iterdir()):
-        raise UserError(f"{shown(place)}: is in the way, and no run's folder; move it away")
+        raise UserError(f"{relative_path(place)}: this folder is in the way and is not a run's; move it away")
     shutil.rmtree(place)
 
 
 @contextlib.contextmanager
-def kept_quiet(log: Path) -> Iterator[None]:
-    """What is printed goes to the end of a file."""
+def output_in(log: Path) -> Iterator[None]:
+    """Append everything that is printed to a file."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with (
         log.open("a", encoding="utf-8", buffering=1) as file,
@@ -128,13 +143,11 @@ def kept_quiet(log: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked(path: Path, *, wait: bool = False) -> Iterator[bool]:
-    """Whether this process alone works under the lock, which ends with the process at the latest.
+    """Take a lock; yield whether this process has it. The lock ends with the process at the latest.
 
-    wait: until it does.
+    wait: until the lock is free.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows
+    if fcntl is None:
         yield True
         return
     path.parent.mkdir(parents=True, exist_ok=True)

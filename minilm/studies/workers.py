@@ -1,7 +1,7 @@
-"""Runs shared out to processes, one at a time each.
+"""Runs in several processes, one run at a time each.
 
-A worker has a session of its own: Ctrl-C reaches the parent alone, which tells its workers once. It ends with its
-parent, whatever ended that. With several GPUs each worker sees one.
+A worker has a session of its own: Ctrl-C reaches only the parent, which ends its workers once. A worker ends with its
+parent, whatever ended the parent. With several GPUs, each worker sees one.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from typing import Any
 
 import torch
 
-from minilm.runs.sharing import sharing
-from minilm.studies.config import Planned
+from minilm.runs.shared_cache import shared_cache
 from minilm.studies.execution import failure_of
-from minilm.training.console import Interrupted, noted_signals
+from minilm.studies.plan import PlannedRun
+from minilm.training.console import Interrupted, recorded_signals
 
-# A fork of this process would share its threads and CUDA. On Linux a server that has imported torch once forks them
-# all; elsewhere what torch is built on does not survive a fork.
+# A fork of this process would share its threads and CUDA. On Linux a server that has imported torch once forks all
+# workers; on other systems the libraries below torch do not survive a fork.
 _PROCESSES: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
 if sys.platform == "linux":
     _PROCESSES.set_forkserver_preload(["minilm.studies.execution"])
@@ -34,56 +34,56 @@ if sys.platform == "linux":
 
 @dataclass
 class Worker:
-    """A process, and the run it is at."""
+    """A process, and the run that it is working on."""
 
     process: BaseProcess
     connection: Connection
-    run: Planned | None = None
+    run: PlannedRun | None = None
 
 
 def in_processes(
     number: int,
     folder: Path,
-    next_run: Callable[[], Planned | None],
-    done: Callable[[Planned, str], None],
-    work: Callable[[Path, Planned], str],
+    next_run: Callable[[], PlannedRun | None],
+    done: Callable[[PlannedRun, str], None],
+    work: Callable[[Path, PlannedRun], str],
 ) -> None:
-    """Work at runs with so many processes until there is none left.
+    """Work on runs with ``number`` processes until none is left.
 
     Args:
-        next_run: the next run that can start; None where there is none now.
-        done: told of each run that has ended, and why it failed (nothing: it did not).
-        work: what a worker does with a run; it returns why that failed. What it raises is a failure too.
+        next_run: returns the next run that can start; None if there is none at the moment.
+        done: called for each run that has ended, with the reason why it failed (empty if it did not).
+        work: what a worker does with a run; it returns why the run failed. An exception is a failure too.
 
     Raises:
-        Interrupted: SIGINT or SIGTERM came; the workers have kept their runs' states.
+        Interrupted: SIGINT or SIGTERM came; the workers have stored the states of their runs.
     """
     workers = [_start(i, folder, work) for i in range(number)]
     try:
-        with noted_signals() as noted:
-            told = False
+        with recorded_signals() as signals:
+            stopping = False
             while True:
                 for worker in workers:
-                    if worker.run is None and not noted and (run := next_run()) is not None:
+                    if worker.run is None and not signals and (run := next_run()) is not None:
                         worker.run = run
                         worker.connection.send(run)
                 busy = [worker for worker in workers if worker.run is not None]
                 if not busy:
                     break
-                if noted and not told:
-                    told = True
+                if signals and not stopping:
+                    stopping = True
                     for worker in busy:
                         worker.process.terminate()
                 for connection in wait([worker.connection for worker in busy], timeout=0.2):
                     i = next(i for i, worker in enumerate(workers) if worker.connection is connection)
-                    run, failure = workers[i].run, _received(workers[i], told)
+                    run, failure = workers[i].run, _received(workers[i], stopping)
                     workers[i].run = None
-                    if not workers[i].process.is_alive() and not noted:
+                    if not workers[i].process.is_alive() and not signals:
                         workers[i] = _start(i, folder, work)
                     if run is not None and failure is not None:
                         done(run, failure)
-            if noted:
-                raise Interrupted(noted[0], folder)
+            if signals:
+                raise Interrupted(signals[0], folder)
     finally:
         for worker in workers:
             worker.connection.close()  # an idle one ends by itself
@@ -94,20 +94,20 @@ def in_processes(
             worker.process.join()
 
 
-def _received(worker: Worker, told: bool) -> str | None:
-    """Why a worker's run failed; None where it was interrupted. ``told``: the workers were told to end."""
+def _received(worker: Worker, stopping: bool) -> str | None:
+    """Why a worker's run failed; None if it was interrupted. ``stopping``: the workers have been terminated."""
     try:
         answer = worker.connection.recv()
     except (EOFError, ConnectionResetError):
         worker.process.join()
         code = worker.process.exitcode or 0
-        if told:  # it ended before there was anything to keep
+        if stopping:  # it ended before there was anything to store
             return None
-        return f"its process ended ({signal.Signals(-code).name if code < 0 else code}); out of memory, perhaps"
+        return f"its process ended ({signal.Signals(-code).name if code < 0 else code}); perhaps it ran out of memory"
     return None if answer is None else str(answer)
 
 
-def _start(number: int, folder: Path, work: Callable[[Path, Planned], str]) -> Worker:
+def _start(number: int, folder: Path, work: Callable[[Path, PlannedRun], str]) -> Worker:
     ours, theirs = _PROCESSES.Pipe()
     process = _PROCESSES.Process(target=_serve, args=(theirs, number, folder, work), daemon=True)
     process.start()
@@ -122,8 +122,8 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _serve(connection: Connection, number: int, folder: Path, work: Callable[[Path, Planned], str]) -> None:
-    """A worker's life: a run, its outcome, the next one."""
+def _serve(connection: Connection, number: int, folder: Path, work: Callable[[Path, PlannedRun], str]) -> None:
+    """What a worker process does: receive a run, work on it, send its outcome, until there is none."""
     if hasattr(os, "setsid"):
         os.setsid()
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -131,15 +131,15 @@ def _serve(connection: Connection, number: int, folder: Path, work: Callable[[Pa
         seen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
         gpus: list[Any] = seen if seen != [""] else list(range(torch.cuda.device_count()))
         os.environ["CUDA_VISIBLE_DEVICES"] = str(gpus[number % len(gpus)])
-    with sharing():
-        _work_off(connection, folder, work)
+    with shared_cache():
+        _serve_runs(connection, folder, work)
 
 
-def _work_off(connection: Connection, folder: Path, work: Callable[[Path, Planned], str]) -> None:
-    """Run after run, until there comes none."""
+def _serve_runs(connection: Connection, folder: Path, work: Callable[[Path, PlannedRun], str]) -> None:
+    """Run after run, until the connection is closed."""
     while True:
         try:
-            run: Planned = connection.recv()
+            run: PlannedRun = connection.recv()
         except EOFError:
             return
         try:

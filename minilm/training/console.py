@@ -1,4 +1,4 @@
-"""What a person at the terminal sees of training, and how they stop it."""
+"""What training shows on the terminal, and how signals stop it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from typing import Any
 from tqdm import tqdm
 
 from minilm.config import TrainSection
+from minilm.reporting.results import Evaluation
 
 
 class Interrupted(Exception):
-    """The run in ``folder`` was told to stop by a signal; its state is kept."""
+    """A signal stopped the run in ``folder``; its state is kept."""
 
     def __init__(self, number: int, folder: Path) -> None:
         super().__init__(signal.Signals(number).name)
@@ -25,11 +26,11 @@ class Interrupted(Exception):
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM came where nobody had noted it: work ends at once, as by SIGINT."""
+    """SIGTERM came outside ``recorded_signals``: work ends at once, as with SIGINT."""
 
 
 def signal_of(stop: KeyboardInterrupt) -> signal.Signals:
-    """The signal that an interruption came by."""
+    """The signal that caused an interruption."""
     return signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
 
 
@@ -51,21 +52,21 @@ def terminable() -> Iterator[None]:
 
 
 @contextmanager
-def noted_signals() -> Iterator[list[int]]:
-    """SIGINT and SIGTERM are noted in the list, so that work can come to a good end; a second one ends it at once."""
-    noted: list[int] = []
+def recorded_signals() -> Iterator[list[int]]:
+    """Inside, SIGINT and SIGTERM are recorded in the list, so that work can end in order; a second ends it at once."""
+    recorded: list[int] = []
     if threading.current_thread() is not threading.main_thread():  # only the main thread may receive signals
-        yield noted
+        yield recorded
         return
 
     def note(number: int, frame: FrameType | None) -> None:
-        if noted:
+        if recorded:
             raise KeyboardInterrupt
-        noted.append(number)
+        recorded.append(number)
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield noted
+        yield recorded
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -77,17 +78,17 @@ def say(line: str) -> None:
 
 
 def progress_bar(total: int, done: int, unit: str = "step") -> tqdm[Any]:
-    """A bar of optimizer steps, or of something else, on a terminal; nothing where the output is piped to a file."""
+    """A bar of optimizer steps, or of another unit, on a terminal; nothing if the output is piped to a file."""
     return tqdm(total=total, initial=done, unit=unit, disable=None, dynamic_ncols=True, mininterval=0.5, leave=False)
 
 
-def show_evaluation(entry: dict[str, Any], settings: TrainSection, *, best: bool) -> None:
-    """Print one evaluation in one line, above the bar where there is one."""
-    validation, metric = entry["validation"], settings.best
+def show_evaluation(entry: Evaluation, settings: TrainSection, *, best: bool) -> None:
+    """Print one evaluation in one line, above the bar if there is one."""
+    validation, metric = entry.validation, settings.best
     chosen = "" if metric == "loss" else f"  {metric.replace('_', ' ')} {validation[metric]:.4f}"
     tqdm.write(
-        f"epoch {entry['epoch']:>6.4g}/{settings.epochs}  step {entry['step']:>6}  loss {entry['train_loss']:.4f}  "
-        f"validation: loss {validation['loss']:.4f}{chosen}  rate {entry['lr']:.1e}  "
-        f"{entry['tokens_per_second']:>7,.0f} tokens/s{'  best' if best else ''}"
+        f"epoch {entry.epoch:>6.4g}/{settings.epochs}  step {entry.step:>6}  loss {entry.train_loss:.4f}  "
+        f"validation: loss {validation.loss:.4f}{chosen}  rate {entry.lr:.1e}  "
+        f"{entry.tokens_per_second:>7,.0f} tokens/s{'  best' if best else ''}"
     )
     sys.stdout.flush()

@@ -10,7 +10,7 @@ So an epoch costs L - k layers instead of L. Where the whole backbone is frozen,
 head reads is kept, and an epoch costs next to nothing.
 
 The cache holds the vectors of all texts' real tokens, one text after another: (tokens, D). It lies in memory (the
-GPU's, if it has room) as far as the budget goes, then in a file; if the disk has no room either, nothing is kept and
+GPU's, if it has room) as far as the budget allows, then in a file; if the disk has no room either, nothing is kept and
 all layers run.
 """
 
@@ -30,7 +30,7 @@ from torch import Tensor
 
 from minilm.data.batching import collate, evaluation_batches
 from minilm.data.tokenization import Encoded
-from minilm.devices import Execution
+from minilm.devices import Runtime
 from minilm.evaluation.predictor import Forward
 from minilm.finetuning.freezing import frozen_layers
 from minilm.models.architecture import Backbone, evaluation_mode
@@ -43,12 +43,12 @@ MIB = 2**20
 
 @dataclass
 class FrozenPrefix:
-    """The states of some splits after a model's frozen layers; ``keep`` makes it."""
+    """The states of some splits after a model's frozen layers; ``cache_activations`` makes it."""
 
     layers: int  # whose work is kept
     of: int  # all layers of the model
-    splits: dict[str, Kept] = field(default_factory=dict)
-    asked: int = 0  # how many splits were to be kept
+    splits: dict[str, CachedSplit] = field(default_factory=dict)
+    wanted: int = 0  # how many splits were to be cached
     seconds: float = 0.0  # that computing them took
     memory: int = 0  # bytes in memory
     disk: int = 0  # bytes in files
@@ -62,12 +62,12 @@ class FrozenPrefix:
         if not self.splits:
             return ""
         room = f"{self.memory / MIB:,.0f} MiB" + (f", {self.disk / MIB:,.0f} MiB on disk" if self.disk else "")
-        only = f" ({', '.join(self.splits)} texts only)" if len(self.splits) < self.asked else ""
+        only = f" ({', '.join(self.splits)} texts only)" if len(self.splits) < self.wanted else ""
         return f"{self.layers} of {self.of} layers cached: {room}{only}"
 
 
 @dataclass
-class Kept:
+class CachedSplit:
     """What is kept of one split's N texts."""
 
     layers: int
@@ -92,28 +92,28 @@ class Kept:
         return model(batch, state=State(**padded), first=self.layers)
 
 
-def keep(
-    model: Backbone, splits: dict[str, Encoded], run_on: Execution, *, pad: int, budget: int, folder: Path
+def cache_activations(
+    model: Backbone, splits: dict[str, Encoded], runtime: Runtime, *, pad: int, budget: int, folder: Path
 ) -> FrozenPrefix:
     """Run the model's frozen layers over all texts of these splits; keep as many splits as there is room for, in order.
 
     Args:
         model: on its device, frozen as it will train.
         splits: the texts by split.
-        run_on: device and precision; the frozen layers' outputs there are kept.
+        runtime: device and precision; the frozen layers' outputs there are kept.
         pad: the padding id.
         budget: bytes of memory, for all splits together; 0: nothing is kept.
         folder: of files for what does not fit; what an earlier run left there is removed.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    prefix = FrozenPrefix(max(frozen_layers(model), 0), model.num_layers, asked=len(splits))
+    prefix = FrozenPrefix(max(frozen_layers(model), 0), model.num_layers, wanted=len(splits))
     started = time.perf_counter()
     if prefix.layers and budget:
-        builder = _Builder(model, prefix.layers, run_on, pad, budget, folder)
+        builder = _Builder(model, prefix.layers, runtime, pad, budget, folder)
         texts = sum(map(len, splits.values()))
-        with evaluation_mode(model), torch.no_grad(), run_on.autocast(), progress_bar(texts, 0, "text") as bar:
+        with evaluation_mode(model), torch.no_grad(), runtime.autocast(), progress_bar(texts, 0, "text") as bar:
             for split, encoded in splits.items():
-                kept = builder.keep(split, encoded, done=bar.update)
+                kept = builder.cache(split, encoded, done=bar.update)
                 if kept is None:
                     break
                 prefix.splits[split] = kept
@@ -128,20 +128,20 @@ class _Builder:
 
     model: Backbone
     layers: int  # that are frozen
-    run_on: Execution
+    runtime: Runtime
     pad: int
     budget: int  # bytes of memory that may be taken
     folder: Path  # of files, once the budget is spent
     memory: int = 0  # bytes that are taken
     disk: int = 0
 
-    def keep(self, split: str, encoded: Encoded, done: Callable[[int], object]) -> Kept | None:
+    def cache(self, split: str, encoded: Encoded, done: Callable[[int], object]) -> CachedSplit | None:
         """The outputs for these texts; None: there is no room for them. ``done`` hears how many texts have been run."""
         tensors: dict[str, Tensor] = {}
         pooled = _head_alone_trains(self.model)
         total = len(encoded) if pooled else int(encoded.offsets[-1]) + 1
-        for rows in evaluation_batches(encoded.lengths, self.run_on.tokens_at_once):
-            batch = collate(encoded, rows, None, self.pad, limit=self.model.context).to(self.run_on.device)
+        for rows in evaluation_batches(encoded.lengths, self.runtime.tokens_at_once):
+            batch = collate(encoded, rows, None, self.pad, limit=self.model.context).to(self.runtime.device)
             given = _pooled(self.model, batch) if pooled else _state(self.model, batch, self.layers)
             tensors = tensors or self._room(split, given, total)
             if not tensors:
@@ -152,17 +152,17 @@ class _Builder:
                 kept = tensors[name]
                 kept[places.to(kept.device)] = (values if pooled else values[real]).to(kept.device)
             done(len(rows))
-        return Kept(self.layers, encoded.offsets, tensors)
+        return CachedSplit(self.layers, encoded.offsets, tensors)
 
     def _room(self, split: str, like: dict[str, Tensor], rows: int) -> dict[str, Tensor]:
-        """Tensors of so many rows, zero: in memory, in files, or none where there is no room."""
+        """Tensors of so many rows, zero: in memory, in files, or none if there is no room."""
         shapes = {key: (rows, values.shape[-1]) for key, values in like.items()}
         size = sum(prod(shapes[key]) * values.element_size() for key, values in like.items())
         if self.memory + size <= self.budget:
             self.memory += size
-            on_gpu = self.run_on.device.type == "cuda"
-            free = torch.cuda.mem_get_info(self.run_on.device)[0] if on_gpu else 0
-            device = self.run_on.device if 2 * size <= free else "cpu"
+            on_gpu = self.runtime.device.type == "cuda"
+            free = torch.cuda.mem_get_info(self.runtime.device)[0] if on_gpu else 0
+            device = self.runtime.device if 2 * size <= free else "cpu"
             return {key: torch.zeros(shape, dtype=like[key].dtype, device=device) for key, shape in shapes.items()}
         self.folder.mkdir(parents=True, exist_ok=True)
         if 2 * size > shutil.disk_usage(self.folder).free:

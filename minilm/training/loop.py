@@ -17,25 +17,23 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from minilm.config import TrainSection
-from minilm.devices import Execution
+from minilm.devices import Runtime
 from minilm.errors import UserError
-from minilm.evaluation.metrics import is_better
+from minilm.evaluation.metrics import Metrics, is_better
 from minilm.evaluation.predictor import Forward
 from minilm.finetuning.freezing import training_mode
 from minilm.models.batch import Batch
-from minilm.training.console import Interrupted, noted_signals, progress_bar, show_evaluation
+from minilm.reporting.results import Evaluation
+from minilm.training.console import Interrupted, progress_bar, recorded_signals, show_evaluation
 from minilm.training.objectives import LanguageObjective, Objective
 from minilm.training.optimizer import learning_rate, make_optimizer, steps_per_epoch_of
 from minilm.training.state import Checkpoints, Progress
-
-Metrics = dict[str, dict[str, Any]]  # of the splits that are watched: {"train": {...}, "validation": {...}}
 
 
 @dataclass(frozen=True)
@@ -45,36 +43,36 @@ class Task:
     batches: Callable[[int], Sequence[np.ndarray]]  # epoch -> the row numbers of each batch; as many every epoch
     collate: Callable[[np.ndarray, int], Batch]  # row numbers and epoch -> the batch, on the CPU
     objective: Objective | LanguageObjective
-    evaluate: Callable[[], Metrics]  # measures the model as it is now
-    record: Callable[[list[dict[str, Any]]], None]  # keeps all evaluations so far where others can read them
-    forward: Forward | None = None  # how scores are computed, where not by the model from the start
+    evaluate: Callable[[], dict[str, Metrics]]  # measures the model as it is now: on "validation", perhaps on "train"
+    record: Callable[[list[Evaluation]], None]  # keeps all evaluations so far where others can read them
+    forward: Forward | None = None  # how scores are computed, if not by the model from the start
     seconds: float = 0.0  # of work done before, which belongs to training
 
 
 def train(
-    model: nn.Module, task: Task, settings: TrainSection, execution: Execution, checkpoints: Checkpoints
+    model: nn.Module, task: Task, settings: TrainSection, runtime: Runtime, checkpoints: Checkpoints
 ) -> Progress:
     """Train to the last epoch, the time limit, or the last improvement; leave the best weights in the model.
 
-    Goes on from the last checkpoint where there is one, and on a CPU ends bit for bit where an uninterrupted run ends.
+    Resumes from the last checkpoint if there is one, and on a CPU ends bit for bit as an uninterrupted run does.
 
     Raises:
         UserError: the loss is no longer finite, or the checkpoint is damaged.
         Interrupted: SIGINT or SIGTERM came; the state is kept.
     """
-    return _Loop(model, task, settings, execution, checkpoints).run()
+    return _Loop(model, task, settings, runtime, checkpoints).run()
 
 
 class _Loop:
     """The parts of the loop, and what they share: the model, the optimizer, the progress."""
 
     def __init__(
-        self, model: nn.Module, task: Task, settings: TrainSection, execution: Execution, checkpoints: Checkpoints
+        self, model: nn.Module, task: Task, settings: TrainSection, runtime: Runtime, checkpoints: Checkpoints
     ) -> None:
         self.model, self.task, self.settings = model, task, settings
-        self.device, self.execution, self.checkpoints = execution.device, execution, checkpoints
-        self.optimizer = make_optimizer(model, settings, execution)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=execution.scales_loss)
+        self.device, self.runtime, self.checkpoints = runtime.device, runtime, checkpoints
+        self.optimizer = make_optimizer(model, settings, runtime)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=runtime.scales_loss)
         self.progress = checkpoints.restore(model, self.optimizer, self.device) or Progress()
         if self.scaler.is_enabled() and self.progress.loss_scaling:
             self.scaler.load_state_dict(self.progress.loss_scaling)
@@ -90,7 +88,7 @@ class _Loop:
     def run(self) -> Progress:
         progress = self.progress
         training_mode(self.model)
-        with noted_signals() as noted, progress_bar(self.steps, progress.step) as bar:
+        with recorded_signals() as recorded, progress_bar(self.steps, progress.step) as bar:
             for epoch, batches in self._batches_left():
                 self._step(epoch, batches)
                 if bar.update():  # it is drawn anew, twice a second at most: only then are numbers read
@@ -98,10 +96,10 @@ class _Loop:
                 stop = self._reason_to_stop()
                 if stop or self._evaluation_due():
                     self._evaluate(stop)
-                if noted:
+                if recorded:
                     self._check_finite(float(self.loss_sum))
                     self._keep()
-                    raise Interrupted(noted[0], self.checkpoints.folder.parent)
+                    raise Interrupted(recorded[0], self.checkpoints.folder.parent)
                 if progress.stopped:
                     break
         self.checkpoints.put_best_back(self.model)
@@ -126,13 +124,13 @@ class _Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate(progress.step)
         loaded = [self.task.collate(rows, epoch) for rows in batches]
-        amount = sum(objective.amount(labels_of(batch)) for batch in loaded)
+        denominator = sum(objective.denominator(labels_of(batch)) for batch in loaded)
         loss = torch.zeros((), device=self.device)
         for rows, on_cpu in zip(batches, loaded, strict=True):
             batch = on_cpu.to(self.device)
-            with self.execution.autocast():
+            with self.runtime.autocast():
                 scores = self.model(batch) if self.task.forward is None else self.task.forward(batch, rows)
-                part = objective.total(scores, labels_of(batch)) / amount
+                part = objective.sum(scores, labels_of(batch)) / denominator
             self.scaler.scale(part).backward()
             loss += part.detach()
         self.scaler.unscale_(self.optimizer)
@@ -143,8 +141,8 @@ class _Loop:
         self.scaler.update()
         self.optimizer.zero_grad()
 
-        self.loss_sum += loss * amount
-        progress.loss_amount += amount
+        self.loss_sum += loss * denominator
+        progress.loss_denominator += denominator
         progress.tokens += sum(tokens_in(batch) for batch in loaded)
         progress.step += 1
 
@@ -161,49 +159,52 @@ class _Loop:
         return "max_minutes" if 0 < 60 * self.settings.max_minutes <= self._seconds() else ""
 
     def _evaluate(self, stop: str) -> None:
-        """Measure, remember the best weights, decide whether to go on, and keep the state."""
+        """Measure, keep the best weights, decide whether to stop, and keep the state."""
         progress, settings = self.progress, self.settings
         self._check_finite(float(self.loss_sum))
         seconds = self._seconds()
         metrics = self.task.evaluate()
-        self._check_finite(metrics["validation"]["loss"])
+        self._check_finite(metrics["validation"].loss)
 
-        value = metrics["validation"][settings.best]
-        enough = is_better(settings.best, value, progress.best_value, settings.threshold)
-        progress.stale = 0 if enough else progress.stale + 1
-        if is_better(settings.best, value, progress.best_value):
-            progress.best_step, progress.best_value = progress.step, value
+        value, loss = metrics["validation"][settings.best], metrics["validation"]["loss"]
+        # Of few validation texts many evaluations get the same right: the loss still tells them apart.
+        breaks_tie = value == progress.best_value and progress.best_loss is not None and loss < progress.best_loss
+        enough = is_better(settings.best, value, progress.best_value, settings.min_delta)
+        enough = enough or (breaks_tie and not settings.min_delta)
+        progress.bad_evaluations = 0 if enough else progress.bad_evaluations + 1
+        if breaks_tie or is_better(settings.best, value, progress.best_value):
+            progress.best_step, progress.best_value, progress.best_loss = progress.step, value, loss
             self.checkpoints.keep_best(self.model)
         self.started = time.monotonic() - seconds
-        early = 0 < settings.patience <= progress.stale
+        early = 0 < settings.patience <= progress.bad_evaluations
         progress.stopped = stop or ("early stopping" if early else "")
 
         entry = self._entry(metrics, seconds)
         progress.history.append(entry)
-        progress.loss_amount = 0.0
+        progress.loss_denominator = 0.0
         self.loss_sum.zero_()
         self.task.record(progress.history)
         show_evaluation(entry, settings, best=progress.best_step == progress.step)
         if progress.stopped or time.monotonic() - self.saved >= 60 * settings.checkpoint_minutes:
             self._keep()
 
-    def _entry(self, metrics: Metrics, seconds: float) -> dict[str, Any]:
+    def _entry(self, metrics: dict[str, Metrics], seconds: float) -> Evaluation:
         """What one evaluation leaves in ``metrics.jsonl``."""
         progress, norm = self.progress, float(self.gradient_norm)
-        return {
-            "step": progress.step,
-            "epoch": progress.step / self.steps_per_epoch,
-            "lr": self.optimizer.param_groups[0]["lr"],
-            "train_loss": self._mean_loss(),
-            **({"grad_norm": norm} if math.isfinite(norm) else {}),  # it overflowed float16: the step was skipped
-            "tokens_per_second": progress.tokens / seconds,
-            "seconds": seconds,
+        return Evaluation(
+            step=progress.step,
+            epoch=progress.step / self.steps_per_epoch,
+            lr=self.optimizer.param_groups[0]["lr"],
+            train_loss=self._mean_loss(),
+            grad_norm=norm if math.isfinite(norm) else None,  # it overflowed float16: the step was skipped
+            tokens_per_second=progress.tokens / seconds,
+            seconds=seconds,
             **metrics,
-        }
+        )
 
     def _mean_loss(self) -> float:
-        """Of the texts trained on since the last evaluation."""
-        return float(self.loss_sum) / self.progress.loss_amount
+        """The mean loss of the texts that were trained on since the last evaluation."""
+        return float(self.loss_sum) / self.progress.loss_denominator
 
     def _seconds(self) -> float:
         """Seconds of training so far, over all parts of the run, without evaluations."""
@@ -223,9 +224,9 @@ class _Loop:
         self.saved = time.monotonic()
 
     def _check_finite(self, loss: float, *, before_step: bool = False) -> None:
-        """Stop where the loss or the gradient is infinite or not a number; keep the state if it is still good."""
+        """Stop if the loss or the gradient is infinite or not a number; keep the state if it is still good."""
         norm = float(self.gradient_norm)
-        skipped = self.execution.scales_loss  # a gradient that overflows float16 changes nothing
+        skipped = self.runtime.scales_loss  # a gradient that overflows float16 changes nothing
         if math.isfinite(loss) and (math.isfinite(norm) or skipped):
             return
         if before_step:

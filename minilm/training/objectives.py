@@ -16,8 +16,8 @@ Each question has two answers, so smoothing gives s/2 to each: a yes becomes 1 -
     loss = mean_{i,c}  -w_c t_ic log sigmoid(z_ic) - (1 - t_ic) log(1 - sigmoid(z_ic))
 
 A language model: cross-entropy of the scores of all words of the vocabulary with the word that stood there, at the
-positions that are asked for. The exponential of the mean loss is the perplexity: the model is as uncertain as if it
-chose uniformly among that many tokens.
+positions that are predicted. The exponential of the mean loss is the perplexity. A perplexity of k means: as uncertain
+as choosing among k equally likely tokens.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Objective:
-    """The loss in two parts, ``total / amount``, so that a mean can be taken over several batches together."""
+    """The loss in two parts, ``sum / denominator``, so that a mean can be taken over several batches together."""
 
     weights: Tensor | None = None  # (C,) float32
     label_smoothing: float = 0.0
     multi_label: bool = False
 
-    def total(self, scores: Tensor, labels: Tensor) -> Tensor:
+    def sum(self, scores: Tensor, labels: Tensor) -> Tensor:
         """The losses added up, in float32: scores (B, C); labels (B,), or (B, C) of 0 and 1."""
         scores, share = scores.float(), self.label_smoothing
         weights = None if self.weights is None else self.weights.to(scores.device)
@@ -47,8 +47,8 @@ class Objective:
             return F.binary_cross_entropy_with_logits(scores, targets, pos_weight=weights, reduction="sum")
         return F.cross_entropy(scores, labels, weights, label_smoothing=share, reduction="sum")
 
-    def amount(self, labels: Tensor) -> float:
-        """What the total is divided by: the texts' number, or their weights added up; or the number of answers."""
+    def denominator(self, labels: Tensor) -> float:
+        """What the sum is divided by: the number of texts, or the sum of their weights; with several labels, B C."""
         if self.multi_label or self.weights is None:
             return labels.numel()
         return float(self.weights[labels].sum())
@@ -60,14 +60,14 @@ class LanguageObjective:
 
     label_smoothing: float = 0.0
 
-    def total(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """The losses added up, in float32: labels (B, T), in T5 (B, T'), negative at positions that are not asked for;
+    def sum(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """The losses added up, in float32: labels (B, T), in T5 (B, T'), negative at positions that are not predicted;
         scores (N, V) of the N others, row after row, as a ``LanguageHead`` gives them."""
-        asked = labels[labels >= 0]
-        return F.cross_entropy(scores.float(), asked, label_smoothing=self.label_smoothing, reduction="sum")
+        targets = labels[labels >= 0]
+        return F.cross_entropy(scores.float(), targets, label_smoothing=self.label_smoothing, reduction="sum")
 
-    def amount(self, labels: Tensor) -> float:
-        """What the total is divided by: how many words are asked for."""
+    def denominator(self, labels: Tensor) -> float:
+        """What the sum is divided by: the number of words that are predicted."""
         return int((labels >= 0).sum())
 
 

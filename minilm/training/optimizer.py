@@ -25,13 +25,13 @@ import torch
 from torch import nn
 
 from minilm.config import TrainSection
-from minilm.devices import Execution
+from minilm.devices import Runtime
 from minilm.errors import UserError
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, *, decay_all: bool = False) -> list[dict[str, Any]]:
     """The trainable parameters in two groups: decayed, and not."""
-    # A language head that is tied to an embedding shares the very tensor, so it is told by identity, not by name.
+    # A language head that is tied to an embedding shares its tensor, so embeddings are found by identity, not by name.
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
@@ -43,21 +43,21 @@ def parameter_groups(model: nn.Module, weight_decay: float, *, decay_all: bool =
     return [group for group in groups if group["params"]]
 
 
-def make_optimizer(model: nn.Module, settings: TrainSection, execution: Execution) -> torch.optim.AdamW:
+def make_optimizer(model: nn.Module, settings: TrainSection, runtime: Runtime) -> torch.optim.AdamW:
     """AdamW over the trainable parameters; the fused kernel updates them all in one pass."""
     return torch.optim.AdamW(
         parameter_groups(model, settings.weight_decay, decay_all=settings.decay_all),
         lr=settings.lr,
         betas=(settings.beta1, settings.beta2),
         eps=settings.eps,
-        fused=execution.device.type in ("cpu", "cuda", "mps"),
+        fused=runtime.device.type in ("cpu", "cuda", "mps"),
     )
 
 
 def warmup_steps(warmup: float, total: int) -> int:
-    """A warmup below 1 is a share of all steps, else a number of steps.
+    """A warmup below 1 is a fraction of all steps, else a number of steps.
 
-    A share leaves one step at least, for in the warmup the first has the rate 0: of one step nothing would be learned.
+    A fraction leaves at least one step: the first step of the warmup has the rate 0, so one step alone learns nothing.
     """
     return min(math.ceil(warmup * total), total - 1) if warmup < 1 else int(warmup)
 
@@ -68,12 +68,12 @@ def steps_per_epoch_of(batches: int, settings: TrainSection) -> int:
 
 
 def check_warmup(settings: TrainSection, batches: int, key: str) -> None:
-    """Raises UserError where the warmup lasts to the end of training on so many batches an epoch; ``key``: its name."""
+    """Raises UserError if the warmup lasts to the end of training on so many batches an epoch; ``key``: its name."""
     steps = settings.epochs * steps_per_epoch_of(batches, settings)
     if (warmup := warmup_steps(settings.warmup, steps)) >= steps:
         raise UserError(
             f"{key} is {warmup:,} steps, but training has only {steps:,} and would end before it reaches its rate; "
-            "lower it (below 1 it is a share of all steps)"
+            "lower it (below 1 it is a fraction of all steps)"
         )
 
 

@@ -1,4 +1,4 @@
-"""What a run must remember to go on as if it had never stopped, and how it is kept.
+"""The state from which a run resumes as if it had never stopped, and how it is stored.
 
 A checkpoint is a folder ``checkpoints/NUMBER-step-STEP`` that appears whole or not at all: it is written under
 another name, flushed to the disk, and renamed.
@@ -17,7 +17,6 @@ The order of the texts and the learning rate are functions of seed, epoch and st
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import shutil
 from collections.abc import Mapping
@@ -28,27 +27,38 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minilm.checkpoints.atomic import atomic
-from minilm.checkpoints.files import read_json, read_tensors, write_json, write_tensors
+from minilm.checkpoints.atomic import atomic, flush_names
+from minilm.checkpoints.files import read_tensors, write_json, write_tensors
 from minilm.errors import UserError
-from minilm.schema import read_table
+from minilm.measures import Measured, Number
+from minilm.reporting.results import Evaluation, read_record
+from minilm.schema import as_table
 
 
 @dataclass
 class Progress:
     """Where a run is."""
 
-    step: int = 0  # optimizer steps done
-    tokens: int = 0  # real tokens trained on
-    seconds: float = 0.0  # of training, over all its parts
+    step: Number = 0  # optimizer steps done
+    tokens: Number = 0  # real tokens trained on
+    seconds: Measured = 0.0  # of training, over all its parts
     loss_sum: float = 0.0  # of the losses since the last evaluation ...
-    loss_amount: float = 0.0  # ... and what makes it a mean
+    loss_denominator: Measured = 0.0  # ... and what makes it a mean
     best_step: int = -1  # of the best evaluation; -1: none yet
     best_value: float | None = None  # its metric
-    stale: int = 0  # evaluations in a row that were no improvement
+    best_loss: float | None = None  # its validation loss
+    bad_evaluations: Number = 0  # evaluations in a row without an improvement
     stopped: str = ""  # why it ended: "finished", "early stopping" or "max_minutes"; "": it has not
     loss_scaling: dict[str, Any] = field(default_factory=dict)  # state of float16's loss scaling
-    history: list[dict[str, Any]] = field(default_factory=list)  # one entry per evaluation
+    history: list[Evaluation] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Raise ValueError unless the parts are of one run."""
+        steps = [entry.step for entry in self.history]
+        if self.best_step != -1 and (self.best_step not in steps or self.best_value is None):
+            raise ValueError("best_step must be the step of an evaluation in history, with its best_value")
+        if self.step and not self.seconds:
+            raise ValueError("seconds must be above 0 after the first step")
 
 
 def trained_parameters(model: nn.Module) -> dict[str, Tensor]:
@@ -71,7 +81,7 @@ class Checkpoints:
         self.best = folder / "best.safetensors"
 
     def last(self) -> Path | None:
-        """The last whole checkpoint; None where there is none."""
+        """The last whole checkpoint; None if there is none."""
         return max(self.folder.glob("[0-9]*-step-*"), default=None)
 
     def keep_best(self, model: nn.Module) -> None:
@@ -98,10 +108,10 @@ class Checkpoints:
             write_tensors(beside / "random.safetensors", _random_states(device))
             if progress.best_step >= 0:  # else nothing was measured yet
                 _link(self.best, beside / self.best.name)
-            write_json(beside / "progress.json", dataclasses.asdict(progress))
-            _flush(beside)
+            write_json(beside / "progress.json", as_table(progress))
+            flush_names(beside)
             beside.rename(place)
-            _flush(self.folder)
+            flush_names(self.folder)
         finally:
             shutil.rmtree(beside, ignore_errors=True)  # once renamed there is none
         self._drop_all_but(place)
@@ -110,17 +120,16 @@ class Checkpoints:
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> Progress | None:
         """Put model, optimizer, best parameters and random states back; give the progress.
 
-        None: there is no checkpoint. Raises UserError where it is damaged or belongs to another model.
+        None: there is no checkpoint. Raises UserError if it is damaged or belongs to another model.
         """
         place = self.last()
         if place is None:
             return None
-        path = place / "progress.json"
-        progress = read_table(Progress, read_json(path), lambda key: str(path))
+        progress = read_record(Progress, place / "progress.json")
         put_back(model, _read_parameters(model, place / "model.safetensors"))
         _restore_optimizer(model, optimizer, place / "optimizer.safetensors")
         if progress.best_step >= 0:
-            _read_parameters(model, place / self.best.name)  # tells whether they are whole
+            _read_parameters(model, place / self.best.name)  # raises if they are not whole
             self.best.unlink(missing_ok=True)  # a kill may have left later ones
             _link(place / self.best.name, self.best)
         _restore_random(place / "random.safetensors", device)
@@ -134,7 +143,7 @@ class Checkpoints:
 
 
 def _read_parameters(model: nn.Module, path: Path) -> dict[str, Tensor]:
-    """The trained parameters in a file. Raises UserError where names or shapes are not the model's."""
+    """The trained parameters in a file. Raises UserError if names or shapes are not the model's."""
     tensors = read_tensors(path)
     if _shapes(tensors) != _shapes(trained_parameters(model)):
         raise UserError(f"{path}: belongs to another model than the config describes; start the run anew")
@@ -189,18 +198,9 @@ def _restore_random(path: Path, device: torch.device) -> None:
 
 
 def _link(existing: Path, new: Path) -> None:
-    """A second name for a file, where the file system has such; else a copy."""
+    """A second name for a file, if the file system has such; else a copy."""
     try:
         os.link(existing, new)
     except OSError:
         with existing.open("rb") as content, atomic(new) as file:
             shutil.copyfileobj(content, file)
-
-
-def _flush(folder: Path) -> None:
-    """Flush a folder's list of names to the disk, so that it survives a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

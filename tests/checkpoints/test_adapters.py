@@ -22,7 +22,7 @@ from minilm.checkpoints.adapter_configs import read_adapter_config
 from minilm.checkpoints.adapter_saving import save_adapter
 from minilm.checkpoints.adapter_tensors import places_for
 from minilm.checkpoints.adapters import base_of, is_adapter, load_adapted_model, load_adapter
-from minilm.checkpoints.files import read_json, read_tensors, write_json, write_tensors
+from minilm.checkpoints.files import read_tensors, write_json, write_tensors
 from minilm.checkpoints.models import card_of, load_model, new_model, save_model
 from minilm.checkpoints.names import places_of_ours
 from minilm.errors import UserError
@@ -30,6 +30,7 @@ from minilm.finetuning.lora import LoRAConfig, adapted_layers, adapter_parameter
 from minilm.models import ARCHITECTURES
 from minilm.models.batch import Batch
 from minilm.models.heads import HeadConfig
+from minilm.textfiles import read_json
 from tests.families import ENCODER_DECODERS
 
 peft = pytest.importorskip("peft")
@@ -408,6 +409,40 @@ def test_a_config_that_cannot_be_right_is_refused_by_name(
     folder = shutil.copytree(bert_adapter, tmp_path / "adapter")
     edit(folder, lambda config, _: config.update({key: value}))
     assert_refused("bert-classify", folder, message)
+
+
+def scaled(factor: float) -> Any:
+    """A base whose weights are all so many times larger."""
+    model = ours("bert-classify")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(factor)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("made_for", "given", "dtype", "is_taken"),
+    [
+        (1, 1, torch.bfloat16, True),
+        (1, 1, torch.float16, True),
+        (1, 1 + 2**-8, torch.float32, True),
+        (1, 1.006, torch.float32, False),
+        (1, 0.994, torch.float32, False),
+        (1e-5, 1e-5, torch.float16, True),  # numbers below 2^-14 have fewer bits there
+        (1e-4, 1.1e-4, torch.float32, False),
+    ],
+)
+def test_a_base_is_taken_if_its_weights_differ_by_no_more_than_rounding(
+    made_for: float, given: float, dtype: torch.dtype, is_taken: bool, tmp_path: Path
+) -> None:
+    model, other = scaled(made_for), scaled(given).to(dtype)
+    add_lora(model, LoRAConfig(rank=3))
+    save_adapter(model, tmp_path)
+    if is_taken:
+        load_adapter(other, tmp_path)
+    else:
+        with pytest.raises(UserError, match="whose weights are not this model's"):
+            load_adapter(other, tmp_path)
 
 
 WORDS = "base_model.model.bert.embeddings.word_embeddings"

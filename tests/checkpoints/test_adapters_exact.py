@@ -13,7 +13,7 @@ from torch import nn
 
 from minilm.checkpoints.adapter_saving import save_adapter
 from minilm.checkpoints.adapters import load_adapted_model, load_adapter
-from minilm.checkpoints.files import read_json, read_tensors
+from minilm.checkpoints.files import read_tensors
 from minilm.checkpoints.models import card_of, save_model
 from minilm.checkpoints.opening import load_model
 from minilm.errors import UserError
@@ -26,6 +26,7 @@ from minilm.finetuning.lora import (
     train_adapters_only,
     unmerge,
 )
+from minilm.textfiles import read_json
 from tests.checkpoints.test_adapters import (
     OWN_HEAD,
     REFERENCE,

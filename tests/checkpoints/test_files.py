@@ -8,6 +8,7 @@ import os
 import re
 import struct
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from minilm.checkpoints.files import (
     read_json,
     read_tensors,
     sample,
+    view_once,
     write_json,
     write_tensors,
 )
@@ -114,12 +116,15 @@ BROKEN: dict[str, Callable[[Path], Any]] = {
     "a dtype that there is not": lambda path: write_raw(path, {"a": entry(0, 4, dtype="F33")}, bytes(4)),
     "a shape that contradicts its bytes": lambda path: write_raw(path, {"a": entry(0, 4, [2])}, bytes(4)),
     "a huge shape": lambda path: write_raw(path, {"a": entry(0, 4, [1 << 62, 1 << 62])}, bytes(4)),
+    "a huge shape without a number": lambda path: write_raw(path, {"a": entry(0, 0, [0, 1 << 63])}),
     "cut off": lambda path: write_raw(path, {"a": entry(0, 4)}, bytes(3)),
     "bytes that overlap": lambda path: write_raw(path, {"a": entry(0, 4), "b": entry(2, 6)}, bytes(6)),
     "the same bytes twice": lambda path: write_raw(path, {"a": entry(0, 4), "b": entry(0, 4)}, bytes(4)),
     "a gap": lambda path: write_raw(path, {"a": entry(0, 4), "b": entry(8, 12)}, bytes(12)),
     "bytes of nobody": lambda path: write_raw(path, {"a": entry(0, 4)}, bytes(8)),
     "a name twice": lambda path: write_raw(path, b'{"a": %b, "a": %b}' % (ONE_BYTE, ONE_BYTE), bytes(1)),
+    "a name of two lines": lambda path: write_raw(path, {"a\nb": entry(1, 2, dtype="U8")}, bytes(2)),
+    "a very long name": lambda path: write_raw(path, {"a" * 5000: entry(0, 4, dtype="C64")}, bytes(4)),
     "a folder": lambda path: path.mkdir(),
     "not there": lambda path: None,
 }  # fmt: skip
@@ -132,6 +137,25 @@ def test_a_broken_file_is_one_line_that_names_it(tmp_path: Path, case: str) -> N
     with pytest.raises(UserError) as raised:
         read_header(path)
     assert str(path) in str(raised.value) and "\n" not in str(raised.value) and len(str(raised.value)) < 300
+
+
+def huge_numbers(path: Path) -> None:
+    numbers = ",".join(["9" * 4000] * 400)
+    write_raw(path, b'{"a":{"dtype":"U8","shape":[%b],"data_offsets":[0,0]}}' % numbers.encode())
+
+
+def huge_header(path: Path) -> None:
+    path.write_bytes(struct.pack("<Q", 99_000_000) + b"{")
+    os.truncate(path, 8 + 99_000_000)
+
+
+@pytest.mark.parametrize("bomb", [huge_numbers, huge_header])
+def test_a_header_that_would_take_long_is_refused_at_once(tmp_path: Path, bomb: Callable[[Path], None]) -> None:
+    bomb(tmp_path / "x")
+    started = time.process_time()
+    with pytest.raises(UserError, match="not a whole safetensors file"):
+        read_header(tmp_path / "x")
+    assert time.process_time() - started < 0.5
 
 
 @given(data=st.data())
@@ -181,15 +205,18 @@ def test_a_tensor_lies_in_the_pages_of_its_file_and_cannot_change_it(tmp_path: P
     assert path.read_bytes() == before
 
 
-def test_given_back_pages_are_read_again(tmp_path: Path) -> None:
+def test_a_tensor_that_is_read_once_has_a_mapping_of_its_own(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     write_tensors(path, {"a": torch.arange(5000.0), "b": torch.ones(3)})
-    reader, entries = Reader(), read_header(path)
-    view = reader.view(entries["a"])
-    assert view.sum() == sum(range(5000))
-    reader.forget(entries["a"])
-    reader.forget(entries["b"])
-    assert view.sum() == sum(range(5000))
+    held = read_header(path)["a"]
+    first, second = view_once(held), view_once(held)
+    first += 1
+    assert second.sum() == sum(range(5000))
+    places = Path("/proc/self/maps")
+    if places.exists():
+        assert places.read_text().count(str(path)) == 2
+        del first, second
+        assert places.read_text().count(str(path)) == 0
 
 
 def sharded(folder: Path, weight_map: dict[str, str], **shards: dict[str, Tensor]) -> Path:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import minilm
-from minilm.checkpoints.files import Reader, read_header, read_json, read_tensors, write_json, write_tensors
+from minilm.checkpoints.files import Reader, read_header, read_tensors, write_json, write_tensors
 from minilm.checkpoints.models import card_of, load_model, new_model, save_model
 from minilm.errors import UserError
 from minilm.models.bert import BertConfig
@@ -22,6 +22,7 @@ from minilm.models.gpt2 import GPT2Config
 from minilm.models.heads import HeadConfig, mlp_head
 from minilm.models.llama import LlamaConfig
 from minilm.models.rotary import Rotary
+from minilm.textfiles import read_json
 
 REFERENCES = Path(__file__).parent.parent / "reference"
 IDS = torch.tensor([[5, 6, 7]])

@@ -13,15 +13,16 @@ from torch import nn
 
 import minilm
 from minilm.checkpoints.adapter_saving import save_adapter
-from minilm.checkpoints.files import read_json, write_json
+from minilm.checkpoints.files import write_json
 from minilm.checkpoints.models import card_of, load_model, save_model
 from minilm.checkpoints.opening import holds_model
-from minilm.devices import execution
+from minilm.devices import runtime
 from minilm.errors import UserError
 from minilm.evaluation.predictor import Classifier, Reading
 from minilm.finetuning.lora import LoRAConfig, add_lora, merge
 from minilm.models.heads import HeadConfig, mlp_head
 from minilm.runs.describe import describe_model
+from minilm.textfiles import read_json
 
 REFERENCES = Path(__file__).parent.parent / "reference"
 IDS = torch.tensor([[5, 6, 7, 8]])
@@ -101,7 +102,7 @@ def test_a_classifier_comes_back_from_its_adapter_bit_for_bit(
     kind = "multi" if multi_label else "single"
     card_of(model).published["problem_type"] = f"{kind}_label_classification"
     card_of(model).extra |= asdict(READING)
-    before = Classifier(model, tokenizer, execution("cpu", "float32"))
+    before = Classifier(model, tokenizer, runtime("cpu", "float32"))
     save_adapter(model, tmp_path / place, tokenizer=tokenizer)
     after = Classifier.load(tmp_path / place.partition("/")[0], device="cpu")
     assert after.reading == before.reading == READING

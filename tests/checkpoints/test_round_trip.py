@@ -10,13 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from minilm.checkpoints.files import read_folder, read_json, read_tensors, write_json, write_tensors
+from minilm.checkpoints.files import read_folder, read_tensors, write_json, write_tensors
 from minilm.checkpoints.models import card_of, load_model, new_model, save_model
 from minilm.checkpoints.names import plain_name
 from minilm.models import ARCHITECTURES
 from minilm.models.batch import Batch
 from minilm.models.gpt2 import GPT2Config
 from minilm.models.heads import mlp_head
+from minilm.textfiles import read_json
 
 transformers = pytest.importorskip("transformers")
 transformers.logging.set_verbosity_error()

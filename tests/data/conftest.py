@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -21,9 +22,11 @@ def data(tmp_path) -> Callable[..., str]:
         elif path.suffix == ".parquet":
             table = dict(zip(columns, map(list, zip(*rows, strict=True)), strict=True))
             pyarrow.parquet.write_table(pyarrow.table(table), path)
+        elif path.suffix == ".csv":
+            with path.open("w", newline="") as file:
+                csv.writer(file, lineterminator="\n").writerows([map(str, row) for row in [columns, *rows]])
         else:
-            separator = "," if path.suffix == ".csv" else "\t"
-            path.write_text("\n".join(separator.join(map(str, row)) for row in [columns, *rows]))
+            path.write_text("\n".join("\t".join(map(str, row)) for row in [columns, *rows]))
         return str(tmp_path)
 
     return write

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minilm.data.augmentation import augment, by_words, deletion, insertion, swap, synonyms, wordnet
-from minilm.data.sources import Rows
+from minilm.data.rows import Rows
 from minilm.errors import UserError
 
 KNOWN = {"cat": ["kitty", "feline"], "mat": ["rug"], "sat": ["sat", "rested"]}
@@ -104,7 +104,7 @@ def test_single_words_survive(name: str, text: str) -> None:
 
 
 def test_an_unknown_method_and_synonyms_without_synonyms_are_told() -> None:
-    with pytest.raises(UserError, match=r'no way to augment "swop".*did you mean "swap"'):
+    with pytest.raises(UserError, match=r'no augmentation method "swop".*did you mean "swap"'):
         by_words("swop")
     with pytest.raises(UserError, match="give the synonyms"):
         by_words("synonyms")

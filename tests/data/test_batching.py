@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from minilm.data.batching import EVALUATED, collate, evaluation_batches, make_batches, padded_length, padding_share
+from minilm.data.batching import EVALUATED, collate, evaluation_batches, make_batches, padded_length
 from minilm.data.tokenization import Encoded
 
 LENGTHS = arrays.arrays(np.int64, st.integers(1, 300), elements=st.integers(1, 40))
@@ -22,8 +22,8 @@ def encoded(lengths: np.ndarray, segments: bool = False) -> Encoded:
 
 
 @given(LENGTHS, SIZES, st.integers(0, 2**32 - 1), st.integers(0, 1000), st.booleans(), st.booleans())
-def test_every_row_is_in_one_batch_and_one_batch_is_short(lengths, size, seed, epoch, shuffle, by_length):
-    how = {"seed": seed, "epoch": epoch, "shuffle": shuffle, "by_length": by_length}
+def test_every_row_is_in_one_batch_and_one_batch_is_short(lengths, size, seed, epoch, shuffle, group_by_length):
+    how = {"seed": seed, "epoch": epoch, "shuffle": shuffle, "group_by_length": group_by_length}
     batches = make_batches(lengths, size, **how)
     assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
     assert sorted(map(len, batches), reverse=True)[:-1] == [size] * (len(batches) - 1)
@@ -40,12 +40,30 @@ def test_seed_and_epoch_each_change_the_order():
 def test_random_batches_mix_all_lengths_and_those_by_length_do_not():
     lengths = np.random.default_rng(0).integers(1, 200, 1600)
     spread = {
-        by_length: np.mean(
-            [np.std(lengths[b]) for b in make_batches(lengths, 16, seed=1, epoch=0, by_length=by_length)]
+        group_by_length: np.mean(
+            [np.std(lengths[b]) for b in make_batches(lengths, 16, seed=1, epoch=0, group_by_length=group_by_length)]
         )
-        for by_length in (True, False)
+        for group_by_length in (True, False)
     }
     assert spread[False] > 0.9 * np.std(lengths) and spread[True] < 0.1 * np.std(lengths)
+
+
+@given(LENGTHS, SIZES, st.integers(0, 2**32 - 1), st.integers(0, 9))
+@example(np.random.default_rng(0).integers(1, 41, 300), 16, 0, 0)  # many: up to 16 are sorted stably anyhow
+def test_texts_that_are_padded_alike_stay_in_random_order(lengths, size, seed, epoch):
+    def batches(size: int, by_length: bool, of: np.ndarray = lengths) -> list[list[int]]:
+        return [batch.tolist() for batch in make_batches(of, size, seed=seed, epoch=epoch, by_length=by_length)]
+
+    alike = np.full(len(lengths), 9) + lengths % 8  # all are padded to 16 tokens
+    [at_random], [ordered] = (batches(len(lengths), True, of) for of in (alike, lengths))
+    assert ordered == sorted(at_random, key=lambda row: -(-lengths[row] // 8))
+    assert batches(size, True, alike) == batches(size, False, alike)
+
+
+def test_batches_of_all_lengths_come_in_random_order():
+    lengths = np.random.default_rng(0).integers(1, 200, 50 * 16)  # one chunk, sorted
+    means = [lengths[batch].mean() for batch in make_batches(lengths, 16, seed=1, epoch=0)]
+    assert abs(np.corrcoef(means, np.arange(50))[0, 1]) < 0.3  # a sorted chunk: 1
 
 
 def test_evaluation_takes_the_longest_first():
@@ -110,9 +128,11 @@ def test_a_third_of_the_padding_of_random_batches_is_left(size):
     order = random.permutation(len(lengths))
     usual = [order[i : i + size] for i in range(0, len(order), size)]
     ours = make_batches(lengths, size, seed=1, epoch=1)
-    assert padding_share(lengths, ours) < padding_share(lengths, usual, multiple=1) / 3
-    assert padding_share(lengths, [np.array([0, 1])], limit=1) == pytest.approx(
-        1 - lengths[:2].sum() / (2 * lengths[:2].max())
-    )
+
+    def padding(batches, multiple):
+        positions = sum(len(rows) * padded_length(int(lengths[rows].max()), multiple) for rows in batches)
+        return 1 - lengths.sum() / positions
+
+    assert padding(ours, 8) < padding(usual, 1) / 3
     unsorted = np.mean([np.ptp(batch) for batch in ours]) / len(lengths)
     assert unsorted > 0.7  # a batch's rows come from everywhere

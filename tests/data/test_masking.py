@@ -14,11 +14,11 @@ from transformers import DataCollatorForLanguageModeling, PreTrainedTokenizerFas
 
 from minilm.data.masking import (
     FIXED,
-    NOT_ASKED,
+    IGNORED,
     MaskedWords,
     NextTokens,
     Spans,
-    ask_about,
+    corrupted_batch,
     pack,
     special_ids,
     with_ends,
@@ -78,10 +78,10 @@ def blocks_of(tokenizer: Tokenizer, block: int = 16) -> tuple[Encoded, np.ndarra
     return pack(encoded, block), word_numbers(tokenizer, TEXTS)
 
 
-def asked(question: MaskedWords, blocks: Encoded, epoch: int = 0, **options: object) -> tuple[np.ndarray, np.ndarray]:
+def asked(corruption: MaskedWords, blocks: Encoded, epoch: int = 0, **options: object) -> tuple[np.ndarray, np.ndarray]:
     """What is read and asked of all tokens, block after block."""
     rows = [np.array([i]) for i in range(len(blocks))]
-    parts = [ask_about(question, blocks, row, seed=1, epoch=epoch, pad=0, **options) for row in rows]
+    parts = [corrupted_batch(corruption, blocks, row, seed=1, epoch=epoch, pad=0, **options) for row in rows]
     return tuple(torch.cat([getattr(part, name)[0] for part in parts]).numpy() for name in ("ids", "labels"))
 
 
@@ -116,12 +116,12 @@ def test_only_ordinary_tokens_are_asked_and_as_many_as_said(
 ) -> None:
     tokenizer = MASKED[name]
     blocks, words = blocks_of(tokenizer, block)
-    question = MaskedWords.of(tokenizer, share, tokenizer.get_vocab_size())
-    read, labels = asked(question, blocks, epoch, words=words if whole else None)
+    corruption = MaskedWords.of(tokenizer, share, tokenizer.get_vocab_size())
+    read, labels = asked(corruption, blocks, epoch, words=words if whole else None)
     special = special_ids(tokenizer)
     assert not special[labels[labels >= 0]].any() and (read == blocks.ids)[labels < 0].all()
     assert (labels == blocks.ids)[labels >= 0].all()
-    assert set(np.flatnonzero(special)) & set(read[labels >= 0]) <= {question.mask}
+    assert set(np.flatnonzero(special)) & set(read[labels >= 0]) <= {corruption.mask}
     for first, last in zip(blocks.offsets, blocks.offsets[1:], strict=False):
         ordinary, number = (~special[blocks.ids[first:last]]).sum(), (labels[first:last] >= 0).sum()
         if not whole:
@@ -135,9 +135,9 @@ def test_only_ordinary_tokens_are_asked_and_as_many_as_said(
 
 def test_of_what_is_asked_80_percent_is_hidden_and_10_percent_is_another_word() -> None:
     ids = np.resize(np.arange(5, 1005, dtype=np.int32), 60_000)
-    question = MaskedWords(0.5, 4, np.arange(1005) < 5, np.arange(5, 1005))
+    corruption = MaskedWords(0.5, 4, np.arange(1005) < 5, np.arange(5, 1005))
     blocks = pack(Encoded(ids, np.array([0, len(ids)]), None, np.array([len(ids)])), 600)
-    read, labels = asked(question, blocks)
+    read, labels = asked(corruption, blocks)
     chosen = labels >= 0
     assert chosen.sum() == 30_000
     hidden, kept = (read[chosen] == 4).mean(), (read[chosen] == ids[chosen]).mean()
@@ -170,10 +170,10 @@ def test_peers_mask_the_same_share_of_the_same_tokens() -> None:
 def test_what_is_hidden_hangs_on_seed_epoch_and_block_alone(seed: int, epoch: int, order: list[int]) -> None:
     ids = np.arange(10, 12 * 32 + 10, dtype=np.int32)
     blocks = pack(Encoded(ids, np.array([0, len(ids)]), None, np.array([len(ids)])), 32)
-    question = MaskedWords(0.15, 4, np.arange(400) < 5, np.arange(5, 400))
+    corruption = MaskedWords(0.15, 4, np.arange(400) < 5, np.arange(5, 400))
 
     def batch(rows: list[int], seed: int = seed, epoch: int = epoch) -> torch.Tensor:
-        batch = ask_about(question, blocks, np.array(rows), seed=seed, epoch=epoch, pad=0)
+        batch = corrupted_batch(corruption, blocks, np.array(rows), seed=seed, epoch=epoch, pad=0)
         assert batch.labels is not None and batch.mask is None
         return torch.stack([batch.ids, batch.labels])
 
@@ -207,7 +207,7 @@ def test_a_tokenizer_must_have_a_mask_and_words() -> None:
     with pytest.raises(UserError, match="the model has no mask token"):
         MaskedWords.of(MASKED["bert"], 0.15, 4)
     characters = Tokenizer(models.BPE({"a": 0, "b": 1, " ": 2}, []))
-    with pytest.raises(UserError, match="does not tell words apart"):
+    with pytest.raises(UserError, match="does not split texts into words"):
         word_numbers(characters, ["a b"])
 
 
@@ -236,9 +236,9 @@ def restored(read: list[int], write: list[int]) -> list[int]:
 @given(st.integers(2, 300), st.floats(0.01, 0.6), st.floats(1.0, 9.0), st.integers(0, 1000))
 def test_inputs_and_targets_give_the_text_back(length: int, share: float, mean: float, seed: int) -> None:
     ids = np.arange(2, length + 2)
-    question = Spans(share, mean, np.arange(1000, 2000), 1)
-    taken, spans = question.amounts(length)
-    read, write = question.ask(ids, None, np.random.default_rng(seed))
+    corruption = Spans(share, mean, np.arange(1000, 2000), 1)
+    taken, spans = corruption.amounts(length)
+    read, write = corruption.corrupt(ids, None, np.random.default_rng(seed))
     assert restored(read.tolist(), write.tolist()) == ids.tolist()
     assert len(read) == length - taken + spans + 1 and len(write) == taken + spans + 2
     assert read[0] == 2 and (np.diff(np.flatnonzero(read >= 1000)) > 1).all()  # between two spans something is left
@@ -247,18 +247,18 @@ def test_inputs_and_targets_give_the_text_back(length: int, share: float, mean: 
 
 
 def test_a_single_token_is_read_and_nothing_written() -> None:
-    read, write = Spans(0.15, 3.0, SENTINELS, 1).ask(np.array([7]), None, np.random.default_rng(0))
+    read, write = Spans(0.15, 3.0, SENTINELS, 1).corrupt(np.array([7]), None, np.random.default_rng(0))
     assert restored(read.tolist(), write.tolist()) == [7]
 
 
 @settings(max_examples=10)
 @given(st.integers(0, 1000))
 def test_spans_are_three_tokens_long_on_average_and_all_cuts_as_likely(seed: int) -> None:
-    question, random = Spans(0.15, 3.0, SENTINELS, 1), np.random.default_rng(seed)
-    assert question.amounts(128) == (19, 6) and question.amounts(512) == (77, 26)  # T5's own numbers
+    corruption, random = Spans(0.15, 3.0, SENTINELS, 1), np.random.default_rng(seed)
+    assert corruption.amounts(128) == (19, 6) and corruption.amounts(512) == (77, 26)  # T5's own numbers
     firsts = []
     for _ in range(300):
-        _, write = question.ask(np.arange(2, 514), None, random)
+        _, write = corruption.corrupt(np.arange(2, 514), None, random)
         firsts.append(np.flatnonzero(write == 1001)[0] - 1)  # tokens of the first span
     assert abs(np.mean(firsts) - 77 / 26) < 5 * 2.4 / 300**0.5 and min(firsts) == 1
 
@@ -283,13 +283,13 @@ def test_a_tokenizer_must_have_sentinels_and_enough_of_them() -> None:
 
 
 def test_the_next_token_is_one_to_the_right() -> None:
-    ids, labels = NextTokens().ask(np.array([4, 5, 6]), None, np.random.default_rng(0))
-    assert ids.tolist() == [4, 5, 6] and labels.tolist() == [5, 6, NOT_ASKED]
+    ids, labels = NextTokens().corrupt(np.array([4, 5, 6]), None, np.random.default_rng(0))
+    assert ids.tolist() == [4, 5, 6] and labels.tolist() == [5, 6, IGNORED]
 
 
 def test_blocks_of_other_lengths_are_padded_where_nothing_is_asked() -> None:
     blocks = Encoded(np.arange(10, 15), np.array([0, 3, 5]), None, np.array([3, 2]))
-    batch = ask_about(NextTokens(), blocks, np.array([1, 0]), seed=0, epoch=FIXED, pad=9)
+    batch = corrupted_batch(NextTokens(), blocks, np.array([1, 0]), seed=0, epoch=FIXED, pad=9)
     assert batch.ids.tolist() == [[13, 14, 9], [10, 11, 12]] and batch.ids.dtype == torch.int64
     assert batch.mask is not None and batch.mask.tolist() == [[True, True, False], [True] * 3]
     assert batch.labels is not None and batch.labels.tolist() == [[14, -100, -100], [11, 12, -100]]

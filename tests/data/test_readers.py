@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minilm.data.readers import SHOWN, Defects, read_table
+from minilm.data.columns import require_columns
+from minilm.data.readers import FORMATS, read_table
+from minilm.data.tables import SHOWN, Defects, RowOrigin
 from minilm.errors import UserError
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=20)
@@ -27,7 +29,8 @@ def read(path: Path, *wanted: str, defects: int = 0) -> tuple[dict, list[int], l
     found = Defects()
     table = read_table(path, set(wanted or ("text", "label")), found)
     assert len(found.found) == defects
-    return table.columns, table.lines, [f"{line}: {what}" for _, line, _, what in found.found]
+    said = [f"{origin.line}: {what if isinstance(what, str) else what()}" for origin, what in found.found]
+    return table.columns, list(table.files[0].lines), said
 
 
 def test_all_formats_give_the_same_columns(tmp_path):
@@ -129,29 +132,32 @@ def test_a_carriage_return_within_lines_that_end_otherwise_is_text(tmp_path):
 def test_lines_that_are_not_utf8_are_defects(tmp_path):
     content = "text,label\nok,1\nżal,0\n".encode() + "żółć,1\n".encode("cp1250")
     _, _, defects = read(write(tmp_path, "a.csv", content), defects=1)
-    assert defects == ["4: not UTF-8 (byte 0xbf); save the file as UTF-8"]
+    reads = 'data.encoding=cp1252 reads it as "¿ó³æ", data.encoding=cp1250 reads it as "żółć"'
+    assert defects == [f"4: not UTF-8 (byte 0xbf); save the file as UTF-8, or name its encoding: {reads}"]
 
 
 def test_a_missing_column_is_named_with_the_columns_there_are(tmp_path):
     table = read_table(write(tmp_path, "a.csv", "tekst,label\na,1\n"), {"text", "label"}, Defects())
-    table.require("label", "data.label")
+    require_columns(table, {"label": "data.label"}, Defects())
     with pytest.raises(UserError) as error:
-        table.require("text", "data.text", "x.toml: ")
-    assert str(error.value).startswith("x.toml: ") and "a.csv" in str(error.value)
-    assert 'no column "text" (data.text) (did you mean "tekst"?); its columns are "tekst", "label"' in str(error.value)
+        require_columns(table, {"text": "data.text"}, Defects())
+    assert "a.csv" in str(error.value)
+    assert 'no column "text" (data.text); its columns are "tekst", "label"; ' in str(error.value)
+    assert str(error.value).endswith("if these are the right ones, add: data.text=tekst")
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", 'text;label\n"a; b";1\n', r"must be separated by commas .*, not by semicolons"),
-        ("a.csv", "text,label\na,1\n".encode("utf-16"), "a.csv: is UTF-16; save the file as UTF-8"),
+        ("a.csv", "text,label\na,1\n".encode("utf-16-le"), "looks like UTF-16 without a .*: data.encoding=utf-16-le"),
+        ("a.csv.gz", b"\x1f\x8bbroken", "not a whole gzip file"),
         ("a.csv", "", "the file holds no rows"),
         ("a.csv", "text,label\n", "the file holds no rows"),
         ("a.jsonl", "\n", "the file holds no rows"),
         ("a.csv", "text,text\na,b\n", 'names the column "text" 2 times'),
         ("a.parquet", "text,label\n", "not a readable Parquet file"),
-        ("a.xlsx", "", "not a known format"),
+        ("a.xlsx", "", "not a readable spreadsheet"),
+        ("a.rds", "", "not a known format"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named(tmp_path, name, content, message):
@@ -194,20 +200,26 @@ def test_a_report_shows_the_first_defects_in_order_and_counts_the_rest():
     defects = Defects()
     defects.check()
     for line in (10, 9, 2, 4, 3, 8, 7):
-        defects.add(Path("b.csv"), line, "bad")
-    defects.add(Path("a.parquet"), 1, "worse", "row")
+        defects.add(RowOrigin("b.csv", line), "bad")
+    defects.add(RowOrigin("a.parquet", 1, "row"), lambda: "worse")
     with pytest.raises(UserError) as error:
-        defects.check("x.toml: ")
+        defects.check()
     head, *shown, rest = str(error.value).split("\n")
-    assert head.startswith("x.toml: 8 defects")
+    assert head.startswith("8 defects")
     assert [s.strip() for s in shown] == ["a.parquet, row 1: worse"] + [f"b.csv, line {n}: bad" for n in (2, 3, 4, 7)]
     assert len(shown) == SHOWN and rest.strip() == "and 3 more"
 
 
-WRITTEN = b'text,label\n"a ""b""\n",1\nc,2\n', b"text\tlabel\na\t1\n", b'{"text": "a", "label": 1}\n[{"text": null}]\n'
+WRITTEN = (
+    b'text,label\n"a ""b""\n",1\nc,2\n',
+    b"text\tlabel\na\t1\n",
+    b'{"text": "a", "label": 1}\n[{"text": null}]\n',
+    b'[{"text": "a", "label": 1},\n {"text": "b"}]',
+    b"__label__a b\n",
+)
 
 
-@given(st.sampled_from([".csv", ".tsv", ".jsonl", ".parquet"]), st.sampled_from(WRITTEN), st.data())
+@given(st.sampled_from(sorted({*FORMATS, ".txt", ".csv.gz"})), st.sampled_from(WRITTEN), st.data())
 def test_no_content_breaks_a_reader(tmp_path_factory, suffix, content, data):
     at = data.draw(st.integers(0, len(content)))
     content = content[:at] + data.draw(st.binary(max_size=8)) + content[at + data.draw(st.integers(0, 8)) :]
@@ -216,5 +228,6 @@ def test_no_content_breaks_a_reader(tmp_path_factory, suffix, content, data):
         table = read_table(path, {"text", "label"}, defects)
     except UserError:
         return
-    assert {len(table.lines)} >= {len(cells) for cells in table.columns.values()}
-    assert table.lines == sorted(table.lines) and all(line >= 1 for line in table.lines)
+    lines = list(table.files[0].lines)
+    assert {len(table)} >= {len(cells) for cells in table.columns.values()}
+    assert lines == sorted(lines) and all(line >= 1 for line in lines)

@@ -6,10 +6,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from minilm.config import DataSection
 from minilm.data import catalog
-from minilm.data.readers import Defects, read_table
+from minilm.data.readers import read_table
 from minilm.data.sources import load_dataset
+from minilm.data.tables import Defects
+from tests.data.loading import listed
 
 WORD = re.compile(r"\w+")
 
@@ -22,7 +23,7 @@ def rows() -> tuple[list[str], np.ndarray]:
 
 
 def test_it_loads_without_a_warning():
-    found = load_dataset(DataSection(source="polish-slang-sample"))
+    found = load_dataset(listed(source="polish-slang-sample"))
     assert [len(found.train), len(found.validation), len(found.test)] == [960, 120, 120]
     assert found.label_names == ["negative", "neutral or ambiguous", "positive"] and found.warnings == []
 
@@ -78,7 +79,7 @@ SMALLER = ["news-sample", "medical-questions-sample", "tweet-emotions-sample", "
 
 @pytest.mark.parametrize("name", SMALLER)
 def test_the_smaller_sets_load_without_a_defect_and_repeat_nothing(name):
-    found = load_dataset(DataSection(source=name))
+    found = load_dataset(listed(source=name))
     told = ["8 of 264 training rows have none of the labels, which is an answer too"]  # tweets without an emotion
     assert found.warnings == (told if name == "tweet-emotions-sample" else [])
     rows = [found.train, found.validation, found.test]
@@ -87,7 +88,7 @@ def test_the_smaller_sets_load_without_a_defect_and_repeat_nothing(name):
 
 
 def test_both_rows_of_a_medical_question_are_on_one_side():
-    found = load_dataset(DataSection(source="medical-questions-sample"))
+    found = load_dataset(listed(source="medical-questions-sample"))
     firsts = [set(part.texts) for part in (found.train, found.validation, found.test)]
     assert not firsts[0] & firsts[1] and not firsts[0] & firsts[2] and not firsts[1] & firsts[2]
 

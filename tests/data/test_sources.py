@@ -13,7 +13,7 @@ from minilm.config import DataSection
 from minilm.data import catalog
 from minilm.data.sources import load_dataset, load_rows, load_texts
 from minilm.errors import UserError
-from tests.data.loading import ROWS, load, refusal
+from tests.data.loading import ROWS, listed, load, refusal
 
 # Defects
 
@@ -48,7 +48,7 @@ def test_a_cell_of_a_label_column_must_be_0_or_1(data):
 def test_a_text_that_is_no_text_is_a_defect(data):
     message = refusal(data("train.jsonl", [(5, "a"), ("\ud800", "a"), (None, "b")]))
     assert 'line 1: the text (column "text") is 5, not text' in message
-    assert "line 2: the text" in message and "holds half a character" in message
+    assert "line 2: the text" in message and "contains an invalid Unicode surrogate" in message
     assert 'line 3: the text (column "text") is empty' in message
 
 
@@ -154,9 +154,8 @@ def test_groups_on_both_sides_of_given_splits_are_a_warning(data):
     data("train.csv", [("a", "x", "1"), ("b", "y", "2")], ("text", "label", "who"))
     data("dev.csv", [("c", "x", "1")], ("text", "label", "who"))
     folder = data("test.csv", [("d", "x", "3")], ("text", "label", "who"))
-    assert load(folder, group="who").warnings == [
-        '1 values of "who" have rows in both the train and the validation split'
-    ]
+    shared = '1 values of "who" have rows in both the train and the validation split'
+    assert load(folder, group="who").warnings[-1] == shared
     data("test.csv", [("d", "x", "")], ("text", "label", "who"))
     assert 'column "who" (data.group) is empty' in refusal(folder, group="who")
 
@@ -206,6 +205,34 @@ def test_a_file_names_the_rows_and_may_rename_their_labels(data, tmp_path):
     assert "cannot be read" in refusal(folder, rows=str(tmp_path / "none.txt"))
 
 
+def test_a_pattern_is_several_files_of_one_split(data, tmp_path):
+    data("part-1.csv", ROWS[:20])
+    data("part-2.tsv", [*ROWS[20:], ("", "good")])
+    data("test.csv", ROWS[:3])
+    message = refusal(f"{tmp_path}/part-*")
+    assert f"{tmp_path / 'part-2.tsv'}, line 12: the text" in message
+    found = load(f"{tmp_path}/part-*", empty="skip")
+    assert sum(map(len, (found.train, found.validation, found.test))) == 30 and found.name == "part"
+    section = DataSection(train=f"{tmp_path}/part-?.*", test=f"{tmp_path}/test.csv", empty="skip")
+    assert len(load_dataset(section).train) == 27
+    assert "no-*.csv: no file is named so" in refusal(f"{tmp_path}/no-*.csv")
+
+
+def test_a_set_is_named_after_its_folder_where_its_file_is_named_after_a_split(data, tmp_path):
+    (tmp_path / "reviews").mkdir()
+    data("reviews/train.csv", ROWS)
+    data("reviews/some.csv", ROWS)
+    assert load("", train=str(tmp_path / "reviews" / "train.csv")).name == "reviews"
+    assert load(str(tmp_path / "reviews" / "train.csv")).name == "reviews"
+    assert load(str(tmp_path / "reviews" / "some.csv")).name == "some"
+
+
+def test_a_folder_of_texts_and_labels_apart_is_refused_with_the_command_that_joins_them(tmp_path):
+    for name in ("train_text.txt", "train_labels.txt", "test_text.txt", "test_labels.txt"):
+        (tmp_path / name).write_text("a\n")
+    assert f"paste {tmp_path / 'train_text.txt'} {tmp_path / 'train_labels.txt'} > joined.tsv" in refusal(str(tmp_path))
+
+
 # Across rows
 
 
@@ -213,14 +240,16 @@ def test_duplicates_across_splits_and_contradictions_within_are_warnings(data, t
     data("train.csv", [*ROWS, ("text 0", "good"), ("text 0", "bad")])
     data("dev.csv", [("text 0", "bad"), ("text 1 ", "good"), ("new", "bad")])
     found = load(data("test.csv", [("new", "good")]))
-    told = [warning.replace(str(tmp_path) + os.sep, "") for warning in found.warnings]
-    assert told == [
-        "2 of 3 validation texts are also in the train split, so scores there flatter the model: dev.csv, lines 2, 3",
-        "1 of 1 test texts are also in the validation split, so scores there flatter the model: test.csv, line 2",
+    warnings = [warning.replace(str(tmp_path) + os.sep, "") for warning in found.warnings]
+    remedy = "; remove them from a file, or give one file (data.source), whose equal texts stay together"
+    flattered = "scores there flatter the model"
+    assert warnings[-3:] == [
+        f"2 of 3 validation texts are also in the train split, so {flattered}: dev.csv, lines 2, 3{remedy}",
+        f"1 of 1 test texts are also in the validation split, so {flattered}: test.csv, line 2{remedy}",
         "3 training rows have a text that another has with another label: train.csv, lines 2, 32, 33",
     ]
     data("dev.csv", ROWS[:8])
-    assert load(str(tmp_path)).warnings[0].endswith("dev.csv, lines 2, 3, 4, 5, 6, ...")
+    assert any("dev.csv, lines 2, 3, 4, 5, 6, ...;" in warning for warning in load(str(tmp_path)).warnings)
 
 
 def test_the_fingerprint_is_of_the_content_alone(data, tmp_path):
@@ -310,13 +339,14 @@ def test_a_configuration_of_a_set_of_the_hub_is_named_after_a_colon(on_hub):
     assert "has the configurations cola, mrpc, wnli;" in message and "as in glue/set:cola" in message
     assert '(did you mean "mrpc"?)' in refusal("glue/set:mprc")
     assert "has no train split, only test" in refusal("glue/set:wnli")
-    on_hub("only/train/0000.parquet", "only/train/0001.parquet")
-    assert "has its train rows in several files" in refusal("user/set")
+    on_hub("only/train/0001.parquet", "only/train/0000.parquet")
+    found = load("user/set")
+    assert sum(map(len, (found.train, found.validation, found.test))) == 80
 
 
 def test_one_more_file_is_read_with_the_columns_of_the_catalogue(data, tmp_path):
     data("more.csv", [("nowy", "positive"), ("stary", "0")], ("tekst", "sentyment"))
-    section = DataSection(source="polish-slang", labels=["negative", "neutral", "positive"])
+    section = listed("polish-slang", labels=["negative", "neutral", "positive"])
     rows = load_rows(tmp_path / "more.csv", section)
     assert (rows.texts, rows.labels.tolist()) == (["nowy", "stary"], [2, 0])
     with pytest.raises(UserError, match=r'unknown label "positive": the run\'s model knows a, b'):

@@ -90,9 +90,9 @@ def test_bpe_is_reproducible_and_loses_nothing():
         assert tokenizer.decode(ids) == text
 
 
-def test_bpe_without_a_start_token():
-    tokens = train_bpe(CORPUS, 300, bos=False).encode("ale", "nie").tokens
-    assert tokens[0] not in ("<bos>", EOS) and tokens.count(EOS) == 2 and tokens[-1] == EOS
+def test_a_pair_has_an_end_after_each_of_its_texts():
+    tokens = train_bpe(CORPUS, 300).encode("ale", "nie").tokens
+    assert tokens[0] == "<bos>" and tokens[1] != EOS and tokens.count(EOS) == 2 and tokens[-1] == EOS
 
 
 def test_bpe_too_small_for_the_bytes_is_an_error():

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
+from minilm.evaluation import baselines
 from minilm.evaluation.baselines import Sparse, find_terms, linear, majority
 from minilm.evaluation.metrics import classification_metrics, multilabel_metrics, sigmoid
 
@@ -160,3 +161,26 @@ def test_ag_news_accuracy_is_scikit_learns():
     terms = TfidfVectorizer(**REFERENCE_TERMS)
     reference = LogisticRegression(C=10, max_iter=1000).fit(terms.fit_transform(texts), labels)
     assert result["accuracy"] == pytest.approx(reference.score(terms.transform(test_texts), test_labels), abs=0.005)
+
+
+def test_a_fit_in_pieces_is_the_fit_of_the_whole(monkeypatch):
+    texts = [f"word{i % 7} word{i % 5} more{i % 3}" for i in range(60)]
+    labels = np.arange(60) % 3
+    whole = linear(texts, labels, 3)
+    monkeypatch.setattr(baselines, "SCORES", 40)
+    pieces = linear(texts, labels, 3)
+    assert np.abs(whole.predict(texts) - pieces.predict(texts)).max() < 1e-3
+
+
+def test_with_many_classes_the_most_frequent_terms_are_taken(monkeypatch):
+    texts = ["often rare" if i < 4 else f"often word{i % 4}" for i in range(40)]
+    monkeypatch.setattr(baselines, "WEIGHTS", 20)
+    terms = linear(texts, np.arange(40) % 4, 4).terms
+    assert len(terms.column) == 5 and "often" in terms.column and "rare" not in terms.column
+
+
+def test_terms_found_once_are_forgotten_when_there_are_too_many(monkeypatch):
+    texts = ["kept again"] * 3 + [f"word{i} other{i}" for i in range(50)]
+    whole = find_terms(texts)
+    monkeypatch.setattr(baselines, "COUNTED", 20)
+    assert find_terms(texts).column == whole.column

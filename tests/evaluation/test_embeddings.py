@@ -12,12 +12,12 @@ from sklearn.linear_model import LogisticRegression
 
 from minilm.checkpoints.models import load_model
 from minilm.data.tokenization import load_tokenizer
-from minilm.devices import execution
+from minilm.devices import runtime
 from minilm.evaluation.embeddings import embed_texts, fit_probe
 from minilm.evaluation.metrics import sigmoid
 
 REFERENCE = Path(__file__).parents[1] / "reference"
-CPU = execution("cpu", "float32")
+CPU = runtime("cpu", "float32")
 TEXTS = ["it was a good day", "no", "what is it?", "so much rain today 9"]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +11,13 @@ from hypothesis import strategies as st
 from sklearn import metrics as reference
 
 from minilm.errors import UserError
+from minilm.evaluation.confusions import Confused
 from minilm.evaluation.metrics import (
     HIGHER_IS_BETTER,
     MULTI_LABEL_METRICS,
     SINGLE_LABEL_METRICS,
+    LabelMetrics,
+    Metrics,
     check_metric,
     choose_threshold,
     classification_metrics,
@@ -23,6 +27,7 @@ from minilm.evaluation.metrics import (
     multilabel_metrics,
     sigmoid,
 )
+from minilm.schema import as_table
 
 pytestmark = pytest.mark.filterwarnings("ignore:A single label was found:UserWarning")
 few = settings(max_examples=40, deadline=None)
@@ -75,11 +80,11 @@ def assert_single_label_equals_reference(truth: list[int], predicted: list[int],
         "mcc": reference.matthews_corrcoef(truth, predicted),
     }
     assert {name: ours[name] for name in SINGLE_LABEL_METRICS} == pytest.approx(expected, abs=1e-12)
-    assert ours["confusion"] == reference.confusion_matrix(truth, predicted, labels=every).tolist()
+    assert ours.confusion == reference.confusion_matrix(truth, predicted, labels=every).tolist()
     table = reference.precision_recall_fscore_support(truth, predicted, labels=every, zero_division=0)
     for name, column in zip(("precision", "recall", "f1", "support"), table, strict=True):
-        assert [row[name] for row in ours["per_class"]] == pytest.approx(column, abs=1e-12)
-    assert_plain(ours)
+        assert [getattr(row, name) for row in ours.by_label] == pytest.approx(column, abs=1e-12)
+    assert_plain(as_table(ours))
 
 
 def assert_multi_label_equals_reference(truth: np.ndarray, predicted: np.ndarray) -> None:
@@ -99,10 +104,9 @@ def assert_multi_label_equals_reference(truth: np.ndarray, predicted: np.ndarray
         expected["macro_f1"] = reference.f1_score(truth, predicted, average="macro", zero_division=0)
         table = reference.precision_recall_fscore_support(truth, predicted, zero_division=0)
         for name, column in zip(("precision", "recall", "f1", "support"), table, strict=True):
-            assert [row[name] for row in ours["per_label"]] == pytest.approx(column, abs=1e-12)
+            assert [getattr(row, name) for row in ours.by_label] == pytest.approx(column, abs=1e-12)
     assert {name: ours[name] for name in expected} == pytest.approx(expected, abs=1e-12)
-    assert set(ours) == {*MULTI_LABEL_METRICS, "per_label"}
-    assert_plain(ours)
+    assert_plain(as_table(ours))
 
 
 @few
@@ -151,7 +155,7 @@ def test_a_text_with_no_label_and_none_predicted_counts_as_wholly_right():
 def test_a_class_neither_true_nor_predicted_is_left_out_of_the_macro_average_but_not_of_the_table():
     result = classification_metrics(np.array([0, 1]), np.eye(3)[:2])
     assert result["macro_f1"] == 1.0
-    assert result["per_class"][2] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
+    assert result.by_label[2] == LabelMetrics(precision=0.0, recall=0.0, f1=0.0, support=0)
 
 
 def test_matthews_correlation_of_a_hundred_thousand_texts_does_not_overflow():
@@ -179,6 +183,7 @@ def test_a_label_is_chosen_where_its_probability_reaches_the_threshold():
     assert labels_above(np.array([[0.0, -1e-9, 1e-9]])).tolist() == [[1, 0, 1]]
     assert labels_above(np.array([[-1.0, 0.0, 2.0]]), threshold=0.2).tolist() == [[1, 1, 1]]
     assert labels_above(np.array([[-1.0, 0.0, 2.0]]), threshold=0.8).tolist() == [[0, 0, 1]]
+    assert labels_above(np.array([[-1.0, 0.0, 2.0]]), threshold=np.array([0.2, 0.6, 0.9])).tolist() == [[1, 0, 0]]
 
 
 @settings(max_examples=15, deadline=None)
@@ -248,3 +253,30 @@ def test_labels_that_do_not_fit_the_logits_are_refused(labels, logits):
     if labels.size == 0:
         with pytest.raises(ValueError):
             multilabel_metrics(np.zeros((0, 2), int), logits)
+
+
+def test_metrics_are_those_of_one_kind_of_task():
+    single = classification_metrics(np.array([0, 1]), np.eye(2))
+    several = multilabel_metrics(np.array([[0, 1]]), np.array([[-1.0, 1.0]]))
+    assert (single.multi_label, several.multi_label) == (False, True) and len(several.by_label) == 2
+    assert single.get("jaccard") is single.get("confusion") is single.get("__class__") is None
+    with pytest.raises(KeyError):
+        single["jaccard"]
+    assert single.brief().by_label == [] and single.brief()["mcc"] == single["mcc"]
+    assert Metrics(2.0, perplexity=7.4)["perplexity"] == 7.4
+    for wrong in ({}, {"accuracy": 0.5}, {"perplexity": 2.0, "macro_f1": 0.5}):
+        with pytest.raises(ValueError, match="must hold loss accuracy"):
+            Metrics(0.5, **wrong)
+    for confusion in ([[1, 0]], [[0, 0], [0, 0]], [[1, -1], [0, 1]], [[1], [0]], None):
+        with pytest.raises(ValueError, match=r"confusion must be 2 rows of 2|must hold confusion or confused"):
+            replace(single, confusion=confusion)
+
+
+def test_with_many_classes_the_most_confused_pairs_are_kept_in_place_of_the_matrix():
+    labels = np.arange(303) % 101
+    logits = np.eye(101)[np.where(labels == 7, 9, labels)]
+    found = classification_metrics(labels, logits)
+    assert found.confusion is None and found.most_confused() == [Confused(7, 9, 3)] == found.confused
+    few = classification_metrics(labels[labels < 100], logits[labels < 100][:, :100])
+    assert few.confused is None and few.most_confused() == [Confused(7, 9, 3)]
+    assert found.brief().confused is None

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import json
 import shutil
 from pathlib import Path
@@ -14,7 +13,7 @@ import minilm
 from minilm.checkpoints.models import card_of, load_model, new_model, save_model
 from minilm.data import batching
 from minilm.data.tokenization import encode, pad_id, train_bpe
-from minilm.devices import Execution, execution
+from minilm.devices import Runtime, runtime
 from minilm.errors import UserError
 from minilm.evaluation import predictor
 from minilm.evaluation.predictor import (
@@ -23,14 +22,13 @@ from minilm.evaluation.predictor import (
     predict_lines,
     predict_scores,
     predict_table,
-    read_lines,
 )
 from minilm.models.gpt2 import GPT2Config
 from minilm.models.heads import mlp_head
 from tests.tiny import finished_run, texts
 
 TEXTS = [text for text, _ in texts(30)]
-CPU = execution("cpu")
+CPU = runtime("cpu")
 
 
 def classifier(*, several: bool = False, **reading: object) -> Classifier:
@@ -53,7 +51,7 @@ def test_scores_come_in_the_order_of_the_texts_whatever_the_batches(
     monkeypatch: pytest.MonkeyPatch, rows: int, tokens: int
 ) -> None:
     monkeypatch.setattr(batching, "EVALUATED", rows)
-    monkeypatch.setattr(Execution, "tokens_at_once", tokens)
+    monkeypatch.setattr(Runtime, "tokens_at_once", tokens)
     c = classifier()
     encoded = encode(c.tokenizer, TEXTS, None, 16)
     scores = predict_scores(c.model, encoded, CPU, pad=pad_id(c.tokenizer))
@@ -210,7 +208,7 @@ def test_a_saved_classifier_reads_as_the_one_that_was_saved(tmp_path: Path) -> N
 def test_an_unfinished_run_says_how_to_go_on(tmp_path: Path) -> None:
     (tmp_path / "config.toml").touch()
     (tmp_path / "model").mkdir()  # saving had begun
-    with pytest.raises(UserError, match=r"has not finished; go on with `minilm train .*config\.toml --resume`"):
+    with pytest.raises(UserError, match=r"has not finished; resume it with `minilm train .*config\.toml --resume`"):
         Classifier.load(tmp_path)
 
 
@@ -309,7 +307,7 @@ def test_a_model_without_a_config_reads_the_usual_columns_and_says_which_is_miss
     [(text, scores)] = predict_table(c, tmp_path / "a.csv", "bert")
     assert text == "a good film\tit was dull" and scores == c.predict([("a good film", "it was dull")])[0]
     (tmp_path / "a.csv").write_text("a,text\nb,c\n")
-    with pytest.raises(UserError, match=r'no column "text_pair" \(data\.text_pair as usual, for bert has no config'):
+    with pytest.raises(UserError, match=r'no column "text_pair" \(data\.text_pair by default, as bert has no config'):
         list(predict_table(c, tmp_path / "a.csv", "bert"))
 
 
@@ -317,12 +315,3 @@ def test_a_text_of_a_table_of_which_cleaning_leaves_nothing_is_named_by_its_line
     (tmp_path / "a.csv").write_text("text\nala\nhttp://a.b\n")
     with pytest.raises(UserError, match=r'a\.csv, line 3: the text \(column "text"\) is empty once cleaned'):
         list(predict_table(classifier(clean=["urls"]), tmp_path / "a.csv", tmp_path))
-
-
-def test_files_may_have_a_mark_and_line_ends_of_any_system() -> None:
-    assert list(read_lines(io.BytesIO("\ufeffżółw\r\nkot\n".encode()))) == ["żółw", "kot"]
-
-
-def test_a_file_in_another_encoding_is_told_with_its_line() -> None:
-    with pytest.raises(UserError, match=r"line 2: not UTF-8 \(byte 0xb3\)"):
-        list(read_lines(io.BytesIO(b"kot\n\xb3\xb3\n")))

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -5,10 +7,15 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from minilm.evaluation.statistics import (
+    BoundedInterval,
+    Paired,
     bootstrap_interval,
+    bounded_t_interval,
     confusion_interval,
     deviation,
+    folds_interval,
     holm,
+    is_significant,
     mcnemar,
     mean,
     paired,
@@ -109,3 +116,80 @@ def test_holm_on_a_worked_example():
     # Four p values by hand: 4 x 0.005, 3 x 0.01, then 2 x 0.03, which 1 x 0.04 may not undercut.
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.6, 0.7]) == [1, 1] and holm([]) == []
+
+
+def test_the_interval_over_folds_is_corrected_for_what_they_share():
+    values = [0.8, 0.84, 0.79, 0.86, 0.81]
+    low, high = folds_interval(values)
+    spread, t = np.std(values, ddof=1), stats.t.ppf(0.975, 4)
+    assert (low + high) / 2 == pytest.approx(0.82)
+    assert high - 0.82 == pytest.approx(t * spread * np.sqrt(1 / 5 + 48 / 192))
+    assert folds_interval([0.8, 0.8]) is None and folds_interval([0.8]) is None
+
+
+# --- Intervals that stay inside a range ---
+
+
+def test_an_interval_inside_its_range_is_students():
+    values = [0.8, 0.82, 0.81]
+    assert bounded_t_interval(values, (0, 1)) == BoundedInterval(t_interval(values))
+    assert bounded_t_interval([0.5], (0, 1)) is None and bounded_t_interval([0.5, 0.5], (0, 1)) is None
+
+
+@given(st.lists(st.floats(0.001, 0.999), min_size=2, max_size=6))
+def test_an_interval_never_leaves_its_range_and_holds_the_middle(values):
+    found = bounded_t_interval(values, (0, 1))
+    if found is None:
+        return
+    (low, high), method = found
+    assert 0 <= low <= high <= 1 and method in ("", "on the logit scale")
+    assert low <= max(values) and high >= min(values)
+    plain = t_interval(values)
+    assert (method == "") == (plain.low >= 0 and plain.high <= 1)
+
+
+def test_an_interval_on_the_logit_scale_is_students_of_the_logits():
+    values = [0.9, 0.99]
+    (low, high), method = bounded_t_interval(values, (0, 1))
+    logits = t_interval([math.log(x / (1 - x)) for x in values])
+    assert method == "on the logit scale"
+    assert (low, high) == pytest.approx([1 / (1 + math.exp(-end)) for end in logits])
+    # Of another range the same, stretched.
+    wide = bounded_t_interval([2 * x - 1 for x in values], (-1, 1)).interval
+    assert tuple(wide) == pytest.approx((2 * low - 1, 2 * high - 1))
+
+
+def test_without_an_upper_end_it_is_of_the_logarithms():
+    (low, high), method = bounded_t_interval([1.5, 4.0], (1, math.inf))
+    logs = t_interval([math.log(0.5), math.log(3.0)])
+    assert method == "on the log scale"
+    assert (low, high) == pytest.approx([1 + math.exp(end) for end in logs])
+    assert bounded_t_interval([-3.0, 9.0], (-math.inf, math.inf)).method == ""
+
+
+def test_a_value_at_the_end_has_students_interval_cut_there():
+    (low, high), method = bounded_t_interval([0.9, 1.0], (0, 1))
+    assert (method, high) == ("cut at the range's end", 1) and low == max(0, t_interval([0.9, 1.0]).low)
+    (low, high), method = bounded_t_interval([0.0, 0.1], (0, 1))
+    assert (method, low) == ("cut at the range's end", 0) and high == t_interval([0.0, 0.1]).high
+
+
+def test_a_difference_stays_inside_its_range_too():
+    pair = paired([0.1, 0.5], [0.2, 0.9], (-1, 1))
+    assert -1 <= pair.interval.low < 0.25 < pair.interval.high <= 1 and pair.method == "on the logit scale"
+    assert paired([0.1, 0.5], [0.2, 0.9]).interval == t_interval([0.1, 0.4])
+    assert paired([0.1, 0.5], [0.2, 0.9]).method == ""
+
+
+@pytest.mark.parametrize(
+    ("pairs", "p", "permutation", "significant"),
+    [
+        (5, 0.04, 0.06, True),
+        (4, 0.04, 0.06, False),
+        (4, 0.04, 0.04, True),
+        (9, 0.05, 0.01, False),
+        (2, 0.0, 0.5, False),
+    ],
+)
+def test_a_t_test_of_few_pairs_needs_the_permutation_test(pairs, p, permutation, significant):
+    assert is_significant(Paired(0.1, None, p, permutation, pairs), p) is significant

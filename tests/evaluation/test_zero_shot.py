@@ -15,15 +15,15 @@ from torch import nn
 
 from minilm.checkpoints.models import load_model
 from minilm.data.tokenization import load_tokenizer
-from minilm.devices import execution
+from minilm.devices import runtime
 from minilm.errors import UserError
 from minilm.evaluation import zero_shot
 from minilm.evaluation.embeddings import embed_texts
 from minilm.evaluation.metrics import log_softmax
-from minilm.evaluation.zero_shot import cloze, likelihood, open_model, similarity
+from minilm.evaluation.zero_shot import Prompt, cloze, likelihood, open_model, similarity
 
 REFERENCE = Path(__file__).parents[1] / "reference"
-CPU = execution("cpu", "float32")
+CPU = runtime("cpu", "float32")
 TEXTS = ["rain", "a dog", "no"]
 WORDS = ["sky", "cat", "ox", "ants"]  # a token a letter: of several lengths, two of the same
 THEIRS = {"bert-lm": hf.BertForMaskedLM, "llama-lm-biases": hf.LlamaForCausalLM, "t5-lm": hf.T5ForConditionalGeneration}
@@ -80,15 +80,15 @@ def their_likelihood(name: str, text: str) -> np.ndarray:
 
 def test_a_cloze_multiplies_the_probabilities_of_a_words_tokens_at_their_masks() -> None:
     expected = log_softmax(np.stack([their_cloze(text) for text in TEXTS]))
-    assert cloze(*ours("bert-lm"), TEXTS, WORDS, GAP, CPU) == pytest.approx(expected, abs=1e-4)
+    assert cloze(*ours("bert-lm"), TEXTS, Prompt(GAP, WORDS), CPU) == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("name", ["llama-lm-biases", "t5-lm"])
 def test_a_likelihood_multiplies_the_probabilities_of_a_words_tokens_one_after_another(name: str) -> None:
     raw = np.stack([their_likelihood(name, text) for text in TEXTS])
-    found = likelihood(*ours(name), TEXTS, WORDS, END, CPU, content_free="")
+    found = likelihood(*ours(name), TEXTS, Prompt(END, WORDS, content_free=""), CPU)
     assert found == pytest.approx(log_softmax(raw), abs=1e-4)
-    calibrated = likelihood(*ours(name), TEXTS, WORDS, END, CPU, content_free="a")
+    calibrated = likelihood(*ours(name), TEXTS, Prompt(END, WORDS, content_free="a"), CPU)
     assert calibrated == pytest.approx(log_softmax(raw - their_likelihood(name, "a")), abs=1e-4)
     assert np.abs(calibrated - found).max() > 0.01
 
@@ -99,10 +99,10 @@ def test_a_likelihood_multiplies_the_probabilities_of_a_words_tokens_one_after_a
 def test_a_text_without_content_gets_all_classes_alike() -> None:
     uniform = np.full((1, 4), 0.25)
     model, tokenizer = ours("t5-lm")
-    assert np.exp(likelihood(model, tokenizer, ["N/A"], WORDS, END, CPU)) == pytest.approx(uniform)
+    assert np.exp(likelihood(model, tokenizer, ["N/A"], Prompt(END, WORDS, "N/A"), CPU)) == pytest.approx(uniform)
     model, tokenizer = ours("bert-lm")
-    assert np.exp(cloze(model, tokenizer, ["no"], WORDS, GAP, CPU, content_free="no")) == pytest.approx(uniform)
-    assert np.exp(cloze(model, tokenizer, ["no"], WORDS, GAP, CPU)) != pytest.approx(uniform)
+    assert np.exp(cloze(model, tokenizer, ["no"], Prompt(GAP, WORDS, content_free="no"), CPU)) == pytest.approx(uniform)
+    assert np.exp(cloze(model, tokenizer, ["no"], Prompt(GAP, WORDS), CPU)) != pytest.approx(uniform)
 
 
 # --- Texts ---
@@ -110,15 +110,16 @@ def test_a_text_without_content_gets_all_classes_alike() -> None:
 
 def test_a_long_text_is_cut_and_the_pattern_is_not() -> None:
     long, cut = "rain and " * 9, "rain and r"
-    found = cloze(*ours("bert-lm"), [long], ["cat", "sky"], GAP, CPU)  # 24 tokens: 2 special, 4 before, 3 masks, "."
-    whole = cloze(*ours("bert-lm"), [(long)[:14]], ["cat", "sky"], GAP, CPU)
+    prompt = Prompt(GAP, ["cat", "sky"])
+    found = cloze(*ours("bert-lm"), [long], prompt, CPU)  # 24 tokens: 2 special, 4 before, 3 masks, "."
+    whole = cloze(*ours("bert-lm"), [(long)[:14]], Prompt(GAP, ["cat", "sky"]), CPU)
     assert found == pytest.approx(whole)
-    short = cloze(*ours("bert-lm"), [long], ["cat", "sky"], GAP, CPU, max_tokens=20)
-    assert short == pytest.approx(cloze(*ours("bert-lm"), [cut], ["cat", "sky"], GAP, CPU))
-    found = likelihood(*ours("llama-lm-biases"), [long], ["cat", "sky"], END, CPU)
-    assert found == pytest.approx(likelihood(*ours("llama-lm-biases"), [long[:26]], ["cat", "sky"], END, CPU))
+    short = cloze(*ours("bert-lm"), [long], Prompt(GAP, ["cat", "sky"], max_tokens=20), CPU)
+    assert short == pytest.approx(cloze(*ours("bert-lm"), [cut], Prompt(GAP, ["cat", "sky"]), CPU))
+    found = likelihood(*ours("llama-lm-biases"), [long], Prompt(END, ["cat", "sky"]), CPU)
+    assert found == pytest.approx(likelihood(*ours("llama-lm-biases"), [long[:26]], Prompt(END, ["cat", "sky"]), CPU))
     with pytest.raises(UserError, match="the pattern alone has more than the 6 tokens"):
-        cloze(*ours("bert-lm"), ["rain"], ["cat"], GAP, CPU, max_tokens=6)
+        cloze(*ours("bert-lm"), ["rain"], Prompt(GAP, ["cat"], max_tokens=6), CPU)
 
 
 def test_of_a_pair_the_longer_text_is_cut() -> None:
@@ -132,11 +133,11 @@ def test_of_a_pair_the_longer_text_is_cut() -> None:
 def test_pairs_fill_their_own_place_and_slots_or_masks_in_a_text_are_text() -> None:
     model, tokenizer = ours("bert-lm")
     pattern = "{pair} {label} {text}"
-    found = cloze(model, tokenizer, ["rain"], WORDS, pattern, CPU, pairs=["dry"])
-    assert found == pytest.approx(cloze(model, tokenizer, ["rain"], WORDS, "dry {label} {text}", CPU))
-    assert found != pytest.approx(cloze(model, tokenizer, ["dry"], WORDS, pattern, CPU, pairs=["rain"]))
+    found = cloze(model, tokenizer, ["rain"], Prompt(pattern, WORDS), CPU, pairs=["dry"])
+    assert found == pytest.approx(cloze(model, tokenizer, ["rain"], Prompt("dry {label} {text}", WORDS), CPU))
+    assert found != pytest.approx(cloze(model, tokenizer, ["dry"], Prompt(pattern, WORDS), CPU, pairs=["rain"]))
     for text in ("{pair}", "[MASK] a"):
-        there = cloze(model, tokenizer, [text], ["cat", "sky"], "{text} {label}", CPU)
+        there = cloze(model, tokenizer, [text], Prompt("{text} {label}", ["cat", "sky"]), CPU)
         assert np.isfinite(there).all()
     ids = tokenizer.encode("[MASK] a [MASK]").ids
     places = zero_shot._places(tokenizer.encode("[MASK] a [MASK]"), 9, 15, tokenizer.token_to_id("[MASK]"))
@@ -144,7 +145,7 @@ def test_pairs_fill_their_own_place_and_slots_or_masks_in_a_text_are_text() -> N
 
 
 def test_no_texts_have_no_scores() -> None:
-    assert cloze(*ours("bert-lm"), [], WORDS, GAP, CPU).shape == (0, 4)
+    assert cloze(*ours("bert-lm"), [], Prompt(GAP, WORDS), CPU).shape == (0, 4)
     assert similarity(*ours("bert-lm"), [], WORDS, CPU).shape == (0, 4)
 
 
@@ -157,9 +158,9 @@ def test_a_words_tokens_are_those_in_its_place() -> None:
     )
     tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_next")
     tokenizer.add_special_tokens(["<mask>"])
-    assert zero_shot._hidden_tokens(tokenizer, "b{label}.{text}", "b", "<mask>", 7) == (2,)
+    assert zero_shot._masked_tokens(tokenizer, Prompt("b{label}.{text}", ["b"]), "b", "<mask>", 7) == (2,)
     with pytest.raises(UserError, match="joins"):
-        zero_shot._hidden_tokens(tokenizer, " {label}.{text}", "ab", "<mask>", 7)
+        zero_shot._masked_tokens(tokenizer, Prompt(" {label}.{text}", ["ab"]), "ab", "<mask>", 7)
 
 
 @pytest.mark.parametrize(
@@ -171,56 +172,56 @@ def test_a_words_tokens_are_those_in_its_place() -> None:
         (["cat"], "{text} is [MASK].", 'must have "{label}" once'),
         (["cat"], "{text} {label} [MASK].", r"in place of \[MASK\]"),
         (["cat"], "it is {label}.", 'must have "{text}" once'),
-        (["cat"], "{text} {pair} {label}", 'must have "{pair}" only where there are pairs'),
+        (["cat"], "{text} {pair} {label}", 'must have "{pair}" only for pairs of texts'),
     ],
 )
 def test_what_cannot_be_asked_is_told(words: list[str], pattern: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        cloze(*ours("bert-lm"), TEXTS, words, pattern, CPU)
+        cloze(*ours("bert-lm"), TEXTS, Prompt(pattern, words), CPU)
 
 
 def test_a_likelihoods_word_comes_last() -> None:
     with pytest.raises(UserError, match="must end with"):
-        likelihood(*ours("t5-lm"), TEXTS, WORDS, GAP, CPU)
+        likelihood(*ours("t5-lm"), TEXTS, Prompt(GAP, WORDS), CPU)
 
 
 @pytest.mark.parametrize("name", ["llama-lm-biases", "t5-lm"])
 def test_a_likelihoods_word_that_goes_on_from_another_is_refused_unless_it_is_calibrated(name: str) -> None:
-    with pytest.raises(UserError, match='"antics" begins with the tokens of "ant", so it is never the likelier'):
-        likelihood(*ours(name), TEXTS, ["antics", "sky", "ant"], END, CPU, content_free="")
-    assert likelihood(*ours(name), TEXTS, ["antics", "sky", "ant"], END, CPU).shape == (3, 3)
+    with pytest.raises(UserError, match='"antics" begins with the tokens of "ant", so it is never likelier'):
+        likelihood(*ours(name), TEXTS, Prompt(END, ["antics", "sky", "ant"]), CPU)
+    assert likelihood(*ours(name), TEXTS, Prompt(END, ["antics", "sky", "ant"], "N/A"), CPU).shape == (3, 3)
 
 
 def test_a_tokenizer_without_a_mask_is_told() -> None:
     with pytest.raises(UserError, match="the tokenizer has no mask token"):
-        cloze(ours("bert-lm")[0], load_tokenizer(REFERENCE / "bert-lm"), TEXTS, WORDS, GAP, CPU)
+        cloze(ours("bert-lm")[0], load_tokenizer(REFERENCE / "bert-lm"), TEXTS, Prompt(GAP, WORDS), CPU)
 
 
 # --- Models ---
 
 
 def test_a_model_without_a_trained_language_head_or_of_the_other_kind_is_refused() -> None:
-    for name, way, message in (
+    for name, method, message in (
         ("bert", "cloze", "an encoder without a head"),
         ("bert-classify", "cloze", "a classifier"),
         ("t5-lm", "cloze", "is a decoder"),
         ("bert-lm", "likelihood", "is an encoder"),
-        ("bert", "closure", 'no way to ask "closure"'),
+        ("bert", "closure", 'no zero-shot method "closure"'),
     ):
         with pytest.raises(UserError, match=message):
-            open_model(str(REFERENCE / name), way, "cpu")
+            open_model(str(REFERENCE / name), method, "cpu")
     with pytest.raises(UserError, match="has no language head"):
-        cloze(load_model(REFERENCE / "bert"), ours("bert-lm")[1], TEXTS, WORDS, GAP, CPU)
-    with pytest.raises(UserError, match="ask it by likelihood"):
-        cloze(*ours("t5-lm"), TEXTS, WORDS, GAP, CPU)
-    with pytest.raises(UserError, match="ask it by cloze"):
-        likelihood(*ours("bert-lm"), TEXTS, WORDS, END, CPU)
+        cloze(load_model(REFERENCE / "bert"), ours("bert-lm")[1], TEXTS, Prompt(GAP, WORDS), CPU)
+    with pytest.raises(UserError, match='use the method "likelihood"'):
+        cloze(*ours("t5-lm"), TEXTS, Prompt(GAP, WORDS), CPU)
+    with pytest.raises(UserError, match='use the method "cloze"'):
+        likelihood(*ours("bert-lm"), TEXTS, Prompt(END, WORDS), CPU)
 
 
-def test_a_models_folder_is_opened_for_each_way() -> None:
-    for name, way in (("bert-lm", "cloze"), ("t5-lm", "likelihood"), ("bert", "similarity")):
-        model, tokenizer = open_model(str(REFERENCE / name), way, "cpu")
-        assert (model.head is None) == (way == "similarity") and tokenizer.get_vocab_size() == 61
+def test_a_models_folder_is_opened_for_each_method() -> None:
+    for name, method in (("bert-lm", "cloze"), ("t5-lm", "likelihood"), ("bert", "similarity")):
+        model, tokenizer = open_model(str(REFERENCE / name), method, "cpu")
+        assert (model.head is None) == (method == "similarity") and tokenizer.get_vocab_size() == 61
 
 
 # --- Similarity ---
@@ -240,5 +241,5 @@ def test_similarity_is_the_cosine_over_the_temperature() -> None:
     model, tokenizer = open_model(str(REFERENCE / "bert"), "similarity", "cpu")
     x, d = (torch.from_numpy(embed_texts(model, tokenizer, texts, CPU)) for texts in (TEXTS, WORDS))
     cosines = torch.nn.functional.cosine_similarity(x[:, None], d[None], dim=-1)
-    expected = (cosines / 0.1).log_softmax(-1).numpy()
-    assert similarity(model, tokenizer, TEXTS, WORDS, CPU, temperature=0.1) == pytest.approx(expected, abs=1e-4)
+    expected = (cosines / 0.05).log_softmax(-1).numpy()
+    assert similarity(model, tokenizer, TEXTS, WORDS, CPU) == pytest.approx(expected, abs=1e-4)

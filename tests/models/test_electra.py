@@ -78,6 +78,11 @@ def test_a_decoder_is_refused(key: str) -> None:
         read_config({"model_type": "electra", key: True})
 
 
+def test_vectors_of_no_numbers_are_refused() -> None:
+    with pytest.raises(UserError, match="embedding_width must be a whole number from 1"):
+        read_config({"model_type": "electra", "embedding_size": 0})
+
+
 @pytest.mark.parametrize("kind", ["ForSequenceClassification", "ForMaskedLM"])
 def test_training_draws_the_same_dropout_as_transformers(kind: str, tmp_path: Path) -> None:
     config = transformers.ElectraConfig(

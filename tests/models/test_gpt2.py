@@ -1,4 +1,4 @@
-"""GPT-2: the settings of its relatives that change the numbers."""
+"""GPT-2 before it is trained, and the settings of its relatives that change the numbers."""
 
 from __future__ import annotations
 
@@ -6,11 +6,32 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from minilm.checkpoints.configs import read_config, write_config
 from minilm.errors import UserError
-from minilm.models.gpt2 import GPT2, GPT2Config
+from minilm.models.gpt2 import GPT2, GPT2Config, initialize
 from tests.families import small_config, small_model
+
+
+@pytest.mark.parametrize("depth", [2, 8])
+def test_weights_are_drawn_with_0_02_and_on_the_residual_path_with_less_the_deeper_the_model_is(depth: int) -> None:
+    torch.manual_seed(0)
+    model = GPT2(GPT2Config(vocab_size=200, context=64, width=128, depth=depth, heads=2))
+    initialize(model)
+    scaled = 0
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear | nn.Embedding):
+            residual = name.endswith((".attention.output", ".mlp.down"))
+            scaled += residual
+            expected = 0.02 / (2 * depth) ** 0.5 if residual else 0.02
+            assert module.weight.std().item() == pytest.approx(expected, rel=0.05), name
+            assert module.weight.mean().item() == pytest.approx(0, abs=0.1 * expected), name
+        if isinstance(module, nn.Linear):
+            assert not module.bias.any(), name
+        if isinstance(module, nn.LayerNorm):
+            assert bool((module.weight == 1).all()) and not module.bias.any(), name
+    assert scaled == 2 * depth
 
 
 @pytest.mark.parametrize(

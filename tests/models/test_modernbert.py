@@ -13,6 +13,7 @@ from torch import nn
 from minilm.checkpoints.configs import read_config, write_config
 from minilm.checkpoints.files import read_tensors
 from minilm.checkpoints.models import load_model, new_model
+from minilm.checkpoints.opening import load_model as open_any
 from minilm.errors import UserError
 from minilm.models import build_model, without_weights
 from minilm.models.batch import Batch
@@ -115,6 +116,9 @@ def test_both_spellings_give_the_same_config(every: int) -> None:
         ({"hidden_activation": "glu"}, 'activation "glu"'),
         ({"classifier_activation": "glu"}, 'activation "glu"'),
         ({"num_attention_heads": 5}, "must be a multiple of heads"),
+        ({"num_attention_heads": 0}, "a setting is of the wrong kind"),
+        ({"global_attn_every_n_layers": 0}, "a setting is of the wrong kind"),
+        ({"rope_parameters": {"rope_type": "linear", "factor": 2.0}}, "rope_parameters must hold a table for"),
         ({"hidden_size": 36}, "3 do not make pairs"),
         ({"rope_scaling": {"rope_type": "longrope"}}, "longrope"),
         ({"rope_parameters": {"full_attention": {"rope_type": "linear"}}}, "need factor"),
@@ -146,6 +150,20 @@ def test_a_new_head_keeps_what_both_heads_have_as_the_reference_does(
         kept, there = ours.get_parameter(f"head.{part}.weight"), theirs.head.get_parameter(f"{part}.weight")
         assert torch.equal(kept, held[f"head.{part}.weight"]) and torch.equal(kept, there)
     assert f"its head.output for this task ({task}) starts untrained" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing")
+def test_pefts_adapter_of_a_new_classifier_opens_on_the_language_model_that_it_began_with(tmp_path: Path) -> None:
+    """PEFT stores the classifier's last layer alone: what comes before it is the language model's."""
+    transformers, peft = pytest.importorskip("transformers"), pytest.importorskip("peft")
+    kind, base = transformers.ModernBertForSequenceClassification, REFERENCE / "modernbert-lm"
+    config = peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["Wqkv"], init_lora_weights=False)
+    theirs = peft.get_peft_model(kind.from_pretrained(base, num_labels=3), config).eval()
+    theirs.create_or_update_model_card = lambda folder: None
+    theirs.save_pretrained(tmp_path)
+    ids = torch.randint(4, 60, (2, 7), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        torch.testing.assert_close(open_any(tmp_path)(ids), theirs(input_ids=ids).logits, rtol=1e-5, atol=1e-5)
 
 
 def test_our_own_head_keeps_nothing_of_theirs(caplog: pytest.LogCaptureFixture) -> None:

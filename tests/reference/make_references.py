@@ -1,6 +1,8 @@
 """Make the reference checkpoints: tiny models of ``transformers`` with random weights, and what they compute.
 
-    python tests/reference/make_references.py [CASE ...]
+    python tests/reference/make_references.py [CASE ...] [--folder FOLDER]
+
+Without a name all cases are made; "gpt2*" names those that begin so. What is not named stays as it is, byte for byte.
 
 Each case is a folder as published ones are (config.json, safetensors files, tokenizer.json) with expected.safetensors:
 
@@ -12,8 +14,10 @@ Each case is a folder as published ones are (config.json, safetensors files, tok
 
 from __future__ import annotations
 
+import argparse
+import fnmatch
 import json
-import sys
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -399,7 +403,8 @@ def _post_processor(template: str, vocabulary: dict[str, int]) -> dict[str, Any]
 
 
 def make(name: str, case: Case, folder: Path) -> None:
-    """Write one case."""
+    """Write one case, in place of what is there."""
+    shutil.rmtree(folder, ignore_errors=True)
     seed = sum(name.encode())
     model = random_model(case.kind, case.settings, seed, case.dtype)
     batch = random_batch(model, case.lengths, seed)
@@ -422,15 +427,26 @@ def make(name: str, case: Case, folder: Path) -> None:
     write_tokenizer(folder / "tokenizer.json", family_of(case.kind))
 
 
-def main(folder: Path, names: Sequence[str] = ()) -> None:
-    """Make these cases, or all, and note with which version."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Make the named cases, or all, and note with which version."""
+    parser = argparse.ArgumentParser(description="Make the tests' reference checkpoints and outputs again.")
+    parser.add_argument("cases", nargs="*", metavar="CASE", help='a case, or a pattern such as "gpt2*"; none: all')
+    parser.add_argument("--folder", type=Path, default=Path(__file__).parent)
+    given = parser.parse_args(arguments)
+    names = [name for name in CASES if any(fnmatch.fnmatchcase(name, case) for case in given.cases or "*")]
+    if unknown := [case for case in given.cases if not fnmatch.filter(CASES, case)]:
+        parser.error(f"no case {unknown[0]}; the cases are {', '.join(CASES)}")
+    version = given.folder / "VERSION"
+    here = f"transformers {transformers.__version__}\n"
+    if given.cases and version.exists() and version.read_text() != here:
+        parser.error(f"the others were made with {version.read_text().strip()}, here is {here.strip()}; make all again")
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    for name in names or CASES:
-        make(name, CASES[name], folder / name)
-    (folder / "VERSION").write_text(f"transformers {transformers.__version__}\n")
+    for name in names:
+        make(name, CASES[name], given.folder / name)
+    version.write_text(here)
 
 
 if __name__ == "__main__":
-    main(Path(__file__).parent, sys.argv[1:])
+    main()

@@ -10,12 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minilm.checkpoints.files import read_json, read_tensors
+from minilm.checkpoints.files import read_tensors
 from minilm.checkpoints.models import card_of, load_model
 from minilm.checkpoints.names import plain_name, published_tensors, rows_of
 from minilm.generation import generate
 from minilm.models import ARCHITECTURES
 from minilm.models.batch import Batch
+from minilm.textfiles import read_json
 
 FOLDER = Path(__file__).parent
 CASES = sorted(path.parent.name for path in FOLDER.glob("*/config.json"))

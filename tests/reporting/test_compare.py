@@ -1,9 +1,10 @@
+import json
 import re
 
 import numpy as np
 import pytest
 
-from minilm.data.sources import Rows
+from minilm.data.rows import Rows
 from minilm.errors import UserError
 from minilm.evaluation.metrics import classification_metrics, labels_above, multilabel_metrics
 from minilm.reporting.compare import (
@@ -18,19 +19,11 @@ from minilm.reporting.compare import (
 from minilm.reporting.groups import OF_CONFUSION, OF_MEANS, common_name, parts_of, unique_names
 from minilm.reporting.predictions import write_predictions
 from minilm.reporting.record import Run
+from tests import records
 from tests.browser import browser, find_browser
 from tests.tiny import minilm, refused
 
-ADAPTED = {
-    "name": "adapt",
-    "adaptation": {
-        "loss": {"before": 3.4, "after": 2.2},
-        "perplexity": {"before": 30.0, "after": 9.0},
-        "parameters": {"total": 1000, "trained": 1000},
-        "seconds": 12.0,
-    },
-    "data": {"name": "polish_slang", "fingerprint": "ab12" * 16},
-}
+ADAPTED = records.adapted()
 
 
 def two_runs(make_run, results):
@@ -57,7 +50,8 @@ def seeds(make_run, results):
 @pytest.fixture
 def undrawn(monkeypatch):
     """Pictures are left out: they take most of the time."""
-    monkeypatch.setattr("minilm.reporting.group_plots.bars", lambda *arguments, **options: arguments[2])
+    for plot in ("bars", "curves"):
+        monkeypatch.setattr(f"minilm.reporting.group_plots.{plot}", lambda *arguments, **options: arguments[2])
 
 
 # --- Single runs ---
@@ -119,7 +113,7 @@ def test_runs_of_equal_names_in_several_folders_are_kept_apart(make_run, results
 
 def test_groups_that_nothing_tells_apart_are_numbered(tmp_path):
     def run(folder):
-        return Run(tmp_path / folder, {}, {}, [], {})
+        return Run(tmp_path / folder, records.typed(ADAPTED), records.config(), [], None)
 
     runs = ["x/a/r_seed-1", "y/a/r_seed-1", "x/b/r_seed-1"]
     assert unique_names([[run(name)] for name in runs]) == ["a/r_seed-1", "a/r_seed-1 #2", "b/r_seed-1"]
@@ -137,9 +131,8 @@ def test_one_label_and_several_labels_a_text_share_a_table(make_run, results, se
 
 
 def test_what_a_run_did_not_measure_is_left_open(make_run, results):
-    del results["test"], results["times"]["train_seconds"]
-    quality, cost = compare_text(load_groups([make_run(results)])).split("\n\n")
-    assert quality.split()[-4:] == ["0.9700", "0.5500", "0.4800", "0.2500"] and "test" not in quality
+    del results["times"]["train_seconds"]
+    _, cost = compare_text(load_groups([make_run(results)])).split("\n\n")
     assert cost.split()[-4:] == ["-", "15.3k", "0.21", "s"]
 
 
@@ -201,7 +194,8 @@ def test_what_goes_on_from_the_same_adaptation_with_another_seed_is_one_row(make
         config = f'seed = {seed}\n[model]\nsource = "{adapted}"\n'
         folders.append(make_run(results, name=f"after-{seed}", config=config))
     assert [group.name for group in load_groups(folders)] == ["after"]
-    (tmp_path / "adapt-2" / "config.toml").write_text('[model]\nsource = "bert"\n[adapt]\nblock = 65\n')
+    other = records.config_text('[model]\nsource = "bert"\n[adapt]\nblock = 65\n')
+    (tmp_path / "adapt-2" / "config.toml").write_text(other)
     assert len(load_groups(folders)) == 2
 
 
@@ -225,7 +219,7 @@ def test_metrics_of_a_confusion_matrix_are_those_of_its_rows(metric):
     labels, logits = chance.integers(0, 3, 50), chance.normal(size=(50, 4))
     logits[:, 3] = -9  # a class that never occurs
     found = classification_metrics(labels, logits)
-    assert OF_CONFUSION[metric](np.array(found["confusion"])) == pytest.approx(found[metric])
+    assert OF_CONFUSION[metric](np.array(found.confusion)) == pytest.approx(found[metric])
 
 
 @pytest.mark.parametrize("metric", OF_MEANS)
@@ -245,17 +239,24 @@ def test_the_answer_is_the_best_one_and_a_test_against_the_first(seeds, tmp_path
         "full has the highest accuracy on the test texts: 0.810 (95% interval 0.785 to 0.835 over 3 seeds), "
         "ahead of head with 0.510 (95% interval 0.485 to 0.535 over 3 seeds). "
         "Over the same seeds full has 0.300 more than head (95% interval 0.275 to 0.325 over 3 seeds; paired t test: "
-        "p below 0.001), which is significant at 5%."
+        "p below 0.001), which 3 seeds are too few to call significant (at least 5 are needed)."
     )
-    assert [section.title for section in sections] == ["How well each does", "Compared with head", "What each cost"]
-    table = sections[1].parts[0]
+    many = [*seeds("a", [0.5, 0.52, 0.51, 0.5, 0.51], "x"), *seeds("b", [0.8, 0.81, 0.82, 0.8, 0.82], "y")]
+    assert comparison(load_groups(many), "accuracy", tmp_path)[0].endswith("0.001), which is significant at 5%.")
+    assert [section.title for section in sections] == [
+        "How well each does",
+        "Compared with head",
+        "How each learned",
+        "What each cost",
+    ]
+    table = sections[1].blocks[0]
     assert table.rows[0][:3] == ["full", "+0.3000", "+0.2752 to +0.3248"] and table.rows[0][-2:] == ["0.2500", "3"]
 
 
 def test_significant_is_never_said_without_the_test(seeds, tmp_path, undrawn):
     close = load_groups([*seeds("head", [0.50, 0.60]), *seeds("full", [0.58, 0.57], "gpt2")])
     answer, _ = comparison(close, "accuracy", tmp_path)
-    assert "cannot tell the two apart from chance" in answer and "significant" not in answer
+    assert answer.endswith("which is not significant at 5%.")
     single = load_groups([*seeds("a", [0.5], "x"), *seeds("b", [0.6], "y")])
     answer, sections = comparison(single, "accuracy", tmp_path)
     assert "over 120 test rows" in answer and "one seed only" in answer and "significant" not in answer
@@ -267,8 +268,8 @@ def test_significant_is_never_said_without_the_test(seeds, tmp_path, undrawn):
 def test_seeds_that_all_differ_alike_are_no_certainty(seeds, tmp_path, undrawn):
     groups = load_groups([*seeds("head", [0.8, 0.9]), *seeds("full", [0.81, 0.91], "gpt2")])
     answer, sections = comparison(groups, "accuracy", tmp_path)
-    assert "full has 0.010 more than head (the same with all 2 seeds; permutation test: p = 0.500), so these" in answer
-    table = sections[1].parts[0]
+    assert "full has 0.010 more than head (the same with all 2 seeds; permutation test: p = 0.500), which is" in answer
+    table = sections[1].blocks[0]
     assert table.rows[0] == ["full", "+0.0100", "-", "-", "0.5000", "0.5000", "2"] and "-: all seeds" in table.note
 
 
@@ -278,7 +279,7 @@ def test_a_difference_is_told_by_its_size_and_each_interval_is_of_its_comparison
     answer, sections = comparison(groups, "accuracy", tmp_path)
     said = re.search(r"x has 0.100 less than best \(95% interval (\S+) to (\S+) over 3 seeds, of this comp", answer)
     assert 0 < float(said[1]) < 0.1 < float(said[2]) and "alone; paired t test, corrected for 2 comparisons" in answer
-    assert "Each interval is of its comparison alone." in sections[1].parts[0].note
+    assert "Each interval is of its own comparison." in sections[1].blocks[0].note
 
 
 def test_lower_is_better_of_a_loss(seeds, tmp_path, undrawn):
@@ -319,7 +320,7 @@ def test_two_runs_on_the_same_rows_are_compared_by_mcnemars_test(seeds, tmp_path
     lines = [line.split() for line in compare_text(groups).splitlines()]
     assert ["b_seed-1", "12", "0", "0.0005", "0.0010", "120"] in lines
     answer, sections = comparison(groups, "accuracy", tmp_path)
-    assert "b_seed-1 has 12 right that a_seed-1 has not, and 0 the other way round (McNemar's test, corrected" in answer
+    assert "b_seed-1 has 12 right that a_seed-1 has wrong, and 0 the other way round (McNemar's test, corr" in answer
     assert "p below 0.001), which is significant at 5%; but each ran with one seed only" in answer
     assert "Compared with a_seed-1, test row by test row" in [section.title for section in sections]
     answer, _ = comparison([groups[2], groups[0]], "accuracy", tmp_path)
@@ -370,11 +371,11 @@ def test_the_page_holds_tables_and_pictures_and_nothing_from_elsewhere(make_run,
     config = '[model]\nsource = "bert"\n[adapt]\nblock = 64\n'
     adapted = make_run(ADAPTED, name="adapt", config=config)
     (adapted / "adaptation").mkdir()
-    line = '{"step": 1, "epoch": 1.0, "validation": {"loss": 2.2, "perplexity": 9.0}}\n'
-    (adapted / "adaptation" / "metrics.jsonl").write_text(line)
+    line = records.evaluation(1, 1.0, {"loss": 2.2, "perplexity": 9.0})
+    (adapted / "adaptation" / "metrics.jsonl").write_text(json.dumps(line))
     (adapted / "metrics.jsonl").unlink()
     page = compare_html(load_groups([make_run(results, name="<b>one"), adapted]))
-    assert page.count("data:image/svg+xml;base64,") == 2
+    assert page.count("data:image/svg+xml;base64,") == 3
     assert "<b>one" not in page and "&lt;b&gt;one" in page
     assert "http" not in page.replace("http-equiv", "")
     assert "perplexity" in compare_html(load_groups([adapted]))
@@ -392,7 +393,7 @@ def test_a_browser_shows_the_whole_page_and_asks_for_nothing_else(make_run, resu
         tab.open(path, width, dark)
         assert tab.reported() == []
         assert [url for url in tab.requests() if not url.startswith("data:")] == [path.as_uri()]
-        assert tab.value("document.images.length") == 1
+        assert tab.value("document.images.length") == 2
         assert tab.value("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
         assert tab.value("document.documentElement.scrollWidth <= innerWidth")  # tables scroll by themselves
 

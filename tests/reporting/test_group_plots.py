@@ -6,6 +6,7 @@ from minilm.reporting import group_plots
 from minilm.reporting.compare import load_groups
 from minilm.reporting.group_plots import bars, curves
 from minilm.reporting.style import SERIES
+from tests.records import evaluation, numbers
 
 PNG = b"\x89PNG"
 
@@ -23,7 +24,7 @@ def groups(make_run, results):
                     results, name=f"{name}_seed-{seed}", config=f'seed = {seed}\n[model]\nsource = "{name}"\n'
                 )
                 lines = [
-                    {"epoch": float(e), "validation": {"loss": 1 / e, "accuracy": accuracy - 0.1 / e}}
+                    evaluation(e, float(e), numbers(1 / e, accuracy - 0.1 / e))
                     for e in range(1, 4 + (seed == 1))
                 ]
                 (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -71,7 +72,7 @@ def test_of_one_seed_the_interval_is_over_the_test_rows(groups, figure_of):
 
 def test_curves_show_every_run_thin_and_the_mean_of_the_seeds_thick(groups, figure_of):
     loss, accuracy = figure_of(curves, groups(a=[0.5, 0.6], b=[0.8]), ["loss", "accuracy"]).axes
-    assert loss.get_ylabel() == "Loss (nats)" and accuracy.get_xlabel() == "Epoch"
+    assert loss.get_ylabel() == "Loss (nats, logarithmic)" and accuracy.get_xlabel() == "Epoch"
     mean = named(accuracy)["a"]
     assert list(mean.get_xdata()) == [1, 2, 3]  # as far as both went
     assert mean.get_ydata() == pytest.approx([0.45, 0.5, 0.55 - 0.1 / 3])

@@ -10,19 +10,23 @@ from matplotlib import get_data_path
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.font_manager import fontManager
 
+from minilm.evaluation.metrics import Metrics
 from minilm.reporting import plots, style
 from minilm.reporting.plots import confusion, learning_curves, length_distribution
+from minilm.reporting.results import Evaluation
 from minilm.reporting.style import TEST, TRAIN, VALIDATION, ink
+from tests.records import numbers
 
 NAMES = ["negative", "neutral or ambiguous", "positive"]
 MATRIX = [[20, 10, 5], [9, 45, 7], [0, 0, 0]]
 
 
 def line(step, epoch, loss, f1, train=None):
-    """One evaluation in metrics.jsonl."""
-    measured = {"train": {"loss": train, "macro_f1": f1 + 0.1}} if train is not None else {}
-    validation = {"loss": loss, "macro_f1": f1, "mcc": f1 / 2}
-    return {"step": step, "epoch": epoch, "train_loss": loss - 0.1, "validation": validation, **measured}
+    """One evaluation."""
+    measured = None if train is None else Metrics(**numbers(train, f1, f1 + 0.1))
+    shared = {"lr": 0.1, "train_loss": loss - 0.1, "tokens_per_second": 1.0, "seconds": 1.0}
+    validation = Metrics(**numbers(loss, f1, f1, f1 / 2))
+    return Evaluation(step=step, epoch=epoch, validation=validation, train=measured, **shared)
 
 
 HISTORY = [line(10, 1.0, 1.0, 0.2, 0.95), line(20, 2.0, 0.9, 0.4, 0.7), line(30, 3.0, 1.1, 0.3, 0.5)]

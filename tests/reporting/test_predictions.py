@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minilm.data.sources import Rows
+from minilm.config import SPLITS
+from minilm.data.rows import Rows
 from minilm.errors import UserError
 from minilm.reporting.predictions import read_predictions, write_predictions
-from minilm.reporting.record import Run
+from minilm.reporting.record import Run, read_run
+from tests import records
 from tests.tiny import finished_run
 
 NAMES = ["no", "yes, please", 'a "new" one']
@@ -22,11 +24,16 @@ TEXTS = ["plain", 'quoted, "so"', "two\nlines\rand more", "x" * 200_000]
 def kept(folder: Path, labels: np.ndarray, scores: np.ndarray, pairs: list[str] | None = None, threshold: float = 0.5):
     """What is read of what is written, and the file's rows."""
     write_predictions(folder, Rows(TEXTS, pairs, labels), scores, NAMES, threshold)
-    results = {"labels": NAMES, "test": {"subset_accuracy": 0.5} if labels.ndim == 2 else {"accuracy": 0.5}}
-    results["data"] = {"sizes": {"test": len(labels)}}
+    results = records.trained() | {"labels": NAMES, "baselines": {}}
+    results |= {split: records.several(1, 0.5, 0.5) for split in SPLITS if labels.ndim == 2}
     csv.field_size_limit(2**31 - 1)
     with (folder / "predictions.csv").open(newline="", encoding="utf-8") as file:
-        return read_predictions(Run(folder, results, {}, [], {})), list(csv.DictReader(file))
+        return read_predictions(run_of(folder, results, len(labels))), list(csv.DictReader(file))
+
+
+def run_of(folder: Path, results: dict, rows: int) -> Run:
+    results["data"]["sizes"]["test"] = rows
+    return Run(folder, records.typed(results), records.config(), [], None)
 
 
 def test_one_label_a_text_comes_back_with_its_decisions(tmp_path):
@@ -52,8 +59,7 @@ def test_several_labels_come_back_as_they_were_given_from_the_threshold_on(tmp_p
 
 
 def test_a_file_that_was_edited_is_told_and_none_is_none(tmp_path):
-    results = {"labels": NAMES, "test": {}, "data": {"sizes": {"test": 1}}}
-    path, run = tmp_path / "predictions.csv", Run(tmp_path, results, {}, [], {})
+    path, run = tmp_path / "predictions.csv", run_of(tmp_path, records.trained() | {"labels": NAMES}, 1)
     assert read_predictions(run) is None
     path.write_text("label,predicted\nno,no\n")
     assert read_predictions(run).right.tolist() == [True]
@@ -65,7 +71,5 @@ def test_a_file_that_was_edited_is_told_and_none_is_none(tmp_path):
 
 
 def test_a_runs_file_agrees_with_its_metrics():
-    run = finished_run()
-    results = json.loads((run / "results.json").read_text())
-    told = read_predictions(Run(run, results, {}, [], {}))
-    assert told.right.mean() == results["test"]["accuracy"]
+    run = read_run(finished_run())
+    assert read_predictions(run).right.mean() == run.results.test.accuracy

@@ -4,14 +4,15 @@ from pathlib import Path
 import pytest
 
 from minilm.errors import UserError
-from minilm.reporting.record import read_history, read_run, shown
+from minilm.reporting.record import read_run, relative_path
+from tests import records
 
 
 def test_a_run_is_read_whole(make_run, results):
     run = read_run(make_run(results))
-    assert run.results == results
+    assert run.results == records.typed(results)
     assert (run.name, run.model, run.from_scratch) == ("slang", "GPT-2", True)
-    assert len(run.history) == 28 and run.environment["device"] == "cpu"
+    assert len(run.history) == 28 and run.environment.device == "cpu"
 
 
 def test_a_fine_tuned_model_is_called_as_its_checkpoint(make_run, results):
@@ -20,7 +21,7 @@ def test_a_fine_tuned_model_is_called_as_its_checkpoint(make_run, results):
 
 
 def test_an_adapted_model_is_called_as_what_was_adapted(make_run, results):
-    adapt = make_run(results, name="adapt", config='[model]\nsource = "bert"\n')
+    adapt = make_run(records.adapted(), name="adapt", config='[model]\nsource = "bert"\n[adapt]\nblock = 64\n')
     run = read_run(make_run(results, name="full", config=f'[model]\nsource = "{adapt.resolve()}/adapted"\n'))
     assert run.model == "bert, adapted"
 
@@ -35,7 +36,7 @@ def test_a_folder_that_is_no_run_is_named(tmp_path):
 def test_an_unfinished_run_says_how_to_go_on(make_run, results):
     folder = make_run(results, name="my run")
     (folder / "results.json").unlink()
-    with pytest.raises(UserError, match=r"has not finished; go on with `minilm train '.*config\.toml' --resume`"):
+    with pytest.raises(UserError, match=r"has not finished; resume it with `minilm train '.*config\.toml' --resume`"):
         read_run(folder)
 
 
@@ -43,14 +44,19 @@ def test_an_unfinished_run_says_how_to_go_on(make_run, results):
     ("file", "content", "message"),
     [
         ("results.json", '{"name": ', r"results\.json: not valid JSON"),
-        ("results.json", "[]", r"results\.json: expected a JSON object, found list"),
-        ("metrics.jsonl", '{"step": 1}\n{"st', r"metrics\.jsonl, line 2: not valid JSON"),
+        ("results.json", "[]", r"results\.json: must hold a JSON object"),
+        ("results.json", "{}", r"results\.json: name is missing: it must be a text"),
+        ("results.json", b'{"name": "\xff"}', r"results\.json: not UTF-8 text"),
+        ("results.json", '{"name": "\\ud800"}', r"results\.json: contains an invalid Unicode surrogate"),
+        ("metrics.jsonl", '{"st', r"metrics\.jsonl, line 1: not valid JSON"),
+        ("metrics.jsonl", "\n{}\n", r"metrics\.jsonl, line 2: step is missing"),
+        ("environment.json", '{"minilm": 1}', r'environment\.json: minilm must be a text, got 1'),
         ("config.toml", "name = ", r"config\.toml: not valid TOML"),
     ],
 )
 def test_a_damaged_file_is_named(make_run, results, file, content, message):
     folder = make_run(results)
-    (folder / file).write_text(content)
+    (folder / file).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=message):
         read_run(folder)
 
@@ -59,11 +65,11 @@ def test_history_and_environment_may_be_missing(make_run, results):
     folder = make_run(results)
     (folder / "metrics.jsonl").unlink()
     (folder / "environment.json").unlink()
-    assert read_history(folder / "metrics.jsonl") == [] and read_run(folder).environment == {}
+    assert read_run(folder).history == [] and read_run(folder).environment is None
 
 
 def test_paths_are_shown_as_one_would_type_them(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert shown(tmp_path / "runs" / "x") == os.path.join("runs", "x")
-    assert shown(Path("runs/x")) == os.path.join("runs", "x")
-    assert shown(tmp_path.parent / "x") == str(tmp_path.parent / "x")
+    assert relative_path(tmp_path / "runs" / "x") == os.path.join("runs", "x")
+    assert relative_path(Path("runs/x")) == os.path.join("runs", "x")
+    assert relative_path(tmp_path.parent / "x") == str(tmp_path.parent / "x")

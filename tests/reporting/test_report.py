@@ -8,6 +8,8 @@ import pytest
 from minilm.errors import UserError
 from minilm.reporting.report import results_table, write_report
 from minilm.reporting.story import verdict
+from tests import records
+from tests.records import typed
 
 
 def page(make_run, results, **options):
@@ -50,17 +52,17 @@ def test_a_fine_tuned_model_is_told_with_what_it_trains(make_run, results):
 )
 def test_the_verdict_says_plainly_whether_the_transformer_pays_off(results, macro_f1, accuracy, sentence):
     results["test"] |= {"macro_f1": macro_f1, "accuracy": accuracy}
-    assert verdict(results) == sentence
+    assert verdict(typed(results)) == sentence
 
 
 def test_without_a_linear_baseline_there_is_no_verdict(make_run, results):
     del results["baselines"]["linear"]
-    assert verdict(results) == ""
+    assert verdict(typed(results)) == ""
     assert "****" not in page(make_run, results)
 
 
 def test_the_terminal_s_table_is_aligned(results):
-    assert results_table(results) == (
+    assert results_table(typed(results)) == (
         "                        loss  accuracy  macro F1     MCC\n"
         "--------------------------------------------------------\n"
         "train                 0.5000    0.8000    0.7900  0.6000\n"
@@ -93,11 +95,11 @@ def test_several_labels_a_text_have_their_own_metrics_and_no_confusion(make_run,
     ("told", "sentence"),
     [
         (
-            {"threshold": 0.5, "labels": []},
+            {"decision_threshold": 0.5, "labels": []},
             "Giving no text any label (by frequency alone, none has a probability of 0.50",
         ),
         (
-            {"threshold": 0.12, "labels": ["negative", "positive"]},
+            {"decision_threshold": 0.12, "labels": ["negative", "positive"]},
             "Giving every text *negative*, *positive* (by frequency alone, a probability of at least 0.12) would make",
         ),
         ({}, "Giving the same labels for every text, those that are frequent enough, would make that 20.0%"),
@@ -128,8 +130,7 @@ def test_a_model_as_good_on_validation_as_in_training_has_no_gap(make_run, resul
 
 
 def test_an_adaptation_whose_head_was_new_says_what_its_perplexity_means(make_run, results):
-    adaptation = {"objective": "masked words", "texts": 9, "tokens": 99, "steps": 3, "new_head": False}
-    adaptation |= {name: {"before": 2.0, "after": 1.0} for name in ("loss", "perplexity")}
+    adaptation = records.adapted()["adaptation"]
     said = "The checkpoint had no language head, so a new one was trained"
     assert said not in page(make_run, results | {"adaptation": adaptation})
     assert said in page(make_run, results | {"adaptation": adaptation | {"new_head": True}}, name="new")
@@ -137,8 +138,8 @@ def test_an_adaptation_whose_head_was_new_says_what_its_perplexity_means(make_ru
 
 def test_it_is_told_where_the_training_curve_is_of_some_texts_only(make_run, results):
     folder = make_run(results)
-    line = json.dumps({"step": 30, "epoch": 1.0, "train": {"loss": 0.5}})
-    (folder / "metrics.jsonl").write_text(line + "\n")
+    line = records.evaluation(30, 1.0, records.numbers(), train=records.numbers())
+    (folder / "metrics.jsonl").write_text(json.dumps(line))
     text = write_report(folder).read_text()
     assert "The training curve is measured on 120 of the 960 training texts." in text
     assert "The training curve" not in page(make_run, results, name="not-measured")
@@ -166,9 +167,9 @@ def test_labels_that_no_text_has_are_named(make_run, results, several_results):
     assert "No test text" not in page(make_run, results)
     results["test"]["per_class"][2] = {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
     text = page(make_run, results, name="one")
-    assert "No test text has the label *positive*: these texts do not tell how well it is found." in text
+    assert "No test text has the label *positive*, so its metrics are not known." in text
     several_results["test"]["per_label"] = results["test"]["per_class"]
-    assert "in macro F1 it counts as an F1 of 0" in page(make_run, several_results, name="several")
+    assert "its F1 counts as 0 in macro F1" in page(make_run, several_results, name="several")
 
 
 def test_a_model_without_mistakes_has_no_common_one(make_run, results):
@@ -196,7 +197,7 @@ def test_costs_data_settings_and_environment_are_on_the_page(make_run, results):
         "| cut at 128 tokens | 3 of them |",
         f"| fingerprint | `{'ab12' * 16}` |",
         "- 2 texts of test are in train too",
-        '```toml\n[model]\narchitecture = "gpt2"\n```',
+        '```toml\nname = "x"\n',
         "| packages.torch | 2.13 |",
     ):
         assert row in text
@@ -209,9 +210,9 @@ def test_only_pictures_that_exist_are_linked_and_by_relative_paths(make_run, res
     names = ("learning_curves", "confusion_test", "confusion_validation", "lengths")
     for name in names:
         (folder / "figures" / f"{name}.png").touch()
-    (folder / "summary.txt").touch()
+    (folder / "predictions.csv").touch()
     links = re.findall(r"\]\((.*?)\)", write_report(folder).read_text())
-    assert sorted(links) == sorted([*(f"figures/{name}.png" for name in names), "summary.txt"])
+    assert sorted(links) == sorted([*(f"figures/{name}.png" for name in names), "predictions.csv"])
     assert all((folder / link).exists() for link in links)
 
 
@@ -225,12 +226,10 @@ def test_the_commands_can_be_copied_from_the_page(make_run, results, tmp_path, m
     assert "minilm train 'my run/config.toml' --resume" in text
 
 
-def test_a_run_without_test_set_samples_and_lengths_still_has_a_page(make_run, results):
-    for split in (results, *results["baselines"].values()):
-        del split["test"]
+def test_a_run_without_samples_and_lengths_still_has_a_page(make_run, results):
     del results["samples"], results["lengths"]
     text = page(make_run, results)
-    assert "| validation set | precision |" in text and "test texts" not in text and "Some texts" not in text
+    assert "Some texts" not in text and "tokens a training text" not in text
 
 
 def test_a_report_that_cannot_be_written_leaves_the_old_one(make_run, results, monkeypatch):

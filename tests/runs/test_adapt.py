@@ -16,20 +16,21 @@ import torch
 import transformers
 from tokenizers import Tokenizer, pre_tokenizers
 
-from minilm.checkpoints.files import read_json
 from minilm.checkpoints.models import load_model
-from minilm.config import load_config
 from minilm.data.masking import special_ids
-from minilm.devices import Execution
+from minilm.devices import Runtime
 from minilm.errors import UserError
-from minilm.runs.adapt import adapt, make_lesson
+from minilm.loading import load_config
+from minilm.runs.adapt import adapt, prepare_adaptation
 from minilm.runs.assembly import prepare
 from minilm.runs.train import train_run
-from minilm.training.loop import Interrupted, _Loop
+from minilm.textfiles import read_json
+from minilm.training.console import Interrupted
+from minilm.training.loop import _Loop
 from tests.tiny import write_data
 
 REFERENCE = Path(__file__).parents[1] / "reference"
-CPU = Execution(torch.device("cpu"))
+CPU = Runtime(torch.device("cpu"))
 WORDS = ("take one pill", "after each meal", "no water", "twice a day", "ask a doctor", "if it hurts")
 CONFIG = """
 name = "adapted"
@@ -81,8 +82,8 @@ def write_config(
 def adapted(path: Path, runs: Path, *changes: str) -> Path:
     """The run's folder after adaptation."""
     config = load_config(path, changes)
-    lesson = make_lesson(config, prepare(config, "a.toml"), "a.toml")
-    return adapt(config, lesson, CPU, runs).parent
+    adaptation = prepare_adaptation(config, prepare(config))
+    return adapt(config, adaptation, CPU, runs).parent
 
 
 def refused(path: Path, *changes: str) -> str:
@@ -195,7 +196,7 @@ def test_a_kill_before_the_model_is_written_costs_no_training(tmp_path: Path, mo
 def test_a_kill_before_the_checkpoints_are_dropped_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_config(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("minilm.runs.adapt._close", lambda place: None)
+        patch.setattr("minilm.runs.adapt._drop_checkpoints", lambda place: None)
         run = adapted(path, tmp_path / "parts")
     assert (run / "adaptation" / "checkpoints").exists()
     adapted(path, tmp_path / "parts")
@@ -204,7 +205,7 @@ def test_a_kill_before_the_checkpoints_are_dropped_leaves_none(tmp_path: Path, m
 
 def test_recomputing_changes_no_bit(tmp_path: Path) -> None:
     path = write_config(tmp_path)
-    runs = [adapted(path, tmp_path / name, f"adapt.train.recompute={name}") for name in ("true", "false")]
+    runs = [adapted(path, tmp_path / name, f"adapt.train.gradient_checkpointing={name}") for name in ("true", "false")]
     assert outcome(runs[0]) == outcome(runs[1])
 
 
@@ -214,20 +215,20 @@ def test_recomputing_changes_no_bit(tmp_path: Path) -> None:
 def test_no_text_is_learned_twice_or_measured_on(tmp_path: Path) -> None:
     path = write_config(tmp_path)
     config = load_config(path)
-    material = prepare(config, "a.toml")
-    data = material.data
+    prepared = prepare(config)
+    data = prepared.data
     texts = tmp_path / "more.txt"
     everything = [*data.train.texts, *data.validation.texts, *data.test.texts, "", "take two pills", "take two pills"]
     texts.write_bytes("\r\n".join(everything).encode("utf-8-sig"))
-    lesson = make_lesson(load_config(path, [f"adapt.texts={texts}"]), material, "a.toml")
-    assert lesson.texts == len(data.train.texts) + 1
-    assert lesson.left_out == len(data.validation.texts) + len(data.test.texts) + 2
-    plain = make_lesson(config, material, "a.toml")
+    adaptation = prepare_adaptation(load_config(path, [f"adapt.texts={texts}"]), prepared)
+    assert adaptation.texts == len(data.train.texts) + 1
+    assert adaptation.left_out == len(data.validation.texts) + len(data.test.texts) + 2
+    plain = prepare_adaptation(config, prepared)
     assert plain.texts == len(data.train.texts) and plain.left_out == 0
     table = tmp_path / "more.jsonl"
     table.write_text("".join(json.dumps({"text": text, "other": 1}) + "\n" for text in everything))
-    again = make_lesson(load_config(path, [f"adapt.texts={table}"]), material, "a.toml")
-    assert again.train.blocks.ids.tolist() == lesson.train.blocks.ids.tolist()
+    again = prepare_adaptation(load_config(path, [f"adapt.texts={table}"]), prepared)
+    assert again.train.blocks.ids.tolist() == adaptation.train.blocks.ids.tolist()
 
 
 def test_pairs_are_texts_of_their_own(tmp_path: Path) -> None:
@@ -236,20 +237,20 @@ def test_pairs_are_texts_of_their_own(tmp_path: Path) -> None:
     rows = [f"{a}\t{b}\t{'yn'[i % 2]}" for i, (a, b) in enumerate(zip(texts[::2], texts[1::2], strict=False))]
     data.write_text("\n".join(["one\ttwo\tlabel", *rows]) + "\n")
     config = load_config(path, [f"data.source={data}", "data.text=one", "data.text_pair=two", "data.max_tokens=20"])
-    material = prepare(config, "a.toml")
-    lesson = make_lesson(config, material, "a.toml")
-    assert lesson.texts == 2 * len(material.data.train)
-    tokenizer = material.tokenizer
-    first = tokenizer.decode(lesson.train.blocks.ids.tolist(), skip_special_tokens=False)
-    assert first.replace(" ", "").startswith(f"[CLS]{material.data.train.texts[0]}[SEP][CLS]".replace(" ", ""))
+    prepared = prepare(config)
+    adaptation = prepare_adaptation(config, prepared)
+    assert adaptation.texts == 2 * len(prepared.data.train)
+    tokenizer = prepared.tokenizer
+    first = tokenizer.decode(adaptation.train.blocks.ids.tolist(), skip_special_tokens=False)
+    assert first.replace(" ", "").startswith(f"[CLS]{prepared.data.train.texts[0]}[SEP][CLS]".replace(" ", ""))
 
 
 def test_texts_of_a_decoder_end_where_its_tokenizer_does_not_say_so(tmp_path: Path) -> None:
     config = load_config(write_config(tmp_path, "gpt2-lm-old", ()))
-    material = prepare(config, "a.toml")
-    lesson = make_lesson(config, material, "a.toml")
-    end = material.tokenizer.token_to_id("</s>")
-    assert (lesson.train.blocks.ids == end).sum() >= lesson.texts - 1
+    prepared = prepare(config)
+    adaptation = prepare_adaptation(config, prepared)
+    end = prepared.tokenizer.token_to_id("</s>")
+    assert (adaptation.train.blocks.ids == end).sum() >= adaptation.texts - 1
 
 
 def test_whole_words_are_hidden_together(tmp_path: Path) -> None:
@@ -259,8 +260,8 @@ def test_whole_words_are_hidden_together(tmp_path: Path) -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.save(str(file))
     config = load_config(path, ["adapt.whole_words=true"])
-    lesson = make_lesson(config, prepare(config, "a.toml"), "a.toml")
-    words, labels = lesson.train.words, lesson.batch("train", np.arange(8), 0).labels
+    adaptation = prepare_adaptation(config, prepare(config))
+    words, labels = adaptation.train.words, adaptation.batch("train", np.arange(8), 0).labels
     assert words is not None and labels is not None
     for row, asked in zip(words[: 8 * 16].reshape(8, 16), labels.numpy() >= 0, strict=True):
         assert asked.any() and not asked[row < 0].any()
@@ -274,15 +275,15 @@ def test_blocks_that_hold_nothing_to_ask_about_are_left_out(tmp_path: Path) -> N
     path, corpus = write_config(tmp_path), tmp_path / "texts.txt"
     known = sentences(80)
     config = load_config(path, [f"adapt.texts={corpus}", "adapt.train.batch_size=1"])
-    material = prepare(config, "a.toml")
+    prepared = prepare(config)
     unknown = ["[UNK]" * (30 + i) for i in range(4)]
     corpus.write_text("\n".join([*known, *unknown, *(f"{text} now" for text in known)]))
-    lesson = make_lesson(config, material, "a.toml")
-    blocks, special = lesson.train.blocks, special_ids(material.tokenizer)
-    assert (blocks.ids == material.tokenizer.token_to_id("[UNK]")).any()
+    adaptation = prepare_adaptation(config, prepared)
+    blocks, special = adaptation.train.blocks, special_ids(prepared.tokenizer)
+    assert (blocks.ids == prepared.tokenizer.token_to_id("[UNK]")).any()
     for row in range(len(blocks)):
         assert not special[blocks.row(row)].all()
-        assert (lesson.batch("train", np.array([row]), 0).labels >= 0).any()
+        assert (adaptation.batch("train", np.array([row]), 0).labels >= 0).any()
     assert adapted(path, tmp_path / "run", f"adapt.texts={corpus}", "adapt.train.batch_size=1")
 
 
@@ -296,9 +297,9 @@ def test_bad_input_is_told_in_one_line(tmp_path: Path) -> None:
     few = tmp_path / "few.txt"
     few.write_text("take no pill\nno\n")
     message = refused(path, f"adapt.texts={few}")
-    assert "a.toml: 2 texts to adapt to make 1 blocks of 16 tokens, fewer than one batch" in message
+    assert "2 texts to adapt to make 1 blocks of 16 tokens, fewer than one batch" in message
     assert "adapt.train.warmup is 100 steps, but training has only" in refused(path, "adapt.train.warmup=100")
-    assert "does not tell words apart" in refused(path, "adapt.whole_words=true")
+    assert "does not split texts into words" in refused(path, "adapt.whole_words=true")
     assert "adapt.train.class_weights is for classes" in refused(path, "adapt.train.class_weights=balanced")
     assert 'adapt.train.best must be "loss"' in refused(path, "adapt.train.best=accuracy")
     assert f"{tmp_path}/fews.txt: cannot be read" in refused(path, f"adapt.texts={tmp_path}/fews.txt")
@@ -320,10 +321,10 @@ def test_a_table_without_texts_is_refused(tmp_path: Path) -> None:
 
 def test_what_the_tokenizer_lacks_is_named(tmp_path: Path) -> None:
     path = write_config(tmp_path, "bert-lm", ())
-    assert "a.toml: [adapt]: the tokenizer has no mask token, [MASK] or <mask>" in refused(path)
+    assert "[adapt]: the tokenizer has no mask token, [MASK] or <mask>" in refused(path)
     path = write_config(tmp_path, "t5-lm", ())
     assert "needs 2 sentinels, but the tokenizer has 1" in refused(path)
-    assert "whole_words is for models that learn from masked words" in refused(path, "adapt.whole_words=true")
+    assert "whole_words is for BERT's family, which learns from masked words" in refused(path, "adapt.whole_words=true")
     path = write_config(tmp_path, "distilbert-lm", ("[MASK]", "pill", "doctor", "twice", "meal"))
     assert "the tokenizer gives the token 65, but the model has only 64" in refused(path)
 
@@ -331,14 +332,14 @@ def test_what_the_tokenizer_lacks_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "change", "said"),
     [
-        ("gpt2-lm-old", "adapt.mask_share=0.3", "mask_share is for models that learn from masked words or spans"),
-        ("gpt2-lm-old", "adapt.span=2", "span is for models that learn from spans, T5's family; leave it out"),
-        ("bert-lm", "adapt.span=2", "span is for models that learn from spans, T5's family; leave it out"),
+        ("gpt2-lm-old", "adapt.mlm_probability=0.3", "mlm_probability is for masked-language models and T5"),
+        ("gpt2-lm-old", "adapt.span=2", "span is for T5's family, which learns from spans; leave it out"),
+        ("bert-lm", "adapt.span=2", "span is for T5's family, which learns from spans; leave it out"),
     ],
 )
 def test_a_setting_of_another_kind_of_question_is_refused(tmp_path: Path, name: str, change: str, said: str) -> None:
     path = write_config(tmp_path, name, ("[MASK]",) if name == "bert-lm" else ())
-    assert f"a.toml: [adapt]: {said}" in refused(path, change)
+    assert f"[adapt]: {said}" in refused(path, change)
 
 
 @pytest.mark.parametrize(

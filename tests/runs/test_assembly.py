@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from minilm.config import load_config
 from minilm.data.tokenization import load_tokenizer
 from minilm.evaluation.predictor import Classifier
+from minilm.loading import load_config
 from minilm.runs import assembly
 from minilm.runs.assembly import make_model, prepare
 from tests.tiny import minilm, refused, texts, write_data
@@ -62,7 +62,7 @@ def test_a_tokenizer_that_gives_a_checkpoints_numbers_to_other_tokens_is_refused
     other = changed(own, tmp_path / "other", "other")
     said = refused("train", config, f"tokenizer.source={other}", "--runs", tmp_path / "runs")
     number = min(own.token_to_id("a"), own.token_to_id("b"))
-    assert f"tokenizer.source: token {number} is " in said and "leave it out to take the checkpoint's own" in said
+    assert f"tokenizer.source: token {number} is " in said and "leave it out to use the checkpoint's own" in said
     assert not (tmp_path / "runs").exists()
 
 
@@ -70,8 +70,8 @@ def test_a_tokenizer_that_gives_a_checkpoints_numbers_to_other_tokens_is_refused
 def test_a_tokenizer_with_the_checkpoints_own_tokens_is_taken(tmp_path: Path, change: str) -> None:
     config, own = write(tmp_path, "bert-classify"), load_tokenizer(REFERENCE / "bert-classify")
     same = changed(own, tmp_path / "same", change)
-    material = prepare(load_config(config, [f"tokenizer.source={same}"]), "made.toml")
-    assert material.tokenizer.to_str() == load_tokenizer(same).to_str()
+    prepared = prepare(load_config(config, [f"tokenizer.source={same}"]))
+    assert prepared.tokenizer.to_str() == load_tokenizer(same).to_str()
 
 
 def test_a_tokenizer_of_more_tokens_than_the_model_has_is_refused(tmp_path: Path) -> None:
@@ -88,21 +88,22 @@ def test_a_bpe_of_the_training_texts_is_not_for_a_checkpoint(tmp_path: Path) -> 
 # --- The batches ---
 
 
-@pytest.mark.parametrize("by_length", [True, False])
+@pytest.mark.parametrize("group_by_length", [True, False])
 def test_training_takes_batches_by_length_or_at_random_as_the_config_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_length: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group_by_length: bool
 ) -> None:
     taken, given = [], assembly.make_batches
 
     def seen(lengths: np.ndarray, size: int, **how: Any) -> list[np.ndarray]:
-        taken.append(how.get("by_length"))
+        taken.append(how.get("group_by_length"))
         return given(lengths, size, **how)
 
     config = write(tmp_path, "bert-classify")
     monkeypatch.setattr(assembly, "make_batches", seen)
-    result = minilm("train", config, f"train.by_length={str(by_length).lower()}", "--runs", tmp_path / "runs")
+    change = f"train.group_by_length={str(group_by_length).lower()}"
+    result = minilm("train", config, change, "--runs", tmp_path / "runs")
     assert result.exit_code == 0, result.output
-    assert set(taken) - {None} == {by_length}
+    assert set(taken) - {None} == {group_by_length}
 
 
 # --- The head ---
@@ -113,7 +114,7 @@ def test_a_decoders_first_token_which_sees_no_other_is_refused_as_what_the_head_
     tmp_path: Path, model: str
 ) -> None:
     said = refused("train", write(tmp_path, model), "model.head.pooling=cls", "--runs", tmp_path / "runs")
-    assert 'model.head.pooling = "cls" reads the first token, which in this model sees no other' in said
+    assert 'model.head.pooling = "cls" reads the first token, which in this model attends to no other' in said
     assert not (tmp_path / "runs").exists()
 
 
@@ -132,7 +133,7 @@ def test_our_head_reads_what_the_familys_own_reads_unless_told_otherwise(
 ) -> None:
     path, size = write(tmp_path, model), load_tokenizer(REFERENCE / model).get_vocab_size()
     for said, expected in (([], pooling), (["model.head.pooling=mean"], "mean")):
-        made: Any = make_model(load_config(path, said), ["a", "b"], size, str(path), "meta")
+        made: Any = make_model(load_config(path, said), ["a", "b"], size, "meta")
         assert made.head.config.pooling == expected
 
 
@@ -147,9 +148,9 @@ def test_a_decoders_pairs_are_told_apart_in_training_and_whenever_the_run_is_rea
         write(tmp_path, "gpt2-classify"),
         [f"data.source={tmp_path / 'pairs.tsv'}", "data.text_pair=other"],
     )
-    material = prepare(load_config(config, changes), "made.toml")
+    prepared = prepare(load_config(config, changes))
     delimiter = load_tokenizer(REFERENCE / "gpt2-classify").token_to_id("</s>")
-    encoded = material.encoded["train"]
+    encoded = prepared.encoded["train"]
     assert all((encoded.row(i) == delimiter).sum() == 1 for i in range(len(encoded)))
     assert minilm("train", config, *changes, "--runs", tmp_path).exit_code == 0
     read = Classifier.load(tmp_path / "made", "cpu").tokenizer

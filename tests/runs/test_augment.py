@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minilm.config import load_config
+from minilm.loading import load_config
 from minilm.runs import augment as runs_augment
-from minilm.runs.assembly import Material, prepare
+from minilm.runs.assembly import PreparedData, prepare
 from tests.tiny import at_step, minilm, outcome, refused, texts, write_config
 
-SWAP = '[augment]\nmethod = "swap"\nratio = 0.5\nshare = 0.4\n'
+SWAP = '[augment]\nmethod = "swap"\nratio = 0.5\nfraction = 0.4\n'
 
 
 @pytest.fixture
@@ -23,25 +23,25 @@ def config(tmp_path: Path) -> Path:
     return write_config(tmp_path, SWAP)
 
 
-def prepared(config: Path, *changes: str) -> Material:
-    return prepare(load_config(config, changes), "x.toml")
+def data_of(config: Path, *changes: str) -> PreparedData:
+    return prepare(load_config(config, changes))
 
 
 def test_only_training_rows_are_added_to_and_by_the_seed(config: Path) -> None:
-    material, plain = prepared(config), prepared(config, "augment.ratio=0")
+    prepared, plain = data_of(config), data_of(config, "augment.ratio=0")
     given = plain.data.train
-    assert plain.added == 0 and plain.train is plain.data.train and material.added == round(len(given) / 2)
-    assert material.train.texts[: len(given)] == given.texts == material.data.train.texts
-    assert material.data.fingerprint == plain.data.fingerprint
+    assert plain.added == 0 and plain.train is plain.data.train and prepared.added == round(len(given) / 2)
+    assert prepared.train.texts[: len(given)] == given.texts == prepared.data.train.texts
+    assert prepared.data.fingerprint == plain.data.fingerprint
     for split in ("validation", "test"):
-        assert material.rows(split).texts == plain.rows(split).texts
-        assert np.array_equal(material.rows(split).labels, plain.rows(split).labels)
-    assert len(material.encoded["train"]) == len(material.train) == len(material.rows("train"))
-    new = material.train.texts[len(given) :]
-    assert new == prepared(config).train.texts[len(given) :] != prepared(config, "seed=2").train.texts[len(given) :]
+        assert prepared.rows(split).texts == plain.rows(split).texts
+        assert np.array_equal(prepared.rows(split).labels, plain.rows(split).labels)
+    assert len(prepared.encoded["train"]) == len(prepared.train) == len(prepared.rows("train"))
+    new = prepared.train.texts[len(given) :]
+    assert new == data_of(config).train.texts[len(given) :] != data_of(config, "seed=2").train.texts[len(given) :]
     label = dict(texts())
-    names = material.data.label_names
-    for text, number in zip(new, material.train.labels[len(given) :], strict=True):
+    names = prepared.data.label_names
+    for text, number in zip(new, prepared.train.labels[len(given) :], strict=True):
         source = next(other for other in label if sorted(other.split()) == sorted(text.split()))
         assert label[source] == names[number]
 
@@ -59,7 +59,7 @@ def test_no_new_text_is_one_of_another_split(tmp_path: Path) -> None:
         lines = [f"{text}\t{pair}\t{'good' if i % 2 else 'bad'}" for i, (text, pair) in enumerate(rows)]
         (folder / f"{split}.tsv").write_text("\n".join(["text\tother\tlabel", *lines]) + "\n")
     pairs = [f"data.source={folder}", "data.text_pair=other", "augment.ratio=1"]
-    found = prepared(write_config(tmp_path, SWAP), *pairs)
+    found = data_of(write_config(tmp_path, SWAP), *pairs)
     assert found.train.texts[9:] == ["word 8"] and found.train.pairs[9:] == ["same"]
 
 
@@ -96,27 +96,27 @@ def test_each_method_gets_what_it_needs(config: Path, monkeypatch: pytest.Monkey
         asked.append((source, masked))
         return "model", "tokenizer"
 
-    def upper(model: str, tokenizer: str, **more: float) -> object:
-        asked.append((model, more.get("share", 0)))
+    def upper(model: str, tokenizer: str, fraction: float = 0) -> object:
+        asked.append((model, fraction))
         return lambda texts, randoms: [f"{text} {text.upper()}" for text in texts]
 
     monkeypatch.setattr(runs_augment, "load_language_model", load)
     monkeypatch.setattr(runs_augment, "masked_words", upper)
     monkeypatch.setattr(runs_augment, "back_translation", upper)
     monkeypatch.setattr(runs_augment, "wordnet", lambda: lambda word: ["neat"] if word == "good" else [])
-    for method in ("masked-words", "back-translation"):
-        assert prepared(config, f"augment.method={method}", "augment.model=m").added > 0
+    for method in ("masked-words", "back-translation"):  # the second drops the file's fraction, which it has not
+        assert data_of(config, f"augment.method={method}", "augment.model=m").added > 0
     assert asked == [("m", True), ("model", 0.4), ("m", False), ("model", 0)]
-    material = prepared(config, "augment.method=synonyms", "augment.ratio=0.05")
-    assert material.added and all("neat" in text for text in material.train.texts[-material.added :])
+    prepared = data_of(config, "augment.method=synonyms", "augment.ratio=0.05")
+    assert prepared.added and all("neat" in text for text in prepared.train.texts[-prepared.added :])
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         (["augment.ratio=2.5"], "augment.ratio must be a number from 0 to 2"),
-        (["augment.model=bert"], "augment.model must be given for"),
-        (["augment.method=masked-words"], "augment.model must be given for"),
+        (["augment.model=bert"], 'augment.model belongs to augment.method = "masked-words" or "back-translation"'),
+        (["augment.method=masked-words"], "augment.model is missing"),
         (["augment.method=shuffle"], "augment.method must be"),
         (["augment.method=masked-words", "augment.model=/none"], "/none"),
     ],

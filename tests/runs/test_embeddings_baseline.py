@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from minilm.checkpoints.models import load_model
-from minilm.config import load_config
 from minilm.data.tokenization import pad_id
-from minilm.devices import execution
+from minilm.devices import runtime
 from minilm.evaluation.embeddings import fit_probe, mean_vectors
+from minilm.loading import load_config
 from minilm.runs.assembly import prepare
 from tests.tiny import minilm, outcome, refused, write_config, write_data
 
@@ -46,17 +46,17 @@ def test_it_is_fitted_to_the_vectors_before_training_and_changes_nothing_else(
     run, plain = tmp_path / "with" / "tiny", tmp_path / "without" / "tiny"
     assert outcome(run) == outcome(plain)
 
-    material, backbone = prepare(load_config(config), "x"), load_model(REFERENCE / model, "encode", dtype=torch.float32)
+    prepared, backbone = prepare(load_config(config)), load_model(REFERENCE / model, "encode", dtype=torch.float32)
     vectors = {
-        split: mean_vectors(backbone, encoded, execution("cpu", "float32"), pad=pad_id(material.tokenizer))
-        for split, encoded in material.encoded.items()
+        split: mean_vectors(backbone, encoded, runtime("cpu", "float32"), pad=pad_id(prepared.tokenizer))
+        for split, encoded in prepared.encoded.items()
     }
-    probe = fit_probe(vectors["train"], material.train.labels, 2)
-    right = probe.predict(vectors["test"]).argmax(axis=1) == material.data.test.labels
+    probe = fit_probe(vectors["train"], prepared.train.labels, 2)
+    right = probe.predict(vectors["test"]).argmax(axis=1) == prepared.data.test.labels
     baseline = json.loads((run / "results.json").read_text())["baselines"]["embeddings"]
     assert baseline["test"]["accuracy"] == pytest.approx(float(np.mean(right))) and baseline["seconds"] > 0
     scores = probe.predict(vectors["validation"])
-    loss = -scores[np.arange(len(scores)), material.data.validation.labels].mean()
+    loss = -scores[np.arange(len(scores)), prepared.data.validation.labels].mean()
     assert baseline["validation"]["loss"] == pytest.approx(float(loss), rel=1e-3)
     assert "*embeddings*, a linear model on the mean of the vectors" in (run / "report.md").read_text()
     assert "*embeddings*" not in (plain / "report.md").read_text()

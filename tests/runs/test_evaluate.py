@@ -57,4 +57,4 @@ def test_a_split_of_data_that_have_changed_is_refused(tmp_path: Path) -> None:
     (run / "config.toml").write_text(config.replace(str(finished_run().parents[1] / "texts.tsv"), str(data)))
     assert "its data have changed since it was trained" in refused("evaluate", run)
     (run / "environment.json").write_text("{}")
-    assert "environment.json: does not tell the data's fingerprint" in refused("evaluate", run)
+    assert "environment.json: minilm is missing" in refused("evaluate", run)

@@ -46,14 +46,16 @@ WAYS = {
     "full": ("bert-classify", 'model.head.kind="family"'),
     "head": ("bert-classify", 'model.head.kind="family"', "freeze.part=backbone"),
     "last": ("llama-classify", "freeze.part=all-but-last", "freeze.layers=1", "model.head.norm=true"),
-    "first": ("distilbert-classify", "freeze.part=first", "freeze.layers=1", "train.recompute=true"),
+    "first": ("distilbert-classify", "freeze.part=first", "freeze.layers=1", "train.gradient_checkpointing=true"),
     "albert": ("albert-classify", "freeze.part=first"),
     "lora": ("gpt2-classify", "lora.rank=2", "lora.dropout=0.1", 'model.head.kind="family"'),
     "lora, own head": ("t5-classify", "lora.rank=2", 'lora.targets=["all-linear"]', "lora.rank_stabilized=true"),
     "adapted": ("bert-lm", "adapt.block=16", "adapt.train={epochs=1, lr=1e-2, batch_size=4}", "freeze.part=backbone"),
     "adapted, lora": ("bert-lm", "adapt.block=16", "adapt.train={epochs=1, lr=1e-2, batch_size=4}", "lora.rank=2"),
     "bfloat16": ("bert-classify", "train.precision=bfloat16", "freeze.part=first", "freeze.layers=1"),
-    "several labels": ("t5-classify", 'model.head.kind="family"', "train.decision=validation", "train.best=micro_f1"),
+    "several labels": (
+        "t5-classify", 'model.head.kind="family"', "train.decision_threshold=validation", "train.best=micro_f1",
+    ),
 }
 
 
@@ -95,9 +97,9 @@ def test_it_comes_back_bit_for_bit_reloaded_resumed_merged_and_exported(
     seen: dict[str, Any] = {}
     write_results = runs_train.write_results
 
-    def note(work: runs_train.Work, progress: Any, scores: dict[str, np.ndarray], cached: str) -> None:
-        seen.update(scores=scores, test=work.material.data.test)
-        write_results(work, progress, scores, cached)
+    def note(run: runs_train.TrainRun, progress: Any, scores: dict[str, np.ndarray], cached: str) -> None:
+        seen.update(scores=scores, test=run.data.data.test)
+        write_results(run, progress, scores, cached)
 
     monkeypatch.setattr(runs_train, "write_results", note)
     config, changes = write_config(tmp_path, way)
@@ -111,7 +113,7 @@ def test_it_comes_back_bit_for_bit_reloaded_resumed_merged_and_exported(
     assert np.array_equal(reloaded.scores_of_rows(test), expected)
     results = json.loads((run / "results.json").read_text())
     if way == "several labels":
-        assert reloaded.multi_label and reloaded.reading.threshold == results["threshold"] != 0.5
+        assert reloaded.multi_label and reloaded.reading.threshold == results["decision_threshold"] != 0.5
 
     if way.startswith("adapted"):  # it is interrupted in its second stage
         steps = len((run / "adaptation" / "metrics.jsonl").read_text().splitlines())
@@ -158,16 +160,16 @@ def report(runs: Path) -> str:
 @pytest.mark.parametrize(
     ("way", "change", "message"),
     [
-        ("full", "freeze.part=all-but-last", "freeze.layers must say how many layers are trained"),
+        ("full", "freeze.part=all-but-last", "freeze.layers is missing: it must be a whole number of at least 1"),
         ("head", "lora.rank=2", "lora.rank and freeze.part exclude each other"),
         ("last", "freeze.layers=9", "freeze.layers is 9, but the model has"),
         ("albert", "freeze.layers=1", "share one set of weights"),
         ("lora", 'lora.targets=["quary"]', r'"quary" names no linear layer of this model \(did you mean "query"\?\)'),
         ("lora", "lora.layers=[7]", "the model has no layer 7"),
-        ("full", "freeze.layers=1", 'freeze.layers goes with freeze.part = "first" or "all-but-last"'),
+        ("full", "freeze.layers=1", 'freeze.layers belongs to freeze.part = "first" or "all-but-last"'),
         ("full", 'lora.targets=["key"]', "lora.rank is missing"),
         ("adapted", "adapt.train.threads=3", "adapt.train.device, .precision and .threads"),
-        ("full", "train.decision=0.3", "train.decision is for data with several labels a text"),
+        ("full", "train.decision_threshold=0.3", "train.decision_threshold is for data with several labels a text"),
         ("full", "train.best=jaccard", 'no metric "jaccard" with one label a text'),
         ("full", "data.sample=true", "there is no sample for data.source"),
         ("adapted", "adapt.train.batch_size=4000", "fewer than one batch"),

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from minilm.config import DataSection, load_config
+from minilm.config import DataSection, FreezeAllButLast, FreezeBackbone, FreezeNothing
 from minilm.data.catalog import entries
 from minilm.hub import catalogue
+from minilm.loading import load_config
+from minilm.runs.finetune import changes_of, find_recipe
 from tests.making import dry_make, made
-from tests.tiny import minilm
+from tests.tiny import minilm, refused
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "tests" / "reference"
@@ -43,7 +45,7 @@ def test_a_recipe_runs_from_end_to_end_on_the_sample_of_its_data(tmp_path: Path,
     assert config.data.source in entries()
     changes = [f"model.source={REFERENCE / FAMILIES[recipe.stem]}", "data.sample=true", "data.max_tokens=20"]
     changes += ["data.train_rows=24", "data.validation_rows=12", "data.test_rows=12", "train.epochs=1"]
-    changes += ["train.threads=1"] + (["freeze.layers=1"] if config.freeze.layers else [])
+    changes += ["train.threads=1"] + (["freeze.layers=1"] if config.freeze.part == "all-but-last" else [])
     result = minilm("train", recipe, *changes, "--runs", tmp_path)
     assert result.exit_code == 0, result.output
     results = json.loads((tmp_path / config.name / "results.json").read_text())
@@ -57,71 +59,108 @@ def test_a_recipe_runs_from_end_to_end_on_the_sample_of_its_data(tmp_path: Path,
 @pytest.mark.parametrize("model", FAMILIES)
 def test_a_recipe_takes_a_file_of_ones_own_with_one_label_a_text(tmp_path: Path, model: str) -> None:
     (tmp_path / "mine.csv").write_text("text,label\n" + "".join(f"text {i},{'ab'[i % 2]}\n" for i in range(60)))
-    words = made(dry_make(f"MODEL={model}", f"DATA={tmp_path / 'mine.csv'}"))
     changes = [f"model.source={REFERENCE / FAMILIES[model]}", "data.max_tokens=20", "train.epochs=1", "train.threads=1"]
-    changes += ["freeze.layers=1"] if load_config(ROOT / words[2]).freeze.layers else []
-    result = minilm(*words[1:], *changes, "--runs", tmp_path)
+    changes += ["freeze.layers=1"] if model == "bielik" else []
+    result = minilm("finetune", model, "--data", tmp_path / "mine.csv", *changes, "--runs", tmp_path)
     assert result.exit_code == 0, result.output
 
 
 @pytest.mark.parametrize(
-    ("arguments", "wanted"),
+    ("method", "freeze", "rank"),
     [
-        ((), ("experiments/finetune/minilm.toml",)),
-        (("MODEL=bielik", "DATA=sample"), ("experiments/finetune/bielik.toml", "data.sample=true")),
-        (("MODEL=bert", "DATA=my texts.csv"), ("data.source=my texts.csv",)),
-        (("METHOD=full",), ("freeze.part=nothing", "lora.rank=0", "train.lr=5e-5")),
-        (("METHOD=head",), ("freeze.part=backbone", "lora.rank=0", "train.lr=1e-3")),
-        (("METHOD=last12",), ("freeze.part=all-but-last", "freeze.layers=12")),
-        (("METHOD=lora", "ARGS=lora.rank=4 seed=2"), ("freeze.part=nothing", "lora.rank=8", "lora.rank=4", "seed=2")),
-        (("METHOD=lora", "lora.rank=4"), ("lora.rank=8", "lora.rank=4")),
+        ("full", FreezeNothing(), 0),
+        ("head", FreezeBackbone(), 0),
+        ("last3", FreezeAllButLast(layers=3), 0),
+        ("last12", FreezeAllButLast(layers=12), 0),
+        ("lora", FreezeNothing(), 8),
     ],
 )
-def test_make_finetune_says_to_minilm_what_was_asked(arguments: tuple[str, ...], wanted: tuple[str, ...]) -> None:
-    command = made(dry_make(*arguments))
-    assert command[:2] == [".venv/bin/minilm", "train"] and command[2].startswith("experiments/finetune/")
-    assert set(wanted) <= set(command)
+@pytest.mark.parametrize("model", FAMILIES)
+def test_every_method_is_for_every_recipe(model: str, method: str, freeze: object, rank: int) -> None:
+    recipe = find_recipe(model)
+    config = load_config(recipe, changes_of(recipe, method=method))
+    assert (config.freeze, config.lora and config.lora.rank) == (freeze, rank)
+    assert config.train and config.train.lr == {"head": 1e-3, "lora": 5e-4}.get(method, 5e-5)
+
+
+@pytest.mark.parametrize("method", ["some", "full head", "last", "lastX", "last0", "last3 x", "last100"])
+def test_another_method_is_refused(method: str) -> None:
+    said = f'--method must be full, head, last3 (or another number) or lora, got "{method}"'
+    assert said in refused("finetune", "bert", "--method", method)
+
+
+def test_the_method_of_a_recipe_is_its_own_if_no_other_is_chosen() -> None:
+    assert changes_of(find_recipe("bielik")) == []
+
+
+def test_a_change_comes_after_the_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, ...]] = []
+    monkeypatch.setattr("minilm.cli._train", lambda recipe, changes, **_: seen.append((recipe.stem, *changes)))
+    assert minilm("finetune", "bert", "lora.rank=4", "--method", "lora", "seed=2", "--resume").exit_code == 0
+    assert seen == [("bert", "freeze.part=nothing", "lora.rank=8", "train.lr=5e-4", "lora.rank=4", "seed=2")]
+
+
+def test_the_model_may_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, ...]] = []
+    monkeypatch.setattr("minilm.cli._train", lambda recipe, changes, **_: seen.append((recipe.stem, *changes)))
+    monkeypatch.setattr("minilm.hub.download_model", lambda name: seen.append((name,)))
+    monkeypatch.setattr("minilm.hub.is_whole", lambda folder: False)
+    assert minilm("finetune", "seed=2", "--data", "sample").exit_code == 0
+    assert seen == [("minilm",), ("minilm", "data.sample=true", "seed=2")]  # its checkpoint is in a package
+    seen.clear()
+    assert minilm("finetune", "minilm", f"model.source={REFERENCE / 'bert'}").exit_code == 0
+    assert seen == [("minilm", f"model.source={REFERENCE / 'bert'}")]
+
+
+def test_a_model_without_a_recipe_is_named_with_those_that_have_one() -> None:
+    said = refused("finetune", "bret")
+    assert 'no recipe for the model "bret" (did you mean "bert"?); there are recipes for albert, bert' in said
 
 
 def test_other_data_than_the_recipes_own_are_taken_whole_unless_one_says_otherwise() -> None:
-    def section(*arguments: str) -> DataSection:
-        _, _, recipe, *changes = made(dry_make("MODEL=distilbert", *arguments))
-        return load_config(ROOT / recipe, changes).data
+    recipe = find_recipe("distilbert")
 
-    own = load_config(ROOT / "experiments" / "finetune" / "distilbert.toml").data
+    def section(data: str, *changes: str) -> DataSection:
+        return load_config(recipe, [*changes_of(recipe, data), *changes]).data
+
+    own = load_config(recipe).data
     assert own.train_rows and own.validation_rows and own.clean
-    other = section("DATA=my reviews.csv")
+    other = section("my reviews.csv")
     assert (other.train_rows, other.validation_rows, other.test_rows, other.clean) == (0, 0, 0, [])
-    assert section("DATA=my reviews.csv", "data.train_rows=7", 'data.clean=["lower"]') == replace(
+    assert section("my reviews.csv", "data.train_rows=7", 'data.clean=["lower"]') == replace(
         other, train_rows=7, clean=["lower"]
     )
-    assert section("DATA=ag-news") == own and section("DATA=sample") == replace(own, sample=True)
+    assert section("ag-news") == own and section("sample") == replace(own, sample=True)
 
 
 def test_the_recipes_own_data_keep_its_metric_and_threshold() -> None:
-    assert made(dry_make("MODEL=albert", "DATA=tweet-emotions"))[3:] == ["data.source=tweet-emotions"]
+    recipe = find_recipe("albert")
+    assert changes_of(recipe, "tweet-emotions") == ["data.source=tweet-emotions"]
+    config = load_config(recipe, changes_of(recipe, "mine.csv"))
+    assert config.train and (config.train.best, config.train.decision_threshold) == ("macro_f1", 0.5)
 
 
-@pytest.mark.parametrize("target", ["finetune", "scratch"])
-def test_make_hands_on_what_the_command_line_sets_and_nothing_of_its_own(target: str) -> None:
+@pytest.mark.parametrize(
+    ("target", "begin"), [("finetune", ["finetune", "minilm"]), ("scratch", ["train", "scratch_sample"])]
+)
+def test_make_hands_on_what_the_command_line_sets_and_nothing_of_its_own(target: str, begin: list[str]) -> None:
     changes = ['data.labels=["a b", "it\'s"]', "data.text=x # $y", "data.text_pair=", "seed=2", "train.epochs=1"]
     own = ["PYTHON=python3", "JOBS=1", "BIN=.venv/bin", "ARGS=seed=3 --resume"]
     command = made(dry_make(*own, *changes, target=target))
-    assert command[3:] == [*changes, "seed=3", "--resume"]
+    assert command == [".venv/bin/minilm", *begin, *changes, "seed=3", "--resume"]
     words = made(dry_make("name=x", "DATA=it's.csv", target=target))[3:]
-    assert words[0] == "data.source=it's.csv" and words[-1] == "name=x"
+    data = ["--data", "it's.csv"] if target == "finetune" else ["data.source=it's.csv"]
+    assert words == [*data, "name=x"]
+
+
+def test_make_finetune_is_one_line_over_minilm_finetune() -> None:
+    command = made(dry_make("MODEL=bielik", "DATA=sample", "METHOD=last3"))
+    assert command == [".venv/bin/minilm", "finetune", "bielik", "--data", "sample", "--method", "last3"]
 
 
 def test_make_scratch_takes_changes_on_the_studys_data_too() -> None:
     command = made(dry_make("DATA=polish-slang", "train.epochs=1", target="scratch"))
-    assert command == [".venv/bin/minilm", "train", "experiments/scratch.toml", "train.epochs=1"]
-
-
-@pytest.mark.parametrize("method", ["some", "full head", "last", "lastX", "last0", "last3 x"])
-def test_make_finetune_refuses_a_method_there_is_not(method: str) -> None:
-    done = dry_make(f"METHOD={method}")
-    message = f"METHOD is full, head, last3 (or another number) or lora, not {method}."
-    assert done.returncode != 0 and message in done.stderr
+    assert command == [".venv/bin/minilm", "train", "scratch", "train.epochs=1"]
 
 
 def test_bielik_without_the_hub_says_what_is_missing_and_what_to_do(

@@ -79,7 +79,7 @@ def test_a_signal_keeps_the_state_and_says_how_to_go_on(
     with at_step(step, lambda: os.kill(os.getpid(), number)):
         result = minilm("train", config, "--runs", runs)
     assert result.exit_code == status
-    said = re.search(rf"{number.name}: the state is kept; go on with: minilm train (\S+) --resume", result.stderr)
+    said = re.search(rf"{number.name}: the state is kept; resume with: minilm train (\S+) --resume", result.stderr)
     assert said, result.stderr
     assert outcome(resumed(Path(said[1]), runs)) == outcome(finished_run())
 
@@ -120,7 +120,7 @@ def disk_of(size: int) -> Iterator[None]:
 def test_a_full_disk_is_told_and_once_there_is_room_the_run_goes_on(runs: Path, config: Path) -> None:
     with disk_of(8_000):  # enough for the texts about the run, not for its weights
         message = refused("train", config, "--runs", runs)
-    assert re.search(r"runs/tiny.*: File too large; once that is mended, go on with: minilm train .* --resume", message)
+    assert re.search(r"runs/tiny.*: File too large; once that is fixed, resume with: minilm train .* --resume", message)
     assert outcome(resumed(config, runs)) == outcome(finished_run())
 
 
@@ -134,7 +134,7 @@ def no_memory() -> None:
 def test_want_of_memory_is_told_and_once_there_is_room_the_run_goes_on(runs: Path, config: Path) -> None:
     with at_step(7, no_memory):
         message = refused("train", config, "--runs", runs)
-    told = r"runs/tiny: out of memory .*train\.batch_size.*once there is room: minilm train \S+ --resume"
+    told = r"out of memory .*train\.batch_size.*once there is room: minilm train \S+ --resume"
     assert re.search(told, message)
     assert outcome(resumed(config, runs)) == outcome(finished_run())
 
@@ -179,7 +179,7 @@ def test_a_run_is_resumed_with_its_own_settings_only(
 ) -> None:
     path = copied / "config.toml" if own else config
     message = refused("train", path, change, "--runs", copied.parent, "--resume")
-    assert f"{copied}: was started with {said}; go on with its own settings: minilm train {copied}" in message
+    assert f"{copied}: was started with {said}; resume it with its own settings: minilm train {copied}" in message
 
 
 def test_a_run_whose_data_have_changed_is_not_resumed(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from minilm.checkpoints.models import load_model
 from minilm.data.augmentation import augment
-from minilm.data.sources import Rows
+from minilm.data.rows import Rows
 from minilm.data.tokenization import load_tokenizer
 from minilm.errors import UserError
 from minilm.generation import load_language_model
@@ -27,7 +27,7 @@ def randoms(number: int) -> list[np.random.Generator]:
 def test_masked_words_become_other_words_and_the_rest_stays() -> None:
     model, tokenizer = load_language_model(str(REFERENCE / "bert-lm"), masked=True, device="cpu")
     tokenizer.add_special_tokens(["[MASK]"])
-    method = masked_words(model, tokenizer, share=0.3, top=60)
+    method = masked_words(model, tokenizer, fraction=0.3, top=60)
     text = "no (b), day c!"
     [new] = method([text], randoms(1))
     changed = [(a, b) for a, b in zip(text.split(), new.split(), strict=True) if a != b]

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minilm.config import load_config
 from minilm.data.sources import load_dataset
-from minilm.devices import execution
-from minilm.evaluation.zero_shot import likelihood, open_model
+from minilm.devices import runtime
+from minilm.evaluation.zero_shot import Prompt, likelihood, open_model
+from minilm.loading import load_config
 from minilm.reporting.predictions import read_predictions
 from minilm.reporting.record import read_run
 from tests.tiny import minilm, refused, write_data
@@ -25,7 +25,7 @@ source = "{model}"
 source = "{data}"
 max_tokens = 20
 [zero_shot]
-way = "likelihood"
+method = "likelihood"
 pattern = "{{text}} is {{label}}"
 content_free = "a"
 threads = 1
@@ -48,7 +48,7 @@ def asked(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("asked")
     result = minilm("train", write(folder), "--runs", folder / "runs")
     assert result.exit_code == 0, result.output
-    assert "is asked by likelihood on CPU, float32, and not trained" in result.stderr
+    assert "classifies them by likelihood, without training, on CPU, float32" in result.stderr
     assert "untrained, test" in result.stdout and "Try it" not in result.stdout
     return folder / "runs" / "asked"
 
@@ -61,36 +61,37 @@ def test_the_baselines_untrained_head_is_no_news(tmp_path, caplog):
 def test_its_scores_are_those_of_asking_and_no_model_is_kept(asked):
     run, data = read_run(asked), load_dataset(load_config(asked / "config.toml").data)
     model, tokenizer = open_model(str(REFERENCE / "llama-lm-biases"), "likelihood", "cpu")
-    cpu, pattern, words = execution("cpu", "float32"), "{text} is {label}", ["dull", "good"]
-    expected = likelihood(model, tokenizer, data.test.texts, words, pattern, cpu, max_tokens=20, content_free="a")
+    cpu, pattern, words = runtime("cpu", "float32"), "{text} is {label}", ["dull", "good"]
+    prompt = Prompt(pattern, words, content_free="a", max_tokens=20)
+    expected = likelihood(model, tokenizer, data.test.texts, prompt, cpu)
     assert read_predictions(run).predicted.tolist() == expected.argmax(axis=1).tolist()
-    assert run.results["zero_shot"]["words"] == {"bad": "dull", "good": "good"}
-    assert run.results["test"]["loss"] == pytest.approx(-expected[np.arange(6), data.test.labels].mean())
-    assert run.results["parameters"]["trained"] == 0 and run.results["times"].keys() == {
-        "inference_seconds_per_100_texts"
-    }
-    assert not (asked / "model").exists() and "train" not in run.results
+    assert run.results.zero_shot.words == {"bad": "dull", "good": "good"}
+    assert run.results.test.loss == pytest.approx(-expected[np.arange(6), data.test.labels].mean())
+    assert run.results.parameters.trained == 0 and run.results.times.train_seconds is None
+    assert not (asked / "model").exists() and run.results.train is None
 
 
 def test_beside_it_stand_the_majority_and_the_head_that_training_would_start_from(asked, tmp_path):
-    baselines = read_run(asked).results["baselines"]
-    assert baselines["majority"]["test"]["accuracy"] == 0.5
+    baselines = read_run(asked).results.baselines
+    assert baselines["majority"].test.accuracy == 0.5
     config = (asked / "config.toml").read_text().partition("[zero_shot]")[0]
     still = tmp_path / "still.toml"
     still.write_text(config + "[train]\nepochs = 1\nlr = 1e-30\nweight_decay = 0\nthreads = 1\nbest = 'loss'\n")
     assert minilm("train", still, "--runs", tmp_path).exit_code == 0
     results = read_run(tmp_path / "asked").results
     for split in ("validation", "test"):
-        assert baselines["untrained"][split]["loss"] == pytest.approx(results[split]["loss"], abs=1e-6)
+        untrained = getattr(baselines["untrained"], split)
+        assert untrained.loss == pytest.approx(results.metrics(split).loss, abs=1e-6)
 
 
 def test_its_report_says_how_it_was_asked_and_other_verbs_take_it(asked, tmp_path):
     report = (asked / "report.md").read_text()
-    assert "none of them trained) was asked (by likelihood)" in report and "| bad | dull |" in report
-    assert "calibrated by the text a," in report and "is trained on them" in report and "minilm predict" not in report
+    assert "none of them trained) was used without training (by likelihood)" in report and "| bad | dull |" in report
+    assert "calibrated so that the text a has" in report and "it is trained on them" in report
+    assert "minilm predict" not in report
     assert "likelihood" not in minilm("compare", asked, "--html", tmp_path / "page.html").output
     assert "asked reaches" in (tmp_path / "page.html").read_text()
-    assert "asked a model without training it" in refused("predict", asked, "a text")
+    assert "did not train a model" in refused("predict", asked, "a text")
     result = minilm("train", asked / "config.toml", "--resume")
     assert result.exit_code == 0 and "has finished already" in result.stderr
     (asked / "results.json").rename(tmp_path / "results.json")  # as if it had been killed
@@ -102,10 +103,10 @@ def test_its_report_says_how_it_was_asked_and_other_verbs_take_it(asked, tmp_pat
 def test_a_classifier_of_the_very_labels_is_refused_as_it_has_seen_them(tmp_path):
     rows = [(f"{'abcdefghij'[i % 10]} day {i}", ("cold", "mild", "hot")[i % 3]) for i in range(60)]
     write_data(tmp_path / "weather.tsv", rows)
-    changes = ["zero_shot.way=similarity", "zero_shot.pattern=", "zero_shot.content_free=", "zero_shot.words={}"]
+    changes = ["zero_shot.method=similarity"]
     changes += [f"model.source={REFERENCE / 'distilbert-classify'}", f"data.source={tmp_path / 'weather.tsv'}"]
     said = refused("train", write(tmp_path), *changes, "--runs", tmp_path / "runs")
-    assert "is a classifier of these labels, which has seen them" in said
+    assert "is a classifier that was trained on these labels" in said
 
 
 @pytest.mark.parametrize(
@@ -114,16 +115,16 @@ def test_a_classifier_of_the_very_labels_is_refused_as_it_has_seen_them(tmp_path
         (["train={epochs=1, lr=1}"], "[zero_shot] and [train] exclude each other"),
         (["freeze.part=backbone"], "[zero_shot] and [freeze] exclude each other"),
         (["lora.rank=2"], "[zero_shot] and [lora] exclude each other"),
-        (["augment.method=swap"], "[augment] makes texts with labels for [train], which is missing"),
-        (["zero_shot.pattern="], 'zero_shot.pattern must be given for "cloze" and "likelihood"'),
-        (["zero_shot.way=similarity", "zero_shot.pattern="], 'content_free calibrates "cloze" and "likelihood"'),
-        (["tokenizer.source=bpe"], "asks a checkpoint (model.source) with its own tokenizer"),
+        (["augment.method=swap"], "[augment] makes labelled texts for [train], which is missing"),
+        (["zero_shot.pattern="], 'zero_shot.pattern must be a text with "{text}" and "{label}", got ""'),
+        (["zero_shot.method=similarity", "zero_shot.pattern={text} {label}"], "zero_shot.pattern belongs to"),
+        (["tokenizer.source=bpe"], "needs a checkpoint (model.source) with its own tokenizer"),
         (["zero_shot.words.god=x"], 'zero_shot.words: no label "god" (did you mean "good"?); the data have bad, good'),
-        (["zero_shot.words.bad= "], 'zero_shot.words: "bad" needs a text of its own; leave it out, and it is its name'),
+        (["zero_shot.words.bad= "], 'zero_shot.words: "bad" has an empty text; leave it out to use its name'),
         (["zero_shot.words.bad=ö"], '[zero_shot]: the model does not know the word "ö"'),
         (["zero_shot.words.bad=goods", "zero_shot.content_free="], '"goods" begins with the tokens of "good"'),
-        (["zero_shot.pattern={label}"], 'must have "{text}" once'),
-        (["zero_shot.way=cloze"], "[zero_shot]: "),
+        (["zero_shot.pattern={label} {text} {text}"], 'must have "{text}" once'),
+        (["zero_shot.method=cloze"], "[zero_shot]: "),
         ([f"model.source={REFERENCE / 'llama-classify'}"], "is a classifier; choose a language model"),
         (["data.max_tokens=99"], "data.max_tokens is 99"),
         (["data.source=tweet-emotions-sample"], "finds one label a text, and these data have several"),

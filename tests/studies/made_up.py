@@ -10,27 +10,41 @@ from unittest import mock
 
 import numpy as np
 
-from minilm.config import config_of
+from minilm.evaluation.metrics import LabelMetrics, Metrics
+from minilm.loading import config_of
 from minilm.reporting.record import Run
-from minilm.studies.analyses import ANALYSES, Finished
-from minilm.studies.config import Planned, Study, StudyConfig
-from minilm.studies.rounds import Choice
+from minilm.reporting.results import (
+    Baseline,
+    Best,
+    CharacterLengths,
+    DataSummary,
+    Lengths,
+    Parameters,
+    Results,
+    Times,
+)
+from minilm.studies.config import StudyConfig
+from minilm.studies.finished import FinishedRun
+from minilm.studies.plan import LabellingRound, PlannedRun, Study
+from minilm.studies.questions import QUESTIONS
 
 ROWS = 4000  # test texts
 
 
-def metrics(accuracy: float, rows: int = ROWS) -> dict:
+def metrics(accuracy: float, rows: int = ROWS) -> Metrics:
     """As of two classes that are mixed up alike."""
     right = round(accuracy * rows / 2)
     wrong = rows // 2 - right
     share = right / (rows // 2)
     confusion = [[right, wrong], [wrong, right]]
-    return {"loss": 1 - share, "accuracy": share, "macro_f1": share, "mcc": 2 * share - 1, "confusion": confusion}
+    macro = {"macro_precision": share, "macro_recall": share, "macro_f1": share}
+    by_class = [LabelMetrics(share, share, share, rows // 2)] * 2
+    return Metrics(1 - share, accuracy=share, **macro, mcc=2 * share - 1, per_class=by_class, confusion=confusion)
 
 
 def finished(
     variant: str, point: dict, accuracy: float, *, baseline: float | None = None, rows: int = 240, trained: int = 10**6
-) -> Finished:
+) -> FinishedRun:
     """A run at a point of the axes that reached so much, in a second a trained kilo-parameter."""
     name = "_".join([variant, *(f"{key}-{value}" for key, value in point.items())])
     table: dict = {"name": "x", "model": {"source": "bert"}, "data": {"source": "x.csv"}}
@@ -38,32 +52,42 @@ def finished(
     for key, value in point.items():
         section, _, last = key.rpartition(".")
         (table.setdefault(section, {}) if section else table)[last] = value
-    results = {
-        "test": metrics(accuracy),
-        "validation": metrics(accuracy, 800),
-        "baselines": {"majority": {"test": metrics(0.5)}},
-        "parameters": {"total": 10**8, "trained": trained},
-        "times": {"train_seconds": 60 + trained / 1e5, "inference_seconds_per_100_texts": 0.1},
-        "tokens_per_second": 1e9 / trained,
-        "data": {"name": "x", "fingerprint": str(rows), "sizes": {"train": rows, "validation": 40, "test": ROWS}},
-    }
-    if baseline is not None:
-        results["baselines"]["linear"] = {"test": metrics(baseline)}
-    run = Run(Path(name), results, table, [], {})
-    return Finished(Planned(name, variant, point, config_of(table, {}, "x.toml")), run)
+    baselines = {"majority": 0.5} | ({} if baseline is None else {"linear": baseline})
+    results = Results(
+        name="x",
+        train=metrics(accuracy),
+        validation=metrics(accuracy, 800),
+        test=metrics(accuracy),
+        labels=["a", "b"],
+        baselines={kind: Baseline(metrics(reached), metrics(reached)) for kind, reached in baselines.items()},
+        parameters=Parameters(10**8, trained),
+        times=Times(60 + trained / 1e5, 0.1),
+        tokens_per_second=1e9 / trained,
+        best=Best(1.0, 1, "macro_f1", accuracy),
+        lengths=Lengths(21.5, 19.0, 40.0, 88, 3, 64, CharacterLengths(80.2, 75.0, 160.0, 300)),
+        data=DataSummary("x", str(rows), {"train": rows, "validation": 40, "test": ROWS}),
+    )
+    config = config_of(table, {}, "x.toml")
+    return FinishedRun(PlannedRun(name, variant, point, config), Run(Path(name), results, config, [], None))
 
 
-def ask(analysis: str, runs: list[Finished], figures: Path, axes: tuple[str, ...] = ("seed",), drawn: bool = False):
+def with_results(finished: FinishedRun, **changes: object) -> FinishedRun:
+    """The same run with other results."""
+    results = replace(finished.run.results, **changes)
+    return replace(finished, run=replace(finished.run, results=results))
+
+
+def ask(analysis: str, runs: list[FinishedRun], figures: Path, axes: tuple[str, ...] = ("seed",), drawn: bool = False):
     """The answer, and all else on the page as text; pictures are drawn where asked for."""
     config = StudyConfig("x", "How?", analysis=analysis, axes={key: [1] for key in axes})
     study = Study(config, figures, tuple(f.planned for f in runs), Path("x.toml"))
     if drawn:
-        answer, sections = ANALYSES[analysis](study, runs, figures)
+        answer, sections = QUESTIONS[analysis].answer(study, runs, figures)
     else:
         with mock.patch("minilm.reporting.style.Figure.savefig"):
-            answer, sections = ANALYSES[analysis](study, runs, figures)
-    assert len(re.findall(r"[^.]\.(?: |$)", answer)) == 2, answer
-    return answer, "\n".join(str(part) for section in sections for part in (section.title, *section.parts))
+            answer, sections = QUESTIONS[analysis].answer(study, runs, figures)
+    assert 2 <= len(re.findall(r"[^.]\.(?: |$)", answer)) <= 4, answer
+    return answer, "\n".join(str(part) for section in sections for part in (section.title, *section.blocks))
 
 
 def wobble(*key: float, scale: float = 0.004) -> float:
@@ -74,7 +98,7 @@ def wobble(*key: float, scale: float = 0.004) -> float:
 # --- The studies ---
 
 
-def shots_runs(seeds: int = 3) -> list[Finished]:
+def shots_runs(seeds: int = 3) -> list[FinishedRun]:
     """Fine-tuning is behind the linear baseline up to 5 of each class, and ahead from 10 on."""
     runs = []
     for shots, accuracy, linear in [(1, 0.4, 0.5), (5, 0.6, 0.65), (10, 0.8, 0.7), (50, 0.86, 0.8), (0, 0.9, 0.85)]:
@@ -85,7 +109,7 @@ def shots_runs(seeds: int = 3) -> list[Finished]:
     return runs
 
 
-def scaling_runs(seeds: int = 3, sizes=(20, 50, 100, 200, 500, 1000, 2000), b: float = 0.5) -> list[Finished]:
+def scaling_runs(seeds: int = 3, sizes=(20, 50, 100, 200, 500, 1000, 2000), b: float = 0.5) -> list[FinishedRun]:
     """The error is 2 n^-b + 0.08, the baseline's 3 n^-0.4 + 0.1."""
     return [
         finished(
@@ -100,7 +124,7 @@ def scaling_runs(seeds: int = 3, sizes=(20, 50, 100, 200, 500, 1000, 2000), b: f
     ]
 
 
-def seeds_runs() -> list[Finished]:
+def seeds_runs() -> list[FinishedRun]:
     """LoRA is better by 0.02 with a hundredth of the parameters."""
     return [
         finished(name, {"seed": seed}, accuracy + wobble(seed) + wobble(seed, trained) / 4, trained=trained)
@@ -112,7 +136,7 @@ def seeds_runs() -> list[Finished]:
 RATES, DECAYS = [1e-5, 5e-5, 1e-4, 2e-4, 5e-4], [0.0, 0.001, 0.01, 0.05, 0.1]
 
 
-def sweep_runs() -> list[Finished]:
+def sweep_runs() -> list[FinishedRun]:
     """A hill about 1e-4 and 0.01, and a lucky cell in a corner."""
     runs = []
     for i, rate in enumerate(RATES):
@@ -133,18 +157,18 @@ def sweep_runs() -> list[Finished]:
     return runs
 
 
-def freezing_runs() -> list[Finished]:
+def freezing_runs(seeds: int = 3) -> list[FinishedRun]:
     """Two layers can be frozen for nothing; six cost 0.05."""
     ways = [("nothing", 0.9, 66_000_000), ("first-1", 0.9, 36_000_000), ("first-2", 0.899, 29_000_000)]
     ways += [("first-4", 0.88, 15_000_000), ("first-6", 0.85, 600_000)]
     return [
         finished(name, {"seed": seed}, accuracy + wobble(seed) + wobble(seed, trained) / 3, trained=trained)
         for name, accuracy, trained in ways
-        for seed in (1, 2, 3)
+        for seed in range(1, seeds + 1)
     ]
 
 
-def augmentation_runs(seeds: int = 3, gain: float = 0.02) -> list[Finished]:
+def augmentation_runs(seeds: int = 3, gain: float = 0.02) -> list[FinishedRun]:
     """Swapping half as many texts gains; leaving words out does nothing."""
     runs = [finished("none", {"seed": seed}, 0.86 + wobble(seed)) for seed in range(1, seeds + 1)]
     for method, ratio, more in [("swap", 0.25, 0.0), ("swap", 0.5, gain), ("deletion", 0.25, 0.0), ("deletion", 1, 0)]:
@@ -167,5 +191,7 @@ def active_runs(seeds: int = 3, rules: tuple[str, ...] = ("random", "margin", "k
             luck = wobble(seed, labels) + wobble(seed, labels, sum(map(ord, rule))) / 8 - share / 2
             made = finished("lora", {"seed": seed}, accuracy + luck, baseline=accuracy - 0.05 + luck)
             point = {"seed": seed, "rule": rule, "labels": labels}
-            runs.append(replace(made, planned=replace(made.planned, point=point, choice=Choice(rule, labels, share))))
+            labelling = LabellingRound(rule, labels, share)
+            name = f"{made.planned.name}_{rule}_labels-{labels}_noise-{share:g}"
+            runs.append(replace(made, planned=replace(made.planned, name=name, point=point, round=labelling)))
     return runs

@@ -7,15 +7,17 @@ import shutil
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from minilm.errors import UserError
-from minilm.studies.analyses import ANALYSES
-from minilm.studies.config import load_study
-from minilm.studies.engine import Progress, run_study, shard_of
+from minilm.studies.checks import check_study
+from minilm.studies.engine import StudyProgress, run_study, shard_of
 from minilm.studies.execution import train_run
+from minilm.studies.plan import load_study
+from minilm.studies.questions import QUESTIONS
 from minilm.training.loop import _Loop
 from tests.browser import browser, find_browser
 from tests.processes import killed_at
@@ -57,6 +59,7 @@ def undrawn():
     with pytest.MonkeyPatch.context() as patch:
         for name in ("bars", "curves"):
             patch.setattr(f"minilm.reporting.group_plots.{name}", lambda *arguments, **options: draw(arguments[2]))
+        patch.setattr("minilm.studies.page_parts.dashboard", lambda *arguments, **options: draw(arguments[2]))
         yield
 
 
@@ -114,7 +117,7 @@ def test_finished_runs_are_never_run_again_but_closed_where_a_kill_kept_them_fro
     [
         ("minilm.training.loop._Loop._step", STEPS + 7),  # in the second run
         ("minilm.runs.train.dump_config", 2),  # the second run's folder is half made
-        ("minilm.studies.engine.html", 1),  # all has run
+        ("minilm.studies.study_page.html", 1),  # all has run
     ],
 )
 def test_a_study_killed_in_the_middle_ends_with_the_same_tables(alone, tmp_path, target, call):
@@ -129,7 +132,7 @@ def test_a_study_killed_in_the_middle_ends_with_the_same_tables(alone, tmp_path,
 def test_the_shards_together_are_the_whole(alone, tmp_path):
     folder, path, _ = alone
     first = minilm("study", path, "--runs", tmp_path, "--shard", "1/2")
-    assert first.exit_code == 0 and "2 of 4 runs have finished; the page comes with the last" in first.stdout
+    assert first.exit_code == 0 and "2 of 4 runs have finished; the page is written after the last" in first.stdout
     assert {run.parent.name for run in tmp_path.glob("rates/*/results.json")} == {NAMES[0], NAMES[2]}
     second = minilm("study", path, "--runs", tmp_path, "--shard", "2/2")
     assert second.exit_code == 0 and "study.html" in second.stdout
@@ -150,7 +153,7 @@ def test_shards_that_end_at_the_same_moment_write_one_page(alone, tmp_path, monk
     with ThreadPoolExecutor() as threads:
         list(threads.map(lambda part: run_study(study, shard=(part, 2)), (1, 2)))
     assert same(folder, tmp_path / "rates") and not (tmp_path / "rates" / ".page").exists()
-    assert {p.name for p in (tmp_path / "rates" / "figures").iterdir()} == {"bars.svg", "curves.svg"}
+    assert {p.name for p in (tmp_path / "rates" / "figures").iterdir()} == {"bars.svg", "curves.svg", "dashboard.svg"}
 
 
 @pytest.mark.parametrize("order", [(1, 2), (2, 1)])
@@ -159,7 +162,7 @@ def test_a_run_that_fails_in_a_shard_is_on_the_page_that_the_last_one_writes(tmp
     shard = ["study", write_study(tmp_path, text), "--runs", tmp_path / "runs", "--shard"]
     first, last = (minilm(*shard, f"{part}/2") for part in order)
     assert (first.exit_code, last.exit_code) == ((1, 0) if order == (1, 2) else (0, 1))
-    assert "the page comes with the last" in first.stdout and "study.html" in last.stdout
+    assert "the page is written after the last" in first.stdout and "study.html" in last.stdout
     assert order == (2, 1) or "failed in another shard, whose command tries them again: low_seed-1" in last.stdout
     page = tmp_path / "runs" / "rates" / "study.md"
     assert "## Runs that failed" in page.read_text() and "lable" in page.read_text().partition("## Settings")[0]
@@ -173,16 +176,17 @@ def test_two_jobs_give_what_one_gives(alone, tmp_path):
     assert result.exit_code == 0, result.output
     assert same(folder, tmp_path / "rates")
     one, two = (
-        (place / "study.md").read_text().rpartition("| runs at once | ")[2] for place in (folder, tmp_path / "rates")
+        (place / "study.md").read_text().rpartition("| runs at the same time | ")[2]
+        for place in (folder, tmp_path / "rates")
     )
     assert one == "1 |\n" and two.startswith("2 |\n") and "their times are upper bounds" in two
 
 
 def test_the_time_left_is_that_of_whole_runs(alone, tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr("minilm.studies.engine.say", said.append)
+    monkeypatch.setattr("minilm.studies.engine.print_line", said.append)
     study = load_study(alone[1], ("axes.seed=[1]",), runs=tmp_path)
-    progress, ticks = Progress(study, study.runs, 8), iter((0, 0, 600))
+    progress, ticks = StudyProgress(study, study.runs, 8), iter((0, 0, 600))
     monkeypatch.setattr("minilm.studies.engine.time.monotonic", lambda: next(ticks))
     first, _ = progress.next_run(), progress.next_run()
     shutil.copytree(alone[0] / first.name, tmp_path / "rates" / first.name)
@@ -199,7 +203,7 @@ def test_fewer_runs_may_have_a_page_of_their_own(alone, tmp_path):
     assert len(before) == 3 and all(file.read_bytes() == data for file, data in before.items())
     page = (tmp_path / "rates" / "first.md").read_text()
     assert "seed-2" not in page and "(figures-first/bars.png)" in page
-    assert len(list(tmp_path.glob("rates/figures*/*.svg"))) == 4
+    assert len(list(tmp_path.glob("rates/figures*/*.svg"))) == 6
     again = minilm("study", tmp_path / "rates" / "first.toml", "--runs", tmp_path)
     assert again.exit_code == 0 and again.stderr.count("finished") == 2
 
@@ -226,7 +230,7 @@ def test_a_failed_run_is_reported_and_the_rest_goes_on(tmp_path):
     assert result.exit_code == 1
     failed = next(line for line in result.stderr.splitlines() if line.startswith("1/3"))
     assert "low_seed-1  failed: " in failed and "lable" in failed
-    assert "after_seed-1  failed: low_seed-1, which it goes on from, has failed" in result.stderr
+    assert "after_seed-1  failed: low_seed-1, which it starts from, has failed" in result.stderr
     assert "2 of 3 runs failed; the same command tries them again" in result.stdout
     page = (tmp_path / "runs" / "rates" / "study.md").read_text()
     assert "high reaches" in page and "## Runs that failed" in page and "lable" in page
@@ -235,7 +239,7 @@ def test_a_failed_run_is_reported_and_the_rest_goes_on(tmp_path):
 def test_a_run_with_other_settings_is_not_taken_for_ours(alone):
     folder, path, _ = alone
     said = refused("study", path, "--runs", folder.parent, "train.epochs=4")
-    assert "low_seed-1: was run with train.epochs = 3, not 4; move that folder away" in said
+    assert "low_seed-1: this run was started with train.epochs = 3, not 4; move the folder away" in said
 
 
 def test_a_folder_in_the_way_is_left_alone_and_the_rest_goes_on(tmp_path):
@@ -244,7 +248,7 @@ def test_a_folder_in_the_way_is_left_alone_and_the_rest_goes_on(tmp_path):
     mine.parent.mkdir(parents=True)
     mine.touch()
     result = minilm("study", path, "--runs", tmp_path / "runs")
-    assert result.exit_code == 1 and "is in the way, and no run's folder; move it away" in result.stderr
+    assert result.exit_code == 1 and "this folder is in the way and is not a run's; move it away" in result.stderr
     assert mine.exists() and (tmp_path / "runs" / "rates" / "high_seed-1" / "results.json").exists()
 
 
@@ -283,12 +287,12 @@ def test_whatever_goes_wrong_is_of_one_run_alone(tmp_path, monkeypatch, error):
     [
         (["analysis=compere"], 'no analysis "compere" (did you mean "compare"?)'),
         (["analysis=sweep"], "study.toml: the analysis sweep needs one axis or two beside the seed"),
-        (["analysis=scaling", "metric=loss"], "the analysis scaling needs a metric whose best is 1"),
+        (["analysis=scaling", "metric=loss"], "the analysis scaling needs a metric whose best value is 1"),
         (["analysis=active"], "the analysis active needs a section [active]"),
         (["analysis=few-shot"], "needs runs with data.shots above 0"),
         (["analysis=augmentation"], "needs runs with augment.ratio above 0, and runs without"),
         (["analysis=zero-shot"], "needs runs with a section [zero_shot]"),
-        (["metric=perplexity"], "perplexity is of runs with a section [adapt]"),
+        (["metric=perplexity"], "only runs with a section [adapt] have a perplexity"),
     ],
 )
 def test_what_the_plan_cannot_answer_is_told_before_the_first_run(tmp_path, changes, said):
@@ -312,7 +316,7 @@ def test_a_metric_that_the_data_cannot_have_is_told_before_the_first_run(tmp_pat
 
 def test_a_metric_of_some_of_the_data_is_no_mistake(tmp_path):
     text = STUDY.replace('["train.lr=1e-4"]', "[\"data.label_columns=['a', 'b']\"]")
-    assert minilm("study", write_study(tmp_path, text), "metric=jaccard", "--dry-run").exit_code == 0
+    check_study(load_study(write_study(tmp_path, text), ("metric=jaccard",)))
 
 
 def test_a_page_that_cannot_be_written_leaves_the_one_before(alone, tmp_path, monkeypatch):
@@ -321,11 +325,11 @@ def test_a_page_that_cannot_be_written_leaves_the_one_before(alone, tmp_path, mo
 
     def fails(study, runs, figures):
         draw(figures / "half.png")
-        raise UserError("it cannot be told")
+        raise UserError("it has no answer")
 
-    monkeypatch.setitem(ANALYSES, "compare", fails)
-    assert "it cannot be told" in refused("study", path, "--runs", tmp_path)
-    assert {p.name for p in (tmp_path / "rates" / "figures").iterdir()} == {"bars.svg", "curves.svg"}
+    monkeypatch.setitem(QUESTIONS, "compare", replace(QUESTIONS["compare"], answer=fails))
+    assert "it has no answer" in refused("study", path, "--runs", tmp_path)
+    assert {p.name for p in (tmp_path / "rates" / "figures").iterdir()} == {"bars.svg", "curves.svg", "dashboard.svg"}
     assert (tmp_path / "rates" / "study.md").exists() and not (tmp_path / "rates" / ".page").exists()
 
 
@@ -341,17 +345,12 @@ def test_a_signal_stops_a_study_and_the_same_command_goes_on(alone, tmp_path, mo
 
     monkeypatch.setattr(_Loop, "_step", disturbed)
     result = minilm("study", path, "--runs", tmp_path)
-    assert result.exit_code == 143 and "SIGTERM: the state is kept; the same command goes on" in result.stderr
+    assert result.exit_code == 143 and "SIGTERM: the state is kept; the same command resumes" in result.stderr
     assert "interrupted" in minilm("study", path, "--runs", tmp_path, "--dry-run").stdout
     assert minilm("study", path, "--runs", tmp_path).exit_code == 0
     assert same(folder, tmp_path / "rates")
 
 
-def test_a_dry_run_lists_the_runs_and_does_nothing(tmp_path):
-    path = write_study(tmp_path)
-    result = minilm("study", path, "--runs", tmp_path / "runs", "--dry-run", "axes.seed=[7]")
-    assert [line.split()[1] for line in result.stdout.splitlines()[2:]] == ["low_seed-7", "high_seed-7"]
-    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(
@@ -366,4 +365,4 @@ def test_impossible_options_are_refused(tmp_path, option, value):
 @pytest.mark.skipif(not find_browser(), reason="needs Chromium")
 def test_a_browser_shows_the_page_and_asks_for_nothing_else(alone, tmp_path):
     with browser() as tab:
-        assert tab.pictures_of(alone[0] / "study.html", width=390) == 2
+        assert tab.pictures_of(alone[0] / "study.html", width=390) == 3

@@ -11,12 +11,13 @@ import torch
 
 from minilm.checkpoints.configs import from_plain
 from minilm.checkpoints.models import new_model, save_model
-from minilm.config import DataSection, HeadSection
+from minilm.config import FamilyHeadSection, SimilaritySection
 from minilm.data.sources import load_dataset
 from minilm.data.tokenization import train_bpe
 from minilm.models import ARCHITECTURES
 from minilm.schema import write_table
-from minilm.studies.config import load_study
+from minilm.studies.plan import load_study
+from tests.data.loading import listed
 from tests.tiny import minilm
 
 STUDIES = Path(__file__).parents[2] / "experiments" / "studies"
@@ -42,7 +43,7 @@ SCRATCH = [
 def bert(tmp_path_factory) -> Path:
     """A BERT of width 12 with six layers, and a tokenizer with a mask token."""
     folder = tmp_path_factory.mktemp("bert")
-    texts = load_dataset(DataSection(source="mrpc", sample=True)).train.texts
+    texts = load_dataset(listed("mrpc", sample=True)).train.texts
     tokenizer = train_bpe(texts, 300)
     tokenizer.add_special_tokens(["[MASK]"])
     torch.manual_seed(0)
@@ -73,8 +74,9 @@ def tiny_study(path: Path, folder: Path, bert: Path) -> Path:
 def test_every_study_runs_from_end_to_end(path, tmp_path, bert, monkeypatch):
     for name in ("bars", "curves"):
         monkeypatch.setattr(f"minilm.reporting.group_plots.{name}", lambda *arguments, **options: arguments[2])
+    monkeypatch.setattr("minilm.studies.page_parts.dashboard", lambda *arguments, **options: arguments[2])
     monkeypatch.setattr("minilm.runs.train.time_inference", lambda classifier, rows: 1.0)
-    monkeypatch.setattr("minilm.studies.engine.html", lambda page: page.answer)
+    monkeypatch.setattr("minilm.studies.study_page.html", lambda page: page.answer)
     adapts = ("adapt.train.epochs=1", "adapt.block=16") if "adapt." in path.read_text() else ()
     pairs = path.stem in ("medical", "mrpc_freezing")
     study = tiny_study(path, tmp_path, bert)
@@ -95,10 +97,10 @@ def test_every_study_runs_from_end_to_end(path, tmp_path, bert, monkeypatch):
 
 def test_a_change_of_one_word_is_for_the_runs_that_read_words():
     study = load_study(STUDIES / "zero_shot.toml", [*SMALL, "zero_shot.words.World=earth"])
-    words = {run.name: run.config.zero_shot.words.get("World") for run in study.runs}
-    assert words.pop("minilm-similarity") is None and set(words.values()) == {"earth"}
+    *prompts, similarity = (run.config.zero_shot for run in study.runs)
+    assert isinstance(similarity, SimilaritySection) and {section.words["World"] for section in prompts} == {"earth"}
 
 
 def test_a_choice_for_all_runs_wins_over_what_one_of_them_says_of_another():
     study = load_study(STUDIES / "zero_shot.toml", [*SMALL, "model.head.kind=family"])
-    assert {run.config.model.head for run in study.runs} == {HeadSection(kind="family")}
+    assert {run.config.model.head for run in study.runs} == {FamilyHeadSection()}

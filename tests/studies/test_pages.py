@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 
 from minilm.reporting.record import Run
-from minilm.studies.analyses import ANALYSES, Finished
-from minilm.studies.config import Study, StudyConfig
-from minilm.studies.engine import write_page
+from minilm.reporting.results import Evaluation
+from minilm.studies.config import StudyConfig
+from minilm.studies.finished import FinishedRun
+from minilm.studies.plan import Study
+from minilm.studies.questions import QUESTIONS
+from minilm.studies.study_page import write_page
 from tests.browser import Browser, browser, find_browser
 from tests.studies import made_up
 from tests.studies.test_zero_shot import asked
@@ -28,16 +31,17 @@ def tab() -> Iterator[Browser | None]:
         yield opened
 
 
-def learned(finished: Finished) -> Finished:
+def learned(finished: FinishedRun) -> FinishedRun:
     """The run with two evaluations."""
+    shared = {"lr": 0.1, "train_loss": 0.5, "tokens_per_second": 1.0, "seconds": 1.0}
     history = [
-        {"step": step, "epoch": step, "lr": 0.1, "train_loss": 0.5, "validation": made_up.metrics(accuracy)}
+        Evaluation(step=step, epoch=step, validation=made_up.metrics(accuracy), **shared)
         for step, accuracy in ((1, 0.6), (2, 0.8))
     ]
     return replace(finished, run=replace(finished.run, history=history))
 
 
-def made_runs(analysis: str, folder: Path) -> list[Finished]:
+def made_runs(analysis: str, folder: Path) -> list[FinishedRun]:
     """A study whose page has all that the analysis can draw."""
     if analysis == "zero-shot":
         return [asked(folder, name, right) for name, right in (("cloze", 300), ("calibrated", 340))]
@@ -55,14 +59,14 @@ def made_runs(analysis: str, folder: Path) -> list[Finished]:
     return kinds[analysis]()
 
 
-PICTURES = {"compare": 2, "seeds": 2, "sweep": 4}  # on a page; one on the others
+PICTURES = {"compare": 3, "seeds": 3, "sweep": 4}  # on a page; one on the others
 
 
-@pytest.mark.parametrize("analysis", ANALYSES)
+@pytest.mark.parametrize("analysis", QUESTIONS)
 def test_every_page_shows_its_pictures_and_asks_for_nothing_else(analysis, tmp_path, monkeypatch, tab):
     runs = made_runs(analysis, tmp_path)
     read: dict[str, Run] = {finished.planned.name: finished.run for finished in runs}
-    monkeypatch.setattr("minilm.studies.engine.read_run", lambda folder: read[folder.name])
+    monkeypatch.setattr("minilm.studies.study_page.read_run", lambda folder: read[folder.name])
     planned = tuple(finished.planned for finished in runs)
     study = Study(StudyConfig("made-up", "How?", analysis=analysis), tmp_path, planned, Path("x.toml"))
     page, number = write_page(study, planned, {"lost": "why"}), PICTURES.get(analysis, 1)

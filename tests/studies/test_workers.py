@@ -8,7 +8,7 @@ import time
 import pytest
 
 from minilm.config import DataSection, RunConfig
-from minilm.studies.config import Planned
+from minilm.studies.plan import PlannedRun
 from minilm.studies.workers import in_processes
 from minilm.training.console import Interrupted
 from tests.studies.work import obey
@@ -16,7 +16,7 @@ from tests.studies.work import obey
 
 def work_at(names, folder, number=2):
     """Let workers do as the names say; how each has ended."""
-    runs = [Planned(name, "", {}, RunConfig(name, DataSection())) for name in names]
+    runs = [PlannedRun(name, "", {}, RunConfig(name, DataSection())) for name in names]
     ended = {}
     in_processes(
         number, folder, lambda: runs.pop(0) if runs else None, lambda run, why: ended.update({run.name: why}), obey
@@ -28,7 +28,7 @@ def test_every_run_ends_once_also_where_a_worker_is_killed(tmp_path):
     ended = work_at(["works-1", "killed-1", "fails-1", "works-2"], tmp_path)
     assert ended == {
         "works-1": "",
-        "killed-1": "its process ended (SIGKILL); out of memory, perhaps",
+        "killed-1": "its process ended (SIGKILL); perhaps it ran out of memory",
         "fails-1": "it failed",
         "works-2": "",
     }

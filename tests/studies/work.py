@@ -7,7 +7,7 @@ import signal
 import time
 from pathlib import Path
 
-from minilm.studies.config import Planned
+from minilm.studies.plan import PlannedRun
 
 
 class Fault(Exception):
@@ -17,7 +17,7 @@ class Fault(Exception):
         raise TypeError("it cannot be pickled")
 
 
-def obey(folder: Path, run: Planned) -> str:
+def obey(folder: Path, run: PlannedRun) -> str:
     """Do as the run's name says."""
     (folder / run.name).touch()
     what = run.name.partition("-")[0]

@@ -20,25 +20,26 @@ from torch import Tensor, nn
 from minilm.checkpoints.adapter_saving import save_adapter
 from minilm.checkpoints.adapter_tensors import places_for
 from minilm.checkpoints.contents import read_contents
-from minilm.checkpoints.files import read_json
 from minilm.checkpoints.models import load_model
 from minilm.checkpoints.names import places_of_ours
 from minilm.config import TrainSection
 from minilm.data.batching import collate
 from minilm.data.tokenization import Encoded
-from minilm.devices import Execution
+from minilm.devices import Runtime
 from minilm.finetuning.freezing import freeze
 from minilm.finetuning.lora import LoRAConfig, adapter_parameters, add_lora
 from minilm.models.architecture import Backbone
-from minilm.training.frozen_prefix import keep
+from minilm.textfiles import read_json
+from minilm.training.frozen_prefix import cache_activations
+from minilm.training.gradient_checkpointing import use_gradient_checkpointing
 from minilm.training.loop import Task, train
 from minilm.training.objectives import Objective
-from minilm.training.recompute import recompute
 from minilm.training.state import Checkpoints
 from tests.families import ENCODER_DECODERS, FAMILIES
+from tests.records import measured
 
 REFERENCE = Path(__file__).parents[1] / "reference"
-CPU = Execution(torch.device("cpu"))
+CPU = Runtime(torch.device("cpu"))
 STEPS, WARMUP, ROWS = 50, 5, 40
 SETTINGS = TrainSection(
     epochs=5, lr=3e-3, batch_size=4, weight_decay=0.1, clip=0.5, schedule="linear", warmup=WARMUP, best="loss"
@@ -111,18 +112,20 @@ def our_losses(family: str, model: Backbone, several: bool, settings: TrainSecti
     encoded, targets, sums, amounts = texts(family), labels(family, several), [], []
 
     class Noted(Objective):
-        def total(self, scores: Tensor, labels: Tensor) -> Tensor:
-            loss = super().total(scores, labels)
+        def sum(self, scores: Tensor, labels: Tensor) -> Tensor:
+            loss = super().sum(scores, labels)
             sums.append(float(loss.detach()))
             amounts.append(labels.numel())
             return loss
 
-    prefix = keep(model, {"train": encoded}, CPU, pad=PAD[family], budget=2**20, folder=folder / "cache")
+    prefix = cache_activations(
+        model, {"train": encoded}, CPU, pad=PAD[family], budget=2**20, folder=folder / "cache"
+    )
     task = Task(
         batches,
         lambda rows, epoch: collate(encoded, rows, targets, PAD[family]),
         Noted(multi_label=several),
-        evaluate=lambda: {"validation": {"loss": 1.0}},
+        evaluate=lambda: {"validation": measured(loss=1.0)},
         record=lambda history: None,
         forward=prefix.forward("train", model),
     )
@@ -218,8 +221,8 @@ def check(
 ) -> list[float]:
     model = our_model(family, method)
     peer = their_model(family, method, several, model, tmp_path)
-    if settings.recompute:
-        recompute(model)
+    if settings.gradient_checkpointing:
+        use_gradient_checkpointing(model)
     theirs = their_losses(family, peer, several, settings)
     ours = our_losses(family, model, several, settings, tmp_path)
     assert len(ours) == len(theirs) == STEPS // settings.accumulate
@@ -243,4 +246,4 @@ def test_so_are_those_of_several_labels(tmp_path: Path, family: str) -> None:
 def test_so_are_those_of_accumulated_gradients_a_cosine_and_recomputed_layers(tmp_path: Path) -> None:
     check(tmp_path, "bert", "last", settings=dataclasses.replace(SETTINGS, schedule="cosine", accumulate=2))
     (tmp_path / "again").mkdir()
-    check(tmp_path / "again", "gpt2", "full", settings=dataclasses.replace(SETTINGS, recompute=True))
+    check(tmp_path / "again", "gpt2", "full", settings=dataclasses.replace(SETTINGS, gradient_checkpointing=True))

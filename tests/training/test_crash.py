@@ -18,12 +18,14 @@ from torch import nn
 
 from minilm.checkpoints.models import new_model
 from minilm.config import TrainSection
-from minilm.devices import Execution
+from minilm.devices import Runtime
+from minilm.evaluation.metrics import Metrics
 from minilm.models.batch import Batch
 from minilm.models.gpt2 import GPT2Config
 from minilm.training.loop import Task, train
 from minilm.training.objectives import Objective
 from minilm.training.state import Checkpoints, trained_parameters
+from tests.records import measured
 
 IDS = torch.randint(20, (16, 6), generator=torch.Generator().manual_seed(0))
 LABELS = IDS[:, 0] % 2
@@ -65,19 +67,19 @@ def run(folder: Path) -> tuple[dict[str, torch.Tensor], list[Any]]:
     def batches(epoch: int) -> list[np.ndarray]:
         return np.array_split(np.random.default_rng(epoch).permutation(16), 4)
 
-    def evaluate() -> dict[str, dict[str, Any]]:
+    def evaluate() -> dict[str, Metrics]:
         model.eval()
         loss = F.cross_entropy(model(IDS), LABELS).item()
         model.train()
-        return {"validation": {"loss": loss}}
+        return {"validation": measured(loss=loss)}
 
     def collate(rows: np.ndarray, epoch: int) -> Batch:
         return Batch(IDS[rows], labels=LABELS[rows])
 
     task = Task(batches, collate, Objective(), evaluate, record=lambda history: None)
-    progress = train(model, task, SETTINGS, Execution(torch.device("cpu")), Checkpoints(folder))
+    progress = train(model, task, SETTINGS, Runtime(torch.device("cpu")), Checkpoints(folder))
     assert progress.stopped == "finished"
-    history = [(entry["step"], entry["train_loss"], entry["validation"]) for entry in progress.history]
+    history = [(entry.step, entry.train_loss, entry.validation) for entry in progress.history]
     return trained_parameters(model), history
 
 

@@ -16,18 +16,19 @@ from minilm.checkpoints.models import new_model
 from minilm.config import TrainSection
 from minilm.data.batching import collate, make_batches
 from minilm.data.tokenization import Encoded
-from minilm.devices import Execution
+from minilm.devices import Runtime
 from minilm.evaluation.predictor import predict_scores
 from minilm.finetuning.freezing import freeze, shares_layers
 from minilm.finetuning.lora import LoRAConfig, add_lora
 from minilm.models.architecture import Backbone
-from minilm.training.frozen_prefix import FrozenPrefix, keep
+from minilm.training.frozen_prefix import FrozenPrefix, cache_activations
 from minilm.training.loop import Task, train
 from minilm.training.objectives import Objective
 from minilm.training.state import Checkpoints
 from tests.families import ENCODER_DECODERS, FAMILIES, SMALL, small_config, small_model
+from tests.records import measured
 
-CPU = Execution(torch.device("cpu"))
+CPU = Runtime(torch.device("cpu"))
 LENGTHS = np.random.default_rng(0).integers(2, 14, size=24)
 LABELS = np.arange(24) % 3
 MIB = 2**20
@@ -59,31 +60,32 @@ def prepared(family: str, part: str, layers: int) -> Backbone:
     return model
 
 
-def fifty_epochs(model: Backbone, tmp_path: Path, run_on: Execution = CPU, **how: Any) -> tuple[list[float], Any]:
-    """The losses of 100 steps and the scores of all texts after them; ``how`` goes to ``keep``."""
+def fifty_epochs(model: Backbone, tmp_path: Path, runtime: Runtime = CPU, **how: Any) -> tuple[list[float], Any]:
+    """The losses of 100 steps and the scores of all texts after them; ``how`` goes to ``cache_activations``."""
     encoded, losses = texts(), []
 
     class Noted(Objective):
-        def total(self, scores: Tensor, labels: Tensor) -> Tensor:
-            loss = super().total(scores, labels)
+        def sum(self, scores: Tensor, labels: Tensor) -> Tensor:
+            loss = super().sum(scores, labels)
             losses.append(float(loss.detach()) / len(labels))
             return loss
 
-    prefix = keep(model, {"train": encoded}, run_on, pad=0, folder=tmp_path / "cache", **{"budget": MIB, **how})
+    how = {"budget": MIB, **how}
+    prefix = cache_activations(model, {"train": encoded}, runtime, pad=0, folder=tmp_path / "cache", **how)
     forward = prefix.forward("train", model)
     task = Task(
         batches=lambda epoch: make_batches(LENGTHS, 12, seed=1, epoch=epoch),
         collate=lambda rows, epoch: collate(encoded, rows, LABELS, 0),
         objective=Noted(),
-        evaluate=lambda: {"validation": {"loss": 1.0}},
+        evaluate=lambda: {"validation": measured(loss=1.0)},
         record=lambda history: None,
         forward=forward,
     )
     torch.manual_seed(7)
     settings = TrainSection(epochs=50, lr=1e-3, best="loss", clip=0.0)
-    train(model, task, settings, run_on, Checkpoints(tmp_path / "checkpoints"))
+    train(model, task, settings, runtime, Checkpoints(tmp_path / "checkpoints"))
     shutil.rmtree(tmp_path / "checkpoints")
-    return losses, (prefix, predict_scores(model, encoded, run_on, pad=0, forward=forward))
+    return losses, (prefix, predict_scores(model, encoded, runtime, pad=0, forward=forward))
 
 
 SHARED = [family for family in FAMILIES if shares_layers(small_model(family))]
@@ -108,8 +110,9 @@ def test_100_losses_and_the_scores_are_the_same_with_and_without_it(
 
 
 def test_in_bfloat16_what_is_kept_is_what_the_layers_give_there(tmp_path: Path) -> None:
-    model, half = prepared("bert", "first", 2).eval(), Execution(torch.device("cpu"), "bfloat16")
-    there = keep(model, {"train": texts()}, half, pad=0, budget=MIB, folder=tmp_path).splits["train"].tensors["x"]
+    model, half = prepared("bert", "first", 2).eval(), Runtime(torch.device("cpu"), "bfloat16")
+    prefix = cache_activations(model, {"train": texts()}, half, pad=0, budget=MIB, folder=tmp_path)
+    there = prefix.splits["train"].tensors["x"]
     batch = collate(texts(), np.arange(len(LENGTHS)), None, 0)
     assert batch.mask is not None
     with torch.no_grad(), half.autocast():
@@ -135,13 +138,25 @@ def test_where_the_disk_has_no_room_all_layers_run(tmp_path: Path, monkeypatch: 
     assert losses == expected and not prefix.splits and str(prefix) == ""
 
 
+@pytest.mark.parametrize(("spare", "is_kept"), [(0, True), (-1, False)])
+def test_a_file_takes_half_of_what_is_free_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spare: int, is_kept: bool
+) -> None:
+    model = prepared("bert", "first", 2)
+    needed = kept(model, tmp_path).memory
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(10 * needed, 0, 2 * needed + spare))
+    prefix = kept(model, tmp_path, budget=1)
+    assert prefix.disk == (needed if is_kept else 0) and bool(prefix.splits) == is_kept
+
+
 def test_where_one_split_has_room_only_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     splits = {"train": texts(), "validation": texts()}
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(100, 90, 10))
     model, folder = prepared("bert", "first", 2), tmp_path / "cache"
-    whole = keep(model, splits, CPU, pad=0, budget=MIB, folder=folder)
-    half = keep(model, splits, CPU, pad=0, budget=whole.memory // 2, folder=folder)
+    whole = cache_activations(model, splits, CPU, pad=0, budget=MIB, folder=folder)
+    half = cache_activations(model, splits, CPU, pad=0, budget=whole.memory // 2, folder=folder)
     assert str(whole).endswith(" MiB") and str(half).endswith(" MiB (train texts only)")
 
 
@@ -170,4 +185,4 @@ def test_it_is_made_of_the_texts_and_weights_of_now_whatever_an_earlier_run_left
 
 
 def kept(model: Backbone, tmp_path: Path, budget: int = MIB) -> FrozenPrefix:
-    return keep(model, {"train": texts()}, CPU, pad=0, budget=budget, folder=tmp_path / "cache")
+    return cache_activations(model, {"train": texts()}, CPU, pad=0, budget=budget, folder=tmp_path / "cache")

@@ -14,13 +14,15 @@ from torch import nn
 
 from minilm.checkpoints.models import load_model
 from minilm.config import TrainSection
-from minilm.data.masking import MaskedWords, NextTokens, Question, Spans, ask_about, pack
+from minilm.data.masking import Corruption, MaskedWords, NextTokens, Spans, corrupted_batch, pack
 from minilm.data.tokenization import Encoded
-from minilm.devices import Execution
+from minilm.devices import Runtime
 from minilm.models.batch import Batch
+from minilm.reporting.results import Evaluation
 from minilm.training.loop import Task, train
 from minilm.training.objectives import LanguageObjective
 from minilm.training.state import Checkpoints
+from tests.records import measured
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 STEPS, WARMUP, BATCH = 50, 5, 4
@@ -30,7 +32,7 @@ SETTINGS = TrainSection(
 )  # fmt: skip
 MASKED = MaskedWords(0.15, 61, np.arange(64) < 4, np.arange(4, 61))
 SPANS = Spans(0.15, 3.0, np.array([60, 61, 62]), 1)
-FAMILIES: list[tuple[str, Question, Any]] = [
+FAMILIES: list[tuple[str, Corruption, Any]] = [
     ("bert-lm", MASKED, transformers.AutoModelForMaskedLM),
     ("roberta-lm", MASKED, transformers.AutoModelForMaskedLM),
     ("distilbert-lm", MASKED, transformers.AutoModelForMaskedLM),
@@ -60,11 +62,11 @@ def batches(epoch: int) -> list[np.ndarray]:
     return np.split(np.random.default_rng(epoch).permutation(40), 10)
 
 
-def collate(question: Question, rows: np.ndarray, epoch: int) -> Batch:
-    return ask_about(question, blocks(), rows, seed=3, epoch=epoch, pad=0)
+def collate(corruption: Corruption, rows: np.ndarray, epoch: int) -> Batch:
+    return corrupted_batch(corruption, blocks(), rows, seed=3, epoch=epoch, pad=0)
 
 
-def our_losses(folder: Path, question: Question, checkpoints: Path) -> list[float]:
+def our_losses(folder: Path, corruption: Corruption, checkpoints: Path) -> list[float]:
     """Of the training loop itself, a step an evaluation."""
     model = load_model(folder, "lm", dtype=torch.float32)
     for module in model.modules():
@@ -72,24 +74,24 @@ def our_losses(folder: Path, question: Question, checkpoints: Path) -> list[floa
             module.p = 0.0
         elif isinstance(getattr(module, "dropout", None), float):
             module.dropout = 0.0
-    histories: list[list[dict[str, Any]]] = []
+    histories: list[list[Evaluation]] = []
     task = Task(
-        batches, lambda rows, epoch: collate(question, rows, epoch), LanguageObjective(),
-        evaluate=lambda: {"validation": {"loss": 1.0}}, record=histories.append,
+        batches, lambda rows, epoch: collate(corruption, rows, epoch), LanguageObjective(),
+        evaluate=lambda: {"validation": measured(loss=1.0)}, record=histories.append,
     )  # fmt: skip
-    train(model, task, SETTINGS, Execution(torch.device("cpu")), Checkpoints(checkpoints))
-    return [entry["train_loss"] for entry in histories[-1]]
+    train(model, task, SETTINGS, Runtime(torch.device("cpu")), Checkpoints(checkpoints))
+    return [entry.train_loss for entry in histories[-1]]
 
 
-def peers_losses(folder: Path, question: Question, kind: Any) -> list[float]:
+def peers_losses(folder: Path, corruption: Corruption, kind: Any) -> list[float]:
     model = kind.from_pretrained(folder, dtype=torch.float32).eval()  # no dropout
     optimizer = torch.optim.AdamW(model.parameters(), lr=SETTINGS.lr, weight_decay=SETTINGS.weight_decay)
     schedule = transformers.get_linear_schedule_with_warmup(optimizer, WARMUP, STEPS)
     losses = []
     for epoch in range(SETTINGS.epochs):
         for rows in batches(epoch):
-            batch = collate(question, rows, epoch)
-            labels = batch.ids if isinstance(question, NextTokens) else batch.labels  # it moves them itself
+            batch = collate(corruption, rows, epoch)
+            labels = batch.ids if isinstance(corruption, NextTokens) else batch.labels  # it moves them itself
             loss = model(input_ids=batch.ids, labels=labels).loss
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), SETTINGS.clip)
@@ -100,9 +102,9 @@ def peers_losses(folder: Path, question: Question, kind: Any) -> list[float]:
     return losses
 
 
-@pytest.mark.parametrize(("name", "question", "kind"), FAMILIES, ids=[name for name, *_ in FAMILIES])
-def test_50_losses_are_those_of_transformers(tmp_path: Path, name: str, question: Question, kind: Any) -> None:
-    ours, peers = our_losses(REFERENCE / name, question, tmp_path), peers_losses(REFERENCE / name, question, kind)
+@pytest.mark.parametrize(("name", "corruption", "kind"), FAMILIES, ids=[name for name, *_ in FAMILIES])
+def test_50_losses_are_those_of_transformers(tmp_path: Path, name: str, corruption: Corruption, kind: Any) -> None:
+    ours, peers = our_losses(REFERENCE / name, corruption, tmp_path), peers_losses(REFERENCE / name, corruption, kind)
     assert len(ours) == len(peers) == STEPS
     np.testing.assert_allclose(ours, peers, rtol=0, atol=1e-4)
     assert np.mean(ours[-5:]) < 0.95 * np.mean(ours[:5])  # and there was something to learn

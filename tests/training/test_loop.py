@@ -26,17 +26,21 @@ from transformers import EarlyStoppingCallback, TrainerControl, TrainerState
 
 from minilm.checkpoints.models import new_model
 from minilm.config import TrainSection
-from minilm.devices import Execution
+from minilm.devices import Runtime
 from minilm.errors import UserError
+from minilm.evaluation.metrics import Metrics
 from minilm.models.batch import Batch
 from minilm.models.gpt2 import GPT2Config
 from minilm.models.heads import mlp_head
+from minilm.reporting.results import Evaluation
 from minilm.training import loop
-from minilm.training.loop import Interrupted, Task, train
+from minilm.training.console import Interrupted
+from minilm.training.loop import Task, train
 from minilm.training.objectives import Objective
 from minilm.training.state import Checkpoints, Progress, trained_parameters
+from tests.records import measured
 
-CPU = Execution(torch.device("cpu"))
+CPU = Runtime(torch.device("cpu"))
 ROWS, LENGTH, CLASSES = 24, 6, 3
 IDS = torch.randint(20, (ROWS, LENGTH), generator=torch.Generator().manual_seed(0))
 LABELS = torch.randint(CLASSES, (ROWS,), generator=torch.Generator().manual_seed(1))
@@ -64,13 +68,13 @@ def in_batches(*sizes: int) -> Callable[[int], list[np.ndarray]]:
     return batches
 
 
-def says(*losses: float, metric: str = "loss") -> Callable[[], loop.Metrics]:
+def says(*losses: float, metric: str = "loss") -> Callable[[], dict[str, Metrics]]:
     """An evaluation that finds these values, one after the other, then the last."""
     left = list(losses)
 
-    def evaluate() -> loop.Metrics:
+    def evaluate() -> dict[str, Metrics]:
         value = left.pop(0) if len(left) > 1 else left[0]
-        return {"validation": {"loss": value if metric == "loss" else 1.0, metric: value}}
+        return {"validation": measured(**{"loss": 1.0, metric: value})}
 
     return evaluate
 
@@ -88,10 +92,10 @@ def settings_of(**changes: Any) -> TrainSection:
 
 
 def run(
-    folder: Path, model: nn.Module | None = None, task: Task | None = None, execution: Execution = CPU, **settings: Any
+    folder: Path, model: nn.Module | None = None, task: Task | None = None, runtime: Runtime = CPU, **settings: Any
 ) -> Progress:
     checkpoints = Checkpoints(folder / "checkpoints")
-    return train(model or gpt2(), task or task_of(), settings_of(**settings), execution, checkpoints)
+    return train(model or gpt2(), task or task_of(), settings_of(**settings), runtime, checkpoints)
 
 
 def same(a: nn.Module, b: nn.Module, **tolerance: float) -> None:
@@ -115,7 +119,7 @@ def test_the_losses_are_those_of_a_plain_loop(tmp_path: Path) -> None:
         nn.utils.clip_grad_norm_(plain.parameters(), 0.5)
         optimizer.step()
         losses.append(loss.item())
-    found = [entry["train_loss"] for entry in progress.history]
+    found = [entry.train_loss for entry in progress.history]
     assert len(found) == 24 and losses[0] > losses[-1]
     assert found[:20] == pytest.approx(losses[:20], rel=1e-4)
 
@@ -133,8 +137,8 @@ def test_accumulated_batches_make_the_step_of_one_large_batch(
     task = task_of(in_batches(*sizes), objective=objective)
     b = run(tmp_path / "b", parts, task, accumulate=len(sizes), **settings)
     assert a.step == b.step == 1
-    assert a.history[0]["train_loss"] == pytest.approx(b.history[0]["train_loss"], rel=1e-5)
-    assert a.history[0]["grad_norm"] == pytest.approx(b.history[0]["grad_norm"], rel=1e-4)
+    assert a.history[0].train_loss == pytest.approx(b.history[0].train_loss, rel=1e-5)
+    assert a.history[0].grad_norm == pytest.approx(b.history[0].grad_norm, rel=1e-4)
     same(whole, parts, rtol=1e-5, atol=1e-6)
 
 
@@ -149,7 +153,7 @@ def test_the_gradient_is_clipped_to_its_global_norm(tmp_path: Path) -> None:
     progress = run(tmp_path, model, task, eps=1e6, lr=1e6, clip=0.01, weight_decay=0.0)  # w -= clipped gradient
     F.cross_entropy(start(IDS[task.batches(0)[0]]), LABELS[task.batches(0)[0]]).backward()
     norm = math.sqrt(sum(float((p.grad**2).sum()) for p in start.parameters() if p.grad is not None))
-    assert progress.history[0]["grad_norm"] == pytest.approx(norm, rel=1e-5) and norm > 0.01  # as it was before
+    assert progress.history[0].grad_norm == pytest.approx(norm, rel=1e-5) and norm > 0.01  # as it was before
     before = trained_parameters(gpt2())
     moves = [(after - before[name]).norm() ** 2 for name, after in trained_parameters(model).items()]
     assert math.sqrt(sum(moves)) == pytest.approx(0.01, rel=1e-2)
@@ -159,8 +163,8 @@ def test_the_mean_loss_of_an_evaluation_covers_the_rows_since_the_last(tmp_path:
     each = run(tmp_path / "a", task=task_of(in_batches(8, 2)), evaluate_every=1).history
     both = run(tmp_path / "b", task=task_of(in_batches(8, 2))).history
     assert len(each) == 2 and len(both) == 1
-    mean = (8 * each[0]["train_loss"] + 2 * each[1]["train_loss"]) / 10
-    assert both[0]["train_loss"] == pytest.approx(mean, rel=1e-6)
+    mean = (8 * each[0].train_loss + 2 * each[1].train_loss) / 10
+    assert both[0].train_loss == pytest.approx(mean, rel=1e-6)
 
 
 def test_padding_is_not_counted_as_tokens(tmp_path: Path) -> None:
@@ -198,8 +202,8 @@ def test_evaluations_come_every_epoch_or_every_n_steps_and_at_the_end(
     recorded: list[int] = []
     task = task_of(record=lambda history: recorded.append(len(history)))
     progress = run(tmp_path, task=task, epochs=2, **settings)
-    assert [entry["step"] for entry in progress.history] == steps
-    assert progress.history[-1]["epoch"] == 2 and progress.stopped == "finished"
+    assert [entry.step for entry in progress.history] == steps
+    assert progress.history[-1].epoch == 2 and progress.stopped == "finished"
     assert recorded == list(range(1, len(steps) + 1))
 
 
@@ -236,10 +240,32 @@ def test_stopping_early_is_transformers(
 ) -> None:
     task = task_of(in_batches(4), evaluate=says(*values, metric=metric))
     folder = tmp_path_factory.mktemp("run")
-    progress = run(folder, task=task, epochs=len(values), patience=patience, threshold=threshold, best=metric)
+    progress = run(folder, task=task, epochs=len(values), patience=patience, min_delta=threshold, best=metric)
     stopped, best = stops_after(values, patience, threshold, metric)
     assert len(progress.history) == stopped and progress.best_value == best
     assert progress.stopped == ("finished" if stopped == len(values) else "early stopping")
+
+
+@pytest.mark.parametrize(
+    ("values", "losses", "best", "stopped"),
+    [
+        ([0.5, 0.5, 0.5, 0.5], [1.0, 0.8, 0.9, 0.7], 4, 4),  # the lower loss is better, and counts as better
+        ([0.5, 0.5, 0.5, 0.5], [0.7, 0.8, 0.9, 1.0], 1, 3),
+        ([0.5, 0.6, 0.5, 0.6], [0.5, 0.8, 0.1, 0.8], 2, 4),  # the metric comes first
+    ],
+)
+def test_of_equal_metrics_the_one_with_the_lower_loss_is_the_best(
+    tmp_path: Path, values: list[float], losses: list[float], best: int, stopped: int
+) -> None:
+    found = iter(zip(values, losses, strict=True))
+
+    def evaluate() -> loop.Metrics:
+        value, loss = next(found)
+        return {"validation": {"loss": loss, "accuracy": value}}
+
+    progress = run(tmp_path, task=task_of(evaluate=evaluate), epochs=4, patience=2, best="accuracy")
+    assert (progress.best_step, len(progress.history)) == (6 * best, stopped)
+    assert progress.best_loss == losses[best - 1]
 
 
 def stops_after(values: list[float], patience: int, threshold: float, metric: str) -> tuple[int, float | None]:
@@ -273,9 +299,9 @@ def test_training_ends_when_its_time_is_up_and_evaluations_take_none_of_it(
     clock = Clock()
     monkeypatch.setattr(loop.time, "monotonic", clock)
 
-    def evaluate() -> loop.Metrics:
+    def evaluate() -> dict[str, Metrics]:
         clock.now += 1000.0
-        return {"validation": {"loss": 1 / clock.now}}
+        return {"validation": measured(loss=1 / clock.now)}
 
     def keep_best(self: Checkpoints, model: nn.Module) -> None:
         clock.now += 1000.0  # a slow disk
@@ -285,7 +311,7 @@ def test_training_ends_when_its_time_is_up_and_evaluations_take_none_of_it(
     monkeypatch.setattr(Checkpoints, "keep_best", keep_best)
     progress = run(tmp_path, task=task_of(evaluate=evaluate), epochs=50, max_minutes=1, evaluate_every=10)
     assert progress.stopped == "max_minutes" and 60 <= progress.seconds < 80
-    assert 30 < progress.step < 80 and progress.history[-1]["step"] == progress.step
+    assert 30 < progress.step < 80 and progress.history[-1].step == progress.step
 
 
 # --- What goes wrong ---
@@ -404,14 +430,14 @@ def test_training_needs_no_main_thread(tmp_path: Path) -> None:
 
 # --- float16 ---
 
-HALF = Execution(torch.device("cpu"), "float16")
+HALF = Runtime(torch.device("cpu"), "float16")
 
 
 def test_loss_scaling_leaves_the_gradient_as_it_is(tmp_path: Path) -> None:
     half, full = gpt2(), gpt2()
-    a = run(tmp_path / "a", half, execution=HALF, clip=1.0, eps=1.0)
+    a = run(tmp_path / "a", half, runtime=HALF, clip=1.0, eps=1.0)
     b = run(tmp_path / "b", full, clip=1.0, eps=1.0)
-    assert a.history[0]["grad_norm"] == pytest.approx(b.history[0]["grad_norm"], rel=0.05)
+    assert a.history[0].grad_norm == pytest.approx(b.history[0].grad_norm, rel=0.05)
     same(half, full, rtol=1e-2, atol=1e-3)
 
 
@@ -424,8 +450,8 @@ def test_a_gradient_that_overflows_float16_is_skipped_and_scaled_less(tmp_path: 
         return gradient * math.inf if len(steps) <= 2 else gradient
 
     model.head.dense.weight.register_hook(overflow)
-    progress = run(tmp_path, model, execution=HALF, evaluate_every=2)
-    assert "grad_norm" not in progress.history[0] and math.isfinite(progress.history[1]["grad_norm"])
+    progress = run(tmp_path, model, runtime=HALF, evaluate_every=2)
+    assert progress.history[0].grad_norm is None and math.isfinite(progress.history[1].grad_norm)
     assert progress.loss_scaling["scale"] == 2.0**16 / 4
     resumed = loop._Loop(model, task_of(), settings_of(), HALF, Checkpoints(tmp_path / "checkpoints"))
     assert resumed.scaler.state_dict() == progress.loss_scaling
@@ -438,24 +464,24 @@ class Stop(Exception):
     pass
 
 
-@pytest.mark.parametrize("execution", [CPU, HALF])
+@pytest.mark.parametrize("runtime", [CPU, HALF])
 @pytest.mark.parametrize("at", [1, 5, 8, 13])
 def test_a_resumed_run_ends_bit_for_bit_where_the_uninterrupted_one_ends(
-    tmp_path: Path, at: int, execution: Execution
+    tmp_path: Path, at: int, runtime: Runtime
 ) -> None:
-    def losses(model: nn.Module) -> Callable[[], loop.Metrics]:
-        def evaluate() -> loop.Metrics:
+    def losses(model: nn.Module) -> Callable[[], dict[str, Metrics]]:
+        def evaluate() -> dict[str, Metrics]:
             model.eval()
             loss = F.cross_entropy(model(IDS), LABELS).item()
             model.train()
-            return {"validation": {"loss": loss}}
+            return {"validation": measured(loss=loss)}
 
         return evaluate
 
     settings = {"epochs": 3, "accumulate": 2, "evaluate_every": 2, "checkpoint_minutes": 0, "clip": 1.0}
     sizes = in_batches(4, 4, 3, 4, 1)
     whole = gpt2(dropout=0.3)
-    expected = run(tmp_path / "whole", whole, task_of(sizes, evaluate=losses(whole)), execution, **settings)
+    expected = run(tmp_path / "whole", whole, task_of(sizes, evaluate=losses(whole)), runtime, **settings)
 
     broken, calls = gpt2(dropout=0.3), []
 
@@ -466,13 +492,13 @@ def test_a_resumed_run_ends_bit_for_bit_where_the_uninterrupted_one_ends(
         return collate(rows)
 
     with pytest.raises(Stop):
-        run(tmp_path, broken, task_of(sizes, evaluate=losses(broken), collate=break_off), execution, **settings)
+        run(tmp_path, broken, task_of(sizes, evaluate=losses(broken), collate=break_off), runtime, **settings)
     torch.manual_seed(99)
     resumed = gpt2(dropout=0.3)  # which sets the seed, as a run does
-    progress = run(tmp_path, resumed, task_of(sizes, evaluate=losses(resumed)), execution, **settings)
+    progress = run(tmp_path, resumed, task_of(sizes, evaluate=losses(resumed)), runtime, **settings)
 
-    def without_times(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return [{k: v for k, v in entry.items() if k not in ("seconds", "tokens_per_second")} for entry in history]
+    def without_times(history: list[Evaluation]) -> list[Evaluation]:
+        return [replace(entry, seconds=0.0, tokens_per_second=0.0) for entry in history]
 
     assert without_times(progress.history) == without_times(expected.history)
     same(resumed, whole, rtol=0, atol=0)

@@ -22,7 +22,7 @@ def test_the_mean_is_torchs_cross_entropy(rows: int, classes: int, seed: int, we
     scores, labels = scores_and_labels(rows, classes, seed)
     weights = torch.rand(classes) + 0.1 if weighted else None
     objective = Objective(weights, smoothing)
-    mean = objective.total(scores, labels) / objective.amount(labels)
+    mean = objective.sum(scores, labels) / objective.denominator(labels)
     torch.testing.assert_close(mean, F.cross_entropy(scores, labels, weights, label_smoothing=smoothing))
 
 
@@ -31,19 +31,19 @@ def test_with_several_labels_the_mean_is_torchs_binary_cross_entropy(rows: int, 
     scores, labels = torch.randn(rows, classes), torch.randint(2, (rows, classes))
     weights = torch.rand(classes) + 0.1 if weighted else None
     objective = Objective(weights, multi_label=True)
-    mean = objective.total(scores, labels) / objective.amount(labels)
+    mean = objective.sum(scores, labels) / objective.denominator(labels)
     torch.testing.assert_close(mean, F.binary_cross_entropy_with_logits(scores, labels.float(), pos_weight=weights))
 
 
 def test_smoothing_with_several_labels_gives_both_answers_an_equal_share() -> None:
     scores, labels = torch.tensor([[2.0, -1.0]]), torch.tensor([[1, 0]])
     expected = F.binary_cross_entropy_with_logits(scores, torch.tensor([[0.9, 0.1]]), reduction="sum")
-    torch.testing.assert_close(Objective(None, 0.2, multi_label=True).total(scores, labels), expected)
+    torch.testing.assert_close(Objective(None, 0.2, multi_label=True).sum(scores, labels), expected)
 
 
 def test_a_loss_is_float32_for_scores_of_any_precision() -> None:
     scores, labels = scores_and_labels(4, 3, 0)
-    assert Objective().total(scores.bfloat16(), labels).dtype == torch.float32
+    assert Objective().sum(scores.bfloat16(), labels).dtype == torch.float32
 
 
 @pytest.mark.parametrize("labels", [[0, 0, 0, 1], [2, 0, 1, 1, 1, 2, 2, 2]])
@@ -77,7 +77,7 @@ def test_a_language_models_mean_is_torchs_cross_entropy_where_words_are_asked_fo
     labels[torch.rand(texts, length, generator=generator) < 0.5] = -100
     labels[0, 0] = 3
     objective = LanguageObjective(smoothing)
-    assert objective.amount(labels) == (labels != -100).sum()
-    mean = objective.total(scores[labels >= 0], labels) / objective.amount(labels)
+    assert objective.denominator(labels) == (labels != -100).sum()
+    mean = objective.sum(scores[labels >= 0], labels) / objective.denominator(labels)
     peer = F.cross_entropy(scores.flatten(0, 1), labels.flatten(), label_smoothing=smoothing)  # it knows -100 itself
     torch.testing.assert_close(mean, peer)

@@ -16,13 +16,13 @@ from transformers import get_cosine_schedule_with_warmup, get_linear_schedule_wi
 
 from minilm.checkpoints.models import new_model
 from minilm.config import TrainSection
-from minilm.devices import Execution
+from minilm.devices import Runtime
 from minilm.errors import UserError
 from minilm.models.gpt2 import GPT2Config
 from minilm.training.optimizer import check_warmup, learning_rate, make_optimizer, parameter_groups
 from tests.tiny import refused, write_config
 
-CPU = Execution(torch.device("cpu"))
+CPU = Runtime(torch.device("cpu"))
 
 
 def tiny(task: str = "classify") -> nn.Module:

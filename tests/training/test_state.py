@@ -2,21 +2,33 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from minilm.config import TrainSection
-from minilm.devices import Execution
+from minilm.devices import Runtime
 from minilm.errors import UserError
+from minilm.reporting.results import Evaluation
 from minilm.training.optimizer import make_optimizer
 from minilm.training.state import Checkpoints, Progress, trained_parameters
+from tests.records import measured
 
 CPU = torch.device("cpu")
+
+
+def progress_at(step: int, best_step: int = -1, **changes: Any) -> Progress:
+    """The progress of a run whose best evaluation was at a step; -1: none yet."""
+    shared = {"epoch": 1.0, "lr": 0.1, "train_loss": 1 / 3, "tokens_per_second": 9.0, "seconds": 0.1}
+    history = [Evaluation(step=best_step, validation=measured(loss=1 / 3), **shared)] if best_step >= 0 else []
+    settings = {"seconds": 0.1, "best_value": 0.5 if history else None, **changes}
+    return Progress(step=step, best_step=best_step, history=history, **settings)
 
 
 class Job:
@@ -26,7 +38,7 @@ class Job:
         torch.manual_seed(seed)
         self.model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2), nn.Linear(2, 2))
         self.model[2].requires_grad_(False)
-        self.optimizer = make_optimizer(self.model, TrainSection(epochs=1, lr=0.1), Execution(CPU))
+        self.optimizer = make_optimizer(self.model, TrainSection(epochs=1, lr=0.1), Runtime(CPU))
         self.checkpoints = Checkpoints(folder)
 
     def steps(self, number: int) -> Job:
@@ -50,13 +62,34 @@ class Job:
         return restored
 
 
+def test_names_are_flushed_before_a_checkpoint_counts_and_before_the_last_one_is_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut takes every name with it that its folder's list of names was not flushed with."""
+    job = Job(tmp_path).steps(1)
+    first, fsync = job.save(Progress(step=1)), os.fsync
+    flushed: list[tuple[set[str], set[str]]] = []  # the names that are flushed, and all checkpoints at that moment
+
+    def noted(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            flushed.append((set(os.listdir(descriptor)), set(os.listdir(tmp_path))))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    second = job.steps(1).save(Progress(step=2, best_step=2))
+    files = {f"{name}.safetensors" for name in ("model", "optimizer", "random", "best")} | {"progress.json"}
+    unfinished = {first.name, f".{second.name}.tmp", "best.safetensors"}
+    counting = {first.name, second.name, "best.safetensors"}
+    assert (files, unfinished) in flushed and (counting, counting) in flushed
+    assert set(os.listdir(tmp_path)) == {second.name, "best.safetensors"}
+
+
 def test_work_goes_on_bit_for_bit_from_a_checkpoint(tmp_path: Path) -> None:
     job = Job(tmp_path).steps(3)
     job.checkpoints.keep_best(job.model)
     best = job.parameters()
     job.steps(1)
-    history = [{"step": 3, "validation": {"loss": 1 / 3}}]
-    progress = Progress(step=4, tokens=9, seconds=0.1, loss_sum=1 / 7, best_step=3, best_value=0.5, history=history)
+    progress = progress_at(4, 3, tokens=9, loss_sum=1 / 7)
     job.save(progress)
     job.steps(3)
     job.checkpoints.keep_best(job.model)  # later than the checkpoint
@@ -74,21 +107,21 @@ def test_work_goes_on_bit_for_bit_from_a_checkpoint(tmp_path: Path) -> None:
 
 
 def test_only_what_trains_is_kept(tmp_path: Path) -> None:
-    place = Job(tmp_path).steps(1).save(Progress(step=1))
+    place = Job(tmp_path).steps(1).save(progress_at(1))
     assert b'"2.weight"' not in (place / "model.safetensors").read_bytes()
 
 
 def test_only_the_last_checkpoint_stays(tmp_path: Path) -> None:
     job = Job(tmp_path).steps(1)
     for step in (2, 9, 10, 10):
-        place = job.save(Progress(step=step))
+        place = job.save(progress_at(step))
         assert list(tmp_path.iterdir()) == [place] and job.checkpoints.last() == place
     assert place.name == "000004-step-10"
 
 
 def test_what_a_kill_left_behind_is_neither_read_nor_kept(tmp_path: Path) -> None:
     job = Job(tmp_path).steps(1)
-    job.save(Progress(step=1))
+    job.save(progress_at(1))
 
     def leave() -> None:
         for junk in (".000002-step-2.tmp", ".000009-step-9.tmp", "000000-step-0"):
@@ -98,7 +131,7 @@ def test_what_a_kill_left_behind_is_neither_read_nor_kept(tmp_path: Path) -> Non
     leave()
     assert job.restore().step == 1 and len(list(tmp_path.iterdir())) == 1
     leave()
-    place = job.save(Progress(step=2, best_step=2))
+    place = job.save(progress_at(2, 2))
     assert set(tmp_path.iterdir()) == {place, job.checkpoints.best} and len(list(place.iterdir())) == 5
 
 
@@ -109,11 +142,11 @@ def test_best_weights_that_did_not_change_are_not_written_again(
     if not can_link:
         monkeypatch.setattr(os, "link", _cannot)
     job = Job(tmp_path).steps(1)
-    first = job.save(Progress(step=1, best_step=1)) / "best.safetensors"
+    first = job.save(progress_at(1, 1)) / "best.safetensors"
     content, inode = first.read_bytes(), first.stat().st_ino
-    again = job.steps(1).save(Progress(step=2, best_step=1)) / "best.safetensors"
+    again = job.steps(1).save(progress_at(2, 1)) / "best.safetensors"
     assert again.read_bytes() == content and (again.stat().st_ino == inode) == can_link
-    newer = job.save(Progress(step=3, best_step=3)) / "best.safetensors"
+    newer = job.save(progress_at(3, 3)) / "best.safetensors"
     assert newer.read_bytes() != content
 
 
@@ -125,10 +158,10 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = Job(tmp_path).steps(1)
-    place = job.save(Progress(step=1, best_step=1))
+    place = job.save(progress_at(1, 1))
     monkeypatch.setattr("minilm.training.state.write_json", _cannot)
     with pytest.raises(OSError):
-        job.save(Progress(step=2, best_step=1))
+        job.save(progress_at(2, 1))
     assert set(tmp_path.iterdir()) == {place, job.checkpoints.best}
 
 
@@ -181,13 +214,17 @@ DAMAGE = [
     ("random.safetensors", replace(b'"cpu"', b'"gpu"')),
     ("progress.json", replace(b'"step"', b'"stop"')),
     ("progress.json", replace(b'"tokens": 12', b'"tokens": ""')),
+    ("progress.json", replace(b'"tokens": 12', b'"tokens": -1')),
+    ("progress.json", replace(b'"seconds": 0.1', b'"seconds": 0.0')),
+    ("progress.json", replace(b'"best_step": 1', b'"best_step": 2')),
+    ("progress.json", replace(b'"epoch": 1.0', b'"epoch": NaN')),
 ]
 
 
 @pytest.mark.parametrize(("name", "damage"), DAMAGE)
 def test_a_damaged_checkpoint_is_named_in_one_line(tmp_path: Path, name: str, damage: Callable[[Path], None]) -> None:
     job = Job(tmp_path).steps(1)
-    place = job.save(Progress(step=1, tokens=12, best_step=1))
+    place = job.save(progress_at(1, 1, tokens=12))
     damage(place / name)
     with pytest.raises((UserError, FileNotFoundError)) as caught:
         job.restore()
@@ -195,7 +232,7 @@ def test_a_damaged_checkpoint_is_named_in_one_line(tmp_path: Path, name: str, da
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
-    Job(tmp_path).steps(1).save(Progress(step=1, best_step=1))
+    Job(tmp_path).steps(1).save(progress_at(1, 1))
     other = Job(tmp_path)
     other.model[2].requires_grad_(True)  # trains more than the one that was kept
     with pytest.raises(UserError, match="another model"):
@@ -203,5 +240,14 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
 
 
 def test_progress_is_readable_json(tmp_path: Path) -> None:
-    place = Job(tmp_path).save(Progress(step=3, best_value=0.25))
+    place = Job(tmp_path).save(progress_at(3, best_value=0.25))
     assert json.loads((place / "progress.json").read_text())["best_value"] == 0.25
+
+
+def test_the_progress_of_a_run_of_minilm_0_1_0_is_read(tmp_path: Path) -> None:
+    job = Job(tmp_path)
+    job.checkpoints.keep_best(job.model)
+    place = job.save(progress_at(3, 2, bad_evaluations=1, loss_denominator=4.0)) / "progress.json"
+    text = place.read_text().replace('"bad_evaluations"', '"stale"').replace('"loss_denominator"', '"loss_amount"')
+    place.write_text(text)
+    assert job.restore() == progress_at(3, 2, bad_evaluations=1, loss_denominator=4.0)

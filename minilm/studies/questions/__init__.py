@@ -1,21 +1,19 @@
-"""The questions that a study can ask (``analysis`` in its file), a module each."""
+"""The questions that a study can ask, a module each; ``analysis`` in a study's file names one.
 
-from minilm.studies.questions.active import active
-from minilm.studies.questions.augmentation import augmentation
-from minilm.studies.questions.few_shot import few_shot
-from minilm.studies.questions.freezing import freezing
-from minilm.studies.questions.scaling import scaling
-from minilm.studies.questions.seeds import seeds
-from minilm.studies.questions.sweep import sweep
-from minilm.studies.questions.zero_shot import zero_shot
+To add a question, write a module with a ``StudyQuestion`` and register it here.
+"""
 
-QUESTIONS = {
-    "active": active,
-    "augmentation": augmentation,
-    "few-shot": few_shot,
-    "freezing": freezing,
-    "scaling": scaling,
-    "seeds": seeds,
-    "sweep": sweep,
-    "zero-shot": zero_shot,
-}
+from minilm.studies.question import StudyQuestion
+from minilm.studies.questions.active import ACTIVE
+from minilm.studies.questions.augmentation import AUGMENTATION
+from minilm.studies.questions.compare import COMPARE
+from minilm.studies.questions.few_shot import FEW_SHOT
+from minilm.studies.questions.folds import FOLDS
+from minilm.studies.questions.freezing import FREEZING
+from minilm.studies.questions.scaling import SCALING
+from minilm.studies.questions.seeds import SEEDS
+from minilm.studies.questions.sweep import SWEEP
+from minilm.studies.questions.zero_shot import ZERO_SHOT
+
+_ALL = (COMPARE, ACTIVE, AUGMENTATION, FEW_SHOT, FOLDS, FREEZING, SCALING, SEEDS, SWEEP, ZERO_SHOT)
+QUESTIONS: dict[str, StudyQuestion] = {question.name: question for question in _ALL}

@@ -1,112 +1,132 @@
-"""How far do few labelled texts of each class go, and from how many on does fine-tuning pay?
+"""How many labelled texts of each class does fine-tuning need?
 
-The axis is ``data.shots``; 0 is all rows, and the reference. Few rows lie within more of them, so that a seed's line
-shows what more rows do, not other ones. Beside the runs stand the baselines that were fitted to the same rows.
+The axis is ``data.shots``; 0 means all rows, the reference. Few rows are a subset of more rows, so that a seed's line
+shows the effect of more rows, not of other rows. The baselines were fitted to the same rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from minilm.errors import UserError
 from minilm.evaluation.statistics import ALPHA
-from minilm.reporting.over_seeds import Tested, reached, tested, versus_table
-from minilm.reporting.page import Part, Picture, Section
+from minilm.reporting.over_seeds import Tested, reached, significance, tested, versus_table
+from minilm.reporting.page import Block, Picture, Section
+from minilm.reporting.style import short
 from minilm.reporting.tables import metric_name
-from minilm.studies.questions.lines import Line, ahead, best_line, lines_of, lines_table, ratio, versus
+from minilm.studies.finished import FinishedRun
+from minilm.studies.line_plots import line_picture
+from minilm.studies.lines import Line, best_line, gain, lines_of, lines_table, ratio, versus
+from minilm.studies.plan import Study
+from minilm.studies.question import StudyAnswer, StudyQuestion
 
-if TYPE_CHECKING:
-    from minilm.studies.analyses import Finished
-    from minilm.studies.config import Study
-
-KEY = "data.shots"
-ALL = 0.0  # shots that stand for all rows
+SHOTS = "data.shots"
+ALL_ROWS = 0.0  # the value of the axis that means all rows
+_NEEDS = "runs with data.shots above 0, best as an axis: [axes] data.shots"
 
 
-def few_shot(study: Study, runs: Sequence[Finished], figures: Path) -> tuple[str, list[Section]]:
-    """What each number of shots reaches, as a share of all rows, and beside the baselines."""
-    from minilm.studies.questions.line_pictures import line_picture
-
+def _answer(study: Study, runs: Sequence[FinishedRun], figures: Path) -> StudyAnswer:
+    """What each number of texts reaches, relative to all rows and beside the baselines."""
     metric = study.config.metric
-    lines, baselines = lines_of(runs, [KEY], lambda finished: float(finished.planned.config.data.shots), metric)
-    points = sorted({x for line in lines for x in line.at} - {ALL})
+    lines, baselines = lines_of(runs, [SHOTS], lambda finished: float(finished.planned.config.data.shots), metric)
+    points = sorted({x for line in lines for x in line.at} - {ALL_ROWS})
     if not points:
-        raise UserError("the analysis few-shot needs runs with data.shots above 0, best as an axis: [axes] data.shots")
-    full = next((line for line in lines if ALL in line.at), None)
-    best = best_line(lines, points[-1], metric)
+        raise UserError(f"the analysis few-shot needs {_NEEDS}")
+    full = next((line for line in lines if ALL_ROWS in line.at), None)
+    best = best_line(lines, points[-1])
     rivals = [line for line in best.baselines.values() if line.values(points[-1])]
-    rival = best_line(rivals, points[-1], metric) if rivals else None
+    rival = best_line(rivals, points[-1]) if rivals else None
     found = versus(rival, best, points) if rival else {}
+    parts: list[Block] = [
+        Picture(_draw([*lines, *baselines], metric, figures / "few_shot.png"), f"{metric_name(metric)} over the texts"),
+        lines_table([*lines, *baselines], "texts of each class", _label, last=ALL_ROWS),
+    ]
+    if full is not None:
+        parts += [_relative_to_all(line, points, full) for line in lines if line.values(points[-1])]
+    sections = [Section("What each number of texts reaches", parts)]
+    if rival and found:
+        title = f"{best.name} compared with the {rival.name}"
+        sections.append(Section(title, [versus_table(found, ["texts of each class"], lambda x: [_label(x)])]))
+    return StudyAnswer(f"{_lead(best, rival, found, points)} {_level(best, points[-1], full)}", sections)
 
-    references = {f"{line.name}, all rows": line.mean(ALL) for line in lines if ALL in line.at}
-    few = [Line(line.name, {x: line.at[x] for x in line.at if x != ALL}, line.baseline) for line in lines + baselines]
-    picture = line_picture(
+
+def _label(x: float) -> str:
+    return "all" if x == ALL_ROWS else f"{x:,.0f}"
+
+
+def _draw(lines: Sequence[Line], metric: str, path: Path) -> Path:
+    """The lines over the number of texts; what all rows reach is a horizontal line."""
+    references = {
+        f"{short(line.name, 40)}, all rows": line.mean(ALL_ROWS)
+        for line in lines
+        if ALL_ROWS in line.at and not line.baseline
+    }
+    few = [
+        replace(line, at={x: values for x, values in line.at.items() if x != ALL_ROWS}) for line in lines
+    ]
+    return line_picture(
         [line for line in few if line.at],
         metric,
-        figures / "few_shot.png",
+        path,
         title="What few labelled texts are worth",
         x="Training texts of each class",
         references=references,
     )
 
-    def shown(x: float) -> str:
-        return f"{x:,.0f}" if x else "all"
 
-    parts: list[Part] = [
-        Picture(picture, f"{metric_name(metric)} over the number of training texts of each class"),
-        lines_table([*lines, *baselines], "texts of each class", metric, shown, last=ALL),
+# --- In words ---
+
+
+def _relative_to_all(line: Line, points: Sequence[float], full: Line) -> str:
+    """What a line reaches relative to all rows."""
+    whole = line if ALL_ROWS in line.at else full
+    ratios = [(x, ratio(line, x, whole, ALL_ROWS)) for x in points]
+    texts = [
+        f"{found[0]:.1%} with {x:,.0f}" + (f" ({found[1].low:.1%} to {found[1].high:.1%})" if found[1] else "")
+        for x, found in ratios
+        if found
     ]
-    if full is not None:
-        parts += [_share_text(line, points, full) for line in lines if line.values(points[-1])]
-    sections = [Section("What each number reaches", parts)]
-    if rival and found:
-        title = f"{best.name} compared with the {rival.name}"
-        sections.append(Section(title, [versus_table(found, ["texts of each class"], lambda x: [shown(x)])]))
-    return f"{_first(best, points[-1], full, metric)} {_pays(best, rival, found, points, metric)}", sections
+    return f"Relative to {whole.name} with all rows, {line.name} reaches {'; '.join(texts)} of each class."
 
 
-def _share_text(line: Line, points: Sequence[float], full: Line) -> str:
-    """What a line reaches as a share of what all rows give."""
-    whole = line if ALL in line.at else full
-    shares = [(x, ratio(line, x, whole, ALL)) for x in points]
-    said = [
-        f"{share[0]:.1%} with {x:,.0f}" + (f" ({share[1].low:.1%} to {share[1].high:.1%})" if share[1] else "")
-        for x, share in shares
-        if share
-    ]
-    return f"Of what {whole.name} reaches with all rows, {line.name} reaches {'; '.join(said)} of each class."
+def _level(best: Line, most: float, full: Line | None) -> str:
+    """How far the largest number of texts of each class gets."""
+    name = metric_name(best.metric)
+    text = f"With {most:,.0f} of each class {best.name} has {name} {reached(best.values(most), best.metric)}"
+    whole = best if ALL_ROWS in best.at else full
+    found = ratio(best, most, whole, ALL_ROWS) if whole else None
+    if whole is None or found is None:
+        return f"{text}."
+    interval = f" (95% interval {found[1].low:.1%} to {found[1].high:.1%})" if found[1] else ""
+    return f"{text}, which is {found[0]:.1%}{interval} of what {whole.name} has with all rows."
 
 
-def _first(best: Line, most: float, full: Line | None, metric: str) -> str:
-    """How far the largest number of shots goes."""
-    said = f"With {most:,.0f} texts of each class {best.name} has {metric_name(metric)} {reached(best.values(most))}"
-    whole = best if ALL in best.at else full
-    share = ratio(best, most, whole, ALL) if whole else None
-    if whole is None or share is None:
-        return f"{said}."
-    between = f" (95% interval {share[1].low:.1%} to {share[1].high:.1%})" if share[1] else ""
-    return f"{said}, {share[0]:.1%}{between} of what {whole.name} has with all rows."
-
-
-def _pays(best: Line, rival: Line | None, found: Tested[float], points: Sequence[float], metric: str) -> str:
-    """From how many shots on fine-tuning is ahead of the best baseline."""
+def _lead(best: Line, rival: Line | None, found: Tested[float], points: Sequence[float]) -> str:
+    """From how many texts of each class on fine-tuning is ahead of the best baseline."""
     if rival is None:
-        return "No baseline was fitted, so from where on fine-tuning pays is not known."
+        return "No baseline was fitted, so it is unknown from how many texts on fine-tuning pays."
     if len(found) < len(points):
-        return f"Too few seeds were run to tell from where on it is ahead of the {rival.name}."
-    wins = [x for x in points if ahead(metric, found[x][0].difference) > 0 and found[x][1] < ALPHA]
+        return (
+            f"With one seed it is undecided from how many texts of each class on {best.name} beats the {rival.name}."
+        )
+    wins = [x for x in points if gain(best.metric, found[x][0].difference) > 0 and found[x][1] < ALPHA]
     lasting = [x for x in points if all(y in wins for y in points if y >= x)]
     if lasting:
         pair, p = found[lasting[0]]
         return (
-            f"It is ahead of the {rival.name} from {lasting[0]:,.0f} of each class on, there by "
-            f"{abs(pair.difference):.3f} ({tested(pair, p, len(found), sized=True)}), which is significant at 5%."
+            f"{best.name} beats the {rival.name} from {lasting[0]:,.0f} texts of each class on, there by "
+            f"{abs(pair.difference):.3f} ({tested(pair, p, len(found), unsigned=True)}), which {significance(pair, p)}."
         )
     pair, p = found[points[-1]]
-    lead = "ahead of" if ahead(metric, pair.difference) > 0 else "behind"
+    lead = "ahead of" if gain(best.metric, pair.difference) > 0 else "behind"
     return (
-        f"From where on it is ahead of the {rival.name} cannot be told: with {points[-1]:,.0f} of each class it is "
-        f"{abs(pair.difference):.3f} {lead} it ({tested(pair, p, len(found), sized=True)})."
+        f"It is undecided from how many texts on {best.name} beats the {rival.name}: with {points[-1]:,.0f} of each "
+        f"class it is {abs(pair.difference):.3f} {lead} it ({tested(pair, p, len(found), unsigned=True)})."
     )
+
+
+FEW_SHOT = StudyQuestion(
+    "few-shot", _answer, fits=lambda study: any(run.config.data.shots for run in study.runs), needs=_NEEDS
+)

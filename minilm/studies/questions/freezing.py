@@ -1,122 +1,213 @@
 """How much of a model can stay frozen? Quality and speed against the number of parameters that train.
 
-Each way to freeze is a variant or a point of the axis ``freeze.layers``; that with the most trained parameters is what
-the others are compared with.
+Each degree of freezing is a variant, or a point of the axis ``freeze.layers``. The one with the most trained parameters
+is the reference that the others are compared with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, NullLocator
 
 from minilm.errors import UserError
-from minilm.evaluation.statistics import ALPHA, Paired, mean
+from minilm.evaluation.statistics import ALPHA, ENOUGH_PAIRS, Paired, bounded_t_interval, mean
 from minilm.reporting.compare import learning
+from minilm.reporting.group_plots import titled
 from minilm.reporting.groups import Group, costs_of
-from minilm.reporting.over_seeds import ALONE, compare_all, reached, shown_p, tested, with_spread
-from minilm.reporting.page import Part, Picture, Section, Table
-from minilm.reporting.tables import ABSENT, duration, metric_name, short_count
-from minilm.studies.questions.lines import ahead, listed
+from minilm.reporting.over_seeds import (
+    ALONE,
+    compare_all,
+    metric_bounds,
+    reached,
+    shown_p,
+    significance,
+    tested,
+    with_spread,
+)
+from minilm.reporting.page import Block, Picture, Section, Table
+from minilm.reporting.style import SERIES, SMALL, legend, name_axes, new_figure, save, short, widen, within_range
+from minilm.reporting.tables import ABSENT, duration, join_words, metric_name, short_count
+from minilm.studies.finished import FinishedRun, groups_of
+from minilm.studies.line_plots import axis_label
+from minilm.studies.lines import gain
+from minilm.studies.plan import Study
+from minilm.studies.question import StudyAnswer, StudyQuestion
 
-if TYPE_CHECKING:
-    from minilm.studies.analyses import Finished
-    from minilm.studies.config import Study
+_NEEDS = "runs with different [freeze] or [lora], and none with a section [zero_shot]"
+NAMES_IN_PICTURE = 6  # if there are more, the points are numbered, and the legend names them
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way to freeze, over its seeds."""
+class FreezingLevel:
+    """One degree of freezing, over its seeds."""
 
     group: Group
     trained: float  # parameters
     total: float
     seconds: float  # of training
-    speed: float  # tokens a second
-    against: tuple[Paired, float] | None = None  # the way that trains most, and the p value after Holm
+    speed: float  # tokens per second
+    against_reference: tuple[Paired, float] | None = None  # the difference, and its p value after Holm
 
 
-def freezing(study: Study, runs: Sequence[Finished], figures: Path) -> tuple[str, list[Section]]:
-    """What each way to freeze loses in quality and gains in time."""
-    from minilm.studies.questions.pictures import freezing_picture
-
+def _answer(study: Study, runs: Sequence[FinishedRun], figures: Path) -> StudyAnswer:
+    """What each degree of freezing loses in quality and gains in time."""
     metric = study.config.metric
-    ways = ways_of(runs, metric)
-    if not ways:
+    levels = levels_of(runs, metric)
+    if not levels:
         why = f"the analysis freezing needs runs that were measured on test texts by {metric}"
-        raise UserError(f"{why}; name a metric they have, such as metric=accuracy")
-    picture = freezing_picture(ways, metric, figures / "freezing.png")
-    parts: list[Part] = [
-        Picture(picture, f"{metric_name(metric)} and training time over the parameters that train"),
-        _table(ways, metric),
+        raise UserError(f"{why}; name a metric that they have, such as metric=accuracy")
+    parts: list[Block] = [
+        Picture(
+            _draw(levels, metric, figures / "freezing.png"),
+            f"{metric_name(metric)} and training time over the parameters that train",
+        ),
+        _table(levels, metric),
     ]
-    sections = [Section("What stays frozen, and what that gives", parts)]
-    if learned := learning([way.group for way in ways], metric, figures):
-        sections.append(Section("How each learned", learned))
-    return answer(ways, metric), sections
+    sections = [Section("What stays frozen, and the effect", parts)]
+    if curves := learning([level.group for level in levels], metric, figures):
+        sections.append(Section("Learning curves", curves))
+    return StudyAnswer(_headline(levels, metric), sections)
 
 
-def ways_of(runs: Sequence[Finished], metric: str) -> list[Way]:
-    """Each way that has the metric, with what it costs; the one that trains most first, compared with it."""
-    from minilm.studies.analyses import groups_of
-
-    ways = []
+def levels_of(runs: Sequence[FinishedRun], metric: str) -> list[FreezingLevel]:
+    """Each degree of freezing that has the metric, the one that trains most first, the others compared with it."""
+    levels = []
     for group in groups_of(runs):
         if group.values(metric):
             costs = [costs_of(run) for run in group.runs]
-            keys = ("trained", "total", "seconds", "tokens_per_second")
-            trained, total, seconds, speed = (mean([cost[key] or 0 for cost in costs]) for key in keys)
-            ways.append(Way(group, trained, total, seconds, speed))
-    ways.sort(key=lambda way: -way.trained)
-    reached_by = [way.group.by_seed(metric) for way in ways]
-    found = compare_all({i: (reached_by[0], reached_by[i]) for i in range(1, len(ways))})
-    return [replace(way, against=found.get(i)) for i, way in enumerate(ways)]
+            seconds, speeds = [cost.seconds or 0 for cost in costs], [cost.tokens_per_second or 0 for cost in costs]
+            trained, total = (mean([cost.trained for cost in costs]), mean([cost.total for cost in costs]))
+            levels.append(FreezingLevel(group, trained, total, mean(seconds), mean(speeds)))
+    levels.sort(key=lambda level: -level.trained)
+    by_seed = [level.group.by_seed(metric) for level in levels]
+    found = compare_all({i: (by_seed[0], by_seed[i]) for i in range(1, len(levels))}, metric)
+    return [replace(level, against_reference=found.get(i)) for i, level in enumerate(levels)]
 
 
-def _table(ways: Sequence[Way], metric: str) -> Table:
-    header = ["", "parameters that train", "share", f"test {metric_name(metric)}", f"less than {ways[0].group.name}"]
-    header += ["95% interval", "corrected: p", "training", "tokens/s"]
+def _table(levels: Sequence[FreezingLevel], metric: str) -> Table:
+    header = ["", "trained parameters", "fraction", f"test {metric_name(metric)}"]
+    header += [f"change from {levels[0].group.name}", "95% interval", "p", "training", "tokens/s"]
     rows = []
-    for way in ways:
-        told = [ABSENT] * 3
-        if way.against:
-            pair, p = way.against
-            between = f"{-pair.interval.high:+.4f} to {-pair.interval.low:+.4f}" if pair.interval else ABSENT
-            told = [f"{-pair.difference:+.4f}", between, shown_p(p)]
-        share = f"{way.trained / way.total:.1%}" if way.total else ABSENT
-        quality = with_spread(way.group.values(metric))
-        costs = [duration(way.seconds), short_count(way.speed)]
-        rows.append([way.group.name, short_count(way.trained), share, quality, *told, *costs])
-    note = "±: standard deviation over the seeds. p: paired t test over the same seeds (permutation test where all "
-    note += f"differ alike), corrected after Holm. {ALONE}"
+    for level in levels:
+        test = [ABSENT] * 3
+        if level.against_reference:
+            pair, p = level.against_reference
+            interval = f"{pair.interval.low:+.4f} to {pair.interval.high:+.4f}" if pair.interval else ABSENT
+            test = [f"{pair.difference:+.4f}", interval, shown_p(p)]
+        fraction = f"{level.trained / level.total:.1%}" if level.total else ABSENT
+        quality = with_spread(level.group.values(metric))
+        costs = [duration(level.seconds), short_count(level.speed)]
+        rows.append([level.group.name, short_count(level.trained), fraction, quality, *test, *costs])
+    note = "±: standard deviation over the seeds. p: paired t test over the same seeds (permutation test if the "
+    note += f"difference is the same with all seeds), corrected after Holm. {ALONE}"
     return Table(header, rows, note=note)
 
 
-def answer(ways: Sequence[Way], metric: str) -> str:
-    """Two sentences: what training most reaches, and how far one can freeze before a loss is told from chance."""
-    most, what = ways[0], metric_name(metric)
-    name = most.group.name
-    first = (
-        f"With {short_count(most.trained)} trained parameters {name} has {what} {reached(most.group.values(metric))}."
+def _headline(levels: Sequence[FreezingLevel], metric: str) -> str:
+    """How far one can freeze before the metric falls, and what that saves."""
+    reference, name = levels[0], metric_name(metric)
+    base = (
+        f"{reference.group.name}, which trains the most parameters ({short_count(reference.trained)}), has {name} "
+        f"{reached(reference.group.values(metric), metric)}."
     )
-    found = [(way, *way.against) for way in ways if way.against]
+    found = [(level, *level.against_reference) for level in levels if level.against_reference]
     if not found:
-        return f"{first} Too few seeds were run to tell what freezing more loses."
-    untold = [way.group.name for way in ways[1:] if not way.against]
-    untested = f"; too few seeds were run to tell of {listed(untold)}" if untold else ""
-    alike = [(way, pair, p) for way, pair, p in found if p >= ALPHA or ahead(metric, pair.difference) >= 0]
-    if not alike:
-        way, pair, p = found[0]
-        every = "Every other way that was tested" if untold else "Every other way"
+        return f"With one seed it is undecided what freezing costs. {base}"
+    untested = [level.group.name for level in levels[1:] if not level.against_reference]
+    rest = f" {join_words(untested)} ran with too few seeds for a test." if untested else ""
+    unharmed = [(level, pair, p) for level, pair, p in found if p >= ALPHA or gain(metric, pair.difference) >= 0]
+    if not unharmed:
+        level, pair, p = found[0]
+        verb, which = "lowers" if gain(metric, 1) > 0 else "raises", " that was tested" if untested else ""
+        by = f"{abs(pair.difference):.3f} ({tested(pair, p, len(found), unsigned=True)}), which {significance(pair, p)}"
         return (
-            f"{first} {every} loses: {way.group.name}, which freezes least, by {abs(pair.difference):.3f} "
-            f"({tested(pair, p, len(found), sized=True)}), which is significant at 5%{untested}."
+            f"Every degree of freezing{which} {verb} the {name}: {level.group.name}, which freezes least, by {by}. "
+            f"{base}{rest}"
         )
-    way, pair, p = alike[-1]
-    share = f"{way.trained / most.trained:.1%}"
-    faster = f", in {way.seconds / most.seconds:.0%} of its time" if most.seconds else ""
-    return (
-        f"{first} {way.group.name}, with {share} of these parameters{faster}, is the most frozen whose difference "
-        f"({pair.difference:+.3f}, {tested(pair, p, len(found))}) cannot be told from chance as a loss{untested}."
-    )
+    level, pair, p = unharmed[-1]
+    faster = f" and takes {level.seconds / reference.seconds:.0%} of the time" if reference.seconds else ""
+    opening = f"{level.group.name} freezes the most without a significant loss: it"
+    if pair.pairs < ENOUGH_PAIRS:
+        opening = (
+            f"It is undecided what freezing costs: {pair.pairs} seeds are too few to show a loss (at least "
+            f"{ENOUGH_PAIRS} are needed). {level.group.name}, the most frozen of those whose loss the t test does not "
+            "find,"
+        )
+    trains = f"{opening} trains {level.trained / reference.trained:.1%} of the parameters{faster}"
+    change = f"{pair.difference:+.3f} ({tested(pair, p, len(found))})"
+    return f"{trains}, and its {name} changes by {change}. {base}{rest}"
+
+
+# --- The picture ---
+
+
+def _draw(levels: Sequence[FreezingLevel], metric: str, path: Path) -> Path:
+    """The metric and the training time against the number of parameters that train."""
+    figure = new_figure(12, 5.4, "What freezing costs and saves")
+    quality, time = figure.subplots(1, 2)
+    longest = max(level.seconds for level in levels)
+    scale, unit = (60, "minutes") if longest >= 180 else (1, "seconds")
+    seconds = [[(costs_of(run).seconds or 0) / scale for run in level.group.runs] for level in levels]
+    names = [short(level.group.name, 22) for level in levels]
+    if len(levels) > NAMES_IN_PICTURE:
+        for i, name in enumerate(names, 1):
+            quality.plot([], [], " ", label=f"{i}  {name}")
+        names = [str(i) for i, _ in enumerate(levels, 1)]
+    metrics = [level.group.values(metric) for level in levels]
+    _draw_over_trained(quality, levels, metrics, metric_bounds(metric), names, SERIES[1])
+    _draw_over_trained(time, levels, seconds, (0, float("inf")), names, SERIES[0])
+    within_range(quality, metric)
+    widen(quality, metric, min(level.group.texts() for level in levels))
+    time.set_ylim(bottom=min(0, time.get_ylim()[0]))
+    name_axes(quality, title=f"{titled(metric)} on the test texts", x="Parameters that train", y=axis_label(metric))
+    name_axes(time, title="Training time", x="Parameters that train", y=f"Time ({unit})")
+    legend(figure, [quality])
+    return save(figure, path, svg=True)
+
+
+def _draw_over_trained(
+    axes: Axes,
+    levels: Sequence[FreezingLevel],
+    values: Sequence[Sequence[float]],
+    bounds: tuple[float, float],
+    names: Sequence[str],
+    style: Mapping[str, Any],
+) -> None:
+    """The mean of each level with its interval and its name, over the parameters that train."""
+    x = np.array([max(level.trained, 1) for level in levels])
+    means = np.array([mean(found) for found in values])
+    intervals = [bounded_t_interval(found, bounds) for found in values]
+    ends = [found.interval if found else (m, m) for found, m in zip(intervals, means, strict=True)]
+    reach = np.array([[max(0.0, m - low), max(0.0, high - m)] for (low, high), m in zip(ends, means, strict=True)]).T
+    label = "mean, 95% interval over seeds"
+    axes.errorbar(x, means, yerr=reach, label=label, linewidth=2, elinewidth=1.4, capsize=4, markersize=8, **style)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda n, _: short_count(n)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    room, ticks = 0.13 * np.log(x[0] / x[-1]), [x[0]]
+    for n in x[1:]:
+        if np.log(ticks[-1] / n) > room:
+            ticks.append(n)
+    axes.set_xticks(ticks)
+    axes.grid(alpha=0.3)
+    paper = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5}
+    text: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "fontsize": SMALL - 1, "bbox": paper}
+    for i, (name, n, (low, high)) in enumerate(zip(names, x, ends, strict=True)):
+        place, offset = ((n, high), (0, 7)) if i % 2 else ((n, low), (0, -17))  # above and below in turn
+        axes.annotate(name, place, offset, **text)
+    axes.margins(0.12, 0.25)
+
+
+def _fits(study: Study) -> bool:
+    """Whether the classifiers of a plan differ in which of their parameters train."""
+    trained = {(repr(run.config.freeze), repr(run.config.adapters)) for run in study.runs if run.config.train}
+    return len(trained) > 1 and not any(run.config.zero_shot for run in study.runs)
+
+
+FREEZING = StudyQuestion("freezing", _answer, fits=_fits, needs=_NEEDS)

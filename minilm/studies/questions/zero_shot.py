@@ -1,163 +1,175 @@
-"""What does a model know of the labels before it has seen a labelled text, and by which way of asking?
+"""What does a model know of the labels before it has seen a labelled text, and which method asks it best?
 
-Each run with [zero_shot] stands beside what it must beat: the majority class, and the same checkpoint with an untrained
-head, which is how classes without training are often done by mistake. Nothing is trained, so seeds say nothing:
-intervals are over the test rows (bootstrap), and two ways are compared on the same rows (McNemar).
+Each run with [zero_shot] is compared with what it must beat: the majority class, and the same checkpoint with an
+untrained head, which is how classification without training is often done by mistake. Nothing is trained, so seeds do
+not matter: intervals are over the test rows (bootstrap), and two methods are compared on the same rows (McNemar).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 from minilm.errors import UserError
+from minilm.evaluation.metrics import Metrics
 from minilm.evaluation.statistics import Interval, confusion_interval
-from minilm.reporting.compare import SameRows, baselines, compare_rows, row_by_row, row_tables
-from minilm.reporting.groups import OF_CONFUSION, Group, metrics_of
-from minilm.reporting.page import Part, Picture, Section, Table
+from minilm.reporting.compare import SameRows, common_baselines, compare_rows, row_by_row, row_tables
+from minilm.reporting.group_plots import dots
+from minilm.reporting.groups import OF_CONFUSION, Group
+from minilm.reporting.page import Block, Picture, Section, Table
 from minilm.reporting.report import CHOSEN
 from minilm.reporting.tables import ABSENT, decimal, duration, metric_name
-from minilm.studies.questions.lines import ahead
+from minilm.studies.finished import FinishedRun
+from minilm.studies.lines import gain
+from minilm.studies.plan import Study
+from minilm.studies.question import StudyAnswer, StudyQuestion
 
-if TYPE_CHECKING:
-    from minilm.studies.analyses import Finished
-    from minilm.studies.config import Study
+_NEEDS = "runs with a section [zero_shot]"
 
 
-class Reached(NamedTuple):
-    """A metric on the test rows, and its interval over them; None where the metric has none."""
+class MeasuredOnRows(NamedTuple):
+    """A metric on the test rows, and its interval over them; None if the metric has none."""
 
     value: float
     interval: Interval | None
 
     def __str__(self) -> str:
-        return f"{self.value:.3f}" + (f" ({self.between})" if self.interval else "")
+        return f"{self.value:.3f}" + (f" ({self.ends})" if self.interval else "")
 
     @property
-    def between(self) -> str:
+    def ends(self) -> str:
         """``0.690 to 0.724``."""
         return f"{self.interval.low:.3f} to {self.interval.high:.3f}" if self.interval else ABSENT
 
 
-class Way(NamedTuple):
-    """One way of asking, and what it must beat."""
+class ZeroShotRun(NamedTuple):
+    """One zero-shot method, and what it must beat."""
 
     group: Group
-    own: Reached
-    majority: Reached
-    untrained: Reached
+    own: MeasuredOnRows
+    majority: MeasuredOnRows
+    untrained: MeasuredOnRows
 
     @property
     def rows(self) -> int:
-        """How many test texts it was asked about."""
-        return int(self.group.runs[0].results["data"]["sizes"]["test"])
+        """How many test texts were classified."""
+        return self.group.runs[0].results.data.sizes["test"]
 
 
-def zero_shot(study: Study, runs: Sequence[Finished], figures: Path) -> tuple[str, list[Section]]:
-    """How well each way does, best first, which differences the test rows tell, and what was asked."""
-    from minilm.reporting.group_plots import dots
-
+def _answer(study: Study, runs: Sequence[FinishedRun], figures: Path) -> StudyAnswer:
+    """How well each method does, best first, which differences are significant, and the prompts."""
     metric = study.config.metric
-    ways = sorted(_ways(runs, metric), key=lambda way: -ahead(metric, way.own.value))
-    if not ways:
+    methods = sorted(_methods_of(runs, metric), key=lambda method: -gain(metric, method.own.value))
+    if not methods:
         raise UserError(f"the analysis zero-shot needs runs with [zero_shot] that have the metric {metric}")
-    groups = [way.group for way in ways]
+    groups = [method.group for method in methods]
     picture = dots(
         [group.name for group in groups],
-        {"asked": [way.own for way in ways], "untrained head": [way.untrained for way in ways]},
+        {"zero-shot": [m.own for m in methods], "untrained head": [m.untrained for m in methods]},
         metric,
         figures / "zero_shot.png",
-        lines={name: value for name, value in baselines(groups, metric).items() if name == "majority"},
+        lines={name: value for name, value in common_baselines(groups, metric).items() if name == "majority"},
     )
     name = metric_name(metric)
-    well: list[Part] = [Picture(picture, f"{name} of each way of asking, with its interval"), _table(ways, name)]
-    sections = [Section("How well each way does", well)]
+    parts: list[Block] = [Picture(picture, f"{name} of each method, with its interval"), _table(methods, name)]
+    sections = [Section("How well each method does", parts)]
     if by_row := row_tables(groups, best_first=True):
         sections.append(Section(f"Compared with {groups[0].name}, test row by test row", by_row))
-    sections.append(Section("What was asked", [_asked(groups), CHOSEN]))
-    return answer(ways, compare_rows(groups, best_first=True), metric), sections
+    sections.append(Section("The prompts", [_prompts(groups), CHOSEN]))
+    return StudyAnswer(_headline(methods, compare_rows(groups, best_first=True), metric), sections)
 
 
-def _ways(runs: Sequence[Finished], metric: str) -> list[Way]:
-    """Those with the metric; of runs that differ only in their seed, the first."""
-    found: dict[str, Way] = {}
+def _methods_of(runs: Sequence[FinishedRun], metric: str) -> list[ZeroShotRun]:
+    """The runs that have the metric; the first of runs that differ only in their seed."""
+    found: dict[str, ZeroShotRun] = {}
     for finished in runs:
         run, name = finished.run, finished.planned.group
-        if "zero_shot" not in run.results or metric not in metrics_of(run, "test") or name in found:
+        own, kinds = run.results.test, run.results.baselines
+        if run.results.zero_shot is None or own is None or own.get(metric) is None or name in found:
             continue
-        kinds = run.results["baselines"]
-        found[name] = Way(
-            Group(name, (run,)),
-            *(_reached(m, metric) for m in (metrics_of(run, "test"), *(kinds[k]["test"] for k in Way._fields[2:]))),
-        )
+        majority, untrained = kinds["majority"].test, kinds["untrained"].test
+        assert majority is not None and untrained is not None  # as the run has test texts
+        measured = own, majority, untrained
+        found[name] = ZeroShotRun(Group(name, (run,)), *(_measured(metrics, metric) for metrics in measured))
     return list(found.values())
 
 
-def _reached(metrics: Mapping[str, Any], metric: str) -> Reached:
-    interval = confusion_interval(OF_CONFUSION[metric], metrics["confusion"]) if metric in OF_CONFUSION else None
-    return Reached(metrics[metric], interval)
+def _measured(metrics: Metrics, metric: str) -> MeasuredOnRows:
+    has_interval = metric in OF_CONFUSION and metrics.confusion is not None
+    interval = confusion_interval(OF_CONFUSION[metric], metrics.confusion or []) if has_interval else None
+    return MeasuredOnRows(metrics[metric], interval)
 
 
-def _table(ways: Sequence[Way], name: str) -> Table:
+def _table(methods: Sequence[ZeroShotRun], name: str) -> Table:
     header = ["", name, "95% interval", "untrained head", "95% interval", "majority class", "100 texts in"]
     rows = [
         [
-            way.group.name,
-            decimal(way.own.value),
-            way.own.between,
-            decimal(way.untrained.value),
-            way.untrained.between,
-            decimal(way.majority.value),
-            duration(way.group.runs[0].results["times"]["inference_seconds_per_100_texts"]),
+            method.group.name,
+            decimal(method.own.value),
+            method.own.ends,
+            decimal(method.untrained.value),
+            method.untrained.ends,
+            decimal(method.majority.value),
+            duration(method.group.runs[0].results.times.inference_seconds_per_100_texts),
         ]
-        for way in ways
+        for method in methods
     ]
-    note = (
-        "On the test texts. Intervals: over the test rows, by the bootstrap; an untrained head changes with its seed."
-    )
+    note = "On the test texts. Intervals: over the test rows (bootstrap); an untrained head also varies with its seed."
     return Table(header, rows, note=note)
 
 
-def _asked(groups: Sequence[Group]) -> Table:
+def _prompts(groups: Sequence[Group]) -> Table:
     rows = []
     for group in groups:
-        asked = group.runs[0].results["zero_shot"]
-        words = "; ".join(f"{label}: {word}" for label, word in asked["words"].items())
-        told = [asked["pattern"] or ABSENT, words, asked["content_free"] or ABSENT]
-        rows.append([group.name, group.runs[0].model, asked["way"], *told])
-    return Table(["", "model", "by", "pattern", "words or descriptions", "calibrated by"], rows, left=6)
+        asked = group.runs[0].results.zero_shot
+        assert asked is not None  # only such runs are compared here
+        words = "; ".join(f"{label}: {word}" for label, word in asked.words.items())
+        prompt = [asked.pattern or ABSENT, words, asked.content_free or ABSENT]
+        rows.append([group.name, group.runs[0].model, asked.method, *prompt])
+    return Table(["", "model", "method", "pattern", "words or descriptions", "calibrated by"], rows, left=6)
 
 
-def answer(ways: Sequence[Way], by_row: Mapping[str, SameRows], metric: str) -> str:
-    """Two sentences: what the best way reaches beside what it must beat, and what the test rows tell of it."""
-    best = ways[0]
-    said = f"{best.own.value:.3f}"
-    said += f" (95% interval {best.own.between} over {best.rows:,} test rows)" if best.own.interval else ""
-    chosen = f", the best of {len(ways)} ways," if len(ways) > 1 else ""
+# --- In words ---
+
+
+def _headline(methods: Sequence[ZeroShotRun], by_row: Mapping[str, SameRows], metric: str) -> str:
+    """What the best method reaches compared with what it must beat, and which differences are significant."""
+    best = methods[0]
+    level = f"{best.own.value:.3f}"
+    level += f" (95% interval {best.own.ends} over {best.rows:,} test rows)" if best.own.interval else ""
+    chosen = f", the best of {len(methods)} methods," if len(methods) > 1 else ""
     first = (
-        f"Without a labelled text {best.group.name}{chosen} has {metric_name(metric)} {said}, where the majority class "
-        f"has {best.majority} and the same model with an untrained head {best.untrained}."
+        f"Without a labelled text {best.group.name}{chosen} has {metric_name(metric)} {level}; the majority class has "
+        f"{best.majority}, and the same model with an untrained head {best.untrained}."
     )
     if best.own.interval is None:
-        return f"{first} How far other test rows would move these numbers is not known for this metric."
-    rivals = {"majority class": best.majority, "untrained head": best.untrained}
-    level = [name for name, rival in rivals.items() if not _above(best.own, rival)]
+        return f"{first} This metric has no interval over the test rows."
+    rivals = {"the majority class": best.majority, "the untrained head": best.untrained}
+    level_with = [name for name, rival in rivals.items() if not _above(best.own, rival)]
     second = (
-        f"Its interval does not lie above that of the {' and of the '.join(level)}, so that it knows more is not shown"
-        if level
-        else "Its interval lies above those of both, so the choice of test rows does not explain the difference"
+        f"Its interval overlaps with that of {' and of '.join(level_with)}, so it is undecided whether it knows more"
+        if level_with
+        else "Its interval lies above both of theirs, so the choice of test rows does not explain the difference"
     )
-    if len(ways) > 1:
-        second += f"; {_next(ways[1], by_row, best.group.name)}"
+    if len(methods) > 1:
+        second += f"; {_next_best(methods[1], by_row, best.group.name)}"
     return f"{first} {second}."
 
 
-def _above(own: Reached, rival: Reached) -> bool:
+def _above(own: MeasuredOnRows, rival: MeasuredOnRows) -> bool:
     return bool(own.interval and rival.interval and own.interval.low > rival.interval.high)
 
 
-def _next(way: Way, by_row: Mapping[str, SameRows], best: str) -> str:
-    said = f"{way.group.name} is next with {way.own}"
-    told = row_by_row(by_row, way.group.name, best)
-    return f"{said}; of {told}" if told else said
+def _next_best(method: ZeroShotRun, by_row: Mapping[str, SameRows], best: str) -> str:
+    text = f"the next best, {method.group.name}, has {method.own}"
+    rows = row_by_row(by_row, method.group.name, best)
+    return f"{text}; on {rows}" if rows else text
+
+
+ZERO_SHOT = StudyQuestion(
+    "zero-shot",
+    _answer,
+    fits=lambda study: any(run.config.zero_shot is not None for run in study.runs),
+    needs=_NEEDS,
+)

@@ -1,0 +1,169 @@
+"""A file's bytes as lines of text: from a path or standard input, gzipped or not, in whatever encoding.
+
+UTF-8 is the rule, with or without a byte order mark; UTF-16 and UTF-32 are known by theirs. Any other encoding looks
+like any other still, so it is the user who names it. Bytes that are not UTF-8 are read as lone surrogates, which no
+valid text holds, so that each bad line can be named.
+"""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import io
+import re
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from minilm.data.tables import Defects, RowOrigin
+from minilm.errors import UserError
+
+STDIN = Path("-")
+BROKEN = re.compile("[\ud800-\udfff]")  # lone surrogates
+SAMPLE = 2**16  # bytes, or characters, that are looked at
+MARKS = {  # the longer mark of UTF-32 begins as that of UTF-16
+    codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
+}  # fmt: skip
+
+_piped: tuple[object, bytes] | None = None  # standard input, which can be read once only, and what it held
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """A file whose encoding is known."""
+
+    path: Path
+    encoding: str
+    newline: str  # what its lines end with: LF (a CR before it belongs to the line), or in a file without any, CR
+
+    @property
+    def name(self) -> str:
+        """What to call it in messages."""
+        return display_name(self.path)
+
+    def sample(self) -> str:
+        """The first characters, without a line that is cut off."""
+        with self._open(self.newline) as file:
+            text = file.read(SAMPLE)
+        whole = text.rfind(self.newline) + 1
+        return text[:whole] if len(text) == SAMPLE and whole else text
+
+    def lines(self, defects: Defects | None = None, newline: str | None = None) -> Iterator[str]:
+        """Line by line, each with its end. What is not in the encoding becomes a defect, and its bytes U+FFFD.
+
+        newline: "" for the lines that the csv module counts, which end with CR too.
+        """
+        explained = False
+        with self._open(self.newline if newline is None else newline) as file:
+            for number, line in enumerate(file, 1):
+                if line.isascii() or not BROKEN.search(line):
+                    yield line
+                    continue
+                if defects is not None:
+                    what = _undecodable(line, self.encoding, explain=not explained)
+                    defects.add(RowOrigin(self.name, number), what)
+                    explained = True
+                yield BROKEN.sub("\ufffd", line)
+
+    @contextmanager
+    def _open(self, newline: str) -> Iterator[io.TextIOWrapper]:
+        wide = self.encoding.startswith(("utf-16", "utf-32", "utf_16", "utf_32"))  # they know no surrogateescape
+        errors = "strict" if wide else "surrogateescape"
+        with open_bytes(self.path) as binary:
+            try:
+                yield io.TextIOWrapper(binary, encoding=self.encoding, errors=errors, newline=newline)
+            except UnicodeDecodeError as error:
+                raise UserError(f"{self.name}: not {self.encoding}: {error.reason} (byte {error.start})") from None
+            except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+                raise UserError(f"{self.name}: not a whole gzip file: {error}") from None
+
+
+def display_name(path: Path) -> str:
+    """What to call a file in messages."""
+    return "standard input" if path == STDIN else str(path)
+
+
+@contextmanager
+def open_bytes(path: Path) -> Iterator[BinaryIO]:
+    """A file's content from the start, unzipped. Standard input ("-") may be opened again. Raises UserError."""
+    try:
+        file: BinaryIO = io.BytesIO(_read_stdin()) if path == STDIN else path.open("rb")
+    except OSError as error:
+        raise UserError(f"{display_name(path)}: cannot be read: {error.strerror}") from None
+    with file:
+        zipped = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        if zipped:
+            with gzip.open(file) as unzipped:
+                yield unzipped  # type: ignore[misc]  # it is read like any other
+        else:
+            yield file
+
+
+def _read_stdin() -> bytes:
+    global _piped
+    if _piped is None or _piped[0] is not sys.stdin:
+        if sys.stdin.isatty():
+            raise UserError('standard input ("-"): nothing is piped in, as by: cat reviews.csv | minilm ...')
+        _piped = sys.stdin, sys.stdin.buffer.read()
+    return _piped[1]
+
+
+def open_text(path: Path, encoding: str = "") -> TextFile:
+    """Find out a file's encoding, unless it is given, and what its lines end with. Raises UserError."""
+    if not encoding:
+        encoding = _find_encoding(path)
+    else:
+        try:
+            encoding = codecs.lookup(encoding).name
+            "".encode(encoding)  # some codecs are of bytes and not of text
+        except LookupError:
+            known = "utf-8, utf-16, cp1250, cp1252, latin-1"
+            raise UserError(f'data.encoding: no encoding "{encoding}"; some are {known}') from None
+    text = TextFile(path, "utf-8-sig" if encoding == "utf-8" else encoding, "\n")
+    with text._open("") as file:
+        while chunk := file.read(SAMPLE):
+            if "\n" in chunk:
+                return text
+    return TextFile(path, text.encoding, "\r")
+
+
+def _find_encoding(path: Path) -> str:
+    with open_bytes(path) as file:
+        try:
+            start = file.read(SAMPLE)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise UserError(f"{display_name(path)}: not a whole gzip file: {error}") from None
+    for mark, encoding in MARKS.items():
+        if start.startswith(mark):
+            return encoding
+    for places, encoding in ((start[1::2], "utf-16-le"), (start[::2], "utf-16-be")):
+        if len(places) > 8 and places.count(0) > len(places) / 2:
+            raise UserError(
+                f"{display_name(path)}: looks like UTF-16 without a byte order mark: data.encoding={encoding}"
+            )
+    return "utf-8"
+
+
+def _undecodable(line: str, encoding: str, *, explain: bool) -> str:
+    """What is wrong with a line; with ``explain``, how it reads in other encodings, which a person can judge."""
+    first = BROKEN.search(line)
+    assert first is not None
+    byte = ord(first[0]) - 0xDC00
+    if not encoding.startswith("utf-8"):
+        return f"not {encoding} (byte 0x{byte:02x}); change data.encoding"
+    what = f"not UTF-8 (byte 0x{byte:02x})"
+    if not explain:
+        return what
+    start = max(line.rfind(" ", 0, first.start()), line.rfind("\t", 0, first.start())) + 1
+    word = re.split(r"[\s,;|]", line[max(start, first.start() - 20) : first.end() + 20])[0]
+    readings: dict[str, str] = {}  # word -> encoding
+    for other in ("cp1252", "cp1250"):
+        readings.setdefault(word.encode("utf-8", "surrogateescape").decode(other, "replace"), other)
+    read = ", ".join(f'data.encoding={other} reads it as "{seen}"' for seen, other in readings.items())
+    return f"{what}; save the file as UTF-8, or name its encoding: {read}"

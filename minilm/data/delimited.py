@@ -1,0 +1,220 @@
+"""Tables in which a character separates the fields of a row: CSV, TSV and their relatives.
+
+    commas, semicolons, pipes    RFC 4180: fields may be quoted; a quoted one may hold delimiters, doubled quotes and
+                                 line breaks
+    tabs                         no quoting, unless every field that begins with a quote mark is quoted that way
+
+Which delimiter a file has is found by looking: the one that divides its first line, and the most of its rows into as
+many fields.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from minilm.data.decoding import TextFile
+from minilm.data.tables import HEAD, Defects, RowOrigin, Table, TableFile
+from minilm.errors import UserError
+
+DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "pipes"}
+QUOTED = re.compile(r'"(?:[^"]|"")*"')  # a field, whole
+DOUBLED = re.compile(r'"[^"]*""(?:[^"]|"")*"')  # with a doubled quote mark in it, as only a program writes it
+LOOKED_AT = 100  # rows that tell the delimiter
+SHORT, REPEATED = 40, 10_000  # cells of so few characters, and so many of them in a column, are kept once each
+
+Row = tuple[int, Sequence[Any]]  # the line it starts on, and its cells
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a file is written; what is empty is found by looking."""
+
+    delimiter: str = ""  # one character
+    encoding: str = ""
+    quoting: Literal["auto", "none", "all"] = "auto"
+    header: bool = True  # whether the first row names the columns; if not, their names are numbers from 1
+
+
+def read_delimited(text: TextFile, wanted: set[str], defects: Defects, how: Format, usual: str) -> Table:
+    """Read the wanted columns. ``usual``: the delimiter that the file's ending promises."""
+    delimiter = how.delimiter or find_delimiter(text.sample(), usual)
+    notes = []
+    if delimiter != (how.delimiter or usual):
+        notes.append(f"its fields are separated by {DELIMITERS[delimiter]} (data.delimiter)")
+    quoted = how.quoting == "all" or (how.quoting == "auto" and delimiter != "\t")
+    if how.quoting == "auto" and delimiter == "\t":
+        quoted, note = _find_quoting(text)
+        notes += [note] if note else []
+    rows = _quoted_rows(text, delimiter, defects) if quoted else _plain_rows(text, delimiter, defects)
+    table = table_of_rows(text.name, rows, wanted, defects, header=how.header)
+    table.notes += notes
+    return table
+
+
+def table_of_rows(
+    name: str, rows: Iterator[Row], wanted: set[str], defects: Defects, *, header: bool, unit: str = "line"
+) -> Table:
+    """The wanted columns of rows that all have as many cells. Those that have not become defects."""
+    first = next(rows, None)
+    if first is None:
+        return Table([TableFile(name, unit, array("q"))], [], {})
+    cells = list(first[1])
+    names = [str(i) for i in range(1, len(cells) + 1)]
+    if header:
+        names = ["" if cell is None else str(cell).strip() for cell in cells]
+    check_once(name, names, wanted)
+    columns: dict[str, list[Any]] = {n: [] for n in names if n in wanted}
+    known: list[dict[str, str]] = [{} for _ in columns]  # the short cells of each column so far
+    places = [names.index(n) for n in columns]
+    table = Table([TableFile(name, unit, lines := array("q"))], names, columns, header=header)
+    again: list[int] = []  # lines that are the header once more
+    for line, row in rows if header else _with_first(first, rows):
+        if len(row) != len(names):
+            what = f"{len(row)} fields where the {'header' if header else 'first row'} has {len(names)}"
+            defects.add(RowOrigin(name, line, unit), what)
+            continue
+        if header and columns and len(names) > 1 and row[0] == cells[0] and list(row) == cells:
+            again.append(line)
+            continue
+        lines.append(line)
+        if len(table.head) < HEAD:
+            table.head.append(list(row))
+        for i, column, cells_so_far in zip(places, columns.values(), known, strict=True):
+            cell = row[i]
+            if isinstance(cell, str) and len(cell) <= SHORT and len(cells_so_far) < REPEATED:
+                cell = cells_so_far.setdefault(cell, cell)  # a label's name is in memory once
+            column.append(cell)
+    if again:
+        defects.add(RowOrigin(name, again[0], unit), _repeated_header(name, again, unit))
+    return table
+
+
+def _with_first(first: Row, rows: Iterator[Row]) -> Iterator[Row]:
+    yield first
+    yield from rows
+
+
+def _repeated_header(name: str, lines: list[int], unit: str) -> str:
+    what = "is the header again, as in files that were joined"
+    if len(lines) > 1:
+        what += f" (so are {len(lines) - 1:,} more {unit}s)"
+    if unit != "line" or len(lines) > 20:
+        return f"{what}; remove it"
+    return f"{what}; remove it: sed -i '{';'.join(f'{line}d' for line in lines)}' {name}"
+
+
+def check_once(name: str, names: Sequence[str], wanted: set[str]) -> None:
+    """Raises UserError if the file has two columns of a name that is wanted."""
+    for column in sorted(wanted):
+        if names.count(column) > 1:
+            times = names.count(column)
+            raise UserError(f'{name}: the header names the column "{column}" {times} times; keep one of them')
+
+
+# What a file is like -----------------------------------------------------------------------------------------
+
+
+def find_delimiter(sample: str, usual: str = ",") -> str:
+    """The delimiter of a file that begins like this; ``usual`` if none divides its first line."""
+    shares: dict[str, float] = {}
+    for delimiter in DELIMITERS:
+        counts = _field_counts(sample, delimiter)
+        if counts and counts[0] > 1:
+            shares[delimiter] = counts.count(counts[0]) / len(counts)
+    return max(shares, key=lambda delimiter: (shares[delimiter], delimiter == usual), default=usual)
+
+
+def _field_counts(sample: str, delimiter: str) -> list[int]:
+    """How many fields each of the first rows has."""
+    lines = [line for line in sample.splitlines(keepends=True) if line.strip()]
+    if delimiter == "\t":  # which may have no quoting
+        return [line.count("\t") + 1 for line in lines[:LOOKED_AT]]
+    with _long_fields():
+        rows = csv.reader(lines, delimiter=delimiter)
+        return [len(row) for row, _ in zip(rows, range(LOOKED_AT), strict=False)]
+
+
+def _find_quoting(text: TextFile) -> tuple[bool, str]:
+    """Whether a file with tabs is quoted, and what to say of it.
+
+    It is if it can be read that way, in rows of as many fields, and some field begins with a quote mark.
+    """
+    begins, whole, doubled, plain_ragged = 0, 0, 0, 0  # fields that begin with a quote mark, ...; rows
+    width = 0
+
+    def watched() -> Iterator[str]:
+        nonlocal begins, whole, doubled, plain_ragged, width
+        for line in text.lines():
+            width = width or line.count("\t") + 1
+            plain_ragged += bool(line.strip("\r\n")) and line.count("\t") + 1 != width
+            if line.startswith('"') or '\t"' in line:
+                for field in line.rstrip("\r\n").split("\t"):
+                    if field.startswith('"'):
+                        begins += 1
+                        whole += QUOTED.fullmatch(field) is not None
+                        doubled += DOUBLED.fullmatch(field) is not None
+            yield line
+
+    ragged, readable = 0, True
+    with _long_fields():
+        lines = watched()
+        try:
+            for row in csv.reader(lines, delimiter="\t", strict=True):
+                ragged += bool(row) and len(row) != width
+        except csv.Error:
+            readable = False
+            for _ in lines:  # the rest is only counted
+                pass
+    if not begins:
+        return False, ""
+    if readable and ragged <= plain_ragged:
+        return True, "its fields are quoted; the quote marks around them are taken off (data.quoting=none keeps them)"
+    if not doubled:
+        return False, ""
+    return False, (
+        f"{whole:,} of {begins:,} fields that begin with a quote mark are quoted as programs write them, the others "
+        "are not; all quote marks are kept as text (data.quoting=all takes those around fields off)"
+    )
+
+
+# Rows --------------------------------------------------------------------------------------------------------
+
+
+def _quoted_rows(text: TextFile, delimiter: str, defects: Defects) -> Iterator[Row]:
+    """Fields by RFC 4180. After a fault in the quoting, nothing that follows can be trusted: reading ends."""
+    with _long_fields():
+        newline = None if delimiter == "\t" else ""
+        reader = csv.reader(text.lines(defects, newline), delimiter=delimiter, strict=True)
+        start = 1
+        try:
+            for fields in reader:
+                if fields:  # an empty line is no row
+                    yield start, fields
+                start = reader.line_num + 1
+        except csv.Error as error:
+            what = f"faulty quoting in the row that starts here ({error})"
+            what += "; if quote marks are text in this file, add: data.quoting=none"
+            defects.add(RowOrigin(text.name, start), what)
+
+
+@contextmanager
+def _long_fields() -> Iterator[None]:
+    """Let CSV fields be longer than the csv module's 131,072 characters."""
+    before = csv.field_size_limit(2**31 - 1)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+def _plain_rows(text: TextFile, delimiter: str, defects: Defects) -> Iterator[Row]:
+    """Lines cut at each delimiter."""
+    for number, line in enumerate(text.lines(defects), 1):
+        if line := line.removesuffix(text.newline).removesuffix("\r"):
+            yield number, line.split(delimiter)

@@ -1,0 +1,230 @@
+"""Rows from JSON, and from fastText's lines.
+
+    .jsonl, .ndjson    an object a line
+    .json              an array of objects; lines; or an object around them: {"data": [{...}, ...]}; or columns, as
+                       pandas and datasets write them: {"text": [...], "label": [...]}
+    fastText           __label__spam __label__urgent the text
+
+A column of an object within an object is named with a dot: ``data.text = "review.body"``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from minilm.data.decoding import SAMPLE, TextFile
+from minilm.data.tables import HEAD, Defects, RowOrigin, Table, TableFile
+from minilm.errors import UserError
+
+REPEATED: Any = object()  # the value of a JSON object's key that is there twice
+LABEL = re.compile(r"__label__(\S+)\s+")
+
+Found = tuple[int, Any]  # the line that a row starts on, and its JSON value
+
+
+def read_json_lines(text: TextFile, wanted: set[str], defects: Defects) -> Table:
+    """An object a line."""
+    return _table(text.name, _line_values(text, defects), wanted, defects)
+
+
+def read_json(text: TextFile, wanted: set[str], defects: Defects) -> Table:
+    """A ``.json`` file of any of the shapes above."""
+    start = text.sample().lstrip()
+    if start.startswith("["):
+        return _table(text.name, _array_values(text, defects), wanted, defects)
+    first, _, rest = start.partition("\n")
+    if rest.strip() and _is_json(first):
+        return read_json_lines(text, wanted, defects)
+    try:
+        whole = json.loads("".join(text.lines(defects)), object_pairs_hook=_object)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{text.name}: not JSON ({_reason(error)})") from None
+    rows, note = _rows_within(whole, text.name)
+    table = _table(text.name, enumerate(rows, 1), wanted, defects, unit="row")
+    table.notes += [note] if note else []
+    return table
+
+
+def read_fasttext(text: TextFile, wanted: set[str], defects: Defects) -> Table:
+    """Lines that begin with labels; the columns are ``label``, a list if a line has several, and ``text``."""
+    return _table(text.name, _fasttext_values(text, defects), wanted, defects)
+
+
+def _table(
+    name: str, values: Iterator[Found], wanted: set[str], defects: Defects, unit: str = "line"
+) -> Table:
+    """The wanted columns of rows that are objects. What is none becomes a defect."""
+    lines, names = array("q"), dict[str, None]()
+    columns: dict[str, list[Any]] = {column: [] for column in wanted}
+    head: list[dict[str, Any]] = []
+    for line, row in values:
+        origin = RowOrigin(name, line, unit)
+        if not isinstance(row, dict):
+            defects.add(origin, "not a JSON object")
+            continue
+        cells = {column: _cell(row, column) for column in wanted}
+        if twice := [column for column in sorted(wanted) if cells[column] is REPEATED]:
+            defects.add(origin, f'the key "{twice[0]}" is there more than once; keep one of them')
+            continue
+        lines.append(line)
+        if not names.keys() >= row.keys() or any(isinstance(value, dict) for value in row.values()):
+            names.update(dict.fromkeys(_names(row)))
+        for column, cells_so_far in columns.items():
+            cells_so_far.append(cells[column])
+        if len(head) < HEAD:
+            head.append(row)
+    columns = {column: cells for column, cells in columns.items() if column in names}
+    shown = [[None if (cell := _cell(row, n)) is REPEATED else cell for n in names] for row in head]
+    return Table([TableFile(name, unit, lines)], list(names), columns, shown)
+
+
+def _cell(row: Mapping[str, Any], column: str) -> Any:
+    """A row's value, which may lie in an object within: "review.body"."""
+    if column in row or "." not in column:
+        return row.get(column)
+    outer, _, inner = column.partition(".")
+    within = row.get(outer)
+    return _cell(within, inner) if isinstance(within, dict) else None
+
+
+def _names(row: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in row.items():
+        yield prefix + key
+        if isinstance(value, dict):
+            yield from _names(value, f"{prefix}{key}.")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; its keys that are there twice are ``REPEATED``, for which Python would take the last value."""
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        row |= {key: REPEATED for key, times in Counter(key for key, _ in pairs).items() if times > 1}
+    return row
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=_object)
+
+
+def _reason(error: Exception) -> str:
+    return f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+# Values, one after another -----------------------------------------------------------------------------------
+
+
+def _line_values(text: TextFile, defects: Defects) -> Iterator[Found]:
+    for number, line in enumerate(text.lines(defects), 1):
+        if not line.strip():
+            continue
+        try:
+            yield number, _decoder.decode(line.removesuffix("\n"))
+        except (ValueError, RecursionError) as error:  # also numbers too long, and brackets too deep
+            defects.add(RowOrigin(text.name, number), f"not JSON ({_reason(error)})")
+
+
+def _array_values(text: TextFile, defects: Defects) -> Iterator[Found]:
+    """The items of an array, each with its line, read piece by piece: memory holds one item, and a piece more."""
+    lines = text.lines(defects)
+    buffer, at, line = "", 0, 1
+
+    def more(least: int = SAMPLE) -> bool:
+        """Read on; whether there was anything left."""
+        nonlocal buffer, at
+        pieces, size = [buffer[at:]], 0
+        for piece in lines:
+            pieces.append(piece)
+            size += len(piece)
+            if size >= least:
+                break
+        buffer, at = "".join(pieces), 0
+        return size > 0
+
+    def skip(characters: str) -> str:
+        """Step over these; the character that follows, or "" at the end."""
+        nonlocal at, line
+        while True:
+            while at < len(buffer) and buffer[at] in characters:
+                line += buffer[at] == "\n"
+                at += 1
+            if at < len(buffer):
+                return buffer[at]
+            if not more():
+                return ""
+
+    skip(" \t\r\n\ufeff")
+    at += 1  # the bracket
+    while True:
+        end = skip(" \t\r\n,")
+        if end in ("]", ""):
+            if not end:
+                raise UserError(f"{text.name}, line {line}: not JSON (the array has no end)")
+            return
+        while True:
+            try:
+                value, stop = _decoder.raw_decode(buffer, at)
+                if stop < len(buffer):  # else a number may go on
+                    break
+                reason: Exception = ValueError("the array has no end")
+            except (ValueError, RecursionError) as error:
+                reason = error
+            if not more(max(SAMPLE, len(buffer) - at)):  # twice as much each time: an item is read a few times at most
+                raise UserError(f"{text.name}, line {line}: not JSON ({_reason(reason)})") from None
+        yield line, value
+        line += buffer.count("\n", at, stop)
+        at = stop
+
+
+def _fasttext_values(text: TextFile, defects: Defects) -> Iterator[Found]:
+    for number, line in enumerate(text.lines(defects), 1):
+        rest, labels = line.strip(), list[str]()
+        if not rest:
+            continue
+        while match := LABEL.match(rest + " "):
+            labels.append(match[1])
+            rest = rest[match.end() :]
+        if labels:
+            yield number, {"label": labels[0] if len(labels) == 1 else labels, "text": rest}
+        else:
+            defects.add(RowOrigin(text.name, number), "does not begin with __label__")
+
+
+# Objects around rows -----------------------------------------------------------------------------------------
+
+
+def _rows_within(whole: Any, name: str) -> tuple[list[Any], str]:
+    """The rows in one JSON value, and what to say of how they were found. Raises UserError if there are none."""
+    if isinstance(whole, dict):
+        lists = {key: value for key, value in whole.items() if isinstance(value, list)}
+        rows = {key: value for key, value in lists.items() if value and all(isinstance(row, dict) for row in value)}
+        if len(rows) == 1:
+            key, found = next(iter(rows.items()))
+            return found, f'its rows are the list "{key}"'
+        if len(rows) > 1:
+            some = ", ".join(f'"{key}"' for key in rows)
+            raise UserError(f"{name}: several lists of rows, {some}; write one of them into a file of its own")
+        columns: dict[str, Callable[[], list[Any]]] = {}
+        for key, value in whole.items():
+            if isinstance(value, list):
+                columns[key] = value.copy
+            elif isinstance(value, dict) and value:
+                columns[key] = lambda value=value: list(value.values())  # type: ignore[misc]
+        values = {key: column() for key, column in columns.items()}
+        if len(values) > 1 and len({len(column) for column in values.values()}) == 1 and len(values) == len(whole):
+            cells = zip(*values.values(), strict=True)
+            return [dict(zip(values, row, strict=True)) for row in cells], "its values are columns"
+        if not lists:
+            return [whole], ""
+    raise UserError(f"{name}: no rows found; a .json file is an array of objects, or lines of one object each")

@@ -1,0 +1,81 @@
+"""Several labels in one cell: how they are written, and how a column that holds them is known.
+
+    late, refund        names between separators (data.label_separator)
+    ["late", "refund"]  a list, as JSON or as Python writes it
+    [0, 1, 0]           a list of 0 and 1, one for each label
+
+An empty cell, and an empty list, is a text with none of the labels.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+SEPARATORS = (",", ";", "|", "/", " ")
+ARRAY = re.compile(r"\[[\s\d.]*\]")  # as numpy writes one: [0 1 0]
+
+
+def as_list(cell: Any) -> list[Any] | None:
+    """The items of a cell that is a list or is written as one; None: it is no list."""
+    if isinstance(cell, list | tuple):
+        return list(cell)
+    if not isinstance(cell, str) or not (cell := cell.strip()).startswith(("[", "{'", '{"')) or cell[-1] not in "]}":
+        return None
+    if ARRAY.fullmatch(cell):
+        return [float(number) for number in cell[1:-1].split()]
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            found = parse(cell)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        return list(found) if isinstance(found, list | set | tuple) else None
+    return None
+
+
+def split_cell(cell: Any, separator: str) -> list[Any]:
+    """The labels in a cell, as they are written."""
+    items = as_list(cell)
+    if items is not None:
+        return items
+    if isinstance(cell, str):
+        return [part for part in (part.strip() for part in cell.split(separator)) if part]
+    return [] if cell is None or cell != cell else [cell]
+
+
+def are_multi_hot(cells: Iterable[Sequence[Any]]) -> bool:
+    """Whether lists hold a 0 or a 1 for each label: all as long, and some label is there or not there."""
+    lengths = set()
+    for items in cells:
+        if not all(isinstance(item, bool | int | float) and item in (0, 1) for item in items):
+            return False
+        lengths.add(len(items))
+    return len(lengths) == 1 and lengths.pop() > 1
+
+
+def looks_like_sets(names: Sequence[str]) -> tuple[str, str]:
+    """A name that is probably several labels, and what separates them; empty: there is none.
+
+    It splits into other names of the column; or at least three do so, each part of which is found in another one too.
+    """
+    known = set(names)
+    for separator in SEPARATORS:
+        together = {name: parts for name in names if len(parts := _parts(name, separator)) > 1}
+        if separator == " ":  # words of a name, but for numbers
+            together = {n: parts for n, parts in together.items() if all(part.isdecimal() for part in parts)}
+        for name, parts in together.items():
+            if all(part in known for part in parts):
+                return name, separator
+        uses = Counter(part for parts in together.values() for part in set(parts))
+        shared = [name for name, parts in together.items() if all(uses[part] > 1 or part in known for part in parts)]
+        if len(shared) >= 3 and 2 * len(shared) > len(together):
+            return shared[0], separator
+    return "", ""
+
+
+def _parts(name: str, separator: str) -> list[str]:
+    return [part.strip() for part in name.split(separator) if part.strip()]

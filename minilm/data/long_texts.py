@@ -1,0 +1,113 @@
+"""What becomes of a text that is longer than the model reads at once: ``data.long_texts``.
+
+    cut          the beginning stays
+    head-tail    the beginning and the end stay, one token of the first for three of the last, as 128 and 382 of 510 in
+                 Sun et al. 2019, "How to Fine-Tune BERT for Text Classification?"
+    windows      all of it is read, in windows of which each begins a stride after the one before; the last ends with
+                 the text
+
+Of a pair, the shorter text stays whole if half of the room does for it, and each window has it. Special tokens always
+stay. In training each window has the text's label; a text's probabilities are the mean of those of its windows, or for
+each class the highest.
+
+Texts become windows here, and nowhere else; windows' scores become texts' scores in ``minilm.evaluation.windows``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from minilm.errors import UserError
+
+HEAD = 4  # of the tokens that head-tail keeps, one in so many is of the beginning
+
+
+@dataclass(frozen=True)
+class LongTexts:
+    """What the config says of long texts."""
+
+    how: Literal["cut", "head-tail", "windows"] = "cut"
+    stride: int = 0  # tokens from the start of a window to that of the next; 0: half a window
+    scores: Literal["mean", "max"] = "mean"  # how a text's probabilities come from its windows'
+
+
+CUT = LongTexts()
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Which rows are the windows of which text."""
+
+    starts: np.ndarray  # (N + 1,) int64: text i is rows starts[i] to starts[i + 1]
+    scores: Literal["mean", "max"]
+
+    @property
+    def counts(self) -> np.ndarray:
+        """(N,) windows of each text."""
+        return np.diff(self.starts)
+
+    @property
+    def texts(self) -> np.ndarray:
+        """(M,) which text each of the M rows is a window of."""
+        return np.repeat(np.arange(len(self.starts) - 1), self.counts)
+
+    def rows(self, texts: np.ndarray) -> np.ndarray:
+        """The windows of these texts, text after text in this order."""
+        counts = self.counts[texts]
+        ends = np.cumsum(counts)
+        return np.repeat(self.starts[texts] - (ends - counts), counts) + np.arange(counts.sum())
+
+    def take(self, texts: np.ndarray) -> Windows:
+        return Windows(np.concatenate([[0], np.cumsum(self.counts[texts])]), self.scores)
+
+
+def pieces_of(sequences: np.ndarray, texts: int, room: int, long: LongTexts) -> list[np.ndarray]:
+    """The tokens (T,) that are read of a text or pair that is too long: their places in it, for each window.
+
+    Args:
+        sequences: (T,) which text each token is of, from 0; -1 for special tokens.
+        texts: 1, or 2 for a pair.
+        room: tokens of text that are read at once.
+        long: what the config says.
+    """
+    places = [np.flatnonzero(sequences == number) for number in range(texts)]
+    lengths = [room]
+    if texts == 2:
+        shorter = min(map(len, places))
+        few = shorter if shorter <= room - shorter else room // 2
+        lengths = [few, room - few] if len(places[0]) <= len(places[1]) else [room - few, few]
+    longer = int(texts == 2 and len(places[0]) <= len(places[1]))
+    if long.how == "head-tail":
+        kept = [_head_and_tail(tokens, length) for tokens, length in zip(places, lengths, strict=True)]
+        return [_with_special(sequences, kept)]
+    kept = [tokens[:length] for tokens, length in zip(places, lengths, strict=True)]
+    if long.how == "cut":
+        return [_with_special(sequences, kept)]
+    windows = []
+    for start in _starts(len(places[longer]), lengths[longer], long.stride):
+        kept[longer] = places[longer][start : start + lengths[longer]]
+        windows.append(_with_special(sequences, kept))
+    return windows
+
+
+def _head_and_tail(tokens: np.ndarray, length: int) -> np.ndarray:
+    if len(tokens) <= length:
+        return tokens
+    head = length // HEAD
+    return np.concatenate([tokens[:head], tokens[len(tokens) - (length - head) :]])
+
+
+def _starts(tokens: int, length: int, stride: int) -> list[int]:
+    """Where windows of this length begin. Raises UserError for a stride that would leave tokens out."""
+    if stride > length:
+        raise UserError(f"data.window_stride must be at most {length}, the tokens of text in a window, got {stride}")
+    last = tokens - length
+    return [*range(0, last, stride or max(1, length // 2)), last] if last > 0 else [0]
+
+
+def _with_special(sequences: np.ndarray, kept: list[np.ndarray]) -> np.ndarray:
+    """The places of the tokens that are kept and of all special ones, in order."""
+    return np.sort(np.concatenate([np.flatnonzero(sequences < 0), *kept]))

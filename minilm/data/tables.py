@@ -1,0 +1,102 @@
+"""What reading a file gives: the wanted columns of its rows, where each row comes from, and what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from minilm.errors import UserError
+
+SHOWN = 5  # defects that a report spells out; the rest it counts
+HEAD = 200  # rows of which all columns are kept, so that a message can name the right ones
+
+
+class RowOrigin(NamedTuple):
+    """Where a row comes from."""
+
+    path: str
+    line: int  # where the row starts, from 1
+    unit: str = "line"  # what is counted: "line", or "row" in Parquet files and spreadsheets
+
+    def __str__(self) -> str:
+        return f"{self.path}, {self.unit} {self.line}"
+
+
+class Defects:
+    """What is wrong with the rows, gathered so that one report lists all of it."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[RowOrigin, str | Callable[[], str]]] = []
+
+    def add(self, origin: RowOrigin, what: str | Callable[[], str]) -> None:
+        """``what`` may be a function: a million defects need not look for a million hints of which five are shown."""
+        self.found.append((origin, what))
+
+    def check(self) -> None:
+        """Raise UserError with the first defects, file by file, and their number. Without any, do nothing."""
+        if not self.found:
+            return
+        first = sorted(self.found, key=lambda defect: defect[0])[:SHOWN]
+        shown = [f"{origin}: {what if isinstance(what, str) else what()}" for origin, what in first]
+        if len(self.found) > SHOWN:
+            shown.append(f"and {len(self.found) - SHOWN:,} more")
+        count = "1 defect" if len(self.found) == 1 else f"{len(self.found):,} defects"
+        raise UserError(f"{count} in the data; fix them first:\n  " + "\n  ".join(shown))
+
+
+class TableFile(NamedTuple):
+    """A file of a table."""
+
+    path: str
+    unit: str
+    lines: Sequence[int]  # (n,) where each of its rows starts
+
+
+@dataclass
+class Table:
+    """The wanted columns of one file, or of several that belong together."""
+
+    files: list[TableFile]
+    names: list[str]  # of all columns
+    columns: dict[str, list[Any]]  # name -> N cells, for the wanted columns that there are; None: the row has none
+    head: list[list[Any]] = field(default_factory=list)  # the cells of the first rows, one for each name
+    header: bool = True  # whether the names are the file's own; else they are numbers from 1
+    notes: list[str] = field(default_factory=list)  # what was found by looking and is not the usual, a sentence each
+
+    def __len__(self) -> int:
+        return sum(len(file.lines) for file in self.files)
+
+    @property
+    def path(self) -> str:
+        """What to call the table: its file, or the first of several."""
+        more = f" and {len(self.files) - 1} more" if len(self.files) > 1 else ""
+        return self.files[0].path + more
+
+    def origin(self, row: int) -> RowOrigin:
+        """Where a row, numbered from 0, comes from."""
+        for file in self.files:
+            if row < len(file.lines):
+                return RowOrigin(file.path, file.lines[row], file.unit)
+            row -= len(file.lines)
+        raise IndexError(row)
+
+
+def joined(tables: Sequence[Table]) -> Table:
+    """The rows of several files, one after another, with the columns of all; a row without one has None there."""
+    if len(tables) == 1:
+        return tables[0]
+    whole = Table([], list(dict.fromkeys(name for table in tables for name in table.names)), {})
+    for table in tables:  # whose cells move
+        before = len(whole)
+        for name in table.columns.keys() - whole.columns.keys():
+            whole.columns[name] = [None] * before
+        for name, cells in whole.columns.items():
+            cells.extend(table.columns.pop(name, [None] * len(table)))
+        whole.files += table.files
+        whole.notes += table.notes
+    first = tables[0]
+    places = [first.names.index(name) if name in first.names else -1 for name in whole.names]
+    whole.head = [[row[i] if i >= 0 else None for i in places] for row in first.head]
+    whole.header = first.header
+    return whole

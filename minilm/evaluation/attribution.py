@@ -1,0 +1,318 @@
+"""Why an answer: how much each word counts for a class.
+
+**The score** that is explained is the log-odds of a class c, in nats: how much surer the model is of c than of all
+else. It is 0 at a probability of one half, and 0.7 more is twice the odds. From the logits z:
+
+    one label      F = z_c - log sum_{j != c} e^{z_j} = log p_c / (1 - p_c)
+    several        F = z_c                            = log p_c / (1 - p_c)
+
+**Integrated gradients** (Sundararajan et al. 2017, "Axiomatic Attribution for Deep Networks"). Let x (T, D) be the
+vectors of a text's tokens, and x' those of a baseline, a text without content. On the straight path from x' to x the
+score changes from F(x') to F(x), and each number's part in that is its distance times the mean of its derivative:
+
+    A_td = (x_td - x'_td) * integral_0^1  dF/dx_td (x' + a (x - x'))  da
+
+    sum_td A_td = F(x) - F(x')                                                                      (completeness)
+
+A word's attribution is the sum over its tokens and the D numbers of each: above 0, it speaks for the class; below 0,
+against it.
+
+x are the rows of the token table, before positions are added. So the path changes what the words are and not where they
+stand. In the baseline every token of the text becomes the mask token, with which masked-language models learned "some
+word, unknown which"; without one, the padding token, the unknown token, or else zeros. The tokens that the tokenizer
+adds, such as [CLS], stay as they are: they count for nothing.
+
+The integral is computed on pieces of the path, by Gauss and Legendre's quadrature. Completeness holds on each piece as
+well, so the scores at its ends show how wrong its sum is. The worst pieces are halved until the whole is complete
+within 1%. If the path begins at zeros, for example, a model's first norm undoes how short the vectors are: most of the
+change happens on the first hundredth of the path, and there the pieces become small.
+
+**Leaving words out** (occlusion; Zeiler and Fergus 2014, Li et al. 2016) asks the model itself, without derivatives: by
+how much does the score fall if a word is missing? It is the plainer question, and a check. The answers differ from
+attributions, and need not add up to anything: if two words say the same, either can be missing without harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from minilm.evaluation.words import NO_WORD, Word, WordedText, read_words
+from minilm.models.architecture import Backbone, evaluation_mode
+from minilm.models.batch import Batch
+
+TOKENS = "embeddings.token"  # the token table, in every architecture
+BASELINES = ("[MASK]", "<mask>", "<pad>", "[PAD]", "<|pad|>", "<|padding|>", "[UNK]", "<unk>")  # the first there is
+POINTS = 8  # of the quadrature, on each piece of the path
+MOST_STEPS = 2048  # points in all
+TOLERANCE = 0.01  # of the difference of scores
+CANCELLED = 10  # times the tolerance: what the errors of the pieces may add up to if their signs are ignored
+LEAST_DIFFERENCE = 0.01  # nats; the error of a smaller difference is measured against this
+AT_ONCE = 4096  # tokens in a batch
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """How much each of W words of a text counts for a class. Numbers are in nats of log-odds."""
+
+    words: list[Word]
+    label: int  # the class that is explained
+    attributions: np.ndarray  # (W,) by integrated gradients
+    left_out: np.ndarray  # (W,) by how much the score falls without the word
+    score: float
+    baseline_score: float
+    baseline: str  # the token that stands for "no word"; "zero": zeros do
+    steps: int  # points of the path that the integral is computed from
+
+    @property
+    def completeness_error(self) -> float:
+        """|sum of attributions - difference of scores|, as a fraction of the difference (of 0.01 nats at least)."""
+        difference = self.score - self.baseline_score
+        return abs(float(self.attributions.sum()) - difference) / max(abs(difference), LEAST_DIFFERENCE)
+
+
+def explain(
+    model: Backbone,
+    tokenizer: Tokenizer,
+    text: str,
+    pair: str | None = None,
+    *,
+    max_tokens: int,
+    label: int | None = None,
+    multi_label: bool = False,
+) -> Explanation:
+    """Explain a classifier's answer to a text, or a pair: for the class ``label``; None: the likeliest.
+
+    The model must be in float32; it is left as it was. The same text has the same explanation on each call. An error
+    above 1% after 2,048 steps is not an exception: see ``completeness_error``. Raises ValueError for a model in a
+    narrower type, and for a text without a word.
+    """
+    table = model.token_embedding.weight
+    if table.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"explanations need a model in float32, not {table.dtype}: its sums would round too much")
+    worded = read_words(tokenizer, text, pair, max_tokens)
+    if not worded.words:
+        raise ValueError("a text without a word has no explanation")
+    name, baseline = baseline_token(tokenizer, len(table))
+    with evaluation_mode(model), torch.inference_mode(False):
+        path = StraightPath.of(model, worded, baseline, multi_label)
+        if label is None:
+            label = int(path.logits(path.text[None])[0].argmax())
+        gradients = integrated_gradients(path, label)
+        return Explanation(
+            words=worded.words,
+            label=label,
+            attributions=worded.add_up(gradients.attributions),
+            left_out=leave_out(path, label),
+            score=gradients.score,
+            baseline_score=gradients.baseline_score,
+            baseline=name,
+            steps=gradients.steps,
+        )
+
+
+def baseline_token(tokenizer: Tokenizer, vocabulary: int) -> tuple[str, int | None]:
+    """The token that stands for "no word", its name and id; "zero" and None if there is none among the model's."""
+    for name in BASELINES:
+        token = tokenizer.token_to_id(name)
+        if token is not None and token < vocabulary:
+            return name, token
+    return "zero", None
+
+
+# --- The score, as a function of the tokens' vectors ---
+
+
+class OwnVectors(nn.Module):
+    """A token table with more rows: the ids from its size on have vectors of their own.
+
+    It stands in for a model's table, so that a model reads any vectors although it is given ids, wherever in it the
+    tokens are looked up (T5's decoder reads the text as well).
+    """
+
+    def __init__(self, table: nn.Embedding, own: Tensor) -> None:
+        super().__init__()
+        self.table = table
+        self.own = own  # (R, E) the vectors of the ids V, V + 1, ...
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids (B, T) -> (B, T, E)."""
+        row = ids - self.table.num_embeddings
+        known = self.table(ids.masked_fill(row >= 0, 0))
+        return torch.where((row >= 0).unsqueeze(-1), F.embedding(row.clamp(min=0), self.own), known)
+
+
+@contextmanager
+def own_vectors(model: Backbone, own: Tensor) -> Iterator[int]:
+    """Inside, the ids from the number that is given on have the vectors ``own`` (R, E)."""
+    table = model.token_embedding
+    model.set_submodule(TOKENS, OwnVectors(table, own))
+    try:
+        yield table.num_embeddings
+    finally:
+        model.set_submodule(TOKENS, table)
+
+
+@dataclass(frozen=True)
+class StraightPath:
+    """The two ends of the path, and the model that scores what lies between. E: the width of the token table."""
+
+    model: Backbone
+    worded: WordedText
+    text: Tensor  # x, (T, E)
+    baseline: Tensor  # x', (T, E)
+    multi_label: bool
+
+    @staticmethod
+    def of(model: Backbone, worded: WordedText, baseline: int | None, multi_label: bool) -> StraightPath:
+        """baseline: the id of the token that stands for "no word"; None: zeros do."""
+        table = model.token_embedding.weight.detach()  # (V, E)
+        text = table[torch.from_numpy(worded.ids).to(table.device)]
+        nothing = torch.zeros_like(table[0]) if baseline is None else table[baseline]
+        of_words = torch.from_numpy(worded.word_of != NO_WORD).to(table.device)
+        return StraightPath(model, worded, text, torch.where(of_words[:, None], nothing, text), multi_label)
+
+    def logits(self, vectors: Tensor) -> Tensor:
+        """vectors (B, T, E) in the place of the tokens' -> (B, C)."""
+        rows, tokens, _ = vectors.shape
+        with own_vectors(self.model, vectors.flatten(0, 1)) as first:
+            ids = first + torch.arange(rows * tokens, device=vectors.device).view(rows, tokens)
+            result: Tensor = self.model(Batch(ids, segments=self._segments(rows, ids.device)))
+        return result
+
+    def _segments(self, rows: int, device: torch.device) -> Tensor | None:
+        segments = self.worded.segments
+        return None if segments is None else torch.from_numpy(segments).to(device).expand(rows, -1)
+
+    def log_odds(self, logits: Tensor, label: int) -> Tensor:
+        """F of each text: (B, C) -> (B,)."""
+        score = logits[:, label]
+        if self.multi_label or logits.shape[1] == 1:
+            return score
+        others = torch.arange(logits.shape[1], device=logits.device) != label
+        return score - logits[:, others].logsumexp(dim=1)
+
+    def batches(self, rows: int) -> Iterator[slice]:
+        """So many such texts, a batch at a time."""
+        at_once = max(1, AT_ONCE // len(self.worded.ids))
+        return (slice(first, first + at_once) for first in range(0, rows, at_once))
+
+    def between(self, a: np.ndarray) -> Tensor:
+        """The points x' + a (x - x') of the path, a (B,) -> (B, T, E)."""
+        return self.baseline + torch.from_numpy(a).to(self.text)[:, None, None] * (self.text - self.baseline)
+
+    def scores(self, a: np.ndarray, label: int) -> np.ndarray:
+        """F at these points of the path, (A,) -> (A,)."""
+        with torch.no_grad():
+            parts = [self.log_odds(self.logits(self.between(a[part])), label) for part in self.batches(len(a))]
+        return torch.cat(parts).double().cpu().numpy()
+
+    def slopes(self, a: np.ndarray, label: int) -> np.ndarray:
+        """dF/da at these points, as the sum of what each token has in it: (A,) -> (A, T)."""
+        slopes = []
+        for part in self.batches(len(a)):
+            with torch.enable_grad():
+                vectors = self.between(a[part]).requires_grad_()  # (B, T, E)
+                score = self.log_odds(self.logits(vectors), label).sum()  # each text's derivative is its own
+                [derivative] = torch.autograd.grad(score, vectors)
+            slopes.append((derivative.double() * (self.text - self.baseline)).sum(dim=-1))
+        return torch.cat(slopes).cpu().numpy()
+
+
+# --- Integrated gradients ---
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """What the path yields."""
+
+    attributions: np.ndarray  # (T,) of tokens
+    score: float
+    baseline_score: float
+    steps: int
+
+
+def integrated_gradients(
+    path: StraightPath, label: int, *, tolerance: float = TOLERANCE, most_steps: int = MOST_STEPS
+) -> Gradients:
+    """The attributions of the tokens for a class, complete within the tolerance unless that takes too many steps."""
+    baseline_score, score = path.scores(np.array([0.0, 1.0]), label).tolist()
+    pieces, steps = np.array([[0.0, 0.5], [0.5, 1.0]]), 2 * POINTS  # (P, 2) where each begins and ends
+    integrals, missing = _integrate(path, label, pieces)
+    allowed = tolerance * max(abs(score - baseline_score), LEAST_DIFFERENCE)
+    while abs(missing.sum()) > allowed or np.abs(missing).sum() > CANCELLED * allowed:
+        coarse = np.abs(missing) > np.abs(missing).mean() / 2
+        steps += 2 * POINTS * int(coarse.sum())
+        if steps > most_steps:
+            break
+        (begin, end), middle = pieces[coarse].T, pieces[coarse].mean(axis=1)
+        halves = np.concatenate([np.stack([begin, middle], axis=1), np.stack([middle, end], axis=1)])
+        finer, still_missing = _integrate(path, label, halves)
+        pieces = np.concatenate([pieces[~coarse], halves])
+        integrals = np.concatenate([integrals[~coarse], finer])
+        missing = np.concatenate([missing[~coarse], still_missing])
+    return Gradients(integrals.sum(axis=0), score, baseline_score, POINTS * len(pieces))
+
+
+def _integrate(path: StraightPath, label: int, pieces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each token's attribution on each piece of the path (P, 2), from ``POINTS`` points of it: (P, T); and by how much
+    each piece's sum is too small: (P,)."""
+    nodes, weights = np.polynomial.legendre.leggauss(POINTS)  # on [-1, 1]
+    half = (pieces[:, 1:] - pieces[:, :1]) / 2  # (P, 1)
+    slopes = path.slopes((pieces.mean(axis=1, keepdims=True) + half * nodes).ravel(), label)  # (P * POINTS, T)
+    integrals = np.einsum("pk,pkt->pt", half * weights, slopes.reshape(len(pieces), POINTS, -1))
+    begin, end = path.scores(pieces.T.ravel(), label).reshape(2, -1)
+    return integrals, end - begin - integrals.sum(axis=1)
+
+
+# --- Leaving words out ---
+
+
+def leave_out(path: StraightPath, label: int, how: Literal["remove", "replace"] = "remove") -> np.ndarray:
+    """(W,): by how much the score of a class falls without each word; above 0, the word speaks for the class.
+
+    A word's tokens are removed, and the text closes up; or replaced by the baseline's. They are also replaced if
+    nothing would be left.
+    """
+    worded = path.worded
+    kept = worded.word_of != np.arange(len(worded.words))[:, None]  # (W, T)
+    replaced = np.full(len(kept), how == "replace") | ~kept.any(axis=1)
+    scores = np.zeros(len(kept))
+    with torch.no_grad():
+        whole = path.log_odds(path.logits(path.text[None]), label).item()
+        for part in path.batches(len(kept)):
+            for chosen, score in ((replaced[part], _replaced), (~replaced[part], _removed)):
+                if chosen.any():
+                    scores[part][chosen] = path.log_odds(score(path, kept[part][chosen]), label).cpu().numpy()
+    return whole - scores
+
+
+def _replaced(path: StraightPath, kept: np.ndarray) -> Tensor:
+    """kept (B, T): logits (B, C) of the text with the baseline's vectors at the other tokens."""
+    as_they_are = torch.from_numpy(kept).to(path.text.device)[:, :, None]
+    return path.logits(torch.where(as_they_are, path.text, path.baseline))
+
+
+def _removed(path: StraightPath, kept: np.ndarray) -> Tensor:
+    """kept (B, T): logits (B, C) of the text without the other tokens."""
+    lengths = kept.sum(axis=1)
+    real = np.arange(lengths.max()) < lengths[:, None]  # (B, T')
+
+    def close_up(values: np.ndarray) -> Tensor:
+        result = np.zeros(real.shape, np.int64)
+        result[real] = np.broadcast_to(values, kept.shape)[kept]
+        return torch.from_numpy(result).to(path.text.device)
+
+    segments = path.worded.segments
+    mask = torch.from_numpy(real).to(path.text.device)
+    ids, kinds = close_up(path.worded.ids), None if segments is None else close_up(segments)
+    logits: Tensor = path.model(Batch.of(ids, mask, kinds))
+    return logits

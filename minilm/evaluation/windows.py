@@ -1,0 +1,38 @@
+"""The scores of a text from those of its windows (``data.long_texts = "windows"``).
+
+For the class probabilities p_w of its n windows, a text has
+
+    mean    p = 1/n sum_w p_w             the windows vote, each with how sure it is
+    max     p ~ max_w p_w                 the surest window decides, class by class
+
+as scores (logits), so that everything after may treat them as a model's: log p with one label a text, log p/(1 - p)
+with several. A text that is one window keeps the model's own scores.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minilm.data.long_texts import Windows
+from minilm.evaluation.metrics import log_softmax
+
+
+def scores_of_texts(scores: np.ndarray, windows: Windows, multi_label: bool) -> np.ndarray:
+    """The scores of N texts, (N, C) float32, from those of their M windows (M, C)."""
+    starts = windows.starts[:-1]
+    z = np.asarray(scores, dtype=np.float64)
+    if windows.scores == "max":
+        combined = np.maximum.reduceat(z if multi_label else log_softmax(z), starts)
+    elif multi_label:  # the 1/n of p and of 1 - p cancel each other
+        yes, no = -np.logaddexp(0.0, -z), -np.logaddexp(0.0, z)
+        combined = np.logaddexp.reduceat(yes, starts) - np.logaddexp.reduceat(no, starts)
+    else:
+        combined = np.logaddexp.reduceat(log_softmax(z), starts) - np.log(windows.counts)[:, None]
+    alone = windows.counts == 1
+    combined[alone] = scores[starts[alone]]
+    return combined.astype(np.float32)
+
+
+def vectors_of_texts(vectors: np.ndarray, windows: Windows) -> np.ndarray:
+    """The mean (N, D) of the vectors (M, D) of each text's windows."""
+    return np.add.reduceat(vectors, windows.starts[:-1]) / windows.counts[:, None].astype(vectors.dtype)

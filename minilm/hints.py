@@ -1,0 +1,40 @@
+"""Commands in messages, as the person who reads them can paste them; and what to type after the first mistakes."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+from minilm.errors import UserError
+
+TABLES = (".csv", ".tsv", ".tab", ".json", ".jsonl", ".ndjson", ".parquet", ".xlsx", ".xls", ".ods", ".txt", ".gz")
+
+
+def program() -> str:
+    """How this command is run here: "minilm" if the shell finds it by that name, else its path, or python -m minilm."""
+    called = Path(sys.argv[0])
+    if called.name == "__main__.py" and called.parent.name == "minilm":
+        return "python -m minilm"
+    if called.stem != "minilm" or not called.exists():  # called from Python
+        return "minilm"
+    found = shutil.which("minilm")
+    if found and os.path.samefile(found, called):
+        return "minilm"
+    path = called.absolute()
+    return shlex.quote(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
+
+
+def config_file(named: Path) -> Path:
+    """The config that a person means who names a run's folder in its place. Raises UserError for a file of data."""
+    if named.is_dir() and (named / "config.toml").is_file():
+        return named / "config.toml"
+    if named.suffix.lower() in TABLES:
+        file = shlex.quote(str(named))
+        raise UserError(
+            f"{named}: is a file of data, and a config (TOML) is wanted. To train on it: {program()} finetune minilm "
+            f"--data {file}, or with a config of your own: {program()} train CONFIG.toml data.source={file}"
+        )
+    return named

@@ -1,0 +1,125 @@
+"""Reads the config of a run: a TOML file with changes, completed by the catalogue of data sets, checked as a whole.
+
+    file -> table -> changes of the command line -> the data set's own keys -> dataclasses -> rules
+
+A run's own file has every setting, so that it can be run again even if the catalogue changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from minilm.config import RunConfig
+from minilm.data.locations import catalogue_keys
+from minilm.errors import UserError
+from minilm.old_keys import old_keys_in, with_new_keys
+from minilm.rules import RULES
+from minilm.schema import belongs_elsewhere, drop_unchosen, fill_defaults, override, read_table, write_table
+from minilm.textfiles import read_toml
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the keys of a config come from: its file, or changes to it."""
+
+    file: str
+    changes: Mapping[str, str] = field(default_factory=dict)  # key -> the change that set it, in order
+    shared: Collection[str] = ()  # changed keys that were given for several runs; a run need not have them
+
+    def place(self, key: str) -> str:
+        """The last change of a key, of the table around it, or of a key within it; else the file."""
+        related = [k for k in self.changes if is_within(k, key) or is_within(key, k)]
+        return self.changes[related[-1]] if related else self.file
+
+    def _level(self, key: str) -> int:
+        """0: the file gives the key; 1: a change for this run does; 2: a change for several runs does."""
+        related = [k for k in self.changes if is_within(k, key) or is_within(key, k)]
+        return max((2 if k in self.shared else 1 for k in related), default=0)
+
+    def may_drop(self, chooser: str, key: str) -> bool:
+        """Whether a key may be left out because ``chooser`` made another choice: it was chosen later than the key was
+        given, or the key was given for other runs too."""
+        return self._level(key) == 2 or self._level(key) < self._level(chooser)
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a TOML file and apply ``section.key=value`` changes, in order.
+
+    Their values are TOML (``3e-4``, ``true``, ``["a", "b"]``); if a key holds text, the quotes may be left out. If a
+    change makes another choice, such as ``model.head.kind=family``, the file's keys of the old choice are dropped.
+
+    Raises UserError if the file cannot be read, if a key is unknown, missing or of another choice, or if a value does
+    not fit.
+    """
+    path = Path(path)
+    table = stored_table(path) if is_of_a_run(path) else read_toml(path)
+    changes = {override(RunConfig, table, text): text for text in overrides}
+    return config_of(table, changes, str(path))
+
+
+def config_of(
+    table: dict[str, Any], changes: Mapping[str, str], file: str, shared: Collection[str] = ()
+) -> RunConfig:
+    """The config of a file's table, to which ``changes`` were made already: key -> the change that set it, in order.
+
+    ``shared``: the changed keys that were given for several runs, so that this one need not have them. What the
+    catalogue has for the data set is written into the config. Raises UserError as ``load_config`` does.
+    """
+    origin = Origin(file, changes, shared)
+    for old, new in old_keys_in(table, "config.toml").items():
+        raise UserError(f"{origin.place(old)}: {old} is no known key: its name is {new}")
+    drop_unchosen(RunConfig, table, origin.may_drop)
+    if isinstance(data := table.get("data"), dict):
+        table["data"] = catalogue_keys(data.get("source"), data.get("sample") is True) | data
+    config = read_table(RunConfig, table, origin.place)
+    for rule in RULES:
+        if not rule.holds(config):
+            places = [place for key in rule.keys if (place := origin.place(key)) != file]
+            raise UserError(f"{places[0] if places else file}: {rule.words}")
+    return replace(config, data=replace(config.data, split_seed=config.seed)) if config.data.redraw else config
+
+
+def is_of_a_run(path: Path) -> bool:
+    """Whether a run wrote this config, when it was started."""
+    return path.name == "config.toml" and (path.parent / "environment.json").is_file()
+
+
+def stored_table(path: Path) -> dict[str, Any]:
+    """The config that a run wrote, as a table. One that an earlier version wrote becomes as this version writes it: old
+    keys have their new names, keys of choices that it did not make are left out, and new keys have their defaults."""
+    table = with_new_keys(read_toml(path), "config.toml")
+    if isinstance(lora := table.get("lora"), dict) and "rank" not in lora:
+        del table["lora"]
+    drop_unchosen(RunConfig, table, lambda chooser, key: True)
+    fill_defaults(RunConfig, table)
+    return table
+
+
+def dump_config(config: RunConfig) -> str:
+    """The config as TOML, with all defaults. ``load_config`` reads it back equal."""
+    return write_table(asdict(config))
+
+
+def unread(config: RunConfig, key: str) -> str:
+    """Why a config does not have a key: it belongs to another choice. Empty if it has the key."""
+    table = {section: value for section, value in asdict(config).items() if value is not None}
+    return belongs_elsewhere(RunConfig, table, key)
+
+
+def is_within(key: str, outer: str) -> bool:
+    """Whether a key is another, or in its table: "model.head.kind" in "model.head"."""
+    return f"{key}.".startswith(f"{outer}.")
+
+
+def folder_name(text: str) -> str:
+    """A name that a run's folder may have: the text, or if it is too long its beginning and a hash of it."""
+    return text if len(text) <= 100 else f"{text[:93]}-{short_hash(text)}"
+
+
+def short_hash(text: str) -> str:
+    """Six characters that depend on the text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:6]

