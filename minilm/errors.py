@@ -28,3 +28,12 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     """The closest choice as ``' (did you mean "x"?)'``, or ``''`` if none is close."""
     close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
     return f' (did you mean "{close[0]}"?)' if close else ""
+
+
+def shortened(name: str, width: int = 40) -> str:
+    """A name on one line and of at most so many characters; its middle is left out, as beginnings may be alike."""
+    name = " ".join(name.split())
+    if len(name) <= width:
+        return name
+    tail = (width - 1) // 3
+    return f"{name[: width - 1 - tail]}…{name[len(name) - tail :]}"

@@ -380,6 +380,6 @@ def cut(value: Any) -> str:
     return _shorten(shown(value))
 
 
-def _shorten(text: str, most: int = 100) -> str:
-    """The beginning and the end of a long text."""
-    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 3 :]}"
+def _shorten(text: str) -> str:
+    """The beginning and the end of a text that is longer than 100 characters."""
+    return text if len(text) <= 100 else f"{text[:50]} ... {text[-34:]}"

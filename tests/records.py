@@ -45,6 +45,16 @@ def several(loss: float, subset: float, macro_f1: float) -> dict[str, Any]:
     return found | {"macro_f1": macro_f1, "per_label": rows_of([(0.5, 0.5, 0.5, 40)] * 3)}
 
 
+def many_labels() -> dict[str, Any]:
+    """results.json of a run with so many labels that the most confused pairs stand for the matrix."""
+    results = trained()
+    tables = [results, *results["baselines"].values()]
+    for metrics in (table[split] for table in tables for split in SIZES if split in table):
+        del metrics["confusion"]
+        metrics["confused"] = [{"truth": 2, "predicted": 0, "texts": 12}, {"truth": 0, "predicted": 1, "texts": 10}]
+    return results
+
+
 def trained() -> dict[str, Any]:
     """results.json of a run with one label a text, a little worse than the linear baseline."""
     names = ["negative", "neutral or ambiguous", "positive"]
@@ -73,7 +83,11 @@ def trained() -> dict[str, Any]:
         "best": {"epoch": 23.0, "step": 690, "metric": "macro_f1", "value": 0.48},
         "stopped": "early stopping",
         "labels": names,
-        "lengths": {"mean": 25.2, "median": 21.0, "p95": 60.0, "longest": 216, "truncated": 3, "max_tokens": 128},
+        "lengths": {
+            **{"mean": 25.2, "median": 21.0, "p95": 60.0, "longest": 216, "truncated": 3, "max_tokens": 128},
+            "unread": 0.01,
+            "characters": {"mean": 80.0, "median": 75.0, "p95": 152.0, "longest": 600},
+        },
         "samples": [
             {"text": text, "label": label, "predicted": "positive", "scores": dict(zip(names, scores, strict=True))}
             for text, label, scores in samples
@@ -83,6 +97,7 @@ def trained() -> dict[str, Any]:
             "fingerprint": FINGERPRINT,
             "sizes": dict(SIZES),
             "warnings": ["2 texts of test are in train too"],
+            "classes": {split: [n // 2, n // 4, n // 4] for split, n in SIZES.items()},
         },
     }
 

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from minilm.data.sources import Rows
+from minilm.data.rows import Rows
 from minilm.errors import UserError, nearest
 
 RNG = np.random.Generator

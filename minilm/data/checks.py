@@ -10,9 +10,9 @@ import numpy as np
 from minilm.data.columns import changes
 from minilm.data.rows import Part
 from minilm.data.splits import number_texts
-from minilm.errors import UserError
+from minilm.errors import UserError, shortened
 
-NAMED, WIDTH = 10, 40  # labels that a message spells out, and characters of each
+NAMED = 10  # labels that a message spells out
 DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([T ].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}([T ].*)?")
 MANY_LABELS, FEW_ROWS = 20, 5  # so many labels with so few training rows each, on average, are worth a word
 
@@ -49,15 +49,6 @@ def check_labels(labels: Mapping[str, np.ndarray], names: Sequence[str], column:
     if several and (none := int((train.sum(axis=1) == 0).sum())):
         warnings.append(f"{none:,} of {len(train):,} training rows have none of the labels, which is an answer too")
     return warnings + _measured(labels, names)
-
-
-def shortened(name: str, width: int = WIDTH) -> str:
-    """A name on one line and of at most so many characters; its middle is left out, as beginnings may be alike."""
-    name = " ".join(name.split())
-    if len(name) <= width:
-        return name
-    tail = (width - 1) // 3
-    return f"{name[: width - 1 - tail]}…{name[len(name) - tail :]}"
 
 
 def named(names: Sequence[str]) -> str:

@@ -29,7 +29,7 @@ change happens on the first hundredth of the path, and there the pieces become s
 
 **Leaving words out** (occlusion; Zeiler and Fergus 2014, Li et al. 2016) asks the model itself, without derivatives: by
 how much does the score fall if a word is missing? It is the plainer question, and a check. The answers differ from
-attributions, and need not add up to anything: if two words say the same, either can be missing without harm.
+attributions, and need not add up to anything: if two words mean the same, either can be missing without harm.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ Guo et al. cut the range of p into bins of equal width. Most answers are then in
 (Nguyen and O'Connor 2015) look most closely at the confidences that occur most.
 
 **The Brier score** (Brier 1950) is the squared distance between the probabilities and the truth y (0 or 1). Unlike the
-ECE, it also rewards answers that are told apart well, and needs no bins:
+ECE, it also rewards a classifier that separates right from wrong answers, and it needs no bins:
 
     one label      mean over texts of  sum_c (p_c - y_c)^2           from 0 to 2
     several        mean over texts and labels of (p - y)^2           from 0 to 1
@@ -143,7 +143,7 @@ def _temperature(labels: np.ndarray, logits: np.ndarray) -> float:
 
 
 def _zero_of(rising: Callable[[float], float]) -> float:
-    """Where a function of b = 1/T that only rises is 0; if nowhere in the range, the end that is nearest to it."""
+    """The zero of a function of b = 1/T that only rises; without one in the range, the end that is nearest to it."""
     low, high = 1 / MOST, 1 / LEAST
     if rising(low) >= 0:
         return low
@@ -160,6 +160,6 @@ def scale_probabilities(probabilities: np.ndarray, temperature: np.ndarray, mult
 
     A softmax does not notice if all logits of a text are moved by one number, so log p is as good as the logits.
     """
-    with np.errstate(divide="ignore"):  # of a probability of 0, the logarithm is minus infinity, and 0 it stays
+    with np.errstate(divide="ignore"):  # log 0 is minus infinity, and that probability stays 0
         scores = np.log(probabilities) - (np.log1p(-probabilities) if multi_label else 0.0)
     return sigmoid(scores / temperature) if multi_label else np.exp(log_softmax(scores / temperature))

@@ -1,6 +1,6 @@
 """Which labels are given together, with several labels per text.
 
-Of N texts, n_a have label a, and n_ab have both a and b:
+Among N texts, n_a have label a, and n_ab have both a and b:
 
     counts[a, b] = n_ab                                          the diagonal is n_a
     lift[a, b]   = P(a, b) / (P(a) P(b)) = n_ab N / (n_a n_b)    1: as often as by chance; 2: twice as often
@@ -20,7 +20,7 @@ class CoOccurrence:
     """How often labels meet. Rows are the first set of labels, columns the second."""
 
     counts: np.ndarray  # (C, C)
-    lift: np.ndarray  # (C, C); NaN where one of the two labels does not occur
+    lift: np.ndarray  # (C, C); NaN if one of the two labels does not occur
 
 
 def co_occurrence(labels: np.ndarray, others: np.ndarray | None = None) -> CoOccurrence:

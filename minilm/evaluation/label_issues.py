@@ -14,16 +14,16 @@ estimates how many texts there are of each given and each true label (section 4.
 
     Q[i, j] = n_i C[i, j] / sum_j C[i, j]                           n_i texts are labelled i
 
-Off the diagonal are the numbers of wrong labels, but not which. Those are named by one of (section 4.2)
+Off the diagonal, Q estimates how many labels are wrong, but not which. One of these rules names them (section 4.2):
 
     noise rate   for each i and j: of the texts labelled i, the Q[i, j] with the largest p_j - p_i
     class        for each i: of the texts labelled i, the sum_{j != i} Q[i, j] with the smallest p_i
-    both         the texts that are named by both
+    both         the texts that both rules name
 
-without those for which the given label is the likeliest all the same. The suspects are then sorted, the worst first, by
+A text whose given label is the likeliest is not named. The suspects are then sorted, the most suspicious first, by
 
-    self-confidence      p_i                                        how little is said for the given label
-    normalised margin    (p_i - max_{j != i} p_j + 1) / 2           how much more for another
+    self-confidence      p_i                                        how little speaks for the given label
+    normalised margin    (p_i - max_{j != i} p_j + 1) / 2           how much more for it than for another
 
 With several labels per text, each is a question with two answers, "has it" and "has it not", and is searched alone.
 """

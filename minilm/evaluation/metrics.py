@@ -108,8 +108,11 @@ class Metrics:
             raise ValueError("must hold confusion or confused, one of them, beside per_class, and else none")
         if self.confusion is not None and not _is_square(self.confusion, classes):
             raise ValueError(f"confusion must be {classes} rows of {classes} whole numbers of texts")
-        if any(max(pair.truth, pair.predicted) >= classes for pair in self.confused or ()):
-            raise ValueError(f"confused must hold class numbers below {classes}")
+        for pair in self.confused or ():
+            if max(pair.truth, pair.predicted) >= classes:
+                raise ValueError(f"confused must hold class numbers below {classes}")
+            if pair.texts > self.by_label[pair.truth].support or not pair.texts:
+                raise ValueError("confused must hold from 1 to as many texts as there are with the true label")
 
     def __getitem__(self, name: str) -> float:
         if (value := self.get(name)) is None:

@@ -142,7 +142,7 @@ def jaccard_thresholds(labels: np.ndarray, probabilities: np.ndarray) -> np.ndar
 def _ascend(
     labels: np.ndarray, probabilities: np.ndarray, cuts: list[Cuts], start: np.ndarray
 ) -> tuple[np.ndarray, float]:
-    """From these thresholds (C,) up to where no label's can be bettered alone, and the Jaccard index there."""
+    """Thresholds (C,) of which none can be bettered alone, reached from ``start``, and their Jaccard index."""
     thresholds, chosen = start.copy(), (probabilities >= start).astype(np.int64)  # (C,), (N, C)
     value = float(_jaccard_of(labels, chosen).mean())
     for _ in range(SWEEPS):

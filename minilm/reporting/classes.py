@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from minilm.data.checks import shortened
+from minilm.errors import shortened
 from minilm.reporting.tables import count, text_table
 
 ROWS = 14  # labels that the terminal shows; of more, the most frequent and the rarest

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from minilm.errors import UserError
-from minilm.evaluation.metrics import HIGHER_IS_BETTER
 from minilm.evaluation.statistics import ALPHA, holm, mcnemar, mean
+from minilm.measures import HIGHER_IS_BETTER
 from minilm.reporting.groups import Group, costs_of, group_runs, unique_names
 from minilm.reporting.over_seeds import (
     Tested,
@@ -234,8 +234,9 @@ def notes(groups: Sequence[Group]) -> list[str]:
         named = zip(unique_names([[run] for run in runs]), [run.results.data for run in runs], strict=True)
         sets = [f"{name}: {data.name} {data.fingerprint[:8]}" for name, data in named]
         found.append(f"Not the same data, so the metrics do not compare: {', '.join(sets)}.")
-    if repeats := [f"{run.name} (as {first.name})" for group in groups for run, first in group.repeats]:
-        found.append(f"Left out, with the settings, seed and data of another: {', '.join(repeats)}.")
+    pairs = [unique_names([[run], [first]]) for group in groups for run, first in group.repeats]
+    if repeats := ", ".join(f"{run} (as {first})" for run, first in pairs):
+        found.append(f"Left out, with the settings, seed and data of another: {repeats}.")
     return found
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from minilm.evaluation.metrics import HIGHER_IS_BETTER
 from minilm.evaluation.statistics import Interval, mean
+from minilm.measures import HIGHER_IS_BETTER
 from minilm.reporting.groups import Group, costs_of
 from minilm.reporting.style import (
     GREY,

@@ -7,6 +7,7 @@ It is readable on a phone and on paper, in light and in dark.
 from __future__ import annotations
 
 import base64
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from html import escape as escape_html
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
 
 from minilm.checkpoints.atomic import atomic
 from minilm.reporting.tables import escape, markdown_table, text_table
@@ -21,7 +23,7 @@ from minilm.reporting.tables import escape, markdown_table, text_table
 
 @dataclass(frozen=True)
 class Span:
-    """A part of a text that looks different, or leads to a file beside the page."""
+    """A part of a text with another style, or a link to a file beside the page."""
 
     text: str
     style: Literal["strong", "em", "code", ""] = "strong"
@@ -46,15 +48,15 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG; if an SVG of the same name lies beside it, the HTML file shows that."""
+    """A PNG. If an SVG of the same name is beside it, the HTML file shows that."""
 
     path: Path
-    text: str  # what it shows, for those who do not see it
+    text: str  # a description, for those who do not see it
 
 
 @dataclass(frozen=True)
 class Code:
-    """Text as it stands, such as a config or commands."""
+    """Text in a fixed-width font, such as a config or commands."""
 
     text: str
     language: str = ""  # such as "toml"
@@ -80,7 +82,7 @@ Block = Prose | Table | Picture | Code | Bullets | Folded  # prose: a paragraph
 
 @dataclass(frozen=True)
 class Section:
-    """What belongs together, under a title; the first section of a page may have none."""
+    """Blocks under a title; the first section of a page may have none."""
 
     title: str
     blocks: Sequence[Block]
@@ -88,7 +90,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """Everything there is to say."""
+    """A title, a question and its answer (or neither), and sections."""
 
     title: str
     question: str
@@ -137,9 +139,10 @@ def markdown_block(block: Block, folder: Path = Path()) -> str:
         table = markdown_table([escape(cell) for cell in block.header], rows, block.left)
         return f"{table}\n\n{escape(block.note)}" if block.note else table
     if isinstance(block, Picture):
-        return f"![{escape(block.text)}]({block.path.relative_to(folder).as_posix()})"
+        return f"![{escape(block.text)}]({quote(block.path.relative_to(folder).as_posix())})"
     if isinstance(block, Code):
-        return f"```{block.language}\n{block.text.strip()}\n```"
+        fence = _fence(block.text, 3)
+        return f"{fence}{block.language}\n{block.text.strip()}\n{fence}"
     if isinstance(block, Bullets):
         return "\n".join(f"- {_markdown_prose(item)}" for item in block.items)
     if isinstance(block, Folded):
@@ -148,15 +151,23 @@ def markdown_block(block: Block, folder: Path = Path()) -> str:
     return _markdown_prose(block)
 
 
-_MARKS = {"strong": "**", "em": "*", "code": "`", "": ""}
+def _fence(code: str, least: int) -> str:
+    """More backticks than the code has in a row, to put around it."""
+    return "`" * max([least, *(len(run) + 1 for run in re.findall("`+", code))])
+
+
+_MARKS = {"strong": "**", "em": "*", "": ""}
 
 
 def _markdown_prose(prose: Prose) -> str:
     if isinstance(prose, str):
         return escape(prose)
     if isinstance(prose, Span):
-        mark = _MARKS[prose.style]
-        text = f"{mark}{prose.text if prose.style == 'code' else escape(prose.text)}{mark}"
+        if prose.style == "code":
+            mark, shown = _fence(prose.text, 1), prose.text
+        else:
+            mark, shown = _MARKS[prose.style], escape(prose.text)
+        text = f"{mark}{shown}{mark}"
         return f"[{text}]({prose.link})" if prose.link else text
     return "".join(escape(part, strip=False) if isinstance(part, str) else _markdown_prose(part) for part in prose)
 
@@ -202,7 +213,7 @@ def _html_prose(prose: Prose) -> str:
 
 
 def _data_url(picture: Path) -> str:
-    """The picture itself, as an address."""
+    """The content of a picture as a URL."""
     svg = picture.with_suffix(".svg")
     kind, path = ("svg+xml", svg) if svg.exists() else ("png", picture)
     return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
@@ -223,7 +234,7 @@ def _html_table(table: Table) -> str:
 
 
 def _scrolling(name: str, content: str) -> str:
-    """What scrolls by itself if it is wider than the screen; the keyboard reaches it too."""
+    """A part of the page that scrolls if it is wider than the screen, also by keyboard."""
     kind = "scroll wide" if name == "table" else "scroll"
     return f'<div class="{kind}" tabindex="0" role="region" aria-label="{name}">{content}</div>'
 

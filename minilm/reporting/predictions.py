@@ -101,5 +101,5 @@ def read_predictions(run: Run) -> Predictions | None:
 def _column(path: Path, cells: Sequence[str], decided: Callable[[str], np.ndarray]) -> np.ndarray:
     try:
         return np.stack([decided(cell) for cell in cells])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         raise UserError(f"{path}: {EDITED}") from None

@@ -182,7 +182,7 @@ def _learning(run: Run) -> Section:
 
 
 def _mistakes(run: Run) -> Section:
-    """Each label by itself, and which are taken for which."""
+    """The metrics of each label, and the most common mistake."""
     split = "test" if run.results.test is not None else "validation"
     metrics, labels = run.results.metrics(split), run.results.labels
     assert metrics is not None
@@ -191,7 +191,7 @@ def _mistakes(run: Run) -> Section:
     if len(labels) > LISTED:
         worst = sorted(range(len(labels)), key=lambda i: (not metrics.by_label[i].support, metrics.by_label[i].f1))
         few = replace(table, rows=[table.rows[i] for i in worst[:LISTED]])
-        blocks = [f"The {LISTED} labels that are found worst, of {count(len(labels))}:", few, Folded("All", table)]
+        blocks = [f"The {LISTED} labels with the lowest F1, of {count(len(labels))}:", few, Folded("All", table)]
     blocks += filter(None, (_absent(metrics, labels, split), _common_mistake(metrics, labels)))
     return Section("Label by label", [*blocks, *_pictures(run, "confusion_test", "confusion_validation")])
 
@@ -206,15 +206,15 @@ def label_table(metrics: Metrics, labels: Sequence[str], title: str = "label") -
 
 
 def _absent(metrics: Metrics, labels: Sequence[str], split: str) -> Sentence:
-    """Which labels no text has, so that nothing is known of them."""
+    """The labels that no text of the split has, so that their metrics mean nothing."""
     absent = [label for label, row in zip(labels, metrics.by_label, strict=True) if not row.support]
     sentence: Sentence = []
     for label in absent[:NAMED]:
         sentence += [" or " if sentence else f"No {split} text has the label ", Span(label, "em")]
     if len(absent) > NAMED:
         sentence.append(f" or one of {count(len(absent) - NAMED)} more")
-    counted = "; in macro F1 it counts as an F1 of 0" if metrics.multi_label else ""
-    return [*sentence, f": these texts do not tell how well it is found{counted}."] if sentence else []
+    counted = "; its F1 counts as 0 in macro F1" if metrics.multi_label else ""
+    return [*sentence, f", so its metrics are not known{counted}."] if sentence else []
 
 
 def _common_mistake(metrics: Metrics, labels: Sequence[str]) -> Sentence:
@@ -247,8 +247,8 @@ def _names(label: str | list[str]) -> str:
     return label if isinstance(label, str) else ", ".join(label) or "none"
 
 
-def _clipped(text: str, length: int = 160) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
+def _clipped(text: str) -> str:
+    return text if len(text) <= 160 else text[:159] + "…"
 
 
 # --- What it took, and what to do with it ---
@@ -292,14 +292,14 @@ def _data(run: Run) -> Section:
             )
             rows.append(["characters a training text", shape])
         whose = f"the {trained_on(results)}" if added(results) else "them"
-        lost = f", by which {lengths.unread:.0%} of all tokens are not read" if lengths.unread else ""
+        lost = f", {lengths.unread:.0%} of all tokens" if lengths.unread else ""
         if lengths.windows is not None:
             rows.append([f"windows of {lengths.max_tokens} tokens", f"{count(lengths.windows)}, with all of the text"])
         else:
             rows.append([f"cut at {lengths.max_tokens} tokens", f"{count(lengths.truncated)} of {whose}{lost}"])
     rows.append(["fingerprint", Span(data.fingerprint, "code")])
     blocks: list[Block] = [Table(["", ""], rows, left=2)]
-    if data.classes:
+    if data.classes and results.labels:
         header, counted = count_rows(results.labels, {s: np.array(found) for s, found in data.classes.items()})
         blocks += ["How many texts of each split have each label:", Table(header, counted)]
     blocks += ["Read and left out:", Bullets(data.notes)] if data.notes else []

@@ -1,11 +1,11 @@
-"""What a run found, as dataclasses: the files of its folder that are read again, with types and bounds.
+"""The files that a run writes and that are read again, as dataclasses, with the types and ranges of their values.
 
     results.json               Results
     metrics.jsonl              Evaluation, one a line
     environment.json           Environment
     adaptation/results.json    Adaptation
 
-A file is these fields by name; what is None is left out. They are read strictly: whatever is missing, unknown, of
+A file holds the fields by name, without those that are None. Reading is strict: a value that is missing, unknown, of
 another type or out of its range is a UserError that names the file and the key.
 """
 
@@ -48,7 +48,7 @@ class Times:
 
 @dataclass(frozen=True)
 class DataSummary:
-    """Which data it was, and in which splits."""
+    """The data set of a run, and its splits."""
 
     name: str
     fingerprint: str  # a hash of all rows
@@ -59,19 +59,20 @@ class DataSummary:
     classes: dict[str, list[Number]] = field(default_factory=dict)  # of each split, texts with each label (C,)
 
     def __post_init__(self) -> None:
-        if any(set(sizes) != set(SPLITS) for sizes in (self.sizes, self.whole or self.sizes)):
-            raise ValueError(f"must hold the sizes of {', '.join(SPLITS)}")
+        for counts in (self.sizes, self.whole, self.classes):
+            if set(counts) != set(SPLITS) and (counts or counts is self.sizes):
+                raise ValueError(f"must hold the sizes and classes of {', '.join(SPLITS)}")
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """What was reached without the model."""
+    """The metrics of a baseline, on the same texts."""
 
     validation: Metrics
     test: Metrics | None = None  # None: there is no test split
-    seconds: Measured | None = None  # that it took to fit
-    decision_threshold: Fraction | None = None  # several labels a text: a label is given from this probability on
-    labels: list[str] | None = None  # of the majority, several labels a text: those that every text is given
+    seconds: Measured | None = None  # of fitting
+    decision_threshold: Fraction | None = None  # several labels a text: the probability from which a label is assigned
+    labels: list[str] | None = None  # the majority's, several labels a text: those that it assigns to every text
 
     def metrics(self, split: str) -> Metrics | None:
         """The metrics of a split; None if it was not measured."""
@@ -84,12 +85,12 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Best:
-    """Which weights were kept, and why."""
+    """The evaluation whose weights were kept."""
 
     epoch: Measured
     step: Number
-    metric: str  # they are the best by this metric ...
-    value: float  # ... on the validation texts
+    metric: str  # that chose it
+    value: float  # of the metric, on the validation texts
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class Lengths:
     median: Measured
     p95: Measured  # 95% are no longer
     longest: Number
-    truncated: Number  # texts
+    truncated: Number  # texts that are cut
     max_tokens: Number  # that are read at once
     unread: Fraction = 0.0  # the part of all tokens that is cut
     windows: Number | None = None  # in which the texts are read, if long ones are read in windows
@@ -119,7 +120,7 @@ class Lengths:
 
 @dataclass(frozen=True)
 class SampleText:
-    """A test text with what the model predicts. Several labels a text: ``label`` and ``predicted`` are lists."""
+    """A test text with its prediction. Several labels a text: ``label`` and ``predicted`` are lists."""
 
     text: str
     label: str | list[str]
@@ -129,16 +130,16 @@ class SampleText:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Which training texts were added."""
+    """The training texts that were made from others."""
 
     method: str
-    ratio: Measured
-    added: Number
+    ratio: Measured  # new texts for each training text
+    added: Number  # new texts
 
 
 @dataclass(frozen=True)
 class ZeroShot:
-    """How a model was asked that was not trained."""
+    """How a model classified that was not trained."""
 
     method: str
     pattern: str = ""
@@ -156,14 +157,14 @@ class Change:
 
 @dataclass(frozen=True)
 class Adaptation:
-    """What a checkpoint learned from texts without labels."""
+    """The adaptation of a checkpoint to texts without labels."""
 
     objective: str  # "masked words", "spans" or "next tokens"
     parameters: Parameters
     loss: Change
     perplexity: Change
-    texts: Number  # that it learned from ...
-    left_out: Number  # ... and that it did not, because they are there twice or it is measured on them
+    texts: Number  # that it was trained on
+    left_out: Number  # texts that are there twice, or in the validation or test split
     blocks: Number
     tokens: Number
     held_out_tokens: Number  # of the validation texts
@@ -176,10 +177,10 @@ class Adaptation:
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """All that a run found.
+    """All results of a run.
 
-    A run that trained has ``best``, one that asked a model without training it ``zero_shot``, one that adapted a
-    language model ``adaptation``. A run that only adapted has no metrics of classes.
+    A run that trained a classifier has ``best``, a zero-shot run has ``zero_shot``, and a run that adapted a language
+    model has ``adaptation``. A run that only adapted has no metrics of labels.
     """
 
     name: str
@@ -193,18 +194,18 @@ class Results:
     parameters: Parameters
     times: Times
     tokens_per_second: Measured | None = None  # in training
-    frozen_layers: str = ""  # what of them was computed once
+    frozen_layers: str = ""  # a text about the layers whose outputs were computed once
     best: Best | None = None
     stopped: str = ""  # why training ended: "finished", "early stopping" or "max_minutes"
     lengths: Lengths | None = None
     samples: list[SampleText] = field(default_factory=list)
     data: DataSummary
-    decision_threshold: Fraction | None = None  # several labels a text: a label is given from this probability on
+    decision_threshold: Fraction | None = None  # several labels a text: the probability from which a label is assigned
     augmentation: Augmentation | None = None
-    same_answer: str = ""  # several labels a text: what to say if nearly all texts get the same ones
+    same_answer: str = ""  # several labels a text: a warning if nearly all texts have the same prediction
 
     def __post_init__(self) -> None:
-        """Raise ValueError unless the parts are of one run."""
+        """Raise ValueError if the parts contradict each other."""
         measured = {split: self.metrics(split) for split in SPLITS}
         for name, baseline in self.baselines.items():
             measured |= {f"baselines.{name}.{split}": baseline.metrics(split) for split in ("validation", "test")}
@@ -219,8 +220,10 @@ class Results:
         if missing := [split for split in SPLITS if split in needed - found.keys()]:
             raise ValueError(f"{missing[0]} is missing")
         if not needed and (self.adaptation is None or found):
-            raise ValueError("must hold best, zero_shot or adaptation: what the run did")
-        if self.best is not None and found["validation"].get(self.best.metric) is None:
+            raise ValueError("must hold best, zero_shot or adaptation")
+        if found and any(len(texts) != len(self.labels) for texts in self.data.classes.values()):
+            raise ValueError(f"data.classes must hold a number of texts for each of the {len(self.labels)} labels")
+        if self.best is not None and (self.validation is None or self.validation.get(self.best.metric) is None):
             raise ValueError(f'best.metric: "{self.best.metric}" is not among the metrics of validation')
 
     def metrics(self, split: str) -> Metrics | None:
@@ -235,13 +238,13 @@ class Results:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """One look at the model during training."""
+    """One evaluation during training."""
 
     step: Number  # optimizer steps done
     epoch: Measured
     lr: Measured
     train_loss: Measured  # mean over the steps since the last evaluation
-    grad_norm: Measured | None = None  # None: it overflowed float16, and the step was skipped
+    grad_norm: Measured | None = None  # None: the gradient overflowed float16, and the step was skipped
     tokens_per_second: Measured
     seconds: Measured  # of training so far
     train: Metrics | None = None  # of as many training texts as there are validation texts
@@ -250,7 +253,7 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class Environment:
-    """What a result depends on beside its config."""
+    """What a result depends on, beside its config."""
 
     minilm: str
     commit: str | None = None
@@ -260,14 +263,14 @@ class Environment:
     device: str
     threads: Number
     data: DataSummary
-    start: dict[str, str] = field(default_factory=dict)  # what the run started from -> its hash
+    start: dict[str, str] = field(default_factory=dict)  # hashes of what the run started from, by name
 
 
 # --- Reading ---
 
 
 def read_record(kind: type[R], path: Path) -> R:
-    """A file that a run wrote, as the dataclass of what it holds. Raises UserError if it is not as a run wrote it."""
+    """A file that a run wrote, as a dataclass. Raises UserError if it is missing, or not as a run wrote it."""
     return _from(kind, with_new_keys(read_json(path), path.name), str(path))
 
 

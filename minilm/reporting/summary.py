@@ -46,12 +46,9 @@ def parameter_counts(model: nn.Module) -> tuple[int, int]:
     return _sizes(list(model.parameters()))
 
 
-def summarize(model: nn.Module, ids_shape: tuple[int, int] | None = None) -> str:
-    """The table of layers and the totals, as text. Arguments as in ``layer_rows``."""
-    lines = [
-        (_tree(row) + row.label, row.kind, str(row.shape or ABSENT), *_counts(row))
-        for row in layer_rows(model, ids_shape)
-    ]
+def summarize(model: nn.Module) -> str:
+    """The table of layers and the totals, as text."""
+    lines = [(_tree(row) + row.label, row.kind, str(row.shape or ABSENT), *_counts(row)) for row in layer_rows(model)]
     table = text_table(("Layer", "Class", "Output", "Parameters", "Trained"), lines, left=3)
     rule = table.splitlines()[1]
     total, trained = parameter_counts(model)
@@ -65,17 +62,15 @@ def summarize(model: nn.Module, ids_shape: tuple[int, int] | None = None) -> str
     return "\n".join([table, rule, *(f"{name:<12}{value:>15}" for name, value in totals.items())])
 
 
-def layer_rows(model: nn.Module, ids_shape: tuple[int, int] | None = None) -> list[LayerRow]:
+def layer_rows(model: nn.Module) -> list[LayerRow]:
     """The model's parts, each before what it contains.
 
-    Output shapes are those of a real forward in evaluation mode, without gradients, of zeros as ids (B, T)
-    of ``ids_shape``: by default one text of 16 tokens, or of the model's context if that is shorter. The
-    model is left as it was. A model on the meta device is summarised without computing anything.
+    Output shapes are those of a real forward in evaluation mode, without gradients, of one text of 16 zeros as ids
+    (1, 16), or of the model's context if that is shorter. The model is left as it was. A model on the meta device is
+    summarised without computing anything.
     """
-    if ids_shape is None:
-        ids_shape = (1, min(16, (model.context if isinstance(model, Backbone) else 0) or 16))
     root = LayerRow("", type(model).__name__, 0, "", None, 0, 0)
-    return _rows(root, model, _output_shapes(model, ids_shape), set())
+    return _rows(root, model, _output_shapes(model), set())
 
 
 # --- How it is found ---
@@ -109,8 +104,9 @@ def _children(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, child
 
 
-def _output_shapes(model: nn.Module, ids_shape: tuple[int, int]) -> dict[nn.Module, tuple[int, ...]]:
+def _output_shapes(model: nn.Module) -> dict[nn.Module, tuple[int, ...]]:
     """The shape of what each module returned last, in a forward of zeros."""
+    ids_shape = (1, min(16, (model.context if isinstance(model, Backbone) else 0) or 16))
     shapes: dict[nn.Module, tuple[int, ...]] = {}
 
     def note(module: nn.Module, inputs: Any, output: Any) -> None:

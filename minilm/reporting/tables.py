@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from minilm.data.checks import shortened
+from minilm.errors import shortened
 from minilm.measures import MULTI_LABEL_METRICS
 
 PROPER_NAMES = {"mcc": "MCC", "jaccard": "Jaccard"}
@@ -90,7 +90,8 @@ def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int =
         if widths[widest] <= NARROWEST:
             break
         widths[widest] -= 1
-    body = [[shortened(c, w) if len(c) > w else c for c, w in zip(row, widths, strict=True)] for row in body]
+    for row in body:
+        row[:left] = [shortened(row[i], widths[i]) if len(row[i]) > widths[i] else row[i] for i in range(left)]
 
     def line(cells: Sequence[str]) -> str:
         aligned = (

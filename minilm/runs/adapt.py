@@ -72,7 +72,7 @@ def adapt(config: RunConfig, data: AdaptationData, runtime: Runtime, folder: Pat
 
     Raises:
         UserError: the texts, the model and the config do not fit together.
-        minilm.training.loop.Interrupted: a signal ended it; the next call resumes.
+        minilm.training.console.Interrupted: a signal ended it; the next call resumes.
     """
     adapted, place = folder / "adapted", folder / "adaptation"
     if (adapted / "config.json").exists():  # the last file that is written

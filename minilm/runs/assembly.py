@@ -91,7 +91,7 @@ def prepare(config: RunConfig) -> PreparedData:
         _check_objective(config.train, data)
     train = augmented(config, data)
     tokenizer, limit = _tokenizer(config, train), config.data.max_tokens
-    long = long_texts_of(config.data)
+    long = LongTexts(config.data.long_texts, config.data.window_stride, config.data.window_scores)
 
     def tokens(rows: Rows) -> Encoded:
         return memoize(
@@ -108,15 +108,10 @@ def prepare(config: RunConfig) -> PreparedData:
     return PreparedData(data, train, tokenizer, encoded)
 
 
-def long_texts_of(section: DataSection) -> LongTexts:
-    """What becomes of texts that are longer than ``max_tokens``."""
-    return LongTexts(section.long_texts, section.window_stride, section.window_scores)
-
-
 def _files_of(section: DataSection) -> tuple[object, ...]:
-    """What a data set depends on: its settings, and its files as they are now."""
-    files = [file for split in find_source(section).files.values() for file in split]
-    files += [Path(section.rows)] if section.rows else []
+    """A key of a data set: its settings, and its files with their times."""
+    of_splits = (file for split in find_source(section).files.values() for file in split)
+    files = [*of_splits, *([Path(section.rows)] if section.rows else [])]
     return repr(section), *((path, path.stat().st_mtime_ns) for path in files if path.is_file())
 
 

@@ -6,9 +6,8 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from minilm.data.checks import shortened
 from minilm.data.sources import load_dataset, load_rows
-from minilm.errors import UserError, located
+from minilm.errors import UserError, located, shortened
 from minilm.evaluation.metrics import Metrics
 from minilm.evaluation.predictor import Classifier
 from minilm.loading import load_config

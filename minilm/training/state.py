@@ -53,7 +53,7 @@ class Progress:
     history: list[Evaluation] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Raise ValueError unless the parts are of one run."""
+        """Raise ValueError if the parts contradict each other."""
         steps = [entry.step for entry in self.history]
         if self.best_step != -1 and (self.best_step not in steps or self.best_value is None):
             raise ValueError("best_step must be the step of an evaluation in history, with its best_value")

@@ -52,7 +52,7 @@ def test_random_batches_mix_all_lengths_and_those_by_length_do_not():
 @example(np.random.default_rng(0).integers(1, 41, 300), 16, 0, 0)  # many: up to 16 are sorted stably anyhow
 def test_texts_that_are_padded_alike_stay_in_random_order(lengths, size, seed, epoch):
     def batches(size: int, by_length: bool, of: np.ndarray = lengths) -> list[list[int]]:
-        return [batch.tolist() for batch in make_batches(of, size, seed=seed, epoch=epoch, by_length=by_length)]
+        return [batch.tolist() for batch in make_batches(of, size, seed=seed, epoch=epoch, group_by_length=by_length)]
 
     alike = np.full(len(lengths), 9) + lengths % 8  # all are padded to 16 tokens
     [at_random], [ordered] = (batches(len(lengths), True, of) for of in (alike, lengths))

@@ -175,7 +175,7 @@ def test_length_statistics_are_of_the_full_lengths():
     short = Encoded(np.zeros(24, np.int32), np.array([0, 2, 6, 10, 16, 24]), None, full)
     assert length_statistics(short, 8) == {
         "mean": 10.0, "median": 4.0, "p95": pytest.approx(28.4),
-        "longest": 34, "truncated": 1, "max_tokens": 8,
+        "longest": 34, "truncated": 1, "max_tokens": 8, "unread": 0.52, "windows": None,
     }  # fmt: skip
 
 

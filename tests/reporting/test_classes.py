@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from minilm.data.checks import shortened
+from minilm.errors import shortened
 from minilm.reporting.classes import counts_table
 
 

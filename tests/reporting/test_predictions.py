@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from minilm.config import SPLITS
 from minilm.data.rows import Rows
@@ -68,6 +70,27 @@ def test_a_file_that_was_edited_is_told_and_none_is_none(tmp_path):
         path.write_text(text)
         with pytest.raises(UserError, match=r"predictions.csv: is not as the run wrote it"):
             read_predictions(run)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    several=st.booleans(),
+    places=st.tuples(st.integers(0, 10**6), st.integers(0, 10**6)),
+    junk=st.sampled_from([b"", b"\"", b"\n", b"\x00", b"[" * 3000, b"[\"no\"]", b"{}", b"\xed\xa0\x80"]),
+)
+def test_whatever_was_done_to_the_file_is_a_line_or_decisions(tmp_path, several, places, junk):
+    labels = np.eye(3, dtype=int)[[0, 1, 2, 0]] if several else np.array([0, 1, 2, 0])
+    write_predictions(tmp_path, Rows(["a", "b", "c", "d"], None, labels), np.eye(3)[[0, 1, 1, 2]] * 4 - 2, NAMES)
+    results = records.trained() | {"labels": NAMES, "baselines": {}}
+    results |= {split: records.several(1, 0.5, 0.5) for split in SPLITS if several}
+    path, run = tmp_path / "predictions.csv", run_of(tmp_path, results, 4)
+    content = path.read_bytes()
+    first, last = sorted(place % (len(content) + 1) for place in places)
+    path.write_bytes(content[:first] + junk + content[last:])
+    try:
+        assert read_predictions(run).labels.shape == labels.shape
+    except UserError as error:
+        assert str(error).startswith(str(path))
 
 
 def test_a_runs_file_agrees_with_its_metrics():

@@ -6,9 +6,12 @@ import sys
 import pytest
 
 from minilm.errors import UserError
+from minilm.reporting.plots import confusion, learning_curves, length_distribution
+from minilm.reporting.record import read_run
 from minilm.reporting.report import results_table, write_report
 from minilm.reporting.story import verdict
 from tests import records
+from tests.browser import browser, find_browser
 from tests.records import typed
 
 
@@ -194,7 +197,7 @@ def test_costs_data_settings_and_environment_are_on_the_page(make_run, results):
         "| fitting the linear baseline | 0.40 s |",
         "| texts | 960 train, 120 validation, 120 test |",
         "| tokens a training text | mean 25.2, median 21, 95% up to 60, longest 216 |",
-        "| cut at 128 tokens | 3 of them |",
+        "| cut at 128 tokens | 3 of them, 1% of all tokens |",
         f"| fingerprint | `{'ab12' * 16}` |",
         "- 2 texts of test are in train too",
         '```toml\nname = "x"\n',
@@ -244,6 +247,26 @@ def test_a_report_that_cannot_be_written_leaves_the_old_one(make_run, results, m
         write_report(folder)
     assert raised.value.filename == str(folder / "report.md")
     assert (folder / "report.md").read_bytes() == page and not list(folder.glob(".*"))
+
+
+@pytest.mark.skipif(not find_browser(), reason="needs Chromium")
+@pytest.mark.parametrize(("width", "dark"), [(1000, False), (360, True)])
+def test_a_browser_shows_the_whole_report_and_asks_for_nothing_else(make_run, results, width, dark):
+    results["labels"] = ["a label with a name that no telephone shows on one line, " * 2, "b", "c"]
+    folder = make_run(results, name="r" * 80)
+    history = read_run(folder).history
+    figures, matrix = folder / "figures", results["test"]["confusion"]
+    learning_curves(history, 30, "macro_f1", figures / "learning_curves.png")
+    confusion(matrix, results["labels"], "Confusion on the test texts", figures / "confusion_test.png")
+    length_distribution([3, 5, 8, 13, 400], 16, figures / "lengths.png")
+    (folder / "summary.txt").write_text("a line that is wider than a telephone " * 9)
+    page = write_report(folder).with_suffix(".html")
+    with browser() as tab:
+        assert tab.pictures_of(page, width) == 3
+        tab.open(page, width, dark)
+        tab.value("document.querySelectorAll('details').forEach(part => part.open = true)")
+        assert tab.value("document.documentElement.scrollWidth <= innerWidth")  # tables and code scroll by themselves
+        assert "b" in tab.value("document.body.innerText") and tab.reported() == []
 
 
 def test_an_unfinished_run_has_no_report(tmp_path):

@@ -64,7 +64,7 @@ def finished(
         times=Times(60 + trained / 1e5, 0.1),
         tokens_per_second=1e9 / trained,
         best=Best(1.0, 1, "macro_f1", accuracy),
-        lengths=Lengths(21.5, 19.0, 40.0, 88, 3, 64, CharacterLengths(80.2, 75.0, 160.0, 300)),
+        lengths=Lengths(21.5, 19.0, 40.0, 88, 3, 64, characters=CharacterLengths(80.2, 75.0, 160.0, 300)),
         data=DataSummary("x", str(rows), {"train": rows, "validation": 40, "test": ROWS}),
     )
     config = config_of(table, {}, "x.toml")

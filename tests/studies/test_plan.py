@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -109,6 +110,21 @@ def test_the_threads_of_a_run_are_a_setting(tmp_path):
     assert study(tmp_path, "", "train.threads=3").runs[0].config.train.threads == 3
 
 
+def test_zero_shot_runs_have_their_threads_too(tmp_path):
+    base = BASE.partition("[train]")[0] + '[zero_shot]\nmethod = "similarity"\n'
+    assert study(tmp_path, "", base=base).runs[0].config.zero_shot.threads == DEFAULT_THREADS
+    assert study(tmp_path, "", "zero_shot.threads=5", base=base).runs[0].config.zero_shot.threads == 5
+
+
+def test_names_of_rounds_hold_all_numbers_so_far_as_long_as_they_are_short(tmp_path):
+    labels = list(range(1001, 1013))  # twelve numbers of four digits and eleven dashes: 59 characters
+    runs = study(tmp_path, f'[active]\nrules = ["random"]\nlabels = {labels}\n').runs
+    assert runs[-1].name == "all_random_labels-" + "-".join(map(str, labels))
+    more = [1000, *labels]
+    last = study(tmp_path, f'[active]\nrules = ["random"]\nlabels = {more}\n').runs[-1]
+    assert re.fullmatch(r"all_random_labels-1012-[0-9a-f]{6}", last.name)
+
+
 def test_a_base_may_stand_in_the_study_and_be_another_for_a_variant(tmp_path):
     inside = STUDY.replace('base = "base.toml"\n', "") + "[base]\n" + BASE.replace("[", "[base.")
     (tmp_path / "other.toml").write_text(BASE.replace("bert", "albert"))
@@ -178,6 +194,7 @@ def test_with_active_what_trains_becomes_rounds_and_what_adapts_stays(tmp_path):
         ("", ["page=a/b"], r"^page=a/b: page must be a name of at most 100 letters"),
         ('[[runs]]\nnam = "a"', [], r"runs\[1\]\.nam is no known key"),
         ("[axes]\nseed = [1]", ["seed=2"], r"seed=2: seed is an axis of this study; change it with axes\.seed"),
+        ('[axes]\n"train.lr" = [0.1]', ["train={ epochs=1, lr=0.2 }"], r"train\.lr is an axis of this study"),
         ("", ["train.epoch=2"], r"^train\.epoch=2: train\.epoch is no known key"),
         ("", ["adapt.train.lr=2"], r"^adapt\.train\.lr=2: no run of this study has a section \[adapt\]"),
         ("", ["metric=f"], r"^metric=f: metric must be"),

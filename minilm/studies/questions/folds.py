@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from minilm.checkpoints.atomic import atomic
-from minilm.evaluation.metrics import HIGHER_IS_BETTER
 from minilm.evaluation.statistics import folds_interval, mean
+from minilm.measures import HIGHER_IS_BETTER
 from minilm.reporting.page import Block, Picture, Section, Table
 from minilm.reporting.predictions import PREDICTIONS
 from minilm.reporting.style import MARK, SMALL, TEST, name_axes, new_figure, save, short

@@ -18,7 +18,6 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from minilm.errors import UserError
 from minilm.evaluation.statistics import ALPHA, ENOUGH_PAIRS, Paired, bounded_t_interval, mean
 from minilm.reporting.compare import learning
-from minilm.reporting.group_plots import titled
 from minilm.reporting.groups import Group, costs_of
 from minilm.reporting.over_seeds import (
     ALONE,
@@ -32,7 +31,7 @@ from minilm.reporting.over_seeds import (
 )
 from minilm.reporting.page import Block, Picture, Section, Table
 from minilm.reporting.style import SERIES, SMALL, legend, name_axes, new_figure, save, short, widen, within_range
-from minilm.reporting.tables import ABSENT, duration, join_words, metric_name, short_count
+from minilm.reporting.tables import ABSENT, duration, join_words, metric_name, short_count, titled
 from minilm.studies.finished import FinishedRun, groups_of
 from minilm.studies.line_plots import axis_label
 from minilm.studies.lines import gain

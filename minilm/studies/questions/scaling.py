@@ -21,11 +21,10 @@ from matplotlib.ticker import NullLocator
 from minilm.errors import UserError
 from minilm.evaluation.statistics import Interval, mean
 from minilm.measures import HIGHER_IS_BETTER
-from minilm.reporting.group_plots import titled
 from minilm.reporting.over_seeds import reached
 from minilm.reporting.page import Block, Picture, Section, Table
 from minilm.reporting.style import legend, name_axes, new_figure, save, widen
-from minilm.reporting.tables import ABSENT, metric_name
+from minilm.reporting.tables import ABSENT, metric_name, titled
 from minilm.studies.finished import FinishedRun
 from minilm.studies.line_plots import (
     add_explanations,

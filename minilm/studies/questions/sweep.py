@@ -29,7 +29,6 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from minilm.errors import UserError
 from minilm.evaluation.statistics import mean
 from minilm.measures import HIGHER_IS_BETTER
-from minilm.reporting.group_plots import titled
 from minilm.reporting.groups import Group
 from minilm.reporting.over_seeds import interval_over, with_spread
 from minilm.reporting.page import Block, Picture, Section, Table
@@ -50,7 +49,7 @@ from minilm.reporting.style import (
     widen,
     within_range,
 )
-from minilm.reporting.tables import ABSENT, decimal, metric_name
+from minilm.reporting.tables import ABSENT, decimal, metric_name, titled
 from minilm.schema import shown as as_toml
 from minilm.studies.finished import FinishedRun
 from minilm.studies.line_plots import axis_label, draw_line, styles_of
