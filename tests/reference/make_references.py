@@ -309,7 +309,8 @@ def random_batch(model: nn.Module, lengths: tuple[int, ...], seed: int) -> dict[
         hidden = real & (torch.arange(longest) % 2 == 0)
         batch["labels"] = draw(rows, longest, below=config.vocab_size).masked_fill(~hidden, -100)
     elif kind.endswith("ForConditionalGeneration"):
-        batch["labels"] = draw(rows, 6, below=config.vocab_size)
+        first = 4 if "Bart" in kind else 0  # BART's class never changes the vector of its padding token
+        batch["labels"] = first + draw(rows, 6, below=config.vocab_size - first)
         batch["labels"][0, 4:] = -100
         batch["decoder_ids"] = model.prepare_decoder_input_ids_from_labels(batch["labels"])
     elif kind.endswith(("ForCausalLM", "LMHeadModel")):
