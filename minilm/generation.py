@@ -148,11 +148,13 @@ def _room(model: Backbone, prompts: Sequence[Sequence[int]], max_new_tokens: int
     """How many tokens each text may get: so many, or up to the model's context. Raises UserError where that is none."""
     if max_new_tokens < 1:
         raise UserError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
-    context = model.context
+    context, apart = model.context, has_encoder(model)  # if the prompt is read apart, what is written has its own room
     for number, prompt in enumerate(prompts, 1):
         if not prompt:
             raise UserError(f"prompt {number} has no tokens: the model needs one to go on from")
-        if context and len(prompt) >= context:
+        if apart and 0 < context < len(prompt):
+            raise UserError(f"prompt {number} has {len(prompt)} tokens; the model's context is {context}")
+        if context and not apart and len(prompt) >= context:
             raise UserError(
                 f"prompt {number} has {len(prompt)} tokens; the model's context is {context}, the new ones included"
             )
@@ -161,7 +163,8 @@ def _room(model: Backbone, prompts: Sequence[Sequence[int]], max_new_tokens: int
                 f"prompt {number}: token {max(prompt)} is not in the model's vocabulary of {model.config.vocab_size}; "
                 "the tokenizer is another model's"
             )
-    return [min(max_new_tokens, context - len(prompt)) if context else max_new_tokens for prompt in prompts]
+    taken = [1 if apart else len(prompt) for prompt in prompts]  # at least the token that a decoder starts with
+    return [min(max_new_tokens, context - tokens) if context else max_new_tokens for tokens in taken]
 
 
 def _check_kind(model: Backbone, *, masked: bool) -> None:

@@ -20,7 +20,7 @@ pairs are slowed down, all of them or the slow ones only (``Rotary.kind``), and 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -73,6 +73,16 @@ class Rotary:
         if not 0 < n + n % 2 <= width:
             raise UserError(f"rotary positions turn numbers in pairs: {n} of a head's {width} do not make pairs")
         return n + n % 2
+
+
+def turns_whole_heads(rotary: Rotary, width: int) -> Rotary:
+    """The same for a published class that only turns whole heads of this width: its default kind does so whatever
+    ``partial`` says. Raises UserError if another kind leaves numbers of a head out, with which that class fails."""
+    if rotary.kind == "default":
+        return replace(rotary, partial=1.0)
+    if rotary.pairs(width) < width:
+        raise UserError(f"config.json: partial_rotary_factor ({rotary.partial}) leaves out numbers of a head")
+    return rotary
 
 
 def rotary_tables(rotary: Rotary, width: int, context: int, positions: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:

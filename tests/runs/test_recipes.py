@@ -24,11 +24,13 @@ FAMILIES = {
     "albert": "albert-classify",
     "bert": "bert-classify",
     "bielik": "llama-classify",
+    "deberta": "deberta-v2-classify",
     "distilbert": "distilbert-classify",
     "flan-t5": "t5-classify",
     "gpt2": "gpt2-classify",
     "herbert": "bert-classify",
     "minilm": "bert-classify",
+    "modernbert": "modernbert-classify",
 }
 
 
