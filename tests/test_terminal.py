@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from minilm.reporting.page import Table as PageTable
 from minilm.reporting.tables import text_table
 from minilm.terminal import printable
 from minilm.training.console import say
+from tests.tiny import minilm, texts, write_config, write_data
 
 FORGED = "good\nError: \x1b[2J\x9b2J\r\x07\x7f\u202eevil\u2066\u2028\udc80"
 ESCAPED = "good\\nError: \\x1b[2J\\x9b2J\\r\\x07\\x7f\\u202eevil\\u2066\\u2028\\udc80"
@@ -65,3 +67,29 @@ def test_pages_are_escaped(tmp_path: Path) -> None:
     page = Page(FORGED, FORGED, FORGED, [Section(FORGED, blocks)])
     for shown in (markdown(page, tmp_path), html(page)):
         assert is_harmless(shown.replace("\n", ""))
+
+
+def test_a_run_shows_the_labels_and_texts_of_a_hostile_file_escaped_and_json_has_them_exactly(tmp_path: Path) -> None:
+    label, column = "bad\x08\x1b[2JError: forged", "text\x1b[8m"
+    rows = [{column: f"{text}\x07\u202e", "label": label if name == "bad" else name} for text, name in texts()]
+    data = tmp_path / "texts.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    changes = (f"data.source={data}", f"data.text={column}", "train.epochs=1")
+    trained = minilm("train", write_config(tmp_path), *changes, "--runs", tmp_path)
+    assert trained.exit_code == 0, trained.output
+    run, text = tmp_path / "tiny", "it was dull\n\x1b[2J"
+    (tmp_path / "more.jsonl").write_text(json.dumps({column: text}))
+    shown = {
+        "trained": trained.output,
+        "predicted": minilm("predict", run, "--file", tmp_path / "more.jsonl").output,
+        "measured": minilm("evaluate", run).output,
+        "compared": minilm("compare", run).output + minilm("compare", run, "--markdown").output,
+        "reported": (run / "report.md").read_text() + (run / "report.html").read_text(),
+        "unlabelled": minilm("evaluate", run, "--file", tmp_path / "more.jsonl").output,
+        "without a column": minilm("evaluate", run, "--file", write_data(tmp_path / "other.tsv")).output,
+    }
+    for place, output in shown.items():
+        assert output.strip() and is_harmless(output.replace("\n", "").replace("\t", "")), place
+        assert not any(line.startswith(("Error: forged", "\\x1b[2JError")) for line in output.splitlines()), place
+    [answer] = minilm("predict", run, "--file", tmp_path / "more.jsonl", "--json").stdout.splitlines()
+    assert json.loads(answer)["text"] == text and set(json.loads(answer)["scores"]) == {label, "good"}
