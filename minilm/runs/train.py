@@ -120,7 +120,7 @@ def _prepare_start(config: RunConfig) -> Start:
     counts = {split: class_counts(getattr(data, split).labels, len(data.label_names)) for split in SPLITS}
     for note in data.notes:
         say(note)
-    say(counts_table(data.label_names, counts))
+    say(*counts_table(data.label_names, counts).split("\n"))
     for warning in data.warnings:
         say(f"warning: {warning}")
     if config.augment is not None:
