@@ -1,4 +1,4 @@
-"""Rows from Parquet files and from spreadsheets, each through a package that is an extra."""
+"""Rows from Parquet files and from spreadsheets, each read with an optional package."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from minilm.data.delimited import Row, check_once, table_of_rows
 from minilm.data.tables import HEAD, Defects, Table, TableFile
 from minilm.errors import UserError
 
-BATCH = 65_536  # rows of a Parquet file that are unpacked at once
+BATCH = 65_536  # rows of a Parquet file that are decoded at once
 
 
 def read_parquet(path: Path, wanted: set[str]) -> Table:
@@ -55,12 +55,12 @@ def read_spreadsheet(path: Path, wanted: set[str], defects: Defects, *, header: 
     table = table_of_rows(name, _filled(cells), wanted, defects, header=header, unit="row")
     if len(book.sheet_names) > 1:
         others = ", ".join(f'"{other}"' for other in book.sheet_names[1:])
-        table.notes.append(f'its sheet "{book.sheet_names[0]}" was read, and not {others}')
+        table.notes.append(f'only its sheet "{book.sheet_names[0]}" was read, not {others}')
     return table
 
 
 def _filled(cells: list[list[Any]]) -> Iterator[Row]:
-    """The rows that are not empty, numbered as the spreadsheet numbers them; what is after the header's end is left."""
+    """The rows that are not empty, with the spreadsheet's row numbers; cells right of the header's last are dropped."""
     width = 0
     for number, row in enumerate(cells, 1):
         if all(cell in ("", None) for cell in row):

@@ -167,7 +167,7 @@ class Classifier:
         cleaned = [self.clean(text) for text in texts]
         if "" in cleaned:
             row = cleaned.index("")
-            raise UserError(f"{place} {first + row} is empty{' once cleaned' if texts[row].strip() else ''}")
+            raise UserError(f"{place} {first + row} is empty{' after cleaning' if texts[row].strip() else ''}")
         return cleaned
 
     def scores_of_rows(self, rows: Rows) -> np.ndarray:
@@ -259,7 +259,7 @@ def predict_lines(
     """Each line with its ``{label: probability}``, in order, some hundred lines at a time.
 
     For a classifier of pairs a line is two texts with a tab between. Raises UserError naming the line (``place`` and
-    its number) if it is empty, as given or once cleaned, or no pair.
+    its number) if it is empty, before or after cleaning, or if it is not a pair.
     """
     numbered = iter(enumerate(lines, 1))
     while chunk := list(itertools.islice(numbered, LINES)):

@@ -114,8 +114,8 @@ def test_texts_are_cleaned_as_in_training_and_rows_that_are_clean_already_are_no
     ("texts", "pairs", "said"),
     [
         (["a", " "], False, "text 2 is empty"),
-        (["a", "b", "http://a.b"], False, "text 3 is empty once cleaned"),
-        ([("a", "b"), ("a", "http://a.b")], True, "text 2 is empty once cleaned"),
+        (["a", "b", "http://a.b"], False, "text 3 is empty after cleaning"),
+        ([("a", "b"), ("a", "http://a.b")], True, "text 2 is empty after cleaning"),
     ],
 )
 def test_a_text_of_which_cleaning_leaves_nothing_is_refused_with_its_number(
@@ -172,7 +172,7 @@ def test_a_mixture_of_single_texts_and_pairs_is_refused(mixed: list) -> None:
         ({"max_tokens": -1}, "config.json: minilm.max_tokens must be a whole number of at least 0, got -1"),
         ({"precision": "half"}, 'minilm.precision must be "auto"'),
         ({"threshold": [1]}, "minilm.threshold must be a number"),
-        ({"clean": ["uper"]}, 'no step "uper"'),
+        ({"clean": ["uper"]}, 'unknown step "uper"'),
     ],
 )
 def test_an_edited_config_is_told(reading: dict[str, object], message: str) -> None:
@@ -269,7 +269,7 @@ def test_a_line_of_which_cleaning_leaves_nothing_is_named_by_its_number_in_the_w
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(predictor, "LINES", 4)
-    with pytest.raises(UserError, match=r"^x\.txt, line 7 is empty once cleaned$"):
+    with pytest.raises(UserError, match=r"^x\.txt, line 7 is empty after cleaning$"):
         list(predict_lines(classifier(clean=["urls"]), [*TEXTS[:6], "http://a.b", "a"], "x.txt, line"))
 
 
@@ -313,5 +313,5 @@ def test_a_model_without_a_config_reads_the_usual_columns_and_says_which_is_miss
 
 def test_a_text_of_a_table_of_which_cleaning_leaves_nothing_is_named_by_its_line(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text\nala\nhttp://a.b\n")
-    with pytest.raises(UserError, match=r'a\.csv, line 3: the text \(column "text"\) is empty once cleaned'):
+    with pytest.raises(UserError, match=r'a\.csv, line 3: the text \(column "text"\) is empty after cleaning'):
         list(predict_table(classifier(clean=["urls"]), tmp_path / "a.csv", tmp_path))

@@ -152,7 +152,7 @@ def test_a_threshold_chosen_on_validation_is_chosen_anew_for_every_evaluation(
 
 def test_a_data_set_that_is_misspelt_is_told_with_the_config(tmp_path: Path) -> None:
     config = write_config(tmp_path)
-    assert f'{config}: data.source: no data set "ag-new" (did you mean "ag-news"?)' in refused(
+    assert f'{config}: data.source: no data set is named "ag-new" (did you mean "ag-news"?)' in refused(
         "train", config, "data.source=ag-new", "--runs", tmp_path
     )
 
@@ -265,10 +265,10 @@ def test_a_config_that_cannot_be_is_refused_and_leaves_nothing(tmp_path: Path, c
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        (None, "the file holds no rows"),
-        ([], "the file holds no rows"),
+        (None, "the file contains no rows"),
+        ([], "the file contains no rows"),
         (["good film\tgood"] * 20, 'all 16 training rows have the label "good"'),
-        (["good film"], "1 fields where the header has 2"),
+        (["good film"], "has 1 fields, but the header has 2"),
         (["\tgood"], "is empty"),
     ],
 )
@@ -311,5 +311,5 @@ def test_a_warning_about_the_data_is_shown_and_kept(tmp_path: Path) -> None:
     rows = texts()
     config = write_config(tmp_path, rows=[*rows, ("one more", "Good")])
     result = minilm("train", config, "train.epochs=1", "--runs", tmp_path)
-    assert re.search(r"^warning: labels that differ in their spelling alone", result.stderr, re.MULTILINE)
-    assert "differ in their spelling alone" in (tmp_path / "tiny" / "report.md").read_text()
+    assert re.search(r"^warning: these labels differ only in spelling", result.stderr, re.MULTILINE)
+    assert "differ only in spelling" in (tmp_path / "tiny" / "report.md").read_text()
