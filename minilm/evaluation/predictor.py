@@ -1,4 +1,4 @@
-"""A trained classifier, as its user holds it: texts in, scores out."""
+"""Predict with a trained classifier: from texts to scores and labels."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from minilm.models.architecture import Backbone, Card, evaluation_mode
 from minilm.models.batch import Batch
 from minilm.schema import Limit, read_table
 
-LINES = 512  # lines read before the first is answered
+LINES = 512  # lines that are read and classified together
 
 Forward = Callable[[Batch, np.ndarray], Tensor]  # a batch and its row numbers (B,) -> scores (B, C)
-Combine = Callable[[np.ndarray, Windows], np.ndarray]  # what there is of M rows (M, C), and their texts -> (N, C)
+Combine = Callable[[np.ndarray, Windows], np.ndarray]  # the values of M windows (M, C), and their texts -> (N, C)
 Text = str | tuple[str, str]  # a text, or a pair
 
 
@@ -51,9 +51,9 @@ def predict_scores(
 ) -> np.ndarray:
     """The model's scores (logits) of N texts: (N, C) float32, in the order of the texts.
 
-    Rows of like length share a batch. Every part of the model is left in the mode it was in. ``forward`` computes the
-    scores of a batch and its row numbers in the model's place, if part of the work is done already. ``combine`` makes
-    texts' scores of windows'; by default as the probabilities of a classifier are combined.
+    Rows of similar length share a batch. Each module keeps its training or evaluation mode. ``forward`` computes the
+    scores of a batch from the batch and its row numbers, if a part is cached; by default the model does. ``combine``
+    computes the scores of texts from those of their windows; by default it combines class probabilities.
     """
     scores, order = [], []
     with evaluation_mode(model), torch.inference_mode(), runtime.autocast():
@@ -72,28 +72,28 @@ def predict_scores(
 
 
 def is_multi_label(card: Card) -> bool:
-    """Whether a classifier gives a text several labels."""
+    """Whether a classifier can give a text several labels."""
     return card.published.get("problem_type") == "multi_label_classification"
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How texts reach the model, in prediction as in training. Kept under "minilm" in the model's config."""
+    """How texts are prepared, in prediction as in training. Saved as "minilm" in the model's config.json."""
 
-    # Tokens that are read at once; 0: the model's context.
+    # The most tokens that the model reads at once; 0: the model's context.
     max_tokens: Annotated[int, Limit("a whole number of at least 0", lambda n: n >= 0)] = 0
     clean: list[str] = field(default_factory=list)  # cleaning steps
     pairs: bool | None = None  # whether it reads pairs of texts; None: unknown
     # With several labels per text, the probability threshold: a label is assigned at or above it.
     threshold: Annotated[float, Limit("a number from 0 to 1", lambda x: 0 <= x <= 1)] = 0.5
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "float32"  # train.precision
-    long_texts: Literal["cut", "head-tail", "windows"] = "cut"  # what becomes of longer texts, as data.long_texts
+    long_texts: Literal["cut", "head-tail", "windows"] = "cut"  # how to handle longer texts, as data.long_texts
     window_stride: Annotated[int, Limit("a whole number of at least 0", lambda n: n >= 0)] = 0
     window_scores: Literal["mean", "max"] = "mean"
 
     @classmethod
     def of(cls, card: Card) -> Reading:
-        """From a model's config. Raises UserError for a value that is not valid."""
+        """The settings in a model's config. Raises UserError for an invalid value."""
         names = {f.name for f in fields(cls)}
         stored = {key: value for key, value in card.extra.items() if key in names}
         place = f"{card.folder}/config.json" if card.adapter is None else f"{card.adapter}/adapter_config.json"
@@ -101,7 +101,7 @@ class Reading:
 
 
 class Classifier:
-    """A classification model with its tokenizer and what it was trained with.
+    """A classification model with its tokenizer and the settings that it was trained with.
 
     >>> classifier = Classifier.load("runs/scratch-sample")
     >>> classifier.predict(["ale sztos"])
@@ -116,11 +116,11 @@ class Classifier:
         self.multi_label = is_multi_label(card)
         self.reading = Reading.of(card)
         self.clean = cleaner(self.reading.clean)
-        self.cut = Cut()  # of all texts it has read
+        self.cut = Cut()  # counts over all texts that it has read
 
     @classmethod
     def load(cls, source: str | Path, device: str = "auto") -> Classifier:
-        """Open a run's folder, a model's or an adapter's folder, a catalogue name or a Hub id.
+        """Load a classifier from a run's folder, a model's or an adapter's folder, a catalogue name or a Hub id.
 
         Raises UserError if there is no trained classifier.
         """
@@ -132,22 +132,22 @@ class Classifier:
         model = load_model(folder if folder.exists() else source, "classify", dtype="stored")
         runtime = runtime_as_trained(device, Reading.of(card_of(model)).precision)
         for parameter in model.parameters():
-            if (parameter.dtype, runtime.precision) != (torch.bfloat16, "bfloat16"):  # as such weights were in training
+            if (parameter.dtype, runtime.precision) != (torch.bfloat16, "bfloat16"):  # as in training
                 parameter.data = parameter.data.float()
         return cls(model, load_tokenizer(card_of(model).tokenizer or source), runtime)
 
     def predict(self, texts: Iterable[Text], *, place: str = "text", first: int = 1) -> list[dict[str, float]]:
         """One ``{label: probability}`` per text; pairs are tuples.
 
-        With one label per text the probabilities add up to 1; with several, each label has its own and is assigned
-        if that is at least ``reading.threshold``. Messages call the texts ``text 1`` and so on, or what is asked.
+        With one label per text the probabilities add up to 1. With several, they do not, and a label is assigned if its
+        probability is at least ``reading.threshold``. Messages name the texts ``{place} {first}`` and so on.
         """
         scores = self.scores(texts, place=place, first=first)
         probabilities = sigmoid(scores) if self.multi_label else np.exp(log_softmax(scores))
         return [dict(zip(self.labels, map(float, row), strict=True)) for row in probabilities]
 
     def decide(self, probabilities: dict[str, float]) -> list[str]:
-        """The labels assigned to a text: the likeliest; with several per text, all at or above the threshold."""
+        """The labels assigned to a text: the most probable; with several per text, all at or above the threshold."""
         if self.multi_label:
             return [label for label, p in probabilities.items() if p >= self.reading.threshold]
         return [max(probabilities, key=lambda label: probabilities[label])]
@@ -155,8 +155,8 @@ class Classifier:
     def scores(self, texts: Iterable[Text], *, place: str = "text", first: int = 1) -> np.ndarray:
         """The model's scores (logits), (N, C).
 
-        Raises UserError for what is no text or pair, for pairs if it reads single texts, for single texts if it
-        reads pairs, and for a text of which cleaning leaves nothing: an answer would be about nothing.
+        Raises UserError for anything but texts and pairs, for pairs if the classifier was trained on single texts, for
+        single texts if it was trained on pairs, and for a text that is empty after cleaning.
         """
         firsts, seconds = self._split(texts, place, first)
         firsts = self._cleaned(firsts, place, first)
@@ -171,7 +171,7 @@ class Classifier:
         return cleaned
 
     def scores_of_rows(self, rows: Rows) -> np.ndarray:
-        """The scores of rows that were cleaned when they were loaded: a second cleaning could change them again."""
+        """The scores of rows whose texts are already clean; cleaning them again might change them again."""
         return self._scores_of_clean(rows.texts, rows.pairs)
 
     def _scores_of_clean(self, texts: list[str], pairs: list[str] | None) -> np.ndarray:
@@ -184,18 +184,18 @@ class Classifier:
         scores = predict_scores(self.model, encoded, self.runtime, pad=pad_id(self.tokenizer))
         if not np.isfinite(scores).all():
             name = card_of(self.model).adapter or card_of(self.model).folder or "the model"
-            raise UserError(f"{name}: gives scores that are no numbers, so its weights are broken; train it anew")
+            raise UserError(f"{name}: the scores are infinite or NaN, so the weights are damaged; train it again")
         return scores
 
     def cut_message(self) -> str:
-        """What to say of texts that were too long to be read whole; empty if they were few."""
+        """A message about texts that were cut; empty if there were few."""
         limit, context = self.reading.max_tokens, self.model.context
         return self.cut.message("texts", limit or context or 512, context)
 
     def _split(self, texts: Iterable[Text], place: str, first: int) -> tuple[list[str], list[str] | None]:
-        """The first texts, and the second ones if they are pairs."""
+        """The texts, or the first texts of pairs; and the second texts, or None if they are not pairs."""
         if isinstance(texts, str):
-            raise UserError(f"give a list of texts, [{texts!r}], not one text")
+            raise UserError(f"give a list of texts, such as [{texts!r}], not a single text")
         texts = list(texts)
         for number, text in enumerate(texts, first):
             parts = (text,) if isinstance(text, str) else text
@@ -206,20 +206,20 @@ class Classifier:
             raise UserError("give either single texts or pairs of two texts, not both")
         if texts and self.reading.pairs not in (None, bool(pairs)):
             kind = "pairs of texts" if self.reading.pairs else "single texts"
-            raise UserError(f"this classifier was trained on {kind}; give it such")
+            raise UserError(f"this classifier was trained on {kind}; give {kind}")
         if not pairs:
             return [str(text) for text in texts], None
         return [first for first, _ in pairs], [second for _, second in pairs]
 
 
 def without_classifier(run: Path) -> str:
-    """Why a run's folder holds no classifier."""
+    """The message for a run's folder that contains no classifier."""
     if (run / "predictions.csv").exists() and (run / "metrics.jsonl").exists():
         return 'this run of a study kept no model (keep_model = "none"); train it again with `minilm train`'
     if (run / "results.json").exists() and not (run / "adapted").is_dir():
-        return "this run did not train a model; train one ([train] in place of [zero_shot])"
+        return "this run did not train a model; replace [zero_shot] by [train] in its config to train one"
     if (run / "results.json").exists():
-        return f"this run only adapted a checkpoint; train a classifier from {run / 'adapted'} (model.source)"
+        return f"this run only adapted a checkpoint; to train a classifier, set model.source to {run / 'adapted'}"
     return f"this run has not finished; resume it with `{program()} train {run / 'config.toml'} --resume`"
 
 
@@ -227,15 +227,15 @@ def without_classifier(run: Path) -> str:
 
 
 def is_table(name: str) -> bool:
-    """Whether a file of this name has columns; all others are lines of text."""
+    """Whether a file of this name is a table; any other file has one text per line."""
     return readers.is_table(Path(name))
 
 
 def predict_table(classifier: Classifier, path: Path, run: str | Path) -> Iterator[tuple[str, dict[str, float]]]:
-    """The texts of a table, a tab between those of a pair, with their ``{label: probability}``, in order.
+    """The texts of a table, with their ``{label: probability}``, in order. A tab joins the two texts of a pair.
 
-    They are in the columns that ``run``, which the classifier is from, was trained on. Raises UserError naming what is
-    missing or cannot be read, before the first is answered.
+    The texts are in the columns that the classifier's ``run`` was trained on. Raises UserError before the first
+    prediction if a column is missing or a text cannot be read.
     """
     section, place = _columns_of(Path(run), bool(classifier.reading.pairs))
     texts = load_texts(path, replace(section, clean=classifier.reading.clean), place)
@@ -246,7 +246,7 @@ def predict_table(classifier: Classifier, path: Path, run: str | Path) -> Iterat
 
 
 def _columns_of(run: Path, pairs: bool) -> tuple[DataSection, str]:
-    """The columns of a run's config, and where they are given; for a model without a run's config, the defaults."""
+    """The columns of a run's config, and where they are given; the default columns if there is no config."""
     for path in (run / "config.toml", run.parent / "config.toml")[: 2 if run.name == "model" else 1]:
         if path.is_file():
             return load_config(path).data, f" in {path}"
@@ -256,10 +256,10 @@ def _columns_of(run: Path, pairs: bool) -> tuple[DataSection, str]:
 def predict_lines(
     classifier: Classifier, lines: Iterable[str], place: str = "text"
 ) -> Iterator[tuple[str, dict[str, float]]]:
-    """Each line with its ``{label: probability}``, in order, some hundred lines at a time.
+    """Yield each line with its ``{label: probability}``, in order. Lines are classified in chunks.
 
-    For a classifier of pairs a line is two texts with a tab between. Raises UserError naming the line (``place`` and
-    its number) if it is empty, before or after cleaning, or if it is not a pair.
+    If the classifier reads pairs, a line is two texts with a tab between them. Raises UserError with the line's number
+    if the line is empty, before or after cleaning, or is not a pair.
     """
     numbered = iter(enumerate(lines, 1))
     while chunk := list(itertools.islice(numbered, LINES)):
@@ -270,10 +270,10 @@ def predict_lines(
 
 def _parse(line: str, place: str, as_pair: bool) -> Text:
     parts = [part.strip() for part in line.split("\t")] if as_pair else [line.strip()]
-    is_text = line.isascii() or line == line.encode(errors="ignore").decode()  # no bytes of another encoding
+    is_text = line.isascii() or line == line.encode(errors="ignore").decode()  # not bytes of another encoding
     if not line.strip():
         raise UserError(f"{place} is empty")
     if not is_text or not all(parts) or len(parts) != 1 + as_pair:
-        wanted = "two texts in UTF-8 with a tab between" if as_pair else "a text in UTF-8"
+        wanted = "two texts in UTF-8 with a tab between them" if as_pair else "a text in UTF-8"
         raise UserError(f"{place} must be {wanted}, got {line!r}")
     return (parts[0], parts[1]) if as_pair else parts[0]

@@ -141,7 +141,7 @@ def test_a_classifier_of_pairs_reads_pairs() -> None:
 @pytest.mark.parametrize(
     ("texts", "said"),
     [
-        ("not bad", r"give a list of texts, \['not bad'\], not one text"),
+        ("not bad", r"give a list of texts, such as \['not bad'\], not a single text"),
         (["a", float("nan")], "text 2 must be a text or a pair of two texts, got nan"),
         ([("a", None)], r"text 1 must be a text or a pair of two texts, got \('a', None\)"),
         ([b"a"], "text 1 must be a text"),
@@ -183,7 +183,7 @@ def test_an_edited_config_is_told(reading: dict[str, object], message: str) -> N
 def test_a_model_whose_weights_are_no_numbers_is_refused() -> None:
     broken = classifier()
     broken.model.head.output.bias.data[0] = float("nan")
-    with pytest.raises(UserError, match="gives scores that are no numbers"):
+    with pytest.raises(UserError, match="the scores are infinite or NaN"):
         broken.predict(TEXTS)
 
 
