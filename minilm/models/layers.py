@@ -93,6 +93,9 @@ class Attention(nn.Module):
     Why the scale: the product of two vectors of D/H independent numbers of variance 1 has the variance D/H. Divided by
     its root it has the variance 1 whatever the width; otherwise softmax would give one position nearly all the weight,
     and its gradient would vanish. ``scale=None`` leaves this to SDPA, whose default it is.
+
+    Some models norm each head's query and key, before they are turned by their positions: ``head_norm`` makes such a
+    norm for the width of a head. Then no product grows with its vectors' lengths (Dehghani et al. 2023, section 2).
     """
 
     def __init__(
@@ -107,6 +110,7 @@ class Attention(nn.Module):
         dropout: float = 0.0,
         causal: bool = False,
         scale: float | None = None,
+        head_norm: Callable[[int], nn.Module] | None = None,
     ) -> None:
         super().__init__()
         head_width = head_width or width // heads
@@ -116,6 +120,8 @@ class Attention(nn.Module):
         self.key = nn.Linear(width, self.kv_heads * head_width, bias=bias)
         self.value = nn.Linear(width, self.kv_heads * head_width, bias=bias)
         self.output = nn.Linear(self.heads * head_width, width, bias=bias if output_bias is None else output_bias)
+        self.query_norm = None if head_norm is None else head_norm(head_width)
+        self.key_norm = None if head_norm is None else head_norm(head_width)
 
     def forward(
         self,
@@ -134,6 +140,7 @@ class Attention(nn.Module):
         """
         query = self.query(select_position(x, query_position))  # (B, T or 1, D)
         query = query.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T or 1, D/H)
+        query = query if self.query_norm is None else self.query_norm(query)
         if memory is None or cache is None:
             key, value = self.keys_values(x if memory is None else memory)
         else:
@@ -148,9 +155,14 @@ class Attention(nn.Module):
         if query_position is not None and self.causal and mask is None:  # the triangle's row
             mask = (torch.arange(x.shape[1], device=x.device) <= query_position[:, None])[:, None, None]
         mask = None if mask is None else select_position(mask, query_position)  # (B or 1, H or 1, T or 1, S)
+        y = self.attend(query, key, value, mask)  # (B, H, T or 1, D/H)
+        return self.output(y.transpose(1, 2).flatten(2))  # heads side by side again: (B, T or 1, D)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """softmax(Q K^T * scale + mask) V: query (B, H, T, D/H), key and value (B, K, S, D/H) -> (B, H, T, D/H)."""
         if self.kv_heads != self.heads and not takes_groups(query, mask):
             key, value = (kv.repeat_interleave(self.heads // self.kv_heads, dim=1) for kv in (key, value))
-        y = F.scaled_dot_product_attention(
+        return F.scaled_dot_product_attention(
             query,
             key,
             value,
@@ -160,13 +172,12 @@ class Attention(nn.Module):
             scale=self.scale,
             enable_gqa=key.shape[1] != self.heads,
         )
-        return self.output(y.transpose(1, 2).flatten(2))  # heads side by side again: (B, T or 1, D)
 
     def keys_values(self, source: Tensor) -> tuple[Tensor, Tensor]:
         """source (B, S, D) -> keys and values, (B, K, S, D/H) each."""
         key = self.key(source).unflatten(-1, (self.kv_heads, -1)).transpose(1, 2)
         value = self.value(source).unflatten(-1, (self.kv_heads, -1)).transpose(1, 2)
-        return key, value
+        return key if self.key_norm is None else self.key_norm(key), value
 
 
 class RMSNorm(nn.Module):
