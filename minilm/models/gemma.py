@@ -45,7 +45,8 @@ from minilm.errors import UserError
 from minilm.models.architecture import Backbone, BackboneConfig
 from minilm.models.batch import Batch, LayerCache, State, select_position
 from minilm.models.heads import LanguageConfig
-from minilm.models.layers import MLP, Attention, RMSNorm, causal_mask, draw_weights, padding_mask, window_mask
+from minilm.models.layers import MLP, Attention, RMSNorm, draw_weights
+from minilm.models.masks import causal_mask, padding_mask, window_mask
 from minilm.models.rotary import Rotary, rotary_tables
 
 
@@ -133,7 +134,7 @@ class GemmaAttention(Attention):
         self.cap = config.attention_cap
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        """query (B, H, T, D/H), key and value (B, K, S, D/H) -> (B, H, T, D/H)."""
+        """query (B, H, T, D/H), key and value (B, G, S, D/H) -> (B, H, T, D/H)."""
         if not self.cap or self.scale is None:
             return super().attend(query, key, value, mask)
         if self.kv_heads != self.heads:
