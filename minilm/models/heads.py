@@ -13,6 +13,7 @@ embedding itself as its matrix E:
     scores = norm(act(dense(x))) E^T + b            masked-language models
     scores = x E^T                                  decoders
     scores = (x / sqrt(D)) E^T                      T5, if its head is the token embedding
+    scores = c tanh(x E^T / c)                      Gemma 2, whose scores are capped at c
 
 A head is called as ``head(x, batch, pooler)`` with the backbone's output ``x (B, T, D)``.
 """
@@ -154,6 +155,7 @@ class LanguageConfig:
     dense_bias: bool = True  # of the transform's matrix
     norm_bias: bool = True  # of its norm
     scale: float = 1.0  # factor on the vectors before they meet the words (a tied T5: 1/sqrt(D))
+    cap: float = 0.0  # c: no score is larger, nor smaller than -c; 0: there is no cap
 
 
 class LanguageHead(Head):
@@ -183,4 +185,5 @@ class LanguageHead(Head):
             x = x[batch.labels >= 0]  # (N, D)
         if self.dense is not None and self.norm is not None:
             x = self.norm(self.activation(self.dense(x)))
-        return self.output(x * self.config.scale if self.config.scale != 1.0 else x)
+        scores = self.output(x * self.config.scale if self.config.scale != 1.0 else x)
+        return scores if not self.config.cap else self.config.cap * torch.tanh(scores / self.config.cap)
