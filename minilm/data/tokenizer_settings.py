@@ -54,6 +54,16 @@ ALIASES = {
     "PythonBackend": BACKEND,
 }
 ALWAYS_THE_FAMILYS = ("qwen2",)  # whose published files often name a wrong class
+# What tokens are called that have a role; written for others, who pad by name.
+NAMES_OF_ROLES = {
+    "bos_token": ("<s>", "<bos>", "<|begin_of_text|>"),
+    "eos_token": ("</s>", "<eos>", "<|endoftext|>", "<|end_of_text|>"),
+    "unk_token": ("[UNK]", "<unk>"),
+    "sep_token": ("[SEP]", "</s>"),
+    "pad_token": ("[PAD]", "<pad>", "<|pad|>", "<|padding|>"),
+    "cls_token": ("[CLS]", "<s>"),
+    "mask_token": ("[MASK]", "<mask>"),
+}
 UNLIMITED = (1 << 31) - 1  # tokens at which a tokenizer cuts that only says on which side
 
 
@@ -180,6 +190,21 @@ def set_side(tokenizer: Tokenizer, settings: TokenizerSettings) -> None:
 def cuts_left(tokenizer: Tokenizer) -> bool:
     """Whether a text that is too long loses its beginning."""
     return tokenizer.truncation is not None and tokenizer.truncation["direction"] == "left"
+
+
+def settings_beside(tokenizer: Tokenizer, *, reads_segments: bool) -> dict[str, Any]:
+    """The tokenizer_config.json to write beside a tokenizer.json, by which others take that as it is.
+
+    Without it they take the family's class, whose defaults contradict it: BERT's class makes all letters small.
+    """
+    special = [token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special]
+    roles = {role: next((name for name in names if name in special), None) for role, names in NAMES_OF_ROLES.items()}
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_input_names": ["input_ids", *(["token_type_ids"] if reads_segments else []), "attention_mask"],
+        **({"truncation_side": "left"} if cuts_left(tokenizer) else {}),
+        **{role: name for role, name in roles.items() if name is not None},
+    }
 
 
 def _change_normalizer(tokenizer: Tokenizer, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
