@@ -102,39 +102,36 @@ def read_settings(folder: Path) -> TokenizerSettings:
         return read_json(folder / name) if (folder / name).is_file() else {}
 
     options, config = content("tokenizer_config.json"), content("config.json")
-    try:
-        decoder = {int(number): _token(token) for number, token in options.get("added_tokens_decoder", {}).items()}
-    except (TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{folder / 'tokenizer_config.json'}: added_tokens_decoder cannot be read ({error})") from None
     old = "added_tokens_decoder" not in options
     named = {**options, **(content("special_tokens_map.json") if old else {})}
-    special = {role: _token(named[role], special=True) for role in ROLES if named.get(role)}
-    more = _tokens(named.get("extra_special_tokens") or named.get("additional_special_tokens"))
-    added = decoder
-    if old:
+    numbered = content("added_tokens.json") if old else {}
+    try:
+        special = {role: _token(named[role], special=True) for role in ROLES if named.get(role)}
+        more = _tokens(named.get("extra_special_tokens") or named.get("additional_special_tokens"))
+        added = {int(number): _token(token) for number, token in options.get("added_tokens_decoder", {}).items()}
         # Those of special_tokens_map.json that have no role are special, but not in added_tokens.json.
         counted = _tokens(options.get("extra_special_tokens") or options.get("additional_special_tokens"))
         names = {token.content for token in (*special.values(), *counted)}
-        for text, number in content("added_tokens.json").items():
-            if not isinstance(number, int):
-                raise UserError(f"{folder / 'added_tokens.json'}: the token {text!r} has no number, but {number!r}")
-            added[number] = AddedToken(text, normalized=text not in names, special=text in names)
+        for text, number in numbered.items():
+            added[int(number)] = AddedToken(text, normalized=text not in names, special=text in names)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{folder}: its special or added tokens cannot be read ({error})") from None
     by_text = {token.content: token for token in added.values()}
     special = {role: by_text.get(token.content, token) for role, token in special.items()}
     return TokenizerSettings(folder, _class_of(options, config), options, special, more, added)
 
 
 def _tokens(given: Any) -> list[AddedToken]:
-    """Special tokens without roles, in a list or by names of their own."""
+    """Special tokens without roles, in a list or by names of their own. Raises ValueError or TypeError for others."""
     return [_token(token, special=True) for token in (given.values() if isinstance(given, dict) else given or ())]
 
 
 def _token(given: Any, special: bool = False) -> AddedToken:
-    """A token as it is written: its text, or a table of its text and its flags."""
+    """A token as it is written: its text, or a table of its text and its flags. Raises ValueError if it is neither."""
     if isinstance(given, str):
         return AddedToken(given, special=special)
     if not isinstance(given, dict) or not isinstance(given.get("content"), str):
-        raise UserError(f"tokenizer_config.json: {given!r} is no token: neither a text nor a table with a content")
+        raise ValueError(f"{given!r} is no token: neither a text nor a table with a content")
     flags = ("single_word", "lstrip", "rstrip", "normalized", "special")
     return AddedToken(given["content"], **{"special": special, **{k: given[k] for k in flags if k in given}})
 
@@ -168,7 +165,9 @@ def apply_settings(tokenizer: Tokenizer, settings: TokenizerSettings) -> None:
     if settings.kind in ("BertTokenizer", "MPNetTokenizer"):
         keys = {"do_lower_case": "lowercase", "strip_accents": "strip_accents"}
         keys["tokenize_chinese_chars"] = "handle_chinese_chars"
-        changes = {theirs: settings.option(key, None) for key, theirs in keys.items() if key in settings.options}
+        found = {key: settings.option(key, None) for key in keys if key in settings.options}
+        # Without a value, accents follow the letters: they go if all are made small.
+        changes = {keys[key]: value for key, value in found.items() if value is not None or key == "strip_accents"}
         _change_normalizer(tokenizer, lambda n: {**n, **changes} if n.get("type") == "BertNormalizer" else n)
     lowercase = settings.option("do_lower_case", None)
     if settings.kind in ("AlbertTokenizer", "DebertaV2Tokenizer") and lowercase is not None:

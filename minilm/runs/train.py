@@ -22,6 +22,7 @@ from minilm.checkpoints.adapter_saving import save_adapter
 from minilm.checkpoints.atomic import atomic
 from minilm.checkpoints.files import write_json
 from minilm.checkpoints.models import card_of, save_model
+from minilm.checkpoints.sentence_models import read_sentence_model
 from minilm.checkpoints.trained_part import Base, is_partly_frozen
 from minilm.config import SPLITS, KeepModel, RunConfig, TrainSection, ZeroShotSection
 from minilm.data.checks import class_counts
@@ -30,7 +31,7 @@ from minilm.data.tokenization import Cut, Encoded, count_cut, pad_id
 from minilm.devices import Runtime, out_of_memory_explained
 from minilm.errors import UserError, located
 from minilm.evaluation.answers import same_answer
-from minilm.evaluation.embeddings import mean_vectors
+from minilm.evaluation.embeddings import prompt_tokens, text_vectors
 from minilm.evaluation.metrics import Metrics, labels_above
 from minilm.evaluation.predictor import Classifier, predict_scores
 from minilm.finetuning.freezing import frozen_layers
@@ -58,6 +59,7 @@ from minilm.runs.adapt import AdaptationData, adapt, prepare_adaptation
 from minilm.runs.assembly import (
     PreparedData,
     check_classifier,
+    encoded_as,
     find_checkpoint,
     fresh_model,
     make_task,
@@ -273,12 +275,17 @@ def train_and_report(run: TrainRun) -> None:
 def _embed(run: TrainRun) -> Embedded:
     """The vectors of every text by the model as it is, before training."""
     vectors, seconds = {}, {}
+    how = read_sentence_model(card_of(run.model).folder)
+    if how.folder is not None:
+        say(f"{run.folder}: the embeddings baseline: {how}")
+    skipped = prompt_tokens(run.prepared.tokenizer, how)
 
     def of(encoded: Encoded) -> tuple[np.ndarray, float]:
         started = time.perf_counter()
-        return mean_vectors(run.model, encoded, run.runtime, pad=run.pad), time.perf_counter() - started
+        found = text_vectors(run.model, encoded, run.runtime, pad=run.pad, how=how, skipped=skipped)
+        return found, time.perf_counter() - started
 
-    for split, encoded in run.prepared.encoded.items():
+    for split, encoded in encoded_as(run.config, run.prepared, how).items():
         key = partial(_seen_by, run, encoded)
         vectors[split], seconds[split] = memoize("embeddings", key, partial(of, encoded))
     return Embedded(vectors, seconds["train"])

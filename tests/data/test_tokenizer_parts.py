@@ -347,14 +347,42 @@ def test_the_side_that_tokenizer_json_stores_is_kept_unless_a_setting_says_other
         assert encode(load_tokenizer(folder), [text], None, 6).ids.tolist() == wanted, side
 
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+KEYS = st.sampled_from(["do_lower_case", "strip_accents", "tokenizer_class", "pad_token", "mask_token", "content",
+                        "extra_special_tokens", "additional_special_tokens", "added_tokens_decoder", "lstrip",
+                        "truncation_side", "add_prefix_space", "model_type"])  # fmt: skip
+
+
+@given(
+    name=st.sampled_from(["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "config.json"]),
+    content=st.dictionaries(KEYS, JSON | st.dictionaries(KEYS, JSON, max_size=3), max_size=4),
+    parts=st.booleans(),
+)
+@settings(max_examples=100, deadline=None)
+def test_any_json_beside_a_tokenizer_is_followed_or_refused(
+    name: str, content: dict[str, Any], parts: bool, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    source = made(folder, SHAPES["bert, uncased"]) if parts else beside(folder, SHAPES["bert, uncased"])
+    write_json(source, name, content)
+    try:
+        load_tokenizer(source).encode("The fox")
+    except UserError as error:
+        assert str(source) in str(error) and "\n" not in str(error)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("tokenizer_config.json", {"do_lower_case": "no"}, 'do_lower_case must be true or false, got .no.'),
         ("tokenizer_config.json", {"truncation_side": "top"}, 'truncation_side must be "left" or "right"'),
-        ("tokenizer_config.json", {"added_tokens_decoder": {"x": "y"}}, "added_tokens_decoder cannot be read"),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"x": "y"}}, "special or added tokens cannot be read"),
         ("tokenizer_config.json", {"pad_token": 3}, "3 is no token"),
-        ("added_tokens.json", {"x": "y"}, "the token 'x' has no number"),
+        ("added_tokens.json", {"x": "y"}, "special or added tokens cannot be read"),
     ],
 )
 def test_broken_settings_are_one_line(name: str, content: dict[str, Any], message: str, tmp_path: Path) -> None:
