@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from minilm.data.tokenization import Encoded
-from minilm.runs import assembly, results, train
+from minilm.runs import assembly, fit, results
 from minilm.runs.shared_cache import hash_of_tokens, memoize, shared_cache
 from minilm.runs.train import train_run
 from tests.tiny import write_data
@@ -48,7 +48,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """How often each expensive part of a run is done."""
     done: dict[str, int] = {}
     parts = [(assembly, "load_dataset"), (assembly, "encode"), (results, "linear")]
-    parts += [(train, "cache_activations"), (train, "text_vectors")]
+    parts += [(fit, "cache_activations"), (fit, "text_vectors")]
     for module, name in parts:
         part = getattr(module, name)
 
