@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +15,11 @@ from minilm.checkpoints.adapters import is_adapter
 from minilm.checkpoints.configs import new_config
 from minilm.checkpoints.contents import read_contents
 from minilm.checkpoints.models import card_of, load_parts, new_model, warn_of
+from minilm.checkpoints.sentence_models import SentenceModel
 from minilm.config import (
     SPLITS,
     BPETokenizerSection,
     DataSection,
-    FamilyHeadSection,
     FreezeAllButLast,
     FreezeFirst,
     RunConfig,
@@ -43,10 +42,11 @@ from minilm.finetuning.freezing import freeze, reads_pooler
 from minilm.finetuning.lora import LoRAConfig, add_lora
 from minilm.hints import program
 from minilm.models import ARCHITECTURES
-from minilm.models.architecture import Architecture, Backbone
-from minilm.models.heads import ClassificationHead, HeadConfig, mlp_head
+from minilm.models.architecture import Backbone
+from minilm.models.heads import ClassificationHead
 from minilm.runs.augment import augmented
 from minilm.runs.folders import write_history
+from minilm.runs.heads import new_head, warn_of_pooling
 from minilm.runs.results import decide, measure
 from minilm.runs.shared_cache import hash_of_rows, memoize
 from minilm.training.frozen_prefix import FrozenPrefix
@@ -90,14 +90,13 @@ def prepare(config: RunConfig) -> PreparedData:
     if config.train is not None:
         _check_objective(config.train, data)
     train = augmented(config, data)
-    tokenizer, limit = _tokenizer(config, train), config.data.max_tokens
-    long = LongTexts(config.data.long_texts, config.data.window_stride, config.data.window_scores)
+    tokenizer = _tokenizer(config, train)
 
     def tokens(rows: Rows) -> Encoded:
         return memoize(
             "tokens",
-            lambda: (hash_of_rows(rows), tokenizer.to_str(), limit, repr(long)),
-            lambda: encode(tokenizer, rows.texts, rows.pairs, limit, long),
+            lambda: (hash_of_rows(rows), tokenizer.to_str(), config.data.max_tokens, repr(long_texts_of(config))),
+            lambda: encode(tokenizer, rows.texts, rows.pairs, config.data.max_tokens, long_texts_of(config)),
         )
 
     splits = zip(SPLITS, (train, data.validation, data.test), strict=True)
@@ -106,6 +105,26 @@ def prepare(config: RunConfig) -> PreparedData:
         batches = make_batches(encoded["train"].lengths, config.train.batch_size, seed=config.seed, epoch=0)
         check_warmup(config.train, len(batches), "train.warmup")
     return PreparedData(data, train, tokenizer, encoded)
+
+
+def _long_texts(config: RunConfig) -> LongTexts:
+    return LongTexts(config.data.long_texts, config.data.window_stride, config.data.window_scores)
+
+
+def long_texts_of(config: RunConfig) -> LongTexts:
+    """What becomes of texts that are too long."""
+    return LongTexts(config.data.long_texts, config.data.window_stride, config.data.window_scores)
+
+
+def encoded_as(config: RunConfig, prepared: PreparedData, how: SentenceModel) -> dict[str, Encoded]:
+    """The tokens of each split as a sentence model reads its texts: with its prompt."""
+    if not how.prompt and not how.lowercase:
+        return prepared.encoded
+    limit, long = config.data.max_tokens, long_texts_of(config)
+    rows = {split: prepared.rows(split) for split in prepared.encoded}
+    return {
+        split: encode(prepared.tokenizer, how.prompted(of.texts), of.pairs, limit, long) for split, of in rows.items()
+    }
 
 
 def _files_of(section: DataSection) -> tuple[object, ...]:
@@ -255,12 +274,14 @@ def _from_checkpoint(
 ) -> Backbone:
     dtype = None if precision == "bfloat16" else torch.float32
     stored = read_contents(folder)
-    head = _head(config, stored.architecture, stored.config)
+    # A sentence model says how to pool also if ``folder`` was adapted from it.
+    head = new_head(config.model.head, stored.architecture, stored.config, find_checkpoint(config))
     model, untrained = load_parts(folder, "classify", labels=labels, head=head, dtype=dtype, device=device)
     if head is None and card_of(model).own_head:
         raise UserError(f'model.head.kind is "family", but {folder} has a head of the kind "mlp"; choose that')
     if config.train:  # zero-shot runs measure an untrained head on purpose
         warn_of(untrained, model)
+        warn_of_pooling(config.model.head, model, find_checkpoint(config))
     choose_trained(model, config, untrained)
     return model
 
@@ -275,7 +296,7 @@ def _from_scratch(
     settings = {"vocab_size": vocab_size, **config.model.config}
     model_config = new_config(name, settings, "[model.config]")
     with torch.device(device):
-        head = _head(config, ARCHITECTURES[name], model_config)
+        head = new_head(config.model.head, ARCHITECTURES[name], model_config)
         return new_model(name, model_config, "classify", labels=labels, head=head)
 
 
@@ -318,23 +339,6 @@ def choose_trained(model: Backbone, config: RunConfig, untrained: Sequence[str])
     for parameter in model.parameters():
         if parameter.requires_grad or parameter.dtype == torch.float16:
             parameter.data = parameter.data.float()
-
-
-def _head(config: RunConfig, architecture: Architecture, model_config: Any) -> HeadConfig | None:
-    """The MLP head of the config, by default on the vector that the family's own head reads; None: the family's own."""
-    head = config.model.head
-    if isinstance(head, FamilyHeadSection):
-        return None
-    usual = architecture.classification_head(model_config).pooling
-    return mlp_head(
-        model_config.width,
-        hidden=head.hidden,
-        # The MLP head has a hidden layer itself, which takes the place of a pooler.
-        pooling=("cls" if usual == "pooler" else usual) if head.pooling == "auto" else head.pooling,
-        norm=head.norm,
-        activation=head.activation,
-        dropout=head.dropout,
-    )
 
 
 def make_task(

@@ -15,17 +15,18 @@ from minilm.checkpoints import files
 from minilm.checkpoints.adapter_saving import save_adapter
 from minilm.checkpoints.atomic import atomic
 from minilm.checkpoints.models import card_of, save_model
+from minilm.checkpoints.sentence_models import read_sentence_model
 from minilm.checkpoints.trained_part import Base, is_partly_frozen
 from minilm.config import SPLITS, KeepModel, RunConfig, TrainSection
 from minilm.data.tokenization import Cut, Encoded, count_cut, pad_id
 from minilm.devices import Runtime
-from minilm.evaluation.embeddings import mean_vectors
+from minilm.evaluation.embeddings import prompt_tokens, text_vectors
 from minilm.evaluation.predictor import predict_scores
 from minilm.finetuning.freezing import frozen_layers
 from minilm.hub import is_folder, published_name
 from minilm.models.architecture import Backbone
 from minilm.reporting.summary import parameter_counts, summarize
-from minilm.runs.assembly import PreparedData, make_task
+from minilm.runs.assembly import PreparedData, encoded_as, make_task
 from minilm.runs.results import Embedded, decide
 from minilm.runs.shared_cache import hash_of_tokens, memoize
 from minilm.training.console import say
@@ -93,12 +94,17 @@ def fit(run: TrainRun) -> Trained:
 def _embed(run: TrainRun) -> Embedded:
     """The vectors of every text by the model as it is, before training."""
     vectors, seconds = {}, {}
+    how = read_sentence_model(card_of(run.model).folder)
+    if how.folder is not None:
+        say(f"{run.folder}: the embeddings baseline: {how}")
+    skipped = prompt_tokens(run.prepared.tokenizer, how)
 
     def of(encoded: Encoded) -> tuple[np.ndarray, float]:
         started = time.perf_counter()
-        return mean_vectors(run.model, encoded, run.runtime, pad=run.pad), time.perf_counter() - started
+        found = text_vectors(run.model, encoded, run.runtime, pad=run.pad, how=how, skipped=skipped)
+        return found, time.perf_counter() - started
 
-    for split, encoded in run.prepared.encoded.items():
+    for split, encoded in encoded_as(run.config, run.prepared, how).items():
         key = partial(_seen_by, run, encoded)
         vectors[split], seconds[split] = memoize("embeddings", key, partial(of, encoded))
     return Embedded(vectors, seconds["train"])
