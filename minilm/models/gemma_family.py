@@ -1,7 +1,7 @@
 """Gemma's published checkpoints: Gemma 1, Gemma 2, and the text models of Gemma 3, EmbeddingGemma among them.
 
-Their files have Llama's names of tensors, and more norms. ``post_attention_layernorm`` means two of them: the one before
-the MLP in Gemma 1, as in Llama; in Gemma 2 and 3, as it says, the one after attention.
+Their files have Llama's names of tensors, and more norms. ``post_attention_layernorm`` is the norm before the MLP in
+Gemma 1, as in Llama, and the norm after attention in Gemma 2 and 3, as its name says.
 """
 
 from __future__ import annotations
