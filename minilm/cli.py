@@ -180,7 +180,8 @@ def predict_command(run: str, texts: tuple[str, ...], file: Any, as_json: bool, 
     if not texts and file is None and sys.stdin.isatty():
         raise UserError("nothing to classify: give texts, --file FILE, or lines on standard input")
 
-    from minilm.evaluation.predictor import Classifier, is_table, predict_lines, predict_table
+    from minilm.evaluation.predictor import Classifier
+    from minilm.evaluation.text_lines import is_table, predict_lines, predict_table
     from minilm.textfiles import read_lines
 
     classifier = Classifier.load(run, device)

@@ -36,6 +36,7 @@ from minilm.data.splits import keep_rows, strata_of
 from minilm.data.tokenization import Encoded, encode, load_tokenizer, pad_id, separate_pairs, train_bpe
 from minilm.devices import Runtime
 from minilm.errors import UserError, nearest
+from minilm.evaluation.decisions import fit_decision
 from minilm.evaluation.metrics import Metrics, check_metric
 from minilm.evaluation.predictor import Forward, Reading, predict_scores
 from minilm.finetuning.freezing import freeze, reads_pooler
@@ -46,7 +47,7 @@ from minilm.models.architecture import Architecture, Backbone
 from minilm.models.heads import ClassificationHead, HeadConfig, mlp_head
 from minilm.runs.augment import augmented
 from minilm.runs.folders import write_history
-from minilm.runs.results import decide, measure
+from minilm.runs.results import measure
 from minilm.runs.shared_cache import hash_of_rows, memoize
 from minilm.textfiles import read_json
 from minilm.training.frozen_prefix import FrozenPrefix
@@ -156,7 +157,13 @@ def _check_objective(train: TrainSection, data: Dataset) -> None:
             f"({', '.join(labels)}), got {len(weights)}"
         )
     if train.decision_threshold != 0.5 and not data.multi_label:
-        raise UserError("train.decision_threshold is for data with several labels a text (data.label_columns)")
+        if len(labels) != 2:
+            raise UserError(
+                "train.decision_threshold is for data with several labels a text (data.label_columns), or with two "
+                f"classes; these have {len(labels)}"
+            )
+        if train.decision_threshold == "validation":
+            raise UserError('with two classes, train.decision_threshold must be a number or "validation-per-label"')
 
 
 def make_model(
@@ -368,8 +375,8 @@ def make_task(
         }
         # Chosen again for each evaluation: while rare labels have low probabilities, a threshold of 0.5 would assign
         # none of them, however well the model ranks them, and no checkpoint would be better than the first.
-        threshold = decide(settings, validation.labels, scores["validation"])
-        return {split: measure(labels, scores[split], threshold).brief() for split, (_, labels, _) in watched.items()}
+        decision = fit_decision(settings, validation.labels, scores["validation"], calibrate=False)
+        return {split: measure(labels, scores[split], decision).brief() for split, (_, labels, _) in watched.items()}
 
     return Task(
         batches=lambda epoch: make_batches(

@@ -41,7 +41,7 @@ def evaluate_run(
         rows = getattr(data, split)
         if not len(rows):
             raise UserError(f"{run}: has no {split} split (data.test_fraction = 0); name a split (--split) or a file")
-    return measure(rows.labels, classifier.scores_of_rows(rows), classifier.reading.threshold), classifier.labels
+    return measure(rows.labels, classifier.scores_of_rows(rows), classifier.decision), classifier.labels
 
 
 def evaluation_text(metrics: Metrics, labels: list[str]) -> str:
