@@ -44,6 +44,7 @@ class Decision:
     # With several labels, one for all or (C,); with two classes and one label, of the second class.
     threshold: float | np.ndarray = 0.5
     temperature: np.ndarray | None = None  # (1,), or (C,) with several labels; None: 1
+    unsure_below: float = 0.0  # one label a text: the probability of its label below which an answer is unsure
     raw: bool = False  # of a score: z itself, not its sigmoid
 
     def calibrated(self, scores: np.ndarray) -> np.ndarray:
@@ -79,24 +80,28 @@ class Decision:
         """The probability of the label that each text gets, (N,): with one label a text."""
         return np.take_along_axis(probabilities, self.choose(probabilities)[:, None], axis=1)[:, 0]
 
+    def is_unsure(self, probabilities: np.ndarray) -> np.ndarray:
+        """(N,) booleans: which texts get no answer, as that of the label they would get is not probable enough."""
+        if not self.unsure_below:
+            return np.zeros(len(probabilities), dtype=bool)
+        return self.confidence(probabilities) < self.unsure_below
+
     def without_temperature(self) -> Decision:
-        """The same labels from probabilities without the temperature: z / T >= logit(t) where z >= T logit(t)."""
-        return self if self.temperature is None else replace(self._moved(self.temperature), temperature=None)
+        """The same labels from probabilities without the temperature.
 
-    def with_temperature(self, temperature: np.ndarray) -> Decision:
-        """The same labels from probabilities with a temperature, for a decision that has none."""
-        return replace(self._moved(1 / temperature), temperature=temperature)
-
-    def _moved(self, factor: np.ndarray) -> Decision:
-        """The thresholds t as sigmoid(factor logit(t)); 0.5, 0 and 1 stay."""
+        z / T >= logit(t) if z >= T logit(t), so a threshold t becomes sigmoid(T logit(t)); 0.5, 0 and 1 stay.
+        """
+        if self.temperature is None:
+            return self
         t = np.asarray(self.threshold, np.float64)
         with np.errstate(divide="ignore"):
-            moved = np.where(t == 0.5, 0.5, sigmoid(factor * (np.log(t) - np.log1p(-t))))
-        shared = moved.size == 1 and not isinstance(self.threshold, np.ndarray)
-        return replace(self, threshold=float(moved.reshape(-1)[0]) if shared else moved)
+            moved = np.where(t == 0.5, 0.5, sigmoid(self.temperature * (np.log(t) - np.log1p(-t))))
+        one = moved.size == 1 and not isinstance(self.threshold, np.ndarray)
+        return replace(self, threshold=float(moved.reshape(-1)[0]) if one else moved, temperature=None)
 
     def with_threshold(self, threshold: float, classes: int) -> Decision:
-        """Another threshold, for all labels. Raises UserError if no label depends on it."""
+        """Another threshold, for all labels. Raises UserError if no label depends on it, or if it is no probability."""
+        check_probability(threshold, "--threshold")
         if self.kind == "score":
             raise UserError("a threshold is for labels, and this model gives a score")
         if self.kind == "single" and classes != 2:
@@ -105,6 +110,22 @@ class Decision:
                 "the likeliest is taken"
             )
         return replace(self, threshold=threshold)
+
+    def with_unsure_below(self, least: float) -> Decision:
+        """Answers only from this probability on. Raises UserError with several labels, or if it is no probability."""
+        check_probability(least, "--unsure-below")
+        if self.kind != "single":
+            raise UserError(
+                "--unsure-below is for one label a text; with several, a label is given from a probability on: "
+                "--threshold, or --min-precision"
+            )
+        return replace(self, unsure_below=least)
+
+
+def check_probability(value: float, option: str) -> None:
+    """Raise UserError unless the value of an option is from 0 to 1."""
+    if not 0 <= value <= 1:
+        raise UserError(f"{option} must be a number from 0 to 1, got {value:g}")
 
 
 def plain_decision(labels: np.ndarray) -> Decision:

@@ -24,6 +24,7 @@ from minilm.data.tokenization import Cut, Encoded, count_cut, encode, load_token
 from minilm.devices import Runtime, runtime, runtime_as_trained
 from minilm.errors import UserError
 from minilm.evaluation.decisions import Decision
+from minilm.evaluation.validation_scores import ValidationScores, read_validation
 from minilm.evaluation.windows import scores_of_texts
 from minilm.hints import program
 from minilm.models.architecture import Backbone, Card, evaluation_mode
@@ -43,12 +44,14 @@ def predict_scores(
     pad: int,
     forward: Forward | None = None,
     combine: Combine | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> np.ndarray:
     """The model's scores (logits) of N texts: (N, C) float32, in the order of the texts.
 
     Rows of like length share a batch. Every part of the model is left in the mode it was in. ``forward`` computes the
     scores of a batch and its row numbers in the model's place, if part of the work is done already. ``combine`` makes
-    texts' scores of windows'; by default as the probabilities of a classifier are combined.
+    texts' scores of windows'; by default as the probabilities of a classifier are combined. ``progress`` is called
+    after each batch, with the fraction of the rows that it was.
     """
     scores, order = [], []
     with evaluation_mode(model), torch.inference_mode(), runtime.autocast():
@@ -56,6 +59,8 @@ def predict_scores(
             batch = collate(encoded, rows, None, pad, limit=model.context).to(runtime.device)
             scores.append((model(batch) if forward is None else forward(batch, rows)).float())
             order.append(rows)
+            if progress is not None:
+                progress(len(rows) / len(encoded))
     by_length = torch.cat(scores).cpu().numpy()
     result = np.empty_like(by_length)
     result[np.concatenate(order)] = by_length
@@ -155,6 +160,22 @@ class Predictor(ABC):
     def scores_of_clean(self, texts: list[str], pairs: list[str] | None) -> np.ndarray:
         """The scores (logits) of N texts or pairs, (N, C)."""
 
+    @abstractmethod
+    def without_temperature(self) -> None:
+        """Give probabilities as the model does, without the temperature that validation chose. Labels stay the same."""
+
+    @abstractmethod
+    def identity(self) -> str:
+        """What it is made of, and how it computes: another text if its answers may differ."""
+
+    @abstractmethod
+    def validation(self) -> ValidationScores:
+        """What it made of its validation texts. Raises UserError if that was not kept."""
+
+    @abstractmethod
+    def watch(self, progress: Callable[[float], None]) -> None:
+        """Have ``progress`` called whenever a part of the texts is read, with the fraction of them that it was."""
+
     def cut_message(self) -> str:
         """What to say of texts that were too long to be read whole; empty if they were few."""
         return ""
@@ -184,6 +205,12 @@ class Predictor(ABC):
         names = list(probabilities)
         return [names[i] for i in np.flatnonzero(chosen)] if self.multi_label else [names[int(chosen)]]
 
+    def is_unsure(self, probabilities: dict[str, float]) -> bool | None:
+        """Whether the probability of a text's label is too low for an answer; None: any is enough."""
+        if not self.decision.unsure_below:
+            return None
+        return bool(self.decision.is_unsure(np.array([list(probabilities.values())]))[0])
+
     def scores(self, texts: Iterable[Text], *, place: str = "text", first: int = 1) -> np.ndarray:
         """The scores (logits), (N, C).
 
@@ -193,13 +220,15 @@ class Predictor(ABC):
         firsts, seconds = self._split(texts, place, first)
         firsts = self._cleaned(firsts, place, first)
         seconds = None if seconds is None else self._cleaned(seconds, place, first)
-        return self._checked(firsts, seconds)
+        return self.scores_of_clean_texts(firsts, seconds)
 
     def scores_of_rows(self, rows: Rows) -> np.ndarray:
         """The scores of rows that were cleaned when they were loaded: a second cleaning could change them again."""
-        return self._checked(rows.texts, rows.pairs)
+        return self.scores_of_clean_texts(rows.texts, rows.pairs)
 
-    def _checked(self, texts: list[str], pairs: list[str] | None) -> np.ndarray:
+    def scores_of_clean_texts(self, texts: list[str], pairs: list[str] | None) -> np.ndarray:
+        """The scores of texts that were cleaned, and none of which is empty. Raises UserError if they are no numbers,
+        ``data.tokenization.NoTokens`` for texts of which the tokenizer makes nothing."""
         if not texts:
             return np.zeros((0, len(self.labels)), np.float32)
         scores = self.scores_of_clean(texts, pairs)
@@ -251,6 +280,8 @@ class Classifier(Predictor):
         self.decision = decision_of(card, self.reading)
         self.clean = cleaner(self.reading.clean)
         self.cut = Cut()  # of all texts it has read
+        self.progress: Callable[[float], None] | None = None
+        self.home = card.adapter or card.folder  # where its files are
 
     @classmethod
     def load(cls, source: str | Path, device: str = "auto", precision: str = "") -> Classifier:
@@ -270,7 +301,9 @@ class Classifier(Predictor):
         for parameter in model.parameters():
             if (parameter.dtype, where.precision) != (torch.bfloat16, "bfloat16"):  # as such weights were in training
                 parameter.data = parameter.data.float()
-        return cls(model, load_tokenizer(card_of(model).tokenizer or source), where)
+        classifier = cls(model, load_tokenizer(card_of(model).tokenizer or source), where)
+        classifier.home = folder if folder.is_dir() else classifier.home
+        return classifier
 
     def scores_of_clean(self, texts: list[str], pairs: list[str] | None) -> np.ndarray:
         """The model's scores (logits) of texts that are clean already, (N, C)."""
@@ -278,7 +311,26 @@ class Classifier(Predictor):
         long = LongTexts(self.reading.long_texts, self.reading.window_stride, self.reading.window_scores)
         encoded = encode(self.tokenizer, texts, pairs, limit, long)
         self.cut = self.cut + count_cut(encoded, limit)
-        return predict_scores(self.model, encoded, self.runtime, pad=pad_id(self.tokenizer))
+        pad = pad_id(self.tokenizer)
+        return predict_scores(self.model, encoded, self.runtime, pad=pad, progress=self.progress)
+
+    def watch(self, progress: Callable[[float], None]) -> None:
+        """See ``Predictor.watch``."""
+        self.progress = progress
+
+    def without_temperature(self) -> None:
+        """See ``Predictor.without_temperature``."""
+        self.decision = self.decision.without_temperature()
+
+    def identity(self) -> str:
+        """See ``Predictor.identity``: its files with their times, where it runs, and how it decides."""
+        files = sorted(self.home.iterdir()) if self.home is not None else []
+        times = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files if path.is_file()]
+        return repr((self.name, times, str(self.runtime), self.decision))
+
+    def validation(self) -> ValidationScores:
+        """See ``Predictor.validation``."""
+        return read_validation(self.home, self.name)
 
     def cut_message(self) -> str:
         """What to say of texts that were too long to be read whole; empty if they were few."""

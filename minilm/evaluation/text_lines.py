@@ -11,18 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from minilm.config import DataSection
-from minilm.data import readers
 from minilm.data.sources import load_texts
 from minilm.errors import UserError
 from minilm.evaluation.predictor import Predictor, Text
 from minilm.loading import load_config
 
 LINES = 512  # lines read before the first is answered
-
-
-def is_table(name: str) -> bool:
-    """Whether a file of this name has columns; all others are lines of text."""
-    return readers.is_table(Path(name))
 
 
 def predict_table(classifier: Predictor, path: Path, run: str | Path) -> Iterator[tuple[str, dict[str, float]]]:

@@ -51,7 +51,7 @@ def read_validation(folder: Path | None, name: str) -> ValidationScores:
     if path is None or not path.is_file():
         raise UserError(
             f"{name}: has no {VALIDATION}, from which thresholds for a precision are found; it is written when a "
-            "classifier is trained here (train it again, or give a probability: --unsure-below)"
+            "classifier is trained here; train it again, or give a probability (--unsure-below)"
         )
     tensors = {key: tensor.numpy() for key, tensor in read_tensors(path).items()}
     scores, labels = tensors.get("scores"), tensors.get("labels")

@@ -156,14 +156,11 @@ def _check_objective(train: TrainSection, data: Dataset) -> None:
             f"train.class_weights must hold one weight for each of the {len(labels)} labels "
             f"({', '.join(labels)}), got {len(weights)}"
         )
-    if train.decision_threshold != 0.5 and not data.multi_label:
-        if len(labels) != 2:
-            raise UserError(
-                "train.decision_threshold is for data with several labels a text (data.label_columns), or with two "
-                f"classes; these have {len(labels)}"
-            )
-        if train.decision_threshold == "validation":
-            raise UserError('with two classes, train.decision_threshold must be a number or "validation-per-label"')
+    key, wanted = "train.decision_threshold", train.decision_threshold
+    if wanted != 0.5 and not data.multi_label and len(labels) != 2:
+        raise UserError(f"{key} is for data with several labels a text, or with two classes; these have {len(labels)}")
+    if wanted == "validation" and not data.multi_label:
+        raise UserError(f'with two classes, {key} must be a number or "validation-per-label"')
 
 
 def make_model(

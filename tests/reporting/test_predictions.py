@@ -27,7 +27,8 @@ TEXTS = ["plain", 'quoted, "so"', "two\nlines\rand more", "x" * 200_000]
 
 def kept(folder: Path, labels: np.ndarray, scores: np.ndarray, pairs: list[str] | None = None, threshold: float = 0.5):
     """What is read of what is written, and the file's rows."""
-    write_predictions(folder, Rows(TEXTS, pairs, labels), scores, NAMES, replace(plain_decision(labels), threshold=threshold))
+    decision = replace(plain_decision(labels), threshold=threshold)
+    write_predictions(folder, Rows(TEXTS, pairs, labels), scores, NAMES, decision)
     results = records.trained() | {"labels": NAMES, "baselines": {}}
     results |= {split: records.several(1, 0.5, 0.5) for split in SPLITS if labels.ndim == 2}
     csv.field_size_limit(2**31 - 1)
