@@ -1,4 +1,4 @@
-"""The parts of a run, made from its config: data, tokens, model and task."""
+"""The parts of a run, made from its config: data, tokens and model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from tokenizers import Tokenizer
 
@@ -27,19 +26,17 @@ from minilm.config import (
     TrainSection,
 )
 from minilm.connection import Unreachable
-from minilm.data.batching import collate, make_batches
+from minilm.data.batching import make_batches
 from minilm.data.checks import named
 from minilm.data.locations import find_source
 from minilm.data.long_texts import LongTexts
 from minilm.data.rows import Rows
 from minilm.data.sources import Dataset, load_dataset
-from minilm.data.splits import keep_rows, strata_of
-from minilm.data.tokenization import Encoded, encode, load_tokenizer, pad_id, separate_pairs, train_bpe
+from minilm.data.tokenization import Encoded, encode, load_tokenizer, separate_pairs, train_bpe
 from minilm.devices import Runtime
 from minilm.errors import UserError, nearest
-from minilm.evaluation.decisions import fit_decision
-from minilm.evaluation.metrics import Metrics, check_metric
-from minilm.evaluation.predictor import Forward, Reading, predict_scores
+from minilm.evaluation.metrics import check_metric
+from minilm.evaluation.predictor import Reading
 from minilm.finetuning.freezing import freeze, reads_pooler
 from minilm.finetuning.lora import LoRAConfig, add_lora
 from minilm.hints import program
@@ -47,12 +44,7 @@ from minilm.models import ARCHITECTURES
 from minilm.models.architecture import Architecture, Backbone
 from minilm.models.heads import ClassificationHead, HeadConfig, mlp_head
 from minilm.runs.augment import augmented
-from minilm.runs.folders import write_history
-from minilm.runs.results import measure
 from minilm.runs.shared_cache import hash_of_rows, memoize
-from minilm.training.frozen_prefix import FrozenPrefix
-from minilm.training.loop import Task
-from minilm.training.objectives import Objective, balanced_weights
 from minilm.training.optimizer import check_warmup
 
 
@@ -240,7 +232,7 @@ def find_all(config: RunConfig) -> None:
     if missing:
         lines = [f"{kind} {error.who}: {error.without}" for kind, error in missing.items()]
         why = missing["model"].why
-        raise UserError("\n".join([f"the Hub cannot be reached ({why}), and two things are not here:", *lines]))
+        raise UserError(f"the Hub cannot be reached ({why}), and two things are not here:", *lines)
 
 
 def find_checkpoint(config: RunConfig) -> Path:
@@ -339,62 +331,3 @@ def _head(config: RunConfig, architecture: Architecture, model_config: Any) -> H
         activation=head.activation,
         dropout=head.dropout,
     )
-
-
-def make_task(
-    config: RunConfig,
-    settings: TrainSection,
-    prepared: PreparedData,
-    model: Backbone,
-    runtime: Runtime,
-    folder: Path,
-    prefix: FrozenPrefix,
-) -> Task:
-    """The batches, the objective and the evaluation of a run; evaluations are recorded in ``folder``."""
-    train, validation = prepared.train, prepared.data.validation
-    encoded, pad = prepared.encoded["train"], pad_id(prepared.tokenizer)
-    labels = train.labels[encoded.texts]  # of each row: a window has its text's
-    forward = {split: prefix.forward(split, model) for split in ("train", "validation")}
-    # As many training texts as validation has are enough to see overfitting; all would take longer than training.
-    sample = keep_rows(strata_of(train.labels), min(len(train), len(validation)), config.seed)
-    sampled = encoded.rows_of(sample)
-    watched: dict[str, tuple[Encoded, np.ndarray, Forward]] = {
-        "train": (
-            encoded.take(sample), train.labels[sample], lambda batch, rows: forward["train"](batch, sampled[rows])
-        ),
-        "validation": (prepared.encoded["validation"], validation.labels, forward["validation"]),
-    }
-
-    def evaluate() -> dict[str, Metrics]:
-        scores = {
-            split: predict_scores(model, texts, runtime, pad=pad, forward=how)
-            for split, (texts, _, how) in watched.items()
-        }
-        # Chosen again for each evaluation: while rare labels have low probabilities, a threshold of 0.5 would assign
-        # none of them, however well the model ranks them, and no checkpoint would be better than the first.
-        decision = fit_decision(settings, validation.labels, scores["validation"], calibrate=False)
-        return {split: measure(labels, scores[split], decision).brief() for split, (_, labels, _) in watched.items()}
-
-    return Task(
-        batches=lambda epoch: make_batches(
-            encoded.lengths, settings.batch_size, seed=config.seed, epoch=epoch,
-            group_by_length=settings.group_by_length,
-        ),
-        collate=lambda rows, epoch: collate(encoded, rows, labels, pad, limit=model.context),
-        objective=Objective(
-            _class_weights(settings, prepared, labels), settings.label_smoothing, prepared.data.multi_label
-        ),
-        evaluate=evaluate,
-        record=lambda history: write_history(folder, history),
-        forward=forward["train"],
-        seconds=prefix.seconds,
-    )
-
-
-def _class_weights(settings: TrainSection, prepared: PreparedData, labels: np.ndarray) -> torch.Tensor | None:
-    """``labels``: of the rows that are trained on."""
-    if settings.class_weights == "balanced":
-        return balanced_weights(labels, len(prepared.data.label_names))
-    if isinstance(settings.class_weights, dict):
-        return torch.tensor([float(settings.class_weights.get(name, 1)) for name in prepared.data.label_names])
-    return torch.tensor(settings.class_weights) if settings.class_weights else None
