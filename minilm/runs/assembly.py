@@ -1,4 +1,4 @@
-"""The parts of a run, made from its config: data, tokens, model and task."""
+"""The parts of a run, made from its config: data, tokens and model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from tokenizers import Tokenizer
 
@@ -26,18 +25,17 @@ from minilm.config import (
     TrainSection,
 )
 from minilm.connection import Unreachable
-from minilm.data.batching import collate, make_batches
+from minilm.data.batching import make_batches
 from minilm.data.checks import named
 from minilm.data.locations import find_source
 from minilm.data.long_texts import LongTexts
 from minilm.data.rows import Rows
 from minilm.data.sources import Dataset, load_dataset
-from minilm.data.splits import keep_rows, strata_of
-from minilm.data.tokenization import Encoded, encode, load_tokenizer, pad_id, separate_pairs, train_bpe
+from minilm.data.tokenization import Encoded, encode, load_tokenizer, separate_pairs, train_bpe
 from minilm.devices import Runtime
 from minilm.errors import UserError, nearest
-from minilm.evaluation.metrics import Metrics, check_metric
-from minilm.evaluation.predictor import Forward, Reading, predict_scores
+from minilm.evaluation.metrics import check_metric
+from minilm.evaluation.predictor import Reading
 from minilm.finetuning.freezing import freeze, reads_pooler
 from minilm.finetuning.lora import LoRAConfig, add_lora
 from minilm.hints import program
@@ -45,13 +43,8 @@ from minilm.models import ARCHITECTURES
 from minilm.models.architecture import Backbone
 from minilm.models.heads import ClassificationHead
 from minilm.runs.augment import augmented
-from minilm.runs.folders import write_history
 from minilm.runs.heads import new_head, warn_of_pooling
-from minilm.runs.results import decide, measure
 from minilm.runs.shared_cache import hash_of_rows, memoize
-from minilm.training.frozen_prefix import FrozenPrefix
-from minilm.training.loop import Task
-from minilm.training.objectives import Objective, balanced_weights
 from minilm.training.optimizer import check_warmup
 
 
@@ -174,8 +167,11 @@ def _check_objective(train: TrainSection, data: Dataset) -> None:
             f"train.class_weights must hold one weight for each of the {len(labels)} labels "
             f"({', '.join(labels)}), got {len(weights)}"
         )
-    if train.decision_threshold != 0.5 and not data.multi_label:
-        raise UserError("train.decision_threshold is for data with several labels a text (data.label_columns)")
+    key, wanted = "train.decision_threshold", train.decision_threshold
+    if wanted != 0.5 and not data.multi_label and len(labels) != 2:
+        raise UserError(f"{key} is for data with several labels a text, or with two classes; these have {len(labels)}")
+    if wanted == "validation" and not data.multi_label:
+        raise UserError(f'with two classes, {key} must be a number or "validation-per-label"')
 
 
 def make_model(
@@ -339,62 +335,3 @@ def choose_trained(model: Backbone, config: RunConfig, untrained: Sequence[str])
     for parameter in model.parameters():
         if parameter.requires_grad or parameter.dtype == torch.float16:
             parameter.data = parameter.data.float()
-
-
-def make_task(
-    config: RunConfig,
-    settings: TrainSection,
-    prepared: PreparedData,
-    model: Backbone,
-    runtime: Runtime,
-    folder: Path,
-    prefix: FrozenPrefix,
-) -> Task:
-    """The batches, the objective and the evaluation of a run; evaluations are recorded in ``folder``."""
-    train, validation = prepared.train, prepared.data.validation
-    encoded, pad = prepared.encoded["train"], pad_id(prepared.tokenizer)
-    labels = train.labels[encoded.texts]  # of each row: a window has its text's
-    forward = {split: prefix.forward(split, model) for split in ("train", "validation")}
-    # As many training texts as validation has are enough to see overfitting; all would take longer than training.
-    sample = keep_rows(strata_of(train.labels), min(len(train), len(validation)), config.seed)
-    sampled = encoded.rows_of(sample)
-    watched: dict[str, tuple[Encoded, np.ndarray, Forward]] = {
-        "train": (
-            encoded.take(sample), train.labels[sample], lambda batch, rows: forward["train"](batch, sampled[rows])
-        ),
-        "validation": (prepared.encoded["validation"], validation.labels, forward["validation"]),
-    }
-
-    def evaluate() -> dict[str, Metrics]:
-        scores = {
-            split: predict_scores(model, texts, runtime, pad=pad, forward=how)
-            for split, (texts, _, how) in watched.items()
-        }
-        # Chosen again for each evaluation: while rare labels have low probabilities, a threshold of 0.5 would assign
-        # none of them, however well the model ranks them, and no checkpoint would be better than the first.
-        threshold = decide(settings, validation.labels, scores["validation"])
-        return {split: measure(labels, scores[split], threshold).brief() for split, (_, labels, _) in watched.items()}
-
-    return Task(
-        batches=lambda epoch: make_batches(
-            encoded.lengths, settings.batch_size, seed=config.seed, epoch=epoch,
-            group_by_length=settings.group_by_length,
-        ),
-        collate=lambda rows, epoch: collate(encoded, rows, labels, pad, limit=model.context),
-        objective=Objective(
-            _class_weights(settings, prepared, labels), settings.label_smoothing, prepared.data.multi_label
-        ),
-        evaluate=evaluate,
-        record=lambda history: write_history(folder, history),
-        forward=forward["train"],
-        seconds=prefix.seconds,
-    )
-
-
-def _class_weights(settings: TrainSection, prepared: PreparedData, labels: np.ndarray) -> torch.Tensor | None:
-    """``labels``: of the rows that are trained on."""
-    if settings.class_weights == "balanced":
-        return balanced_weights(labels, len(prepared.data.label_names))
-    if isinstance(settings.class_weights, dict):
-        return torch.tensor([float(settings.class_weights.get(name, 1)) for name in prepared.data.label_names])
-    return torch.tensor(settings.class_weights) if settings.class_weights else None

@@ -20,15 +20,18 @@ from minilm.checkpoints.trained_part import Base, is_partly_frozen
 from minilm.config import SPLITS, KeepModel, RunConfig, TrainSection
 from minilm.data.tokenization import Cut, Encoded, count_cut, pad_id
 from minilm.devices import Runtime
+from minilm.evaluation.decisions import Decision, fit_decision
 from minilm.evaluation.embeddings import prompt_tokens, text_vectors
-from minilm.evaluation.predictor import predict_scores
+from minilm.evaluation.predictor import predict_scores, remember
+from minilm.evaluation.validation_scores import ValidationScores, write_validation
 from minilm.finetuning.freezing import frozen_layers
 from minilm.hub import is_folder, published_name
 from minilm.models.architecture import Backbone
 from minilm.reporting.summary import parameter_counts, summarize
-from minilm.runs.assembly import PreparedData, encoded_as, make_task
-from minilm.runs.results import Embedded, decide
+from minilm.runs.assembly import PreparedData, encoded_as
+from minilm.runs.results import Embedded
 from minilm.runs.shared_cache import hash_of_tokens, memoize
+from minilm.runs.task import make_task
 from minilm.training.console import say
 from minilm.training.frozen_prefix import FrozenPrefix, cache_activations
 from minilm.training.gradient_checkpointing import use_gradient_checkpointing
@@ -60,7 +63,7 @@ class Trained:
 
     progress: Progress
     scores: dict[str, np.ndarray]  # (N, C) of every split that has texts
-    threshold: float  # the probability from which one of several labels is given
+    decision: Decision  # how scores become probabilities and labels
     cached: str  # what was computed once, in words
     embedded: Embedded | None  # for a baseline: the texts by the model before it trained
 
@@ -83,12 +86,10 @@ def fit(run: TrainRun) -> Trained:
         progress, scores, cached = _train_and_score(run)
     finally:
         shutil.rmtree(folder / "cache", ignore_errors=True)
-    threshold = 0.5
-    if prepared.data.multi_label:
-        threshold = decide(run.settings, prepared.data.validation.labels, scores["validation"])
-        card_of(model).extra["threshold"] = threshold
-    _save(run)
-    return Trained(progress, scores, threshold, cached, embedded)
+    decision = fit_decision(run.settings, prepared.data.validation.labels, scores["validation"])
+    remember(decision, model)
+    _save(run, scores["validation"])
+    return Trained(progress, scores, decision, cached, embedded)
 
 
 def _embed(run: TrainRun) -> Embedded:
@@ -152,11 +153,15 @@ def _train_and_score(run: TrainRun) -> tuple[Progress, dict[str, np.ndarray], st
     return progress, scores, str(prefix)
 
 
-def _save(run: TrainRun) -> None:
-    """Write the model into ``model/``: whole, the part that was trained, or an adapter; or do not keep it."""
+def _save(run: TrainRun, scores: np.ndarray) -> None:
+    """Write the model into ``model/``: whole, the part that was trained, or an adapter; or do not keep it.
+
+    scores: of the validation texts, which are kept beside it.
+    """
     config, model, tokenizer = run.config, run.model, run.prepared.tokenizer
     if run.keep_model == "none":
         return
+    write_validation(run.folder / "model", ValidationScores(scores, run.prepared.data.validation.labels))
     source, revision = config.model.source, config.model.revision
     base = "" if is_folder(source) else published_name(source)  # "": the folder that it was opened from
     if config.adapt is not None:
