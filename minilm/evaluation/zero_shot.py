@@ -21,7 +21,7 @@ that text are equally likely:
     log P = log_softmax(s - s')                  without calibration: log_softmax(s)
 
 **Similarity**, for sentence models. The class is the one whose description's vector points in the direction of the
-text's. Both are means of their tokens' vectors (``embeddings.py``):
+text's, each made as the model's folder says, or the mean of its tokens' vectors (``embeddings.py``):
 
     s_c = cos(e, d_c) / t              t = 0.05, with which such models are trained; decisions do not depend on it
 
@@ -31,6 +31,7 @@ label; but a pattern that was chosen by its score on labelled texts has been tra
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -43,6 +44,7 @@ from torch import Tensor
 
 from minilm.checkpoints.models import card_of
 from minilm.checkpoints.opening import load_model
+from minilm.checkpoints.sentence_models import read_sentence_model
 from minilm.data.masking import MASK_NAMES, special_ids
 from minilm.data.tokenization import Encoded, load_tokenizer, pad_id
 from minilm.devices import Runtime
@@ -54,6 +56,8 @@ from minilm.generation import encode_prompt, has_encoder, load_language_model
 from minilm.models import ARCHITECTURES
 from minilm.models.architecture import Backbone
 from minilm.models.batch import Batch
+
+log = logging.getLogger("minilm")
 
 METHODS = ("cloze", "likelihood", "similarity")
 TEMPERATURE = 0.05  # t
@@ -69,6 +73,7 @@ def open_model(source: str, method: str, device: str = "auto") -> tuple[Backbone
     if method != "similarity":
         return load_language_model(source, masked=method == "cloze", device=device)
     model = load_model(source, "encode", dtype=torch.float32)
+    log.warning("%s: %s", source, read_sentence_model(card_of(model).folder))
     return model, load_tokenizer(card_of(model).tokenizer or source)
 
 
