@@ -12,6 +12,7 @@ from minilm.errors import UserError, located, shortened
 from minilm.evaluation.ensemble import USUAL, Wishes, apply_wishes, load_predictor
 from minilm.evaluation.metrics import Metrics
 from minilm.loading import load_config
+from minilm.measures import RANKING_METRICS
 from minilm.reporting.page import terminal_table
 from minilm.reporting.report import label_table
 from minilm.reporting.tables import count, decimal, metric_columns, metric_name, text_table
@@ -73,7 +74,8 @@ def _check_data(run: Path, first: Path, fingerprint: str) -> None:
 
 def evaluation_text(metrics: Metrics, labels: list[str]) -> str:
     """The metrics for the terminal: of all texts, of each label, and the confusion matrix."""
-    columns = metric_columns(metrics.multi_label)
+    ranking = [key for key in RANKING_METRICS if metrics.get(key) is not None]
+    columns = [*metric_columns(metrics.multi_label), *ranking]
     whole = text_table([*map(metric_name, columns)], [[decimal(metrics[key]) for key in columns]], left=0)
     names = [shortened(name) for name in labels]
     by_label = label_table(metrics, names)
