@@ -16,7 +16,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from minilm.data.decoding import TextFile
 from minilm.data.tables import HEAD, Defects, RowOrigin, Table, TableFile
@@ -50,7 +50,7 @@ def read_delimited(text: TextFile, wanted: set[str], defects: Defects, how: Form
         notes.append(f"its fields are separated by {DELIMITERS[delimiter]} (data.delimiter)")
     quoted = how.quoting == "all" or (how.quoting == "auto" and delimiter != "\t")
     if how.quoting == "auto" and delimiter == "\t":
-        quoted, note = _find_quoting(text)
+        quoted, note = find_quoting(text)
         notes += [note] if note else []
     rows = _quoted_rows(text, delimiter, defects) if quoted else _plain_rows(text, delimiter, defects)
     table = table_of_rows(text.name, rows, wanted, defects, header=how.header)
@@ -136,13 +136,19 @@ def _field_counts(sample: str, delimiter: str) -> list[int]:
     lines = [line for line in sample.splitlines(keepends=True) if line.strip()]
     if delimiter == "\t":  # its fields may be unquoted
         return [line.count("\t") + 1 for line in lines[:LOOKED_AT]]
-    with _long_fields():
+    with long_fields():
         rows = csv.reader(lines, delimiter=delimiter)
         return [len(row) for row, _ in zip(rows, range(LOOKED_AT), strict=False)]
 
 
-def _find_quoting(text: TextFile) -> tuple[bool, str]:
-    """Whether the fields of a tab-separated file are quoted, and a note for the user ("": none).
+class Lines(Protocol):
+    """What has lines of text, such as a ``TextFile``."""
+
+    def lines(self) -> Iterator[str]: ...
+
+
+def find_quoting(text: Lines) -> tuple[bool, str]:
+    """Whether a file with tabs is quoted, and what to say of it.
 
     They are if a field begins with a quote mark, and reading them as quoted gives no error and no more rows of a
     different number of fields.
@@ -166,7 +172,7 @@ def _find_quoting(text: TextFile) -> tuple[bool, str]:
             yield line
 
     ragged, readable = 0, True
-    with _long_fields():
+    with long_fields():
         lines = watched()
         try:
             for row in csv.reader(lines, delimiter="\t", strict=True):
@@ -192,7 +198,7 @@ def _find_quoting(text: TextFile) -> tuple[bool, str]:
 
 def _quoted_rows(text: TextFile, delimiter: str, defects: Defects) -> Iterator[Row]:
     """Rows of fields quoted as in RFC 4180. Reading stops at an error in the quoting, as later rows may be wrong."""
-    with _long_fields():
+    with long_fields():
         newline = None if delimiter == "\t" else ""
         reader = csv.reader(text.lines(defects, newline), delimiter=delimiter, strict=True)
         start = 1
@@ -208,7 +214,7 @@ def _quoted_rows(text: TextFile, delimiter: str, defects: Defects) -> Iterator[R
 
 
 @contextmanager
-def _long_fields() -> Iterator[None]:
+def long_fields() -> Iterator[None]:
     """Let CSV fields be longer than the csv module's 131,072 characters."""
     before = csv.field_size_limit(2**31 - 1)
     try:

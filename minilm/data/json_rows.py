@@ -37,15 +37,15 @@ def read_json(text: TextFile, wanted: set[str], defects: Defects) -> Table:
     """Read a ``.json`` file of any of the forms above."""
     start = text.sample().lstrip()
     if start.startswith("["):
-        return _table(text.name, _array_values(text, defects), wanted, defects)
+        return _table(text.name, array_values(text, defects), wanted, defects)
     first, _, rest = start.partition("\n")
     if rest.strip() and _is_json(first):
         return read_json_lines(text, wanted, defects)
     try:
         whole = json.loads("".join(text.lines(defects)), object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{text.name}: not JSON ({_reason(error)})") from None
-    rows, note = _rows_within(whole, text.name)
+        raise UserError(f"{text.name}: not JSON ({json_reason(error)})") from None
+    rows, note = rows_within(whole, text.name)
     table = _table(text.name, enumerate(rows, 1), wanted, defects, unit="row")
     table.notes += [note] if note else []
     return table
@@ -68,7 +68,7 @@ def _table(
         if not isinstance(row, dict):
             defects.add(origin, "is not a JSON object")
             continue
-        cells = {column: _cell(row, column) for column in wanted}
+        cells = {column: cell_of(row, column) for column in wanted}
         if twice := [column for column in sorted(wanted) if cells[column] is REPEATED]:
             defects.add(origin, f'has the key "{twice[0]}" more than once; keep one of them')
             continue
@@ -80,17 +80,17 @@ def _table(
         if len(head) < HEAD:
             head.append(row)
     columns = {column: cells for column, cells in columns.items() if column in names}
-    shown = [[None if (cell := _cell(row, n)) is REPEATED else cell for n in names] for row in head]
+    shown = [[None if (cell := cell_of(row, n)) is REPEATED else cell for n in names] for row in head]
     return Table([TableFile(name, unit, lines)], list(names), columns, shown)
 
 
-def _cell(row: Mapping[str, Any], column: str) -> Any:
+def cell_of(row: Mapping[str, Any], column: str) -> Any:
     """A row's value for a column, which may be in a nested object: "review.body"."""
     if column in row or "." not in column:
         return row.get(column)
     outer, _, inner = column.partition(".")
     within = row.get(outer)
-    return _cell(within, inner) if isinstance(within, dict) else None
+    return cell_of(within, inner) if isinstance(within, dict) else None
 
 
 def _names(row: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -108,10 +108,10 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return row
 
 
-_decoder = json.JSONDecoder(object_pairs_hook=_object)
+decoder = json.JSONDecoder(object_pairs_hook=_object)
 
 
-def _reason(error: Exception) -> str:
+def json_reason(error: Exception) -> str:
     return f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
 
 
@@ -131,12 +131,12 @@ def _line_values(text: TextFile, defects: Defects) -> Iterator[Found]:
         if not line.strip():
             continue
         try:
-            yield number, _decoder.decode(line.removesuffix("\n"))
+            yield number, decoder.decode(line.removesuffix("\n"))
         except (ValueError, RecursionError) as error:  # also for too long numbers and too deep nesting
-            defects.add(RowOrigin(text.name, number), f"is not JSON ({_reason(error)})")
+            defects.add(RowOrigin(text.name, number), f"not JSON ({json_reason(error)})")
 
 
-def _array_values(text: TextFile, defects: Defects) -> Iterator[Found]:
+def array_values(text: TextFile, defects: Defects) -> Iterator[Found]:
     """Yield the items of an array, each with its line. The file is read piece by piece, to save memory."""
     lines = text.lines(defects)
     buffer, at, line = "", 0, 1
@@ -175,14 +175,14 @@ def _array_values(text: TextFile, defects: Defects) -> Iterator[Found]:
             return
         while True:
             try:
-                value, stop = _decoder.raw_decode(buffer, at)
+                value, stop = decoder.raw_decode(buffer, at)
                 if stop < len(buffer):  # otherwise a number may continue in the next piece
                     break
                 reason: Exception = ValueError("the array has no end")
             except (ValueError, RecursionError) as error:
                 reason = error
             if not more(max(SAMPLE, len(buffer) - at)):  # doubling keeps the number of attempts small
-                raise UserError(f"{text.name}, line {line}: not JSON ({_reason(reason)})") from None
+                raise UserError(f"{text.name}, line {line}: not JSON ({json_reason(reason)})") from None
         yield line, value
         line += buffer.count("\n", at, stop)
         at = stop
@@ -205,7 +205,7 @@ def _fasttext_values(text: TextFile, defects: Defects) -> Iterator[Found]:
 # Objects around rows -----------------------------------------------------------------------------------------
 
 
-def _rows_within(whole: Any, name: str) -> tuple[list[Any], str]:
+def rows_within(whole: Any, name: str) -> tuple[list[Any], str]:
     """The rows in one JSON value, and a note on where they were found. Raises UserError if there are none."""
     if isinstance(whole, dict):
         lists = {key: value for key, value in whole.items() if isinstance(value, list)}

@@ -1,6 +1,6 @@
 """How to handle a text with more tokens than the model can read at once: ``data.long_texts``.
 
-    cut          keep the beginning
+    cut          keep the beginning; of a tokenizer whose ``truncation_side`` is "left", the end
     head-tail    keep the beginning and the end, in the ratio 1 to 3 tokens, like 128 and 382 of 510 tokens in
                  Sun et al. 2019, "How to Fine-Tune BERT for Text Classification?"
     windows      read the whole text in windows. Each window starts ``stride`` tokens after the previous one; the last
@@ -64,7 +64,7 @@ class Windows:
         return Windows(np.concatenate([[0], np.cumsum(self.counts[texts])]), self.scores)
 
 
-def pieces_of(sequences: np.ndarray, texts: int, room: int, long: LongTexts) -> list[np.ndarray]:
+def pieces_of(sequences: np.ndarray, texts: int, room: int, long: LongTexts, left: bool = False) -> list[np.ndarray]:
     """For a text or pair of T tokens that is too long: the indices of the tokens to read, one array per window.
 
     Args:
@@ -72,6 +72,7 @@ def pieces_of(sequences: np.ndarray, texts: int, room: int, long: LongTexts) -> 
         texts: 1, or 2 for a pair.
         room: how many tokens of text can be read at once.
         long: the config's settings.
+        left: "cut" leaves out the beginnings instead of the ends.
     """
     places = [np.flatnonzero(sequences == number) for number in range(texts)]
     lengths = [room]
@@ -82,6 +83,9 @@ def pieces_of(sequences: np.ndarray, texts: int, room: int, long: LongTexts) -> 
     longer = int(texts == 2 and len(places[0]) <= len(places[1]))
     if long.how == "head-tail":
         kept = [_head_and_tail(tokens, length) for tokens, length in zip(places, lengths, strict=True)]
+        return [_with_special(sequences, kept)]
+    if long.how == "cut" and left:
+        kept = [tokens[max(0, len(tokens) - length) :] for tokens, length in zip(places, lengths, strict=True)]
         return [_with_special(sequences, kept)]
     kept = [tokens[:length] for tokens, length in zip(places, lengths, strict=True)]
     if long.how == "cut":

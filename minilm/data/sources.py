@@ -13,8 +13,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -52,6 +53,7 @@ class Dataset:
     whole: dict[str, int]  # rows of each split before data.train_rows, data.shots and similar keys chose a part
     notes: list[str]  # guesses about the files, and rows that are dropped because the config asks for it
     numbers: dict[str, np.ndarray]  # split -> the numbers of its rows in their files, from 1
+    kept: dict[str, list[Any]] = field(default_factory=dict)  # the columns of data.keep, of the test rows
 
 
 def load_dataset(section: DataSection) -> Dataset:
@@ -97,7 +99,7 @@ def load_dataset(section: DataSection) -> Dataset:
         source.name, rows["train"], rows["validation"], rows["test"],
         label_names=list(scheme.names), multi_label=scheme.multi_label,
         fingerprint=_fingerprint(rows, scheme.names), warnings=warnings, whole=whole, notes=notes,
-        numbers={split: parts[split].numbers + 1 for split in SPLITS},
+        numbers={split: parts[split].numbers + 1 for split in SPLITS}, kept=_kept(parts["test"], section.keep),
     )  # fmt: skip
 
 
@@ -106,7 +108,7 @@ def load_rows(path: Path, section: DataSection, names: Sequence[str] = ()) -> Ro
 
     Without ``names``, the labels are those that the section lists. Raises UserError as ``load_dataset`` does.
     """
-    section, defects = replace(section, group=""), Defects()
+    section, defects = replace(section, group="", keep=[]), Defects()
     table = _read(matching(path), section, defects)
     _require(table, section, defects)
     scheme = replace(scheme_of(section), listed=bool(section.labels))
@@ -170,7 +172,7 @@ def _label_keys(section: DataSection) -> dict[str, str]:
 
 
 def _read(paths: Sequence[Path], section: DataSection, defects: Defects) -> Table:
-    named = {*_text_keys(section), section.group, *_label_keys(section)}
+    named = {*_text_keys(section), section.group, *_label_keys(section), *section.keep}
     wanted = {name for name in named if name} | {"split"}
     return read_tables(paths, wanted, defects, format_of(section))
 
@@ -187,6 +189,12 @@ def _require(table: Table, section: DataSection, defects: Defects, split: str = 
         )
     group = {section.group: "data.group"} if section.group else {}
     require_columns(table, {**texts, **group, **labels}, defects)
+
+
+def _kept(test: Part, columns: Sequence[str]) -> dict[str, list[Any]]:
+    """The cells of these columns, of the test rows. Raises UserError if the test file has not got one."""
+    require_columns(test.table, dict.fromkeys(columns, "data.keep"), Defects())
+    return {name: [test.table.columns[name][i] for i in test.numbers.tolist()] for name in columns}
 
 
 def _check_number(names: Sequence[str], most: int) -> None:

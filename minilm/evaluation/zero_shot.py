@@ -22,7 +22,7 @@ all classes equally probable for the text without content:
     log P = log_softmax(s - s')                  without calibration: log_softmax(s)
 
 **Similarity**, for sentence models. The class whose description has the most similar vector to that of the text is
-chosen. Both vectors are means over tokens (``embeddings.py``):
+text's, each made as the model's folder says, or the mean of its tokens' vectors (``embeddings.py``):
 
     s_c = cos(e, d_c) / t              t = 0.05, with which such models are trained; decisions do not depend on it
 
@@ -32,6 +32,7 @@ uses labels. But if a pattern is chosen by its score on labelled texts, this is 
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -44,6 +45,7 @@ from torch import Tensor
 
 from minilm.checkpoints.models import card_of
 from minilm.checkpoints.opening import load_model
+from minilm.checkpoints.sentence_models import read_sentence_model
 from minilm.data.masking import MASK_NAMES, special_ids
 from minilm.data.tokenization import Encoded, load_tokenizer, pad_id
 from minilm.devices import Runtime
@@ -55,6 +57,8 @@ from minilm.generation import encode_prompt, has_encoder, load_language_model
 from minilm.models import ARCHITECTURES
 from minilm.models.architecture import Backbone
 from minilm.models.batch import Batch
+
+log = logging.getLogger("minilm")
 
 METHODS = ("cloze", "likelihood", "similarity")
 TEMPERATURE = 0.05  # t
@@ -70,6 +74,7 @@ def open_model(source: str, method: str, device: str = "auto") -> tuple[Backbone
     if method != "similarity":
         return load_language_model(source, masked=method == "cloze", device=device)
     model = load_model(source, "encode", dtype=torch.float32)
+    log.warning("%s: %s", source, read_sentence_model(card_of(model).folder))
     return model, load_tokenizer(card_of(model).tokenizer or source)
 
 
