@@ -39,7 +39,7 @@ class Ensemble(Predictor):
             if set(other.labels) != set(first.labels) or other.multi_label != first.multi_label:
                 raise UserError(f"{other.name}: has other labels than {first.name}; an ensemble needs equal labels")
             if other.reading.pairs != first.reading.pairs or other.reading.clean != first.reading.clean:
-                raise UserError(f"{other.name}: differs from {first.name} in data.text_pair or data.clean, so they cannot be combined")
+                raise UserError(f"{other.name}: differs from {first.name} in data.text_pair or data.clean")
         self.members = list(members)
         self.name, self.labels = " + ".join(member.name for member in members), first.labels
         self.reading, self.clean = first.reading, first.clean
