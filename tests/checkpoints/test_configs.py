@@ -37,7 +37,8 @@ def test_a_model_from_scratch_starts_from_the_published_defaults(model_type: str
     if ARCHITECTURES[model_type].language_modeling != "seq2seq":
         smaller = new_config(model_type, {"width": 64, "heads": 8, "context": 40}, "x.toml")
         assert (smaller.width, smaller.heads, smaller.context) == (64, 8, 40)
-        assert getattr(smaller, "head_width", 8) == 8
+        if not model_type.startswith("gemma"):  # whose heads have a width of their own, whatever the model's is
+            assert getattr(smaller, "head_width", 8) == 8
 
 
 @pytest.mark.parametrize("published", PUBLISHED, ids=lambda published: published["architectures"][0])
