@@ -66,8 +66,9 @@ class AdapterTensors:
 
 
 def places_for(model: Backbone, *, prefixed: bool = False) -> tuple[Place, ...]:
-    """The name table for a model; its head is in it if it is the family's. PEFT adapts the base's published class, which
-    may be one that reads images too: ``prefixed`` names are that class's."""
+    """The name table for a model; its head is in it if it is the family's.
+
+    ``prefixed``: with the names of the base's published class, which may be one that reads images too."""
     card = card_of(model)
     task, names = "encode" if card.own_head else card.task, ARCHITECTURES[card.model_type].names
     if card.nested:

@@ -82,6 +82,8 @@ def read_config(published: dict[str, Any], where: str = "config.json") -> Any:
 def _settings(published: dict[str, Any], architecture: Architecture[Any], where: str) -> dict[str, Any]:
     """By our names, what a published config says, and what it leaves to defaults that the dataclass does not have."""
     published = {**architecture.defaults, **published}
+    if architecture.language_modeling == "causal" and published.get("is_causal") is False:
+        raise UserError(f"{where}: is_causal = false: a decoder that reads both ways is not supported here")
     if published.get("quantization_config"):
         raise UserError(f"{where}: quantised weights are not read here; take the checkpoint that they were made from")
     settings: dict[str, Any] = {}
