@@ -18,6 +18,7 @@ from minilm.hints import program
 from minilm.measures import RANKING_METRICS
 from minilm.reporting.classes import count_rows
 from minilm.reporting.confidence import confidence_section, threshold_sentence
+from minilm.reporting.mistakes import mistakes_section
 from minilm.reporting.page import (
     Block,
     Bullets,
@@ -64,9 +65,10 @@ def write_report(folder: Path) -> Path:
     """
     run = read_run(folder)
     parts: tuple[Callable[[Run], Section | None], ...]
-    parts = (_opening, _adaptation, _learning, _mistakes, _confidence, _samples, _costs, _data, _settings, _usage)
+    parts = (_opening, _adaptation, _learning, _labels, mistakes_section, _confidence)
+    parts = (*parts, _samples, _costs, _data, _settings, _usage)
     if run.results.zero_shot is not None:
-        parts = (_opening, _asked, _mistakes, _samples, _costs, _data, _settings)
+        parts = (_opening, _asked, _labels, _samples, _costs, _data, _settings)
     elif run.only_adapted:
         parts = (_adaptation, _costs, _data, _settings)
     sections = [section for part in parts if (section := part(run)) is not None]
@@ -181,7 +183,7 @@ def _learning(run: Run) -> Section:
     return Section("How it learned", [text, *_pictures(run, "learning_curves")])
 
 
-def _mistakes(run: Run) -> Section:
+def _labels(run: Run) -> Section:
     """The metrics of each label, and the most common mistake."""
     split = "test" if run.results.test is not None else "validation"
     metrics, labels = run.results.metrics(split), run.results.labels
