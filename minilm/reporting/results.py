@@ -127,6 +127,7 @@ class SampleText:
     label: str | list[str]
     predicted: str | list[str]
     scores: dict[str, Fraction]  # label -> probability
+    pair: str | None = None  # the second text of a pair, with which ``text`` ends then
 
 
 @dataclass(frozen=True)

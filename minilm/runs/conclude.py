@@ -27,6 +27,7 @@ from minilm.reporting.results import Adaptation, Augmentation, Baseline, Best, P
 from minilm.reporting.summary import parameter_counts
 from minilm.runs.assembly import PreparedData
 from minilm.runs.confidence import draw_confidence, measure_calibration
+from minilm.runs.explain import explain_samples
 from minilm.runs.fit import Trained, TrainRun
 from minilm.runs.folders import describe_data
 from minilm.runs.mistakes import HeldOut, describe_mistakes
@@ -92,6 +93,8 @@ def conclude(run: TrainRun, trained: Trained) -> None:
         write_predictions(
             folder, data.test, scores["test"], data.label_names, decision, data.numbers["test"], data.kept
         )
+    if run.keep_model == "all":  # not for each run of a study
+        explain_samples(classifier, results.samples, folder)
     if issues:
         write_label_issues(folder / LABEL_ISSUES, issues, texts.columns)
     write_json(folder / "results.json", as_table(results))
