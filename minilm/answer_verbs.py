@@ -1,4 +1,4 @@
-"""The verbs that use a finished classifier: ``evaluate`` and ``predict``."""
+"""The verbs that use a finished classifier: ``evaluate``, ``predict`` and ``explain``."""
 
 from __future__ import annotations
 
@@ -149,3 +149,27 @@ def predict_command(
             click.echo(printable(f"{answer}\t{text}", keep="\t"))  # a pair has a tab between its texts
     if message := predictor.cut_message():
         say(message)
+
+
+@click.command("explain", cls=Verb, epilog=example('minilm explain runs/scratch-sample "ale sztos"'))
+@click.argument("run")
+@click.argument("texts", nargs=-1)
+@click.option("--label", default="", help="Explain the score of this label.  [default: the one that is given]")
+@click.option("--json", "as_json", is_flag=True, help="A JSON object a line, with the numbers of all words.")
+@DEVICE
+def explain_command(run: str, texts: tuple[str, ...], label: str, as_json: bool, device: str) -> None:
+    """Show how much each word of TEXTS counts for the answer of a RUN, a folder or a checkpoint.
+
+    Without a text, the report's sample texts are explained, and the report shows it. A pair's texts have a tab between.
+    """
+    if not run.strip() or any(not text.strip() for text in texts):
+        raise UserError("a text is empty; give one to explain, or none for the report's sample texts")
+    from minilm.reporting.explanations import explanation_text
+    from minilm.runs.explain import explain_texts
+    from minilm.schema import as_table
+
+    for number, found in enumerate(explain_texts(run, texts, label, device)):
+        if as_json:
+            click.echo(json.dumps(as_table(found), ensure_ascii=False))
+        else:
+            click.echo(("\n\n" if number else "") + explanation_text(found))

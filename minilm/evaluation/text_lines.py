@@ -51,12 +51,13 @@ def predict_lines(
     """
     numbered = iter(enumerate(lines, 1))
     while chunk := list(itertools.islice(numbered, LINES)):
-        texts = [_parse(line, f"{place} {number}", bool(classifier.reading.pairs)) for number, line in chunk]
+        texts = [text_of_line(line, f"{place} {number}", bool(classifier.reading.pairs)) for number, line in chunk]
         scores = classifier.predict(texts, place=place, first=chunk[0][0])
         yield from zip((line for _, line in chunk), scores, strict=True)
 
 
-def _parse(line: str, place: str, as_pair: bool) -> Text:
+def text_of_line(line: str, place: str, as_pair: bool) -> Text:
+    """A line as a text, or as a pair with a tab between. Raises UserError naming the place if it is none."""
     parts = [part.strip() for part in line.split("\t")] if as_pair else [line.strip()]
     is_text = line.isascii() or line == line.encode(errors="ignore").decode()  # not bytes of another encoding
     if not line.strip():

@@ -18,6 +18,8 @@ from minilm.hints import program
 from minilm.measures import RANKING_METRICS
 from minilm.reporting.classes import count_rows
 from minilm.reporting.confidence import confidence_section, threshold_sentence
+from minilm.reporting.explanations import explanations_section
+from minilm.reporting.mistakes import mistakes_section
 from minilm.reporting.page import (
     Block,
     Bullets,
@@ -64,9 +66,10 @@ def write_report(folder: Path) -> Path:
     """
     run = read_run(folder)
     parts: tuple[Callable[[Run], Section | None], ...]
-    parts = (_opening, _adaptation, _learning, _mistakes, _confidence, _samples, _costs, _data, _settings, _usage)
+    parts = (_opening, _adaptation, _learning, _labels, mistakes_section, _confidence)
+    parts = (*parts, _samples, explanations_section, _costs, _data, _settings, _usage)
     if run.results.zero_shot is not None:
-        parts = (_opening, _asked, _mistakes, _samples, _costs, _data, _settings)
+        parts = (_opening, _asked, _labels, _samples, _costs, _data, _settings)
     elif run.only_adapted:
         parts = (_adaptation, _costs, _data, _settings)
     sections = [section for part in parts if (section := part(run)) is not None]
@@ -181,7 +184,7 @@ def _learning(run: Run) -> Section:
     return Section("How it learned", [text, *_pictures(run, "learning_curves")])
 
 
-def _mistakes(run: Run) -> Section:
+def _labels(run: Run) -> Section:
     """The metrics of each label, and the most common mistake."""
     split = "test" if run.results.test is not None else "validation"
     metrics, labels = run.results.metrics(split), run.results.labels
@@ -352,6 +355,8 @@ def _usage(run: Run) -> Section:
     commands = [
         (prediction_command(run), "its label"),
         (f"{program()} predict {folder} --file texts.txt --json", f"the label of each line{with_tab}, with all scores"),
+        (f"{program()} predict {folder} --file in.csv --out out.csv", "a table with an answer beside each row"),
+        (f"{program()} explain {folder}", "the words on which its answers to the sample texts depend"),
         (f"{program()} evaluate {folder}", "its test metrics, measured again"),
         (f"{program()} train {config} seed=2", "the same once more, one setting changed"),
         (resume_command(run.folder), "continues it if it was interrupted"),

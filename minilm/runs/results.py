@@ -172,6 +172,7 @@ def choose_samples(
             label=names(rows.labels[i]),
             predicted=names(predicted[i]),
             scores={labels[c]: float(probabilities[i, c]) for c in shown(probabilities[i])},
+            pair=None if rows.pairs is None else rows.pairs[i],
         )
         for i in chosen
     ]
