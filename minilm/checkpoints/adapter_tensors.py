@@ -1,18 +1,18 @@
-"""What lies in ``adapter_model.safetensors``, by our names: settled by names and shapes before a model is touched.
+"""The tensors in ``adapter_model.safetensors``, by minilm's names. Names and shapes are checked before a model changes.
 
 Tensors are named after the published modules:
 
     base_model.model.<module>.lora_A.weight (r, in), .lora_B.weight (out, r)       A and B of an adapted module
-    base_model.model.<module>.base_layer.bias                                      its bias, where that was trained
-    base_model.model.<module>.weight, .bias                                        of a module that was trained whole
+    base_model.model.<module>.base_layer.bias                                      its bias, if that was trained
+    base_model.model.<module>.weight, .bias                                        of a fully trained module
 
-T5's classes keep a copy of the token table for each stack. An adapter can train them apart; ours is one, so it is read
-where all copies are equal, and written as all of them.
+T5's published classes have a copy of the token table for each stack, and PEFT can train the copies separately. minilm
+has one table, so such an adapter can be read only if all copies are equal; all copies are written.
 
-A published module may be several of ours side by side (GPT-2's c_attn is query, key and value), with one A and one B.
-In the *shared form*, PEFT's own, all parts have this A, and each has its own rows of B. In the *block form*, which can
-hold any of our adapters, each part has its own rows of A, and of B one block on a diagonal; r is the sum of the ranks,
-and alpha is so much larger that s stays the same:
+A published module may consist of several of minilm's modules (GPT-2's c_attn is query, key and value), with one A and
+one B. In the *shared form*, that of PEFT, all parts have the same A, and each has its own rows of B. In the *block
+form*, which can store any of minilm's adapters, each part has its own rows of A and one block on the diagonal of B; r
+is the sum of the ranks, and alpha is increased so that s stays the same:
 
     A = [A_q; A_v]        B = [[B_q, 0], [0, 0], [0, B_v]]        "blocks": [0, 2]
 """
@@ -59,7 +59,7 @@ PREFIX = "base_model.model."
 
 @dataclass
 class AdapterTensors:
-    """What an adapter holds for a model, by our names."""
+    """The tensors of an adapter for a model, by minilm's names."""
 
     adapters: dict[str, tuple[Tensor, Tensor, float]] = field(default_factory=dict)  # module -> A, B, alpha
     whole: dict[str, Tensor] = field(default_factory=dict)  # parameter -> its value
@@ -77,9 +77,9 @@ def places_for(model: Backbone, *, prefixed: bool = False) -> tuple[Place, ...]:
 
 
 def copies_of(theirs: str, model: Backbone) -> list[str]:
-    """The published names under which a tensor is read: of T5's token table, one a stack; of all others, its own.
+    """The published names from which a tensor is read: for T5's token table one per stack, otherwise its own name.
 
-    The table's own name, ``shared``, only ties these copies together, and what is trained under PEFT is not tied.
+    The table's own name, ``shared``, only ties these copies together, and parameters trained with PEFT are not tied.
     """
     stacks = {name.partition(".")[0] for name, _ in model.named_parameters()}
     old = ARCHITECTURES[card_of(model).model_type].names.old
@@ -91,7 +91,7 @@ def copies_of(theirs: str, model: Backbone) -> list[str]:
 
 
 def read_adapter(model: Backbone, folder: Path, config: AdapterConfig) -> AdapterTensors:
-    """Everything that the folder holds, as views. Raises UserError for what does not fit the model or the config."""
+    """Read the adapter's tensors, as views. Raises UserError if a tensor does not match the model or the config."""
     reader, places, names = Reader(), places_for(model), ARCHITECTURES[card_of(model).model_type].names
     pairs, tensors = _sort(folder, config)
     linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
@@ -112,44 +112,44 @@ def read_adapter(model: Backbone, folder: Path, config: AdapterConfig) -> Adapte
     if config.head is not None:
         held.whole |= _own_head(model, folder, config, reader)
     if isinstance(model.head, ClassificationHead) and "head.output.weight" not in held.whole:
-        log.warning("%s: holds no head; the model keeps the one that it has", folder)
+        log.warning("%s: contains no head; the model keeps its own head", folder)
     return held
 
 
 def _sort(folder: Path, config: AdapterConfig) -> tuple[dict[str, dict[str, Entry]], dict[str, Entry]]:
-    """Pairs of A and B, by module; and the other tensors, by name."""
+    """The pairs of A and B, by module; and the other tensors, by name."""
     pairs: dict[str, dict[str, Entry]] = {}
     tensors: dict[str, Entry] = {}
     for key, entry in read_folder(folder, STEM).items():
         name = key.removeprefix(PREFIX)
         if name == key:
-            raise UserError(f"{entry.file}: unexpected tensor {key}; in PEFT's format every name begins with {PREFIX}")
+            raise UserError(f"{entry.file}: unexpected tensor {key}; in PEFT's format all names begin with {PREFIX}")
         if match := re.fullmatch(r"(.+)\.lora_([AB])\.weight", name):
             pairs.setdefault(match[1], {})[match[2]] = entry
         elif match := re.search(r"\.(lora_\w+)", name):
-            raise UserError(f"{entry.file}: {key} is no A or B of a linear layer; {match[1]} is not supported here")
+            raise UserError(f"{entry.file}: {key} is not an A or B of a linear layer; {match[1]} is not supported")
         elif not re.search(r"\.(original_module|modules_to_save)\.", name):
             tensors[name] = entry
-        elif config.bias != "all" or not name.endswith(".bias"):  # "all" lets in copies of the biases stored beside
-            raise UserError(f"{entry.file}: {key} is of a module that was trained inside another; {INSTEAD}")
+        elif config.bias != "all" or not name.endswith(".bias"):  # with "all", copies of biases may be stored too
+            raise UserError(f"{entry.file}: {key} belongs to a module inside another trained module; {INSTEAD}")
     for module, pair in pairs.items():
         for absent in {"A", "B"} - pair.keys():
-            raise UserError(f"{folder}: lacks {PREFIX}{module}.lora_{absent}.weight; is {STEM}.safetensors whole?")
+            raise UserError(f"{folder}: {STEM}.safetensors lacks {PREFIX}{module}.lora_{absent}.weight; get it again")
     if not pairs:
-        raise UserError(f"{folder}: {STEM}.safetensors holds no LoRA adapter; is it whole?")
+        raise UserError(f"{folder}: {STEM}.safetensors contains no LoRA adapter; download it again")
     return pairs, tensors
 
 
 def _parts(
     model: Backbone, module: str, parts: list[Place], pair: dict[str, Entry], config: AdapterConfig, reader: Reader
 ) -> dict[str, tuple[Tensor, Tensor, float]]:
-    """A, B and alpha of our modules that are parts of this published one; usually it has one part."""
+    """A, B and alpha of minilm's modules that are parts of this published module; usually there is one part."""
     rank, alpha, layout = config.rank_of(module), config.alpha_of(module), parts[0].layout
     out_features, in_features = model.get_parameter(parts[0].ours).shape
     for entry, along in ((pair["A"], 0), (pair["B"], 1)):
         if len(entry.shape) == 2 and entry.shape[along] != rank:
             its = entry.shape[along]
-            raise UserError(f"{entry.file}: {entry.name} is of rank {its}, but {config.where} says {rank}")
+            raise UserError(f"{entry.file}: {entry.name} has the rank {its}, but {config.where} says {rank}")
     _check_shape(pair["A"], (rank, in_features), config)
     _check_shape(pair["B"], (layout.rows_of_all(out_features, parts[0].row.part), rank), config)
     a, b = reader.view(pair["A"]), reader.view(pair["B"])
@@ -158,7 +158,7 @@ def _parts(
 
     own = [place for place in parts if place.row.part in config.blocks[module]]
     if not own or len(own) != len(config.blocks[module]) or rank % len(own):
-        raise UserError(f"{config.where}: minilm.blocks of {module} must name parts of it that share its rank, {rank}")
+        raise UserError(f"{config.where}: minilm.blocks of {module} must list parts that divide its rank, {rank}")
     alpha = _alpha(alpha, 1 / len(own), rank_stabilized=config.rank_stabilized)
     found = {
         place.module: (a_block, layout.cut(b_block, place.row.part), alpha)
@@ -170,7 +170,8 @@ def _parts(
 
 
 def _diagonal(blocks: Mapping[int, Tensor], layout: Layout) -> Tensor:
-    """The B of a fused module, (out, r): for each of these parts a block of columns, zero in the rows of the others."""
+    """The B of a fused module, (out, r): a block of columns for each of these parts, zero in the rows of other
+    parts."""
     columns = []
     one, block = next(iter(blocks.items()))
     unit = len(block) // layout.sizes[one]
@@ -181,18 +182,18 @@ def _diagonal(blocks: Mapping[int, Tensor], layout: Layout) -> Tensor:
 
 
 def _alpha(alpha: float, times: float, *, rank_stabilized: bool) -> float:
-    """The alpha with which s stays the same for so many times the rank; without the last digits, which are rounding."""
+    """The alpha that keeps s equal if the rank is multiplied by ``times``, rounded to remove rounding errors."""
     return float(f"{alpha * (math.sqrt(times) if rank_stabilized else times):.12g}")
 
 
 def _whole(
     model: Backbone, places: tuple[Place, ...], tensors: dict[str, Entry], config: AdapterConfig, reader: Reader
 ) -> dict[str, Tensor]:
-    """The values of the parameters that are stored whole."""
+    """The values of the fully trained parameters."""
     names = ARCHITECTURES[card_of(model).model_type].names
     parameters = dict(model.named_parameters(remove_duplicate=False))
     users = Counter(map(id, parameters.values()))
-    stored: dict[str, dict[str, Entry]] = {}  # plain name -> its copies, by their names in the file
+    stored: dict[str, dict[str, Entry]] = {}  # plain name -> name in the file -> copy
     for name, entry in tensors.items():
         stored.setdefault(plain_name(name.replace(".base_layer.", "."), names), {})[name] = entry
     whole = {}
@@ -201,17 +202,17 @@ def _whole(
         found = [place for place in places_of_theirs(plain, places) if place.ours in parameters]
         if not found and places_of_theirs(plain, rows_of(names, model.config, "classify")):
             raise UserError(
-                f"{entry.file}: {entry.name} is of a part that {_this(model)} does not have{_for(config)}; "
-                "open that one for the adapter's task, with its family's head"
+                f"{entry.file}: {entry.name} belongs to a part that {_this(model)} does not have{_for(config)}; "
+                "load the base model for the adapter's task, with its family's head"
             )
         if not found and not is_ignored(plain, names):
-            raise UserError(f"{entry.file}: {entry.name} is no tensor of {_this(model)}{_for(config)}")
+            raise UserError(f"{entry.file}: {entry.name} is not a tensor of {_this(model)}{_for(config)}")
         for place in found:
             parameter = parameters[place.ours]
             for copy in copies.values():
                 _check_shape(copy, place.shape_of_theirs(tuple(parameter.shape)), config)
             if users[id(parameter)] > 1:
-                raise UserError(f"{entry.file}: {entry.name} was trained on its own; {_this(model)} ties it to another")
+                raise UserError(f"{entry.file}: {entry.name} was trained separately; {_this(model)} ties it to another")
             _check_copies(model, place, copies, reader)
             if next(p.theirs for p in places_of_ours(place.ours, places) if p.theirs in stored) == plain:
                 whole[place.ours] = place.take(reader.view(entry))
@@ -219,7 +220,8 @@ def _whole(
 
 
 def _check_copies(model: Backbone, place: Place, copies: dict[str, Entry], reader: Reader) -> None:
-    """Raises UserError if copies of one table were trained apart. One that is not there is the base's still."""
+    """Raises UserError if copies of one table have different values. A copy that is not stored has the base's values.
+    """
     entry, *others = copies.values()
     same, needed = all(equal(entry, other) for other in others), copies_of(place.theirs, model)
     if needed != [place.theirs] and not all(any(name.endswith(copy) for name in copies) for copy in needed):
@@ -227,8 +229,8 @@ def _check_copies(model: Backbone, place: Place, copies: dict[str, Entry], reade
         same = same and (of_base.is_meta or torch.equal(value.to(of_base.dtype), of_base.cpu()))
     if not same:
         raise UserError(
-            f"{entry.file}: {entry.name} was trained apart from other copies of it, but {_this(model)} has one for "
-            "all; leave it out of modules_to_save, and train the adapter again"
+            f"{entry.file}: {entry.name} differs from other copies of the same table, but {_this(model)} has only one "
+            "table; remove it from modules_to_save, and train the adapter again"
         )
 
 
@@ -246,28 +248,28 @@ def _own_head(model: Backbone, folder: Path, config: AdapterConfig, reader: Read
 
 def _check_shape(entry: Entry, asked: tuple[int, ...], config: AdapterConfig) -> None:
     if entry.shape != asked:
-        raise UserError(f"{entry.file}: {entry.name} has the shape {entry.shape}, the model's is {asked}{_for(config)}")
+        raise UserError(f"{entry.file}: {entry.name} has shape {entry.shape}, the model needs {asked}{_for(config)}")
     if not entry.dtype.is_floating_point or entry.dtype.itemsize == 1:
         kind = str(entry.dtype).removeprefix("torch.")
-        raise UserError(f"{entry.file}: {entry.name} holds {kind} numbers, which are not read here")
+        raise UserError(f"{entry.file}: {entry.name} has the dtype {kind}, which is not supported")
 
 
 def _check_targets(config: AdapterConfig, there: list[str], held: Mapping[str, object]) -> None:
-    """Raises UserError where the config adapts other modules than the file does, of those that the model has."""
-    if config.published["target_modules"] in (None, "all-linear"):  # which mean: what the file holds
+    """Raises UserError if the config and the file adapt different modules of the model."""
+    if config.published["target_modules"] in (None, "all-linear"):  # these mean: the modules in the file
         return
     for module in sorted(there):
         if config.targets(module) and module not in held:
-            raise UserError(f"{config.where}: adapts {module}, but {STEM}.safetensors has nothing for it; is it whole?")
+            raise UserError(f"{config.where}: adapts {module}, but {STEM}.safetensors lacks its tensors; get it again")
     for module in held:
         if not config.targets(module):
-            raise UserError(f"{config.where}: leaves {module} out, but {STEM}.safetensors adapts it")
+            raise UserError(f"{config.where}: does not adapt {module}, but {STEM}.safetensors does; get both again")
 
 
 def _check_whole(
     model: Backbone, config: AdapterConfig, places: tuple[Place, ...], prefix: str, held: AdapterTensors, folder: Path
 ) -> None:
-    """Raises UserError where a module that was trained whole is not there. Warns of biases that are not."""
+    """Raises UserError if a fully trained module is missing in the file. Warns if biases are missing."""
     biases = []
     for name, _ in model.named_parameters():
         for place in places_of_ours(name, places)[:1] if name not in held.whole else ():
@@ -282,7 +284,7 @@ def _check_whole(
 
 
 def _in_file(place: Place, prefix: str) -> str:
-    """A published name as this adapter's class has it."""
+    """A published name with the prefix that this adapter's class uses."""
     return place.theirs if place.ours.startswith("head.") else prefix + place.theirs
 
 
@@ -295,9 +297,9 @@ def _for(config: AdapterConfig) -> str:
 
 
 def sample_of_base(model: Backbone, adapted: Collection[str], whole: Collection[str]) -> Tensor:
-    """Some numbers of each adapted weight, in the model's order, and of the token table: they identify the base.
+    """Some values of each adapted weight, in the model's order, and of the token table, which identify the base model.
 
-    ``whole``: the parameters that are trained themselves, and so are not the base's.
+    ``whole``: the fully trained parameters, whose values differ from the base's.
     """
     names = [f"{name}.weight" for name, _ in model.named_modules() if name in adapted]
     names += [TOKENS] if TOKENS not in whole else []
@@ -314,11 +316,11 @@ class PeftAdapter:
     a: Tensor  # (r, in)
     b: Tensor  # (out, r)
     alpha: float
-    blocks: list[int]  # the parts that b has blocks for; none: the module is one of ours
+    blocks: list[int]  # the parts for which b has blocks; empty: the module is not fused
 
 
 def publish(layers: Mapping[str, LoRALinear], places: tuple[Place, ...]) -> dict[str, PeftAdapter]:
-    """Our adapters as those of the published modules, by name. Raises UserError if parts of one differ."""
+    """minilm's adapters as adapters of the published modules, by name. Raises UserError if parts of one differ."""
     groups: dict[str, list[tuple[Place, LoRALinear]]] = {}
     for name, layer in layers.items():
         place = places_of_ours(f"{name}.weight", places)[0]
@@ -332,7 +334,7 @@ def publish(layers: Mapping[str, LoRALinear], places: tuple[Place, ...]) -> dict
             published[module] = _in_blocks(sorted(group, key=lambda pair: pair[0].row.part))
         else:
             parts = ", ".join(place.module for place, _ in group)
-            raise UserError(f"LoRA: {parts} are one module in PEFT's format; give them one rank and one alpha")
+            raise UserError(f"LoRA: {parts} are one module in PEFT's format; give them the same rank and alpha")
     return published
 
 

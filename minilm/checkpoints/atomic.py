@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic writing of files: a file is written completely, or not at all."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import IO
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[IO[bytes]]:
-    """Write a file beside its place, flush it to the disk, and rename it: there is never half a file at ``path``.
+    """Write a file under another name, flush it to the disk, and rename it, so that ``path`` is never incomplete.
 
-    Raises OSError, whose ``filename`` is that of the file, where the disk is full or does not let it be written.
+    Raises OSError, with ``path`` as its ``filename``, if the disk is full or the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_remains(path)
@@ -34,7 +34,7 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
 
 
 def flush_names(folder: Path) -> None:
-    """Flush a folder's list of names to the disk, so that it survives a power cut."""
+    """Flush a folder's directory to the disk, so that new names survive a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -43,7 +43,7 @@ def flush_names(folder: Path) -> None:
 
 
 def _remove_remains(path: Path) -> None:
-    """Remove what a process that was killed has left beside a file: it may be gigabytes."""
+    """Remove incomplete files that killed processes have left beside a file, as they may be large."""
     for begun in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         process = begun.name.split(".")[-2]
         if process.isdecimal() and not _is_alive(int(process)):
@@ -51,12 +51,12 @@ def _remove_remains(path: Path) -> None:
 
 
 def _is_alive(process: int) -> bool:
-    if os.name != "posix":  # elsewhere the question would end the process
+    if os.name != "posix":  # elsewhere os.kill would end the process
         return True
     try:
-        os.kill(process, 0)  # no signal: it is only looked whether it could get one
+        os.kill(process, 0)  # sends no signal, but raises an error if there is no such process
     except ProcessLookupError:
         return False
-    except PermissionError:  # somebody else's
+    except PermissionError:  # a process of another user
         return True
     return True

@@ -1,5 +1,4 @@
-"""Pictures of labels that fit their place whether there are 3 of them, 40 or 500: how many texts have each, and which
-are taken for which."""
+"""Figures of labels, for any number of labels: how many texts have each label, and which labels are confused."""
 
 from __future__ import annotations
 
@@ -13,14 +12,14 @@ from minilm.evaluation.confusions import Confused
 from minilm.reporting.style import SMALL, TEST, TRAIN, VALIDATION, legend, name_axes, new_figure, save, short
 
 COLOURS = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
-BARS = 40  # labels of which each has its bar and name
-DRAWN_PAIRS = 20  # confused pairs that are drawn
+BARS = 40  # up to this number of labels, each has a bar and a name
+DRAWN_PAIRS = 20  # the most confused pairs that are drawn
 
 
 def class_distribution(names: Sequence[str], counts: Mapping[str, np.ndarray], path: Path) -> Path:
-    """The share of each split's texts that each label has; of many labels without names, the most frequent first.
+    """The fraction of texts with each label, per split; if there are many labels, sorted by frequency without names.
 
-    counts: (C,) of each split; one without texts is left out.
+    counts: (C,) for each split; a split without texts is not drawn.
     """
     shares = {split: found / found.sum() for split, found in counts.items() if found.sum()}
     order = np.argsort(-counts["train"], kind="stable")
@@ -63,7 +62,7 @@ def _ranked(shares: Mapping[str, np.ndarray], order: np.ndarray, path: Path) -> 
 
 
 def confused_pairs(pairs: Sequence[Confused], names: Sequence[str], title: str, path: Path) -> Path:
-    """How often labels are taken for others, the most frequent pairs first."""
+    """The number of texts of each pair of confused labels, the most frequent pairs first."""
     drawn = list(pairs)[:DRAWN_PAIRS]
     figure = new_figure(8.5, max(2.4, 1.4 + 0.36 * len(drawn)), title)
     axes = figure.subplots()

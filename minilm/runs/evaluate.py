@@ -1,4 +1,4 @@
-"""Finished runs, measured again."""
+"""Evaluate finished runs again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from minilm.runs.folders import stored_environment
 from minilm.runs.results import measure
 from minilm.training.console import say
 
-ROWS, PAIRS = 40, 20  # labels, and confused pairs, that the terminal shows
+ROWS, PAIRS = 40, 20  # the most labels, and confused pairs, that the terminal shows
 
 
 def evaluate_runs(
@@ -33,8 +33,8 @@ def evaluate_runs(
 ) -> tuple[Metrics, list[str]]:
     """The metrics of a run on a split of its data, or on a file with the same columns; and the labels' names.
 
-    Of several runs, those of their ensemble. precision: as ``devices.runtime`` takes it; empty: that of training.
-    Raises UserError if a folder is no finished run, or the data are not those it was trained on.
+    Several runs are evaluated as an ensemble. precision: as in ``devices.runtime``; empty: the precision of training.
+    Raises UserError if a folder is not a finished run, or if its data have changed since training.
     """
     for run in runs:
         if not (run / "config.toml").exists():
@@ -54,26 +54,26 @@ def evaluate_runs(
         rows = getattr(data, split)
         if not len(rows):
             raise UserError(
-                f"{runs[0]}: has no {split} split (data.test_fraction = 0); name a split (--split) or a file"
+                f"{runs[0]}: has no {split} split (data.test_fraction = 0); give another --split or a --file"
             )
     return measure(rows.labels, predictor.scores_of_rows(rows), predictor.decision), predictor.labels
 
 
 def _check_data(run: Path, first: Path, fingerprint: str) -> None:
-    """Raise UserError unless the first run's data, as they are, are those that a run was trained on."""
+    """Raise UserError unless the first run's current data are those that a run was trained on."""
     trained_on = stored_environment(run).data.fingerprint
     if trained_on == fingerprint:
         return
     if trained_on != stored_environment(first).data.fingerprint:
         raise UserError(
-            f"{run}: was trained on other texts than {first}, so what is a test for one may have taught the other; "
-            "name a file to measure both on (--file)"
+            f"{run}: was trained on other texts than {first}, so its training texts may include test texts of the "
+            "other; give a file to evaluate both on (--file)"
         )
-    raise UserError(f"{run}: its data have changed since it was trained; name a file to measure it on (--file)")
+    raise UserError(f"{run}: its data have changed since it was trained; give a file to evaluate it on (--file)")
 
 
 def evaluation_text(metrics: Metrics, labels: list[str]) -> str:
-    """The metrics for the terminal: of all texts, of each label, and the confusion matrix."""
+    """The metrics for the terminal: overall, per label, and the confusion matrix."""
     ranking = [key for key in RANKING_METRICS if metrics.get(key) is not None]
     columns = [*metric_columns(metrics.multi_label), *ranking]
     whole = text_table([*map(metric_name, columns)], [[decimal(metrics[key]) for key in columns]], left=0)

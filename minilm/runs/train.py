@@ -1,6 +1,6 @@
 """One run, from a config to a finished folder: data, tokens, model, training, evaluation, report.
 
-An interrupted run resumes from its last checkpoint, and ends with the same weights as an uninterrupted one.
+An interrupted run resumes from its last checkpoint, and has the same final weights as an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ def train_run(
 ) -> Path:
     """Train, or classify without training, as a config describes; return the run's folder.
 
-    keep_model: what ``model/`` contains in the end: the whole model; what was trained, with the name of the checkpoint
-        below it; or nothing.
+    keep_model: the final contents of ``model/``: the whole model; only the trained parameters, with the name of the
+        base checkpoint; or nothing.
 
     Raises:
-        UserError: something that the user can fix.
-        minilm.training.console.Interrupted: a signal ended the run; ``resume=True`` resumes it.
+        UserError: an error that the user can fix.
+        minilm.training.console.Interrupted: a signal stopped the run; ``resume=True`` resumes it.
     """
     with terminable():
         return _train_run(config_path, overrides, runs, resume, keep_model)
@@ -62,10 +62,10 @@ def _train_run(
     config = load_config(config_path, overrides)
     folder = find_folder(config_path, config, runs) if resume else None
     if folder is not None and (folder / "results.json").exists():
-        say(f"{folder}: this run has finished already")
-        finalize(folder)  # it may have been killed before that
+        say(f"{folder}: this run has already finished")
+        finalize(folder)  # it may have been killed before this
         return folder
-    # Before the folder is made: a run that cannot start leaves none.
+    # Done before the folder is made, so that a run that cannot start leaves no folder.
     with located(str(config_path)), out_of_memory_explained():
         start = _prepare_start(config)
     if folder is None:
@@ -78,7 +78,7 @@ def _train_run(
     except OSError as error:  # a full disk
         place, why = error.filename or folder, error.strerror or error
         raise UserError(f"{place}: {why}; once that is fixed, resume with: {resume_command(folder)}") from error
-    except KeyboardInterrupt as stop:  # while results are written, or a second signal
+    except KeyboardInterrupt as stop:  # while results are written, or after a second signal
         raise Interrupted(signal_of(stop), folder) from None
     return folder
 
@@ -99,18 +99,18 @@ def _run_stages(config: RunConfig, start: Start, folder: Path, keep_model: KeepM
 
 @dataclass(frozen=True)
 class Start:
-    """What a run starts from."""
+    """The inputs of a run."""
 
     runtime: Runtime
     prepared: PreparedData
-    fingerprints: dict[str, str]  # hashes of it, as ``_fingerprints_of`` computes them
+    fingerprints: dict[str, str]  # hashes of the inputs, from ``_fingerprints_of``
     adaptation: AdaptationData | None = None  # for [adapt]
     model: Backbone | None = None  # for [train], unless [train] starts from the adapted checkpoint
     classifier: ZeroShotClassifier | None = None  # for [zero_shot]
 
 
 def _prepare_start(config: RunConfig) -> Start:
-    """Load the data and open the model. Raises UserError if they and the config do not fit together."""
+    """Load the data and the model. Raises UserError if they do not match each other or the config."""
     settings = _first_settings(config)
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -134,15 +134,15 @@ def _prepare_start(config: RunConfig) -> Start:
 
 
 def _first_settings(config: RunConfig) -> TrainSection | ZeroShotSection:
-    """The section with the device and threads of all stages: [train], else [adapt.train], else [zero_shot]."""
+    """The section with the device and threads of all stages: [train], or else [adapt.train] or [zero_shot]."""
     settings = config.train or (config.adapt.train if config.adapt else config.zero_shot)
     assert settings is not None  # a rule of the config
     return settings
 
 
 def _fingerprints_of(config: RunConfig, prepared: PreparedData, adaptation: AdaptationData | None) -> dict[str, str]:
-    """Hashes of what a run starts from, beside its data. A resumed run reads frozen weights again: its own checkpoints
-    have only what trains."""
+    """Hashes of a run's inputs besides its data. A resumed run reads frozen weights from the start checkpoint again, as
+    its own checkpoints contain only parameters that train."""
     start = {}
     if config.model.source:
         start["checkpoint"] = files.fingerprint(find_checkpoint(config))
@@ -155,7 +155,7 @@ def _fingerprints_of(config: RunConfig, prepared: PreparedData, adaptation: Adap
 
 
 def _start_folder(runs: Path, config: RunConfig, start: Start) -> Path:
-    """A new run's folder, with its settings and what it starts from."""
+    """Make the folder of a new run, with its settings and the hashes of its inputs."""
     folder = new_folder(runs, config.name)
     environment = describe_environment(start.prepared.data, start.runtime, start.fingerprints)
     write_json(folder / "environment.json", as_table(environment))

@@ -45,7 +45,7 @@ def test_no_published_family_is_taken_for_a_slip_of_the_pen() -> None:
         ("bloom", "it is a decoder that writes; take gpt2 or bielik"),
         ("convbert", "it is a BERT with changed layers; take bert or modernbert or mmbert"),
         ("bertt", 'did you mean "bert"'),
-        ("a-new-idea", "is not one of ours; take modernbert or mmbert or minilm"),
+        ("a-new-idea", "is not supported; use modernbert or mmbert or minilm instead"),
     ],
 )
 def test_the_line_names_what_would_do(model_type: str, wanted: str) -> None:
@@ -63,6 +63,6 @@ def test_pickled_weights_in_a_folder_are_refused_with_both_ways_out(suffix: str,
     with pytest.raises(UserError) as raised:
         minilm.load_model(tmp_path)
     text = str(raised.value)
-    assert f"only there as pytorch_model{suffix}" in text and "\n" not in text
+    assert f"stored only in pytorch_model{suffix}" in text and "\n" not in text
     assert 'revision = "refs/pr/N"' in text
     assert f'BertForSequenceClassification.from_pretrained("{tmp_path}").save_pretrained("FOLDER", safe_' in text
