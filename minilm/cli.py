@@ -17,7 +17,7 @@ import click
 
 from minilm.config import SPLITS
 from minilm.errors import UserError
-from minilm.terminal import printable
+from minilm.terminal import open_closed_streams, printable
 
 
 class Verb(click.Command):
@@ -47,14 +47,37 @@ class Verbs(click.Group):
 
     command_class = Verb
 
+    def main(self, *args: Any, **options: Any) -> Any:
+        open_closed_streams()
+        return super().main(*args, **options)
+
+
+class Name(click.ParamType):
+    """A name or a path, which is not empty, as an unset variable of a script is."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value or self.fail("must not be empty", param, ctx)
+
+
+class Place(Name):
+    """The same as a ``Path``."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return Path(super().convert(value, param, ctx))
+
 
 def example(text: str) -> str:
     """An example for ``--help``, kept as it stands."""
     return "\b\nExample:\n" + "\n".join(f"  {line}" for line in text.splitlines())
 
 
+NAME, PLACE = Name(), Place()
 RUNS = click.option(
-    "--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of all runs."
+    "--runs", type=PLACE, default=Path("runs"), show_default=True, help="Folder of all runs."
 )
 DEVICE = click.option("--device", default="auto", show_default=True, help='"cpu", "cuda", "mps" or "auto".')
 
@@ -70,7 +93,7 @@ RESUME = click.option("--resume", is_flag=True, help="Resume the last run of thi
 
 
 @main.command("train", epilog=example("minilm train scratch_sample train.lr=5e-4 seed=2"))
-@click.argument("config")
+@click.argument("config", type=NAME)
 @CHANGES
 @RESUME
 @RUNS
@@ -86,7 +109,7 @@ def train_command(config: str, changes: tuple[str, ...], resume: bool, runs: Pat
 
 
 @main.command("finetune", epilog=example("minilm finetune distilbert --data reviews.csv --method lora train.epochs=5"))
-@click.argument("model", default="minilm")
+@click.argument("model", type=NAME, default="minilm")
 @CHANGES
 @click.option("--data", default="", help='A file, a folder, a name of `minilm data`; or "sample": a small set like it.')
 @click.option("--method", default="", help="full, head, last3 (or another number) or lora.")
@@ -147,9 +170,9 @@ def recipes_command() -> None:
 
 
 @main.command("evaluate", epilog=example("minilm evaluate runs/scratch-sample --file more.csv"))
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=PLACE)
 @click.option("--split", type=click.Choice(SPLITS), help="A split of its own data.  [default: test]")
-@click.option("--file", type=click.Path(path_type=Path), help="Labelled texts of your own, columns as in the run.")
+@click.option("--file", type=PLACE, help="Labelled texts of your own, columns as in the run.")
 @click.option("--json", "as_json", is_flag=True, help="All metrics as JSON.")
 @DEVICE
 def evaluate_command(run: Path, split: str | None, file: Path | None, as_json: bool, device: str) -> None:
@@ -165,7 +188,7 @@ def evaluate_command(run: Path, split: str | None, file: Path | None, as_json: b
 
 
 @main.command("predict", epilog=example('minilm predict runs/scratch-sample "ale sztos" "no dramat"'))
-@click.argument("run")
+@click.argument("run", type=NAME)
 @click.argument("texts", nargs=-1)
 @click.option(
     "--file",
@@ -205,8 +228,8 @@ def predict_command(run: str, texts: tuple[str, ...], file: Any, as_json: bool, 
 
 
 @main.command("export", epilog=example("minilm export runs/finetune-distilbert distilbert-news --merge"))
-@click.argument("run")
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("run", type=NAME)
+@click.argument("folder", type=PLACE)
 @click.option("--merge", is_flag=True, help="An adapter and its base as one model.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Of the weights.")
 def export_command(run: str, folder: Path, merge: bool, dtype: str | None) -> None:
@@ -219,7 +242,7 @@ def export_command(run: str, folder: Path, merge: bool, dtype: str | None) -> No
 
 
 @main.command("info", epilog=example("minilm info experiments/scratch.toml"))
-@click.argument("model")
+@click.argument("model", type=NAME)
 def info_command(model: str) -> None:
     """Show a MODEL layer by layer: a config (TOML), a run, a folder, a catalogue name or a Hub id."""
     from minilm.runs.describe import describe_model
@@ -228,7 +251,7 @@ def info_command(model: str) -> None:
 
 
 @main.command("study", epilog=example("minilm study medical data.sample=true axes.seed=[1]"))
-@click.argument("config")
+@click.argument("config", type=NAME)
 @CHANGES
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs at once, a process each.")
 @click.option("--shard", default="1/1", help="One of several parts, such as 1/2, for several machines.")
@@ -271,9 +294,9 @@ def study_command(config: str, changes: tuple[str, ...], jobs: int, shard: str, 
 
 
 @main.command("compare", epilog=example("minilm compare runs/head-1 runs/head-2 runs/full-1 --html compare.html"))
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, required=True, type=PLACE)
 @click.option("--markdown", is_flag=True, help="The tables as Markdown.")
-@click.option("--html", type=click.Path(path_type=Path), help="A page with tables, pictures and tests, as one file.")
+@click.option("--html", type=PLACE, help="A page with tables, pictures and tests, as one file.")
 @click.option("--metric", default="", help="The metric of the page (--html).  [default: macro_f1]")
 def compare_command(runs: tuple[Path, ...], markdown: bool, html: Path | None, metric: str) -> None:
     """Compare finished RUNS; those that differ only in their seed are one row."""
@@ -306,7 +329,7 @@ def models_command() -> None:
 
 
 @main.command("download", epilog=example("minilm download minilm"))
-@click.argument("model")
+@click.argument("model", type=NAME)
 @click.option("--revision", default="", help="A branch, tag or commit on the Hub.")
 def download_command(model: str, revision: str) -> None:
     """Put a MODEL (a short name or a Hub id) into weights/."""
@@ -316,7 +339,7 @@ def download_command(model: str, revision: str) -> None:
 
 
 @main.command("data", epilog=example("minilm data ag-news"))
-@click.argument("name", required=False)
+@click.argument("name", type=NAME, required=False)
 def data_command(name: str | None) -> None:
     """List the data sets that have a short name; or show one's splits, columns, labels and licence."""
     from minilm.data.catalog import describe, listing
@@ -325,7 +348,7 @@ def data_command(name: str | None) -> None:
 
 
 @main.command("generate", epilog=example('minilm generate gpt2 "Once upon a time" --temperature 0.8 --top-p 0.95'))
-@click.argument("model")
+@click.argument("model", type=NAME)
 @click.argument("prompts", nargs=-1, metavar="[PROMPT]...")
 @click.option("--max-new-tokens", default=100, show_default=True, help="New tokens for each prompt, at most.")
 @click.option("--temperature", default=0.0, show_default=True, help="0: always the likeliest token; 1: as trained.")
@@ -362,7 +385,7 @@ def generate_command(
 
 
 @main.command("fill", epilog=example('minilm fill bert "Paris is the [MASK] of France."'))
-@click.argument("model")
+@click.argument("model", type=NAME)
 @click.argument("text")
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Words for each mask.")
 @DEVICE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import os
 from collections.abc import Iterator
@@ -14,8 +15,10 @@ from typing import IO
 def atomic(path: Path) -> Iterator[IO[bytes]]:
     """Write a file beside its place, flush it to the disk, and rename it: there is never half a file at ``path``.
 
-    Raises OSError, whose ``filename`` is that of the file, where the disk is full or does not let it be written.
+    Raises OSError, whose ``filename`` is that of the file, if the disk is full, or there is a folder in its place.
     """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_remains(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")

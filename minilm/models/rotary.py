@@ -54,15 +54,18 @@ class Rotary:
     partial: float = 1.0  # n as a fraction of a head's width; an odd n is rounded up
 
     def __post_init__(self) -> None:
-        if self.kind not in SPELLINGS:
+        if not isinstance(self.kind, str) or self.kind not in SPELLINGS:
             kinds = ", ".join(SPELLINGS)
             raise UserError(
-                f'no rotary positions of the kind "{self.kind}"{nearest(self.kind, SPELLINGS)}; there are: {kinds}'
+                f'no rotary positions of the kind "{self.kind}"{nearest(str(self.kind), SPELLINGS)}; there are: {kinds}'
             )
-        for name in ("base", "factor", "low", "high", "partial"):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not value > 0:
+        numbers = {"base": self.base, "factor": self.factor, "low": self.low, "high": self.high}
+        numbers |= {"partial": self.partial, "trained": self.trained or 1, "attention": self.attention or 1.0}
+        for name, value in numbers.items():
+            if type(value) not in (int, float) or not 0 < value < math.inf:
                 raise UserError(f"rotary positions need a {name} above 0, got {value!r}")
+        if not isinstance(self.truncate, bool):
+            raise UserError(f"rotary positions need truncate to be true or false, got {self.truncate!r}")
 
     def pairs(self, width: int) -> int:
         """Twice the number of pairs that turn in a head of this width: n, or n + 1 if n is odd.
@@ -181,7 +184,11 @@ def read_rotary(published: dict[str, Any]) -> Rotary:
     Raises UserError where they name no kind of ours, or lack something.
     """
     table = published.get("rope_scaling") or published.get("rope_parameters") or {}
+    if not isinstance(table, dict):
+        raise UserError(f"config.json: rope_parameters must hold an object, got {table!r}")
     kind = table.get("rope_type") or table.get("type") or "default"
+    if not isinstance(kind, str):
+        raise UserError(f"config.json: rope_type must be a text, got {kind!r}")
     given = {**published, **table}
     if TRAINED[1] in published:  # what the model's own settings say comes first
         given[TRAINED[1]] = published[TRAINED[1]]

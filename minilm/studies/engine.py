@@ -28,6 +28,7 @@ from minilm.studies.plan import PlannedRun, Study
 from minilm.studies.study_page import describe_result, write_page
 from minilm.studies.workers import in_processes
 from minilm.terminal import printable
+from minilm.training.console import write
 
 
 @dataclass
@@ -109,7 +110,7 @@ def _cannot_start(run: PlannedRun) -> str:
 
 def print_line(line: str) -> None:
     """Print a line, or a table, for the person at the terminal, above the bar."""
-    tqdm.write(printable(line, keep="\n"), file=sys.stderr)
+    write(printable(line, keep="\n"), sys.stderr)
 
 
 class StudyProgress:
