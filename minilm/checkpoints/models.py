@@ -44,7 +44,8 @@ PADS = ("<pad>", "[PAD]")  # what a token may be called that fills up a batch
 BLOCK = 1 << 22  # numbers converted at a time
 # Keys of config.json that describe the classes of a published head, and what their scores mean.
 OF_CLASSES = (
-    "id2label", "label2id", "num_labels", "problem_type", "sentence_transformers", "sbert_ce_default_activation_function",
+    "id2label", "label2id", "num_labels", "problem_type",
+    "sentence_transformers", "sbert_ce_default_activation_function",
 )  # fmt: skip
 # Of a model's weights: one for all; the widest in which any is stored (None); or that in which each is stored.
 Dtype = torch.dtype | Literal["stored"] | None

@@ -10,6 +10,8 @@ Of a pair, the shorter text stays whole if half of the room does for it, and eac
 stay. In training each window has the text's label; a text's probabilities are the mean of those of its windows, or for
 each class the highest.
 
+If the second text is a sentence about the first one, it stays whole ("cut-first", which no config says).
+
 Texts become windows here, and nowhere else; windows' scores become texts' scores in ``minilm.evaluation.windows``.
 """
 
@@ -29,7 +31,7 @@ HEAD = 4  # of the tokens that head-tail keeps, one in so many is of the beginni
 class LongTexts:
     """What the config says of long texts."""
 
-    how: Literal["cut", "head-tail", "windows"] = "cut"
+    how: Literal["cut", "head-tail", "windows", "cut-first"] = "cut"
     stride: int = 0  # tokens from the start of a window to that of the next; 0: half a window
     scores: Literal["mean", "max"] = "mean"  # how a text's probabilities come from its windows'
 
@@ -72,6 +74,8 @@ def pieces_of(sequences: np.ndarray, texts: int, room: int, long: LongTexts) -> 
         texts: 1, or 2 for a pair.
         room: tokens of text that are read at once.
         long: what the config says.
+
+    Raises UserError if "cut-first" would leave nothing of the first text.
     """
     places = [np.flatnonzero(sequences == number) for number in range(texts)]
     lengths = [room]
@@ -79,12 +83,16 @@ def pieces_of(sequences: np.ndarray, texts: int, room: int, long: LongTexts) -> 
         shorter = min(map(len, places))
         few = shorter if shorter <= room - shorter else room // 2
         lengths = [few, room - few] if len(places[0]) <= len(places[1]) else [room - few, few]
+        if long.how == "cut-first":
+            lengths = [room - len(places[1]), len(places[1])]
+            if lengths[0] < 1:
+                raise UserError(f"{lengths[1]} tokens that stay whole leave a text no room, as only {room} are read")
     longer = int(texts == 2 and len(places[0]) <= len(places[1]))
     if long.how == "head-tail":
         kept = [_head_and_tail(tokens, length) for tokens, length in zip(places, lengths, strict=True)]
         return [_with_special(sequences, kept)]
     kept = [tokens[:length] for tokens, length in zip(places, lengths, strict=True)]
-    if long.how == "cut":
+    if long.how in ("cut", "cut-first"):
         return [_with_special(sequences, kept)]
     windows = []
     for start in _starts(len(places[longer]), lengths[longer], long.stride):

@@ -1,4 +1,4 @@
-"""What `minilm export` writes: a folder in which other libraries find what they can use, and nothing that misleads them."""
+"""What `minilm export` writes: a folder in which other libraries find what they can use, and nothing else."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ PUBLISHED = ("id2label", "label2id", "num_labels", "problem_type")
 
 def with_own_head(folder: Path) -> Path:
     """A classifier of several labels a text, with our head on a checkpoint that was another classifier."""
-    model = load_model(REFERENCE / "bert-classify", "classify", labels=["red", "blue"], head=mlp_head(24, pooling="cls"))
+    head = mlp_head(24, pooling="cls")
+    model = load_model(REFERENCE / "bert-classify", "classify", labels=["red", "blue"], head=head)
     card_of(model).published["problem_type"] = "multi_label_classification"
     return save_model(model, folder, tokenizer=load_tokenizer(REFERENCE / "bert-classify"))
 
