@@ -47,6 +47,7 @@ class Contents:
     own_tensors: dict[str, list[Entry]]  # head.safetensors, by our names
     head: HeadConfig | None  # our own head's settings; None: the head is the family's, if there is one
     labels: list[str]  # the classes of the head, in order; none: there is no classification head
+    has_other_head: bool = False  # its head is of a task that we do not have, such as multiple choice, and left out
     notes: tuple[str, ...] = ()  # what to say when it is opened: what was guessed, what is left out
 
     def places(self, task: str) -> tuple[Place, ...]:
@@ -106,6 +107,7 @@ def read_contents(folder: Path) -> Contents:
         own_tensors=own_tensors,
         head=head,
         labels=_labels(published, own, outputs[0], where) if outputs else [],
+        has_other_head=bool(others) and task is None,
         notes=tuple(notes),
     )
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from minilm import hub
 from minilm.checkpoints.atomic import atomic
-from minilm.checkpoints.configs import write_config
+from minilm.checkpoints.configs import class_of, write_config
 from minilm.checkpoints.contents import Contents, read_contents
 from minilm.checkpoints.files import Entry, Reader, view_once, write_json, write_tensors
 from minilm.checkpoints.matching import Match, match, parameter_names, verify
@@ -132,14 +132,14 @@ def load_parts(
     task = task or stored.task
     if task not in TASKS:
         raise UserError(f'task must be one of {", ".join(TASKS)}, got "{task}"{nearest(task, TASKS)}')
-    for note in stored.notes:
-        log.warning("%s: %s", folder, note)
     card = Card(stored.model_type, task, folder=stored.folder, published=stored.published)
     if task == "classify":
         card.labels = list(_different(stored) if labels is None else labels)
         if not card.labels:
             instead = "train one (minilm train), or in Python name the classes of a new one (labels)"
-            raise UserError(f"{stored.folder}: has no classification head; {instead}")
+            other = class_of(stored.published)
+            why = f": it is a {other}, whose task is none of ours" if other and stored.has_other_head else ""
+            raise UserError(f"{stored.folder}: has no classification head{why}; {instead}")
         same = card.labels == stored.labels and head in (None, stored.head)
         head, head_is_new = head or stored.head, not same
         card.own_head = head is not None
@@ -153,6 +153,8 @@ def load_parts(
         if "problem_type" in stored.own:  # of our own head
             card.published = {**stored.published, "problem_type": stored.own["problem_type"]}
 
+    for note in stored.notes:
+        log.warning("%s: %s", folder, note)
     config = with_pooler(stored.model_type, stored.config, stored.has("pooler"))
     with without_weights():
         model = build_model(stored.model_type, config, task, classes=len(card.labels), head=head)
