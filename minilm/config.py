@@ -255,6 +255,7 @@ class LoraSection:
     # What is adapted: "query", "key", "value", "output", "up", "gate", "down", "all-linear", or patterns of names.
     targets: list[str] = field(default_factory=lambda: ["query", "value"])
     layers: list[Count] = field(default_factory=list)  # the layers that are adapted, from 0; empty: all
+    dora: bool = False  # learn the lengths of the matrices' rows apart from their directions (DoRA)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 Modules are identified by their published names, by PEFT's rules (``targets``, ``saves``, ``rank_of``): a list holds
 name suffixes, a string is a regular expression. What PEFT has no key for lies under "minilm", which it ignores.
 
-An adapter that computes anything but ``W x + s B A x`` is refused, and so is every setting that is not known here.
+An adapter that computes anything but ``W x + s B A x``, with or without DoRA, is refused, and so is every setting that
+is not known here.
 """
 
 from __future__ import annotations
@@ -79,6 +80,7 @@ _KEYS: _Keys = {
     "lora_alpha": (8, _number, "a number"),
     "lora_dropout": (0.0, lambda value: _number(value) and 0 <= value < 1, "a number from 0 to 1, 1 excluded"),
     "use_rslora": (False, lambda value: isinstance(value, bool), "true or false"),
+    "use_dora": (False, lambda value: isinstance(value, bool), "true or false"),
     "bias": ("none", lambda value: value in ("none", "all", "lora_only"), '"none", "all" or "lora_only"'),
     "target_modules": (None, _any(_absent, _name, _list(_name)), "a list of names, or a pattern"),
     "exclude_modules": (None, _any(_absent, _name, _list(_name)), "a list of names, or a pattern"),
@@ -111,6 +113,7 @@ class AdapterConfig:
     labels: list[str]  # the classes, in order; none: unknown
     dropout: float
     rank_stabilized: bool
+    dora: bool  # the lengths of the matrices' rows were learned apart
     bias: str  # which biases were trained: "none", "all" or "lora_only"
     head: HeadConfig | None  # our own head's settings; None: the head is the family's, if there is one
     model_type: str  # the base's family; "": unknown
@@ -199,6 +202,7 @@ def check_adapter_config(published: dict[str, Any], where: str) -> AdapterConfig
         labels=own["labels"] or [],
         dropout=published["lora_dropout"],
         rank_stabilized=published["use_rslora"],
+        dora=published["use_dora"],
         bias=published["bias"],
         head=None if own["head"] is None else from_plain(HeadConfig, own["head"], f"{where}: minilm.head"),
         model_type=own["model_type"] or "",

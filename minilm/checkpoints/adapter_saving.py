@@ -59,12 +59,11 @@ def save_adapter(
     if not base:
         raise UserError("LoRA: the model under the adapter was never saved; train it whole, or save and load it first")
     places = places_for(model, prefixed=True)
-    adapters = publish(layers, places)
+    adapters = publish(model, places)
     whole, settings = _trained_whole(model, places)
     tensors = {}
     for module, adapter in adapters.items():
-        tensors[f"{PREFIX}{module}.lora_A.weight"] = adapter.a
-        tensors[f"{PREFIX}{module}.lora_B.weight"] = adapter.b
+        tensors |= {f"{PREFIX}{module}.{name}": tensor for name, tensor in adapter.tensors().items()}
     for theirs, tensor in published_tensors(whole, places):
         for name in copies_of(theirs, model):
             module, _, leaf = name.rpartition(".")
@@ -129,10 +128,10 @@ def _settings(layers: dict[str, LoRALinear], adapters: dict[str, PeftAdapter]) -
     """
     first, layer = next(iter(layers.items()))
     for name, other in layers.items():
-        if (other.dropout.p, other.rank_stabilized) != (layer.dropout.p, layer.rank_stabilized):
+        if (other.dropout.p, other.rank_stabilized, other.dora) != (layer.dropout.p, layer.rank_stabilized, layer.dora):
             raise UserError(
-                f"LoRA: {first} and {name} differ in dropout or rank_stabilized, but PEFT's format has one for all; "
-                "give them the same"
+                f"LoRA: {first} and {name} differ in dropout, rank_stabilized or dora, but PEFT's format has one for "
+                "all; give them the same"
             )
     ranks = {module: len(adapter.a) for module, adapter in adapters.items()}
     alphas = {
@@ -149,6 +148,7 @@ def _settings(layers: dict[str, LoRALinear], adapters: dict[str, PeftAdapter]) -
         "alpha_pattern": {re.escape(module): a for module, a in alphas.items() if a != alpha},
         "lora_dropout": layer.dropout.p,
         "use_rslora": layer.rank_stabilized,
+        "use_dora": layer.dora,
         "target_modules": sorted(adapters),
         "init_lora_weights": True,
     }

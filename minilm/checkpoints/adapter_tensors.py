@@ -3,6 +3,7 @@
 Tensors are named after the published modules:
 
     base_model.model.<module>.lora_A.weight (r, in), .lora_B.weight (out, r)       A and B of an adapted module
+    base_model.model.<module>.lora_magnitude_vector (out,)                         DoRA: the lengths of its rows
     base_model.model.<module>.base_layer.bias                                      its bias, where that was trained
     base_model.model.<module>.weight, .bias                                        of a module that was trained whole
 
@@ -15,6 +16,8 @@ hold any of our adapters, each part has its own rows of A, and of B one block on
 and alpha is so much larger that s stays the same:
 
     A = [A_q; A_v]        B = [[B_q, 0], [0, 0], [0, B_v]]        "blocks": [0, 2]
+
+With DoRA, the rows of a part that is not adapted have the length of the base's.
 """
 
 from __future__ import annotations
@@ -46,7 +49,7 @@ from minilm.checkpoints.names import (
     rows_of,
 )
 from minilm.errors import UserError
-from minilm.finetuning.lora import LoRALinear
+from minilm.finetuning.lora import LoRALinear, adapted_layers, row_lengths
 from minilm.models import ARCHITECTURES
 from minilm.models.architecture import Backbone
 from minilm.models.heads import ClassificationHead
@@ -57,11 +60,21 @@ STEM = "adapter_model"
 PREFIX = "base_model.model."
 
 
+@dataclass(frozen=True)
+class Adapter:
+    """The adapter of one of our modules."""
+
+    a: Tensor  # (r, in)
+    b: Tensor  # (out, r)
+    alpha: float
+    magnitude: Tensor | None = None  # (out,): with DoRA
+
+
 @dataclass
 class AdapterTensors:
     """What an adapter holds for a model, by our names."""
 
-    adapters: dict[str, tuple[Tensor, Tensor, float]] = field(default_factory=dict)  # module -> A, B, alpha
+    adapters: dict[str, Adapter] = field(default_factory=dict)  # by module
     whole: dict[str, Tensor] = field(default_factory=dict)  # parameter -> its value
 
 
@@ -96,7 +109,8 @@ def read_adapter(model: Backbone, folder: Path, config: AdapterConfig) -> Adapte
         plain = plain_name(f"{module}.weight", names)
         parts = [place for place in places_of_theirs(plain, places) if place.module in linear]
         if not parts:
-            raise UserError(f"{pair['A'].file}: adapts {module}, which {_this(model)} does not have{_for(config)}")
+            file = pair["A.weight"].file
+            raise UserError(f"{file}: adapts {module}, which {_this(model)} does not have{_for(config)}")
         prefix = prefix or f"{module}.weight".removesuffix(plain)  # none before a head's module
         held.adapters |= _parts(model, module, parts, pair, config, reader)
     there = [
@@ -113,14 +127,14 @@ def read_adapter(model: Backbone, folder: Path, config: AdapterConfig) -> Adapte
 
 
 def _sort(folder: Path, config: AdapterConfig) -> tuple[dict[str, dict[str, Entry]], dict[str, Entry]]:
-    """Pairs of A and B, by module; and the other tensors, by name."""
+    """A and B, with DoRA the magnitude too, by module; and the other tensors, by name."""
     pairs: dict[str, dict[str, Entry]] = {}
     tensors: dict[str, Entry] = {}
     for key, entry in read_folder(folder, STEM).items():
         name = key.removeprefix(PREFIX)
         if name == key:
             raise UserError(f"{entry.file}: unexpected tensor {key}; in PEFT's format every name begins with {PREFIX}")
-        if match := re.fullmatch(r"(.+)\.lora_([AB])\.weight", name):
+        if match := re.fullmatch(r"(.+)\.lora_(A\.weight|B\.weight|magnitude_vector)", name):
             pairs.setdefault(match[1], {})[match[2]] = entry
         elif match := re.search(r"\.(lora_\w+)", name):
             raise UserError(f"{entry.file}: {key} is no A or B of a linear layer; {match[1]} is not supported here")
@@ -128,9 +142,13 @@ def _sort(folder: Path, config: AdapterConfig) -> tuple[dict[str, dict[str, Entr
             tensors[name] = entry
         elif config.bias != "all" or not name.endswith(".bias"):  # "all" lets in copies of the biases stored beside
             raise UserError(f"{entry.file}: {key} is of a module that was trained inside another; {INSTEAD}")
+    wanted = {"A.weight", "B.weight", *(["magnitude_vector"] if config.dora else [])}
     for module, pair in pairs.items():
-        for absent in {"A", "B"} - pair.keys():
-            raise UserError(f"{folder}: lacks {PREFIX}{module}.lora_{absent}.weight; is {STEM}.safetensors whole?")
+        for absent in sorted(wanted - pair.keys()):
+            raise UserError(f"{folder}: lacks {PREFIX}{module}.lora_{absent}; is {STEM}.safetensors whole?")
+        for spare in pair.keys() - wanted:
+            entry = pair[spare]
+            raise UserError(f"{entry.file}: {entry.name} is of DoRA, but {config.where} has use_dora = false")
     if not pairs:
         raise UserError(f"{folder}: {STEM}.safetensors holds no LoRA adapter; is it whole?")
     return pairs, tensors
@@ -138,30 +156,40 @@ def _sort(folder: Path, config: AdapterConfig) -> tuple[dict[str, dict[str, Entr
 
 def _parts(
     model: Backbone, module: str, parts: list[Place], pair: dict[str, Entry], config: AdapterConfig, reader: Reader
-) -> dict[str, tuple[Tensor, Tensor, float]]:
-    """A, B and alpha of our modules that are parts of this published one; usually it has one part."""
+) -> dict[str, Adapter]:
+    """The adapters of our modules that are parts of this published one; usually it has one part."""
     rank, alpha, layout = config.rank_of(module), config.alpha_of(module), parts[0].layout
     out_features, in_features = model.get_parameter(parts[0].ours).shape
-    for entry, along in ((pair["A"], 0), (pair["B"], 1)):
+    rows = layout.rows_of_all(out_features, parts[0].row.part)
+    for entry, along in ((pair["A.weight"], 0), (pair["B.weight"], 1)):
         if len(entry.shape) == 2 and entry.shape[along] != rank:
             its = entry.shape[along]
             raise UserError(f"{entry.file}: {entry.name} is of rank {its}, but {config.where} says {rank}")
-    _check_shape(pair["A"], (rank, in_features), config)
-    _check_shape(pair["B"], (layout.rows_of_all(out_features, parts[0].row.part), rank), config)
-    a, b = reader.view(pair["A"]), reader.view(pair["B"])
+    _check_shape(pair["A.weight"], (rank, in_features), config)
+    _check_shape(pair["B.weight"], (rows, rank), config)
+    a, b, magnitude = reader.view(pair["A.weight"]), reader.view(pair["B.weight"]), None
+    if config.dora:
+        _check_shape(pair["magnitude_vector"], (rows,), config)
+        magnitude = reader.view(pair["magnitude_vector"])
+
+    def adapter(place: Place, a: Tensor, b: Tensor, alpha: float) -> Adapter:
+        part = place.row.part
+        return Adapter(a, layout.cut(b, part), alpha, None if magnitude is None else layout.cut(magnitude, part))
+
     if module not in config.blocks:
-        return {place.module: (a, layout.cut(b, place.row.part), alpha) for place in parts}
+        return {place.module: adapter(place, a, b, alpha) for place in parts}
 
     own = [place for place in parts if place.row.part in config.blocks[module]]
     if not own or len(own) != len(config.blocks[module]) or rank % len(own):
         raise UserError(f"{config.where}: minilm.blocks of {module} must name parts of it that share its rank, {rank}")
     alpha = _alpha(alpha, 1 / len(own), rank_stabilized=config.rank_stabilized)
     found = {
-        place.module: (a_block, layout.cut(b_block, place.row.part), alpha)
+        place.module: adapter(place, a_block, b_block, alpha)
         for place, a_block, b_block in zip(own, a.chunk(len(own)), b.chunk(len(own), dim=1), strict=True)
     }
-    if not torch.equal(_diagonal({place.row.part: found[place.module][1] for place in own}, layout), b):
-        raise UserError(f"{pair['B'].file}: {pair['B'].name} is not zero outside the blocks of minilm.blocks")
+    if not torch.equal(_diagonal({place.row.part: found[place.module].b for place in own}, layout), b):
+        name = pair["B.weight"].name
+        raise UserError(f"{pair['B.weight'].file}: {name} is not zero outside the blocks of minilm.blocks")
     return found
 
 
@@ -311,30 +339,49 @@ class PeftAdapter:
     b: Tensor  # (out, r)
     alpha: float
     blocks: list[int]  # the parts that b has blocks for; none: the module is one of ours
+    magnitude: Tensor | None = None  # (out,): with DoRA
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What is stored of it, by the ends of the names."""
+        found = {"lora_A.weight": self.a, "lora_B.weight": self.b}
+        return found if self.magnitude is None else found | {"lora_magnitude_vector": self.magnitude}
 
 
-def publish(layers: Mapping[str, LoRALinear], places: tuple[Place, ...]) -> dict[str, PeftAdapter]:
+def publish(model: Backbone, places: tuple[Place, ...]) -> dict[str, PeftAdapter]:
     """Our adapters as those of the published modules, by name. Raises UserError if parts of one differ."""
     groups: dict[str, list[tuple[Place, LoRALinear]]] = {}
-    for name, layer in layers.items():
+    for name, layer in adapted_layers(model).items():
         place = places_of_ours(f"{name}.weight", places)[0]
         groups.setdefault(place.their_module, []).append((place, layer))
     published = {}
     for module, group in groups.items():
         place, layer = group[0]
         if len(place.layout.sizes) == 1:
-            published[module] = PeftAdapter(layer.lora_a.detach(), layer.lora_b.detach(), layer.alpha, [])
+            m = layer.lora_magnitude
+            a, b, magnitude = layer.lora_a.detach(), layer.lora_b.detach(), None if m is None else m.detach()
+            published[module] = PeftAdapter(a, b, layer.alpha, [], magnitude)
         elif len({(part.rank, part.alpha) for _, part in group}) == 1:
-            published[module] = _in_blocks(sorted(group, key=lambda pair: pair[0].row.part))
+            published[module] = _in_blocks(sorted(group, key=lambda pair: pair[0].row.part), model, places)
         else:
             parts = ", ".join(place.module for place, _ in group)
             raise UserError(f"LoRA: {parts} are one module in PEFT's format; give them one rank and one alpha")
     return published
 
 
-def _in_blocks(group: list[tuple[Place, LoRALinear]]) -> PeftAdapter:
+def _in_blocks(group: list[tuple[Place, LoRALinear]], model: Backbone, places: tuple[Place, ...]) -> PeftAdapter:
     place, layer = group[0]
     a = torch.cat([part.lora_a.detach() for _, part in group])
     b = _diagonal({place.row.part: part.lora_b.detach() for place, part in group}, place.layout)
     alpha = _alpha(layer.alpha, len(group), rank_stabilized=layer.rank_stabilized)
-    return PeftAdapter(a, b, alpha, [place.row.part for place, _ in group])
+    magnitude = _magnitude_of_all(place, model, places) if layer.lora_magnitude is not None else None
+    return PeftAdapter(a, b, alpha, [place.row.part for place, _ in group], magnitude)
+
+
+def _magnitude_of_all(place: Place, model: Backbone, places: tuple[Place, ...]) -> Tensor:
+    """The lengths of the rows of a fused module, (out,): those that are learned, and the base's for the other parts."""
+    lengths = {}
+    for part in places_of_theirs(place.theirs, places):
+        layer = model.get_submodule(part.module)
+        own = layer.lora_magnitude if isinstance(layer, LoRALinear) else None
+        lengths[part.row.part] = row_lengths(model.get_parameter(part.ours).float()) if own is None else own
+    return place.layout.join([lengths[number].detach() for number in sorted(lengths)])

@@ -23,6 +23,18 @@ like PEFT, from Kaiming's uniform distribution.) Trained are r (in + out) number
 gradients, optimizer and file are small. Once trained, W + s B A can take W's place ("merge"), and the adapter costs
 nothing more.
 
+DoRA (Liu et al. 2024, "DoRA: Weight-Decomposed Low-Rank Adaptation", equation 5) learns the length of each row of the
+matrix apart from its direction. The length m starts as that of W, and B A changes the direction alone:
+
+    V = W + s B A              |V| (out,): the length of each row of V, which is the weights of one output
+    W' = m / |V| * V           m (out,) = |W| at first, so W' = W
+    y  = W' x + b
+
+In the backward pass |V| counts as a constant (section 4.3): the loss is as low, and training takes less memory. With
+g = m / |V|, and dropout on what is learned alone, as PEFT has it:
+
+    y = W x + b + (g - 1) W dropout(x) + g s B A dropout(x)
+
 Here an adapted layer keeps ``weight`` and ``bias`` under their own names and has ``lora_a`` and ``lora_b`` beside
 them: whatever finds the model's parameters by name still works. The classification head is trained whole.
 """
@@ -55,6 +67,7 @@ class LoRAConfig:
     targets: tuple[str, ...] = ("query", "value")
     rank_stabilized: bool = False
     layers: tuple[int, ...] = ()  # which layers, from 0 (T5: the encoder's, then the decoder's); empty: all
+    dora: bool = False  # the lengths of the matrices' rows are learned apart
 
     def __post_init__(self) -> None:
         if self.rank < 1:
@@ -71,7 +84,14 @@ class LoRALinear(nn.Module):
     """A linear layer with an adapter. ``weight`` and ``bias`` are the layer's own tensors, not copies."""
 
     def __init__(
-        self, base: nn.Linear, rank: int, alpha: float, *, dropout: float = 0.0, rank_stabilized: bool = False
+        self,
+        base: nn.Linear,
+        rank: int,
+        alpha: float,
+        *,
+        dropout: float = 0.0,
+        rank_stabilized: bool = False,
+        dora: bool = False,
     ) -> None:
         super().__init__()
         self.weight, self.bias = base.weight, base.bias
@@ -81,9 +101,15 @@ class LoRALinear(nn.Module):
         self.lora_a = nn.Parameter(torch.empty(rank, in_features, dtype=dtype, device=device))
         self.lora_b = nn.Parameter(torch.zeros(out_features, rank, dtype=dtype, device=device))
         nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))  # U(-1/sqrt(in), 1/sqrt(in))
+        self.lora_magnitude = nn.Parameter(row_lengths(base.weight.detach().to(dtype))) if dora else None
         self.rank, self.alpha, self.rank_stabilized = rank, float(alpha), rank_stabilized
         self.dropout = nn.Dropout(dropout)
         self.train(base.training)
+
+    @property
+    def dora(self) -> bool:
+        """Whether the lengths of the rows are learned apart."""
+        return self.lora_magnitude is not None
 
     @property
     def scale(self) -> float:
@@ -95,17 +121,35 @@ class LoRALinear(nn.Module):
         y = F.linear(x, self.weight, self.bias)
         if self.weight.dtype != self.lora_a.dtype and not torch.is_autocast_enabled(x.device.type):
             x = x.to(self.lora_a.dtype)
-        update = F.linear(F.linear(self.dropout(x), self.lora_a), self.lora_b)
-        return torch.add(y, update, alpha=self.scale).to(y.dtype)
+        x = self.dropout(x)
+        update = F.linear(F.linear(x, self.lora_a), self.lora_b)
+        if self.lora_magnitude is None:
+            return torch.add(y, update, alpha=self.scale).to(y.dtype)
+        g = self.lora_magnitude / row_lengths(self.adapted_weight())  # (out,)
+        return (y + (g - 1) * F.linear(x, self.weight.to(x.dtype)) + g * self.scale * update).to(y.dtype)
+
+    @torch.no_grad()
+    def adapted_weight(self) -> Tensor:
+        """W + s B A (out, in), in the adapter's precision, without gradients."""
+        with torch.autocast(self.weight.device.type, enabled=False):
+            return torch.add(self.weight, self.lora_b @ self.lora_a, alpha=self.scale)
 
     def merged(self) -> nn.Linear:
-        """One plain layer of W + s B A. It has a weight of its own and shares the bias."""
+        """One plain layer of W'. It has a weight of its own and shares the bias."""
         with torch.no_grad():
-            weight = torch.add(self.weight, self.lora_b @ self.lora_a, alpha=self.scale).to(self.weight.dtype)
+            weight = self.adapted_weight()
+            if self.lora_magnitude is not None:
+                weight = weight * (self.lora_magnitude / row_lengths(weight))[:, None]
+            weight = weight.to(self.weight.dtype)
         out_features, in_features = weight.shape
         linear = nn.Linear(in_features, out_features, bias=self.bias is not None, device="meta")
         linear.weight, linear.bias = nn.Parameter(weight, requires_grad=self.weight.requires_grad), self.bias
         return linear.train(self.training)
+
+
+def row_lengths(weight: Tensor) -> Tensor:
+    """The Euclidean length of each row of a matrix, (out, in) -> (out,)."""
+    return torch.linalg.vector_norm(weight, dim=1)
 
 
 def add_lora(model: Backbone, config: LoRAConfig) -> list[str]:
@@ -118,21 +162,34 @@ def add_lora(model: Backbone, config: LoRAConfig) -> list[str]:
     names = find_targets(model, config)
     for name in names:
         adapt_layer(
-            model, name, config.rank, config.alpha, dropout=config.dropout, rank_stabilized=config.rank_stabilized
+            model,
+            name,
+            config.rank,
+            config.alpha,
+            dropout=config.dropout,
+            rank_stabilized=config.rank_stabilized,
+            dora=config.dora,
         )
     train_adapters_only(model)
     return names
 
 
 def adapt_layer(
-    model: Backbone, name: str, rank: int, alpha: float, *, dropout: float = 0.0, rank_stabilized: bool = False
+    model: Backbone,
+    name: str,
+    rank: int,
+    alpha: float,
+    *,
+    dropout: float = 0.0,
+    rank_stabilized: bool = False,
+    dora: bool = False,
 ) -> LoRALinear:
     """Put an adapted layer in the place of the linear layer of this name."""
     base = model.get_submodule(name)
     if not isinstance(base, nn.Linear):
         raise TypeError(f"{name} is no linear layer")
     model.unmerged = {}  # what was merged before is part of the weights now
-    layer = LoRALinear(base, rank, alpha, dropout=dropout, rank_stabilized=rank_stabilized)
+    layer = LoRALinear(base, rank, alpha, dropout=dropout, rank_stabilized=rank_stabilized, dora=dora)
     model.set_submodule(name, layer)
     return layer
 
@@ -152,11 +209,12 @@ def adapted_layers(model: nn.Module) -> dict[str, LoRALinear]:
 
 
 def adapter_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """All A and B, by name."""
+    """All A and B, and with DoRA all m, by name."""
     return {
-        f"{name}.{matrix}": getattr(layer, matrix)
+        f"{name}.{own}": parameter
         for name, layer in adapted_layers(model).items()
-        for matrix in ("lora_a", "lora_b")
+        for own, parameter in layer.named_parameters()
+        if own.startswith("lora_")
     }
 
 
@@ -164,7 +222,7 @@ def adapter_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def merge(model: Backbone) -> None:
-    """Put plain layers of W + s B A in the place of the adapted ones, which are kept for ``unmerge``.
+    """Put plain layers of W + s B A (DoRA: of W') in the place of the adapted ones, which are kept for ``unmerge``.
 
     The outputs stay the same, up to rounding (in the weights' own precision). Nothing happens to W itself.
     """

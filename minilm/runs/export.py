@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from minilm.checkpoints.adapter_saving import save_adapter
-from minilm.checkpoints.adapters import base_of, is_adapter
+from minilm.checkpoints.adapters import base_of
 from minilm.checkpoints.models import card_of, own_head, save_model
 from minilm.checkpoints.opening import load_model
 from minilm.data.tokenization import load_tokenizer
@@ -15,6 +15,7 @@ from minilm.errors import UserError
 from minilm.evaluation.predictor import without_classifier
 from minilm.finetuning.lora import merge
 from minilm.hub import is_folder
+from minilm.model_files import holds_adapter
 from minilm.models import ARCHITECTURES
 from minilm.training.console import say
 
@@ -39,7 +40,7 @@ def export_run(run: str, folder: Path, *, merged: bool = False, dtype: str | Non
     source = Path(run) / "model" if (Path(run) / "model").is_dir() else Path(run)
     if (Path(run) / "config.toml").exists() and source == Path(run):
         raise UserError(f"{run}: {without_classifier(Path(run))}")
-    adapted = source.is_dir() and is_adapter(source)
+    adapted = source.is_dir() and holds_adapter(source)
     if adapted and dtype is not None and not merged:
         raise UserError("--dtype is for whole models: an adapter stays in float32; add --merge, or leave it out")
     model = load_model(source if is_folder(source) else run, dtype=torch.float32 if adapted else "stored")

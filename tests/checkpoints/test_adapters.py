@@ -21,12 +21,13 @@ from torch import Tensor, nn
 from minilm.checkpoints.adapter_configs import read_adapter_config
 from minilm.checkpoints.adapter_saving import save_adapter
 from minilm.checkpoints.adapter_tensors import places_for
-from minilm.checkpoints.adapters import base_of, is_adapter, load_adapted_model, load_adapter
+from minilm.checkpoints.adapters import base_of, load_adapted_model, load_adapter
 from minilm.checkpoints.files import read_tensors, write_json, write_tensors
 from minilm.checkpoints.models import card_of, load_model, new_model, save_model
 from minilm.checkpoints.names import places_of_ours
 from minilm.errors import UserError
-from minilm.finetuning.lora import LoRAConfig, adapted_layers, adapter_parameters, add_lora, merge
+from minilm.finetuning.lora import LoRAConfig, LoRALinear, adapted_layers, adapter_parameters, add_lora, merge
+from minilm.model_files import holds_adapter
 from minilm.models import ARCHITECTURES
 from minilm.models.batch import Batch
 from minilm.models.heads import HeadConfig
@@ -135,10 +136,11 @@ OURS: dict[str, dict[str, Any]] = {
     "all, rank-stabilised": {"targets": ("all-linear",), "rank_stabilized": True, "alpha": 2.3, "dropout": 0.2},
     "query and value": {},
     "a few": {"targets": ("output", "up", "key"), "rank": 1, "layers": (1,)},
+    "DoRA": {"targets": ("query", "value", "up"), "dora": True, "dropout": 0.1},
 }
 OURS_CASES = [
     *((case, "all, rank-stabilised") for case in CLASSIFIERS),
-    *((case, "query and value") for case in FAMILIES),
+    *((case, kind) for case in FAMILIES for kind in ("query and value", "DoRA")),
     ("gpt2-classify", "a few"),
 ]
 
@@ -149,7 +151,7 @@ def test_ours_open_in_peft_and_come_back_exactly(case: str, kind: str, tmp_path:
     plain, expected = run(_ours(case), batch), run(model, batch)
     assert (plain - expected).abs().max() > 0.1
     save_adapter(model, tmp_path)
-    assert is_adapter(tmp_path) and base_of(tmp_path) == str(REFERENCE / case)
+    assert holds_adapter(tmp_path) and base_of(tmp_path) == str(REFERENCE / case)
     opened = peft.PeftModel.from_pretrained(theirs(case), tmp_path)
     torch.testing.assert_close(run_theirs(opened, batch), expected, rtol=1e-5, atol=1e-5)
     again = load_adapted_model(tmp_path, dtype=torch.float32)
@@ -161,7 +163,7 @@ def test_ours_open_in_peft_and_come_back_exactly(case: str, kind: str, tmp_path:
     }
     for one, other in zip(adapted_layers(model).values(), adapted_layers(again).values(), strict=True):
         assert (one.rank, one.alpha, one.scale) == (other.rank, other.alpha, other.scale)
-        assert one.dropout.p == other.dropout.p
+        assert (one.dropout.p, one.dora) == (other.dropout.p, other.dora)
 
 
 QV = ("attention.query", "attention.value")
@@ -185,9 +187,10 @@ PEFTS: dict[str, Callable[[str], dict[str, Any]]] = {
         "use_rslora": True,
     },
 }
+PEFTS["DoRA"] = lambda case: {"target_modules": last(case, *QV, "mlp.down"), "use_dora": True, "use_rslora": True}
 PEFTS_CASES = [
     *((case, "all linear, all biases") for case in CLASSIFIERS),
-    *((case, kind) for case in FAMILIES for kind in ("one layer, own biases", "patterns")),
+    *((case, kind) for case in FAMILIES for kind in ("one layer, own biases", "patterns", "DoRA")),
     *((case, "query and value") for case in ("bert-classify", "gpt2-classify")),
 ]
 
@@ -249,9 +252,10 @@ def test_our_own_head_lies_beside_and_peft_opens_the_backbone(case: str, tmp_pat
     torch.testing.assert_close(run_theirs(opened, batch), run(model, batch), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("case", ["distilbert-classify", "t5-classify"])
-def test_training_goes_as_in_peft(case: str, tmp_path: Path) -> None:
-    in_peft(case, target_modules=last(case, *QV), use_rslora=True).save_pretrained(tmp_path)
+@pytest.mark.parametrize("dora", [False, True])
+@pytest.mark.parametrize("case", ["distilbert-classify", "t5-classify", "gpt2-classify"])
+def test_training_goes_as_in_peft(case: str, dora: bool, tmp_path: Path) -> None:
+    in_peft(case, target_modules=last(case, *QV), use_rslora=True, use_dora=dora).save_pretrained(tmp_path)
     batch, labels = batch_of(case), torch.tensor([0, 2, 1])
     model = load_adapted_model(tmp_path)
     other = peft.PeftModel.from_pretrained(theirs(case), tmp_path, is_trainable=True).eval()
@@ -269,6 +273,28 @@ def test_training_goes_as_in_peft(case: str, tmp_path: Path) -> None:
             loss.backward()
             optimizer.step()
     assert losses[0] < 0.5
+
+
+@pytest.mark.parametrize("dora", [False, True])
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_the_gradients_are_those_of_peft(dora: bool, dropout: float) -> None:
+    torch.manual_seed(0)
+    base, x = nn.Linear(6, 5), torch.randn(3, 6)
+    config = peft.LoraConfig(r=2, lora_alpha=3, lora_dropout=dropout, target_modules=["0"], use_dora=dora)
+    theirs = peft.inject_adapter_in_model(config, nn.Sequential(copy.deepcopy(base)))[0]
+    layer = LoRALinear(base, 2, 3.0, dropout=dropout, dora=dora)
+    pairs = [(layer.lora_a, theirs.lora_A["default"].weight), (layer.lora_b, theirs.lora_B["default"].weight)]
+    if dora:
+        torch.testing.assert_close(layer.lora_magnitude, theirs.lora_magnitude_vector["default"].weight)
+        pairs.append((layer.lora_magnitude, theirs.lora_magnitude_vector["default"].weight))
+    for one, other in pairs:
+        nn.init.uniform_(one, 0.2, 1)
+        other.data.copy_(one.data)
+    for module in (layer.train(), theirs.train()):
+        torch.manual_seed(1)  # for the dropout
+        module(x).square().sum().backward()
+    for one, other in pairs:
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-5, atol=1e-5)
 
 
 def test_a_merged_model_is_saved_as_any_other(tmp_path: Path) -> None:

@@ -230,7 +230,7 @@ def test_adapters_that_differ_in_what_peft_has_one_of_are_not_written(other: dic
     adapt_layer(model, "layers.0.attention.query", 4, 8.0)
     adapt_layer(model, "layers.1.attention.query", 4, 8.0, **other)
     train_adapters_only(model)
-    message = r"layers.0.attention.query and layers.1.attention.query differ in dropout or rank_stabilized"
+    message = r"layers.0.attention.query and layers.1.attention.query differ in dropout, rank_stabilized or dora"
     assert_not_written(model, "bert-classify", message, tmp_path)
 
 
