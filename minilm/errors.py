@@ -1,10 +1,15 @@
-"""The error of something that the user can fix, and the "did you mean" in its message."""
+"""The error of something that the user can fix, the "did you mean" in its message, and how texts are shown."""
 
 from __future__ import annotations
 
 import contextlib
 import difflib
+import re
 from collections.abc import Iterable, Iterator
+
+# What a terminal obeys instead of showing: control characters, the marks that turn the direction of writing, and halves
+# of characters, which cannot be written.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class UserError(Exception):
@@ -37,3 +42,14 @@ def shortened(name: str, width: int = 40) -> str:
         return name
     tail = (width - 1) // 3
     return f"{name[: width - 1 - tail]}…{name[len(name) - tail :]}"
+
+
+def printable(text: str, keep: str = "") -> str:
+    r"""The text as a terminal may show it: control characters become escapes, except those to keep.
+
+    >>> printable("a\x1b[2Jb")
+    'a\\x1b[2Jb'
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return _CONTROL.sub(lambda c: c[0] if c[0] in keep else c[0].encode("unicode_escape").decode(), text)

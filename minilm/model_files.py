@@ -20,6 +20,7 @@ from minilm.errors import UserError
 Want = Literal["model", "tokenizer", "config"]
 
 WEIGHTS = "model.safetensors"
+VALIDATION = "validation.safetensors"  # what a classifier made of its validation texts
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack")
 TRAINED_PART = "trained.safetensors"  # in place of the weights: those that a run has trained
@@ -34,7 +35,7 @@ VOCABULARY_FILES = (  # the parts of a tokenizer, fetched if there is no tokeniz
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 SENTENCE_FILES = ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json")
 MODULE_FILE = re.compile(r"[1-9]\d*_\w+/(config\.json|model\.safetensors)")  # of a sentence model: 1_Pooling, 2_Dense
-MODEL_FILES = ("generation_config.json", INDEX, "head.safetensors", *ADAPTER_FILES, *SENTENCE_FILES)
+MODEL_FILES = ("generation_config.json", INDEX, "head.safetensors", VALIDATION, *ADAPTER_FILES, *SENTENCE_FILES)
 
 
 def needed_files(names: Collection[str], want: Want = "model") -> list[str]:

@@ -85,7 +85,7 @@ def write_config(folder: Path, extra: str = "", rows: list[tuple[str, str]] | No
 def no_pictures() -> Iterator[None]:
     """Runs draw nothing: drawing takes most of their time."""
     names = ("train.learning_curves", "train.length_distribution", "train.class_distribution", "train.draw_confusion")
-    names = (*names, "zero_shot.draw_confusion")
+    names = (*names, "train.draw_confidence", "zero_shot.draw_confusion")
     with contextlib.ExitStack() as stack:
         for name in names:
             stack.enter_context(mock.patch(f"minilm.runs.{name}"))

@@ -16,7 +16,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from minilm.data.decoding import TextFile
 from minilm.data.tables import HEAD, Defects, RowOrigin, Table, TableFile
@@ -49,7 +49,7 @@ def read_delimited(text: TextFile, wanted: set[str], defects: Defects, how: Form
         notes.append(f"its fields are separated by {DELIMITERS[delimiter]} (data.delimiter)")
     quoted = how.quoting == "all" or (how.quoting == "auto" and delimiter != "\t")
     if how.quoting == "auto" and delimiter == "\t":
-        quoted, note = _find_quoting(text)
+        quoted, note = find_quoting(text)
         notes += [note] if note else []
     rows = _quoted_rows(text, delimiter, defects) if quoted else _plain_rows(text, delimiter, defects)
     table = table_of_rows(text.name, rows, wanted, defects, header=how.header)
@@ -135,12 +135,18 @@ def _field_counts(sample: str, delimiter: str) -> list[int]:
     lines = [line for line in sample.splitlines(keepends=True) if line.strip()]
     if delimiter == "\t":  # which may have no quoting
         return [line.count("\t") + 1 for line in lines[:LOOKED_AT]]
-    with _long_fields():
+    with long_fields():
         rows = csv.reader(lines, delimiter=delimiter)
         return [len(row) for row, _ in zip(rows, range(LOOKED_AT), strict=False)]
 
 
-def _find_quoting(text: TextFile) -> tuple[bool, str]:
+class Lines(Protocol):
+    """What has lines of text, such as a ``TextFile``."""
+
+    def lines(self) -> Iterator[str]: ...
+
+
+def find_quoting(text: Lines) -> tuple[bool, str]:
     """Whether a file with tabs is quoted, and what to say of it.
 
     It is if it can be read that way, in rows of as many fields, and some field begins with a quote mark.
@@ -162,7 +168,7 @@ def _find_quoting(text: TextFile) -> tuple[bool, str]:
             yield line
 
     ragged, readable = 0, True
-    with _long_fields():
+    with long_fields():
         lines = watched()
         try:
             for row in csv.reader(lines, delimiter="\t", strict=True):
@@ -188,7 +194,7 @@ def _find_quoting(text: TextFile) -> tuple[bool, str]:
 
 def _quoted_rows(text: TextFile, delimiter: str, defects: Defects) -> Iterator[Row]:
     """Fields by RFC 4180. After a fault in the quoting, nothing that follows can be trusted: reading ends."""
-    with _long_fields():
+    with long_fields():
         newline = None if delimiter == "\t" else ""
         reader = csv.reader(text.lines(defects, newline), delimiter=delimiter, strict=True)
         start = 1
@@ -204,7 +210,7 @@ def _quoted_rows(text: TextFile, delimiter: str, defects: Defects) -> Iterator[R
 
 
 @contextmanager
-def _long_fields() -> Iterator[None]:
+def long_fields() -> Iterator[None]:
     """Let CSV fields be longer than the csv module's 131,072 characters."""
     before = csv.field_size_limit(2**31 - 1)
     try:

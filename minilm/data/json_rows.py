@@ -36,15 +36,15 @@ def read_json(text: TextFile, wanted: set[str], defects: Defects) -> Table:
     """A ``.json`` file of any of the shapes above."""
     start = text.sample().lstrip()
     if start.startswith("["):
-        return _table(text.name, _array_values(text, defects), wanted, defects)
+        return _table(text.name, array_values(text, defects), wanted, defects)
     first, _, rest = start.partition("\n")
     if rest.strip() and _is_json(first):
         return read_json_lines(text, wanted, defects)
     try:
         whole = json.loads("".join(text.lines(defects)), object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{text.name}: not JSON ({_reason(error)})") from None
-    rows, note = _rows_within(whole, text.name)
+        raise UserError(f"{text.name}: not JSON ({json_reason(error)})") from None
+    rows, note = rows_within(whole, text.name)
     table = _table(text.name, enumerate(rows, 1), wanted, defects, unit="row")
     table.notes += [note] if note else []
     return table
@@ -67,7 +67,7 @@ def _table(
         if not isinstance(row, dict):
             defects.add(origin, "not a JSON object")
             continue
-        cells = {column: _cell(row, column) for column in wanted}
+        cells = {column: cell_of(row, column) for column in wanted}
         if twice := [column for column in sorted(wanted) if cells[column] is REPEATED]:
             defects.add(origin, f'the key "{twice[0]}" is there more than once; keep one of them')
             continue
@@ -79,17 +79,17 @@ def _table(
         if len(head) < HEAD:
             head.append(row)
     columns = {column: cells for column, cells in columns.items() if column in names}
-    shown = [[None if (cell := _cell(row, n)) is REPEATED else cell for n in names] for row in head]
+    shown = [[None if (cell := cell_of(row, n)) is REPEATED else cell for n in names] for row in head]
     return Table([TableFile(name, unit, lines)], list(names), columns, shown)
 
 
-def _cell(row: Mapping[str, Any], column: str) -> Any:
+def cell_of(row: Mapping[str, Any], column: str) -> Any:
     """A row's value, which may lie in an object within: "review.body"."""
     if column in row or "." not in column:
         return row.get(column)
     outer, _, inner = column.partition(".")
     within = row.get(outer)
-    return _cell(within, inner) if isinstance(within, dict) else None
+    return cell_of(within, inner) if isinstance(within, dict) else None
 
 
 def _names(row: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -107,10 +107,10 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return row
 
 
-_decoder = json.JSONDecoder(object_pairs_hook=_object)
+decoder = json.JSONDecoder(object_pairs_hook=_object)
 
 
-def _reason(error: Exception) -> str:
+def json_reason(error: Exception) -> str:
     return f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
 
 
@@ -130,12 +130,12 @@ def _line_values(text: TextFile, defects: Defects) -> Iterator[Found]:
         if not line.strip():
             continue
         try:
-            yield number, _decoder.decode(line.removesuffix("\n"))
+            yield number, decoder.decode(line.removesuffix("\n"))
         except (ValueError, RecursionError) as error:  # also numbers too long, and brackets too deep
-            defects.add(RowOrigin(text.name, number), f"not JSON ({_reason(error)})")
+            defects.add(RowOrigin(text.name, number), f"not JSON ({json_reason(error)})")
 
 
-def _array_values(text: TextFile, defects: Defects) -> Iterator[Found]:
+def array_values(text: TextFile, defects: Defects) -> Iterator[Found]:
     """The items of an array, each with its line, read piece by piece: memory holds one item, and a piece more."""
     lines = text.lines(defects)
     buffer, at, line = "", 0, 1
@@ -174,14 +174,14 @@ def _array_values(text: TextFile, defects: Defects) -> Iterator[Found]:
             return
         while True:
             try:
-                value, stop = _decoder.raw_decode(buffer, at)
+                value, stop = decoder.raw_decode(buffer, at)
                 if stop < len(buffer):  # else a number may go on
                     break
                 reason: Exception = ValueError("the array has no end")
             except (ValueError, RecursionError) as error:
                 reason = error
             if not more(max(SAMPLE, len(buffer) - at)):  # twice as much each time: an item is read a few times at most
-                raise UserError(f"{text.name}, line {line}: not JSON ({_reason(reason)})") from None
+                raise UserError(f"{text.name}, line {line}: not JSON ({json_reason(reason)})") from None
         yield line, value
         line += buffer.count("\n", at, stop)
         at = stop
@@ -204,7 +204,7 @@ def _fasttext_values(text: TextFile, defects: Defects) -> Iterator[Found]:
 # Objects around rows -----------------------------------------------------------------------------------------
 
 
-def _rows_within(whole: Any, name: str) -> tuple[list[Any], str]:
+def rows_within(whole: Any, name: str) -> tuple[list[Any], str]:
     """The rows in one JSON value, and what to say of how they were found. Raises UserError if there are none."""
     if isinstance(whole, dict):
         lists = {key: value for key, value in whole.items() if isinstance(value, list)}

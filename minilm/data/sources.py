@@ -13,8 +13,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -53,6 +54,7 @@ class Dataset:
     whole: dict[str, int]  # rows of each split before data.train_rows, data.shots and their like took a part of them
     notes: list[str]  # what was found by looking, or left out as the config says
     numbers: dict[str, np.ndarray]  # of each split, the numbers of its rows in their file or files, from 1
+    kept: dict[str, list[Any]] = field(default_factory=dict)  # the columns of data.keep, of the test rows
 
 
 def load_dataset(section: DataSection) -> Dataset:
@@ -98,7 +100,7 @@ def load_dataset(section: DataSection) -> Dataset:
         source.name, rows["train"], rows["validation"], rows["test"],
         label_names=list(scheme.names), multi_label=scheme.multi_label,
         fingerprint=_fingerprint(rows, scheme.names), warnings=warnings, whole=whole, notes=notes,
-        numbers={split: parts[split].numbers + 1 for split in SPLITS},
+        numbers={split: parts[split].numbers + 1 for split in SPLITS}, kept=_kept(parts["test"], section.keep),
     )  # fmt: skip
 
 
@@ -107,7 +109,7 @@ def load_rows(path: Path, section: DataSection, names: Sequence[str] = ()) -> Ro
 
     If none are given, they are those that the section lists. Raises UserError as ``load_dataset`` does.
     """
-    section, defects = replace(section, group=""), Defects()
+    section, defects = replace(section, group="", keep=[]), Defects()
     table = _read(matching(path), section, defects)
     _require(table, section, defects)
     scheme = replace(scheme_of(section), listed=bool(section.labels))
@@ -212,7 +214,7 @@ def _label_keys(section: DataSection) -> dict[str, str]:
 
 
 def _read(paths: Sequence[Path], section: DataSection, defects: Defects) -> Table:
-    named = {*_text_keys(section), section.group, *_label_keys(section)}
+    named = {*_text_keys(section), section.group, *_label_keys(section), *section.keep}
     wanted = {name for name in named if name} | {"split"}
     return read_tables(paths, wanted, defects, format_of(section))
 
@@ -229,6 +231,12 @@ def _require(table: Table, section: DataSection, defects: Defects, split: str = 
         )
     group = {section.group: "data.group"} if section.group else {}
     require_columns(table, {**texts, **group, **labels}, defects)
+
+
+def _kept(test: Part, columns: Sequence[str]) -> dict[str, list[Any]]:
+    """The cells of these columns, of the test rows. Raises UserError if the test file has not got one."""
+    require_columns(test.table, dict.fromkeys(columns, "data.keep"), Defects())
+    return {name: [test.table.columns[name][i] for i in test.numbers.tolist()] for name in columns}
 
 
 def _check_number(names: Sequence[str], most: int) -> None:

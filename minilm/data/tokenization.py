@@ -209,15 +209,22 @@ def encode(
             segments += [whole[piece] for piece in pieces]
     full = np.array(full_lengths, np.int64)
     if empty := np.flatnonzero(full == 0).tolist():
-        raise UserError(
-            f"the tokenizer makes no token of text {empty[0] + 1:,}, {inputs[empty[0]]!r} ({len(empty):,} such texts)"
-        )
+        what = f"text {empty[0] + 1:,}, {inputs[empty[0]]!r} ({len(empty):,} such texts)"
+        raise NoTokens(f"the tokenizer makes no token of {what}", empty)
     offsets = np.concatenate([[0], np.cumsum([len(row) for row in ids[1:]], dtype=np.int64)])
     starts = Windows(np.concatenate([[0], np.cumsum(windows, dtype=np.int64)]), long.scores)
     return Encoded(
         np.concatenate(ids), offsets, None if pairs is None else np.concatenate(segments), full,
         starts if long.how == "windows" else None,
     )  # fmt: skip
+
+
+class NoTokens(UserError):
+    """Texts that have no tokens at all; ``rows`` are their numbers, from 0."""
+
+    def __init__(self, message: str, rows: list[int]) -> None:
+        super().__init__(message)
+        self.rows = rows
 
 
 class _Tokens(NamedTuple):

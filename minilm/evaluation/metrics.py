@@ -208,12 +208,16 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) ->
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 
-def classification_metrics(labels: np.ndarray, logits: np.ndarray) -> Metrics:
-    """Metrics of one label per text: labels (N,) of 0..C-1, logits (N, C). If logits are equal, the first wins."""
+def classification_metrics(labels: np.ndarray, logits: np.ndarray, given: np.ndarray | None = None) -> Metrics:
+    """Metrics of one label per text: labels (N,) of 0..C-1, logits (N, C).
+
+    given: the predicted classes (N,); None: those with the highest logits, of equals the first.
+    """
     labels, logits = np.asarray(labels), np.asarray(logits, dtype=np.float64)
     _check_shapes(labels, logits, labels.shape == logits.shape[:1])
     classes = logits.shape[1]
-    given, few = logits.argmax(axis=1), classes <= MATRIX
+    given = logits.argmax(axis=1) if given is None else given
+    few = classes <= MATRIX
     support, predicted, right = class_totals(labels, given, classes)
     precision, recall, f1 = _precision_recall_f1(right, predicted, support)
     seen = support + predicted > 0
@@ -241,12 +245,18 @@ def _matthews_correlation(right: np.ndarray, predicted: np.ndarray, support: np.
 # --- several labels per text ---
 
 
-def multilabel_metrics(labels: np.ndarray, logits: np.ndarray, threshold: float | np.ndarray = 0.5) -> Metrics:
-    """Metrics of several labels per text: labels (N, C) of 0 and 1, logits (N, C). Macro F1 is over all C labels."""
+def multilabel_metrics(
+    labels: np.ndarray, logits: np.ndarray, threshold: float | np.ndarray = 0.5, given: np.ndarray | None = None
+) -> Metrics:
+    """Metrics of several labels per text: labels (N, C) of 0 and 1, logits (N, C). Macro F1 is over all C labels.
+
+    given: the predicted labels (N, C) of 0 and 1; None: those whose probability reaches the threshold.
+    """
     labels, logits = np.asarray(labels), np.asarray(logits, dtype=np.float64)
     _check_shapes(labels, logits, labels.shape == logits.shape)
     loss = float((np.logaddexp(0.0, logits) - labels * logits).mean())
-    return Metrics(loss, **_metrics_of_choice(labels, labels_above(logits, threshold)))
+    given = labels_above(logits, threshold) if given is None else given
+    return Metrics(loss, **_metrics_of_choice(labels, given))
 
 
 def _metrics_of_choice(labels: np.ndarray, chosen: np.ndarray) -> dict[str, Any]:

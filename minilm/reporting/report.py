@@ -16,6 +16,7 @@ from minilm.config import SPLITS
 from minilm.evaluation.metrics import Metrics
 from minilm.hints import program
 from minilm.reporting.classes import count_rows
+from minilm.reporting.confidence import confidence_section, threshold_sentence
 from minilm.reporting.page import (
     Block,
     Bullets,
@@ -62,7 +63,7 @@ def write_report(folder: Path) -> Path:
     """
     run = read_run(folder)
     parts: tuple[Callable[[Run], Section | None], ...]
-    parts = (_opening, _adaptation, _learning, _mistakes, _samples, _costs, _data, _settings, _usage)
+    parts = (_opening, _adaptation, _learning, _mistakes, _confidence, _samples, _costs, _data, _settings, _usage)
     if run.results.zero_shot is not None:
         parts = (_opening, _asked, _mistakes, _samples, _costs, _data, _settings)
     elif run.only_adapted:
@@ -167,10 +168,8 @@ def _learning(run: Run) -> Section:
     text += STOPPED.get(results.stopped, f"It stopped: {results.stopped}.")
     if results.same_answer:
         text += f" {results.same_answer[0].upper()}{results.same_answer[1:]}."
-    if results.decision_threshold is not None:
-        chosen = run.config.train is not None and run.config.train.decision_threshold == "validation"
-        text += f" A label is given from a probability of {results.decision_threshold:.2f} on"
-        text += ", chosen on the validation texts." if chosen else "."
+    chosen = run.config.train is not None and isinstance(run.config.train.decision_threshold, str)
+    text += threshold_sentence(results, chosen)
     train, validation = results.train["macro_f1"], results.validation["macro_f1"]
     gap = 100 * (train - validation)
     text += (
@@ -187,6 +186,9 @@ def _mistakes(run: Run) -> Section:
     metrics, labels = run.results.metrics(split), run.results.labels
     assert metrics is not None
     table = label_table(metrics, labels, f"{split} set")
+    if isinstance(thresholds := run.results.decision_threshold, list):
+        rows = [[*row, f"{t:.2f}"] for row, t in zip(table.rows, thresholds, strict=True)]
+        table = replace(table, header=[*table.header, "threshold"], rows=rows)
     blocks: list[Block] = [table]
     if len(labels) > LISTED:
         worst = sorted(range(len(labels)), key=lambda i: (not metrics.by_label[i].support, metrics.by_label[i].f1))
@@ -194,6 +196,13 @@ def _mistakes(run: Run) -> Section:
         blocks = [f"The {LISTED} labels with the lowest F1, of {count(len(labels))}:", few, Folded("All", table)]
     blocks += filter(None, (_absent(metrics, labels, split), _common_mistake(metrics, labels)))
     return Section("Label by label", [*blocks, *_pictures(run, "confusion_test", "confusion_validation")])
+
+
+def _confidence(run: Run) -> Section | None:
+    """Whether its probabilities come true, with pictures."""
+    section = confidence_section(run)
+    pictures = _pictures(run, "calibration", "coverage")
+    return None if section is None else replace(section, blocks=[*section.blocks, *pictures])
 
 
 def label_table(metrics: Metrics, labels: Sequence[str], title: str = "label") -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from minilm.errors import shortened
+from minilm.errors import printable, shortened
 from minilm.measures import MULTI_LABEL_METRICS
 
 PROPER_NAMES = {"mcc": "MCC", "jaccard": "Jaccard"}
@@ -80,8 +80,8 @@ def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int =
     A header may have several lines, which end at the same height. ``width``: characters that a line may have (0: any
     number); cells of the first columns are shortened until the table fits, as far as that helps.
     """
-    body = [list(row) for row in rows]
-    heads = [cell.split("\n") for cell in header]
+    body = [[printable(cell) for cell in row] for row in rows]
+    heads = [[printable(line) for line in cell.split("\n")] for cell in header]
     height = max(len(lines) for lines in heads)
     top = [[([""] * (height - len(lines)) + lines)[i] for lines in heads] for i in range(height)]
     widths = [max(len(row[i]) for row in top + body) for i in range(len(header))]

@@ -36,6 +36,7 @@ from minilm.data.splits import keep_rows, strata_of
 from minilm.data.tokenization import Encoded, encode, load_tokenizer, pad_id, separate_pairs, train_bpe
 from minilm.devices import Runtime
 from minilm.errors import UserError, nearest
+from minilm.evaluation.decisions import fit_decision
 from minilm.evaluation.metrics import Metrics, check_metric
 from minilm.evaluation.predictor import Forward, Reading, predict_scores
 from minilm.finetuning.freezing import freeze, reads_pooler
@@ -47,7 +48,7 @@ from minilm.models.architecture import Architecture, Backbone
 from minilm.models.heads import ClassificationHead, HeadConfig, mlp_head
 from minilm.runs.augment import augmented
 from minilm.runs.folders import write_history
-from minilm.runs.results import decide, measure
+from minilm.runs.results import measure
 from minilm.runs.shared_cache import hash_of_rows, memoize
 from minilm.training.frozen_prefix import FrozenPrefix
 from minilm.training.loop import Task
@@ -155,8 +156,11 @@ def _check_objective(train: TrainSection, data: Dataset) -> None:
             f"train.class_weights must hold one weight for each of the {len(labels)} labels "
             f"({', '.join(labels)}), got {len(weights)}"
         )
-    if train.decision_threshold != 0.5 and not data.multi_label:
-        raise UserError("train.decision_threshold is for data with several labels a text (data.label_columns)")
+    key, wanted = "train.decision_threshold", train.decision_threshold
+    if wanted != 0.5 and not data.multi_label and len(labels) != 2:
+        raise UserError(f"{key} is for data with several labels a text, or with two classes; these have {len(labels)}")
+    if wanted == "validation" and not data.multi_label:
+        raise UserError(f'with two classes, {key} must be a number or "validation-per-label"')
 
 
 def make_model(
@@ -367,8 +371,8 @@ def make_task(
         }
         # Chosen again for each evaluation: while rare labels have low probabilities, a threshold of 0.5 would assign
         # none of them, however well the model ranks them, and no checkpoint would be better than the first.
-        threshold = decide(settings, validation.labels, scores["validation"])
-        return {split: measure(labels, scores[split], threshold).brief() for split, (_, labels, _) in watched.items()}
+        decision = fit_decision(settings, validation.labels, scores["validation"], calibrate=False)
+        return {split: measure(labels, scores[split], decision).brief() for split, (_, labels, _) in watched.items()}
 
     return Task(
         batches=lambda epoch: make_batches(

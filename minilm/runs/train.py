@@ -30,9 +30,11 @@ from minilm.data.tokenization import Cut, Encoded, count_cut, pad_id
 from minilm.devices import Runtime, out_of_memory_explained
 from minilm.errors import UserError, located
 from minilm.evaluation.answers import same_answer
+from minilm.evaluation.decisions import Decision, fit_decision
 from minilm.evaluation.embeddings import mean_vectors
-from minilm.evaluation.metrics import Metrics, labels_above
-from minilm.evaluation.predictor import Classifier, predict_scores
+from minilm.evaluation.metrics import Metrics
+from minilm.evaluation.predictor import Classifier, predict_scores, remember
+from minilm.evaluation.validation_scores import ValidationScores, write_validation
 from minilm.finetuning.freezing import frozen_layers
 from minilm.hub import is_folder, published_name
 from minilm.loading import dump_config, load_config
@@ -64,6 +66,7 @@ from minilm.runs.assembly import (
     prepare,
 )
 from minilm.runs.augment import hash_of_added
+from minilm.runs.confidence import draw_confidence, measure_calibration
 from minilm.runs.folders import (
     check_unchanged,
     describe_data,
@@ -75,10 +78,10 @@ from minilm.runs.results import (
     MOST_LABELS,
     Embedded,
     choose_samples,
-    decide,
     fit_baselines,
     lengths_of,
     measure,
+    stored_threshold,
     time_inference,
 )
 from minilm.runs.shared_cache import hash_of_tokens, memoize
@@ -263,11 +266,10 @@ def train_and_report(run: TrainRun) -> None:
         progress, scores, cached = _fit(run)
     finally:
         shutil.rmtree(folder / "cache", ignore_errors=True)
-    if prepared.data.multi_label:
-        threshold = decide(run.settings, prepared.data.validation.labels, scores["validation"])
-        card_of(model).extra["threshold"] = threshold
-    _save(run)
-    _write_results(run, progress, scores, cached)
+    decision = fit_decision(run.settings, prepared.data.validation.labels, scores["validation"])
+    remember(decision, model)
+    _save(run, scores["validation"])
+    _write_results(run, progress, scores, decision, cached)
 
 
 def _embed(run: TrainRun) -> Embedded:
@@ -326,11 +328,15 @@ def _fit(run: TrainRun) -> tuple[Progress, dict[str, np.ndarray], str]:
     return progress, scores, str(prefix)
 
 
-def _save(run: TrainRun) -> None:
-    """Write the model into ``model/``: whole, the part that was trained, or an adapter; or do not keep it."""
+def _save(run: TrainRun, scores: np.ndarray) -> None:
+    """Write the model into ``model/``: whole, the part that was trained, or an adapter; or do not keep it.
+
+    scores: of the validation texts, which are kept beside it.
+    """
     config, model, tokenizer = run.config, run.model, run.prepared.tokenizer
     if run.keep_model == "none":
         return
+    write_validation(run.folder / "model", ValidationScores(scores, run.prepared.data.validation.labels))
     source, revision = config.model.source, config.model.revision
     base = "" if is_folder(source) else published_name(source)  # "": the folder that it was opened from
     if config.adapt is not None:
@@ -344,19 +350,19 @@ def _save(run: TrainRun) -> None:
     save_model(model, run.folder / "model", tokenizer=tokenizer, base=part_of)
 
 
-def _write_results(run: TrainRun, progress: Progress, scores: dict[str, np.ndarray], cached: str) -> None:
+def _write_results(
+    run: TrainRun, progress: Progress, scores: dict[str, np.ndarray], decision: Decision, cached: str
+) -> None:
     """Measure every split's scores (N, C), and write the figures, predictions.csv, results.json and the report."""
     folder, data = run.folder, run.prepared.data
     config, augment = run.config, run.config.augment
-    threshold = card_of(run.model).extra["threshold"] if data.multi_label else 0.5
-    metrics = {
-        split: measure(run.prepared.rows(split).labels, found, threshold) for split, found in scores.items()
-    }
+    metrics = {split: measure(run.prepared.rows(split).labels, found, decision) for split, found in scores.items()}
     held_out = "test" if "test" in scores else "validation"
     shown: Rows = getattr(data, held_out)
     same = ""
     if data.multi_label:
-        same = same_answer(shown.labels, labels_above(scores[held_out], threshold), data.label_names, held_out)
+        given = decision.choose(decision.probabilities(scores[held_out]))
+        same = same_answer(shown.labels, given, data.label_names, held_out)
     if same:
         say(f"warning: {same}")
     classifier = Classifier(run.model, run.prepared.tokenizer, run.runtime)
@@ -375,15 +381,19 @@ def _write_results(run: TrainRun, progress: Progress, scores: dict[str, np.ndarr
         best=_best(run, progress),
         stopped=progress.stopped,
         lengths=lengths_of(run.prepared.train, run.prepared.encoded["train"], config.data.max_tokens),
-        samples=choose_samples(shown, scores[held_out], data.label_names, config.seed, threshold),
+        samples=choose_samples(shown, scores[held_out], data.label_names, config.seed, decision),
         data=describe_data(data),
-        decision_threshold=threshold if data.multi_label else None,
+        decision_threshold=stored_threshold(decision),
+        calibration=measure_calibration(decision, shown.labels, scores[held_out], held_out),
         augmentation=None if augment is None else Augmentation(augment.method, augment.ratio, run.prepared.added),
         same_answer=same,
     )
     _draw(run, progress, metrics)
+    draw_confidence(decision, shown.labels, scores[held_out], held_out, folder / "figures")
     if "test" in scores:
-        write_predictions(folder, data.test, scores["test"], data.label_names, threshold, data.numbers["test"])
+        write_predictions(
+            folder, data.test, scores["test"], data.label_names, decision, data.numbers["test"], data.kept
+        )
     write_json(folder / "results.json", as_table(results))
     finalize(folder)
 
@@ -395,7 +405,7 @@ def _baselines(run: TrainRun) -> dict[str, Baseline]:
     wanted, many = run.settings.linear_baseline, len(data.label_names) > MOST_LABELS
     if wanted and many:
         say(f"{run.folder}: no linear baseline, as there are more than {MOST_LABELS:,} labels")
-    choose = partial(decide, run.settings, validation.labels)
+    choose = partial(fit_decision, run.settings, validation.labels, calibrate=False)
     return fit_baselines(learned_from, choose, run.embedded, with_linear=wanted and not many)
 
 

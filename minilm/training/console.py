@@ -14,6 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from minilm.config import TrainSection
+from minilm.errors import printable
 from minilm.reporting.results import Evaluation
 
 
@@ -74,11 +75,14 @@ def recorded_signals() -> Iterator[list[int]]:
 
 def say(line: str) -> None:
     """A line for the person at the terminal, beside the results."""
-    print(line, file=sys.stderr, flush=True)
+    print(printable(line, keep="\n"), file=sys.stderr, flush=True)
 
 
-def progress_bar(total: int, done: int, unit: str = "step") -> tqdm[Any]:
-    """A bar of optimizer steps, or of another unit, on a terminal; nothing if the output is piped to a file."""
+def progress_bar(total: int | None, done: int, unit: str = "step") -> tqdm[Any]:
+    """A bar of optimizer steps, or of another unit, on a terminal; nothing if the output is piped to a file.
+
+    total: None: unknown.
+    """
     return tqdm(total=total, initial=done, unit=unit, disable=None, dynamic_ncols=True, mininterval=0.5, leave=False)
 
 

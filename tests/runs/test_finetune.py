@@ -19,7 +19,7 @@ from minilm.data.tokenization import load_tokenizer
 from minilm.evaluation.predictor import Classifier
 from minilm.models.gpt2 import GPT2Config
 from minilm.runs import train as runs_train
-from minilm.runs.evaluate import evaluate_run
+from minilm.runs.evaluate import evaluate_runs
 from minilm.runs.export import export_run
 from tests.tiny import at_step, minilm, outcome, refused, texts, write_data
 
@@ -206,7 +206,7 @@ def test_a_bfloat16_checkpoint_keeps_its_frozen_weights_and_trains_in_float32(
     result = minilm("train", config, *changes, "--runs", tmp_path)
     assert result.exit_code == 0, result.output
     run = tmp_path / "tuned"
-    metrics, _ = evaluate_run(run, device="cpu")
+    metrics, _ = evaluate_runs([run], device="cpu")
     assert metrics["loss"] == json.loads((run / "results.json").read_text())["test"]["loss"]
     base, trained = load_model(half, "encode"), load_model(run / "model", "classify")
     assert {p.dtype for p in trained.parameters()} == {torch.float32}  # the widest of both
