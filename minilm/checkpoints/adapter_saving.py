@@ -16,15 +16,8 @@ from typing import Any
 from torch import Tensor
 
 from minilm.checkpoints.adapter_configs import CONFIG, AdapterConfig, check_adapter_config
-from minilm.checkpoints.adapter_tensors import (
-    PREFIX,
-    STEM,
-    PeftAdapter,
-    copies_of,
-    places_for,
-    publish,
-    sample_of_base,
-)
+from minilm.checkpoints.adapter_forms import PeftAdapter, publish
+from minilm.checkpoints.adapter_tensors import PREFIX, STEM, copies_of, places_for, sample_of_base
 from minilm.checkpoints.files import write_json, write_tensors
 from minilm.checkpoints.matching import parameter_names
 from minilm.checkpoints.models import card_of, own_head, write_tokenizer

@@ -10,20 +10,12 @@ Tensors are named after the published modules:
 T5's classes keep a copy of the token table for each stack. An adapter can train them apart; ours is one, so it is read
 where all copies are equal, and written as all of them.
 
-A published module may be several of ours side by side (GPT-2's c_attn is query, key and value), with one A and one B.
-In the *shared form*, PEFT's own, all parts have this A, and each has its own rows of B. In the *block form*, which can
-hold any of our adapters, each part has its own rows of A, and of B one block on a diagonal; r is the sum of the ranks,
-and alpha is so much larger that s stays the same:
-
-    A = [A_q; A_v]        B = [[B_q, 0], [0, 0], [0, B_v]]        "blocks": [0, 2]
-
-With DoRA, the rows of a part that is not adapted have the length of the base's.
+A published module may be several of ours side by side: ``adapter_forms``.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -34,12 +26,12 @@ import torch
 from torch import Tensor, nn
 
 from minilm.checkpoints.adapter_configs import CONFIG, INSTEAD, AdapterConfig
+from minilm.checkpoints.adapter_forms import Adapter, diagonal, scaled_alpha
 from minilm.checkpoints.contents import TOKENS
 from minilm.checkpoints.files import Entry, Reader, read_folder, read_header, sample
 from minilm.checkpoints.matching import equal
 from minilm.checkpoints.models import card_of
 from minilm.checkpoints.names import (
-    Layout,
     Place,
     is_ignored,
     module_of,
@@ -49,7 +41,6 @@ from minilm.checkpoints.names import (
     rows_of,
 )
 from minilm.errors import UserError
-from minilm.finetuning.lora import LoRALinear, adapted_layers, row_lengths
 from minilm.models import ARCHITECTURES
 from minilm.models.architecture import Backbone
 from minilm.models.heads import ClassificationHead
@@ -58,16 +49,6 @@ log = logging.getLogger("minilm")
 
 STEM = "adapter_model"
 PREFIX = "base_model.model."
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """The adapter of one of our modules."""
-
-    a: Tensor  # (r, in)
-    b: Tensor  # (out, r)
-    alpha: float
-    magnitude: Tensor | None = None  # (out,): with DoRA
 
 
 @dataclass
@@ -182,31 +163,15 @@ def _parts(
     own = [place for place in parts if place.row.part in config.blocks[module]]
     if not own or len(own) != len(config.blocks[module]) or rank % len(own):
         raise UserError(f"{config.where}: minilm.blocks of {module} must name parts of it that share its rank, {rank}")
-    alpha = _alpha(alpha, 1 / len(own), rank_stabilized=config.rank_stabilized)
+    alpha = scaled_alpha(alpha, 1 / len(own), rank_stabilized=config.rank_stabilized)
     found = {
         place.module: adapter(place, a_block, b_block, alpha)
         for place, a_block, b_block in zip(own, a.chunk(len(own)), b.chunk(len(own), dim=1), strict=True)
     }
-    if not torch.equal(_diagonal({place.row.part: found[place.module].b for place in own}, layout), b):
+    if not torch.equal(diagonal({place.row.part: found[place.module].b for place in own}, layout), b):
         name = pair["B.weight"].name
         raise UserError(f"{pair['B.weight'].file}: {name} is not zero outside the blocks of minilm.blocks")
     return found
-
-
-def _diagonal(blocks: Mapping[int, Tensor], layout: Layout) -> Tensor:
-    """The B of a fused module, (out, r): for each of these parts a block of columns, zero in the rows of the others."""
-    columns = []
-    one, block = next(iter(blocks.items()))
-    unit = len(block) // layout.sizes[one]
-    for part, b in blocks.items():
-        rows = [b if i == part else b.new_zeros(unit * size, b.shape[1]) for i, size in enumerate(layout.sizes)]
-        columns.append(layout.join(rows))
-    return torch.cat(columns, dim=1)
-
-
-def _alpha(alpha: float, times: float, *, rank_stabilized: bool) -> float:
-    """The alpha with which s stays the same for so many times the rank; without the last digits, which are rounding."""
-    return float(f"{alpha * (math.sqrt(times) if rank_stabilized else times):.12g}")
 
 
 def _whole(
@@ -326,62 +291,3 @@ def sample_of_base(model: Backbone, adapted: Collection[str], whole: Collection[
     names = [f"{name}.weight" for name, _ in model.named_modules() if name in adapted]
     names += [TOKENS] if TOKENS not in whole else []
     return torch.cat([sample(model.get_parameter(name)).float() for name in names])
-
-
-# --- Writing -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class PeftAdapter:
-    """The adapter of one published module."""
-
-    a: Tensor  # (r, in)
-    b: Tensor  # (out, r)
-    alpha: float
-    blocks: list[int]  # the parts that b has blocks for; none: the module is one of ours
-    magnitude: Tensor | None = None  # (out,): with DoRA
-
-    def tensors(self) -> dict[str, Tensor]:
-        """What is stored of it, by the ends of the names."""
-        found = {"lora_A.weight": self.a, "lora_B.weight": self.b}
-        return found if self.magnitude is None else found | {"lora_magnitude_vector": self.magnitude}
-
-
-def publish(model: Backbone, places: tuple[Place, ...]) -> dict[str, PeftAdapter]:
-    """Our adapters as those of the published modules, by name. Raises UserError if parts of one differ."""
-    groups: dict[str, list[tuple[Place, LoRALinear]]] = {}
-    for name, layer in adapted_layers(model).items():
-        place = places_of_ours(f"{name}.weight", places)[0]
-        groups.setdefault(place.their_module, []).append((place, layer))
-    published = {}
-    for module, group in groups.items():
-        place, layer = group[0]
-        if len(place.layout.sizes) == 1:
-            m = layer.lora_magnitude
-            a, b, magnitude = layer.lora_a.detach(), layer.lora_b.detach(), None if m is None else m.detach()
-            published[module] = PeftAdapter(a, b, layer.alpha, [], magnitude)
-        elif len({(part.rank, part.alpha) for _, part in group}) == 1:
-            published[module] = _in_blocks(sorted(group, key=lambda pair: pair[0].row.part), model, places)
-        else:
-            parts = ", ".join(place.module for place, _ in group)
-            raise UserError(f"LoRA: {parts} are one module in PEFT's format; give them one rank and one alpha")
-    return published
-
-
-def _in_blocks(group: list[tuple[Place, LoRALinear]], model: Backbone, places: tuple[Place, ...]) -> PeftAdapter:
-    place, layer = group[0]
-    a = torch.cat([part.lora_a.detach() for _, part in group])
-    b = _diagonal({place.row.part: part.lora_b.detach() for place, part in group}, place.layout)
-    alpha = _alpha(layer.alpha, len(group), rank_stabilized=layer.rank_stabilized)
-    magnitude = _magnitude_of_all(place, model, places) if layer.lora_magnitude is not None else None
-    return PeftAdapter(a, b, alpha, [place.row.part for place, _ in group], magnitude)
-
-
-def _magnitude_of_all(place: Place, model: Backbone, places: tuple[Place, ...]) -> Tensor:
-    """The lengths of the rows of a fused module, (out,): those that are learned, and the base's for the other parts."""
-    lengths = {}
-    for part in places_of_theirs(place.theirs, places):
-        layer = model.get_submodule(part.module)
-        own = layer.lora_magnitude if isinstance(layer, LoRALinear) else None
-        lengths[part.row.part] = row_lengths(model.get_parameter(part.ours).float()) if own is None else own
-    return place.layout.join([lengths[number].detach() for number in sorted(lengths)])
