@@ -54,7 +54,7 @@ def save_adapter(
     places = places_for(model, prefixed=True)
     adapters = publish(model, places)
     whole, settings = _trained_whole(model, places)
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for module, adapter in adapters.items():
         tensors |= {f"{PREFIX}{module}.{name}": tensor for name, tensor in adapter.tensors().items()}
     for theirs, tensor in published_tensors(whole, places):
