@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 
 from minilm.config import SPLITS
-from minilm.errors import UserError, printable
+from minilm.errors import UserError
+from minilm.terminal import printable
 from minilm.verbs import DEVICE, Verb, example, part_of
 
 PRECISION = click.option(
@@ -153,6 +154,6 @@ def predict_command(
         if as_json:
             click.echo(json.dumps({"text": text, **answer.as_json()}, ensure_ascii=False))
         else:
-            click.echo(printable(f"{answer}\t{' '.join(text.splitlines())}", keep="\t"))
+            click.echo(printable(f"{answer}\t{text}", keep="\t"))  # a pair has a tab between its texts
     if message := predictor.cut_message():
         say(message)

@@ -16,6 +16,7 @@ import click
 
 from minilm.answer_verbs import evaluate_command, predict_command
 from minilm.errors import UserError
+from minilm.terminal import printable
 from minilm.verbs import DEVICE, Verbs, example, part_of
 
 RUNS = click.option(
@@ -261,13 +262,13 @@ def generate_command(
     shown = ["" if generation.has_encoder(writer) else text for text in texts]
     if len(texts) == 1:
         pieces = generation.stream_text(writer, tokenizer, texts[0], max_new_tokens, sampling)
-        click.echo(shown[0], nl=False)
+        click.echo(printable(shown[0], keep="\n\t"), nl=False)
         for piece in pieces:
-            click.echo(piece, nl=False)
+            click.echo(printable(piece, keep="\n\t"), nl=False)
         click.echo()
     else:
         written = generation.generate_text(writer, tokenizer, texts, max_new_tokens, sampling)
-        click.echo("\n\n".join(map("".join, zip(shown, written, strict=True))))
+        click.echo("\n\n".join(printable(text + more, keep="\n\t") for text, more in zip(shown, written, strict=True)))
 
 
 @main.command("fill", epilog=example('minilm fill bert "Paris is the [MASK] of France."'))
@@ -281,4 +282,4 @@ def fill_command(model: str, text: str, top: int, device: str) -> None:
 
     reader, tokenizer = generation.load_language_model(model, masked=True, device=device)
     places = generation.fill(reader, tokenizer, text, top)
-    click.echo("\n\n".join("\n".join(f"{p:.4f}  {word}" for word, p in words) for words in places))
+    click.echo("\n\n".join("\n".join(f"{p:.4f}  {printable(word)}" for word, p in words) for words in places))

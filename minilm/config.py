@@ -73,7 +73,8 @@ class MLPHeadSection:
     kind: Literal["mlp"] = "mlp"  # this choice
     hidden: Count = 0  # units of the first layer; 0: the model's width
     # The vector it reads: the last token's, the first token's ("cls"), the mean of all, or the pooler's. "auto": the
-    # one that the family's own head reads, the first token's for BERT and its kin, the last token's for decoders.
+    # one that a sentence model's folder names (1_Pooling), or else the one that the family's own head reads, the first
+    # token's for BERT and its kin, the last token's for decoders.
     pooling: Literal["auto", "last", "cls", "mean", "pooler"] = "auto"
     norm: bool = False  # LayerNorm after the first layer
     activation: Literal["gelu", "relu", "tanh"] = "gelu"  # between the two layers

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from minilm.errors import UserError, printable
+from minilm.errors import UserError
+from minilm.terminal import printable
 
 
 class Verb(click.Command):
@@ -17,13 +18,13 @@ class Verb(click.Command):
         try:
             return super().invoke(ctx)
         except UserError as error:
-            raise click.ClickException(printable(str(error), keep="\n")) from error
+            raise click.ClickException(str(error)) from error
         except BrokenPipeError:  # the reader of the output has ended
             raise
         except OSError as error:  # a full disk, a folder that cannot be written
             if error.strerror is None:
                 raise
-            place = f"{error.filename}: " if error.filename else ""
+            place = f"{printable(str(error.filename))}: " if error.filename else ""
             raise click.ClickException(f"{place}{error.strerror}") from error
         except KeyboardInterrupt as stop:
             from minilm.training.console import signal_of

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from minilm.checkpoints.names import Layout, Place, places_of_ours, places_of_theirs
 from minilm.errors import UserError
-from minilm.finetuning.lora import LoRALinear, adapted_layers, row_lengths
+from minilm.finetuning.lora import DoRALinear, LoRALinear, adapted_layers, row_lengths
 from minilm.models.architecture import Backbone
 
 
@@ -60,9 +60,8 @@ def publish(model: Backbone, places: tuple[Place, ...]) -> dict[str, PeftAdapter
     for module, group in groups.items():
         place, layer = group[0]
         if len(place.layout.sizes) == 1:
-            m = layer.lora_magnitude
-            a, b, magnitude = layer.lora_a.detach(), layer.lora_b.detach(), None if m is None else m.detach()
-            published[module] = PeftAdapter(a, b, layer.alpha, [], magnitude)
+            magnitude = layer.lora_magnitude.detach() if isinstance(layer, DoRALinear) else None
+            published[module] = PeftAdapter(layer.lora_a.detach(), layer.lora_b.detach(), layer.alpha, [], magnitude)
         elif len({(part.rank, part.alpha) for _, part in group}) == 1:
             published[module] = _in_blocks(sorted(group, key=lambda pair: pair[0].row.part), model, places)
         else:
@@ -76,7 +75,7 @@ def _in_blocks(group: list[tuple[Place, LoRALinear]], model: Backbone, places: t
     a = torch.cat([part.lora_a.detach() for _, part in group])
     b = diagonal({place.row.part: part.lora_b.detach() for place, part in group}, place.layout)
     alpha = scaled_alpha(layer.alpha, len(group), rank_stabilized=layer.rank_stabilized)
-    magnitude = _magnitude_of_all(place, model, places) if layer.lora_magnitude is not None else None
+    magnitude = _magnitude_of_all(place, model, places) if isinstance(layer, DoRALinear) else None
     return PeftAdapter(a, b, alpha, [place.row.part for place, _ in group], magnitude)
 
 
@@ -85,8 +84,8 @@ def _magnitude_of_all(place: Place, model: Backbone, places: tuple[Place, ...]) 
     lengths = {}
     for part in places_of_theirs(place.theirs, places):
         layer = model.get_submodule(part.module)
-        own = layer.lora_magnitude if isinstance(layer, LoRALinear) else None
-        lengths[part.row.part] = row_lengths(model.get_parameter(part.ours).float()) if own is None else own
+        weight = model.get_parameter(part.ours).float()
+        lengths[part.row.part] = layer.lora_magnitude if isinstance(layer, DoRALinear) else row_lengths(weight)
     return place.layout.join([lengths[number].detach() for number in sorted(lengths)])
 
 

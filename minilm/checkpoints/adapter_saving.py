@@ -23,7 +23,7 @@ from minilm.checkpoints.matching import parameter_names
 from minilm.checkpoints.models import card_of, own_head, write_tokenizer
 from minilm.checkpoints.names import Place, module_of, places_of_ours, places_of_theirs, published_tensors
 from minilm.errors import UserError
-from minilm.finetuning.lora import LoRALinear, adapted_layers, adapter_parameters
+from minilm.finetuning.lora import DoRALinear, LoRALinear, adapted_layers, adapter_parameters
 from minilm.models import ARCHITECTURES
 from minilm.models.architecture import Backbone, Card
 
@@ -76,7 +76,7 @@ def save_adapter(
     if (head := own_head(model)) is not None:
         write_tensors(folder / "head.safetensors", dict(head.named_parameters()))
     if tokenizer is not None:
-        write_tokenizer(tokenizer, folder)
+        write_tokenizer(tokenizer, folder, model.config)
     elif (origin := card.adapter) is not None and origin == card.tokenizer and origin.resolve() != folder.resolve():
         shutil.copyfile(origin / "tokenizer.json", folder / "tokenizer.json")
     write_json(folder / CONFIG, settings)
@@ -121,7 +121,8 @@ def _settings(layers: dict[str, LoRALinear], adapters: dict[str, PeftAdapter]) -
     """
     first, layer = next(iter(layers.items()))
     for name, other in layers.items():
-        if (other.dropout.p, other.rank_stabilized, other.dora) != (layer.dropout.p, layer.rank_stabilized, layer.dora):
+        alike = type(other) is type(layer) and other.dropout.p == layer.dropout.p
+        if not alike or other.rank_stabilized != layer.rank_stabilized:
             raise UserError(
                 f"LoRA: {first} and {name} differ in dropout, rank_stabilized or dora, but PEFT's format has one for "
                 "all; give them the same"
@@ -141,7 +142,7 @@ def _settings(layers: dict[str, LoRALinear], adapters: dict[str, PeftAdapter]) -
         "alpha_pattern": {re.escape(module): a for module, a in alphas.items() if a != alpha},
         "lora_dropout": layer.dropout.p,
         "use_rslora": layer.rank_stabilized,
-        "use_dora": layer.dora,
+        "use_dora": isinstance(layer, DoRALinear),
         "target_modules": sorted(adapters),
         "init_lora_weights": True,
     }

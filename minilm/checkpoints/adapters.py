@@ -22,7 +22,7 @@ from minilm.checkpoints.files import read_folder
 from minilm.checkpoints.models import Dtype, card_of, load_parts, own_head, warn_of
 from minilm.checkpoints.names import module_of, places_of_ours
 from minilm.errors import UserError
-from minilm.finetuning.lora import adapt_layer, adapted_layers, adapter_parameters
+from minilm.finetuning.lora import DoRALinear, adapt_layer, adapted_layers, adapter_parameters
 from minilm.models import TASKS
 from minilm.models.architecture import Backbone
 from minilm.models.heads import HeadConfig
@@ -130,7 +130,7 @@ def load_adapter(model: Backbone, folder: str | Path, *, as_stored: bool = False
         )
         layer.lora_a.data.copy_(adapter.a)
         layer.lora_b.data.copy_(adapter.b)
-        if layer.lora_magnitude is not None and adapter.magnitude is not None:
+        if isinstance(layer, DoRALinear) and adapter.magnitude is not None:
             layer.lora_magnitude.data.copy_(adapter.magnitude)
     for name, value in held.whole.items():
         parameter = model.get_parameter(name)

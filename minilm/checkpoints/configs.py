@@ -56,6 +56,7 @@ def own_section(published: dict[str, Any], where: str) -> dict[str, Any]:
 def read_config(published: dict[str, Any], where: str = "config.json") -> Any:
     """Our config from a published one. Raises UserError naming what is of the wrong kind or not supported."""
     _, architecture = architecture_of(published, where)
+    published = {**architecture.defaults, **published}
     if published.get("quantization_config"):
         raise UserError(f"{where}: quantised weights are not read here; take the checkpoint that they were made from")
     settings: dict[str, Any] = {}

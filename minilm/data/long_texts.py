@@ -1,6 +1,6 @@
 """What becomes of a text that is longer than the model reads at once: ``data.long_texts``.
 
-    cut          the beginning stays
+    cut          the beginning stays; of a tokenizer whose ``truncation_side`` is "left", the end
     head-tail    the beginning and the end stay, one token of the first for three of the last, as 128 and 382 of 510 in
                  Sun et al. 2019, "How to Fine-Tune BERT for Text Classification?"
     windows      all of it is read, in windows of which each begins a stride after the one before; the last ends with
@@ -66,7 +66,7 @@ class Windows:
         return Windows(np.concatenate([[0], np.cumsum(self.counts[texts])]), self.scores)
 
 
-def pieces_of(sequences: np.ndarray, texts: int, room: int, long: LongTexts) -> list[np.ndarray]:
+def pieces_of(sequences: np.ndarray, texts: int, room: int, long: LongTexts, left: bool = False) -> list[np.ndarray]:
     """The tokens (T,) that are read of a text or pair that is too long: their places in it, for each window.
 
     Args:
@@ -74,6 +74,7 @@ def pieces_of(sequences: np.ndarray, texts: int, room: int, long: LongTexts) -> 
         texts: 1, or 2 for a pair.
         room: tokens of text that are read at once.
         long: what the config says.
+        left: "cut" leaves out the beginnings instead of the ends.
 
     Raises UserError if "cut-first" would leave nothing of the first text.
     """
@@ -90,6 +91,9 @@ def pieces_of(sequences: np.ndarray, texts: int, room: int, long: LongTexts) -> 
     longer = int(texts == 2 and len(places[0]) <= len(places[1]))
     if long.how == "head-tail":
         kept = [_head_and_tail(tokens, length) for tokens, length in zip(places, lengths, strict=True)]
+        return [_with_special(sequences, kept)]
+    if long.how in ("cut", "cut-first") and left:
+        kept = [tokens[max(0, len(tokens) - length) :] for tokens, length in zip(places, lengths, strict=True)]
         return [_with_special(sequences, kept)]
     kept = [tokens[:length] for tokens, length in zip(places, lengths, strict=True)]
     if long.how in ("cut", "cut-first"):

@@ -1,10 +1,10 @@
 """Texts to token ids: once, in parallel, into flat arrays.
 
-A checkpoint brings its ``tokenizer.json``. A model from scratch may train one: byte-level byte-pair encoding
-(Sennrich et al. 2016, "Neural Machine Translation of Rare Words with Subword Units"; over bytes: Radford et
-al. 2019, GPT-2). It starts from the 256 bytes and, until the vocabulary is full, makes the most frequent pair
-of neighbouring tokens a token of its own; no text is ever out of its vocabulary. Train it on the training
-split only.
+A checkpoint brings its ``tokenizer.json``, or the parts of one. A model from scratch may train one: byte-level
+byte-pair encoding (Sennrich et al. 2016, "Neural Machine Translation of Rare Words with Subword Units"; over bytes:
+Radford et al. 2019, GPT-2). It starts from the 256 bytes and, until the vocabulary is full, makes the most frequent
+pair of neighbouring tokens a token of its own; no text is ever out of its vocabulary. Train it on the training split
+only.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tokenizers import Encoding, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Encoding, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from minilm import hub
 from minilm.data.long_texts import CUT, LongTexts, Windows, pieces_of
+from minilm.data.tokenizer_parts import build_tokenizer
+from minilm.data.tokenizer_settings import apply_settings, cuts_left, read_settings, set_side
 from minilm.errors import UserError
-from minilm.textfiles import read_json
 
 PAD, BOS, EOS = SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>")
 PAD_NAMES = ("<pad>", "[PAD]", "<|pad|>", "<|padding|>", "<|endoftext|>", "</s>", "<unk>")
@@ -80,50 +81,29 @@ class Encoded:
 
 
 def load_tokenizer(source: str | Path, revision: str = "") -> Tokenizer:
-    """A checkpoint's ``tokenizer.json``, with the padding and truncation that it stores cleared.
+    """A checkpoint's tokenizer, with the padding and truncation that it stores cleared.
 
-    source: the file or its folder; or a model's name or Hub id (at ``revision``), to be downloaded if it is not
+    It is its ``tokenizer.json`` with what the files beside it change (``tokenizer_settings``); without one, it is built
+    from its parts (``tokenizer_parts``). A folder whose settings cut texts on the left keeps that: ``encode`` does so.
+
+    source: a tokenizer.json or its folder; or a model's name or Hub id (at ``revision``), to be downloaded if it is not
     on this machine. Raises UserError if there is no tokenizer, or none that can be read.
     """
     path = hub.local_path(source)
     if not path.is_file() and not hub.is_folder(source):
         path = hub.resolve_model(str(source), revision, want="tokenizer")
-    if path.is_dir() and not (path / "tokenizer.json").exists() and (path / "merges.txt").exists():
-        return _word_piece_bpe(path)
-    path = path / "tokenizer.json" if path.is_dir() else path
+    folder, path = (path, path / "tokenizer.json") if path.is_dir() else (path.parent, path)
     if not path.is_file():
-        raise UserError(f"{path}: no such file; a tokenizer is read from a checkpoint's tokenizer.json")
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises no narrower class
-        raise UserError(f"{path}: not a readable tokenizer: {error}") from None
+        tokenizer, settings = build_tokenizer(folder), read_settings(folder)
+    else:
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers raises no narrower class
+            raise UserError(f"{path}: not a readable tokenizer: {error}") from None
+        settings = read_settings(folder)
+        apply_settings(tokenizer, settings)
     tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return tokenizer
-
-
-def _word_piece_bpe(folder: Path) -> Tokenizer:
-    """HerBERT's tokenizer, which is published as vocab.json and merges.txt alone: BPE of words that end in "</w>".
-
-    Raises UserError for another family's, or if a file is missing or broken.
-    """
-    settings = folder / "tokenizer_config.json"
-    name = str(read_json(settings).get("tokenizer_class", "")) if settings.exists() else ""
-    if not name.startswith("Herbert"):
-        name = name or "no named tokenizer"
-        raise UserError(f"{folder}: no tokenizer.json, and {name} cannot be built from its parts")
-    try:
-        bpe = models.BPE.from_file(
-            str(folder / "vocab.json"), str(folder / "merges.txt"), unk_token="<unk>", end_of_word_suffix="</w>"
-        )
-    except Exception as error:  # tokenizers raises no narrower class
-        raise UserError(f"{folder}: vocab.json and merges.txt are no readable tokenizer: {error}") from None
-    tokenizer = Tokenizer(bpe)
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
-    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.BertPreTokenizer(), decoders.BPEDecoder("</w>")
-    tokenizer.add_special_tokens(["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
-    vocabulary = tokenizer.get_vocab()
-    tokenizer.post_processor = processors.BertProcessing(("</s>", vocabulary["</s>"]), ("<s>", vocabulary["<s>"]))
+    set_side(tokenizer, settings)
     return tokenizer
 
 
@@ -188,20 +168,21 @@ def encode(
 ) -> Encoded:
     """Encode N texts, or pairs with their segments, in rows of at most ``max_tokens``, with their special tokens.
 
-    long: what becomes of longer ones. Raises UserError for a limit without room for a token of text, and for a text
-    that has no tokens at all.
+    long: what becomes of longer ones. What is cut is the end, or the beginning if the tokenizer cuts on the left.
+    Raises UserError for a limit without room for a token of text, and for a text that has no tokens at all.
     """
     special = tokenizer.num_special_tokens_to_add(pairs is not None)
     if max_tokens <= special:
         raise UserError(f"data.max_tokens must be above {special}, the tokenizer's special tokens")
     inputs = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
+    left = cuts_left(tokenizer)
     ids, segments = [np.zeros(0, np.int32)], [np.zeros(0, np.uint8)]
     full_lengths, windows = list[int](), list[int]()
     for tokens in _tokens_of(tokenizer, inputs):
         full_lengths.append(len(tokens.ids))
         pieces: Sequence[np.ndarray | slice] = [slice(None)]
         if len(tokens.ids) > max_tokens:
-            pieces = pieces_of(tokens.sequences(), 1 + (pairs is not None), max_tokens - special, long)
+            pieces = pieces_of(tokens.sequences(), 1 + (pairs is not None), max_tokens - special, long, left)
         windows.append(len(pieces))
         ids += [tokens.ids[piece] for piece in pieces]
         if pairs is not None:

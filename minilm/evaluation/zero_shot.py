@@ -5,8 +5,8 @@
     entailment    a model of inference: does the text entail that it is about the label?  ``entailment.py``
     similarity    a sentence model: whose description is nearest to the text?             here
 
-**Similarity.** The class is the one whose description's vector points in the direction of the text's. Both are means of
-their tokens' vectors (``embeddings.py``):
+**Similarity.** The class is the one whose description's vector points in the direction of the text's, each made as the
+model's folder says, or the mean of its tokens' vectors (``embeddings.py``):
 
     s_c = cos(e, d_c) / t              t = 0.05, with which such models are trained; decisions do not depend on it
 
@@ -16,6 +16,7 @@ label; but a pattern that was chosen by its score on labelled texts has been tra
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,6 +27,7 @@ from minilm import hub
 from minilm.checkpoints.contents import read_contents
 from minilm.checkpoints.models import card_of
 from minilm.checkpoints.opening import load_model
+from minilm.checkpoints.sentence_models import read_sentence_model
 from minilm.data.tokenization import load_tokenizer
 from minilm.devices import Runtime
 from minilm.errors import UserError, nearest
@@ -34,6 +36,8 @@ from minilm.evaluation.entailment import entailment_outputs
 from minilm.evaluation.metrics import log_softmax
 from minilm.generation import load_language_model
 from minilm.models.architecture import Backbone
+
+log = logging.getLogger("minilm")
 
 METHODS = ("cloze", "likelihood", "entailment", "similarity")
 TEMPERATURE = 0.05  # t
@@ -52,7 +56,10 @@ def open_model(source: str, method: str, device: str = "auto") -> tuple[Backbone
     if method == "entailment":
         folder = hub.resolve_model(source)
         entailment_outputs(read_contents(folder).labels, folder)
-    model = load_model(source, "classify" if method == "entailment" else "encode", dtype=torch.float32)
+        model = load_model(source, "classify", dtype=torch.float32)
+    else:
+        model = load_model(source, "encode", dtype=torch.float32)
+        log.warning("%s: %s", source, read_sentence_model(card_of(model).folder))
     return model, load_tokenizer(card_of(model).tokenizer or source)
 
 

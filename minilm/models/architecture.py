@@ -9,7 +9,7 @@ name. To add one, write one file with its config, its backbone and its ``Archite
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -252,6 +252,7 @@ class Architecture(Generic[C]):
     classification_head: Callable[[C], HeadConfig]  # config -> the head that published classifiers were trained with
     language_head: Callable[[C], LanguageConfig]  # config -> the head of the published language models
     settings: tuple[tuple[str, ...], ...]  # rows (ours, theirs, older spellings ...) of config.json
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # of config.json, where the published class has others
     read: Callable[[dict[str, Any]], dict[str, Any]] = _nothing  # config.json -> settings that no row can express
     write: Callable[[C], dict[str, Any]] = _nothing  # config -> what config.json needs and no row can express
     switches: tuple[str, ...] = ()  # parts that a task may leave out, each a bool in the config: "pooler", "decoder"

@@ -40,7 +40,8 @@ from minilm.errors import UserError
 from minilm.models.architecture import Architecture, Backbone, BackboneConfig, Names, Row
 from minilm.models.batch import Batch, State, select_position
 from minilm.models.heads import HeadConfig, LanguageConfig, Pooler
-from minilm.models.layers import MLP, Attention, draw_weights, padding_mask
+from minilm.models.layers import MLP, Attention, draw_weights
+from minilm.models.masks import padding_mask
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,8 @@ from minilm.models.architecture import Architecture, Names, Row
 from minilm.models.batch import Batch, LayerCache, select_position
 from minilm.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig, Stack
 from minilm.models.heads import HeadConfig, LanguageConfig
-from minilm.models.layers import MLP, Attention, RMSNorm, padding_mask, relative_bucket
+from minilm.models.layers import MLP, Attention, RMSNorm, relative_bucket
+from minilm.models.masks import padding_mask
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ BASELINE_NAMES = {
     "majority": "always the most frequent label",
     "linear": "a linear model on TF-IDF words and pairs of words",
     "untrained": "the same checkpoint with an untrained head, as training would start it",
-    "embeddings": "a linear model on the mean of a text's token vectors, by the model before training",
+    "embeddings": "a linear model on a text's vector, by the model before training",
 }
 CHOSEN = (  # a note on the patterns, words and descriptions
     "If a pattern, a word or a description is chosen by its score on labelled texts, it is trained on them: that is "

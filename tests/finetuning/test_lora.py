@@ -15,6 +15,7 @@ from torch import nn
 
 from minilm.errors import UserError
 from minilm.finetuning.lora import (
+    DoRALinear,
     LoRAConfig,
     LoRALinear,
     adapted_layers,
@@ -78,7 +79,7 @@ def test_the_formula(
 @settings(max_examples=30)
 def test_doras_formula(into: int, out: int, rank: int, bias: bool, shape: tuple[int, ...]) -> None:
     base = nn.Linear(into, out, bias=bias)
-    layer = LoRALinear(base, rank, 8.0, dora=True)
+    layer = DoRALinear(base, rank, 8.0)
     x = torch.randn(*shape, into)
     torch.testing.assert_close(layer(x), base(x))  # m is the length of W's rows at first
     nn.init.normal_(layer.lora_b)
@@ -232,7 +233,7 @@ def test_bfloat16_weights_get_float32_adapters(dora: bool) -> None:
 @pytest.mark.parametrize("dora", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_works_under_autocast(dtype: torch.dtype, dora: bool) -> None:
-    layer = LoRALinear(nn.Linear(6, 5, dtype=dtype), 2, 16, dora=dora)
+    layer = (DoRALinear if dora else LoRALinear)(nn.Linear(6, 5, dtype=dtype), 2, 16)
     nn.init.normal_(layer.lora_b)
     x = torch.randn(3, 6)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -279,11 +280,11 @@ def test_our_own_head_is_no_target() -> None:
         ("bert", {"targets": ("head.*",)}, "names no linear layer"),
         ("bert", {"targets": ("layers.7.*",)}, "names no linear layer"),
         ("bert", {"layers": (1, 3)}, "no layer 3; its layers are 0 to 2"),
-        ("bert", {"layers": (1,), "targets": ("pooler.*",)}, r'"pooler.\*" names nothing in the layers 1; leave'),
-        ("bert", {"layers": (0,), "targets": ("query", "pooler*")}, r'"pooler\*" names nothing in the layers 0; leave'),
+        ("bert", {"layers": (1,), "targets": ("pooler.*",)}, r'"pooler.\*" names nothing in layers 1; remove'),
+        ("bert", {"layers": (0,), "targets": ("query", "pooler*")}, r'"pooler\*" names nothing in layers 0; remove'),
         ("bert", {"layers": (1, 2), "targets": ("layers.0.*", "down")}, r'"layers.0.\*" names nothing in .* 1, 2;'),
         ("t5", {"layers": (6,)}, "no layer 6; its layers are 0 to 5"),
-        ("albert", {"layers": (0,)}, "all 3 layers of this model share one set of weights; leave it empty"),
+        ("albert", {"layers": (0,)}, "all 3 layers of this model share one set of weights"),
     ],
 )
 def test_what_a_model_does_not_have_is_told(model_type: str, settings: dict[str, Any], message: str) -> None:
