@@ -4,6 +4,7 @@ Tensors are named after the published modules:
 
     base_model.model.<module>.lora_A.weight (r, in), .lora_B.weight (out, r)       A and B of an adapted module
     base_model.model.<module>.lora_magnitude_vector (out,)                         DoRA: the lengths of its rows
+    base_model.model.<module>.lora_B.bias (out,)                                   a bias of B, with "lora_bias"
     base_model.model.<module>.base_layer.bias                                      its bias, where that was trained
     base_model.model.<module>.weight, .bias                                        of a module that was trained whole
 
@@ -16,6 +17,7 @@ A published module may be several of ours side by side: ``adapter_forms``.
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -27,6 +29,7 @@ from torch import Tensor, nn
 
 from minilm.checkpoints.adapter_configs import CONFIG, INSTEAD, AdapterConfig
 from minilm.checkpoints.adapter_forms import Adapter, diagonal, scaled_alpha
+from minilm.checkpoints.adapter_inits import plain_adapter
 from minilm.checkpoints.contents import TOKENS
 from minilm.checkpoints.files import Entry, Reader, read_folder, read_header, sample
 from minilm.checkpoints.matching import equal
@@ -94,12 +97,17 @@ def read_adapter(model: Backbone, folder: Path, config: AdapterConfig) -> Adapte
             raise UserError(f"{file}: adapts {module}, which {_this(model)} does not have{_for(config)}")
         prefix = prefix or f"{module}.weight".removesuffix(plain)  # none before a head's module
         held.adapters |= _parts(model, module, parts, pair, config, reader)
+    if config.init:
+        why = f"its first A and B were taken out of the base's weights ({config.init})"
+        log.warning("%s: opened as plain LoRA of twice the rank, as %s", config.where, why)
     there = [
         module_of(_in_file(place, prefix)) for name in linear for place in places_of_ours(f"{name}.weight", places)
     ]
     _check_targets(config, there, pairs)
     held.whole = _whole(model, places, tensors, config, reader)
     _check_whole(model, config, places, prefix, held, folder)
+    if config.lora_bias:
+        held.whole |= _biases(model, places, pairs, held, config, reader)
     if config.head is not None:
         held.whole |= _own_head(model, folder, config, reader)
     if isinstance(model.head, ClassificationHead) and "head.output.weight" not in held.whole:
@@ -115,7 +123,7 @@ def _sort(folder: Path, config: AdapterConfig) -> tuple[dict[str, dict[str, Entr
         name = key.removeprefix(PREFIX)
         if name == key:
             raise UserError(f"{entry.file}: unexpected tensor {key}; in PEFT's format every name begins with {PREFIX}")
-        if match := re.fullmatch(r"(.+)\.lora_(A\.weight|B\.weight|magnitude_vector)", name):
+        if match := re.fullmatch(r"(.+)\.lora_(A\.weight|B\.weight|B\.bias|magnitude_vector)", name):
             pairs.setdefault(match[1], {})[match[2]] = entry
         elif match := re.search(r"\.(lora_\w+)", name):
             raise UserError(f"{entry.file}: {key} is no A or B of a linear layer; {match[1]} is not supported here")
@@ -123,13 +131,14 @@ def _sort(folder: Path, config: AdapterConfig) -> tuple[dict[str, dict[str, Entr
             tensors[name] = entry
         elif config.bias != "all" or not name.endswith(".bias"):  # "all" lets in copies of the biases stored beside
             raise UserError(f"{entry.file}: {key} is of a module that was trained inside another; {INSTEAD}")
-    wanted = {"A.weight", "B.weight", *(["magnitude_vector"] if config.dora else [])}
+    more = {"magnitude_vector": config.dora, "B.bias": config.lora_bias}
+    wanted = {"A.weight", "B.weight", *(name for name, given in more.items() if given)}
     for module, pair in pairs.items():
         for absent in sorted(wanted - pair.keys()):
             raise UserError(f"{folder}: lacks {PREFIX}{module}.lora_{absent}; is {STEM}.safetensors whole?")
         for spare in pair.keys() - wanted:
-            entry = pair[spare]
-            raise UserError(f"{entry.file}: {entry.name} is of DoRA, but {config.where} has use_dora = false")
+            entry, key = pair[spare], "use_dora" if spare == "magnitude_vector" else "lora_bias"
+            raise UserError(f"{entry.file}: has {entry.name}, but {config.where} says {key} = false")
     if not pairs:
         raise UserError(f"{folder}: {STEM}.safetensors holds no LoRA adapter; is it whole?")
     return pairs, tensors
@@ -149,6 +158,8 @@ def _parts(
     _check_shape(pair["A.weight"], (rank, in_features), config)
     _check_shape(pair["B.weight"], (rows, rank), config)
     a, b, magnitude = reader.view(pair["A.weight"]), reader.view(pair["B.weight"]), None
+    if config.init:
+        a, b, alpha = _plain(model, parts, a, b, alpha, config)
     if config.dora:
         _check_shape(pair["magnitude_vector"], (rows,), config)
         magnitude = reader.view(pair["magnitude_vector"])
@@ -172,6 +183,53 @@ def _parts(
         name = pair["B.weight"].name
         raise UserError(f"{pair['B.weight'].file}: {name} is not zero outside the blocks of minilm.blocks")
     return found
+
+
+def _biases(
+    model: Backbone,
+    places: tuple[Place, ...],
+    pairs: dict[str, dict[str, Entry]],
+    held: AdapterTensors,
+    config: AdapterConfig,
+    reader: Reader,
+) -> dict[str, Tensor]:
+    """The biases of adapted modules with those of B: as B A x + c adds s c to all texts, b + s c takes the place of b.
+
+    Raises UserError for a module without a bias.
+    """
+    names, biases = ARCHITECTURES[card_of(model).model_type].names, {}
+    for module, pair in pairs.items():
+        entry, rank = pair["B.bias"], config.rank_of(module)
+        scale = config.alpha_of(module) / (math.sqrt(rank) if config.rank_stabilized else rank)
+        for place in places_of_theirs(plain_name(f"{module}.bias", names), places):
+            if place.module not in held.adapters:
+                continue
+            own = model.get_submodule(place.module).get_parameter("bias") if _has_bias(model, place.module) else None
+            if own is None:
+                raise UserError(f"{entry.file}: {entry.name} is of a module that has no bias to add it to; {INSTEAD}")
+            _check_shape(entry, (place.layout.rows_of_all(len(own), place.row.part),), config)
+            before = held.whole.get(place.ours, own.detach())
+            biases[place.ours] = before + scale * place.layout.cut(reader.view(entry), place.row.part).to(before)
+    return biases
+
+
+def _has_bias(model: Backbone, module: str) -> bool:
+    layer = model.get_submodule(module)
+    return isinstance(layer, nn.Linear) and layer.bias is not None
+
+
+def _plain(
+    model: Backbone, parts: list[Place], a: Tensor, b: Tensor, alpha: float, config: AdapterConfig
+) -> tuple[Tensor, Tensor, float]:
+    """A, B and alpha of the plain adapter that computes the same, if the first A and B were taken out of W."""
+    layout, rank = parts[0].layout, len(a)
+    if layout.transposed and config.init == "olora":
+        raise UserError(f"{config.where}: init_lora_weights 'olora' of a transposed matrix is not read here; {INSTEAD}")
+    by_part = sorted(parts, key=lambda place: place.row.part)
+    weight = layout.join([model.get_parameter(place.ours) for place in by_part])
+    scale = alpha / (math.sqrt(rank) if config.rank_stabilized else rank)
+    a, b = plain_adapter(config.init, a, b, weight, scale)
+    return a, b, scaled_alpha(alpha, 2, rank_stabilized=config.rank_stabilized)
 
 
 def _whole(

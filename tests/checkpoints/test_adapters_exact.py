@@ -36,6 +36,7 @@ from tests.checkpoints.test_adapters import (
     batch_of,
     edit,
     in_peft,
+    last,
     ours,
     peft,
     pytestmark,  # noqa: F401  # pytest reads it
@@ -300,3 +301,58 @@ def test_a_tied_head_that_was_merged_is_saved_as_untied(case: str, kind: str, tm
     save_model(ours(case), tmp_path / "plain")
     told = [read_json(tmp_path / name / "config.json")["tie_word_embeddings"] for name in ("merged", "plain")]
     assert told == [False, True]
+
+
+# --- First A and B that were taken out of the base's weights -------------------------------------------------------
+
+
+@pytest.mark.parametrize("stabilized", [False, True])
+@pytest.mark.parametrize(
+    ("init", "case"), [("pissa", "bert-classify"), ("pissa", "gpt2-classify"), ("olora", "llama-classify")]
+)
+def test_pissa_and_olora_are_opened_as_plain_lora_and_written_so(
+    init: str, case: str, stabilized: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    targets = ["c_attn", "c_fc"] if case.startswith("gpt2") else last(case, "attention.query", "mlp.down")
+    model = in_peft(case, target_modules=targets, init_lora_weights=init, use_rslora=stabilized)
+    model.save_pretrained(tmp_path / "theirs")
+    batch = batch_of(case)
+    expected = run_theirs(peft.PeftModel.from_pretrained(theirs(case), tmp_path / "theirs"), batch)
+    torch.testing.assert_close(run_theirs(model, batch), expected, rtol=1e-5, atol=1e-5)
+    opened = load_adapted_model(tmp_path / "theirs", dtype=torch.float32)
+    assert f"twice the rank, as its first A and B were taken out of the base's weights ({init})" in caplog.text
+    torch.testing.assert_close(run(opened, batch), expected, rtol=1e-5, atol=2e-5)
+    assert {layer.rank for layer in adapted_layers(opened).values()} == {6}
+    save_adapter(opened, tmp_path / "ours")
+    back = peft.PeftModel.from_pretrained(theirs(case), tmp_path / "ours")
+    torch.testing.assert_close(run_theirs(back, batch), expected, rtol=1e-5, atol=2e-5)
+
+
+def test_olora_of_a_transposed_matrix_is_refused(tmp_path: Path) -> None:
+    model = in_peft("gpt2-classify", target_modules=["attn.c_proj"], init_lora_weights="olora")
+    model.save_pretrained(tmp_path)
+    assert_refused("gpt2-classify", tmp_path, "init_lora_weights 'olora' of a transposed matrix is not read here")
+
+
+# --- A bias of B ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bias", ["none", "all"])
+@pytest.mark.parametrize("case", ["bert-classify", "gpt2-classify"])
+def test_a_bias_of_b_becomes_part_of_the_layers_own_bias(case: str, bias: str, tmp_path: Path) -> None:
+    targets = ["c_attn", "c_fc"] if case.startswith("gpt2") else last(case, "attention.query", "mlp.down")
+    model = in_peft(case, target_modules=targets, lora_bias=True, use_rslora=True, bias=bias)
+    model.save_pretrained(tmp_path / "theirs")
+    batch, expected = batch_of(case), run_theirs(model, batch_of(case))
+    opened = load_adapted_model(tmp_path / "theirs", dtype=torch.float32)
+    torch.testing.assert_close(run(opened, batch), expected, rtol=1e-5, atol=2e-5)
+    save_adapter(opened, tmp_path / "ours")
+    assert read_json(tmp_path / "ours" / "adapter_config.json")["bias"] == ("all" if bias == "all" else "lora_only")
+    back = peft.PeftModel.from_pretrained(theirs(case), tmp_path / "ours")
+    torch.testing.assert_close(run_theirs(back, batch), expected, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.filterwarnings("ignore:.lora_bias=True. was passed")
+def test_a_bias_of_b_on_a_layer_without_one_is_refused(tmp_path: Path) -> None:
+    in_peft("t5-classify", target_modules=["q"], lora_bias=True).save_pretrained(tmp_path)
+    assert_refused("t5-classify", tmp_path, "q.lora_B.bias is of a module that has no bias to add it to; merge")
