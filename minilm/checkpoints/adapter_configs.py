@@ -89,6 +89,9 @@ _KEYS: _Keys = {
     "modules_to_save": (None, _any(_absent, _list(_name)), "a list of names or null"),
     "layers_to_transform": (None, _any(_absent, _count(0), _list(_count(0))), "a list of layers, or one"),
     "layers_pattern": (None, _any(_absent, _name, _list(_name)), "a list of names, or one"),
+    "trainable_token_indices": (
+        None, _any(_absent, _list(_count(0)), _table(_list(_count(0)))), "a list of tokens, or one for each table",
+    ),
     "rank_pattern": (None, _any(_absent, _table(_count(1))), "a table of ranks"),
     "alpha_pattern": (None, _any(_absent, _table(_number)), "a table of numbers"),
     "minilm": (None, _any(_absent, _table(lambda value: True)), "a table"),

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from minilm.checkpoints.adapter_configs import AdapterConfig
+from minilm.checkpoints.files import Entry
 from minilm.checkpoints.names import Layout, Place, places_of_ours, places_of_theirs
 from minilm.errors import UserError
 from minilm.finetuning.lora import DoRALinear, LoRALinear, adapted_layers, row_lengths
@@ -103,3 +105,18 @@ def diagonal(blocks: Mapping[int, Tensor], layout: Layout) -> Tensor:
 def scaled_alpha(alpha: float, times: float, *, rank_stabilized: bool) -> float:
     """The alpha with which s stays the same for so many times the rank; without the last digits, which are rounding."""
     return float(f"{alpha * (math.sqrt(times) if rank_stabilized else times):.12g}")
+
+
+def check_shape(entry: Entry, asked: tuple[int, ...], config: AdapterConfig) -> None:
+    """Raises UserError if a tensor has another shape than the model asks for, or holds no plain numbers."""
+    if entry.shape != asked:
+        shapes = f"has the shape {entry.shape}, the model's is {asked}"
+        raise UserError(f"{entry.file}: {entry.name} {shapes}{made_for(config)}")
+    if not entry.dtype.is_floating_point or entry.dtype.itemsize == 1:
+        kind = str(entry.dtype).removeprefix("torch.")
+        raise UserError(f"{entry.file}: {entry.name} holds {kind} numbers, which are not read here")
+
+
+def made_for(config: AdapterConfig) -> str:
+    """What to add to a message: which base the adapter is for, if it says so."""
+    return f"; the adapter is for {config.base}" if config.base else ""

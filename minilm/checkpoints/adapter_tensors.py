@@ -7,6 +7,8 @@ Tensors are named after the published modules:
     base_model.model.<module>.lora_B.bias (out,)                                   a bias of B, with "lora_bias"
     base_model.model.<module>.base_layer.bias                                      its bias, where that was trained
     base_model.model.<module>.weight, .bias                                        of a module that was trained whole
+    base_model.model.<module>.lora_embedding_A (r, V), .lora_embedding_B (D, r)    of a token table: ``adapter_tables``
+    base_model.model.<module>.token_adapter.trainable_tokens_delta (n, D)          some of its rows
 
 T5's classes keep a copy of the token table for each stack. An adapter can train them apart; ours is one, so it is read
 where all copies are equal, and written as all of them.
@@ -28,8 +30,9 @@ import torch
 from torch import Tensor, nn
 
 from minilm.checkpoints.adapter_configs import CONFIG, INSTEAD, AdapterConfig
-from minilm.checkpoints.adapter_forms import Adapter, diagonal, scaled_alpha
+from minilm.checkpoints.adapter_forms import Adapter, check_shape, diagonal, made_for, scaled_alpha
 from minilm.checkpoints.adapter_inits import plain_adapter
+from minilm.checkpoints.adapter_tables import DELTA, changed_tables, may_untie
 from minilm.checkpoints.contents import TOKENS
 from minilm.checkpoints.files import Entry, Reader, read_folder, read_header, sample
 from minilm.checkpoints.matching import equal
@@ -86,7 +89,7 @@ def copies_of(theirs: str, model: Backbone) -> list[str]:
 def read_adapter(model: Backbone, folder: Path, config: AdapterConfig) -> AdapterTensors:
     """Everything that the folder holds, as views. Raises UserError for what does not fit the model or the config."""
     reader, places, names = Reader(), places_for(model), ARCHITECTURES[card_of(model).model_type].names
-    pairs, tensors = _sort(folder, config)
+    pairs, tables, tensors = _sort(folder, config)
     linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     held, prefix = AdapterTensors(), ""
     for module, pair in pairs.items():
@@ -94,7 +97,7 @@ def read_adapter(model: Backbone, folder: Path, config: AdapterConfig) -> Adapte
         parts = [place for place in places_of_theirs(plain, places) if place.module in linear]
         if not parts:
             file = pair["A.weight"].file
-            raise UserError(f"{file}: adapts {module}, which {_this(model)} does not have{_for(config)}")
+            raise UserError(f"{file}: adapts {module}, which {_this(model)} does not have{made_for(config)}")
         prefix = prefix or f"{module}.weight".removesuffix(plain)  # none before a head's module
         held.adapters |= _parts(model, module, parts, pair, config, reader)
     if config.init:
@@ -106,6 +109,10 @@ def read_adapter(model: Backbone, folder: Path, config: AdapterConfig) -> Adapte
     _check_targets(config, there, pairs)
     held.whole = _whole(model, places, tensors, config, reader)
     _check_whole(model, config, places, prefix, held, folder)
+    if config.published["trainable_token_indices"] and not any(DELTA in changes for changes in tables.values()):
+        raise UserError(f"{folder}: lacks the tokens of trainable_token_indices; is {STEM}.safetensors whole?")
+    for module, changes in tables.items():
+        held.whole |= changed_tables(model, places, module, changes, held.whole, config, reader)
     if config.lora_bias:
         held.whole |= _biases(model, places, pairs, held, config, reader)
     if config.head is not None:
@@ -115,16 +122,20 @@ def read_adapter(model: Backbone, folder: Path, config: AdapterConfig) -> Adapte
     return held
 
 
-def _sort(folder: Path, config: AdapterConfig) -> tuple[dict[str, dict[str, Entry]], dict[str, Entry]]:
-    """A and B, with DoRA the magnitude too, by module; and the other tensors, by name."""
-    pairs: dict[str, dict[str, Entry]] = {}
-    tensors: dict[str, Entry] = {}
+_ByModule = dict[str, dict[str, Entry]]
+
+
+def _sort(folder: Path, config: AdapterConfig) -> tuple[_ByModule, _ByModule, dict[str, Entry]]:
+    """A and B, with DoRA the magnitude too, by module; what changes a table in part, likewise; the others, by name."""
+    pairs, tables, tensors = _ByModule(), _ByModule(), dict[str, Entry]()
     for key, entry in read_folder(folder, STEM).items():
         name = key.removeprefix(PREFIX)
         if name == key:
             raise UserError(f"{entry.file}: unexpected tensor {key}; in PEFT's format every name begins with {PREFIX}")
         if match := re.fullmatch(r"(.+)\.lora_(A\.weight|B\.weight|B\.bias|magnitude_vector)", name):
             pairs.setdefault(match[1], {})[match[2]] = entry
+        elif match := re.fullmatch(r"(.+)\.(lora_embedding_[AB]|token_adapter\.trainable_tokens_delta)", name):
+            tables.setdefault(match[1], {})[match[2]] = entry
         elif match := re.search(r"\.(lora_\w+)", name):
             raise UserError(f"{entry.file}: {key} is no A or B of a linear layer; {match[1]} is not supported here")
         elif not re.search(r"\.(original_module|modules_to_save)\.", name):
@@ -141,7 +152,7 @@ def _sort(folder: Path, config: AdapterConfig) -> tuple[dict[str, dict[str, Entr
             raise UserError(f"{entry.file}: has {entry.name}, but {config.where} says {key} = false")
     if not pairs:
         raise UserError(f"{folder}: {STEM}.safetensors holds no LoRA adapter; is it whole?")
-    return pairs, tensors
+    return pairs, tables, tensors
 
 
 def _parts(
@@ -155,13 +166,13 @@ def _parts(
         if len(entry.shape) == 2 and entry.shape[along] != rank:
             its = entry.shape[along]
             raise UserError(f"{entry.file}: {entry.name} is of rank {its}, but {config.where} says {rank}")
-    _check_shape(pair["A.weight"], (rank, in_features), config)
-    _check_shape(pair["B.weight"], (rows, rank), config)
+    check_shape(pair["A.weight"], (rank, in_features), config)
+    check_shape(pair["B.weight"], (rows, rank), config)
     a, b, magnitude = reader.view(pair["A.weight"]), reader.view(pair["B.weight"]), None
     if config.init:
         a, b, alpha = _plain(model, parts, a, b, alpha, config)
     if config.dora:
-        _check_shape(pair["magnitude_vector"], (rows,), config)
+        check_shape(pair["magnitude_vector"], (rows,), config)
         magnitude = reader.view(pair["magnitude_vector"])
 
     def adapter(place: Place, a: Tensor, b: Tensor, alpha: float) -> Adapter:
@@ -207,7 +218,7 @@ def _biases(
             own = model.get_submodule(place.module).get_parameter("bias") if _has_bias(model, place.module) else None
             if own is None:
                 raise UserError(f"{entry.file}: {entry.name} is of a module that has no bias to add it to; {INSTEAD}")
-            _check_shape(entry, (place.layout.rows_of_all(len(own), place.row.part),), config)
+            check_shape(entry, (place.layout.rows_of_all(len(own), place.row.part),), config)
             before = held.whole.get(place.ours, own.detach())
             biases[place.ours] = before + scale * place.layout.cut(reader.view(entry), place.row.part).to(before)
     return biases
@@ -248,16 +259,16 @@ def _whole(
         found = [place for place in places_of_theirs(plain, places) if place.ours in parameters]
         if not found and places_of_theirs(plain, rows_of(names, model.config, "classify")):
             raise UserError(
-                f"{entry.file}: {entry.name} is of a part that {_this(model)} does not have{_for(config)}; "
+                f"{entry.file}: {entry.name} is of a part that {_this(model)} does not have{made_for(config)}; "
                 "open that one for the adapter's task, with its family's head"
             )
         if not found and not is_ignored(plain, names):
-            raise UserError(f"{entry.file}: {entry.name} is no tensor of {_this(model)}{_for(config)}")
+            raise UserError(f"{entry.file}: {entry.name} is no tensor of {_this(model)}{made_for(config)}")
         for place in found:
             parameter = parameters[place.ours]
             for copy in copies.values():
-                _check_shape(copy, place.shape_of_theirs(tuple(parameter.shape)), config)
-            if users[id(parameter)] > 1:
+                check_shape(copy, place.shape_of_theirs(tuple(parameter.shape)), config)
+            if users[id(parameter)] > 1 and not may_untie(model):
                 raise UserError(f"{entry.file}: {entry.name} was trained on its own; {_this(model)} ties it to another")
             _check_copies(model, place, copies, reader)
             if next(p.theirs for p in places_of_ours(place.ours, places) if p.theirs in stored) == plain:
@@ -287,16 +298,8 @@ def _own_head(model: Backbone, folder: Path, config: AdapterConfig, reader: Read
         verb = "lacks the tensor" if name in asked else "has the unexpected tensor"
         raise UserError(f"{file}: {verb} {name.removeprefix('head.')}; is it the head of this adapter?")
     for name, entry in stored.items():
-        _check_shape(entry, asked[name], config)
+        check_shape(entry, asked[name], config)
     return {name: reader.view(entry) for name, entry in stored.items()}
-
-
-def _check_shape(entry: Entry, asked: tuple[int, ...], config: AdapterConfig) -> None:
-    if entry.shape != asked:
-        raise UserError(f"{entry.file}: {entry.name} has the shape {entry.shape}, the model's is {asked}{_for(config)}")
-    if not entry.dtype.is_floating_point or entry.dtype.itemsize == 1:
-        kind = str(entry.dtype).removeprefix("torch.")
-        raise UserError(f"{entry.file}: {entry.name} holds {kind} numbers, which are not read here")
 
 
 def _check_targets(config: AdapterConfig, there: list[str], held: Mapping[str, object]) -> None:
@@ -335,10 +338,6 @@ def _in_file(place: Place, prefix: str) -> str:
 
 def _this(model: Backbone) -> str:
     return f"this {card_of(model).model_type} model"
-
-
-def _for(config: AdapterConfig) -> str:
-    return f"; the adapter is for {config.base}" if config.base else ""
 
 
 def sample_of_base(model: Backbone, adapted: Collection[str], whole: Collection[str]) -> Tensor:

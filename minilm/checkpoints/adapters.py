@@ -8,17 +8,18 @@ ours on the backbone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from minilm import hub
 from minilm.checkpoints.adapter_configs import AdapterConfig, read_adapter_config
 from minilm.checkpoints.adapter_tensors import PREFIX, STEM, AdapterTensors, read_adapter, sample_of_base
 from minilm.checkpoints.contents import read_contents
 from minilm.checkpoints.files import read_folder
+from minilm.checkpoints.matching import parameter_names
 from minilm.checkpoints.models import Dtype, card_of, load_parts, own_head, warn_of
 from minilm.checkpoints.names import module_of, places_of_ours
 from minilm.errors import UserError
@@ -132,6 +133,7 @@ def load_adapter(model: Backbone, folder: str | Path, *, as_stored: bool = False
         layer.lora_b.data.copy_(adapter.b)
         if isinstance(layer, DoRALinear) and adapter.magnitude is not None:
             layer.lora_magnitude.data.copy_(adapter.magnitude)
+    _untie(model, held.whole)
     for name, value in held.whole.items():
         parameter = model.get_parameter(name)
         dtype = value.dtype if as_stored else parameter.dtype
@@ -145,6 +147,17 @@ def load_adapter(model: Backbone, folder: str | Path, *, as_stored: bool = False
     card.labels = config.labels or card.labels
     card.extra |= extra
     card.adapter = Path(folder)
+
+
+def _untie(model: Backbone, whole: Mapping[str, Tensor]) -> None:
+    """Give a parameter of its own to each of two that were one, if the adapter does not hold one value for both."""
+    for names in parameter_names(model):
+        values = [whole.get(name) for name in names]
+        if any(value is not values[0] for value in values):
+            for name in names[1:]:
+                module, _, leaf = name.rpartition(".")
+                own = nn.Parameter(model.get_parameter(name).detach().clone())
+                setattr(model.get_submodule(module), leaf, own)
 
 
 def _is_trained(name: str, held: AdapterTensors, config: AdapterConfig) -> bool:

@@ -411,7 +411,8 @@ def bert_adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("peft_type", "LOHA", "peft_type must be LORA, the only kind"),
         ("layer_replication", [[0, 2], [1, 2]], "layer_replication"),
         ("megatron_config", {"a": 1}, "megatron_config"),
-        ("trainable_token_indices", [1, 2], "trainable_token_indices"),
+        ("trainable_token_indices", [1, 2], "lacks the tokens of trainable_token_indices"),
+        ("trainable_token_indices", "all", "trainable_token_indices must be a list of tokens, or one for each table"),
         ("target_parameters", ["weight"], "target_parameters"),
         ("lora_bias", True, "lacks base_model.model.bert.encoder.layer.0.attention.self.query.lora_B.bias;"),
         ("use_qalora", True, "use_qalora"),
@@ -492,7 +493,7 @@ QUERY = "base_model.model.bert.encoder.layer.0.attention.self.query"
         (lambda t: t.clear(), "holds no LoRA adapter"),
         (lambda t: t.update({"x.lora_A.weight": torch.ones(3, 24)}), "unexpected tensor x.lora_A.weight"),
         (lambda t: t.update({f"{QUERY}.lora_magnitude_vector": torch.ones(24)}), "but .* says use_dora = false"),
-        (lambda t: t.update({f"{WORDS}.lora_embedding_A": torch.ones(3, 64)}), "lora_embedding_A is not supported"),
+        (lambda t: t.update({f"{WORDS}.lora_embedding_A": torch.ones(3, 64)}), "has no A or no B, which is not read"),
         (lambda t: t.update({f"{QUERY}.lora_A.weight": torch.ones(3, 9)}), r"shape \(3, 9\), the model's is \(3, 24\)"),
         (lambda t: t.update({f"{QUERY}.lora_B.weight": torch.ones(9, 3)}), r"has the shape \(9, 3\)"),
         (lambda t: t.update({f"{QUERY}.lora_B.weight": torch.ones(24)}), r"has the shape \(24,\)"),
@@ -583,10 +584,10 @@ def test_missing_biases_and_heads_are_warned_of(
     assert "holds no head; the model keeps the one that it has" in caplog.messages[-1]
 
 
-def test_a_tensor_that_the_model_ties_cannot_be_its_own(tmp_path: Path) -> None:
-    save_adapter(adapted("gpt2-lm-old"), tmp_path)
+def test_a_tensor_that_t5_ties_cannot_be_its_own(tmp_path: Path) -> None:
+    save_adapter(adapted("t5-lm"), tmp_path)
     edit(tmp_path, lambda _, tensors: tensors.update({"base_model.model.lm_head.weight": torch.ones(64, 24)}))
-    assert_refused("gpt2-lm-old", tmp_path, "lm_head.weight was trained on its own; this gpt2 model ties it to another")
+    assert_refused("t5-lm", tmp_path, "lm_head.weight was trained on its own; this t5 model ties it to another")
 
 
 def test_modules_trained_whole_are_kept_and_parts_of_modules_are_not(tmp_path: Path) -> None:
