@@ -29,6 +29,8 @@ Several labels per text, T the true and P the predicted set, P = {c : sigmoid(z_
 A text whose T and P are both empty is wholly right: its Jaccard index is 1 (the convention of SemEval-2018
 task 1, E-c).
 
+The area under the ROC curve and the average precision need no threshold: see ``ranking.py``.
+
 All values are Python floats, ints and lists, ready for JSON. They equal scikit-learn's with zero_division=0, the
 Jaccard index with average="samples" and zero_division=1.
 """
@@ -43,11 +45,13 @@ import numpy as np
 from minilm.config import Fraction
 from minilm.errors import UserError, nearest
 from minilm.evaluation.confusions import Confused, class_totals, most_confused
+from minilm.evaluation.ranking import average_precision, roc_auc
 from minilm.measures import (
     HIGHER_IS_BETTER,
     LANGUAGE_METRICS,
     METRICS,
     MULTI_LABEL_METRICS,
+    RANKING_METRICS,
     SINGLE_LABEL_METRICS,
     Correlation,
     Measured,
@@ -91,6 +95,8 @@ class Metrics:
     # Both.
     macro_f1: Fraction | None = None
     mcc: Correlation | None = None
+    roc_auc: Fraction | None = None  # None also if no label divides the texts, or if there are very many labels
+    average_precision: Fraction | None = None
     # Beside these numbers, where all of a split is measured: C labels.
     per_class: list[LabelMetrics] | None = None  # (C,) with one label a text
     confusion: list[list[int]] | None = None  # (C, C) texts, row: truth, column: prediction; or, with many classes,
@@ -101,6 +107,8 @@ class Metrics:
         """Raise ValueError unless these are the metrics of one kind of task."""
         measured = {name for name in METRICS if self.get(name) is not None}
         kinds = (SINGLE_LABEL_METRICS, MULTI_LABEL_METRICS, LANGUAGE_METRICS)
+        if self.perplexity is None:
+            measured -= set(RANKING_METRICS)
         if not any(measured == set(names) for names in kinds):
             raise ValueError("must hold " + ", or ".join(" ".join(names) for names in kinds))
         classes = len(self.per_class or ())
@@ -155,7 +163,7 @@ def _is_square(matrix: list[list[int]], size: int) -> bool:
 
 def check_metric(metric: str, multi_label: bool, key: str = "train.best") -> None:
     """Raise `UserError` unless this kind of task has the metric; `key` is the setting that names it."""
-    names = MULTI_LABEL_METRICS if multi_label else SINGLE_LABEL_METRICS
+    names = (*(MULTI_LABEL_METRICS if multi_label else SINGLE_LABEL_METRICS), *RANKING_METRICS)
     if metric not in names:
         kind = "several labels a text" if multi_label else "one label a text"
         there = ", ".join(names)
@@ -208,10 +216,13 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) ->
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 
-def classification_metrics(labels: np.ndarray, logits: np.ndarray, given: np.ndarray | None = None) -> Metrics:
+def classification_metrics(
+    labels: np.ndarray, logits: np.ndarray, given: np.ndarray | None = None, *, ranking: bool = True
+) -> Metrics:
     """Metrics of one label per text: labels (N,) of 0..C-1, logits (N, C).
 
-    given: the predicted classes (N,); None: those with the highest logits, of equals the first.
+    given: the predicted classes (N,); None: those with the highest logits, of equals the first. ranking: whether to
+    measure ROC AUC and average precision, which sort all texts for each label.
     """
     labels, logits = np.asarray(labels), np.asarray(logits, dtype=np.float64)
     _check_shapes(labels, logits, labels.shape == logits.shape[:1])
@@ -231,6 +242,7 @@ def classification_metrics(labels: np.ndarray, logits: np.ndarray, given: np.nda
         per_class=_by_label(precision, recall, f1, support),
         confusion=confusion_matrix(labels, given, classes).tolist() if few else None,
         confused=None if few else most_confused(labels, given, PAIRS),
+        **(_ranking(labels, log_softmax(logits)) if ranking else {}),
     )
 
 
@@ -246,17 +258,23 @@ def _matthews_correlation(right: np.ndarray, predicted: np.ndarray, support: np.
 
 
 def multilabel_metrics(
-    labels: np.ndarray, logits: np.ndarray, threshold: float | np.ndarray = 0.5, given: np.ndarray | None = None
+    labels: np.ndarray,
+    logits: np.ndarray,
+    threshold: float | np.ndarray = 0.5,
+    given: np.ndarray | None = None,
+    *,
+    ranking: bool = True,
 ) -> Metrics:
     """Metrics of several labels per text: labels (N, C) of 0 and 1, logits (N, C). Macro F1 is over all C labels.
 
-    given: the predicted labels (N, C) of 0 and 1; None: those whose probability reaches the threshold.
+    given: the predicted labels (N, C) of 0 and 1; None: those whose probability reaches the threshold. ranking: as for
+    ``classification_metrics``.
     """
     labels, logits = np.asarray(labels), np.asarray(logits, dtype=np.float64)
     _check_shapes(labels, logits, labels.shape == logits.shape)
     loss = float((np.logaddexp(0.0, logits) - labels * logits).mean())
     given = labels_above(logits, threshold) if given is None else given
-    return Metrics(loss, **_metrics_of_choice(labels, given))
+    return Metrics(loss, **_metrics_of_choice(labels, given), **(_ranking(labels, logits) if ranking else {}))
 
 
 def _metrics_of_choice(labels: np.ndarray, chosen: np.ndarray) -> dict[str, Any]:
@@ -284,7 +302,7 @@ def choose_threshold(labels: np.ndarray, logits: np.ndarray, metric: str = "macr
     check_metric(metric, multi_label=True, key="metric")
     labels, probabilities = np.asarray(labels), sigmoid(logits)  # once: training asks after every epoch
     _check_shapes(labels, probabilities, labels.shape == probabilities.shape)
-    if metric == "loss":  # no threshold changes it
+    if metric in ("loss", *RANKING_METRICS):  # no threshold changes it
         return 0.5
     best, best_value = 0.5, None
     for percent in sorted(range(1, 100), key=lambda percent: abs(percent - 50)):
@@ -303,6 +321,14 @@ def _check_shapes(labels: np.ndarray, logits: np.ndarray, match: bool) -> None:
         raise ValueError(f"metrics need one row or more: labels {labels.shape}, logits {logits.shape}")
     if not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"labels must be integers, got {labels.dtype}")
+
+
+def _ranking(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
+    """The metrics of a ranking, those that there are: scores (N, C) that compare between texts."""
+    if np.isnan(scores).any():  # of a model that diverged
+        return {}
+    found = {"roc_auc": roc_auc(labels, scores), "average_precision": average_precision(labels, scores)}
+    return {name: value for name, value in found.items() if value == value}  # only NaN differs from itself
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray, empty: float = 0.0) -> np.ndarray:

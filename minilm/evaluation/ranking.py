@@ -45,6 +45,14 @@ def average_precision(labels: np.ndarray, scores: np.ndarray) -> float:
     return float(areas.mean() if labels.ndim == 2 else areas[np.unique(labels)].mean())
 
 
+def has_pairs(labels: np.ndarray) -> bool:
+    """Whether some label is had by some texts and not by others, so that there is a ROC AUC: labels (N,) or (N, C)."""
+    if labels.ndim == 1:
+        return len(np.unique(labels)) > 1
+    positives = labels.sum(axis=0)
+    return bool(((positives > 0) & (positives < len(labels))).any())
+
+
 def roc_auc_per_label(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """(C,) areas for labels (N,) of 0..C-1, or (N, C) of 0 and 1, and scores (N, C).
 

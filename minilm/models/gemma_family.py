@@ -1,7 +1,7 @@
 """Gemma's published checkpoints: Gemma 1, Gemma 2, and the text models of Gemma 3, EmbeddingGemma among them.
 
-Their files have Llama's names of tensors, and more norms. ``post_attention_layernorm`` is the norm before the MLP in
-Gemma 1, as in Llama, and the norm after attention in Gemma 2 and 3, as its name says.
+Their files have Llama's names of tensors, and more norms. What they call ``post_attention_layernorm`` is, as in Llama,
+the norm before the MLP in Gemma 1. In Gemma 2 and 3 it is the norm after attention.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ SETTINGS = (
     ("norm_eps", "rms_norm_eps"),
     ("tied", "tie_word_embeddings"),
 )
-DEFAULTS = {"head_dim": 256, "num_hidden_layers": 26, "sliding_window": 4096}
+DEFAULTS = {"head_dim": 256, "num_hidden_layers": 26, "sliding_window": 4096}  # of Gemma 2 and 3
 
 
 def _family(
@@ -127,8 +127,8 @@ def _refuse_bidirectional(published: dict[str, Any]) -> None:
         raise UserError("config.json: use_bidirectional_attention is not supported before Gemma 3")
 
 
-GEMMA1 = _family("Gemma", Gemma1Config, read_gemma1, write_gemma1, {"hidden_act": "gelu_pytorch_tanh", **DEFAULTS},
-                 ("activation", "hidden_act"))  # fmt: skip
+DEFAULTS_1 = {"head_dim": 256, "hidden_act": "gelu_pytorch_tanh"}
+GEMMA1 = _family("Gemma", Gemma1Config, read_gemma1, write_gemma1, DEFAULTS_1, ("activation", "hidden_act"))
 
 
 # --- Gemma 2 --------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import numpy as np
 from minilm.config import SPLITS
 from minilm.evaluation.metrics import Metrics
 from minilm.hints import program
+from minilm.measures import RANKING_METRICS
 from minilm.reporting.classes import count_rows
 from minilm.reporting.confidence import confidence_section, threshold_sentence
 from minilm.reporting.page import (
@@ -195,6 +196,7 @@ def _mistakes(run: Run) -> Section:
         few = replace(table, rows=[table.rows[i] for i in worst[:LISTED]])
         blocks = [f"The {LISTED} labels with the lowest F1, of {count(len(labels))}:", few, Folded("All", table)]
     blocks += filter(None, (_absent(metrics, labels, split), _common_mistake(metrics, labels)))
+    blocks += _ranking(run.results, split)
     return Section("Label by label", [*blocks, *_pictures(run, "confusion_test", "confusion_validation")])
 
 
@@ -203,6 +205,19 @@ def _confidence(run: Run) -> Section | None:
     section = confidence_section(run)
     pictures = _pictures(run, "calibration", "coverage")
     return None if section is None else replace(section, blocks=[*section.blocks, *pictures])
+
+
+def _ranking(results: Results, split: str) -> list[Block]:
+    """How well texts with a label are ranked before others, beside the baselines; nothing if that was not measured."""
+    found = {"the model": results.metrics(split)}
+    found |= {name: baseline.metrics(split) for name, baseline in results.baselines.items()}
+    rows = [
+        [name, *(decimal(metrics.get(key)) for key in RANKING_METRICS)]
+        for name, metrics in found.items()
+        if metrics is not None and metrics.roc_auc is not None
+    ]
+    note = "Macro averages: of each label against the rest. They need no threshold; ROC AUC is 0.5 for guessing."
+    return [Table([f"ranking, {split} set", *map(metric_name, RANKING_METRICS)], rows, note=note)] if rows else []
 
 
 def label_table(metrics: Metrics, labels: Sequence[str], title: str = "label") -> Table:

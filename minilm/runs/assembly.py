@@ -35,6 +35,7 @@ from minilm.devices import Runtime
 from minilm.errors import UserError, nearest
 from minilm.evaluation.metrics import check_metric
 from minilm.evaluation.predictor import Reading
+from minilm.evaluation.ranking import has_pairs
 from minilm.finetuning.freezing import freeze, reads_pooler
 from minilm.finetuning.lora import LoRAConfig, add_lora
 from minilm.hints import program
@@ -158,6 +159,8 @@ def _check_tokens(tokenizer: Tokenizer, config: RunConfig) -> None:
 def _check_objective(train: TrainSection, data: Dataset) -> None:
     """Raise UserError if the metric, the class weights or the threshold do not fit the labels."""
     check_metric(train.best, data.multi_label, key="train.best")
+    if train.best == "roc_auc" and not has_pairs(data.validation.labels):
+        raise UserError("train.best = roc_auc compares texts that have a label with others; validation has no two such")
     weights, labels = train.class_weights, data.label_names
     for name in weights if isinstance(weights, dict) else ():
         if name not in labels:

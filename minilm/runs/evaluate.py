@@ -17,6 +17,7 @@ from minilm.evaluation.predictor import Predictor
 from minilm.evaluation.regression import ScoreMetrics, score_metrics
 from minilm.evaluation.text_lines import columns_of
 from minilm.loading import change_data, load_config
+from minilm.measures import RANKING_METRICS
 from minilm.reporting.page import terminal_table
 from minilm.reporting.report import label_table
 from minilm.reporting.tables import count, decimal, metric_columns, metric_name, text_table
@@ -143,7 +144,8 @@ def evaluation_text(metrics: Metrics | ScoreMetrics, labels: list[str]) -> str:
         names = [name.replace("_", " ") for name in asdict(metrics)]
         numbers = (metrics.pearson, metrics.spearman, metrics.mean_squared_error, metrics.mean_absolute_error)
         return text_table(["", *names], [[labels[0], count(metrics.texts), *map(decimal, numbers)]])
-    columns = metric_columns(metrics.multi_label)
+    ranking = [key for key in RANKING_METRICS if metrics.get(key) is not None]
+    columns = [*metric_columns(metrics.multi_label), *ranking]
     whole = text_table([*map(metric_name, columns)], [[decimal(metrics[key]) for key in columns]], left=0)
     names = [shortened(name) for name in labels]
     by_label = label_table(metrics, names)

@@ -14,7 +14,7 @@ from minilm.loading import load_config
 from minilm.models import ARCHITECTURES
 from minilm.reporting.record import read_run
 from minilm.reporting.results import read_history
-from tests.tiny import finished_run, minilm, outcome, refused, texts, write_config
+from tests.tiny import finished_run, minilm, outcome, refused, texts, write_config, write_data
 
 # --- A run's folder ---
 
@@ -315,3 +315,22 @@ def test_a_warning_about_the_data_is_shown_and_kept(tmp_path: Path) -> None:
     result = minilm("train", config, "train.epochs=1", "--runs", tmp_path)
     assert re.search(r"^warning: labels that differ in their spelling alone", result.stderr, re.MULTILINE)
     assert "differ in their spelling alone" in (tmp_path / "tiny" / "report.md").read_text()
+
+
+@pytest.mark.parametrize("best", ["roc_auc", "average_precision"])
+def test_a_ranking_can_choose_the_checkpoint(tmp_path: Path, best: str) -> None:
+    result = minilm("train", write_config(tmp_path), f"train.best={best}", "train.epochs=2", "--runs", tmp_path)
+    assert result.exit_code == 0, result.output
+    history, results = read_history(tmp_path / "tiny"), json.loads((tmp_path / "tiny" / "results.json").read_text())
+    assert results["best"]["value"] == max(entry.validation[best] for entry in history)
+    assert results["validation"][best] == results["best"]["value"]
+    assert "| ranking, test set | ROC AUC | average precision |" in (tmp_path / "tiny" / "report.md").read_text()
+
+
+def test_a_ranking_that_validation_cannot_measure_is_refused_before_training(tmp_path: Path) -> None:
+    data = write_data(tmp_path / "all-good.tsv", [(text, "good") for text, _ in texts(20)])
+    said = refused(
+        "train", write_config(tmp_path), "train.best=roc_auc", f"data.validation={data}", "data.source=",
+        f"data.train={write_data(tmp_path / 'train.tsv')}", "--runs", tmp_path,
+    )  # fmt: skip
+    assert "validation has no two such" in said
