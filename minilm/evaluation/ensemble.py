@@ -36,14 +36,15 @@ class Ensemble(Predictor):
         """Raises UserError if their labels differ, or what they read."""
         first = members[0]
         for other in members[1:]:
-            if set(other.labels) != set(first.labels) or other.multi_label != first.multi_label:
+            if set(other.labels) != set(first.labels) or other.decision.kind != first.decision.kind:
                 raise UserError(f"{other.name}: has other labels than {first.name}; an ensemble needs the same")
             if other.reading.pairs != first.reading.pairs or other.reading.clean != first.reading.clean:
                 raise UserError(f"{other.name}: reads other texts than {first.name} (data.text_pair, data.clean)")
         self.members = list(members)
         self.name, self.labels = " + ".join(member.name for member in members), first.labels
         self.reading, self.clean = first.reading, first.clean
-        self.decision = Decision(first.decision.kind, self._mean_threshold())
+        kind = first.decision.kind
+        self.decision = Decision("score", raw=True) if kind == "score" else Decision(kind, self._mean_threshold())
         # (M, C): where each member has the labels of the first.
         self.order = [[member.labels.index(label) for label in self.labels] for member in members]
 
@@ -67,6 +68,8 @@ class Ensemble(Predictor):
             for member, z, order in zip(self.members, scores, self.order, strict=True)
         ]
         p = np.mean(found, axis=0)
+        if self.decision.kind == "score":
+            return p
         z: np.ndarray = np.log(np.maximum(p, LEAST))
         return z - np.log(np.maximum(1 - p, LEAST)) if self.multi_label else z
 
