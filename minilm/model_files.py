@@ -49,6 +49,22 @@ def needed_files(names: Collection[str], want: Want = "model") -> list[str]:
     return [name for name in wanted if name in names]
 
 
+def refusal_of_pickles(file: str, source: str, published_class: str = "", page: str = "") -> str:
+    """Why weights that are only there as a pickle are not read, and the two ways out.
+
+    source: a Hub id or a folder. published_class: what its config.json names, if that is known. page: the Hub's.
+    """
+    discussions = f"{page}/discussions has" if page else "its discussions on the Hub have"
+    kind = published_class or "AutoModelForSequenceClassification"
+    which = "" if published_class else ", or the class that its config.json names"
+    return (
+        f"its weights are only there as {file}, which can run code when it is opened and is never read here; take it "
+        f'with revision = "refs/pr/N" if {discussions} a pull request N that adds safetensors; or, if you trust its '
+        f'author, convert it with transformers: {kind}.from_pretrained("{source}")'
+        f'.save_pretrained("FOLDER", safe_serialization=True){which}'
+    )
+
+
 def shard_names(index: Mapping[str, Any], where: str = INDEX) -> list[str]:
     """The files that a parsed ``model.safetensors.index.json`` names: plain names, each once, in order.
 

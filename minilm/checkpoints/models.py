@@ -130,7 +130,7 @@ def load_parts(
         raise UserError(f'task must be one of {", ".join(TASKS)}, got "{task}"{nearest(task, TASKS)}')
     for note in stored.notes:
         log.warning("%s: %s", folder, note)
-    card = Card(stored.model_type, task, folder=stored.folder, published=stored.published)
+    card = Card(stored.model_type, task, folder=stored.folder, published=stored.published, nested=stored.nested)
     if task == "classify":
         card.labels = list(_different(stored) if labels is None else labels)
         if not card.labels:

@@ -1,4 +1,4 @@
-"""Texts as vectors by a model that is not trained, and a logistic regression on them: a linear probe.
+"""Linear probe: compute text vectors with a model that is not trained further, and fit a logistic regression to them.
 
 A backbone gives each of a text's T tokens a vector. Their mean is one vector for the text:
 
@@ -10,10 +10,10 @@ matrix after it, and so on. Of other backbones the means are useful, too. A line
 Bengio 2016): the regression of ``baselines.py``, fitted to the training texts' vectors, moved and scaled so that they
 have mean 0 and length 1 on average:
 
-    f = (e - m) / s        m = mean(e),  s = sqrt(mean(|e - m|^2))        both of the training texts
+    f = (e - m) / s        m = mean(e),  s = sqrt(mean(|e - m|^2))        both over the training texts
 
 So one penalty suits every backbone, whatever the length of its vectors. Nothing here is random: the same rows give the
-same probe. Where it scores as well, fine-tuning does not pay.
+same probe. If the probe scores as well as fine-tuning, fine-tuning is not worth its cost.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from minilm.evaluation.windows import vectors_of_texts
 from minilm.models.architecture import Backbone
 from minilm.models.batch import Batch
 
-CUT = 512  # tokens at which texts are cut for a model that reads any length, unless the caller says otherwise
+CUT = 512  # the default limit in tokens for a model that can read texts of any length
 
 
 # --- texts to vectors ---
@@ -99,7 +99,7 @@ def prompt_tokens(tokenizer: Tokenizer, how: SentenceModel) -> int:
 
 
 class Dense(NamedTuple):
-    """A matrix with no zeros to leave out, for the fit."""
+    """A dense matrix, in the form that the fit needs."""
 
     values: np.ndarray  # (N, V) float64
 
@@ -120,7 +120,7 @@ class Dense(NamedTuple):
 
 @dataclass(frozen=True)
 class Probe:
-    """The fitted model. `seconds`: the time to fit, the vectors given."""
+    """The fitted model. `seconds`: the fitting time, without the time to compute the vectors."""
 
     mean: np.ndarray  # (D,)
     scale: float
@@ -135,7 +135,7 @@ class Probe:
 def fit_probe(embeddings: np.ndarray, labels: np.ndarray, classes: int, tolerance: float = 1e-4) -> Probe:
     """Fit to vectors (N, D) with `labels`: (N,) of 0..classes-1, or (N, classes) of 0 and 1.
 
-    The fit ends when no derivative is above `tolerance`.
+    The fit stops when no derivative is above `tolerance`.
     """
     start = time.perf_counter()
     x = embeddings.astype(np.float64)

@@ -1,4 +1,4 @@
-"""A trained classifier, as its user holds it: texts in, scores out."""
+"""Predict with a trained classifier: from texts to scores and labels."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from minilm.models.batch import Batch
 from minilm.schema import Limit, read_table
 
 Forward = Callable[[Batch, np.ndarray], Tensor]  # a batch and its row numbers (B,) -> scores (B, C)
-Combine = Callable[[np.ndarray, Windows], np.ndarray]  # what there is of M rows (M, C), and their texts -> (N, C)
+Combine = Callable[[np.ndarray, Windows], np.ndarray]  # the values of M windows (M, C), and their texts -> (N, C)
 Text = str | tuple[str, str]  # a text, or a pair
 
 
@@ -48,10 +48,10 @@ def predict_scores(
 ) -> np.ndarray:
     """The model's scores (logits) of N texts: (N, C) float32, in the order of the texts.
 
-    Rows of like length share a batch. Every part of the model is left in the mode it was in. ``forward`` computes the
-    scores of a batch and its row numbers in the model's place, if part of the work is done already. ``combine`` makes
-    texts' scores of windows'; by default as the probabilities of a classifier are combined. ``progress`` is called
-    after each batch, with the fraction of the rows that it was.
+    Rows of similar length share a batch. Each module keeps its training or evaluation mode. ``forward`` computes the
+    scores of a batch from the batch and its row numbers, if a part is cached; by default the model does. ``combine``
+    computes the scores of texts from those of their windows; by default it combines class probabilities. ``progress``
+    is called after each batch, with the fraction of the rows that it was.
     """
     scores, order = [], []
     with evaluation_mode(model), torch.inference_mode(), runtime.autocast():
@@ -72,7 +72,7 @@ def predict_scores(
 
 
 def is_multi_label(card: Card) -> bool:
-    """Whether a classifier gives a text several labels."""
+    """Whether a classifier can give a text several labels."""
     return card.published.get("problem_type") == "multi_label_classification"
 
 
@@ -81,9 +81,9 @@ def is_multi_label(card: Card) -> bool:
 
 @dataclass(frozen=True)
 class Reading:
-    """How texts reach the model, in prediction as in training. Kept under "minilm" in the model's config."""
+    """How texts are prepared, in prediction as in training. Saved as "minilm" in the model's config.json."""
 
-    # Tokens that are read at once; 0: the model's context.
+    # The most tokens that the model reads at once; 0: the model's context.
     max_tokens: Annotated[int, Limit("a whole number of at least 0", lambda n: n >= 0)] = 0
     clean: list[str] = field(default_factory=list)  # cleaning steps
     pairs: bool | None = None  # whether it reads pairs of texts; None: unknown
@@ -92,13 +92,13 @@ class Reading:
     threshold: Fraction | list[Fraction] = 0.5
     temperature: list[Positive] = field(default_factory=list)  # by which scores are divided; several labels: one each
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "float32"  # train.precision
-    long_texts: Literal["cut", "head-tail", "windows"] = "cut"  # what becomes of longer texts, as data.long_texts
+    long_texts: Literal["cut", "head-tail", "windows"] = "cut"  # how to handle longer texts, as data.long_texts
     window_stride: Annotated[int, Limit("a whole number of at least 0", lambda n: n >= 0)] = 0
     window_scores: Literal["mean", "max"] = "mean"
 
     @classmethod
     def of(cls, card: Card) -> Reading:
-        """From a model's config. Raises UserError for a value that is not valid."""
+        """The settings in a model's config. Raises UserError for an invalid value."""
         place = f"{card.folder}/config.json" if card.adapter is None else f"{card.adapter}/adapter_config.json"
         return cls.from_table(card.extra, place)
 
@@ -214,8 +214,8 @@ class Predictor(ABC):
     def scores(self, texts: Iterable[Text], *, place: str = "text", first: int = 1) -> np.ndarray:
         """The scores (logits), (N, C).
 
-        Raises UserError for what is no text or pair, for pairs if it reads single texts, for single texts if it
-        reads pairs, and for a text of which cleaning leaves nothing: an answer would be about nothing.
+        Raises UserError for anything but texts and pairs, for pairs if the classifier was trained on single texts, for
+        single texts if it was trained on pairs, and for a text that is empty after cleaning.
         """
         firsts, seconds = self._split(texts, place, first)
         firsts = self._cleaned(firsts, place, first)
@@ -223,7 +223,7 @@ class Predictor(ABC):
         return self.scores_of_clean_texts(firsts, seconds)
 
     def scores_of_rows(self, rows: Rows) -> np.ndarray:
-        """The scores of rows that were cleaned when they were loaded: a second cleaning could change them again."""
+        """The scores of rows whose texts are already clean; cleaning them again might change them again."""
         return self.scores_of_clean_texts(rows.texts, rows.pairs)
 
     def scores_of_clean_texts(self, texts: list[str], pairs: list[str] | None) -> np.ndarray:
@@ -240,13 +240,13 @@ class Predictor(ABC):
         cleaned = [self.clean(text) for text in texts]
         if "" in cleaned:
             row = cleaned.index("")
-            raise UserError(f"{place} {first + row} is empty{' once cleaned' if texts[row].strip() else ''}")
+            raise UserError(f"{place} {first + row} is empty{' after cleaning' if texts[row].strip() else ''}")
         return cleaned
 
     def _split(self, texts: Iterable[Text], place: str, first: int) -> tuple[list[str], list[str] | None]:
-        """The first texts, and the second ones if they are pairs."""
+        """The texts, or the first texts of pairs; and the second texts, or None if they are not pairs."""
         if isinstance(texts, str):
-            raise UserError(f"give a list of texts, [{texts!r}], not one text")
+            raise UserError(f"give a list of texts, such as [{texts!r}], not a single text")
         texts = list(texts)
         for number, text in enumerate(texts, first):
             parts = (text,) if isinstance(text, str) else text
@@ -257,14 +257,14 @@ class Predictor(ABC):
             raise UserError("give either single texts or pairs of two texts, not both")
         if texts and self.reading.pairs not in (None, bool(pairs)):
             kind = "pairs of texts" if self.reading.pairs else "single texts"
-            raise UserError(f"this classifier was trained on {kind}; give it such")
+            raise UserError(f"this classifier was trained on {kind}; give {kind}")
         if not pairs:
             return [str(text) for text in texts], None
         return [first for first, _ in pairs], [second for _, second in pairs]
 
 
 class Classifier(Predictor):
-    """A classification model with its tokenizer and what it was trained with.
+    """A classification model with its tokenizer and the settings that it was trained with.
 
     >>> classifier = Classifier.load("runs/scratch-sample")
     >>> classifier.predict(["ale sztos"])
@@ -279,13 +279,13 @@ class Classifier(Predictor):
         self.labels, self.reading = card.labels, Reading.of(card)
         self.decision = decision_of(card, self.reading)
         self.clean = cleaner(self.reading.clean)
-        self.cut = Cut()  # of all texts it has read
+        self.cut = Cut()  # counts over all texts that it has read
         self.progress: Callable[[float], None] | None = None
         self.home = card.adapter or card.folder  # where its files are
 
     @classmethod
     def load(cls, source: str | Path, device: str = "auto", precision: str = "") -> Classifier:
-        """Open a run's folder, a model's or an adapter's folder, a catalogue name or a Hub id.
+        """Load a classifier from a run's folder, a model's or an adapter's folder, a catalogue name or a Hub id.
 
         precision: as ``devices.runtime`` takes it; empty: that of the model's training. Raises UserError if there is no
         trained classifier.
@@ -299,7 +299,7 @@ class Classifier(Predictor):
         trained = Reading.of(card_of(model)).precision
         where = runtime(device, precision) if precision else runtime_as_trained(device, trained)
         for parameter in model.parameters():
-            if (parameter.dtype, where.precision) != (torch.bfloat16, "bfloat16"):  # as such weights were in training
+            if (parameter.dtype, where.precision) != (torch.bfloat16, "bfloat16"):  # as in training
                 parameter.data = parameter.data.float()
         classifier = cls(model, load_tokenizer(card_of(model).tokenizer or source), where)
         classifier.home = folder if folder.is_dir() else classifier.home
@@ -339,11 +339,11 @@ class Classifier(Predictor):
 
 
 def without_classifier(run: Path) -> str:
-    """Why a run's folder holds no classifier."""
+    """The message for a run's folder that contains no classifier."""
     if (run / "predictions.csv").exists() and (run / "metrics.jsonl").exists():
         return 'this run of a study kept no model (keep_model = "none"); train it again with `minilm train`'
     if (run / "results.json").exists() and not (run / "adapted").is_dir():
-        return "this run did not train a model; train one ([train] in place of [zero_shot])"
+        return "this run did not train a model; replace [zero_shot] by [train] in its config to train one"
     if (run / "results.json").exists():
-        return f"this run only adapted a checkpoint; train a classifier from {run / 'adapted'} (model.source)"
+        return f"this run only adapted a checkpoint; to train a classifier, set model.source to {run / 'adapted'}"
     return f"this run has not finished; resume it with `{program()} train {run / 'config.toml'} --resume`"

@@ -62,7 +62,7 @@ class GemmaConfig(BackboneConfig):
     width: int = 2304
     depth: int = 26
     heads: int = 8
-    kv_heads: int = 4
+    kv_heads: int = 4  # 0: as many as heads
     head_width: int = 256
     mlp_width: int = 9216
     activation: str = "gelu_tanh"
@@ -87,8 +87,9 @@ class GemmaConfig(BackboneConfig):
         every = max(self.global_every, 1)
         chosen = range(every - 1, self.depth, every) if self.global_layers is None else self.global_layers
         resolve(self, "global_layers", tuple(i for i in chosen if i < self.depth))
+        resolve(self, "kv_heads", self.kv_heads or self.heads)
         resolve(self, "attention_scalar", self.attention_scalar or self.head_width)
-        if not self.kv_heads or not self.heads or self.heads % self.kv_heads:
+        if not self.heads or self.heads % self.kv_heads:
             raise UserError(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
         for name in ("rotary", "local_rotary"):
             if isinstance(rotary := getattr(self, name), dict):  # a table in TOML or JSON

@@ -29,6 +29,11 @@ NAMES = replace(
         Row("layers.{i}.mlp_norm", "layers.{i}.pre_feedforward_layernorm", when=lambda c: c.post_norms),
         Row("layers.{i}.mlp_post_norm", "layers.{i}.post_feedforward_layernorm"),
     ),
+    # Within a Gemma 3 that reads images too; there are two spellings.
+    nested="language_model.",
+    other_prefixes=("language_model.model.", "model.language_model.", "language_model."),
+    old=(("language_model.lm_head", "lm_head"),),
+    ignored=(*LLAMA.ignored, "vision_tower.*", "multi_modal_projector.*"),
 )
 SETTINGS = (
     ("vocab_size", "vocab_size"),
@@ -89,7 +94,7 @@ class Gemma1Config(GemmaConfig):
     width: int = 3072
     depth: int = 28
     heads: int = 16
-    kv_heads: int = 16
+    kv_heads: int = 0
     mlp_width: int = 24576
     attention_scalar: int = 0
     attention_cap: float = 0.0
@@ -221,4 +226,6 @@ def write_gemma3(config: GemmaConfig) -> dict[str, Any]:
     return {**write_later(config), **written, "rope_scaling": write_rotary(config.rotary)["rope_scaling"]}
 
 
-GEMMA3 = _family("Gemma 3", Gemma3Config, read_gemma3, write_gemma3, DEFAULTS, *LATER, text="Text")
+GEMMA3 = replace(
+    _family("Gemma 3", Gemma3Config, read_gemma3, write_gemma3, DEFAULTS, *LATER, text="Text"), nested_in=("gemma3",)
+)

@@ -227,13 +227,13 @@ def test_better_is_higher_but_for_losses_and_by_more_than_the_threshold(metric, 
 
 
 def test_an_unknown_metric_is_named_with_the_ones_there_are():
-    with pytest.raises(UserError, match=r'"acuracy" \(did you mean "accuracy"\?\); there are: loss, '):
+    with pytest.raises(UserError, match=r'"acuracy" \(did you mean "accuracy"\?\); the metrics are: loss, '):
         is_better("acuracy", 1.0, 0.0)
     with pytest.raises(
         UserError, match=r'^train.best: no metric "accuracy" with several labels .* loss, subset_accuracy'
     ):
         check_metric("accuracy", multi_label=True)
-    with pytest.raises(UserError, match="with one label a text"):
+    with pytest.raises(UserError, match="with one label per text"):
         check_metric("jaccard", multi_label=False)
     names = {*SINGLE_LABEL_METRICS, *MULTI_LABEL_METRICS, *RANKING_METRICS, "perplexity"}
     assert names == set(HIGHER_IS_BETTER)
@@ -294,10 +294,10 @@ def test_metrics_are_those_of_one_kind_of_task():
     assert single.brief().by_label == [] and single.brief()["mcc"] == single["mcc"]
     assert Metrics(2.0, perplexity=7.4)["perplexity"] == 7.4
     for wrong in ({}, {"accuracy": 0.5}, {"perplexity": 2.0, "macro_f1": 0.5}):
-        with pytest.raises(ValueError, match="must hold loss accuracy"):
+        with pytest.raises(ValueError, match="must contain loss acc"):
             Metrics(0.5, **wrong)
     for confusion in ([[1, 0]], [[0, 0], [0, 0]], [[1, -1], [0, 1]], [[1], [0]], None):
-        with pytest.raises(ValueError, match=r"confusion must be 2 rows of 2|must hold confusion or confused"):
+        with pytest.raises(ValueError, match=r"confusion must be 2 rows of 2|must contain either conf"):
             replace(single, confusion=confusion)
 
 

@@ -153,7 +153,7 @@ def test_a_threshold_chosen_on_validation_is_chosen_anew_for_every_evaluation(
 
 def test_a_data_set_that_is_misspelt_is_told_with_the_config(tmp_path: Path) -> None:
     config = write_config(tmp_path)
-    assert f'{config}: data.source: no data set "ag-new" (did you mean "ag-news"?)' in refused(
+    assert f'{config}: data.source: no data set is named "ag-new" (did you mean "ag-news"?)' in refused(
         "train", config, "data.source=ag-new", "--runs", tmp_path
     )
 
@@ -266,10 +266,10 @@ def test_a_config_that_cannot_be_is_refused_and_leaves_nothing(tmp_path: Path, c
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        (None, "the file holds no rows"),
-        ([], "the file holds no rows"),
+        (None, "the file contains no rows"),
+        ([], "the file contains no rows"),
         (["good film\tgood"] * 20, 'all 16 training rows have the label "good"'),
-        (["good film"], "1 fields where the header has 2"),
+        (["good film"], "has 1 fields, but the header has 2"),
         (["\tgood"], "is empty"),
     ],
 )
