@@ -53,6 +53,7 @@ FolderName = Annotated[str, Limit('a name of at most 100 letters, digits, "-", "
 Column = Annotated[str, Limit("the name of a column", bool)]
 Delimiter = Annotated[str, Limit('one character, or "tab"', lambda d: len(d) <= 1 or d in ("tab", "\\t"))]
 ModelName = Annotated[str, Limit("a model: a folder, a name that `minilm models` lists, or a Hub id", bool)]
+Template = Annotated[str, Limit('a text with "{label}"', lambda p: "{label}" in p)]
 Pattern = Annotated[str, Limit('a text with "{text}" and "{label}"', lambda p: "{text}" in p and "{label}" in p)]
 OneGPU = Annotated[str, Limit('one of several GPUs, "cuda:1"', _like(r"cuda:\d+"))]
 Device = Literal["auto", "cpu", "cuda", "mps"] | OneGPU
@@ -72,7 +73,8 @@ class MLPHeadSection:
     kind: Literal["mlp"] = "mlp"  # this choice
     hidden: Count = 0  # units of the first layer; 0: the model's width
     # The vector it reads: the last token's, the first token's ("cls"), the mean of all, or the pooler's. "auto": the
-    # one that the family's own head reads, the first token's for BERT and its kin, the last token's for decoders.
+    # one that a sentence model's folder names (1_Pooling), or else the one that the family's own head reads, the first
+    # token's for BERT and its kin, the last token's for decoders.
     pooling: Literal["auto", "last", "cls", "mean", "pooler"] = "auto"
     norm: bool = False  # LayerNorm after the first layer
     activation: Literal["gelu", "relu", "tanh"] = "gelu"  # between the two layers
@@ -165,6 +167,7 @@ class DataSection:
     rename: dict[str, str] = field(default_factory=dict)  # labels: as the files have them -> as they shall be called
     other: Literal["error", "drop"] = "error"  # rows whose label is none of ``labels``
     max_labels: Size = 5000  # more are probably none
+    keep: list[Column] = field(default_factory=list)  # other columns to have in predictions.csv, such as an id
     # What becomes of texts longer than max_tokens: their end is cut, or their middle; or they are read in windows.
     long_texts: Literal["cut", "head-tail", "windows"] = "cut"
     window_stride: Count = 0  # tokens from the start of a window to that of the next; 0: half a window
@@ -254,6 +257,7 @@ class LoraSection:
     # What is adapted: "query", "key", "value", "output", "up", "gate", "down", "all-linear", or patterns of names.
     targets: list[str] = field(default_factory=lambda: ["query", "value"])
     layers: list[Count] = field(default_factory=list)  # the layers that are adapted, from 0; empty: all
+    dora: bool = False  # learn the lengths of the matrices' rows apart from their directions (DoRA)
 
 
 @dataclass(frozen=True)
@@ -293,8 +297,10 @@ class TrainSection:
     # Memory for the outputs of frozen layers, which are computed once; the rest is put into a file; 0: no cache.
     cache_mib: Count = 4096
     # Several labels a text: a label is assigned if its probability is at least this; "validation": the value that is
-    # best on the validation texts.
-    decision_threshold: Literal["validation"] | Between = 0.5
+    # best on the validation texts; "validation-per-label": the best of each label. Two classes: of the second one.
+    decision_threshold: Literal["validation", "validation-per-label"] | Between = 0.5
+    # What "validation-per-label" makes as high as possible: macro F1, or the Jaccard index (two classes: the second's).
+    threshold_metric: Literal["f1", "jaccard"] = "f1"
     linear_baseline: bool = True  # measure a linear model on words, too; never with more than 1,000 labels
     # Measure a logistic regression on the checkpoint's vectors, too; it reads every text once more.
     embeddings_baseline: bool = False
@@ -343,7 +349,19 @@ class SimilaritySection:
     threads: Threads = 0  # CPU threads; 0: torch decides
 
 
-ZeroShotSection = Annotated[PromptSection | SimilaritySection, Choice("method")]
+@dataclass(frozen=True)
+class EntailmentSection:
+    """``[zero_shot]`` by entailment: the labels that a text entails, by a model of natural language inference."""
+
+    method: Literal["entailment"]  # this choice
+    hypothesis_template: Template = "This text is about {label}."  # what a text shall entail if it has the label
+    words: dict[str, str] = field(default_factory=dict)  # label -> how the hypothesis names it; left out: the label
+    device: Device = "auto"  # "auto": CUDA, else MPS, else the CPU
+    precision: Precision = "auto"  # "auto": 16 bits on a CUDA GPU, else float32
+    threads: Threads = 0  # CPU threads; 0: torch decides
+
+
+ZeroShotSection = Annotated[PromptSection | SimilaritySection | EntailmentSection, Choice("method")]
 
 
 # --- All of it ---

@@ -1,10 +1,11 @@
-"""Rows from Parquet files and from spreadsheets, each through a package that is an extra."""
+"""Rows from Parquet files and from spreadsheets, each read with an optional package."""
 
 from __future__ import annotations
 
 import os
-from array import array as numbers
+from array import array
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,25 @@ from minilm.data.delimited import Row, check_once, table_of_rows
 from minilm.data.tables import HEAD, Defects, Table, TableFile
 from minilm.errors import UserError
 
-BATCH = 256  # rows of a Parquet file that are unpacked at once
+BATCH = 256  # rows of a Parquet file that are decoded at once
 ROOM, RATIO = 1 << 28, 100  # a Parquet file may unfold to so many bytes, or to so many times its own size
 PER_ROW = 16  # bytes of memory that a row takes, whatever is in it
 HEAD_ROOM = 1 << 26  # bytes that a column may unfold to, to be among the columns of the first rows
+
+
+@contextmanager
+def parquet_file(path: Path) -> Iterator[Any]:
+    """Open a Parquet file with pyarrow. Raises UserError if it cannot be opened, or read inside the context."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise UserError(f"{path}: Parquet files need pyarrow: pip install 'minilm[data]'") from None
+    try:
+        with open_bytes(path) as binary:
+            yield pyarrow.parquet.ParquetFile(binary)
+    except (pyarrow.ArrowException, UnicodeDecodeError, OSError, EOFError) as error:
+        raise UserError(f"{path}: not a readable Parquet file: {' '.join(str(error).split())}") from None
 
 
 def read_parquet(path: Path, wanted: set[str]) -> Table:
@@ -26,29 +42,40 @@ def read_parquet(path: Path, wanted: set[str]) -> Table:
     Raises UserError if it cannot be read, or if a small file unfolds to more than ``ROOM``: a few bytes may say that a
     text comes a million times.
     """
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise UserError(f"{path}: Parquet files need pyarrow: pip install 'minilm[data]'") from None
-    try:
-        with open_bytes(path) as binary:
-            room = _Room(path, max(ROOM, RATIO * binary.seek(0, os.SEEK_END)))
-            file = pyarrow.parquet.ParquetFile(binary)
-            names, sizes = file.schema_arrow.names, _stated_sizes(file.metadata, file.schema_arrow.names)
-            check_once(display_name(path), names, wanted)
-            columns: dict[str, list[Any]] = {name: [] for name in names if name in wanted}
-            room.check(PER_ROW * file.metadata.num_rows + sum(sizes[name] for name in columns))
-            for batch in file.iter_batches(BATCH, columns=list(columns)) if columns else ():
-                for name, cells in columns.items():
-                    array = _plain(batch.column(name))
-                    room.take(array.nbytes + PER_ROW * len(array))
-                    cells.extend(array.to_pylist())
-            lines = numbers("q", range(1, file.metadata.num_rows + 1))
-            head = _head(file, names, sizes) if len(set(names)) == len(names) else []
-    except (pyarrow.ArrowException, ValueError, OSError, EOFError) as error:
-        raise UserError(f"{path}: not a readable Parquet file: {' '.join(str(error).split())}") from None
+    with parquet_file(path) as file:
+        room = _Room(path, max(ROOM, RATIO * os.path.getsize(path)))
+        names, sizes = list(file.schema_arrow.names), _stated_sizes(file.metadata, file.schema_arrow.names)
+        check_once(display_name(path), names, wanted)
+        columns: dict[str, list[Any]] = {name: [] for name in names if name in wanted}
+        room.check(PER_ROW * file.metadata.num_rows + sum(sizes[name] for name in columns))
+        for batch in file.iter_batches(BATCH, columns=list(columns)) if columns else ():
+            for name, cells in columns.items():
+                column = batch.column(name)
+                room.take(unfolded_size(column) + PER_ROW * len(column))
+                cells.extend(cells_of(column))
+        lines = array("q", range(1, file.metadata.num_rows + 1))
+        head = _head(file, names, sizes) if len(set(names)) == len(names) else []
     return Table([TableFile(display_name(path), "row", lines)], names, columns, head)
+
+
+def unfolded_size(column: Any) -> int:
+    """The bytes of an Arrow array as Python has it: a dictionary's values as often as they are used."""
+    import pyarrow
+
+    return int((column.dictionary_decode() if isinstance(column, pyarrow.DictionaryArray) else column).nbytes)
+
+
+def cells_of(column: Any) -> list[Any]:
+    """The values of an Arrow array. Times that Python has no type for are texts; durations like that, whole numbers."""
+    import pyarrow
+
+    kind = column.type
+    if pyarrow.types.is_temporal(kind) and not pyarrow.types.is_date(kind) and kind.unit == "ns":
+        column = column.cast(pyarrow.int64() if pyarrow.types.is_duration(kind) else pyarrow.string())
+    try:
+        return list(column.to_pylist())
+    except (ValueError, OverflowError):  # beyond the year 9999
+        return list(column.cast(pyarrow.string()).to_pylist())
 
 
 @dataclass
@@ -91,43 +118,36 @@ def _head(file: Any, names: list[str], sizes: dict[str, int]) -> list[list[Any]]
     first = next(file.iter_batches(HEAD, columns=light), None) if light else None
     if first is None:
         return []
-    cells = {name: _plain(first.column(name)).to_pylist() for name in light}
+    cells = {name: cells_of(first.column(name)) for name in light}
     return [[cells[name][row] if name in cells else None for name in names] for row in range(first.num_rows)]
-
-
-def _plain(column: Any) -> Any:
-    """An Arrow array without a dictionary; times that are finer than Python's become text."""
-    import pyarrow
-
-    column = column.dictionary_decode() if isinstance(column, pyarrow.DictionaryArray) else column
-    kind = column.type
-    if pyarrow.types.is_temporal(kind) and not pyarrow.types.is_date(kind) and kind.unit == "ns":
-        column = column.cast(pyarrow.int64() if pyarrow.types.is_duration(kind) else pyarrow.string())
-    return column
 
 
 def read_spreadsheet(path: Path, wanted: set[str], defects: Defects, *, header: bool) -> Table:
     """The first sheet of a spreadsheet. Needs python-calamine, the extra ``excel``."""
+    rows, note = spreadsheet_rows(path)
+    table = table_of_rows(display_name(path), rows, wanted, defects, header=header, unit="row")
+    table.notes += [note] if note else []
+    return table
+
+
+def spreadsheet_rows(path: Path) -> tuple[Iterator[Row], str]:
+    """The rows of a spreadsheet's first sheet, and what to say of others that it has."""
     try:
         import python_calamine
     except ImportError:
         raise UserError(f"{path}: spreadsheets need python-calamine: pip install 'minilm[excel]'") from None
-    name = display_name(path)
     try:
         with open_bytes(path) as binary:
             book = python_calamine.CalamineWorkbook.from_filelike(binary)
         cells = book.get_sheet_by_index(0).to_python(skip_empty_area=False)
     except (python_calamine.CalamineError, OSError, EOFError, IndexError, ValueError) as error:
-        raise UserError(f"{name}: not a readable spreadsheet: {error}") from None
-    table = table_of_rows(name, _filled(cells), wanted, defects, header=header, unit="row")
-    if len(book.sheet_names) > 1:
-        others = ", ".join(f'"{other}"' for other in book.sheet_names[1:])
-        table.notes.append(f'its sheet "{book.sheet_names[0]}" was read, and not {others}')
-    return table
+        raise UserError(f"{display_name(path)}: not a readable spreadsheet: {error}") from None
+    others = ", ".join(f'"{other}"' for other in book.sheet_names[1:])
+    return _filled(cells), f'only its sheet "{book.sheet_names[0]}" was read, not {others}' if others else ""
 
 
 def _filled(cells: list[list[Any]]) -> Iterator[Row]:
-    """The rows that are not empty, numbered as the spreadsheet numbers them; what is after the header's end is left."""
+    """The rows that are not empty, with the spreadsheet's row numbers; cells right of the header's last are dropped."""
     width = 0
     for number, row in enumerate(cells, 1):
         if all(cell in ("", None) for cell in row):

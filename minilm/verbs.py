@@ -1,0 +1,82 @@
+"""The kind of command that every verb of ``minilm`` is, and what verbs share."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from minilm.errors import UserError
+from minilm.terminal import open_closed_streams, printable
+
+
+class Verb(click.Command):
+    """A verb that prints errors which the user can fix in one line."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            raise click.ClickException(str(error)) from error
+        except BrokenPipeError:  # the reader of the output has ended
+            raise
+        except OSError as error:  # a full disk, a folder that cannot be written
+            if error.strerror is None:
+                raise
+            place = f"{printable(str(error.filename))}: " if error.filename else ""
+            raise click.ClickException(f"{place}{error.strerror}") from error
+        except KeyboardInterrupt as stop:
+            from minilm.training.console import signal_of
+
+            click.echo("interrupted", err=True)
+            sys.exit(128 + signal_of(stop))
+
+
+class Verbs(click.Group):
+    """The group whose commands are all of that kind."""
+
+    command_class = Verb
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        open_closed_streams()
+        return super().main(*args, **options)
+
+
+class Name(click.ParamType):
+    """A name or a path, which is not empty, as an unset variable of a script is."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value or self.fail("must not be empty", param, ctx)
+
+
+class Place(Name):
+    """The same as a ``Path``."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return Path(super().convert(value, param, ctx))
+
+
+NAME, PLACE = Name(), Place()
+
+
+def example(text: str) -> str:
+    """An example for ``--help``, kept as it stands."""
+    return "\b\nExample:\n" + "\n".join(f"  {line}" for line in text.splitlines())
+
+
+DEVICE = click.option("--device", default="auto", show_default=True, help='"cpu", "cuda", "mps" or "auto".')
+
+
+def part_of(shard: str) -> tuple[int, int]:
+    """``2/3`` as numbers. Raises UserError if it is no part of several."""
+    numbers = [int(n) if n.isdecimal() and len(n) < 10 else 0 for n in shard.split("/")]
+    part, parts = numbers if len(numbers) == 2 else (0, 0)
+    if not 1 <= part <= parts:
+        raise UserError(f'--shard must be a part and their number, such as 1/2, got "{shard}"')
+    return part, parts
