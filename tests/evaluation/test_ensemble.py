@@ -67,7 +67,7 @@ def test_models_that_do_not_belong_together_are_refused_in_one_line(tmp_path: Pa
     second.labels = ["no", "yes", "perhaps"]
     with pytest.raises(UserError, match="has other labels than"):
         Ensemble([first, second])
-    with pytest.raises(UserError, match="in data.text_pair or data.clean"):
+    with pytest.raises(UserError, match=r"in data\.text_pair or data\.clean"):
         Ensemble([first, classifier(pairs=True)])
     one = classifier()
     save_model(one.model, tmp_path / "other", tokenizer=one.tokenizer)
