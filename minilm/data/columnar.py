@@ -131,7 +131,7 @@ def read_spreadsheet(path: Path, wanted: set[str], defects: Defects, *, header: 
 
 
 def spreadsheet_rows(path: Path) -> tuple[Iterator[Row], str]:
-    """The rows of a spreadsheet's first sheet, and what to say of others that it has."""
+    """The rows of a spreadsheet's first sheet, and a note about its other sheets ("": none)."""
     try:
         import python_calamine
     except ImportError:

@@ -1,6 +1,6 @@
 """How to handle a text with more tokens than the model can read at once: ``data.long_texts``.
 
-    cut          keep the beginning; of a tokenizer whose ``truncation_side`` is "left", the end
+    cut          keep the beginning, or the end if the tokenizer's ``truncation_side`` is "left"
     head-tail    keep the beginning and the end, in the ratio 1 to 3 tokens, like 128 and 382 of 510 tokens in
                  Sun et al. 2019, "How to Fine-Tune BERT for Text Classification?"
     windows      read the whole text in windows. Each window starts ``stride`` tokens after the previous one; the last

@@ -55,7 +55,7 @@ class Dataset:
     whole: dict[str, int]  # rows of each split before data.train_rows, data.shots and similar keys chose a part
     notes: list[str]  # guesses about the files, and rows that are dropped because the config asks for it
     numbers: dict[str, np.ndarray]  # split -> the numbers of its rows in their files, from 1
-    kept: dict[str, list[Any]] = field(default_factory=dict)  # the columns of data.keep, of the test rows
+    kept: dict[str, list[Any]] = field(default_factory=dict)  # the columns of data.keep in the test rows
 
 
 def load_dataset(section: DataSection) -> Dataset:
@@ -235,7 +235,7 @@ def _require(table: Table, section: DataSection, defects: Defects, split: str = 
 
 
 def _kept(test: Part, columns: Sequence[str]) -> dict[str, list[Any]]:
-    """The cells of these columns, of the test rows. Raises UserError if the test file has not got one."""
+    """The cells of these columns in the test rows. Raises UserError if the test file does not have a column."""
     require_columns(test.table, dict.fromkeys(columns, "data.keep"), Defects())
     return {name: [test.table.columns[name][i] for i in test.numbers.tolist()] for name in columns}
 
