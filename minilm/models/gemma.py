@@ -62,7 +62,7 @@ class GemmaConfig(BackboneConfig):
     width: int = 2304
     depth: int = 26
     heads: int = 8
-    kv_heads: int = 4  # 0: as many as heads
+    kv_heads: int = 0  # 0: as many as heads; the published model has 4
     head_width: int = 256
     mlp_width: int = 9216
     activation: str = "gelu_tanh"

@@ -49,7 +49,7 @@ SETTINGS = (
     ("norm_eps", "rms_norm_eps"),
     ("tied", "tie_word_embeddings"),
 )
-DEFAULTS = {"head_dim": 256, "num_hidden_layers": 26, "sliding_window": 4096}  # of Gemma 2 and 3
+DEFAULTS = {"head_dim": 256, "num_hidden_layers": 26, "num_key_value_heads": 4, "sliding_window": 4096}  # 2 and 3
 
 
 def _family(
@@ -94,7 +94,6 @@ class Gemma1Config(GemmaConfig):
     width: int = 3072
     depth: int = 28
     heads: int = 16
-    kv_heads: int = 0
     mlp_width: int = 24576
     attention_scalar: int = 0
     attention_cap: float = 0.0
@@ -132,7 +131,7 @@ def _refuse_bidirectional(published: dict[str, Any]) -> None:
         raise UserError("config.json: use_bidirectional_attention is not supported before Gemma 3")
 
 
-DEFAULTS_1 = {"head_dim": 256, "hidden_act": "gelu_pytorch_tanh"}
+DEFAULTS_1 = {"head_dim": 256, "num_key_value_heads": 16, "hidden_act": "gelu_pytorch_tanh"}
 GEMMA1 = _family("Gemma", Gemma1Config, read_gemma1, write_gemma1, DEFAULTS_1, ("activation", "hidden_act"))
 
 
