@@ -149,8 +149,15 @@ def read_later(published: dict[str, Any], every: int) -> dict[str, Any]:
     if not window or published.get("query_pre_attn_scalar") == 0:
         raise UserError("config.json: sliding_window and query_pre_attn_scalar must be numbers above 0")
     kinds = published.get("layer_types") or [SLIDING if (i + 1) % every else FULL for i in range(depth)]
-    cap = published.get("final_logit_softcapping") or 0.0
+    cap = _cap(published, "final_logit_softcapping")
     return {"global_layers": full_layers(kinds, depth), "window": window, "language_cap": cap}
+
+
+def _cap(published: dict[str, Any], key: str) -> float:
+    """The cap that a key gives, 0 if it is null. Raises UserError for 0, by which the published classes divide."""
+    if published.get(key) == 0:
+        raise UserError(f"config.json: {key} must be a number above 0, or null")
+    return published.get(key) or 0.0
 
 
 def write_later(config: GemmaConfig) -> dict[str, Any]:
@@ -165,7 +172,7 @@ def write_later(config: GemmaConfig) -> dict[str, Any]:
 def read_gemma2(published: dict[str, Any]) -> dict[str, Any]:
     """A cap of attention's scores, and one kind of rotary positions."""
     _refuse_bidirectional(published)
-    rotary, cap = whole_rotary(published), published.get("attn_logit_softcapping") or 0.0
+    rotary, cap = whole_rotary(published), _cap(published, "attn_logit_softcapping")
     return {**read_later(published, every=2), "attention_cap": cap, "rotary": rotary, "local_rotary": rotary}
 
 

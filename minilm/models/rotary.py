@@ -223,6 +223,8 @@ def read_rotary(published: dict[str, Any]) -> Rotary:
     Raises UserError where they name no kind of ours, or lack something.
     """
     table = published.get("rope_scaling") or published.get("rope_parameters") or {}
+    if any(isinstance(value, dict) for value in table.values()):
+        raise UserError("config.json: rope_parameters must be one table, not one for each kind of layers")
     kind = table.get("rope_type") or table.get("type") or "default"
     given = {**published, **table}
     if TRAINED[1] in published:  # what the model's own settings say comes first
