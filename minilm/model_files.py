@@ -23,7 +23,8 @@ WEIGHTS = "model.safetensors"
 VALIDATION = "validation.safetensors"  # what a classifier made of its validation texts
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack")
-CONFIGS = ("config.json", "adapter_config.json")  # a model has the first, an adapter alone the second
+TRAINED_PART = "trained.safetensors"  # in place of the weights: those that a run has trained
+CONFIGS = ("config.json", "adapter_config.json")  # a model has the first, an adapter the second
 TOKENIZER_FILES = (
     "config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
 )  # fmt: skip
@@ -47,6 +48,22 @@ def needed_files(names: Collection[str], want: Want = "model") -> list[str]:
     if want == "model" and "modules.json" in names:
         wanted += sorted(filter(MODULE_FILE.fullmatch, names))
     return [name for name in wanted if name in names]
+
+
+def refusal_of_pickles(file: str, source: str, published_class: str = "", page: str = "") -> str:
+    """Why weights that are only there as a pickle are not read, and the two ways out.
+
+    source: a Hub id or a folder. published_class: what its config.json names, if that is known. page: the Hub's.
+    """
+    discussions = f"{page}/discussions has" if page else "its discussions on the Hub have"
+    kind = published_class or "AutoModelForSequenceClassification"
+    which = "" if published_class else ", or the class that its config.json names"
+    return (
+        f"its weights are only there as {file}, which can run code when it is opened and is never read here; take it "
+        f'with revision = "refs/pr/N" if {discussions} a pull request N that adds safetensors; or, if you trust its '
+        f'author, convert it with transformers: {kind}.from_pretrained("{source}")'
+        f'.save_pretrained("FOLDER", safe_serialization=True){which}'
+    )
 
 
 def shard_names(index: Mapping[str, Any], where: str = INDEX) -> list[str]:
@@ -75,9 +92,13 @@ def weight_names(folder: Path) -> list[str]:
         except (ValueError, RecursionError) as error:
             raise UserError(f"{index}: not valid JSON ({error}); remove it and download it again") from error
         return shard_names(parsed if isinstance(parsed, dict) else {}, str(index))
-    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
-        return ["adapter_model.safetensors"]
-    return [WEIGHTS]
+    return ["adapter_model.safetensors"] if holds_adapter(folder) else [WEIGHTS]
+
+
+def holds_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter and not a whole model. Some programs write the base's config.json beside it."""
+    whole = (WEIGHTS, INDEX, TRAINED_PART) if (folder / "config.json").is_file() else ()
+    return (folder / "adapter_config.json").is_file() and not any((folder / name).is_file() for name in whole)
 
 
 def is_whole(folder: Path, want: Want = "model") -> bool:

@@ -9,6 +9,7 @@ import dataclasses
 import math
 from typing import Any
 
+from minilm.checkpoints.relatives import instead_of
 from minilm.errors import UserError, nearest
 from minilm.models import ARCHITECTURES
 from minilm.models.architecture import Architecture, BackboneConfig
@@ -32,8 +33,9 @@ def architecture_of(published: dict[str, Any], where: str) -> tuple[str, Archite
     model_type = str(published.get("model_type", ""))
     if model_type not in ARCHITECTURES:
         known = ", ".join(sorted(ARCHITECTURES))
-        hint = nearest(model_type, ARCHITECTURES)
-        raise UserError(f'{where}: model_type "{model_type}" is not one of ours{hint}; there are: {known}')
+        raise UserError(
+            f'{where}: model_type "{model_type}" is not one of ours{instead_of(model_type)}; the families are: {known}'
+        )
     return model_type, ARCHITECTURES[model_type]
 
 

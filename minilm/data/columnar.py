@@ -1,4 +1,4 @@
-"""Rows from Parquet files and from spreadsheets, each through a package that is an extra."""
+"""Rows from Parquet files and from spreadsheets, each read with an optional package."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from minilm.data.delimited import Row, check_once, table_of_rows
 from minilm.data.tables import HEAD, Defects, Table, TableFile
 from minilm.errors import UserError
 
-BATCH = 65_536  # rows of a Parquet file that are unpacked at once
+BATCH = 65_536  # rows of a Parquet file that are decoded at once
 
 
 @contextmanager
 def parquet_file(path: Path) -> Iterator[Any]:
-    """A Parquet file, open, as pyarrow has it. Raises UserError if it cannot be read, also while it is."""
+    """Open a Parquet file with pyarrow. Raises UserError if it cannot be opened, or read inside the context."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -55,7 +55,7 @@ def read_spreadsheet(path: Path, wanted: set[str], defects: Defects, *, header: 
 
 
 def spreadsheet_rows(path: Path) -> tuple[Iterator[Row], str]:
-    """The rows of a spreadsheet's first sheet, and what to say of others that it has."""
+    """The rows of a spreadsheet's first sheet, and a note about its other sheets ("": none)."""
     try:
         import python_calamine
     except ImportError:
@@ -67,11 +67,11 @@ def spreadsheet_rows(path: Path) -> tuple[Iterator[Row], str]:
     except (python_calamine.CalamineError, OSError, EOFError, IndexError, ValueError) as error:
         raise UserError(f"{display_name(path)}: not a readable spreadsheet: {error}") from None
     others = ", ".join(f'"{other}"' for other in book.sheet_names[1:])
-    return _filled(cells), f'its sheet "{book.sheet_names[0]}" was read, and not {others}' if others else ""
+    return _filled(cells), f'only its sheet "{book.sheet_names[0]}" was read, not {others}' if others else ""
 
 
 def _filled(cells: list[list[Any]]) -> Iterator[Row]:
-    """The rows that are not empty, numbered as the spreadsheet numbers them; what is after the header's end is left."""
+    """The rows that are not empty, with the spreadsheet's row numbers; cells right of the header's last are dropped."""
     width = 0
     for number, row in enumerate(cells, 1):
         if all(cell in ("", None) for cell in row):

@@ -1,8 +1,8 @@
-"""Two baselines, without which no one can tell whether a transformer pays off.
+"""Two baselines, with which to compare a transformer.
 
-**The majority class** reads no text. Its score is the log-frequency of each class among the N training rows,
-by Laplace's rule (one more of each, so that a class that the rows lack costs a finite loss); with several
-labels per text, the log-odds:
+**The majority class** does not read the texts. Its score is the log-frequency of each class among the N training rows,
+by Laplace's rule (one is added to each count, so that a class without rows gives a finite loss); with several labels
+per text, it is the log-odds:
 
     s_c = log (n_c + 1) / (N + C)                    s_c = log (n_c + 1) / (N - n_c + 1)
 
@@ -12,20 +12,20 @@ its row scaled to length 1 (Salton and Buckley 1988, "Term-weighting approaches 
 
     x_dt = (1 + ln count(t in d)) (1 + ln (1 + N) / (1 + texts with t)),        x_d <- x_d / |x_d|
 
-The scores Z = X W + b are fitted by L-BFGS (Liu and Nocedal 1989; strong Wolfe line search) to the least mean
-cross-entropy, with a penalty on the weights but not on the intercepts, S = 10:
+The weights of the scores Z = X W + b are fitted by L-BFGS (Liu and Nocedal 1989; strong Wolfe line search) to minimise
+the mean cross-entropy, with a penalty on the weights but not on the intercepts, S = 10:
 
     P = softmax(Z)                        L = -1/N sum_dc Y_dc log P_dc + |W|^2 / (2 S N)
     dL/dZ = (P - Y) / N                   dL/dW = X^T dL/dZ + W / (S N)           dL/db = sum_d dL/dZ_d
 
-With several labels per text each has a sigmoid of its own in place of the softmax, and so has the second of two
-classes (the first one's score is 0). The gradients look the same.
+With several labels per text, each label has a sigmoid instead of the softmax. So has the second of two classes (the
+score of the first is 0). The gradients have the same form.
 
-It is the model that scikit-learn makes by `TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2)`
-and `LogisticRegression(C=10)`. Nothing here is random: the same rows give the same model.
+The model equals scikit-learn's `TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2)` with
+`LogisticRegression(C=10)`. Nothing here is random: the same rows give the same model.
 
-Its memory is bounded. If terms times classes are more than `WEIGHTS`, the most frequent terms are taken that fit; the
-scores of the texts are computed so many rows at a time that rows times classes are at most `SCORES`.
+The memory is bounded. If terms times classes are more than `WEIGHTS`, only the most frequent terms are used. The scores
+are computed in chunks of rows, so that rows times classes are at most `SCORES`.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ if TYPE_CHECKING:
     import torch
 
 INVERSE_PENALTY = 10.0  # S; scikit-learn's C
-MIN_TEXTS = 2  # that a term must be in
+MIN_TEXTS = 2  # a term must occur in at least this many texts
 WORD = re.compile(r"\b\w\w+\b")
-WEIGHTS = 8_000_000  # of the regression, at most; the fit takes some 26 times their memory, 1.7 GB
-SCORES = 20_000_000  # that are computed at a time; some 7 times their memory
-COUNTED = 5_000_000  # terms that are counted at a time; above, those found once so far are forgotten
+WEIGHTS = 8_000_000  # the most weights of the regression; the fit needs about 26 times their memory, 1.7 GB
+SCORES = 20_000_000  # the most scores computed at a time; this needs about 7 times their memory
+COUNTED = 5_000_000  # if there are more terms than this while counting, those that occurred once are dropped
 
 
 # --- the majority class ---
@@ -60,7 +60,7 @@ COUNTED = 5_000_000  # terms that are counted at a time; above, those found once
 
 @dataclass(frozen=True)
 class Majority:
-    """Gives every text the same scores (C,). `seconds`: the time to fit."""
+    """Gives every text the same scores (C,). `seconds`: the fitting time."""
 
     scores: np.ndarray
     seconds: float
@@ -86,7 +86,7 @@ def majority(labels: np.ndarray, classes: int) -> Majority:
 
 
 class Sparse(NamedTuple):
-    """A sparse matrix by rows (CSR): row i has values[offsets[i]:offsets[i + 1]] at those columns, else 0."""
+    """A sparse matrix by rows (CSR): row i has values[offsets[i]:offsets[i + 1]] in the columns of these indices."""
 
     columns: np.ndarray  # (stored,) int64
     values: np.ndarray  # (stored,) float64
@@ -109,8 +109,8 @@ class Sparse(NamedTuple):
     def times(self, dense: torch.Tensor) -> torch.Tensor:
         """(rows, width) @ (width, K) -> (rows, K).
 
-        An embedding bag is just that: for each row, the sum of the rows of `dense` that its columns name,
-        times its values.
+        ``embedding_bag`` computes this product: for each row, the sum of the rows of `dense` that its columns select,
+        weighted by its values.
         """
         import torch
         from torch.nn.functional import embedding_bag
@@ -121,7 +121,7 @@ class Sparse(NamedTuple):
 
 @dataclass(frozen=True)
 class Terms:
-    """What the features are: each term's column, and its inverse document frequency (V,)."""
+    """The V terms: each term's column, and its inverse document frequency (V,)."""
 
     column: dict[str, int]
     inverse_frequency: np.ndarray
@@ -148,7 +148,7 @@ def terms_of(text: str) -> list[str]:
 
 
 def find_terms(texts: Sequence[str], most: int = 0) -> Terms:
-    """The terms that at least `MIN_TEXTS` of the texts have, in alphabetical order; of them the `most` frequent."""
+    """The terms that occur in at least `MIN_TEXTS` texts, in alphabetical order; if too many, the `most` frequent."""
     found: Counter[str] = Counter()
     for text in texts:
         found.update(set(terms_of(text)))
@@ -162,7 +162,7 @@ def find_terms(texts: Sequence[str], most: int = 0) -> Terms:
 
 
 def join_pairs(texts: Sequence[str], pairs: Sequence[str] | None) -> Sequence[str]:
-    """Each text and its pair as one text; which of the two a word is from is lost to a bag of words."""
+    """Join each text with its pair into one text, as the features do not depend on which of the two has a word."""
     return texts if pairs is None else [f"{a}\n{b}" for a, b in zip(texts, pairs, strict=True)]
 
 
@@ -170,12 +170,12 @@ def join_pairs(texts: Sequence[str], pairs: Sequence[str] | None) -> Sequence[st
 
 
 class Matrix(Protocol):
-    """N rows of V features, as the fit needs them: `Sparse`, or whatever else multiplies."""
+    """A matrix of N rows of V features, as the fit needs it: `Sparse`, or another class with these methods."""
 
     @property
     def width(self) -> int: ...  # V
 
-    def slice(self, start: int, end: int) -> Matrix: ...  # of its rows
+    def slice(self, start: int, end: int) -> Matrix: ...  # some of its rows
 
     def transposed(self) -> Matrix: ...
 
@@ -186,8 +186,8 @@ class Matrix(Protocol):
 class Logistic:
     """The fitted regression.
 
-    K of the C classes are `fitted`. The others keep the majority's score, as the training rows teach nothing
-    about them: a class with no row, or, with several labels per text, a label that every row has or none has.
+    K of the C classes are `fitted`. The others keep the score of `Majority`, as the training rows contain no
+    information about them: a class without rows, or, with several labels per text, a label that all or no rows have.
     """
 
     weights: np.ndarray  # (V, K)
@@ -208,7 +208,7 @@ class Logistic:
 
 @dataclass(frozen=True)
 class Linear:
-    """The fitted model. `seconds`: the time to fit, finding the terms included."""
+    """The fitted model. `seconds`: the fitting time, including the search for the terms."""
 
     terms: Terms
     regression: Logistic
@@ -228,7 +228,7 @@ def linear(
 ) -> Linear:
     """Fit to N texts (or pairs) with `labels`: (N,) of 0..classes-1, or (N, classes) of 0 and 1.
 
-    The fit ends when no derivative is above `tolerance`; 1e-4 is scikit-learn's.
+    The fit stops when no derivative is above `tolerance`; the default is that of scikit-learn.
     """
     start = time.perf_counter()
     texts = join_pairs(texts, pairs)
@@ -247,7 +247,7 @@ def fit_classes(features: Matrix, labels: np.ndarray, classes: int, tolerance: f
         weights, intercepts = fit_logistic(features, targets, False, tolerance)
     else:
         fitted = np.unique(labels)
-        if len(fitted) == 2:  # the first class's scores are 0, the second's the log-odds
+        if len(fitted) == 2:  # the scores of the first class are 0, those of the second are the log-odds
             targets = Targets(len(labels), 1, lambda start, end: labels[start:end, None] == fitted[1:])
             weights, intercepts = fit_logistic(features, targets, False, tolerance)
             weights, intercepts = np.pad(weights, ((0, 0), (1, 0))), np.pad(intercepts, (1, 0))
@@ -258,11 +258,11 @@ def fit_classes(features: Matrix, labels: np.ndarray, classes: int, tolerance: f
 
 
 class Targets(NamedTuple):
-    """What K scores of N rows shall be, 0 or 1: for 100,000 rows of 1,000 classes too many to be in memory at once."""
+    """The targets, 0 or 1, of K scores of N rows, in chunks: 100,000 rows of 1,000 classes would not fit in memory."""
 
     rows: int  # N
     outputs: int  # K
-    of: Callable[[int, int], np.ndarray]  # the rows from start to end, (n, K)
+    of: Callable[[int, int], np.ndarray]  # start, end -> the targets of these rows, (n, K)
 
 
 def fit_logistic(
@@ -270,8 +270,8 @@ def fit_logistic(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Weights (V, K) and intercepts (K,) for features (N, V) and targets (N, K).
 
-    exclusive: one softmax over the K columns. Otherwise a sigmoid each: K regressions that share nothing, so
-    that the sum of their losses is least if each is.
+    exclusive: one softmax over the K columns. Otherwise one sigmoid per column: K independent regressions, which are
+    fitted together by minimising the sum of their losses.
     """
     import torch
     from torch.nn.functional import logsigmoid
