@@ -228,6 +228,8 @@ def read_rotary(published: dict[str, Any]) -> Rotary:
     table = published.get("rope_scaling") or published.get("rope_parameters") or {}
     if not isinstance(table, dict):
         raise UserError(f"config.json: rope_parameters must hold an object, got {table!r}")
+    if any(isinstance(value, dict) for value in table.values()):
+        raise UserError("config.json: rope_parameters must be one table, not one for each kind of layers")
     kind = table.get("rope_type") or table.get("type") or "default"
     if not isinstance(kind, str):
         raise UserError(f"config.json: rope_type must be a text, got {kind!r}")
