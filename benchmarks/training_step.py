@@ -79,7 +79,7 @@ class StudyModel(nn.Module):
 def our_model() -> nn.Module:
     """The same model, ours."""
     config = GPT2Config(
-        VOCABULARY, CONTEXT, WIDTH, DEPTH, HEADS,
+        vocab_size=VOCABULARY, context=CONTEXT, width=WIDTH, depth=DEPTH, heads=HEADS,
         activation="gelu", attention_bias=False, dropout=DROPOUT, attention_dropout=DROPOUT,
     )  # fmt: skip
     head = mlp_head(WIDTH, dropout=DROPOUT)

@@ -60,6 +60,7 @@ from torch import Tensor, nn
 
 from minilm.models.architecture import Architecture, Backbone, BackboneConfig, Names, Row
 from minilm.models.batch import Batch, LayerCache, State, select_position
+from minilm.models.dropout import Dropout
 from minilm.models.heads import HeadConfig, LanguageConfig
 from minilm.models.layers import MLP, Attention, causal_mask
 
@@ -94,7 +95,7 @@ class GPT2Layer(nn.Module):
         )
         self.mlp_norm = nn.LayerNorm(width, eps=eps)
         self.mlp = MLP(width, config.mlp_width or 4 * width, config.activation)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(
         self,
@@ -116,7 +117,7 @@ class GPT2Embeddings(nn.Module):
         super().__init__()
         self.token = nn.Embedding(config.vocab_size, config.width)
         self.position = nn.Embedding(config.context, config.width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, ids: Tensor, positions: Tensor | None = None) -> Tensor:
         """ids (B, T) -> (B, T, D)."""

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from minilm.models.batch import Batch, select_position
+from minilm.models.dropout import Dropout
 from minilm.models.layers import ACTIVATIONS
 
 
@@ -95,7 +96,7 @@ class ClassificationHead(Head):
         self.dense = nn.Linear(width, config.hidden) if config.hidden else None
         self.norm = nn.LayerNorm(config.hidden) if config.hidden and config.norm else None
         self.activation = ACTIVATIONS[config.activation]
-        self.input_dropout, self.dropout = nn.Dropout(config.input_dropout), nn.Dropout(config.dropout)
+        self.input_dropout, self.dropout = Dropout(config.input_dropout), Dropout(config.dropout)
         self.output = nn.Linear(config.hidden or width, classes, bias=config.bias)
 
     def forward(self, x: Tensor, batch: Batch, pooler: nn.Module | None = None) -> Tensor:

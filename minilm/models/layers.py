@@ -1,10 +1,12 @@
 """What the papers have and several architectures share: masks, attention, norms, feed-forward networks.
 
-Attention is computed by PyTorch's ``scaled_dot_product_attention`` (SDPA). Shapes: see ``batch.py``.
+Attention is computed as its equation has it, or by PyTorch's ``scaled_dot_product_attention`` (SDPA): see
+``attend``. Shapes: see ``batch.py``.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -12,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minilm.models.batch import Batch, LayerCache, select_position
+from minilm.models.dropout import Dropout, dropout
 from minilm.models.rotary import rotate
 
 
@@ -46,6 +49,47 @@ def takes_groups(query: Tensor, mask: Tensor | None) -> bool:
     return not query.is_cuda or (mask is None and query.dtype != torch.float32)
 
 
+def weighted_mean(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, causal: bool, scale: float | None, p: float
+) -> Tensor:
+    """dropout(softmax(Q K^T * scale + mask)) V, step by step: query (B, H, T, D/H), key and value (B, K, S, D/H), mask
+    (B or 1, H or 1, T or 1, S) of bools or of numbers to add -> (B, H, T, D/H)."""
+    batch, heads, length, width = query.shape
+    kv_heads, keys = key.shape[1:3]
+    if causal:
+        mask = torch.ones(length, keys, dtype=torch.bool, device=query.device).tril()
+    if mask is not None and mask.dtype == torch.bool:
+        mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill_(~mask, -math.inf)
+    query = query * (width**-0.5 if scale is None else scale)
+    scores = query.reshape(batch, kv_heads, -1, width) @ key.mT  # (B, K, H/K T, S): the queries of a group together
+    scores = scores.view(batch, heads, length, keys)
+    if mask is not None:
+        scores += mask
+    weights = dropout(scores.softmax(-1), p)
+    return (weights.view(batch, kv_heads, -1, keys) @ value).view(batch, heads, length, width)
+
+
+SHORT = 1024  # keys; the weights of longer texts would take too much memory
+
+
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, causal: bool, scale: float | None, p: float
+) -> Tensor:
+    """``weighted_mean``, computed in the fastest way.
+
+    SDPA does not store the (T, S) weights. But on a CPU its fast kernel takes no dropout, and the gradient of its
+    bfloat16 kernel takes three to six times as long as the plain equation's.
+    """
+    if query.device.type == "cpu" and (p > 0 or (query.dtype == torch.bfloat16 and key.shape[2] <= SHORT)):
+        return weighted_mean(query, key, value, mask, causal=causal, scale=scale, p=p)
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1 and not takes_groups(query, mask):
+        key, value = (kv.repeat_interleave(groups, dim=1) for kv in (key, value))
+    return F.scaled_dot_product_attention(
+        query, key, value, mask, dropout_p=p, is_causal=causal, scale=scale, enable_gqa=key.shape[1] != query.shape[1]
+    )
+
+
 class Attention(nn.Module):
     """Multi-head attention (Vaswani et al. 2017, section 3.2), grouped as in Ainslie et al. 2023.
 
@@ -54,7 +98,7 @@ class Attention(nn.Module):
         y       = W_o [head_1, ..., head_H]
 
     Each of the ``H`` heads computes this on its own slice of Q, K and V; ``K < H`` key-value heads are shared by
-    groups of query heads. SDPA evaluates the formula without storing the (T, S) weights.
+    groups of query heads. ``attend`` evaluates the formula.
 
     Why the scale: the product of two vectors of D/H independent numbers of variance 1 has the variance D/H. Divided by
     its root it has the variance 1 whatever the width; otherwise softmax would give one position nearly all the weight,
@@ -114,18 +158,8 @@ class Attention(nn.Module):
         if query_position is not None and self.causal and mask is None:  # the triangle's row
             mask = (torch.arange(x.shape[1], device=x.device) <= query_position[:, None])[:, None, None]
         mask = None if mask is None else select_position(mask, query_position)  # (B or 1, H or 1, T or 1, S)
-        if self.kv_heads != self.heads and not takes_groups(query, mask):
-            key, value = (kv.repeat_interleave(self.heads // self.kv_heads, dim=1) for kv in (key, value))
-        y = F.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=mask,
-            dropout_p=self.dropout if self.training else 0.0,
-            is_causal=self.causal and mask is None,
-            scale=self.scale,
-            enable_gqa=key.shape[1] != self.heads,
-        )
+        p, causal = self.dropout if self.training else 0.0, self.causal and mask is None
+        y = attend(query, key, value, mask, causal=causal, scale=self.scale, p=p)
         return self.output(y.transpose(1, 2).flatten(2))  # heads side by side again: (B, T or 1, D)
 
     def keys_values(self, source: Tensor) -> tuple[Tensor, Tensor]:
@@ -179,7 +213,7 @@ class MLP(nn.Module):
         self.up = nn.Linear(width, hidden, bias=bias)
         self.gate = nn.Linear(width, hidden, bias=bias) if gated else None
         self.down = nn.Linear(hidden, width, bias=bias)
-        self.activation, self.dropout = ACTIVATIONS[activation], nn.Dropout(dropout)
+        self.activation, self.dropout = ACTIVATIONS[activation], Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, D) -> (B, T, D), each position on its own."""

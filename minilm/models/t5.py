@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from minilm.errors import UserError, nearest
 from minilm.models.architecture import Architecture, Backbone, BackboneConfig, Names, Row
 from minilm.models.batch import Batch, LayerCache, State, select_position
+from minilm.models.dropout import Dropout
 from minilm.models.heads import HeadConfig, LanguageConfig, LanguageHead
 from minilm.models.layers import MLP, Attention, RMSNorm, padding_mask
 
@@ -101,7 +102,7 @@ class T5Layer(nn.Module):
             self.cross_attention = Attention(config.width, **heads)
         self.mlp_norm = RMSNorm(config.width, config.norm_eps)
         self.mlp = MLP(config.width, config.mlp_width, config.activation, gated=config.gated, **plain)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(
         self, x: Tensor, mask: Tensor, batch: Batch, memory: Tensor | None = None, cache: LayerCache | None = None,
@@ -124,7 +125,7 @@ class T5Stack(nn.Module):
         self.config, self.is_decoder = config, decoder
         self.relative_bias = nn.Embedding(config.buckets, config.heads)
         self.layers = nn.ModuleList(T5Layer(config, decoder) for _ in range(depth))
-        self.norm, self.dropout = RMSNorm(config.width, config.norm_eps), nn.Dropout(config.dropout)
+        self.norm, self.dropout = RMSNorm(config.width, config.norm_eps), Dropout(config.dropout)
 
     def mask(self, batch: Batch, length: int) -> Tensor:
         """What every layer adds to its scores, (B or 1, H, T, S): the bias, and minus infinity at hidden keys."""
@@ -143,7 +144,7 @@ class T5Embeddings(nn.Module):
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()
-        self.token, self.dropout = nn.Embedding(config.vocab_size, config.width), nn.Dropout(config.dropout)
+        self.token, self.dropout = nn.Embedding(config.vocab_size, config.width), Dropout(config.dropout)
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, T) -> (B, T, D)."""
