@@ -22,7 +22,7 @@ from cleanlab.filter import find_label_issues as cleanlab_issues
 
 from minilm.checkpoints.models import load_model
 from minilm.data.tokenization import load_tokenizer
-from minilm.devices import execution
+from minilm.devices import runtime
 from minilm.evaluation.baselines import linear
 from minilm.evaluation.embeddings import embed_texts, fit_probe
 from minilm.evaluation.label_issues import find_label_issues
@@ -71,7 +71,7 @@ def classifiers(texts: list[str], labels: np.ndarray, model: str | None) -> Iter
     yield "TF-IDF", words
     if model is not None:
         vectors = embed_texts(
-            load_model(model, "encode"), load_tokenizer(model), texts, execution("cpu", "float32"), max_tokens=128
+            load_model(model, "encode"), load_tokenizer(model), texts, runtime("cpu", "float32"), max_tokens=128
         )
         yield (
             f"embeddings of {Path(model).name}",

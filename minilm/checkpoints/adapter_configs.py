@@ -105,17 +105,17 @@ class AdapterConfig:
 
     where: str  # the file, for error messages
     published: dict[str, Any]  # PEFT's keys, those included that the file leaves out
-    base: str  # the model that was adapted: a Hub id or a folder; "" where nobody said
-    revision: str  # of the base on the Hub; "": nobody said
-    task: str  # what the adapted model is for: "encode", "classify" or "lm"; "": nobody said
-    labels: list[str]  # the classes, in order; none: nobody said
+    base: str  # the model that was adapted: a Hub id or a folder; "": unknown
+    revision: str  # of the base on the Hub; "": unknown
+    task: str  # what the adapted model is for: "encode", "classify" or "lm"; "": unknown
+    labels: list[str]  # the classes, in order; none: unknown
     dropout: float
     rank_stabilized: bool
     bias: str  # which biases were trained: "none", "all" or "lora_only"
     head: HeadConfig | None  # our own head's settings; None: the head is the family's, if there is one
-    model_type: str  # the base's family; "": nobody said
+    model_type: str  # the base's family; "": unknown
     blocks: dict[str, list[int]]  # fused module -> the parts that its B has diagonal blocks for
-    base_sample: list[float]  # some numbers of the base's weights; none: nobody said
+    base_sample: list[float]  # some numbers of the base's weights; none: unknown
     extra: dict[str, Any]  # what else there is under "minilm": max_tokens, threshold, problem_type, ...
 
     @property

@@ -204,8 +204,12 @@ def _trained_whole(model: Backbone, places: tuple[Place, ...]) -> tuple[dict[str
     # Modules: attention_norm, where its weight is trained, and then its bias must be.
     modules = {module_of(name) for name in trained - biases}
     whole = {name for name in parameters if module_of(name) in modules}
-    # The choices of biases that have a word, among those that no module brings along.
-    every_bias = {name for name in parameters.keys() - whole if name.endswith(".bias")}
+    # The choices of biases that have a word, among those that no module brings along and that are called so there.
+    every_bias = {
+        name
+        for name in parameters.keys() - whole
+        if any(place.theirs.endswith(".bias") for place in places_of_ours(name, places))
+    }
     of_layers = {f"{name}.bias" for name in layers} & every_bias
     kinds = {frozenset(every_bias): "all", frozenset(of_layers): "lora_only", frozenset[str](): "none"}
     # What is left has no place: a module's part, an adapted module's own weight, other biases, tied weights.

@@ -271,7 +271,7 @@ def _check_whole(
             if config.saves(theirs):
                 raise UserError(f"{folder}: {STEM}.safetensors lacks {PREFIX}{theirs}, which {CONFIG} says was trained")
             of_adapter = config.bias == "lora_only" and module_of(name) in held.adapters
-            if name.endswith(".bias") and (config.bias == "all" or of_adapter):
+            if theirs.endswith(".bias") and (config.bias == "all" or of_adapter):
                 biases.append(theirs)
     if biases:
         log.warning("%s: lacks %d trained biases, such as %s; the base's are used", folder, len(biases), biases[0])

@@ -22,7 +22,7 @@ _ACTIVATIONS = {
     "silu": ("silu", "swish"),
     "tanh": ("tanh",),
 }
-_POSITIVE = ("vocab_size", "context", "width", "depth", "heads")
+_POSITIVE = ("vocab_size", "context", "width", "embedding_width", "depth", "heads")
 # The most that a whole number may be, so that a broken config ends in an error and not in a very large model.
 _MOST = {"depth": 1000, "decoder_depth": 1000, "vocab_size": 1 << 28, "context": 1 << 28, "window": 1 << 28}
 
@@ -35,6 +35,14 @@ def architecture_of(published: dict[str, Any], where: str) -> tuple[str, Archite
         hint = nearest(model_type, ARCHITECTURES)
         raise UserError(f'{where}: model_type "{model_type}" is not one of ours{hint}; there are: {known}')
     return model_type, ARCHITECTURES[model_type]
+
+
+def class_of(published: dict[str, Any]) -> str:
+    """The published class that a ``config.json`` names; "" if it names none."""
+    match published.get("architectures"):
+        case [str(name), *_]:
+            return name
+    return ""
 
 
 def own_section(published: dict[str, Any], where: str) -> dict[str, Any]:
@@ -54,12 +62,12 @@ def read_config(published: dict[str, Any], where: str = "config.json") -> Any:
     for ours, *theirs in architecture.settings:
         value = next((published[key] for key in theirs if published.get(key) is not None), None)
         if value is not None:
-            settings[ours] = _activation(value, where) if ours == "activation" else value
+            settings[ours] = _activation(value, where) if ours.endswith("activation") else value
     try:
         settings |= architecture.read(published)
     except UserError as error:
         raise UserError(f"{where}: {str(error).removeprefix('config.json: ')}") from error
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError, ZeroDivisionError) as error:
         raise UserError(f"{where}: a setting is of the wrong kind ({error})") from error
     return from_plain(architecture.config, settings | own_section(published, where).get("config", {}), where)
 
@@ -96,7 +104,7 @@ def from_plain(kind: type, settings: Any, where: str) -> Any:
 
 
 def _checked(key: str, value: Any, default: Any, where: str) -> Any:
-    """The value as the field wants it. What it must be is told by the field's default and its name."""
+    """The value as the field wants it. What it must be follows from the field's default and its name."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if isinstance(default, bool):
         fits, wanted = isinstance(value, bool), "true or false"
@@ -108,7 +116,7 @@ def _checked(key: str, value: Any, default: Any, where: str) -> Any:
         fits, wanted = is_number and 0 <= value < 1, "a number from 0 to 1, 1 excluded"
     elif isinstance(default, float):
         fits, wanted = is_number and value >= 0, "a number of at least 0"
-    elif key == "activation":
+    elif key.endswith("activation"):
         fits, wanted = isinstance(value, str) and value in ACTIVATIONS, "one of " + ", ".join(ACTIVATIONS)
     elif isinstance(default, tuple):
         fits, wanted = isinstance(value, list | tuple), "a list"
@@ -120,16 +128,16 @@ def _checked(key: str, value: Any, default: Any, where: str) -> Any:
 
 
 def write_config(model_type: str, config: BackboneConfig) -> dict[str, Any]:
-    """The published config of ours; what it cannot say goes under "minilm"."""
+    """The published config of ours; what it has no key for is under "minilm"."""
     architecture = ARCHITECTURES[model_type]
     published: dict[str, Any] = {"model_type": model_type}
     for ours, key, *_ in architecture.settings:
         value = getattr(config, ours)
-        published[key] = _ACTIVATIONS[value][0] if ours == "activation" else value
+        published[key] = _ACTIVATIONS[value][0] if ours.endswith("activation") else value
     published |= architecture.write(config)
     read_back = dataclasses.asdict(read_config(published))
     unsaid = {key: value for key, value in dataclasses.asdict(config).items() if read_back[key] != value}
-    unsaid.pop("pooler", None)  # told by the tensors
+    unsaid.pop("pooler", None)  # follows from the tensors
     if unsaid:
         published["minilm"] = {"config": unsaid}
     return published

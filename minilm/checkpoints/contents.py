@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from minilm.checkpoints.configs import architecture_of, from_plain, own_section, read_config
-from minilm.checkpoints.files import Entry, read_header
+from minilm.checkpoints.configs import architecture_of, class_of, from_plain, own_section, read_config
+from minilm.checkpoints.files import Entry, read_folder, read_header
 from minilm.checkpoints.matching import equal
-from minilm.checkpoints.names import Place, is_ignored, places_of_ours, plain_name, rows_of
+from minilm.checkpoints.names import (
+    Place,
+    is_ignored,
+    is_of_head,
+    places_of_ours,
+    places_of_theirs,
+    plain_name,
+    rows_of,
+)
+from minilm.checkpoints.recognition import recognise
 from minilm.checkpoints.trained_part import base_of_part, read_weights
 from minilm.errors import UserError
 from minilm.models.architecture import Architecture, BackboneConfig, Names
@@ -38,6 +47,7 @@ class Contents:
     own_tensors: dict[str, list[Entry]]  # head.safetensors, by our names
     head: HeadConfig | None  # our own head's settings; None: the head is the family's, if there is one
     labels: list[str]  # the classes of the head, in order; none: there is no classification head
+    notes: tuple[str, ...] = ()  # what to say when it is opened: what was guessed, what is left out
 
     def places(self, task: str) -> tuple[Place, ...]:
         """The name table for a task with the family's head."""
@@ -45,23 +55,35 @@ class Contents:
 
     def all_places(self) -> tuple[Place, ...]:
         """The name table with the heads of all tasks."""
-        heads = (place for task in self.architecture.names.heads for place in self.places(task))
-        return tuple(dict.fromkeys((*self.places("encode"), *heads)))
+        return _all_places(self.architecture.names, self.config)
 
     def has(self, part: str, task: str = "encode") -> bool:
-        """Whether anything of a part ("pooler", or "head" of a task) is stored."""
-        return any(place.theirs in self.tensors for place in self.places(task) if place.ours.startswith(f"{part}."))
+        """Whether anything of a part ("pooler", or "head" of a task) is stored; of a head, that no other task's has."""
+        others = (self.places(other) for other in self.architecture.names.heads if part == "head" and other != task)
+        shared = {place.theirs for places in others for place in places}
+        stored = (place for place in self.places(task) if place.theirs in self.tensors and place.theirs not in shared)
+        return any(place.ours.startswith(f"{part}.") for place in stored)
 
 
 def read_contents(folder: Path) -> Contents:
     """Read config and headers. Raises UserError for what is missing, broken or contradicts itself."""
     where = str(folder / "config.json")
-    published = read_json(folder / "config.json")
+    published, notes = read_json(folder / "config.json"), []
+    if published.get("model_type") is None:
+        published["model_type"] = recognise(published, read_folder(folder), folder)
+        notes.append(f"its config.json names no model_type; its tensors are those of {published['model_type']}")
     model_type, architecture = architecture_of(published, where)
     config, own, names = read_config(published, where), own_section(published, where), architecture.names
+    base = base_of_part(own, where)
+    weights = read_weights(folder, base)
+    task = _task(published, own, architecture, {plain_name(name, names) for held in weights for name in held})
+    others = _other_heads(weights, config, names, is_known=task is not None, is_part=base is not None)
+    if others and task is None:
+        modules = " and ".join(sorted({name.partition(".")[0] for name in others}))
+        notes.append(f"the head of {class_of(published)} ({modules}) is left out: its task is none of ours")
     tensors: dict[str, list[Entry]] = {}
-    for weights in read_weights(folder, base_of_part(own, where)):
-        tensors |= _by_name((plain_name(name, names), entry) for name, entry in weights.items())
+    for held in weights:
+        tensors |= _by_name((plain_name(name, names), entry) for name, entry in held.items() if name not in others)
     head, own_tensors = None, {}
     if "head" in own:
         head = from_plain(HeadConfig, own["head"], f"{where}: minilm.head")
@@ -70,7 +92,6 @@ def read_contents(folder: Path) -> Contents:
     else:
         places = places_of_ours(HEAD, rows_of(names, config, "classify"))
         outputs = [entry for place in places for entry in tensors.get(place.theirs, [])]
-    task = _task(published, own)
     if architecture.tied_by_tensors:
         config = replace(config, tied=_is_tied(tensors, config, names, is_for_words=task == "lm", where=where))
     return Contents(
@@ -80,12 +101,28 @@ def read_contents(folder: Path) -> Contents:
         model_type=model_type,
         architecture=architecture,
         config=config,
-        task=task,
-        tensors={name: entries for name, entries in tensors.items() if not is_ignored(name, names)},
+        task=task or "encode",
+        tensors=_needed(tensors, config, names),
         own_tensors=own_tensors,
         head=head,
         labels=_labels(published, own, outputs[0], where) if outputs else [],
+        notes=tuple(notes),
     )
+
+
+def _other_heads(
+    weights: Sequence[Mapping[str, Entry]], config: BackboneConfig, names: Names, *, is_known: bool, is_part: bool
+) -> set[str]:
+    """The tensors of heads of tasks that we do not have.
+
+    If the checkpoint's own task is none of ours, that is whatever stands beside the backbone: a token classifier's
+    matrix has the name of a text classifier's. Else it is nothing; but below a trained part there may lie such a head.
+    """
+    beside = {name for held in weights for name in held if is_of_head(name, names)}
+    if not is_known:
+        return beside
+    ours = [place for task in names.heads for place in rows_of(names, config, task)]
+    return {name for name in beside if is_part and not places_of_theirs(plain_name(name, names), ours)}
 
 
 def _by_name(pairs: Iterator[tuple[str, Entry]]) -> dict[str, list[Entry]]:
@@ -93,6 +130,18 @@ def _by_name(pairs: Iterator[tuple[str, Entry]]) -> dict[str, list[Entry]]:
     for name, entry in pairs:
         table.setdefault(name, []).append(entry)
     return table
+
+
+def _all_places(names: Names, config: BackboneConfig) -> tuple[Place, ...]:
+    """The name table with the heads of all tasks."""
+    return tuple(dict.fromkeys(place for task in ("encode", *names.heads) for place in rows_of(names, config, task)))
+
+
+def _needed(tensors: dict[str, list[Entry]], config: BackboneConfig, names: Names) -> dict[str, list[Entry]]:
+    """Without those that nothing needs: whose name a pattern gives, and no row for this config."""
+    places = _all_places(names, config)
+    unneeded = {name for name in tensors if is_ignored(name, names) and not places_of_theirs(name, places)}
+    return {name: entries for name, entries in tensors.items() if name not in unneeded}
 
 
 # How published classes are called, by their ends.
@@ -106,15 +155,21 @@ TASK_OF_CLASS = {
 }
 
 
-def _task(published: dict[str, Any], own: dict[str, Any]) -> str:
-    """What a checkpoint is for, by the published class that ``config.json`` names."""
-    match published.get("architectures"):
-        case _ if "head" in own:
-            return "classify"
-        case [str(name), *_]:
-            return next((task for end, task in TASK_OF_CLASS.items() if name.endswith(end)), "encode")
-        case _:
-            return "encode"
+def _task(
+    published: dict[str, Any], own: dict[str, Any], architecture: Architecture[Any], stored: set[str]
+) -> str | None:
+    """What a checkpoint is for, by its published class and the plain names of its tensors; None: for a task that we do
+    not have, such as token classification."""
+    name = class_of(published)
+    if "head" in own:
+        return "classify"
+    if not name or name == architecture.classes["encode"]:
+        return "encode"
+    task = next((task for end, task in TASK_OF_CLASS.items() if name.endswith(end)), None)
+    if name.endswith("ForPreTraining"):  # BERT's has a language head among others, ELECTRA's discriminator has none
+        heads = (row.theirs for row in architecture.names.heads["lm"])
+        return task if any(tensor.startswith(f"{head}.") for head in heads for tensor in stored) else None
+    return task
 
 
 def _is_tied(

@@ -2,7 +2,7 @@
 
 Loading builds the model without memory (on torch's "meta" device), compares every name and shape with the files'
 headers, and only then takes the tensors one at a time. A tensor that needs no change stays in the file's pages; one
-that is converted gives its pages back as it goes. So two copies never lie in memory.
+that is converted gives its pages back at once. So two copies never lie in memory.
 
 A folder holds config.json, model.safetensors (or shards and their index) and the tokenizer's files; and, where the
 head is our own, which no published class has, head.safetensors, described under "minilm" in config.json.
@@ -28,7 +28,7 @@ from minilm.checkpoints.configs import write_config
 from minilm.checkpoints.contents import Contents, read_contents
 from minilm.checkpoints.files import Entry, Reader, view_once, write_json, write_tensors
 from minilm.checkpoints.matching import Match, match, parameter_names, verify
-from minilm.checkpoints.names import Layout, Place, places_of_ours, plain_name, published_tensors, rows_of
+from minilm.checkpoints.names import Layout, Place, module_of, places_of_ours, plain_name, published_tensors, rows_of
 from minilm.checkpoints.trained_part import TRAINED_STEM, Base
 from minilm.errors import UserError, nearest
 from minilm.model_files import TOKENIZER_FILES, VOCABULARY_FILES
@@ -105,7 +105,10 @@ def load_model(
 def warn_of(untrained: Sequence[str], model: Backbone) -> None:
     """Say which parts of a model start untrained, from the names of their parameters; not of one without memory."""
     card = card_of(model)
-    parts = sorted({name.partition(".")[0] for name in untrained})
+    trained = {name for name, _ in model.named_parameters()}.difference(untrained)
+    partly = {name.partition(".")[0] for name in trained}
+    tops = ((name.partition(".")[0], module_of(name)) for name in untrained)
+    parts = sorted({module if top in partly else top for top, module in tops})
     if parts and not any(parameter.is_meta for parameter in model.parameters()):
         log.warning("%s: its %s for this task (%s) starts untrained", card.folder, " and ".join(parts), card.task)
 
@@ -124,6 +127,8 @@ def load_parts(
     task = task or stored.task
     if task not in TASKS:
         raise UserError(f'task must be one of {", ".join(TASKS)}, got "{task}"{nearest(task, TASKS)}')
+    for note in stored.notes:
+        log.warning("%s: %s", folder, note)
     card = Card(stored.model_type, task, folder=stored.folder, published=stored.published)
     if task == "classify":
         card.labels = list(_different(stored) if labels is None else labels)
@@ -165,6 +170,10 @@ def _match(model: Backbone, stored: Contents, head_is_new: bool) -> Match:
     card = card_of(model)
     task = "encode" if card.own_head or head_is_new else card.task
     places = rows_of(stored.architecture.names, model.config, task)
+    if head_is_new and not card.own_head and card.task != stored.task:
+        # What a head of another task has alike (ModernBERT's dense layer and norm) is kept, as the reference keeps it.
+        alike = {place.theirs for place in stored.places(stored.task)}
+        places += tuple(p for p in stored.places(card.task) if p.theirs in alike and p not in places)
     tensors = stored.tensors
     if card.own_head and not head_is_new:
         tensors = {**tensors, **stored.own_tensors}

@@ -77,8 +77,8 @@ class Place:
 
     @property
     def may_be_zero(self) -> bool:
-        """Whether a file must have this tensor, zero if our config does without it."""
-        return self.row.zero_bias and self.theirs.endswith(".bias")
+        """Whether a file has this tensor, zero, if our config does without it."""
+        return self.row.zero_bias and (self.row.bare or self.theirs.endswith(".bias"))
 
     def shape_of_theirs(self, ours: tuple[int, ...]) -> tuple[int, ...]:
         """The published tensor's shape, from our tensor's."""
@@ -140,14 +140,28 @@ def places_of_theirs(theirs: str, places: Iterable[Place]) -> list[Place]:
     return [_named(place, index) for place in places if (index := _match(place.theirs, theirs)) is not None]
 
 
-def plain_name(published: str, names: Names) -> str:
-    """A published name in today's spelling and without its prefix."""
+def todays_spelling(published: str, names: Names) -> str:
+    """A published name as it would be written today."""
     for old, new in names.old:
         published = published.replace(old, new)
-    for prefix in sorted(set(names.prefix.values()), key=len, reverse=True):
-        if prefix and published.startswith(prefix):
+    return published
+
+
+def plain_name(published: str, names: Names) -> str:
+    """A published name in today's spelling and without its prefix."""
+    published = todays_spelling(published, names)
+    for prefix in names.prefixes:
+        if published.startswith(prefix):
             return published.removeprefix(prefix)
     return published
+
+
+def is_of_head(published: str, names: Names) -> bool:
+    """Whether a published tensor stands beside the backbone: its name has neither the backbone's prefix nor the
+    beginning of any name of the backbone."""
+    beginnings = {row.theirs.partition(".")[0] for row in names.rows}
+    plain = plain_name(published, names)
+    return not published.startswith(names.prefixes) and plain.partition(".")[0] not in beginnings
 
 
 def is_ignored(plain: str, names: Names) -> bool:

@@ -45,6 +45,7 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from minilm.data.long_texts import CUT, LongTexts
 from minilm.evaluation.words import NO_WORD, Word, WordedText, read_words
 from minilm.models.architecture import Backbone, evaluation_mode
 from minilm.models.batch import Batch
@@ -86,19 +87,22 @@ def explain(
     pair: str | None = None,
     *,
     max_tokens: int,
+    long: LongTexts = CUT,
+    window: int = 0,
     label: int | None = None,
     multi_label: bool = False,
 ) -> Explanation:
     """Explain a classifier's answer to a text, or a pair: for the class ``label``; None: the likeliest.
 
-    The model must be in float32; it is left as it was. The same text has the same explanation on each call. An error
-    above 1% after 2,048 steps is not an exception: see ``completeness_error``. Raises ValueError for a model in a
-    narrower type, and for a text without a word.
+    A text of more than ``max_tokens`` is cut as ``long`` says. If it is read in windows, each has an answer of its own,
+    and that to number ``window`` is explained. The model must be in float32; it is left as it was. The same text has
+    the same explanation on each call. An error above 1% after 2,048 steps is not an exception: see
+    ``completeness_error``. Raises ValueError for a model in a narrower type, and for a text without a word.
     """
     table = model.token_embedding.weight
     if table.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"explanations need a model in float32, not {table.dtype}: its sums would round too much")
-    worded = read_words(tokenizer, text, pair, max_tokens)
+    worded = read_words(tokenizer, text, pair, max_tokens, long)[window]
     if not worded.words:
         raise ValueError("a text without a word has no explanation")
     name, baseline = baseline_token(tokenizer, len(table))

@@ -6,8 +6,8 @@ For class c, from the confusion matrix M (row = truth t, column = prediction p):
     precision_c = TP_c / p_c      recall_c = TP_c / t_c      F1_c = 2 TP_c / (p_c + t_c)
 
 0/0 counts as 0. A *macro* average is the mean over classes, so that a rare class weighs as much as a common
-one; with one label per text it leaves out the classes that are neither in the truth nor predicted, as nothing
-can be said of them. A *micro* average adds up TP, p and t over the labels first.
+one; with one label per text it leaves out the classes that are neither in the truth nor predicted, for which
+it is not defined. A *micro* average adds up TP, p and t over the labels first.
 
 Matthews' correlation is 1 at best, and 0 is what guessing gets, however unbalanced the classes; at worst it is -1
 with two classes, and between -1 and 0 with more. For many classes it is R_K (Gorodkin 2004, "Comparing two

@@ -24,7 +24,7 @@ gradients, optimizer and file are small. Once trained, W + s B A can take W's pl
 nothing more.
 
 Here an adapted layer keeps ``weight`` and ``bias`` under their own names and has ``lora_a`` and ``lora_b`` beside
-them: whatever knows the model's parameters by name goes on working. The classification head is trained whole.
+them: whatever finds the model's parameters by name still works. The classification head is trained whole.
 """
 
 from __future__ import annotations

@@ -14,20 +14,43 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from minilm.errors import UserError
-from minilm.models import albert, bert, distilbert, gpt2, llama, llama_family, t5
+from minilm.models import (
+    albert,
+    bart,
+    bert,
+    deberta_family,
+    distilbert,
+    electra,
+    gpt2,
+    llama,
+    llama_family,
+    modernbert,
+    mpnet,
+    t5,
+    t5_family,
+)
 from minilm.models.architecture import Architecture, Backbone, BackboneConfig
 from minilm.models.heads import ClassificationHead, HeadConfig, LanguageHead
 
 ARCHITECTURES: dict[str, Architecture[Any]] = {
     "albert": albert.ARCHITECTURE,
+    "bart": bart.ARCHITECTURE,
     "bert": bert.ARCHITECTURE,
+    "camembert": bert.CAMEMBERT,
+    "deberta": deberta_family.VERSION_1,
+    "deberta-v2": deberta_family.ARCHITECTURE,
     "distilbert": distilbert.ARCHITECTURE,
+    "electra": electra.ARCHITECTURE,
     "gpt2": gpt2.ARCHITECTURE,
     "llama": llama.ARCHITECTURE,
     "mistral": llama_family.MISTRAL,
+    "modernbert": modernbert.ARCHITECTURE,
+    "mpnet": mpnet.ARCHITECTURE,
+    "mt5": t5_family.MT5,
     "qwen2": llama_family.QWEN2,
     "roberta": bert.ROBERTA,
     "t5": t5.ARCHITECTURE,
+    "umt5": t5_family.UMT5,
     "xlm-roberta": bert.XLM_ROBERTA,
 }
 

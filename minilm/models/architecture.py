@@ -211,7 +211,7 @@ class Row:
     parts: int = 1
     sizes: Callable[[Any], tuple[int, ...]] | None = None  # config -> the blocks' proportions; None: equal blocks
     by_heads: bool = False
-    zero_bias: bool = False  # the file must have a bias, zero if our config does without it
+    zero_bias: bool = False  # the file must have a bias, zero if our config does without it; a bare one it may have
     bare: bool = False  # a tensor that belongs to no published module of its own, not a module
     when: Callable[[Any], bool] | None = None  # config -> whether the row holds for it; None: always
 
@@ -225,6 +225,13 @@ class Names:
     prefix: dict[str, str]  # task -> what stands before the backbone's rows; files may have it or leave it out
     old: tuple[tuple[str, str], ...] = ()  # (old spelling, new spelling) of parts of their names
     ignored: tuple[str, ...] = ()  # patterns of tensors that files carry and nothing needs
+    other_prefixes: tuple[str, ...] = ()  # of published classes whose task we do not have
+
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """All that may stand before the backbone's rows, the longest first."""
+        known = {*self.prefix.values(), *self.other_prefixes} - {""}
+        return tuple(sorted(known, key=len, reverse=True))
 
 
 def _nothing(_: Any) -> dict[str, Any]:

@@ -22,8 +22,9 @@ other tasks, each with its head (15% of the tokens were to be predicted, most of
 
 The second head's ``tanh(dense(.))`` is the pooler. To classify texts, keep it and learn new ``W`` and ``b``.
 
-RoBERTa and XLM-RoBERTa (Conneau et al. 2020) learned only the first task, from more text: they have one kind
-of segment, their classifiers use no pooler, and the first rows of their position table are not for tokens.
+RoBERTa, XLM-RoBERTa (Conneau et al. 2020) and CamemBERT (Martin et al. 2020) learned only the first task, from more
+text: they have one kind of segment, their classifiers use no pooler, and the first rows of their position table are
+not for tokens.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ from minilm.models.layers import MLP, Attention, draw_weights, padding_mask
 
 
 @dataclass(frozen=True)
-class BertConfig(BackboneConfig):
-    """BERT's settings; the defaults are those of the base model, uncased."""
+class EncoderConfig(BackboneConfig):
+    """The settings of BERT's layers, which ELECTRA and MPNet share; the defaults are those of the base model."""
 
     vocab_size: int = 30522
     context: int = 512  # longest text, in tokens
@@ -54,20 +55,26 @@ class BertConfig(BackboneConfig):
     heads: int = 12
     mlp_width: int = 3072
     activation: str = "gelu"
+    dropout: float = 0.1  # after the embeddings and each sublayer
+    attention_dropout: float = 0.1  # on the attention weights
+    norm_eps: float = 1e-12
+    tied: bool = True  # a language head shares the token embedding
+
+
+@dataclass(frozen=True)
+class BertConfig(EncoderConfig):
+    """BERT's settings; the defaults are those of the base model, uncased."""
+
     segments: int = 2  # kinds of segments
     first_position: int = 0  # the first token's row in the position table (RoBERTa: 2)
     pooler: bool = True  # a language model has none
-    dropout: float = 0.1  # after the embeddings and each sublayer
-    attention_dropout: float = 0.1  # on the attention weights
     head_dropout: float = 0.1  # in the family's classification head
-    norm_eps: float = 1e-12
-    tied: bool = True  # a language head shares the token embedding
 
 
 class BertLayer(nn.Module):
     """One layer: attention to every position, then the MLP, each added to its input and normalised."""
 
-    def __init__(self, config: BertConfig) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.attention = Attention(config.width, config.heads, dropout=config.attention_dropout)
         self.attention_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
@@ -76,7 +83,10 @@ class BertLayer(nn.Module):
         self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, query_position: Tensor | None = None) -> Tensor:
-        """x (B, T, D), mask (B, 1, 1, T) -> (B, T, D), or (B, 1, D) with a ``query_position`` (B,)."""
+        """x (B, T, D), mask (B, 1, 1, T) -> (B, T, D), or (B, 1, D) with a ``query_position`` (B,).
+
+        The mask may also hold numbers that are added to the scores, (B or 1, H, T, T), as MPNet's does.
+        """
         y = self.attention(x, mask, query_position=query_position)
         x = self.attention_norm(select_position(x, query_position) + self.dropout(y))
         return self.mlp_norm(x + self.dropout(self.mlp(x)))
@@ -177,7 +187,7 @@ NAMES = Names(
 def read(published: dict[str, Any]) -> dict[str, Any]:
     """What no row says: a classifier's dropout is that of the layers, unless it has its own."""
     if published.get("is_decoder") or published.get("add_cross_attention"):
-        raise UserError("config.json: is_decoder: a BERT that hides what lies to the right is not supported")
+        raise UserError("config.json: is_decoder: an encoder that hides what lies to the right is not supported")
     if published.get("classifier_dropout") is None and "hidden_dropout_prob" in published:
         return {"head_dropout": published["hidden_dropout_prob"]}
     return {}
@@ -213,7 +223,7 @@ ARCHITECTURE = Architecture(
 )
 
 
-# --- RoBERTa and XLM-RoBERTa --------------------------------------------------------------------------------
+# --- RoBERTa, XLM-RoBERTa and CamemBERT ----------------------------------------------------------------------
 # In their position table, row pad_id is for padding and the rows before it are never used. Tokens begin at
 # row pad_id + 1, and the longest text is that much shorter than the table.
 
@@ -257,6 +267,13 @@ ROBERTA = replace(
     write=write_roberta,
 )
 
-XLM_ROBERTA = replace(
-    ROBERTA, title="XLM-RoBERTa", classes={task: f"XLM{name}" for task, name in ROBERTA.classes.items()}
-)
+
+def _relative(title: str, family: str) -> Architecture[BertConfig]:
+    """RoBERTa under another name: the same network and names of tensors, trained on other texts."""
+    return replace(
+        ROBERTA, title=title, classes={task: name.replace("Roberta", family) for task, name in ROBERTA.classes.items()}
+    )
+
+
+XLM_ROBERTA = _relative("XLM-RoBERTa", "XLMRoberta")  # 100 languages
+CAMEMBERT = _relative("CamemBERT", "Camembert")  # French (Martin et al. 2020)

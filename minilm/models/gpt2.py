@@ -47,17 +47,20 @@ saved (``layers.py`` has its attention):
 A classifier reads the last token's vector, the only one that has seen the whole text.
 
 One config covers the published checkpoints (biases everywhere, tanh GELU) and small models trained from scratch
-(``attention_bias=False``, exact GELU).
+(``attention_bias=False``, exact GELU). The GPT-2s of Stanford's CRFM, BioMedLM among them, also divide the scores of
+layer ``l`` by ``l``, counted from 1 (``scale_by_layer``), so that they stay small enough for training in float16.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from minilm.errors import UserError
 from minilm.models.architecture import Architecture, Backbone, BackboneConfig, Names, Row
 from minilm.models.batch import Batch, LayerCache, State, select_position
 from minilm.models.dropout import Dropout
@@ -77,21 +80,41 @@ class GPT2Config(BackboneConfig):
     mlp_width: int = 0  # 0: four times the width
     activation: str = "gelu_tanh"
     attention_bias: bool = True
-    dropout: float = 0.1  # after the embeddings and each sublayer
+    dropout: float = 0.1  # after each sublayer
     attention_dropout: float = 0.1  # on the attention weights
     norm_eps: float = 1e-5
     tied: bool = True  # a language head shares the token embedding
+    embedding_dropout: float = -1.0  # after the embeddings; -1: as after each sublayer
+    scale_by_width: bool = True  # attention divides its scores by sqrt(D/H)
+    scale_by_layer: bool = False  # and by the layer's number, from 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.embedding_dropout < 0:
+            object.__setattr__(self, "embedding_dropout", self.dropout)  # how a frozen dataclass completes itself
+
+    def scale(self, layer: int) -> float | None:
+        """The factor on the scores of this layer, from 0; None: 1/sqrt(D/H), attention's own."""
+        if self.scale_by_width and not self.scale_by_layer:
+            return None
+        width = self.width // self.heads if self.scale_by_width else 1
+        return width**-0.5 / (layer + 1 if self.scale_by_layer else 1)
 
 
 class GPT2Layer(nn.Module):
     """One layer: attention to the left, then the MLP, each added to its input."""
 
-    def __init__(self, config: GPT2Config) -> None:
+    def __init__(self, config: GPT2Config, number: int) -> None:
         super().__init__()
         width, eps = config.width, config.norm_eps
         self.attention_norm = nn.LayerNorm(width, eps=eps)
         self.attention = Attention(
-            width, config.heads, bias=config.attention_bias, dropout=config.attention_dropout, causal=True
+            width,
+            config.heads,
+            bias=config.attention_bias,
+            dropout=config.attention_dropout,
+            causal=True,
+            scale=config.scale(number),
         )
         self.mlp_norm = nn.LayerNorm(width, eps=eps)
         self.mlp = MLP(width, config.mlp_width or 4 * width, config.activation)
@@ -117,7 +140,7 @@ class GPT2Embeddings(nn.Module):
         super().__init__()
         self.token = nn.Embedding(config.vocab_size, config.width)
         self.position = nn.Embedding(config.context, config.width)
-        self.dropout = Dropout(config.dropout)
+        self.dropout = Dropout(config.embedding_dropout)
 
     def forward(self, ids: Tensor, positions: Tensor | None = None) -> Tensor:
         """ids (B, T) -> (B, T, D)."""
@@ -134,7 +157,7 @@ class GPT2(Backbone):
     def __init__(self, config: GPT2Config) -> None:
         super().__init__(config)
         self.embeddings = GPT2Embeddings(config)
-        self.layers = nn.ModuleList(GPT2Layer(config) for _ in range(config.depth))
+        self.layers = nn.ModuleList(GPT2Layer(config, i) for i in range(config.depth))
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
 
     @property
@@ -197,6 +220,14 @@ NAMES = Names(
     ignored=("h.*.attn.bias", "h.*.attn.masked_bias"),  # buffers of the causal triangle
 )
 
+
+def read(published: dict[str, Any]) -> dict[str, Any]:
+    """What no row says. (``reorder_and_upcast_attn`` changes no number in float32.)"""
+    if published.get("add_cross_attention"):
+        raise UserError("config.json: add_cross_attention: a GPT-2 that attends to an encoder is not supported")
+    return {} if "embd_pdrop" in published else {"embedding_dropout": GPT2Config.dropout}
+
+
 ARCHITECTURE = Architecture(
     title="GPT-2",
     config=GPT2Config,
@@ -219,6 +250,10 @@ ARCHITECTURE = Architecture(
         ("attention_dropout", "attn_pdrop"),
         ("norm_eps", "layer_norm_epsilon"),
         ("tied", "tie_word_embeddings"),
+        ("embedding_dropout", "embd_pdrop"),
+        ("scale_by_width", "scale_attn_weights"),
+        ("scale_by_layer", "scale_attn_by_inverse_layer_idx"),
     ),
-    write=lambda config: {"n_inner": config.mlp_width or None, "embd_pdrop": config.dropout},
+    read=read,
+    write=lambda config: {"n_inner": config.mlp_width or None},
 )

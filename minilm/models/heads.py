@@ -3,8 +3,8 @@
 A classification head first picks one vector per text (pooling), then maps it to one score per class:
 
     z = pool(x)                                     (B, D)
-    z = act(norm(dense(dropout(z))))                if the head has a hidden layer
-    scores = output(dropout(z))                     (B, C)
+    z = act(norm(dense(dropout(z))))                if the head has a hidden layer; norm is left out in most,
+    scores = output(dropout(z))                     (B, C)                         and follows act in ModernBERT's
 
 The head of every published family is this with settings of its own (``classification_head`` at the end of the family's
 file), and so is ours (``mlp_head``). A language head maps each vector to one score per word, usually with the token
@@ -81,10 +81,14 @@ class HeadConfig:
     pooling: str = "last"  # "cls", "last", "mean" or "pooler"
     hidden: int = 0  # width of the hidden layer; 0: none
     norm: bool = False  # LayerNorm after the dense layer
+    norm_last: bool = False  # it follows the activation instead
+    norm_eps: float = 1e-5
     activation: str = "gelu"
     dropout: float = 0.0  # before the last layer
     input_dropout: float = 0.0  # before the dense layer
     bias: bool = True  # of the last layer
+    dense_bias: bool = True
+    norm_bias: bool = True
 
 
 class ClassificationHead(Head):
@@ -93,8 +97,10 @@ class ClassificationHead(Head):
     def __init__(self, width: int, classes: int, config: HeadConfig) -> None:
         super().__init__()
         self.config = config
-        self.dense = nn.Linear(width, config.hidden) if config.hidden else None
-        self.norm = nn.LayerNorm(config.hidden) if config.hidden and config.norm else None
+        hidden = config.hidden
+        self.dense = nn.Linear(width, hidden, bias=config.dense_bias) if hidden else None
+        has_norm = hidden and config.norm
+        self.norm = nn.LayerNorm(hidden, eps=config.norm_eps, bias=config.norm_bias) if has_norm else None
         self.activation = ACTIVATIONS[config.activation]
         self.input_dropout, self.dropout = Dropout(config.input_dropout), Dropout(config.dropout)
         self.output = nn.Linear(config.hidden or width, classes, bias=config.bias)
@@ -118,7 +124,10 @@ class ClassificationHead(Head):
         """Pooled vectors z (B, D) -> scores (B, C). If the backbone is frozen, z never changes and can be stored."""
         if self.dense is not None:
             z = self.dense(self.input_dropout(z))
-            z = self.activation(z if self.norm is None else self.norm(z))
+            if self.norm is None:
+                z = self.activation(z)
+            else:
+                z = self.norm(self.activation(z)) if self.config.norm_last else self.activation(self.norm(z))
         return self.output(self.dropout(z))
 
 
@@ -143,6 +152,8 @@ class LanguageConfig:
     activation: str = "gelu"
     norm_eps: float = 1e-12
     bias: bool = False  # one number per word
+    dense_bias: bool = True  # of the transform's matrix
+    norm_bias: bool = True  # of its norm
     scale: float = 1.0  # factor on the vectors before they meet the words (a tied T5: 1/sqrt(D))
 
 
@@ -158,8 +169,9 @@ class LanguageHead(Head):
     ) -> None:
         super().__init__()
         self.config = config
-        self.dense = nn.Linear(width, config.hidden) if config.hidden else None
-        self.norm = nn.LayerNorm(config.hidden, eps=config.norm_eps) if config.hidden else None
+        hidden = config.hidden
+        self.dense = nn.Linear(width, hidden, bias=config.dense_bias) if hidden else None
+        self.norm = nn.LayerNorm(hidden, eps=config.norm_eps, bias=config.norm_bias) if hidden else None
         self.activation = ACTIVATIONS[config.activation]
         self.output = nn.Linear(config.hidden or width, vocab_size, bias=config.bias)
         if tied_to is not None:

@@ -40,6 +40,39 @@ def causal_mask(batch: Batch, window: int = 0) -> Tensor | None:
     return visible[:, None]
 
 
+def window_mask(batch: Batch, reach: int) -> Tensor | None:
+    """Which keys each query of an encoder may see if it looks no further than ``reach`` positions to either side:
+    (B or 1, 1, T, T), or (B, 1, 1, T) if that is everywhere; None: all of them.
+
+    A query that is padding sees itself: with no key at all, its softmax would divide by zero.
+    """
+    length = batch.ids.shape[1]
+    if reach >= length - 1:
+        return padding_mask(batch)
+    positions = torch.arange(length, device=batch.ids.device)
+    distance = (positions[:, None] - positions).abs()  # (T, T)
+    near = (distance <= reach)[None]
+    if batch.mask is not None:
+        near = near & (batch.mask[:, None, :] | (distance == 0))
+    return near[:, None]
+
+
+def relative_bucket(distance: Tensor, buckets: int, max_distance: int, *, both_sides: bool) -> Tensor:
+    """The bucket of each distance ``s - t`` from a query at ``t`` to a key at ``s`` (T5, Raffel et al. 2020,
+    section 2.1; MPNet).
+
+    ``both_sides`` gives half of them to keys on the right; else those are in bucket 0, for no decoder looks there. Of
+    a side's ``n`` buckets, the distances below n/2 have one each, and those up to ``max_distance`` share the others,
+    in equal steps of their logarithm."""
+    side = buckets // 2 if both_sides else buckets
+    offset = (distance > 0) * side if both_sides else 0
+    distance = distance.abs() if both_sides else (-distance).clamp(min=0)
+    near = side // 2
+    ratio = torch.log(distance.clamp(min=near).float() / near) / math.log(max_distance / near)  # 0 to 1, then above
+    far = near + (ratio * (side - near)).long()
+    return offset + torch.where(distance < near, distance, far.clamp(max=side - 1))
+
+
 def takes_groups(query: Tensor, mask: Tensor | None) -> bool:
     """Whether SDPA has a fast kernel for fewer key-value heads than heads. If not, they are repeated first.
 
@@ -233,10 +266,10 @@ def draw_weights(model: nn.Module, std: float = 0.02, *, truncated: bool = False
     for module in model.modules():
         if isinstance(module, nn.LayerNorm):
             module.reset_parameters()
-        if isinstance(module, nn.Linear | nn.Embedding):
+        if isinstance(module, nn.Linear | nn.Embedding | nn.Conv1d):
             if truncated:
                 nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
             else:
                 nn.init.normal_(module.weight, std=std)
-        if isinstance(module, nn.Linear) and module.bias is not None:
+        if isinstance(module, nn.Linear | nn.Conv1d) and module.bias is not None:
             nn.init.zeros_(module.bias)

@@ -36,7 +36,7 @@ from minilm.models.architecture import Architecture, Backbone, BackboneConfig, N
 from minilm.models.batch import Batch, LayerCache, State, select_position
 from minilm.models.heads import HeadConfig, LanguageConfig
 from minilm.models.layers import MLP, Attention, RMSNorm, causal_mask, draw_weights
-from minilm.models.rotary import Rotary, read_rotary, rotary_tables, write_rotary
+from minilm.models.rotary import Rotary, read_rotary, rotary_tables, turns_whole_heads, write_rotary
 
 
 @dataclass(frozen=True)
@@ -191,6 +191,7 @@ NAMES = Names(
     ),
     heads={"classify": (Row("head.output", "score"),), "lm": (Row("head.output", "lm_head"),)},
     ignored=("layers.*.self_attn.rotary_emb.inv_freq", "rotary_emb.inv_freq"),  # buffers of older versions
+    other_prefixes=("transformer.",),  # LlamaForQuestionAnswering
 )
 
 
@@ -205,15 +206,9 @@ def write(config: LlamaConfig, family: str = "Llama", **fixed: Any) -> dict[str,
 
 
 def whole_rotary(published: dict[str, Any]) -> Rotary:
-    """Rotary positions that turn whole heads, as the published class does: of the default kind whatever
-    ``partial_rotary_factor`` says; of another kind, it fails if that leaves numbers out."""
-    rotary = read_rotary(published)
-    if rotary.kind == "default":
-        return replace(rotary, partial=1.0)
+    """Rotary positions that turn whole heads, as the published class does."""
     width = published.get("head_dim") or published.get("hidden_size", 4096) // published.get("num_attention_heads", 32)
-    if rotary.pairs(width) < width:
-        raise UserError(f"config.json: partial_rotary_factor ({rotary.partial}) leaves out numbers of a head")
-    return rotary
+    return turns_whole_heads(read_rotary(published), width)
 
 
 SETTINGS = (

@@ -20,7 +20,7 @@ pairs are slowed down, all of them or the slow ones only (``Rotary.kind``), and 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -75,6 +75,16 @@ class Rotary:
         return n + n % 2
 
 
+def turns_whole_heads(rotary: Rotary, width: int) -> Rotary:
+    """The same for a published class that only turns whole heads of this width: its default kind does so whatever
+    ``partial`` says. Raises UserError if another kind leaves numbers of a head out, with which that class fails."""
+    if rotary.kind == "default":
+        return replace(rotary, partial=1.0)
+    if rotary.pairs(width) < width:
+        raise UserError(f"config.json: partial_rotary_factor ({rotary.partial}) leaves out numbers of a head")
+    return rotary
+
+
 def rotary_tables(rotary: Rotary, width: int, context: int, positions: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """The tables for ``rotate`` and heads of this width: positions (B or 1, T) -> cos, sin (B or 1, 1, T, n).
 
@@ -106,8 +116,8 @@ def rotary_frequencies(rotary: Rotary, width: int, context: int, device: torch.d
                  in proportion to their turns (Llama 3.1's published code; Grattafiori et al. 2024)
         yarn     the same, but in proportion to the pair's number j
 
-    YaRN is from Peng et al. 2023. Their section 3.2 ("NTK-by-parts") goes by turns; their published code, whose numbers
-    are reproduced here, goes by j. Section 3.4 adds the temperature, a factor on both tables (``rotary_tables``).
+    YaRN is from Peng et al. 2023. Their section 3.2 ("NTK-by-parts") counts turns; their published code, whose numbers
+    are reproduced here, counts j. Section 3.4 adds the temperature, a factor on both tables (``rotary_tables``).
 
     Computed on the CPU in float32, so that every device turns alike, and kept for the next batch.
     """

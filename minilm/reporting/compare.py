@@ -315,7 +315,7 @@ def row_tables(groups: Sequence[Group], *, best_first: bool = False) -> list[Tab
     return [Table(header, rows, note=note)]
 
 
-NAMED = 3  # a sentence has room for this number of comparisons; of more, it names the one with the best run
+NAMED_RIVALS = 3  # a sentence has room for this number of comparisons; of more, it names the one with the best run
 
 
 def _answer(groups: Sequence[Group], metric: str, split: str, rivals: Tested[str]) -> str:
@@ -337,7 +337,8 @@ def _answer(groups: Sequence[Group], metric: str, split: str, rivals: Tested[str
         by_row = row_by_row(compare_rows(groups), rival.name, groups[0].name)
         return f"{first} On {by_row}; but {alone}" if by_row else f"{first} {alone.capitalize()}"
     names = [rival.name, *(name for name in rivals if name != rival.name)]
-    compared = [_difference(name, groups[0].name, rivals) for name in (names if len(names) <= NAMED else names[:1])]
+    named = names if len(names) <= NAMED_RIVALS else names[:1]
+    compared = [_difference(name, groups[0].name, rivals) for name in named]
     return f"{first} Over the same seeds {'; '.join(compared)}."
 
 

@@ -13,8 +13,8 @@ from minilm.evaluation.confusions import Confused
 from minilm.reporting.style import SMALL, TEST, TRAIN, VALIDATION, legend, name_axes, new_figure, save, short
 
 COLOURS = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
-NAMED = 40  # labels of which each has its bar and name
-PAIRS = 20  # confused pairs that are drawn
+BARS = 40  # labels of which each has its bar and name
+DRAWN_PAIRS = 20  # confused pairs that are drawn
 
 
 def class_distribution(names: Sequence[str], counts: Mapping[str, np.ndarray], path: Path) -> Path:
@@ -24,7 +24,7 @@ def class_distribution(names: Sequence[str], counts: Mapping[str, np.ndarray], p
     """
     shares = {split: found / found.sum() for split, found in counts.items() if found.sum()}
     order = np.argsort(-counts["train"], kind="stable")
-    if len(names) > NAMED:
+    if len(names) > BARS:
         return _ranked(shares, order, path)
     few = len(names) <= 12
     figure = new_figure(8.5, max(2.8, 1.4 + (0.45 if few else 0.22) * len(names)), "Texts of each label")
@@ -64,7 +64,7 @@ def _ranked(shares: Mapping[str, np.ndarray], order: np.ndarray, path: Path) -> 
 
 def confused_pairs(pairs: Sequence[Confused], names: Sequence[str], title: str, path: Path) -> Path:
     """How often labels are taken for others, the most frequent pairs first."""
-    drawn = list(pairs)[:PAIRS]
+    drawn = list(pairs)[:DRAWN_PAIRS]
     figure = new_figure(8.5, max(2.4, 1.4 + 0.36 * len(drawn)), title)
     axes = figure.subplots()
     axes.barh(range(len(drawn)), [pair.texts for pair in drawn], color=TEST, edgecolor="white")

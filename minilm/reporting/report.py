@@ -47,7 +47,7 @@ CHOSEN = (  # a note on the patterns, words and descriptions
     "If a pattern, a word or a description is chosen by its score on labelled texts, it is trained on them: that is "
     "not zero-shot, and it must be measured on other texts."
 )
-LISTED, NAMED = 40, 10  # labels of a table, and of a sentence
+LISTED, IN_SENTENCE = 40, 10  # labels of a table, and of a sentence
 STOPPED = {
     "finished": "It ran to its last epoch.",
     "early stopping": "It stopped early, because validation no longer improved.",
@@ -209,10 +209,10 @@ def _absent(metrics: Metrics, labels: Sequence[str], split: str) -> Sentence:
     """The labels that no text of the split has, so that their metrics mean nothing."""
     absent = [label for label, row in zip(labels, metrics.by_label, strict=True) if not row.support]
     sentence: Sentence = []
-    for label in absent[:NAMED]:
+    for label in absent[:IN_SENTENCE]:
         sentence += [" or " if sentence else f"No {split} text has the label ", Span(label, "em")]
-    if len(absent) > NAMED:
-        sentence.append(f" or one of {count(len(absent) - NAMED)} more")
+    if len(absent) > IN_SENTENCE:
+        sentence.append(f" or one of {count(len(absent) - IN_SENTENCE)} more")
     counted = "; its F1 counts as 0 in macro F1" if metrics.multi_label else ""
     return [*sentence, f", so its metrics are not known{counted}."] if sentence else []
 

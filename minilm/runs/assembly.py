@@ -13,7 +13,8 @@ from tokenizers import Tokenizer
 
 from minilm import hub
 from minilm.checkpoints.adapters import is_adapter
-from minilm.checkpoints.configs import architecture_of, new_config, read_config
+from minilm.checkpoints.configs import new_config
+from minilm.checkpoints.contents import read_contents
 from minilm.checkpoints.models import card_of, load_parts, new_model, warn_of
 from minilm.config import (
     SPLITS,
@@ -48,7 +49,6 @@ from minilm.runs.augment import augmented
 from minilm.runs.folders import write_history
 from minilm.runs.results import decide, measure
 from minilm.runs.shared_cache import hash_of_rows, memoize
-from minilm.textfiles import read_json
 from minilm.training.frozen_prefix import FrozenPrefix
 from minilm.training.loop import Task
 from minilm.training.objectives import Objective, balanced_weights
@@ -254,8 +254,8 @@ def _from_checkpoint(
     config: RunConfig, folder: Path, labels: list[str], device: torch.device | str, precision: str
 ) -> Backbone:
     dtype = None if precision == "bfloat16" else torch.float32
-    published, stored = read_json(folder / "config.json"), str(folder / "config.json")
-    head = _head(config, architecture_of(published, stored)[1], read_config(published, stored))
+    stored = read_contents(folder)
+    head = _head(config, stored.architecture, stored.config)
     model, untrained = load_parts(folder, "classify", labels=labels, head=head, dtype=dtype, device=device)
     if head is None and card_of(model).own_head:
         raise UserError(f'model.head.kind is "family", but {folder} has a head of the kind "mlp"; choose that')

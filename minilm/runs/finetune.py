@@ -20,7 +20,7 @@ from minilm.model_files import is_whole
 from minilm.recipes import fine_tuning
 from minilm.textfiles import read_toml
 
-METHODS: dict[str, tuple[str, ...]] = {  # the keys that choose a method, each with a learning rate that suits it
+METHOD_CHANGES: dict[str, tuple[str, ...]] = {  # the keys that choose a method, each with a learning rate that suits it
     "full": ("freeze.part=nothing", "lora.rank=0", "train.lr=5e-5"),
     "head": ("freeze.part=backbone", "lora.rank=0", "train.lr=1e-3"),
     "last": ("freeze.part=all-but-last", "lora.rank=0", "train.lr=5e-5"),
@@ -38,7 +38,7 @@ OTHER_DATA = (
 )
 
 
-def find_recipe(model: str) -> Path:
+def recipe_of(model: str) -> Path:
     """The recipe that starts from a model. Raises UserError if there is none."""
     known = fine_tuning()
     if is_table(Path(model)) or Path(model).suffix == ".txt":
@@ -78,10 +78,10 @@ def _method_changes(method: str) -> list[str]:
         return []
     last = re.fullmatch(r"last([1-9]\d?)", method)
     if last:
-        return [*METHODS["last"], f"freeze.layers={last[1]}"]
-    if method not in METHODS or method == "last":
+        return [*METHOD_CHANGES["last"], f"freeze.layers={last[1]}"]
+    if method not in METHOD_CHANGES or method == "last":
         raise UserError(f'--method must be full, head, last3 (or another number) or lora, got "{method}"')
-    return list(METHODS[method])
+    return list(METHOD_CHANGES[method])
 
 
 def fetch_packaged(recipe: Path, changes: Sequence[str]) -> None:

@@ -30,7 +30,7 @@ from minilm.reporting.results import Baseline, CharacterLengths, Lengths, Sample
 from minilm.runs.shared_cache import hash_of_rows, memoize
 
 LONG = 10.0  # seconds
-SCORES = 100  # labels of which a sample's scores are kept, at most
+KEPT_SCORES = 100  # labels of which a sample's scores are kept, at most
 MOST_LABELS = 1000  # for the linear baseline, whose fit takes time and memory for each
 
 
@@ -161,7 +161,7 @@ def choose_samples(
 
     def shown(row: np.ndarray) -> list[int]:
         """The labels whose scores are kept: all, or of many the likeliest."""
-        order = range(len(row)) if len(row) <= SCORES else np.argsort(-row, kind="stable")[:SCORES].tolist()
+        order = range(len(row)) if len(row) <= KEPT_SCORES else np.argsort(-row, kind="stable")[:KEPT_SCORES].tolist()
         return list(order)
 
     return [

@@ -3,7 +3,7 @@
 It is compared with the majority class of the training texts, and with the same checkpoint under a head that is not
 trained yet, as training would start it.
 
-    RUN/  config.toml  environment.json  results.json  predictions.csv  report.md  figures/
+    RUN/  config.toml  environment.json  results.json  predictions.csv  report.md  report.html  figures/
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def state_of(folder: Path, run: PlannedRun) -> str:
 
 def is_closed(place: Path) -> bool:
     """Whether a finished run has its report and has removed its checkpoints. A kill may come before that."""
-    return (place / "report.md").exists() and not (place / "checkpoints").exists()
+    return (place / "report.html").exists() and not (place / "checkpoints").exists()
 
 
 def run_to_end(folder: Path, run: PlannedRun) -> str:

@@ -11,6 +11,7 @@ from scipy.special import logit, softmax
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 
+from minilm.data.long_texts import LongTexts
 from minilm.data.tokenization import train_bpe
 from minilm.evaluation.attribution import (
     Explanation,
@@ -50,11 +51,12 @@ def classifier(model_type: str, classes: int = 3) -> Any:
 
 
 def explained(model: Backbone, **options: Any) -> Explanation:
-    return explain(model, TOKENIZER, options.pop("text", TEXT), options.pop("pair", None), max_tokens=64, **options)
+    text, pair = options.pop("text", TEXT), options.pop("pair", None)
+    return explain(model, TOKENIZER, text, pair, **{"max_tokens": 64, **options})
 
 
 def path_of(model: Backbone, pair: str | None = None, baseline: int | None = 0) -> StraightPath:
-    return StraightPath.of(model, read_words(TOKENIZER, TEXT, pair, 64), baseline, multi_label=False)
+    return StraightPath.of(model, read_words(TOKENIZER, TEXT, pair, 64)[0], baseline, multi_label=False)
 
 
 def scores(model: Backbone, text: str, pair: str | None = None) -> np.ndarray:
@@ -116,7 +118,7 @@ def test_the_same_text_has_the_same_explanation_and_the_model_stays_as_it_was(mo
 
 def test_attributions_are_the_papers_integral_as_a_plain_sum():
     """Equation 3 of the paper for a BERT, its path taken step by step through its own parts."""
-    model, worded = classifier("bert"), read_words(TOKENIZER, TEXT, None, 64)
+    model, worded = classifier("bert"), read_words(TOKENIZER, TEXT, None, 64)[0]
     encoding, steps, total = TOKENIZER.encode(TEXT), 150, np.zeros(len(worded.ids))
     ids, parts = torch.tensor(encoding.ids), model.embeddings
     x = parts.token(ids).detach()
@@ -205,7 +207,7 @@ def test_of_two_classes_what_speaks_for_one_speaks_against_the_other():
 @pytest.mark.parametrize("model_type", FAMILIES)
 @pytest.mark.parametrize("pair", [None, PAIR])
 def test_a_word_that_is_removed_leaves_the_score_of_the_text_without_its_tokens(model_type, pair):
-    model, worded = classifier(model_type), read_words(TOKENIZER, TEXT, pair, 64)
+    model, worded = classifier(model_type), read_words(TOKENIZER, TEXT, pair, 64)[0]
     found = explained(model, pair=pair, label=1)
     whole = scores(model, TEXT, pair)
     for number in range(len(worded.words)):
@@ -262,6 +264,19 @@ def test_both_ways_find_the_word_that_decides():
     assert found.score > 2
     assert found.attributions.argmax() == found.left_out.argmax() == decides
     assert found.attributions[decides] > 0.5 * (found.score - found.baseline_score)
+
+
+# --- Long texts ---
+
+
+def test_the_answer_to_each_window_of_a_long_text_is_explained_on_its_own():
+    model, windows = classifier("bert"), LongTexts("windows", stride=4)
+    second = explained(model, text=f"{TEXT} {TEXT}", max_tokens=8, long=windows, window=1, label=0)
+    [*_, last] = read_words(TOKENIZER, f"{TEXT} {TEXT}", None, 8, windows)[:2]
+    assert second.words == last.words and second.completeness_error <= 0.01
+    with torch.no_grad():
+        z = model(torch.from_numpy(last.ids)[None])[0].double().numpy()
+    assert second.score == pytest.approx(log_odds(z, 0), abs=1e-4)
 
 
 # --- What cannot be explained ---

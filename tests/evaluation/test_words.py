@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
+from minilm.data.long_texts import CUT, LongTexts
 from minilm.data.tokenization import encode, load_tokenizer, train_bpe
 from minilm.evaluation.words import NO_WORD, read_words
 
@@ -47,7 +48,7 @@ TOKENIZERS = {
 @given(text=st.one_of(st.sampled_from(TEXTS), st.text("abż ,.\n\t日😀'", min_size=1, max_size=20)), more=st.booleans())
 def test_every_token_of_the_text_is_of_one_word_and_words_follow_each_other(name, text, more):
     tokenizer = TOKENIZERS[name]
-    found = read_words(tokenizer, text, text if more else None, 64)
+    [found] = read_words(tokenizer, text, text if more else None, 64)
     special = np.array(tokenizer.encode(text, text if more else None).special_tokens_mask[: len(found.ids)], bool)
     np.testing.assert_array_equal(found.word_of == NO_WORD, special)
     of_text = found.word_of[~special]
@@ -72,17 +73,18 @@ def test_every_token_of_the_text_is_of_one_word_and_words_follow_each_other(name
     ],
 )
 def test_words_are_as_fine_as_the_tokenizers_first_cut_but_never_hold_white_space(name, expected):
-    assert [word.text for word in read_words(TOKENIZERS[name], TEXTS[0], None, 64).words] == expected
+    [found] = read_words(TOKENIZERS[name], TEXTS[0], None, 64)
+    assert [word.text for word in found.words] == expected
 
 
 def test_a_character_of_several_tokens_is_not_torn():
-    found = read_words(TOKENIZERS["bytes"], "ok 🦊 ok", None, 64)
+    [found] = read_words(TOKENIZERS["bytes"], "ok 🦊 ok", None, 64)
     assert [word.text for word in found.words] == ["ok", "🦊", "ok"]
     assert (found.word_of == 1).sum() > 1
 
 
 def test_white_space_alone_is_one_word():
-    found = read_words(TOKENIZERS["bytes"], " \n ", None, 64)
+    [found] = read_words(TOKENIZERS["bytes"], " \n ", None, 64)
     assert [(word.start, word.end) for word in found.words] == [(0, 3)]
     assert set(found.word_of[1:-1]) == {0}
 
@@ -90,17 +92,32 @@ def test_white_space_alone_is_one_word():
 @pytest.mark.parametrize("name", TOKENIZERS)
 @pytest.mark.parametrize("pair", [None, "a good day and more"])
 @pytest.mark.parametrize("limit", [6, 9, 64])
-def test_ids_and_segments_are_those_that_the_model_was_trained_on(name, pair, limit):
+@pytest.mark.parametrize("long", [CUT, LongTexts("head-tail"), LongTexts("windows", stride=2)])
+def test_ids_and_segments_are_those_that_the_model_was_trained_on(name, pair, limit, long):
     tokenizer = TOKENIZERS[name]
-    encoded = encode(tokenizer, TEXTS[:1], None if pair is None else [pair], limit)
-    found = read_words(tokenizer, TEXTS[0], pair, limit)
-    np.testing.assert_array_equal(found.ids, encoded.ids)
-    assert (found.segments is None) == (encoded.segments is None)
-    if found.segments is not None:
-        np.testing.assert_array_equal(found.segments, encoded.segments)
-    assert tokenizer.truncation is None
+    encoded = encode(tokenizer, TEXTS[:1], None if pair is None else [pair], limit, long)
+    found = read_words(tokenizer, TEXTS[0], pair, limit, long)
+    np.testing.assert_array_equal(np.concatenate([piece.ids for piece in found]), encoded.ids)
+    assert [len(piece.ids) for piece in found] == np.diff(encoded.offsets).tolist()
+    if pair is None:
+        assert all(piece.segments is None for piece in found) and encoded.segments is None
+    else:
+        np.testing.assert_array_equal(np.concatenate([piece.segments for piece in found]), encoded.segments)
+    for piece in found:
+        assert {*piece.word_of.tolist(), NO_WORD} == {NO_WORD, *range(len(piece.words))}
+
+
+def test_words_at_a_cut_are_those_whose_tokens_are_read():
+    text, tokenizer = "one two three four five six", TOKENIZERS["letters"]  # a token a letter
+    windows = read_words(tokenizer, text, None, 9, LongTexts("windows"))
+    words = [[word.text for word in piece.words] for piece in windows]
+    assert words[:2] == [["one", "two"], ["two", "th"]] and words[-1] == ["ive", "six"]
+    [piece] = read_words(tokenizer, text, None, 10, LongTexts("head-tail"))
+    assert [word.text for word in piece.words] == ["on", "ve", "six"]
+    [piece] = read_words(tokenizer, "abcdefghijklmnop", None, 10, LongTexts("head-tail"))
+    assert [(word.text, word.start) for word in piece.words] == [("ab", 0), ("klmnop", 10)]
 
 
 def test_values_of_tokens_add_up_to_values_of_words_without_the_tokenizers_own():
-    found = read_words(TOKENIZERS["letters"], "ab c", None, 64)  # [CLS] a b _ c [SEP]
+    [found] = read_words(TOKENIZERS["letters"], "ab c", None, 64)  # [CLS] a b _ c [SEP]
     assert found.add_up(np.array([100.0, 1, 2, 4, 8, 100])).tolist() == [3.0, 12.0]

@@ -15,12 +15,12 @@ from minilm.models.architecture import Backbone
 from minilm.models.batch import Batch
 from minilm.models.heads import HeadConfig, mlp_head
 from minilm.models.llama import LlamaConfig
-from tests.families import FAMILIES, small_model
+from tests.families import ENCODER_DECODERS, FAMILIES, small_model
 
 
 def classifier(family: str, head: HeadConfig | None = None, **changes: Any) -> Backbone:
-    """A small classifier of four layers (T5: four and four) with the family's own head."""
-    deep = {"depth": 4} | ({"decoder_depth": 4} if family == "t5" else {})
+    """A small classifier of four layers (an encoder-decoder: four and four) with the family's own head."""
+    deep = {"depth": 4} | ({"decoder_depth": 4} if family in ENCODER_DECODERS else {})
     return small_model(family, head=head, **(deep | changes))
 
 

@@ -56,8 +56,10 @@ def test_what_trains_is_exactly_what_follows_the_frozen_layers(family: str) -> N
         scores = model(batch, state=state, first=first).square().sum()
         gradients = torch.autograd.grad(scores, parameters, allow_unused=True)
         follows = {name for name, gradient in zip(names, gradients, strict=True) if gradient is not None}
-        # Tables are frozen with the embeddings, also those that later layers look into.
-        tables = {f"{name}." for name, module in model.named_modules() if isinstance(module, nn.Embedding)}
+        # Tables that several layers look into are frozen with the embeddings.
+        within = {module for block in model.blocks for module in block.modules()}
+        modules = dict(model.named_modules()).items()
+        tables = {f"{name}." for name, m in modules if isinstance(m, nn.Embedding) and m not in within}
         # An encoder's last norm stands between its last layer and the decoder's first.
         earlier = set(model.norms_after(first - 1) if first else ()) - set(model.norms_after(first))
         norms = {f"{name}." for name, module in model.named_modules() if module in earlier}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from minilm.checkpoints.models import load_model
 from minilm.models.batch import Batch
-from tests.families import DECODERS, FAMILIES, mask_of
+from tests.families import DECODERS, ENCODER_DECODERS, FAMILIES, mask_of
 
 REFERENCES = Path(__file__).parent.parent / "reference"
 # Every family, by its reference classifier's backbone, and the cases whose masks or positions are special.
@@ -90,11 +90,11 @@ def test_a_real_token_does_change_those_that_see_it(case: str) -> None:
     assert moved[3:5].all() and moved[:3].all() == (case in BOTH_SIDES)
 
 
-@pytest.mark.parametrize("case", ["t5-lm", "t5-lm-flan"])
+@pytest.mark.parametrize("case", ["t5-lm-flan", *(f"{family}-lm" for family in ENCODER_DECODERS)])
 @settings(max_examples=8)
 @given(lengths=st.lists(st.integers(1, 6), min_size=1, max_size=3), place=st.integers(1, 5), seed=seeds)
 @torch.no_grad()
-def test_t5s_decoder_looks_neither_ahead_nor_at_padding(case: str, lengths: list[int], place: int, seed: int) -> None:
+def test_a_decoder_looks_neither_ahead_nor_at_padding(case: str, lengths: list[int], place: int, seed: int) -> None:
     model, longest = model_of(case, "lm"), max(lengths) + 2
     ids, mask = draw(seed, len(lengths), longest), mask_of(lengths, longest)
     written = draw(seed + 1, len(lengths), 6)

@@ -6,6 +6,7 @@ import math
 from copy import deepcopy
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,9 @@ from minilm.checkpoints.configs import read_config, write_config
 from minilm.errors import UserError
 from minilm.models import build_model
 from minilm.models.batch import Batch, Cache
-from minilm.models.t5 import KINDS, T5, T5Config, bucket, finite, initialize
+from minilm.models.layers import relative_bucket
+from minilm.models.t5 import KINDS, T5, T5Config, finite, initialize
+from minilm.models.t5_family import MT5Config, UMT5Config
 
 FLAN_BASE = T5Config(width=768, depth=12, heads=12, activation="gelu_tanh", gated=True, tied=False, scaled=False)
 SMALL = T5Config(
@@ -73,16 +76,16 @@ def plain_bucket(distance: int, buckets: int, max_distance: int, both_sides: boo
 def test_buckets_are_those_of_the_paper(distance: int, buckets: int, max_distance: int, both_sides: bool) -> None:
     expected = plain_bucket(distance, buckets, max_distance, both_sides)
     assume(expected == int(expected) or abs(expected - round(expected)) > 1e-4)  # float32 may round either way
-    assert bucket(torch.tensor(distance), buckets, max_distance, both_sides=both_sides) == int(expected)
+    assert relative_bucket(torch.tensor(distance), buckets, max_distance, both_sides=both_sides) == int(expected)
 
 
 def test_buckets_of_the_published_models_end_where_they_should() -> None:
-    left = bucket(-torch.arange(140), 32, 128, both_sides=True)
+    left = relative_bucket(-torch.arange(140), 32, 128, both_sides=True)
     starts = [0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 23, 32, 46, 64, 91]  # distance at which each bucket begins
     assert [int((left == b).nonzero()[0]) for b in range(16)] == starts
-    right = bucket(torch.arange(1, 140), 32, 128, both_sides=True)
+    right = relative_bucket(torch.arange(1, 140), 32, 128, both_sides=True)
     assert torch.equal(right, left[1:] + 16)
-    assert int(bucket(torch.tensor(5), 32, 128, both_sides=False)) == 0
+    assert int(relative_bucket(torch.tensor(5), 32, 128, both_sides=False)) == 0
 
 
 @settings(max_examples=25)
@@ -217,6 +220,74 @@ def test_every_feed_forward_has_a_published_name(activation: str, gated: bool) -
     written = write_config("t5", config)
     assert "minilm" not in written
     assert read_config(written) == config
+
+
+@pytest.mark.parametrize(
+    ("contradiction", "expected"),
+    [
+        ({}, ("gelu_tanh", True)),
+        ({"dense_act_fn": "gelu_new", "is_gated_act": True}, ("gelu_tanh", True)),
+        ({"dense_act_fn": "gelu"}, ("gelu", True)),
+        ({"dense_act_fn": "relu", "is_gated_act": False}, ("relu", False)),
+    ],
+)
+def test_what_contradicts_the_feed_forwards_name_counts(
+    contradiction: dict[str, Any], expected: tuple[str, bool]
+) -> None:
+    published = {"model_type": "t5", "feed_forward_proj": "gated-gelu", **contradiction}
+    config = read_config(published)
+    assert (config.activation, config.gated) == expected
+    theirs = pytest.importorskip("transformers").T5Config(**published)
+    assert theirs.is_gated_act == config.gated
+    assert read_config(theirs.to_dict()).activation == config.activation
+    assert read_config({**published, **write_config("t5", config)}) == config  # as the published config is brought up
+
+
+MT5_BASE = {"d_model": 768, "d_ff": 2048, "num_layers": 12, "num_heads": 12}
+UMT5_BASE = {**MT5_BASE, "vocab_size": 256384}
+
+
+@pytest.mark.parametrize(
+    ("published", "parameters"),
+    [
+        ({"model_type": "mt5", "vocab_size": 250112}, 172_119_424),
+        ({"model_type": "mt5", **MT5_BASE}, 390_315_264),
+        ({"model_type": "umt5"}, 172_122_112),
+        ({"model_type": "umt5", **UMT5_BASE}, 395_140_608),
+    ],
+)
+def test_relatives_have_the_published_number_of_parameters(published: dict[str, Any], parameters: int) -> None:
+    transformers = pytest.importorskip("transformers")
+    with torch.device("meta"):
+        ours = build_model(published["model_type"], read_config(published), "lm")
+        theirs = transformers.AutoModelForSeq2SeqLM.from_config(transformers.AutoConfig.for_model(**published))
+    assert count(ours) == count(theirs) == parameters  # the token table once
+
+
+def test_umt5_has_a_table_in_each_layer_and_each_counts() -> None:
+    config = UMT5Config(vocab_size=50, width=12, depth=2, heads=3, head_width=8, mlp_width=20, buckets=8)
+    model, ids = build_model("umt5", config, "encode").eval(), draw_ids(1, 2, 6)
+    initialize(model)
+    tables = [name for name, _ in model.named_parameters() if "relative_bias" in name]
+    assert tables == [f"encoder.layers.{i}.relative_bias.weight" for i in range(2)]
+    with torch.no_grad():
+        for name in tables:
+            before = model(ids)
+            model.get_parameter(name)[:, 0] += torch.arange(8)
+            assert not torch.allclose(model(ids), before, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("family", "config", "message"),
+    [
+        ("mt5", MT5Config(scaled=True), "mT5 checkpoints have scaled = False"),
+        ("umt5", replace(UMT5Config(), own_positions=False), "umT5 checkpoints have own_positions = True"),
+        ("t5", T5Config(own_positions=True), "T5 checkpoints have own_positions = False"),
+    ],
+)
+def test_what_is_fixed_in_a_relative_is_named(family: str, config: T5Config, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        write_config(family, config)
 
 
 def test_an_unknown_feed_forward_is_named() -> None:

@@ -30,17 +30,29 @@ from torch import Tensor, nn
 
 BERT = {"vocab_size": 64, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40}
 ROBERTA = {**BERT, "max_position_embeddings": 26, "type_vocab_size": 1, "pad_token_id": 1}
+DEBERTA = {**BERT, "max_position_embeddings": 24, "relative_attention": True, "pos_att_type": "p2c|c2p"}
+DEBERTA_V3 = {  # the buckets are so few that distances share them
+    **DEBERTA, "position_buckets": 4, "norm_rel_ebd": "layer_norm", "share_att_key": True,
+    "position_biased_input": False,
+}  # fmt: skip
 LLAMA = {**BERT, "num_key_value_heads": 1, "max_position_embeddings": 32, "pad_token_id": 3}
 T5 = {"vocab_size": 64, "d_model": 24, "num_layers": 2, "num_heads": 3, "d_kv": 6, "d_ff": 32}
 FLAN = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "num_decoder_layers": 3}
+BART = {
+    "vocab_size": 64, "d_model": 24, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 3,
+    "decoder_attention_heads": 3, "encoder_ffn_dim": 40, "decoder_ffn_dim": 40, "max_position_embeddings": 24,
+}  # fmt: skip
 SIZES: dict[str, dict[str, Any]] = {
     "GPT2": {"vocab_size": 64, "n_embd": 24, "n_layer": 2, "n_head": 3, "n_positions": 32, "pad_token_id": 3},
     "Llama": LLAMA,
     "Mistral": LLAMA,
     "Qwen2": LLAMA,
+    "Bart": BART,
     "Bert": {**BERT, "max_position_embeddings": 24},
     "Roberta": ROBERTA,
     "XLMRoberta": ROBERTA,
+    "Deberta": DEBERTA,
+    "DebertaV2": DEBERTA_V3,
     "DistilBert": {
         "vocab_size": 64,
         "dim": 24,
@@ -50,7 +62,19 @@ SIZES: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 24,
     },
     "Albert": {**BERT, "embedding_size": 12, "max_position_embeddings": 24},
+    "Camembert": ROBERTA,
+    "Electra": {**BERT, "embedding_size": 12, "max_position_embeddings": 24},
+    "ModernBert": {
+        **BERT,
+        "num_hidden_layers": 4,
+        "local_attention": 4,
+        "max_position_embeddings": 24,
+        "pad_token_id": 0,
+    },
+    "MPNet": {**BERT, "max_position_embeddings": 26},
+    "MT5": T5,
     "T5": {**T5, "decoder_start_token_id": 0},
+    "UMT5": T5,
 }
 LABELS = {"id2label": {0: "cold", 1: "mild", 2: "hot"}, "label2id": {"cold": 0, "mild": 1, "hot": 2}}
 
@@ -65,6 +89,15 @@ class Case:
     shard: str = "1GB"  # the largest size of a file
     lengths: tuple[int, ...] = (9, 5, 1)
     edit: Callable[[dict[str, Any], dict[str, Tensor]], None] | None = None  # of config.json and the tensors
+
+
+def old_bart(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """As BART was published: with settings that nothing reads, copies of the token table, the language head's bias."""
+    config |= {"normalize_before": False, "normalize_embedding": True, "classif_dropout": 0.1, "add_bias_logits": False}
+    for stack in ("encoder", "decoder"):
+        tensors[f"model.{stack}.embed_tokens.weight"] = tensors["model.shared.weight"].clone()
+        tensors[f"model.{stack}.version"] = torch.ones(1)
+    tensors["final_logits_bias"] = torch.zeros(1, 64)
 
 
 def old_bert(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -96,6 +129,16 @@ def old_llama(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         tensors[f"model.layers.{layer}.self_attn.rotary_emb.inv_freq"] = torch.ones(4)
 
 
+def old_modernbert(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """As ModernBERT was published: global layers counted, and a base of rotary positions for each kind."""
+    kinds = config.pop("layer_types")
+    config["global_attn_every_n_layers"] = kinds.index("full_attention", 1)
+    for old, kind in (("global", "full_attention"), ("local", "sliding_attention")):
+        config[f"{old}_rope_theta"] = config["rope_parameters"][kind]["rope_theta"]
+    del config["rope_parameters"]
+    config["torch_dtype"] = config.pop("dtype")
+
+
 def all_names_of_t5(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """As T5 was published: with copies of the token table, and a tensor that nobody needs."""
     for name in ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"):
@@ -108,19 +151,40 @@ def flan_t5(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     config["tie_word_embeddings"] = config.pop("scale_decoder_outputs")
 
 
+def new_deberta(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """As DeBERTa-v3 was published: with a table that its config does without, and the head of its training."""
+    tensors["deberta.embeddings.position_embeddings.weight"] = torch.ones(24, 24)
+    tensors["mask_predictions.dense.weight"] = torch.ones(24, 24)
+
+
 def rotary(kind: str, **settings: Any) -> dict[str, Any]:
     """Settings of rotary positions for a model of half the usual context."""
     parameters = {"rope_type": kind, "rope_theta": 1000.0, "factor": 4.0, **settings}
     return {"rope_parameters": parameters, "max_position_embeddings": 16}
 
 
+def rotaries(global_layers: dict[str, Any], local_layers: dict[str, Any]) -> dict[str, Any]:
+    """Settings of rotary positions for each kind of ModernBERT's layers."""
+    return {"rope_parameters": {"full_attention": global_layers, "sliding_attention": local_layers}}
+
+
 BIASES = {"attention_bias": True, "mlp_bias": True}
+UPCAST = {"reorder_and_upcast_attn": True, "attn_implementation": "eager"}
+ALL_BIASES = {  # of ModernBERT
+    **BIASES, "norm_bias": True, "classifier_bias": True, "classifier_pooling": "mean", "classifier_activation": "relu",
+    "tie_word_embeddings": False, "layer_types": ["sliding_attention", "full_attention"] * 2, "norm_eps": 1e-3,
+}  # fmt: skip
+LINEAR = {"rope_type": "linear", "rope_theta": 1000.0, "factor": 4.0}
+DYNAMIC = {"rope_type": "dynamic", "rope_theta": 100.0, "factor": 2.0}
+UNTIED = {"tie_word_embeddings": False}
 STRETCHED = {"original_max_position_embeddings": 8}
 CASES: dict[str, Case] = {
     "gpt2": Case("GPT2Model"),
     "gpt2-lm-old": Case("GPT2LMHeadModel", edit=old_gpt2),
     "gpt2-lm-untied": Case("GPT2LMHeadModel", {"tie_word_embeddings": False, "n_inner": 20}, torch.float16),
     "gpt2-classify": Case("GPT2ForSequenceClassification", LABELS, torch.bfloat16),
+    "gpt2-lm-by-layer": Case("GPT2LMHeadModel", {"scale_attn_by_inverse_layer_idx": True, **UPCAST}),
+    "gpt2-unscaled": Case("GPT2Model", {"scale_attn_weights": False}),
     "llama": Case("LlamaModel", {"num_attention_heads": 6, "num_key_value_heads": 3}),
     "llama-lm-biases": Case("LlamaForCausalLM", {**BIASES, "tie_word_embeddings": True}),
     "llama-lm-sharded": Case("LlamaForCausalLM", {"head_dim": 4}, torch.bfloat16, shard="15KB"),
@@ -134,11 +198,30 @@ CASES: dict[str, Case] = {
     "llama-classify": Case("LlamaForSequenceClassification", {**BIASES, **LABELS}),
     "mistral-lm-window": Case("MistralForCausalLM", {"sliding_window": 3}),
     "mistral-classify": Case("MistralForSequenceClassification", LABELS),
+    "camembert-lm": Case("CamembertForMaskedLM"),
+    "camembert-classify": Case("CamembertForSequenceClassification", LABELS),
+    "electra": Case("ElectraModel", {"embedding_size": 24, "type_vocab_size": 3}),
+    "electra-lm": Case("ElectraForMaskedLM"),
+    "electra-lm-untied": Case("ElectraForMaskedLM", {**UNTIED, "hidden_act": "relu"}, torch.float16),
+    "electra-classify": Case("ElectraForSequenceClassification", LABELS),
+    "modernbert": Case("ModernBertModel", rotaries(LINEAR, DYNAMIC), lengths=(27, 9, 1)),
+    "modernbert-lm": Case("ModernBertForMaskedLM"),
+    "modernbert-lm-old": Case("ModernBertForMaskedLM", {"decoder_bias": False}, torch.bfloat16, edit=old_modernbert),
+    "modernbert-classify": Case("ModernBertForSequenceClassification", LABELS),
+    "modernbert-classify-mean": Case("ModernBertForSequenceClassification", {**ALL_BIASES, **LABELS}),
+    "mpnet": Case("MPNetModel", lengths=(20, 9, 1)),
+    "mpnet-lm": Case("MPNetForMaskedLM", {"relative_attention_num_buckets": 40}),
+    "mpnet-lm-untied": Case("MPNetForMaskedLM", {**UNTIED, "hidden_act": "silu"}, torch.float16),
+    "mpnet-classify": Case("MPNetForSequenceClassification", LABELS),
     "qwen2-lm": Case("Qwen2ForCausalLM", {"tie_word_embeddings": True}),
     "qwen2-lm-window": Case(
         "Qwen2ForCausalLM", {"use_sliding_window": True, "sliding_window": 3, "max_window_layers": 1}
     ),
     "qwen2-classify": Case("Qwen2ForSequenceClassification", LABELS),
+    "bart-lm": Case(
+        "BartForConditionalGeneration", {"scale_embedding": True, "decoder_layers": 3, "decoder_attention_heads": 2}
+    ),
+    "bart-classify": Case("BartForSequenceClassification", {**LABELS, "decoder_ffn_dim": 30}, edit=old_bart),
     "bert": Case("BertModel"),
     "bert-old": Case("BertModel", {"type_vocab_size": 3}, torch.float16, edit=old_bert),
     "bert-lm": Case("BertForMaskedLM", {"hidden_act": "relu"}),
@@ -148,14 +231,31 @@ CASES: dict[str, Case] = {
     "roberta-classify": Case("RobertaForSequenceClassification", LABELS),
     "xlm-roberta-lm": Case("XLMRobertaForMaskedLM"),
     "xlm-roberta-classify": Case("XLMRobertaForSequenceClassification", {}),
+    "deberta-lm": Case("DebertaForMaskedLM", {"type_vocab_size": 2}),
+    "deberta-classify": Case("DebertaForSequenceClassification", {**LABELS, "max_relative_positions": 4}),
+    "deberta-v2-lm-conv": Case(
+        "DebertaV2ForMaskedLM",
+        {"conv_kernel_size": 3, "conv_groups": 2, "conv_act": "gelu", "attention_head_size": 8, "embedding_size": 10},
+    ),
+    "deberta-v2-lm-new": Case("DebertaV2ForMaskedLM", {"legacy": False}, edit=new_deberta),
+    "deberta-v2-classify": Case(
+        "DebertaV2ForSequenceClassification", {**LABELS, "conv_kernel_size": 3, "pooler_hidden_act": "tanh"}
+    ),
     "distilbert-lm": Case("DistilBertForMaskedLM"),
     "distilbert-classify": Case("DistilBertForSequenceClassification", LABELS),
     "albert-lm": Case("AlbertForMaskedLM"),
     "albert-classify": Case("AlbertForSequenceClassification", LABELS),
     "t5-lm": Case("T5ForConditionalGeneration", edit=all_names_of_t5),
     "t5-lm-flan": Case("T5ForConditionalGeneration", FLAN, torch.bfloat16, edit=flan_t5),
+    "t5-lm-contradiction": Case(
+        "T5ForConditionalGeneration", {"feed_forward_proj": "gated-gelu", "dense_act_fn": "relu", "num_layers": 1}
+    ),
     "t5-encoder": Case("T5EncoderModel", {"relative_attention_max_distance": 8, "relative_attention_num_buckets": 8}),
     "t5-classify": Case("T5ForSequenceClassification", LABELS),
+    "mt5-lm": Case("MT5ForConditionalGeneration", {"tie_word_embeddings": False}),
+    "mt5-classify": Case("MT5ForSequenceClassification", LABELS),
+    "umt5-lm": Case("UMT5ForConditionalGeneration", {"tie_word_embeddings": False, "num_decoder_layers": 3}),
+    "umt5-classify": Case("UMT5ForSequenceClassification", LABELS),
 }
 
 
@@ -172,7 +272,7 @@ def random_model(kind: str, settings: dict[str, Any], seed: int, dtype: torch.dt
     family = family_of(kind)
     config = getattr(transformers, family + "Config")(**{**SIZES[family], **settings})
     model = getattr(transformers, kind)(config)
-    if kind == "T5ForConditionalGeneration" and settings.get("tie_word_embeddings") is False:
+    if kind.endswith("T5ForConditionalGeneration") and settings.get("tie_word_embeddings") is False:
         model.lm_head.weight = nn.Parameter(torch.empty_like(model.shared.weight))  # the class always ties at first
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -197,7 +297,7 @@ def random_batch(model: nn.Module, lengths: tuple[int, ...], seed: int) -> dict[
     rows, longest = len(lengths), max(lengths)
     real = torch.arange(longest) < torch.tensor(lengths)[:, None]
     ids = 4 + draw(rows, longest, below=config.vocab_size - 4)
-    if "T5" in kind:
+    if config.is_encoder_decoder or "T5" in kind:
         ids[torch.arange(rows), torch.tensor(lengths) - 1] = config.eos_token_id
     pad = config.pad_token_id if config.pad_token_id is not None else 0
     batch = {"ids": ids.masked_fill(~real, pad), "lengths": torch.tensor(lengths)}
@@ -209,9 +309,10 @@ def random_batch(model: nn.Module, lengths: tuple[int, ...], seed: int) -> dict[
         hidden = real & (torch.arange(longest) % 2 == 0)
         batch["labels"] = draw(rows, longest, below=config.vocab_size).masked_fill(~hidden, -100)
     elif kind.endswith("ForConditionalGeneration"):
-        batch["labels"] = draw(rows, 6, below=config.vocab_size)
+        first = 4 if "Bart" in kind else 0  # BART's class never changes the vector of its padding token
+        batch["labels"] = first + draw(rows, 6, below=config.vocab_size - first)
         batch["labels"][0, 4:] = -100
-        batch["decoder_ids"] = model._shift_right(batch["labels"])
+        batch["decoder_ids"] = model.prepare_decoder_input_ids_from_labels(batch["labels"])
     elif kind.endswith(("ForCausalLM", "LMHeadModel")):
         batch["labels"] = batch["ids"].masked_fill(~real, -100)
     return batch
@@ -245,7 +346,7 @@ def continuations(model: nn.Module, seed: int, new_tokens: int = 10) -> dict[str
     result = {}
     for index, length in enumerate((7, 1, 4)):
         prompt = 4 + torch.randint(0, model.config.vocab_size - 4, (1, length), generator=generator)
-        model.generation_config.eos_token_id = None
+        model.generation_config.eos_token_id = model.generation_config.forced_eos_token_id = None
         output = model.generate(prompt, do_sample=False, max_new_tokens=new_tokens, pad_token_id=0, use_cache=False)
         result[f"prompts.{index}"] = prompt[0]
         result[f"continuations.{index}"] = output[0, -new_tokens:]
@@ -260,10 +361,12 @@ def write_tokenizer(path: Path, family: str) -> None:
         "T5": (("<pad>", "</s>", "<unk>", "<extra_id_0>"), "$A </s>"),
         "GPT2": (("<unk>", "<s>", "</s>", "<pad>"), "$A"),
     }[
-        {"DistilBert": "Bert", "Albert": "Bert", "XLMRoberta": "Roberta", "Llama": "GPT2", "Mistral": "GPT2"}.get(
-            family, "GPT2" if family == "Qwen2" else family
-        )
-    ]
+        {
+            "Albert": "Bert", "Bart": "Roberta", "Camembert": "Roberta", "Deberta": "Bert", "DebertaV2": "Bert",
+            "DistilBert": "Bert", "Electra": "Bert", "Llama": "GPT2", "Mistral": "GPT2", "ModernBert": "Bert",
+            "MPNet": "Roberta", "MT5": "T5", "Qwen2": "GPT2", "UMT5": "T5", "XLMRoberta": "Roberta",
+        }.get(family, family)
+    ]  # fmt: skip
     letters = " abcdefghijklmnopqrstuvwxyząćęłńóśźż0123456789.,!?'-:#@()"
     vocabulary = {token: index for index, token in enumerate([*specials, *letters][:64])}
     unknown = next(token for token in specials if "unk" in token.lower())

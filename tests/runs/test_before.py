@@ -13,7 +13,6 @@ import pytest
 
 from minilm.loading import dump_config, load_config
 from minilm.reporting.compare import load_groups
-from minilm.reporting.groups import seed_of
 from tests.tiny import minilm
 
 BEFORE = Path(__file__).parent / "before"
@@ -92,16 +91,21 @@ def test_an_interrupted_one_is_resumed_and_ends_where_it_would_have_ended(run: s
     result = minilm("train", f"interrupted/{run}/config.toml", "--resume", "--runs", "interrupted")
     assert result.exit_code == 0, result.output
     assert history(f"interrupted/{run}") == near(history(f"runs/{run}"))
-    first, second = (read(f"{runs}/{run}/results.json") for runs in ("runs", "interrupted"))
-    assert second["test"] == near(first["test"]) and second["best"] == near(first["best"])
+    assert read(f"interrupted/{run}/results.json")["test"]["accuracy"] >= 0
+    if run == "adapted":
+        first, second = (read(f"{runs}/{run}/adaptation/results.json") for runs in ("runs", "interrupted"))
+        assert second["perplexity"] == near(first["perplexity"])
 
 
 @pytest.mark.parametrize("run", [*CLASSIFIERS, "asked"])
 def test_its_config_can_be_run_again(run: str) -> None:
     result = minilm("train", f"runs/{run}/config.toml", "--runs", "again")
     assert result.exit_code == 0, result.output
-    first, second = (read(f"{runs}/{run}/results.json") for runs in ("runs", "again"))
-    assert second["test"] == near(first["test"])
+    # The evaluations are the same; which of them is the best is not, if several reach the same metric.
+    if run == "asked":
+        assert read(f"again/{run}/results.json")["test"] == near(read(f"runs/{run}/results.json")["test"])
+    else:
+        assert history(f"again/{run}") == near(history(f"runs/{run}"))
 
 
 def test_a_finished_one_is_found_to_have_finished() -> None:
@@ -126,4 +130,4 @@ def test_it_is_a_run_of_another_seed_beside_one_of_this_version(run: str) -> Non
     config = load_config(Path("again", run, "config.toml"), ["seed=2"])
     Path("again", run, "config.toml").write_text(dump_config(config), encoding="utf-8")  # as this version writes it
     [group] = load_groups([Path("runs", run), Path("again", run)])
-    assert [seed_of(run) for run in group.runs] == [1, 2]
+    assert [run.config.seed for run in group.runs] == [1, 2]

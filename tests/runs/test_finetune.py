@@ -95,13 +95,13 @@ def test_it_comes_back_bit_for_bit_reloaded_resumed_merged_and_exported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     seen: dict[str, Any] = {}
-    write_results = runs_train.write_results
+    write_results = runs_train._write_results
 
     def note(run: runs_train.TrainRun, progress: Any, scores: dict[str, np.ndarray], cached: str) -> None:
-        seen.update(scores=scores, test=run.data.data.test)
+        seen.update(scores=scores, test=run.prepared.data.test)
         write_results(run, progress, scores, cached)
 
-    monkeypatch.setattr(runs_train, "write_results", note)
+    monkeypatch.setattr(runs_train, "_write_results", note)
     config, changes = write_config(tmp_path, way)
     result = minilm("train", config, *changes, "--runs", tmp_path / "runs")
     assert result.exit_code == 0, result.output

@@ -13,7 +13,7 @@ from minilm.config import DataSection, FreezeAllButLast, FreezeBackbone, FreezeN
 from minilm.data.catalog import entries
 from minilm.hub import catalogue
 from minilm.loading import load_config
-from minilm.runs.finetune import changes_of, find_recipe
+from minilm.runs.finetune import changes_of, recipe_of
 from tests.making import dry_make, made
 from tests.tiny import minilm, refused
 
@@ -24,11 +24,13 @@ FAMILIES = {
     "albert": "albert-classify",
     "bert": "bert-classify",
     "bielik": "llama-classify",
+    "deberta": "deberta-v2-classify",
     "distilbert": "distilbert-classify",
     "flan-t5": "t5-classify",
     "gpt2": "gpt2-classify",
     "herbert": "bert-classify",
     "minilm": "bert-classify",
+    "modernbert": "modernbert-classify",
 }
 
 
@@ -75,7 +77,7 @@ def test_a_recipe_takes_a_file_of_ones_own_with_one_label_a_text(tmp_path: Path,
 )
 @pytest.mark.parametrize("model", FAMILIES)
 def test_every_method_is_for_every_recipe(model: str, method: str, freeze: object, rank: int) -> None:
-    recipe = find_recipe(model)
+    recipe = recipe_of(model)
     config = load_config(recipe, changes_of(recipe, method=method))
     assert (config.freeze, config.lora and config.lora.rank) == (freeze, rank)
     assert config.train and config.train.lr == {"head": 1e-3, "lora": 5e-4}.get(method, 5e-5)
@@ -88,7 +90,7 @@ def test_another_method_is_refused(method: str) -> None:
 
 
 def test_the_method_of_a_recipe_is_its_own_if_no_other_is_chosen() -> None:
-    assert changes_of(find_recipe("bielik")) == []
+    assert changes_of(recipe_of("bielik")) == []
 
 
 def test_a_change_comes_after_the_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +118,7 @@ def test_a_model_without_a_recipe_is_named_with_those_that_have_one() -> None:
 
 
 def test_other_data_than_the_recipes_own_are_taken_whole_unless_one_says_otherwise() -> None:
-    recipe = find_recipe("distilbert")
+    recipe = recipe_of("distilbert")
 
     def section(data: str, *changes: str) -> DataSection:
         return load_config(recipe, [*changes_of(recipe, data), *changes]).data
@@ -132,7 +134,7 @@ def test_other_data_than_the_recipes_own_are_taken_whole_unless_one_says_otherwi
 
 
 def test_the_recipes_own_data_keep_its_metric_and_threshold() -> None:
-    recipe = find_recipe("albert")
+    recipe = recipe_of("albert")
     assert changes_of(recipe, "tweet-emotions") == ["data.source=tweet-emotions"]
     config = load_config(recipe, changes_of(recipe, "mine.csv"))
     assert config.train and (config.train.best, config.train.decision_threshold) == ("macro_f1", 0.5)

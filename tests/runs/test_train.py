@@ -26,7 +26,7 @@ def test_a_run_leaves_a_folder_that_tells_all_about_it(tmp_path: Path) -> None:
         "report.md", "report.html", "model", "figures",
     }  # fmt: skip
     assert {path.name for path in run.iterdir()} == names
-    pictures = {"learning_curves.png", "lengths.png", "confusion_validation.png", "confusion_test.png"}
+    pictures = {"classes.png", "learning_curves.png", "lengths.png", "confusion_validation.png", "confusion_test.png"}
     assert {path.name for path in (run / "figures").iterdir()} == pictures
     assert load_config(run / "config.toml") == load_config(config, ["train.epochs=1"])
     assert "GPT2Layer" in (run / "summary.txt").read_text()

@@ -103,13 +103,13 @@ def test_a_study_runs_everything_and_answers(alone):
 def test_finished_runs_are_never_run_again_but_closed_where_a_kill_kept_them_from_it(alone, monkeypatch):
     folder, path, _ = alone
     before = (folder / "study.md").read_text()
-    (folder / "low_seed-2" / "report.md").unlink()
+    (folder / "low_seed-2" / "report.html").unlink()
     (folder / "high_seed-1" / "checkpoints").mkdir()
     monkeypatch.setattr(_Loop, "_step", None)
     result = minilm("study", path, "--runs", folder.parent)
     assert result.exit_code == 0 and result.stderr.count("finished") == 4 and "1/4" not in result.stderr
     assert (folder / "study.md").read_text() == before
-    assert (folder / "low_seed-2" / "report.md").exists() and not (folder / "high_seed-1" / "checkpoints").exists()
+    assert (folder / "low_seed-2" / "report.html").exists() and not (folder / "high_seed-1" / "checkpoints").exists()
 
 
 @pytest.mark.parametrize(

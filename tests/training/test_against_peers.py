@@ -29,12 +29,13 @@ from minilm.devices import Runtime
 from minilm.finetuning.freezing import freeze
 from minilm.finetuning.lora import LoRAConfig, adapter_parameters, add_lora
 from minilm.models.architecture import Backbone
+from minilm.textfiles import read_json
 from minilm.training.frozen_prefix import cache_activations
 from minilm.training.gradient_checkpointing import use_gradient_checkpointing
 from minilm.training.loop import Task, train
 from minilm.training.objectives import Objective
 from minilm.training.state import Checkpoints
-from tests.families import DECODERS, FAMILIES
+from tests.families import ENCODER_DECODERS, FAMILIES
 from tests.records import measured
 
 REFERENCE = Path(__file__).parents[1] / "reference"
@@ -43,7 +44,8 @@ STEPS, WARMUP, ROWS = 50, 5, 40
 SETTINGS = TrainSection(
     epochs=5, lr=3e-3, batch_size=4, weight_decay=0.1, clip=0.5, schedule="linear", warmup=WARMUP, best="loss"
 )
-PAD = dict.fromkeys(DECODERS, 3) | {"roberta": 1, "xlm-roberta": 1}  # else 0
+PUBLISHED = {family: read_json(REFERENCE / f"{family}-classify" / "config.json") for family in FAMILIES}
+PAD = {family: published.get("pad_token_id") or 0 for family, published in PUBLISHED.items()}
 PARTS = {
     "full": ("nothing", 0), "head": ("backbone", 0), "last": ("all-but-last", 1), "first": ("first", 1),
     "embeddings": ("first", 0),
@@ -59,14 +61,15 @@ CASES = [
 
 @functools.cache
 def texts(family: str) -> Encoded:
-    """40 texts of 2 to 14 tokens, whose first tells their class; T5's end with its end-of-text token."""
+    """40 texts of 2 to 14 tokens, whose first tells their class; an encoder-decoder's end with its own token."""
     random = np.random.default_rng(0)
     lengths = random.integers(2, 15, ROWS)
     ids = random.integers(4, 60, lengths.sum()).astype(np.int32)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    if family == "t5":
-        ids[offsets[1:] - 1] = 1
-    segments = (np.arange(len(ids)) % 3 == 0).astype(np.uint8) if family in ("bert", "albert") else None
+    if family in ENCODER_DECODERS:
+        ids[offsets[1:] - 1] = PUBLISHED[family]["eos_token_id"]
+    has_segments = PUBLISHED[family].get("type_vocab_size", 1) > 1
+    segments = (np.arange(len(ids)) % 3 == 0).astype(np.uint8) if has_segments else None
     return Encoded(ids, offsets, segments, lengths)
 
 
@@ -115,11 +118,12 @@ def our_losses(family: str, model: Backbone, several: bool, settings: TrainSecti
             amounts.append(labels.numel())
             return loss
 
-    pad, cache = PAD.get(family, 0), folder / "cache"
-    prefix = cache_activations(model, {"train": encoded}, CPU, pad=pad, budget=2**20, folder=cache)
+    prefix = cache_activations(
+        model, {"train": encoded}, CPU, pad=PAD[family], budget=2**20, folder=folder / "cache"
+    )
     task = Task(
         batches,
-        lambda rows, epoch: collate(encoded, rows, targets, PAD.get(family, 0)),
+        lambda rows, epoch: collate(encoded, rows, targets, PAD[family]),
         Noted(multi_label=several),
         evaluate=lambda: {"validation": measured(loss=1.0)},
         record=lambda history: None,
@@ -199,7 +203,7 @@ def their_texts(family: str) -> tuple[list[Tensor], list[Tensor] | None]:
 def their_batch(family: str, rows: np.ndarray) -> dict[str, Tensor]:
     ids, segments = their_texts(family)
     batch = {
-        "input_ids": padded(ids, rows, PAD.get(family, 0)),
+        "input_ids": padded(ids, rows, PAD[family]),
         "attention_mask": padded([torch.ones_like(text) for text in ids], rows),
     }
     return batch if segments is None else batch | {"token_type_ids": padded(segments, rows)}

@@ -25,7 +25,7 @@ from minilm.training.frozen_prefix import FrozenPrefix, cache_activations
 from minilm.training.loop import Task, train
 from minilm.training.objectives import Objective
 from minilm.training.state import Checkpoints
-from tests.families import FAMILIES, SMALL, small_config, small_model
+from tests.families import ENCODER_DECODERS, FAMILIES, SMALL, small_config, small_model
 from tests.records import measured
 
 CPU = Runtime(torch.device("cpu"))
@@ -40,14 +40,14 @@ def texts(lengths: np.ndarray = LENGTHS) -> Encoded:
 
 
 def classifier(family: str, seed: int = 1) -> Backbone:
-    """Three layers (T5: three and three) with dropout, weights large enough for differences to show."""
+    """Three layers (an encoder-decoder: three and three) with dropout, weights large enough for differences to show."""
     torch.manual_seed(seed)
-    changes = {"depth": 3, "decoder_depth": 3} if family == "t5" else {"depth": 3}
+    changes = {"depth": 3, "decoder_depth": 3} if family in ENCODER_DECODERS else {"depth": 3}
     model = new_model(family, small_config(family, **changes), "classify", labels=["a", "b", "c"])
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:
-                parameter.mul_(1 if family == "t5" else 4)
+                parameter.mul_(1 if family in ENCODER_DECODERS else 4)
     return model
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,13 @@ FAMILIES: list[tuple[str, Corruption, Any]] = [
     ("roberta-lm", MASKED, transformers.AutoModelForMaskedLM),
     ("distilbert-lm", MASKED, transformers.AutoModelForMaskedLM),
     ("albert-lm", MASKED, transformers.AutoModelForMaskedLM),
+    ("deberta-lm", MASKED, transformers.AutoModelForMaskedLM),
+    ("deberta-v2-lm-conv", MASKED, transformers.AutoModelForMaskedLM),
+    ("electra-lm", MASKED, transformers.AutoModelForMaskedLM),
+    ("mpnet-lm", MASKED, transformers.AutoModelForMaskedLM),
+    ("modernbert-lm", MASKED, transformers.AutoModelForMaskedLM),
+    ("bart-lm", replace(SPANS, end=2), transformers.AutoModelForSeq2SeqLM),
+    ("umt5-lm", SPANS, transformers.AutoModelForSeq2SeqLM),
     ("t5-lm", SPANS, transformers.AutoModelForSeq2SeqLM),
     ("t5-lm-flan", SPANS, transformers.AutoModelForSeq2SeqLM),
     ("gpt2-lm-old", NextTokens(), transformers.AutoModelForCausalLM),

@@ -67,7 +67,7 @@ def test_names_are_flushed_before_a_checkpoint_counts_and_before_the_last_one_is
 ) -> None:
     """A power cut takes every name with it that its folder's list of names was not flushed with."""
     job = Job(tmp_path).steps(1)
-    first, fsync = job.save(Progress(step=1)), os.fsync
+    first, fsync = job.save(progress_at(1)), os.fsync
     flushed: list[tuple[set[str], set[str]]] = []  # the names that are flushed, and all checkpoints at that moment
 
     def noted(descriptor: int) -> None:
@@ -76,7 +76,7 @@ def test_names_are_flushed_before_a_checkpoint_counts_and_before_the_last_one_is
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", noted)
-    second = job.steps(1).save(Progress(step=2, best_step=2))
+    second = job.steps(1).save(progress_at(2, best_step=2))
     files = {f"{name}.safetensors" for name in ("model", "optimizer", "random", "best")} | {"progress.json"}
     unfinished = {first.name, f".{second.name}.tmp", "best.safetensors"}
     counting = {first.name, second.name, "best.safetensors"}
