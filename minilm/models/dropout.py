@@ -3,14 +3,15 @@
     dropout(x) = x * noise            noise = 1 / (1 - p) with probability 1 - p, else 0
 
 So the mean stays, and the model learns to rely on no single number. On a GPU torch's own kernel does it in one pass.
-On a CPU torch draws a random number for each element, one after another, which takes a fifth of a training step of
-GPT-2. Here the noise is made of packed random bits, seven times as fast:
+On a CPU torch draws one random number for each element, which takes a fifth of a training step of GPT-2. Here 64 random
+bits serve four elements, and the rest is vectorised, so it takes a third of that:
 
-    one random number of 64 bits is four of 16 bits: u from 0 to 65,535, one for each element
-    noise = 65536 / k  where u < k,  else 0                          k = 65536 (1 - p), rounded
+    u     = 16 random bits, a whole number from 0 to 65,535
+    noise = 65536 / k  if u < k,  else 0                             k = 65536 (1 - p), rounded
 
-The probability is exact to 2^-17, and since the factor is that of the rounded one, the mean is exact. The bits come
-from torch's generator: after ``torch.manual_seed``, or with its state put back, the noise is the same.
+The probability is exact to 2^-17, and the factor is that of the rounded one, so the mean is exact (up to the rounding
+of x's dtype). The bits come from torch's generator: with the same seed, or with its state put back, the noise is the
+same, whatever the number of threads.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def takes_groups(query: Tensor, mask: Tensor | None) -> bool:
     return not query.is_cuda or (mask is None and query.dtype != torch.float32)
 
 
-def weighted_mean(
+def explicit_attention(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, causal: bool, scale: float | None, p: float
 ) -> Tensor:
     """dropout(softmax(Q K^T * scale + mask)) V, step by step: query (B, H, T, D/H), key and value (B, K, S, D/H), mask
@@ -96,25 +96,24 @@ def weighted_mean(
     query = query * (width**-0.5 if scale is None else scale)
     scores = query.reshape(batch, kv_heads, -1, width) @ key.mT  # (B, K, H/K T, S): the queries of a group together
     scores = scores.view(batch, heads, length, keys)
-    if mask is not None:
-        scores += mask
-    weights = dropout(scores.softmax(-1), p)
+    weights = dropout((scores if mask is None else scores + mask).softmax(-1), p)
     return (weights.view(batch, kv_heads, -1, keys) @ value).view(batch, heads, length, width)
 
 
-SHORT = 1024  # keys; the weights of longer texts would take too much memory
+SHORT = 1024  # keys; with more, storing the weights costs more than the fused kernel's slower arithmetic
 
 
 def attend(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, causal: bool, scale: float | None, p: float
 ) -> Tensor:
-    """``weighted_mean``, computed in the fastest way.
+    """``explicit_attention``, by SDPA if that is faster.
 
-    SDPA does not store the (T, S) weights. But on a CPU its fast kernel takes no dropout, and the gradient of its
-    bfloat16 kernel takes three to six times as long as the plain equation's.
+    SDPA does not store the (T, S) weights. But on a CPU it leaves its fast kernel if there is dropout, and its
+    bfloat16 kernel's gradient takes up to five times as long as that of the equation.
     """
-    if query.device.type == "cpu" and (p > 0 or (query.dtype == torch.bfloat16 and key.shape[2] <= SHORT)):
-        return weighted_mean(query, key, value, mask, causal=causal, scale=scale, p=p)
+    on_cpu, short = query.device.type == "cpu", key.shape[2] <= SHORT
+    if on_cpu and (p > 0 or (query.dtype == torch.bfloat16 and short)):
+        return explicit_attention(query, key, value, mask, causal=causal, scale=scale, p=p)
     groups = query.shape[1] // key.shape[1]
     if groups > 1 and not takes_groups(query, mask):
         key, value = (kv.repeat_interleave(groups, dim=1) for kv in (key, value))
