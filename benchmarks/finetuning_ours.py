@@ -26,8 +26,7 @@ from minilm.config import (
     TrainSection,
 )
 from minilm.data.tokenization import pad_id
-from minilm.runs.assembly import make_task, prepare
-from minilm.runs.train import fresh_model
+from minilm.runs.assembly import fresh_model, make_task, prepare
 from minilm.training.frozen_prefix import cache_activations
 from minilm.training.loop import train
 from minilm.training.state import Checkpoints

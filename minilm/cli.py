@@ -17,6 +17,7 @@ import click
 
 from minilm.config import SPLITS
 from minilm.errors import UserError
+from minilm.terminal import printable
 
 
 class Verb(click.Command):
@@ -32,7 +33,7 @@ class Verb(click.Command):
         except OSError as error:  # a full disk, a folder that cannot be written
             if error.strerror is None:
                 raise
-            place = f"{error.filename}: " if error.filename else ""
+            place = f"{printable(str(error.filename))}: " if error.filename else ""
             raise click.ClickException(f"{place}{error.strerror}") from error
         except KeyboardInterrupt as stop:
             from minilm.training.console import signal_of
@@ -197,8 +198,8 @@ def predict_command(run: str, texts: tuple[str, ...], file: Any, as_json: bool, 
         if as_json:
             click.echo(json.dumps({"text": text, "labels": given, "scores": scores}, ensure_ascii=False))
         else:
-            shown = ", ".join(f"{label} {scores[label]:.2f}" for label in given) or "none"
-            click.echo(f"{shown}\t{' '.join(text.splitlines())}")
+            shown = ", ".join(f"{printable(label)} {scores[label]:.2f}" for label in given) or "none"
+            click.echo("\t".join((shown, printable(text, keep="\t"))))  # a pair has a tab between its texts
     if message := classifier.cut_message():
         click.echo(message, err=True)
 
@@ -351,13 +352,13 @@ def generate_command(
     shown = ["" if generation.has_encoder(writer) else text for text in texts]
     if len(texts) == 1:
         pieces = generation.stream_text(writer, tokenizer, texts[0], max_new_tokens, sampling)
-        click.echo(shown[0], nl=False)
+        click.echo(printable(shown[0], keep="\n\t"), nl=False)
         for piece in pieces:
-            click.echo(piece, nl=False)
+            click.echo(printable(piece, keep="\n\t"), nl=False)
         click.echo()
     else:
         written = generation.generate_text(writer, tokenizer, texts, max_new_tokens, sampling)
-        click.echo("\n\n".join(map("".join, zip(shown, written, strict=True))))
+        click.echo("\n\n".join(printable(text + more, keep="\n\t") for text, more in zip(shown, written, strict=True)))
 
 
 @main.command("fill", epilog=example('minilm fill bert "Paris is the [MASK] of France."'))
@@ -371,4 +372,4 @@ def fill_command(model: str, text: str, top: int, device: str) -> None:
 
     reader, tokenizer = generation.load_language_model(model, masked=True, device=device)
     places = generation.fill(reader, tokenizer, text, top)
-    click.echo("\n\n".join("\n".join(f"{p:.4f}  {word}" for word, p in words) for words in places))
+    click.echo("\n\n".join("\n".join(f"{p:.4f}  {printable(word)}" for word, p in words) for words in places))

@@ -6,12 +6,21 @@ import contextlib
 import difflib
 from collections.abc import Iterable, Iterator
 
+from minilm.terminal import printable
+
 
 class UserError(Exception):
     """Something that the user can fix. The message names the thing, where it is, and what to do.
 
-    The command line prints it without a traceback. Every other exception is a bug of minilm and keeps its traceback.
+    The message is one line, whatever it quotes; ``details`` are lines below it. The command line prints it without a
+    traceback. Every other exception is a bug of minilm and keeps its traceback.
     """
+
+    def __init__(self, message: str, *details: str) -> None:
+        super().__init__(message, *details)
+
+    def __str__(self) -> str:
+        return "\n  ".join(map(printable, self.args))
 
 
 @contextlib.contextmanager
@@ -20,7 +29,8 @@ def located(where: str) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        error.args = (f"{where}: {error}",)
+        message, *details = error.args
+        error.args = (f"{where}: {message}", *details)
         raise
 
 
@@ -32,7 +42,7 @@ def nearest(word: str, choices: Iterable[str]) -> str:
 
 def shortened(name: str, width: int = 40) -> str:
     """A name on one line and of at most so many characters; its middle is left out, as beginnings may be alike."""
-    name = " ".join(name.split())
+    name = printable(" ".join(name.split()))
     if len(name) <= width:
         return name
     tail = (width - 1) // 3

@@ -30,7 +30,7 @@ def torch_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
     from torch.nn.functional import dropout
 
     monkeypatch.setattr("minilm.models.dropout.dropout", dropout)
-    monkeypatch.setattr("minilm.models.layers.dropout", dropout)
+    monkeypatch.setattr("minilm.models.attention.dropout", dropout)
 
 
 @pytest.fixture(scope="module")

@@ -94,7 +94,7 @@ def test_the_texts_of_a_table_are_those_in_the_runs_column(tmp_path: Path, name:
 def test_an_answer_is_one_line_though_its_text_has_several(tmp_path: Path) -> None:
     (tmp_path / "texts.csv").write_text('text\n"it was\ngood"\n')
     [line] = minilm("predict", finished_run(), "--file", tmp_path / "texts.csv").stdout.splitlines()
-    assert line.endswith("\tit was good")
+    assert line.endswith("\tit was\\ngood")
     [line] = minilm("predict", finished_run(), "--file", tmp_path / "texts.csv", "--json").stdout.splitlines()
     assert json.loads(line)["text"] == "it was\ngood"
 

@@ -84,8 +84,8 @@ def write_config(folder: Path, extra: str = "", rows: list[tuple[str, str]] | No
 @contextlib.contextmanager
 def no_pictures() -> Iterator[None]:
     """Runs draw nothing: drawing takes most of their time."""
-    names = ("train.learning_curves", "train.length_distribution", "train.class_distribution", "train.draw_confusion")
-    names = (*names, "zero_shot.draw_confusion")
+    drawn = ("learning_curves", "length_distribution", "class_distribution", "draw_confusion")
+    names = (*(f"conclude.{name}" for name in drawn), "zero_shot.draw_confusion")
     with contextlib.ExitStack() as stack:
         for name in names:
             stack.enter_context(mock.patch(f"minilm.runs.{name}"))

@@ -13,7 +13,8 @@ from minilm.checkpoints.files import Entry, read_folder, read_header
 from minilm.checkpoints.matching import equal
 from minilm.checkpoints.names import (
     Place,
-    is_ignored,
+    all_places,
+    is_needed,
     is_of_head,
     places_of_ours,
     places_of_theirs,
@@ -55,7 +56,7 @@ class Contents:
 
     def all_places(self) -> tuple[Place, ...]:
         """The name table with the heads of all tasks."""
-        return _all_places(self.architecture.names, self.config)
+        return all_places(self.architecture.names, self.config)
 
     def has(self, part: str, task: str = "encode") -> bool:
         """Whether anything of a part ("pooler", or "head" of a task) is stored; of a head, that no other task's has."""
@@ -94,6 +95,7 @@ def read_contents(folder: Path) -> Contents:
         outputs = [entry for place in places for entry in tensors.get(place.theirs, [])]
     if architecture.tied_by_tensors:
         config = replace(config, tied=_is_tied(tensors, config, names, is_for_words=task == "lm", where=where))
+    known = all_places(names, config)
     return Contents(
         folder=folder,
         published=published,
@@ -102,7 +104,7 @@ def read_contents(folder: Path) -> Contents:
         architecture=architecture,
         config=config,
         task=task or "encode",
-        tensors=_needed(tensors, config, names),
+        tensors={plain: held for plain, held in tensors.items() if is_needed(plain, names, known)},
         own_tensors=own_tensors,
         head=head,
         labels=_labels(published, own, outputs[0], where) if outputs else [],
@@ -130,18 +132,6 @@ def _by_name(pairs: Iterator[tuple[str, Entry]]) -> dict[str, list[Entry]]:
     for name, entry in pairs:
         table.setdefault(name, []).append(entry)
     return table
-
-
-def _all_places(names: Names, config: BackboneConfig) -> tuple[Place, ...]:
-    """The name table with the heads of all tasks."""
-    return tuple(dict.fromkeys(place for task in ("encode", *names.heads) for place in rows_of(names, config, task)))
-
-
-def _needed(tensors: dict[str, list[Entry]], config: BackboneConfig, names: Names) -> dict[str, list[Entry]]:
-    """Without those that nothing needs: whose name a pattern gives, and no row for this config."""
-    places = _all_places(names, config)
-    unneeded = {name for name in tensors if is_ignored(name, names) and not places_of_theirs(name, places)}
-    return {name: entries for name, entries in tensors.items() if name not in unneeded}
 
 
 # How published classes are called, by their ends.

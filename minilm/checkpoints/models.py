@@ -147,6 +147,8 @@ def load_parts(
         card.extra = {key: value for key, value in stored.own.items() if key not in described}
 
     config = with_pooler(stored.model_type, stored.config, stored.has("pooler"))
+    if head_is_new and "decoder" in stored.architecture.switches and not stored.has("decoder"):
+        config = dataclasses.replace(config, **{"decoder": False})  # T5's encoder alone, as token classifiers have it
     with without_weights():
         model = build_model(stored.model_type, config, task, classes=len(card.labels), head=head)
     model.card = card

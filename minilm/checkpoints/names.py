@@ -169,6 +169,16 @@ def is_ignored(plain: str, names: Names) -> bool:
     return any(fnmatch.fnmatchcase(plain, pattern) for pattern in names.ignored)
 
 
+def all_places(names: Names, config: BackboneConfig) -> tuple[Place, ...]:
+    """The name table with the heads of all tasks."""
+    return tuple(dict.fromkeys(place for task in ("encode", *names.heads) for place in rows_of(names, config, task)))
+
+
+def is_needed(plain: str, names: Names, places: Sequence[Place]) -> bool:
+    """Whether a published tensor (plain name) is one that no pattern of ``ignored`` gives, or that has a place."""
+    return not is_ignored(plain, names) or bool(places_of_theirs(plain, places))
+
+
 def published_tensors(ours: Mapping[str, Tensor], places: Iterable[Place]) -> Iterator[tuple[str, Tensor]]:
     """Our tensors as a published file holds them, by name; as views if they can be.
 

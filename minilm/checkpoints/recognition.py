@@ -13,7 +13,7 @@ from typing import Any
 from minilm.checkpoints.configs import class_of, read_config
 from minilm.checkpoints.files import Entry
 from minilm.checkpoints.matching import match
-from minilm.checkpoints.names import is_ignored, is_of_head, places_of_theirs, plain_name, rows_of, todays_spelling
+from minilm.checkpoints.names import is_needed, is_of_head, places_of_theirs, plain_name, rows_of, todays_spelling
 from minilm.errors import UserError
 from minilm.models import ARCHITECTURES, build_model, without_weights
 
@@ -37,12 +37,12 @@ def _names_known(model_type: str, published: dict[str, Any], entries: Mapping[st
     """How many of the files' names a published class of the family has, the one that has most; 0: it does not fit."""
     names = ARCHITECTURES[model_type].names
     backbone = {plain_name(name, names): [entry] for name, entry in entries.items() if not is_of_head(name, names)}
-    backbone = {plain: held for plain, held in backbone.items() if not is_ignored(plain, names)}
     try:
         config = read_config({**published, "model_type": model_type})
         with without_weights():
             model = build_model(model_type, config, "encode")
         places = rows_of(names, model.config, "encode")
+        backbone = {plain: held for plain, held in backbone.items() if is_needed(plain, names, places)}
         match(model, backbone, places, all_places=places, new=("pooler.",), where=folder)
     except UserError:  # another family's settings or tensors
         return 0

@@ -42,7 +42,7 @@ class Defects:
         if len(self.found) > SHOWN:
             shown.append(f"and {len(self.found) - SHOWN:,} more")
         count = "1 defect" if len(self.found) == 1 else f"{len(self.found):,} defects"
-        raise UserError(f"{count} in the data; fix them first:\n  " + "\n  ".join(shown))
+        raise UserError(f"{count} in the data; fix them first:", *shown)
 
 
 class TableFile(NamedTuple):

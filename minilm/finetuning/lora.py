@@ -1,30 +1,43 @@
 """LoRA: low-rank adaptation (Hu et al. 2021).
 
-Hu et al. hypothesise that what fine-tuning adds to a matrix has a low "intrinsic rank" (section 4.1). So the pretrained
-W (out, in) stays frozen, and what is added to it is learned as a product of two thin matrices, A (r, in) and
-B (out, r):
+Hu et al. hypothesise that what fine-tuning adds to a matrix has a low "intrinsic rank" (section 4.1). A product B A
+whose inner size is r has at most the rank r. So the pretrained W (out, in) stays frozen, and what is added to it is
+learned as the product of two thin matrices, A (r, in) and B (out, r), with a small rank r such as 8:
 
-    y = W x + b + s B A dropout(x)
+    y = W x + b + s B A x                          s = alpha / r,  alpha a constant
 
         x (in)  ──►  W (out, in), frozen  ───────────────►  + b  ──►  (+)  ──►  y (out)
            │                                                           ▲
            └──►  dropout  ──►  A (r, in)  ──►  B (out, r)  ──►  * s  ──┘
 
-        A:  ┌──────── in ────────┐        B:  ┌ r ┐       B A (out, in), as large as W, is never
-          r └────────────────────┘        out │   │       stored in training: x meets the two
-                                              └───┘       thin matrices one after the other
+        A:  ┌──────── in ────────┐        B:  ┌ r ┐
+          r └────────────────────┘        out │   │
+                                              └───┘
 
-    s = alpha / r             Hu et al., section 4.1
-    s = alpha / sqrt(r)       rank-stabilised (Kalajdzievski 2023): with alpha / r the update shrinks as r grows, so
-                              higher ranks stop helping
+Training never forms B A, which is as large as W: it computes A x (r), then B (A x) (out). Dropout on the adapter's
+input is not in the paper's equation but in its authors' code; b is the layer's own bias, frozen like W.
 
-A starts random and B at zero: training starts from the pretrained model. (The paper draws A from a Gaussian; this code,
-like PEFT, from Kaiming's uniform distribution.) Trained are r (in + out) numbers per matrix instead of in * out, so
-gradients, optimizer and file are small. Once trained, W + s B A can take W's place ("merge"), and the adapter costs
-nothing more.
+The start: B = 0 makes B A = 0, so training starts from the pretrained model. A is random: if it were zero too, both
+gradients would stay zero, as B's contains A x and A's contains B. (The paper draws A from a Gaussian; its authors'
+code, Hugging Face's PEFT and this file from U(-1/sqrt(in), 1/sqrt(in)), the default of ``nn.Linear``.)
 
-Here an adapted layer keeps ``weight`` and ``bias`` under their own names and has ``lora_a`` and ``lora_b`` beside
-them: whatever finds the model's parameters by name still works. The classification head is trained whole.
+The scale: dividing by r means that the learning rate need not be tuned again if r changes (section 4.1). Kalajdzievski
+(2023) shows that the update then shrinks as r grows, so that higher ranks stop helping, and divides by sqrt(r)
+("rank-stabilized"). That changes s, from 2 to 5.7 for alpha = 16 and r = 8, so alpha must be chosen again.
+
+What it saves: per matrix r (in + out) numbers are trained instead of in * out; for 768 x 768 and r = 8 these are 12,288
+instead of 589,824, or 2%. Gradients, optimizer state and file shrink with them. Activations do not, as the gradient
+passes through the frozen layers too. After training, W + s B A can replace W ("merge"): the model then runs as fast as
+without an adapter.
+
+    add_lora(model, LoRAConfig(rank=8))            # then train as usual
+    merge(model)
+
+Unlike in PEFT, which moves the weight to ``base_layer.weight``, an adapted layer keeps ``weight`` and ``bias`` under
+their own names and has ``lora_a`` and ``lora_b`` beside them, so whatever finds the model's parameters by name still
+works. The classification head is new and has no pretrained W, so it is trained whole. A language head stays frozen.
+
+"Linear layer" means a module ``nn.Linear`` here, "layer" a layer of the transformer.
 """
 
 from __future__ import annotations
@@ -44,18 +57,62 @@ from minilm.models.dropout import Dropout
 from minilm.models.heads import ClassificationHead
 
 
+class LoRALinear(nn.Module):
+    """A linear layer with an adapter. ``weight`` and ``bias`` are the layer's own tensors, not copies."""
+
+    def __init__(
+        self, base: nn.Linear, rank: int, alpha: float, *, dropout: float = 0.0, rank_stabilized: bool = False
+    ) -> None:
+        super().__init__()
+        self.weight, self.bias = base.weight, base.bias
+        out_features, in_features = base.weight.shape
+        # The adapter trains in float32 even if the frozen weights are bfloat16, which has 8 significant bits: adding a
+        # small step to a larger number would round it away.
+        dtype, device = torch.promote_types(base.weight.dtype, torch.float32), base.weight.device
+        self.lora_a = nn.Parameter(torch.empty(rank, in_features, dtype=dtype, device=device))  # A (r, in)
+        self.lora_b = nn.Parameter(torch.zeros(out_features, rank, dtype=dtype, device=device))  # B (out, r)
+        nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))  # as nn.Linear does: U(-1/sqrt(in), 1/sqrt(in))
+        self.rank, self.alpha, self.rank_stabilized = rank, float(alpha), rank_stabilized
+        self.dropout = Dropout(dropout)
+        self.train(base.training)  # else dropout would run in a model that is being evaluated
+
+    @property
+    def scale(self) -> float:
+        """The factor s."""
+        return self.alpha / (math.sqrt(self.rank) if self.rank_stabilized else self.rank)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., in) -> (..., out)."""
+        y = F.linear(x, self.weight, self.bias)
+        if self.weight.dtype != self.lora_a.dtype and not torch.is_autocast_enabled(x.device.type):
+            x = x.to(self.lora_a.dtype)  # outside autocast nothing else casts for a bfloat16 W with float32 A and B
+        down = F.linear(self.dropout(x), self.lora_a)  # (..., r)
+        update = F.linear(down, self.lora_b)  # (..., out)
+        return torch.add(y, update, alpha=self.scale).to(y.dtype)  # y + s * update; torch calls the factor alpha
+
+    def merged(self) -> nn.Linear:
+        """One plain layer of W + s B A. It has a weight of its own and shares the bias."""
+        with torch.no_grad():
+            weight = torch.add(self.weight, self.lora_b @ self.lora_a, alpha=self.scale).to(self.weight.dtype)
+        out_features, in_features = weight.shape
+        linear = nn.Linear(in_features, out_features, bias=self.bias is not None, device="meta")  # without memory
+        linear.weight, linear.bias = nn.Parameter(weight, requires_grad=self.weight.requires_grad), self.bias
+        return linear.train(self.training)
+
+
 @dataclass(frozen=True)
 class LoRAConfig:
     """An adapter's settings. Raises UserError for one that makes no sense."""
 
-    rank: int = 8
-    alpha: float = 16.0  # how much the adapter weighs: see s above
+    rank: int = 8  # r
+    alpha: float = 16.0  # the update is scaled by s = alpha / rank
     dropout: float = 0.0  # on the adapter's input
-    # What is adapted: "query", "key", "value", "output", "up", "gate", "down", in every attention and MLP;
-    # "all-linear": all of these; or patterns of whole names, such as "encoder.*" or "layers.?.attention.query".
+    # What is adapted: "query", "key", "value", "output", "up", "gate" or "down" of every attention and MLP;
+    # "all-linear": all of these; or shell patterns of whole dotted names, such as "layers.*.attention.query".
+    # Query and value serve best for a given number of parameters (table 5 of the paper, which freezes all MLPs).
     targets: tuple[str, ...] = ("query", "value")
     rank_stabilized: bool = False
-    layers: tuple[int, ...] = ()  # which layers, from 0 (T5: the encoder's, then the decoder's); empty: all
+    layers: tuple[int, ...] = ()  # layers to adapt, from 0 (T5: the encoder's, then the decoder's); empty: all
 
     def __post_init__(self) -> None:
         if self.rank < 1:
@@ -68,51 +125,16 @@ class LoRAConfig:
             raise UserError('LoRA: targets must name what to adapt, such as "query" and "value"')
 
 
-class LoRALinear(nn.Module):
-    """A linear layer with an adapter. ``weight`` and ``bias`` are the layer's own tensors, not copies."""
-
-    def __init__(
-        self, base: nn.Linear, rank: int, alpha: float, *, dropout: float = 0.0, rank_stabilized: bool = False
-    ) -> None:
-        super().__init__()
-        self.weight, self.bias = base.weight, base.bias
-        out_features, in_features = base.weight.shape
-        # The adapter trains in float32 even if the frozen weights are bfloat16: its steps are small.
-        dtype, device = torch.promote_types(base.weight.dtype, torch.float32), base.weight.device
-        self.lora_a = nn.Parameter(torch.empty(rank, in_features, dtype=dtype, device=device))
-        self.lora_b = nn.Parameter(torch.zeros(out_features, rank, dtype=dtype, device=device))
-        nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))  # U(-1/sqrt(in), 1/sqrt(in))
-        self.rank, self.alpha, self.rank_stabilized = rank, float(alpha), rank_stabilized
-        self.dropout = Dropout(dropout)
-        self.train(base.training)
-
-    @property
-    def scale(self) -> float:
-        """s in the formula."""
-        return self.alpha / (math.sqrt(self.rank) if self.rank_stabilized else self.rank)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x (..., in) -> (..., out)."""
-        y = F.linear(x, self.weight, self.bias)
-        if self.weight.dtype != self.lora_a.dtype and not torch.is_autocast_enabled(x.device.type):
-            x = x.to(self.lora_a.dtype)
-        update = F.linear(F.linear(self.dropout(x), self.lora_a), self.lora_b)
-        return torch.add(y, update, alpha=self.scale).to(y.dtype)
-
-    def merged(self) -> nn.Linear:
-        """One plain layer of W + s B A. It has a weight of its own and shares the bias."""
-        with torch.no_grad():
-            weight = torch.add(self.weight, self.lora_b @ self.lora_a, alpha=self.scale).to(self.weight.dtype)
-        out_features, in_features = weight.shape
-        linear = nn.Linear(in_features, out_features, bias=self.bias is not None, device="meta")
-        linear.weight, linear.bias = nn.Parameter(weight, requires_grad=self.weight.requires_grad), self.bias
-        return linear.train(self.training)
-
-
 def add_lora(model: Backbone, config: LoRAConfig) -> list[str]:
-    """Adapt linear layers of the model, in place. Only adapters and the classification head are trained from now on.
+    """Adapt linear layers of the model, in place; then only adapters and the classification head are trained.
 
-    Returns the names of the adapted modules. Raises UserError for a target or a layer that the model does not have.
+    An earlier ``merge`` becomes permanent: ``unmerge`` can no longer undo it.
+
+    Returns the names of the adapted modules.
+
+    Raises:
+        UserError: the model does not have a target or a layer.
+        ValueError: the model has adapters already.
     """
     if adapted_layers(model):
         raise ValueError("this model has adapters already; merge them first")
@@ -128,11 +150,12 @@ def add_lora(model: Backbone, config: LoRAConfig) -> list[str]:
 def adapt_layer(
     model: Backbone, name: str, rank: int, alpha: float, *, dropout: float = 0.0, rank_stabilized: bool = False
 ) -> LoRALinear:
-    """Put an adapted layer in the place of the linear layer of this name."""
+    """Replace the linear layer of this name by an adapted one. Its settings are its own: in a published adapter, each
+    may have another rank and alpha. Raises TypeError if the module is no linear layer."""
     base = model.get_submodule(name)
     if not isinstance(base, nn.Linear):
         raise TypeError(f"{name} is no linear layer")
-    model.unmerged = {}  # what was merged before is part of the weights now
+    model.unmerged = {}  # what was merged before is now part of the weights
     layer = LoRALinear(base, rank, alpha, dropout=dropout, rank_stabilized=rank_stabilized)
     model.set_submodule(name, layer)
     return layer
@@ -154,20 +177,20 @@ def adapted_layers(model: nn.Module) -> dict[str, LoRALinear]:
 
 def adapter_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """All A and B, by name."""
-    return {
-        f"{name}.{matrix}": getattr(layer, matrix)
-        for name, layer in adapted_layers(model).items()
-        for matrix in ("lora_a", "lora_b")
-    }
+    found = {}
+    for name, layer in adapted_layers(model).items():
+        found[f"{name}.lora_a"], found[f"{name}.lora_b"] = layer.lora_a, layer.lora_b
+    return found
 
 
 # --- Merging -------------------------------------------------------------------------------------------------------
 
 
 def merge(model: Backbone) -> None:
-    """Put plain layers of W + s B A in the place of the adapted ones, which are kept for ``unmerge``.
+    """Replace the adapted layers by plain ones of W + s B A.
 
-    The outputs stay the same, up to rounding (in the weights' own precision). Nothing happens to W itself.
+    The outputs stay the same, up to rounding (in the weights' own precision). W itself does not change: the adapted
+    layers stay in memory for ``unmerge``, until ``model.unmerged = {}`` frees them.
     """
     layers = adapted_layers(model)
     for name, layer in layers.items():
@@ -176,9 +199,9 @@ def merge(model: Backbone) -> None:
 
 
 def unmerge(model: Backbone) -> None:
-    """Put the adapted layers back as they were before ``merge``, bit for bit.
+    """Put the adapted layers back as they were before ``merge``, bit for bit; changes to the merged weights are lost.
 
-    Raises ValueError where the model has another dtype by now: the layers that were kept have not.
+    The kept layers are no submodules, so ``model.to(dtype)`` does not reach them. Raises ValueError if it was called.
     """
     for name, layer in model.unmerged.items():
         now = model.get_parameter(f"{name}.weight").dtype
@@ -195,18 +218,19 @@ def unmerge(model: Backbone) -> None:
 
 
 def find_targets(model: Backbone, config: LoRAConfig) -> list[str]:
-    """The names of the modules that ``config`` wants adapted, in the model's order. Errors as ``add_lora``'s."""
+    """The names of the modules to adapt, in the model's order. Raises UserError as ``add_lora`` does."""
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     linear = [name for name in linear if not name.startswith("head.")]  # the head is trained whole
-    number_of = {module: number for number, layer in enumerate(model.blocks) for module in layer.modules()}
-    in_layers = {name: number_of[module] for name in linear if (module := model.get_submodule(name)) in number_of}
-    kinds = list(dict.fromkeys(name.rpartition(".")[2] for name in in_layers))
-    wanted: dict[str, set[str]] = {}
+    layer_of = _layer_of(model, linear)
+    kinds = list(dict.fromkeys(name.rpartition(".")[2] for name in layer_of))  # last parts of names: "query", "up", ...
+    if config.layers:
+        _check_layers(model, config)
+    wanted: set[str] = set()
     for target in config.targets:
         if target == "all-linear":
-            found = set(in_layers)
+            found = set(layer_of)
         elif target in kinds:
-            found = {name for name in in_layers if name.endswith(f".{target}")}
+            found = {name for name in layer_of if name.endswith(f".{target}")}
         else:
             found = {name for name in linear if fnmatch.fnmatchcase(name, target)}
         if not found:
@@ -215,25 +239,29 @@ def find_targets(model: Backbone, config: LoRAConfig) -> list[str]:
                 f'LoRA: target "{target}" names no linear layer of this model{hint}; there are: {", ".join(kinds)}, '
                 f'all-linear, and patterns of whole names such as "{linear[0]}"'
             )
-        wanted[target] = found
-    if config.layers:
-        _check_layers(model, config)
-        wanted = {target: {n for n in found if in_layers.get(n) in config.layers} for target, found in wanted.items()}
-    for target, found in wanted.items():
+        if config.layers:
+            found = {name for name in found if layer_of.get(name) in config.layers}
         if not found:
             chosen = ", ".join(map(str, config.layers))
             raise UserError(
-                f'LoRA: target "{target}" names nothing in the layers {chosen}; leave it out, or choose others'
+                f'LoRA: target "{target}" names nothing in layers {chosen}; remove this target, or choose other layers'
             )
-    return [name for name in linear if any(name in found for found in wanted.values())]
+        wanted |= found
+    return [name for name in linear if name in wanted]
+
+
+def _layer_of(model: Backbone, names: list[str]) -> dict[str, int]:
+    """The number of the layer that each of these modules is in, by name; modules outside the layers are left out."""
+    number = {module: i for i, layer in enumerate(model.blocks) for module in layer.modules()}
+    modules = {name: model.get_submodule(name) for name in names}
+    return {name: number[module] for name, module in modules.items() if module in number}
 
 
 def _check_layers(model: Backbone, config: LoRAConfig) -> None:
-    layers = model.num_layers
+    depth = model.num_layers
     if shares_layers(model):
         raise UserError(
-            f"LoRA: layers cannot choose here: all {layers} layers of this model share one set of weights; "
-            "leave it empty"
+            f'LoRA: the setting "layers" must be empty: all {depth} layers of this model share one set of weights'
         )
-    if unknown := sorted(set(config.layers) - set(range(layers))):
-        raise UserError(f"LoRA: the model has no layer {unknown[0]}; its layers are 0 to {layers - 1}")
+    if unknown := sorted(set(config.layers) - set(range(depth))):
+        raise UserError(f"LoRA: the model has no layer {unknown[0]}; its layers are 0 to {depth - 1}")

@@ -42,7 +42,8 @@ from minilm.models.batch import Batch, LayerCache, select_position
 from minilm.models.dropout import Dropout
 from minilm.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig, Stack
 from minilm.models.heads import HeadConfig, LanguageConfig
-from minilm.models.layers import MLP, Attention, draw_weights, padding_mask
+from minilm.models.layers import MLP, Attention, draw_weights
+from minilm.models.masks import padding_mask
 
 FIRST_POSITION = 2  # the first token's row in the tables of positions; those before it are never used
 

@@ -1,6 +1,6 @@
 """What flows through a model: a batch of texts, the state between two layers, the cache of a generation.
 
-Shapes: ``B`` sequences, ``T`` positions, ``S`` positions attended to, ``D`` width, ``L`` layers, ``H`` heads, ``K``
+Shapes: ``B`` sequences, ``T`` positions, ``S`` positions attended to, ``D`` width, ``L`` layers, ``H`` heads, ``G``
 key-value heads, ``D/H`` the width of a head (or the width that a config sets), ``V`` vocabulary, ``C`` classes.
 
 Padding is always on the right. So a causal model needs no padding mask: a real token sees only what lies to its
@@ -105,7 +105,7 @@ def select_position(x: Tensor, position: Tensor | None) -> Tensor:
 class Cache:
     """Keys and values of all earlier positions, so that generation computes each token once.
 
-    Every layer owns buffers (B, K, length, D/H). Position ``t`` of a text lies in slot ``t``, also if the texts of a
+    Every layer owns buffers (B, G, length, D/H). Position ``t`` of a text lies in slot ``t``, also if the texts of a
     batch have different lengths; ``causal_mask`` hides the slots that a text has not reached yet.
     """
 
@@ -131,12 +131,12 @@ class LayerCache:
 
     def __init__(self, cache: Cache) -> None:
         self.cache = cache
-        self.key: Tensor | None = None  # (B, K, length, D/H)
+        self.key: Tensor | None = None  # (B, G, length, D/H)
         self.value: Tensor | None = None
-        self.memory: tuple[Tensor, Tensor] | None = None  # (B, K, S, D/H) each; never change
+        self.memory: tuple[Tensor, Tensor] | None = None  # (B, G, S, D/H) each; never change
 
     def extend(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Store the keys and values of this step, (B, K, T, D/H) each; return those of all steps."""
+        """Store the keys and values of this step, (B, G, T, D/H) each; return those of all steps."""
         if self.key is None or self.value is None:
             batch, kv_heads, _, head_width = key.shape
             self.key = key.new_zeros(batch, kv_heads, self.cache.length, head_width)

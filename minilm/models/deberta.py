@@ -46,9 +46,11 @@ from torch import Tensor, nn
 
 from minilm.errors import UserError
 from minilm.models.architecture import Backbone, BackboneConfig
+from minilm.models.attention import attend
 from minilm.models.batch import Batch, State, select_position
 from minilm.models.dropout import Dropout
-from minilm.models.layers import ACTIVATIONS, MLP, attend, draw_weights, padding_mask
+from minilm.models.layers import ACTIVATIONS, MLP, draw_weights
+from minilm.models.masks import padding_mask
 
 
 @dataclass(frozen=True)

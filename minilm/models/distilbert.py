@@ -31,7 +31,8 @@ from minilm.models.architecture import Architecture, Backbone, BackboneConfig, N
 from minilm.models.batch import Batch, State, select_position
 from minilm.models.dropout import Dropout
 from minilm.models.heads import HeadConfig, LanguageConfig
-from minilm.models.layers import MLP, Attention, draw_weights, padding_mask
+from minilm.models.layers import MLP, Attention, draw_weights
+from minilm.models.masks import padding_mask
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,8 @@ from minilm.models.batch import Batch, State
 from minilm.models.bert import BertLayer, EncoderConfig, read
 from minilm.models.dropout import Dropout
 from minilm.models.heads import HeadConfig, LanguageConfig
-from minilm.models.layers import draw_weights, padding_mask
+from minilm.models.layers import draw_weights
+from minilm.models.masks import padding_mask
 
 
 @dataclass(frozen=True)

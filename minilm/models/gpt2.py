@@ -1,54 +1,64 @@
-"""GPT-2: a decoder that reads from left to right (Radford et al. 2019).
+"""GPT-2 predicts the next token of a text from the tokens before it (Radford et al. 2019, "Language Models are
+Unsupervised Multitask Learners").
 
-Every position holds a vector of width ``D``. A token starts as the sum of what it is and where it stands, passes
-through ``L`` layers, and each layer adds to it what it gathered from its left (attention) and what it made of that
-(the MLP):
+It is a decoder-only transformer: at each of the ``T`` positions it holds a vector of width ``D``, computed from the
+tokens at this position and before. The vector starts as the sum of two learned ones, for the token and for the
+position. ``L`` layers then add to it, each what attention gathers from the positions so far and what an MLP computes
+from that:
 
-    x_0     = token[ids] + position[0..T-1]
-    a_l     = x_l + attention(norm(x_l))
-    x_{l+1} = a_l + down(gelu(up(norm(a_l))))
-    y       = norm(x_L)
+    x_0     = token[ids] + position[0..T-1]               (T, D)   two tables, (V, D) and (context, D)
+    a_l     = x_l + attention(norm_1(x_l))                (T, D)   for l = 0 .. L-1
+    x_{l+1} = a_l + down(gelu(up(norm_2(a_l))))           (T, D)   up: D -> 4D, gelu: a smooth ReLU, down: 4D -> D
+    y       = norm_f(x_L)                                 (T, D)
+    scores  = y token^T                                   (T, V)   row t: one score for each candidate for token t+1
 
-``attention`` makes three vectors of each position's x: a query (what it looks for), a key (what it is found by) and a
-value (what it gives). Each is cut into ``H`` heads, and in each head a position takes the mean of all values, weighted
-by how well their keys answer its query; the heads side by side, times a last matrix, are the result:
+Training minimises the cross-entropy of softmax(scores) with the tokens that follow. The last matrix is the token table
+again ("tied"). A classifier scores only the last position's y, the only one that has seen the whole text, with a
+small matrix (D, C) in the table's place (``heads.py`` has both).
 
-    Q, K, V = W_q x, W_k x, W_v x               head = softmax(Q K^T / sqrt(D/H) + causal) V
-    attention(x) = W_o [head_1, ..., head_H]
+``attention`` moves information between positions; the MLP works on each position alone. Attention makes three vectors
+of each position's x: a query (what it looks for), a key (what it is found by) and a value (what it gives). Each is cut
+into ``H`` slices, one per head. In each head a position takes a weighted mean of the values at and before it; the
+weights are the softmax of its query's dot products with their keys. One head looks at the text in one way, H heads in
+H ways at the same cost:
 
-``causal`` is 0 if the key stands at or before the query, and minus infinity otherwise. ``norm`` brings the ``D``
-numbers at each position to mean 0 and variance 1, then scales and shifts each (LayerNorm, Ba et al. 2016). It comes
-before each sublayer ("pre-norm"), so the path from the first layer to the last is a plain sum. In training, randomly
-chosen entries of x_0 and of each sublayer's output are set to 0 and the rest scaled up (dropout), so that the model
-relies on no single one.
+    Q, K, V = x W_q, x W_k, x W_v                         (T, D) each; biases left out
+    head_h  = softmax(Q_h K_h^T / sqrt(D/H) + causal) V_h           (T, D/H), softmax over the keys
+    attention(x) = [head_1, ..., head_H] W_o              (T, D)
 
-That is all, and as code for one text it is this. The module is the same for a batch, with the work that can be saved
-saved (``layers.py`` has its attention):
+``causal`` is 0 if the key stands at or before the query, and minus infinity otherwise; ``layers.Attention`` says why
+the scores are divided by sqrt(D/H). A ``norm`` brings the ``D`` numbers at each position to mean 0 and variance 1, then
+scales and shifts each (LayerNorm, Ba et al. 2016). It stands inside each branch, not on the path ("pre-norm"): x_L is
+x_0 plus all branches, so gradients reach every layer undiminished; nothing has normed that sum, hence norm_f.
 
-    >>> def forward(model, ids):  # (T,) -> (T, D)
-    ...     x = model.embeddings.token.weight[ids] + model.embeddings.position.weight[: len(ids)]
-    ...     for layer in model.layers:
-    ...         x = x + attention(layer.attention, layer.attention_norm(x))
-    ...         x = x + layer.mlp.down(gelu(layer.mlp.up(layer.mlp_norm(x)), approximate="tanh"))
-    ...     return model.norm(x)
-    >>> def attention(w, x):  # (T, D) -> (T, D)
-    ...     q, k, v = (f(x).unflatten(-1, (w.heads, -1)).transpose(0, 1) for f in (w.query, w.key, w.value))
-    ...     scores = (q @ k.mT) * (1.0 / sqrt(q.shape[-1]))  # (H, T, D/H) twice -> (H, T, T)
-    ...     future = torch.ones_like(scores, dtype=torch.bool).triu(1)
-    ...     heads = scores.masked_fill(future, -inf).softmax(-1) @ v  # (H, T, D/H)
-    ...     return w.output(heads.transpose(0, 1).flatten(1))
+That is the model; as code for one text:
+
     >>> from math import inf, sqrt
     >>> from torch.nn.functional import gelu
+    >>> def attend(module, x):  # (T, D) -> (T, D)
+    ...     def split(x):  # (T, D) -> (H, T, D/H)
+    ...         return x.unflatten(-1, (module.heads, -1)).transpose(0, 1)
+    ...     q, k, v = split(module.query(x)), split(module.key(x)), split(module.value(x))
+    ...     scores = q @ k.mT / sqrt(q.shape[-1])  # (H, T, D/H) @ (H, D/H, T) -> (H, T, T): query, key
+    ...     future = torch.ones_like(scores, dtype=torch.bool).triu(1)  # above the diagonal: keys after the query
+    ...     heads = scores.masked_fill(future, -inf).softmax(-1) @ v  # (H, T, D/H)
+    ...     return module.output(heads.transpose(0, 1).flatten(1))  # side by side: (T, D)
+    >>> def forward(model, ids):  # (T,) -> (T, V)
+    ...     token, position = model.embeddings.token.weight, model.embeddings.position.weight
+    ...     x = token[ids] + position[: len(ids)]
+    ...     for layer in model.layers:
+    ...         x = x + attend(layer.attention, layer.attention_norm(x))
+    ...         x = x + layer.mlp.down(gelu(layer.mlp.up(layer.mlp_norm(x)), approximate="tanh"))
+    ...     return model.norm(x) @ token.T
     >>> model = GPT2(GPT2Config(vocab_size=50, width=24, depth=2, heads=3)).eval()
     >>> ids = torch.tensor([3, 1, 4, 1, 5])
-    >>> torch.allclose(forward(model, ids), model(ids[None])[0], atol=1e-5)
+    >>> y = model(ids[None])[0]  # without a head
+    >>> torch.allclose(forward(model, ids), y @ model.embeddings.token.weight.T, atol=1e-5)
     True
 
-A classifier reads the last token's vector, the only one that has seen the whole text.
-
-One config covers the published checkpoints (biases everywhere, tanh GELU) and small models trained from scratch
-(``attention_bias=False``, exact GELU). The GPT-2s of Stanford's CRFM, BioMedLM among them, also divide the scores of
-layer ``l`` by ``l``, counted from 1 (``scale_by_layer``), so that they stay small enough for training in float16.
+The classes below do the same for a batch, and leave out work whose result nobody reads. In training, dropout sets
+randomly chosen entries of x_0, of the attention weights and of each sublayer's output (attention's and the MLP's) to 0
+and scales up the rest, so that the model relies on no single one.
 """
 
 from __future__ import annotations
@@ -65,46 +75,50 @@ from minilm.models.architecture import Architecture, Backbone, BackboneConfig, N
 from minilm.models.batch import Batch, LayerCache, State, select_position
 from minilm.models.dropout import Dropout
 from minilm.models.heads import HeadConfig, LanguageConfig
-from minilm.models.layers import MLP, Attention, causal_mask
+from minilm.models.layers import MLP, Attention
+from minilm.models.masks import causal_mask
 
 
 @dataclass(frozen=True)
 class GPT2Config(BackboneConfig):
     """GPT-2's settings; the defaults are those of the smallest published checkpoint."""
 
-    vocab_size: int = 50257
+    vocab_size: int = 50257  # V
     context: int = 1024  # longest text, in tokens
-    width: int = 768
-    depth: int = 12
-    heads: int = 12
+    width: int = 768  # D
+    depth: int = 12  # L
+    heads: int = 12  # H
     mlp_width: int = 0  # 0: four times the width
-    activation: str = "gelu_tanh"
+    activation: str = "gelu_tanh"  # the approximation of OpenAI's code; "gelu": exact
     attention_bias: bool = True
-    dropout: float = 0.1  # after each sublayer
+    dropout: float = 0.1  # on each sublayer's output
     attention_dropout: float = 0.1  # on the attention weights
     norm_eps: float = 1e-5
     tied: bool = True  # a language head shares the token embedding
-    embedding_dropout: float = -1.0  # after the embeddings; -1: as after each sublayer
-    scale_by_width: bool = True  # attention divides its scores by sqrt(D/H)
-    scale_by_layer: bool = False  # and by the layer's number, from 1
+    embedding_dropout: float = -1.0  # on x_0; -1: as on each sublayer's output
+    # Variants of Hugging Face's class. Stanford's CRFM (BioMedLM) divides the scores of layer l by l + 1 as well, so
+    # that they do not overflow in float16.
+    scale_by_head_width: bool = True  # attention divides its scores by sqrt(D/H)
+    scale_by_layer: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.embedding_dropout < 0:
-            object.__setattr__(self, "embedding_dropout", self.dropout)  # how a frozen dataclass completes itself
+            object.__setattr__(self, "embedding_dropout", self.dropout)  # frozen: plain assignment is refused
 
     def scale(self, layer: int) -> float | None:
-        """The factor on the scores of this layer, from 0; None: 1/sqrt(D/H), attention's own."""
-        if self.scale_by_width and not self.scale_by_layer:
+        """The factor on the scores of this layer, counted from 0; None: 1/sqrt(D/H), as SDPA computes it."""
+        if self.scale_by_head_width and not self.scale_by_layer:
             return None
-        width = self.width // self.heads if self.scale_by_width else 1
-        return width**-0.5 / (layer + 1 if self.scale_by_layer else 1)
+        head_width = self.width // self.heads
+        factor = head_width**-0.5 if self.scale_by_head_width else 1.0
+        return factor / (layer + 1 if self.scale_by_layer else 1)
 
 
 class GPT2Layer(nn.Module):
-    """One layer: attention to the left, then the MLP, each added to its input."""
+    """One layer: causal attention, then the MLP, each added to its input."""
 
-    def __init__(self, config: GPT2Config, number: int) -> None:
+    def __init__(self, config: GPT2Config, index: int) -> None:
         super().__init__()
         width, eps = config.width, config.norm_eps
         self.attention_norm = nn.LayerNorm(width, eps=eps)
@@ -114,7 +128,7 @@ class GPT2Layer(nn.Module):
             bias=config.attention_bias,
             dropout=config.attention_dropout,
             causal=True,
-            scale=config.scale(number),
+            scale=config.scale(index),
         )
         self.mlp_norm = nn.LayerNorm(width, eps=eps)
         self.mlp = MLP(width, config.mlp_width or 4 * width, config.activation)
@@ -127,14 +141,20 @@ class GPT2Layer(nn.Module):
         cache: LayerCache | None = None,
         query_position: Tensor | None = None,
     ) -> Tensor:
-        """x (B, T, D) -> (B, T, D), or (B, 1, D) with a ``query_position`` (B,)."""
+        """x (B, T, D) -> (B, T, D).
+
+        Args:
+            mask: (B, 1, T, S), true where a query may see a key; None: causal, ``is_causal`` in SDPA.
+            cache: in generation, the keys and values of the tokens before x.
+            query_position: (B,), in a classifier's last layer: compute only this position, (B, 1, D).
+        """
         y = self.attention(self.attention_norm(x), mask, cache=cache, query_position=query_position)
-        x = select_position(x, query_position) + self.dropout(y)
-        return x + self.dropout(self.mlp(self.mlp_norm(x)))
+        x = select_position(x, query_position) + self.dropout(y)  # a_l; the path, too, only at that position
+        return x + self.dropout(self.mlp(self.mlp_norm(x)))  # x_{l+1}
 
 
 class GPT2Embeddings(nn.Module):
-    """What a token is and where it stands, both learned."""
+    """The sum of two learned vectors: what a token is, and where it stands."""
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
@@ -143,14 +163,15 @@ class GPT2Embeddings(nn.Module):
         self.dropout = Dropout(config.embedding_dropout)
 
     def forward(self, ids: Tensor, positions: Tensor | None = None) -> Tensor:
-        """ids (B, T) -> (B, T, D)."""
+        """ids (B, T) -> (B, T, D). ``positions`` (B, T) continue a text in generation; None: 0, 1, ..., T-1."""
         if positions is None:
             positions = torch.arange(ids.shape[1], device=ids.device)
         return self.dropout(self.token(ids) + self.position(positions))
 
 
 class GPT2(Backbone):
-    """The decoder."""
+    """The decoder. ``Backbone.forward`` is ``finish(run(embed(batch), 0, L))``, then the head if there is one; it is
+    cut in three so that the first layers can be left out when their outputs are known."""
 
     config: GPT2Config
 
@@ -160,46 +181,56 @@ class GPT2(Backbone):
         self.layers = nn.ModuleList(GPT2Layer(config, i) for i in range(config.depth))
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
 
-    @property
-    def blocks(self) -> Sequence[nn.Module]:
-        return list(self.layers)
-
-    @property
-    def context(self) -> int:
-        return self.config.context
-
     def embed(self, batch: Batch) -> State:
+        """x_0."""
         return State(self.embeddings(batch.ids, batch.positions))
 
     def run(self, state: State, batch: Batch, first: int, last: int) -> State:
+        """x_first -> x_last. Padding stands on the right, after every real token, so it needs no mask."""
         x, mask = state.x, causal_mask(batch)
         for i in range(first, last):
             x = self.layers[i](x, mask, batch.layer_cache(i), self.query_position(batch, i))
         return replace(state, x=x)
 
     def finish(self, state: State) -> Tensor:
+        """x_L -> y."""
         return self.norm(state.x)
 
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """The layers, under the name that all architectures share."""
+        return list(self.layers)
+
+    @property
+    def context(self) -> int:
+        """The length of the position table."""
+        return self.config.context
+
     def norms_after(self, layer: int) -> Sequence[nn.Module]:
+        """The final norm: every layer's output reaches it along the path."""
         return (self.norm,)
 
 
 def initialize(model: GPT2) -> None:
-    """GPT-2's initialisation: N(0, 0.02), zero biases, unit norms; what adds to the residual path is scaled down.
+    """Weights from a normal distribution of standard deviation 0.02, biases 0; norms stay at weight 1 and bias 0.
 
-    Each layer adds two terms to the path, so their standard deviation is divided by sqrt(2 L), which keeps the sum's
-    variance from growing with the depth (Radford et al. 2019, section 2.3).
+    Each layer adds two terms to the path, 2 L in all. The matrices that produce them (``attention.output`` and
+    ``mlp.down``) start smaller by sqrt(2 L), so that the variance of the sum does not grow with the depth. (Radford et
+    al. 2019, section 2.3, write 1/sqrt(N) for N residual layers; N = 2 L and 0.02 are Hugging Face's. OpenAI's code
+    draws the positions with 0.01.)
     """
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | nn.Embedding):
             residual = name.startswith("layers.") and name.endswith((".attention.output", ".mlp.down"))
-            nn.init.normal_(module.weight, std=0.02 / (2 * model.config.depth) ** 0.5 if residual else 0.02)
+            std = 0.02 / (2 * model.config.depth) ** 0.5 if residual else 0.02
+            nn.init.normal_(module.weight, std=std)
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
 
 
 # --- The published checkpoints -----------------------------------------------------------------------------------
-# Their Conv1D stores weights transposed, and one tensor holds query, key and value side by side.
+# Hugging Face's ``Conv1D`` is a linear layer that stores (in, out); ``nn.Linear`` stores (out, in). One tensor holds
+# query, key and value side by side. ``zero_bias``: files have a bias here even if our model has none.
 
 NAMES = Names(
     prefix={"encode": "", "classify": "transformer.", "lm": "transformer."},
@@ -222,10 +253,10 @@ NAMES = Names(
 
 
 def read(published: dict[str, Any]) -> dict[str, Any]:
-    """What no row says. (``reorder_and_upcast_attn`` changes no number in float32.)"""
+    """What the table ``settings`` cannot express. ``reorder_and_upcast_attn`` changes no number in float32."""
     if published.get("add_cross_attention"):
         raise UserError("config.json: add_cross_attention: a GPT-2 that attends to an encoder is not supported")
-    return {} if "embd_pdrop" in published else {"embedding_dropout": GPT2Config.dropout}
+    return {} if "embd_pdrop" in published else {"embedding_dropout": 0.1}  # the published class's default
 
 
 ARCHITECTURE = Architecture(
@@ -251,7 +282,7 @@ ARCHITECTURE = Architecture(
         ("norm_eps", "layer_norm_epsilon"),
         ("tied", "tie_word_embeddings"),
         ("embedding_dropout", "embd_pdrop"),
-        ("scale_by_width", "scale_attn_weights"),
+        ("scale_by_head_width", "scale_attn_weights"),
         ("scale_by_layer", "scale_attn_by_inverse_layer_idx"),
     ),
     read=read,

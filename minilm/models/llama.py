@@ -13,7 +13,7 @@ Five things differ from GPT-2:
 - ``norm`` divides by the root mean square and subtracts no mean (Zhang and Sennrich 2019).
 - Places enter inside attention: at position ``t`` the pairs of numbers in a query or a key are turned by angles
   proportional to ``t``, so that their product depends on how far apart they are (Su et al. 2021; ``rotary.py``).
-- Groups of ``H/K`` query heads share a key and a value head: generation has fewer to keep (Ainslie et al. 2023).
+- Groups of ``H/G`` query heads share a key and a value head: generation has fewer to keep (Ainslie et al. 2023).
 - The MLP has a gate, a second projection that says how much of each number passes (SwiGLU, Shazeer 2020).
 - Biases: none in Llama, on queries, keys and values in Qwen2, everywhere in Bielik.
 
@@ -35,7 +35,8 @@ from minilm.errors import UserError
 from minilm.models.architecture import Architecture, Backbone, BackboneConfig, Names, Row
 from minilm.models.batch import Batch, LayerCache, State, select_position
 from minilm.models.heads import HeadConfig, LanguageConfig
-from minilm.models.layers import MLP, Attention, RMSNorm, causal_mask, draw_weights
+from minilm.models.layers import MLP, Attention, RMSNorm, draw_weights
+from minilm.models.masks import causal_mask
 from minilm.models.rotary import Rotary, read_rotary, rotary_tables, turns_whole_heads, write_rotary
 
 

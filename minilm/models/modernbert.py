@@ -25,7 +25,7 @@ It learned one task, to fill in masked words (30% of them). A classifier reads t
     which words were masked?    scores = norm(gelu(dense(y))) token^T + b          at every position
     which class?                scores = output(norm(gelu(dense(pool(y)))))
 
-Both heads begin alike. So a new classifier keeps what the language model has in its dense layer and its norm.
+Both heads begin alike, so a new classifier keeps the language model's dense layer and norm.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ from minilm.models.architecture import Architecture, Backbone, BackboneConfig, N
 from minilm.models.batch import Batch, State, select_position
 from minilm.models.dropout import Dropout
 from minilm.models.heads import ClassificationHead, HeadConfig, LanguageConfig
-from minilm.models.layers import MLP, Attention, draw_weights, padding_mask, window_mask
+from minilm.models.layers import MLP, Attention, draw_weights
+from minilm.models.masks import padding_mask, window_mask
 from minilm.models.rotary import Rotary, read_rotary, rotary_tables, turns_whole_heads, write_rotary
 
 
@@ -259,9 +260,7 @@ ARCHITECTURE = Architecture(
     model=ModernBert,
     initialize=initialize,
     classes={
-        "encode": "ModernBertModel",
-        "classify": "ModernBertForSequenceClassification",
-        "lm": "ModernBertForMaskedLM",
+        "encode": "ModernBertModel", "classify": "ModernBertForSequenceClassification", "lm": "ModernBertForMaskedLM",
     },
     language_modeling="masked", names=NAMES,
     classification_head=lambda c: HeadConfig(

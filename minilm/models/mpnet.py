@@ -44,7 +44,8 @@ from minilm.models.batch import Batch, State
 from minilm.models.bert import BertLayer, EncoderConfig
 from minilm.models.dropout import Dropout
 from minilm.models.heads import HeadConfig, LanguageConfig, Pooler
-from minilm.models.layers import draw_weights, padding_mask, relative_bucket
+from minilm.models.layers import draw_weights, relative_bucket
+from minilm.models.masks import padding_mask
 
 BUCKETS, MAX_DISTANCE = 32, 128  # fixed, however many rows the table has
 FIRST_POSITION = 2  # row 1 of the position table is for padding, and row 0 is never used

@@ -39,7 +39,8 @@ from minilm.models.batch import Batch, LayerCache, select_position
 from minilm.models.dropout import Dropout
 from minilm.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig, Stack
 from minilm.models.heads import HeadConfig, LanguageConfig
-from minilm.models.layers import MLP, Attention, RMSNorm, padding_mask, relative_bucket
+from minilm.models.layers import MLP, Attention, RMSNorm, relative_bucket
+from minilm.models.masks import padding_mask
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ from minilm.reporting.tables import (
     p_value,
     short_count,
 )
+from minilm.terminal import printable
 
 
 def load_groups(paths: Iterable[Path]) -> list[Group]:
@@ -56,7 +57,7 @@ def load_groups(paths: Iterable[Path]) -> list[Group]:
 def compare_text(groups: Sequence[Group]) -> str:
     """Tables for the terminal, a row for each group: how well they do, and what they cost."""
     tables = [*quality_tables(groups), *row_tables(groups), cost_table(groups)]
-    return "\n\n".join([*map(terminal_table, tables), *notes(groups)])
+    return "\n\n".join([*map(terminal_table, tables), *map(printable, notes(groups))])
 
 
 def compare_markdown(groups: Sequence[Group]) -> str:

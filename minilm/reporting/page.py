@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 from minilm.checkpoints.atomic import atomic
 from minilm.reporting.tables import escape, markdown_table, text_table
+from minilm.terminal import printable
 
 
 @dataclass(frozen=True)
@@ -141,8 +142,8 @@ def markdown_block(block: Block, folder: Path = Path()) -> str:
     if isinstance(block, Picture):
         return f"![{escape(block.text)}]({quote(block.path.relative_to(folder).as_posix())})"
     if isinstance(block, Code):
-        fence = _fence(block.text, 3)
-        return f"{fence}{block.language}\n{block.text.strip()}\n{fence}"
+        fence, code = _fence(block.text, 3), printable(block.text.strip(), keep="\n\t")
+        return f"{fence}{block.language}\n{code}\n{fence}"
     if isinstance(block, Bullets):
         return "\n".join(f"- {_markdown_prose(item)}" for item in block.items)
     if isinstance(block, Folded):
@@ -164,7 +165,7 @@ def _markdown_prose(prose: Prose) -> str:
         return escape(prose)
     if isinstance(prose, Span):
         if prose.style == "code":
-            mark, shown = _fence(prose.text, 1), prose.text
+            mark, shown = _fence(prose.text, 1), printable(prose.text)
         else:
             mark, shown = _MARKS[prose.style], escape(prose.text)
         text = f"{mark}{shown}{mark}"
@@ -185,7 +186,8 @@ def html(page: Page) -> str:
     for section in page.sections:
         title = [f"<h2>{escape_html(section.title)}</h2>"] if section.title else []
         body += ["<section>", *title, *map(_html_block, section.blocks), "</section>"]
-    return _FRAME.format(title=escape_html(page.title), style=_STYLE, body="\n".join(body))
+    shown = printable("\n".join(body), keep="\n\t")
+    return _FRAME.format(title=escape_html(printable(page.title)), style=_STYLE, body=shown)
 
 
 def _html_block(block: Block) -> str:

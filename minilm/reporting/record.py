@@ -20,15 +20,6 @@ from minilm.hints import program
 from minilm.loading import load_config
 from minilm.reporting.results import Environment, Evaluation, Results, read_history, read_record
 
-FAMILIES = {
-    "gpt2": "GPT-2",
-    "llama": "Llama",
-    "bert": "BERT",
-    "distilbert": "DistilBERT",
-    "albert": "ALBERT",
-    "t5": "T5",
-}
-
 
 @dataclass(frozen=True)
 class Run:
@@ -58,8 +49,8 @@ class Run:
     @property
     def model(self) -> str:
         """What was trained: the checkpoint's name, or the architecture's."""
-        architecture = self.config.model.architecture
-        return _adapted(self.config.model.source) or FAMILIES.get(architecture, architecture)
+        named = _adapted(self.config.model.source)
+        return named or self.results.architecture or self.config.model.architecture
 
     def metric(self, name: str, split: str = "test") -> float | None:
         """A metric of a split; None if it was not measured. Perplexity is that of adaptation, after it."""

@@ -184,6 +184,7 @@ class Results:
     """
 
     name: str
+    architecture: str = ""  # its name for readers: "GPT-2"
     train: Metrics | None = None
     validation: Metrics | None = None
     test: Metrics | None = None

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from minilm.errors import shortened
 from minilm.measures import MULTI_LABEL_METRICS
+from minilm.terminal import printable
 
 PROPER_NAMES = {"mcc": "MCC", "jaccard": "Jaccard"}
 ABSENT = "-"
@@ -80,8 +81,8 @@ def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int =
     A header may have several lines, which end at the same height. ``width``: characters that a line may have (0: any
     number); cells of the first columns are shortened until the table fits, as far as that helps.
     """
-    body = [list(row) for row in rows]
-    heads = [cell.split("\n") for cell in header]
+    body = [list(map(printable, row)) for row in rows]
+    heads = [printable(cell, keep="\n").split("\n") for cell in header]
     height = max(len(lines) for lines in heads)
     top = [[([""] * (height - len(lines)) + lines)[i] for lines in heads] for i in range(height)]
     widths = [max(len(row[i]) for row in top + body) for i in range(len(header))]
@@ -115,6 +116,6 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: i
 
 def escape(text: str, *, strip: bool = True) -> str:
     """Any text as one line of Markdown that shows exactly its characters. Runs of white space become one space."""
-    line = re.sub(r"\s+", " ", text)
+    line = printable(re.sub(r"\s+", " ", text))
     # An underscore inside a word is no emphasis, and common in names.
     return re.sub(r"([\\`*\[\]<>|~$#&]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", line.strip() if strip else line)

@@ -236,7 +236,7 @@ def find_all(config: RunConfig) -> None:
     if missing:
         lines = [f"{kind} {error.who}: {error.without}" for kind, error in missing.items()]
         why = missing["model"].why
-        raise UserError("\n".join([f"the Hub cannot be reached ({why}), and two things are not here:", *lines]))
+        raise UserError(f"the Hub cannot be reached ({why}), and two things are not here:", *lines)
 
 
 def find_checkpoint(config: RunConfig) -> Path:

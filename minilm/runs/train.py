@@ -6,89 +6,33 @@ An interrupted run resumes from its last checkpoint, and ends with the same weig
 from __future__ import annotations
 
 import hashlib
-import shutil
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from minilm import devices
 from minilm.checkpoints import files
-from minilm.checkpoints.adapter_saving import save_adapter
 from minilm.checkpoints.atomic import atomic
 from minilm.checkpoints.files import write_json
-from minilm.checkpoints.models import card_of, save_model
-from minilm.checkpoints.trained_part import Base, is_partly_frozen
 from minilm.config import SPLITS, KeepModel, RunConfig, TrainSection, ZeroShotSection
 from minilm.data.checks import class_counts
-from minilm.data.rows import Rows
-from minilm.data.tokenization import Cut, Encoded, count_cut, pad_id
 from minilm.devices import Runtime, out_of_memory_explained
 from minilm.errors import UserError, located
-from minilm.evaluation.answers import same_answer
-from minilm.evaluation.embeddings import mean_vectors
-from minilm.evaluation.metrics import Metrics, labels_above
-from minilm.evaluation.predictor import Classifier, predict_scores
-from minilm.finetuning.freezing import frozen_layers
-from minilm.hub import is_folder, published_name
 from minilm.loading import dump_config, load_config
 from minilm.models.architecture import Backbone
 from minilm.reporting.classes import counts_table
-from minilm.reporting.label_plots import class_distribution
-from minilm.reporting.plots import draw_confusion, learning_curves, length_distribution
-from minilm.reporting.predictions import write_predictions
 from minilm.reporting.record import resume_command
-from minilm.reporting.report import write_report
-from minilm.reporting.results import (
-    Adaptation,
-    Augmentation,
-    Baseline,
-    Best,
-    Parameters,
-    Results,
-    Times,
-    read_record,
-)
-from minilm.reporting.summary import parameter_counts, summarize
 from minilm.runs.adapt import AdaptationData, adapt, prepare_adaptation
-from minilm.runs.assembly import (
-    PreparedData,
-    check_classifier,
-    find_checkpoint,
-    fresh_model,
-    make_task,
-    prepare,
-)
+from minilm.runs.assembly import PreparedData, check_classifier, find_checkpoint, fresh_model, prepare
 from minilm.runs.augment import hash_of_added
-from minilm.runs.folders import (
-    check_unchanged,
-    describe_data,
-    describe_environment,
-    find_folder,
-    new_folder,
-)
-from minilm.runs.results import (
-    MOST_LABELS,
-    Embedded,
-    choose_samples,
-    decide,
-    fit_baselines,
-    lengths_of,
-    measure,
-    time_inference,
-)
-from minilm.runs.shared_cache import hash_of_tokens, memoize
+from minilm.runs.conclude import conclude, conclude_adaptation, finalize
+from minilm.runs.fit import TrainRun, fit
+from minilm.runs.folders import check_unchanged, describe_environment, find_folder, new_folder
 from minilm.runs.zero_shot import ZeroShotClassifier, classify_and_report, open_classifier
 from minilm.schema import as_table
 from minilm.training.console import Interrupted, say, signal_of, terminable
-from minilm.training.frozen_prefix import FrozenPrefix, cache_activations
-from minilm.training.gradient_checkpointing import use_gradient_checkpointing
-from minilm.training.loop import train
-from minilm.training.state import Checkpoints, Progress
 
 
 def train_run(
@@ -146,10 +90,11 @@ def _run_stages(config: RunConfig, start: Start, folder: Path, keep_model: KeepM
     if start.classifier is not None:
         classify_and_report(start.classifier, config, prepared, folder)
     elif config.train is None:
-        _write_adaptation(folder, prepared)
+        conclude_adaptation(folder, prepared)
     else:
         model = start.model or fresh_model(config, prepared, runtime, adapted)
-        train_and_report(TrainRun(folder, config, config.train, prepared, model, runtime, keep_model))
+        run = TrainRun(folder, config, config.train, prepared, model, runtime, keep_model)
+        conclude(run, fit(run))
 
 
 @dataclass(frozen=True)
@@ -175,7 +120,7 @@ def _prepare_start(config: RunConfig) -> Start:
     counts = {split: class_counts(getattr(data, split).labels, len(data.label_names)) for split in SPLITS}
     for note in data.notes:
         say(note)
-    say(counts_table(data.label_names, counts))
+    say(*counts_table(data.label_names, counts).split("\n"))
     for warning in data.warnings:
         say(f"warning: {warning}")
     if config.augment is not None:
@@ -186,12 +131,6 @@ def _prepare_start(config: RunConfig) -> Start:
         check_classifier(config, prepared)
     classifier = None if config.zero_shot is None else open_classifier(config, config.zero_shot, prepared, runtime)
     return Start(runtime, prepared, _fingerprints_of(config, prepared, adaptation), adaptation, model, classifier)
-
-
-def finalize(folder: Path) -> None:
-    """Write the report of a run that has its results, and remove its checkpoints: nothing resumes from them."""
-    write_report(folder)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
 def _first_settings(config: RunConfig) -> TrainSection | ZeroShotSection:
@@ -223,212 +162,3 @@ def _start_folder(runs: Path, config: RunConfig, start: Start) -> Path:
     with atomic(folder / "config.toml") as file:
         file.write(dump_config(config).encode())
     return folder
-
-
-@dataclass(frozen=True)
-class TrainRun:
-    """The last stage of a run: the model, its data, and where it trains."""
-
-    folder: Path
-    config: RunConfig
-    settings: TrainSection
-    prepared: PreparedData
-    model: Backbone  # on its device, frozen as it trains
-    runtime: Runtime
-    keep_model: KeepModel = "all"
-    embedded: Embedded | None = None  # for a baseline: the texts by the model before it trains
-
-    @property
-    def pad(self) -> int:
-        """The padding id."""
-        return pad_id(self.prepared.tokenizer)
-
-
-def train_and_report(run: TrainRun) -> None:
-    """Train to the end, from the start or the last checkpoint, then save, measure and report."""
-    folder, prepared, model, limit = run.folder, run.prepared, run.model, run.config.data.max_tokens
-    with atomic(folder / "summary.txt") as file, run.runtime.autocast():
-        file.write((summarize(model) + "\n").encode())
-    total, trained = parameter_counts(model)
-    sizes = " / ".join(map(prepared.size, SPLITS))
-    say(f"{folder}: {prepared.data.name}, {sizes} texts; {trained:,} of {total:,} parameters train on {run.runtime}")
-    cut = sum((count_cut(encoded, limit) for encoded in prepared.encoded.values()), Cut())
-    if message := cut.message("texts", limit, model.context):
-        say(f"{folder}: {message}")
-    if run.settings.embeddings_baseline:
-        run = replace(run, embedded=_embed(run))
-    if run.settings.gradient_checkpointing:
-        use_gradient_checkpointing(model)
-    try:
-        progress, scores, cached = _fit(run)
-    finally:
-        shutil.rmtree(folder / "cache", ignore_errors=True)
-    if prepared.data.multi_label:
-        threshold = decide(run.settings, prepared.data.validation.labels, scores["validation"])
-        card_of(model).extra["threshold"] = threshold
-    _save(run)
-    _write_results(run, progress, scores, cached)
-
-
-def _embed(run: TrainRun) -> Embedded:
-    """The vectors of every text by the model as it is, before training."""
-    vectors, seconds = {}, {}
-
-    def of(encoded: Encoded) -> tuple[np.ndarray, float]:
-        started = time.perf_counter()
-        return mean_vectors(run.model, encoded, run.runtime, pad=run.pad), time.perf_counter() - started
-
-    for split, encoded in run.prepared.encoded.items():
-        key = partial(_seen_by, run, encoded)
-        vectors[split], seconds[split] = memoize("embeddings", key, partial(of, encoded))
-    return Embedded(vectors, seconds["train"])
-
-
-def _seen_by(run: TrainRun, *texts: Encoded) -> tuple[str, ...]:
-    """A key of what the frozen part of an untrained model computes for some texts."""
-    config = run.config
-    parts = (config.model, config.freeze, config.lora, card_of(run.model).folder)
-    machine = (str(run.runtime), torch.get_num_threads())
-    return *map(repr, parts + machine), *map(hash_of_tokens, texts)
-
-
-def _activations(run: TrainRun) -> FrozenPrefix:
-    """The outputs of the frozen layers for the training and validation texts."""
-    folder, budget = run.folder, run.settings.cache_mib * 2**20
-    seen = {split: run.prepared.encoded[split] for split in ("train", "validation")}
-
-    def compute() -> FrozenPrefix:
-        return cache_activations(run.model, seen, run.runtime, pad=run.pad, budget=budget, folder=folder / "cache")
-
-    if not budget or frozen_layers(run.model) <= 0:
-        return compute()
-    say(f"{folder}: the outputs of frozen layers are computed once, for {len(seen['train']):,} training texts")
-    key = partial(_seen_by, run, *seen.values())
-    prefix = memoize("activations", lambda: (budget, *key()), compute, keep=lambda prefix: not prefix.disk)
-    if str(prefix):
-        say(f"{folder}: {prefix}")
-    return prefix
-
-
-def _fit(run: TrainRun) -> tuple[Progress, dict[str, np.ndarray], str]:
-    """Train. Returns the progress, the scores (N, C) of every split, and a text about what was computed once."""
-    folder, prepared, model = run.folder, run.prepared, run.model
-    prefix = _activations(run)
-    torch.manual_seed(run.config.seed)
-    task = make_task(run.config, run.settings, prepared, model, run.runtime, folder, prefix)
-    progress = train(model, task, run.settings, run.runtime, Checkpoints(folder / "checkpoints"))
-    task.record(progress.history)
-    scores = {
-        split: predict_scores(model, encoded, run.runtime, pad=run.pad, forward=prefix.forward(split, model))
-        for split, encoded in prepared.encoded.items()
-        if len(encoded)
-    }
-    return progress, scores, str(prefix)
-
-
-def _save(run: TrainRun) -> None:
-    """Write the model into ``model/``: whole, the part that was trained, or an adapter; or do not keep it."""
-    config, model, tokenizer = run.config, run.model, run.prepared.tokenizer
-    if run.keep_model == "none":
-        return
-    source, revision = config.model.source, config.model.revision
-    base = "" if is_folder(source) else published_name(source)  # "": the folder that it was opened from
-    if config.adapt is not None:
-        base = "../adapted"  # from the model's own folder
-    if config.adapters is not None:
-        save_adapter(model, run.folder / "model", base=base, revision=revision, tokenizer=tokenizer)
-        return
-    below, part_of = card_of(model).folder, None
-    if run.keep_model == "trained" and below is not None and is_partly_frozen(model):
-        part_of = Base(base or str(below.resolve()), revision, files.fingerprint(below))
-    save_model(model, run.folder / "model", tokenizer=tokenizer, base=part_of)
-
-
-def _write_results(run: TrainRun, progress: Progress, scores: dict[str, np.ndarray], cached: str) -> None:
-    """Measure every split's scores (N, C), and write the figures, predictions.csv, results.json and the report."""
-    folder, data = run.folder, run.prepared.data
-    config, augment = run.config, run.config.augment
-    threshold = card_of(run.model).extra["threshold"] if data.multi_label else 0.5
-    metrics = {
-        split: measure(run.prepared.rows(split).labels, found, threshold) for split, found in scores.items()
-    }
-    held_out = "test" if "test" in scores else "validation"
-    shown: Rows = getattr(data, held_out)
-    same = ""
-    if data.multi_label:
-        same = same_answer(shown.labels, labels_above(scores[held_out], threshold), data.label_names, held_out)
-    if same:
-        say(f"warning: {same}")
-    classifier = Classifier(run.model, run.prepared.tokenizer, run.runtime)
-    results = Results(
-        name=folder.name,
-        train=metrics["train"],
-        validation=metrics["validation"],
-        test=metrics.get("test"),
-        labels=data.label_names,
-        baselines=_baselines(run),
-        adaptation=None if config.adapt is None else read_record(Adaptation, folder / "adaptation" / "results.json"),
-        parameters=Parameters(*parameter_counts(run.model)),
-        times=Times(progress.seconds, time_inference(classifier, shown)),
-        tokens_per_second=progress.tokens / progress.seconds,
-        frozen_layers=cached,
-        best=_best(run, progress),
-        stopped=progress.stopped,
-        lengths=lengths_of(run.prepared.train, run.prepared.encoded["train"], config.data.max_tokens),
-        samples=choose_samples(shown, scores[held_out], data.label_names, config.seed, threshold),
-        data=describe_data(data),
-        decision_threshold=threshold if data.multi_label else None,
-        augmentation=None if augment is None else Augmentation(augment.method, augment.ratio, run.prepared.added),
-        same_answer=same,
-    )
-    _draw(run, progress, metrics)
-    if "test" in scores:
-        write_predictions(folder, data.test, scores["test"], data.label_names, threshold, data.numbers["test"])
-    write_json(folder / "results.json", as_table(results))
-    finalize(folder)
-
-
-def _baselines(run: TrainRun) -> dict[str, Baseline]:
-    """The metrics of the baselines, from the same texts and with the same rule for the threshold."""
-    data, validation = run.prepared.data, run.prepared.data.validation
-    learned_from = replace(data, train=run.prepared.train)
-    wanted, many = run.settings.linear_baseline, len(data.label_names) > MOST_LABELS
-    if wanted and many:
-        say(f"{run.folder}: no linear baseline, as there are more than {MOST_LABELS:,} labels")
-    choose = partial(decide, run.settings, validation.labels)
-    return fit_baselines(learned_from, choose, run.embedded, with_linear=wanted and not many)
-
-
-def _best(run: TrainRun, progress: Progress) -> Best:
-    """The evaluation whose weights are kept."""
-    entry = next(entry for entry in progress.history if entry.step == progress.best_step)
-    assert progress.best_value is not None  # with best_step
-    return Best(entry.epoch, entry.step, run.settings.best, progress.best_value)
-
-
-def _draw(run: TrainRun, progress: Progress, metrics: Mapping[str, Metrics]) -> None:
-    """The pictures of the report."""
-    data, figures, limit = run.prepared.data, run.folder / "figures", run.config.data.max_tokens
-    learning_curves(progress.history, progress.best_step, run.settings.best, figures / "learning_curves.png")
-    length_distribution(run.prepared.encoded["train"].full_lengths, limit, figures / "lengths.png")
-    counts = {split: class_counts(getattr(data, split).labels, len(data.label_names)) for split in SPLITS}
-    class_distribution(data.label_names, counts, figures / "classes.png")
-    for split in ("validation", "test"):
-        if not data.multi_label and split in metrics:
-            draw_confusion(metrics[split], data.label_names, split, figures)
-
-
-def _write_adaptation(folder: Path, prepared: PreparedData) -> None:
-    """The results and the report of a run that only adapts."""
-    adaptation = read_record(Adaptation, folder / "adaptation" / "results.json")
-    results = Results(
-        name=folder.name,
-        labels=[],
-        adaptation=adaptation,
-        parameters=adaptation.parameters,
-        times=Times(adaptation.seconds),
-        stopped=adaptation.stopped,
-        data=describe_data(prepared.data),
-    )
-    write_json(folder / "results.json", as_table(results))
-    finalize(folder)

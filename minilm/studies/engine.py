@@ -27,6 +27,7 @@ from minilm.studies.execution import BUSY, RunNote, is_closed, locked, read_note
 from minilm.studies.plan import PlannedRun, Study
 from minilm.studies.study_page import describe_result, write_page
 from minilm.studies.workers import in_processes
+from minilm.terminal import printable
 
 
 @dataclass
@@ -107,8 +108,8 @@ def _cannot_start(run: PlannedRun) -> str:
 
 
 def print_line(line: str) -> None:
-    """Print a line for the person at the terminal, above the bar."""
-    tqdm.write(line, file=sys.stderr)
+    """Print a line, or a table, for the person at the terminal, above the bar."""
+    tqdm.write(printable(line, keep="\n"), file=sys.stderr)
 
 
 class StudyProgress:

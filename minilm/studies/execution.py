@@ -17,8 +17,9 @@ from minilm.checkpoints.files import write_json
 from minilm.errors import UserError
 from minilm.loading import dump_config, load_config
 from minilm.reporting.record import relative_path
+from minilm.runs.conclude import finalize
 from minilm.runs.folders import first_difference, is_run
-from minilm.runs.train import finalize, train_run
+from minilm.runs.train import train_run
 from minilm.studies.labelling import choose_rows
 from minilm.studies.plan import PlannedRun
 from minilm.textfiles import read_json

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from minilm.config import TrainSection
 from minilm.reporting.results import Evaluation
+from minilm.terminal import printable
 
 
 class Interrupted(Exception):
@@ -72,9 +73,10 @@ def recorded_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def say(line: str) -> None:
-    """A line for the person at the terminal, beside the results."""
-    print(line, file=sys.stderr, flush=True)
+def say(*lines: str) -> None:
+    """Lines for the person at the terminal, beside the results."""
+    for line in lines:
+        print(printable(line), file=sys.stderr, flush=True)
 
 
 def progress_bar(total: int, done: int, unit: str = "step") -> tqdm[Any]:

@@ -1,14 +1,22 @@
-"""The training loop: read texts in batches, measure the loss, follow its gradient, and keep the best model seen.
+"""The training loop: read texts in batches, measure the loss, step against its gradient, and keep the best model.
 
-    for each epoch, for each batch:
-        loss      = objective(model(batch), labels)
-        gradient  = d loss / d weights                  (backpropagation)
-        gradient *= min(1, clip / ||gradient||)         (clipping, Pascanu et al. 2013)
+    for each epoch, for each group of ``accumulate`` batches:              one step of the optimizer
+        n         = sum of objective.denominator(labels) over the group    texts, weighted texts or predicted tokens
+        loss      = sum of objective.sum(model(batch), labels) over the group / n
+        gradient  = d loss / d weights                                     backpropagation
+        gradient *= min(1, clip / ||gradient||)                            clipping (Pascanu et al. 2013), if clip > 0
         weights   = AdamW(weights, gradient, rate(step))
-    now and then: measure on validation texts; remember the weights that did best; stop when they no longer improve.
+    after every epoch, or every ``evaluate_every`` steps:
+        measure on the validation texts; remember the weights that did best; stop when they no longer improve
 
-Nothing inside a classifier's step waits for a GPU, but for float16's loss scaling: losses are added up there, and read
-when something is shown.
+Dividing by the n of the whole group, not batch by batch, makes accumulation equal to one large batch, even if its
+batches differ in size.
+
+In float16 small gradients become zero. So the loss is multiplied by a large scale and the gradient divided by it before
+clipping; a step whose gradient overflows is skipped, and the scale lowered. In other precisions nothing is scaled.
+
+Reading a number from a GPU makes the CPU wait for it. So losses are added up on the device, and read only when
+something is shown.
 """
 
 from __future__ import annotations
@@ -38,27 +46,29 @@ from minilm.training.state import Checkpoints, Progress
 
 @dataclass(frozen=True)
 class Task:
-    """What to learn, and from which texts."""
+    """What to learn, and from which texts. ``evaluate`` and ``forward`` know the model that ``train`` gets."""
 
-    batches: Callable[[int], Sequence[np.ndarray]]  # epoch -> the row numbers of each batch; as many every epoch
+    batches: Callable[[int], Sequence[np.ndarray]]  # epoch -> its batches, each row numbers (B,); equally many an epoch
     collate: Callable[[np.ndarray, int], Batch]  # row numbers and epoch -> the batch, on the CPU
     objective: Objective | LanguageObjective
-    evaluate: Callable[[], dict[str, Metrics]]  # measures the model as it is now: on "validation", perhaps on "train"
-    record: Callable[[list[Evaluation]], None]  # keeps all evaluations so far where others can read them
-    forward: Forward | None = None  # how scores are computed, if not by the model from the start
-    seconds: float = 0.0  # of work done before, which belongs to training
+    evaluate: Callable[[], dict[str, Metrics]]  # measures the model as it is: on "validation", perhaps on "train"
+    record: Callable[[list[Evaluation]], None]  # writes all evaluations so far to where others can read them
+    forward: Forward | None = None  # (batch, row numbers) -> scores, from cached outputs; None: model(batch)
+    seconds: float = 0.0  # spent on filling that cache; counted as training
 
 
 def train(
     model: nn.Module, task: Task, settings: TrainSection, runtime: Runtime, checkpoints: Checkpoints
 ) -> Progress:
-    """Train to the last epoch, the time limit, or the last improvement; leave the best weights in the model.
+    """Train until the last epoch, the time limit, or ``patience`` evaluations without improvement; leave the best
+    weights in the model.
 
     Resumes from the last checkpoint if there is one, and on a CPU ends bit for bit as an uninterrupted run does.
+    Checkpoints are written after evaluations, at most every ``checkpoint_minutes``, and when a signal comes.
 
     Raises:
         UserError: the loss is no longer finite, or the checkpoint is damaged.
-        Interrupted: SIGINT or SIGTERM came; the state is kept.
+        Interrupted: SIGINT or SIGTERM came; a checkpoint is written.
     """
     return _Loop(model, task, settings, runtime, checkpoints).run()
 
@@ -73,75 +83,80 @@ class _Loop:
         self.device, self.runtime, self.checkpoints = runtime.device, runtime, checkpoints
         self.optimizer = make_optimizer(model, settings, runtime)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=runtime.scales_loss)
+        # Weights, optimizer state and random state become those of the last checkpoint, if there is one.
         self.progress = checkpoints.restore(model, self.optimizer, self.device) or Progress()
         if self.scaler.is_enabled() and self.progress.loss_scaling:
             self.scaler.load_state_dict(self.progress.loss_scaling)
         self.steps_per_epoch = steps_per_epoch_of(len(task.batches(0)), settings)
         self.steps = settings.epochs * self.steps_per_epoch
-        precise = torch.float32 if self.device.type == "mps" else torch.float64  # MPS has no float64
+        # float64, so that adding thousands of losses loses no digits; MPS does not have it.
+        precise = torch.float32 if self.device.type == "mps" else torch.float64
         self.loss_sum = torch.tensor(self.progress.loss_sum, dtype=precise, device=self.device)
         self.gradient_norm = torch.zeros((), device=self.device)
-        # The start time as if training had never paused: evaluation time is shifted out of it.
-        self.started = time.monotonic() - self.progress.seconds - task.seconds
-        self.saved = time.monotonic()
+        # Now - clock_start is the time spent on training. An evaluation moves clock_start forward by its length.
+        self.clock_start = time.monotonic() - self.progress.seconds - task.seconds
+        self.last_checkpoint_at = time.monotonic()
 
     def run(self) -> Progress:
         progress = self.progress
-        training_mode(self.model)
-        with recorded_signals() as recorded, progress_bar(self.steps, progress.step) as bar:
-            for epoch, batches in self._batches_left():
+        training_mode(self.model)  # parts that are wholly frozen stay without dropout; evaluations restore the modes
+        with recorded_signals() as signals, progress_bar(self.steps, progress.step) as bar:
+            for epoch, batches in self._steps_left():
                 self._step(epoch, batches)
-                if bar.update():  # it is drawn anew, twice a second at most: only then are numbers read
+                if bar.update():  # true if it was redrawn, at most twice a second: reading the loss waits for a GPU
                     bar.set_postfix_str(self._numbers(), refresh=False)
                 stop = self._reason_to_stop()
                 if stop or self._evaluation_due():
                     self._evaluate(stop)
-                if recorded:
+                if signals:  # Ctrl-C or SIGTERM came during the step
                     self._check_finite(float(self.loss_sum))
-                    self._keep()
-                    raise Interrupted(recorded[0], self.checkpoints.folder.parent)
+                    self._save_checkpoint()
+                    raise Interrupted(signals[0], self.checkpoints.folder.parent)
                 if progress.stopped:
                     break
         self.checkpoints.put_best_back(self.model)
         self.model.eval()
         return progress
 
-    def _batches_left(self) -> Iterator[tuple[int, Sequence[np.ndarray]]]:
-        """The batches of each step still to do: its epoch, and row numbers, ``accumulate`` batches per step."""
+    def _steps_left(self) -> Iterator[tuple[int, Sequence[np.ndarray]]]:
+        """The steps still to do: the epoch and the batches of each."""
         if self.progress.stopped:
             return
-        first_epoch, skipped = divmod(self.progress.step, self.steps_per_epoch)
+        first_epoch, steps_done = divmod(self.progress.step, self.steps_per_epoch)
         size = self.settings.accumulate
         for epoch in range(first_epoch, self.settings.epochs):
             batches = self.task.batches(epoch)
-            for start in range(skipped * size, len(batches), size):
+            for start in range(steps_done * size, len(batches), size):
                 yield epoch, batches[start : start + size]
-            skipped = 0
+            steps_done = 0
 
     def _step(self, epoch: int, batches: Sequence[np.ndarray]) -> None:
-        """One step of the optimizer, along the gradient of the mean loss over all rows of these batches."""
+        """One step of the optimizer, against the gradient of sum / denominator over all of these batches together."""
         objective, progress = self.task.objective, self.progress
-        for group in self.optimizer.param_groups:
+        for group in self.optimizer.param_groups:  # the rate depends on the step alone, so it needs no saved state
             group["lr"] = self._rate(progress.step)
+        # All batches first: the first backward pass needs the denominator of the whole step.
         loaded = [self.task.collate(rows, epoch) for rows in batches]
         denominator = sum(objective.denominator(labels_of(batch)) for batch in loaded)
         loss = torch.zeros((), device=self.device)
         for rows, on_cpu in zip(batches, loaded, strict=True):
             batch = on_cpu.to(self.device)
             with self.runtime.autocast():
+                # (B, C), or of a language model (N, V), N predicted tokens
                 scores = self.model(batch) if self.task.forward is None else self.task.forward(batch, rows)
-                part = objective.sum(scores, labels_of(batch)) / denominator
-            self.scaler.scale(part).backward()
+                part = objective.sum(scores, labels_of(batch)) / denominator  # ()
+            self.scaler.scale(part).backward()  # adds to the gradients of the batches before
             loss += part.detach()
         self.scaler.unscale_(self.optimizer)
+        # Without clipping (0), infinity clips nothing and still gives the norm.
         self.gradient_norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip or math.inf)
-        if self.device.type == "cpu":  # a GPU would have to be waited for: there _evaluate finds out
+        if self.device.type == "cpu":  # on a GPU this would wait; a NaN stays in loss_sum, where _evaluate finds it
             self._check_finite(float(loss), before_step=True)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
 
-        self.loss_sum += loss * denominator
+        self.loss_sum += loss * denominator  # a sum again, so that the mean over many steps is exact
         progress.loss_denominator += denominator
         progress.tokens += sum(tokens_in(batch) for batch in loaded)
         progress.step += 1
@@ -159,34 +174,42 @@ class _Loop:
         return "max_minutes" if 0 < 60 * self.settings.max_minutes <= self._seconds() else ""
 
     def _evaluate(self, stop: str) -> None:
-        """Measure, keep the best weights, decide whether to stop, and keep the state."""
+        """Measure, keep the best weights, decide whether to stop, record it, and write a checkpoint if it is time."""
         progress, settings = self.progress, self.settings
         self._check_finite(float(self.loss_sum))
         seconds = self._seconds()
         metrics = self.task.evaluate()
         self._check_finite(metrics["validation"].loss)
-
-        value, loss = metrics["validation"][settings.best], metrics["validation"]["loss"]
-        # Of few validation texts many evaluations get the same right: the loss still tells them apart.
-        breaks_tie = value == progress.best_value and progress.best_loss is not None and loss < progress.best_loss
-        enough = is_better(settings.best, value, progress.best_value, settings.min_delta)
-        enough = enough or (breaks_tie and not settings.min_delta)
-        progress.bad_evaluations = 0 if enough else progress.bad_evaluations + 1
-        if breaks_tie or is_better(settings.best, value, progress.best_value):
-            progress.best_step, progress.best_value, progress.best_loss = progress.step, value, loss
-            self.checkpoints.keep_best(self.model)
-        self.started = time.monotonic() - seconds
+        self._judge(metrics["validation"])
+        self.clock_start = time.monotonic() - seconds
         early = 0 < settings.patience <= progress.bad_evaluations
         progress.stopped = stop or ("early stopping" if early else "")
 
         entry = self._entry(metrics, seconds)
         progress.history.append(entry)
-        progress.loss_denominator = 0.0
+        progress.loss_denominator = 0.0  # a new mean of the training loss begins
         self.loss_sum.zero_()
         self.task.record(progress.history)
         show_evaluation(entry, settings, best=progress.best_step == progress.step)
-        if progress.stopped or time.monotonic() - self.saved >= 60 * settings.checkpoint_minutes:
-            self._keep()
+        if progress.stopped or time.monotonic() - self.last_checkpoint_at >= 60 * settings.checkpoint_minutes:
+            self._save_checkpoint()
+
+    def _judge(self, metrics: Metrics) -> None:
+        """Keep the weights if they are the best so far, and count the evaluations without progress.
+
+        Any gain makes the best weights, but only one above ``min_delta`` counts as progress. With few validation texts
+        a metric is often exactly equal; then the lower loss decides.
+        """
+        progress, settings = self.progress, self.settings
+        value, loss = metrics[settings.best], metrics["loss"]
+        breaks_tie = value == progress.best_value and progress.best_loss is not None and loss < progress.best_loss
+        is_best = breaks_tie or is_better(settings.best, value, progress.best_value)
+        is_progress = is_better(settings.best, value, progress.best_value, settings.min_delta)
+        is_progress = is_progress or (breaks_tie and not settings.min_delta)  # a tie is a gain of 0
+        progress.bad_evaluations = 0 if is_progress else progress.bad_evaluations + 1
+        if is_best:
+            progress.best_step, progress.best_value, progress.best_loss = progress.step, value, loss
+            self.checkpoints.keep_best(self.model)
 
     def _entry(self, metrics: dict[str, Metrics], seconds: float) -> Evaluation:
         """What one evaluation leaves in ``metrics.jsonl``."""
@@ -196,7 +219,7 @@ class _Loop:
             epoch=progress.step / self.steps_per_epoch,
             lr=self.optimizer.param_groups[0]["lr"],
             train_loss=self._mean_loss(),
-            grad_norm=norm if math.isfinite(norm) else None,  # it overflowed float16: the step was skipped
+            grad_norm=norm if math.isfinite(norm) else None,  # None: it overflowed in float16, and the step was skipped
             tokens_per_second=progress.tokens / seconds,
             seconds=seconds,
             **metrics,
@@ -207,50 +230,56 @@ class _Loop:
         return float(self.loss_sum) / self.progress.loss_denominator
 
     def _seconds(self) -> float:
-        """Seconds of training so far, over all parts of the run, without evaluations."""
-        return time.monotonic() - self.started
+        """Seconds of training so far, interrupted parts included, evaluations left out."""
+        return time.monotonic() - self.clock_start
 
     def _numbers(self) -> str:
-        """What stands beside the bar."""
+        """Loss, rate and speed, for the progress bar. Waits for a GPU."""
         speed = self.progress.tokens / self._seconds()
         return f"loss {self._mean_loss():.3f}, rate {self._rate(self.progress.step):.1e}, {speed:,.0f} tokens/s"
 
-    def _keep(self) -> None:
+    def _save_checkpoint(self) -> None:
         """Write a checkpoint."""
         self.progress.seconds = self._seconds()
         self.progress.loss_sum = float(self.loss_sum)
         self.progress.loss_scaling = self.scaler.state_dict()
         self.checkpoints.save(self.model, self.optimizer, self.progress, self.device)
-        self.saved = time.monotonic()
+        self.last_checkpoint_at = time.monotonic()
 
     def _check_finite(self, loss: float, *, before_step: bool = False) -> None:
-        """Stop if the loss or the gradient is infinite or not a number; keep the state if it is still good."""
+        """Raise UserError if the loss or the gradient is infinite or not a number.
+
+        ``before_step``: the optimizer has not stepped yet, so the weights are still good and a checkpoint is written.
+        Otherwise the number was lost at some step since the last evaluation.
+        """
         norm = float(self.gradient_norm)
-        skipped = self.runtime.scales_loss  # a gradient that overflows float16 changes nothing
-        if math.isfinite(loss) and (math.isfinite(norm) or skipped):
+        overflow_is_harmless = self.runtime.scales_loss  # the scaler skips such a step
+        if math.isfinite(loss) and (math.isfinite(norm) or overflow_is_harmless):
             return
         if before_step:
-            self._keep()
+            self._save_checkpoint()
         kept = self.checkpoints.last()
+        # Steps are counted from 0 here, and ``progress.step`` is the number of finished ones.
         step = self.progress.step if before_step else self.progress.step - 1
+        when = f"{'at' if before_step else 'at or before'} step {step + 1}"
         if not math.isfinite(loss) and step == 0:
             raise UserError(
                 "the loss is not finite at the first step, before anything was learned: the weights are broken; "
                 "take another checkpoint (model.source)"
             )
         raise UserError(
-            f"the loss is no longer finite at step {step + 1} (learning rate {self._rate(step):.3g}, gradient "
+            f"the loss is no longer finite {when} (learning rate {self._rate(step):.3g}, gradient "
             f"norm {norm:.3g}); start a new run with a lower rate (lr) or a longer warmup. "
             + (f"The last good state is kept in {kept}" if kept else "No state from before it was kept")
         )
 
 
 def labels_of(batch: Batch) -> Tensor:
-    """The labels, which batches to train on always have."""
+    """The labels, which training batches always have; for the type checker."""
     assert batch.labels is not None
     return batch.labels
 
 
 def tokens_in(batch: Batch) -> int:
-    """Tokens that are no padding."""
+    """The number of tokens without padding; of a batch on the CPU, where nothing waits."""
     return batch.ids.numel() if batch.mask is None else int(batch.mask.sum())

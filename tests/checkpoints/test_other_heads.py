@@ -36,7 +36,9 @@ def published_classes(model_type: str) -> list[str]:
     config = type(transformers.AutoConfig.for_model(model_type))
     module = importlib.import_module(config.__module__.replace("configuration_", "modeling_"))
     models = [name for name in module.__all__ if name.endswith("Model") or "For" in name]
-    return [name for name in models if not name.endswith("PreTrainedModel")]
+    models = [name for name in models if "pretrained" not in name.lower()]
+    half = ARCHITECTURES[model_type].language_modeling == "seq2seq"  # a decoder alone is refused
+    return [name for name in models if not (half and name.endswith("ForCausalLM"))]
 
 
 CLASSES = [(model_type, name) for model_type in ARCHITECTURES for name in published_classes(model_type)]
@@ -64,6 +66,12 @@ def test_every_published_class_opens_as_its_backbone_with_the_same_vectors(
     tensors.pop("labels", None)
     expected = compute(there, tensors)["hidden"]
     torch.testing.assert_close(vectors[mask], expected[mask], rtol=1e-5, atol=1e-5)
+
+
+def test_a_decoder_without_its_encoder_is_refused_by_the_setting_that_says_so(tmp_path: Path) -> None:
+    saved("BartForCausalLM", tmp_path)
+    with pytest.raises(UserError, match="is_encoder_decoder = False is not supported"):
+        load_model(tmp_path)
 
 
 @pytest.mark.parametrize(("model_type", "name"), OTHERS)

@@ -248,11 +248,11 @@ def test_our_own_head_is_no_target() -> None:
         ("bert", {"targets": ("head.*",)}, "names no linear layer"),
         ("bert", {"targets": ("layers.7.*",)}, "names no linear layer"),
         ("bert", {"layers": (1, 3)}, "no layer 3; its layers are 0 to 2"),
-        ("bert", {"layers": (1,), "targets": ("pooler.*",)}, r'"pooler.\*" names nothing in the layers 1; leave'),
-        ("bert", {"layers": (0,), "targets": ("query", "pooler*")}, r'"pooler\*" names nothing in the layers 0; leave'),
+        ("bert", {"layers": (1,), "targets": ("pooler.*",)}, r'"pooler.\*" names nothing in layers 1; remove'),
+        ("bert", {"layers": (0,), "targets": ("query", "pooler*")}, r'"pooler\*" names nothing in layers 0; remove'),
         ("bert", {"layers": (1, 2), "targets": ("layers.0.*", "down")}, r'"layers.0.\*" names nothing in .* 1, 2;'),
         ("t5", {"layers": (6,)}, "no layer 6; its layers are 0 to 5"),
-        ("albert", {"layers": (0,)}, "all 3 layers of this model share one set of weights; leave it empty"),
+        ("albert", {"layers": (0,)}, "all 3 layers of this model share one set of weights"),
     ],
 )
 def test_what_a_model_does_not_have_is_told(model_type: str, settings: dict[str, Any], message: str) -> None:

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from minilm.models import attention
 from minilm.models import dropout as module
-from minilm.models import layers
+from minilm.models.attention import attend, explicit_attention
 from minilm.models.dropout import PATTERNS, Dropout, dropout
-from minilm.models.layers import attend, explicit_attention
 
 P = st.floats(0, 1, exclude_max=True)
 SHAPES = st.lists(st.integers(0, 5), max_size=4).map(tuple)
@@ -130,12 +130,12 @@ def test_on_a_cpu_the_faster_way_is_taken(
     dtype: torch.dtype, p: float, fused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     called = []
-    monkeypatch.setattr(layers, "explicit_attention", lambda *a, **k: called.append(1))
+    monkeypatch.setattr(attention, "explicit_attention", lambda *a, **k: called.append(1))
     attend(*draw(dtype), None, causal=False, scale=None, p=p)
     assert bool(called) != fused
 
 
 def test_long_texts_in_bfloat16_do_not_store_their_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layers, "explicit_attention", None)
-    query, key, value = draw(torch.bfloat16, length=2, keys=layers.SHORT + 1)
+    monkeypatch.setattr(attention, "explicit_attention", None)
+    query, key, value = draw(torch.bfloat16, length=2, keys=attention.SHORT + 1)
     assert attend(query, key, value, None, causal=False, scale=None, p=0.0).shape == query.shape

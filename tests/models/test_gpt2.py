@@ -39,12 +39,12 @@ def test_weights_are_drawn_with_0_02_and_on_the_residual_path_with_less_the_deep
     [(True, False, (None, None)), (True, True, (0.25, 0.125)), (False, False, (1, 1)), (False, True, (1, 0.5))],
 )
 def test_scores_are_divided_by_width_and_by_layer(by_width: bool, by_layer: bool, scales: tuple[float | None]) -> None:
-    config = GPT2Config(width=64, heads=4, depth=2, scale_by_width=by_width, scale_by_layer=by_layer)
+    config = GPT2Config(width=64, heads=4, depth=2, scale_by_head_width=by_width, scale_by_layer=by_layer)
     assert tuple(config.scale(layer) for layer in range(2)) == scales
     assert read_config(write_config("gpt2", config)) == config
 
 
-@pytest.mark.parametrize("change", [{"scale_by_width": False}, {"scale_by_layer": True}])
+@pytest.mark.parametrize("change", [{"scale_by_head_width": False}, {"scale_by_layer": True}])
 def test_each_scale_changes_the_numbers(change: dict[str, bool]) -> None:
     plain, ids = small_model("gpt2", "encode"), torch.tensor([[5, 6, 7]])
     other = GPT2(small_config("gpt2", **change)).eval()

@@ -51,7 +51,7 @@ def test_bielik_trains_its_last_three_layers_for_three_steps_by_make_finetune(
     program, *arguments = made(dry_make("MODEL=bielik", "DATA=sample", *changes))
     assert program == ".venv/bin/minilm"
     monkeypatch.chdir(ROOT)  # where make runs it
-    with mock.patch("minilm.runs.train.time_inference", return_value=0.0):  # 300 texts through it would take minutes
+    with mock.patch("minilm.runs.conclude.time_inference", return_value=0.0):  # 300 texts through it would take minutes
         result = minilm(*arguments)
     assert result.exit_code == 0, result.output
     assert "141,247,491 of 1,548,145,155 parameters train" in result.stderr

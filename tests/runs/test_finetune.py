@@ -18,9 +18,10 @@ from minilm.checkpoints.opening import load_model
 from minilm.data.tokenization import load_tokenizer
 from minilm.evaluation.predictor import Classifier
 from minilm.models.gpt2 import GPT2Config
-from minilm.runs import train as runs_train
+from minilm.runs.conclude import conclude
 from minilm.runs.evaluate import evaluate_run
 from minilm.runs.export import export_run
+from minilm.runs.fit import Trained, TrainRun
 from tests.tiny import at_step, minilm, outcome, refused, texts, write_data
 
 REFERENCE = Path(__file__).parents[1] / "reference"
@@ -95,13 +96,12 @@ def test_it_comes_back_bit_for_bit_reloaded_resumed_merged_and_exported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     seen: dict[str, Any] = {}
-    write_results = runs_train._write_results
 
-    def note(run: runs_train.TrainRun, progress: Any, scores: dict[str, np.ndarray], cached: str) -> None:
-        seen.update(scores=scores, test=run.prepared.data.test)
-        write_results(run, progress, scores, cached)
+    def note(run: TrainRun, trained: Trained) -> None:
+        seen.update(scores=trained.scores, test=run.prepared.data.test)
+        conclude(run, trained)
 
-    monkeypatch.setattr(runs_train, "_write_results", note)
+    monkeypatch.setattr("minilm.runs.train.conclude", note)
     config, changes = write_config(tmp_path, way)
     result = minilm("train", config, *changes, "--runs", tmp_path / "runs")
     assert result.exit_code == 0, result.output

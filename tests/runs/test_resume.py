@@ -46,8 +46,8 @@ def resumed(config: Path, runs: Path) -> Path:
         ("minilm.training.loop._Loop._step", 11),
         ("os.fsync", 21),  # while a checkpoint is written
         ("os.fsync", 24),
-        ("minilm.runs.train.save_model", 1),  # training has ended
-        ("minilm.runs.train.write_report", 1),  # all is measured
+        ("minilm.runs.fit.save_model", 1),  # training has ended
+        ("minilm.runs.conclude.write_report", 1),  # all is measured
     ],
 )
 def test_a_killed_run_ends_where_the_uninterrupted_one_ends(
@@ -61,7 +61,7 @@ def test_a_killed_run_ends_where_the_uninterrupted_one_ends(
 def test_a_run_killed_after_training_is_only_measured(
     runs: Path, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    killed_at("minilm.runs.train.write_json", 2, ["train", config, "--runs", runs], tmp_path / "log")
+    killed_at("minilm.runs.conclude.write_json", 1, ["train", config, "--runs", runs], tmp_path / "log")
     assert not (runs / "tiny" / "results.json").exists()
     monkeypatch.setattr(_Loop, "_step", None)
     assert outcome(resumed(config, runs)) == outcome(finished_run())
@@ -97,7 +97,7 @@ def test_an_interruption_while_results_are_written_loses_nothing(
     runs: Path, config: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("minilm.runs.train.fit_baselines", lambda *_: os.kill(os.getpid(), number))
+        patch.setattr("minilm.runs.conclude.fit_baselines", lambda *_, **__: os.kill(os.getpid(), number))
         result = minilm("train", config, "--runs", runs)
     assert result.exit_code == 128 + number and "the state is kept" in result.stderr
     assert outcome(resumed(config, runs)) == outcome(finished_run())

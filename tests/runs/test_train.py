@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,22 @@ import torch
 
 from minilm.checkpoints.files import read_tensors
 from minilm.loading import load_config
+from minilm.models import ARCHITECTURES
+from minilm.reporting.record import read_run
 from minilm.reporting.results import read_history
 from tests.tiny import finished_run, minilm, outcome, refused, texts, write_config
 
 # --- A run's folder ---
+
+
+@pytest.mark.parametrize("model_type", sorted(ARCHITECTURES))
+def test_reports_call_an_architecture_by_its_title(model_type: str) -> None:
+    """Its title comes from the registry, through results.json; a run without a title shows the config's name."""
+    run = read_run(finished_run())
+    config = replace(run.config, model=replace(run.config.model, architecture=model_type))
+    assert run.results.architecture == run.model == "GPT-2"
+    assert replace(run, results=replace(run.results, architecture=ARCHITECTURES[model_type].title)).model != model_type
+    assert replace(run, config=config, results=replace(run.results, architecture="")).model == model_type
 
 
 def test_a_run_leaves_a_folder_that_tells_all_about_it(tmp_path: Path) -> None:

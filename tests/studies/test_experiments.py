@@ -75,7 +75,7 @@ def test_every_study_runs_from_end_to_end(path, tmp_path, bert, monkeypatch):
     for name in ("bars", "curves"):
         monkeypatch.setattr(f"minilm.reporting.group_plots.{name}", lambda *arguments, **options: arguments[2])
     monkeypatch.setattr("minilm.studies.page_parts.dashboard", lambda *arguments, **options: arguments[2])
-    monkeypatch.setattr("minilm.runs.train.time_inference", lambda classifier, rows: 1.0)
+    monkeypatch.setattr("minilm.runs.conclude.time_inference", lambda classifier, rows: 1.0)
     monkeypatch.setattr("minilm.studies.study_page.html", lambda page: page.answer)
     adapts = ("adapt.train.epochs=1", "adapt.block=16") if "adapt." in path.read_text() else ()
     pairs = path.stem in ("medical", "mrpc_freezing")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from minilm.studies.questions import QUESTIONS
-from tests.studies.made_up import ask, finished
+from tests.studies.made_up import ask, finished, folds_runs
 from tests.tiny import minilm, refused, texts, write_config
 
 STUDY = """
@@ -27,10 +27,7 @@ changes = ["data.folds=3", "train.epochs=1"]
 
 
 def test_the_page_has_the_mean_its_interval_and_each_fold(tmp_path: Path) -> None:
-    reached = [0.80, 0.84, 0.79, 0.86, 0.81]
-    points = [{"data.folds": 5, "data.fold": fold} for fold in range(1, 6)]
-    runs = [finished("full", point, value, baseline=0.7) for point, value in zip(points, reached, strict=True)]
-    answer, page = ask("folds", runs, tmp_path, axes=("data.fold",))
+    answer, page = ask("folds", folds_runs(), tmp_path, axes=("data.fold",))
     assert "Over 5 folds" in answer and "accuracy of 0.8200" in answer
     assert "between 0.7900 and 0.8600" in answer
     # Student's with 4 degrees of freedom: 2.776 times 0.02915 times the root of 1/5 + 1/4

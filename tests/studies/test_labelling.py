@@ -58,7 +58,7 @@ def whole(tmp_path_factory) -> tuple[Path, Study]:
     """The folder of a study of every rule that ran in one go, and its plan."""
     path = study_file(tmp_path_factory.mktemp("active"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("minilm.runs.train.time_inference", lambda classifier, rows: 1.0)
+        patch.setattr("minilm.runs.conclude.time_inference", lambda classifier, rows: 1.0)
         result = run(path, path.parent / "runs")
     assert result.exit_code == 0, result.output
     return path.parent / "runs" / "rounds", load_study(path, SMALL, runs=path.parent / "runs")
@@ -119,7 +119,7 @@ def test_the_least_sure_rows_are_chosen(whole):
     [
         ("minilm.studies.labelling.atomic", 2),  # while a round's rows are written
         ("minilm.studies.execution.train_run", 2),  # they are chosen, the round has not begun
-        ("minilm.runs.train.write_report", 2),  # the round is over, the next one's rows are not chosen
+        ("minilm.runs.conclude.write_report", 2),  # the round is over, the next one's rows are not chosen
     ],
 )
 def test_a_chain_that_was_killed_goes_on_with_the_same_rows(whole, tmp_path, target, call):

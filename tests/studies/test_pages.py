@@ -51,6 +51,7 @@ def made_runs(analysis: str, folder: Path) -> list[FinishedRun]:
         "active": lambda: made_up.active_runs(noise=(0.0, 0.2)),
         "augmentation": made_up.augmentation_runs,
         "few-shot": made_up.shots_runs,
+        "folds": made_up.folds_runs,
         "freezing": made_up.freezing_runs,
         "scaling": made_up.scaling_runs,
         "seeds": made_up.seeds_runs,

@@ -469,7 +469,7 @@ def test_few_shot_needs_its_axis(tmp_path):
 def test_each_file_runs_from_end_to_end(file, few, tmp_path, bert, monkeypatch):  # noqa: F811
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("minilm.reporting.style.Figure.savefig", lambda *arguments, **options: None)
-    monkeypatch.setattr("minilm.runs.train.time_inference", lambda classifier, rows: 1.0)
+    monkeypatch.setattr("minilm.runs.conclude.time_inference", lambda classifier, rows: 1.0)
     monkeypatch.setattr("minilm.studies.study_page.html", lambda page: page.answer)
     rows = ["data.validation_rows=12", "data.test_rows=12"] + ["data.train_rows=32"] * (file != "scaling")
     small = [f"model.source={bert}", "data.sample=true", "data.max_tokens=12", *rows]

@@ -261,7 +261,7 @@ def test_of_equal_metrics_the_one_with_the_lower_loss_is_the_best(
 
     def evaluate() -> loop.Metrics:
         value, loss = next(found)
-        return {"validation": {"loss": loss, "accuracy": value}}
+        return {"validation": measured(loss=loss, accuracy=value)}
 
     progress = run(tmp_path, task=task_of(evaluate=evaluate), epochs=4, patience=2, best="accuracy")
     assert (progress.best_step, len(progress.history)) == (6 * best, stopped)
@@ -355,7 +355,7 @@ def test_a_gradient_that_is_not_finite_changes_no_weight(tmp_path: Path) -> None
 
 def test_a_validation_loss_that_is_not_finite_ends_the_run_too(tmp_path: Path) -> None:
     task = task_of(evaluate=says(0.5, math.nan))
-    with pytest.raises(UserError, match=r"at step 12 .*is kept in .*000001-step-6"):
+    with pytest.raises(UserError, match=r"at or before step 12 .*is kept in .*000001-step-6"):
         run(tmp_path, task=task, epochs=3, checkpoint_minutes=0)
 
 
@@ -371,7 +371,7 @@ def unseen(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("unseen")
 def test_where_steps_do_not_look_the_next_evaluation_finds_out(tmp_path: Path) -> None:
     model = gpt2()
-    with pytest.raises(UserError, match=r"no longer finite at step 12 .*is kept in .*000001-step-6"):
+    with pytest.raises(UserError, match=r"no longer finite at or before step 12 .*is kept in .*000001-step-6"):
         run(tmp_path, model, poisoned(8, model), epochs=3, checkpoint_minutes=0)
 
 
@@ -387,7 +387,7 @@ def test_a_state_that_is_no_longer_good_is_never_kept(tmp_path: Path) -> None:
             os.kill(os.getpid(), signal.SIGINT)
         return task.collate(rows, epoch)
 
-    with pytest.raises(UserError, match=r"at step 3 .*No state from before it was kept"):
+    with pytest.raises(UserError, match=r"at or before step 3 .*No state from before it was kept"):
         run(tmp_path, model, replace(task, collate=disturbed))
     assert not (tmp_path / "checkpoints").exists()
 

@@ -62,7 +62,8 @@ def _headline(values: dict[str, list[float]], metric: str) -> str:
     lower = not HIGHER_IS_BETTER[metric]
     best = sorted(values, key=lambda name: mean(values[name]) * (1 if lower else -1))[0]
     found = values[best]
-    text = f"Over {len(found)} folds {best} has a {metric_name(metric)} of {decimal(mean(found))} ({_between(found)})."
+    reached = f"a mean {metric_name(metric)} of {decimal(mean(found))} ({_between(found)})"
+    text = f"Over {len(found)} folds {best} has {reached}."
     lowest, highest = min(found), max(found)
     text += f" The single folds lie between {decimal(lowest)} and {decimal(highest)}."
     others = [name for name in values if name != best]

@@ -1,0 +1,164 @@
+"""The training stage of a run: what frozen layers give is computed once, the model is trained, measured and saved."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from minilm.checkpoints import files
+from minilm.checkpoints.adapter_saving import save_adapter
+from minilm.checkpoints.atomic import atomic
+from minilm.checkpoints.models import card_of, save_model
+from minilm.checkpoints.trained_part import Base, is_partly_frozen
+from minilm.config import SPLITS, KeepModel, RunConfig, TrainSection
+from minilm.data.tokenization import Cut, Encoded, count_cut, pad_id
+from minilm.devices import Runtime
+from minilm.evaluation.embeddings import mean_vectors
+from minilm.evaluation.predictor import predict_scores
+from minilm.finetuning.freezing import frozen_layers
+from minilm.hub import is_folder, published_name
+from minilm.models.architecture import Backbone
+from minilm.reporting.summary import parameter_counts, summarize
+from minilm.runs.assembly import PreparedData, make_task
+from minilm.runs.results import Embedded, decide
+from minilm.runs.shared_cache import hash_of_tokens, memoize
+from minilm.training.console import say
+from minilm.training.frozen_prefix import FrozenPrefix, cache_activations
+from minilm.training.gradient_checkpointing import use_gradient_checkpointing
+from minilm.training.loop import train
+from minilm.training.state import Checkpoints, Progress
+
+
+@dataclass(frozen=True)
+class TrainRun:
+    """The last stage of a run: the model, its data, and where it trains."""
+
+    folder: Path
+    config: RunConfig
+    settings: TrainSection
+    prepared: PreparedData
+    model: Backbone  # on its device, frozen as it trains
+    runtime: Runtime
+    keep_model: KeepModel = "all"
+
+    @property
+    def pad(self) -> int:
+        """The padding id."""
+        return pad_id(self.prepared.tokenizer)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training leads to."""
+
+    progress: Progress
+    scores: dict[str, np.ndarray]  # (N, C) of every split that has texts
+    threshold: float  # the probability from which one of several labels is given
+    cached: str  # what was computed once, in words
+    embedded: Embedded | None  # for a baseline: the texts by the model before it trained
+
+
+def fit(run: TrainRun) -> Trained:
+    """Train to the end, from the start or the last checkpoint, then score all texts and save the model."""
+    folder, prepared, model, limit = run.folder, run.prepared, run.model, run.config.data.max_tokens
+    with atomic(folder / "summary.txt") as file, run.runtime.autocast():
+        file.write((summarize(model) + "\n").encode())
+    total, trained = parameter_counts(model)
+    sizes = " / ".join(map(prepared.size, SPLITS))
+    say(f"{folder}: {prepared.data.name}, {sizes} texts; {trained:,} of {total:,} parameters train on {run.runtime}")
+    cut = sum((count_cut(encoded, limit) for encoded in prepared.encoded.values()), Cut())
+    if message := cut.message("texts", limit, model.context):
+        say(f"{folder}: {message}")
+    embedded = _embed(run) if run.settings.embeddings_baseline else None
+    if run.settings.gradient_checkpointing:
+        use_gradient_checkpointing(model)
+    try:
+        progress, scores, cached = _train_and_score(run)
+    finally:
+        shutil.rmtree(folder / "cache", ignore_errors=True)
+    threshold = 0.5
+    if prepared.data.multi_label:
+        threshold = decide(run.settings, prepared.data.validation.labels, scores["validation"])
+        card_of(model).extra["threshold"] = threshold
+    _save(run)
+    return Trained(progress, scores, threshold, cached, embedded)
+
+
+def _embed(run: TrainRun) -> Embedded:
+    """The vectors of every text by the model as it is, before training."""
+    vectors, seconds = {}, {}
+
+    def of(encoded: Encoded) -> tuple[np.ndarray, float]:
+        started = time.perf_counter()
+        return mean_vectors(run.model, encoded, run.runtime, pad=run.pad), time.perf_counter() - started
+
+    for split, encoded in run.prepared.encoded.items():
+        key = partial(_seen_by, run, encoded)
+        vectors[split], seconds[split] = memoize("embeddings", key, partial(of, encoded))
+    return Embedded(vectors, seconds["train"])
+
+
+def _seen_by(run: TrainRun, *texts: Encoded) -> tuple[str, ...]:
+    """A key of what the frozen part of an untrained model computes for some texts."""
+    config = run.config
+    parts = (config.model, config.freeze, config.lora, card_of(run.model).folder)
+    machine = (str(run.runtime), torch.get_num_threads())
+    return *map(repr, parts + machine), *map(hash_of_tokens, texts)
+
+
+def _activations(run: TrainRun) -> FrozenPrefix:
+    """The outputs of the frozen layers for the training and validation texts."""
+    folder, budget = run.folder, run.settings.cache_mib * 2**20
+    seen = {split: run.prepared.encoded[split] for split in ("train", "validation")}
+
+    def compute() -> FrozenPrefix:
+        return cache_activations(run.model, seen, run.runtime, pad=run.pad, budget=budget, folder=folder / "cache")
+
+    if not budget or frozen_layers(run.model) <= 0:
+        return compute()
+    say(f"{folder}: the outputs of frozen layers are computed once, for {len(seen['train']):,} training texts")
+    key = partial(_seen_by, run, *seen.values())
+    prefix = memoize("activations", lambda: (budget, *key()), compute, keep=lambda prefix: not prefix.disk)
+    if str(prefix):
+        say(f"{folder}: {prefix}")
+    return prefix
+
+
+def _train_and_score(run: TrainRun) -> tuple[Progress, dict[str, np.ndarray], str]:
+    """Train. Returns the progress, the scores (N, C) of every split, and a text about what was computed once."""
+    folder, prepared, model = run.folder, run.prepared, run.model
+    prefix = _activations(run)
+    torch.manual_seed(run.config.seed)
+    task = make_task(run.config, run.settings, prepared, model, run.runtime, folder, prefix)
+    progress = train(model, task, run.settings, run.runtime, Checkpoints(folder / "checkpoints"))
+    task.record(progress.history)
+    scores = {
+        split: predict_scores(model, encoded, run.runtime, pad=run.pad, forward=prefix.forward(split, model))
+        for split, encoded in prepared.encoded.items()
+        if len(encoded)
+    }
+    return progress, scores, str(prefix)
+
+
+def _save(run: TrainRun) -> None:
+    """Write the model into ``model/``: whole, the part that was trained, or an adapter; or do not keep it."""
+    config, model, tokenizer = run.config, run.model, run.prepared.tokenizer
+    if run.keep_model == "none":
+        return
+    source, revision = config.model.source, config.model.revision
+    base = "" if is_folder(source) else published_name(source)  # "": the folder that it was opened from
+    if config.adapt is not None:
+        base = "../adapted"  # from the model's own folder
+    if config.adapters is not None:
+        save_adapter(model, run.folder / "model", base=base, revision=revision, tokenizer=tokenizer)
+        return
+    below, part_of = card_of(model).folder, None
+    if run.keep_model == "trained" and below is not None and is_partly_frozen(model):
+        part_of = Base(base or str(below.resolve()), revision, files.fingerprint(below))
+    save_model(model, run.folder / "model", tokenizer=tokenizer, base=part_of)
