@@ -79,7 +79,8 @@ def conclude(run: TrainRun, trained: Trained) -> None:
         augmentation=None if augment is None else Augmentation(augment.method, augment.ratio, run.prepared.added),
         same_answer=same,
     )
-    _draw(run, trained.progress, metrics)
+    if run.pictures:
+        _draw(run, trained.progress, metrics)
     if "test" in scores:
         write_predictions(folder, data.test, scores["test"], data.label_names, threshold, data.numbers["test"])
     write_json(folder / "results.json", as_table(results))

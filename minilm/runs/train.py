@@ -42,22 +42,24 @@ def train_run(
     runs: Path,
     resume: bool = False,
     keep_model: KeepModel = "all",
+    pictures: bool = True,
 ) -> Path:
     """Train, or classify without training, as a config describes; return the run's folder.
 
     keep_model: what ``model/`` contains in the end: the whole model; what was trained, with the name of the checkpoint
         below it; or nothing.
+    pictures: whether the report has pictures.
 
     Raises:
         UserError: something that the user can fix.
         minilm.training.console.Interrupted: a signal ended the run; ``resume=True`` resumes it.
     """
     with terminable():
-        return _train_run(config_path, overrides, runs, resume, keep_model)
+        return _train_run(config_path, overrides, runs, resume, keep_model, pictures)
 
 
 def _train_run(
-    config_path: Path, overrides: Sequence[str], runs: Path, resume: bool, keep_model: KeepModel
+    config_path: Path, overrides: Sequence[str], runs: Path, resume: bool, keep_model: KeepModel, pictures: bool
 ) -> Path:
     config = load_config(config_path, overrides)
     folder = find_folder(config_path, config, runs) if resume else None
@@ -74,7 +76,7 @@ def _train_run(
         check_unchanged(folder, start.prepared.data, start.fingerprints)
     try:
         with out_of_memory_explained(resume_command(folder)):
-            _run_stages(config, start, folder, keep_model)
+            _run_stages(config, start, folder, keep_model, pictures)
     except OSError as error:  # a full disk
         place, why = error.filename or folder, error.strerror or error
         raise UserError(f"{place}: {why}; once that is fixed, resume with: {resume_command(folder)}") from error
@@ -83,17 +85,17 @@ def _train_run(
     return folder
 
 
-def _run_stages(config: RunConfig, start: Start, folder: Path, keep_model: KeepModel) -> None:
+def _run_stages(config: RunConfig, start: Start, folder: Path, keep_model: KeepModel, pictures: bool) -> None:
     """Adapt, then train, or classify without training, as the config describes."""
     prepared, runtime = start.prepared, start.runtime
     adapted = None if start.adaptation is None else adapt(config, start.adaptation, runtime, folder)
     if start.classifier is not None:
-        classify_and_report(start.classifier, config, prepared, folder)
+        classify_and_report(start.classifier, config, prepared, folder, pictures=pictures)
     elif config.train is None:
         conclude_adaptation(folder, prepared)
     else:
         model = start.model or fresh_model(config, prepared, runtime, adapted)
-        run = TrainRun(folder, config, config.train, prepared, model, runtime, keep_model)
+        run = TrainRun(folder, config, config.train, prepared, model, runtime, keep_model, pictures)
         conclude(run, fit(run))
 
 
