@@ -7,7 +7,6 @@ Modules that import torch are imported inside the verbs, so that ``--help`` answ
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,48 +14,14 @@ from typing import Any
 
 import click
 
-from minilm.config import SPLITS
+from minilm.answer_verbs import evaluate_command, explain_command, predict_command
 from minilm.errors import UserError
 from minilm.terminal import printable
-
-
-class Verb(click.Command):
-    """A verb that prints errors which the user can fix in one line."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except UserError as error:
-            raise click.ClickException(str(error)) from error
-        except BrokenPipeError:  # the reader of the output has ended
-            raise
-        except OSError as error:  # a full disk, a folder that cannot be written
-            if error.strerror is None:
-                raise
-            place = f"{printable(str(error.filename))}: " if error.filename else ""
-            raise click.ClickException(f"{place}{error.strerror}") from error
-        except KeyboardInterrupt as stop:
-            from minilm.training.console import signal_of
-
-            click.echo("interrupted", err=True)
-            sys.exit(128 + signal_of(stop))
-
-
-class Verbs(click.Group):
-    """The group whose commands are all of that kind."""
-
-    command_class = Verb
-
-
-def example(text: str) -> str:
-    """An example for ``--help``, kept as it stands."""
-    return "\b\nExample:\n" + "\n".join(f"  {line}" for line in text.splitlines())
-
+from minilm.verbs import DEVICE, Verbs, example, part_of
 
 RUNS = click.option(
     "--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of all runs."
 )
-DEVICE = click.option("--device", default="auto", show_default=True, help='"cpu", "cuda", "mps" or "auto".')
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -146,62 +111,9 @@ def recipes_command() -> None:
     click.echo("\n".join(f"{command:<{width}}  {about}" for command, about in rows))
 
 
-@main.command("evaluate", epilog=example("minilm evaluate runs/scratch-sample --file more.csv"))
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--split", type=click.Choice(SPLITS), help="A split of its own data.  [default: test]")
-@click.option("--file", type=click.Path(path_type=Path), help="Labelled texts of your own, columns as in the run.")
-@click.option("--json", "as_json", is_flag=True, help="All metrics as JSON.")
-@DEVICE
-def evaluate_command(run: Path, split: str | None, file: Path | None, as_json: bool, device: str) -> None:
-    """Measure a finished RUN again: on a split of its own data, or on a file."""
-    if split is not None and file is not None:
-        raise UserError("give --split (of the run's own data) or --file (which is read whole), not both")
-
-    from minilm.runs.evaluate import evaluate_run, evaluation_text
-    from minilm.schema import as_table
-
-    metrics, labels = evaluate_run(run, split or "test", file, device)
-    click.echo(json.dumps({"labels": labels, **as_table(metrics)}) if as_json else evaluation_text(metrics, labels))
-
-
-@main.command("predict", epilog=example('minilm predict runs/scratch-sample "ale sztos" "no dramat"'))
-@click.argument("run")
-@click.argument("texts", nargs=-1)
-@click.option(
-    "--file",
-    type=click.File("rb"),
-    help="A table (.csv, .tsv, .jsonl, .parquet), columns as in the run; any other: a text a line, or two with a tab.",
-)
-@click.option("--json", "as_json", is_flag=True, help="A JSON object a line, with the scores of all labels.")
-@DEVICE
-def predict_command(run: str, texts: tuple[str, ...], file: Any, as_json: bool, device: str) -> None:
-    """Classify TEXTS, those of a file, or the lines of standard input, with a RUN, a folder or a checkpoint."""
-    if texts and file:
-        raise UserError("give texts or --file, not both")
-    if not texts and file is None and sys.stdin.isatty():
-        raise UserError("nothing to classify: give texts, --file FILE, or lines on standard input")
-
-    from minilm.evaluation.predictor import Classifier, is_table, predict_lines, predict_table
-    from minilm.textfiles import read_lines
-
-    classifier = Classifier.load(run, device)
-    name = str(getattr(file, "name", ""))  # standard input, "-", may have none
-    if is_table(name):
-        answers = predict_table(classifier, Path(name), run)
-    elif texts:
-        answers = predict_lines(classifier, texts)
-    else:
-        place = f"{name}, line" if name else "line"
-        answers = predict_lines(classifier, read_lines(file or sys.stdin.buffer, place), place)
-    for text, scores in answers:
-        given = classifier.decide(scores)
-        if as_json:
-            click.echo(json.dumps({"text": text, "labels": given, "scores": scores}, ensure_ascii=False))
-        else:
-            shown = ", ".join(f"{printable(label)} {scores[label]:.2f}" for label in given) or "none"
-            click.echo("\t".join((shown, printable(text, keep="\t"))))  # a pair has a tab between its texts
-    if message := classifier.cut_message():
-        click.echo(message, err=True)
+main.add_command(evaluate_command)
+main.add_command(predict_command)
+main.add_command(explain_command)
 
 
 @main.command("export", epilog=example("minilm export runs/finetune-distilbert distilbert-news --merge"))
@@ -248,10 +160,7 @@ def study_command(config: str, changes: tuple[str, ...], jobs: int, shard: str, 
     from minilm.studies.preview import describe_preview, preview_study
     from minilm.training.console import Interrupted
 
-    numbers = [int(n) if n.isdecimal() else 0 for n in shard.split("/")]
-    part, parts = numbers if len(numbers) == 2 else (0, 0)
-    if not 1 <= part <= parts:
-        raise UserError(f'--shard must be a part and their number, such as 1/2, got "{shard}"')
+    part, parts = part_of(shard)
     study = load_study(find_study(config), changes, runs=runs)
     if dry_run:
         check_study(study)

@@ -72,7 +72,8 @@ class MLPHeadSection:
     kind: Literal["mlp"] = "mlp"  # this choice
     hidden: Count = 0  # units of the first layer; 0: the model's width
     # The vector it reads: the last token's, the first token's ("cls"), the mean of all, or the pooler's. "auto": the
-    # one that the family's own head reads, the first token's for BERT and its kin, the last token's for decoders.
+    # one that a sentence model's folder names (1_Pooling), or else the one that the family's own head reads, the first
+    # token's for BERT and its kin, the last token's for decoders.
     pooling: Literal["auto", "last", "cls", "mean", "pooler"] = "auto"
     norm: bool = False  # LayerNorm after the first layer
     activation: Literal["gelu", "relu", "tanh"] = "gelu"  # between the two layers
@@ -165,6 +166,7 @@ class DataSection:
     rename: dict[str, str] = field(default_factory=dict)  # labels: as the files have them -> as they shall be called
     other: Literal["error", "drop"] = "error"  # rows whose label is none of ``labels``
     max_labels: Size = 5000  # more are probably none
+    keep: list[Column] = field(default_factory=list)  # other columns to have in predictions.csv, such as an id
     # What becomes of texts longer than max_tokens: their end is cut, or their middle; or they are read in windows.
     long_texts: Literal["cut", "head-tail", "windows"] = "cut"
     window_stride: Count = 0  # tokens from the start of a window to that of the next; 0: half a window
@@ -293,8 +295,10 @@ class TrainSection:
     # Memory for the outputs of frozen layers, which are computed once; the rest is put into a file; 0: no cache.
     cache_mib: Count = 4096
     # Several labels a text: a label is assigned if its probability is at least this; "validation": the value that is
-    # best on the validation texts.
-    decision_threshold: Literal["validation"] | Between = 0.5
+    # best on the validation texts; "validation-per-label": the best of each label. Two classes: of the second one.
+    decision_threshold: Literal["validation", "validation-per-label"] | Between = 0.5
+    # What "validation-per-label" makes as high as possible: macro F1, or the Jaccard index (two classes: the second's).
+    threshold_metric: Literal["f1", "jaccard"] = "f1"
     linear_baseline: bool = True  # measure a linear model on words, too; never with more than 1,000 labels
     # Measure a logistic regression on the checkpoint's vectors, too; it reads every text once more.
     embeddings_baseline: bool = False

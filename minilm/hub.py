@@ -36,6 +36,7 @@ from minilm.model_files import (
     files_in,
     is_whole,
     needed_files,
+    refusal_of_pickles,
     weight_names,
 )
 from minilm.repository import UNFINISHED, Remote, Repository, taking_turns
@@ -299,12 +300,7 @@ def _no_safetensors(repository: Repository, names: Iterable[str]) -> UserError:
     pickles = [name for name in sorted(names) if name.endswith(PICKLES)]
     if not pickles:
         return UserError(f"{who}: holds no {WEIGHTS}; see {page} what it is")
-    return UserError(
-        f"{who}: its weights are only there as {pickles[0]}, which can run code when it is opened and is never read "
-        f'here; use revision = "refs/pr/N" if {page}/discussions has a pull request N that adds safetensors; or, if '
-        f'you trust its author, convert it with transformers: AutoModel.from_pretrained("{who}")'
-        '.save_pretrained("FOLDER", safe_serialization=True)'
-    )
+    return UserError(f"{who}: {refusal_of_pickles(pickles[0], who, page=page)}")
 
 
 def _unpack_package(entry: ModelEntry, folder: Path) -> None:

@@ -20,6 +20,7 @@ from minilm.errors import UserError
 Want = Literal["model", "tokenizer", "config"]
 
 WEIGHTS = "model.safetensors"
+VALIDATION = "validation.safetensors"  # what a classifier made of its validation texts
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack")
 CONFIGS = ("config.json", "adapter_config.json")  # a model has the first, an adapter alone the second
@@ -33,7 +34,7 @@ VOCABULARY_FILES = (  # the parts of a tokenizer, fetched if there is no tokeniz
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 SENTENCE_FILES = ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json")
 MODULE_FILE = re.compile(r"[1-9]\d*_\w+/(config\.json|model\.safetensors)")  # of a sentence model: 1_Pooling, 2_Dense
-MODEL_FILES = ("generation_config.json", INDEX, "head.safetensors", *ADAPTER_FILES, *SENTENCE_FILES)
+MODEL_FILES = ("generation_config.json", INDEX, "head.safetensors", VALIDATION, *ADAPTER_FILES, *SENTENCE_FILES)
 
 
 def needed_files(names: Collection[str], want: Want = "model") -> list[str]:
@@ -46,6 +47,22 @@ def needed_files(names: Collection[str], want: Want = "model") -> list[str]:
     if want == "model" and "modules.json" in names:
         wanted += sorted(filter(MODULE_FILE.fullmatch, names))
     return [name for name in wanted if name in names]
+
+
+def refusal_of_pickles(file: str, source: str, published_class: str = "", page: str = "") -> str:
+    """Why weights that are only there as a pickle are not read, and the two ways out.
+
+    source: a Hub id or a folder. published_class: what its config.json names, if that is known. page: the Hub's.
+    """
+    discussions = f"{page}/discussions has" if page else "its discussions on the Hub have"
+    kind = published_class or "AutoModelForSequenceClassification"
+    which = "" if published_class else ", or the class that its config.json names"
+    return (
+        f"its weights are only there as {file}, which can run code when it is opened and is never read here; take it "
+        f'with revision = "refs/pr/N" if {discussions} a pull request N that adds safetensors; or, if you trust its '
+        f'author, convert it with transformers: {kind}.from_pretrained("{source}")'
+        f'.save_pretrained("FOLDER", safe_serialization=True){which}'
+    )
 
 
 def shard_names(index: Mapping[str, Any], where: str = INDEX) -> list[str]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
 from minilm.config import BPETokenizerSection, FreezeNothing, RunConfig, TrainSection
+
+_PER_LABEL = "validation-per-label"
+_OWN_COLUMN = re.compile(r"row|text|pair|label|predicted|P\(.*\)")
 
 
 class Rule(NamedTuple):
@@ -84,6 +88,12 @@ RULES = (
         ("data.text_pair", "data.label", "data.label_columns", "data.text"),
         _columns_differ,
         "data.text, data.text_pair and data.label (or data.label_columns) must be different columns",
+    ),
+    Rule(
+        ("data.keep",),
+        lambda c: len(set(c.data.keep)) == len(c.data.keep) and not any(map(_OWN_COLUMN.fullmatch, c.data.keep)),
+        "data.keep must name each column once, and none that predictions.csv has of its own: row, text, pair, label, "
+        "predicted, P(...)",
     ),
     Rule(
         ("data.labels", "data.label_columns"),
@@ -171,7 +181,14 @@ RULES = (
             _default_in_adaptation(key),
             f"adapt.train.{key} is for classes, and adaptation has none; leave it out",
         )
-        for key in ("class_weights", "decision_threshold", "embeddings_baseline", "linear_baseline")
+        for key in (
+            "class_weights", "decision_threshold", "threshold_metric", "embeddings_baseline", "linear_baseline",
+        )
+    ),
+    Rule(
+        ("train.threshold_metric", "train.decision_threshold"),
+        lambda c: c.train is None or c.train.threshold_metric == "f1" or c.train.decision_threshold == _PER_LABEL,
+        f'train.threshold_metric is for train.decision_threshold = "{_PER_LABEL}"',
     ),
     Rule(
         ("lora.rank", "freeze.part"),

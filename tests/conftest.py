@@ -31,6 +31,7 @@ def torch_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("minilm.models.dropout.dropout", dropout)
     monkeypatch.setattr("minilm.models.attention.dropout", dropout)
+    monkeypatch.setattr("minilm.models.gemma.dropout", dropout)
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from minilm.models.heads import HeadConfig
 
 SMALL: dict[str, Any] = {"vocab_size": 50, "width": 24, "depth": 2, "heads": 4, "mlp_width": 20}
 DEBERTA = {"relative": True, "content_to_position": True, "position_to_content": True}
+GEMMA = {"kv_heads": 2, "head_width": 8}
 T5 = {"head_width": 8, "decoder_depth": 3, "buckets": 8, "max_distance": 16}
 OWN: dict[str, dict[str, Any]] = {
     "albert": {"embedding_width": 8},
@@ -29,14 +30,20 @@ OWN: dict[str, dict[str, Any]] = {
     "deberta-v2": {**DEBERTA, "shared": True, "buckets": 4, "relative_norm": True, "kernel": 3, "positions": False},
     "distilbert": {},
     "electra": {"embedding_width": 8},
+    "gemma": {**GEMMA, "window": 0},
+    "gemma2": {**GEMMA, "window": 3},
+    "gemma3_text": {**GEMMA, "window": 3, "global_every": 2},
     "gpt2": {},
     "llama": {"kv_heads": 2},
     "mistral": {"kv_heads": 2, "window": 3},
     "modernbert": {"window": 4, "norm_bias": True},
     "mpnet": {},
     "mt5": T5,
+    "phi3": {"kv_heads": 2, "window": 3},
     "qwen2": {"kv_heads": 2, "attention_bias": True, "window": 3, "full_layers": (0,)},
+    "qwen3": {"kv_heads": 2, "head_width": 8, "head_norms": True, "window": 3, "full_layers": (0,)},
     "roberta": {"segments": 1, "first_position": 2},
+    "smollm3": {"kv_heads": 2, "unplaced_layers": (1,)},
     "t5": T5,
     "umt5": T5,
     "xlm-roberta": {"segments": 1, "first_position": 2},

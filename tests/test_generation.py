@@ -40,6 +40,9 @@ LLAMA = {
     **SHARED, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
     "intermediate_size": 40, "max_position_embeddings": 64,
 }  # fmt: skip
+GEMMA = {
+    **LLAMA, "head_dim": 8, "layer_types": ["full_attention", "sliding_attention"], "tie_word_embeddings": False,
+}  # fmt: skip
 T5 = {
     "vocab_size": VOCABULARY, "d_model": 24, "d_kv": 6, "d_ff": 40, "num_layers": 2, "num_heads": 4,
     "decoder_start_token_id": 0, "eos_token_id": None,
@@ -49,9 +52,15 @@ CONFIGS: dict[str, tuple[type, Any]] = {
     "llama": (hf.LlamaForCausalLM, hf.LlamaConfig(**LLAMA, attention_bias=True)),
     "mistral": (hf.MistralForCausalLM, hf.MistralConfig(**LLAMA, sliding_window=5)),
     "qwen2": (hf.Qwen2ForCausalLM, hf.Qwen2Config(**LLAMA, tie_word_embeddings=True)),
+    "qwen3": (hf.Qwen3ForCausalLM, hf.Qwen3Config(**LLAMA, head_dim=8)),
+    "smollm3": (hf.SmolLM3ForCausalLM, hf.SmolLM3Config(**LLAMA, no_rope_layers=[1, 0], pad_token_id=None)),
+    "phi3": (hf.Phi3ForCausalLM, hf.Phi3Config(**LLAMA, sliding_window=5, pad_token_id=None)),
+    "gemma": (hf.GemmaForCausalLM, hf.GemmaConfig(**LLAMA, head_dim=8)),
+    "gemma2": (hf.Gemma2ForCausalLM, hf.Gemma2Config(**GEMMA, attn_logit_softcapping=2.0, sliding_window=5)),
+    "gemma3_text": (hf.Gemma3ForCausalLM, hf.Gemma3TextConfig(**GEMMA, sliding_window=5)),
     "t5": (hf.T5ForConditionalGeneration, hf.T5Config(**T5)),
 }
-DECODERS = ("gpt2", "llama", "mistral", "qwen2")
+DECODERS = tuple(family for family in CONFIGS if family != "t5")
 PROMPTS = [[5, 9, 100, 41, 7, 7, 250], [17], [200, 3, 88, 120]]
 VARIED = Sampling(temperature=1.3, top_k=200, top_p=0.95, repetition_penalty=1.2, seed=7)
 
@@ -127,7 +136,7 @@ def test_equal_prompts_of_a_batch_are_drawn_independently() -> None:
     assert first != second
 
 
-@pytest.mark.parametrize("family", ["gpt2", "mistral", "t5"])
+@pytest.mark.parametrize("family", ["gpt2", "mistral", "gemma2", "t5"])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_a_text_does_not_depend_on_what_else_is_in_the_batch(family: str, temperature: float) -> None:
     def how(seed: int) -> Sampling:

@@ -84,7 +84,7 @@ def save_adapter(
     if (head := own_head(model)) is not None:
         write_tensors(folder / "head.safetensors", dict(head.named_parameters()))
     if tokenizer is not None:
-        write_tokenizer(tokenizer, folder)
+        write_tokenizer(tokenizer, folder, model.config)
     elif (origin := card.adapter) is not None and origin == card.tokenizer and origin.resolve() != folder.resolve():
         shutil.copyfile(origin / "tokenizer.json", folder / "tokenizer.json")
     write_json(folder / CONFIG, settings)

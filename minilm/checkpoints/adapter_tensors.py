@@ -24,7 +24,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -66,10 +66,14 @@ class AdapterTensors:
 
 
 def places_for(model: Backbone, *, prefixed: bool = False) -> tuple[Place, ...]:
-    """The name table for a model; its head is in it if it is the family's."""
+    """The name table for a model; its head is in it if it is the family's.
+
+    ``prefixed``: with the names of the base's published class, which may be one that reads images too."""
     card = card_of(model)
-    task = "encode" if card.own_head else card.task
-    return rows_of(ARCHITECTURES[card.model_type].names, model.config, task, prefixed=prefixed)
+    task, names = "encode" if card.own_head else card.task, ARCHITECTURES[card.model_type].names
+    if card.nested:
+        names = replace(names, prefix={task: prefix + names.nested for task, prefix in names.prefix.items()})
+    return rows_of(names, model.config, task, prefixed=prefixed)
 
 
 def copies_of(theirs: str, model: Backbone) -> list[str]:

@@ -9,6 +9,7 @@ import dataclasses
 import math
 from typing import Any
 
+from minilm.checkpoints.relatives import instead_of
 from minilm.errors import UserError, nearest
 from minilm.models import ARCHITECTURES
 from minilm.models.architecture import Architecture, BackboneConfig
@@ -32,8 +33,9 @@ def architecture_of(published: dict[str, Any], where: str) -> tuple[str, Archite
     model_type = str(published.get("model_type", ""))
     if model_type not in ARCHITECTURES:
         known = ", ".join(sorted(ARCHITECTURES))
-        hint = nearest(model_type, ARCHITECTURES)
-        raise UserError(f'{where}: model_type "{model_type}" is not one of ours{hint}; there are: {known}')
+        raise UserError(
+            f'{where}: model_type "{model_type}" is not one of ours{instead_of(model_type)}; the families are: {known}'
+        )
     return model_type, ARCHITECTURES[model_type]
 
 
@@ -43,6 +45,25 @@ def class_of(published: dict[str, Any]) -> str:
         case [str(name), *_]:
             return name
     return ""
+
+
+# What the config.json of a model that reads images too says itself, not in its "text_config".
+_OUTER = ("architectures", "id2label", "label2id", "problem_type", "tie_word_embeddings", "quantization_config")
+
+
+def text_config(published: dict[str, Any], where: str) -> dict[str, Any] | None:
+    """The config.json that a text model would have alone, out of that of a model that reads images too; None: it is
+    no such model. Raises UserError if it holds none."""
+    for model_type, architecture in ARCHITECTURES.items():
+        if published.get("model_type") in architecture.nested_in:
+            text = published.get("text_config")
+            if not isinstance(text, dict):
+                raise UserError(f'{where}: "text_config" must hold a JSON object, the config of the text model')
+            outer = {key: published[key] for key in _OUTER if key in published}
+            if "For" not in class_of(published):  # without a head
+                outer["architectures"] = [architecture.classes["encode"]]
+            return {**text, **outer, "model_type": model_type}
+    return None
 
 
 def own_section(published: dict[str, Any], where: str) -> dict[str, Any]:
@@ -56,6 +77,15 @@ def own_section(published: dict[str, Any], where: str) -> dict[str, Any]:
 def read_config(published: dict[str, Any], where: str = "config.json") -> Any:
     """Our config from a published one. Raises UserError naming what is of the wrong kind or not supported."""
     _, architecture = architecture_of(published, where)
+    settings = _settings(published, architecture, where)
+    return from_plain(architecture.config, settings | own_section(published, where).get("config", {}), where)
+
+
+def _settings(published: dict[str, Any], architecture: Architecture[Any], where: str) -> dict[str, Any]:
+    """By our names, what a published config says, and what it leaves to defaults that the dataclass does not have."""
+    published = {**architecture.defaults, **published}
+    if architecture.language_modeling == "causal" and published.get("is_causal") is False:
+        raise UserError(f"{where}: is_causal = false: a decoder that reads both ways is not supported here")
     if published.get("quantization_config"):
         raise UserError(f"{where}: quantised weights are not read here; take the checkpoint that they were made from")
     settings: dict[str, Any] = {}
@@ -69,7 +99,7 @@ def read_config(published: dict[str, Any], where: str = "config.json") -> Any:
         raise UserError(f"{where}: {str(error).removeprefix('config.json: ')}") from error
     except (TypeError, ValueError, KeyError, AttributeError, ZeroDivisionError) as error:
         raise UserError(f"{where}: a setting is of the wrong kind ({error})") from error
-    return from_plain(architecture.config, settings | own_section(published, where).get("config", {}), where)
+    return settings
 
 
 def new_config(model_type: str, settings: dict[str, Any], where: str) -> Any:
@@ -77,10 +107,10 @@ def new_config(model_type: str, settings: dict[str, Any], where: str) -> Any:
 
     Raises UserError naming the field that is wrong.
     """
-    kind, published = ARCHITECTURES[model_type].config, read_config({"model_type": model_type})
-    usual = kind()
-    held = {f.name: getattr(published, f.name) for f in dataclasses.fields(kind)}
-    own = {key: value for key, value in held.items() if value != getattr(usual, key)}
+    architecture = ARCHITECTURES[model_type]
+    kind, usual = architecture.config, architecture.config()
+    published = _settings({"model_type": model_type}, architecture, where)
+    own = {key: value for key, value in published.items() if value != getattr(usual, key)}
     return from_plain(kind, own | settings, where)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from minilm.checkpoints.configs import architecture_of, class_of, from_plain, own_section, read_config
+from minilm.checkpoints.configs import architecture_of, class_of, from_plain, own_section, read_config, text_config
 from minilm.checkpoints.files import Entry, read_folder, read_header
 from minilm.checkpoints.matching import equal
 from minilm.checkpoints.names import (
@@ -48,6 +48,7 @@ class Contents:
     own_tensors: dict[str, list[Entry]]  # head.safetensors, by our names
     head: HeadConfig | None  # our own head's settings; None: the head is the family's, if there is one
     labels: list[str]  # the classes of the head, in order; none: there is no classification head
+    nested: bool = False  # it lies in a model that reads images too
     notes: tuple[str, ...] = ()  # what to say when it is opened: what was guessed, what is left out
 
     def places(self, task: str) -> tuple[Place, ...]:
@@ -73,6 +74,10 @@ def read_contents(folder: Path) -> Contents:
     if published.get("model_type") is None:
         published["model_type"] = recognise(published, read_folder(folder), folder)
         notes.append(f"its config.json names no model_type; its tensors are those of {published['model_type']}")
+    nested = text_config(published, where)
+    if nested is not None:
+        notes.append(f"of this {published['model_type']} model only what reads text is opened ({nested['model_type']})")
+    published = published if nested is None else nested
     model_type, architecture = architecture_of(published, where)
     config, own, names = read_config(published, where), own_section(published, where), architecture.names
     base = base_of_part(own, where)
@@ -108,6 +113,7 @@ def read_contents(folder: Path) -> Contents:
         own_tensors=own_tensors,
         head=head,
         labels=_labels(published, own, outputs[0], where) if outputs else [],
+        nested=nested is not None,
         notes=tuple(notes),
     )
 

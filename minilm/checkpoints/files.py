@@ -23,7 +23,7 @@ from torch import Tensor
 
 from minilm.checkpoints.atomic import atomic
 from minilm.errors import UserError
-from minilm.model_files import PICKLES, shard_names
+from minilm.model_files import PICKLES, refusal_of_pickles, shard_names
 from minilm.textfiles import read_json
 
 DTYPES = {
@@ -96,15 +96,23 @@ def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return table
 
 
+def _of_pickles(folder: Path) -> str:
+    """What to say of a folder whose weights are pickled, with the ways out; "" if there is no such file."""
+    found = [path.name for path in sorted(folder.iterdir()) if path.suffix in PICKLES]
+    if not found:
+        return ""
+    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    classes = config.get("architectures") or ["AutoPeftModel" if "adapter" in found[0] else ""]
+    return f"; {refusal_of_pickles(found[0], str(folder), str(classes[0]))}"
+
+
 def read_folder(folder: Path, stem: str = "model") -> dict[str, Entry]:
     """Every tensor of a checkpoint, in one file or in shards. Raises UserError for what is missing or broken."""
     single, index = folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
     if single.exists():
         return read_header(single)
     if not index.exists():
-        others = [path.name for path in sorted(folder.iterdir()) if path.suffix in PICKLES]
-        also = f" ({others[0]} is there, but such a file can run code when it is opened)" if others else ""
-        raise UserError(f"{folder}: no {single.name}{also}")
+        raise UserError(f"{folder}: no {single.name}{_of_pickles(folder)}")
     listing = read_json(index)
     entries: dict[str, Entry] = {}
     for name in shard_names(listing, str(index)):

@@ -30,6 +30,7 @@ from minilm.checkpoints.files import Entry, Reader, view_once, write_json, write
 from minilm.checkpoints.matching import Match, match, parameter_names, verify
 from minilm.checkpoints.names import Layout, Place, module_of, places_of_ours, plain_name, published_tensors, rows_of
 from minilm.checkpoints.trained_part import TRAINED_STEM, Base
+from minilm.data.tokenizer_settings import settings_beside
 from minilm.errors import UserError, nearest
 from minilm.model_files import TOKENIZER_FILES, VOCABULARY_FILES
 from minilm.models import ARCHITECTURES, TASKS, build_model, without_weights
@@ -129,7 +130,7 @@ def load_parts(
         raise UserError(f'task must be one of {", ".join(TASKS)}, got "{task}"{nearest(task, TASKS)}')
     for note in stored.notes:
         log.warning("%s: %s", folder, note)
-    card = Card(stored.model_type, task, folder=stored.folder, published=stored.published)
+    card = Card(stored.model_type, task, folder=stored.folder, published=stored.published, nested=stored.nested)
     if task == "classify":
         card.labels = list(_different(stored) if labels is None else labels)
         if not card.labels:
@@ -282,7 +283,7 @@ def save_model(model: Backbone, folder: str | Path, *, tokenizer: Any = None, ba
         pads = [number for name in PADS if (number := tokenizer.token_to_id(name)) is not None]
         if pads and config.get("pad_token_id") is None:
             config["pad_token_id"] = pads[0]  # by it the published class finds a text's last token
-        write_tokenizer(tokenizer, folder)
+        write_tokenizer(tokenizer, folder, model.config)
     else:
         for name in COMPANIONS:
             origin = card.folder if name == "generation_config.json" else card.tokenizer
@@ -301,8 +302,10 @@ def _trained_names(model: Backbone, backbone: Mapping[str, nn.Parameter], places
     return {at.theirs for p, at in found if p.requires_grad or plain_name(at.theirs, names) not in below}
 
 
-def write_tokenizer(tokenizer: Any, folder: Path) -> None:
-    """Write a ``tokenizers.Tokenizer`` as tokenizer.json."""
+def write_tokenizer(tokenizer: Any, folder: Path, config: BackboneConfig) -> None:
+    """Write a ``tokenizers.Tokenizer`` as tokenizer.json, and beside it the settings by which others read it alike."""
+    kinds = dataclasses.asdict(config).get("segments", 1)
+    write_json(folder / "tokenizer_config.json", settings_beside(tokenizer, reads_segments=kinds > 1))
     with atomic(folder / "tokenizer.json") as file:
         file.write(tokenizer.to_str(pretty=True).encode())
 

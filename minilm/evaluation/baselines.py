@@ -1,8 +1,8 @@
-"""Two baselines, without which no one can tell whether a transformer pays off.
+"""Two baselines, with which to compare a transformer.
 
-**The majority class** reads no text. Its score is the log-frequency of each class among the N training rows,
-by Laplace's rule (one more of each, so that a class that the rows lack costs a finite loss); with several
-labels per text, the log-odds:
+**The majority class** does not read the texts. Its score is the log-frequency of each class among the N training rows,
+by Laplace's rule (one is added to each count, so that a class without rows gives a finite loss); with several labels
+per text, it is the log-odds:
 
     s_c = log (n_c + 1) / (N + C)                    s_c = log (n_c + 1) / (N - n_c + 1)
 
@@ -12,21 +12,21 @@ its row scaled to length 1 (Salton and Buckley 1988, "Term-weighting approaches 
 
     x_dt = (1 + ln count(t in d)) (1 + ln (1 + N) / (1 + texts with t)),        x_d <- x_d / |x_d|
 
-The scores Z = X W + b are fitted by L-BFGS (`lbfgs.py`) to the least mean cross-entropy, with a penalty on the weights
-but not on the intercepts, S = 10:
+The weights of the scores Z = X W + b are fitted by L-BFGS (`lbfgs.py`) to minimise the mean cross-entropy, with a
+penalty on the weights but not on the intercepts, S = 10:
 
     P = softmax(Z)                        L = -1/N sum_dc Y_dc log P_dc + |W|^2 / (2 S N)
     dL/dZ = (P - Y) / N                   dL/dW = X^T dL/dZ + W / (S N)           dL/db = sum_d dL/dZ_d
 
-With several labels per text each has a sigmoid of its own in place of the softmax, and so has the second of two
-classes (the first one's score is 0). The gradients look the same.
+With several labels per text, each label has a sigmoid instead of the softmax. So has the second of two classes (the
+score of the first is 0). The gradients have the same form.
 
-It is the model that scikit-learn makes by `TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2)`
-and `LogisticRegression(C=10)`. Nothing here is random: the same rows give the same model.
+The model equals scikit-learn's `TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2)` with
+`LogisticRegression(C=10)`. Nothing here is random: the same rows give the same model.
 
-Its memory and its time are bounded. If terms times classes are more than `WEIGHTS`, the most frequent terms are taken
-that fit; the scores of the texts are computed so many rows at a time that rows times classes are at most `SCORES`; and
-the fit of a large model ends early, after `WORK` multiplications, but not before `LEAST_STEPS`.
+The memory and the time are bounded. If terms times classes are more than `WEIGHTS`, only the most frequent terms are
+used. The scores are computed in chunks of rows, so that rows times classes are at most `SCORES`. The fit of a large
+model ends after `WORK` multiplications, but not before `LEAST_STEPS`.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ if TYPE_CHECKING:
     import torch
 
 INVERSE_PENALTY = 10.0  # S; scikit-learn's C
-MIN_TEXTS = 2  # that a term must be in
+MIN_TEXTS = 2  # a term must occur in at least this many texts
 WORD = re.compile(r"\b\w\w+\b")
-WEIGHTS = 8_000_000  # of the regression, at most; the fit takes some 20 times their memory, 0.7 GB
-PRECISE = 1_000_000  # weights that are fitted in float64, at most; more are in float32
-SCORES = 20_000_000  # that are computed at a time; some 3 times their memory
+WEIGHTS = 8_000_000  # the most weights of the regression; the fit needs about 20 times their memory, 0.7 GB
+PRECISE = 1_000_000  # the most weights that are fitted in float64; more are fitted in float32
+SCORES = 20_000_000  # the most scores computed at a time; this needs about 3 times their memory
 WORK = 40_000_000_000  # multiplications, about half a minute on one core
 LEAST_STEPS, MOST_STEPS = 30, 1000
-COUNTED = 5_000_000  # terms that are counted at a time; above, those found once so far are forgotten
+COUNTED = 5_000_000  # if there are more terms than this while counting, those that occurred once are dropped
 
 
 # --- the majority class ---
@@ -64,7 +64,7 @@ COUNTED = 5_000_000  # terms that are counted at a time; above, those found once
 
 @dataclass(frozen=True)
 class Majority:
-    """Gives every text the same scores (C,). `seconds`: the time to fit."""
+    """Gives every text the same scores (C,). `seconds`: the fitting time."""
 
     scores: np.ndarray
     seconds: float
@@ -90,7 +90,7 @@ def majority(labels: np.ndarray, classes: int) -> Majority:
 
 
 class Sparse(NamedTuple):
-    """A sparse matrix by rows (CSR): row i has values[offsets[i]:offsets[i + 1]] at those columns, else 0."""
+    """A sparse matrix by rows (CSR): row i has values[offsets[i]:offsets[i + 1]] in the columns of these indices."""
 
     columns: np.ndarray  # (stored,) int64
     values: np.ndarray  # (stored,) float64
@@ -121,8 +121,8 @@ class Sparse(NamedTuple):
     def times(self, dense: torch.Tensor) -> torch.Tensor:
         """(rows, width) @ (width, K) -> (rows, K).
 
-        An embedding bag is just that: for each row, the sum of the rows of `dense` that its columns name,
-        times its values.
+        ``embedding_bag`` computes this product: for each row, the sum of the rows of `dense` that its columns select,
+        weighted by its values.
         """
         import torch
         from torch.nn.functional import embedding_bag
@@ -134,7 +134,7 @@ class Sparse(NamedTuple):
 
 @dataclass(frozen=True)
 class Terms:
-    """What the features are: each term's column, and its inverse document frequency (V,)."""
+    """The V terms: each term's column, and its inverse document frequency (V,)."""
 
     column: dict[str, int]
     inverse_frequency: np.ndarray
@@ -161,7 +161,7 @@ def terms_of(text: str) -> list[str]:
 
 
 def find_terms(texts: Sequence[str], most: int = 0) -> Terms:
-    """The terms that at least `MIN_TEXTS` of the texts have, in alphabetical order; of them the `most` frequent."""
+    """The terms that occur in at least `MIN_TEXTS` texts, in alphabetical order; if too many, the `most` frequent."""
     found: Counter[str] = Counter()
     for text in texts:
         found.update(set(terms_of(text)))
@@ -175,7 +175,7 @@ def find_terms(texts: Sequence[str], most: int = 0) -> Terms:
 
 
 def join_pairs(texts: Sequence[str], pairs: Sequence[str] | None) -> Sequence[str]:
-    """Each text and its pair as one text; which of the two a word is from is lost to a bag of words."""
+    """Join each text with its pair into one text, as the features do not depend on which of the two has a word."""
     return texts if pairs is None else [f"{a}\n{b}" for a, b in zip(texts, pairs, strict=True)]
 
 
@@ -183,7 +183,7 @@ def join_pairs(texts: Sequence[str], pairs: Sequence[str] | None) -> Sequence[st
 
 
 class Matrix(Protocol):
-    """N rows of V features, as the fit needs them: `Sparse`, or whatever else multiplies."""
+    """A matrix of N rows of V features, as the fit needs it: `Sparse`, or another class with these methods."""
 
     @property
     def rows(self) -> int: ...  # N
@@ -194,7 +194,7 @@ class Matrix(Protocol):
     @property
     def stored(self) -> int: ...  # numbers that are not zero
 
-    def slice(self, start: int, end: int) -> Matrix: ...  # of its rows
+    def slice(self, start: int, end: int) -> Matrix: ...  # some of its rows
 
     def transposed(self) -> Matrix: ...
 
@@ -205,8 +205,8 @@ class Matrix(Protocol):
 class Logistic:
     """The fitted regression.
 
-    K of the C classes are `fitted`. The others keep the majority's score, as the training rows teach nothing
-    about them: a class with no row, or, with several labels per text, a label that every row has or none has.
+    K of the C classes are `fitted`. The others keep the score of `Majority`, as the training rows contain no
+    information about them: a class without rows, or, with several labels per text, a label that all or no rows have.
     """
 
     weights: np.ndarray  # (V, K)
@@ -214,7 +214,7 @@ class Logistic:
     fitted: np.ndarray  # (K,) class numbers
     majority: Majority
     multi_label: bool
-    finished: bool  # whether the fit went on until no derivative was above its tolerance
+    finished: bool  # whether the fit reached its tolerance
 
     def predict(self, features: Matrix) -> np.ndarray:
         """(N, V) -> (N, C) scores: log-probabilities; log-odds with several labels per text."""
@@ -228,7 +228,7 @@ class Logistic:
 
 @dataclass(frozen=True)
 class Linear:
-    """The fitted model. `seconds`: the time to fit, finding the terms included."""
+    """The fitted model. `seconds`: the fitting time, including the search for the terms."""
 
     terms: Terms
     regression: Logistic
@@ -248,7 +248,7 @@ def linear(
 ) -> Linear:
     """Fit to N texts (or pairs) with `labels`: (N,) of 0..classes-1, or (N, classes) of 0 and 1.
 
-    The fit ends when no derivative is above `tolerance`; 1e-4 is scikit-learn's.
+    The fit stops when no derivative is above `tolerance`; the default is that of scikit-learn.
     """
     start = time.perf_counter()
     texts = join_pairs(texts, pairs)
@@ -266,7 +266,7 @@ def fit_classes(features: Matrix, labels: np.ndarray, classes: int, tolerance: f
         weights, intercepts, finished = fit_logistic(features, Sigmoids(labels, fitted), tolerance)
     else:
         fitted, positions = np.unique(labels, return_inverse=True)
-        if len(fitted) == 2:  # the first class's scores are 0, the second's the log-odds
+        if len(fitted) == 2:  # the scores of the first class are 0, those of the second are the log-odds
             second = Sigmoids(positions[:, None], np.array([0]))
             weights, intercepts, finished = fit_logistic(features, second, tolerance)
             weights, intercepts = np.pad(weights, ((0, 0), (1, 0))), np.pad(intercepts, (1, 0))
@@ -277,21 +277,23 @@ def fit_classes(features: Matrix, labels: np.ndarray, classes: int, tolerance: f
 
 
 class Targets(Protocol):
-    """What K scores of N rows shall be, and how far they are from it."""
+    """The targets of K scores of N rows."""
 
     @property
     def width(self) -> int: ...  # K
 
     def compare(self, z: torch.Tensor, start: int, end: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """For the scores z (n, K) of the rows from ``start`` to ``end``: the sum of their log-likelihoods, and P - Y,
-        which may take z's memory."""
+        """Compare the scores z (n, K) of the rows from ``start`` to ``end`` with their targets.
+
+        Returns the sum of the log-likelihoods, and P - Y (n, K), which may be in z's memory.
+        """
         ...
 
 
 class Softmax(NamedTuple):
     """One class of K for each row."""
 
-    positions: np.ndarray  # (N,) of 0..K-1
+    positions: np.ndarray  # (N,), from 0 to K-1
     width: int  # K
 
     def compare(self, z: torch.Tensor, start: int, end: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -304,7 +306,7 @@ class Softmax(NamedTuple):
 
 
 class Sigmoids(NamedTuple):
-    """K regressions that share nothing, so that the sum of their losses is least if each is."""
+    """K independent regressions, which are fitted together by minimising the sum of their losses."""
 
     labels: np.ndarray  # (N, C) of 0 and 1
     columns: np.ndarray  # (K,) which of them
@@ -323,7 +325,7 @@ class Sigmoids(NamedTuple):
 
 
 def fit_logistic(features: Matrix, targets: Targets, tolerance: float) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Weights (V, K) and intercepts (K,) for features (N, V), and whether the fit went on to its tolerance."""
+    """Weights (V, K) and intercepts (K,) for features (N, V), and whether the fit reached its tolerance."""
     import torch
 
     from minilm.evaluation.lbfgs import minimize

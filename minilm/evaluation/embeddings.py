@@ -1,18 +1,19 @@
-"""Texts as vectors by a model that is not trained, and a logistic regression on them: a linear probe.
+"""Linear probe: compute text vectors with a model that is not trained further, and fit a logistic regression to them.
 
 A backbone gives each of a text's T tokens a vector. Their mean is one vector for the text:
 
     e = 1/T sum_t x_t                                        (N, D) for N texts, special tokens included
 
-Sentence models (Reimers and Gurevych 2019) are trained so that texts of like meaning have like means; of other
-backbones the means are useful, too. A linear probe measures how useful (Alain and Bengio 2016): the regression
-of ``baselines.py``, fitted to the training texts' vectors, moved and scaled so that they have mean 0 and length 1 on
-average:
+Sentence models (Reimers and Gurevych 2019) are trained so that texts of like meaning have like vectors, and their
+folders say how the tokens' become the text's (``checkpoints/sentence_models.py``): the first token's, the mean with a
+matrix after it, and so on. Of other backbones the means are useful, too. A linear probe measures how useful (Alain and
+Bengio 2016): the regression of ``baselines.py``, fitted to the training texts' vectors, moved and scaled so that they
+have mean 0 and length 1 on average:
 
-    f = (e - m) / s        m = mean(e),  s = sqrt(mean(|e - m|^2))        both of the training texts
+    f = (e - m) / s        m = mean(e),  s = sqrt(mean(|e - m|^2))        both over the training texts
 
 So one penalty suits every backbone, whatever the length of its vectors. Nothing here is random: the same rows give the
-same probe. Where it scores as well, fine-tuning does not pay.
+same probe. If the probe scores as well as fine-tuning, fine-tuning is not worth its cost.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from minilm.checkpoints.models import card_of
+from minilm.checkpoints.sentence_models import SentenceModel, read_sentence_model
 from minilm.data.tokenization import Encoded, encode, pad_id
 from minilm.devices import Runtime
 from minilm.evaluation.baselines import Logistic, fit_classes
@@ -34,24 +37,31 @@ from minilm.evaluation.predictor import predict_scores
 from minilm.evaluation.windows import vectors_of_texts
 from minilm.models.architecture import Backbone
 from minilm.models.batch import Batch
-from minilm.models.heads import pool
 
-CUT = 512  # tokens at which texts are cut for a model that reads any length, unless the caller says otherwise
+CUT = 512  # the default limit in tokens for a model that can read texts of any length
 
 
 # --- texts to vectors ---
 
 
-def mean_vectors(model: Backbone, encoded: Encoded, runtime: Runtime, *, pad: int) -> np.ndarray:
-    """The means of N texts' vectors: (N, D) float32, in the order of the texts.
+MEAN = SentenceModel()
 
-    The model may have any head or none, and is left as it was. For T5, they are the encoder's vectors.
+
+def text_vectors(
+    model: Backbone, encoded: Encoded, runtime: Runtime, *, pad: int, how: SentenceModel = MEAN, skipped: int = 0
+) -> np.ndarray:
+    """The vectors of N texts: (N, D) float32, in the order of the texts.
+
+    The model may have any head or none, and is left as it was. For T5, they are of the encoder.
+
+    how: how the tokens' vectors become the text's.
+    skipped: tokens of a prompt at each text's beginning that are not pooled (``prompt_tokens``).
     """
     depth = model.config.depth
 
     def forward(batch: Batch, rows: np.ndarray) -> Tensor:
         x = model.finish(model.run(model.embed(batch), batch, 0, depth))  # (B, T, D)
-        return pool(x.float(), batch, "mean")
+        return how(x.float(), batch, skipped)
 
     if not len(encoded):
         return np.zeros((0, model.config.width), np.float32)
@@ -67,16 +77,29 @@ def embed_texts(
     pairs: Sequence[str] | None = None,
     max_tokens: int = 0,
 ) -> np.ndarray:
-    """``mean_vectors`` of texts or pairs: (N, D). They are cut to ``max_tokens``; 0: to the model's context."""
-    encoded = encode(tokenizer, texts, pairs, max_tokens or model.context or CUT)
-    return mean_vectors(model.to(runtime.device), encoded, runtime, pad=pad_id(tokenizer))
+    """``text_vectors`` of texts or pairs: (N, D), made as the folder of the model says (``read_sentence_model``).
+
+    They are cut to ``max_tokens``; 0: to what the folder says, or else to the model's context.
+    """
+    how = read_sentence_model(card_of(model).folder)
+    limit = max_tokens or min(filter(None, (how.max_tokens, model.context)), default=CUT)
+    encoded, skipped = encode(tokenizer, how.prompted(texts), pairs, limit), prompt_tokens(tokenizer, how)
+    return text_vectors(model.to(runtime.device), encoded, runtime, pad=pad_id(tokenizer), how=how, skipped=skipped)
+
+
+def prompt_tokens(tokenizer: Tokenizer, how: SentenceModel) -> int:
+    """How many tokens of a prompt, with the special ones before it, are not pooled."""
+    if how.pools_prompt or not how.prompt:
+        return 0
+    encoding = tokenizer.encode(how.prompted([""])[0])
+    return len(encoding.ids) - encoding.special_tokens_mask[-1]
 
 
 # --- the probe ---
 
 
 class Dense(NamedTuple):
-    """A matrix with no zeros to leave out, for the fit."""
+    """A dense matrix, in the form that the fit needs."""
 
     values: np.ndarray  # (N, V) float64
 
@@ -105,7 +128,7 @@ class Dense(NamedTuple):
 
 @dataclass(frozen=True)
 class Probe:
-    """The fitted model. `seconds`: the time to fit, the vectors given."""
+    """The fitted model. `seconds`: the fitting time, without the time to compute the vectors."""
 
     mean: np.ndarray  # (D,)
     scale: float
@@ -120,7 +143,7 @@ class Probe:
 def fit_probe(embeddings: np.ndarray, labels: np.ndarray, classes: int, tolerance: float = 1e-4) -> Probe:
     """Fit to vectors (N, D) with `labels`: (N,) of 0..classes-1, or (N, classes) of 0 and 1.
 
-    The fit ends when no derivative is above `tolerance`.
+    The fit stops when no derivative is above `tolerance`.
     """
     start = time.perf_counter()
     x = embeddings.astype(np.float64)

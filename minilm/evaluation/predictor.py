@@ -1,10 +1,10 @@
-"""A trained classifier, as its user holds it: texts in, scores out."""
+"""Predict with a trained classifier: from texts to scores and labels."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, fields, replace
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,28 +15,24 @@ from torch import Tensor
 
 from minilm.checkpoints.models import card_of
 from minilm.checkpoints.opening import holds_model, load_model
-from minilm.config import DataSection
-from minilm.data import readers
+from minilm.config import Fraction, Positive
 from minilm.data.batching import collate, evaluation_batches
 from minilm.data.cleaning import cleaner
 from minilm.data.long_texts import LongTexts, Windows
 from minilm.data.rows import Rows
-from minilm.data.sources import load_texts
 from minilm.data.tokenization import Cut, Encoded, count_cut, encode, load_tokenizer, pad_id
-from minilm.devices import Runtime, runtime_as_trained
+from minilm.devices import Runtime, runtime, runtime_as_trained
 from minilm.errors import UserError
-from minilm.evaluation.metrics import log_softmax, sigmoid
+from minilm.evaluation.decisions import Decision
+from minilm.evaluation.validation_scores import ValidationScores, read_validation
 from minilm.evaluation.windows import scores_of_texts
 from minilm.hints import program
-from minilm.loading import load_config
 from minilm.models.architecture import Backbone, Card, evaluation_mode
 from minilm.models.batch import Batch
 from minilm.schema import Limit, read_table
 
-LINES = 512  # lines read before the first is answered
-
 Forward = Callable[[Batch, np.ndarray], Tensor]  # a batch and its row numbers (B,) -> scores (B, C)
-Combine = Callable[[np.ndarray, Windows], np.ndarray]  # what there is of M rows (M, C), and their texts -> (N, C)
+Combine = Callable[[np.ndarray, Windows], np.ndarray]  # the values of M windows (M, C), and their texts -> (N, C)
 Text = str | tuple[str, str]  # a text, or a pair
 
 
@@ -48,12 +44,14 @@ def predict_scores(
     pad: int,
     forward: Forward | None = None,
     combine: Combine | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> np.ndarray:
     """The model's scores (logits) of N texts: (N, C) float32, in the order of the texts.
 
-    Rows of like length share a batch. Every part of the model is left in the mode it was in. ``forward`` computes the
-    scores of a batch and its row numbers in the model's place, if part of the work is done already. ``combine`` makes
-    texts' scores of windows'; by default as the probabilities of a classifier are combined.
+    Rows of similar length share a batch. Each module keeps its training or evaluation mode. ``forward`` computes the
+    scores of a batch from the batch and its row numbers, if a part is cached; by default the model does. ``combine``
+    computes the scores of texts from those of their windows; by default it combines class probabilities. ``progress``
+    is called after each batch, with the fraction of the rows that it was.
     """
     scores, order = [], []
     with evaluation_mode(model), torch.inference_mode(), runtime.autocast():
@@ -61,6 +59,8 @@ def predict_scores(
             batch = collate(encoded, rows, None, pad, limit=model.context).to(runtime.device)
             scores.append((model(batch) if forward is None else forward(batch, rows)).float())
             order.append(rows)
+            if progress is not None:
+                progress(len(rows) / len(encoded))
     by_length = torch.cat(scores).cpu().numpy()
     result = np.empty_like(by_length)
     result[np.concatenate(order)] = by_length
@@ -72,130 +72,181 @@ def predict_scores(
 
 
 def is_multi_label(card: Card) -> bool:
-    """Whether a classifier gives a text several labels."""
+    """Whether a classifier can give a text several labels."""
     return card.published.get("problem_type") == "multi_label_classification"
+
+
+# --- How texts are read, and answers are made ---------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How texts reach the model, in prediction as in training. Kept under "minilm" in the model's config."""
+    """How texts are prepared, in prediction as in training. Saved as "minilm" in the model's config.json."""
 
-    # Tokens that are read at once; 0: the model's context.
+    # The most tokens that the model reads at once; 0: the model's context.
     max_tokens: Annotated[int, Limit("a whole number of at least 0", lambda n: n >= 0)] = 0
     clean: list[str] = field(default_factory=list)  # cleaning steps
     pairs: bool | None = None  # whether it reads pairs of texts; None: unknown
-    # With several labels per text, the probability threshold: a label is assigned at or above it.
-    threshold: Annotated[float, Limit("a number from 0 to 1", lambda x: 0 <= x <= 1)] = 0.5
+    # With several labels per text, the probability threshold: a label is assigned at or above it. One for all labels,
+    # or one for each; with two classes that of the second.
+    threshold: Fraction | list[Fraction] = 0.5
+    temperature: list[Positive] = field(default_factory=list)  # by which scores are divided; several labels: one each
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "float32"  # train.precision
-    long_texts: Literal["cut", "head-tail", "windows"] = "cut"  # what becomes of longer texts, as data.long_texts
+    long_texts: Literal["cut", "head-tail", "windows"] = "cut"  # how to handle longer texts, as data.long_texts
     window_stride: Annotated[int, Limit("a whole number of at least 0", lambda n: n >= 0)] = 0
     window_scores: Literal["mean", "max"] = "mean"
 
     @classmethod
     def of(cls, card: Card) -> Reading:
-        """From a model's config. Raises UserError for a value that is not valid."""
-        names = {f.name for f in fields(cls)}
-        stored = {key: value for key, value in card.extra.items() if key in names}
+        """The settings in a model's config. Raises UserError for an invalid value."""
         place = f"{card.folder}/config.json" if card.adapter is None else f"{card.adapter}/adapter_config.json"
-        return read_table(cls, stored, lambda key: place, "minilm.")
-
-
-class Classifier:
-    """A classification model with its tokenizer and what it was trained with.
-
-    >>> classifier = Classifier.load("runs/scratch-sample")
-    >>> classifier.predict(["ale sztos"])
-    [{'negative': 0.07, 'neutral': 0.26, 'positive': 0.67}]
-    """
-
-    def __init__(self, model: Backbone, tokenizer: Tokenizer, runtime: Runtime) -> None:
-        """model: from ``load_model`` or ``new_model``, with a classification head."""
-        self.model, self.tokenizer, self.runtime = model.to(runtime.device), tokenizer, runtime
-        card = card_of(model)
-        self.labels = card.labels
-        self.multi_label = is_multi_label(card)
-        self.reading = Reading.of(card)
-        self.clean = cleaner(self.reading.clean)
-        self.cut = Cut()  # of all texts it has read
+        return cls.from_table(card.extra, place)
 
     @classmethod
-    def load(cls, source: str | Path, device: str = "auto") -> Classifier:
-        """Open a run's folder, a model's or an adapter's folder, a catalogue name or a Hub id.
+    def from_table(cls, table: dict[str, Any], place: str) -> Reading:
+        """From a table that may have other keys too. Raises UserError for a value that is not valid."""
+        names = {f.name for f in fields(cls)}
+        stored = {key: value for key, value in table.items() if key in names}
+        return read_table(cls, stored, lambda key: place, "minilm.")
 
-        Raises UserError if there is no trained classifier.
-        """
-        folder = Path(source)
-        if holds_model(folder / "model"):
-            folder = folder / "model"
-        elif (folder / "config.toml").exists():
-            raise UserError(f"{folder}: {without_classifier(folder)}")
-        model = load_model(folder if folder.exists() else source, "classify", dtype="stored")
-        runtime = runtime_as_trained(device, Reading.of(card_of(model)).precision)
-        for parameter in model.parameters():
-            if (parameter.dtype, runtime.precision) != (torch.bfloat16, "bfloat16"):  # as such weights were in training
-                parameter.data = parameter.data.float()
-        return cls(model, load_tokenizer(card_of(model).tokenizer or source), runtime)
+    def decision(self, kind: Literal["single", "multi"], classes: int, name: str) -> Decision:
+        """How scores of C classes become labels. Raises UserError for the wrong number of thresholds; ``name``: of the
+        model."""
+        wanted = classes if kind == "multi" else 1
+        for key, values in (("threshold", self.threshold), ("temperature", self.temperature or [1.0] * wanted)):
+            if isinstance(values, list) and len(values) != wanted:
+                count = f"{wanted} numbers, one for each label," if wanted > 1 else "one number,"
+                raise UserError(f"{name}: minilm.{key} must hold {count} got {len(values)}")
+        threshold = np.array(self.threshold) if isinstance(self.threshold, list) else self.threshold
+        return Decision(kind, threshold, np.array(self.temperature) if self.temperature else None)
+
+
+def remember(decision: Decision, model: Backbone) -> None:
+    """Keep a decision with its model, under "minilm" in its config."""
+    card = card_of(model)
+    if decision.kind == "multi" or decision.has_threshold:
+        many = isinstance(decision.threshold, np.ndarray)
+        card.extra["threshold"] = np.asarray(decision.threshold).tolist() if many else decision.threshold
+    if decision.temperature is not None:
+        card.extra["temperature"] = decision.temperature.tolist()
+
+
+def decision_of(card: Card, reading: Reading) -> Decision:
+    """How a model's scores become answers, by its problem type and the number of its outputs."""
+    problem, name = card.published.get("problem_type"), str(card.adapter or card.folder or "the model")
+    if problem == "regression":
+        return Decision("score", raw=True)
+    if is_multi_label(card):
+        return reading.decision("multi", len(card.labels), name)
+    return Decision("score") if len(card.labels) == 1 else reading.decision("single", len(card.labels), name)
+
+
+# --- Classifiers --------------------------------------------------------------------------------------------------
+
+
+class Predictor(ABC):
+    """What answers texts, by whatever means: a model, a linear model, several of them together, a prompt.
+
+    A subclass sets the attributes and gives scores of texts that are clean already.
+    """
+
+    name: str  # what messages call it
+    labels: list[str]  # (C,)
+    reading: Reading
+    decision: Decision
+    clean: Callable[[str], str]
+
+    @abstractmethod
+    def scores_of_clean(self, texts: list[str], pairs: list[str] | None) -> np.ndarray:
+        """The scores (logits) of N texts or pairs, (N, C)."""
+
+    @abstractmethod
+    def without_temperature(self) -> None:
+        """Give probabilities as the model does, without the temperature that validation chose. Labels stay the same."""
+
+    @abstractmethod
+    def identity(self) -> str:
+        """What it is made of, and how it computes: another text if its answers may differ."""
+
+    @abstractmethod
+    def validation(self) -> ValidationScores:
+        """What it made of its validation texts. Raises UserError if that was not kept."""
+
+    @abstractmethod
+    def watch(self, progress: Callable[[float], None]) -> None:
+        """Have ``progress`` called whenever a part of the texts is read, with the fraction of them that it was."""
+
+    def cut_message(self) -> str:
+        """What to say of texts that were too long to be read whole; empty if they were few."""
+        return ""
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a text may get several labels."""
+        return self.decision.kind == "multi"
 
     def predict(self, texts: Iterable[Text], *, place: str = "text", first: int = 1) -> list[dict[str, float]]:
         """One ``{label: probability}`` per text; pairs are tuples.
 
-        With one label per text the probabilities add up to 1; with several, each label has its own and is assigned
-        if that is at least ``reading.threshold``. Messages call the texts ``text 1`` and so on, or what is asked.
+        With one label per text the probabilities add up to 1; with several, each label has its own. A model that gives
+        a score has one value for each of its outputs. Messages call the texts ``text 1`` and so on, or what is asked.
         """
-        scores = self.scores(texts, place=place, first=first)
-        probabilities = sigmoid(scores) if self.multi_label else np.exp(log_softmax(scores))
+        probabilities = self.decision.probabilities(self.scores(texts, place=place, first=first))
         return [dict(zip(self.labels, map(float, row), strict=True)) for row in probabilities]
 
     def decide(self, probabilities: dict[str, float]) -> list[str]:
-        """The labels assigned to a text: the likeliest; with several per text, all at or above the threshold."""
-        if self.multi_label:
-            return [label for label, p in probabilities.items() if p >= self.reading.threshold]
-        return [max(probabilities, key=lambda label: probabilities[label])]
+        """The labels assigned to a text: the likeliest; with several per text, all at or above their threshold.
+
+        Raises UserError for a model that gives a score.
+        """
+        if self.decision.kind == "score":
+            raise UserError(f"{self.name}: gives a score, not a label")
+        chosen = self.decision.choose(np.array([list(probabilities.values())]))[0]
+        names = list(probabilities)
+        return [names[i] for i in np.flatnonzero(chosen)] if self.multi_label else [names[int(chosen)]]
+
+    def is_unsure(self, probabilities: dict[str, float]) -> bool | None:
+        """Whether the probability of a text's label is too low for an answer; None: any is enough."""
+        if not self.decision.unsure_below:
+            return None
+        return bool(self.decision.is_unsure(np.array([list(probabilities.values())]))[0])
 
     def scores(self, texts: Iterable[Text], *, place: str = "text", first: int = 1) -> np.ndarray:
-        """The model's scores (logits), (N, C).
+        """The scores (logits), (N, C).
 
-        Raises UserError for what is no text or pair, for pairs if it reads single texts, for single texts if it
-        reads pairs, and for a text of which cleaning leaves nothing: an answer would be about nothing.
+        Raises UserError for anything but texts and pairs, for pairs if the classifier was trained on single texts, for
+        single texts if it was trained on pairs, and for a text that is empty after cleaning.
         """
         firsts, seconds = self._split(texts, place, first)
         firsts = self._cleaned(firsts, place, first)
         seconds = None if seconds is None else self._cleaned(seconds, place, first)
-        return self._scores_of_clean(firsts, seconds)
+        return self.scores_of_clean_texts(firsts, seconds)
+
+    def scores_of_rows(self, rows: Rows) -> np.ndarray:
+        """The scores of rows whose texts are already clean; cleaning them again might change them again."""
+        return self.scores_of_clean_texts(rows.texts, rows.pairs)
+
+    def scores_of_clean_texts(self, texts: list[str], pairs: list[str] | None) -> np.ndarray:
+        """The scores of texts that were cleaned, and none of which is empty. Raises UserError if they are no numbers,
+        ``data.tokenization.NoTokens`` for texts of which the tokenizer makes nothing."""
+        if not texts:
+            return np.zeros((0, len(self.labels)), np.float32)
+        scores = self.scores_of_clean(texts, pairs)
+        if not np.isfinite(scores).all():
+            raise UserError(f"{self.name}: gives scores that are no numbers, so its weights are broken; train it anew")
+        return scores
 
     def _cleaned(self, texts: list[str], place: str, first: int) -> list[str]:
         cleaned = [self.clean(text) for text in texts]
         if "" in cleaned:
             row = cleaned.index("")
-            raise UserError(f"{place} {first + row} is empty{' once cleaned' if texts[row].strip() else ''}")
+            raise UserError(f"{place} {first + row} is empty{' after cleaning' if texts[row].strip() else ''}")
         return cleaned
 
-    def scores_of_rows(self, rows: Rows) -> np.ndarray:
-        """The scores of rows that were cleaned when they were loaded: a second cleaning could change them again."""
-        return self._scores_of_clean(rows.texts, rows.pairs)
-
-    def _scores_of_clean(self, texts: list[str], pairs: list[str] | None) -> np.ndarray:
-        if not texts:
-            return np.zeros((0, len(self.labels)), np.float32)
-        limit = self.reading.max_tokens or self.model.context or 512
-        long = LongTexts(self.reading.long_texts, self.reading.window_stride, self.reading.window_scores)
-        encoded = encode(self.tokenizer, texts, pairs, limit, long)
-        self.cut = self.cut + count_cut(encoded, limit)
-        scores = predict_scores(self.model, encoded, self.runtime, pad=pad_id(self.tokenizer))
-        if not np.isfinite(scores).all():
-            name = card_of(self.model).adapter or card_of(self.model).folder or "the model"
-            raise UserError(f"{name}: gives scores that are no numbers, so its weights are broken; train it anew")
-        return scores
-
-    def cut_message(self) -> str:
-        """What to say of texts that were too long to be read whole; empty if they were few."""
-        limit, context = self.reading.max_tokens, self.model.context
-        return self.cut.message("texts", limit or context or 512, context)
-
     def _split(self, texts: Iterable[Text], place: str, first: int) -> tuple[list[str], list[str] | None]:
-        """The first texts, and the second ones if they are pairs."""
+        """The texts, or the first texts of pairs; and the second texts, or None if they are not pairs."""
         if isinstance(texts, str):
-            raise UserError(f"give a list of texts, [{texts!r}], not one text")
+            raise UserError(f"give a list of texts, such as [{texts!r}], not a single text")
         texts = list(texts)
         for number, text in enumerate(texts, first):
             parts = (text,) if isinstance(text, str) else text
@@ -206,74 +257,93 @@ class Classifier:
             raise UserError("give either single texts or pairs of two texts, not both")
         if texts and self.reading.pairs not in (None, bool(pairs)):
             kind = "pairs of texts" if self.reading.pairs else "single texts"
-            raise UserError(f"this classifier was trained on {kind}; give it such")
+            raise UserError(f"this classifier was trained on {kind}; give {kind}")
         if not pairs:
             return [str(text) for text in texts], None
         return [first for first, _ in pairs], [second for _, second in pairs]
 
 
+class Classifier(Predictor):
+    """A classification model with its tokenizer and the settings that it was trained with.
+
+    >>> classifier = Classifier.load("runs/scratch-sample")
+    >>> classifier.predict(["ale sztos"])
+    [{'negative': 0.07, 'neutral': 0.26, 'positive': 0.67}]
+    """
+
+    def __init__(self, model: Backbone, tokenizer: Tokenizer, runtime: Runtime) -> None:
+        """model: from ``load_model`` or ``new_model``, with a classification head."""
+        self.model, self.tokenizer, self.runtime = model.to(runtime.device), tokenizer, runtime
+        card = card_of(model)
+        self.name = str(card.adapter or card.folder or "the model")
+        self.labels, self.reading = card.labels, Reading.of(card)
+        self.decision = decision_of(card, self.reading)
+        self.clean = cleaner(self.reading.clean)
+        self.cut = Cut()  # counts over all texts that it has read
+        self.progress: Callable[[float], None] | None = None
+        self.home = card.adapter or card.folder  # where its files are
+
+    @classmethod
+    def load(cls, source: str | Path, device: str = "auto", precision: str = "") -> Classifier:
+        """Load a classifier from a run's folder, a model's or an adapter's folder, a catalogue name or a Hub id.
+
+        precision: as ``devices.runtime`` takes it; empty: that of the model's training. Raises UserError if there is no
+        trained classifier.
+        """
+        folder = Path(source)
+        if holds_model(folder / "model"):
+            folder = folder / "model"
+        elif (folder / "config.toml").exists():
+            raise UserError(f"{folder}: {without_classifier(folder)}")
+        model = load_model(folder if folder.exists() else source, "classify", dtype="stored")
+        trained = Reading.of(card_of(model)).precision
+        where = runtime(device, precision) if precision else runtime_as_trained(device, trained)
+        for parameter in model.parameters():
+            if (parameter.dtype, where.precision) != (torch.bfloat16, "bfloat16"):  # as in training
+                parameter.data = parameter.data.float()
+        classifier = cls(model, load_tokenizer(card_of(model).tokenizer or source), where)
+        classifier.home = folder if folder.is_dir() else classifier.home
+        return classifier
+
+    def scores_of_clean(self, texts: list[str], pairs: list[str] | None) -> np.ndarray:
+        """The model's scores (logits) of texts that are clean already, (N, C)."""
+        limit = self.reading.max_tokens or self.model.context or 512
+        long = LongTexts(self.reading.long_texts, self.reading.window_stride, self.reading.window_scores)
+        encoded = encode(self.tokenizer, texts, pairs, limit, long)
+        self.cut = self.cut + count_cut(encoded, limit)
+        pad = pad_id(self.tokenizer)
+        return predict_scores(self.model, encoded, self.runtime, pad=pad, progress=self.progress)
+
+    def watch(self, progress: Callable[[float], None]) -> None:
+        """See ``Predictor.watch``."""
+        self.progress = progress
+
+    def without_temperature(self) -> None:
+        """See ``Predictor.without_temperature``."""
+        self.decision = self.decision.without_temperature()
+
+    def identity(self) -> str:
+        """See ``Predictor.identity``: its files with their times, where it runs, and how it decides."""
+        files = sorted(self.home.iterdir()) if self.home is not None else []
+        times = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files if path.is_file()]
+        return repr((self.name, times, str(self.runtime), self.decision))
+
+    def validation(self) -> ValidationScores:
+        """See ``Predictor.validation``."""
+        return read_validation(self.home, self.name)
+
+    def cut_message(self) -> str:
+        """What to say of texts that were too long to be read whole; empty if they were few."""
+        limit, context = self.reading.max_tokens, self.model.context
+        return self.cut.message("texts", limit or context or 512, context)
+
+
 def without_classifier(run: Path) -> str:
-    """Why a run's folder holds no classifier."""
+    """The message for a run's folder that contains no classifier."""
     if (run / "predictions.csv").exists() and (run / "metrics.jsonl").exists():
         return 'this run of a study kept no model (keep_model = "none"); train it again with `minilm train`'
     if (run / "results.json").exists() and not (run / "adapted").is_dir():
-        return "this run did not train a model; train one ([train] in place of [zero_shot])"
+        return "this run did not train a model; replace [zero_shot] by [train] in its config to train one"
     if (run / "results.json").exists():
-        return f"this run only adapted a checkpoint; train a classifier from {run / 'adapted'} (model.source)"
+        return f"this run only adapted a checkpoint; to train a classifier, set model.source to {run / 'adapted'}"
     return f"this run has not finished; resume it with `{program()} train {run / 'config.toml'} --resume`"
-
-
-# --- Files -------------------------------------------------------------------------------------------------------
-
-
-def is_table(name: str) -> bool:
-    """Whether a file of this name has columns; all others are lines of text."""
-    return readers.is_table(Path(name))
-
-
-def predict_table(classifier: Classifier, path: Path, run: str | Path) -> Iterator[tuple[str, dict[str, float]]]:
-    """The texts of a table, a tab between those of a pair, with their ``{label: probability}``, in order.
-
-    They are in the columns that ``run``, which the classifier is from, was trained on. Raises UserError naming what is
-    missing or cannot be read, before the first is answered.
-    """
-    section, place = _columns_of(Path(run), bool(classifier.reading.pairs))
-    texts = load_texts(path, replace(section, clean=classifier.reading.clean), place)
-    for start in range(0, len(texts), LINES):
-        chunk = texts[start : start + LINES]
-        shown = (text if isinstance(text, str) else "\t".join(text) for text in chunk)
-        yield from zip(shown, classifier.predict(chunk), strict=True)
-
-
-def _columns_of(run: Path, pairs: bool) -> tuple[DataSection, str]:
-    """The columns of a run's config, and where they are given; for a model without a run's config, the defaults."""
-    for path in (run / "config.toml", run.parent / "config.toml")[: 2 if run.name == "model" else 1]:
-        if path.is_file():
-            return load_config(path).data, f" in {path}"
-    return DataSection(text_pair="text_pair" if pairs else ""), f" by default, as {run} has no config.toml"
-
-
-def predict_lines(
-    classifier: Classifier, lines: Iterable[str], place: str = "text"
-) -> Iterator[tuple[str, dict[str, float]]]:
-    """Each line with its ``{label: probability}``, in order, some hundred lines at a time.
-
-    For a classifier of pairs a line is two texts with a tab between. Raises UserError naming the line (``place`` and
-    its number) if it is empty, as given or once cleaned, or no pair.
-    """
-    numbered = iter(enumerate(lines, 1))
-    while chunk := list(itertools.islice(numbered, LINES)):
-        texts = [_parse(line, f"{place} {number}", bool(classifier.reading.pairs)) for number, line in chunk]
-        scores = classifier.predict(texts, place=place, first=chunk[0][0])
-        yield from zip((line for _, line in chunk), scores, strict=True)
-
-
-def _parse(line: str, place: str, as_pair: bool) -> Text:
-    parts = [part.strip() for part in line.split("\t")] if as_pair else [line.strip()]
-    is_text = line.isascii() or line == line.encode(errors="ignore").decode()  # no bytes of another encoding
-    if not line.strip():
-        raise UserError(f"{place} is empty")
-    if not is_text or not all(parts) or len(parts) != 1 + as_pair:
-        wanted = "two texts in UTF-8 with a tab between" if as_pair else "a text in UTF-8"
-        raise UserError(f"{place} must be {wanted}, got {line!r}")
-    return (parts[0], parts[1]) if as_pair else parts[0]

@@ -1,12 +1,12 @@
-"""The scores of a text from those of its windows (``data.long_texts = "windows"``).
+"""Combine the scores of a text's windows into the scores of the text (``data.long_texts = "windows"``).
 
-For the class probabilities p_w of its n windows, a text has
+If the n windows of a text have the class probabilities p_w, the text has
 
-    mean    p = 1/n sum_w p_w             the windows vote, each with how sure it is
-    max     p ~ max_w p_w                 the surest window decides, class by class
+    mean    p = 1/n sum_w p_w
+    max     p ~ max_w p_w                 the maximum for each class; with one label per text, scaled to sum to 1
 
-as scores (logits), so that everything after may treat them as a model's: log p with one label a text, log p/(1 - p)
-with several. A text that is one window keeps the model's own scores.
+The result is returned as logits, like those of a model: log p with one label per text, log p/(1 - p) with several. A
+text of one window keeps the model's scores.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def scores_of_texts(scores: np.ndarray, windows: Windows, multi_label: bool) -> 
     z = np.asarray(scores, dtype=np.float64)
     if windows.scores == "max":
         combined = np.maximum.reduceat(z if multi_label else log_softmax(z), starts)
-    elif multi_label:  # the 1/n of p and of 1 - p cancel each other
+    elif multi_label:  # the factors 1/n of p and 1 - p cancel
         yes, no = -np.logaddexp(0.0, -z), -np.logaddexp(0.0, z)
         combined = np.logaddexp.reduceat(yes, starts) - np.logaddexp.reduceat(no, starts)
     else:

@@ -1,36 +1,38 @@
-"""Classification without training, by a model that has learned from texts alone: three methods.
+"""Zero-shot classification: three methods that use a pretrained model without training it.
 
-**Cloze** (Schick and Schuetze 2021), for masked-language models. A pattern makes a text a sentence with a gap, a word
-stands for each class (its verbaliser), and the class is the one whose word fits the gap:
+**Cloze** (Schick and Schuetze 2021), for masked-language models. A pattern adds a sentence with a gap to the text, and
+each class is represented by a word (its verbaliser). The class whose word fits the gap best is chosen:
 
     "{text} This is about {label}."      ->      It rained all day. This is about [MASK].        weather? sport?
 
     s_c = sum_i log p(w_ci | the text with the gap)                i: the word's tokens, one mask each
 
-A word of several tokens has a gap of as many masks, all hidden at once, and their probabilities are multiplied.
+If a word has several tokens, the gap has as many masks, which are all predicted at once, and the probabilities are
+multiplied.
 
-**Likelihood** (Radford et al. 2019; Brown et al. 2020), for models that write. The class is the one whose word the
-model is likelier to write next. T5's encoder reads what is before the word, and its decoder writes it:
+**Likelihood** (Radford et al. 2019; Brown et al. 2020), for models that generate text. The class whose word is the most
+probable continuation is chosen. T5's encoder reads the text before the word, and its decoder generates the word:
 
     s_c = sum_i log p(w_ci | text, w_c1 ... w_c,i-1)
 
-Some words are likely after any text. The scores s' of a text without content ("N/A") measure that; subtracting them is
-contextual calibration (Zhao et al. 2021, with W = diag(p')^-1, where W p is scaled to add up to 1). Then all classes of
-that text are equally likely:
+Some words are probable after any text. The scores s' of a text without content ("N/A") measure this. Subtracting them
+is called contextual calibration (Zhao et al. 2021, with W = diag(p')^-1, where W p is scaled to add up to 1). It makes
+all classes equally probable for the text without content:
 
     log P = log_softmax(s - s')                  without calibration: log_softmax(s)
 
-**Similarity**, for sentence models. The class is the one whose description's vector points in the direction of the
-text's. Both are means of their tokens' vectors (``embeddings.py``):
+**Similarity**, for sentence models. The class whose description has the most similar vector to that of the text is
+text's, each made as the model's folder says, or the mean of its tokens' vectors (``embeddings.py``):
 
     s_c = cos(e, d_c) / t              t = 0.05, with which such models are trained; decisions do not depend on it
 
-Each method returns log P: (N, C), as ``metrics.classification_metrics`` takes it, for one label a text. None reads a
-label; but a pattern that was chosen by its score on labelled texts has been trained on them.
+Each method returns log P: (N, C), as input of ``metrics.classification_metrics``, with one label per text. No method
+uses labels. But if a pattern is chosen by its score on labelled texts, this is a kind of training on them.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -43,6 +45,7 @@ from torch import Tensor
 
 from minilm.checkpoints.models import card_of
 from minilm.checkpoints.opening import load_model
+from minilm.checkpoints.sentence_models import read_sentence_model
 from minilm.data.masking import MASK_NAMES, special_ids
 from minilm.data.tokenization import Encoded, load_tokenizer, pad_id
 from minilm.devices import Runtime
@@ -55,39 +58,42 @@ from minilm.models import ARCHITECTURES
 from minilm.models.architecture import Backbone
 from minilm.models.batch import Batch
 
+log = logging.getLogger("minilm")
+
 METHODS = ("cloze", "likelihood", "similarity")
 TEMPERATURE = 0.05  # t
 
 
 def open_model(source: str, method: str, device: str = "auto") -> tuple[Backbone, Tokenizer]:
-    """The model that a method needs, and its tokenizer.
+    """Load the model that a method needs, and its tokenizer.
 
-    Raises UserError, before any weight is read, if the model has no trained language head or is of the other kind.
+    Raises UserError, before any weight is read, if the model has no trained language head or does not suit the method.
     """
     if method not in METHODS:
-        raise UserError(f'no zero-shot method "{method}"{nearest(method, METHODS)}; there are: {", ".join(METHODS)}')
+        raise UserError(f'unknown zero-shot method "{method}"{nearest(method, METHODS)}; use {", ".join(METHODS)}')
     if method != "similarity":
         return load_language_model(source, masked=method == "cloze", device=device)
     model = load_model(source, "encode", dtype=torch.float32)
+    log.warning("%s: %s", source, read_sentence_model(card_of(model).folder))
     return model, load_tokenizer(card_of(model).tokenizer or source)
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """How a language model is asked for the class of a text."""
+    """The prompt by which a language model classifies a text."""
 
-    pattern: str  # "{text}" stands for the text, "{pair}" for its second text, "{label}" for the word
-    words: Sequence[str]  # one for each of the C classes
-    content_free: str = ""  # a text to calibrate by; empty: no calibration
-    max_tokens: int = 0  # of a prompt, whose texts are cut; 0: the model's context
+    pattern: str  # "{text}" is replaced by the text, "{pair}" by its second text, "{label}" by the word
+    words: Sequence[str]  # one word for each of the C classes
+    content_free: str = ""  # a text without content, for calibration; empty: no calibration
+    max_tokens: int = 0  # the most tokens of a prompt, whose texts are cut to fit; 0: the model's context
 
     def check(self, *, pairs: bool) -> None:
-        """Raises UserError unless the pattern has each slot once, and "{pair}" only for pairs."""
+        """Raises UserError unless the pattern contains each placeholder once, and "{pair}" only for pairs."""
         wanted = {"{text}": 1, "{label}": 1, "{pair}": int(pairs)}
         for slot, number in wanted.items():
             if self.pattern.count(slot) != number:
                 often = "once" if number else "only for pairs of texts"
-                raise UserError(f'the pattern {self.pattern!r} must have "{slot}" {often}')
+                raise UserError(f'the pattern {self.pattern!r} must contain "{slot}" {often}')
 
     def sides(self, parts: Sequence[str]) -> tuple[str, str]:
         """The prompt before and after the word. ``parts``: the text, and its second text if there is one."""
@@ -95,13 +101,13 @@ class Prompt:
         return before, after
 
     def limit(self, model: Backbone, room: int = 0) -> int:
-        """The tokens that a prompt may have, if ``room`` more must fit into the model's context."""
+        """The most tokens of a prompt if ``room`` more tokens must fit into the model's context."""
         context = model.context
         limit = self.max_tokens or context or CUT
         return min(limit, context - room) if context else limit
 
     def log_probabilities(self, score: Score, texts: Sequence[str], pairs: Sequence[str] | None) -> np.ndarray:
-        """(N, C), calibrated, of N texts or pairs. ``score``: their parts -> the sums of log-probabilities (N, C)."""
+        """(N, C) calibrated log-probabilities of N texts or pairs. score: texts -> sums of log-probabilities (N, C)."""
         if not len(texts):
             return np.zeros((0, len(self.words)))
         scores = score(_parts(texts, pairs))
@@ -129,14 +135,15 @@ def cloze(
 
     Args:
         model: a masked-language model with its trained head (``open_model``).
-        tokenizer: its own.
+        tokenizer: the model's tokenizer.
         texts: N texts, which are cut if a prompt is too long.
         prompt: the pattern, and a word for each class.
         runtime: the device and precision.
-        pairs: their second texts.
+        pairs: the second texts of pairs.
 
     Raises:
-        UserError: the model is of the other kind, the pattern lacks a slot, or a word equals another one in tokens.
+        UserError: the model is not a masked-language model, the pattern lacks a placeholder, or two words have the same
+            tokens.
     """
     _check_model(model, masked=True)
     prompt.check(pairs=pairs is not None)
@@ -146,7 +153,7 @@ def cloze(
     limit = prompt.limit(model)
 
     def encode_gap(parts: Sequence[str], gap: str) -> tuple[list[int], list[int]]:
-        """A prompt's tokens, and the positions of its gap's masks."""
+        """The tokens of a prompt, and the positions of the masks in its gap."""
 
         def encoded(parts: Sequence[str]) -> Encoding:
             return tokenizer.encode(gap.join(prompt.sides(parts)))
@@ -157,7 +164,7 @@ def cloze(
 
     def score(all_parts: Sequence[Sequence[str]]) -> np.ndarray:
         scores = np.empty((len(all_parts), len(prompt.words)))
-        for length in {len(answer) for answer in answers}:  # one pass serves all words of as many tokens
+        for length in {len(answer) for answer in answers}:  # one pass for all words with this number of tokens
             prompts, places = zip(*(encode_gap(parts, mask * length) for parts in all_parts), strict=True)
             same = [number for number, answer in enumerate(answers) if len(answer) == length]
             targets = torch.tensor([answers[number] for number in same])
@@ -176,15 +183,15 @@ def likelihood(
     *,
     pairs: Sequence[str] | None = None,
 ) -> np.ndarray:
-    """Log-probabilities (N, C) of the classes by how likely the model is to write their words.
+    """Log-probabilities (N, C) of the classes by how probable it is that the model generates their words.
 
-    The arguments and errors are those of ``cloze``. model: one that writes, a decoder or T5. prompt: its pattern ends
-    with "{label}", and its ``max_tokens`` do not count the word.
+    The arguments and errors are those of ``cloze``. model: a model that generates text, a decoder or T5. prompt: its
+    pattern ends with "{label}", and its ``max_tokens`` do not include the word.
     """
     _check_model(model, masked=False)
     prompt.check(pairs=pairs is not None)
     if not prompt.pattern.endswith("{label}"):
-        raise UserError(f'the pattern {prompt.pattern!r} must end with "{{label}}": the model writes what comes next')
+        raise UserError(f'the pattern {prompt.pattern!r} must end with "{{label}}", as the model generates this word')
     answers = [_written_tokens(model, tokenizer, prompt, word) for word in prompt.words]
     _check_answers(answers, prompt.words, tokenizer, model)
     if not prompt.content_free:
@@ -197,7 +204,7 @@ def likelihood(
     def score(all_parts: Sequence[Sequence[str]]) -> np.ndarray:
         prompts = [encoded(_cut(tokenizer, parts, limit, lambda p: len(encoded(p)))) for parts in all_parts]
         scores = np.empty((len(all_parts), len(prompt.words)))
-        for begun in {answer[:-1] for answer in answers}:  # one pass serves all words that begin alike
+        for begun in {answer[:-1] for answer in answers}:  # one pass for all words with this beginning
             same = [number for number, answer in enumerate(answers) if answer[:-1] == begun]
             targets = torch.tensor([answers[number] for number in same])
             if model.start_token is not None:
@@ -223,9 +230,9 @@ def similarity(
     pairs: Sequence[str] | None = None,
     max_tokens: int = 0,
 ) -> np.ndarray:
-    """Log-probabilities (N, C) of the classes by how near the descriptions' vectors are to the texts'.
+    """Log-probabilities (N, C) of the classes by how similar the vectors of descriptions and texts are.
 
-    descriptions: one per class. Everything else is as in ``embed_texts``.
+    descriptions: one per class. The other arguments are those of ``embed_texts``.
     """
     x = embed_texts(model, tokenizer, texts, runtime, pairs=pairs, max_tokens=max_tokens)
     d = embed_texts(model, tokenizer, descriptions, runtime, max_tokens=max_tokens)
@@ -234,7 +241,7 @@ def similarity(
 
 
 def calibrate(scores: np.ndarray, content_free: np.ndarray) -> np.ndarray:
-    """Scores (N, C) minus those of a text without content (C,): log-probabilities (N, C)."""
+    """Log-probabilities (N, C) from scores (N, C), after subtracting those of a text without content (C,)."""
     return log_softmax(scores - content_free)
 
 
@@ -242,7 +249,7 @@ def calibrate(scores: np.ndarray, content_free: np.ndarray) -> np.ndarray:
 
 
 def _parts(texts: Sequence[str], pairs: Sequence[str] | None) -> list[list[str]]:
-    """What fills each prompt: the text, and its second text if there are pairs."""
+    """The texts for each prompt: the text, and its second text if there are pairs."""
     return [[text] for text in texts] if pairs is None else [list(parts) for parts in zip(texts, pairs, strict=True)]
 
 
@@ -253,9 +260,9 @@ def _fill(pattern: str, parts: Sequence[str]) -> str:
 def _cut(
     tokenizer: Tokenizer, parts: Sequence[str], limit: int, tokens: Callable[[Sequence[str]], int]
 ) -> Sequence[str]:
-    """The parts without their ends, so that their prompt has at most ``limit`` tokens.
+    """Cut the ends of the parts, so that their prompt has at most ``limit`` tokens.
 
-    Of a pair, the longer text is cut first. Raises UserError if nothing would be left.
+    The longer text of a pair is cut first. Raises UserError if nothing would be left.
     """
     while (surplus := tokens(parts) - limit) > 0:
         starts = [[start for start, _ in tokenizer.encode(part, add_special_tokens=False).offsets] for part in parts]
@@ -275,18 +282,19 @@ def _cut(
 
 
 def _mask(tokenizer: Tokenizer, model: Backbone, pattern: str) -> tuple[str, int]:
-    """The mask token and its id. Raises UserError if the tokenizer or the model has none, or if the pattern has it."""
+    """The mask token and its id. Raises UserError if the tokenizer or the model has none, or the pattern contains it.
+    """
     found = [(name, number) for name in MASK_NAMES if (number := tokenizer.token_to_id(name)) is not None]
     if not found or found[0][1] >= model.config.vocab_size:
         whose = "model" if found else "tokenizer"
-        raise UserError(f"the {whose} has no mask token, {' or '.join(MASK_NAMES)}: cloze needs one")
+        raise UserError(f"the {whose} has no mask token ({' or '.join(MASK_NAMES)}), which cloze needs")
     if found[0][0] in pattern:
-        raise UserError(f'the pattern {pattern!r} must have "{{label}}" in place of {found[0][0]}')
+        raise UserError(f'the pattern {pattern!r} must contain "{{label}}" instead of {found[0][0]}')
     return found[0]
 
 
 def _places(encoding: Any, start: int, end: int, mask: int) -> list[int]:
-    """The positions of the masks between the characters ``start`` and ``end``: a text may have others."""
+    """The positions of the masks between the characters ``start`` and ``end``, as a text may contain other masks."""
     return [
         place
         for place, (token, (first, last)) in enumerate(zip(encoding.ids, encoding.offsets, strict=True))
@@ -295,7 +303,7 @@ def _places(encoding: Any, start: int, end: int, mask: int) -> list[int]:
 
 
 def _masked_tokens(tokenizer: Tokenizer, prompt: Prompt, word: str, mask: str, mask_id: int) -> tuple[int, ...]:
-    """The tokens of a word in its place in the pattern. They begin at the position of the gap's first mask."""
+    """The tokens of a word at its place in the pattern. They begin at the position of the first mask of the gap."""
     before, after = prompt.sides(["a", "a"])
     start, end = len(before), len(before) + len(word)
     masked, whole = (tokenizer.encode(before + filled + after) for filled in (mask, word))
@@ -307,7 +315,7 @@ def _masked_tokens(tokenizer: Tokenizer, prompt: Prompt, word: str, mask: str, m
 
 
 def _written_tokens(model: Backbone, tokenizer: Tokenizer, prompt: Prompt, word: str) -> tuple[int, ...]:
-    """The tokens by which a decoder continues the prompt with a word, or T5 begins its answer."""
+    """The tokens of a word as a continuation of the prompt by a decoder, or as the beginning of T5's output."""
     if has_encoder(model):
         return tuple(tokenizer.encode(word, add_special_tokens=False).ids)
     before = prompt.sides(["a", "a"])[0]
@@ -332,7 +340,7 @@ def _check_model(model: Backbone, *, masked: bool) -> None:
     if card.task != "lm":
         raise UserError(f'{where}: has no language head; load it with task "lm"')
     if ARCHITECTURES[card.model_type].classes["lm"].endswith("ForMaskedLM") != masked:
-        use = 'writes texts: use the method "likelihood"' if masked else 'fills in words: use the method "cloze"'
+        use = 'generates text; use the method "likelihood"' if masked else 'fills gaps; use the method "cloze"'
         raise UserError(f"{where}: {card.model_type} {use}")
 
 
@@ -342,20 +350,20 @@ def _check_answers(
     special = special_ids(tokenizer)
     for number, (answer, word) in enumerate(zip(answers, words, strict=True)):
         if not answer or special[list(answer)].any() or max(answer) >= model.config.vocab_size:
-            raise UserError(f'the model does not know the word "{word}"; choose another for the class')
+            raise UserError(f'the model does not know the word "{word}"; choose another word for the class')
         if answer in answers[:number]:
             other = words[answers.index(answer)]
-            raise UserError(f'"{other}" and "{word}" are the same to the tokenizer; choose another word for one class')
+            raise UserError(f'the words "{other}" and "{word}" have the same tokens; choose another word for one class')
 
 
 def _check_beginnings(answers: Sequence[tuple[int, ...]], words: Sequence[str]) -> None:
-    """Raises UserError if a word begins with another one: each token makes it less likely, so it could never win."""
+    """Raises UserError if a word begins with another word: each token makes it less probable, so it could never win."""
     for short, word in zip(answers, words, strict=True):
         for long, other in zip(answers, words, strict=True):
             if short != long and long[: len(short)] == short:
                 raise UserError(
-                    f'"{other}" begins with the tokens of "{word}", so it is never likelier; choose another word '
-                    "for one class, or calibrate (content_free)"
+                    f'"{other}" begins with the tokens of "{word}", so it is never more probable; choose another word '
+                    "for one class, or set content_free to calibrate"
                 )
 
 
@@ -374,7 +382,8 @@ def _log_probabilities(
     """Log-probabilities (N, C) of C words of k tokens each, ``targets`` (C, k), at the positions ``places`` (N, k) of N
     prompts.
 
-    The head computes those positions only. writes: what an encoder-decoder's decoder reads; places are then in it.
+    The head computes only these positions. writes: the decoder's input in an encoder-decoder; ``places`` are positions
+    of this input.
     """
     lengths = np.array([len(prompt) for prompt in prompts])
     ids = np.concatenate([np.array(prompt, dtype=np.int32) for prompt in prompts])

@@ -13,6 +13,7 @@ embedding itself as its matrix E:
     scores = norm(act(dense(x))) E^T + b            masked-language models
     scores = x E^T                                  decoders
     scores = (x / sqrt(D)) E^T                      T5, if its head is the token embedding
+    scores = c tanh(x E^T / c)                      Gemma 2, whose scores are capped at c
 
 A head is called as ``head(x, batch, pooler)`` with the backbone's output ``x (B, T, D)``.
 """
@@ -34,17 +35,26 @@ def pool(x: Tensor, batch: Batch, how: str, pooler: nn.Module | None = None) -> 
     """One vector per text, (B, T, D) -> (B, D): the first token's ("cls"), the last real token's ("last"), the mean
     over real tokens ("mean"), or the first token's passed through the backbone's own ``pooler`` ("pooler").
 
+    Sentence models have three more: the highest number in each dimension ("max"), the sum divided by the square root of
+    the number of tokens ("mean_sqrt_len"), and a mean in which token t counts t times ("weighted_mean").
+
     Raises ValueError for another way, and for "pooler" if there is none.
     """
     if how == "cls":
         return x[:, 0]
     if how == "last":
         return select_position(x, batch.last())[:, 0]
-    if how == "mean":
-        if batch.mask is None:
-            return x.mean(dim=1)
-        real = batch.mask.unsqueeze(-1)  # (B, T, 1)
-        return (x * real).sum(dim=1) / real.sum(dim=1)
+    if how == "mean" and batch.mask is None:
+        return x.mean(dim=1)
+    if how in ("mean", "max", "mean_sqrt_len", "weighted_mean"):
+        real = torch.ones_like(x[..., :1], dtype=torch.bool) if batch.mask is None else batch.mask.unsqueeze(-1)
+        if how == "max":
+            return x.masked_fill(~real, float("-inf")).amax(dim=1)
+        weights = real  # (B, T, 1)
+        if how == "weighted_mean":
+            weights = real * torch.arange(1, x.shape[1] + 1, device=x.device).unsqueeze(-1)
+        total = weights.sum(dim=1)
+        return (x * weights).sum(dim=1) / (total.sqrt() if how == "mean_sqrt_len" else total)
     if how == "pooler" and pooler is not None:
         return pooler(x[:, 0])
     raise ValueError(f"this backbone cannot pool by {how!r}")
@@ -78,7 +88,7 @@ class Head(nn.Module, ABC):
 class HeadConfig:
     """A classification head's settings."""
 
-    pooling: str = "last"  # "cls", "last", "mean" or "pooler"
+    pooling: str = "last"  # one of those of ``pool``
     hidden: int = 0  # width of the hidden layer; 0: none
     norm: bool = False  # LayerNorm after the dense layer
     norm_last: bool = False  # it follows the activation instead
@@ -110,8 +120,8 @@ class ClassificationHead(Head):
         return self.classify(self.pooled(x, batch, pooler))
 
     def query_position(self, batch: Batch) -> Tensor | None:
-        """The position that pooling reads, (B,); None: a mean reads all."""
-        if self.config.pooling == "mean":
+        """The position that pooling reads, (B,); None: it reads all."""
+        if self.config.pooling not in ("cls", "last", "pooler"):
             return None
         last = batch.last()
         return last if self.config.pooling == "last" else torch.zeros_like(last)
@@ -155,6 +165,7 @@ class LanguageConfig:
     dense_bias: bool = True  # of the transform's matrix
     norm_bias: bool = True  # of its norm
     scale: float = 1.0  # factor on the vectors before they meet the words (a tied T5: 1/sqrt(D))
+    cap: float = 0.0  # c: no score is larger, nor smaller than -c; 0: there is no cap
 
 
 class LanguageHead(Head):
@@ -184,4 +195,5 @@ class LanguageHead(Head):
             x = x[batch.labels >= 0]  # (N, D)
         if self.dense is not None and self.norm is not None:
             x = self.norm(self.activation(self.dense(x)))
-        return self.output(x * self.config.scale if self.config.scale != 1.0 else x)
+        scores = self.output(x * self.config.scale if self.config.scale != 1.0 else x)
+        return scores if not self.config.cap else self.config.cap * torch.tanh(scores / self.config.cap)

@@ -36,7 +36,8 @@ class Attention(nn.Module):
 
     GPT-2 and BERT need only ``query``, ``key``, ``value``, ``attend`` and ``output``. The rest is for rotary
     positions, for generation (``cache``), and for cross-attention (``memory``), in which keys and values come from an
-    encoder's output.
+    encoder's output. Some models norm each head's query and key before they are turned, so that no product grows with
+    its vectors' lengths (Dehghani et al. 2023, section 2): ``head_norm`` makes such a norm for the width of a head.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Attention(nn.Module):
         dropout: float = 0.0,
         causal: bool = False,
         scale: float | None = None,
+        head_norm: Callable[[int], nn.Module] | None = None,
     ) -> None:
         super().__init__()
         head_width = head_width or width // heads
@@ -60,6 +62,8 @@ class Attention(nn.Module):
         self.key = nn.Linear(width, self.kv_heads * head_width, bias=bias)
         self.value = nn.Linear(width, self.kv_heads * head_width, bias=bias)
         self.output = nn.Linear(self.heads * head_width, width, bias=bias if output_bias is None else output_bias)
+        self.query_norm = None if head_norm is None else head_norm(head_width)
+        self.key_norm = None if head_norm is None else head_norm(head_width)
 
     def forward(
         self,
@@ -82,6 +86,7 @@ class Attention(nn.Module):
         """
         query = self.query(select_position(x, query_position))  # (B, T or 1, D)
         query = query.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T or 1, D/H)
+        query = query if self.query_norm is None else self.query_norm(query)
         if memory is None or cache is None:
             key, value = self.keys_values(x if memory is None else memory)
         else:
@@ -96,15 +101,20 @@ class Attention(nn.Module):
         if query_position is not None and self.causal and mask is None:  # this row of the causal mask
             mask = (torch.arange(x.shape[1], device=x.device) <= query_position[:, None])[:, None, None]
         mask = None if mask is None else select_position(mask, query_position)  # (B or 1, H or 1, T or 1, S)
-        p, causal = self.dropout if self.training else 0.0, self.causal and mask is None
-        y = attend(query, key, value, mask, causal=causal, scale=self.scale, p=p)
+        y = self.attend(query, key, value, mask)  # (B, H, T or 1, D/H)
         return self.output(y.transpose(1, 2).flatten(2))  # heads side by side again: (B, T or 1, D)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """softmax(Q K^T * scale + mask) V: query (B, H, T, D/H), key and value (B, G, S, D/H) -> (B, H, T, D/H)."""
+        p = self.dropout if self.training else 0.0
+        causal = self.causal and mask is None  # a given mask is causal already
+        return attend(query, key, value, mask, causal=causal, scale=self.scale, p=p)
 
     def keys_values(self, source: Tensor) -> tuple[Tensor, Tensor]:
         """source (B, S, D) -> keys and values, (B, G, S, D/H) each."""
         key = self.key(source).unflatten(-1, (self.kv_heads, -1)).transpose(1, 2)
         value = self.value(source).unflatten(-1, (self.kv_heads, -1)).transpose(1, 2)
-        return key, value
+        return key if self.key_norm is None else self.key_norm(key), value
 
 
 class RMSNorm(nn.Module):

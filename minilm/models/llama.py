@@ -1,4 +1,4 @@
-"""Llama: the decoder of Llama and Bielik, and of Mistral and Qwen2 (``llama_family.py``; Touvron et al. 2023).
+"""Llama: the decoder of Llama, Bielik, Mistral, Qwen, SmolLM3 and Phi-3 (``llama_family.py``; Touvron et al. 2023).
 
 A token starts as what it is, without its place. Each of ``L`` layers then adds to it what it gathered from its left and
 what it made of that:
@@ -17,8 +17,9 @@ Five things differ from GPT-2:
 - The MLP has a gate, a second projection that says how much of each number passes (SwiGLU, Shazeer 2020).
 - Biases: none in Llama, on queries, keys and values in Qwen2, everywhere in Bielik.
 
-Mistral's layers see only the last ``window`` positions. What lies further back still arrives: each layer carries it one
-window further.
+Some of the others differ in one thing more. Mistral's layers see only the last ``window`` positions; what lies further
+back still arrives: each layer carries it one window further. Qwen3 norms each head's query and key. Every fourth layer
+of SmolLM3 turns nothing: it knows what is to its left, but not how far.
 
 A classifier reads the last token's vector.
 """
@@ -34,6 +35,7 @@ from torch import Tensor, nn
 from minilm.errors import UserError
 from minilm.models.architecture import Architecture, Backbone, BackboneConfig, Names, Row
 from minilm.models.batch import Batch, LayerCache, State, select_position
+from minilm.models.dropout import Dropout
 from minilm.models.heads import HeadConfig, LanguageConfig
 from minilm.models.layers import MLP, Attention, RMSNorm, draw_weights
 from minilm.models.masks import causal_mask
@@ -60,18 +62,24 @@ class LlamaConfig(BackboneConfig):
     attention_bias: bool = False  # on queries, keys and values
     output_bias: bool = False  # on attention's output
     mlp_bias: bool = False
+    head_norms: bool = False  # a norm of each head's query and key
     attention_dropout: float = 0.0  # on the attention weights
+    dropout: float = 0.0  # on what each sublayer adds
     norm_eps: float = 1e-6
     rotary: Rotary = field(default_factory=Rotary)
     window: int = 0  # how many positions a layer sees, its own included; 0: all to its left
     full_layers: tuple[int, ...] = ()  # layers that see everything in spite of the window
+    unplaced_layers: tuple[int, ...] = ()  # layers without rotary positions
     tied: bool = False  # a language head shares the token embedding
+    pad_token: int | None = None  # fills batches up, and changes no number; None: it is no token of the vocabulary
 
     def __post_init__(self) -> None:
         if not self.heads or (self.width % self.heads and not self.head_width):
             raise UserError(f"width ({self.width}) must be a multiple of heads ({self.heads})")
         resolve = object.__setattr__  # how a frozen dataclass completes itself
         resolve(self, "kv_heads", self.kv_heads or self.heads)
+        if self.pad_token is not None and self.pad_token >= self.vocab_size:
+            resolve(self, "pad_token", None)
         resolve(self, "head_width", self.head_width or self.width // self.heads)
         if isinstance(self.rotary, dict):  # a table in TOML or JSON
             resolve(self, "rotary", Rotary(**self.rotary))
@@ -96,23 +104,26 @@ class LlamaLayer(nn.Module):
             output_bias=config.output_bias,
             dropout=config.attention_dropout,
             causal=True,
+            head_norm=(lambda head_width: RMSNorm(head_width, eps)) if config.head_norms else None,
         )
         self.mlp_norm = RMSNorm(width, eps)
         self.mlp = MLP(width, config.mlp_width, config.activation, bias=config.mlp_bias, gated=True)
+        self.dropout = Dropout(config.dropout)
 
     def forward(
         self,
         x: Tensor,
-        rotary: tuple[Tensor, Tensor],
+        rotary: tuple[Tensor, Tensor] | None,
         mask: Tensor | None = None,
         cache: LayerCache | None = None,
         query_position: Tensor | None = None,
     ) -> Tensor:
-        """x (B, T, D) -> (B, T, D), or (B, 1, D) with a ``query_position`` (B,). ``rotary`` turns queries and keys."""
+        """x (B, T, D) -> (B, T, D), or (B, 1, D) with a ``query_position`` (B,). ``rotary`` turns queries and keys;
+        None: nothing does."""
         x_norm = self.attention_norm(x)
         y = self.attention(x_norm, mask, rotary=rotary, cache=cache, query_position=query_position)
-        x = select_position(x, query_position) + y
-        return x + self.mlp(self.mlp_norm(x))
+        x = select_position(x, query_position) + self.dropout(y)
+        return x + self.dropout(self.mlp(self.mlp_norm(x)))
 
 
 class LlamaEmbeddings(nn.Module):
@@ -145,8 +156,11 @@ class Llama(Backbone):
     @property
     def context(self) -> int:
         """Rotary positions that are stretched by "linear" reach further than the config's context, which is that
-        before. By "dynamic" they would, but from there on each new token turns the cached keys by other angles."""
+        before. By "dynamic" they would, but from there on each new token turns the cached keys by other angles. So it
+        is with "longrope" from the longest text before, and a text's batch would change its vectors."""
         rotary = self.config.rotary
+        if rotary.kind == "longrope":
+            return rotary.trained or self.config.context
         return int(self.config.context * (rotary.factor if rotary.kind == "linear" else 1))
 
     def embed(self, batch: Batch) -> State:
@@ -158,7 +172,8 @@ class Llama(Backbone):
         full, windowed = causal_mask(batch), causal_mask(batch, c.window)
         for i in range(first, last):
             mask = full if i in c.full_layers else windowed
-            x = self.layers[i](x, rotary, mask, batch.layer_cache(i), self.query_position(batch, i))
+            turned = None if i in c.unplaced_layers else rotary
+            x = self.layers[i](x, turned, mask, batch.layer_cache(i), self.query_position(batch, i))
         return replace(state, x=x)
 
     def finish(self, state: State) -> Tensor:
@@ -196,11 +211,20 @@ NAMES = Names(
 )
 
 
-def write(config: LlamaConfig, family: str = "Llama", **fixed: Any) -> dict[str, Any]:
-    """Rotary positions. Raises UserError if a setting is not as it is ``fixed`` in the family's published class."""
-    for name, value in (fixed or {"window": 0, "output_bias": config.attention_bias}).items():
+def check_fixed(config: BackboneConfig, family: str, fixed: dict[str, Any]) -> None:
+    """Raises UserError if a setting is not as it is in the family's published class."""
+    for name, value in fixed.items():
         if getattr(config, name) != value:
             raise UserError(f"{family} checkpoints have {name} = {value}; this model has {getattr(config, name)}")
+
+
+FIXED = {"window": 0, "full_layers": (), "unplaced_layers": (), "head_norms": False, "dropout": 0.0}
+
+
+def write(config: LlamaConfig, family: str = "Llama", fixed: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Rotary positions of whole heads. Raises UserError if the family's published class cannot have the settings:
+    ``fixed``, or else Llama's."""
+    check_fixed(config, family, fixed or {**FIXED, "output_bias": config.attention_bias})
     if config.rotary.pairs(config.head_width) < config.head_width:
         raise UserError(f"{family} checkpoints have rotary.partial = 1; this model has {config.rotary.partial}")
     return write_rotary(config.rotary)

@@ -43,14 +43,16 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 class Rotary:
     """How fast the pairs turn. Raises UserError for a kind that there is not, and for numbers not above 0."""
 
-    kind: str = "default"  # how the model was stretched: "linear", "dynamic", "llama3", "yarn"; "default": not at all
+    kind: str = "default"  # how it was stretched: "linear", "dynamic", "llama3", "yarn", "longrope"; "default": not
     base: float = 10000.0
     factor: float = 1.0  # how many times longer the longest text became
-    trained: int | None = None  # llama3, yarn: the longest text before; None: the model's context
+    trained: int | None = None  # llama3, yarn, longrope: the longest text before; None: the model's context
     low: float = 1.0  # llama3, yarn: a pair that makes fewer turns than this within ``trained`` is slowed down,
     high: float = 32.0  # and one that makes more turns than this is not
-    attention: float | None = None  # yarn: factor on both tables; None: 0.1 ln(factor) + 1
+    attention: float | None = None  # yarn, longrope: factor on both tables; None: see ``sharpness``
     truncate: bool = True  # yarn: the range of pairs between ``low`` and ``high`` ends at whole pairs
+    short: tuple[float, ...] = ()  # longrope: what each pair is divided by in texts up to ``trained`` positions
+    long: tuple[float, ...] = ()  # longrope: the same in longer ones
     partial: float = 1.0  # n as a fraction of a head's width; an odd n is rounded up
 
     def __post_init__(self) -> None:
@@ -63,15 +65,22 @@ class Rotary:
             value = getattr(self, name)
             if not isinstance(value, int | float) or not value > 0:
                 raise UserError(f"rotary positions need a {name} above 0, got {value!r}")
+        for name in ("short", "long"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # a list in TOML or JSON
+            if not all(isinstance(value, int | float) and value > 0 for value in getattr(self, name)):
+                raise UserError(f"rotary positions need numbers above 0 as {name} factors (short_factor, long_factor)")
 
     def pairs(self, width: int) -> int:
         """Twice the number of pairs that turn in a head of this width: n, or n + 1 if n is odd.
 
-        Raises UserError if that is more than the head has, or nothing.
+        Raises UserError if that is more than the head has, or nothing, or if longrope's factors are not one a pair.
         """
         n = int(width * self.partial)
         if not 0 < n + n % 2 <= width:
             raise UserError(f"rotary positions turn numbers in pairs: {n} of a head's {width} do not make pairs")
+        if self.kind == "longrope" and {len(self.short), len(self.long)} != {(n + 1) // 2}:
+            got = f"{len(self.short)} and {len(self.long)}"
+            raise UserError(f"short_factor and long_factor must have {(n + 1) // 2} numbers, one a pair; got {got}")
         return n + n % 2
 
 
@@ -94,11 +103,12 @@ def rotary_tables(rotary: Rotary, width: int, context: int, positions: Tensor, x
         frequencies = dynamic_frequencies(rotary, width, context, positions)
     else:
         frequencies = rotary_frequencies(rotary, width, context, positions.device)
+    if rotary.kind == "longrope":
+        long = rotary_frequencies(rotary, width, context, positions.device, long=True)
+        frequencies = torch.where(positions.max() < (rotary.trained or context), frequencies, long)
     angles = positions[:, None, :, None].float() * frequencies  # (B, 1, T, n/2)
     cos, sin = angles.cos(), angles.sin()
-    if rotary.kind == "yarn":  # more keys dilute attention; larger products sharpen it again
-        usual = 0.1 * math.log(max(rotary.factor, 1.0)) + 1.0
-        sharper = usual if rotary.attention is None else rotary.attention
+    if (sharper := sharpness(rotary, context)) != 1.0:
         cos, sin = cos * sharper, sin * sharper
     device = x.device.type
     mixed = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
@@ -106,8 +116,29 @@ def rotary_tables(rotary: Rotary, width: int, context: int, positions: Tensor, x
     return torch.cat((cos, cos), dim=-1).to(dtype), torch.cat((-sin, sin), dim=-1).to(dtype)
 
 
+def sharpness(rotary: Rotary, context: int) -> float:
+    """The factor on both tables. More keys dilute attention; larger products sharpen it again.
+
+    yarn: 0.1 ln(factor) + 1 (Peng et al. 2023, section 3.4); longrope: sqrt(1 + ln(context / trained) / ln(trained)).
+    """
+    if rotary.kind not in ("yarn", "longrope"):
+        return 1.0
+    if rotary.attention is not None:
+        return rotary.attention
+    if rotary.kind == "yarn":
+        return 0.1 * math.log(max(rotary.factor, 1.0)) + 1.0
+    trained = rotary.trained or context
+    return _longrope_sharpness(context / trained, trained)
+
+
+def _longrope_sharpness(factor: float, trained: int) -> float:
+    return math.sqrt(1 + math.log(factor) / math.log(trained)) if factor > 1 else 1.0
+
+
 @lru_cache(maxsize=32)
-def rotary_frequencies(rotary: Rotary, width: int, context: int, device: torch.device) -> Tensor:
+def rotary_frequencies(
+    rotary: Rotary, width: int, context: int, device: torch.device, *, long: bool = False
+) -> Tensor:
     """Radians that each pair turns per position, (n/2,): ``base^(-2j/n)`` for pair j. Stretched models divide some of
     them by ``factor``:
 
@@ -115,14 +146,19 @@ def rotary_frequencies(rotary: Rotary, width: int, context: int, device: torch.d
         llama3   the slow pairs, which made fewer than ``low`` turns in training; in part those up to ``high``,
                  in proportion to their turns (Llama 3.1's published code; Grattafiori et al. 2024)
         yarn     the same, but in proportion to the pair's number j
+        longrope each by a factor of its own, which a search found; there are two sets of them, and a text of more than
+                 ``trained`` positions, padding included, takes the other, ``long`` (Ding et al. 2024)
 
     YaRN is from Peng et al. 2023. Their section 3.2 ("NTK-by-parts") counts turns; their published code, whose numbers
-    are reproduced here, counts j. Section 3.4 adds the temperature, a factor on both tables (``rotary_tables``).
+    are reproduced here, counts j.
 
     Computed on the CPU in float32, so that every device turns alike, and kept for the next batch.
     """
     n = int(width * rotary.partial)
-    plain = 1.0 / rotary.base ** (torch.arange(0, n, 2, dtype=torch.float32, device="cpu") / n)
+    growth = rotary.base ** (torch.arange(0, n, 2, dtype=torch.float32, device="cpu") / n)
+    if rotary.kind == "longrope":
+        return (1.0 / (torch.tensor(rotary.long if long else rotary.short, device="cpu") * growth)).to(device)
+    plain = 1.0 / growth
     if rotary.kind == "default":
         return plain.to(device)
     if rotary.kind == "linear":
@@ -171,6 +207,12 @@ SPELLINGS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("attention", "attention_factor", "optional"),
         ("truncate", "truncate", "optional"),
     ),
+    "longrope": (
+        TRAINED,
+        ("short", "short_factor"),
+        ("long", "long_factor"),
+        ("attention", "attention_factor", "optional"),
+    ),
 }
 COMMON = (("base", "rope_theta", "optional"), ("partial", "partial_rotary_factor", "optional"))
 
@@ -194,6 +236,9 @@ def read_rotary(published: dict[str, Any]) -> Rotary:
     if kind == "yarn" and "attention" not in settings and given.get("mscale") and given.get("mscale_all_dim"):
         growth = 0.1 * math.log(max(settings["factor"], 1.0))
         settings["attention"] = (given["mscale"] * growth + 1.0) / (given["mscale_all_dim"] * growth + 1.0)
+    if kind == "longrope" and "attention" not in settings and given.get("factor"):
+        trained = settings.get("trained") or given["max_position_embeddings"]
+        settings["attention"] = _longrope_sharpness(given["factor"], trained)
     return Rotary(**settings)
 
 

@@ -3,8 +3,10 @@
     row   text               label     predicted   P(negative)   P(neutral)   P(positive)
     17    not bad at all     positive  negative    0.61          0.08         0.31
 
-``row`` is the row's number in its file, from 1. With more than 100 labels there are no columns of probabilities. A
-pair's second text has a column ``pair``. With several labels a text, label and predicted are JSON lists.
+``row`` is the row's number in its file, from 1; the columns that ``data.keep`` names follow it. With more than 100
+labels there are no columns of probabilities. A pair's second text has a column ``pair``. With several labels a text,
+label and predicted are JSON lists. The probabilities are those that ``minilm predict`` gives. Texts without labels
+(``[zero_shot]``) have no column ``label``.
 """
 
 from __future__ import annotations
@@ -12,9 +14,10 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +26,7 @@ from minilm.data.readers import read_table
 from minilm.data.rows import Rows
 from minilm.data.tables import Defects
 from minilm.errors import UserError
-from minilm.evaluation.metrics import labels_above, log_softmax, sigmoid
+from minilm.evaluation.decisions import Decision, plain_decision
 from minilm.reporting.record import Run
 
 PREDICTIONS = "predictions.csv"
@@ -50,30 +53,35 @@ def write_predictions(
     rows: Rows,
     scores: np.ndarray,
     names: Sequence[str],
-    threshold: float = 0.5,
+    decision: Decision | None = None,
     numbers: np.ndarray | None = None,
+    kept: Mapping[str, Sequence[Any]] | None = None,
+    labelled: bool = True,
 ) -> None:
-    """Write a run's file from its test rows and their scores (N, C). ``numbers``: (N,) of the rows in their file."""
-    several = rows.labels.ndim == 2
-    probabilities = sigmoid(scores) if several else np.exp(log_softmax(scores))
-    predicted = labels_above(scores, threshold) if several else scores.argmax(axis=1)
+    """Write a run's file from its test rows and their scores (N, C).
+
+    numbers: (N,) of the rows in their file. kept: other columns of the file, N cells each (``data.keep``). labelled:
+    whether the rows have labels.
+    """
+    decision = decision or plain_decision(rows.labels)
+    several = decision.kind == "multi"
+    probabilities = decision.probabilities(scores)
 
     def written(label: np.ndarray) -> str:
         if not several:
             return names[int(label)]
         return json.dumps([names[c] for c in range(len(names)) if label[c]], ensure_ascii=False)
 
-    texts = [rows.texts] if rows.pairs is None else [rows.texts, rows.pairs]
-    columns = [*texts, map(written, rows.labels), map(written, predicted)]
-    shown = len(names) <= ALL_SCORES
-    if shown:
-        columns += [[f"{p:.6g}" for p in column] for column in probabilities.T]
-    header = [*("text", "pair")[: len(texts)], "label", "predicted", *(f"P({name})" for name in names if shown)]
-    if numbers is not None:
-        header.insert(0, "row")
-        columns.insert(0, numbers.tolist())
+    columns: dict[str, Iterable[Any]] = {} if numbers is None else {"row": numbers.tolist()}
+    columns |= kept or {}
+    columns |= {"text": rows.texts} | ({} if rows.pairs is None else {"pair": rows.pairs})
+    columns |= {"label": map(written, rows.labels)} if labelled else {}
+    columns["predicted"] = map(written, decision.choose(probabilities))
+    if len(names) <= ALL_SCORES:
+        written_out = ([f"{p:.6g}" for p in of_label] for of_label in probabilities.T)
+        columns |= {f"P({name})": cells for name, cells in zip(names, written_out, strict=True)}
     table = io.StringIO(newline="")
-    csv.writer(table).writerows([header, *zip(*columns, strict=True)])
+    csv.writer(table).writerows([columns, *zip(*columns.values(), strict=True)])
     with atomic(folder / PREDICTIONS) as file:
         file.write(table.getvalue().encode())
 

@@ -15,7 +15,11 @@ import numpy as np
 from minilm.config import SPLITS
 from minilm.evaluation.metrics import Metrics
 from minilm.hints import program
+from minilm.measures import RANKING_METRICS
 from minilm.reporting.classes import count_rows
+from minilm.reporting.confidence import confidence_section, threshold_sentence
+from minilm.reporting.explanations import explanations_section
+from minilm.reporting.mistakes import mistakes_section
 from minilm.reporting.page import (
     Block,
     Bullets,
@@ -41,7 +45,7 @@ BASELINE_NAMES = {
     "majority": "always the most frequent label",
     "linear": "a linear model on TF-IDF words and pairs of words",
     "untrained": "the same checkpoint with an untrained head, as training would start it",
-    "embeddings": "a linear model on the mean of a text's token vectors, by the model before training",
+    "embeddings": "a linear model on a text's vector, by the model before training",
 }
 CHOSEN = (  # a note on the patterns, words and descriptions
     "If a pattern, a word or a description is chosen by its score on labelled texts, it is trained on them: that is "
@@ -62,9 +66,10 @@ def write_report(folder: Path) -> Path:
     """
     run = read_run(folder)
     parts: tuple[Callable[[Run], Section | None], ...]
-    parts = (_opening, _adaptation, _learning, _mistakes, _samples, _costs, _data, _settings, _usage)
+    parts = (_opening, _adaptation, _learning, _labels, mistakes_section, _confidence)
+    parts = (*parts, _samples, explanations_section, _costs, _data, _settings, _usage)
     if run.results.zero_shot is not None:
-        parts = (_opening, _asked, _mistakes, _samples, _costs, _data, _settings)
+        parts = (_opening, _asked, _labels, _samples, _costs, _data, _settings)
     elif run.only_adapted:
         parts = (_adaptation, _costs, _data, _settings)
     sections = [section for part in parts if (section := part(run)) is not None]
@@ -167,10 +172,8 @@ def _learning(run: Run) -> Section:
     text += STOPPED.get(results.stopped, f"It stopped: {results.stopped}.")
     if results.same_answer:
         text += f" {results.same_answer[0].upper()}{results.same_answer[1:]}."
-    if results.decision_threshold is not None:
-        chosen = run.config.train is not None and run.config.train.decision_threshold == "validation"
-        text += f" A label is given from a probability of {results.decision_threshold:.2f} on"
-        text += ", chosen on the validation texts." if chosen else "."
+    chosen = run.config.train is not None and isinstance(run.config.train.decision_threshold, str)
+    text += threshold_sentence(results, chosen)
     train, validation = results.train["macro_f1"], results.validation["macro_f1"]
     gap = 100 * (train - validation)
     text += (
@@ -181,19 +184,43 @@ def _learning(run: Run) -> Section:
     return Section("How it learned", [text, *_pictures(run, "learning_curves")])
 
 
-def _mistakes(run: Run) -> Section:
+def _labels(run: Run) -> Section:
     """The metrics of each label, and the most common mistake."""
     split = "test" if run.results.test is not None else "validation"
     metrics, labels = run.results.metrics(split), run.results.labels
     assert metrics is not None
     table = label_table(metrics, labels, f"{split} set")
+    if isinstance(thresholds := run.results.decision_threshold, list):
+        rows = [[*row, f"{t:.2f}"] for row, t in zip(table.rows, thresholds, strict=True)]
+        table = replace(table, header=[*table.header, "threshold"], rows=rows)
     blocks: list[Block] = [table]
     if len(labels) > LISTED:
         worst = sorted(range(len(labels)), key=lambda i: (not metrics.by_label[i].support, metrics.by_label[i].f1))
         few = replace(table, rows=[table.rows[i] for i in worst[:LISTED]])
         blocks = [f"The {LISTED} labels with the lowest F1, of {count(len(labels))}:", few, Folded("All", table)]
     blocks += filter(None, (_absent(metrics, labels, split), _common_mistake(metrics, labels)))
+    blocks += _ranking(run.results, split)
     return Section("Label by label", [*blocks, *_pictures(run, "confusion_test", "confusion_validation")])
+
+
+def _confidence(run: Run) -> Section | None:
+    """Whether its probabilities come true, with pictures."""
+    section = confidence_section(run)
+    pictures = _pictures(run, "calibration", "coverage")
+    return None if section is None else replace(section, blocks=[*section.blocks, *pictures])
+
+
+def _ranking(results: Results, split: str) -> list[Block]:
+    """How well texts with a label are ranked before others, beside the baselines; nothing if that was not measured."""
+    found = {"the model": results.metrics(split)}
+    found |= {name: baseline.metrics(split) for name, baseline in results.baselines.items()}
+    rows = [
+        [name, *(decimal(metrics.get(key)) for key in RANKING_METRICS)]
+        for name, metrics in found.items()
+        if metrics is not None and metrics.roc_auc is not None
+    ]
+    note = "Macro averages: of each label against the rest. They need no threshold; ROC AUC is 0.5 for guessing."
+    return [Table([f"ranking, {split} set", *map(metric_name, RANKING_METRICS)], rows, note=note)] if rows else []
 
 
 def label_table(metrics: Metrics, labels: Sequence[str], title: str = "label") -> Table:
@@ -328,6 +355,8 @@ def _usage(run: Run) -> Section:
     commands = [
         (prediction_command(run), "its label"),
         (f"{program()} predict {folder} --file texts.txt --json", f"the label of each line{with_tab}, with all scores"),
+        (f"{program()} predict {folder} --file in.csv --out out.csv", "a table with an answer beside each row"),
+        (f"{program()} explain {folder}", "the words on which its answers to the sample texts depend"),
         (f"{program()} evaluate {folder}", "its test metrics, measured again"),
         (f"{program()} train {config} seed=2", "the same once more, one setting changed"),
         (resume_command(run.folder), "continues it if it was interrupted"),

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from minilm.config import SPLITS, Fraction
+from minilm.config import SPLITS, Fraction, Positive
 from minilm.evaluation.metrics import Metrics
 from minilm.measures import Measured, Number, Perplexity
 from minilm.old_keys import with_new_keys
@@ -71,7 +71,8 @@ class Baseline:
     validation: Metrics
     test: Metrics | None = None  # None: there is no test split
     seconds: Measured | None = None  # of fitting
-    decision_threshold: Fraction | None = None  # several labels a text: the probability from which a label is assigned
+    # The probability from which a label is assigned, or that of each label; of two classes, of the second.
+    decision_threshold: Fraction | list[Fraction] | None = None
     labels: list[str] | None = None  # the majority's, several labels a text: those that it assigns to every text
 
     def metrics(self, split: str) -> Metrics | None:
@@ -126,6 +127,7 @@ class SampleText:
     label: str | list[str]
     predicted: str | list[str]
     scores: dict[str, Fraction]  # label -> probability
+    pair: str | None = None  # the second text of a pair, with which ``text`` ends then
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,86 @@ class Augmentation:
     method: str
     ratio: Measured  # new texts for each training text
     added: Number  # new texts
+
+
+@dataclass(frozen=True)
+class CalibrationErrors:
+    """How far probabilities are from what happens: see ``minilm.evaluation.calibration``."""
+
+    expected_error: Fraction
+    brier: Measured
+    loss: Measured
+
+
+@dataclass(frozen=True)
+class CoveragePoint:
+    """What happens if only answers of at least some probability are given."""
+
+    threshold: Fraction
+    coverage: Measured  # the fraction of texts that is answered; several labels: labels given a text
+    accuracy: Fraction  # the fraction of these answers that is right
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Whether probabilities mean what they say, measured on one split; the temperature is from validation."""
+
+    split: str
+    temperature: list[Positive]  # one; several labels: one each
+    before: CalibrationErrors
+    after: CalibrationErrors
+    coverage: list[CoveragePoint] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS or not self.temperature:
+            raise ValueError("must hold a split and a temperature")
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A text that is predicted wrongly. Several labels a text: ``label`` and ``predicted`` are lists."""
+
+    row: Number  # in its file, from 1
+    text: str  # its beginning
+    label: str | list[str]
+    predicted: str | list[str]
+    probability: Fraction  # of what is not so
+
+
+@dataclass(frozen=True)
+class ConfusedTexts:
+    """Two labels that are confused, with some of the texts."""
+
+    label: str
+    predicted: str
+    texts: Number
+    mistakes: list[Mistake]
+
+
+@dataclass(frozen=True)
+class LabelIssueText:
+    """A text whose label is probably wrong."""
+
+    row: Number  # in its file, from 1
+    text: str  # its beginning
+    label: str
+    suggested: str  # another label; several labels a text: "add" or "remove"
+    score: Fraction  # the lower, the more suspicious
+
+
+@dataclass(frozen=True)
+class Mistakes:
+    """What is worth reading of the mistakes on one split."""
+
+    split: str
+    surest: list[Mistake]
+    confused: list[ConfusedTexts]  # one label a text
+    label_issues: list[LabelIssueText]  # the first of them
+    all_label_issues: Number  # how many there are
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise ValueError(f"split must be one of {', '.join(SPLITS)}")
 
 
 @dataclass(frozen=True)
@@ -201,7 +283,10 @@ class Results:
     lengths: Lengths | None = None
     samples: list[SampleText] = field(default_factory=list)
     data: DataSummary
-    decision_threshold: Fraction | None = None  # several labels a text: the probability from which a label is assigned
+    # The probability from which a label is assigned, or that of each label; of two classes, of the second.
+    decision_threshold: Fraction | list[Fraction] | None = None
+    calibration: Calibration | None = None
+    mistakes: Mistakes | None = None
     augmentation: Augmentation | None = None
     same_answer: str = ""  # several labels a text: a warning if nearly all texts have the same prediction
 
@@ -222,6 +307,9 @@ class Results:
             raise ValueError(f"{missing[0]} is missing")
         if not needed and (self.adaptation is None or found):
             raise ValueError("must hold best, zero_shot or adaptation")
+        thresholds = self.decision_threshold
+        if isinstance(thresholds, list) and len(thresholds) != len(self.labels):
+            raise ValueError(f"decision_threshold must hold one for each of the {len(self.labels)} labels")
         if found and any(len(texts) != len(self.labels) for texts in self.data.classes.values()):
             raise ValueError(f"data.classes must hold a number of texts for each of the {len(self.labels)} labels")
         if self.best is not None and (self.validation is None or self.validation.get(self.best.metric) is None):

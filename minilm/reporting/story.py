@@ -73,7 +73,10 @@ def _majority(baseline: Baseline, multi_label: bool) -> Sentence:
         return ["Always giving the most frequent label"]
     if baseline.decision_threshold is None:  # early versions did not store it
         return [f"Giving {SAME_LABELS},"]
-    least = f"{baseline.decision_threshold:.2f}"
+    if isinstance(baseline.decision_threshold, list):
+        least = "its label's threshold"
+    else:
+        least = f"{baseline.decision_threshold:.2f}"
     if baseline.labels:
         given = _joined([[Span(label, "em")] for label in baseline.labels], ", ")
         return ["Giving every text ", *given, f" (by frequency alone, a probability of at least {least})"]

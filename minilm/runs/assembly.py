@@ -1,13 +1,11 @@
-"""The parts of a run, made from its config: data, tokens, model and task."""
+"""The parts of a run, made from its config: data, tokens and model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from tokenizers import Tokenizer
 
@@ -16,42 +14,38 @@ from minilm.checkpoints.adapters import is_adapter
 from minilm.checkpoints.configs import new_config
 from minilm.checkpoints.contents import read_contents
 from minilm.checkpoints.models import card_of, load_parts, new_model, warn_of
+from minilm.checkpoints.sentence_models import SentenceModel
 from minilm.config import (
     SPLITS,
     BPETokenizerSection,
     DataSection,
-    FamilyHeadSection,
     FreezeAllButLast,
     FreezeFirst,
     RunConfig,
     TrainSection,
 )
 from minilm.connection import Unreachable
-from minilm.data.batching import collate, make_batches
+from minilm.data.batching import make_batches
 from minilm.data.checks import named
 from minilm.data.locations import find_source
 from minilm.data.long_texts import LongTexts
 from minilm.data.rows import Rows
 from minilm.data.sources import Dataset, load_dataset
-from minilm.data.splits import keep_rows, strata_of
-from minilm.data.tokenization import Encoded, encode, load_tokenizer, pad_id, separate_pairs, train_bpe
+from minilm.data.tokenization import Encoded, encode, load_tokenizer, separate_pairs, train_bpe
 from minilm.devices import Runtime
 from minilm.errors import UserError, nearest
-from minilm.evaluation.metrics import Metrics, check_metric
-from minilm.evaluation.predictor import Forward, Reading, predict_scores
+from minilm.evaluation.metrics import check_metric
+from minilm.evaluation.predictor import Reading
+from minilm.evaluation.ranking import has_pairs
 from minilm.finetuning.freezing import freeze, reads_pooler
 from minilm.finetuning.lora import LoRAConfig, add_lora
 from minilm.hints import program
 from minilm.models import ARCHITECTURES
-from minilm.models.architecture import Architecture, Backbone
-from minilm.models.heads import ClassificationHead, HeadConfig, mlp_head
+from minilm.models.architecture import Backbone
+from minilm.models.heads import ClassificationHead
 from minilm.runs.augment import augmented
-from minilm.runs.folders import write_history
-from minilm.runs.results import decide, measure
+from minilm.runs.heads import new_head, warn_of_pooling
 from minilm.runs.shared_cache import hash_of_rows, memoize
-from minilm.training.frozen_prefix import FrozenPrefix
-from minilm.training.loop import Task
-from minilm.training.objectives import Objective, balanced_weights
 from minilm.training.optimizer import check_warmup
 
 
@@ -90,14 +84,13 @@ def prepare(config: RunConfig) -> PreparedData:
     if config.train is not None:
         _check_objective(config.train, data)
     train = augmented(config, data)
-    tokenizer, limit = _tokenizer(config, train), config.data.max_tokens
-    long = LongTexts(config.data.long_texts, config.data.window_stride, config.data.window_scores)
+    tokenizer = _tokenizer(config, train)
 
     def tokens(rows: Rows) -> Encoded:
         return memoize(
             "tokens",
-            lambda: (hash_of_rows(rows), tokenizer.to_str(), limit, repr(long)),
-            lambda: encode(tokenizer, rows.texts, rows.pairs, limit, long),
+            lambda: (hash_of_rows(rows), tokenizer.to_str(), config.data.max_tokens, repr(long_texts_of(config))),
+            lambda: encode(tokenizer, rows.texts, rows.pairs, config.data.max_tokens, long_texts_of(config)),
         )
 
     splits = zip(SPLITS, (train, data.validation, data.test), strict=True)
@@ -106,6 +99,26 @@ def prepare(config: RunConfig) -> PreparedData:
         batches = make_batches(encoded["train"].lengths, config.train.batch_size, seed=config.seed, epoch=0)
         check_warmup(config.train, len(batches), "train.warmup")
     return PreparedData(data, train, tokenizer, encoded)
+
+
+def _long_texts(config: RunConfig) -> LongTexts:
+    return LongTexts(config.data.long_texts, config.data.window_stride, config.data.window_scores)
+
+
+def long_texts_of(config: RunConfig) -> LongTexts:
+    """What becomes of texts that are too long."""
+    return LongTexts(config.data.long_texts, config.data.window_stride, config.data.window_scores)
+
+
+def encoded_as(config: RunConfig, prepared: PreparedData, how: SentenceModel) -> dict[str, Encoded]:
+    """The tokens of each split as a sentence model reads its texts: with its prompt."""
+    if not how.prompt and not how.lowercase:
+        return prepared.encoded
+    limit, long = config.data.max_tokens, long_texts_of(config)
+    rows = {split: prepared.rows(split) for split in prepared.encoded}
+    return {
+        split: encode(prepared.tokenizer, how.prompted(of.texts), of.pairs, limit, long) for split, of in rows.items()
+    }
 
 
 def _files_of(section: DataSection) -> tuple[object, ...]:
@@ -146,6 +159,8 @@ def _check_tokens(tokenizer: Tokenizer, config: RunConfig) -> None:
 def _check_objective(train: TrainSection, data: Dataset) -> None:
     """Raise UserError if the metric, the class weights or the threshold do not fit the labels."""
     check_metric(train.best, data.multi_label, key="train.best")
+    if train.best == "roc_auc" and not has_pairs(data.validation.labels):
+        raise UserError("train.best = roc_auc compares texts that have a label with others; validation has no two such")
     weights, labels = train.class_weights, data.label_names
     for name in weights if isinstance(weights, dict) else ():
         if name not in labels:
@@ -155,8 +170,11 @@ def _check_objective(train: TrainSection, data: Dataset) -> None:
             f"train.class_weights must hold one weight for each of the {len(labels)} labels "
             f"({', '.join(labels)}), got {len(weights)}"
         )
-    if train.decision_threshold != 0.5 and not data.multi_label:
-        raise UserError("train.decision_threshold is for data with several labels a text (data.label_columns)")
+    key, wanted = "train.decision_threshold", train.decision_threshold
+    if wanted != 0.5 and not data.multi_label and len(labels) != 2:
+        raise UserError(f"{key} is for data with several labels a text, or with two classes; these have {len(labels)}")
+    if wanted == "validation" and not data.multi_label:
+        raise UserError(f'with two classes, {key} must be a number or "validation-per-label"')
 
 
 def make_model(
@@ -255,12 +273,14 @@ def _from_checkpoint(
 ) -> Backbone:
     dtype = None if precision == "bfloat16" else torch.float32
     stored = read_contents(folder)
-    head = _head(config, stored.architecture, stored.config)
+    # A sentence model says how to pool also if ``folder`` was adapted from it.
+    head = new_head(config.model.head, stored.architecture, stored.config, find_checkpoint(config))
     model, untrained = load_parts(folder, "classify", labels=labels, head=head, dtype=dtype, device=device)
     if head is None and card_of(model).own_head:
         raise UserError(f'model.head.kind is "family", but {folder} has a head of the kind "mlp"; choose that')
     if config.train:  # zero-shot runs measure an untrained head on purpose
         warn_of(untrained, model)
+        warn_of_pooling(config.model.head, model, find_checkpoint(config))
     choose_trained(model, config, untrained)
     return model
 
@@ -275,7 +295,7 @@ def _from_scratch(
     settings = {"vocab_size": vocab_size, **config.model.config}
     model_config = new_config(name, settings, "[model.config]")
     with torch.device(device):
-        head = _head(config, ARCHITECTURES[name], model_config)
+        head = new_head(config.model.head, ARCHITECTURES[name], model_config)
         return new_model(name, model_config, "classify", labels=labels, head=head)
 
 
@@ -318,79 +338,3 @@ def choose_trained(model: Backbone, config: RunConfig, untrained: Sequence[str])
     for parameter in model.parameters():
         if parameter.requires_grad or parameter.dtype == torch.float16:
             parameter.data = parameter.data.float()
-
-
-def _head(config: RunConfig, architecture: Architecture, model_config: Any) -> HeadConfig | None:
-    """The MLP head of the config, by default on the vector that the family's own head reads; None: the family's own."""
-    head = config.model.head
-    if isinstance(head, FamilyHeadSection):
-        return None
-    usual = architecture.classification_head(model_config).pooling
-    return mlp_head(
-        model_config.width,
-        hidden=head.hidden,
-        # The MLP head has a hidden layer itself, which takes the place of a pooler.
-        pooling=("cls" if usual == "pooler" else usual) if head.pooling == "auto" else head.pooling,
-        norm=head.norm,
-        activation=head.activation,
-        dropout=head.dropout,
-    )
-
-
-def make_task(
-    config: RunConfig,
-    settings: TrainSection,
-    prepared: PreparedData,
-    model: Backbone,
-    runtime: Runtime,
-    folder: Path,
-    prefix: FrozenPrefix,
-) -> Task:
-    """The batches, the objective and the evaluation of a run; evaluations are recorded in ``folder``."""
-    train, validation = prepared.train, prepared.data.validation
-    encoded, pad = prepared.encoded["train"], pad_id(prepared.tokenizer)
-    labels = train.labels[encoded.texts]  # of each row: a window has its text's
-    forward = {split: prefix.forward(split, model) for split in ("train", "validation")}
-    # As many training texts as validation has are enough to see overfitting; all would take longer than training.
-    sample = keep_rows(strata_of(train.labels), min(len(train), len(validation)), config.seed)
-    sampled = encoded.rows_of(sample)
-    watched: dict[str, tuple[Encoded, np.ndarray, Forward]] = {
-        "train": (
-            encoded.take(sample), train.labels[sample], lambda batch, rows: forward["train"](batch, sampled[rows])
-        ),
-        "validation": (prepared.encoded["validation"], validation.labels, forward["validation"]),
-    }
-
-    def evaluate() -> dict[str, Metrics]:
-        scores = {
-            split: predict_scores(model, texts, runtime, pad=pad, forward=how)
-            for split, (texts, _, how) in watched.items()
-        }
-        # Chosen again for each evaluation: while rare labels have low probabilities, a threshold of 0.5 would assign
-        # none of them, however well the model ranks them, and no checkpoint would be better than the first.
-        threshold = decide(settings, validation.labels, scores["validation"])
-        return {split: measure(labels, scores[split], threshold).brief() for split, (_, labels, _) in watched.items()}
-
-    return Task(
-        batches=lambda epoch: make_batches(
-            encoded.lengths, settings.batch_size, seed=config.seed, epoch=epoch,
-            group_by_length=settings.group_by_length,
-        ),
-        collate=lambda rows, epoch: collate(encoded, rows, labels, pad, limit=model.context),
-        objective=Objective(
-            _class_weights(settings, prepared, labels), settings.label_smoothing, prepared.data.multi_label
-        ),
-        evaluate=evaluate,
-        record=lambda history: write_history(folder, history),
-        forward=forward["train"],
-        seconds=prefix.seconds,
-    )
-
-
-def _class_weights(settings: TrainSection, prepared: PreparedData, labels: np.ndarray) -> torch.Tensor | None:
-    """``labels``: of the rows that are trained on."""
-    if settings.class_weights == "balanced":
-        return balanced_weights(labels, len(prepared.data.label_names))
-    if isinstance(settings.class_weights, dict):
-        return torch.tensor([float(settings.class_weights.get(name, 1)) for name in prepared.data.label_names])
-    return torch.tensor(settings.class_weights) if settings.class_weights else None

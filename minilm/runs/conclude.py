@@ -14,9 +14,11 @@ from minilm.config import SPLITS
 from minilm.data.checks import class_counts
 from minilm.data.rows import Rows
 from minilm.evaluation.answers import same_answer
-from minilm.evaluation.metrics import Metrics, labels_above
+from minilm.evaluation.decisions import fit_decision
+from minilm.evaluation.metrics import Metrics
 from minilm.evaluation.predictor import Classifier
 from minilm.models import ARCHITECTURES
+from minilm.reporting.label_issues import LABEL_ISSUES, issues_of, write_label_issues
 from minilm.reporting.label_plots import class_distribution
 from minilm.reporting.plots import draw_confusion, learning_curves, length_distribution
 from minilm.reporting.predictions import write_predictions
@@ -24,16 +26,19 @@ from minilm.reporting.report import write_report
 from minilm.reporting.results import Adaptation, Augmentation, Baseline, Best, Parameters, Results, Times, read_record
 from minilm.reporting.summary import parameter_counts
 from minilm.runs.assembly import PreparedData
+from minilm.runs.confidence import draw_confidence, measure_calibration
+from minilm.runs.explain import explain_samples
 from minilm.runs.fit import Trained, TrainRun
 from minilm.runs.folders import describe_data
+from minilm.runs.mistakes import HeldOut, describe_mistakes
 from minilm.runs.results import (
     MOST_LABELS,
     Embedded,
     choose_samples,
-    decide,
     fit_baselines,
     lengths_of,
     measure,
+    stored_threshold,
     time_inference,
 )
 from minilm.schema import as_table
@@ -45,17 +50,18 @@ def conclude(run: TrainRun, trained: Trained) -> None:
     """Measure every split's scores (N, C), and write the figures, predictions.csv, results.json and the report."""
     folder, data = run.folder, run.prepared.data
     config, augment = run.config, run.config.augment
-    scores, threshold = trained.scores, trained.threshold
-    metrics = {
-        split: measure(run.prepared.rows(split).labels, found, threshold) for split, found in scores.items()
-    }
+    scores, decision = trained.scores, trained.decision
+    metrics = {split: measure(run.prepared.rows(split).labels, found, decision) for split, found in scores.items()}
     held_out = "test" if "test" in scores else "validation"
     shown: Rows = getattr(data, held_out)
     same = ""
     if data.multi_label:
-        same = same_answer(shown.labels, labels_above(scores[held_out], threshold), data.label_names, held_out)
+        given = decision.choose(decision.probabilities(scores[held_out]))
+        same = same_answer(shown.labels, given, data.label_names, held_out)
     if same:
         say(f"warning: {same}")
+    texts = HeldOut(held_out, shown, data.numbers[held_out], data.kept if held_out == "test" else {})
+    issues = issues_of(shown.labels, decision.probabilities(scores[held_out]), data.label_names)
     classifier = Classifier(run.model, run.prepared.tokenizer, run.runtime)
     results = Results(
         name=folder.name,
@@ -73,16 +79,25 @@ def conclude(run: TrainRun, trained: Trained) -> None:
         best=_best(run, trained.progress),
         stopped=trained.progress.stopped,
         lengths=lengths_of(run.prepared.train, run.prepared.encoded["train"], config.data.max_tokens),
-        samples=choose_samples(shown, scores[held_out], data.label_names, config.seed, threshold),
+        samples=choose_samples(shown, scores[held_out], data.label_names, config.seed, decision),
         data=describe_data(data),
-        decision_threshold=threshold if data.multi_label else None,
+        decision_threshold=stored_threshold(decision),
+        calibration=measure_calibration(decision, shown.labels, scores[held_out], held_out),
+        mistakes=describe_mistakes(texts, scores[held_out], data.label_names, decision, issues),
         augmentation=None if augment is None else Augmentation(augment.method, augment.ratio, run.prepared.added),
         same_answer=same,
     )
     if run.pictures:
         _draw(run, trained.progress, metrics)
+        draw_confidence(decision, shown.labels, scores[held_out], held_out, folder / "figures")
     if "test" in scores:
-        write_predictions(folder, data.test, scores["test"], data.label_names, threshold, data.numbers["test"])
+        write_predictions(
+            folder, data.test, scores["test"], data.label_names, decision, data.numbers["test"], data.kept
+        )
+    if run.keep_model == "all":  # not for each run of a study
+        explain_samples(classifier, results.samples, folder)
+    if issues:
+        write_label_issues(folder / LABEL_ISSUES, issues, texts.columns)
     write_json(folder / "results.json", as_table(results))
     finalize(folder)
 
@@ -94,7 +109,7 @@ def _baselines(run: TrainRun, embedded: Embedded | None) -> dict[str, Baseline]:
     wanted, many = run.settings.linear_baseline, len(data.label_names) > MOST_LABELS
     if wanted and many:
         say(f"{run.folder}: no linear baseline, as there are more than {MOST_LABELS:,} labels")
-    choose = partial(decide, run.settings, validation.labels)
+    choose = partial(fit_decision, run.settings, validation.labels, calibrate=False)
     return fit_baselines(learned_from, choose, embedded, with_linear=wanted and not many)
 
 

@@ -15,19 +15,23 @@ from minilm.checkpoints import files
 from minilm.checkpoints.adapter_saving import save_adapter
 from minilm.checkpoints.atomic import atomic
 from minilm.checkpoints.models import card_of, save_model
+from minilm.checkpoints.sentence_models import read_sentence_model
 from minilm.checkpoints.trained_part import Base, is_partly_frozen
 from minilm.config import SPLITS, KeepModel, RunConfig, TrainSection
 from minilm.data.tokenization import Cut, Encoded, count_cut, pad_id
 from minilm.devices import Runtime
-from minilm.evaluation.embeddings import mean_vectors
-from minilm.evaluation.predictor import predict_scores
+from minilm.evaluation.decisions import Decision, fit_decision
+from minilm.evaluation.embeddings import prompt_tokens, text_vectors
+from minilm.evaluation.predictor import predict_scores, remember
+from minilm.evaluation.validation_scores import ValidationScores, write_validation
 from minilm.finetuning.freezing import frozen_layers
 from minilm.hub import is_folder, published_name
 from minilm.models.architecture import Backbone
 from minilm.reporting.summary import parameter_counts, summarize
-from minilm.runs.assembly import PreparedData, make_task
-from minilm.runs.results import Embedded, decide
+from minilm.runs.assembly import PreparedData, encoded_as
+from minilm.runs.results import Embedded
 from minilm.runs.shared_cache import hash_of_tokens, memoize
+from minilm.runs.task import make_task
 from minilm.training.console import say
 from minilm.training.frozen_prefix import FrozenPrefix, cache_activations
 from minilm.training.gradient_checkpointing import use_gradient_checkpointing
@@ -60,7 +64,7 @@ class Trained:
 
     progress: Progress
     scores: dict[str, np.ndarray]  # (N, C) of every split that has texts
-    threshold: float  # the probability from which one of several labels is given
+    decision: Decision  # how scores become probabilities and labels
     cached: str  # what was computed once, in words
     embedded: Embedded | None  # for a baseline: the texts by the model before it trained
 
@@ -83,23 +87,26 @@ def fit(run: TrainRun) -> Trained:
         progress, scores, cached = _train_and_score(run)
     finally:
         shutil.rmtree(folder / "cache", ignore_errors=True)
-    threshold = 0.5
-    if prepared.data.multi_label:
-        threshold = decide(run.settings, prepared.data.validation.labels, scores["validation"])
-        card_of(model).extra["threshold"] = threshold
-    _save(run)
-    return Trained(progress, scores, threshold, cached, embedded)
+    decision = fit_decision(run.settings, prepared.data.validation.labels, scores["validation"])
+    remember(decision, model)
+    _save(run, scores["validation"])
+    return Trained(progress, scores, decision, cached, embedded)
 
 
 def _embed(run: TrainRun) -> Embedded:
     """The vectors of every text by the model as it is, before training."""
     vectors, seconds = {}, {}
+    how = read_sentence_model(card_of(run.model).folder)
+    if how.folder is not None:
+        say(f"{run.folder}: the embeddings baseline: {how}")
+    skipped = prompt_tokens(run.prepared.tokenizer, how)
 
     def of(encoded: Encoded) -> tuple[np.ndarray, float]:
         started = time.perf_counter()
-        return mean_vectors(run.model, encoded, run.runtime, pad=run.pad), time.perf_counter() - started
+        found = text_vectors(run.model, encoded, run.runtime, pad=run.pad, how=how, skipped=skipped)
+        return found, time.perf_counter() - started
 
-    for split, encoded in run.prepared.encoded.items():
+    for split, encoded in encoded_as(run.config, run.prepared, how).items():
         key = partial(_seen_by, run, encoded)
         vectors[split], seconds[split] = memoize("embeddings", key, partial(of, encoded))
     return Embedded(vectors, seconds["train"])
@@ -147,11 +154,15 @@ def _train_and_score(run: TrainRun) -> tuple[Progress, dict[str, np.ndarray], st
     return progress, scores, str(prefix)
 
 
-def _save(run: TrainRun) -> None:
-    """Write the model into ``model/``: whole, the part that was trained, or an adapter; or do not keep it."""
+def _save(run: TrainRun, scores: np.ndarray) -> None:
+    """Write the model into ``model/``: whole, the part that was trained, or an adapter; or do not keep it.
+
+    scores: of the validation texts, which are kept beside it.
+    """
     config, model, tokenizer = run.config, run.model, run.prepared.tokenizer
     if run.keep_model == "none":
         return
+    write_validation(run.folder / "model", ValidationScores(scores, run.prepared.data.validation.labels))
     source, revision = config.model.source, config.model.revision
     base = "" if is_folder(source) else published_name(source)  # "": the folder that it was opened from
     if config.adapt is not None:

@@ -10,21 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from minilm.config import TrainSection
 from minilm.data.rows import Rows
 from minilm.data.sources import Dataset
 from minilm.data.tokenization import Encoded, length_statistics
 from minilm.evaluation.baselines import Linear, Majority, linear, majority
+from minilm.evaluation.decisions import Decision, plain_decision
 from minilm.evaluation.embeddings import fit_probe
-from minilm.evaluation.metrics import (
-    Metrics,
-    choose_threshold,
-    classification_metrics,
-    labels_above,
-    log_softmax,
-    multilabel_metrics,
-    sigmoid,
-)
+from minilm.evaluation.metrics import Metrics, classification_metrics, multilabel_metrics
 from minilm.evaluation.predictor import Classifier
 from minilm.reporting.results import Baseline, CharacterLengths, Lengths, SampleText
 from minilm.runs.shared_cache import hash_of_rows, memoize
@@ -32,24 +24,24 @@ from minilm.training.console import say
 
 LONG = 10.0  # seconds
 KEPT_SCORES = 100  # labels of which a sample's scores are kept, at most
-MOST_LABELS = 1000  # for the linear baseline, whose fit takes time and memory for each
+MOST_LABELS = 1000  # for what takes time and memory for each: the linear baseline, and metrics of rankings
 
 
-def measure(labels: np.ndarray, scores: np.ndarray, threshold: float = 0.5) -> Metrics:
-    """The metrics of scores (N, C) against labels: (N,), or (N, C) with several labels a text."""
-    if labels.ndim == 2:
-        return multilabel_metrics(labels, scores, threshold)
-    return classification_metrics(labels, scores)
+def measure(
+    labels: np.ndarray, scores: np.ndarray, decision: Decision | None = None, ranking: bool | None = None
+) -> Metrics:
+    """The metrics of scores (N, C) against labels: (N,), or (N, C) with several labels a text.
 
-
-def decide(settings: TrainSection, labels: np.ndarray, scores: np.ndarray) -> float:
-    """The decision threshold: the one that [train] gives, or the best for the validation texts' labels and scores.
-
-    The best by the metric that chooses the checkpoint; by micro F1 if that is the loss, which has no threshold.
+    decision: which labels the texts get. The loss is that of the scores as they are, without a temperature.
+    ranking: whether to measure ROC AUC and average precision; None: unless there are very many labels.
     """
-    if settings.decision_threshold != "validation":
-        return settings.decision_threshold
-    return choose_threshold(labels, scores, "micro_f1" if settings.best == "loss" else settings.best)
+    decision = decision or plain_decision(labels)
+    ranking = scores.shape[1] <= MOST_LABELS if ranking is None else ranking
+    if decision.kind == "multi":
+        given = decision.choose(decision.probabilities(scores))
+        return multilabel_metrics(labels, scores, given=given, ranking=ranking)
+    chosen = decision.choose(decision.probabilities(scores)) if decision.has_threshold else None
+    return classification_metrics(labels, scores, given=chosen, ranking=ranking)
 
 
 @dataclass(frozen=True)
@@ -62,7 +54,7 @@ class Embedded:
 
 def fit_baselines(
     data: Dataset,
-    choose: Callable[[np.ndarray], float],
+    choose: Callable[[np.ndarray], Decision],
     embedded: Embedded | None = None,
     *,
     with_linear: bool = True,
@@ -70,7 +62,7 @@ def fit_baselines(
     """The metrics of the majority class and of a linear model on TF-IDF features, on the same splits.
 
     With ``embedded``, also what a linear model on the checkpoint's vectors reaches.
-    ``choose`` chooses the threshold of several labels from the scores of the validation texts, as for the model.
+    ``choose`` makes the decision from the scores of the validation texts, as for the model.
     """
     classes = len(data.label_names)
     train, held_out = data.train, {"validation": data.validation}
@@ -107,19 +99,28 @@ def _key_of_baseline(name: str, classes: int, *splits: Rows) -> tuple[str | int,
 def _measured(
     data: Dataset,
     scores: dict[str, np.ndarray],
-    choose: Callable[[np.ndarray], float],
+    choose: Callable[[np.ndarray], Decision],
     seconds: float,
     *,
     constant: bool = False,
 ) -> Baseline:
     """constant: every text has the same scores, so that the report can name its labels."""
-    threshold = choose(scores["validation"]) if data.multi_label else 0.5
-    validation = measure(data.validation.labels, scores["validation"], threshold)
-    test = measure(data.test.labels, scores["test"], threshold) if "test" in scores else None
+    decision = choose(scores["validation"])
+    validation = measure(data.validation.labels, scores["validation"], decision)
+    test = measure(data.test.labels, scores["test"], decision) if "test" in scores else None
+    threshold = stored_threshold(decision)
     if not data.multi_label:
-        return Baseline(validation, test, seconds)
-    given = [data.label_names[i] for i in np.flatnonzero(labels_above(scores["validation"][0], threshold))]
+        return Baseline(validation, test, seconds, threshold)
+    chosen = decision.choose(decision.probabilities(scores["validation"][:1]))[0]
+    given = [data.label_names[i] for i in np.flatnonzero(chosen)]
     return Baseline(validation, test, seconds, threshold, given if constant else None)
+
+
+def stored_threshold(decision: Decision) -> float | list[float] | None:
+    """The threshold as files hold it; None: no label depends on one."""
+    if decision.kind == "single" and not decision.has_threshold:
+        return None
+    return decision.threshold.tolist() if isinstance(decision.threshold, np.ndarray) else decision.threshold
 
 
 def lengths_of(rows: Rows, encoded: Encoded, max_tokens: int) -> Lengths:
@@ -147,12 +148,13 @@ def time_inference(classifier: Classifier, rows: Rows) -> float:
 
 
 def choose_samples(
-    rows: Rows, scores: np.ndarray, labels: list[str], seed: int, threshold: float = 0.5
+    rows: Rows, scores: np.ndarray, labels: list[str], seed: int, decision: Decision | None = None
 ) -> list[SampleText]:
     """Five texts with their predictions: two wrong ones if there are any, the others right."""
     several = rows.labels.ndim == 2
-    probabilities = sigmoid(scores) if several else np.exp(log_softmax(scores))
-    predicted = labels_above(scores, threshold) if several else probabilities.argmax(axis=1)
+    decision = decision or plain_decision(rows.labels)
+    probabilities = decision.probabilities(scores)
+    predicted = decision.choose(probabilities)
     right = (predicted == rows.labels).all(axis=1) if several else predicted == rows.labels
     order = np.random.default_rng(seed).permutation(len(rows))
     wrong_ones, right_ones = order[~right[order]], order[right[order]]
@@ -173,6 +175,7 @@ def choose_samples(
             label=names(rows.labels[i]),
             predicted=names(predicted[i]),
             scores={labels[c]: float(probabilities[i, c]) for c in shown(probabilities[i])},
+            pair=None if rows.pairs is None else rows.pairs[i],
         )
         for i in chosen
     ]

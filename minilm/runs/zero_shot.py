@@ -143,7 +143,7 @@ def classify_and_report(
     )
     for split in MEASURED if pictures else ():
         draw_confusion(metrics[split], data.label_names, split, folder / "figures")
-    write_predictions(folder, data.test, scores["test"], data.label_names, numbers=data.numbers["test"])
+    write_predictions(folder, data.test, scores["test"], data.label_names, None, data.numbers["test"], data.kept)
     write_json(folder / "results.json", as_table(results))
     write_report(folder)
 

@@ -90,7 +90,7 @@ def pool_uncertainty(classifier: Classifier, rows: Rows, rule: str) -> np.ndarra
 
 
 def pool_embeddings(classifier: Classifier, rows: Rows) -> np.ndarray:
-    """The mean of the model's token vectors for each of N rows, (N, D)."""
+    """The model's vector for each of N rows, (N, D)."""
     return embed_texts(
         classifier.model,
         classifier.tokenizer,

@@ -79,8 +79,11 @@ def say(*lines: str) -> None:
         print(printable(line), file=sys.stderr, flush=True)
 
 
-def progress_bar(total: int, done: int, unit: str = "step") -> tqdm[Any]:
-    """A bar of optimizer steps, or of another unit, on a terminal; nothing if the output is piped to a file."""
+def progress_bar(total: int | None, done: int, unit: str = "step") -> tqdm[Any]:
+    """A bar of optimizer steps, or of another unit, on a terminal; nothing if the output is piped to a file.
+
+    total: None: unknown.
+    """
     return tqdm(total=total, initial=done, unit=unit, disable=None, dynamic_ncols=True, mininterval=0.5, leave=False)
 
 

@@ -260,7 +260,7 @@ def test_a_broken_index_is_named(tmp_path: Path, weight_map: dict[str, Any], mes
 
 def test_a_folder_with_a_pickle_only_says_so(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
-    with pytest.raises(UserError, match=r"no model.safetensors \(pytorch_model.bin is there, but"):
+    with pytest.raises(UserError, match=r"no model.safetensors; its weights are only there as pytorch_model.bin"):
         read_folder(tmp_path)
 
 

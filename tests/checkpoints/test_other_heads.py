@@ -37,6 +37,7 @@ def published_classes(model_type: str) -> list[str]:
     module = importlib.import_module(config.__module__.replace("configuration_", "modeling_"))
     models = [name for name in module.__all__ if name.endswith("Model") or "For" in name]
     models = [name for name in models if "pretrained" not in name.lower()]
+    models = [name for name in models if getattr(transformers, name).config_class is config]
     half = ARCHITECTURES[model_type].language_modeling == "seq2seq"  # a decoder alone is refused
     return [name for name in models if not (half and name.endswith("ForCausalLM"))]
 

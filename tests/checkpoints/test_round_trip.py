@@ -18,6 +18,7 @@ from minilm.models.batch import Batch
 from minilm.models.gpt2 import GPT2Config
 from minilm.models.heads import mlp_head
 from minilm.textfiles import read_json
+from tests.families import small_config
 
 transformers = pytest.importorskip("transformers")
 transformers.logging.set_verbosity_error()
@@ -27,7 +28,7 @@ REFERENCES = Path(__file__).parent.parent / "reference"
 CASES = sorted(path.parent.name for path in REFERENCES.glob("*/config.json"))
 ONE_OF_EACH = ["gpt2", "llama", "mistral-classify", "qwen2-classify", "bert", "roberta-classify", "xlm-roberta-lm",
                "distilbert-lm", "albert-classify", "bart-lm", "deberta-v2-classify", "electra-classify",
-               "modernbert-lm", "mpnet", "t5-lm"]  # fmt: skip
+               "modernbert-lm", "mpnet", "t5-lm", "phi3-classify", "gemma2-classify", "gemma3_text-lm"]  # fmt: skip
 
 
 def batch_of(case: str) -> Batch:
@@ -126,9 +127,7 @@ def test_gpt2_without_attention_biases_is_written_with_zero_ones(tmp_path: Path)
 @pytest.mark.parametrize("model_type", ARCHITECTURES)
 def test_a_model_from_scratch_goes_there_and_comes_back(model_type: str, task: str, tmp_path: Path) -> None:
     torch.manual_seed(1)
-    kind = ARCHITECTURES[model_type].config
-    biases = {"attention_bias": True} if model_type == "qwen2" else {}
-    config = kind(vocab_size=64, width=24, depth=2, heads=3, mlp_width=20, **biases)
+    config = small_config(model_type, vocab_size=64)
     model = new_model(model_type, config, task, labels=["a", "b", "c"]).eval()
     save_model(model, tmp_path)
     open_there(tmp_path)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,38 +11,14 @@ import pytest
 import torch
 
 import minilm
-from minilm.checkpoints.models import card_of, load_model, new_model, save_model
+from minilm.checkpoints.models import load_model, save_model
 from minilm.data import batching
-from minilm.data.tokenization import encode, pad_id, train_bpe
-from minilm.devices import Runtime, runtime
+from minilm.data.tokenization import encode, pad_id
+from minilm.devices import Runtime
 from minilm.errors import UserError
-from minilm.evaluation import predictor
-from minilm.evaluation.predictor import (
-    Classifier,
-    Reading,
-    predict_lines,
-    predict_scores,
-    predict_table,
-)
-from minilm.models.gpt2 import GPT2Config
-from minilm.models.heads import mlp_head
-from tests.tiny import finished_run, texts
-
-TEXTS = [text for text, _ in texts(30)]
-CPU = runtime("cpu")
-
-
-def classifier(*, several: bool = False, **reading: object) -> Classifier:
-    """An untrained classifier with what it would remember of its training."""
-    torch.manual_seed(0)
-    tokenizer = train_bpe(TEXTS, 300)
-    config = GPT2Config(tokenizer.get_vocab_size(), context=16, width=16, depth=1, heads=2)
-    model = new_model("gpt2", config, "classify", labels=["no", "yes", "well"], head=mlp_head(16))
-    card_of(model).extra |= reading
-    if several:
-        card_of(model).published["problem_type"] = "multi_label_classification"
-    return Classifier(model, tokenizer, CPU)
-
+from minilm.evaluation.predictor import Classifier, Reading, predict_scores
+from tests.evaluation.classifiers import CPU, TEXTS, classifier
+from tests.tiny import finished_run
 
 # --- Scores ---
 
@@ -114,8 +91,8 @@ def test_texts_are_cleaned_as_in_training_and_rows_that_are_clean_already_are_no
     ("texts", "pairs", "said"),
     [
         (["a", " "], False, "text 2 is empty"),
-        (["a", "b", "http://a.b"], False, "text 3 is empty once cleaned"),
-        ([("a", "b"), ("a", "http://a.b")], True, "text 2 is empty once cleaned"),
+        (["a", "b", "http://a.b"], False, "text 3 is empty after cleaning"),
+        ([("a", "b"), ("a", "http://a.b")], True, "text 2 is empty after cleaning"),
     ],
 )
 def test_a_text_of_which_cleaning_leaves_nothing_is_refused_with_its_number(
@@ -141,7 +118,7 @@ def test_a_classifier_of_pairs_reads_pairs() -> None:
 @pytest.mark.parametrize(
     ("texts", "said"),
     [
-        ("not bad", r"give a list of texts, \['not bad'\], not one text"),
+        ("not bad", r"give a list of texts, such as \['not bad'\], not a single text"),
         (["a", float("nan")], "text 2 must be a text or a pair of two texts, got nan"),
         ([("a", None)], r"text 1 must be a text or a pair of two texts, got \('a', None\)"),
         ([b"a"], "text 1 must be a text"),
@@ -171,7 +148,9 @@ def test_a_mixture_of_single_texts_and_pairs_is_refused(mixed: list) -> None:
         ({"max_tokens": "many"}, "config.json: minilm.max_tokens must be a whole number"),
         ({"max_tokens": -1}, "config.json: minilm.max_tokens must be a whole number of at least 0, got -1"),
         ({"precision": "half"}, 'minilm.precision must be "auto"'),
-        ({"threshold": [1]}, "minilm.threshold must be a number"),
+        ({"threshold": "high"}, "minilm.threshold must be a number from 0 to 1 or a list"),
+        ({"several": True, "threshold": [0.5]}, "minilm.threshold must hold 3 numbers, one for each label, got 1"),
+        ({"temperature": [0]}, "minilm.temperature must be a list, each item a number above 0"),
         ({"clean": ["uper"]}, 'no step "uper"'),
     ],
 )
@@ -183,7 +162,7 @@ def test_an_edited_config_is_told(reading: dict[str, object], message: str) -> N
 def test_a_model_whose_weights_are_no_numbers_is_refused() -> None:
     broken = classifier()
     broken.model.head.output.bias.data[0] = float("nan")
-    with pytest.raises(UserError, match="gives scores that are no numbers"):
+    with pytest.raises(UserError, match="the scores are infinite or NaN"):
         broken.predict(TEXTS)
 
 
@@ -193,7 +172,8 @@ def test_a_model_whose_weights_are_no_numbers_is_refused() -> None:
 def test_a_run_and_the_folder_of_its_model_are_the_same_classifier() -> None:
     run = finished_run()
     a, b = minilm.Classifier.load(run, "cpu"), minilm.Classifier.load(str(run / "model"), "cpu")
-    assert a.labels == ["bad", "good"] and a.reading == Reading(32, [], False, precision="auto")
+    assert a.labels == ["bad", "good"] and len(a.reading.temperature) == 1
+    assert replace(a.reading, temperature=[]) == Reading(32, [], False, precision="auto")
     np.testing.assert_array_equal(a.scores(TEXTS), b.scores(TEXTS))
 
 
@@ -237,81 +217,3 @@ def test_a_model_whose_config_was_edited_is_refused(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps({**config, "n_embd": 32}))
     with pytest.raises(UserError, match=r"shape"):
         Classifier.load(folder)
-
-
-# --- Lines ---
-
-
-def test_lines_are_answered_in_order_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predictor, "LINES", 4)
-    c = classifier()
-    lines, together = list(predict_lines(c, TEXTS[:10])), c.predict(TEXTS[:10])
-    assert [text for text, _ in lines] == TEXTS[:10]
-    assert [found for _, found in lines] == [pytest.approx(scores, abs=1e-7) for scores in together]
-
-
-def test_lines_of_pairs_have_a_tab_between() -> None:
-    c = classifier(pairs=True)
-    [(_, found)] = predict_lines(c, ["a good film\tit was dull"])
-    assert found == c.predict([("a good film", "it was dull")])[0]
-
-
-@pytest.mark.parametrize(
-    ("lines", "pairs", "number"),
-    [(["a", " "], False, 2), (["a\tb", "a"], True, 2), (["a\tb\tc"], True, 1), (["\udcff"], False, 1)],
-)
-def test_a_line_that_is_no_text_is_named(lines: list[str], pairs: bool, number: int) -> None:
-    with pytest.raises(UserError, match=f"text {number} (must be|is empty)"):
-        list(predict_lines(classifier(pairs=pairs), lines))
-
-
-def test_a_line_of_which_cleaning_leaves_nothing_is_named_by_its_number_in_the_whole(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(predictor, "LINES", 4)
-    with pytest.raises(UserError, match=r"^x\.txt, line 7 is empty once cleaned$"):
-        list(predict_lines(classifier(clean=["urls"]), [*TEXTS[:6], "http://a.b", "a"], "x.txt, line"))
-
-
-# --- Tables ---
-
-
-def test_the_texts_of_a_table_are_answered_in_order_some_at_a_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(predictor, "LINES", 4)
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS[:10]))
-    c = classifier()
-    found = list(predict_table(c, tmp_path / "a.jsonl", tmp_path))
-    assert [text for text, _ in found] == TEXTS[:10]
-    assert [scores for _, scores in found] == [pytest.approx(scores, abs=1e-7) for scores in c.predict(TEXTS[:10])]
-
-
-def test_the_columns_are_those_of_the_config_beside_the_model(tmp_path: Path) -> None:
-    run = shutil.copytree(finished_run(), tmp_path / "run")
-    config = (run / "config.toml").read_text()
-    (run / "config.toml").write_text(config.replace('text = "text"', 'text = "tekst"'))
-    (tmp_path / "a.csv").write_text("text,tekst\nx,it was good\n")
-    c = Classifier.load(run, "cpu")
-    for source in (run, run / "model"):
-        [(text, scores)] = predict_table(c, tmp_path / "a.csv", source)
-        assert text == "it was good" and scores == c.predict([text])[0]
-    (tmp_path / "a.csv").write_text("text,label\nit was good,good\n")
-    with pytest.raises(UserError, match=r'no column "tekst" \(data\.text in .*run/config\.toml\)'):
-        list(predict_table(c, tmp_path / "a.csv", run))
-
-
-def test_a_model_without_a_config_reads_the_usual_columns_and_says_which_is_missing(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("text,text_pair\na good film,it was dull\n")
-    c = classifier(pairs=True)
-    [(text, scores)] = predict_table(c, tmp_path / "a.csv", "bert")
-    assert text == "a good film\tit was dull" and scores == c.predict([("a good film", "it was dull")])[0]
-    (tmp_path / "a.csv").write_text("a,text\nb,c\n")
-    with pytest.raises(UserError, match=r'no column "text_pair" \(data\.text_pair by default, as bert has no config'):
-        list(predict_table(c, tmp_path / "a.csv", "bert"))
-
-
-def test_a_text_of_a_table_of_which_cleaning_leaves_nothing_is_named_by_its_line(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("text\nala\nhttp://a.b\n")
-    with pytest.raises(UserError, match=r'a\.csv, line 3: the text \(column "text"\) is empty once cleaned'):
-        list(predict_table(classifier(clean=["urls"]), tmp_path / "a.csv", tmp_path))

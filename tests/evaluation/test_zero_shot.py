@@ -166,13 +166,13 @@ def test_a_words_tokens_are_those_in_its_place() -> None:
 @pytest.mark.parametrize(
     ("words", "pattern", "message"),
     [
-        (["cat", "cat"], GAP, '"cat" and "cat" are the same'),
-        (["cat", "Cat"], GAP, '"cat" and "Cat" are the same'),
+        (["cat", "cat"], GAP, '"cat" and "cat" have the same tokens'),
+        (["cat", "Cat"], GAP, '"cat" and "Cat" have the same tokens'),
         (["cat", "ö"], GAP, 'does not know the word "ö"'),
-        (["cat"], "{text} is [MASK].", 'must have "{label}" once'),
-        (["cat"], "{text} {label} [MASK].", r"in place of \[MASK\]"),
-        (["cat"], "it is {label}.", 'must have "{text}" once'),
-        (["cat"], "{text} {pair} {label}", 'must have "{pair}" only for pairs of texts'),
+        (["cat"], "{text} is [MASK].", 'must contain "{label}" once'),
+        (["cat"], "{text} {label} [MASK].", r"instead of \[MASK\]"),
+        (["cat"], "it is {label}.", 'must contain "{text}" once'),
+        (["cat"], "{text} {pair} {label}", 'must contain "{pair}" only for pairs of texts'),
     ],
 )
 def test_what_cannot_be_asked_is_told(words: list[str], pattern: str, message: str) -> None:
@@ -187,7 +187,7 @@ def test_a_likelihoods_word_comes_last() -> None:
 
 @pytest.mark.parametrize("name", ["llama-lm-biases", "t5-lm"])
 def test_a_likelihoods_word_that_goes_on_from_another_is_refused_unless_it_is_calibrated(name: str) -> None:
-    with pytest.raises(UserError, match='"antics" begins with the tokens of "ant", so it is never likelier'):
+    with pytest.raises(UserError, match='"antics" begins with the tokens of "ant", so it is never more probable'):
         likelihood(*ours(name), TEXTS, Prompt(END, ["antics", "sky", "ant"]), CPU)
     assert likelihood(*ours(name), TEXTS, Prompt(END, ["antics", "sky", "ant"], "N/A"), CPU).shape == (3, 3)
 
@@ -206,7 +206,7 @@ def test_a_model_without_a_trained_language_head_or_of_the_other_kind_is_refused
         ("bert-classify", "cloze", "a classifier"),
         ("t5-lm", "cloze", "is a decoder"),
         ("bert-lm", "likelihood", "is an encoder"),
-        ("bert", "closure", 'no zero-shot method "closure"'),
+        ("bert", "closure", 'unknown zero-shot method "closure"'),
     ):
         with pytest.raises(UserError, match=message):
             open_model(str(REFERENCE / name), method, "cpu")

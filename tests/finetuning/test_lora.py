@@ -179,7 +179,7 @@ def test_what_was_merged_can_be_adapted_again() -> None:
     assert torch.equal(scores(model), merged)
     unmerge(model)  # nothing is merged any more
     assert len(adapted_layers(model)) == 6
-    with pytest.raises(ValueError, match="has adapters already"):
+    with pytest.raises(ValueError, match="already has adapters"):
         add_lora(model, LoRAConfig())
 
 
@@ -243,7 +243,7 @@ def test_our_own_head_is_no_target() -> None:
 @pytest.mark.parametrize(
     ("model_type", "settings", "message"),
     [
-        ("bert", {"targets": ("quary",)}, r'"quary" names no linear .* \(did you mean "query"\?\); there are: query,'),
+        ("bert", {"targets": ("quary",)}, r'"quary" names no linear .* \(did you mean "query"\?\); targets are query,'),
         ("bert", {"targets": ("gate",)}, '"gate" names no linear layer'),
         ("bert", {"targets": ("head.*",)}, "names no linear layer"),
         ("bert", {"targets": ("layers.7.*",)}, "names no linear layer"),

@@ -1,8 +1,9 @@
-"""Sixty configurations drawn at random give the numbers of ``transformers``, run beside ours on the same texts."""
+"""Many configurations drawn at random give the numbers of ``transformers``, run beside ours on the same texts."""
 
 from __future__ import annotations
 
 import random
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,13 @@ from minilm.models import ARCHITECTURES
 from minilm.models.batch import Batch
 from tests.models import test_bart as bart
 from tests.models import test_deberta as deberta
+from tests.models import test_gemma as gemma
+from tests.models import test_llama_family as llama_family
 from tests.reference.make_references import CASES, compute, family_of, random_batch, random_model
 
 CLASSES = sorted({case.kind for case in CASES.values()} | {"BertForSequenceClassification", "DistilBertModel"})
+DECODERS = [kind for kind in CLASSES if kind.startswith(("Gemma", "Phi3", "Qwen3", "SmolLM3"))]
+CLASSES = [kind for kind in CLASSES if kind not in DECODERS]
 ROTARY: list[dict[str, Any]] = [
     {"rope_type": "default"},
     {"rope_type": "linear", "factor": 2.5},
@@ -74,14 +79,28 @@ def settings_of(family: str, draw: random.Random) -> dict[str, Any]:
     common |= {"hidden_size": width, "num_attention_heads": heads, "num_hidden_layers": depth,
                "intermediate_size": hidden, "hidden_act": activation,
                "tie_word_embeddings": draw.random() < 0.5}  # fmt: skip
-    if family in ("Llama", "Mistral", "Qwen2"):
+    if family.startswith("Gemma"):
+        return common | gemma_settings(family, draw, head_width)
+    if family in ("Llama", "Mistral", "Qwen2", "Qwen3", "SmolLM3", "Phi3"):
         common |= {"num_key_value_heads": draw.choice([1, heads]), "max_position_embeddings": 16,
                    "rms_norm_eps": draw.choice([1e-6, 1e-3])}  # fmt: skip
         common["rope_parameters"] = {"rope_theta": draw.choice([100.0, 1e4]), **draw.choice(ROTARY)}
-        if family == "Llama":
-            return {**common, "attention_bias": draw.random() < 0.5, "mlp_bias": draw.random() < 0.5}
-        windows = {"use_sliding_window": True, "max_window_layers": draw.choice([0, 1])} if family == "Qwen2" else {}
-        return {**common, **windows, "sliding_window": draw.choice([2, 5, None])}
+        if family in ("Llama", "SmolLM3"):
+            common |= {"attention_bias": draw.random() < 0.5, "mlp_bias": draw.random() < 0.5}
+        if family in ("Llama",):
+            return common
+        if family == "Qwen3":
+            common |= {"head_dim": draw.choice([6, 10]), "attention_bias": draw.random() < 0.5}
+        if family.startswith("Qwen"):
+            common |= {"use_sliding_window": True, "max_window_layers": draw.choice([0, 1])}
+        if family == "SmolLM3":
+            common |= {"no_rope_layer_interval": draw.choice([1, 2, 4]), "use_sliding_window": draw.random() < 0.5}
+        if family in ("SmolLM3", "Phi3"):
+            common |= {"pad_token_id": 3, "eos_token_id": 2}
+        if family == "Phi3":
+            common["rope_parameters"] = phi3_rotary(draw, head_width)
+            common["original_max_position_embeddings"] = draw.choice([8, 16])
+        return {**common, "sliding_window": draw.choice([2, 5, None])}
     common["layer_norm_eps"] = draw.choice([1e-12, 1e-3])
     if family.startswith("Deberta"):
         return common | deberta_settings(draw, width)
@@ -92,6 +111,39 @@ def settings_of(family: str, draw: random.Random) -> dict[str, Any]:
     if family == "MPNet":
         return {**common, "relative_attention_num_buckets": draw.choice([32, 40])}
     return {**common, "type_vocab_size": draw.choice([1, 2, 4]) if family == "Bert" else 1}
+
+
+def phi3_rotary(draw: random.Random, head_width: int) -> dict[str, Any]:
+    """Phi-3's rotary positions: of a part of each head, perhaps stretched, pair by pair."""
+    partial = draw.choice([0.5, 1.0]) if head_width % 4 == 0 else 1.0
+    plain = {"rope_type": "default", "rope_theta": 100.0, "partial_rotary_factor": partial}
+    factors = [[draw.uniform(1, 4) for _ in range(int(head_width * partial) // 2)] for _ in range(2)]
+    more = draw.choice([{}, {"factor": 3.0}, {"attention_factor": 1.3}])
+    stretched = {**plain, **more, "rope_type": "longrope", "short_factor": factors[0], "long_factor": factors[1]}
+    return draw.choice([plain, stretched, stretched])
+
+
+def gemma_settings(family: str, draw: random.Random, head_width: int) -> dict[str, Any]:
+    """What Gemma has of its own, beside those that all have."""
+    heads = draw.choice([2, 4])
+    settings: dict[str, Any] = {
+        "num_attention_heads": heads, "num_key_value_heads": draw.choice([1, heads]), "hidden_size": 6 * heads,
+        "head_dim": head_width, "max_position_embeddings": 16, "rms_norm_eps": draw.choice([1e-6, 1e-3]),
+        "attention_bias": draw.random() < 0.5, "tie_word_embeddings": draw.random() < 0.5, "pad_token_id": 3,
+    }  # fmt: skip
+    bases = [{"rope_theta": draw.choice([100.0, 1e4]), **draw.choice(ROTARY)} for _ in range(2)]
+    settings["rope_parameters"] = bases[0]
+    if family == "Gemma":
+        return settings | {"hidden_act": draw.choice(["gelu", "gelu_pytorch_tanh", "silu"])}
+    kinds = ("full_attention", "sliding_attention")
+    settings |= {"query_pre_attn_scalar": draw.choice([3, 8]), "sliding_window": draw.choice([2, 5, 40]),
+                 "hidden_activation": draw.choice(["gelu_pytorch_tanh", "relu"]), "num_hidden_layers": 2,
+                 "layer_types": draw.choice([None, [*kinds], [*kinds[::-1]], [kinds[0]] * 2]),
+                 "final_logit_softcapping": draw.choice([None, 2.0])}  # fmt: skip
+    if family == "Gemma2":
+        return settings | {"attn_logit_softcapping": draw.choice([None, 1.5])}
+    settings["rope_parameters"] = dict(zip(kinds, bases, strict=True))
+    return settings | {"use_bidirectional_attention": draw.random() < 0.5}
 
 
 def deberta_settings(draw: random.Random, width: int) -> dict[str, Any]:
@@ -114,11 +166,15 @@ def test_a_random_configuration_gives_the_same_numbers(number: int, tmp_path: Pa
     compare(kind, settings_of(family_of(kind), draw), draw, number, tmp_path)
 
 
-@pytest.mark.parametrize("number", range(100, 120))
+@pytest.mark.parametrize("number", range(100, 160))
 def test_so_does_one_of_a_family_with_many_settings(number: int, tmp_path: Path) -> None:
     kinds, draw = [kind for kind in CLASSES if kind.startswith("Deberta")], random.Random(number)
+    kinds = kinds if number < 120 else DECODERS
     kind = kinds[number % len(kinds)]
-    compare(kind, settings_of(family_of(kind), draw), draw, number, tmp_path)
+    settings = settings_of(family_of(kind), draw)
+    if kind == "Gemma3ForCausalLM":
+        settings["use_bidirectional_attention"] = False  # what reads both ways is refused as a language model
+    compare(kind, settings, draw, number, tmp_path)
 
 
 # Published configurations, from memory, and what they become in size; all that is no size stays.
@@ -130,6 +186,7 @@ CHECKPOINTS: dict[str, tuple[str, dict[str, Any]]] = {
         {**deberta.PUBLISHED["microsoft/deberta-v3-base"][0], "pooler_dropout": 0, "pooler_hidden_act": "gelu",
          "pooler_hidden_size": 768},
     ),
+    **{name: (kind, config) for name, (kind, config, _) in (llama_family.PUBLISHED | gemma.PUBLISHED).items()},
     "facebook/bart-base": ("BartModel", bart.BASE),
     "facebook/bart-large-cnn": ("BartForConditionalGeneration", bart.LARGE),
     "facebook/bart-large-mnli": ("BartForSequenceClassification", bart.LARGE),
@@ -166,13 +223,32 @@ SIZES = {
     **dict.fromkeys(("attention_head_size", "d_kv"), 8),
     "vocab_size": 64, "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
+DECODER = {  # which may have layers of two kinds, a window, and rotary positions that are stretched
+    "num_hidden_layers": 4, "num_key_value_heads": 1, "head_dim": 8, "sliding_window": 3, "pad_token_id": 3,
+    "max_position_embeddings": 16, "original_max_position_embeddings": 8,
+}  # fmt: skip
+
+
+def shrunk(published: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with other sizes; a list of all layers, and of all pairs that turn, with its first entries."""
+    sizes, depth = {**SIZES}, published.get("num_hidden_layers")
+    if "num_key_value_heads" in published:
+        sizes |= {key: value for key, value in DECODER.items() if published.get(key) is not None}
+        sizes["num_hidden_layers"] += 2 * (published["model_type"] == "gemma3_text")  # whose sixth layer is global
+    settings = {key: sizes.get(key, value) for key, value in deepcopy(published).items() if key != "model_type"}
+    for key, value in settings.items():
+        if isinstance(value, list) and len(value) == depth:
+            settings[key] = value[: settings["num_hidden_layers"]]
+    if isinstance(rotary := settings.get("rope_scaling"), dict):
+        pairs = int(8 * settings.get("partial_rotary_factor", 1)) // 2
+        settings["rope_scaling"] = {k: v[:pairs] if isinstance(v, list) else v for k, v in rotary.items()}
+    return settings
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)
 def test_the_configuration_of_a_published_checkpoint_gives_the_same_numbers(name: str, tmp_path: Path) -> None:
     kind, published = CHECKPOINTS[name]
-    settings = {key: SIZES.get(key, value) for key, value in published.items() if key != "model_type"}
-    compare(kind, settings, random.Random(0), 0, tmp_path)
+    compare(kind, shrunk(published), random.Random(0), 0, tmp_path)
 
 
 def compare(kind: str, settings: dict[str, Any], draw: random.Random, number: int, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ REFERENCES = Path(__file__).parent.parent / "reference"
 # Every family, by its reference classifier's backbone, and the cases whose masks or positions are special.
 LEFT_TO_RIGHT = [f"{family}-classify" for family in DECODERS]
 LEFT_TO_RIGHT += ["llama-dynamic", "llama-yarn", "mistral-lm-window", "qwen2-lm-window"]
-BOTH_SIDES = [f"{family}-classify" for family in FAMILIES if family not in DECODERS]
+BOTH_SIDES = [f"{family}-classify" for family in FAMILIES if family not in DECODERS] + ["gemma3_text-bidirectional"]
 seeds = st.integers(0, 1 << 20)
 
 

@@ -36,6 +36,7 @@ DEBERTA_V3 = {  # the buckets are so few that distances share them
     "position_biased_input": False,
 }  # fmt: skip
 LLAMA = {**BERT, "num_key_value_heads": 1, "max_position_embeddings": 32, "pad_token_id": 3}
+GEMMA = {**LLAMA, "head_dim": 10}
 T5 = {"vocab_size": 64, "d_model": 24, "num_layers": 2, "num_heads": 3, "d_kv": 6, "d_ff": 32}
 FLAN = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "num_decoder_layers": 3}
 BART = {
@@ -47,6 +48,13 @@ SIZES: dict[str, dict[str, Any]] = {
     "Llama": LLAMA,
     "Mistral": LLAMA,
     "Qwen2": LLAMA,
+    "Qwen3": {**LLAMA, "head_dim": 12},
+    "SmolLM3": {**LLAMA, "num_hidden_layers": 3, "no_rope_layer_interval": 2, "eos_token_id": 2, "bos_token_id": 1},
+    "Gemma": GEMMA,
+    "Gemma2": {**GEMMA, "query_pre_attn_scalar": 5, "sliding_window": 3},
+    "Gemma3Text": {**GEMMA, "query_pre_attn_scalar": 5, "sliding_window": 3, "num_hidden_layers": 3,
+                   "sliding_window_pattern": 3},
+    "Phi3": {**LLAMA, "eos_token_id": 2},
     "Bart": BART,
     "Bert": {**BERT, "max_position_embeddings": 24},
     "Roberta": ROBERTA,
@@ -139,6 +147,22 @@ def old_modernbert(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     config["torch_dtype"] = config.pop("dtype")
 
 
+def old_gemma3(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """As Gemma 3 was published: global layers counted, and other names for rotary positions."""
+    del config["layer_types"], config["use_bidirectional_attention"]
+    tables = config.pop("rope_parameters")
+    full, sliding = tables["full_attention"], tables["sliding_attention"]
+    config |= {"rope_theta": full["rope_theta"], "rope_local_base_freq": sliding["rope_theta"]}
+    config |= {"rope_scaling": {"rope_type": "linear", "factor": full["factor"]}, "sliding_window_pattern": 6}
+
+
+def old_phi3(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """As Phi-3 was published: the kind of its rotary positions was called "su"."""
+    rotary = config.pop("rope_parameters")
+    config["rope_theta"] = rotary["rope_theta"]
+    config["rope_scaling"] = {"type": "su", **{key: rotary[key] for key in ("short_factor", "long_factor")}}
+
+
 def all_names_of_t5(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """As T5 was published: with copies of the token table, and a tensor that nobody needs."""
     for name in ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"):
@@ -177,6 +201,16 @@ ALL_BIASES = {  # of ModernBERT
 LINEAR = {"rope_type": "linear", "rope_theta": 1000.0, "factor": 4.0}
 DYNAMIC = {"rope_type": "dynamic", "rope_theta": 100.0, "factor": 2.0}
 UNTIED = {"tie_word_embeddings": False}
+UPPER_WINDOW = {"use_sliding_window": True, "sliding_window": 3, "max_window_layers": 1}
+HALF = {"rope_type": "default", "rope_theta": 1000.0, "partial_rotary_factor": 0.5}
+LONGROPE = {
+    "original_max_position_embeddings": 8,
+    "rope_parameters": {
+        "rope_type": "longrope", "rope_theta": 1000.0, "short_factor": [1.0, 1.1, 1.3, 1.5],
+        "long_factor": [1.2, 2.0, 5.0, 9.0],
+    },
+}  # fmt: skip
+CAPS = {"attn_logit_softcapping": 1.5, "final_logit_softcapping": 2.0}
 STRETCHED = {"original_max_position_embeddings": 8}
 CASES: dict[str, Case] = {
     "gpt2": Case("GPT2Model"),
@@ -214,10 +248,30 @@ CASES: dict[str, Case] = {
     "mpnet-lm-untied": Case("MPNetForMaskedLM", {**UNTIED, "hidden_act": "silu"}, torch.float16),
     "mpnet-classify": Case("MPNetForSequenceClassification", LABELS),
     "qwen2-lm": Case("Qwen2ForCausalLM", {"tie_word_embeddings": True}),
-    "qwen2-lm-window": Case(
-        "Qwen2ForCausalLM", {"use_sliding_window": True, "sliding_window": 3, "max_window_layers": 1}
-    ),
+    "qwen2-lm-window": Case("Qwen2ForCausalLM", UPPER_WINDOW),
     "qwen2-classify": Case("Qwen2ForSequenceClassification", LABELS),
+    "qwen3-lm": Case("Qwen3ForCausalLM", {"tie_word_embeddings": True}, torch.bfloat16),
+    "qwen3-classify": Case("Qwen3ForSequenceClassification", {**LABELS, "attention_bias": True, **UPPER_WINDOW}),
+    "smollm3-lm": Case("SmolLM3ForCausalLM", {"no_rope_layers": [1, 0, 0]}),
+    "smollm3-classify": Case(
+        "SmolLM3ForSequenceClassification", {**LABELS, **BIASES, "use_sliding_window": True, "sliding_window": 3}
+    ),
+    "phi3-lm": Case("Phi3ForCausalLM", {"tie_word_embeddings": True, "rope_parameters": HALF}),
+    "phi3-classify": Case("Phi3ForSequenceClassification", {**LABELS, "sliding_window": 3}),
+    "phi3-longrope": Case("Phi3Model", LONGROPE, edit=old_phi3),
+    "phi3-longrope-short": Case("Phi3Model", LONGROPE, lengths=(8, 5, 1)),
+    "gemma-lm": Case("GemmaForCausalLM", {"hidden_act": "gelu"}),
+    "gemma-classify": Case("GemmaForSequenceClassification", {**LABELS, "attention_bias": True}),
+    "gemma2-lm": Case("Gemma2ForCausalLM", CAPS, torch.bfloat16),
+    "gemma2-classify": Case("Gemma2ForSequenceClassification", {**LABELS, **CAPS, **UNTIED}),
+    "gemma3_text-lm": Case("Gemma3ForCausalLM", {"final_logit_softcapping": 2.0}),
+    "gemma3_text-old": Case(
+        "Gemma3TextModel",
+        {**rotaries(LINEAR, {"rope_theta": 50.0}), "num_hidden_layers": 6, "sliding_window_pattern": 6},
+        edit=old_gemma3,
+    ),
+    "gemma3_text-classify": Case("Gemma3TextForSequenceClassification", {**LABELS, "attention_bias": True}),
+    "gemma3_text-bidirectional": Case("Gemma3TextModel", {"use_bidirectional_attention": True, "sliding_window": 4}),
     "bart-lm": Case(
         "BartForConditionalGeneration", {"scale_embedding": True, "decoder_layers": 3, "decoder_attention_heads": 2}
     ),
@@ -261,6 +315,7 @@ CASES: dict[str, Case] = {
 
 def family_of(kind: str) -> str:
     """ "Bert" of "BertForMaskedLM"."""
+    kind = kind.replace("Gemma3For", "Gemma3TextFor")
     return next(family for family in sorted(SIZES, key=len, reverse=True) if kind.startswith(family))
 
 
@@ -279,7 +334,8 @@ def random_model(kind: str, settings: dict[str, Any], seed: int, dtype: torch.dt
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
             if parameter.dim() == 1:
-                noise = 0.2 * noise + ("norm" in name.lower() or ".ln_" in name) * name.endswith("weight")
+                is_norm = name.endswith("weight") and ("norm" in name.lower() or ".ln_" in name)
+                noise = 0.2 * noise + (is_norm and "Gemma" not in family)  # whose weights are what is added to 1
             else:
                 noise = noise * (0.5 if "embed" in name or "shared" in name else parameter.shape[-1] ** -0.5)
             parameter.copy_(noise.to(dtype))
@@ -363,8 +419,9 @@ def write_tokenizer(path: Path, family: str) -> None:
     }[
         {
             "Albert": "Bert", "Bart": "Roberta", "Camembert": "Roberta", "Deberta": "Bert", "DebertaV2": "Bert",
-            "DistilBert": "Bert", "Electra": "Bert", "Llama": "GPT2", "Mistral": "GPT2", "ModernBert": "Bert",
-            "MPNet": "Roberta", "MT5": "T5", "Qwen2": "GPT2", "UMT5": "T5", "XLMRoberta": "Roberta",
+            "DistilBert": "Bert", "Electra": "Bert", "Gemma": "GPT2", "Gemma2": "GPT2", "Gemma3Text": "GPT2",
+            "Llama": "GPT2", "Mistral": "GPT2", "ModernBert": "Bert", "MPNet": "Roberta", "MT5": "T5", "Phi3": "GPT2",
+            "Qwen2": "GPT2", "Qwen3": "GPT2", "SmolLM3": "GPT2", "UMT5": "T5", "XLMRoberta": "Roberta",
         }.get(family, family)
     ]  # fmt: skip
     letters = " abcdefghijklmnopqrstuvwxyząćęłńóśźż0123456789.,!?'-:#@()"

@@ -35,7 +35,8 @@ def loss_of(model: nn.Module, output: Tensor, batch: Batch, labels: Tensor | Non
     """What the published class computes when it is given labels; without them, a number that depends on all."""
     if labels is None:
         return output[batch.mask].sin().mean()
-    if card_of(model).model_type in ("gpt2", "llama", "mistral", "qwen2") and card_of(model).task == "lm":
+    card = card_of(model)
+    if card.task == "lm" and ARCHITECTURES[card.model_type].language_modeling == "causal":
         output, labels = output[:, :-1], labels[:, 1:]
     return F.cross_entropy(output.flatten(0, -2), labels.flatten(), ignore_index=-100)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from minilm.config import SPLITS
 from minilm.data.rows import Rows
 from minilm.errors import UserError
+from minilm.evaluation.decisions import plain_decision
 from minilm.reporting.predictions import read_predictions, write_predictions
 from minilm.reporting.record import Run, read_run
 from tests import records
@@ -25,7 +27,8 @@ TEXTS = ["plain", 'quoted, "so"', "two\nlines\rand more", "x" * 200_000]
 
 def kept(folder: Path, labels: np.ndarray, scores: np.ndarray, pairs: list[str] | None = None, threshold: float = 0.5):
     """What is read of what is written, and the file's rows."""
-    write_predictions(folder, Rows(TEXTS, pairs, labels), scores, NAMES, threshold)
+    decision = replace(plain_decision(labels), threshold=threshold)
+    write_predictions(folder, Rows(TEXTS, pairs, labels), scores, NAMES, decision)
     results = records.trained() | {"labels": NAMES, "baselines": {}}
     results |= {split: records.several(1, 0.5, 0.5) for split in SPLITS if labels.ndim == 2}
     csv.field_size_limit(2**31 - 1)

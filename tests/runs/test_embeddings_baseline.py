@@ -12,7 +12,7 @@ import torch
 from minilm.checkpoints.models import load_model
 from minilm.data.tokenization import pad_id
 from minilm.devices import runtime
-from minilm.evaluation.embeddings import fit_probe, mean_vectors
+from minilm.evaluation.embeddings import fit_probe, text_vectors
 from minilm.loading import load_config
 from minilm.runs.assembly import prepare
 from tests.tiny import minilm, outcome, refused, write_config, write_data
@@ -48,7 +48,7 @@ def test_it_is_fitted_to_the_vectors_before_training_and_changes_nothing_else(
 
     prepared, backbone = prepare(load_config(config)), load_model(REFERENCE / model, "encode", dtype=torch.float32)
     vectors = {
-        split: mean_vectors(backbone, encoded, runtime("cpu", "float32"), pad=pad_id(prepared.tokenizer))
+        split: text_vectors(backbone, encoded, runtime("cpu", "float32"), pad=pad_id(prepared.tokenizer))
         for split, encoded in prepared.encoded.items()
     }
     probe = fit_probe(vectors["train"], prepared.train.labels, 2)
@@ -58,7 +58,7 @@ def test_it_is_fitted_to_the_vectors_before_training_and_changes_nothing_else(
     scores = probe.predict(vectors["validation"])
     loss = -scores[np.arange(len(scores)), prepared.data.validation.labels].mean()
     assert baseline["validation"]["loss"] == pytest.approx(float(loss), rel=1e-3)
-    assert "*embeddings*, a linear model on the mean of a text's token vectors" in (run / "report.md").read_text()
+    assert "*embeddings*, a linear model on a text's vector" in (run / "report.md").read_text()
     assert "*embeddings*" not in (plain / "report.md").read_text()
 
 

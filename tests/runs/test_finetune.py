@@ -19,7 +19,7 @@ from minilm.data.tokenization import load_tokenizer
 from minilm.evaluation.predictor import Classifier
 from minilm.models.gpt2 import GPT2Config
 from minilm.runs.conclude import conclude
-from minilm.runs.evaluate import evaluate_run
+from minilm.runs.evaluate import evaluate_runs
 from minilm.runs.export import export_run
 from minilm.runs.fit import Trained, TrainRun
 from tests.tiny import at_step, minilm, outcome, refused, texts, write_data
@@ -170,7 +170,7 @@ def report(runs: Path) -> str:
         ("full", 'lora.targets=["key"]', "lora.rank is missing"),
         ("adapted", "adapt.train.threads=3", "adapt.train.device, .precision and .threads"),
         ("full", "train.decision_threshold=0.3", "train.decision_threshold is for data with several labels a text"),
-        ("full", "train.best=jaccard", 'no metric "jaccard" with one label a text'),
+        ("full", "train.best=jaccard", 'no metric "jaccard" with one label per text'),
         ("full", "data.sample=true", "there is no sample for data.source"),
         ("adapted", "adapt.train.batch_size=4000", "fewer than one batch"),
         ("adapted", "tokenizer.source=bpe", "needs the checkpoint's own tokenizer"),
@@ -206,7 +206,7 @@ def test_a_bfloat16_checkpoint_keeps_its_frozen_weights_and_trains_in_float32(
     result = minilm("train", config, *changes, "--runs", tmp_path)
     assert result.exit_code == 0, result.output
     run = tmp_path / "tuned"
-    metrics, _ = evaluate_run(run, device="cpu")
+    metrics, _ = evaluate_runs([run], device="cpu")
     assert metrics["loss"] == json.loads((run / "results.json").read_text())["test"]["loss"]
     base, trained = load_model(half, "encode"), load_model(run / "model", "classify")
     assert {p.dtype for p in trained.parameters()} == {torch.float32}  # the widest of both
@@ -260,7 +260,7 @@ def test_a_run_that_only_adapted_is_no_classifier_and_says_what_to_do_with_it(tm
     config.write_text(text[: text.index("[train]")])
     result = minilm("train", config, *changes[:-1], "--runs", tmp_path)
     assert result.exit_code == 0 and "perplexity" in result.output, result.output
-    said = "this run only adapted a checkpoint; train a classifier from"
+    said = "this run only adapted a checkpoint; to train a classifier, set model.source to"
     run = tmp_path / "tuned"
     assert said in refused("predict", run, "a") and said in refused("export", run, tmp_path / "x")
     changes = [f"model.source={run}", *changes[:-1]]

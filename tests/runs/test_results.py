@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from minilm.data.sources import Rows
 from minilm.data.tokenization import Encoded
+from minilm.evaluation.decisions import Decision
 from minilm.runs.results import choose_samples, lengths_of
 
 NAMES = ["a", "b", "c"]
@@ -91,7 +92,7 @@ def test_several_labels_are_lists_and_wholly_right_or_wrong():
     assert samples["0"].scores["b"] == pytest.approx(1 / (1 + np.exp(3)))
     order = [sample.text for sample in choose_samples(data, logits, NAMES, 0)]
     assert set(order[:2]) == {"0", "1"} and set(order[2:]) == {"2", "3"}
-    strict = {sample.text: sample for sample in choose_samples(data, logits, NAMES, 0, threshold=0.7)}
+    strict = {sample.text: sample for sample in choose_samples(data, logits, NAMES, 0, Decision("multi", 0.7))}
     assert strict["2"].predicted == ["b"]  # sigmoid(0.5) = 0.62
 
 

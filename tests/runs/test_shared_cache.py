@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from minilm.data.tokenization import Encoded
-from minilm.runs import assembly, results, train
+from minilm.runs import assembly, fit, results
 from minilm.runs.shared_cache import hash_of_tokens, memoize, shared_cache
 from minilm.runs.train import train_run
 from tests.tiny import write_data
@@ -48,7 +48,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """How often each expensive part of a run is done."""
     done: dict[str, int] = {}
     parts = [(assembly, "load_dataset"), (assembly, "encode"), (results, "linear")]
-    parts += [(train, "cache_activations"), (train, "mean_vectors")]
+    parts += [(fit, "cache_activations"), (fit, "text_vectors")]
     for module, name in parts:
         part = getattr(module, name)
 
@@ -85,7 +85,7 @@ def test_runs_that_share_end_as_each_would_alone(tmp_path: Path, monkeypatch: py
     done = counted(monkeypatch)
     with shared_cache():
         together = [outcome(train_run(path, seed, runs=tmp_path / "together")) for seed in seeds]
-        assert done == {"load_dataset": 1, "encode": 3, "linear": 1, "cache_activations": 1, "mean_vectors": 3}
+        assert done == {"load_dataset": 1, "encode": 3, "linear": 1, "cache_activations": 1, "text_vectors": 3}
         data.write_text(data.read_text().replace("pill 3", "pill 4"))
         changed = outcome(train_run(path, seeds[0], runs=tmp_path / "together"))
     assert together == alone and changed["data"] != alone[0]["data"]

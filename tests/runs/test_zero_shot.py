@@ -123,7 +123,7 @@ def test_a_classifier_of_the_very_labels_is_refused_as_it_has_seen_them(tmp_path
         (["zero_shot.words.bad= "], 'zero_shot.words: "bad" has an empty text; leave it out to use its name'),
         (["zero_shot.words.bad=ö"], '[zero_shot]: the model does not know the word "ö"'),
         (["zero_shot.words.bad=goods", "zero_shot.content_free="], '"goods" begins with the tokens of "good"'),
-        (["zero_shot.pattern={label} {text} {text}"], 'must have "{text}" once'),
+        (["zero_shot.pattern={label} {text} {text}"], 'must contain "{text}" once'),
         (["zero_shot.method=cloze"], "[zero_shot]: "),
         ([f"model.source={REFERENCE / 'llama-classify'}"], "is a classifier; choose a language model"),
         (["data.max_tokens=99"], "data.max_tokens is 99"),

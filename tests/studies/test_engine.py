@@ -310,7 +310,7 @@ def test_what_the_plan_cannot_answer_is_told_before_the_first_run(tmp_path, chan
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        (["metric=jaccard"], 'study.toml: metric: no metric "jaccard" with one label a text; there are: '),
+        (["metric=jaccard"], 'study.toml: metric: no metric "jaccard" with one label per text; the metrics are: '),
         (['data.label_columns=["a", "b"]'], 'study.toml: metric: no metric "accuracy" with several labels a text'),
     ],
 )

@@ -48,6 +48,11 @@ FAMILIES: list[tuple[str, Corruption, Any]] = [
     ("t5-lm-flan", SPANS, transformers.AutoModelForSeq2SeqLM),
     ("gpt2-lm-old", NextTokens(), transformers.AutoModelForCausalLM),
     ("llama-lm-biases", NextTokens(), transformers.AutoModelForCausalLM),
+    ("qwen3-lm", NextTokens(), transformers.AutoModelForCausalLM),
+    ("smollm3-lm", NextTokens(), transformers.AutoModelForCausalLM),
+    ("phi3-lm", NextTokens(), transformers.AutoModelForCausalLM),
+    ("gemma2-lm", NextTokens(), transformers.AutoModelForCausalLM),
+    ("gemma3_text-lm", NextTokens(), transformers.AutoModelForCausalLM),
 ]
 
 

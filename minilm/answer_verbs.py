@@ -1,0 +1,175 @@
+"""The verbs that use a finished classifier: ``evaluate``, ``predict`` and ``explain``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from minilm.config import SPLITS
+from minilm.errors import UserError
+from minilm.terminal import printable
+from minilm.verbs import DEVICE, Verb, example, part_of
+
+PRECISION = click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    help="What the model computes in.  [default: as in training]",
+)
+RAW = click.option("--raw", is_flag=True, help="Probabilities without the temperature that validation chose.")
+THRESHOLD = click.option(
+    "--threshold", type=float, help="Several labels a text, or the second of two: given from this probability on."
+)
+
+
+@click.command("evaluate", cls=Verb, epilog=example("minilm evaluate runs/scratch-sample --file more.csv"))
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
+@click.option("--split", type=click.Choice(SPLITS), help="A split of its own data.  [default: test]")
+@click.option("--file", type=click.Path(path_type=Path), help="Labelled texts of your own, columns as in the run.")
+@click.option("--json", "as_json", is_flag=True, help="All metrics as JSON.")
+@RAW
+@THRESHOLD
+@PRECISION
+@DEVICE
+def evaluate_command(
+    runs: tuple[Path, ...],
+    split: str | None,
+    file: Path | None,
+    as_json: bool,
+    raw: bool,
+    threshold: float | None,
+    precision: str | None,
+    device: str,
+) -> None:
+    """Measure a finished RUN again: on a split of its own data, or on a file; of several runs, their ensemble."""
+    if split is not None and file is not None:
+        raise UserError("give --split (of the run's own data) or --file (which is read whole), not both")
+
+    from minilm.evaluation.ensemble import Wishes
+    from minilm.runs.evaluate import evaluate_runs, evaluation_text
+    from minilm.schema import as_table
+
+    metrics, labels = evaluate_runs(runs, split or "test", file, device, precision or "", Wishes(raw, threshold))
+    click.echo(json.dumps({"labels": labels, **as_table(metrics)}) if as_json else evaluation_text(metrics, labels))
+
+
+@click.command("predict", cls=Verb, epilog=example('minilm predict runs/scratch-sample "ale sztos" "no dramat"'))
+@click.argument("run", metavar="RUN...")
+@click.argument("texts", nargs=-1)
+@click.option(
+    "--file",
+    type=click.Path(path_type=Path, allow_dash=True),
+    help="A table (.csv, .tsv, .jsonl, .parquet), columns as in the run; any other: a text a line, or two with a tab.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="A table to write, with all columns: .csv, .jsonl, ...")
+@click.option(
+    "--format", "form", type=click.Choice(["csv", "jsonl", "tsv"]), help="A table on standard input and output."
+)
+@click.option("--all", "everything", is_flag=True, help="A column for each label, with its probability.")
+@click.option("--json", "as_json", is_flag=True, help="A JSON object a line, with the scores of all labels.")
+@RAW
+@THRESHOLD
+@click.option("--unsure-below", type=float, help='One label a text: "unsure" below this probability.')
+@click.option(
+    "--min-precision", type=float, help="The probability from which so many answers were right on validation."
+)
+@click.option("--strict", is_flag=True, help="Stop at the first row of a table that has no answer.")
+@click.option("--resume", is_flag=True, help="Go on with an --out that was interrupted.")
+@click.option("--overwrite", is_flag=True, help="Replace an --out that exists.")
+@click.option("--shard", default="1/1", help="One of several parts of the rows, such as 1/2, for several machines.")
+@click.option("--spreadsheet-safe", is_flag=True, help="Write no cell that a spreadsheet would run as a formula.")
+@PRECISION
+@DEVICE
+def predict_command(
+    run: str,
+    texts: tuple[str, ...],
+    file: Path | None,
+    out: Path | None,
+    form: str | None,
+    everything: bool,
+    as_json: bool,
+    raw: bool,
+    threshold: float | None,
+    unsure_below: float | None,
+    min_precision: float | None,
+    strict: bool,
+    resume: bool,
+    overwrite: bool,
+    shard: str,
+    spreadsheet_safe: bool,
+    precision: str | None,
+    device: str,
+) -> None:
+    """Classify TEXTS, a file's, or the lines of standard input, with a RUN, a folder or a checkpoint.
+
+    Several runs answer together, by the mean of their probabilities. With --out (or --format), a table is written: the
+    columns of the input, and the answers.
+    """
+    from minilm.runs.ask import split_runs
+
+    runs, texts = split_runs(run, texts)
+    if texts and file:
+        raise UserError("give texts or --file, not both")
+    if file is not None and str(file) != "-" and not file.is_file():
+        raise UserError(f"--file: {file}: {'is a folder; name a file in it' if file.is_dir() else 'no such file'}")
+    as_table = out is not None or form is not None
+    if not texts and file is None and sys.stdin.isatty():
+        raise UserError("nothing to classify: give texts, --file FILE, or lines on standard input")
+    only_tables = {
+        "--all": everything, "--strict": strict, "--resume": resume, "--overwrite": overwrite,
+        "--spreadsheet-safe": spreadsheet_safe, "--shard": shard != "1/1",
+    }  # fmt: skip
+    if not as_table and (option := next((name for name, given in only_tables.items() if given), "")):
+        raise UserError(f"{option} is for a table that is written: --out FILE, or --format")
+    if as_table and (texts or as_json):
+        raise UserError("a table is made of a table: with --out or --format give no texts (--file), and no --json")
+
+    from minilm.evaluation.ensemble import Wishes, apply_wishes, load_predictor
+    from minilm.runs.ask import answer_lines
+    from minilm.runs.predict import TableJob, predict_file
+    from minilm.training.console import say, terminable
+
+    wishes = Wishes(raw, threshold, unsure_below, min_precision)
+    predictor = load_predictor(runs, device, precision or "")
+    for line in apply_wishes(predictor, wishes):
+        say(line)
+    if as_table:
+        job = TableJob(
+            file or Path("-"), out, form or "", everything, strict, resume, overwrite, part_of(shard), spreadsheet_safe
+        )
+        with terminable():
+            predict_file(predictor, Path(runs[0]), job)
+        return
+    for text, answer in answer_lines(predictor, runs[0], texts, file):
+        if as_json:
+            click.echo(json.dumps({"text": text, **answer.as_json()}, ensure_ascii=False))
+        else:
+            click.echo(printable(f"{answer}\t{text}", keep="\t"))  # a pair has a tab between its texts
+    if message := predictor.cut_message():
+        say(message)
+
+
+@click.command("explain", cls=Verb, epilog=example('minilm explain runs/scratch-sample "ale sztos"'))
+@click.argument("run")
+@click.argument("texts", nargs=-1)
+@click.option("--label", default="", help="Explain the score of this label.  [default: the one that is given]")
+@click.option("--json", "as_json", is_flag=True, help="A JSON object a line, with the numbers of all words.")
+@DEVICE
+def explain_command(run: str, texts: tuple[str, ...], label: str, as_json: bool, device: str) -> None:
+    """Show how much each word of TEXTS counts for the answer of a RUN, a folder or a checkpoint.
+
+    Without a text, the report's sample texts are explained, and the report shows it. A pair's texts have a tab between.
+    """
+    if not run.strip() or any(not text.strip() for text in texts):
+        raise UserError("a text is empty; give one to explain, or none for the report's sample texts")
+    from minilm.reporting.explanations import explanation_text
+    from minilm.runs.explain import explain_texts
+    from minilm.schema import as_table
+
+    for number, found in enumerate(explain_texts(run, texts, label, device)):
+        if as_json:
+            click.echo(json.dumps(as_table(found), ensure_ascii=False))
+        else:
+            click.echo(("\n\n" if number else "") + explanation_text(found))

@@ -1,0 +1,185 @@
+"""Rows with more columns, written as CSV, TSV, JSON lines or Parquet, so that writing can stop and go on.
+
+A writer turns rows into bytes, which are put one after another into a file. For CSV, TSV and JSON lines, that is the
+final file. A Parquet file has its table of contents at the end, so its rows are first kept as Arrow's messages, and
+``convert`` makes the final file of them.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import IO, Any, Literal
+
+from minilm.data.columnar import parquet_file
+from minilm.data.row_stream import Row, RowStream
+from minilm.errors import UserError
+
+Kind = Literal["text", "number", "texts", "numbers"]  # what the cells of an added column are
+FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".parquet": "parquet"}
+FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet runs begins so
+GROUP = 65_536  # rows of a Parquet file's row group, at least
+
+
+class RowWriter(ABC):
+    """Writes rows. ``added`` are the columns that follow their own, and what their cells are."""
+
+    converts = False  # whether the bytes are not yet the final file
+
+    def __init__(self, names: Sequence[str], added: Mapping[str, Kind]) -> None:
+        self.names, self.added = list(names), dict(added)
+
+    def begin(self) -> bytes:
+        """What comes before the first row."""
+        return b""
+
+    @abstractmethod
+    def block(self, rows: Sequence[Row], added: Sequence[Sequence[Any]]) -> bytes:
+        """N rows, and the added cells of each."""
+
+    def convert(self, written: IO[bytes], file: IO[bytes]) -> None:
+        """Make the final file of the bytes that were written."""
+        raise NotImplementedError
+
+
+class DelimitedWriter(RowWriter):
+    """CSV or TSV. Lists, objects and truth values are written as JSON; nothing is an empty cell."""
+
+    def __init__(
+        self, names: Sequence[str], added: Mapping[str, Kind], delimiter: str, header: bool = True, safe: bool = False
+    ) -> None:
+        """safe: put an apostrophe before cells that a spreadsheet would run as a formula."""
+        super().__init__(names, added)
+        self.delimiter, self.header, self.safe = delimiter, header, safe
+
+    def begin(self) -> bytes:
+        return self._lines([[*self.names, *self.added]]) if self.header else b""
+
+    def block(self, rows: Sequence[Row], added: Sequence[Sequence[Any]]) -> bytes:
+        return self._lines([*self._own(row), *more] for row, more in zip(rows, added, strict=True))
+
+    def _own(self, row: Row) -> Sequence[Any]:
+        if row.names == self.names:
+            return row.cells
+        found = dict(zip(row.names, row.cells, strict=True))
+        return [found.get(name) for name in self.names]
+
+    def _lines(self, rows: Iterable[Sequence[Any]]) -> bytes:
+        text, shown = io.StringIO(newline=""), as_text if not self.safe else lambda cell: _safe(as_text(cell))
+        csv.writer(text, delimiter=self.delimiter, lineterminator="\n").writerows(map(shown, row) for row in rows)
+        return text.getvalue().encode(errors="replace")
+
+
+def as_text(cell: Any) -> str:
+    """A cell as a table of text has it."""
+    if isinstance(cell, str):
+        return cell
+    if cell is None:
+        return ""
+    return json.dumps(cell, ensure_ascii=False, default=str) if isinstance(cell, bool | list | dict) else str(cell)
+
+
+def _safe(cell: str) -> str:
+    """The cell, which a spreadsheet shows and does not run."""
+    return f"'{cell}" if cell.startswith(FORMULAS) and not _is_number(cell) else cell
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+class JSONWriter(RowWriter):
+    """JSON, an object a line; each row has the keys that it had."""
+
+    def block(self, rows: Sequence[Row], added: Sequence[Sequence[Any]]) -> bytes:
+        lines = []
+        for row, more in zip(rows, added, strict=True):
+            cells = dict(zip(row.names, row.cells, strict=True)) | dict(zip(self.added, more, strict=True))
+            line = json.dumps(cells, ensure_ascii=False, default=str)
+            try:
+                lines.append(line.encode())
+            except UnicodeEncodeError:  # half a character, which only an escape can write
+                lines.append(json.dumps(cells, default=str).encode())
+        return b"\n".join(lines) + b"\n" if lines else b""
+
+
+class ParquetWriter(RowWriter):
+    """Parquet. The columns of a Parquet file keep their types, all others are text. Needs pyarrow."""
+
+    converts = True
+
+    def __init__(self, names: Sequence[str], added: Mapping[str, Kind], stream: RowStream) -> None:
+        try:
+            import pyarrow
+        except ImportError:
+            raise UserError("Parquet files need pyarrow: pip install 'minilm[data]'") from None
+        super().__init__(names, added)
+        text, number = pyarrow.string(), pyarrow.float64()
+        types = {"text": text, "number": number, "texts": pyarrow.list_(text), "numbers": pyarrow.list_(number)}
+        fields = [pyarrow.field(name, text) for name in names]
+        self.typed = stream.kind == "parquet"
+        if self.typed:
+            with parquet_file(stream.path) as file:
+                fields = list(file.schema_arrow)
+        self.schema = pyarrow.schema([*fields, *(pyarrow.field(name, types[kind]) for name, kind in added.items())])
+
+    def block(self, rows: Sequence[Row], added: Sequence[Sequence[Any]]) -> bytes:
+        import pyarrow
+
+        if not rows:
+            return b""
+        own: Iterable[Sequence[Any]]
+        if self.typed:
+            own = zip(*(row.cells for row in rows), strict=True)
+        else:
+            found = [dict(zip(row.names, row.cells, strict=True)) for row in rows]
+            own = ([None if cells.get(n) is None else as_text(cells[n]) for cells in found] for n in self.names)
+        columns = [*own, *zip(*added, strict=True)]
+        arrays = [pyarrow.array(cells, field.type) for cells, field in zip(columns, self.schema, strict=True)]
+        return bytes(pyarrow.record_batch(arrays, schema=self.schema).serialize())
+
+    def convert(self, written: IO[bytes], file: IO[bytes]) -> None:
+        import pyarrow
+        import pyarrow.parquet
+
+        with pyarrow.parquet.ParquetWriter(file, self.schema) as writer:
+            waiting: list[Any] = []
+            for batch in _batches(written, self.schema):
+                waiting.append(batch)
+                if sum(each.num_rows for each in waiting) >= GROUP:
+                    writer.write_table(pyarrow.Table.from_batches(waiting))
+                    waiting = []
+            if waiting:
+                writer.write_table(pyarrow.Table.from_batches(waiting))
+
+
+def _batches(written: IO[bytes], schema: Any) -> Iterator[Any]:
+    """Arrow's messages, one after another, as batches of rows."""
+    import pyarrow
+
+    with pyarrow.PythonFile(written, mode="r") as source:
+        while True:
+            try:
+                message = pyarrow.ipc.read_message(source)
+            except EOFError:
+                return
+            yield pyarrow.ipc.read_record_batch(message, schema)
+
+
+def writer_for(
+    form: str, stream: RowStream, names: Sequence[str], added: Mapping[str, Kind], *, safe: bool = False
+) -> RowWriter:
+    """A writer of a format of ``FORMATS``. A CSV file has the delimiter of the CSV file that is read."""
+    if form == "parquet":
+        return ParquetWriter(names, added, stream)
+    if form == "jsonl":
+        return JSONWriter(names, added)
+    own = stream.delimiter if stream.kind == "csv" and stream.delimiter != "\t" else ","
+    return DelimitedWriter(names, added, "\t" if form == "tsv" else own, stream.header, safe)

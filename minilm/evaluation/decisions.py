@@ -1,0 +1,167 @@
+"""From a model's scores to its answers: probabilities, and the labels that a text gets.
+
+The scores z (logits) of a text's C classes become probabilities, with the temperature T that validation chose
+(``calibration.py``). The probabilities become an answer:
+
+    single    one label a text      p = softmax(z / T)      the likeliest; of two the second if p_2 >= its threshold
+    multi     several labels        p = sigmoid(z / T)      each label with p_c >= its threshold
+    score     no label              z or sigmoid(z)         the number itself
+
+The third kind are regression models, cross-encoders, rerankers and reward models. As in the reference's pipeline, a
+model whose ``problem_type`` is "regression" gives its raw outputs, and one with a single output and no problem type the
+sigmoid of that.
+
+Every threshold counts for the probabilities that are shown, so after the temperature.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from minilm.config import TrainSection
+from minilm.errors import UserError
+from minilm.evaluation.calibration import fit_temperature
+from minilm.evaluation.metrics import choose_threshold, log_softmax, sigmoid
+from minilm.evaluation.thresholds import (
+    best_threshold,
+    f1_thresholds,
+    jaccard,
+    jaccard_thresholds,
+    macro_f1,
+)
+
+Kind = Literal["single", "multi", "score"]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How scores (N, C) become probabilities and answers."""
+
+    kind: Kind
+    # With several labels, one for all or (C,); with two classes and one label, of the second class.
+    threshold: float | np.ndarray = 0.5
+    temperature: np.ndarray | None = None  # (1,), or (C,) with several labels; None: 1
+    unsure_below: float = 0.0  # one label a text: the probability of its label below which an answer is unsure
+    raw: bool = False  # of a score: z itself, not its sigmoid
+
+    def calibrated(self, scores: np.ndarray) -> np.ndarray:
+        """z / T, (N, C): logits for which no temperature is needed."""
+        return scores if self.temperature is None else np.asarray(scores, np.float64) / self.temperature
+
+    def probabilities(self, scores: np.ndarray) -> np.ndarray:
+        """(N, C) float64; of the kind "score" the values that are its answers."""
+        if self.kind == "score":
+            return np.asarray(scores, np.float64) if self.raw else sigmoid(scores)
+        z = self.calibrated(scores)
+        return sigmoid(z) if self.kind == "multi" else np.exp(log_softmax(z))
+
+    def choose(self, probabilities: np.ndarray) -> np.ndarray:
+        """The labels that texts get: class numbers (N,), or with several labels (N, C) of 0 and 1.
+
+        If classes are equally likely, the first wins. Raises TypeError for the kind "score", which gives no label.
+        """
+        if self.kind == "score":
+            raise TypeError("a score is no label")
+        if self.kind == "multi":
+            return (probabilities >= self.threshold).astype(np.int64)
+        if self.has_threshold:
+            return (probabilities[:, 1] >= self.threshold).astype(np.int64)
+        return probabilities.argmax(axis=1)
+
+    @property
+    def has_threshold(self) -> bool:
+        """With one label a text: whether the second of two classes has a threshold of its own."""
+        return self.kind == "single" and self.threshold != 0.5
+
+    def confidence(self, probabilities: np.ndarray) -> np.ndarray:
+        """The probability of the label that each text gets, (N,): with one label a text."""
+        return np.take_along_axis(probabilities, self.choose(probabilities)[:, None], axis=1)[:, 0]
+
+    def is_unsure(self, probabilities: np.ndarray) -> np.ndarray:
+        """(N,) booleans: which texts get no answer, as that of the label they would get is not probable enough."""
+        if not self.unsure_below:
+            return np.zeros(len(probabilities), dtype=bool)
+        return self.confidence(probabilities) < self.unsure_below
+
+    def without_temperature(self) -> Decision:
+        """The same labels from probabilities without the temperature.
+
+        z / T >= logit(t) if z >= T logit(t), so a threshold t becomes sigmoid(T logit(t)); 0.5, 0 and 1 stay.
+        """
+        if self.temperature is None:
+            return self
+        t = np.asarray(self.threshold, np.float64)
+        with np.errstate(divide="ignore"):
+            moved = np.where(t == 0.5, 0.5, sigmoid(self.temperature * (np.log(t) - np.log1p(-t))))
+        one = moved.size == 1 and not isinstance(self.threshold, np.ndarray)
+        return replace(self, threshold=float(moved.reshape(-1)[0]) if one else moved, temperature=None)
+
+    def with_threshold(self, threshold: float, classes: int) -> Decision:
+        """Another threshold, for all labels. Raises UserError if no label depends on it, or if it is no probability."""
+        check_probability(threshold, "--threshold")
+        if self.kind == "score":
+            raise UserError("a threshold is for labels, and this model gives a score")
+        if self.kind == "single" and classes != 2:
+            raise UserError(
+                f"a threshold is for several labels a text, or for the second of two classes; with {classes} classes "
+                "the likeliest is taken"
+            )
+        return replace(self, threshold=threshold)
+
+    def with_unsure_below(self, least: float) -> Decision:
+        """Answers only from this probability on. Raises UserError with several labels, or if it is no probability."""
+        check_probability(least, "--unsure-below")
+        if self.kind != "single":
+            raise UserError(
+                "--unsure-below is for one label a text; with several, a label is given from a probability on: "
+                "--threshold, or --min-precision"
+            )
+        return replace(self, unsure_below=least)
+
+
+def check_probability(value: float, option: str) -> None:
+    """Raise UserError unless the value of an option is from 0 to 1."""
+    if not 0 <= value <= 1:
+        raise UserError(f"{option} must be a number from 0 to 1, got {value:g}")
+
+
+def plain_decision(labels: np.ndarray) -> Decision:
+    """The decision of a model for which nothing was chosen: a threshold of 0.5 and no temperature.
+
+    labels (N,), or (N, C) with several labels a text.
+    """
+    return Decision("multi" if labels.ndim == 2 else "single")
+
+
+def fit_decision(
+    settings: TrainSection, labels: np.ndarray, scores: np.ndarray, *, calibrate: bool = True
+) -> Decision:
+    """What the validation texts choose: the temperature, then the threshold as ``train.decision_threshold`` says.
+
+    labels (N,), or (N, C) of 0 and 1; scores (N, C). calibrate: whether there is a temperature.
+    """
+    decision = plain_decision(labels)
+    if calibrate:
+        decision = replace(decision, temperature=fit_temperature(labels, scores))
+    z = decision.calibrated(scores)
+    match settings.decision_threshold:
+        case "validation":
+            # The best by the metric that chooses the checkpoint; by micro F1 if that does not depend on a threshold.
+            metric = "micro_f1" if settings.best == "loss" else settings.best
+            threshold: float | np.ndarray = choose_threshold(labels, z, metric)
+        case "validation-per-label":
+            threshold = _best_thresholds(labels, decision.probabilities(scores), settings.threshold_metric)
+        case number:
+            threshold = number
+    return replace(decision, threshold=threshold)
+
+
+def _best_thresholds(labels: np.ndarray, probabilities: np.ndarray, metric: str) -> float | np.ndarray:
+    """One for each label, (C,); with one label a text, that of the second of two classes."""
+    if labels.ndim == 1:
+        criterion = macro_f1 if metric == "f1" else jaccard
+        return best_threshold(labels, probabilities[:, 1], criterion).threshold
+    return (f1_thresholds if metric == "f1" else jaccard_thresholds)(labels, probabilities)

@@ -1,0 +1,81 @@
+"""``minilm predict RUN TEXT ...``: answers for the terminal, a line each."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minilm.data.decoding import STDIN
+from minilm.data.readers import is_table
+from minilm.errors import UserError
+from minilm.evaluation.predictor import Predictor
+from minilm.evaluation.text_lines import predict_lines, predict_table
+from minilm.textfiles import read_lines
+
+MARKS = ("config.toml", "config.json", "adapter_config.json", "model")  # what a run's or a model's folder has
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a classifier makes of one text."""
+
+    labels: list[str]  # that the text gets; one, or with several labels a text any number
+    scores: dict[str, float]  # label -> probability
+    unsure: bool | None = None  # whether the probability is too low for an answer; None: that was not asked
+
+    def __str__(self) -> str:
+        if self.unsure:
+            return f"unsure ({', '.join(self.labels)} {self.scores[self.labels[0]]:.2f})"
+        return ", ".join(f"{label} {self.scores[label]:.2f}" for label in self.labels) or "none"
+
+    def as_json(self) -> dict[str, Any]:
+        """The answer as an object; one that is unsure has no labels."""
+        asked = {} if self.unsure is None else {"unsure": self.unsure}
+        return {"labels": [] if self.unsure else self.labels, **asked, "scores": self.scores}
+
+
+def split_runs(run: str, others: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
+    """The arguments that are runs, and those that are texts: folders that hold a model come first.
+
+    Raises UserError if the first is empty.
+    """
+    if not run.strip():
+        raise UserError("RUN is empty; give the folder of a run, such as runs/scratch-sample")
+    folders = 0
+    while folders < len(others) and _holds_model(Path(others[folders])):
+        folders += 1
+    return [run, *others[:folders]], tuple(others[folders:])
+
+
+def _holds_model(path: Path) -> bool:
+    try:
+        return path.is_dir() and any((path / mark).exists() for mark in MARKS)
+    except (OSError, ValueError):  # too long a text for a path, or one with a zero byte
+        return False
+
+
+def answer_lines(
+    predictor: Predictor, run: str, texts: Sequence[str], file: Path | None
+) -> Iterator[tuple[str, Answer]]:
+    """Each text with its answer: the texts given, or those of a file, or of standard input.
+
+    Raises UserError naming the first text that cannot be answered.
+    """
+    answers: Iterable[tuple[str, dict[str, float]]]
+    if texts:
+        answers = predict_lines(predictor, texts)
+    elif file is not None and file != STDIN:
+        answers = predict_table(predictor, file, run) if is_table(file) else _answer_file(predictor, file)
+    else:
+        answers = predict_lines(predictor, read_lines(sys.stdin.buffer), "line")
+    for text, scores in answers:
+        yield text, Answer(predictor.decide(scores), scores, predictor.is_unsure(scores))
+
+
+def _answer_file(predictor: Predictor, file: Path) -> Iterator[tuple[str, dict[str, float]]]:
+    place = f"{file}, line"
+    with file.open("rb") as binary:
+        yield from predict_lines(predictor, read_lines(binary, place), place)

@@ -1,0 +1,45 @@
+"""The new head of a run: what its config says, and what a sentence model's folder says of pooling."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from minilm.checkpoints.sentence_models import read_pooling
+from minilm.config import FamilyHeadSection, HeadSection, MLPHeadSection
+from minilm.models.architecture import Architecture, Backbone
+from minilm.models.heads import HeadConfig, mlp_head
+
+log = logging.getLogger("minilm")
+
+
+def new_head(
+    section: HeadSection, architecture: Architecture, model_config: Any, folder: Path | None = None
+) -> HeadConfig | None:
+    """The MLP head of the config; None: the family's own.
+
+    By default it reads the vector that a sentence model's folder names, or else the one of the family's own head.
+    """
+    if isinstance(section, FamilyHeadSection):
+        return None
+    pooling: str = section.pooling
+    if pooling == "auto":
+        usual = architecture.classification_head(model_config).pooling
+        # The MLP head has a hidden layer itself, which takes the place of a pooler.
+        pooling = read_pooling(folder) or ("cls" if usual == "pooler" else usual)
+    return mlp_head(
+        model_config.width,
+        hidden=section.hidden,
+        pooling=pooling,
+        norm=section.norm,
+        activation=section.activation,
+        dropout=section.dropout,
+    )
+
+
+def warn_of_pooling(section: HeadSection, model: Backbone, folder: Path) -> None:
+    """Say what a new head reads if a sentence model's folder chose it; not of a model without memory."""
+    chosen = isinstance(section, MLPHeadSection) and section.pooling == "auto" and read_pooling(folder)
+    if chosen and not any(parameter.is_meta for parameter in model.parameters()):
+        log.warning("%s: the new head pools by %r, as its 1_Pooling says (model.head.pooling)", folder, chosen)

@@ -1,0 +1,90 @@
+"""What training does with a run's data and model: batches, objective and evaluation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from minilm.config import RunConfig, TrainSection
+from minilm.data.batching import collate, make_batches
+from minilm.data.splits import keep_rows, strata_of
+from minilm.data.tokenization import Encoded, pad_id
+from minilm.devices import Runtime
+from minilm.evaluation.decisions import fit_decision
+from minilm.evaluation.metrics import Metrics
+from minilm.evaluation.predictor import Forward, predict_scores
+from minilm.measures import RANKING_METRICS
+from minilm.models.architecture import Backbone
+from minilm.runs.assembly import PreparedData
+from minilm.runs.folders import write_history
+from minilm.runs.results import measure
+from minilm.training.frozen_prefix import FrozenPrefix
+from minilm.training.loop import Task
+from minilm.training.objectives import Objective, balanced_weights
+
+
+def make_task(
+    config: RunConfig,
+    settings: TrainSection,
+    prepared: PreparedData,
+    model: Backbone,
+    runtime: Runtime,
+    folder: Path,
+    prefix: FrozenPrefix,
+) -> Task:
+    """The batches, the objective and the evaluation of a run; evaluations are recorded in ``folder``."""
+    train, validation = prepared.train, prepared.data.validation
+    encoded, pad = prepared.encoded["train"], pad_id(prepared.tokenizer)
+    labels = train.labels[encoded.texts]  # of each row: a window has its text's
+    forward = {split: prefix.forward(split, model) for split in ("train", "validation")}
+    # As many training texts as validation has are enough to see overfitting; all would take longer than training.
+    sample = keep_rows(strata_of(train.labels), min(len(train), len(validation)), config.seed)
+    sampled = encoded.rows_of(sample)
+    watched: dict[str, tuple[Encoded, np.ndarray, Forward]] = {
+        "train": (
+            encoded.take(sample), train.labels[sample], lambda batch, rows: forward["train"](batch, sampled[rows])
+        ),
+        "validation": (prepared.encoded["validation"], validation.labels, forward["validation"]),
+    }
+
+    def evaluate() -> dict[str, Metrics]:
+        scores = {
+            split: predict_scores(model, texts, runtime, pad=pad, forward=how)
+            for split, (texts, _, how) in watched.items()
+        }
+        # Chosen again for each evaluation: while rare labels have low probabilities, a threshold of 0.5 would assign
+        # none of them, however well the model ranks them, and no checkpoint would be better than the first. (At 0.5
+        # no temperature changes a label.)
+        calibrate = settings.decision_threshold != 0.5
+        decision = fit_decision(settings, validation.labels, scores["validation"], calibrate=calibrate)
+        ranking = settings.best in RANKING_METRICS  # they sort all texts for each label
+        return {
+            split: measure(labels, scores[split], decision, ranking).brief()
+            for split, (_, labels, _) in watched.items()
+        }
+
+    return Task(
+        batches=lambda epoch: make_batches(
+            encoded.lengths, settings.batch_size, seed=config.seed, epoch=epoch,
+            group_by_length=settings.group_by_length,
+        ),
+        collate=lambda rows, epoch: collate(encoded, rows, labels, pad, limit=model.context),
+        objective=Objective(
+            _class_weights(settings, prepared, labels), settings.label_smoothing, prepared.data.multi_label
+        ),
+        evaluate=evaluate,
+        record=lambda history: write_history(folder, history),
+        forward=forward["train"],
+        seconds=prefix.seconds,
+    )
+
+
+def _class_weights(settings: TrainSection, prepared: PreparedData, labels: np.ndarray) -> torch.Tensor | None:
+    """``labels``: of the rows that are trained on."""
+    if settings.class_weights == "balanced":
+        return balanced_weights(labels, len(prepared.data.label_names))
+    if isinstance(settings.class_weights, dict):
+        return torch.tensor([float(settings.class_weights.get(name, 1)) for name in prepared.data.label_names])
+    return torch.tensor(settings.class_weights) if settings.class_weights else None

@@ -1,0 +1,100 @@
+"""From scores to probabilities and labels, and what validation chooses for that."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minilm.config import TrainSection
+from minilm.errors import UserError
+from minilm.evaluation.decisions import Decision, fit_decision, plain_decision
+from minilm.evaluation.metrics import log_softmax, multilabel_metrics, sigmoid
+
+RNG = np.random.default_rng(0)
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def settings_of(**keys: object) -> TrainSection:
+    return replace(TrainSection(epochs=1, lr=0.1), **keys)  # type: ignore[arg-type]
+
+
+def drawn(seed: int, several: bool, texts: int = 40, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """Labels, and scores that know something of them."""
+    rng = np.random.default_rng(seed)
+    if several:
+        labels = (rng.random((texts, classes)) < 0.3).astype(np.int64)
+        return labels, (rng.normal(size=(texts, classes)) * 2 + labels).astype(np.float32)
+    labels = rng.integers(classes, size=texts)
+    return labels, (rng.normal(size=(texts, classes)) * 2 + np.eye(classes)[labels]).astype(np.float32)
+
+
+def test_probabilities_are_of_the_scores_divided_by_the_temperature() -> None:
+    z = RNG.normal(size=(5, 3))
+    single, several = np.array([2.0]), np.array([1.0, 2.0, 4.0])
+    np.testing.assert_allclose(Decision("single", temperature=single).probabilities(z), np.exp(log_softmax(z / 2)))
+    np.testing.assert_allclose(Decision("multi", temperature=several).probabilities(z), sigmoid(z / several))
+
+
+@given(seed=SEEDS, several=st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_labels_are_the_same_without_the_temperature(seed: int, several: bool) -> None:
+    labels, scores = drawn(seed, several, classes=2)
+    decision = fit_decision(settings_of(decision_threshold="validation-per-label"), labels, scores)
+    raw = decision.without_temperature()
+    assert raw.temperature is None and decision.temperature is not None
+    new = np.random.default_rng(seed + 1).normal(size=(200, 2)) * 3
+    np.testing.assert_array_equal(
+        decision.choose(decision.probabilities(new)), raw.choose(raw.probabilities(new))
+    )
+
+
+@given(seed=SEEDS)
+@settings(max_examples=30, deadline=None)
+def test_thresholds_of_each_label_are_no_worse_on_validation_than_one_half(seed: int) -> None:
+    labels, scores = drawn(seed, several=True)
+    for metric, key in (("f1", "macro_f1"), ("jaccard", "jaccard")):
+        keys = settings_of(decision_threshold="validation-per-label", threshold_metric=metric)
+        decision = fit_decision(keys, labels, scores)
+        assert isinstance(decision.threshold, np.ndarray) and decision.threshold.shape == (3,)
+        given_labels = decision.choose(decision.probabilities(scores))
+        chosen = multilabel_metrics(labels, scores, given=given_labels)[key]
+        assert chosen >= multilabel_metrics(labels, scores)[key] - 1e-12
+
+
+def test_two_classes_have_one_threshold_that_of_the_second() -> None:
+    labels = np.array([0] * 90 + [1] * 10)
+    scores = np.stack([np.zeros(100), np.where(labels == 1, -1.0, -3.0) + RNG.normal(size=100) * 0.1], axis=1)
+    decision = fit_decision(settings_of(decision_threshold="validation-per-label"), labels, scores)
+    assert isinstance(decision.threshold, float) and decision.threshold < 0.5 and decision.has_threshold
+    p = decision.probabilities(scores)
+    np.testing.assert_array_equal(decision.choose(p), labels)
+    np.testing.assert_allclose(decision.confidence(p), np.where(labels == 1, p[:, 1], p[:, 0]))
+
+
+def test_a_plain_decision_takes_the_likeliest_or_those_from_one_half_on() -> None:
+    p = np.array([[0.2, 0.5, 0.3], [0.5, 0.5, 0.0]])
+    assert plain_decision(np.zeros(2, np.int64)).choose(p).tolist() == [1, 0]
+    assert plain_decision(np.zeros((2, 3), np.int64)).choose(p).tolist() == [[0, 1, 0], [1, 1, 0]]
+
+
+def test_unsure_is_what_lies_below_the_probability() -> None:
+    p = np.array([[0.6, 0.4], [0.3, 0.7]])
+    assert Decision("single").is_unsure(p).tolist() == [False, False]
+    assert Decision("single").with_unsure_below(0.65).is_unsure(p).tolist() == [True, False]
+
+
+def test_a_wish_that_has_no_meaning_is_refused() -> None:
+    with pytest.raises(UserError, match="with 3 classes the likeliest is taken"):
+        Decision("single").with_threshold(0.3, 3)
+    with pytest.raises(UserError, match=r"--threshold must be a number from 0 to 1, got 1\.5"):
+        Decision("multi").with_threshold(1.5, 3)
+    with pytest.raises(UserError, match="--unsure-below must be a number from 0 to 1, got nan"):
+        Decision("single").with_unsure_below(float("nan"))
+    with pytest.raises(UserError, match="is for one label a text"):
+        Decision("multi").with_unsure_below(0.5)
+    with pytest.raises(UserError, match="gives a score"):
+        Decision("score").with_threshold(0.5, 1)
