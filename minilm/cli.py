@@ -122,12 +122,14 @@ main.add_command(explain_command)
 @click.option("--merge", is_flag=True, help="An adapter and its base as one model.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Of the weights.")
 def export_command(run: str, folder: Path, merge: bool, dtype: str | None) -> None:
-    """Write the model of a RUN into a FOLDER that `transformers` (an adapter: PEFT) opens."""
+    """Write the model of a RUN into a FOLDER that `transformers` (an adapter: PEFT) opens.
+
+    The mlp head is minilm's own, and other libraries cannot use it; a head of model.head.kind=family can be used
+    anywhere.
+    """
     from minilm.runs.export import export_run
 
-    written = export_run(run, folder, merged=merge, dtype=dtype)
-    own_head = (written / "head.safetensors").exists()
-    click.echo(f"{written}: written" + ("; its head is ours: transformers opens what is below it" if own_head else ""))
+    click.echo(f"{export_run(run, folder, merged=merge, dtype=dtype)}: written")
 
 
 @main.command("info", epilog=example("minilm info experiments/scratch.toml"))
