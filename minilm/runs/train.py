@@ -50,28 +50,30 @@ def train_run(
     runs: Path,
     resume: bool = False,
     keep_model: KeepModel = "all",
+    pictures: bool = True,
 ) -> Path:
     """Train, or classify without training, as a config describes; return the run's folder.
 
     keep_model: what ``model/`` contains in the end: the whole model; what was trained, with the name of the checkpoint
         below it; or nothing.
+    pictures: whether the report has pictures.
 
     Raises:
         UserError: something that the user can fix.
         minilm.training.console.Interrupted: a signal ended the run; ``resume=True`` resumes it.
     """
     with terminable():
-        return _train_run(config_path, overrides, runs, resume, keep_model)
+        return _train_run(config_path, overrides, runs, resume, keep_model, pictures)
 
 
 def _train_run(
-    config_path: Path, overrides: Sequence[str], runs: Path, resume: bool, keep_model: KeepModel
+    config_path: Path, overrides: Sequence[str], runs: Path, resume: bool, keep_model: KeepModel, pictures: bool
 ) -> Path:
     config = load_config(config_path, overrides)
     if not resume:
         start = _prepare_start(config, config_path)  # before the folder is made: a run that cannot start leaves none
         with new_folder(runs, config.name, partial(_write_start, config, start)) as folder:
-            _run_stages(config, start, folder, keep_model)
+            _run_stages(config, start, folder, keep_model, pictures)
         return folder
     folder = find_folder(config_path, config, runs)
     with occupied(folder):
@@ -83,15 +85,15 @@ def _train_run(
         check_unchanged(folder, start.prepared.data, start.fingerprints)
         if message := other_machine(folder, start.runtime):
             say(f"{folder}: {message}")
-        _run_stages(config, start, folder, keep_model)
+        _run_stages(config, start, folder, keep_model, pictures)
     return folder
 
 
-def _run_stages(config: RunConfig, start: Start, folder: Path, keep_model: KeepModel) -> None:
+def _run_stages(config: RunConfig, start: Start, folder: Path, keep_model: KeepModel, pictures: bool) -> None:
     """All that a run does in its folder. Raises UserError and Interrupted with the command that resumes it."""
     try:
         with out_of_memory_explained(resume_command(folder)):
-            _adapt_and_train(config, start, folder, keep_model)
+            _adapt_and_train(config, start, folder, keep_model, pictures)
     except OSError as error:  # a full disk
         place, why = error.filename or folder, error.strerror or error
         raise UserError(f"{place}: {why}; once that is fixed, resume with: {resume_command(folder)}") from error
@@ -99,17 +101,17 @@ def _run_stages(config: RunConfig, start: Start, folder: Path, keep_model: KeepM
         raise Interrupted(signal_of(stop), folder) from None
 
 
-def _adapt_and_train(config: RunConfig, start: Start, folder: Path, keep_model: KeepModel) -> None:
+def _adapt_and_train(config: RunConfig, start: Start, folder: Path, keep_model: KeepModel, pictures: bool) -> None:
     """Adapt, then train, or classify without training, as the config describes."""
     prepared, runtime = start.prepared, start.runtime
     adapted = None if start.adaptation is None else adapt(config, start.adaptation, runtime, folder)
     if start.classifier is not None:
-        classify_and_report(start.classifier, config, prepared, folder)
+        classify_and_report(start.classifier, config, prepared, folder, pictures=pictures)
     elif config.train is None:
         conclude_adaptation(folder, prepared)
     else:
         model = start.model or fresh_model(config, prepared, runtime, adapted)
-        run = TrainRun(folder, config, config.train, prepared, model, runtime, keep_model)
+        run = TrainRun(folder, config, config.train, prepared, model, runtime, keep_model, pictures)
         conclude(run, fit(run))
 
 

@@ -94,7 +94,8 @@ def _run(folder: Path, run: PlannedRun) -> None:
             choose_rows(folder, run)
     else:
         config = place / "config.toml"
-    train_run(config, runs=folder, resume=state == "interrupted", keep_model=run.keep_model)
+    resume = state == "interrupted"  # a run has no pictures: the study's page shows those of all together
+    train_run(config, runs=folder, resume=resume, keep_model=run.keep_model, pictures=False)
 
 
 def failure_of(error: Exception, hint: str = "") -> str:
