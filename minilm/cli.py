@@ -121,10 +121,16 @@ main.add_command(explain_command)
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--merge", is_flag=True, help="An adapter and its base as one model.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Of the weights.")
-def export_command(run: str, folder: Path, merge: bool, dtype: str | None) -> None:
+@click.option("--linear", is_flag=True, help="The run's linear baseline instead, which `minilm predict` takes.")
+def export_command(run: str, folder: Path, merge: bool, dtype: str | None, linear: bool) -> None:
     """Write the model of a RUN into a FOLDER that `transformers` (an adapter: PEFT) opens."""
-    from minilm.runs.export import export_run
+    from minilm.runs.export import export_linear, export_run
 
+    if linear and (merge or dtype is not None):
+        raise UserError("--merge and --dtype are for the run's model; --linear writes its linear baseline")
+    if linear:
+        click.echo(f"{export_linear(Path(run), folder)}: written; try it: minilm predict {folder}")
+        return
     written = export_run(run, folder, merged=merge, dtype=dtype)
     own_head = (written / "head.safetensors").exists()
     click.echo(f"{written}: written" + ("; its head is ours: transformers opens what is below it" if own_head else ""))
