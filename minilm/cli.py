@@ -121,14 +121,20 @@ main.add_command(explain_command)
 @click.argument("folder", type=PLACE)
 @click.option("--merge", is_flag=True, help="An adapter and its base as one model.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Of the weights.")
-def export_command(run: str, folder: Path, merge: bool, dtype: str | None) -> None:
+@click.option("--linear", is_flag=True, help="The run's linear baseline instead, which `minilm predict` takes.")
+def export_command(run: str, folder: Path, merge: bool, dtype: str | None, linear: bool) -> None:
     """Write the model of a RUN into a FOLDER that `transformers` (an adapter: PEFT) opens.
 
     The mlp head is minilm's own, and other libraries cannot use it; a head of model.head.kind=family can be used
     anywhere.
     """
-    from minilm.runs.export import export_run
+    from minilm.runs.export import export_linear, export_run
 
+    if linear and (merge or dtype is not None):
+        raise UserError("--merge and --dtype are for the run's model; --linear writes its linear baseline")
+    if linear:
+        click.echo(f"{export_linear(Path(run), folder)}: written; try it: minilm predict {folder}")
+        return
     click.echo(f"{export_run(run, folder, merged=merge, dtype=dtype)}: written")
 
 
