@@ -26,6 +26,7 @@ from minilm.checkpoints.trained_part import base_of_part, read_weights
 from minilm.errors import UserError
 from minilm.models.architecture import Architecture, BackboneConfig, Names
 from minilm.models.heads import HeadConfig
+from minilm.schema import cut
 from minilm.textfiles import read_json
 
 log = logging.getLogger("minilm")
@@ -47,8 +48,9 @@ class Contents:
     tensors: dict[str, list[Entry]]  # by plain name; several entries of one name are copies
     own_tensors: dict[str, list[Entry]]  # head.safetensors, by minilm's names
     head: HeadConfig | None  # the settings of minilm's head; None: the family's head, or none
-    labels: list[str]  # the classes of the head, in order; empty: no classification head
+    labels: list[str]  # the classes of the head, in order; empty: there is no classification head
     nested: bool = False  # whether it is the text model inside a vision-language model
+    has_other_head: bool = False  # its head is of a task that we do not have, such as multiple choice, and left out
     notes: tuple[str, ...] = ()  # messages when it is loaded: guesses, and parts that are ignored
 
     def places(self, task: str) -> tuple[Place, ...]:
@@ -115,6 +117,7 @@ def read_contents(folder: Path) -> Contents:
         head=head,
         labels=_labels(published, own, outputs[0], where) if outputs else [],
         nested=nested is not None,
+        has_other_head=bool(others) and task is None,
         notes=tuple(notes),
     )
 
@@ -189,11 +192,12 @@ def _labels(published: dict[str, Any], own: dict[str, Any], output: Entry, where
     classes = output.shape[0] if output.shape else 0
     labels = own.get("labels")
     if labels is None:
-        by_number = published.get("id2label") or {f"{i}": f"LABEL_{i}" for i in range(classes)}
+        by_number = published.get("id2label")
+        by_number = {f"{i}": f"LABEL_{i}" for i in range(classes)} if by_number is None else by_number
         if not isinstance(by_number, dict) or set(by_number) != {str(i) for i in range(len(by_number))}:
             raise UserError(f"{where}: id2label must number the classes from 0 without gaps")
         labels = [by_number[str(i)] for i in range(len(by_number))]
     if not isinstance(labels, list) or len(labels) != classes:
         rows = f"the rows of {output.name} in {output.file}"
-        raise UserError(f"{where}: {labels} must name {classes} labels, as many as {rows}")
+        raise UserError(f"{where}: {cut(labels)} must name {classes} labels, as many as {rows}")
     return [str(label) for label in labels]

@@ -24,7 +24,8 @@ from minilm.data.checks import check_equal_texts, check_labels, check_shared_gro
 from minilm.data.cleaning import cleaner
 from minilm.data.columns import changes, require_columns
 from minilm.data.delimited import Format
-from minilm.data.labels import LabelScheme, check_kind, find_labels, label_text
+from minilm.data.label_matching import match_scheme
+from minilm.data.labels import LabelScheme, check_kind, find_labels, label_text, read_numbers
 from minilm.data.locations import SPLIT_NAMES, find_source
 from minilm.data.readers import matching, read_tables
 from minilm.data.row_lists import read_row_list
@@ -33,6 +34,7 @@ from minilm.data.splits import deal_folds, hold_out, join_groups, keep_rows, kee
 from minilm.data.tables import Defects, Table
 from minilm.errors import UserError, located
 from minilm.hints import program
+from minilm.hub import local_path
 
 TAB = {"tab": "\t", "\\t": "\t"}  # ways to type a tab on a command line
 CHUNK = 1000  # rows that are hashed at once
@@ -116,6 +118,47 @@ def load_rows(path: Path, section: DataSection, names: Sequence[str] = ()) -> Ro
     rows = read_rows(table, rules_of(section, scheme), "the run's labels are", defects, LeftOut()).rows
     defects.check()
     return rows
+
+
+def load_rows_matched(path: Path, section: DataSection, classes: Sequence[str]) -> tuple[Rows, dict[str, str]]:
+    """Every row of a file, for a classifier with these classes that was trained elsewhere.
+
+    Its labels are found as ``load_dataset`` finds them and matched with the classes (``label_matching``). If the
+    section lists labels, they are the classes' names in the file, in the classes' order.
+
+    Returns the rows, with the classes' numbers, and which label was taken for which class. Raises UserError as
+    ``load_dataset`` and ``match_scheme`` do.
+    """
+    section, defects = replace(section, group=""), Defects()
+    if section.labels and len(section.labels) != len(classes):
+        given = f"lists {len(section.labels)}, and the model has {len(classes)}"
+        raise UserError(f"data.labels must name the model's labels in its order; it {given}: {named(classes)}")
+    table = _read(matching(path), section, defects)
+    _require(table, section, defects)
+    scheme = find_labels(scheme_of(section), table)
+    taken = dict(zip(scheme.names, classes, strict=True)) if section.labels else {}
+    if not section.labels:
+        scheme = match_scheme(scheme, classes, table.path)
+        taken = scheme.rename
+    rows = read_rows(table, rules_of(section, scheme), "the model knows", defects, LeftOut()).rows
+    defects.check()
+    return rows, taken
+
+
+def load_scores(path: Path, section: DataSection) -> tuple[Rows, np.ndarray]:
+    """Every row of a file whose label column holds a number for each text; the rows' own labels are all 0.
+
+    Returns the rows and their numbers (N,) float64. Raises UserError as ``load_dataset`` does, and for a label that is
+    no finite number.
+    """
+    section, defects = replace(section, group="", empty="error", labels=["score"], rename={}), Defects()
+    table = _read(matching(path), section, defects)
+    _require(table, section, defects)
+    numbers = read_numbers(table, section.label, defects)
+    table.columns[section.label] = ["score"] * len(table)
+    rows = read_rows(table, rules_of(section, scheme_of(section)), "there is", defects, LeftOut()).rows
+    defects.check()
+    return rows, numbers
 
 
 def load_texts(path: Path, section: DataSection, place: str = "") -> list[str] | list[tuple[str, str]]:
@@ -307,7 +350,7 @@ def _subsets(parts: dict[str, Part], section: DataSection, warnings: list[str]) 
 def _chosen(part: Part, section: DataSection, names: Sequence[str], warnings: list[str]) -> Part:
     """The training rows that ``data.shots`` or ``data.rows`` selects."""
     if section.rows:
-        numbers, given = read_row_list(Path(section.rows), part.rows.labels, names)
+        numbers, given = read_row_list(local_path(section.rows), part.rows.labels, names)
         part = part.take(numbers)
         return replace(part, rows=replace(part.rows, labels=given))
     if section.shots:

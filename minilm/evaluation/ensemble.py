@@ -18,6 +18,7 @@ import numpy as np
 
 from minilm.errors import UserError, located
 from minilm.evaluation.decisions import Decision
+from minilm.evaluation.linear_classifier import holds_linear, load_linear
 from minilm.evaluation.predictor import Classifier, Predictor
 from minilm.evaluation.selective import OperatingPoint
 from minilm.evaluation.validation_scores import (
@@ -32,19 +33,20 @@ LEAST = 1e-300  # the least probability, as 0 has no logarithm
 class Ensemble(Predictor):
     """The mean of several classifiers with the same labels."""
 
-    def __init__(self, members: Sequence[Classifier]) -> None:
+    def __init__(self, members: Sequence[Predictor]) -> None:
         """Raises UserError if the members differ in their labels or in how they read texts."""
         first = members[0]
         for other in members[1:]:
-            if set(other.labels) != set(first.labels) or other.multi_label != first.multi_label:
-                raise UserError(f"{other.name}: has other labels than {first.name}; an ensemble needs equal labels")
+            if set(other.labels) != set(first.labels) or other.decision.kind != first.decision.kind:
+                raise UserError(f"{other.name}: has other labels than {first.name}; an ensemble needs the same")
             if other.reading.pairs != first.reading.pairs or other.reading.clean != first.reading.clean:
                 raise UserError(f"{other.name}: differs from {first.name} in data.text_pair or data.clean")
         self.members = list(members)
         self.name, self.labels = " + ".join(member.name for member in members), first.labels
         self.reading, self.clean = first.reading, first.clean
-        self.decision = Decision(first.decision.kind, self._mean_threshold())
-        # (M, C): the index in each member of the first member's labels.
+        kind = first.decision.kind
+        self.decision = Decision("score", raw=True) if kind == "score" else Decision(kind, self._mean_threshold())
+        # (M, C): where each member has the labels of the first.
         self.order = [[member.labels.index(label) for label in self.labels] for member in members]
 
     def _mean_threshold(self) -> float | np.ndarray:
@@ -67,6 +69,8 @@ class Ensemble(Predictor):
             for member, z, order in zip(self.members, scores, self.order, strict=True)
         ]
         p = np.mean(found, axis=0)
+        if self.decision.kind == "score":
+            return p
         z: np.ndarray = np.log(np.maximum(p, LEAST))
         return z - np.log(np.maximum(1 - p, LEAST)) if self.multi_label else z
 
@@ -108,8 +112,14 @@ def _reordered(labels: np.ndarray, order: Sequence[int]) -> np.ndarray:
 
 
 def load_predictor(sources: Sequence[str | Path], device: str = "auto", precision: str = "") -> Predictor:
-    """Load a classifier, or an ensemble if there are several sources. See ``Classifier.load``."""
-    members = [Classifier.load(source, device, precision) for source in sources]
+    """Load a classifier, or a linear one from its folder; an ensemble if there are several sources.
+
+    See ``Classifier.load``.
+    """
+    members: list[Predictor] = []
+    for source in sources:
+        linear = holds_linear(Path(source))
+        members.append(load_linear(Path(source)) if linear else Classifier.load(source, device, precision))
     return members[0] if len(members) == 1 else Ensemble(members)
 
 

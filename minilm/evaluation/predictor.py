@@ -23,7 +23,7 @@ from minilm.data.rows import Rows
 from minilm.data.tokenization import Cut, Encoded, count_cut, encode, load_tokenizer, pad_id
 from minilm.devices import Runtime, runtime, runtime_as_trained
 from minilm.errors import UserError
-from minilm.evaluation.decisions import Decision
+from minilm.evaluation.decisions import Decision, Kind
 from minilm.evaluation.validation_scores import ValidationScores, read_validation
 from minilm.evaluation.windows import scores_of_texts
 from minilm.hints import program
@@ -34,6 +34,9 @@ from minilm.schema import Limit, read_table
 Forward = Callable[[Batch, np.ndarray], Tensor]  # a batch and its row numbers (B,) -> scores (B, C)
 Combine = Callable[[np.ndarray, Windows], np.ndarray]  # the values of M windows (M, C), and their texts -> (N, C)
 Text = str | tuple[str, str]  # a text, or a pair
+PROBLEMS = (None, "single_label_classification", "multi_label_classification", "regression")  # problem_type
+# Activations of a cross-encoder's score.
+IDENTITY, SIGMOID = "torch.nn.modules.linear.Identity", "torch.nn.modules.activation.Sigmoid"
 
 
 def predict_scores(
@@ -67,13 +70,16 @@ def predict_scores(
     if encoded.windows is None:
         return result
     if combine is None:
-        return scores_of_texts(result, encoded.windows, is_multi_label(card_of(model)))
+        return scores_of_texts(result, encoded.windows, kind_of(card_of(model)))
     return combine(result, encoded.windows)
 
 
-def is_multi_label(card: Card) -> bool:
-    """Whether a classifier can give a text several labels."""
-    return card.published.get("problem_type") == "multi_label_classification"
+def kind_of(card: Card) -> Kind:
+    """What a model's outputs are, by its problem type and their number, as in the reference's pipeline."""
+    problem = card.published.get("problem_type")
+    if problem == "multi_label_classification":
+        return "multi"
+    return "score" if problem == "regression" or len(card.labels) == 1 else "single"
 
 
 # --- How texts are read, and answers are made ---------------------------------------------------------------------
@@ -121,24 +127,52 @@ class Reading:
         return Decision(kind, threshold, np.array(self.temperature) if self.temperature else None)
 
 
-def remember(decision: Decision, model: Backbone) -> None:
-    """Store a decision in the model's config, under "minilm"."""
-    card = card_of(model)
+def decided(decision: Decision) -> dict[str, Any]:
+    """A decision as a ``Reading`` has it."""
+    found: dict[str, Any] = {}
     if decision.kind == "multi" or decision.has_threshold:
         many = isinstance(decision.threshold, np.ndarray)
-        card.extra["threshold"] = np.asarray(decision.threshold).tolist() if many else decision.threshold
+        found["threshold"] = np.asarray(decision.threshold).tolist() if many else decision.threshold
     if decision.temperature is not None:
-        card.extra["temperature"] = decision.temperature.tolist()
+        found["temperature"] = decision.temperature.tolist()
+    return found
+
+
+def remember(decision: Decision, model: Backbone) -> None:
+    """Keep a decision with its model, under "minilm" in its config."""
+    card_of(model).extra |= decided(decision)
 
 
 def decision_of(card: Card, reading: Reading) -> Decision:
-    """The decision for a model, by its problem type and the number of its outputs."""
-    problem, name = card.published.get("problem_type"), str(card.adapter or card.folder or "the model")
-    if problem == "regression":
-        return Decision("score", raw=True)
-    if is_multi_label(card):
-        return reading.decision("multi", len(card.labels), name)
-    return Decision("score") if len(card.labels) == 1 else reading.decision("single", len(card.labels), name)
+    """How a model's scores become answers. Raises UserError for a problem type or an activation that is not known."""
+    kind, problem = kind_of(card), card.published.get("problem_type")
+    if problem not in PROBLEMS or (problem == PROBLEMS[1] and len(card.labels) == 1):
+        known = ", ".join(map(str, PROBLEMS[1:]))
+        what = "is none of" if problem not in PROBLEMS else "needs two labels or more; there are"
+        raise UserError(f"{card.folder}/config.json: problem_type {problem!r} {what} {known}")
+    if kind != "score":
+        return reading.decision(kind, len(card.labels), str(card.adapter or card.folder or "the model"))
+    return Decision("score", raw=problem == "regression" or _is_raw(card))
+
+
+def _is_raw(card: Card) -> bool:
+    """Whether a cross-encoder's config.json says that its score stays as it is, not the sigmoid of that.
+
+    It names the activation in one of two places, as ``sentence_transformers.CrossEncoder`` reads and writes it.
+    """
+    section = card.published.get("sentence_transformers")
+    named = section.get("activation_fn") if isinstance(section, dict) else None
+    activation = named or card.published.get("sbert_ce_default_activation_function")
+    known = {None: False, SIGMOID: False, IDENTITY: True}
+    if activation not in known:
+        where = f"{card.folder}/config.json"
+        raise UserError(f"{where}: activation_fn {activation!r} is not known here, only {IDENTITY} and {SIGMOID}")
+    return known[activation]
+
+
+def names_of(card: Card) -> list[str]:
+    """What the outputs are called, (C,): the labels; the only output without a name is "score"."""
+    return ["score"] if card.labels == ["LABEL_0"] else card.labels
 
 
 # --- Classifiers --------------------------------------------------------------------------------------------------
@@ -276,7 +310,7 @@ class Classifier(Predictor):
         self.model, self.tokenizer, self.runtime = model.to(runtime.device), tokenizer, runtime
         card = card_of(model)
         self.name = str(card.adapter or card.folder or "the model")
-        self.labels, self.reading = card.labels, Reading.of(card)
+        self.labels, self.reading = names_of(card), Reading.of(card)
         self.decision = decision_of(card, self.reading)
         self.clean = cleaner(self.reading.clean)
         self.cut = Cut()  # counts over all texts that it has read

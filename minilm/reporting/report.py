@@ -51,6 +51,7 @@ CHOSEN = (  # a note on the patterns, words and descriptions
     "If a pattern, a word or a description is chosen by its score on labelled texts, this is training and not "
     "zero-shot, and the model must be evaluated on other texts."
 )
+LABEL_PICTURES = ("confusion_test", "confusion_validation", "label_scores", "given_together")
 LISTED, IN_SENTENCE = 40, 10  # the most labels in a table, and in a sentence
 STOPPED = {
     "finished": "Training ran to the last epoch.",
@@ -200,7 +201,7 @@ def _labels(run: Run) -> Section:
         blocks = [f"The {LISTED} labels with the lowest F1, of {count(len(labels))}:", few, Folded("All", table)]
     blocks += filter(None, (_absent(metrics, labels, split), _common_mistake(metrics, labels)))
     blocks += _ranking(run.results, split)
-    return Section("Label by label", [*blocks, *_pictures(run, "confusion_test", "confusion_validation")])
+    return Section("Label by label", [*blocks, *_pictures(run, *LABEL_PICTURES)])
 
 
 def _confidence(run: Run) -> Section | None:

@@ -50,6 +50,7 @@ class TrainRun:
     model: Backbone  # on its device, and frozen as it will train
     runtime: Runtime
     keep_model: KeepModel = "all"
+    pictures: bool = True
 
     @property
     def pad(self) -> int:
