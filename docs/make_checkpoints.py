@@ -30,17 +30,18 @@ This page is made by `python -m docs.make_checkpoints`, which compares with `tra
 
 ## Families
 
-A family is a `model_type` of `config.json`. Below stand the settings of `config.json` that each reads. Any other changes
-no number: `tests/models/test_single_settings.py` changes one setting at a time, over all families, and the result equals
-the reference's or is refused.
+A family is a `model_type` of `config.json`. Below stand the settings of `config.json` that each reads. Any other
+changes no number: `tests/models/test_single_settings.py` changes one setting at a time, over all families, and the
+result equals the reference's or is refused.
 """
 CHECKPOINTS = """## Sixty checkpoints
 
-Well-known checkpoints for text classification, and base models. **Equal** means: this configuration, with smaller sizes
-and all its flags, and with random weights, gives the vectors, scores and gradients of `transformers` within 1e-5. That
-speaks of the configuration, not of the published weights, nor of the tokenizer's class (`minilm/data/tokenizer_parts.py`
-has those that are built from their parts; any `tokenizer.json` is read). Most configurations are from memory; a few are the
-defaults of a class of `transformers` whose documentation names the checkpoint.
+Well-known checkpoints for text classification, and base models. **Equal** means: this configuration, with smaller
+sizes and all its flags, and with random weights, gives the vectors, scores and gradients of `transformers` within
+1e-5. That speaks of the configuration, not of the published weights, nor of the tokenizer's class
+(`minilm/data/tokenizer_parts.py` has those that are built from their parts; any `tokenizer.json` is read). Most
+configurations are from memory; a few are the defaults of a class of `transformers` whose documentation names the
+checkpoint.
 """
 
 

@@ -1,4 +1,4 @@
-"""The verbs that use a finished classifier: ``evaluate`` and ``predict``."""
+"""The verbs that use a finished classifier: ``evaluate``, ``predict`` and ``explain``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 from minilm.config import SPLITS
 from minilm.errors import UserError
 from minilm.terminal import printable
-from minilm.verbs import DEVICE, Verb, example, part_of
+from minilm.verbs import DEVICE, NAME, PLACE, Verb, example, part_of
 
 PRECISION = click.option(
     "--precision",
@@ -25,16 +25,16 @@ THRESHOLD = click.option(
 
 
 @click.command("evaluate", cls=Verb, epilog=example("minilm evaluate runs/scratch-sample --file more.csv"))
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
+@click.argument("runs", type=NAME, nargs=-1, required=True, metavar="RUN... [KEY=VALUE]...")
 @click.option("--split", type=click.Choice(SPLITS), help="A split of its own data.  [default: test]")
-@click.option("--file", type=click.Path(path_type=Path), help="Labelled texts of your own, columns as in the run.")
+@click.option("--file", type=PLACE, help="Labelled texts of your own, columns as in the run.")
 @click.option("--json", "as_json", is_flag=True, help="All metrics as JSON.")
 @RAW
 @THRESHOLD
 @PRECISION
 @DEVICE
 def evaluate_command(
-    runs: tuple[Path, ...],
+    runs: tuple[str, ...],
     split: str | None,
     file: Path | None,
     as_json: bool,
@@ -43,7 +43,11 @@ def evaluate_command(
     precision: str | None,
     device: str,
 ) -> None:
-    """Measure a finished RUN again: on a split of its own data, or on a file; of several runs, their ensemble."""
+    """Measure a finished RUN again: on a split of its own data, or on a file; of several runs, their ensemble.
+
+    Any other classifier (a folder, a catalogue name or a Hub id) is measured on a file, whose labels are matched with
+    the model's by name or number. Changes such as data.label=stars name the file's columns.
+    """
     if split is not None and file is not None:
         raise UserError("give --split (of the run's own data) or --file (which is read whole), not both")
 
@@ -51,19 +55,23 @@ def evaluate_command(
     from minilm.runs.evaluate import evaluate_runs, evaluation_text
     from minilm.schema import as_table
 
-    metrics, labels = evaluate_runs(runs, split or "test", file, device, precision or "", Wishes(raw, threshold))
+    models = [run for run in runs if "=" not in run]
+    changes = [run for run in runs if "=" in run]
+    if not models:
+        raise UserError("name a run or a model to measure")
+    metrics, labels = evaluate_runs(models, split, file, device, precision or "", Wishes(raw, threshold), changes)
     click.echo(json.dumps({"labels": labels, **as_table(metrics)}) if as_json else evaluation_text(metrics, labels))
 
 
 @click.command("predict", cls=Verb, epilog=example('minilm predict runs/scratch-sample "ale sztos" "no dramat"'))
-@click.argument("run", metavar="RUN...")
+@click.argument("run", type=NAME, metavar="RUN...")
 @click.argument("texts", nargs=-1)
 @click.option(
     "--file",
-    type=click.Path(path_type=Path, allow_dash=True),
+    type=PLACE,
     help="A table (.csv, .tsv, .jsonl, .parquet), columns as in the run; any other: a text a line, or two with a tab.",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="A table to write, with all columns: .csv, .jsonl, ...")
+@click.option("--out", type=PLACE, help="A table to write, with all columns: .csv, .jsonl, ...")
 @click.option(
     "--format", "form", type=click.Choice(["csv", "jsonl", "tsv"]), help="A table on standard input and output."
 )
@@ -149,3 +157,27 @@ def predict_command(
             click.echo(printable(f"{answer}\t{text}", keep="\t"))  # a pair has a tab between its texts
     if message := predictor.cut_message():
         say(message)
+
+
+@click.command("explain", cls=Verb, epilog=example('minilm explain runs/scratch-sample "ale sztos"'))
+@click.argument("run", type=NAME)
+@click.argument("texts", nargs=-1)
+@click.option("--label", default="", help="Explain the score of this label.  [default: the one that is given]")
+@click.option("--json", "as_json", is_flag=True, help="A JSON object a line, with the numbers of all words.")
+@DEVICE
+def explain_command(run: str, texts: tuple[str, ...], label: str, as_json: bool, device: str) -> None:
+    """Show how much each word of TEXTS counts for the answer of a RUN, a folder or a checkpoint.
+
+    Without a text, the report's sample texts are explained, and the report shows it. A pair's texts have a tab between.
+    """
+    if not run.strip() or any(not text.strip() for text in texts):
+        raise UserError("a text is empty; give one to explain, or none for the report's sample texts")
+    from minilm.reporting.explanations import explanation_text
+    from minilm.runs.explain import explain_texts
+    from minilm.schema import as_table
+
+    for number, found in enumerate(explain_texts(run, texts, label, device)):
+        if as_json:
+            click.echo(json.dumps(as_table(found), ensure_ascii=False))
+        else:
+            click.echo(("\n\n" if number else "") + explanation_text(found))

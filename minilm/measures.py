@@ -11,7 +11,8 @@ from minilm.schema import Limit
 
 SINGLE_LABEL_METRICS = ("loss", "accuracy", "macro_precision", "macro_recall", "macro_f1", "mcc")
 MULTI_LABEL_METRICS = ("loss", "subset_accuracy", "label_accuracy", "jaccard", "micro_f1", "macro_f1")
-CLASSIFICATION_METRICS = tuple(dict.fromkeys((*SINGLE_LABEL_METRICS, *MULTI_LABEL_METRICS)))
+RANKING_METRICS = ("roc_auc", "average_precision")  # of both; not measured with very many labels, nor in every file
+CLASSIFICATION_METRICS = tuple(dict.fromkeys((*SINGLE_LABEL_METRICS, *MULTI_LABEL_METRICS, *RANKING_METRICS)))
 LANGUAGE_METRICS = ("loss", "perplexity")
 METRICS = tuple(dict.fromkeys((*LANGUAGE_METRICS, *CLASSIFICATION_METRICS)))
 HIGHER_IS_BETTER = {name: name not in LANGUAGE_METRICS for name in METRICS}

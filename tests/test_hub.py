@@ -207,7 +207,9 @@ def test_the_catalogue_is_whole_and_says_what_is_here(playing: Hub) -> None:
         "bielik bielik-4.5b bert bert-uncased bart-base bart-large-mnli deberta-v3-xsmall deberta-v3-small "
         "deberta-v3-base deberta-v3-large mdeberta-v3-base deberta-nli distilbert albert flan-t5 flan-t5-small "
         "mt5-small gpt2 herbert roberta "
-        "modernbert modernbert-large mmbert electra electra-small mpnet camembert minilm"
+        "modernbert modernbert-large mmbert electra electra-small mpnet camembert "
+        "qwen3-0.6b qwen3-1.7b qwen3-embedding smollm3 phi-4-mini "
+        "gemma-2-2b gemma-3-270m gemma-3-1b embeddinggemma minilm"
     )
     assert [entry.name for entry in list_models()] == named.split()
     assert {entry.family for entry in list_models()} <= set(ARCHITECTURES)

@@ -85,6 +85,7 @@ def write_config(folder: Path, extra: str = "", rows: list[tuple[str, str]] | No
 def no_pictures() -> Iterator[None]:
     """Runs draw nothing: drawing takes most of their time."""
     drawn = ("learning_curves", "length_distribution", "class_distribution", "draw_confusion", "draw_confidence")
+    drawn = (*drawn, "label_scores", "given_together", "explain_samples")
     names = (*(f"conclude.{name}" for name in drawn), "zero_shot.draw_confusion")
     with contextlib.ExitStack() as stack:
         for name in names:

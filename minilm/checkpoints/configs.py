@@ -14,6 +14,7 @@ from minilm.errors import UserError, nearest
 from minilm.models import ARCHITECTURES
 from minilm.models.architecture import Architecture, BackboneConfig
 from minilm.models.layers import ACTIVATIONS
+from minilm.schema import cut
 
 # Their names of the activations; the first is the one we write.
 _ACTIVATIONS = {
@@ -52,6 +53,25 @@ def class_of(published: dict[str, Any]) -> str:
     return ""
 
 
+# What the config.json of a model that reads images too says itself, not in its "text_config".
+_OUTER = ("architectures", "id2label", "label2id", "problem_type", "tie_word_embeddings", "quantization_config")
+
+
+def text_config(published: dict[str, Any], where: str) -> dict[str, Any] | None:
+    """The config.json that a text model would have alone, out of that of a model that reads images too; None: it is
+    no such model. Raises UserError if it holds none."""
+    for model_type, architecture in ARCHITECTURES.items():
+        if published.get("model_type") in architecture.nested_in:
+            text = published.get("text_config")
+            if not isinstance(text, dict):
+                raise UserError(f'{where}: "text_config" must hold a JSON object, the config of the text model')
+            outer = {key: published[key] for key in _OUTER if key in published}
+            if "For" not in class_of(published):  # without a head
+                outer["architectures"] = [architecture.classes["encode"]]
+            return {**text, **outer, "model_type": model_type}
+    return None
+
+
 def own_section(published: dict[str, Any], where: str) -> dict[str, Any]:
     """What lies under "minilm". Raises UserError where that is no table."""
     section = published.get("minilm", {})
@@ -63,7 +83,15 @@ def own_section(published: dict[str, Any], where: str) -> dict[str, Any]:
 def read_config(published: dict[str, Any], where: str = "config.json") -> Any:
     """Our config from a published one. Raises UserError naming what is of the wrong kind or not supported."""
     _, architecture = architecture_of(published, where)
+    settings = _settings(published, architecture, where)
+    return from_plain(architecture.config, settings | own_section(published, where).get("config", {}), where)
+
+
+def _settings(published: dict[str, Any], architecture: Architecture[Any], where: str) -> dict[str, Any]:
+    """By our names, what a published config says, and what it leaves to defaults that the dataclass does not have."""
     published = {**architecture.defaults, **published}
+    if architecture.language_modeling == "causal" and published.get("is_causal") is False:
+        raise UserError(f"{where}: is_causal = false: a decoder that reads both ways is not supported here")
     if published.get("quantization_config"):
         raise UserError(f"{where}: quantised weights are not read here; take the checkpoint that they were made from")
     settings: dict[str, Any] = {}
@@ -81,7 +109,7 @@ def read_config(published: dict[str, Any], where: str = "config.json") -> Any:
         raise UserError(f"{where}: {str(error).removeprefix('config.json: ')}") from error
     except (TypeError, ValueError, KeyError, AttributeError, ZeroDivisionError) as error:
         raise UserError(f"{where}: a setting is of the wrong kind ({error})") from error
-    return from_plain(architecture.config, settings | own_section(published, where).get("config", {}), where)
+    return settings
 
 
 def _check_size(ours: str, key: str, value: Any, usual: Any, where: str) -> None:
@@ -96,10 +124,10 @@ def new_config(model_type: str, settings: dict[str, Any], where: str) -> Any:
 
     Raises UserError naming the field that is wrong.
     """
-    kind, published = ARCHITECTURES[model_type].config, read_config({"model_type": model_type})
-    usual = kind()
-    held = {f.name: getattr(published, f.name) for f in dataclasses.fields(kind)}
-    own = {key: value for key, value in held.items() if value != getattr(usual, key)}
+    architecture = ARCHITECTURES[model_type]
+    kind, usual = architecture.config, architecture.config()
+    published = _settings({"model_type": model_type}, architecture, where)
+    own = {key: value for key, value in published.items() if value != getattr(usual, key)}
     return from_plain(kind, own | settings, where)
 
 
@@ -108,7 +136,7 @@ def from_plain(kind: type, settings: Any, where: str) -> Any:
 
     Raises UserError naming the field that is wrong."""
     if not isinstance(settings, dict):
-        raise UserError(f"{where}: must be a table, got {settings!r}")
+        raise UserError(f"{where}: must be a table, got {cut(settings)}")
     fields = {f.name: f for f in dataclasses.fields(kind)}
     for key in settings:
         if key not in fields:
@@ -142,7 +170,7 @@ def _checked(key: str, value: Any, default: Any, where: str) -> Any:
     else:
         return value
     if not fits:
-        raise UserError(f"{where}: {key} must be {wanted}, got {value!r}")
+        raise UserError(f"{where}: {key} must be {wanted}, got {cut(value)}")
     return type(default)(value)
 
 

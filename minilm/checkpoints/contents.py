@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from minilm.checkpoints.configs import architecture_of, class_of, from_plain, own_section, read_config
+from minilm.checkpoints.configs import architecture_of, class_of, from_plain, own_section, read_config, text_config
 from minilm.checkpoints.files import Entry, read_folder, read_header
 from minilm.checkpoints.matching import equal
 from minilm.checkpoints.names import (
@@ -26,6 +26,7 @@ from minilm.checkpoints.trained_part import base_of_part, read_weights
 from minilm.errors import UserError
 from minilm.models.architecture import Architecture, BackboneConfig, Names
 from minilm.models.heads import HeadConfig
+from minilm.schema import cut
 from minilm.textfiles import read_json
 
 log = logging.getLogger("minilm")
@@ -48,6 +49,8 @@ class Contents:
     own_tensors: dict[str, list[Entry]]  # head.safetensors, by our names
     head: HeadConfig | None  # our own head's settings; None: the head is the family's, if there is one
     labels: list[str]  # the classes of the head, in order; none: there is no classification head
+    nested: bool = False  # it lies in a model that reads images too
+    has_other_head: bool = False  # its head is of a task that we do not have, such as multiple choice, and left out
     notes: tuple[str, ...] = ()  # what to say when it is opened: what was guessed, what is left out
 
     def places(self, task: str) -> tuple[Place, ...]:
@@ -73,6 +76,10 @@ def read_contents(folder: Path) -> Contents:
     if published.get("model_type") is None:
         published["model_type"] = recognise(published, read_folder(folder), folder)
         notes.append(f"its config.json names no model_type; its tensors are those of {published['model_type']}")
+    nested = text_config(published, where)
+    if nested is not None:
+        notes.append(f"of this {published['model_type']} model only what reads text is opened ({nested['model_type']})")
+    published = published if nested is None else nested
     model_type, architecture = architecture_of(published, where)
     config, own, names = read_config(published, where), own_section(published, where), architecture.names
     base = base_of_part(own, where)
@@ -108,6 +115,8 @@ def read_contents(folder: Path) -> Contents:
         own_tensors=own_tensors,
         head=head,
         labels=_labels(published, own, outputs[0], where) if outputs else [],
+        nested=nested is not None,
+        has_other_head=bool(others) and task is None,
         notes=tuple(notes),
     )
 
@@ -181,11 +190,12 @@ def _labels(published: dict[str, Any], own: dict[str, Any], output: Entry, where
     classes = output.shape[0] if output.shape else 0
     labels = own.get("labels")
     if labels is None:
-        by_number = published.get("id2label") or {f"{i}": f"LABEL_{i}" for i in range(classes)}
+        by_number = published.get("id2label")
+        by_number = {f"{i}": f"LABEL_{i}" for i in range(classes)} if by_number is None else by_number
         if not isinstance(by_number, dict) or set(by_number) != {str(i) for i in range(len(by_number))}:
             raise UserError(f"{where}: id2label must number the classes from 0 without gaps")
         labels = [by_number[str(i)] for i in range(len(by_number))]
     if not isinstance(labels, list) or len(labels) != classes:
         rows = f"the rows of {output.name} in {output.file}"
-        raise UserError(f"{where}: {labels} must name {classes} labels, as many as {rows}")
+        raise UserError(f"{where}: {cut(labels)} must name {classes} labels, as many as {rows}")
     return [str(label) for label in labels]

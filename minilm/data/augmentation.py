@@ -1,17 +1,18 @@
-"""New training texts made from the others: each means about the same as its source, and has its label.
+"""Data augmentation: new training texts, made from the existing ones. Each keeps about the meaning of its source text
+and gets the source's label.
 
-"the cat sat on the mat", with a fifth of its words changed:
+The methods that change words, for "the cat sat on the mat", if they change 20% of the words:
 
-    insertion      the cat sat on cat the mat        a word's synonym, or the word again, anywhere in the text
-    swap           the mat sat on the cat            two words change places
-    deletion       the sat on the mat                a word is left out
-    synonyms       the cat sat on the rug            a word of like meaning
+    insertion      the cat sat on cat the mat        insert a synonym of a word, or the word again, at any place
+    swap           the mat sat on the cat            exchange two words
+    deletion       the sat on the mat                remove a word
+    synonyms       the cat sat on the rug            replace a word by a synonym
 
-(insertion, swap, deletion: Wei and Zou 2019, "EDA", section 2; synonyms: Zhang et al. 2015, section 2.4.) What needs a
-model, masked-language substitution and back-translation, is in ``runs/rewriting.py``. All are a ``Method``.
+(insertion, swap, deletion: Wei and Zou 2019, "EDA", section 2; synonyms: Zhang et al. 2015, section 2.4.) The methods
+that need a model, masked-language substitution and back-translation, are in ``runs/rewriting.py``.
 
-``augment`` makes new rows of training rows with a method. A text that is new in name only is left out: one that equals
-a text that is there already, be it in another split, but for case, spaces and punctuation.
+``augment`` makes new rows from training rows with a method. It drops a new text that differs from an existing text, of
+any split, only in case, spaces or punctuation.
 """
 
 from __future__ import annotations
@@ -30,28 +31,28 @@ from minilm.data.rows import Rows
 from minilm.errors import UserError, nearest
 
 RNG = np.random.Generator
-Synonyms = Callable[[str], list[str]]  # a word's, the commonest first; none if there are none
-Method = Callable[[Sequence[str], Sequence[RNG]], list[str]]  # texts -> as many others, each by its random numbers
+Synonyms = Callable[[str], list[str]]  # a word -> its synonyms, the commonest first; may be empty
+Method = Callable[[Sequence[str], Sequence[RNG]], list[str]]  # N texts, a generator for each -> N new texts
 
-SPARE = 3  # more often than the ratio asks for, every row may be tried, to make up for texts that were left out
+SPARE = 3  # each row may be drawn this many times more than the ratio needs, to make up for new texts that are dropped
 
 
 # --- rows ---
 
 
 def augment(rows: Rows, method: Method, ratio: float, seed: int, forbidden: Iterable[str] = ()) -> Rows:
-    """The N training rows and, after them, round(ratio * N) new ones with the labels and second texts of their sources.
+    """The N training rows, followed by round(ratio * N) new rows with the labels and second texts of their sources.
 
-    Rows are drawn without replacement, and all anew once all were drawn. What a row becomes depends on the method, the
-    seed, the row's number and how often it was drawn, and on no other row. Where a text is left out, the next row is
-    drawn; so there are fewer new rows only if the method finds too little to change.
+    Source rows are drawn without replacement; after all have been drawn, drawing starts again. A new text depends only
+    on the method, the seed, the number of its source row and how often that row was drawn before. If a new text is
+    dropped, the next row is drawn. So the result is shorter only if the method finds too little to change.
 
     Args:
-        rows: of the training split, no other.
-        method: what makes a text of a text.
-        ratio: from 0 to 2.
-        seed: of the drawing and of the method.
-        forbidden: what no new text may equal: the texts of the validation and test splits.
+        rows: the rows of the training split, and no others.
+        method: makes new texts from texts.
+        ratio: the number of new rows divided by N, from 0 to 2.
+        seed: seeds the drawing of rows and the method.
+        forbidden: texts that no new text may equal: those of the validation and test splits.
     """
     if not 0 <= ratio <= 2:
         raise UserError(f"the ratio of new texts must be a number from 0 to 2, got {ratio}")
@@ -60,7 +61,7 @@ def augment(rows: Rows, method: Method, ratio: float, seed: int, forbidden: Iter
     draws = ((turn, int(row)) for turn in range(int(ratio) + 1 + SPARE) for row in _order(len(rows), seed, turn))
     sources: list[int] = []
     texts: list[str] = []
-    while drawn := list(islice(draws, wanted - len(texts))):  # as many as are missing: the models write side by side
+    while drawn := list(islice(draws, wanted - len(texts))):  # all missing ones at once: a model writes in batches
         rngs = [np.random.default_rng([seed, 1, turn, row]) for turn, row in drawn]
         made = method([rows.texts[row] for _, row in drawn], rngs)
         for (_, row), text in zip(drawn, made, strict=True):
@@ -78,7 +79,7 @@ def _order(rows: int, seed: int, turn: int) -> np.ndarray:
 
 
 def _key(text: str) -> str:
-    """What near-copies have in common: the text without case and punctuation, unless it is only punctuation."""
+    """A key that is equal for near-copies: the text in lower case, without punctuation unless that is all there is."""
     bare = "".join(" " if unicodedata.category(c).startswith("P") else c for c in text.lower())
     return " ".join((bare if bare.strip() else text).split())
 
@@ -87,7 +88,7 @@ def _key(text: str) -> str:
 
 
 def insertion(words: Sequence[str], number: int, rng: RNG, synonyms: Synonyms | None = None) -> list[str]:
-    """So many times, a random synonym of a random word is put in at a random place; without ``synonyms``, the word."""
+    """Insert a synonym of a random word, or without ``synonyms`` the word, at a random place, ``number`` times."""
     known = {word: _synonyms_of(word, synonyms) if synonyms else [split_word(word)[1]] for word in words}
     able = [word for word in words if any(known[word])]
     new = list(words)
@@ -98,7 +99,7 @@ def insertion(words: Sequence[str], number: int, rng: RNG, synonyms: Synonyms | 
 
 
 def swap(words: Sequence[str], number: int, rng: RNG) -> list[str]:
-    """So many times, two random words change places."""
+    """Exchange two random words, ``number`` times."""
     new = list(words)
     for _ in range(number if len(new) > 1 else 0):
         i, j = rng.choice(len(new), 2, replace=False)
@@ -107,7 +108,7 @@ def swap(words: Sequence[str], number: int, rng: RNG) -> list[str]:
 
 
 def deletion(words: Sequence[str], number: int, rng: RNG) -> list[str]:
-    """Each word is left out with probability number / words; if all are, a random one stays."""
+    """Remove each word with probability number / len(words); if that removes all words, keep a random one."""
     kept = rng.random(len(words)) * len(words) >= number
     if words and not kept.any():
         kept[rng.integers(len(words))] = True
@@ -115,8 +116,8 @@ def deletion(words: Sequence[str], number: int, rng: RNG) -> list[str]:
 
 
 def synonyms(words: Sequence[str], number: int, rng: RNG, synonyms: Synonyms) -> list[str]:
-    """So many random words, of those that have any, are replaced by a synonym: the first with probability 1/2, the next
-    with 1/4, and so on. Punctuation around a word and its capital letters stay."""
+    """Replace ``number`` random words that have synonyms, each by one of them: by the first synonym with probability
+    1/2, the second with 1/4, and so on. Punctuation around a word and its capital letters are kept."""
     known = {word: _synonyms_of(word, synonyms) for word in words}
     able = [place for place, word in enumerate(words) if known[word]]
     new = list(words)
@@ -133,7 +134,7 @@ def synonyms(words: Sequence[str], number: int, rng: RNG, synonyms: Synonyms) ->
 
 
 def split_word(word: str) -> tuple[str, str, str]:
-    """What is before a word's letters, they, and what is after: ("(", "cat", "),")."""
+    """The punctuation before a word, the word, and the punctuation after it: "(cat)," is ("(", "cat", "),")."""
     before, core, after = re.fullmatch(r"(\W*)(.*?)(\W*)", word, re.DOTALL).groups()  # type: ignore[union-attr]
     return before, core, after
 
@@ -152,15 +153,16 @@ WORD_METHODS: dict[str, Callable[..., list[str]]] = {
 
 
 def by_words(name: str, fraction: float = 0.1, synonyms: Synonyms | None = None) -> Method:
-    """A method of ``WORD_METHODS``, which changes this fraction of a text's words, and one at least.
+    """A method of ``WORD_METHODS`` that changes this fraction of each text's words, and at least one word.
 
-    synonyms: "synonyms" needs them, "insertion" is as published with them. Raises UserError for an unknown name.
+    synonyms: required by "synonyms"; "insertion" uses them as in its paper, and repeats words without them.
+    Raises UserError for an unknown name.
     """
     if name not in WORD_METHODS:
         known = ", ".join(WORD_METHODS)
-        raise UserError(f'no augmentation method "{name}"{nearest(name, WORD_METHODS)}; there are: {known}')
+        raise UserError(f'unknown augmentation method "{name}"{nearest(name, WORD_METHODS)}; the methods are: {known}')
     if name == "synonyms" and synonyms is None:
-        raise UserError("to replace words by synonyms, give the synonyms: those of wordnet(), or a function of yours")
+        raise UserError('the method "synonyms" needs the argument synonyms: wordnet(), or a function of your own')
     more = (synonyms,) if name in ("insertion", "synonyms") else ()
 
     def change(text: str, rng: RNG) -> str:
@@ -172,8 +174,8 @@ def by_words(name: str, fraction: float = 0.1, synonyms: Synonyms | None = None)
 
 # --- synonyms ---
 
-# Common English function words. WordNet has other words that are spelled so: "a" is an
-# angstrom to it, "in" an inch, "was" the state of Washington.
+# Common English function words. WordNet lists other words with the same spelling: "a" for angstrom, "in" for inch,
+# "was" for the state of Washington.
 STOP_WORDS = frozenset(
     re.findall(
         r"\w+",
@@ -192,17 +194,17 @@ STOP_WORDS = frozenset(
 def wordnet() -> Synonyms:
     """English synonyms from WordNet (Miller 1995): the words of every meaning of a word, the commonest meaning first.
 
-    Raises UserError if nltk, which reads WordNet, or WordNet itself is missing.
+    Raises UserError if nltk, which reads WordNet, or WordNet's data are missing.
     """
     try:
         corpus: Any = importlib.import_module("nltk.corpus").wordnet
     except ImportError:
-        missing = "synonyms are read from WordNet by nltk, which is missing: pip install 'minilm[augmentation]'"
+        missing = "WordNet's synonyms need the package nltk, which is not installed: pip install 'minilm[augmentation]'"
         raise UserError(missing) from None
     try:
         corpus.ensure_loaded()
     except LookupError:
-        raise UserError("nltk is there, WordNet's data are not: python -m nltk.downloader wordnet") from None
+        raise UserError("nltk is installed, but WordNet's data are not: python -m nltk.downloader wordnet") from None
 
     @cache
     def synonyms(word: str) -> list[str]:

@@ -1,12 +1,12 @@
-"""Which rows make a batch, and rows to padded tensors.
+"""Choose the rows of each batch, and turn them into padded tensors.
 
 A batch is padded to its longest text. Batching texts of similar length saves padding, but sorting by length would
-destroy the random order that SGD needs. So rows are shuffled, sorted by padded length only within chunks of some
-batches, cut into batches, and the batches are shuffled. The order depends on nothing but the seed and the epoch, so
-that a run can be resumed in the middle of one.
+destroy the random order that SGD needs. So rows are shuffled, sorted by padded length only within chunks of ``CHUNK``
+batches, and cut into batches; then the batches are shuffled. The order depends only on the seed and the epoch, so that
+a run can be resumed in the middle of an epoch.
 
-If labels depend on lengths, a batch of one length is not a fair sample of the labels; ``group_by_length=False`` makes
-random batches.
+If labels depend on lengths, a batch of texts of one length is not a fair sample of the labels;
+``group_by_length=False`` makes random batches.
 
 Lengths are rounded up to a multiple of 8, which suits tensor cores.
 """
@@ -28,17 +28,17 @@ CHUNK = 50  # batches sorted together
 def make_batches(
     lengths: np.ndarray, batch_size: int, *, seed: int, epoch: int, shuffle: bool = True, group_by_length: bool = True
 ) -> list[np.ndarray]:
-    """Row numbers of each batch: every row once, ``batch_size`` rows per batch; one batch may have fewer.
+    """The row numbers of each batch: every row once, ``batch_size`` rows per batch; one batch may have fewer.
 
-    lengths: (N,) tokens. Without ``group_by_length`` the batches are random. Without ``shuffle``, for evaluation, rows
-    are ordered by length, the longest first, so that a batch that is too large for the memory comes first.
+    lengths: (N,) in tokens. Without ``group_by_length`` the batches are random. Without ``shuffle``, for evaluation,
+    rows are ordered by length, the longest first, so that a batch that is too large for the memory fails at once.
     """
     if not shuffle:
         order = np.argsort(-lengths, kind="stable")
         return np.split(order, range(batch_size, len(order), batch_size)) if len(order) else []
     rng = np.random.default_rng(np.random.SeedSequence([seed, epoch]))
     order = rng.permutation(len(lengths))
-    buckets = -(-lengths // MULTIPLE)  # rows of one padded length are not sorted further: their order stays random
+    buckets = -(-lengths // MULTIPLE)  # rows with the same padded length stay in random order
     size = (CHUNK if group_by_length else 1) * batch_size
     chunks = [order[i : i + size] for i in range(0, len(order), size)]
     chunks = [chunk[np.argsort(buckets[chunk], kind="stable")] for chunk in chunks]
@@ -46,18 +46,21 @@ def make_batches(
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
-EVALUATED = 64  # texts scored at a time, at most
+EVALUATED = 64  # the most texts in an evaluation batch
 
 
 def evaluation_batches(lengths: np.ndarray, tokens: int) -> Iterator[np.ndarray]:
-    """Rows by falling length (N,), so many at a time that they have at most so many tokens, padding included."""
+    """Batches of row numbers, the longest rows first, each of at most ``tokens`` tokens including padding.
+
+    lengths: (N,) in tokens. A longer row is a batch of its own.
+    """
     for rows in make_batches(lengths, EVALUATED, seed=0, epoch=0, shuffle=False):
         fits = max(1, tokens // padded_length(int(lengths[rows].max())))
         yield from (rows[i : i + fits] for i in range(0, len(rows), fits))
 
 
 def padded_length(longest: int, multiple: int = MULTIPLE, limit: int = 0) -> int:
-    """``longest`` rounded up to a multiple, but not above ``limit`` (0: none)."""
+    """``longest`` rounded up to a multiple of ``multiple``, but not above ``limit`` (0: no limit)."""
     rounded = -(-longest // multiple) * multiple
     return max(longest, min(rounded, limit)) if limit else rounded
 
@@ -73,13 +76,13 @@ def collate(
 ) -> Batch:
     """The rows (B,) as tensors on the CPU, padded on the right with the id ``pad`` to one length T.
 
-    labels: of all N rows; ``limit``: the length that rounding up to a ``multiple`` must not pass, a model's context
-    (0: none).
+    labels: of all N rows. T is rounded up to a multiple of ``multiple``, but not above ``limit``, the model's context
+    (0: no limit).
     """
     lengths = encoded.lengths[rows]  # (B,)
     columns = np.arange(padded_length(int(lengths.max()), multiple, limit))  # (T,)
     real = columns < lengths[:, None]  # (B, T)
-    places = (encoded.offsets[rows][:, None] + columns)[real]  # where each real token lies in the flat arrays
+    places = (encoded.offsets[rows][:, None] + columns)[real]  # index of each real token in the flat arrays
 
     def pad_right(flat: np.ndarray, value: int) -> torch.Tensor:
         padded = np.full(real.shape, value, dtype=np.int64)

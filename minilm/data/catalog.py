@@ -22,16 +22,16 @@ class Entry:
     source: str
     licence: str
     origin: str
-    sample: str = ""  # the set of its kind that comes with the project
+    sample: str = ""  # the small data set of the same kind that comes with minilm
     revision: str = ""
     files: dict[str, str] = field(default_factory=dict)  # split -> file
-    rows: dict[str, int] = field(default_factory=dict)  # split -> number
+    rows: dict[str, int] = field(default_factory=dict)  # split -> number of rows
     data: dict[str, Any] = field(default_factory=dict)  # keys of DataSection
     configurations: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> fields that differ
 
     @property
     def file(self) -> Path:
-        """Where a set without ``files`` is: it comes with the project."""
+        """The path of a data set without ``files``, which comes with minilm."""
         return FOLDER / self.source
 
 
@@ -51,26 +51,26 @@ def entries() -> dict[str, Entry]:
 def find(source: str) -> Entry | None:
     """The entry of this name; None if ``source`` looks like a path or a Hub id instead.
 
-    Raises UserError for a plain word that no entry is called by, and that no file is called by either.
+    Raises UserError for a plain word that is neither the name of an entry nor of a file.
     """
     known = entries()
     if source in known or "/" in source or "\\" in source or Path(source).exists() or Path(source).suffix:
         return known.get(source)
-    raise UserError(f"data.source: {_unknown(source)}; any other source is a path or a Hub id such as user/set")
+    raise UserError(f"data.source: {_unknown(source)}; give one of these names, a path, or a Hub id such as user/set")
 
 
 def _unknown(name: str) -> str:
-    return f'no data set "{name}"{nearest(name, entries())}; the catalogue has {", ".join(entries())}'
+    return f'no data set is named "{name}"{nearest(name, entries())}; the catalogue has {", ".join(entries())}'
 
 
 def listing() -> str:
-    """The data sets, one a line, for the terminal."""
+    """The data sets for the terminal, one per line."""
     width = max(map(len, entries()))
     return "\n".join(f"{name:<{width}}  {entry.about}" for name, entry in entries().items())
 
 
 def describe(name: str) -> str:
-    """All that the catalogue knows of a set, for the terminal. Raises UserError if it knows none of this name."""
+    """The catalogue's entry for a data set, for the terminal. Raises UserError if it has no entry of this name."""
     if name not in entries():
         raise UserError(_unknown(name))
     entry = entries()[name]
@@ -78,7 +78,7 @@ def describe(name: str) -> str:
     columns |= {"text": columns["text"] or "text", "label": columns["label"] or "label"}
     labels = entry.data.get("label_columns") or entry.data.get("labels", [])
     if "label_columns" in entry.data:
-        columns["label"] = "one of 0 and 1 for each label"
+        columns["label"] = "a column of 0 and 1 for each label"
     facts = {
         "from": f"https://huggingface.co/datasets/{entry.source}" if entry.files else str(entry.file),
         "rows": ", ".join(f"{split} {number:,}" for split, number in entry.rows.items()),

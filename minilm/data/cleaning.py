@@ -1,7 +1,6 @@
 """Cleaning steps, by the names that ``data.clean`` lists. They run in the order below, then the text is stripped.
 
-Real text needs little of this: a tokenizer copes with links and tags. The studies that clean are reproduced
-with it.
+Most texts need none of this, as tokenizers handle links and tags. Use it to reproduce studies that clean their texts.
 """
 
 from __future__ import annotations
@@ -14,25 +13,25 @@ from minilm.errors import UserError, nearest
 
 STEPS: dict[str, Callable[[str], str]] = {
     "entities": html.unescape,  # &amp; -> &
-    # A tag's name begins at once: "I <3 this" and "1 < 2 > 0" have none.
+    # A letter must follow "<" in a tag: "I <3 this" and "1 < 2 > 0" contain no tags.
     "tags": lambda text: re.sub(r"<!--.*?-->|</?[A-Za-z!][^<>]*>", " ", text, flags=re.DOTALL),
-    # "Awww...so cute" is none, though it has "www."; "texthttp://x.org" ends in one, as tweets do.
+    # "Awww...so cute" contains "www." but no URL; "texthttp://x.org" ends in a URL, as happens in tweets.
     "urls": lambda text: re.sub(r"(?i)https?://\S+|(?<!\w)www\.\w\S*", " ", text),
     "users": lambda text: re.sub(r"(?<!\w)@\w+", " ", text),  # @name, not name@example.org
     "symbols": lambda text: re.sub(r"[^\w\s.,!?;:'\"()-]", " ", text),  # all but letters, digits and punctuation
-    "whitespace": lambda text: " ".join(text.split()),  # runs of it become one space
+    "whitespace": lambda text: " ".join(text.split()),  # each run of whitespace becomes one space
     "lower": str.lower,
 }
 
 
 def cleaner(names: Sequence[str]) -> Callable[[str], str]:
-    """One function of the named steps, in the order of ``STEPS``: an entity may hide a tag, a tag a URL.
+    """A function that runs the named steps, in the order of ``STEPS``: an entity may hide a tag, and a tag a URL.
 
-    Raises UserError for a name there is no step of.
+    Raises UserError for an unknown step.
     """
     for name in names:
         if name not in STEPS:
-            raise UserError(f'data.clean: no step "{name}"{nearest(name, STEPS)}; the steps are {", ".join(STEPS)}')
+            raise UserError(f'data.clean: unknown step "{name}"{nearest(name, STEPS)}; steps are {", ".join(STEPS)}')
     steps = [step for name, step in STEPS.items() if name in names]
 
     def clean(text: str) -> str:

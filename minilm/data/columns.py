@@ -1,4 +1,4 @@
-"""Which columns a table has, and which of them are probably meant: messages that hold the command that works."""
+"""Check that a table has the columns that a config asks for; if not, guess the right ones for the error message."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ LABEL_NAMES = (
     "label", "labels", "class", "category", "sentiment", "target", "stars", "rating", "score", "emotion", "intent",
     "topic", "tag", "polarity", "y",
 )  # fmt: skip
-LISTED = 30  # columns that a message names
+LISTED = 30  # the most columns that a message names
 
 
 def require_columns(table: Table, keys: Mapping[str, str], defects: Defects) -> None:
-    """Raise UserError if a column is not there, naming those that are and the changes that would work.
+    """Raise UserError if a column is missing; the message lists the table's columns and the changes that would work.
 
-    keys: each column and the config's key that asks for it; defects: of the table, which come first if there are any,
-    as a header in another encoding has other names.
+    keys: each column and the config's key that asks for it.
+    defects: those of the table. They are reported first, as a file read in the wrong encoding has wrong column names.
     """
     missing = [(name, key) for name, key in keys.items() if name not in table.columns]
     if not missing:
@@ -32,7 +32,7 @@ def require_columns(table: Table, keys: Mapping[str, str], defects: Defects) -> 
     if table.header and has_no_header(table):
         places = {k: str(table.names.index(column) + 1) for k, column in wanted.items() if column}
         raise UserError(
-            f'{table.path}: no column "{name}" ({key}); its first line looks like data and not like a header; add: '
+            f'{table.path}: no column "{name}" ({key}); the first line looks like data, not like a header; add: '
             f"{changes({'data.header': 'false', **places})}"
         )
     asked = {k for n, k in missing}
@@ -41,12 +41,12 @@ def require_columns(table: Table, keys: Mapping[str, str], defects: Defects) -> 
     shown += ", ..." if len(table.names) > LISTED else ""
     near = nearest(name, table.names)
     hint = "" if key in known and f'"{known[key]}"' in near else near
-    advice = f"; if these are the right ones, add: {changes(known)}" if known else ""
+    advice = f"; if these are the right columns, add: {changes(known)}" if known else ""
     raise UserError(f'{table.path}: no column "{name}" ({key}){hint}; its columns are {shown}{advice}')
 
 
 def changes(values: Mapping[str, str]) -> str:
-    """Changes of a config as they are typed behind a command: ``data.text=review data.label=stars``."""
+    """Changes of a config as typed after a command: ``data.text=review data.label=stars``."""
     return " ".join(shlex.quote(f"{key}={value}") for key, value in values.items())
 
 
@@ -58,9 +58,9 @@ def _shown(table: Table, i: int) -> str:
 
 
 def has_no_header(table: Table) -> bool:
-    """Whether a table's first line is rather a row: a name is a sentence or a number, or stands below itself again."""
+    """Whether the first line looks like data: a name is a sentence or a number, or also a cell of its column."""
     numbers = [name for name in table.names if _is_number(name)]
-    if numbers == [str(i) for i in range(len(numbers))] and numbers:  # pandas' names for columns without any
+    if numbers == [str(i) for i in range(len(numbers))] and numbers:  # pandas names unnamed columns so
         return False
     for i, name in enumerate(table.names):
         cells = [row[i] for row in table.head]
@@ -70,7 +70,7 @@ def has_no_header(table: Table) -> bool:
 
 
 def guess_columns(table: Table, taken: Collection[str] = ()) -> tuple[str, str]:
-    """The columns that probably hold the texts and the labels, none of those taken; empty: none looks so."""
+    """The columns that probably hold the texts and the labels, except those ``taken``; "" if none is likely."""
     free = {name: i for i, name in enumerate(table.names) if name and name not in taken}
     cells = {name: [row[i] for row in table.head] for name, i in free.items()}
     texts = {name: _mean_length(column) for name, column in cells.items() if _reads_as_text(column)}

@@ -1,9 +1,10 @@
-"""Texts without labels, to learn a language from: where they come from, and which of them are kept.
+"""Texts without labels, for further pretraining: where they come from, and which of them are kept.
 
-    a text file, a line each; or a table's column of texts; or the texts of a labelled set, their labels left aside
+They come from a text file with one text per line, from text columns of a table, or from a labelled data set, whose
+labels are ignored.
 
-A text that is there twice is kept once: a copy in the same block would give away what is hidden in the other. And none
-is kept that the model will be measured on.
+A repeated text is kept once: if both copies were in one block, one would reveal the tokens that are hidden in the
+other. Texts that the model will be evaluated on are dropped.
 """
 
 from __future__ import annotations
@@ -19,20 +20,20 @@ from minilm.errors import UserError
 
 
 def texts_of(*parts: Rows) -> list[str]:
-    """All texts of labelled rows; second texts are texts of their own, after all first ones of their part."""
+    """All texts of labelled rows. The second texts of pairs count as separate texts, and follow the first ones."""
     return [text for rows in parts for text in (*rows.texts, *(rows.pairs or ()))]
 
 
 def distinct(texts: Sequence[str], without: Collection[str] = ()) -> list[str]:
-    """Each text once, in order; empty ones and those in ``without`` left out."""
+    """Each text once, in order, except empty texts and those in ``without``."""
     left_out = {"", *without}
     return [text for text in dict.fromkeys(texts) if text not in left_out]
 
 
 def read_texts(path: Path, columns: Sequence[str], clean: Callable[[str], str]) -> list[str]:
-    """The texts of a file, cleaned: of a .txt a line each, of a table all cells of its ``columns``, the first required.
+    """The cleaned texts of a file: the lines of a .txt file, or all cells of a table's ``columns``.
 
-    Raises UserError if the file or the column is missing, or what it holds is no text.
+    Raises UserError if the file or the first column is missing, or if a cell is not text.
     """
     if path.suffix.lower() != ".txt":
         return [clean(text) for text in _read_columns(path, columns)]
@@ -52,7 +53,7 @@ def read_texts(path: Path, columns: Sequence[str], clean: Callable[[str], str]) 
 
 def _read_columns(path: Path, columns: Sequence[str]) -> list[str]:
     if not is_table(path):
-        raise UserError(f"{path}: not a known format; the endings known are .txt, {', '.join(FORMATS)}")
+        raise UserError(f"{path}: unknown format; the file name must end in .txt, {', '.join(FORMATS)}")
     defects = Defects()
     table = read_table(path, set(columns), defects)
     require_columns(table, {columns[0]: "data.text"}, defects)
@@ -62,6 +63,6 @@ def _read_columns(path: Path, columns: Sequence[str]) -> list[str]:
             if isinstance(cell, str):
                 texts.append(cell)
             else:
-                defects.add(table.origin(row), f'column "{name}" holds no text')
+                defects.add(table.origin(row), f'column "{name}" contains no text')
     defects.check()
     return texts

@@ -1,8 +1,8 @@
-"""A file's bytes as lines of text: from a path or standard input, gzipped or not, in whatever encoding.
+"""Decode a file into lines of text: from a path or standard input, gzipped or not, in any encoding.
 
-UTF-8 is the rule, with or without a byte order mark; UTF-16 and UTF-32 are known by theirs. Any other encoding looks
-like any other still, so it is the user who names it. Bytes that are not UTF-8 are read as lone surrogates, which no
-valid text holds, so that each bad line can be named.
+The default is UTF-8, with or without a byte order mark; UTF-16 and UTF-32 are recognised by their byte order marks.
+Other encodings cannot be told apart by their bytes, so the user must name them. Bytes that are not UTF-8 are read as
+lone surrogates, which no valid text contains, so that messages can name each bad line.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from minilm.errors import UserError
 
 STDIN = Path("-")
 BROKEN = re.compile("[\ud800-\udfff]")  # lone surrogates
-SAMPLE = 2**16  # bytes, or characters, that are looked at
-MARKS = {  # the longer mark of UTF-32 begins as that of UTF-16
+SAMPLE = 2**16  # bytes, or characters, from which the encoding and the format are guessed
+MARKS = {  # UTF-32 comes first, as its mark begins with that of UTF-16
     codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
 }  # fmt: skip
 
-_piped: tuple[object, bytes] | None = None  # standard input, which can be read once only, and what it held
+_piped: tuple[object, bytes] | None = None  # standard input, which can be read only once, and its bytes
 
 
 @dataclass(frozen=True)
@@ -39,24 +39,24 @@ class TextFile:
 
     path: Path
     encoding: str
-    newline: str  # what its lines end with: LF (a CR before it belongs to the line), or in a file without any, CR
+    newline: str  # the line end: LF (a CR before it belongs to the line); CR in a file without LF
 
     @property
     def name(self) -> str:
-        """What to call it in messages."""
+        """The file's name in messages."""
         return display_name(self.path)
 
     def sample(self) -> str:
-        """The first characters, without a line that is cut off."""
+        """The first characters, up to the end of the last whole line."""
         with self._open(self.newline) as file:
             text = file.read(SAMPLE)
         whole = text.rfind(self.newline) + 1
         return text[:whole] if len(text) == SAMPLE and whole else text
 
     def lines(self, defects: Defects | None = None, newline: str | None = None) -> Iterator[str]:
-        """Line by line, each with its end. What is not in the encoding becomes a defect, and its bytes U+FFFD.
+        """Yield the lines with their line ends. Bytes that cannot be decoded become U+FFFD and a defect.
 
-        newline: "" for the lines that the csv module counts, which end with CR too.
+        newline: "" for lines as the csv module counts them, which may also end with CR.
         """
         explained = False
         with self._open(self.newline if newline is None else newline) as file:
@@ -72,7 +72,7 @@ class TextFile:
 
     @contextmanager
     def _open(self, newline: str) -> Iterator[io.TextIOWrapper]:
-        wide = self.encoding.startswith(("utf-16", "utf-32", "utf_16", "utf_32"))  # they know no surrogateescape
+        wide = self.encoding.startswith(("utf-16", "utf-32", "utf_16", "utf_32"))  # these have no surrogateescape
         errors = "strict" if wide else "surrogateescape"
         with open_bytes(self.path) as binary:
             try:
@@ -84,13 +84,13 @@ class TextFile:
 
 
 def display_name(path: Path) -> str:
-    """What to call a file in messages."""
+    """The file's name in messages."""
     return "standard input" if path == STDIN else str(path)
 
 
 @contextmanager
 def open_bytes(path: Path) -> Iterator[BinaryIO]:
-    """A file's content from the start, unzipped. Standard input ("-") may be opened again. Raises UserError."""
+    """Open a file at its start, decompressed. Standard input ("-") can be opened several times. Raises UserError."""
     try:
         file: BinaryIO = io.BytesIO(_read_stdin()) if path == STDIN else path.open("rb")
     except OSError as error:
@@ -100,7 +100,7 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
         file.seek(0)
         if zipped:
             with gzip.open(file) as unzipped:
-                yield unzipped  # type: ignore[misc]  # it is read like any other
+                yield unzipped  # type: ignore[misc]  # it can be read like a BinaryIO
         else:
             yield file
 
@@ -109,22 +109,22 @@ def _read_stdin() -> bytes:
     global _piped
     if _piped is None or _piped[0] is not sys.stdin:
         if sys.stdin.isatty():
-            raise UserError('standard input ("-"): nothing is piped in, as by: cat reviews.csv | minilm ...')
+            raise UserError('standard input ("-") is a terminal; pipe a file into it: cat reviews.csv | minilm ...')
         _piped = sys.stdin, sys.stdin.buffer.read()
     return _piped[1]
 
 
 def open_text(path: Path, encoding: str = "") -> TextFile:
-    """Find out a file's encoding, unless it is given, and what its lines end with. Raises UserError."""
+    """Find a file's encoding, unless it is given, and its line ends. Raises UserError."""
     if not encoding:
         encoding = _find_encoding(path)
     else:
         try:
             encoding = codecs.lookup(encoding).name
-            "".encode(encoding)  # some codecs are of bytes and not of text
+            "".encode(encoding)  # some of Python's codecs are not text encodings
         except LookupError:
             known = "utf-8, utf-16, cp1250, cp1252, latin-1"
-            raise UserError(f'data.encoding: no encoding "{encoding}"; some are {known}') from None
+            raise UserError(f'data.encoding: unknown encoding "{encoding}"; use for example {known}') from None
     text = TextFile(path, "utf-8-sig" if encoding == "utf-8" else encoding, "\n")
     with text._open("") as file:
         while chunk := file.read(SAMPLE):
@@ -145,13 +145,14 @@ def _find_encoding(path: Path) -> str:
     for places, encoding in ((start[1::2], "utf-16-le"), (start[::2], "utf-16-be")):
         if len(places) > 8 and places.count(0) > len(places) / 2:
             raise UserError(
-                f"{display_name(path)}: looks like UTF-16 without a byte order mark: data.encoding={encoding}"
+                f"{display_name(path)}: looks like UTF-16 without a byte order mark; add: data.encoding={encoding}"
             )
     return "utf-8"
 
 
 def _undecodable(line: str, encoding: str, *, explain: bool) -> str:
-    """What is wrong with a line; with ``explain``, how it reads in other encodings, which a person can judge."""
+    """What is wrong with a line. With ``explain``, also how a word of it reads in other encodings, for the user to
+    choose from."""
     first = BROKEN.search(line)
     assert first is not None
     byte = ord(first[0]) - 0xDC00

@@ -1,11 +1,11 @@
-"""Tables in which a character separates the fields of a row: CSV, TSV and their relatives.
+"""Tables in which a character separates the fields of a row: CSV, TSV and similar formats.
 
-    commas, semicolons, pipes    RFC 4180: fields may be quoted; a quoted one may hold delimiters, doubled quotes and
-                                 line breaks
-    tabs                         no quoting, unless every field that begins with a quote mark is quoted that way
+    commas, semicolons, pipes    RFC 4180: fields may be quoted; a quoted field may contain delimiters, doubled quote
+                                 marks and line breaks
+    tabs                         no quoting, unless every field that begins with a quote mark is quoted in this way
 
-Which delimiter a file has is found by looking: the one that divides its first line, and the most of its rows into as
-many fields.
+The delimiter is guessed from the first lines: it must occur in the first line, and must split as many rows as possible
+into the same number of fields.
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ from minilm.data.tables import HEAD, Defects, RowOrigin, Table, TableFile
 from minilm.errors import UserError
 
 DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "pipes"}
-QUOTED = re.compile(r'"(?:[^"]|"")*"')  # a field, whole
-DOUBLED = re.compile(r'"[^"]*""(?:[^"]|"")*"')  # with a doubled quote mark in it, as only a program writes it
-LOOKED_AT = 100  # rows that tell the delimiter
-SHORT, REPEATED = 40, 10_000  # cells of so few characters, and so many of them in a column, are kept once each
+QUOTED = re.compile(r'"(?:[^"]|"")*"')  # a whole quoted field
+DOUBLED = re.compile(r'"[^"]*""(?:[^"]|"")*"')  # with a doubled quote mark inside, which only programs write
+LOOKED_AT = 100  # rows from which the delimiter is guessed
+# Equal cells of at most SHORT characters share one string; at most REPEATED different strings per column are shared.
+SHORT, REPEATED = 40, 10_000
 
-Row = tuple[int, Sequence[Any]]  # the line it starts on, and its cells
+Row = tuple[int, Sequence[Any]]  # the line on which a row starts, and its cells
 
 
 @dataclass(frozen=True)
 class Format:
-    """How a file is written; what is empty is found by looking."""
+    """A file's format. An empty value is guessed from the file."""
 
     delimiter: str = ""  # one character
     encoding: str = ""
@@ -42,7 +43,7 @@ class Format:
 
 
 def read_delimited(text: TextFile, wanted: set[str], defects: Defects, how: Format, usual: str) -> Table:
-    """Read the wanted columns. ``usual``: the delimiter that the file's ending promises."""
+    """Read the wanted columns. ``usual``: the delimiter that is usual for the file's ending."""
     delimiter = how.delimiter or find_delimiter(text.sample(), usual)
     notes = []
     if delimiter != (how.delimiter or usual):
@@ -60,7 +61,7 @@ def read_delimited(text: TextFile, wanted: set[str], defects: Defects, how: Form
 def table_of_rows(
     name: str, rows: Iterator[Row], wanted: set[str], defects: Defects, *, header: bool, unit: str = "line"
 ) -> Table:
-    """The wanted columns of rows that all have as many cells. Those that have not become defects."""
+    """The wanted columns of the rows. A row with more or fewer cells than the first row becomes a defect."""
     first = next(rows, None)
     if first is None:
         return Table([TableFile(name, unit, array("q"))], [], {})
@@ -73,10 +74,10 @@ def table_of_rows(
     known: list[dict[str, str]] = [{} for _ in columns]  # the short cells of each column so far
     places = [names.index(n) for n in columns]
     table = Table([TableFile(name, unit, lines := array("q"))], names, columns, header=header)
-    again: list[int] = []  # lines that are the header once more
+    again: list[int] = []  # lines that repeat the header
     for line, row in rows if header else _with_first(first, rows):
         if len(row) != len(names):
-            what = f"{len(row)} fields where the {'header' if header else 'first row'} has {len(names)}"
+            what = f"has {len(row)} fields, but the {'header' if header else 'first row'} has {len(names)}"
             defects.add(RowOrigin(name, line, unit), what)
             continue
         if header and columns and len(names) > 1 and row[0] == cells[0] and list(row) == cells:
@@ -88,7 +89,7 @@ def table_of_rows(
         for i, column, cells_so_far in zip(places, columns.values(), known, strict=True):
             cell = row[i]
             if isinstance(cell, str) and len(cell) <= SHORT and len(cells_so_far) < REPEATED:
-                cell = cells_so_far.setdefault(cell, cell)  # a label's name is in memory once
+                cell = cells_so_far.setdefault(cell, cell)  # equal labels share one string in memory
             column.append(cell)
     if again:
         defects.add(RowOrigin(name, again[0], unit), _repeated_header(name, again, unit))
@@ -101,27 +102,27 @@ def _with_first(first: Row, rows: Iterator[Row]) -> Iterator[Row]:
 
 
 def _repeated_header(name: str, lines: list[int], unit: str) -> str:
-    what = "is the header again, as in files that were joined"
+    what = "repeats the header, as if several files had been joined"
     if len(lines) > 1:
-        what += f" (so are {len(lines) - 1:,} more {unit}s)"
+        what += f" (and {len(lines) - 1:,} more {unit}s)"
     if unit != "line" or len(lines) > 20:
         return f"{what}; remove it"
     return f"{what}; remove it: sed -i '{';'.join(f'{line}d' for line in lines)}' {name}"
 
 
 def check_once(name: str, names: Sequence[str], wanted: set[str]) -> None:
-    """Raises UserError if the file has two columns of a name that is wanted."""
+    """Raises UserError if two columns of the file have the same wanted name."""
     for column in sorted(wanted):
         if names.count(column) > 1:
             times = names.count(column)
             raise UserError(f'{name}: the header names the column "{column}" {times} times; keep one of them')
 
 
-# What a file is like -----------------------------------------------------------------------------------------
+# Guessing a file's format ------------------------------------------------------------------------------------
 
 
 def find_delimiter(sample: str, usual: str = ",") -> str:
-    """The delimiter of a file that begins like this; ``usual`` if none divides its first line."""
+    """The delimiter of a file, guessed from its beginning; ``usual`` if its first line contains none."""
     shares: dict[str, float] = {}
     for delimiter in DELIMITERS:
         counts = _field_counts(sample, delimiter)
@@ -131,9 +132,9 @@ def find_delimiter(sample: str, usual: str = ",") -> str:
 
 
 def _field_counts(sample: str, delimiter: str) -> list[int]:
-    """How many fields each of the first rows has."""
+    """The number of fields in each of the first rows."""
     lines = [line for line in sample.splitlines(keepends=True) if line.strip()]
-    if delimiter == "\t":  # which may have no quoting
+    if delimiter == "\t":  # its fields may be unquoted
         return [line.count("\t") + 1 for line in lines[:LOOKED_AT]]
     with long_fields():
         rows = csv.reader(lines, delimiter=delimiter)
@@ -141,17 +142,20 @@ def _field_counts(sample: str, delimiter: str) -> list[int]:
 
 
 class Lines(Protocol):
-    """What has lines of text, such as a ``TextFile``."""
+    """Anything that yields lines of text, such as a ``TextFile``."""
 
     def lines(self) -> Iterator[str]: ...
 
 
 def find_quoting(text: Lines) -> tuple[bool, str]:
-    """Whether a file with tabs is quoted, and what to say of it.
+    """Whether the fields of a tab-separated file are quoted, and a note for the user ("": none).
 
-    It is if it can be read that way, in rows of as many fields, and some field begins with a quote mark.
+    They are if a field begins with a quote mark, and reading them as quoted gives no error and no more rows of a
+    different number of fields.
     """
-    begins, whole, doubled, plain_ragged = 0, 0, 0, 0  # fields that begin with a quote mark, ...; rows
+    # Fields that begin with a quote mark, are quoted as a whole, and contain a doubled quote mark; rows of another
+    # number of fields if quote marks are text.
+    begins, whole, doubled, plain_ragged = 0, 0, 0, 0
     width = 0
 
     def watched() -> Iterator[str]:
@@ -175,17 +179,17 @@ def find_quoting(text: Lines) -> tuple[bool, str]:
                 ragged += bool(row) and len(row) != width
         except csv.Error:
             readable = False
-            for _ in lines:  # the rest is only counted
+            for _ in lines:  # ``watched`` counts the remaining lines
                 pass
     if not begins:
         return False, ""
     if readable and ragged <= plain_ragged:
-        return True, "its fields are quoted; the quote marks around them are taken off (data.quoting=none keeps them)"
+        return True, "its fields are quoted; the quote marks around them are removed (data.quoting=none keeps them)"
     if not doubled:
         return False, ""
     return False, (
-        f"{whole:,} of {begins:,} fields that begin with a quote mark are quoted as programs write them, the others "
-        "are not; all quote marks are kept as text (data.quoting=all takes those around fields off)"
+        f"{whole:,} of {begins:,} fields that begin with a quote mark are quoted correctly and the others are not, so "
+        "all quote marks are kept as text (data.quoting=all removes those around fields)"
     )
 
 
@@ -193,7 +197,7 @@ def find_quoting(text: Lines) -> tuple[bool, str]:
 
 
 def _quoted_rows(text: TextFile, delimiter: str, defects: Defects) -> Iterator[Row]:
-    """Fields by RFC 4180. After a fault in the quoting, nothing that follows can be trusted: reading ends."""
+    """Rows of fields quoted as in RFC 4180. Reading stops at an error in the quoting, as later rows may be wrong."""
     with long_fields():
         newline = None if delimiter == "\t" else ""
         reader = csv.reader(text.lines(defects, newline), delimiter=delimiter, strict=True)
@@ -204,7 +208,7 @@ def _quoted_rows(text: TextFile, delimiter: str, defects: Defects) -> Iterator[R
                     yield start, fields
                 start = reader.line_num + 1
         except csv.Error as error:
-            what = f"faulty quoting in the row that starts here ({error})"
+            what = f"the row that starts here has an error in its quoting ({error})"
             what += "; if quote marks are text in this file, add: data.quoting=none"
             defects.add(RowOrigin(text.name, start), what)
 
@@ -220,7 +224,7 @@ def long_fields() -> Iterator[None]:
 
 
 def _plain_rows(text: TextFile, delimiter: str, defects: Defects) -> Iterator[Row]:
-    """Lines cut at each delimiter."""
+    """Rows without quoting: lines, split at each delimiter."""
     for number, line in enumerate(text.lines(defects), 1):
         if line := line.removesuffix(text.newline).removesuffix("\r"):
             yield number, line.split(delimiter)

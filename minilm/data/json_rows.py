@@ -1,11 +1,12 @@
-"""Rows from JSON, and from fastText's lines.
+"""Rows from JSON files, and from files in fastText's format.
 
-    .jsonl, .ndjson    an object a line
-    .json              an array of objects; lines; or an object around them: {"data": [{...}, ...]}; or columns, as
-                       pandas and datasets write them: {"text": [...], "label": [...]}
+    .jsonl, .ndjson    one object per line
+    .json              an array of objects; one object per line; an object that contains an array of objects:
+                       {"data": [{...}, ...]}; or columns, as pandas and datasets write them:
+                       {"text": [...], "label": [...]}
     fastText           __label__spam __label__urgent the text
 
-A column of an object within an object is named with a dot: ``data.text = "review.body"``.
+A dot in a column's name selects a key of a nested object: ``data.text = "review.body"``.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ from minilm.data.decoding import SAMPLE, TextFile
 from minilm.data.tables import HEAD, Defects, RowOrigin, Table, TableFile
 from minilm.errors import UserError
 
-REPEATED: Any = object()  # the value of a JSON object's key that is there twice
+REPEATED: Any = object()  # the value of a key that a JSON object has twice
 LABEL = re.compile(r"__label__(\S+)\s+")
 
-Found = tuple[int, Any]  # the line that a row starts on, and its JSON value
+Found = tuple[int, Any]  # the line on which a row starts, and its JSON value
 
 
 def read_json_lines(text: TextFile, wanted: set[str], defects: Defects) -> Table:
-    """An object a line."""
+    """Read a file with one JSON object per line."""
     return _table(text.name, _line_values(text, defects), wanted, defects)
 
 
 def read_json(text: TextFile, wanted: set[str], defects: Defects) -> Table:
-    """A ``.json`` file of any of the shapes above."""
+    """Read a ``.json`` file of any of the forms above."""
     start = text.sample().lstrip()
     if start.startswith("["):
         return _table(text.name, array_values(text, defects), wanted, defects)
@@ -51,25 +52,25 @@ def read_json(text: TextFile, wanted: set[str], defects: Defects) -> Table:
 
 
 def read_fasttext(text: TextFile, wanted: set[str], defects: Defects) -> Table:
-    """Lines that begin with labels; the columns are ``label``, a list if a line has several, and ``text``."""
+    """Read lines that begin with labels. The columns are ``label``, a list if a line has several, and ``text``."""
     return _table(text.name, _fasttext_values(text, defects), wanted, defects)
 
 
 def _table(
     name: str, values: Iterator[Found], wanted: set[str], defects: Defects, unit: str = "line"
 ) -> Table:
-    """The wanted columns of rows that are objects. What is none becomes a defect."""
+    """The wanted columns of rows that are JSON objects. Any other row becomes a defect."""
     lines, names = array("q"), dict[str, None]()
     columns: dict[str, list[Any]] = {column: [] for column in wanted}
     head: list[dict[str, Any]] = []
     for line, row in values:
         origin = RowOrigin(name, line, unit)
         if not isinstance(row, dict):
-            defects.add(origin, "not a JSON object")
+            defects.add(origin, "is not a JSON object")
             continue
         cells = {column: cell_of(row, column) for column in wanted}
         if twice := [column for column in sorted(wanted) if cells[column] is REPEATED]:
-            defects.add(origin, f'the key "{twice[0]}" is there more than once; keep one of them')
+            defects.add(origin, f'has the key "{twice[0]}" more than once; keep one of them')
             continue
         lines.append(line)
         if not names.keys() >= row.keys() or any(isinstance(value, dict) for value in row.values()):
@@ -84,7 +85,7 @@ def _table(
 
 
 def cell_of(row: Mapping[str, Any], column: str) -> Any:
-    """A row's value, which may lie in an object within: "review.body"."""
+    """A row's value for a column, which may be in a nested object: "review.body"."""
     if column in row or "." not in column:
         return row.get(column)
     outer, _, inner = column.partition(".")
@@ -100,7 +101,7 @@ def _names(row: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; its keys that are there twice are ``REPEATED``, for which Python would take the last value."""
+    """A JSON object as a dict. A key that occurs twice gets the value ``REPEATED``; Python would take the last one."""
     row = dict(pairs)
     if len(row) < len(pairs):
         row |= {key: REPEATED for key, times in Counter(key for key, _ in pairs).items() if times > 1}
@@ -131,17 +132,17 @@ def _line_values(text: TextFile, defects: Defects) -> Iterator[Found]:
             continue
         try:
             yield number, decoder.decode(line.removesuffix("\n"))
-        except (ValueError, RecursionError) as error:  # also numbers too long, and brackets too deep
-            defects.add(RowOrigin(text.name, number), f"not JSON ({json_reason(error)})")
+        except (ValueError, RecursionError) as error:  # also for too long numbers and too deep nesting
+            defects.add(RowOrigin(text.name, number), f"is not JSON ({json_reason(error)})")
 
 
 def array_values(text: TextFile, defects: Defects) -> Iterator[Found]:
-    """The items of an array, each with its line, read piece by piece: memory holds one item, and a piece more."""
+    """Yield the items of an array, each with its line. The file is read piece by piece, to save memory."""
     lines = text.lines(defects)
     buffer, at, line = "", 0, 1
 
     def more(least: int = SAMPLE) -> bool:
-        """Read on; whether there was anything left."""
+        """Read the next piece; return whether there was one."""
         nonlocal buffer, at
         pieces, size = [buffer[at:]], 0
         for piece in lines:
@@ -153,7 +154,7 @@ def array_values(text: TextFile, defects: Defects) -> Iterator[Found]:
         return size > 0
 
     def skip(characters: str) -> str:
-        """Step over these; the character that follows, or "" at the end."""
+        """Skip these characters; return the next one, or "" at the end."""
         nonlocal at, line
         while True:
             while at < len(buffer) and buffer[at] in characters:
@@ -175,12 +176,12 @@ def array_values(text: TextFile, defects: Defects) -> Iterator[Found]:
         while True:
             try:
                 value, stop = decoder.raw_decode(buffer, at)
-                if stop < len(buffer):  # else a number may go on
+                if stop < len(buffer):  # otherwise a number may continue in the next piece
                     break
                 reason: Exception = ValueError("the array has no end")
             except (ValueError, RecursionError) as error:
                 reason = error
-            if not more(max(SAMPLE, len(buffer) - at)):  # twice as much each time: an item is read a few times at most
+            if not more(max(SAMPLE, len(buffer) - at)):  # doubling keeps the number of attempts small
                 raise UserError(f"{text.name}, line {line}: not JSON ({json_reason(reason)})") from None
         yield line, value
         line += buffer.count("\n", at, stop)
@@ -205,16 +206,16 @@ def _fasttext_values(text: TextFile, defects: Defects) -> Iterator[Found]:
 
 
 def rows_within(whole: Any, name: str) -> tuple[list[Any], str]:
-    """The rows in one JSON value, and what to say of how they were found. Raises UserError if there are none."""
+    """The rows in one JSON value, and a note on where they were found. Raises UserError if there are none."""
     if isinstance(whole, dict):
         lists = {key: value for key, value in whole.items() if isinstance(value, list)}
         rows = {key: value for key, value in lists.items() if value and all(isinstance(row, dict) for row in value)}
         if len(rows) == 1:
             key, found = next(iter(rows.items()))
-            return found, f'its rows are the list "{key}"'
+            return found, f'its rows are read from the list "{key}"'
         if len(rows) > 1:
             some = ", ".join(f'"{key}"' for key in rows)
-            raise UserError(f"{name}: several lists of rows, {some}; write one of them into a file of its own")
+            raise UserError(f"{name}: has several lists of rows, {some}; save one of them in a separate file")
         columns: dict[str, Callable[[], list[Any]]] = {}
         for key, value in whole.items():
             if isinstance(value, list):
@@ -227,4 +228,4 @@ def rows_within(whole: Any, name: str) -> tuple[list[Any], str]:
             return [dict(zip(values, row, strict=True)) for row in cells], "its values are columns"
         if not lists:
             return [whole], ""
-    raise UserError(f"{name}: no rows found; a .json file is an array of objects, or lines of one object each")
+    raise UserError(f"{name}: no rows found; a .json file must be an array of objects, or have one object per line")

@@ -1,10 +1,10 @@
-"""Several labels in one cell: how they are written, and how a column that holds them is known.
+"""Several labels in one cell: how to read them, and how to recognise a column that contains such cells.
 
-    late, refund        names between separators (data.label_separator)
-    ["late", "refund"]  a list, as JSON or as Python writes it
-    [0, 1, 0]           a list of 0 and 1, one for each label
+    late, refund        names with a separator between them (data.label_separator)
+    ["late", "refund"]  a list, as JSON or Python writes it
+    [0, 1, 0]           a list of 0 and 1, one number per label
 
-An empty cell, and an empty list, is a text with none of the labels.
+An empty cell or an empty list means that the text has none of the labels.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ARRAY = re.compile(r"\[[\s\d.]*\]")  # as numpy writes one: [0 1 0]
 
 
 def as_list(cell: Any) -> list[Any] | None:
-    """The items of a cell that is a list or is written as one; None: it is no list."""
+    """The items of a cell that is a list, or text in the form of a list; None if it is not."""
     if isinstance(cell, list | tuple):
         return list(cell)
     if not isinstance(cell, str) or not (cell := cell.strip()).startswith(("[", "{'", '{"')) or cell[-1] not in "]}":
@@ -38,7 +38,7 @@ def as_list(cell: Any) -> list[Any] | None:
 
 
 def split_cell(cell: Any, separator: str) -> list[Any]:
-    """The labels in a cell, as they are written."""
+    """The labels in a cell, as written there."""
     items = as_list(cell)
     if items is not None:
         return items
@@ -48,7 +48,7 @@ def split_cell(cell: Any, separator: str) -> list[Any]:
 
 
 def are_multi_hot(cells: Iterable[Sequence[Any]]) -> bool:
-    """Whether lists hold a 0 or a 1 for each label: all as long, and some label is there or not there."""
+    """Whether all lists consist of 0 and 1, one number per label: they have the same length, which is above 1."""
     lengths = set()
     for items in cells:
         if not all(isinstance(item, bool | int | float) and item in (0, 1) for item in items):
@@ -58,14 +58,15 @@ def are_multi_hot(cells: Iterable[Sequence[Any]]) -> bool:
 
 
 def looks_like_sets(names: Sequence[str]) -> tuple[str, str]:
-    """A name that is probably several labels, and what separates them; empty: there is none.
+    """A name that probably consists of several labels, and their separator; two empty strings if there is none.
 
-    It splits into other names of the column; or at least three do so, each part of which is found in another one too.
+    Either each part of the name is itself a name; or there are at least three names of which each part is a name or a
+    part of another name.
     """
     known = set(names)
     for separator in SEPARATORS:
         together = {name: parts for name in names if len(parts := _parts(name, separator)) > 1}
-        if separator == " ":  # words of a name, but for numbers
+        if separator == " ":  # a space usually separates the words of one name, unless they are numbers
             together = {n: parts for n, parts in together.items() if all(part.isdecimal() for part in parts)}
         for name, parts in together.items():
             if all(part in known for part in parts):

@@ -1,4 +1,4 @@
-"""A label column's cells to class numbers: which labels there are, and whether they are labels at all."""
+"""Convert the cells of a label column to class numbers: find the labels, and check that they are labels."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from minilm.data.tables import Defects, Table
 from minilm.errors import UserError, nearest
 
 INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,99})")
-WHOLE = re.compile(rf"({INTEGER.pattern})\.0+")  # as programs write a column of whole numbers that has a gap
-NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)  # as programs write a number that is missing or none
+WHOLE = re.compile(rf"({INTEGER.pattern})\.0+")  # "3.0": programs write whole numbers so if a cell is missing
+NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)  # missing or invalid numbers
 BITS = {"0": 0, "false": 0, "1": 1, "true": 1}
-MANY = 20  # rows from which on the labels tell whether they are classes
-# Class numbers of rows whose label cannot be used, is to be dropped, or is not there.
+MANY = 20  # fewer rows are too few to decide whether a column contains classes
+# Class numbers of rows whose label is invalid, is dropped, or is missing.
 UNKNOWN, OTHER, ABSENT = -1, -2, -3
 
 
 @dataclass(frozen=True)
 class LabelScheme:
-    """How labels are written, and what becomes of them: the part of ``[data]`` that is about labels."""
+    """How labels are read: the settings of ``[data]`` that concern labels."""
 
     column: str = "label"
-    columns: Sequence[str] = ()  # several labels a text: columns of 0 and 1, in place of one column
-    separator: str = ""  # several labels a text: in one cell
-    names: Sequence[str] = ()  # in order; empty: as found in the training data
+    columns: Sequence[str] = ()  # for several labels per text: one column of 0 and 1 per label, instead of ``column``
+    separator: str = ""  # for several labels per text in one cell
+    names: Sequence[str] = ()  # in the order of the class numbers; empty: as found in the training data
     rename: dict[str, str] = field(default_factory=dict)
-    other: Literal["error", "drop"] = "error"  # what becomes of labels that ``names`` does not list
-    listed: bool = False  # whether the names' order is somebody's, so that a number may be a place among them
-    multi_hot: bool = False  # cells are lists of 0 and 1; found by looking
+    other: Literal["error", "drop"] = "error"  # what to do with labels that are not in ``names``
+    listed: bool = False  # whether the user gave ``names`` in order, so that a number may be an index into them
+    multi_hot: bool = False  # whether cells are lists of 0 and 1; found from the data
 
     @property
     def multi_label(self) -> bool:
@@ -48,8 +48,8 @@ class LabelScheme:
 
 
 def label_text(cell: Any) -> str:
-    """A label as text, so that 1, 1.0, "1" and True are one label. Empty if the cell is."""
-    if cell is None or cell != cell:  # NaN, which stands for missing
+    """A label as text, so that 1, 1.0, "1" and True are one label. Empty if the cell is empty."""
+    if cell is None or cell != cell:  # NaN means that the cell is missing
         return ""
     if isinstance(cell, bool | int) or (isinstance(cell, float) and cell.is_integer()):
         return str(int(cell))
@@ -57,41 +57,41 @@ def label_text(cell: Any) -> str:
 
 
 def _whole(label: str) -> str:
-    """A whole number without its decimals: "1.0" is "1". All else is as it was: "01" and "1.10" may be codes."""
+    """A whole number without decimals: "1.0" becomes "1". Other labels do not change: "01" and "1.10" may be codes."""
     match = WHOLE.fullmatch(label)
     return match[1] if match else label
 
 
 def _no_label(cell: Any) -> str:
-    """Why no class is called so; empty: one may be."""
+    """Why a cell cannot be a label; empty if it can."""
     if isinstance(cell, list):
         return 'is a list; if a text has several labels, add: data.label_separator=","'
     if isinstance(cell, dict):
         return "is an object, not a name or a number"
     if isinstance(cell, bytes):
-        return f"is {cell!r}, bytes and not text; write it as text"
+        return f"is {cell!r}, which is bytes; save it as text"
     if NOT_FINITE.fullmatch(label_text(cell)):
         return f"is {cell}, not a finite number"
     return _no_name(label_text(cell))
 
 
 def _no_name(name: str) -> str:
-    """Why a name cannot be a class's, or be written into the files of a run; empty: it can."""
+    """Why a text cannot be the name of a class; empty if it can."""
     if not name:
-        return "is empty, which stands for a missing label"
+        return "is empty, which means a missing label"
     if BROKEN.search(name):
         return "contains an invalid Unicode surrogate"
-    return "holds a line break; a label is one line" if len(name.splitlines()) > 1 else ""
+    return "contains a line break; a label must be one line" if len(name.splitlines()) > 1 else ""
 
 
 # Which labels there are --------------------------------------------------------------------------------------
 
 
 def find_labels(scheme: LabelScheme, train: Table) -> LabelScheme:
-    """The scheme with the classes in order: as the config lists them, else as found in the training data, sorted.
+    """Add the class names to the scheme: those that the config lists, or those found in the training data, sorted.
 
-    Raises UserError if the config lists what can be no name, or renames a label that is not there; and if a cell
-    looks like several labels, which training would take for one.
+    Raises UserError if the config lists an invalid name or renames a label that no row has, or if cells seem to contain
+    several labels, which would count as one.
     """
     scheme = replace(scheme, listed=bool(scheme.names))
     for key, names in (("labels", scheme.names), ("label_columns", scheme.columns)):
@@ -120,10 +120,10 @@ def find_labels(scheme: LabelScheme, train: Table) -> LabelScheme:
 
 
 def _sorted(found: set[str]) -> list[str]:
-    """Numbers by their value, else names by the alphabet. 1 and 1.0 are one number, unless some are no numbers."""
+    """Labels that are all whole numbers, sorted by value, with 1 and 1.0 as one label; other labels alphabetically."""
     whole = {_whole(name) for name in found}
     if not all(INTEGER.fullmatch(name) for name in whole):
-        return sorted(found)  # among names that are no numbers, 1 and 1.0 may be two versions of something
+        return sorted(found)  # among other names, 1 and 1.0 may be two different version numbers
     return sorted(found if len(found) == len(whole) else whole, key=lambda name: int(_whole(name)))
 
 
@@ -134,7 +134,7 @@ def _check_rename(scheme: LabelScheme, found: set[str]) -> None:
 
 
 def _check_single(train: Table, column: str, names: Sequence[str]) -> None:
-    """Raises UserError if the cells look as if each held several labels."""
+    """Raises UserError if cells seem to contain several labels each."""
     lists = [cell for cell in train.columns[column] if as_list(cell)]
     if len(lists) > 1:
         what, separator = f"are lists, such as {_shortened(lists[0])}", ","
@@ -142,10 +142,10 @@ def _check_single(train: Table, column: str, names: Sequence[str]) -> None:
         name, separator = looks_like_sets(names)
         if not name:
             return
-        what = f'look like several in one cell, such as "{_shortened(name)}"'
+        what = f'seem to be several labels per cell, such as "{_shortened(name)}"'
     raise UserError(
         f'{train.path}: the labels (column "{column}") {what}; if a text has several labels, '
-        f'add: data.label_separator="{separator}"; if each is one name, list the names in data.labels'
+        f'add: data.label_separator="{separator}"; if each cell is one label, list the labels in data.labels'
     )
 
 
@@ -160,9 +160,9 @@ def _shortened(cell: Any) -> str:
 def read_labels(
     table: Table, scheme: LabelScheme, known: str, defects: Defects, *, skip: bool = False
 ) -> np.ndarray:
-    """Class numbers (N,); several labels a text: (N, C) int64 of 0 and 1. Negative: the row is not to be used.
+    """Class numbers (N,); with several labels per text (N, C) int64 of 0 and 1. A negative number: do not use the row.
 
-    ``known`` begins a list of the names in messages. With ``skip`` a label that is not there is no defect.
+    known: the words before the list of names in messages. skip: a missing label is not a defect.
     """
     if scheme.columns:
         return np.stack([_bits(table, column, defects, skip) for column in scheme.columns], axis=1)
@@ -172,10 +172,10 @@ def read_labels(
 
 
 def _classes(table: Table, scheme: LabelScheme, known: str, defects: Defects, skip: bool) -> np.ndarray:
-    """(N,) class numbers. A label is a name; as numbers 1 and 1.0 are one, if no two names are that number.
+    """(N,) class numbers. A cell must be one of the names; 1 and 1.0 are equal, unless both are names.
 
-    If the config lists the names, so that their order is somebody's, and none is itself a number, it may be a name's
-    place from 0 to C-1. If the two names are false and true, or 0 and 1, each may be written as the other.
+    If the config lists the names and none of them is a number, a cell may also be the index of a name, from 0 to C-1.
+    If the names are false and true, or 0 and 1, a cell may use either pair.
     """
     reader = _Reader(scheme, known)
     labels = np.full(len(table), UNKNOWN, dtype=np.int64)
@@ -191,7 +191,7 @@ def _classes(table: Table, scheme: LabelScheme, known: str, defects: Defects, sk
         elif not label_text(cell):
             labels[row] = ABSENT
             if not skip:
-                what = f'the label (column "{scheme.column}") is missing (data.empty=skip leaves it out)'
+                what = f'the label (column "{scheme.column}") is missing (data.empty=skip drops such rows)'
                 defects.add(table.origin(row), what)
         elif why := _no_label(cell):
             defects.add(table.origin(row), f'the label (column "{scheme.column}") {why}')
@@ -203,7 +203,7 @@ def _classes(table: Table, scheme: LabelScheme, known: str, defects: Defects, sk
 
 
 class _Reader:
-    """Finds the class of one label after another."""
+    """Finds the class number of a label."""
 
     def __init__(self, scheme: LabelScheme, known: str) -> None:
         self.scheme, self.known = scheme, known
@@ -218,31 +218,31 @@ class _Reader:
         self.truth = bit if len(names) == 2 and bit.keys() == {0, 1} else {}
 
     def number_of(self, cell: Any) -> int:
-        """A label's class number; UNKNOWN: it is none of the names."""
-        if isinstance(cell, bool) and self.truth:  # as it says itself, it is no place among the names
+        """A label's class number; UNKNOWN if it is none of the names."""
+        if isinstance(cell, bool) and self.truth:  # True and False are never indices
             return self.truth[cell]
         label = self.scheme.name_of(cell)
         found = self.number.get(label, self.alike.get(_whole(label)))
         return self.truth.get(BITS.get(_whole(label).lower(), -1), UNKNOWN) if found is None else found
 
     def unknown(self, cell: Any) -> Any:
-        """What is wrong with a label that is none of the names; made when it is shown, as the hint takes its time."""
+        """A function that writes the message for an unknown label. It is called only if shown, as the hint is slow."""
         names, label = self.scheme.names, self.scheme.name_of(cell)
 
         def message() -> str:
             shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
             what = f'unknown label "{label}"{nearest(label, names)}: {self.known} {shown}'
             if self.known.startswith("data.labels"):
-                return f"{what} (data.other=drop leaves out all rows with other labels)"
+                return f"{what} (data.other=drop drops all rows with other labels)"
             if _whole(label) in self.places and not self.scheme.listed:
-                what += " (a number is a place among them only if data.labels lists them in order)"
+                what += " (to use a number as the index of a label, list the labels in order in data.labels)"
             return what
 
         return message
 
 
 def _sets(table: Table, scheme: LabelScheme, known: str, defects: Defects) -> np.ndarray:
-    """(N, C) 0 and 1, from cells of several labels. With ``other`` = "drop" unknown labels are left out of a cell."""
+    """(N, C) 0 and 1, from cells with several labels. With ``other = "drop"`` unknown labels of a cell are ignored."""
     reader = _Reader(scheme, known)
     labels = np.zeros((len(table), len(scheme.names)), dtype=np.int64)
     for row, cell in enumerate(table.columns[scheme.column]):
@@ -266,7 +266,7 @@ def _sets(table: Table, scheme: LabelScheme, known: str, defects: Defects) -> np
 
 
 def _bits(table: Table, column: str, defects: Defects, skip: bool) -> np.ndarray:
-    """(N,) 0 or 1, of a column that may say so with True and False too."""
+    """(N,) 0 or 1, from a column of 0 and 1 or of False and True."""
     found = np.zeros(len(table), dtype=np.int64)
     for row, cell in enumerate(table.columns[column]):
         bit = label_text(cell)
@@ -277,20 +277,34 @@ def _bits(table: Table, column: str, defects: Defects, skip: bool) -> np.ndarray
     return found
 
 
+def read_numbers(table: Table, column: str, defects: Defects) -> np.ndarray:
+    """(N,) float64, of a column of measured values."""
+    found = np.zeros(len(table))
+    for row, cell in enumerate(table.columns[column]):
+        try:
+            found[row] = float(label_text(cell))
+        except ValueError:
+            found[row] = np.nan
+        if not np.isfinite(found[row]):
+            defects.add(table.origin(row), f'column "{column}" must be a number, got "{_shortened(label_text(cell))}"')
+            found[row] = 0.0
+    return found
+
+
 # Whether they are labels -------------------------------------------------------------------------------------
 
 
 def check_kind(train: Table, column: str) -> None:
-    """Raises UserError if a column's cells are texts or measured values rather than classes."""
+    """Raises UserError if the cells of a column look like texts or measured values, not like classes."""
     counts = Counter(label_text(cell) for cell in train.columns[column])
     rows, once = counts.total(), sum(count == 1 for count in counts.values())
     if rows < MANY:
         return
     if fraction := _fraction(list(counts)):
         raise UserError(
-            f'{train.path}: the labels (column "{column}") are measured values such as {fraction}; minilm sorts '
-            "texts into classes and does no regression: write ranges in their place, such as low and high, name "
-            "another column (data.label), or, if they are classes, list them in data.labels"
+            f'{train.path}: the labels (column "{column}") look like measured values, such as {fraction}; minilm '
+            "does classification, not regression: replace the values by ranges such as low and high, name another "
+            "column in data.label, or, if they are classes, list them in data.labels"
         )
     if 2 * once > len(counts):
         raise UserError(
@@ -300,7 +314,7 @@ def check_kind(train: Table, column: str) -> None:
 
 
 def _is_number(name: str) -> bool:
-    """Whether it can be read as a number, be it written as "01" or "1.50"."""
+    """Whether a name is a number, also if it is written as "01" or "1.50"."""
     try:
         float(name)
     except ValueError:
@@ -309,7 +323,7 @@ def _is_number(name: str) -> bool:
 
 
 def _fraction(names: Sequence[str]) -> str:
-    """The first that is no whole number, if all are numbers; empty: there is none."""
+    """If all names are numbers, the first that is not a whole number; otherwise empty."""
     try:
         numbers = {name: float(name) for name in names}
     except ValueError:

@@ -1,15 +1,15 @@
-"""Where a config's labelled rows are: ``[data]`` to one file for each split that is given.
+"""Find the files of a config's labelled rows: from the section ``[data]`` to the files of each split.
 
-    data.source = "ag-news"                 a name of the catalogue; "tweet-emotions:spanish", a configuration of it
+    data.source = "ag-news"                 a name in the catalogue; "tweet-emotions:spanish" names a configuration
     data.source = "reviews"                 a folder with train, and validation (or dev) and test files
     data.source = "reviews.csv"             one file, with the splits in its column "split", if it has one
-    data.source = "user/set"                a data set of the Hub; "user/set:name", a configuration of it
-    data.source = "parts/*.csv"             several files, one after another; data.train and its like may be so too
+    data.source = "user/set"                a data set of the Hub; "user/set:name" names a configuration
+    data.source = "parts/*.csv"             several files, one after another; also for data.train, data.validation, ...
     data.source = "-"                       standard input
-    data.train = "a.csv", data.test = ...   a file a split
-    data.sample = true                      in place of a catalogue's set, the small one of its kind
+    data.train = "a.csv", data.test = ...   one file per split
+    data.sample = true                      instead of a data set in the catalogue, the small sample of the same kind
 
-Splits that are not given here are made from the training rows.
+Splits that are not given are made from the training rows.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ PARQUET = "refs/convert/parquet"  # the branch where the Hub keeps its own copy 
 
 @dataclass(frozen=True)
 class Source:
-    """Where the rows are, before any is read."""
+    """A data set's name and files, before any row is read."""
 
     name: str
     files: dict[str, list[Path]]  # split -> its files, one after another; "train" is always there
-    rows: dict[str, int] = field(default_factory=dict)  # split -> rows that the catalogue promises
+    rows: dict[str, int] = field(default_factory=dict)  # split -> number of rows according to the catalogue
 
 
 def find_source(section: DataSection) -> Source:
@@ -55,7 +55,7 @@ def find_source(section: DataSection) -> Source:
     if section.source == str(STDIN):
         return Source("standard-input", {"train": [STDIN]})
     if entry is None:
-        catalog.find(section.source)  # raises for a name that is misspelled
+        catalog.find(section.source)  # raises UserError for a misspelled name
     if entry is None and section.sample:
         raise UserError(f'data.sample: there is no sample for data.source = "{section.source}"')
     if entry:
@@ -63,7 +63,7 @@ def find_source(section: DataSection) -> Source:
             wanted = {split: [name] for split, name in entry.files.items()}
             files = _download(entry.source, wanted, entry.revision) if wanted else {"train": [entry.file]}
         except Unreachable as error:
-            hint = "; or take the small set of its kind: data.sample=true (make finetune DATA=sample)"
+            hint = "; or use the small sample instead: data.sample=true (make finetune DATA=sample)"
             raise Unreachable(error.who, error.why, error.without + (hint if entry.sample else "")) from None
         return Source(entry.name, files, entry.rows)
     path = hub.local_path(section.source)
@@ -77,19 +77,19 @@ def find_source(section: DataSection) -> Source:
 
 
 def _name_of(path: Path) -> str:
-    """What to call a data set after its file: of "reviews/train.csv.gz" after the folder, as it is one split of it."""
+    """A data set's name, from its file; if the file is named after a split, such as "train.csv.gz", from its folder."""
     name = re.sub(r"[*?\[\]]+", "", path.name.split(".")[0]).strip("-_") if path != STDIN else "standard-input"
     return path.resolve().parent.name if name.lower() in (*SPLIT_NAMES, "") else name
 
 
 def catalogue_keys(source: Any, sample: bool) -> dict[str, Any]:
-    """The keys of ``[data]`` that the catalogue has for a source, such as its columns; none if it does not list it."""
+    """The keys of ``[data]`` that the catalogue gives for a source, such as its columns; {} for other sources."""
     entry = _entry(source, sample) if isinstance(source, str) else None
     return deepcopy(entry.data) if entry else {}
 
 
 def _entry(source: str, sample: bool) -> catalog.Entry | None:
-    """The data set in the catalogue, or with ``sample`` the small one of its kind; None if there is none."""
+    """The data set's entry in the catalogue, or with ``sample`` that of its small sample; None if there is none."""
     entry = catalog.entries().get(source)
     if entry is None or not sample or entry.name.endswith("-sample"):
         return entry
@@ -97,13 +97,13 @@ def _entry(source: str, sample: bool) -> catalog.Entry | None:
 
 
 def _download(repo_id: str, files: dict[str, list[str]], revision: str) -> dict[str, list[Path]]:
-    """The files of each split, from the Hub."""
+    """Download the files of each split from the Hub."""
     paths = hub.dataset_files(repo_id, [name for names in files.values() for name in names], revision)
     return {split: [paths[name] for name in names] for split, names in files.items()}
 
 
 def _hub_files(source: str) -> dict[str, list[Path]]:
-    """The splits of any data set, from the Hub's copy as Parquet: ``<configuration>/<split>/0000.parquet``, ..."""
+    """Download the splits of any data set as the Hub's Parquet copy: ``<configuration>/<split>/0000.parquet``, ..."""
     repo_id, _, configuration = source.partition(":")
     found: dict[str, dict[str, list[str]]] = {}  # configuration -> split -> files
     for name in sorted(hub.dataset_listing(repo_id, PARQUET)):
@@ -124,18 +124,18 @@ def _hub_files(source: str) -> dict[str, list[Path]]:
 
 
 def _split_files(folder: Path) -> dict[str, list[Path]]:
-    """The files of a folder that are named by their split, such as train.csv and dev.csv."""
+    """The files of a folder that are named after their split, such as train.csv and dev.csv."""
     found: dict[str, list[Path]] = {}
     data = sorted(path for path in folder.iterdir() if is_table(path) or ending(path) == ".txt")
     for path in data:
         split = SPLIT_NAMES.get(path.name.lower().split(".")[0])
         if split in found:
-            raise UserError(f"{folder}: two {split} files, {found[split][0].name} and {path.name}; keep one")
+            raise UserError(f"{folder}: has two {split} files, {found[split][0].name} and {path.name}; keep one")
         if split:
             found[split] = [path]
     if "train" not in found:
         there = ", ".join(path.name for path in data) or "no data files"
         if texts := next((path for path in data if re.match(r"train\w*text", path.name.lower())), None):
             raise UserError(texts_without_labels(texts))
-        raise UserError(f"{folder}: no train file ({', '.join(FORMATS)}); it has {there}")
+        raise UserError(f"{folder}: no train file ({', '.join(FORMATS)}); the folder has {there}")
     return found

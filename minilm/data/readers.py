@@ -1,14 +1,14 @@
-"""Rows from files as people have them, each with the line it starts on, so that errors can name it.
+"""Read rows from files of many formats. Each row has the line on which it starts, so that errors can name it.
 
-    .csv             fields between commas, or semicolons, tabs or pipes, whichever the file has
-    .tsv, .tab       fields between tabs, or another of these
-    .jsonl, .ndjson  one JSON object a line
-    .json            an array of objects, or any other shape that pandas or datasets write
+    .csv             fields separated by commas, or by semicolons, tabs or pipes if the file has those
+    .tsv, .tab       fields separated by tabs, or by another of these characters
+    .jsonl, .ndjson  one JSON object per line
+    .json            an array of objects, or another form that pandas or datasets write
     .parquet         columns; needs pyarrow, the extra ``data``
     .xlsx, .xls, .ods  the first sheet; needs python-calamine, the extra ``excel``
 
-Each may be gzipped (``.csv.gz``). A file with any other ending, and standard input (``-``), is read as what it looks
-like: JSON, a table, or fastText's lines. What is found by looking and is not the usual is a note of the table.
+Each may be gzipped (``.csv.gz``). For other endings and for standard input (``-``), the format is guessed from the
+content: JSON, a table, or fastText's format. If a guess is unusual, the table gets a note about it.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ USUAL = Format()
 
 
 def ending(path: Path) -> str:
-    """A file's ending in lower case, without that of gzip: ".csv" of "reviews.CSV.gz"."""
+    """A file's ending in lower case, without ".gz": ".csv" for "reviews.CSV.gz"."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     return next(reversed([suffix for suffix in suffixes[-2:] if suffix != ".gz"]), "")
 
 
 def is_table(path: Path) -> bool:
-    """Whether a file's ending says that it has columns."""
+    """Whether a file's ending is that of a table."""
     return ending(path) in FORMATS
 
 
 def read_table(path: Path, wanted: set[str], defects: Defects, how: Format = USUAL) -> Table:
-    """Read the wanted columns, those that there are. Rows that cannot be read become defects.
+    """Read the wanted columns that the file has. Rows that cannot be read become defects.
 
-    Raises UserError if the file as a whole cannot be read, or holds no rows.
+    Raises UserError if the file as a whole cannot be read, or contains no rows.
     """
     if path != STDIN and not path.is_file():
         what = "is a folder" if path.is_dir() else f"no such file{like_it(path)}"
@@ -60,22 +60,25 @@ def read_table(path: Path, wanted: set[str], defects: Defects, how: Format = USU
         if not how.encoding and not text.encoding.startswith("utf-8"):
             table.notes.insert(0, f"it is {text.encoding.upper()} (data.encoding)")
     if not len(table) and len(defects.found) == before:
-        raise UserError(f"{display_name(path)}: the file holds no rows")
+        raise UserError(f"{display_name(path)}: the file contains no rows")
     return table
 
 
 def matching(path: Path) -> list[Path]:
-    """The files of a path, which may be a pattern such as ``parts/train-*.csv``, by name. Raises UserError for none."""
+    """The path; or, if it is a pattern such as ``parts/train-*.csv``, the sorted files that match it.
+
+    Raises UserError if no file matches.
+    """
     if path == STDIN or path.exists() or not any(mark in path.name for mark in "*?["):
         return [path]
     found = sorted(p for p in path.parent.glob(path.name) if p.is_file())
     if not found:
-        raise UserError(f"{path}: no file is named so")
+        raise UserError(f"{path}: no file matches this pattern")
     return found
 
 
 def read_tables(paths: Sequence[Path], wanted: set[str], defects: Defects, how: Format = USUAL) -> Table:
-    """The rows of several files, one after another."""
+    """Read several files as one table, one after another."""
     return joined([read_table(path, wanted, defects, how) for path in paths])
 
 
@@ -87,7 +90,7 @@ def _read_text(text: TextFile, suffix: str, wanted: set[str], defects: Defects, 
         return read_json(text, wanted, defects)
     if suffix in (".csv", ".tsv", ".tab") or how.delimiter:
         return read_delimited(text, wanted, defects, how, "," if suffix == ".csv" else "\t")
-    # No known ending: what does it look like?
+    # Unknown ending: guess the format from the content.
     if LABEL.match(start):
         table = read_fasttext(text, wanted, defects)
         table.notes.append("its lines begin with fastText's labels")
@@ -103,37 +106,38 @@ def _read_text(text: TextFile, suffix: str, wanted: set[str], defects: Defects, 
 
 
 def _delimiter_of(start: str, commas: bool) -> str:
-    """What separates the fields of a text that begins so; empty: it looks like no table.
+    """The delimiter of a table that begins with ``start``; empty if it does not look like a table.
 
-    commas: whether they may be delimiters, though sentences have them too.
+    commas: whether a comma may be the delimiter, although sentences contain commas too.
     """
     delimiter = find_delimiter(start, "\t")
     return delimiter if delimiter in start.partition("\n")[0] and (commas or delimiter != ",") else ""
 
 
 def _no_table(path: Path) -> str:
-    """What to do with a file that has no columns."""
+    """The message for a file in which no columns were found."""
     if path.suffix.lower() == ".txt":
         return texts_without_labels(path)
     known = ", ".join(FORMATS)
-    return f"{display_name(path)}: not a known format; the endings known are {known} (data.delimiter reads any other)"
+    return f"{display_name(path)}: unknown format; the file name must end in {known}, or set data.delimiter"
 
 
 def texts_without_labels(path: Path) -> str:
-    """How a file of texts is joined with one of labels."""
+    """The message for a file of texts without labels: how to join it with a file of labels."""
     labels = [p for p in path.parent.glob("*.txt") if p.name == path.name.replace("text", "labels") and p != path]
     labels = labels or [p for p in path.parent.glob("*.txt") if "label" in p.name.lower() and p != path]
     other = str(labels[0]) if len(labels) == 1 else "LABELS.txt"
     return (
-        f"{path}: a text a line, without labels. If another file has them, a line each, join the two: "
-        f"paste {path} {other} > joined.tsv, then data.source=joined.tsv data.header=false data.text=1 data.label=2"
+        f"{path}: has one text per line, without labels. If another file has one label per line, join the files: "
+        f"paste {path} {other} > joined.tsv, then add: "
+        "data.source=joined.tsv data.header=false data.text=1 data.label=2"
     )
 
 
 def like_it(path: Path, endings: Collection[str] = FORMATS) -> str:
-    """The file of the same folder whose name is most like that of a file that is not there, as a hint.
+    """A hint for a missing file: the file in its folder with the most similar name, if it has one of the endings.
 
-    It has one of the endings, which do not count: all the files of a folder may be alike in them.
+    Endings are not compared, as all files of a folder may have the same one.
     """
     there = path.parent.glob("*") if path.parent.is_dir() else ()
     alike = [p.name for p in there if ending(p) in endings and nearest(path.stem, [p.stem])]

@@ -1,11 +1,11 @@
-"""A config's ``[data]`` section to three splits of checked, labelled texts.
+"""Load a config's ``[data]`` section as three splits of checked, labelled texts.
 
     files -> tables (readers) -> texts and class numbers (rows) -> splits, given or made -> subsets -> a fingerprint
 
-Nothing is repaired in silence. Every row that cannot be used is a defect with its file and line, and one
-error reports them before any training: the first few and their number. What makes a result worth less but not
-wrong (a test text that is also in the training data) is a warning with its number, in ``Dataset.warnings``; what was
-found by looking, or left out because the config says so, is a note, in ``Dataset.notes``.
+No row is repaired or dropped silently. Every row that cannot be used is a defect with its file and line; one error
+reports the first defects and their number before training starts. Problems that make a result less reliable, such as
+test texts that are also in the training data, are in ``Dataset.warnings``. Guesses about the files, and rows that are
+dropped because the config asks for it, are in ``Dataset.notes``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from minilm.data.checks import check_equal_texts, check_labels, check_shared_gro
 from minilm.data.cleaning import cleaner
 from minilm.data.columns import changes, require_columns
 from minilm.data.delimited import Format
-from minilm.data.labels import LabelScheme, check_kind, find_labels, label_text
+from minilm.data.label_matching import match_scheme
+from minilm.data.labels import LabelScheme, check_kind, find_labels, label_text, read_numbers
 from minilm.data.locations import SPLIT_NAMES, find_source
 from minilm.data.readers import matching, read_tables
 from minilm.data.row_lists import read_row_list
@@ -33,8 +34,9 @@ from minilm.data.splits import deal_folds, hold_out, join_groups, keep_rows, kee
 from minilm.data.tables import Defects, Table
 from minilm.errors import UserError, located
 from minilm.hints import program
+from minilm.hub import local_path
 
-TAB = {"tab": "\t", "\\t": "\t"}  # as it is typed on a command line
+TAB = {"tab": "\t", "\\t": "\t"}  # ways to type a tab on a command line
 CHUNK = 1000  # rows that are hashed at once
 
 
@@ -50,16 +52,16 @@ class Dataset:
     multi_label: bool
     fingerprint: str  # SHA-256 of the splits' texts and labels, in order
     warnings: list[str]
-    whole: dict[str, int]  # rows of each split before data.train_rows, data.shots and their like took a part of them
-    notes: list[str]  # what was found by looking, or left out as the config says
-    numbers: dict[str, np.ndarray]  # of each split, the numbers of its rows in their file or files, from 1
-    kept: dict[str, list[Any]] = field(default_factory=dict)  # the columns of data.keep, of the test rows
+    whole: dict[str, int]  # rows of each split before data.train_rows, data.shots and similar keys chose a part
+    notes: list[str]  # guesses about the files, and rows that are dropped because the config asks for it
+    numbers: dict[str, np.ndarray]  # split -> the numbers of its rows in their files, from 1
+    kept: dict[str, list[Any]] = field(default_factory=dict)  # the columns of data.keep in the test rows
 
 
 def load_dataset(section: DataSection) -> Dataset:
-    """Read, check and split.
+    """Read, check and split the rows.
 
-    Raises UserError for files or columns that are missing, and for rows that cannot be used.
+    Raises UserError if a file or a column is missing, or if rows cannot be used.
     """
     source = find_source(section)
     defects, warnings = Defects(), list[str]()
@@ -67,7 +69,7 @@ def load_dataset(section: DataSection) -> Dataset:
     notes = [f"{table.path}: {note}" for table in tables.values() for note in table.notes]
     for split, table in tables.items():
         if source.rows and len(table) != source.rows[split]:
-            warnings.append(f"{table.path}: {len(table):,} rows, the catalogue says {source.rows[split]:,}")
+            warnings.append(f"{table.path}: has {len(table):,} rows, but the catalogue says {source.rows[split]:,}")
         _require(table, section, defects, split, tables["train"].files[0].path)
 
     scheme = find_labels(scheme_of(section), tables["train"])
@@ -104,25 +106,66 @@ def load_dataset(section: DataSection) -> Dataset:
 
 
 def load_rows(path: Path, section: DataSection, names: Sequence[str] = ()) -> Rows:
-    """Every row of one more file with the columns of ``section``, for a model that knows the labels ``names``.
+    """All rows of another file with the columns of ``section``, for a model with the labels ``names``.
 
-    If none are given, they are those that the section lists. Raises UserError as ``load_dataset`` does.
+    Without ``names``, the labels are those that the section lists. Raises UserError as ``load_dataset`` does.
     """
     section, defects = replace(section, group="", keep=[]), Defects()
     table = _read(matching(path), section, defects)
     _require(table, section, defects)
     scheme = replace(scheme_of(section), listed=bool(section.labels))
     scheme = replace(scheme, names=list(names or section.labels or section.label_columns))
-    rows = read_rows(table, rules_of(section, scheme), "the run's model knows", defects, LeftOut()).rows
+    rows = read_rows(table, rules_of(section, scheme), "the run's labels are", defects, LeftOut()).rows
     defects.check()
     return rows
 
 
-def load_texts(path: Path, section: DataSection, place: str = "") -> list[str] | list[tuple[str, str]]:
-    """The texts of one more file, or its pairs, as they are written; it needs no labels.
+def load_rows_matched(path: Path, section: DataSection, classes: Sequence[str]) -> tuple[Rows, dict[str, str]]:
+    """Every row of a file, for a classifier with these classes that was trained elsewhere.
 
-    They are checked as ``load_dataset`` checks them, cleaned; what reads them cleans them itself. ``place``: where the
-    section's keys are given, as messages name it after a key. Raises UserError as ``load_dataset`` does.
+    Its labels are found as ``load_dataset`` finds them and matched with the classes (``label_matching``). If the
+    section lists labels, they are the classes' names in the file, in the classes' order.
+
+    Returns the rows, with the classes' numbers, and which label was taken for which class. Raises UserError as
+    ``load_dataset`` and ``match_scheme`` do.
+    """
+    section, defects = replace(section, group=""), Defects()
+    if section.labels and len(section.labels) != len(classes):
+        given = f"lists {len(section.labels)}, and the model has {len(classes)}"
+        raise UserError(f"data.labels must name the model's labels in its order; it {given}: {named(classes)}")
+    table = _read(matching(path), section, defects)
+    _require(table, section, defects)
+    scheme = find_labels(scheme_of(section), table)
+    taken = dict(zip(scheme.names, classes, strict=True)) if section.labels else {}
+    if not section.labels:
+        scheme = match_scheme(scheme, classes, table.path)
+        taken = scheme.rename
+    rows = read_rows(table, rules_of(section, scheme), "the model knows", defects, LeftOut()).rows
+    defects.check()
+    return rows, taken
+
+
+def load_scores(path: Path, section: DataSection) -> tuple[Rows, np.ndarray]:
+    """Every row of a file whose label column holds a number for each text; the rows' own labels are all 0.
+
+    Returns the rows and their numbers (N,) float64. Raises UserError as ``load_dataset`` does, and for a label that is
+    no finite number.
+    """
+    section, defects = replace(section, group="", empty="error", labels=["score"], rename={}), Defects()
+    table = _read(matching(path), section, defects)
+    _require(table, section, defects)
+    numbers = read_numbers(table, section.label, defects)
+    table.columns[section.label] = ["score"] * len(table)
+    rows = read_rows(table, rules_of(section, scheme_of(section)), "there is", defects, LeftOut()).rows
+    defects.check()
+    return rows, numbers
+
+
+def load_texts(path: Path, section: DataSection, place: str = "") -> list[str] | list[tuple[str, str]]:
+    """The texts, or pairs of texts, of another file, which needs no labels.
+
+    They are checked after cleaning, as ``load_dataset`` does, but returned as written: the predictor cleans them.
+    ``place`` follows each key in messages, to say where the key was given. Raises UserError as ``load_dataset`` does.
     """
     defects = Defects()
     keys = {name: key + place for name, key in _text_keys(section).items()}
@@ -136,23 +179,23 @@ def load_texts(path: Path, section: DataSection, place: str = "") -> list[str] |
     return list(zip(*columns, strict=True)) if len(columns) > 1 else columns[0]
 
 
-# What the section says of files, labels and rows ------------------------------------------------------------
+# The section's settings of files, labels and rows -----------------------------------------------------------
 
 
 def format_of(section: DataSection) -> Format:
-    """How its files are written."""
+    """The format of the section's files."""
     return Format(TAB.get(section.delimiter, section.delimiter), section.encoding, section.quoting, section.header)
 
 
 def scheme_of(section: DataSection) -> LabelScheme:
-    """How its labels are written; their names may still have to be found."""
+    """How the section's labels are read; ``find_labels`` completes the names."""
     return LabelScheme(
         section.label, section.label_columns, section.label_separator, section.labels, section.rename, section.other
     )
 
 
 def rules_of(section: DataSection, scheme: LabelScheme) -> RowRules:
-    """How its rows are read."""
+    """How the section's rows are read."""
     longest = 0 if section.long_texts == "windows" else LONGEST
     clean = cleaner(section.clean)
     return RowRules(section.text, section.text_pair, section.group, scheme, clean, section.empty, longest)
@@ -178,21 +221,21 @@ def _read(paths: Sequence[Path], section: DataSection, defects: Defects) -> Tabl
 
 
 def _require(table: Table, section: DataSection, defects: Defects, split: str = "train", train: str = "") -> None:
-    """Raises UserError if a column is missing. ``train``: the training file, beside which this is another split."""
+    """Raises UserError if a column is missing. ``train``: the path of the training file, if ``split`` is another."""
     texts, labels = _text_keys(section), _label_keys(section)
     if split != "train" and not labels.keys() & table.columns.keys() and texts.keys() <= table.columns.keys():
         without = changes({f"data.{split}": ""} if section.train else {"data.source": "", "data.train": train})
         raise UserError(
-            f'{table.path}: has no column "{next(iter(labels))}" ({next(iter(labels.values()))}), and without labels '
-            f"nothing can be measured on it. Leave it out, and a {split} split is held out: {without}; and classify it "
-            f"afterwards: {program()} predict RUN --file {table.files[0].path}"
+            f'{table.path}: has no column "{next(iter(labels))}" ({next(iter(labels.values()))}); without labels it '
+            f"cannot be the {split} split. To make that split from the training rows, add: {without}; to classify the "
+            f"file after training: {program()} predict RUN --file {table.files[0].path}"
         )
     group = {section.group: "data.group"} if section.group else {}
     require_columns(table, {**texts, **group, **labels}, defects)
 
 
 def _kept(test: Part, columns: Sequence[str]) -> dict[str, list[Any]]:
-    """The cells of these columns, of the test rows. Raises UserError if the test file has not got one."""
+    """The cells of these columns in the test rows. Raises UserError if the test file does not have a column."""
     require_columns(test.table, dict.fromkeys(columns, "data.keep"), Defects())
     return {name: [test.table.columns[name][i] for i in test.numbers.tolist()] for name in columns}
 
@@ -200,8 +243,8 @@ def _kept(test: Part, columns: Sequence[str]) -> dict[str, list[Any]]:
 def _check_number(names: Sequence[str], most: int) -> None:
     if len(names) > most:
         raise UserError(
-            f"{len(names):,} labels, more than {most:,}: {named(names)}; are they labels? If they are, add: "
-            f"data.max_labels={len(names)}"
+            f"the data have {len(names):,} labels, more than {most:,}: {named(names)}; if these really are labels, "
+            f"add: data.max_labels={len(names)}"
         )
 
 
@@ -209,7 +252,7 @@ def _check_number(names: Sequence[str], most: int) -> None:
 
 
 def _by_column(part: Part, defects: Defects) -> dict[str, Part]:
-    """The splits that the column ``split`` names."""
+    """The splits according to the column ``split``."""
     table, rows = part.table, dict[str, list[int]]()
     for i, number in enumerate(part.numbers.tolist()):
         cell = label_text(table.columns["split"][number])
@@ -221,35 +264,35 @@ def _by_column(part: Part, defects: Defects) -> dict[str, Part]:
             rows.setdefault(split, []).append(i)
     if "train" not in rows:
         defects.check()
-        raise UserError(f'{table.path}: column "split" names no row as train')
+        raise UserError(f'{table.path}: column "split" assigns no row to train')
     return {split: part.take(np.array(found)) for split, found in rows.items()}
 
 
 def _check_column(tables: dict[str, Table]) -> None:
-    """Raises UserError if a file of one split says in its column ``split`` that a row is of another.
+    """Raises UserError if the file of one split has a column ``split`` that assigns a row to another split.
 
-    A column that names no split at all is about something else.
+    A column of this name whose cells name no split is ignored.
     """
     for split, table in tables.items():
         cells = [label_text(cell) for cell in table.columns.get("split", ())]
         names = [SPLIT_NAMES.get(cell.lower()) for cell in cells]
         if not any(names):
             continue
-        instead = "divide it into a file for each split"
+        instead = "divide the file into one file per split"
         if "train" in names:
-            instead = "give it alone (data.source)"
+            instead = "give only this file (data.source)"
         elif len(set(names)) == 1:
-            instead = f"give it as data.{names[0]}"
+            instead = f"give the file as data.{names[0]}"
         for row, (cell, name) in enumerate(zip(cells, names, strict=True)):
             if name != split:
                 raise UserError(
-                    f'{table.origin(row)}: column "split" says "{cell}", but the file is the '
-                    f"{split} split, as others are given too; {instead}, or rename the column"
+                    f'{table.origin(row)}: column "split" is "{cell}", but the config gives the file as the '
+                    f"{split} split; {instead}, or rename the column"
                 )
 
 
 def _make_missing(parts: dict[str, Part], section: DataSection) -> dict[str, Part]:
-    """Make the splits not given from the training rows; both fractions are of the training rows as given.
+    """Make the missing splits from the training rows; both fractions refer to the training rows as given.
 
     Rows with equal texts are held out together, unless that would leave a split empty.
     """
@@ -276,15 +319,15 @@ def _make_missing(parts: dict[str, Part], section: DataSection) -> dict[str, Par
         if not len(out) or not len(kept):
             grouped = f' in groups of "{section.group}"' if section.group else ""
             raise UserError(
-                f"{total:,} rows{grouped} are too few to make a {split} split of a fraction of {fraction}; give the "
-                f"split, or change data.{split}_fraction"
+                f"{total:,} rows{grouped} are too few to make a {split} split with the fraction {fraction}; give a "
+                f"file for that split, or change data.{split}_fraction"
             )
         parts[split], parts["train"] = train.take(out), train.take(kept)
     return parts
 
 
 def _groups_of(part: Part) -> np.ndarray | None:
-    """(N,) which rows must stay together: those of a group, and those with equal texts. None: there are no such."""
+    """(N,) group numbers: rows of one group, or with equal texts, must stay together. None: no rows must."""
     texts = number_texts(part.rows.texts, part.rows.pairs)
     if len(np.unique(texts)) == len(texts):
         return part.groups
@@ -292,12 +335,12 @@ def _groups_of(part: Part) -> np.ndarray | None:
 
 
 def _subsets(parts: dict[str, Part], section: DataSection, warnings: list[str]) -> dict[str, Part]:
-    """The stratified subsets that ``data.train_rows`` and its like ask for; all, warning, if there are too few."""
+    """The stratified subsets that ``data.train_rows`` and similar keys ask for; if too few rows, all and a warning."""
     subsets = {}
     for stream, split in enumerate(SPLITS, start=2):
         part, count = parts[split], getattr(section, f"{split}_rows")
         if count > len(part.rows):
-            warnings.append(f"data.{split}_rows asks for {count:,} rows, the {split} split has {len(part.rows):,}")
+            warnings.append(f"data.{split}_rows asks for {count:,} rows, but the {split} split has {len(part.rows):,}")
         elif count:
             part = part.take(keep_rows(strata_of(part.rows.labels), count, (section.split_seed, stream)))
         subsets[split] = part
@@ -305,9 +348,9 @@ def _subsets(parts: dict[str, Part], section: DataSection, warnings: list[str]) 
 
 
 def _chosen(part: Part, section: DataSection, names: Sequence[str], warnings: list[str]) -> Part:
-    """The training rows that ``data.shots`` or ``data.rows`` leaves."""
+    """The training rows that ``data.shots`` or ``data.rows`` selects."""
     if section.rows:
-        numbers, given = read_row_list(Path(section.rows), part.rows.labels, names)
+        numbers, given = read_row_list(local_path(section.rows), part.rows.labels, names)
         part = part.take(numbers)
         return replace(part, rows=replace(part.rows, labels=given))
     if section.shots:
@@ -315,7 +358,7 @@ def _chosen(part: Part, section: DataSection, names: Sequence[str], warnings: li
         rare = [int(c) for c, n in zip(*np.unique(strata, return_counts=True), strict=True) if n < section.shots]
         if rare:
             rarest = named([names[c] if c >= 0 else "no label" for c in rare])
-            warnings.append(f"data.shots asks for {section.shots:,} rows of each class, there are fewer of {rarest}")
+            warnings.append(f"data.shots asks for {section.shots:,} rows per class, but there are fewer of {rarest}")
         part = part.take(keep_shots(strata, section.shots, (section.split_seed, 5)))
     return part
 
@@ -324,9 +367,9 @@ def _chosen(part: Part, section: DataSection, names: Sequence[str], warnings: li
 
 
 def _fingerprint(rows: dict[str, Rows], names: Sequence[str]) -> str:
-    """SHA-256, in hexadecimal, of the texts and labels in order; the files they came from do not matter.
+    """SHA-256, in hexadecimal, of the texts and labels in order; it does not depend on the files they came from.
 
-    For each split, of ``json.dumps([split, texts, pairs, labels])``, which is never in memory as a whole.
+    It hashes ``json.dumps([split, texts, pairs, labels])`` of each split, piece by piece to save memory.
     """
     digest = hashlib.sha256(json.dumps(list(names)).encode())
     for split in SPLITS:
@@ -340,7 +383,7 @@ def _fingerprint(rows: dict[str, Rows], names: Sequence[str]) -> str:
 
 
 def _json_pieces(values: Sequence[str] | np.ndarray | None) -> Iterator[str]:
-    """``json.dumps(values)`` in pieces."""
+    """The text ``json.dumps(values)``, in pieces."""
     if values is None:
         yield "null"
         return

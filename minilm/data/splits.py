@@ -1,14 +1,15 @@
-"""Which rows are held out, as pure functions of labels, numbers and a seed.
+"""Choose the rows that are held out, as pure functions of labels, numbers and a seed.
 
-**Stratified**: the n rows of a class, in random order, take the places 1/2, 3/2, ..., n - 1/2 of n, so that the rows of
-all classes, in the order of place / n, are mixed evenly; the first of each class go before them all. The k rows kept
-are the first k: of each class about as large a share as of the others (Webster's rule), at least one as far as k
-allows, and 100 rows are among the 500 that the same seed keeps. **Shots** are the first k of each class: so many of
-each, and the 2 among the 5.
+**Stratified**: the n rows of a class, in random order, get the positions (1/2) / n, (3/2) / n, ..., (n - 1/2) / n.
+Sorting all rows by position mixes the classes evenly; only the first row of each class is moved to the front. The first
+k rows are kept. So about the same fraction of each class is kept (Webster's rule), at least one row per class if k
+allows it, and with one seed a selection of 100 rows is a subset of a selection of 500. **Shots** are the first k rows
+of each class; 2 shots are a subset of 5 shots.
 
-**Grouped**: rows of one group, such as rows with equal texts, are kept or held out together. Let w be the rows of each
-class (C,) still wanted, and g those of a group. In random order, groups are held out that fit (g <= w + 1/2 in every
-class), and then, as all groups may be too large for that, those that bring the total nearer:
+**Grouped**: rows of one group, such as rows with equal texts, are kept or held out together. Let w (C,) be the number
+of rows of each class that must still be held out, and g (C,) those of a group. In random order, first hold out each
+group that fits (g <= w + 1/2 in every class). As groups may be too large to fit, then hold out each group that brings
+the total nearer:
 
     |w - g|^2 < |w|^2        <=>        2 w.g > g.g
 """
@@ -21,7 +22,7 @@ import numpy as np
 
 
 def strata_of(labels: np.ndarray) -> np.ndarray:
-    """What to stratify by: (N,) the labels, or of labels (N, C) the rarest that a text has, -1 for none."""
+    """(N,) the strata: the labels, or for labels (N, C) each text's rarest label; -1 if it has none."""
     if labels.ndim == 1:
         return labels
     rarity = np.where(labels == 1, labels.sum(axis=0), np.iinfo(np.int64).max)  # (N, C)
@@ -29,22 +30,22 @@ def strata_of(labels: np.ndarray) -> np.ndarray:
 
 
 def keep_rows(strata: np.ndarray, count: int, seed: int | Sequence[int]) -> np.ndarray:
-    """Numbers of ``count`` of the N rows, in ascending order, stratified by ``strata`` (N,)."""
+    """The numbers of ``count`` of the N rows, in ascending order, stratified by ``strata`` (N,)."""
     if not 0 <= count <= len(strata):
-        raise ValueError(f"{count} of {len(strata)} rows")
+        raise ValueError(f"count must be from 0 to {len(strata)}, the number of rows, got {count}")
     rows, place, sizes = _in_random_order(strata, seed)
     order = np.lexsort(((place + 0.5) / sizes, place > 0))
     return np.sort(rows[order[:count]])
 
 
 def keep_shots(strata: np.ndarray, shots: int, seed: int | Sequence[int]) -> np.ndarray:
-    """Numbers of so many rows of each class, or of all that it has, in ascending order."""
+    """The numbers of ``shots`` rows of each class, or all if it has fewer, in ascending order."""
     rows, place, _ = _in_random_order(strata, seed)
     return np.sort(rows[place < shots])
 
 
 def _in_random_order(strata: np.ndarray, seed: int | Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The rows, class by class; the place of each in its class, from 0; and the size of its class; (N,) each."""
+    """The rows in random order, class by class; each row's index within its class; its class's size. (N,) each."""
     order = np.random.default_rng(seed).permutation(len(strata))
     _, classes, sizes = np.unique(strata, return_inverse=True, return_counts=True)
     rows = order[np.argsort(classes[order], kind="stable")]
@@ -55,9 +56,9 @@ def _in_random_order(strata: np.ndarray, seed: int | Sequence[int]) -> tuple[np.
 def hold_out(
     strata: np.ndarray, share: float, seed: int | Sequence[int], groups: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Part N rows into those kept and those held out, about ``share`` of them: row numbers, each ascending.
+    """Divide N rows into those kept and those held out, about the fraction ``share``. Both are ascending row numbers.
 
-    groups: (N,) numbers; rows of one group land on one side.
+    groups: (N,) numbers; all rows of one group are kept, or all are held out.
     """
     if groups is None:
         kept = keep_rows(strata, len(strata) - round(share * len(strata)), seed)
@@ -69,12 +70,12 @@ def hold_out(
 
 
 def _hold_out_groups(classes: np.ndarray, members: np.ndarray, share: float, seed: int | Sequence[int]) -> np.ndarray:
-    """(G,) which groups are held out, for the class and the group of each row, (N,) each.
+    """(G,) bool: which groups are held out. classes, members: (N,) the class and the group of each row.
 
-    A group has few of the classes, so only those are looked at.
+    The loops visit only the classes that a group has, which are few.
     """
     count = int(classes.max()) + 1
-    cells, sizes = np.unique(members * count + classes, return_counts=True)  # a group and a class, and their rows
+    cells, sizes = np.unique(members * count + classes, return_counts=True)  # (group, class) and its rows
     starts = np.searchsorted(cells // count, np.arange(members.max() + 2)).tolist()
     classes_of, sizes_of = (cells % count).tolist(), sizes.astype(np.float64).tolist()
     wanted: list[float] = (share * np.bincount(classes).astype(np.float64)).tolist()  # (C,)
@@ -99,10 +100,10 @@ def _hold_out_groups(classes: np.ndarray, members: np.ndarray, share: float, see
 def deal_folds(
     strata: np.ndarray, folds: int, seed: int | Sequence[int], groups: np.ndarray | None = None
 ) -> np.ndarray:
-    """(N,) the fold, from 0, of each row: each has about as many rows of each class as the others (N,).
+    """(N,) the fold of each row, from 0. All folds have about the same number of rows of each class.
 
-    groups: (N,) numbers; rows of one group are in one fold. The largest are dealt first, each to the fold that has the
-    fewest rows of its classes so far.
+    strata: (N,) the classes. groups: (N,) numbers; rows of one group are in one fold. The largest groups are assigned
+    first, each to the fold that has the fewest rows of the group's classes so far.
     """
     if groups is None:
         rows, _, _ = _in_random_order(strata, seed)
@@ -123,7 +124,8 @@ def deal_folds(
 
 
 def join_groups(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(N,) the groups of rows that share a value of either, directly or through others; numbers (N,) each."""
+    """(N,) group numbers: rows with an equal value in ``first`` or in ``second``, (N,) each, get into one group, and so
+    do rows that are connected through other rows."""
     leader = np.arange(len(first))
 
     def find(row: int) -> int:
@@ -140,7 +142,7 @@ def join_groups(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def number_texts(texts: Sequence[str], pairs: Sequence[str] | None = None) -> np.ndarray:
-    """(N,) a number for each text or pair, the same for equal ones: that of the first row that has it."""
+    """(N,) a number for each text or pair, equal for equal texts: the number of the first row with that text."""
     if pairs is None:
         hashes = np.fromiter(map(hash, texts), np.int64, len(texts))
     else:
@@ -148,9 +150,9 @@ def number_texts(texts: Sequence[str], pairs: Sequence[str] | None = None) -> np
     numbers = np.arange(len(texts))
     order = np.argsort(hashes, kind="stable")
     ordered = hashes[order]
-    repeats = np.flatnonzero(ordered[1:] == ordered[:-1]) + 1  # a hash that the row before it has too
+    repeats = np.flatnonzero(ordered[1:] == ordered[:-1]) + 1  # the previous row has the same hash
     firsts: dict[tuple[str, str], int] = {}
     for place in repeats.tolist():
-        for row in (int(order[place - 1]), int(order[place])):  # rows rise where hashes are equal
+        for row in (int(order[place - 1]), int(order[place])):  # among equal hashes, rows are in ascending order
             numbers[row] = firsts.setdefault((texts[row], "" if pairs is None else pairs[row]), row)
     return numbers

@@ -1,4 +1,4 @@
-"""What reading a file gives: the wanted columns of its rows, where each row comes from, and what is wrong with it."""
+"""The result of reading a file: the wanted columns of its rows, each row's place in the file, and the defects."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from minilm.errors import UserError
 
-SHOWN = 5  # defects that a report spells out; the rest it counts
-HEAD = 200  # rows of which all columns are kept, so that a message can name the right ones
+SHOWN = 5  # the most defects that a message shows; it counts the others
+HEAD = 200  # the first rows, of which all columns are kept, so that a message can suggest columns
 
 
 class RowOrigin(NamedTuple):
@@ -17,24 +17,24 @@ class RowOrigin(NamedTuple):
 
     path: str
     line: int  # where the row starts, from 1
-    unit: str = "line"  # what is counted: "line", or "row" in Parquet files and spreadsheets
+    unit: str = "line"  # the unit of ``line``: "line", or "row" in Parquet files and spreadsheets
 
     def __str__(self) -> str:
         return f"{self.path}, {self.unit} {self.line}"
 
 
 class Defects:
-    """What is wrong with the rows, gathered so that one report lists all of it."""
+    """Collects the defects of the rows, so that one error reports them all."""
 
     def __init__(self) -> None:
         self.found: list[tuple[RowOrigin, str | Callable[[], str]]] = []
 
     def add(self, origin: RowOrigin, what: str | Callable[[], str]) -> None:
-        """``what`` may be a function: a million defects need not look for a million hints of which five are shown."""
+        """Add a defect. ``what`` may be a function that returns the text; it is called only if the defect is shown."""
         self.found.append((origin, what))
 
     def check(self) -> None:
-        """Raise UserError with the first defects, file by file, and their number. Without any, do nothing."""
+        """Raise UserError with the first defects, file by file, and their number, if there are any."""
         if not self.found:
             return
         first = sorted(self.found, key=lambda defect: defect[0])[:SHOWN]
@@ -50,7 +50,7 @@ class TableFile(NamedTuple):
 
     path: str
     unit: str
-    lines: Sequence[int]  # (n,) where each of its rows starts
+    lines: Sequence[int]  # (n,) the line or row on which each row starts
 
 
 @dataclass
@@ -59,22 +59,22 @@ class Table:
 
     files: list[TableFile]
     names: list[str]  # of all columns
-    columns: dict[str, list[Any]]  # name -> N cells, for the wanted columns that there are; None: the row has none
+    columns: dict[str, list[Any]]  # name -> N cells, for each wanted column that exists; None: no cell
     head: list[list[Any]] = field(default_factory=list)  # the cells of the first rows, one for each name
-    header: bool = True  # whether the names are the file's own; else they are numbers from 1
-    notes: list[str] = field(default_factory=list)  # what was found by looking and is not the usual, a sentence each
+    header: bool = True  # whether the names come from the file; otherwise they are numbers from 1
+    notes: list[str] = field(default_factory=list)  # sentences about unusual guesses, such as the delimiter
 
     def __len__(self) -> int:
         return sum(len(file.lines) for file in self.files)
 
     @property
     def path(self) -> str:
-        """What to call the table: its file, or the first of several."""
+        """The table's name in messages: its file, or the first of several."""
         more = f" and {len(self.files) - 1} more" if len(self.files) > 1 else ""
         return self.files[0].path + more
 
     def origin(self, row: int) -> RowOrigin:
-        """Where a row, numbered from 0, comes from."""
+        """The file and line of a row, numbered from 0."""
         for file in self.files:
             if row < len(file.lines):
                 return RowOrigin(file.path, file.lines[row], file.unit)
@@ -83,11 +83,11 @@ class Table:
 
 
 def joined(tables: Sequence[Table]) -> Table:
-    """The rows of several files, one after another, with the columns of all; a row without one has None there."""
+    """Join the rows of several files, with the columns of all; cells that a file does not have are None."""
     if len(tables) == 1:
         return tables[0]
     whole = Table([], list(dict.fromkeys(name for table in tables for name in table.names)), {})
-    for table in tables:  # whose cells move
+    for table in tables:  # their cells are moved, not copied
         before = len(whole)
         for name in table.columns.keys() - whole.columns.keys():
             whole.columns[name] = [None] * before

@@ -1,10 +1,10 @@
-"""Texts to token ids: once, in parallel, into flat arrays.
+"""Encode texts as token ids: once, in parallel, into flat arrays.
 
-A checkpoint brings its ``tokenizer.json``, or the parts of one. A model from scratch may train one: byte-level
-byte-pair encoding (Sennrich et al. 2016, "Neural Machine Translation of Rare Words with Subword Units"; over bytes:
-Radford et al. 2019, GPT-2). It starts from the 256 bytes and, until the vocabulary is full, makes the most frequent
-pair of neighbouring tokens a token of its own; no text is ever out of its vocabulary. Train it on the training split
-only.
+A checkpoint has its own ``tokenizer.json``, or the files of an older tokenizer. A model that trains from scratch can
+train a tokenizer: byte-level byte-pair encoding (Sennrich et al. 2016, "Neural Machine Translation of Rare Words with
+Subword Units"; over bytes: Radford et al. 2019, GPT-2). It starts with the 256 bytes as tokens and merges the most
+frequent pair of neighbouring tokens into a new token until the vocabulary is full. It can encode any text, as any text
+consists of bytes. Train it on the training split only.
 """
 
 from __future__ import annotations
@@ -25,35 +25,36 @@ from minilm.errors import UserError
 
 PAD, BOS, EOS = SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>")
 PAD_NAMES = ("<pad>", "[PAD]", "<|pad|>", "<|padding|>", "<|endoftext|>", "</s>", "<unk>")
-ENDS = ("<|endoftext|>", "</s>")  # end-of-text tokens of tokenizers that put none
-# Texts, and characters, encoded at a time: the encodings of so many, with all they carry, are in memory at once.
+ENDS = ("<|endoftext|>", "</s>")  # end-of-text tokens, which some tokenizers know but do not add
+# The most texts, and characters, encoded in one call, as the tokenizers library's encodings take much memory.
 CHUNK, CHARACTERS = 4096, 4_000_000
-CUT_WORTH_A_WORD = 0.01  # more texts than that
-PIECE = 100_000  # characters of a text of megabytes that are encoded at once
+CUT_WORTH_A_WORD = 0.01  # show the message if more than this fraction of the texts is cut
+PIECE = 100_000  # very long texts are encoded in pieces of at most this many characters
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """The token ids of N texts (or pairs), one after another, in M rows: a text is one row, or one for each window."""
+    """The token ids of N texts (or pairs), one after another, in M rows: one row per text, or one per window of a text.
+    """
 
     ids: np.ndarray  # (total,) int32
     offsets: np.ndarray  # (M + 1,) int64: row i is ids[offsets[i]:offsets[i + 1]]
     segments: np.ndarray | None  # (total,) uint8: 0 in the first text of a pair, 1 in the second; None for single texts
     full_lengths: np.ndarray  # (N,) int64 tokens of each text before truncation
-    windows: Windows | None = None  # which rows each text is; None: text i is row i
+    windows: Windows | None = None  # the rows of each text; None: row i is text i
 
     @property
     def lengths(self) -> np.ndarray:
-        """(M,) tokens of each row."""
+        """(M,) the number of tokens of each row."""
         return np.diff(self.offsets)
 
     def __len__(self) -> int:
-        """How many rows there are."""
+        """The number of rows."""
         return len(self.offsets) - 1
 
     @property
     def texts(self) -> np.ndarray:
-        """(M,) which text each row is of."""
+        """(M,) the text that each row belongs to."""
         return np.arange(len(self)) if self.windows is None else self.windows.texts
 
     def row(self, i: int) -> np.ndarray:
@@ -61,13 +62,13 @@ class Encoded:
         return self.ids[self.offsets[i] : self.offsets[i + 1]]
 
     def places(self, rows: np.ndarray) -> np.ndarray:
-        """Where the tokens of these rows lie in ``ids``, row after row in the order of ``rows``: (tokens,) int64."""
+        """(tokens,) int64: the indices in ``ids`` of the tokens of these rows, in the order of ``rows``."""
         lengths = self.lengths[rows]
-        ends = np.cumsum(lengths)  # of each row among these tokens
+        ends = np.cumsum(lengths)  # the end of each row among these tokens
         return np.repeat(self.offsets[rows] - (ends - lengths), lengths) + np.arange(lengths.sum())
 
     def rows_of(self, texts: np.ndarray) -> np.ndarray:
-        """The rows of these texts, text after text in this order."""
+        """The rows of these texts, in the order of ``texts``."""
         return texts if self.windows is None else self.windows.rows(texts)
 
     def take(self, texts: np.ndarray) -> Encoded:
@@ -81,13 +82,13 @@ class Encoded:
 
 
 def load_tokenizer(source: str | Path, revision: str = "") -> Tokenizer:
-    """A checkpoint's tokenizer, with the padding and truncation that it stores cleared.
+    """Load a checkpoint's tokenizer, without the padding and truncation settings that it stores.
 
-    It is its ``tokenizer.json`` with what the files beside it change (``tokenizer_settings``); without one, it is built
-    from its parts (``tokenizer_parts``). A folder whose settings cut texts on the left keeps that: ``encode`` does so.
+    It is read from ``tokenizer.json``, with the settings of the files beside it (``tokenizer_settings``); without that
+    file, it is built from older files (``tokenizer_parts``). If the settings cut texts on the left, ``encode`` does so.
 
     source: a tokenizer.json or its folder; or a model's name or Hub id (at ``revision``), to be downloaded if it is not
-    on this machine. Raises UserError if there is no tokenizer, or none that can be read.
+    on this machine. Raises UserError if the tokenizer is missing or cannot be read.
     """
     path = hub.local_path(source)
     if not path.is_file() and not hub.is_folder(source):
@@ -108,13 +109,13 @@ def load_tokenizer(source: str | Path, revision: str = "") -> Tokenizer:
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """Byte-level BPE of at most ``vocab_size`` tokens; the same texts give the same tokenizer.
+    """Train byte-level BPE of at most ``vocab_size`` tokens; the same texts give the same tokenizer.
 
     A text becomes ``<bos> text <eos>``, a pair ``<bos> text <eos> pair <eos>``.
     """
     least = len(SPECIAL_TOKENS) + 256
     if vocab_size < least:
-        raise UserError(f"tokenizer.vocab_size must be at least {least}: 256 bytes and {', '.join(SPECIAL_TOKENS)}")
+        raise UserError(f"tokenizer.vocab_size must be at least {least}, for 256 bytes and {', '.join(SPECIAL_TOKENS)}")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -132,17 +133,18 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 
 def separate_pairs(tokenizer: Tokenizer) -> None:
-    """In place, see that two texts do not run into one: the pair ("good film", "bad book") is no "good filmbad book".
+    """Make the tokenizer, in place, separate the two texts of a pair: ("good film", "bad book") must not be read as
+    "good filmbad book".
 
-    The tokenizers of decoders such as GPT-2's and Qwen2's put nothing between them, and a decoder looks at no segments.
-    They get a delimiter, as in GPT's own fine-tuning (Radford et al. 2018, section 3.3): the end-of-text token, else a
-    line break. It stays with the tokenizer if that is saved, so that pairs are read as they were trained on.
+    The tokenizers of decoders such as GPT-2 and Qwen2 put nothing between the texts, and decoders ignore segments. So a
+    delimiter is added, as in GPT's fine-tuning (Radford et al. 2018, section 3.3): the end-of-text token, or a line
+    break if there is none. It is saved with the tokenizer, so that pairs are read as in training.
     """
     if tokenizer.num_special_tokens_to_add(is_pair=True):
         return
     name = next((name for name in ENDS if tokenizer.token_to_id(name) is not None), "\n")
     delimiter = tokenizer.encode(name, add_special_tokens=False)
-    if not delimiter.ids:  # a tokenizer of whole words, which cannot join two texts' either
+    if not delimiter.ids:  # a tokenizer of whole words, which keeps the texts apart anyway
         return
     token = {"id": name, "ids": delimiter.ids, "tokens": delimiter.tokens}
     template = processors.TemplateProcessing(single="$A", pair=["$A", name, "$B:1"], special_tokens=[token])
@@ -151,9 +153,9 @@ def separate_pairs(tokenizer: Tokenizer) -> None:
 
 
 def pad_id(tokenizer: Tokenizer) -> int:
-    """The id to pad with: the padding token's; if the tokenizer has none, an end-of-text token's; else 0.
+    """The id to pad with: that of the padding token, or of an end-of-text token if there is none, or 0.
 
-    No model looks at padding, so any id within the vocabulary does.
+    Models ignore padding, so any id of the vocabulary works.
     """
     ids = (tokenizer.token_to_id(name) for name in PAD_NAMES)
     return next((i for i in ids if i is not None), 0)
@@ -166,14 +168,14 @@ def encode(
     max_tokens: int,
     long: LongTexts = CUT,
 ) -> Encoded:
-    """Encode N texts, or pairs with their segments, in rows of at most ``max_tokens``, with their special tokens.
+    """Encode N texts, or pairs with their segments, in rows of at most ``max_tokens``, including special tokens.
 
-    long: what becomes of longer ones. What is cut is the end, or the beginning if the tokenizer cuts on the left.
-    Raises UserError for a limit without room for a token of text, and for a text that has no tokens at all.
+    long: how to handle longer texts. Texts are cut at the end, or at the beginning if the tokenizer cuts on the left.
+    Raises UserError if ``max_tokens`` leaves no room for a token of text, or if a text has no tokens.
     """
     special = tokenizer.num_special_tokens_to_add(pairs is not None)
     if max_tokens <= special:
-        raise UserError(f"data.max_tokens must be above {special}, the tokenizer's special tokens")
+        raise UserError(f"data.max_tokens must be above {special}, the number of the tokenizer's special tokens")
     inputs = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
     left = cuts_left(tokenizer)
     ids, segments = [np.zeros(0, np.int32)], [np.zeros(0, np.uint8)]
@@ -191,7 +193,7 @@ def encode(
     full = np.array(full_lengths, np.int64)
     if empty := np.flatnonzero(full == 0).tolist():
         what = f"text {empty[0] + 1:,}, {inputs[empty[0]]!r} ({len(empty):,} such texts)"
-        raise NoTokens(f"the tokenizer makes no token of {what}", empty)
+        raise NoTokens(f"the tokenizer finds no token in {what}", empty)
     offsets = np.concatenate([[0], np.cumsum([len(row) for row in ids[1:]], dtype=np.int64)])
     starts = Windows(np.concatenate([[0], np.cumsum(windows, dtype=np.int64)]), long.scores)
     return Encoded(
@@ -209,16 +211,16 @@ class NoTokens(UserError):
 
 
 class _Tokens(NamedTuple):
-    """The tokens of one text or pair, whole."""
+    """All tokens of one text or pair."""
 
     ids: np.ndarray  # (T,) int32
-    segments: Callable[[], np.ndarray]  # -> (T,) uint8; asked of pairs only
-    sequences: Callable[[], np.ndarray]  # -> (T,) the text that each is of, -1 if special; asked of long texts only
+    segments: Callable[[], np.ndarray]  # -> (T,) uint8; called only for pairs
+    sequences: Callable[[], np.ndarray]  # -> (T,) each token's text, -1 if special; called only for long texts
 
 
 def _tokens_of(tokenizer: Tokenizer, inputs: Sequence[str | tuple[str, str]]) -> Iterator[_Tokens]:
-    """The tokens of each text or pair, encoded so many at a time that their encodings stay small."""
-    # The fast one gives both texts of a pair segment 0 if the tokenizer has no template for pairs.
+    """Yield the tokens of each text or pair. Texts are encoded in chunks, to limit memory."""
+    # encode_batch_fast gives both texts of a pair segment 0 if the tokenizer has no template for pairs.
     paired = bool(inputs) and not isinstance(inputs[0], str)
     encode_batch = tokenizer.encode_batch if paired else tokenizer.encode_batch_fast
     start = 0
@@ -246,9 +248,10 @@ def _tokens_in(encoding: Encoding) -> _Tokens:
 
 
 def _tokens_of_huge(tokenizer: Tokenizer, given: str | tuple[str, str]) -> _Tokens:
-    """The same of texts of megabytes, whose encodings would take a hundred times their size: piece by piece.
+    """The tokens of a text of megabytes, encoded piece by piece: an encoding takes a hundred times the text's memory.
 
-    They are cut before a space, at which tokenizers begin a new word, and put in the places of short ones.
+    Pieces end before a space, where tokenizers begin a new word. A short text or pair is encoded first, and its tokens
+    are replaced by those of the pieces.
     """
     parts = [given] if isinstance(given, str) else list(given)
     frame = tokenizer.encode("a", "a" if len(parts) == 2 else None)
@@ -257,7 +260,7 @@ def _tokens_of_huge(tokenizer: Tokenizer, given: str | tuple[str, str]) -> _Toke
         if number < 0:
             found = [np.array(frame.ids[place : place + 1], np.int32)]
         elif place and number == frame.sequence_ids[place - 1]:
-            continue  # the short one has several tokens
+            continue  # a further token of the same short text
         else:
             pieces = _split(parts[number])
             found = [np.array(tokenizer.encode(p, add_special_tokens=False).ids, np.int32) for p in pieces]
@@ -279,42 +282,42 @@ def _split(text: str) -> Iterator[str]:
 
 
 class Cut(NamedTuple):
-    """How much of some texts is not read."""
+    """Counts of what the model does not read because texts are cut."""
 
     texts: int = 0
-    cut: int = 0  # texts that are not read whole
-    tokens: int = 0  # of all texts
+    cut: int = 0  # texts that are cut
+    tokens: int = 0  # tokens of all texts
     unread: int = 0
 
-    def __add__(self, other: Cut) -> Cut:  # type: ignore[override]  # as numbers are added, not as tuples are
+    def __add__(self, other: Cut) -> Cut:  # type: ignore[override]  # adds the counts; tuples would be joined
         return Cut(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
 
     def message(self, which: str, max_tokens: int, context: int) -> str:
-        """What to say of it, and what to do; empty if at most 1% of the texts are cut.
+        """The message for the user; empty if at most 1% of the texts are cut.
 
-        which: what to call the texts; context: tokens that the model can read, 0: any number.
+        which: the name of the texts in the message. context: the most tokens that the model can read; 0: no limit.
         """
         if self.cut <= CUT_WORTH_A_WORD * self.texts:
             return ""
-        advice = "data.long_texts=windows reads all of them"
+        advice = "use data.long_texts=windows, which reads whole texts"
         if context == 0 or context > max_tokens:
             most = f" (at most {context:,})" if context else ""
             advice = f"raise data.max_tokens{most}, or {advice}"
         return (
-            f"{self.cut:,} of {self.texts:,} {which} are longer than {max_tokens:,} tokens and are cut, by which "
-            f"{self.unread / self.tokens:.0%} of all tokens are not read: {advice}"
+            f"{self.cut:,} of {self.texts:,} {which} are longer than {max_tokens:,} tokens and are cut, so "
+            f"{self.unread / self.tokens:.0%} of all tokens are not read; {advice}"
         )
 
 
 def count_cut(encoded: Encoded, max_tokens: int) -> Cut:
-    """How much of the texts is not read."""
+    """Count what is cut off the texts."""
     full = encoded.full_lengths
     longer = full[full > max_tokens] if encoded.windows is None else full[:0]
     return Cut(len(full), len(longer), int(full.sum()), int((longer - max_tokens).sum()))
 
 
 def length_statistics(encoded: Encoded, max_tokens: int) -> dict[str, Any]:
-    """Tokens a text before truncation (mean, median, 95th percentile, longest), and how much is cut."""
+    """Statistics of the tokens per text before truncation, and how much is cut."""
     full, cut = encoded.full_lengths, count_cut(encoded, max_tokens)
     return {
         "mean": float(full.mean()),

@@ -1,1 +1,1 @@
-"""Judging a classifier: metrics, baselines, predictions, statistics."""
+"""Evaluation of classifiers: metrics, baselines, predictions, statistics."""

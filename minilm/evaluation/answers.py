@@ -1,4 +1,4 @@
-"""Whether a classifier of several labels a text tells texts apart at all."""
+"""Check whether a multi-label classifier gives nearly every text the same labels."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-NEARLY_ALL = 0.95  # so many texts with one answer are worth a word ...
-CLEARLY_FEWER = 0.9  # ... if no answer is right for so many of them as that
+NEARLY_ALL = 0.95  # warn if at least this fraction of the texts get the same labels ...
+CLEARLY_FEWER = 0.9  # ... and at most this part of that fraction have the same true labels
 
 
 def same_answer(labels: np.ndarray, predicted: np.ndarray, names: Sequence[str], split: str = "test") -> str:
-    """What to say if nearly every text gets the same labels, though they have others; empty if not.
+    """A warning if nearly all texts get the same labels although their true labels differ; otherwise empty.
 
     labels, predicted: (N, C) of 0 and 1.
     """
@@ -20,12 +20,13 @@ def same_answer(labels: np.ndarray, predicted: np.ndarray, names: Sequence[str],
         return ""
     given = ", ".join(names[i] for i in np.flatnonzero(answer)[:5].tolist()) or "none"
     return (
-        f"{share:.0%} of the {split} texts get the same labels ({given}): the classifier hardly tells texts apart; let "
-        "a threshold be chosen on the validation texts, train longer, or raise train.lr"
+        f"{share:.0%} of the {split} texts get the same labels ({given}), so the classifier hardly separates them; "
+        'choose the threshold on the validation texts (train.decision_threshold="validation"), train longer, or raise '
+        "train.lr"
     )
 
 
 def _most_common(rows: np.ndarray) -> tuple[float, np.ndarray]:
-    """The row that comes most often among (N, C), and its share."""
+    """The most frequent row of (N, C), and the fraction of rows that are equal to it."""
     found, counts = np.unique(rows, axis=0, return_counts=True)
     return float(counts.max() / len(rows)), found[counts.argmax()]

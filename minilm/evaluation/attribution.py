@@ -1,35 +1,37 @@
-"""Why an answer: how much each word counts for a class.
+"""Explain a prediction: how much each word contributes to the score of a class.
 
-**The score** that is explained is the log-odds of a class c, in nats: how much surer the model is of c than of all
-else. It is 0 at a probability of one half, and 0.7 more is twice the odds. From the logits z:
+**The score** that is explained is the log-odds of a class c, in nats. It is 0 if the probability is 0.5; a score that
+is 0.7 higher means that the odds are twice as high. From the logits z:
 
     one label      F = z_c - log sum_{j != c} e^{z_j} = log p_c / (1 - p_c)
     several        F = z_c                            = log p_c / (1 - p_c)
 
 **Integrated gradients** (Sundararajan et al. 2017, "Axiomatic Attribution for Deep Networks"). Let x (T, D) be the
 vectors of a text's tokens, and x' those of a baseline, a text without content. On the straight path from x' to x the
-score changes from F(x') to F(x), and each number's part in that is its distance times the mean of its derivative:
+score changes from F(x') to F(x). The part of each component in this change is its distance times the mean of its
+derivative along the path:
 
     A_td = (x_td - x'_td) * integral_0^1  dF/dx_td (x' + a (x - x'))  da
 
     sum_td A_td = F(x) - F(x')                                                                      (completeness)
 
-A word's attribution is the sum over its tokens and the D numbers of each: above 0, it speaks for the class; below 0,
-against it.
+A word's attribution is the sum over its tokens and their D components. If it is above 0, the word is evidence for the
+class; if it is below 0, against the class.
 
-x are the rows of the token table, before positions are added. So the path changes what the words are and not where they
-stand. In the baseline every token of the text becomes the mask token, with which masked-language models learned "some
-word, unknown which"; without one, the padding token, the unknown token, or else zeros. The tokens that the tokenizer
-adds, such as [CLS], stay as they are: they count for nothing.
+x are the rows of the token table, before positions are added. So the path changes the words and not their positions.
+In the baseline, every token of the text is replaced by the mask token, as masked-language models have learned that it
+stands for an unknown word. Without a mask token, the padding token, the unknown token or zeros are used, in this order.
+The tokens that the tokenizer adds, such as [CLS], do not change, so their attribution is 0.
 
-The integral is computed on pieces of the path, by Gauss and Legendre's quadrature. Completeness holds on each piece as
-well, so the scores at its ends show how wrong its sum is. The worst pieces are halved until the whole is complete
-within 1%. If the path begins at zeros, for example, a model's first norm undoes how short the vectors are: most of the
-change happens on the first hundredth of the path, and there the pieces become small.
+The integral is computed by Gauss-Legendre quadrature on pieces of the path. Completeness also holds on each piece, so
+the scores at its ends show the error of its sum. The pieces with the largest errors are halved until the total error is
+within 1%. This is needed, for example, if the path starts at zeros: the model's first norm rescales short vectors, so
+that most of the change happens on the first hundredth of the path, where the pieces then become small.
 
-**Leaving words out** (occlusion; Zeiler and Fergus 2014, Li et al. 2016) asks the model itself, without derivatives: by
-how much does the score fall if a word is missing? It is the plainer question, and a check. The answers differ from
-attributions, and need not add up to anything: if two words mean the same, either can be missing without harm.
+**Leaving words out** (occlusion; Zeiler and Fergus 2014, Li et al. 2016) measures by how much the score falls if a word
+is removed. It needs no derivatives and is easier to interpret, so it serves as a check. Its values differ from the
+attributions and do not add up to the score: if two words have the same meaning, removing one of them may change
+nothing.
 """
 
 from __future__ import annotations
@@ -51,27 +53,27 @@ from minilm.models.architecture import Backbone, evaluation_mode
 from minilm.models.batch import Batch
 
 TOKENS = "embeddings.token"  # the token table, in every architecture
-BASELINES = ("[MASK]", "<mask>", "<pad>", "[PAD]", "<|pad|>", "<|padding|>", "[UNK]", "<unk>")  # the first there is
-POINTS = 8  # of the quadrature, on each piece of the path
-MOST_STEPS = 2048  # points in all
-TOLERANCE = 0.01  # of the difference of scores
-CANCELLED = 10  # times the tolerance: what the errors of the pieces may add up to if their signs are ignored
-LEAST_DIFFERENCE = 0.01  # nats; the error of a smaller difference is measured against this
-AT_ONCE = 4096  # tokens in a batch
+BASELINES = ("[MASK]", "<mask>", "<pad>", "[PAD]", "<|pad|>", "<|padding|>", "[UNK]", "<unk>")  # the first found
+POINTS = 8  # points of the quadrature on each piece of the path
+MOST_STEPS = 2048  # the most points on the whole path
+TOLERANCE = 0.01  # the largest error, as a fraction of the difference of scores
+CANCELLED = 10  # the absolute errors of the pieces may add up to this many times the tolerance
+LEAST_DIFFERENCE = 0.01  # nats; if the difference of scores is smaller, the error is a fraction of this
+AT_ONCE = 4096  # the most tokens in a batch
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """How much each of W words of a text counts for a class. Numbers are in nats of log-odds."""
+    """The contributions of the W words of a text to the score of a class, in nats of log-odds."""
 
     words: list[Word]
     label: int  # the class that is explained
     attributions: np.ndarray  # (W,) by integrated gradients
-    left_out: np.ndarray  # (W,) by how much the score falls without the word
+    left_out: np.ndarray  # (W,) how much the score falls without each word
     score: float
     baseline_score: float
-    baseline: str  # the token that stands for "no word"; "zero": zeros do
-    steps: int  # points of the path that the integral is computed from
+    baseline: str  # the token that replaces words in the baseline; "zero": a vector of zeros
+    steps: int  # the number of points on the path at which the model was run
 
     @property
     def completeness_error(self) -> float:
@@ -92,19 +94,19 @@ def explain(
     label: int | None = None,
     multi_label: bool = False,
 ) -> Explanation:
-    """Explain a classifier's answer to a text, or a pair: for the class ``label``; None: the likeliest.
+    """Explain a classifier's score of a text or a pair for the class ``label``; None: the class with the highest score.
 
-    A text of more than ``max_tokens`` is cut as ``long`` says. If it is read in windows, each has an answer of its own,
-    and that to number ``window`` is explained. The model must be in float32; it is left as it was. The same text has
-    the same explanation on each call. An error above 1% after 2,048 steps is not an exception: see
-    ``completeness_error``. Raises ValueError for a model in a narrower type, and for a text without a word.
+    A text of more than ``max_tokens`` is cut as ``long`` specifies. If it is read in windows, each has its own scores,
+    and those of window number ``window`` are explained. The model must be in float32, and is not changed. The result is
+    deterministic. If the error is above 1% after 2,048 steps, no exception is raised: check ``completeness_error``.
+    Raises ValueError for a model in a narrower type, and for a text without words.
     """
     table = model.token_embedding.weight
     if table.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"explanations need a model in float32, not {table.dtype}: its sums would round too much")
+        raise ValueError(f"explanations need a model in float32, got {table.dtype}, which is not precise enough")
     worded = read_words(tokenizer, text, pair, max_tokens, long)[window]
     if not worded.words:
-        raise ValueError("a text without a word has no explanation")
+        raise ValueError("a text without words cannot be explained")
     name, baseline = baseline_token(tokenizer, len(table))
     with evaluation_mode(model), torch.inference_mode(False):
         path = StraightPath.of(model, worded, baseline, multi_label)
@@ -124,7 +126,7 @@ def explain(
 
 
 def baseline_token(tokenizer: Tokenizer, vocabulary: int) -> tuple[str, int | None]:
-    """The token that stands for "no word", its name and id; "zero" and None if there is none among the model's."""
+    """The name and id of the token that replaces words in the baseline; "zero" and None if the model has none."""
     for name in BASELINES:
         token = tokenizer.token_to_id(name)
         if token is not None and token < vocabulary:
@@ -136,16 +138,16 @@ def baseline_token(tokenizer: Tokenizer, vocabulary: int) -> tuple[str, int | No
 
 
 class OwnVectors(nn.Module):
-    """A token table with more rows: the ids from its size on have vectors of their own.
+    """A token table with additional rows, for vectors that belong to no token.
 
-    It stands in for a model's table, so that a model reads any vectors although it is given ids, wherever in it the
-    tokens are looked up (T5's decoder reads the text as well).
+    It temporarily replaces the model's table. So a model that takes ids can read any vectors, at every place where it
+    looks up tokens (T5's decoder reads the text too).
     """
 
     def __init__(self, table: nn.Embedding, own: Tensor) -> None:
         super().__init__()
         self.table = table
-        self.own = own  # (R, E) the vectors of the ids V, V + 1, ...
+        self.own = own  # (R, E) the vectors for the ids V, V + 1, ...
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, T) -> (B, T, E)."""
@@ -156,7 +158,7 @@ class OwnVectors(nn.Module):
 
 @contextmanager
 def own_vectors(model: Backbone, own: Tensor) -> Iterator[int]:
-    """Inside, the ids from the number that is given on have the vectors ``own`` (R, E)."""
+    """A context in which the model has additional token vectors ``own`` (R, E). Yields the id of the first one."""
     table = model.token_embedding
     model.set_submodule(TOKENS, OwnVectors(table, own))
     try:
@@ -167,7 +169,8 @@ def own_vectors(model: Backbone, own: Tensor) -> Iterator[int]:
 
 @dataclass(frozen=True)
 class StraightPath:
-    """The two ends of the path, and the model that scores what lies between. E: the width of the token table."""
+    """The straight path between two texts as vectors, and the model that scores its points. E: the token table's width.
+    """
 
     model: Backbone
     worded: WordedText
@@ -177,7 +180,7 @@ class StraightPath:
 
     @staticmethod
     def of(model: Backbone, worded: WordedText, baseline: int | None, multi_label: bool) -> StraightPath:
-        """baseline: the id of the token that stands for "no word"; None: zeros do."""
+        """baseline: the id of the token that replaces words; None: zeros."""
         table = model.token_embedding.weight.detach()  # (V, E)
         text = table[torch.from_numpy(worded.ids).to(table.device)]
         nothing = torch.zeros_like(table[0]) if baseline is None else table[baseline]
@@ -185,7 +188,7 @@ class StraightPath:
         return StraightPath(model, worded, text, torch.where(of_words[:, None], nothing, text), multi_label)
 
     def logits(self, vectors: Tensor) -> Tensor:
-        """vectors (B, T, E) in the place of the tokens' -> (B, C)."""
+        """vectors (B, T, E), in place of those of the tokens -> logits (B, C)."""
         rows, tokens, _ = vectors.shape
         with own_vectors(self.model, vectors.flatten(0, 1)) as first:
             ids = first + torch.arange(rows * tokens, device=vectors.device).view(rows, tokens)
@@ -205,7 +208,7 @@ class StraightPath:
         return score - logits[:, others].logsumexp(dim=1)
 
     def batches(self, rows: int) -> Iterator[slice]:
-        """So many such texts, a batch at a time."""
+        """Divide ``rows`` texts of T tokens into batches."""
         at_once = max(1, AT_ONCE // len(self.worded.ids))
         return (slice(first, first + at_once) for first in range(0, rows, at_once))
 
@@ -220,12 +223,12 @@ class StraightPath:
         return torch.cat(parts).double().cpu().numpy()
 
     def slopes(self, a: np.ndarray, label: int) -> np.ndarray:
-        """dF/da at these points, as the sum of what each token has in it: (A,) -> (A, T)."""
+        """The part of each token in dF/da at these points: (A,) -> (A, T). dF/da is the sum over tokens."""
         slopes = []
         for part in self.batches(len(a)):
             with torch.enable_grad():
                 vectors = self.between(a[part]).requires_grad_()  # (B, T, E)
-                score = self.log_odds(self.logits(vectors), label).sum()  # each text's derivative is its own
+                score = self.log_odds(self.logits(vectors), label).sum()  # gives each text's gradient
                 [derivative] = torch.autograd.grad(score, vectors)
             slopes.append((derivative.double() * (self.text - self.baseline)).sum(dim=-1))
         return torch.cat(slopes).cpu().numpy()
@@ -236,9 +239,9 @@ class StraightPath:
 
 @dataclass(frozen=True)
 class Gradients:
-    """What the path yields."""
+    """The result of ``integrated_gradients``."""
 
-    attributions: np.ndarray  # (T,) of tokens
+    attributions: np.ndarray  # (T,) one per token
     score: float
     baseline_score: float
     steps: int
@@ -247,9 +250,9 @@ class Gradients:
 def integrated_gradients(
     path: StraightPath, label: int, *, tolerance: float = TOLERANCE, most_steps: int = MOST_STEPS
 ) -> Gradients:
-    """The attributions of the tokens for a class, complete within the tolerance unless that takes too many steps."""
+    """The attributions of the tokens for a class, complete within the tolerance if ``most_steps`` is enough."""
     baseline_score, score = path.scores(np.array([0.0, 1.0]), label).tolist()
-    pieces, steps = np.array([[0.0, 0.5], [0.5, 1.0]]), 2 * POINTS  # (P, 2) where each begins and ends
+    pieces, steps = np.array([[0.0, 0.5], [0.5, 1.0]]), 2 * POINTS  # (P, 2) start and end of each piece
     integrals, missing = _integrate(path, label, pieces)
     allowed = tolerance * max(abs(score - baseline_score), LEAST_DIFFERENCE)
     while abs(missing.sum()) > allowed or np.abs(missing).sum() > CANCELLED * allowed:
@@ -267,8 +270,8 @@ def integrated_gradients(
 
 
 def _integrate(path: StraightPath, label: int, pieces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Each token's attribution on each piece of the path (P, 2), from ``POINTS`` points of it: (P, T); and by how much
-    each piece's sum is too small: (P,)."""
+    """(P, T) each token's attribution on each piece of the path (P, 2), from ``POINTS`` points; and (P,) how much is
+    missing in each piece's sum."""
     nodes, weights = np.polynomial.legendre.leggauss(POINTS)  # on [-1, 1]
     half = (pieces[:, 1:] - pieces[:, :1]) / 2  # (P, 1)
     slopes = path.slopes((pieces.mean(axis=1, keepdims=True) + half * nodes).ravel(), label)  # (P * POINTS, T)
@@ -281,10 +284,10 @@ def _integrate(path: StraightPath, label: int, pieces: np.ndarray) -> tuple[np.n
 
 
 def leave_out(path: StraightPath, label: int, how: Literal["remove", "replace"] = "remove") -> np.ndarray:
-    """(W,): by how much the score of a class falls without each word; above 0, the word speaks for the class.
+    """(W,) how much the score of a class falls without each word. Above 0: the word is evidence for the class.
 
-    A word's tokens are removed, and the text closes up; or replaced by the baseline's. They are also replaced if
-    nothing would be left.
+    The tokens of the word are removed, or replaced by those of the baseline. They are also replaced if no token would
+    remain.
     """
     worded = path.worded
     kept = worded.word_of != np.arange(len(worded.words))[:, None]  # (W, T)

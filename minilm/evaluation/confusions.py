@@ -1,4 +1,4 @@
-"""Which labels are taken for which, without a table of all of them: C labels have C^2 pairs, N texts at most N."""
+"""Count which labels are confused, without the table of all C^2 pairs: N texts have at most N pairs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from minilm.measures import Number
 
 @dataclass(frozen=True)
 class Confused:
-    """A label that is taken for another."""
+    """How many texts with one label got another label."""
 
     truth: Number  # class numbers
     predicted: Number
@@ -20,7 +20,7 @@ class Confused:
 
 
 class Totals(NamedTuple):
-    """For each class (C,): texts that have it, texts that are given it, and texts of which both are true."""
+    """(C,) for each class: the number of texts with this true label, with this predicted label, and with both."""
 
     support: np.ndarray
     predicted: np.ndarray
@@ -28,7 +28,7 @@ class Totals(NamedTuple):
 
 
 def class_totals(labels: np.ndarray, predicted: np.ndarray, classes: int) -> Totals:
-    """What precision and recall are made of: labels and predictions (N,) of 0..classes-1."""
+    """The counts for precision and recall, from labels and predictions (N,) of 0..classes-1."""
     labels, predicted = np.asarray(labels), np.asarray(predicted)
     return Totals(
         np.bincount(labels, minlength=classes),
@@ -38,9 +38,9 @@ def class_totals(labels: np.ndarray, predicted: np.ndarray, classes: int) -> Tot
 
 
 def most_confused(labels: np.ndarray, predicted: np.ndarray, most: int) -> list[Confused]:
-    """The pairs of a label and the wrong one that was given for it, the most frequent first, at most so many.
+    """The ``most`` most frequent pairs of a true label and a wrong predicted label, the most frequent first.
 
-    Of pairs as frequent the lower class numbers come first.
+    Equally frequent pairs are in the order of their class numbers.
     """
     labels, predicted = np.asarray(labels), np.asarray(predicted)
     wrong = labels != predicted

@@ -1,19 +1,19 @@
-"""Texts as vectors by a model that is not trained, and a logistic regression on them: a linear probe.
+"""Linear probe: compute text vectors with a model that is not trained further, and fit a logistic regression to them.
 
 A backbone gives each of a text's T tokens a vector. Their mean is one vector for the text:
 
     e = 1/T sum_t x_t                                        (N, D) for N texts, special tokens included
 
-Sentence models (Reimers and Gurevych 2019) are trained so that texts of like meaning have like vectors, and their
-folders say how the tokens' become the text's (``checkpoints/sentence_models.py``): the first token's, the mean with a
-matrix after it, and so on. Of other backbones the means are useful, too. A linear probe measures how useful (Alain and
-Bengio 2016): the regression of ``baselines.py``, fitted to the training texts' vectors, moved and scaled so that they
-have mean 0 and length 1 on average:
+Sentence models (Reimers and Gurevych 2019) are trained so that texts of similar meaning have similar vectors. Files in
+their folders specify how to compute a text's vector from those of its tokens (``checkpoints/sentence_models.py``): the
+first token's vector, the mean followed by a linear layer, and so on. For other backbones the mean is useful too. A
+linear probe measures how useful the vectors are (Alain and Bengio 2016). It is the regression of ``baselines.py``,
+fitted to the training texts' vectors after they are shifted to mean 0 and scaled to length 1 on average:
 
-    f = (e - m) / s        m = mean(e),  s = sqrt(mean(|e - m|^2))        both of the training texts
+    f = (e - m) / s        m = mean(e),  s = sqrt(mean(|e - m|^2))        both over the training texts
 
 So one penalty suits every backbone, whatever the length of its vectors. Nothing here is random: the same rows give the
-same probe. Where it scores as well, fine-tuning does not pay.
+same probe. If the probe scores as well as fine-tuning, fine-tuning is not worth its cost.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from minilm.evaluation.windows import vectors_of_texts
 from minilm.models.architecture import Backbone
 from minilm.models.batch import Batch
 
-CUT = 512  # tokens at which texts are cut for a model that reads any length, unless the caller says otherwise
+CUT = 512  # the default limit in tokens for a model that can read texts of any length
 
 
 # --- texts to vectors ---
@@ -52,10 +52,10 @@ def text_vectors(
 ) -> np.ndarray:
     """The vectors of N texts: (N, D) float32, in the order of the texts.
 
-    The model may have any head or none, and is left as it was. For T5, they are of the encoder.
+    The model may have any head or none, and is not changed. For T5, the vectors are those of the encoder.
 
-    how: how the tokens' vectors become the text's.
-    skipped: tokens of a prompt at each text's beginning that are not pooled (``prompt_tokens``).
+    how: how to compute a text's vector from those of its tokens.
+    skipped: the number of tokens of a prompt at the beginning of each text that are not pooled (``prompt_tokens``).
     """
     depth = model.config.depth
 
@@ -77,9 +77,9 @@ def embed_texts(
     pairs: Sequence[str] | None = None,
     max_tokens: int = 0,
 ) -> np.ndarray:
-    """``text_vectors`` of texts or pairs: (N, D), made as the folder of the model says (``read_sentence_model``).
+    """``text_vectors`` of texts or pairs: (N, D), computed as the model's folder specifies (``read_sentence_model``).
 
-    They are cut to ``max_tokens``; 0: to what the folder says, or else to the model's context.
+    Texts are cut to ``max_tokens``; 0: to the length that the folder specifies, or else to the model's context.
     """
     how = read_sentence_model(card_of(model).folder)
     limit = max_tokens or min(filter(None, (how.max_tokens, model.context)), default=CUT)
@@ -88,7 +88,7 @@ def embed_texts(
 
 
 def prompt_tokens(tokenizer: Tokenizer, how: SentenceModel) -> int:
-    """How many tokens of a prompt, with the special ones before it, are not pooled."""
+    """The number of tokens of the prompt, with the special tokens before it, that are not pooled."""
     if how.pools_prompt or not how.prompt:
         return 0
     encoding = tokenizer.encode(how.prompted([""])[0])
@@ -99,13 +99,21 @@ def prompt_tokens(tokenizer: Tokenizer, how: SentenceModel) -> int:
 
 
 class Dense(NamedTuple):
-    """A matrix with no zeros to leave out, for the fit."""
+    """A dense matrix, in the form that the fit needs."""
 
     values: np.ndarray  # (N, V) float64
 
     @property
+    def rows(self) -> int:
+        return len(self.values)
+
+    @property
     def width(self) -> int:
         return self.values.shape[1]
+
+    @property
+    def stored(self) -> int:
+        return self.values.size
 
     def slice(self, start: int, end: int) -> Dense:
         return Dense(self.values[start:end])
@@ -115,12 +123,12 @@ class Dense(NamedTuple):
 
     def times(self, dense: Tensor) -> Tensor:
         """(N, V) @ (V, K) -> (N, K)."""
-        return torch.from_numpy(self.values) @ dense
+        return torch.from_numpy(self.values).to(dense.dtype) @ dense
 
 
 @dataclass(frozen=True)
 class Probe:
-    """The fitted model. `seconds`: the time to fit, the vectors given."""
+    """The fitted model. `seconds`: the fitting time, without the time to compute the vectors."""
 
     mean: np.ndarray  # (D,)
     scale: float
@@ -135,7 +143,7 @@ class Probe:
 def fit_probe(embeddings: np.ndarray, labels: np.ndarray, classes: int, tolerance: float = 1e-4) -> Probe:
     """Fit to vectors (N, D) with `labels`: (N,) of 0..classes-1, or (N, classes) of 0 and 1.
 
-    The fit ends when no derivative is above `tolerance`.
+    The fit stops when no derivative is above `tolerance`.
     """
     start = time.perf_counter()
     x = embeddings.astype(np.float64)

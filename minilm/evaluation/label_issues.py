@@ -1,31 +1,32 @@
-"""Labels that are probably wrong, by confident learning (Northcutt et al. 2021, "Confident Learning: Estimating
+"""Find labels that are probably wrong, by confident learning (Northcutt et al. 2021, "Confident Learning: Estimating
 Uncertainty in Dataset Labels").
 
-Given are the labels of N texts, some of them wrong, and for each text the probabilities of a classifier that was not
-trained on it (out of sample: from the other folds, or a test split). A classifier's probabilities may be too sure or
-too unsure, for some classes more than for others. So "sure" is measured by class: t_j is the mean probability of class
-j over the texts that are labelled j. A text counts as truly of class j if p_j is at least t_j; of several such classes,
-the likeliest. This gives the *confident joint*:
+The input is the labels of N texts, some of them wrong, and for each text the probabilities of a classifier that was not
+trained on it (out of sample: from the other folds, or a test split). A classifier may be overconfident for some classes
+and underconfident for others. So each class has its own threshold: t_j is the mean probability of class j over the
+texts that are labelled j. A text counts as truly of class j if p_j is at least t_j; if this holds for several classes,
+as the most probable of them. This gives the *confident joint*:
 
     C[i, j] = |{texts labelled i that count as truly j}|
 
-Texts that are not surely of any class are in no cell. Scaled so that each row has as many texts as that label has, it
-estimates how many texts there are of each given and each true label (section 4.1):
+Texts that reach no threshold are in no cell. Scaled so that each row adds up to the number of texts with that label, it
+estimates the number of texts for each pair of given and true label (section 4.1):
 
     Q[i, j] = n_i C[i, j] / sum_j C[i, j]                           n_i texts are labelled i
 
-Off the diagonal, Q estimates how many labels are wrong, but not which. One of these rules names them (section 4.2):
+Off the diagonal, Q estimates how many labels are wrong, but not which. One of these rules selects them (section 4.2):
 
-    noise rate   for each i and j: of the texts labelled i, the Q[i, j] with the largest p_j - p_i
-    class        for each i: of the texts labelled i, the sum_{j != i} Q[i, j] with the smallest p_i
-    both         the texts that both rules name
+    noise rate   for each i and j: among the texts labelled i, the Q[i, j] texts with the largest p_j - p_i
+    class        for each i: among the texts labelled i, the sum_{j != i} Q[i, j] texts with the smallest p_i
+    both         the texts that both rules select
 
-A text whose given label is the likeliest is not named. The suspects are then sorted, the most suspicious first, by
+A text whose given label is the most probable one is not selected. The selected texts are sorted in ascending order, the
+most suspicious first, by
 
-    self-confidence      p_i                                        how little speaks for the given label
-    normalised margin    (p_i - max_{j != i} p_j + 1) / 2           how much more for it than for another
+    self-confidence      p_i                                        the probability of the given label
+    normalised margin    (p_i - max_{j != i} p_j + 1) / 2           its distance from the most probable other label
 
-With several labels per text, each is a question with two answers, "has it" and "has it not", and is searched alone.
+With several labels per text, each label is treated separately, as a problem of two classes: "has it", "has it not".
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ import numpy as np
 
 Prune = Literal["noise_rate", "class", "both"]
 Rank = Literal["self_confidence", "normalized_margin"]
-ROUNDING = 1e-6  # a class whose probability is the same for all texts is not unsure because its mean is rounded
+ROUNDING = 1e-6  # tolerance, so that equal probabilities reach their own mean despite rounding
 
 
 class LabelIssue(NamedTuple):
@@ -44,12 +45,12 @@ class LabelIssue(NamedTuple):
 
     row: int
     given: int  # its label
-    suggested: int  # the likeliest other class
+    suggested: int  # the most probable other class
     score: float  # from 0; the lower, the more suspicious
 
 
 class MultiLabelIssue(NamedTuple):
-    """A text that probably lacks a label that it should have, or has one that it should not have."""
+    """A label of a text that is probably missing or wrong."""
 
     row: int
     label: int
@@ -61,9 +62,9 @@ def confident_joint(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray
     """C: (C, C) counts, row = given label, column = true class. labels (N,), probabilities (N, C)."""
     classes = probabilities.shape[1]
     support = np.bincount(labels, minlength=classes)
-    own = probabilities[np.arange(len(labels)), labels]  # (N,) of the given label
+    own = probabilities[np.arange(len(labels)), labels]  # (N,) the given label's probability
     mean = np.bincount(labels, weights=own, minlength=classes) / np.maximum(support, 1)  # t, (C,)
-    sure = (probabilities >= mean - ROUNDING) & (support > 0)  # a class without a text has no t
+    sure = (probabilities >= mean - ROUNDING) & (support > 0)  # a class without texts has no t
     true = np.where(sure, probabilities, -1.0).argmax(axis=1)
     known = sure.any(axis=1)
     cells = labels[known] * classes + true[known]
@@ -73,7 +74,8 @@ def confident_joint(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray
 def estimated_counts(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Q: (C, C) estimated numbers of texts, row = given label, column = true class, rounded to whole texts.
 
-    Each row adds up to its label's texts: all numbers are rounded down, and then those with the largest remainders up.
+    Each row adds up to the number of texts with its label: numbers are rounded down, but those with the largest
+    remainders are rounded up.
     """
     joint = confident_joint(labels, probabilities)
     support = np.bincount(labels, minlength=len(joint))
@@ -88,14 +90,14 @@ def estimated_counts(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarra
 def find_label_issues(
     labels: np.ndarray, probabilities: np.ndarray, *, prune: Prune = "noise_rate", rank: Rank = "self_confidence"
 ) -> list[LabelIssue]:
-    """The texts whose labels are probably wrong, the most suspicious first; of equals, the first row.
+    """The texts whose labels are probably wrong, the most suspicious first; equal scores in the order of rows.
 
     labels (N,) of 0..C-1, probabilities (N, C), which must be out of sample. Raises ValueError if the shapes do not
-    fit, and for NaN.
+    match, and for NaN.
     """
     if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1] or np.isnan(probabilities).any():
         shapes = f"labels {labels.shape}, probabilities {probabilities.shape}"
-        raise ValueError(f"every label needs a row of probabilities, all of them numbers: {shapes}")
+        raise ValueError(f"probabilities must have one row per label and no NaN, got {shapes}")
     rows, classes = np.arange(len(labels)), probabilities.shape[1]
     if not len(labels) or classes < 2:
         return []
@@ -109,7 +111,7 @@ def find_label_issues(
 
 
 def _suspects(labels: np.ndarray, probabilities: np.ndarray, prune: Prune) -> np.ndarray:
-    """(N,) booleans: which texts are named by the method."""
+    """(N,) bool: which texts the rule selects."""
     wrong = estimated_counts(labels, probabilities)
     np.fill_diagonal(wrong, 0)
     by_rate, by_class = np.zeros((2, len(labels)), dtype=bool)
@@ -126,13 +128,13 @@ def _suspects(labels: np.ndarray, probabilities: np.ndarray, prune: Prune) -> np
 def find_multilabel_issues(
     labels: np.ndarray, probabilities: np.ndarray, *, prune: Prune = "noise_rate", rank: Rank = "self_confidence"
 ) -> list[MultiLabelIssue]:
-    """The labels that texts probably lack or have wrongly, the most suspicious first.
+    """The labels of texts that are probably missing or wrong, the most suspicious first.
 
-    labels (N, C) of 0 and 1, probabilities (N, C), out of sample. A text is named once for each of its labels that is
-    suspicious. Raises ValueError if the shapes do not fit, and for NaN.
+    labels (N, C) of 0 and 1, probabilities (N, C), out of sample. A text appears once for each suspicious label.
+    Raises ValueError if the shapes do not match, and for NaN.
     """
     if labels.shape != probabilities.shape:
-        raise ValueError(f"every label needs a probability: labels {labels.shape}, probabilities {probabilities.shape}")
+        raise ValueError(f"labels and probabilities must have one shape, got {labels.shape} and {probabilities.shape}")
     found: list[MultiLabelIssue] = []
     for label, (y, p) in enumerate(zip(labels.T, probabilities.T, strict=True)):
         issues = find_label_issues(y, np.stack([1 - p, p], axis=1), prune=prune, rank=rank)

@@ -1,23 +1,25 @@
-"""Metrics of a ranking: do the texts that have a label come before those that have not? No threshold is involved.
+"""Ranking metrics: whether texts with a label have higher scores than texts without it. They need no threshold.
 
-Sort all N texts by a label's score s, the surest first. P of them have the label (positives), the other N - P have not.
+Sort all N texts by a label's score s, in descending order. P texts have the label (positives), N - P do not
+(negatives).
 
 **ROC AUC** is the area under the curve of recall against the false positive rate. It is also the probability that a
-random positive scores higher than a random negative, a tie counting half (Hanley and McNeil 1982): Mann and Whitney's U
-over P (N - P), from the positives' ranks, 1 for the lowest score, equal scores sharing their mean rank:
+random positive scores higher than a random negative, where a tie counts as half (Hanley and McNeil 1982). It equals
+the Mann-Whitney U divided by P (N - P), and is computed from the ranks of the positives. The lowest score has rank 1;
+equal scores have their mean rank:
 
-    AUC = (sum of the positives' ranks - P (P + 1) / 2) / (P (N - P))            0.5 is what guessing gets
+    AUC = (sum of the positives' ranks - P (P + 1) / 2) / (P (N - P))            0.5 for random scores
 
-**Average precision** is the area under the curve of precision against recall, in steps: at each cut that the scores
-allow, the precision among the texts above it, weighted by the recall that the cut adds. Texts of equal score are on one
-side of every cut:
+**Average precision** is the area under the curve of precision against recall, in steps. Each distinct score is a cut;
+the precision of the texts at or above it is weighted by the recall that the cut adds. Texts of equal score are on the
+same side of every cut:
 
-    AP = sum_k (recall_k - recall_{k-1}) precision_k                             P / N is what guessing gets
+    AP = sum_k (recall_k - recall_{k-1}) precision_k                             P / N for random scores
 
-If positives are rare, the many negatives keep the AUC high; average precision shows whether the first hits are right.
+If positives are rare, the many negatives keep the AUC high; average precision shows whether the top texts are right.
 
-With one label per text, each class is a label that a text has or has not (one against the rest), and so are both of two
-classes. The *macro* average is the mean over labels. Both metrics cost a sort per label, O(N log N).
+With one label per text, each class is compared with all others (one versus rest), also if there are only two classes.
+The *macro* average is the mean over labels. Both metrics need one sort per label, O(N log N).
 """
 
 from __future__ import annotations
@@ -26,9 +28,9 @@ import numpy as np
 
 
 def roc_auc(labels: np.ndarray, scores: np.ndarray) -> float:
-    """The macro average of ``roc_auc_per_label``: over the labels that have one. NaN if none has.
+    """The mean of ``roc_auc_per_label`` over the labels for which it is defined; NaN if there are none.
 
-    scikit-learn's average is NaN if any label has none.
+    scikit-learn's average is NaN if it is undefined for any label.
     """
     areas = roc_auc_per_label(labels, scores)
     known = ~np.isnan(areas)
@@ -36,35 +38,45 @@ def roc_auc(labels: np.ndarray, scores: np.ndarray) -> float:
 
 
 def average_precision(labels: np.ndarray, scores: np.ndarray) -> float:
-    """The macro average of ``average_precision_per_label``.
+    """The mean of ``average_precision_per_label``.
 
-    With one label per text, over the classes that some text has, as in the other macro averages; with several, over all
-    labels. Both as in scikit-learn.
+    With one label per text, it is over the classes that occur, as in the other macro averages; with several, it is over
+    all labels. Both are as in scikit-learn.
     """
     areas = average_precision_per_label(labels, scores)
     return float(areas.mean() if labels.ndim == 2 else areas[np.unique(labels)].mean())
 
 
+def has_pairs(labels: np.ndarray) -> bool:
+    """Whether some label has both positives and negatives, so that ROC AUC is defined. labels: (N,) or (N, C)."""
+    if labels.ndim == 1:
+        return len(np.unique(labels)) > 1
+    positives = labels.sum(axis=0)
+    return bool(((positives > 0) & (positives < len(labels))).any())
+
+
 def roc_auc_per_label(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """(C,) areas for labels (N,) of 0..C-1, or (N, C) of 0 and 1, and scores (N, C).
 
-    NaN for a label that all texts have or none has: there is no pair to compare. With one label per text, scores are
-    probabilities or their logarithms; logits do not compare between texts. Raises ValueError if shapes do not fit.
+    NaN for a label that all or no texts have, as there are no pairs to compare. With one label per text, scores must be
+    probabilities or their logarithms, as logits cannot be compared between texts. Raises ValueError if shapes do not
+    match.
     """
     return np.array([_roc_auc(y, s) for y, s in _columns(labels, scores)])
 
 
 def average_precision_per_label(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """The same for average precision: 0 for a label that no text has, as in scikit-learn."""
+    """(C,) average precisions, with the arguments of ``roc_auc_per_label``. 0 for a label that no text has, as in
+    scikit-learn."""
     return np.array([_average_precision(y, s) for y, s in _columns(labels, scores)])
 
 
 def _columns(labels: np.ndarray, scores: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Each label's truth (N,) of booleans, with its scores (N,)."""
+    """For each label: whether each text has it, (N,) bool, and its scores (N,)."""
     if scores.ndim != 2 or not scores.size or labels.shape not in (scores.shape, scores.shape[:1]):
-        raise ValueError(f"metrics need one row or more: labels {labels.shape}, scores {scores.shape}")
+        raise ValueError(f"labels and scores must be of the same N > 0 texts, got {labels.shape} and {scores.shape}")
     if np.isnan(scores).any():
-        raise ValueError("scores that are NaN have no order")
+        raise ValueError("scores must not be NaN")
     truth = labels == 1 if labels.ndim == 2 else labels[:, None] == np.arange(scores.shape[1])
     return list(zip(truth.T, scores.T, strict=True))
 

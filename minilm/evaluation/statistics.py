@@ -1,18 +1,18 @@
-"""How sure a number is: intervals and tests for results over seeds, over test rows, and of two runs on the same rows.
+"""Intervals and tests for results over seeds, over folds and over test rows, and for two runs on the same rows.
 
 Over n seeds, with mean m and standard deviation s = sqrt(sum (x - m)^2 / (n - 1)):
 
     95% interval    m +- t s / sqrt(n)          t: Student's with n - 1 degrees of freedom ("Student" 1908)
-    bounded         if that leaves the range of a metric: the interval of logit(x), or of log x if there is no upper
-                    end, transformed back, which stays inside
+    bounded         if the interval leaves the range of the metric: the interval of logit(x), or of log x if there is
+                    no upper bound, transformed back, which stays inside the range
     paired t        t = m_d sqrt(n) / s_d       of the differences d of two methods over the same seeds
-    permutation     the share of the 2^n ways to swap the two methods within pairs whose |mean| is at least |m_d|
-                    (Fisher 1935, The Design of Experiments, section 21): assumes nothing about the distribution
+    permutation     the fraction of the 2^n ways to swap the two methods within pairs whose |mean| is at least |m_d|
+                    (Fisher 1935, The Design of Experiments, section 21); it assumes nothing about the distribution
 
-Over k folds, each measured by a model that the other folds trained, so that any two models share most of their texts
-(Nadeau and Bengio 2003, "Inference for the Generalization Error"):
+Over k folds, each evaluated by a model trained on the other folds, so that any two models share most of their training
+texts (Nadeau and Bengio 2003, "Inference for the Generalization Error"):
 
-    95% interval    m +- t s sqrt(1 / k + 1 / (k - 1))      1 / (k - 1): rows of a fold by rows that are trained on
+    95% interval    m +- t s sqrt(1 / k + 1 / (k - 1))      1 / (k - 1): rows of a fold / rows that are trained on
 
 The distribution of t with a whole number k of degrees of freedom is a finite sum (Abramowitz and Stegun 26.7.3 and
 26.7.4): with theta = atan(t / sqrt(k)), the probability P(|T| <= t) is
@@ -20,13 +20,13 @@ The distribution of t with a whole number k of degrees of freedom is a finite su
     k odd     2 / pi (theta + sin theta (cos theta + 2/3 cos^3 theta + ... up to cos^(k-2) theta))
     k even    sin theta (1 + 1/2 cos^2 theta + 1 3 / (2 4) cos^4 theta + ... up to cos^(k-2) theta)
 
-Over the rows of one test set: the bootstrap (Efron 1979), which draws as many rows again, with replacement; of a share
-p of n rows, Wilson's interval (1927), which holds also if none or all are right, and with z = 1.96 is
+Over the n rows of one test set: the bootstrap (Efron 1979), which draws n rows with replacement. For a fraction p of n
+rows, Wilson's interval (1927), which is also valid if no rows or all rows are right; with z = 1.96 it is
 
     (p + z^2 / 2n  +-  z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
 
-and McNemar's exact test (McNemar 1947) of the rows that only one of two runs has right. Many comparisons at once: Holm
-(1979).
+For two runs, McNemar's exact test (McNemar 1947) of the rows that only one of them has right. For several comparisons
+at once, Holm's correction (1979).
 """
 
 from __future__ import annotations
@@ -38,28 +38,28 @@ from typing import NamedTuple
 
 import numpy as np
 
-LEVEL = 0.95  # of every interval
-ALPHA = 0.05  # below it a p value is called significant
-ENOUGH_PAIRS = 5  # of which a t test alone may be called significant: with fewer no permutation test can agree
+LEVEL = 0.95  # the confidence level of every interval
+ALPHA = 0.05  # a p value below this is called significant
+ENOUGH_PAIRS = 5  # with fewer pairs, a t test alone is not called significant
 UNBOUNDED = (-math.inf, math.inf)
 
 
 class Interval(NamedTuple):
-    """A range that holds the true value in 95 of 100 such studies."""
+    """A 95% confidence interval: in 95 of 100 such studies it contains the true value."""
 
     low: float
     high: float
 
 
 class BoundedInterval(NamedTuple):
-    """An interval of a mean that stays inside the range of its values, and how it was made."""
+    """An interval of a mean that stays inside the range of its values, and how it was computed."""
 
     interval: Interval
     method: str = ""  # empty: Student's t; else "on the logit scale", "on the log scale" or "cut at the range's end"
 
 
 class Paired(NamedTuple):
-    """Two methods over the same seeds."""
+    """A comparison of two methods over the same seeds."""
 
     difference: float  # mean of the second minus the first
     interval: Interval | None  # of that difference; None if all pairs differ by the same amount
@@ -69,10 +69,10 @@ class Paired(NamedTuple):
     method: str = ""  # of the interval, as in BoundedInterval
 
 
-ALL_SWAPS = 13  # pairs up to which every swap is computed; beyond, SWAPS random ones
+ALL_SWAPS = 13  # up to this number of pairs, all swaps are computed; with more, SWAPS random ones
 SWAPS = 10_000
-DRAWS = 2_000  # of the bootstrap
-NO_SPREAD = 1e-9  # of the largest value: values that vary by less are equal
+DRAWS = 2_000  # samples of the bootstrap
+NO_SPREAD = 1e-9  # values that differ by less than this fraction of the largest value count as equal
 
 # --- Over seeds ---
 
@@ -89,9 +89,9 @@ def deviation(values: Sequence[float]) -> float:
 
 
 def t_interval(values: Sequence[float]) -> Interval | None:
-    """The 95% interval of the mean by Student's t; None of fewer than two values, and if all are equal.
+    """The 95% interval of the mean by Student's t; None for fewer than two values, and if all values are equal.
 
-    Equal values are no certainty (two seeds that both reach 0.9 may be luck), but they have no spread to judge by.
+    Equal values prove nothing (two seeds may both reach 0.9 by chance), but they have no spread to compute from.
     """
     if len(values) < 2 or (spread := deviation(values)) <= NO_SPREAD * max(map(abs, values)):
         return None
@@ -111,9 +111,9 @@ def folds_interval(values: Sequence[float]) -> Interval | None:
 def bounded_t_interval(values: Sequence[float], bounds: tuple[float, float]) -> BoundedInterval | None:
     """The 95% interval of the mean, inside the ``bounds`` of the values; None as in ``t_interval``.
 
-    Student's interval if it lies inside. Else Student's interval of the logits of the values, or of their logarithms if
-    there is no upper bound, transformed back: for a skewed metric near its end that is also the better interval. A
-    value at the very end has no logit; then Student's interval is cut there.
+    It is Student's interval if that is inside. Otherwise it is Student's interval of the logits of the values, or of
+    their logarithms if there is no upper bound, transformed back. For metrics near a bound, whose distribution is
+    skewed, this is also the better interval. A value at a bound has no logit; then Student's interval is cut there.
     """
     plain, (low, high) = t_interval(values), bounds
     if plain is None or (low <= plain.low and plain.high <= high):
@@ -133,13 +133,12 @@ def bounded_t_interval(values: Sequence[float], bounds: tuple[float, float]) -> 
 def paired(
     first: Sequence[float], second: Sequence[float], bounds: tuple[float, float] = UNBOUNDED
 ) -> Paired:
-    """Whether ``second`` differs from ``first``, value by value of the same seeds. Needs at least 2 pairs.
+    """Whether ``second`` differs from ``first``, whose values are of the same seeds. Needs at least 2 pairs.
 
-    If all pairs differ by the same amount, there is no spread to compare with, and Student's t is undefined: two seeds
-    that both gain 0.01 are no certainty. The permutation test replaces it, and there is no interval.
-    ``bounds``: of a difference, which its interval does not leave.
+    If all pairs differ by the same amount, Student's t is undefined, as there is no spread. Then the permutation test
+    replaces it, and there is no interval. ``bounds``: the range of a difference, which the interval does not leave.
     """
-    least = NO_SPREAD * max(map(abs, (*first, *second)))  # smaller differences are rounding
+    least = NO_SPREAD * max(map(abs, (*first, *second)))  # smaller differences are rounding errors
     differences = [d if abs(d := b - a) > least else 0.0 for a, b in zip(first, second, strict=True)]
     n, middle, spread = len(differences), mean(differences), deviation(differences)
     swapped = permutation_test(differences)
@@ -154,25 +153,25 @@ def paired(
 def is_significant(pair: Paired, p: float) -> bool:
     """Whether a difference with this (corrected) p value may be called significant.
 
-    Student's t assumes a normal distribution, which two to four pairs cannot show, and no permutation test of so few
-    can reach 5%. So a t test of fewer than five pairs counts only if the permutation test agrees.
+    Student's t assumes a normal distribution, which two to four pairs cannot confirm. So with fewer than five pairs a
+    t test counts only if the permutation test agrees, which cannot reach 5% with so few pairs.
     """
     return p < ALPHA and (pair.pairs >= ENOUGH_PAIRS or pair.permutation < ALPHA)
 
 
 def least_permutation(pairs: int) -> float:
-    """The least p value that ``permutation_test`` can give: 0.25 of three pairs, 0.03 of six."""
+    """The lowest p value that ``permutation_test`` can give: 0.25 with three pairs, 0.03 with six."""
     return 2 / 2**pairs if pairs <= ALL_SWAPS else 1 / (SWAPS + 1)
 
 
 def permutation_test(differences: Sequence[float]) -> float:
-    """The p value of a mean difference under swaps within pairs: all 2^n of them up to 13 pairs, else random ones."""
+    """The p value of a mean difference under swaps within pairs: all 2^n swaps up to 13 pairs, random ones beyond."""
     values, n = np.asarray(differences, dtype=float), len(differences)
     if n <= ALL_SWAPS:
         signs = 1 - 2 * (np.arange(2**n)[:, None] >> np.arange(n) & 1)  # (2^n, n) of 1 and -1
     else:
         drawn = np.random.default_rng(0).choice([-1, 1], size=(SWAPS, n))
-        signs = np.vstack([np.ones(n, dtype=int), drawn])  # the swap that was observed is one of them
+        signs = np.vstack([np.ones(n, dtype=int), drawn])  # the observed assignment is one of them
     means = np.abs(signs @ values)
     return float((means >= abs(values.sum()) - 1e-12 * np.abs(values).sum()).mean())
 
@@ -204,7 +203,7 @@ def t_quantile(probability: float, k: int) -> float:
 
 
 def wilson_interval(share: float, rows: int) -> Interval:
-    """The 95% interval of a share of so many rows, such as an accuracy. Needs at least 1 row."""
+    """The 95% interval of a fraction of ``rows`` rows, such as an accuracy. Needs at least 1 row."""
     z = NormalDist().inv_cdf((1 + LEVEL) / 2)
     middle, scale = share + z * z / (2 * rows), 1 + z * z / rows
     half = z * math.sqrt(share * (1 - share) / rows + (z / (2 * rows)) ** 2)
@@ -218,7 +217,8 @@ def bootstrap_interval(metric: Callable[[np.ndarray], float], rows: int) -> Inte
 
 
 def confusion_interval(metric: Callable[[np.ndarray], float], confusion: Sequence[Sequence[int]]) -> Interval:
-    """The same for a metric of the confusion matrix (C, C): rows of one cell are alike, so cells are drawn."""
+    """``bootstrap_interval`` for a metric of the confusion matrix (C, C). It draws cells, as rows of a cell are
+    equal."""
     counts = np.asarray(confusion)
     drawn = np.random.default_rng(0).multinomial(counts.sum(), counts.ravel() / counts.sum(), size=DRAWS)
     return _percentiles([metric(matrix.reshape(counts.shape)) for matrix in drawn])
@@ -230,25 +230,24 @@ def _percentiles(values: list[float]) -> Interval:
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
-    """The p value that two runs are right equally often; (N,) booleans: which rows each has right, the same rows.
+    """The p value of the hypothesis that two runs are right equally often. (N,) bool: which rows each run has right.
 
-    Exact: of the b + c rows that only one run has right, the probability that the first has b is that of b heads in
-    b + c tosses of a coin.
+    The test is exact: if the hypothesis holds, each of the b + c rows that only one run has right is a fair coin toss.
     """
     only_first, only_second = int((first & ~second).sum()), int((~first & second).sum())
     tosses, fewer = only_first + only_second, min(only_first, only_second)
-    ways, total = 1, 0  # ways: binomial coefficient (tosses, i)
+    ways, total = 1, 0  # ways: the binomial coefficient (tosses, i)
     for i in range(fewer + 1):
         total += ways
         ways = ways * (tosses - i) // (i + 1)
-    return min(1.0, 2 * total / 2**tosses)  # of whole numbers, which cannot overflow
+    return min(1.0, 2 * total / 2**tosses)  # exact: Python integers cannot overflow
 
 
 # --- Many comparisons ---
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Each p value, corrected so that the probability of any false alarm among them all stays below the level."""
+    """The p values, corrected so that the probability of at least one false positive among them is below the level."""
     corrected, highest = [0.0] * len(p_values), 0.0
     for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))

@@ -1,10 +1,10 @@
-"""The words of a text, and which tokens each is made of.
+"""Find the words of a text, and the tokens of each word.
 
-A tokenizer cuts a text into tokens, many of them parts of words: "unbelievable" may be "un", "believ", "able". Whatever
-is computed per token and shown to a person is added up over the tokens of each word. Two neighbouring tokens are of one
-word if the tokenizer's first, coarse cut (``word_ids``; in BERT's also at punctuation) left them together and the text
-has no white space between them. Every token of the text is of exactly one word; those that the tokenizer adds, such as
-[CLS], are of none.
+A tokenizer divides a text into tokens, and many of them are parts of words: "unbelievable" may become "un", "believ",
+"able". Values that are computed per token are summed over the tokens of each word before they are shown to the user.
+Two neighbouring tokens belong to one word if the tokenizer's pre-tokenizer did not separate them (``word_ids``; BERT's
+also splits at punctuation) and the text has no white space between them. Every token of the text belongs to exactly one
+word; tokens that the tokenizer adds, such as [CLS], belong to none.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from tokenizers import Encoding, Tokenizer
 
 from minilm.data.long_texts import CUT, LongTexts, pieces_of
 
-NO_PART = NO_WORD = -1  # of the tokenizer's own tokens
+NO_PART = NO_WORD = -1  # for tokens that the tokenizer adds
 
 
 @dataclass(frozen=True)
 class Word:
-    """A word, and where it stands: ``text[start:end]``."""
+    """A word and its position: ``text[start:end]``."""
 
     text: str
     start: int  # characters
     end: int
-    part: int  # 0: of the text; 1: of its pair
+    part: int  # 0: in the text; 1: in its pair
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class WordedText:
 
     ids: np.ndarray  # (T,) int64
     segments: np.ndarray | None  # (T,) 0 in the first text of a pair, 1 in the second; None for a single text
-    words: list[Word]  # in order, those of the text and then those of its pair; without those that are not read
+    words: list[Word]  # the words that the model reads, in order: first of the text, then of its pair
     word_of: np.ndarray  # (T,) the number of each token's word, or NO_WORD
 
     def add_up(self, values: np.ndarray) -> np.ndarray:
-        """Values of tokens (T,) -> of words (W,)."""
+        """Sum the values of tokens (T,) over the tokens of each word: (W,)."""
         of_words = self.word_of != NO_WORD
         return np.bincount(self.word_of[of_words], weights=values[of_words], minlength=len(self.words))
 
@@ -49,7 +49,7 @@ def read_words(
 ) -> list[WordedText]:
     """Encode a text, or a pair, as ``data.tokenization.encode`` does, and find its words.
 
-    One in a list; if the text is longer than ``max_tokens`` and is read in windows, one for each window.
+    The list has one item; if the text is longer than ``max_tokens`` and is read in windows, one item per window.
     """
     encoding, parts = tokenizer.encode(text, pair), [text] if pair is None else [text, pair]
     of_part = np.array([NO_PART if number is None else number for number in encoding.sequence_ids])
@@ -61,7 +61,7 @@ def read_words(
 
 
 def _words_of_piece(encoding: Encoding, parts: list[str], piece: np.ndarray, of_part: np.ndarray) -> WordedText:
-    """piece (T,): the tokens that are read; of_part (T,): the text that each is of."""
+    """piece (T,): the tokens that are read. of_part (T,): the text that each belongs to."""
     words: list[Word] = []
     word_of = np.full(len(piece), NO_WORD)
     for part, text in enumerate(parts):
@@ -73,9 +73,9 @@ def _words_of_piece(encoding: Encoding, parts: list[str], piece: np.ndarray, of_
 
 
 def _words_of_part(encoding: Encoding, tokens: np.ndarray, text: str, part: int) -> tuple[list[Word], np.ndarray]:
-    """The words that these tokens of a text make, and the number of each token's (tokens,).
+    """The words of these tokens of a text, and (tokens,) the number of each token's word.
 
-    A token of nothing but white space is of the word that follows it; at the end, of the last one.
+    A token that is only white space belongs to the word after it; at the end of the text, to the last word.
     """
     spans: list[tuple[int, int]] = []  # of words
     numbers = np.zeros(len(tokens), np.int64)
@@ -90,16 +90,16 @@ def _words_of_part(encoding: Encoding, tokens: np.ndarray, text: str, part: int)
         else:
             spans.append((start, end))
         before, numbers[position] = token, len(spans) - 1
-    if len(tokens) and not spans:  # a text of nothing but white space
+    if len(tokens) and not spans:  # the text is only white space
         spans = [(0, len(text))]
     words = [Word(text[start:end], start, end, part) for start, end in spans]
     return words, numbers.clip(max=len(words) - 1)
 
 
 def _continues(encoding: Encoding, before: int, token: int, between: str) -> bool:
-    """Whether a token is of the same word as the one before it; between: the characters between the two.
+    """Whether a token belongs to the same word as the token before it. between: the characters between the two.
 
-    What follows a gap, where tokens are left out, is a word of its own.
+    If tokens between them were cut out, it begins a new word.
     """
     same = token == before + 1 and encoding.word_ids[before] == encoding.word_ids[token]
     return same and not any(character.isspace() for character in between)

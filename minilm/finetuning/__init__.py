@@ -1,1 +1,1 @@
-"""What changes about a model before it trains."""
+"""Methods that change a model before it trains: freezing and LoRA."""

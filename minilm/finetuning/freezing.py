@@ -1,17 +1,17 @@
-"""Freezing: which parameters of a pretrained model training leaves as they are.
+"""Freezing: exclude parameters of a pretrained model from training.
 
-Lower layers tend to hold general features and upper ones those of the pretraining task (Yosinski et al. 2014; Howard
-and Ruder 2018). Tuning only the last quarter of BERT's layers keeps about 90% of the quality (Lee et al. 2019). So a
-model may keep its lower layers and learn only the upper ones: fewer gradients, less optimizer state, and the frozen
+Lower layers tend to compute general features, and upper layers features of the pretraining task (Yosinski et al. 2014;
+Howard and Ruder 2018). Tuning only the last quarter of BERT's layers keeps about 90% of the quality (Lee et al. 2019).
+So it can be enough to train the upper layers only. This needs fewer gradients and less optimizer state, and the frozen
 layers' outputs can be computed once (``minilm.training.frozen_prefix``).
 
-    "nothing"         the model is left as it is: of a new one, all parameters train
-    "backbone"        the head alone trains
-    "all-but-last"    the last k layers train, with what follows them: final norm, pooler, head
-    "first"           the embeddings and the first k layers are frozen; k = 0: the embeddings alone
+    "nothing"         change nothing; in a new model, all parameters train
+    "backbone"        freeze all but the head
+    "all-but-last"    freeze all but the last k layers and the modules after them: final norm, pooler, head
+    "first"           freeze the embeddings and the first k layers; k = 0: only the embeddings
 
-T5's layers are numbered through the encoder, then the decoder; a stack's table of relative positions is frozen with the
-embeddings. ALBERT reuses one layer at every depth, so single layers cannot be frozen.
+T5's layers are numbered through the encoder, then through the decoder; the table of relative positions of each is
+frozen with the embeddings. ALBERT uses one layer at every depth, so it is not possible to freeze single layers.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ PARTS = ("nothing", "backbone", "all-but-last", "first")
 
 
 def freeze(model: Backbone, part: str, layers: int = 0) -> None:
-    """Choose what trains, in place: see the table above. A head tied to the token table lets that train as well.
+    """Freeze a part of the model, in place; see the table above. A token table that is tied to the head is not frozen.
 
-    Raises UserError if the model has fewer layers, or one set of weights for all of them; ValueError for another part.
+    Raises UserError if the model has fewer layers, or one set of weights for all layers; ValueError for other parts.
     """
     if part not in PARTS or layers < 0:
         raise ValueError(f"part must be one of {', '.join(PARTS)} and layers at least 0, got {part!r} and {layers}")
@@ -63,19 +63,19 @@ def reads_pooler(model: Backbone) -> bool:
 
 
 def shares_layers(model: Backbone) -> bool:
-    """Whether one layer runs at several depths, as ALBERT's does: then no single depth can be chosen."""
+    """Whether one layer runs at several depths, as in ALBERT; then it is not possible to choose a single depth."""
     return len(set(model.blocks)) < model.num_layers
 
 
 def frozen_layers(model: Backbone) -> int:
-    """How many layers come before the first parameter that trains; all, if only what follows them trains.
+    """The number of layers before the first parameter that trains; all layers if only parameters after them train.
 
-    -1: the embeddings train, so nothing before the first layer is fixed.
+    -1 if the embeddings train.
     """
     depth = model.num_layers
-    norms = {norm: i for i in range(depth) for norm in model.norms_after(i)}  # -> the last layer before the norm
+    norms = {norm: i for i in range(depth) for norm in model.norms_after(i)}  # norm -> the last layer before it
     later = {id(p) for part in (*model.blocks, *norms, model.pooler, model.head) if part for p in part.parameters()}
-    later -= {id(p) for p in model.embeddings.parameters()}  # a tied head has the token table
+    later -= {id(p) for p in model.embeddings.parameters()}  # a tied head contains the token table
     if any(p.requires_grad and id(p) not in later for p in model.parameters()):
         return -1
     first = next((i for i, layer in enumerate(model.blocks) if _trains(layer)), depth)
@@ -83,9 +83,9 @@ def frozen_layers(model: Backbone) -> int:
 
 
 def training_mode(model: nn.Module) -> None:
-    """Training mode for what trains; evaluation mode, without dropout, for whatever is wholly frozen.
+    """Set modules that train to training mode, and wholly frozen modules to evaluation mode, without dropout.
 
-    A layer that trains in part, such as one with adapters, has its own dropout, but not that of its frozen parts.
+    A layer that trains in part, such as one with adapters, is in training mode, but its frozen modules are not.
     """
     has_parameters = next(model.parameters(), None) is not None
     if has_parameters and not _trains(model):

@@ -17,9 +17,10 @@ learned as the product of two thin matrices, A (r, in) and B (out, r), with a sm
 Training never forms B A, which is as large as W: it computes A x (r), then B (A x) (out). Dropout on the adapter's
 input is not in the paper's equation but in its authors' code; b is the layer's own bias, frozen like W.
 
-The start: B = 0 makes B A = 0, so training starts from the pretrained model. A is random: if it were zero too, both
-gradients would stay zero, as B's contains A x and A's contains B. (The paper draws A from a Gaussian; its authors'
-code, Hugging Face's PEFT and this file from U(-1/sqrt(in), 1/sqrt(in)), the default of ``nn.Linear``.)
+The start: B = 0 makes B A = 0, so training starts from the pretrained model. A is random. If A were zero too, both
+gradients would stay zero, as the gradient of B contains A x, and that of A contains B. (The paper draws A from a
+Gaussian; its authors' code, Hugging Face's PEFT and this file draw it from U(-1/sqrt(in), 1/sqrt(in)), the default of
+``nn.Linear``.)
 
 The scale: dividing by r means that the learning rate need not be tuned again if r changes (section 4.1). Kalajdzievski
 (2023) shows that the update then shrinks as r grows, so that higher ranks stop helping, and divides by sqrt(r)
@@ -33,9 +34,9 @@ without an adapter.
     add_lora(model, LoRAConfig(rank=8))            # then train as usual
     merge(model)
 
-Unlike in PEFT, which moves the weight to ``base_layer.weight``, an adapted layer keeps ``weight`` and ``bias`` under
-their own names and has ``lora_a`` and ``lora_b`` beside them, so whatever finds the model's parameters by name still
-works. The classification head is new and has no pretrained W, so it is trained whole. A language head stays frozen.
+PEFT moves the weight to ``base_layer.weight``. Here an adapted layer keeps its parameters ``weight`` and ``bias`` and
+gets ``lora_a`` and ``lora_b`` in addition, so code that finds parameters by name still works. The classification head
+is new and has no pretrained W, so all of it is trained. A language head stays frozen.
 
 "Linear layer" means a module ``nn.Linear`` here, "layer" a layer of the transformer.
 """
@@ -44,7 +45,9 @@ from __future__ import annotations
 
 import fnmatch
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -53,6 +56,7 @@ from torch import Tensor, nn
 from minilm.errors import UserError, nearest
 from minilm.finetuning.freezing import shares_layers
 from minilm.models.architecture import Backbone
+from minilm.models.dropout import Dropout
 from minilm.models.heads import ClassificationHead
 
 
@@ -72,8 +76,8 @@ class LoRALinear(nn.Module):
         self.lora_b = nn.Parameter(torch.zeros(out_features, rank, dtype=dtype, device=device))  # B (out, r)
         nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))  # as nn.Linear does: U(-1/sqrt(in), 1/sqrt(in))
         self.rank, self.alpha, self.rank_stabilized = rank, float(alpha), rank_stabilized
-        self.dropout = nn.Dropout(dropout)
-        self.train(base.training)  # else dropout would run in a model that is being evaluated
+        self.dropout = Dropout(dropout)
+        self.train(base.training)  # otherwise dropout would run in a model in evaluation mode
 
     @property
     def scale(self) -> float:
@@ -84,24 +88,70 @@ class LoRALinear(nn.Module):
         """x (..., in) -> (..., out)."""
         y = F.linear(x, self.weight, self.bias)
         if self.weight.dtype != self.lora_a.dtype and not torch.is_autocast_enabled(x.device.type):
-            x = x.to(self.lora_a.dtype)  # outside autocast nothing else casts for a bfloat16 W with float32 A and B
+            x = x.to(self.lora_a.dtype)  # W may be bfloat16; autocast would do this cast
         down = F.linear(self.dropout(x), self.lora_a)  # (..., r)
         update = F.linear(down, self.lora_b)  # (..., out)
         return torch.add(y, update, alpha=self.scale).to(y.dtype)  # y + s * update; torch calls the factor alpha
 
+    @torch.no_grad()
+    def adapted_weight(self) -> Tensor:
+        """What W becomes, W + s B A (out, in), in the adapter's precision and without gradients."""
+        exact = nullcontext() if self.weight.is_meta else torch.autocast(self.weight.device.type, enabled=False)
+        with exact:
+            return torch.add(self.weight, self.lora_b @ self.lora_a, alpha=self.scale)
+
     def merged(self) -> nn.Linear:
-        """One plain layer of W + s B A. It has a weight of its own and shares the bias."""
-        with torch.no_grad():
-            weight = torch.add(self.weight, self.lora_b @ self.lora_a, alpha=self.scale).to(self.weight.dtype)
+        """One plain layer of the adapted weight. It has a weight of its own and shares the bias."""
+        weight = self.adapted_weight().to(self.weight.dtype)
         out_features, in_features = weight.shape
         linear = nn.Linear(in_features, out_features, bias=self.bias is not None, device="meta")  # without memory
         linear.weight, linear.bias = nn.Parameter(weight, requires_grad=self.weight.requires_grad), self.bias
         return linear.train(self.training)
 
 
+class DoRALinear(LoRALinear):
+    """The same with DoRA (Liu et al. 2024, "DoRA: Weight-Decomposed Low-Rank Adaptation", equation 5): the lengths of
+    W's rows, which are the weights of one output each, are learned apart from their directions.
+
+        V = W + s B A              |V| (out,): the length of each row
+        y = m / |V| * V x + b      m (out,) starts as |W|, so that y is what it was
+
+    B A changes the directions, m the lengths. In the backward pass |V| counts as a constant, which saves memory and
+    costs no accuracy (section 4.3). As in PEFT, dropout is on all that the adapter adds; with g = m / |V|:
+
+        y = W x + b + (g - 1) W dropout(x) + g s B A dropout(x)
+    """
+
+    def __init__(self, base: nn.Linear, rank: int, alpha: float, **settings: Any) -> None:
+        """The arguments are those of ``LoRALinear``."""
+        super().__init__(base, rank, alpha, **settings)
+        self.lora_magnitude = nn.Parameter(row_lengths(base.weight.detach().to(self.lora_a.dtype)))  # m
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., in) -> (..., out)."""
+        y = F.linear(x, self.weight, self.bias)
+        if self.weight.dtype != self.lora_a.dtype and not torch.is_autocast_enabled(x.device.type):
+            x = x.to(self.lora_a.dtype)
+        x = self.dropout(x)
+        g = self.lora_magnitude / row_lengths(super().adapted_weight())
+        update = F.linear(F.linear(x, self.lora_a), self.lora_b)
+        return (y + (g - 1) * F.linear(x, self.weight.to(x.dtype)) + g * self.scale * update).to(y.dtype)
+
+    @torch.no_grad()
+    def adapted_weight(self) -> Tensor:
+        """What W becomes, m / |V| * V (out, in), in the adapter's precision and without gradients."""
+        v = super().adapted_weight()
+        return v * (self.lora_magnitude / row_lengths(v))[:, None]
+
+
+def row_lengths(weight: Tensor) -> Tensor:
+    """The Euclidean length of each row of a matrix, (out, in) -> (out,)."""
+    return torch.linalg.vector_norm(weight, dim=1)
+
+
 @dataclass(frozen=True)
 class LoRAConfig:
-    """An adapter's settings. Raises UserError for one that makes no sense."""
+    """An adapter's settings. Raises UserError for an invalid value."""
 
     rank: int = 8  # r
     alpha: float = 16.0  # the update is scaled by s = alpha / rank
@@ -112,6 +162,7 @@ class LoRAConfig:
     targets: tuple[str, ...] = ("query", "value")
     rank_stabilized: bool = False
     layers: tuple[int, ...] = ()  # layers to adapt, from 0 (T5: the encoder's, then the decoder's); empty: all
+    dora: bool = False  # the lengths of the matrices' rows are learned apart
 
     def __post_init__(self) -> None:
         if self.rank < 1:
@@ -125,43 +176,45 @@ class LoRAConfig:
 
 
 def add_lora(model: Backbone, config: LoRAConfig) -> list[str]:
-    """Adapt linear layers of the model, in place; then only adapters and the classification head are trained.
+    """Add adapters to linear layers of the model, in place. Only they and the classification head will be trained.
 
     An earlier ``merge`` becomes permanent: ``unmerge`` can no longer undo it.
 
     Returns the names of the adapted modules.
 
     Raises:
-        UserError: the model does not have a target or a layer.
-        ValueError: the model has adapters already.
+        UserError: the model does not have a target or a layer of the config.
+        ValueError: the model already has adapters.
     """
     if adapted_layers(model):
-        raise ValueError("this model has adapters already; merge them first")
+        raise ValueError("this model already has adapters; merge them first")
     names = find_targets(model, config)
     for name in names:
         adapt_layer(
-            model, name, config.rank, config.alpha, dropout=config.dropout, rank_stabilized=config.rank_stabilized
-        )
+            model, name, config.rank, config.alpha,
+            dropout=config.dropout, rank_stabilized=config.rank_stabilized, dora=config.dora,
+        )  # fmt: skip
     train_adapters_only(model)
     return names
 
 
 def adapt_layer(
-    model: Backbone, name: str, rank: int, alpha: float, *, dropout: float = 0.0, rank_stabilized: bool = False
+    model: Backbone, name: str, rank: int, alpha: float, *, dora: bool = False, **settings: Any
 ) -> LoRALinear:
     """Replace the linear layer of this name by an adapted one. Its settings are its own: in a published adapter, each
-    may have another rank and alpha. Raises TypeError if the module is no linear layer."""
+    may have another rank and alpha. ``settings``: dropout and rank_stabilized, as ``LoRALinear`` takes them. Raises
+    TypeError if the module is no linear layer."""
     base = model.get_submodule(name)
     if not isinstance(base, nn.Linear):
         raise TypeError(f"{name} is no linear layer")
     model.unmerged = {}  # what was merged before is now part of the weights
-    layer = LoRALinear(base, rank, alpha, dropout=dropout, rank_stabilized=rank_stabilized)
+    layer = (DoRALinear if dora else LoRALinear)(base, rank, alpha, **settings)
     model.set_submodule(name, layer)
     return layer
 
 
 def train_adapters_only(model: Backbone) -> None:
-    """Freeze all but the adapters and the classification head."""
+    """Freeze all parameters except the adapters and the classification head."""
     model.requires_grad_(False)
     for parameter in adapter_parameters(model).values():
         parameter.requires_grad_(True)
@@ -175,18 +228,20 @@ def adapted_layers(model: nn.Module) -> dict[str, LoRALinear]:
 
 
 def adapter_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """All A and B, by name."""
-    found = {}
-    for name, layer in adapted_layers(model).items():
-        found[f"{name}.lora_a"], found[f"{name}.lora_b"] = layer.lora_a, layer.lora_b
-    return found
+    """All A and B, and with DoRA all m, by name."""
+    return {
+        f"{name}.{own}": parameter
+        for name, layer in adapted_layers(model).items()
+        for own, parameter in layer.named_parameters()
+        if own.startswith("lora_")
+    }
 
 
 # --- Merging -------------------------------------------------------------------------------------------------------
 
 
 def merge(model: Backbone) -> None:
-    """Replace the adapted layers by plain ones of W + s B A.
+    """Replace the adapted layers by plain ones of what W becomes, without DoRA W + s B A.
 
     The outputs stay the same, up to rounding (in the weights' own precision). W itself does not change: the adapted
     layers stay in memory for ``unmerge``, until ``model.unmerged = {}`` frees them.
@@ -198,9 +253,9 @@ def merge(model: Backbone) -> None:
 
 
 def unmerge(model: Backbone) -> None:
-    """Put the adapted layers back as they were before ``merge``, bit for bit; changes to the merged weights are lost.
+    """Undo ``merge``: put the adapted layers back, bit for bit. Changes to the merged weights are lost.
 
-    The kept layers are no submodules, so ``model.to(dtype)`` does not reach them. Raises ValueError if it was called.
+    The kept layers are not submodules, so ``model.to(dtype)`` does not change them. Raises ValueError if it was called.
     """
     for name, layer in model.unmerged.items():
         now = model.get_parameter(f"{name}.weight").dtype
@@ -219,7 +274,7 @@ def unmerge(model: Backbone) -> None:
 def find_targets(model: Backbone, config: LoRAConfig) -> list[str]:
     """The names of the modules to adapt, in the model's order. Raises UserError as ``add_lora`` does."""
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    linear = [name for name in linear if not name.startswith("head.")]  # the head is trained whole
+    linear = [name for name in linear if not name.startswith("head.")]  # all of the head is trained
     layer_of = _layer_of(model, linear)
     kinds = list(dict.fromkeys(name.rpartition(".")[2] for name in layer_of))  # last parts of names: "query", "up", ...
     if config.layers:
@@ -235,7 +290,7 @@ def find_targets(model: Backbone, config: LoRAConfig) -> list[str]:
         if not found:
             hint = nearest(target, [*kinds, "all-linear", *linear])
             raise UserError(
-                f'LoRA: target "{target}" names no linear layer of this model{hint}; there are: {", ".join(kinds)}, '
+                f'LoRA: target "{target}" names no linear layer of this model{hint}; targets are {", ".join(kinds)}, '
                 f'all-linear, and patterns of whole names such as "{linear[0]}"'
             )
         if config.layers:
@@ -250,7 +305,7 @@ def find_targets(model: Backbone, config: LoRAConfig) -> list[str]:
 
 
 def _layer_of(model: Backbone, names: list[str]) -> dict[str, int]:
-    """The number of the layer that each of these modules is in, by name; modules outside the layers are left out."""
+    """The layer number of each of these modules, by name, without modules outside the layers."""
     number = {module: i for i, layer in enumerate(model.blocks) for module in layer.modules()}
     modules = {name: model.get_submodule(name) for name in names}
     return {name: number[module] for name, module in modules.items() if module in number}
@@ -260,7 +315,7 @@ def _check_layers(model: Backbone, config: LoRAConfig) -> None:
     depth = model.num_layers
     if shares_layers(model):
         raise UserError(
-            f'LoRA: the setting "layers" must be empty: all {depth} layers of this model share one set of weights'
+            f'LoRA: remove the setting "layers": all {depth} layers of this model share one set of weights'
         )
     if unknown := sorted(set(config.layers) - set(range(depth))):
         raise UserError(f"LoRA: the model has no layer {unknown[0]}; its layers are 0 to {depth - 1}")

@@ -48,6 +48,7 @@ class Card:
     task: str  # "encode", "classify" or "lm"
     labels: list[str] = field(default_factory=list)  # classes in order
     own_head: bool = False  # our head instead of the family's
+    nested: bool = False  # it was taken out of a model that reads images too
     folder: Path | None = None  # where it was loaded from; for an adapted model, its base
     adapter: Path | None = None  # where its adapter was loaded from
     published: dict[str, Any] = field(default_factory=dict)  # its config.json, with what we do not use
@@ -226,6 +227,7 @@ class Names:
     old: tuple[tuple[str, str], ...] = ()  # (old spelling, new spelling) of parts of their names
     ignored: tuple[str, ...] = ()  # patterns of tensors that files carry and nothing needs
     other_prefixes: tuple[str, ...] = ()  # of published classes whose task we do not have
+    nested: str = ""  # what stands between prefix and name in a published class that reads images too
 
     @property
     def prefixes(self) -> tuple[str, ...]:
@@ -252,6 +254,7 @@ class Architecture(Generic[C]):
     classification_head: Callable[[C], HeadConfig]  # config -> the head that published classifiers were trained with
     language_head: Callable[[C], LanguageConfig]  # config -> the head of the published language models
     settings: tuple[tuple[str, ...], ...]  # rows (ours, theirs, older spellings ...) of config.json
+    nested_in: tuple[str, ...] = ()  # model types whose config.json holds this one's under "text_config"
     defaults: Mapping[str, Any] = field(default_factory=dict)  # of config.json, where the published class has others
     read: Callable[[dict[str, Any]], dict[str, Any]] = _nothing  # config.json -> settings that no row can express
     write: Callable[[C], dict[str, Any]] = _nothing  # config -> what config.json needs and no row can express

@@ -1,16 +1,32 @@
-"""Pictures of labels that fit their place whether there are 3 of them, 40 or 500: how many texts have each, and which
-are taken for which."""
+"""Pictures of labels that fit their place whether there are 3 of them, 40 or 500: how many texts have each, how well
+each is found, which are taken for which, and which are given together."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.ticker import MaxNLocator
 
 from minilm.evaluation.confusions import Confused
-from minilm.reporting.style import SMALL, TEST, TRAIN, VALIDATION, legend, name_axes, new_figure, save, short
+from minilm.evaluation.cooccurrence import co_occurrence
+from minilm.evaluation.metrics import Metrics
+from minilm.reporting.style import (
+    SMALL,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    darker,
+    ink,
+    legend,
+    name_axes,
+    new_figure,
+    save,
+    short,
+)
 
 COLOURS = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
 BARS = 40  # labels of which each has its bar and name
@@ -75,4 +91,68 @@ def confused_pairs(pairs: Sequence[Confused], names: Sequence[str], title: str, 
     name_axes(axes, title="", x="Texts", y="True label → predicted label")
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
+    return save(figure, path)
+
+
+def label_scores(metrics: Metrics, names: Sequence[str], split: str, path: Path) -> Path:
+    """The F1 of each label, the best first; of many labels those with the lowest."""
+    rows = sorted(range(len(names)), key=lambda i: -metrics.by_label[i].f1)[-BARS:]
+    few = len(rows) <= 12
+    title = f"F1 of each label on the {split} texts"
+    if len(rows) < len(names):
+        title = f"The {len(rows)} labels with the lowest F1, of {len(names):,} ({split} texts)"
+    figure = new_figure(8.5, max(2.8, 1.4 + (0.42 if few else 0.26) * len(rows)), title)
+    axes = figure.subplots()
+    found = [metrics.by_label[i] for i in rows]
+    axes.barh(range(len(rows)), [label.f1 for label in found], 0.7, color=COLOURS[split], edgecolor="white")
+    size = SMALL if few else SMALL - 3
+    for place, label in enumerate(found):
+        axes.text(label.f1 + 0.01, place, f"{label.f1:.2f}  ({label.support:,})", va="center", fontsize=size)
+    axes.set_yticks(range(len(rows)), [short(names[i], 32) for i in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlim(0, 1.18)
+    axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    name_axes(axes, title="", x="F1 (texts that have the label)", y="")
+    axes.tick_params(axis="y", labelsize=size)
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_axisbelow(True)
+    return save(figure, path)
+
+
+def given_together(
+    labels: np.ndarray, predicted: np.ndarray, names: Sequence[str], split: str, path: Path
+) -> Path:
+    """Which labels texts have together, and which are predicted together: labels and predicted (N, C) of 0 and 1.
+
+    A cell is the fraction of the texts with the row's label that have the column's too. Of many labels, the most
+    frequent ones.
+    """
+    most = np.sort(np.argsort(-labels.sum(axis=0), kind="stable")[:BARS])
+    shown = [short(names[i], 24) for i in most]
+    side = min(max(3.2, 1.6 + 0.42 * len(most)), 8.5)
+    title = f"Which labels come together? ({split} texts)"
+    if len(most) < len(names):
+        title += f": the {len(most)} most frequent of {len(names):,}"
+    figure = new_figure(2 * side + 1.8, side + 1.2, title)
+    panels = figure.subplots(1, 2, sharey=True)
+    shades = LinearSegmentedColormap.from_list("together", ["white", COLOURS[split], darker(COLOURS[split])])
+    size = SMALL if len(most) <= 12 else SMALL - 4
+    for axes, kind, found in zip(panels, ("true labels", "predicted labels"), (labels, predicted), strict=True):
+        counts = co_occurrence(found[:, most]).counts
+        own = counts.diagonal()[:, None]
+        shares = np.divide(counts, own, out=np.full(counts.shape, np.nan), where=own > 0)
+        np.fill_diagonal(shares, np.nan)
+        image = axes.imshow(shares, cmap=shades, vmin=0, vmax=1)
+        if len(most) <= 12:
+            for row, column in np.argwhere(~np.isnan(shares)):
+                value = float(shares[row, column])
+                style: dict[str, Any] = {"color": ink(shades(value)), "fontsize": SMALL - 2}
+                axes.text(column, row, f"{value:.0%}", ha="center", va="center", **style)
+        name_axes(axes, title=kind.capitalize(), x="... that have this label too", y="")
+        slanted: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor", "fontsize": size}
+        axes.set_xticks(range(len(most)), shown, **slanted)
+        axes.set_yticks(range(len(most)), shown, fontsize=size)
+        axes.tick_params(labelsize=size)
+    panels[0].set_ylabel("Of the texts with this label, ...", fontsize=SMALL)
+    figure.colorbar(image, ax=list(panels), shrink=0.8, format=lambda value, _: f"{value:.0%}")
     return save(figure, path)

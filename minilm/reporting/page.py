@@ -78,7 +78,18 @@ class Folded:
     block: Block
 
 
-Block = Prose | Table | Picture | Code | Bullets | Folded  # prose: a paragraph
+@dataclass(frozen=True)
+class Weighted:
+    """A text whose words are coloured: blue if they speak for something, orange if against it.
+
+    Each piece has a weight from -1 to 1, or None. In Markdown, words with a weight of at least a half are bold, and
+    those of minus a half are struck out.
+    """
+
+    pieces: Sequence[tuple[str, float | None]]
+
+
+Block = Prose | Table | Picture | Code | Bullets | Folded | Weighted  # prose: a paragraph
 
 
 @dataclass(frozen=True)
@@ -146,10 +157,17 @@ def markdown_block(block: Block, folder: Path = Path()) -> str:
         return f"{fence}{block.language}\n{code}\n{fence}"
     if isinstance(block, Bullets):
         return "\n".join(f"- {_markdown_prose(item)}" for item in block.items)
+    if isinstance(block, Weighted):
+        return "".join(_markdown_piece(text, weight) for text, weight in block.pieces).strip()
     if isinstance(block, Folded):
         inner = markdown_block(block.block, folder)
         return f"<details><summary>{escape_html(block.title)}</summary>\n\n{inner}\n\n</details>"
     return _markdown_prose(block)
+
+
+def _markdown_piece(text: str, weight: float | None) -> str:
+    mark = "**" if (weight or 0) >= STRONG else "~~" if (weight or 0) <= -STRONG else ""
+    return f"{mark}{escape(text, strip=False)}{mark}"
 
 
 def _fence(code: str, least: int) -> str:
@@ -175,6 +193,7 @@ def _markdown_prose(prose: Prose) -> str:
 
 # --- HTML ---
 
+STRONG = 0.5  # a weight
 WRAPPED = 30  # characters: a column of text with a longer cell is wrapped
 
 
@@ -199,9 +218,20 @@ def _html_block(block: Block) -> str:
         return _scrolling("code", f"<pre>{escape_html(block.text.strip())}</pre>")
     if isinstance(block, Bullets):
         return f"<ul>{''.join(f'<li>{_html_prose(item)}</li>' for item in block.items)}</ul>"
+    if isinstance(block, Weighted):
+        return f'<p class="weighted">{"".join(_html_piece(text, weight) for text, weight in block.pieces)}</p>'
     if isinstance(block, Folded):
         return f"<details><summary>{escape_html(block.title)}</summary>{_html_block(block.block)}</details>"
     return f"<p>{_html_prose(block)}</p>"
+
+
+def _html_piece(text: str, weight: float | None) -> str:
+    """A word on its colour; the stronger its weight, the stronger the colour."""
+    if weight is None:
+        return escape_html(text)
+    colour = "0 114 178" if weight > 0 else "230 130 0"
+    style = f"background:rgb({colour} / {0.6 * abs(weight):.2f})"
+    return f'<span style="{style}" title="{weight:+.2f}">{escape_html(text)}</span>'
 
 
 def _html_prose(prose: Prose) -> str:
@@ -282,6 +312,8 @@ td.long { white-space: normal; min-width: 16rem; max-width: 36rem; }
 th { vertical-align: bottom; }
 .text, .long { text-align: left; }
 img { display: block; max-width: 100%; height: auto; margin: 1rem 0; background: #fff; border-radius: .4rem; }
+.weighted { line-height: 1.9; margin-top: .2rem; }
+.weighted span { border-radius: .2rem; padding: .1rem .05rem; }
 details { margin: .6rem 0; }
 summary { cursor: pointer; }
 pre { overflow-x: auto; background: var(--box); padding: .8rem; font-size: .85rem; }

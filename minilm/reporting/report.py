@@ -15,8 +15,11 @@ import numpy as np
 from minilm.config import SPLITS
 from minilm.evaluation.metrics import Metrics
 from minilm.hints import program
+from minilm.measures import RANKING_METRICS
 from minilm.reporting.classes import count_rows
 from minilm.reporting.confidence import confidence_section, threshold_sentence
+from minilm.reporting.explanations import explanations_section
+from minilm.reporting.mistakes import mistakes_section
 from minilm.reporting.page import (
     Block,
     Bullets,
@@ -48,6 +51,7 @@ CHOSEN = (  # a note on the patterns, words and descriptions
     "If a pattern, a word or a description is chosen by its score on labelled texts, it is trained on them: that is "
     "not zero-shot, and it must be measured on other texts."
 )
+LABEL_PICTURES = ("confusion_test", "confusion_validation", "label_scores", "given_together")
 LISTED, IN_SENTENCE = 40, 10  # labels of a table, and of a sentence
 STOPPED = {
     "finished": "It ran to its last epoch.",
@@ -63,9 +67,10 @@ def write_report(folder: Path) -> Path:
     """
     run = read_run(folder)
     parts: tuple[Callable[[Run], Section | None], ...]
-    parts = (_opening, _adaptation, _learning, _mistakes, _confidence, _samples, _costs, _data, _settings, _usage)
+    parts = (_opening, _adaptation, _learning, _labels, mistakes_section, _confidence)
+    parts = (*parts, _samples, explanations_section, _costs, _data, _settings, _usage)
     if run.results.zero_shot is not None:
-        parts = (_opening, _asked, _mistakes, _samples, _costs, _data, _settings)
+        parts = (_opening, _asked, _labels, _samples, _costs, _data, _settings)
     elif run.only_adapted:
         parts = (_adaptation, _costs, _data, _settings)
     sections = [section for part in parts if (section := part(run)) is not None]
@@ -180,7 +185,7 @@ def _learning(run: Run) -> Section:
     return Section("How it learned", [text, *_pictures(run, "learning_curves")])
 
 
-def _mistakes(run: Run) -> Section:
+def _labels(run: Run) -> Section:
     """The metrics of each label, and the most common mistake."""
     split = "test" if run.results.test is not None else "validation"
     metrics, labels = run.results.metrics(split), run.results.labels
@@ -195,7 +200,8 @@ def _mistakes(run: Run) -> Section:
         few = replace(table, rows=[table.rows[i] for i in worst[:LISTED]])
         blocks = [f"The {LISTED} labels with the lowest F1, of {count(len(labels))}:", few, Folded("All", table)]
     blocks += filter(None, (_absent(metrics, labels, split), _common_mistake(metrics, labels)))
-    return Section("Label by label", [*blocks, *_pictures(run, "confusion_test", "confusion_validation")])
+    blocks += _ranking(run.results, split)
+    return Section("Label by label", [*blocks, *_pictures(run, *LABEL_PICTURES)])
 
 
 def _confidence(run: Run) -> Section | None:
@@ -203,6 +209,19 @@ def _confidence(run: Run) -> Section | None:
     section = confidence_section(run)
     pictures = _pictures(run, "calibration", "coverage")
     return None if section is None else replace(section, blocks=[*section.blocks, *pictures])
+
+
+def _ranking(results: Results, split: str) -> list[Block]:
+    """How well texts with a label are ranked before others, beside the baselines; nothing if that was not measured."""
+    found = {"the model": results.metrics(split)}
+    found |= {name: baseline.metrics(split) for name, baseline in results.baselines.items()}
+    rows = [
+        [name, *(decimal(metrics.get(key)) for key in RANKING_METRICS)]
+        for name, metrics in found.items()
+        if metrics is not None and metrics.roc_auc is not None
+    ]
+    note = "Macro averages: of each label against the rest. They need no threshold; ROC AUC is 0.5 for guessing."
+    return [Table([f"ranking, {split} set", *map(metric_name, RANKING_METRICS)], rows, note=note)] if rows else []
 
 
 def label_table(metrics: Metrics, labels: Sequence[str], title: str = "label") -> Table:
@@ -337,6 +356,8 @@ def _usage(run: Run) -> Section:
     commands = [
         (prediction_command(run), "its label"),
         (f"{program()} predict {folder} --file texts.txt --json", f"the label of each line{with_tab}, with all scores"),
+        (f"{program()} predict {folder} --file in.csv --out out.csv", "a table with an answer beside each row"),
+        (f"{program()} explain {folder}", "the words on which its answers to the sample texts depend"),
         (f"{program()} evaluate {folder}", "its test metrics, measured again"),
         (f"{program()} train {config} seed=2", "the same once more, one setting changed"),
         (resume_command(run.folder), "continues it if it was interrupted"),

@@ -127,6 +127,7 @@ class SampleText:
     label: str | list[str]
     predicted: str | list[str]
     scores: dict[str, Fraction]  # label -> probability
+    pair: str | None = None  # the second text of a pair, with which ``text`` ends then
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,53 @@ class Calibration:
     def __post_init__(self) -> None:
         if self.split not in SPLITS or not self.temperature:
             raise ValueError("must hold a split and a temperature")
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A text that is predicted wrongly. Several labels a text: ``label`` and ``predicted`` are lists."""
+
+    row: Number  # in its file, from 1
+    text: str  # its beginning
+    label: str | list[str]
+    predicted: str | list[str]
+    probability: Fraction  # of what is not so
+
+
+@dataclass(frozen=True)
+class ConfusedTexts:
+    """Two labels that are confused, with some of the texts."""
+
+    label: str
+    predicted: str
+    texts: Number
+    mistakes: list[Mistake]
+
+
+@dataclass(frozen=True)
+class LabelIssueText:
+    """A text whose label is probably wrong."""
+
+    row: Number  # in its file, from 1
+    text: str  # its beginning
+    label: str
+    suggested: str  # another label; several labels a text: "add" or "remove"
+    score: Fraction  # the lower, the more suspicious
+
+
+@dataclass(frozen=True)
+class Mistakes:
+    """What is worth reading of the mistakes on one split."""
+
+    split: str
+    surest: list[Mistake]
+    confused: list[ConfusedTexts]  # one label a text
+    label_issues: list[LabelIssueText]  # the first of them
+    all_label_issues: Number  # how many there are
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise ValueError(f"split must be one of {', '.join(SPLITS)}")
 
 
 @dataclass(frozen=True)
@@ -238,6 +286,7 @@ class Results:
     # The probability from which a label is assigned, or that of each label; of two classes, of the second.
     decision_threshold: Fraction | list[Fraction] | None = None
     calibration: Calibration | None = None
+    mistakes: Mistakes | None = None
     augmentation: Augmentation | None = None
     same_answer: str = ""  # several labels a text: a warning if nearly all texts have the same prediction
 
@@ -302,6 +351,7 @@ class Environment:
     platform: str
     device: str
     threads: Number
+    cpu: str = ""  # its name, and the instructions that torch uses; "": a version that did not record them
     data: DataSummary
     start: dict[str, str] = field(default_factory=dict)  # hashes of what the run started from, by name
 

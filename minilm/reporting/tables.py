@@ -9,7 +9,7 @@ from minilm.errors import shortened
 from minilm.measures import MULTI_LABEL_METRICS
 from minilm.terminal import printable
 
-PROPER_NAMES = {"mcc": "MCC", "jaccard": "Jaccard"}
+PROPER_NAMES = {"mcc": "MCC", "jaccard": "Jaccard", "roc_auc": "ROC AUC"}
 ABSENT = "-"
 
 

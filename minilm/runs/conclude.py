@@ -18,7 +18,8 @@ from minilm.evaluation.decisions import fit_decision
 from minilm.evaluation.metrics import Metrics
 from minilm.evaluation.predictor import Classifier
 from minilm.models import ARCHITECTURES
-from minilm.reporting.label_plots import class_distribution
+from minilm.reporting.label_issues import LABEL_ISSUES, issues_of, write_label_issues
+from minilm.reporting.label_plots import class_distribution, given_together, label_scores
 from minilm.reporting.plots import draw_confusion, learning_curves, length_distribution
 from minilm.reporting.predictions import write_predictions
 from minilm.reporting.report import write_report
@@ -26,8 +27,10 @@ from minilm.reporting.results import Adaptation, Augmentation, Baseline, Best, P
 from minilm.reporting.summary import parameter_counts
 from minilm.runs.assembly import PreparedData
 from minilm.runs.confidence import draw_confidence, measure_calibration
+from minilm.runs.explain import explain_samples
 from minilm.runs.fit import Trained, TrainRun
 from minilm.runs.folders import describe_data
+from minilm.runs.mistakes import HeldOut, describe_mistakes
 from minilm.runs.results import (
     MOST_LABELS,
     Embedded,
@@ -57,6 +60,8 @@ def conclude(run: TrainRun, trained: Trained) -> None:
         same = same_answer(shown.labels, given, data.label_names, held_out)
     if same:
         say(f"warning: {same}")
+    texts = HeldOut(held_out, shown, data.numbers[held_out], data.kept if held_out == "test" else {})
+    issues = issues_of(shown.labels, decision.probabilities(scores[held_out]), data.label_names)
     classifier = Classifier(run.model, run.prepared.tokenizer, run.runtime)
     results = Results(
         name=folder.name,
@@ -78,15 +83,25 @@ def conclude(run: TrainRun, trained: Trained) -> None:
         data=describe_data(data),
         decision_threshold=stored_threshold(decision),
         calibration=measure_calibration(decision, shown.labels, scores[held_out], held_out),
+        mistakes=describe_mistakes(texts, scores[held_out], data.label_names, decision, issues),
         augmentation=None if augment is None else Augmentation(augment.method, augment.ratio, run.prepared.added),
         same_answer=same,
     )
-    _draw(run, trained.progress, metrics)
-    draw_confidence(decision, shown.labels, scores[held_out], held_out, folder / "figures")
+    if run.pictures:
+        _draw(run, trained.progress, metrics)
+        if data.multi_label:
+            figures, given = folder / "figures", decision.choose(decision.probabilities(scores[held_out]))
+            label_scores(metrics[held_out], data.label_names, held_out, figures / "label_scores.png")
+            given_together(shown.labels, given, data.label_names, held_out, figures / "given_together.png")
+        draw_confidence(decision, shown.labels, scores[held_out], held_out, folder / "figures")
     if "test" in scores:
         write_predictions(
             folder, data.test, scores["test"], data.label_names, decision, data.numbers["test"], data.kept
         )
+    if run.keep_model == "all":  # not for each run of a study
+        explain_samples(classifier, results.samples, folder)
+    if issues:
+        write_label_issues(folder / LABEL_ISSUES, issues, texts.columns)
     write_json(folder / "results.json", as_table(results))
     finalize(folder)
 

@@ -20,22 +20,28 @@ from minilm.evaluation.metrics import Metrics, classification_metrics, multilabe
 from minilm.evaluation.predictor import Classifier
 from minilm.reporting.results import Baseline, CharacterLengths, Lengths, SampleText
 from minilm.runs.shared_cache import hash_of_rows, memoize
+from minilm.training.console import say
 
 LONG = 10.0  # seconds
 KEPT_SCORES = 100  # labels of which a sample's scores are kept, at most
-MOST_LABELS = 1000  # for the linear baseline, whose fit takes time and memory for each
+MOST_LABELS = 1000  # for what takes time and memory for each: the linear baseline, and metrics of rankings
 
 
-def measure(labels: np.ndarray, scores: np.ndarray, decision: Decision | None = None) -> Metrics:
+def measure(
+    labels: np.ndarray, scores: np.ndarray, decision: Decision | None = None, ranking: bool | None = None
+) -> Metrics:
     """The metrics of scores (N, C) against labels: (N,), or (N, C) with several labels a text.
 
     decision: which labels the texts get. The loss is that of the scores as they are, without a temperature.
+    ranking: whether to measure ROC AUC and average precision; None: unless there are very many labels.
     """
     decision = decision or plain_decision(labels)
+    ranking = scores.shape[1] <= MOST_LABELS if ranking is None else ranking
     if decision.kind == "multi":
-        return multilabel_metrics(labels, scores, given=decision.choose(decision.probabilities(scores)))
+        given = decision.choose(decision.probabilities(scores))
+        return multilabel_metrics(labels, scores, given=given, ranking=ranking)
     chosen = decision.choose(decision.probabilities(scores)) if decision.has_threshold else None
-    return classification_metrics(labels, scores, given=chosen)
+    return classification_metrics(labels, scores, given=chosen, ranking=ranking)
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,8 @@ def fit_baselines(
     def fitted(name: str) -> tuple[dict[str, np.ndarray], float]:
         """Scores of the validation and test texts, and the seconds to fit."""
         model = fits[name]()
+        if isinstance(model, Linear) and not model.regression.finished:
+            say("the linear baseline's fit took too long and ended early: a longer one might be a little better")
         return {split: model.predict(rows.texts, rows.pairs) for split, rows in held_out.items()}, model.seconds
 
     results: dict[str, Baseline] = {}
@@ -167,6 +175,7 @@ def choose_samples(
             label=names(rows.labels[i]),
             predicted=names(predicted[i]),
             scores={labels[c]: float(probabilities[i, c]) for c in shown(probabilities[i])},
+            pair=None if rows.pairs is None else rows.pairs[i],
         )
         for i in chosen
     ]

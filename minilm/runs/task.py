@@ -15,6 +15,7 @@ from minilm.devices import Runtime
 from minilm.evaluation.decisions import fit_decision
 from minilm.evaluation.metrics import Metrics
 from minilm.evaluation.predictor import Forward, predict_scores
+from minilm.measures import RANKING_METRICS
 from minilm.models.architecture import Backbone
 from minilm.runs.assembly import PreparedData
 from minilm.runs.folders import write_history
@@ -58,7 +59,11 @@ def make_task(
         # no temperature changes a label.)
         calibrate = settings.decision_threshold != 0.5
         decision = fit_decision(settings, validation.labels, scores["validation"], calibrate=calibrate)
-        return {split: measure(labels, scores[split], decision).brief() for split, (_, labels, _) in watched.items()}
+        ranking = settings.best in RANKING_METRICS  # they sort all texts for each label
+        return {
+            split: measure(labels, scores[split], decision, ranking).brief()
+            for split, (_, labels, _) in watched.items()
+        }
 
     return Task(
         batches=lambda epoch: make_batches(

@@ -1,37 +1,38 @@
 """AdamW and the learning rate.
 
-AdamW (Loshchilov and Hutter 2019) moves each weight w against its gradient g, in units of how large g usually is, and
-shrinks it a little ("decay"), apart from the gradient:
+AdamW (Loshchilov and Hutter 2019) moves each weight w against its gradient g, divided by the usual size of g, and
+independently shrinks w a little ("weight decay"):
 
     m = b1 m + (1 - b1) g          v = b2 v + (1 - b2) g^2
     w = w - lr (m' / (sqrt(v') + eps) + decay w)            m' = m / (1 - b1^t),  v' = v / (1 - b2^t)
 
-``t`` is the number of the step, from 1: m and v start at 0, and m' and v' correct the mean for that.
+``t`` is the number of the step, from 1. m and v start at 0; m' and v' correct the bias that this causes.
 
 Only matrices decay. A large matrix makes its layer's output depend steeply on its input; small weights make a smoother
-function, which generalises better. Biases and norms do not do that: they shift and scale each number on its own, and a
-norm's weight pulled towards 0 would shut its layer off. An embedding's row gets a gradient only when its word occurs,
-but decay would shrink it at every step, so rare words would fade. ``decay_all`` decays all of them.
+function, which generalises better. Biases and norms only shift and scale single components, and decaying the weight of
+a norm towards 0 would switch its layer off. The row of a token in an embedding gets a gradient only if the token
+occurs, but decay would shrink it at every step, so rare tokens would vanish. ``decay_all`` applies decay to all
+parameters.
 
-The rate is a pure function of how far training is, so a resumed run needs no state for it.
+The learning rate is a pure function of the step, so a resumed run needs no state for it.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from minilm.config import TrainSection
-from minilm.devices import Runtime
 from minilm.errors import UserError
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, *, decay_all: bool = False) -> list[dict[str, Any]]:
-    """The trainable parameters in two groups: decayed, and not."""
-    # A language head that is tied to an embedding shares its tensor, so embeddings are found by identity, not by name.
+    """The trainable parameters in two groups: with weight decay and without."""
+    # A tied language head shares the tensor of an embedding, so embeddings are found by identity, not by name.
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
@@ -43,46 +44,98 @@ def parameter_groups(model: nn.Module, weight_decay: float, *, decay_all: bool =
     return [group for group in groups if group["params"]]
 
 
-def make_optimizer(model: nn.Module, settings: TrainSection, runtime: Runtime) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters; the fused kernel updates them all in one pass."""
-    return torch.optim.AdamW(
-        parameter_groups(model, settings.weight_decay, decay_all=settings.decay_all),
-        lr=settings.lr,
-        betas=(settings.beta1, settings.beta2),
-        eps=settings.eps,
-        fused=runtime.device.type in ("cpu", "cuda", "mps"),
-    )
+class AdamW:
+    """The equations above, for the parameters that have a gradient; bit for bit ``torch.optim.AdamW(fused=True)``.
+
+    The whole step is one kernel of torch's, which reads and writes each number once: in steps of their own, the
+    equations take four times as long. ``torch.optim`` would call the same kernel, but loads torch's compiler first,
+    which takes 1.5 seconds.
+    """
+
+    def __init__(
+        self, groups: Iterable[dict[str, Any]], *, lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float
+    ) -> None:
+        """groups: "params", and their "weight_decay"; each gets an "lr", which may be changed before any step."""
+        self.param_groups = [{"lr": lr, **group} for group in groups]  # as torch's loss scaling expects them
+        self.betas, self.eps = betas, eps
+        self.state: dict[nn.Parameter, dict[str, Tensor]] = {}  # m, v and t of each parameter, by torch.optim's names
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """One step along the gradients. A parameter that has none is left alone, and so are its m, v and t."""
+        for group in self.param_groups:
+            with_gradient = [p for p in group["params"] if p.grad is not None]
+            if not with_gradient:
+                continue
+            states = [self._state_of(p) for p in with_gradient]
+            steps = [state["step"] for state in states]
+            torch._foreach_add_(steps, 1)
+            torch._fused_adamw_(
+                with_gradient,
+                [p.grad for p in with_gradient],
+                [state["exp_avg"] for state in states],
+                [state["exp_avg_sq"] for state in states],
+                [],
+                steps,
+                lr=group["lr"],
+                beta1=self.betas[0],
+                beta2=self.betas[1],
+                weight_decay=group["weight_decay"],
+                eps=self.eps,
+                amsgrad=False,
+                maximize=False,
+            )
+
+    def _state_of(self, parameter: nn.Parameter) -> dict[str, Tensor]:
+        if parameter not in self.state:
+            m, v = torch.zeros_like(parameter), torch.zeros_like(parameter)
+            step = torch.zeros((), dtype=torch.float32, device=parameter.device)
+            self.state[parameter] = {"step": step, "exp_avg": m, "exp_avg_sq": v}
+        return self.state[parameter]
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+
+
+def make_optimizer(model: nn.Module, settings: TrainSection) -> AdamW:
+    """AdamW for the trainable parameters."""
+    groups = parameter_groups(model, settings.weight_decay, decay_all=settings.decay_all)
+    return AdamW(groups, lr=settings.lr, betas=(settings.beta1, settings.beta2), eps=settings.eps)
 
 
 def warmup_steps(warmup: float, total: int) -> int:
-    """A warmup below 1 is a fraction of all steps, else a number of steps.
+    """The number of warmup steps: ``warmup`` below 1 is a fraction of all steps, otherwise a number of steps.
 
-    A fraction leaves at least one step: the first step of the warmup has the rate 0, so one step alone learns nothing.
+    A fraction never covers all steps, as the first warmup step has the learning rate 0.
     """
     return min(math.ceil(warmup * total), total - 1) if warmup < 1 else int(warmup)
 
 
 def steps_per_epoch_of(batches: int, settings: TrainSection) -> int:
-    """How many steps an epoch of so many batches has."""
+    """The number of optimizer steps in an epoch of ``batches`` batches."""
     return math.ceil(batches / settings.accumulate)
 
 
 def check_warmup(settings: TrainSection, batches: int, key: str) -> None:
-    """Raises UserError if the warmup lasts to the end of training on so many batches an epoch; ``key``: its name."""
+    """Raises UserError if the warmup lasts until the end of training. batches: per epoch; key: its name in messages."""
     steps = settings.epochs * steps_per_epoch_of(batches, settings)
     if (warmup := warmup_steps(settings.warmup, steps)) >= steps:
         raise UserError(
-            f"{key} is {warmup:,} steps, but training has only {steps:,} and would end before it reaches its rate; "
-            "lower it (below 1 it is a fraction of all steps)"
+            f"{key} is {warmup:,} steps, but training has only {steps:,} steps and would never reach its full rate; "
+            f"lower {key} (a number below 1 is a fraction of all steps)"
         )
 
 
 def learning_rate(step: int, *, settings: TrainSection, steps_per_epoch: int) -> float:
-    """The rate of a step, the first of which has the number 0.
+    """The learning rate of a step, counted from 0.
 
-    From 0 up to ``lr`` over the warmup, linearly (so with a warmup the first step moves nothing, as in transformers'
-    schedules); then down to ``lr * lr_end`` at the end of the last epoch, along half a cosine (Loshchilov and Hutter
-    2017) or a line. With ``schedule_per = "epoch"`` it falls only between epochs, and as if there were no warmup.
+    It rises linearly from 0 to ``lr`` during the warmup (so the first warmup step changes nothing, as in the schedules
+    of ``transformers``). Then it falls to ``lr * lr_end`` at the end of the last epoch, along half a cosine (Loshchilov
+    and Hutter 2017) or a line. With ``schedule_per = "epoch"`` it falls only between epochs, and as if there were no
+    warmup.
     """
     total = settings.epochs * steps_per_epoch
     warmup = warmup_steps(settings.warmup, total)

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from minilm.checkpoints.names import Layout, places_of_ours, places_of_theirs, plain_name, published_tensors, rows_of
 from minilm.models import ARCHITECTURES, TASKS, build_model
 from minilm.models.architecture import Names, Row
+from tests import families
+from tests.families import small_model
 
 SMALL = {"vocab_size": 8, "width": 12, "depth": 2, "heads": 3, "mlp_width": 8}
 COMBINATIONS = [(model_type, task) for model_type in ARCHITECTURES for task in TASKS]
@@ -23,7 +25,7 @@ def small_config(model_type: str, **settings: Any) -> Any:
 
 @pytest.mark.parametrize(("model_type", "task"), COMBINATIONS)
 def test_our_tensors_written_and_taken_again_are_the_same(model_type: str, task: str) -> None:
-    names, model = ARCHITECTURES[model_type].names, build_model(model_type, small_config(model_type), task, classes=3)
+    names, model = ARCHITECTURES[model_type].names, small_model(model_type, task)
     places = rows_of(names, model.config, task)
     ours = dict(model.named_parameters())
     published = dict(published_tensors(ours, places))
@@ -36,7 +38,7 @@ def test_our_tensors_written_and_taken_again_are_the_same(model_type: str, task:
 
 @pytest.mark.parametrize(("model_type", "task"), COMBINATIONS)
 def test_a_prefix_is_taken_off_again(model_type: str, task: str) -> None:
-    names, config = ARCHITECTURES[model_type].names, small_config(model_type)
+    names, config = ARCHITECTURES[model_type].names, families.small_config(model_type)
     pairs = zip(rows_of(names, config, task), rows_of(names, config, task, prefixed=True), strict=True)
     for place, with_prefix in pairs:
         assert with_prefix.theirs in (place.theirs, names.prefix[task] + place.theirs)

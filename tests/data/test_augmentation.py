@@ -104,9 +104,9 @@ def test_single_words_survive(name: str, text: str) -> None:
 
 
 def test_an_unknown_method_and_synonyms_without_synonyms_are_told() -> None:
-    with pytest.raises(UserError, match=r'no augmentation method "swop".*did you mean "swap"'):
+    with pytest.raises(UserError, match=r'unknown augmentation method "swop".*did you mean "swap"'):
         by_words("swop")
-    with pytest.raises(UserError, match="give the synonyms"):
+    with pytest.raises(UserError, match="needs the argument synonyms"):
         by_words("synonyms")
 
 

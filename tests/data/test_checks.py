@@ -21,7 +21,7 @@ def warned(found, words: str) -> str:
 def test_labels_that_differ_in_case_alone_are_named_with_the_command_that_joins_them(data):
     cells = ["pos", "neg", "pos", "Pos", "neg ", "not-good", "not good"]
     folder = data("train.jsonl", [(f"t{i}", cells[i % 7]) for i in range(140)])
-    warning = warned(load(folder), "differ in their spelling alone")
+    warning = warned(load(folder), "differ only in spelling")
     assert '"pos" (32), "Pos" (16)' in warning and '"not good" (16), "not-good" (16)' in warning
     assert """'data.rename={ "Pos" = "pos", "not-good" = "not good" }'""" in warning
     joined = load(folder, rename={"Pos": "pos", "not-good": "not good"})
@@ -36,32 +36,33 @@ def test_dates_as_labels_are_named(data, dates):
 
 
 def test_a_class_with_one_row_is_named(data):
-    assert "the label rare has one training row only" in warned(
+    assert "the label rare has only one training row" in warned(
         load(data("train.csv", [*ROWS * 3, ("odd", "rare")])), "only"
     )
     many = [*((f"t{i}", f"label {i % 20}") for i in range(400)), *((f"odd {i}", f"rare {i}") for i in range(14))]
-    message = warned(load(data("train.csv", many)), "training row only")
-    assert message.startswith("14 labels have one training row only: rare 0") and "and 4 more" in message
+    message = warned(load(data("train.csv", many)), "only one training row")
+    assert message.startswith("14 labels have only one training row: rare 0") and "and 4 more" in message
 
 
 def test_many_labels_with_few_rows_are_counted(data):
     rows = [(f"t{i}", f"label {i % 40}") for i in range(120)]
-    warning = warned(load(data("train.csv", rows)), "few for each")
-    assert warning == "40 labels for 96 training rows are few for each: 2.4 a label"
+    warning = warned(load(data("train.csv", rows)), "are few for 40 labels")
+    assert warning == "96 training rows are few for 40 labels: 2.4 rows per label"
 
 
 def test_a_test_split_of_one_class_says_nothing(data):
     rows = [(f"t{i}", "ham" if i % 8 else "spam") for i in range(17)]
     warning = warned(load(data("train.csv", rows)), "test texts")
     assert warning == (
-        "all 2 test texts have the label ham, so its scores say nothing: give more rows, or raise data.test_fraction"
+        "all 2 test texts have the label ham, so metrics on this split mean nothing: give more rows, "
+        "or raise data.test_fraction"
     )
 
 
 def test_a_class_that_a_split_lacks_is_named(data):
     data("test.csv", [("x", "good"), ("y", "bad")])
     found = load(data("train.csv", ROWS))
-    assert "no test text has the label so-so, so nothing is measured of it" in found.warnings
+    assert "no test text has the label so-so, so it cannot be evaluated there" in found.warnings
 
 
 # Empty rows, other labels, renaming
@@ -70,12 +71,12 @@ def test_a_class_that_a_split_lacks_is_named(data):
 def test_empty_rows_are_skipped_and_counted_when_asked(data, tmp_path):
     rows = [*ROWS, ("", "good"), ("x", ""), (" ", "")]
     folder = data("train.csv", rows)
-    assert "data.empty=skip leaves it out" in refusal(folder)
+    assert "data.empty=skip drops such rows" in refusal(folder)
     found = load(folder, empty="skip")
     assert sum(map(len, (found.train, found.validation, found.test))) == 30
     assert found.notes == [
-        f"{tmp_path / 'train.csv'}: 2 rows are left out: the text is empty (data.empty=skip)",
-        f"{tmp_path / 'train.csv'}: 1 row is left out: the label is missing (data.empty=skip)",
+        f"{tmp_path / 'train.csv'}: 2 rows are dropped: the text is empty (data.empty=skip)",
+        f"{tmp_path / 'train.csv'}: 1 row is dropped: the label is missing (data.empty=skip)",
     ]
 
 
@@ -90,11 +91,11 @@ def test_empty_cells_of_label_columns_are_skipped_when_asked(data):
 def test_rows_with_other_labels_are_dropped_and_counted_when_asked(data, tmp_path):
     folder = data("train.csv", ROWS)
     message = refusal(folder, labels=["bad", "good"])
-    assert "10 defects" in message and "data.other=drop leaves out all rows with other labels" in message
+    assert "10 defects" in message and "data.other=drop drops all rows with other labels" in message
     found = load(folder, labels=["bad", "good"], other="drop")
     assert found.label_names == ["bad", "good"] and len(found.train) == 16
     path = tmp_path / "train.csv"
-    assert found.notes == [f"{path}: 10 rows are left out: the label is none of data.labels (data.other=drop)"]
+    assert found.notes == [f"{path}: 10 rows are dropped: the label is not in data.labels (data.other=drop)"]
 
 
 def test_labels_are_renamed_by_a_table(data):
@@ -112,7 +113,7 @@ def test_labels_are_renamed_by_a_table(data):
 def test_more_labels_than_the_limit_are_refused_before_anything_else(data):
     folder = data("train.csv", [(f"t{i}", f"label {i // 3}") for i in range(300)])
     message = refusal(folder, max_labels=99)
-    assert message.startswith("x.toml: 100 labels, more than 99: label 0, label 1, ")
+    assert message.startswith("x.toml: the data have 100 labels, more than 99: label 0, label 1, ")
     assert "and 90 more" in message and "data.max_labels=100" in message
     assert len(load(folder, max_labels=100).label_names) == 100
 
@@ -129,7 +130,7 @@ def test_a_test_file_without_labels_names_predict(data, tmp_path):
     data("train.csv", ROWS)
     message = refusal(data("test.csv", [("a",)], ("text",)))
     assert 'test.csv: has no column "label" (data.label)' in message
-    assert f"data.source= data.train={tmp_path / 'train.csv'}; and classify it" in message
+    assert f"data.source= data.train={tmp_path / 'train.csv'}; to classify the" in message
     assert f"minilm predict RUN --file {tmp_path / 'test.csv'}" in message
     assert len(load("", train=str(tmp_path / "train.csv")).test) == 3
 

@@ -38,5 +38,5 @@ def test_steps_run_in_one_order_whatever_the_order_they_are_named_in():
 
 
 def test_an_unknown_step_is_an_error():
-    with pytest.raises(UserError, match=r'data\.clean: no step "url" .did you mean "urls"'):
+    with pytest.raises(UserError, match=r'data\.clean: unknown step "url" .did you mean "urls"'):
         cleaner(["url"])

@@ -70,7 +70,7 @@ def test_the_first_sheet_of_a_spreadsheet_is_read_with_the_rows_numbers(tmp_path
     table = read_table(write_xlsx(tmp_path / "a.xlsx", rows, [["other"]]), {"text", "label", "note"}, Defects())
     assert table.columns == {"text": ["good <b>", "bad"], "label": [1, 0], "note": [None, "x"]}
     assert str(table.origin(1)) == f"{tmp_path / 'a.xlsx'}, row 4"
-    assert table.notes == ['its sheet "Sheet1" was read, and not "Sheet2"']
+    assert table.notes == ['only its sheet "Sheet1" was read, not "Sheet2"']
 
 
 def test_a_spreadsheet_may_have_no_header(tmp_path):

@@ -66,7 +66,7 @@ def test_an_array_that_is_read_in_pieces_is_as_json_reads_it_whole(tmp_path_fact
     ("content", "message"),
     [
         ('[{"text": "a"}', "the array has no end"), ('[{"text": }]', "not JSON"), ("{", "not JSON"),
-        ("5", "no rows found"), ({"a": ROWS, "b": ROWS}, 'several lists of rows, "a", "b"'), ("[]", "holds no rows"),
+        ("5", "no rows found"), ({"a": ROWS, "b": ROWS}, 'several lists of rows, "a", "b"'), ("[]", "contains no rows"),
     ],
 )  # fmt: skip
 def test_json_without_rows_is_refused(tmp_path, content, message):

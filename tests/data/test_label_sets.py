@@ -64,7 +64,7 @@ def test_a_list_of_0_and_1_is_one_for_each_label(data, cells):
 @pytest.mark.parametrize("name", ["train.csv", "train.jsonl"])
 def test_cells_that_look_like_several_labels_are_refused_with_the_key(data, cells, separator, shown, name):
     message = refusal(data(name, rows(cells, 10)))
-    assert f'look like several in one cell, such as "{shown}"' in message
+    assert f'seem to be several labels per cell, such as "{shown}"' in message
     assert f'data.label_separator="{separator}"' in message
     assert load(data(name, rows(cells, 10)), labels=list(dict.fromkeys(cells))).multi_label is False
 

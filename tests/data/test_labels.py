@@ -109,7 +109,7 @@ def test_a_number_is_no_place_among_numbers_or_in_an_order_that_nobody_gave(data
     folder = data("test.csv", [("u", cell)])
     message = refusal(folder, labels=names if listed else [])
     assert f'test.csv, line 2: unknown label "{cell}"' in message
-    assert ("only if data.labels lists them in order" in message) == (names[0] == "bad")
+    assert ("list the labels in order in data.labels" in message) == (names[0] == "bad")
 
 
 def test_a_place_may_be_written_with_decimals(data):
@@ -153,9 +153,9 @@ def test_a_class_without_training_rows_is_a_warning(data):
         ("NaN", "is NaN, not a finite number"),
         (" -Infinity", "is  -Infinity, not a finite number"),
         ("a\ud83d", "contains an invalid Unicode surrogate"),
-        ("a\nb", "holds a line break"),
-        ("a\rb", "holds a line break"),
-        ("a\u2028b", "holds a line break"),
+        ("a\nb", "contains a line break"),
+        ("a\rb", "contains a line break"),
+        ("a\u2028b", "contains a line break"),
     ],
 )
 def test_a_label_that_is_no_name_and_no_number_is_a_defect(data, cell, said):
@@ -165,13 +165,13 @@ def test_a_label_that_is_no_name_and_no_number_is_a_defect(data, cell, said):
 
 def test_a_label_in_bytes_is_a_defect(data):
     message = refusal(data("train.parquet", [(f"t{i}", (b"x", b"y")[i % 2]) for i in range(30)]))
-    assert "row 1: the label (column \"label\") is b'x', bytes and not text; write it as text" in message
+    assert "row 1: the label (column \"label\") is b'x', which is bytes; save it as text" in message
 
 
 @pytest.mark.parametrize("key", ["labels", "label_columns"])
 def test_a_listed_label_that_no_file_can_hold_is_refused_with_its_key(data, key):
     surrogate = "'go\\ud83d' contains an invalid Unicode surrogate"
-    for name, said in [("go\nod", "'go\\nod' holds a line break"), ("go\ud83d", surrogate)]:
+    for name, said in [("go\nod", "'go\\nod' contains a line break"), ("go\ud83d", surrogate)]:
         folder = data("train.jsonl", [("a", 0, 1, "bad")] * 30, ("text", name, "bad", "label"))
         assert refusal(folder, **{key: [name, "bad"]}).startswith(f"x.toml: data.{key}: {said}")
 
@@ -187,11 +187,11 @@ MEASURED = [f"{i / 7:.3f}" for i in range(60)]
 @pytest.mark.parametrize(
     ("cells", "said"),
     [
-        (MEASURED, 'the labels (column "label") are measured values such as 0.143; minilm sorts texts into classes'),
+        (MEASURED, 'the labels (column "label") look like measured values, such as 0.143; minilm does classification'),
         ([f"a text of its own {i}" for i in range(60)], "60 different labels in 60 rows"),
         ([*range(55), 1, 1, 1, 2, 2], "55 different labels in 60 rows"),
-        (MEASURED[:3] * 20, 'the labels (column "label") are measured values such as 0.143'),
-        ([(1, 2.5)[i % 2] for i in range(60)], 'the labels (column "label") are measured values such as 2.5'),
+        (MEASURED[:3] * 20, 'the labels (column "label") look like measured values, such as 0.143'),
+        ([(1, 2.5)[i % 2] for i in range(60)], 'the labels (column "label") look like measured values, such as 2.5'),
     ],
 )
 def test_a_column_of_texts_or_of_measured_values_is_refused_unless_it_is_listed(data, tmp_path, cells, said):

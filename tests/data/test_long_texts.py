@@ -95,10 +95,10 @@ def test_what_is_cut_is_counted_and_named_with_what_to_do():
     cut = count_cut(encode(TOKENIZERS["bert"], texts, None, 8), 8)
     assert cut == Cut(texts=10, cut=9, tokens=111, unread=36)
     assert cut.message("texts", 8, 16) == (
-        "9 of 10 texts are longer than 8 tokens and are cut, by which 32% of all tokens are not read: raise "
-        "data.max_tokens (at most 16), or data.long_texts=windows reads all of them"
+        "9 of 10 texts are longer than 8 tokens and are cut, so 32% of all tokens are not read; raise "
+        "data.max_tokens (at most 16), or use data.long_texts=windows, which reads whole texts"
     )
-    assert cut.message("texts", 8, 8).endswith("are not read: data.long_texts=windows reads all of them")
+    assert cut.message("texts", 8, 8).endswith("are not read; use data.long_texts=windows, which reads whole texts")
     assert count_cut(encode(TOKENIZERS["bert"], texts, None, 8, WINDOWS), 8).message("texts", 8, 0) == ""
     assert Cut(texts=1000, cut=10, tokens=1000, unread=10).message("texts", 8, 0) == ""
     assert Cut(1, 1, 9, 1) + Cut(2, 1, 9, 2) == (3, 2, 18, 3)

@@ -76,22 +76,22 @@ def test_ragged_rows_are_defects_and_empty_lines_are_not(tmp_path, name):
     content = "text,label\na,1\n\nb\nc,2,3\nd,4\n".replace(",", separator)
     columns, lines, defects = read(write(tmp_path, name, content), defects=2)
     assert columns["text"] == ["a", "d"] and lines == [2, 6]
-    assert defects == ["4: 1 fields where the header has 2", "5: 3 fields where the header has 2"]
+    assert defects == ["4: has 1 fields, but the header has 2", "5: has 3 fields, but the header has 2"]
 
 
 @pytest.mark.parametrize("bad", ['"a"b,1\nc,2\n', '"never closed,1\nc,2\n'])
 def test_faulty_quoting_names_the_line_its_row_starts_on(tmp_path, bad):
     columns, _, defects = read(write(tmp_path, "a.csv", 'text,label\n"two\nlines",0\n' + bad), defects=1)
     assert columns["text"] == ["two\nlines"]
-    assert defects[0].startswith("4: faulty quoting")
+    assert defects[0].startswith("4: the row that starts here has an error in its quoting")
 
 
 def test_lines_that_are_not_json_objects_are_defects(tmp_path):
     content = '{"text": "a", "label": 1}\n{"text": \n[1]\n{"text": "b"}\n' + "1" * 5000
     columns, lines, defects = read(write(tmp_path, "a.jsonl", content), defects=3)
     assert columns == {"text": ["a", "b"], "label": [1, None]} and lines == [1, 4]
-    assert defects[:2] == ["2: not JSON (Expecting value, column 10)", "3: not a JSON object"]
-    assert defects[2].startswith("5: not JSON (Exceeds the limit")
+    assert defects[:2] == ["2: is not JSON (Expecting value, column 10)", "3: is not a JSON object"]
+    assert defects[2].startswith("5: is not JSON (Exceeds the limit")
 
 
 def test_a_key_that_is_twice_in_a_json_object_is_a_defect_where_it_is_wanted(tmp_path):
@@ -100,7 +100,7 @@ def test_a_key_that_is_twice_in_a_json_object_is_a_defect_where_it_is_wanted(tmp
     )
     columns, lines, defects = read(write(tmp_path, "a.jsonl", content), defects=1)
     assert columns["text"] == ["a", "c"] and lines == [1, 3]
-    assert defects == ['2: the key "text" is there more than once; keep one of them']
+    assert defects == ['2: has the key "text" more than once; keep one of them']
 
 
 def test_a_parquet_file_with_a_column_twice_is_refused_where_it_is_wanted(tmp_path):
@@ -143,7 +143,7 @@ def test_a_missing_column_is_named_with_the_columns_there_are(tmp_path):
         require_columns(table, {"text": "data.text"}, Defects())
     assert "a.csv" in str(error.value)
     assert 'no column "text" (data.text); its columns are "tekst", "label"; ' in str(error.value)
-    assert str(error.value).endswith("if these are the right ones, add: data.text=tekst")
+    assert str(error.value).endswith("if these are the right columns, add: data.text=tekst")
 
 
 @pytest.mark.parametrize(
@@ -151,13 +151,13 @@ def test_a_missing_column_is_named_with_the_columns_there_are(tmp_path):
     [
         ("a.csv", "text,label\na,1\n".encode("utf-16-le"), "looks like UTF-16 without a .*: data.encoding=utf-16-le"),
         ("a.csv.gz", b"\x1f\x8bbroken", "not a whole gzip file"),
-        ("a.csv", "", "the file holds no rows"),
-        ("a.csv", "text,label\n", "the file holds no rows"),
-        ("a.jsonl", "\n", "the file holds no rows"),
+        ("a.csv", "", "the file contains no rows"),
+        ("a.csv", "text,label\n", "the file contains no rows"),
+        ("a.jsonl", "\n", "the file contains no rows"),
         ("a.csv", "text,text\na,b\n", 'names the column "text" 2 times'),
         ("a.parquet", "text,label\n", "not a readable Parquet file"),
         ("a.xlsx", "", "not a readable spreadsheet"),
-        ("a.rds", "", "not a known format"),
+        ("a.rds", "", "unknown format"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named(tmp_path, name, content, message):

@@ -73,7 +73,7 @@ def test_texts_are_cleaned_and_stripped(data):
     rows = [(" <b>A</b>  B ", "x"), ("c", "y")] * 10
     assert set(load(data("train.csv", rows)).train.texts) == {"<b>A</b>  B", "c"}
     assert "a   b" in set(load(data("train.csv", rows), clean=["tags", "lower"]).train.texts)
-    assert "is empty once cleaned" in refusal(data("train.csv", [("<b>", "x"), *rows]), clean=["tags"])
+    assert "is empty after cleaning" in refusal(data("train.csv", [("<b>", "x"), *rows]), clean=["tags"])
 
 
 # Splits
@@ -117,7 +117,7 @@ def test_a_column_tells_the_splits_of_one_file(data):
     data("all.csv", [*rows, ("t", "good", "holdout")], ("text", "label", "split"))
     assert 'line 32: column "split" must be train' in refusal(f"{folder}/all.csv")
     data("all.csv", [(*row, "test") for row in ROWS], ("text", "label", "split"))
-    assert 'column "split" names no row as train' in refusal(f"{folder}/all.csv")
+    assert 'column "split" assigns no row to train' in refusal(f"{folder}/all.csv")
 
 
 def test_a_column_that_tells_of_another_split_than_its_file_is_refused(data, tmp_path):
@@ -127,15 +127,15 @@ def test_a_column_that_tells_of_another_split_than_its_file_is_refused(data, tmp
     assert len(load(folder).train) == 27  # both say what they are
     data("train.csv", [(*ROWS[0], "train"), (*ROWS[1], "test"), *((*row, "train") for row in ROWS[2:])], columns)
     assert refusal(folder) == (
-        f'x.toml: {tmp_path / "train.csv"}, line 3: column "split" says "test", but the file is the train split, '
-        "as others are given too; give it alone (data.source), or rename the column"
+        f'x.toml: {tmp_path / "train.csv"}, line 3: column "split" is "test", but the config gives the file as '
+        "the train split; give only this file (data.source), or rename the column"
     )
     data("train.csv", [(*row, "train" if i else "holdout") for i, row in enumerate(ROWS)], columns)
-    assert 'train.csv, line 2: column "split" says "holdout"' in refusal(folder)
+    assert 'train.csv, line 2: column "split" is "holdout"' in refusal(folder)
     data("train.csv", [(*row, "banana split") for row in ROWS], columns)
     assert len(load(folder).train) == 27  # a column about something else
     data("test.csv", [(*row, "dev") for row in ROWS[:4]], columns)
-    assert "test split, as others are given too; give it as data.validation, or" in refusal(folder)
+    assert "test split; give the file as data.validation, or" in refusal(folder)
     data("test.csv", [("new", "good", "dev"), ("", "good", "dev")], columns)
     assert "test.csv, line 3" in refusal(folder)  # bad rows are told first, all of them
 
@@ -180,7 +180,7 @@ def test_shots_are_balanced_and_few_are_among_more(data):
     folder = data("train.csv", [*ROWS * 10, ("odd", "odd")])
     found = load(folder, shots=5, train_rows=200)
     assert np.bincount(found.train.labels).tolist() == [5, 5, 1, 5]
-    assert "data.shots asks for 5 rows of each class, there are fewer of odd" in found.warnings
+    assert "data.shots asks for 5 rows per class, but there are fewer of odd" in found.warnings
     assert set(load(folder, shots=2, train_rows=200).train.texts) <= set(found.train.texts)
     assert load(folder, shots=5, train_rows=200, split_seed=1).train.texts != found.train.texts
 
@@ -196,13 +196,13 @@ def test_a_file_names_the_rows_and_may_rename_their_labels(data, tmp_path):
     for text, words in [
         ("24", "rows.txt, line 1: must be the number of a training row, 0 to 23"),
         ("-1", "0 to 23"),
-        ("3\n3", "line 2: row 3 is in line 1 already"),
+        ("3\n3", "line 2: row 3 is already in line 1"),
         ("3\tsoso", 'unknown label "soso" (did you mean "so-so"?)'),
-        ("", "names no row"),
+        ("", "lists no rows"),
     ]:
         listed.write_text(text)
         assert words in refusal(folder, rows=str(listed))
-    assert "cannot be read" in refusal(folder, rows=str(tmp_path / "none.txt"))
+    assert "data.rows: " in (missing := refusal(folder, rows=str(tmp_path / "none.txt"))) and "no such file" in missing
 
 
 def test_a_pattern_is_several_files_of_one_split(data, tmp_path):
@@ -215,7 +215,7 @@ def test_a_pattern_is_several_files_of_one_split(data, tmp_path):
     assert sum(map(len, (found.train, found.validation, found.test))) == 30 and found.name == "part"
     section = DataSection(train=f"{tmp_path}/part-?.*", test=f"{tmp_path}/test.csv", empty="skip")
     assert len(load_dataset(section).train) == 27
-    assert "no-*.csv: no file is named so" in refusal(f"{tmp_path}/no-*.csv")
+    assert "no-*.csv: no file matches this pattern" in refusal(f"{tmp_path}/no-*.csv")
 
 
 def test_a_set_is_named_after_its_folder_where_its_file_is_named_after_a_split(data, tmp_path):
@@ -241,12 +241,12 @@ def test_duplicates_across_splits_and_contradictions_within_are_warnings(data, t
     data("dev.csv", [("text 0", "bad"), ("text 1 ", "good"), ("new", "bad")])
     found = load(data("test.csv", [("new", "good")]))
     warnings = [warning.replace(str(tmp_path) + os.sep, "") for warning in found.warnings]
-    remedy = "; remove them from a file, or give one file (data.source), whose equal texts stay together"
-    flattered = "scores there flatter the model"
+    remedy = "; remove them from one file, or give all rows in one file (data.source), which minilm splits itself"
+    high = "scores are too high"
     assert warnings[-3:] == [
-        f"2 of 3 validation texts are also in the train split, so {flattered}: dev.csv, lines 2, 3{remedy}",
-        f"1 of 1 test texts are also in the validation split, so {flattered}: test.csv, line 2{remedy}",
-        "3 training rows have a text that another has with another label: train.csv, lines 2, 32, 33",
+        f"2 of 3 validation texts are also in the train split, so validation {high}: dev.csv, lines 2, 3{remedy}",
+        f"1 of 1 test texts are also in the validation split, so test {high}: test.csv, line 2{remedy}",
+        "3 training rows share a text with a row of a different label: train.csv, lines 2, 32, 33",
     ]
     data("dev.csv", ROWS[:8])
     assert any("dev.csv, lines 2, 3, 4, 5, 6, ...;" in warning for warning in load(str(tmp_path)).warnings)
@@ -266,16 +266,16 @@ def test_the_fingerprint_is_of_the_content_alone(data, tmp_path):
 
 
 def test_a_folder_must_have_one_train_file(data, tmp_path):
-    assert "no train file" in refusal(data("tran.csv", ROWS)) and "it has tran.csv" in refusal(str(tmp_path))
+    assert "no train file" in refusal(data("tran.csv", ROWS)) and "the folder has tran.csv" in refusal(str(tmp_path))
     data("train.csv", ROWS)
     assert "two train files, train.csv and train.tsv" in refusal(data("train.tsv", ROWS))
 
 
 def test_a_source_that_is_nowhere_is_told(tmp_path):
-    assert 'no data set "ag-new" (did you mean "ag-news"?)' in refusal("ag-new")
+    assert 'no data set is named "ag-new" (did you mean "ag-news"?)' in refusal("ag-new")
     assert "reviews.csv: no such file" in refusal(str(tmp_path / "reviews.csv"))
     assert "no such file or folder" in refusal(str(tmp_path / "a" / "b"))
-    assert 'no data set "mprc" (did you mean "mrpc"?)' in refusal("mprc", sample=True)
+    assert 'no data set is named "mprc" (did you mean "mrpc"?)' in refusal("mprc", sample=True)
     assert "data.sample: there is no sample for data.source = " in refusal(str(tmp_path), sample=True)
     assert "data.sample: there is no sample" in refusal("", train=str(tmp_path / "reviews.csv"), sample=True)
 
@@ -314,7 +314,7 @@ def test_what_the_config_says_counts_before_the_catalogue(on_hub, monkeypatch):
     found = load("polish-slang", labels=["no", "yes"])
     assert there.asked == [(entry.source, list(entry.files.values()), entry.revision)]
     assert (found.name, found.label_names, len(found.validation)) == ("polish-slang", ["no", "yes"], 40)
-    assert len(found.warnings) == 1 and "40 rows, the catalogue says 41" in found.warnings[0]
+    assert len(found.warnings) == 1 and "40 rows, but the catalogue says 41" in found.warnings[0]
     assert load("polish-slang").label_names == ["negative", "neutral or ambiguous", "positive"]
 
 
@@ -349,7 +349,7 @@ def test_one_more_file_is_read_with_the_columns_of_the_catalogue(data, tmp_path)
     section = listed("polish-slang", labels=["negative", "neutral", "positive"])
     rows = load_rows(tmp_path / "more.csv", section)
     assert (rows.texts, rows.labels.tolist()) == (["nowy", "stary"], [2, 0])
-    with pytest.raises(UserError, match=r'unknown label "positive": the run\'s model knows a, b'):
+    with pytest.raises(UserError, match=r'unknown label "positive": the run\'s labels are a, b'):
         load_rows(tmp_path / "more.csv", replace(section, labels=["a", "b"]))
 
 
@@ -357,7 +357,7 @@ def test_a_number_in_one_more_file_is_a_place_only_where_the_config_gives_the_or
     data("more.csv", [("a", "1"), ("b", "good")])
     listed = load_rows(tmp_path / "more.csv", DataSection(labels=["bad", "good"]), ["bad", "good"])
     assert listed.labels.tolist() == [1, 1]
-    with pytest.raises(UserError, match=r'line 2: unknown label "1": the run\'s model knows bad, good') as error:
+    with pytest.raises(UserError, match=r'line 2: unknown label "1": the run\'s labels are bad, good') as error:
         load_rows(tmp_path / "more.csv", DataSection(), ["bad", "good"])
     assert str(error.value).startswith("1 defect ")
     with pytest.raises(UserError, match=r'line 2: unknown label "1" \(did you mean "01"\?\)'):
@@ -372,5 +372,5 @@ def test_texts_are_read_without_labels_and_pairs_as_pairs_but_checked_alike(data
     with pytest.raises(UserError, match=r'more\.csv: no column "text" \(data\.text in run\.toml\)'):
         load_texts(path, DataSection(), " in run.toml")
     data("more.csv", [("<i>", "b"), ("c", "d")], ("tekst", "other"))
-    with pytest.raises(UserError, match=r'line 2: the text \(column "tekst"\) is empty once cleaned'):
+    with pytest.raises(UserError, match=r'line 2: the text \(column "tekst"\) is empty after cleaning'):
         load_texts(path, DataSection(text="tekst", clean=["tags"]))

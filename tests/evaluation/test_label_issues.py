@@ -126,7 +126,7 @@ def test_several_labels_are_searched_one_by_one_and_ranked_together():
 
 @pytest.mark.parametrize("p", [np.full((3, 2), np.nan), np.zeros((2, 2)), np.zeros(3)])
 def test_what_is_no_row_of_probabilities_a_label_is_refused(p):
-    with pytest.raises(ValueError, match="needs a row of probabilities"):
+    with pytest.raises(ValueError, match="must have one row per label"):
         find_label_issues(np.zeros(3, int), p)
-    with pytest.raises(ValueError, match="needs a probability"):
+    with pytest.raises(ValueError, match="must have one shape"):
         find_multilabel_issues(np.zeros((3, 2), int), np.zeros((2, 2)))

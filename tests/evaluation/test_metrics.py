@@ -15,6 +15,7 @@ from minilm.evaluation.confusions import Confused
 from minilm.evaluation.metrics import (
     HIGHER_IS_BETTER,
     MULTI_LABEL_METRICS,
+    RANKING_METRICS,
     SINGLE_LABEL_METRICS,
     LabelMetrics,
     Metrics,
@@ -226,15 +227,43 @@ def test_better_is_higher_but_for_losses_and_by_more_than_the_threshold(metric, 
 
 
 def test_an_unknown_metric_is_named_with_the_ones_there_are():
-    with pytest.raises(UserError, match=r'"acuracy" \(did you mean "accuracy"\?\); there are: loss, '):
+    with pytest.raises(UserError, match=r'"acuracy" \(did you mean "accuracy"\?\); the metrics are: loss, '):
         is_better("acuracy", 1.0, 0.0)
     with pytest.raises(
         UserError, match=r'^train.best: no metric "accuracy" with several labels .* loss, subset_accuracy'
     ):
         check_metric("accuracy", multi_label=True)
-    with pytest.raises(UserError, match="with one label a text"):
+    with pytest.raises(UserError, match="with one label per text"):
         check_metric("jaccard", multi_label=False)
-    assert set(SINGLE_LABEL_METRICS) | set(MULTI_LABEL_METRICS) | {"perplexity"} == set(HIGHER_IS_BETTER)
+    names = {*SINGLE_LABEL_METRICS, *MULTI_LABEL_METRICS, *RANKING_METRICS, "perplexity"}
+    assert names == set(HIGHER_IS_BETTER)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_metrics_of_a_ranking_are_of_probabilities_with_one_label_and_of_logits_with_several(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels, logits = rng.integers(3, size=40), rng.normal(size=(40, 3)) * 3
+    ours, one_hot = classification_metrics(labels, logits), np.eye(3, dtype=int)[labels]
+    p = np.exp(log_softmax(logits))
+    assert ours.roc_auc == pytest.approx(reference.roc_auc_score(one_hot, p, average="macro"), abs=1e-12)
+    found = reference.average_precision_score(one_hot, p, average="macro")
+    assert ours.average_precision == pytest.approx(found, abs=1e-12)
+    several = (rng.random((40, 3)) < 0.4).astype(int)
+    ours = multilabel_metrics(several, logits)
+    assert ours.roc_auc == pytest.approx(reference.roc_auc_score(several, logits, average="macro"), abs=1e-12)
+    found = reference.average_precision_score(several, logits, average="macro")
+    assert ours.average_precision == pytest.approx(found, abs=1e-12)
+
+
+def test_a_ranking_without_a_pair_to_compare_or_with_broken_scores_has_no_metric() -> None:
+    one_class = classification_metrics(np.zeros(3, int), np.zeros((3, 2)))
+    assert one_class.roc_auc is None and one_class.average_precision == 1.0
+    broken = classification_metrics(np.array([0, 1]), np.full((2, 2), np.nan))
+    assert broken.roc_auc is None and broken.average_precision is None
+    unranked = classification_metrics(np.array([0, 1]), np.eye(2), ranking=False)
+    assert unranked.roc_auc is None and unranked.accuracy == 1.0
+    check_metric("roc_auc", multi_label=True)
+    check_metric("average_precision", multi_label=False)
 
 
 @pytest.mark.parametrize(
@@ -265,10 +294,10 @@ def test_metrics_are_those_of_one_kind_of_task():
     assert single.brief().by_label == [] and single.brief()["mcc"] == single["mcc"]
     assert Metrics(2.0, perplexity=7.4)["perplexity"] == 7.4
     for wrong in ({}, {"accuracy": 0.5}, {"perplexity": 2.0, "macro_f1": 0.5}):
-        with pytest.raises(ValueError, match="must hold loss accuracy"):
+        with pytest.raises(ValueError, match="must contain loss acc"):
             Metrics(0.5, **wrong)
     for confusion in ([[1, 0]], [[0, 0], [0, 0]], [[1, -1], [0, 1]], [[1], [0]], None):
-        with pytest.raises(ValueError, match=r"confusion must be 2 rows of 2|must hold confusion or confused"):
+        with pytest.raises(ValueError, match=r"confusion must be 2 rows of 2|must contain either conf"):
             replace(single, confusion=confusion)
 
 

@@ -91,8 +91,8 @@ def test_texts_are_cleaned_as_in_training_and_rows_that_are_clean_already_are_no
     ("texts", "pairs", "said"),
     [
         (["a", " "], False, "text 2 is empty"),
-        (["a", "b", "http://a.b"], False, "text 3 is empty once cleaned"),
-        ([("a", "b"), ("a", "http://a.b")], True, "text 2 is empty once cleaned"),
+        (["a", "b", "http://a.b"], False, "text 3 is empty after cleaning"),
+        ([("a", "b"), ("a", "http://a.b")], True, "text 2 is empty after cleaning"),
     ],
 )
 def test_a_text_of_which_cleaning_leaves_nothing_is_refused_with_its_number(
@@ -118,7 +118,7 @@ def test_a_classifier_of_pairs_reads_pairs() -> None:
 @pytest.mark.parametrize(
     ("texts", "said"),
     [
-        ("not bad", r"give a list of texts, \['not bad'\], not one text"),
+        ("not bad", r"give a list of texts, such as \['not bad'\], not a single text"),
         (["a", float("nan")], "text 2 must be a text or a pair of two texts, got nan"),
         ([("a", None)], r"text 1 must be a text or a pair of two texts, got \('a', None\)"),
         ([b"a"], "text 1 must be a text"),
@@ -162,7 +162,7 @@ def test_an_edited_config_is_told(reading: dict[str, object], message: str) -> N
 def test_a_model_whose_weights_are_no_numbers_is_refused() -> None:
     broken = classifier()
     broken.model.head.output.bias.data[0] = float("nan")
-    with pytest.raises(UserError, match="gives scores that are no numbers"):
+    with pytest.raises(UserError, match="the scores are infinite or NaN"):
         broken.predict(TEXTS)
 
 

@@ -69,5 +69,5 @@ def test_a_precision_out_of_range_is_refused(precision):
 
 
 def test_no_answer_is_refused():
-    with pytest.raises(ValueError, match="one answer or more"):
+    with pytest.raises(ValueError, match="N > 0"):
         coverage_curve(np.zeros(0), np.zeros(0, bool))

@@ -7,7 +7,8 @@ import pytest
 from matplotlib.image import imread
 
 from minilm.evaluation.confusions import Confused
-from minilm.reporting.label_plots import class_distribution, confused_pairs
+from minilm.evaluation.metrics import multilabel_metrics
+from minilm.reporting.label_plots import class_distribution, confused_pairs, given_together, label_scores
 
 
 @pytest.mark.parametrize("classes", [2, 3, 40, 41, 500])
@@ -23,3 +24,19 @@ def test_pictures_fit_their_place(tmp_path, classes):
     for path in drawn:
         height, width, _ = imread(path).shape
         assert 900 <= width <= 1500 and 250 <= height <= 1700, path.name
+
+
+@pytest.mark.parametrize("classes", [2, 11, 77])
+def test_pictures_of_several_labels_fit_their_place(tmp_path, classes):
+    names = [f"label {i} " + "and more " * (20 * (i % 2)) for i in range(classes)]
+    rng = np.random.default_rng(0)
+    labels = (rng.random((50, classes)) < 0.3).astype(np.int64)
+    labels[:, 0] = 0  # that no text has
+    logits = rng.normal(size=labels.shape)
+    drawn = [
+        label_scores(multilabel_metrics(labels, logits), names, "test", tmp_path / "scores.png"),
+        given_together(labels, (logits > 0).astype(np.int64), names, "test", tmp_path / "together.png"),
+    ]
+    for path in drawn:
+        height, width, _ = imread(path).shape
+        assert 900 <= width <= 3000 and 250 <= height <= 2000, (path.name, width, height)

@@ -72,7 +72,7 @@ MISSING = object()
     ("key", "value", "message"),
     [
         ("test.accuracy", 7, "test.accuracy must be a number from 0 to 1, got 7"),
-        ("test.accuracy", MISSING, "test must hold loss accuracy macro_precision macro_recall macro_f1 mcc, or loss"),
+        ("test.accuracy", MISSING, "test must contain loss accuracy macro_precision macro_recall macro_f1 mcc, or"),
         ("test.loss", float("inf"), "test.loss must be a number from 0 to 1e12, got inf"),
         ("test", 3, "test must be an object, got 3"),
         ("test", MISSING, "test is missing"),

@@ -95,7 +95,8 @@ def refused(path: Path, *changes: str) -> str:
 
 KINDS = [(name, ("[MASK]",), "masked words") for name in MASKED]
 KINDS += [("t5-lm", ("<extra_id_1>", "<extra_id_2>"), "spans"), ("gpt2-lm-old", (), "next tokens")]
-KINDS += [("qwen2-lm", (), "next tokens"), ("llama-lm-biases", (), "next tokens")]
+NEXT = ("qwen2-lm", "llama-lm-biases", "phi3-lm", "gemma2-lm", "gemma3_text-lm")
+KINDS += [(name, (), "next tokens") for name in NEXT]
 
 
 @pytest.mark.parametrize(("name", "tokens", "objective"), KINDS)
@@ -304,7 +305,7 @@ def test_bad_input_is_told_in_one_line(tmp_path: Path) -> None:
     assert 'adapt.train.best must be "loss"' in refused(path, "adapt.train.best=accuracy")
     assert f"{tmp_path}/fews.txt: cannot be read" in refused(path, f"adapt.texts={tmp_path}/fews.txt")
     assert "did you mean" in refused(path, f"adapt.texts={tmp_path}/fews.txt")
-    assert "not a known format; the endings known are .txt, .csv" in refused(path, "adapt.texts=a.doc")
+    assert "unknown format; the file name must end in .txt, .csv" in refused(path, "adapt.texts=a.doc")
     few.write_bytes(b"take\nno\xff")
     assert f"{few}, line 2: not UTF-8 (byte 0xff)" in refused(path, f"adapt.texts={few}")
     assert not (tmp_path / "run").exists()
@@ -313,7 +314,7 @@ def test_bad_input_is_told_in_one_line(tmp_path: Path) -> None:
 def test_a_table_without_texts_is_refused(tmp_path: Path) -> None:
     path, table = write_config(tmp_path), tmp_path / "more.jsonl"
     table.write_text('{"text": "take one"}\n{"text": 3}\n')
-    with pytest.raises(UserError, match=r'more\.jsonl, line 2: column "text" holds no text'):
+    with pytest.raises(UserError, match=r'more\.jsonl, line 2: column "text" contains no text'):
         adapted(path, tmp_path / "run", f"adapt.texts={table}")
     table.write_text('{"body": "take one"}\n')
     assert 'no column "text"' in refused(path, f"adapt.texts={table}")
@@ -321,7 +322,7 @@ def test_a_table_without_texts_is_refused(tmp_path: Path) -> None:
 
 def test_what_the_tokenizer_lacks_is_named(tmp_path: Path) -> None:
     path = write_config(tmp_path, "bert-lm", ())
-    assert "[adapt]: the tokenizer has no mask token, [MASK] or <mask>" in refused(path)
+    assert "[adapt]: the tokenizer has no mask token ([MASK] or <mask>)" in refused(path)
     path = write_config(tmp_path, "t5-lm", ())
     assert "needs 2 sentinels, but the tokenizer has 1" in refused(path)
     assert "whole_words is for BERT's family, which learns from masked words" in refused(path, "adapt.whole_words=true")

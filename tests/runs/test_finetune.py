@@ -51,6 +51,7 @@ WAYS = {
     "albert": ("albert-classify", "freeze.part=first"),
     "lora": ("gpt2-classify", "lora.rank=2", "lora.dropout=0.1", 'model.head.kind="family"'),
     "lora, own head": ("t5-classify", "lora.rank=2", 'lora.targets=["all-linear"]', "lora.rank_stabilized=true"),
+    "lora, dora": ("gpt2-classify", "lora.rank=2", "lora.dora=true", "lora.dropout=0.1", 'model.head.kind="family"'),
     "adapted": ("bert-lm", "adapt.block=16", "adapt.train={epochs=1, lr=1e-2, batch_size=4}", "freeze.part=backbone"),
     "adapted, lora": ("bert-lm", "adapt.block=16", "adapt.train={epochs=1, lr=1e-2, batch_size=4}", "lora.rank=2"),
     "bfloat16": ("bert-classify", "train.precision=bfloat16", "freeze.part=first", "freeze.layers=1"),
@@ -170,7 +171,7 @@ def report(runs: Path) -> str:
         ("full", 'lora.targets=["key"]', "lora.rank is missing"),
         ("adapted", "adapt.train.threads=3", "adapt.train.device, .precision and .threads"),
         ("full", "train.decision_threshold=0.3", "train.decision_threshold is for data with several labels a text"),
-        ("full", "train.best=jaccard", 'no metric "jaccard" with one label a text'),
+        ("full", "train.best=jaccard", 'no metric "jaccard" with one label per text'),
         ("full", "data.sample=true", "there is no sample for data.source"),
         ("adapted", "adapt.train.batch_size=4000", "fewer than one batch"),
         ("adapted", "tokenizer.source=bpe", "needs the checkpoint's own tokenizer"),
@@ -260,7 +261,7 @@ def test_a_run_that_only_adapted_is_no_classifier_and_says_what_to_do_with_it(tm
     config.write_text(text[: text.index("[train]")])
     result = minilm("train", config, *changes[:-1], "--runs", tmp_path)
     assert result.exit_code == 0 and "perplexity" in result.output, result.output
-    said = "this run only adapted a checkpoint; train a classifier from"
+    said = "this run only adapted a checkpoint; to train a classifier, set model.source to"
     run = tmp_path / "tuned"
     assert said in refused("predict", run, "a") and said in refused("export", run, tmp_path / "x")
     changes = [f"model.source={run}", *changes[:-1]]

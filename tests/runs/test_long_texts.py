@@ -88,8 +88,8 @@ def test_a_run_in_windows_that_was_interrupted_ends_as_if_it_had_not_been(tmp_pa
 def test_cut_texts_are_reported_in_training_and_in_prediction(tmp_path: Path) -> None:
     config = write_config(tmp_path, rows=long_texts())
     result = minilm("train", config, "data.max_tokens=12", "train.epochs=1", "--runs", tmp_path)
-    assert "of 40 texts are longer than 12 tokens and are cut, by which" in result.stderr
-    assert "raise data.max_tokens (at most 32), or data.long_texts=windows reads all of them" in result.stderr
+    assert "of 40 texts are longer than 12 tokens and are cut, so" in result.stderr
+    assert "raise data.max_tokens (at most 32), or use data.long_texts=windows" in result.stderr
     said = minilm("predict", tmp_path / "tiny", long_texts()[1][0]).stderr
     assert "1 of 1 texts are longer than 12 tokens and are cut" in said
     assert minilm("predict", tmp_path / "tiny", "good").stderr == ""

@@ -14,7 +14,7 @@ from minilm.loading import load_config
 from minilm.models import ARCHITECTURES
 from minilm.reporting.record import read_run
 from minilm.reporting.results import read_history
-from tests.tiny import finished_run, minilm, outcome, refused, texts, write_config
+from tests.tiny import finished_run, minilm, outcome, refused, texts, write_config, write_data
 
 # --- A run's folder ---
 
@@ -36,9 +36,9 @@ def test_a_run_leaves_a_folder_that_tells_all_about_it(tmp_path: Path) -> None:
     run = tmp_path / "runs" / "tiny"
     names = {
         "config.toml", "environment.json", "metrics.jsonl", "results.json", "predictions.csv", "summary.txt",
-        "report.md", "report.html", "model", "figures",
+        "report.md", "report.html", "model", "figures", "explanations.json",
     }  # fmt: skip
-    assert {path.name for path in run.iterdir()} == names
+    assert {path.name for path in run.iterdir()} - {"label_issues.csv"} == names  # if it finds any
     pictures = {"classes.png", "learning_curves.png", "lengths.png", "confusion_validation.png", "confusion_test.png"}
     pictures |= {"calibration.png", "coverage.png"}
     assert {path.name for path in (run / "figures").iterdir()} == pictures
@@ -120,7 +120,8 @@ def test_several_labels_a_text(tmp_path: Path) -> None:
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     run = tmp_path / "tiny"
-    assert json.loads((run / "model" / "config.json").read_text())["problem_type"] == "multi_label_classification"
+    published = json.loads((run / "model" / "config.json").read_text())  # the head is ours, and so are its labels
+    assert published["minilm"]["problem_type"] == "multi_label_classification" and "problem_type" not in published
     line = json.loads(minilm("predict", run, "it was good", "--json").stdout)
     assert line["labels"] == [label for label, p in line["scores"].items() if p >= 0.5]
     assert sum(line["scores"].values()) != pytest.approx(1)
@@ -153,7 +154,7 @@ def test_a_threshold_chosen_on_validation_is_chosen_anew_for_every_evaluation(
 
 def test_a_data_set_that_is_misspelt_is_told_with_the_config(tmp_path: Path) -> None:
     config = write_config(tmp_path)
-    assert f'{config}: data.source: no data set "ag-new" (did you mean "ag-news"?)' in refused(
+    assert f'{config}: data.source: no data set is named "ag-new" (did you mean "ag-news"?)' in refused(
         "train", config, "data.source=ag-new", "--runs", tmp_path
     )
 
@@ -266,10 +267,10 @@ def test_a_config_that_cannot_be_is_refused_and_leaves_nothing(tmp_path: Path, c
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        (None, "the file holds no rows"),
-        ([], "the file holds no rows"),
+        (None, "the file contains no rows"),
+        ([], "the file contains no rows"),
         (["good film\tgood"] * 20, 'all 16 training rows have the label "good"'),
-        (["good film"], "1 fields where the header has 2"),
+        (["good film"], "has 1 fields, but the header has 2"),
         (["\tgood"], "is empty"),
     ],
 )
@@ -314,3 +315,22 @@ def test_a_warning_about_the_data_is_shown_and_kept(tmp_path: Path) -> None:
     result = minilm("train", config, "train.epochs=1", "--runs", tmp_path)
     assert re.search(r"^warning: labels that differ in their spelling alone", result.stderr, re.MULTILINE)
     assert "differ in their spelling alone" in (tmp_path / "tiny" / "report.md").read_text()
+
+
+@pytest.mark.parametrize("best", ["roc_auc", "average_precision"])
+def test_a_ranking_can_choose_the_checkpoint(tmp_path: Path, best: str) -> None:
+    result = minilm("train", write_config(tmp_path), f"train.best={best}", "train.epochs=2", "--runs", tmp_path)
+    assert result.exit_code == 0, result.output
+    history, results = read_history(tmp_path / "tiny"), json.loads((tmp_path / "tiny" / "results.json").read_text())
+    assert results["best"]["value"] == max(entry.validation[best] for entry in history)
+    assert results["validation"][best] == results["best"]["value"]
+    assert "| ranking, test set | ROC AUC | average precision |" in (tmp_path / "tiny" / "report.md").read_text()
+
+
+def test_a_ranking_that_validation_cannot_measure_is_refused_before_training(tmp_path: Path) -> None:
+    data = write_data(tmp_path / "all-good.tsv", [(text, "good") for text, _ in texts(20)])
+    said = refused(
+        "train", write_config(tmp_path), "train.best=roc_auc", f"data.validation={data}", "data.source=",
+        f"data.train={write_data(tmp_path / 'train.tsv')}", "--runs", tmp_path,
+    )  # fmt: skip
+    assert "validation has no two such" in said

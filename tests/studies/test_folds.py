@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from minilm.evaluation.label_issues import find_label_issues
 from minilm.studies.questions import QUESTIONS
 from tests.studies.made_up import ask, finished, folds_runs
 from tests.tiny import minilm, refused, texts, write_config
@@ -46,7 +48,16 @@ def test_a_study_of_folds_tests_each_row_once(tmp_path: Path) -> None:
     assert [int(row["row"]) for row in rows] == list(range(1, 61))
     assert [(row["text"], row["label"]) for row in rows] == texts()
     assert {row["fold"] for row in rows} == {"1", "2", "3"}
-    assert "Over 3 folds" in (folder / "study.md").read_text(encoding="utf-8")
+    page = (folder / "study.md").read_text(encoding="utf-8")
+    assert "Over 3 folds" in page and "## Labels that are probably wrong" in page
+    names = sorted({row["label"] for row in rows})
+    p = np.array([[float(row[f"P({name})"]) for name in names] for row in rows])
+    issues = find_label_issues(np.array([names.index(row["label"]) for row in rows]), p)
+    found = []
+    if issues:
+        with (folder / "label_issues.csv").open(newline="", encoding="utf-8") as file:
+            found = [int(row["row"]) for row in csv.DictReader(file)]
+    assert found == [int(rows[issue.row]["row"]) for issue in issues]
 
 
 def test_folds_need_their_axis(tmp_path: Path) -> None:

@@ -1,21 +1,34 @@
 """How well does it do on all of the data? k folds: each row is tested once, by a model that the other folds trained.
 
 The axis is ``data.fold`` = [1, ..., k], with ``data.folds`` = k. Beside the page lies ``out_of_fold.csv``: what was
-predicted for every row by the model that had not seen it.
+predicted for every row by the model that had not seen it. These predictions show which labels of the data are probably
+wrong: ``label_issues.csv``.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 from minilm.checkpoints.atomic import atomic
 from minilm.evaluation.statistics import folds_interval, mean
 from minilm.measures import HIGHER_IS_BETTER
+from minilm.reporting.label_issues import (
+    LABEL_ISSUES,
+    SHOWN,
+    clipped,
+    issue_blocks,
+    issues_of,
+    write_label_issues,
+)
 from minilm.reporting.page import Block, Picture, Section, Table
 from minilm.reporting.predictions import PREDICTIONS
+from minilm.reporting.results import Results
 from minilm.reporting.style import MARK, SMALL, TEST, name_axes, new_figure, save, short
 from minilm.reporting.tables import ABSENT, count, decimal, metric_name
 from minilm.studies.finished import FinishedRun
@@ -41,13 +54,22 @@ def _answer(study: Study, runs: Sequence[FinishedRun], figures: Path) -> StudyAn
     if not measured:
         return StudyAnswer(f"No run has a {metric_name(metric)}. There is nothing to compare.", [])
     values = {name: [value for _, value in found] for name, found in measured.items()}
-    _write_out_of_fold(study.folder / OUT_OF_FOLD, variants)
+    rows = _out_of_fold(variants)
+    _write_out_of_fold(study.folder / OUT_OF_FOLD, rows)
     picture = _picture(values, metric, figures / "folds.png")
     blocks: list[Block] = [Picture(picture, f"{metric_name(metric)} of each fold, and its mean with the interval")]
     blocks += [_table(measured, metric), INTERVAL]
     tested = sum(run.size("test") for run in next(iter(variants.values())))
-    rows = f"What was predicted for each of the {count(tested)} rows by the model that had not seen it: {OUT_OF_FOLD}."
-    return StudyAnswer(_headline(values, metric), [Section("Fold by fold", [*blocks, rows])])
+    blocks.append(
+        f"What was predicted for each of the {count(tested)} rows by the model that had not seen it: {OUT_OF_FOLD}."
+    )
+    sections = [Section("Fold by fold", blocks)]
+    best = _best(values, metric)
+    first = variants[best][0].run.results
+    of_best = [row for row in rows if row["variant"] == best]
+    if of_best and f"P({first.labels[0]})" in of_best[0]:  # with very many labels the columns are left out
+        sections.append(_label_issues(study.folder / LABEL_ISSUES, of_best, first))
+    return StudyAnswer(_headline(values, metric), sections)
 
 
 def _by_variant(runs: Sequence[FinishedRun]) -> dict[str, list[FinishedRun]]:
@@ -58,9 +80,13 @@ def _by_variant(runs: Sequence[FinishedRun]) -> dict[str, list[FinishedRun]]:
     return {name: [folds[fold] for fold in sorted(folds)] for name, folds in found.items()}
 
 
+def _best(values: dict[str, list[float]], metric: str) -> str:
+    """The variant with the best mean."""
+    return min(values, key=lambda name: mean(values[name]) * (-1 if HIGHER_IS_BETTER[metric] else 1))
+
+
 def _headline(values: dict[str, list[float]], metric: str) -> str:
-    lower = not HIGHER_IS_BETTER[metric]
-    best = sorted(values, key=lambda name: mean(values[name]) * (1 if lower else -1))[0]
+    best = _best(values, metric)
     found = values[best]
     reached = f"a mean {metric_name(metric)} of {decimal(mean(found))} ({_between(found)})"
     text = f"Over {len(found)} folds {best} has {reached}."
@@ -102,8 +128,8 @@ def _row(name: str, by_fold: dict[int, float], folds: Sequence[int]) -> list[str
     return [name, decimal(mean(values)), between, *cells]
 
 
-def _write_out_of_fold(path: Path, variants: dict[str, list[FinishedRun]]) -> None:
-    """The predictions of all folds in one file, in the order of the rows."""
+def _out_of_fold(variants: dict[str, list[FinishedRun]]) -> list[dict[str, str]]:
+    """The predictions of all folds, variant by variant, in the order of the rows."""
     rows: list[dict[str, str]] = []
     for name, found in variants.items():
         for run in found:
@@ -111,10 +137,14 @@ def _write_out_of_fold(path: Path, variants: dict[str, list[FinishedRun]]) -> No
             if file.is_file():
                 place = {"variant": name, "fold": str(run.planned.config.data.fold)}
                 rows += [place | row for row in csv.DictReader(io.StringIO(read_text(file), newline=""))]
-    if not rows:
-        return
     order = {name: i for i, name in enumerate(variants)}
     rows.sort(key=lambda row: (order[row["variant"]], int(row.get("row") or 0)))
+    return rows
+
+
+def _write_out_of_fold(path: Path, rows: list[dict[str, str]]) -> None:
+    if not rows:
+        return
     columns = list(dict.fromkeys(key for row in rows for key in row))
     table = io.StringIO(newline="")
     writer = csv.DictWriter(table, columns, restval="", lineterminator="\n")
@@ -122,6 +152,34 @@ def _write_out_of_fold(path: Path, variants: dict[str, list[FinishedRun]]) -> No
     writer.writerows(rows)
     with atomic(path) as out:
         out.write(table.getvalue().encode())
+
+
+def _label_issues(path: Path, rows: list[dict[str, str]], first: Results) -> Section:
+    """The labels that are probably wrong, by the model of each fold that had not seen them; and their file.
+
+    rows: of one variant. first: the results of its first fold.
+    """
+    names = first.labels
+    p = np.array([[float(row[f"P({name})"]) for name in names] for row in rows])
+    number = {name: i for i, name in enumerate(names)}
+    if first.multi_label:
+        labels = np.zeros(p.shape, np.int64)
+        for i, row in enumerate(rows):
+            labels[i, [number[name] for name in json.loads(row["label"])]] = 1
+    else:
+        labels = np.array([number[row["label"]] for row in rows])
+    issues = issues_of(labels, p, names)
+    own = [key for key in rows[0] if key not in ("label", "predicted") and not key.startswith("P(")]
+    path.unlink(missing_ok=True)
+    if issues:
+        write_label_issues(path, issues, {key: [row[key] for row in rows] for key in own})
+    shown = [
+        [rows[each.index].get("row", ""), clipped(rows[each.index]["text"]), each.label, each.suggested,
+         f"{each.score:.3f}"]
+        for each in issues[:SHOWN]
+    ]  # fmt: skip
+    title = "Labels that are probably wrong"
+    return Section(title, issue_blocks(shown, len(issues), len(rows), f"rows (by {rows[0]['variant']})"))
 
 
 def _picture(values: dict[str, list[float]], metric: str, path: Path) -> Path:

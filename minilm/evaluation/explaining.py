@@ -1,0 +1,80 @@
+"""A classifier's answer to one text, explained word by word: ``attribution.py`` for what a user has.
+
+The text is read as for an answer: cleaned, cut or in windows, with the label that the classifier gives it. If it is
+read in windows, the one that speaks most for the label is explained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from minilm.data.long_texts import LongTexts
+from minilm.errors import UserError, nearest
+from minilm.evaluation.attribution import explain
+from minilm.evaluation.explained import ExplainedText, WordWeight
+from minilm.evaluation.predictor import Classifier, Text
+from minilm.evaluation.words import read_words
+
+
+def explain_text(classifier: Classifier, text: Text, label: str = "") -> ExplainedText:
+    """Explain an answer: of the label that the text gets, or of another.
+
+    text: as it is given; a pair is a tuple. Raises UserError as ``Classifier.scores`` does, for a label that the model
+    does not have, for a text without a word, and for a model that does not compute in float32.
+    """
+    scores = classifier.scores([text])
+    return _explained(classifier, [classifier.clean(part) for part in _parts(text)], scores, label)
+
+
+def explain_clean(classifier: Classifier, text: str, pair: str | None, label: str = "") -> ExplainedText:
+    """The same of a text that was cleaned before."""
+    scores = classifier.scores_of_clean_texts([text], None if pair is None else [pair])
+    return _explained(classifier, [text] if pair is None else [text, pair], scores, label)
+
+
+def _parts(text: Text) -> Sequence[str]:
+    return [text] if isinstance(text, str) else text
+
+
+def _explained(classifier: Classifier, parts: list[str], scores: np.ndarray, label: str) -> ExplainedText:
+    p = classifier.decision.probabilities(scores)[0]  # (C,)
+    number = _number_of(classifier, p, label)
+    reading, pair = classifier.reading, parts[1] if len(parts) > 1 else None
+    long = LongTexts(reading.long_texts, reading.window_stride, reading.window_scores)
+    limit = reading.max_tokens or classifier.model.context or 512
+    if classifier.runtime.precision != "float32":
+        raise UserError(f"{classifier.name}: explanations need float32, as sums in other types round too much")
+    windows = read_words(classifier.tokenizer, parts[0], pair, limit, long)
+    if not all(window.words for window in windows):
+        raise UserError(f"{classifier.name}: finds no word in {' / '.join(parts)!r}, so it cannot explain its answer")
+    found = [
+        explain(
+            classifier.model, classifier.tokenizer, parts[0], pair, max_tokens=limit, long=long, window=window,
+            label=number, multi_label=classifier.multi_label,
+        )
+        for window in range(len(windows))
+    ]  # fmt: skip
+    chosen = max(range(len(windows)), key=lambda i: found[i].score)
+    best = found[chosen]
+    words = [
+        WordWeight(word.text, word.part, word.start, word.end, float(a), float(left))
+        for word, a, left in zip(best.words, best.attributions, best.left_out, strict=True)
+    ]
+    return ExplainedText(
+        parts, classifier.labels[number], float(p[number]), best.score, best.baseline_score, best.baseline,
+        best.completeness_error, words, chosen + 1, len(windows),
+    )  # fmt: skip
+
+
+def _number_of(classifier: Classifier, p: np.ndarray, label: str) -> int:
+    """The class to explain: that of the label; without one, the one that the text gets, or the likeliest of several."""
+    if not label:
+        single = classifier.decision.kind == "single"
+        return int(classifier.decision.choose(p[None])[0]) if single else int(p.argmax())
+    if label not in classifier.labels:
+        there = ", ".join(f'"{name}"' for name in classifier.labels[:20])
+        hint = nearest(label, classifier.labels)
+        raise UserError(f'{classifier.name}: has no label "{label}"{hint}; it has {there}')
+    return classifier.labels.index(label)

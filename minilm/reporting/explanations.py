@@ -1,0 +1,86 @@
+"""Explained answers: in the terminal, and in a run's report, which shows those in ``explanations.json``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from minilm.checkpoints.atomic import atomic
+from minilm.evaluation.explained import ExplainedText
+from minilm.reporting.page import Block, Folded, Section, Table, Weighted
+from minilm.reporting.record import Run
+from minilm.reporting.tables import text_table
+from minilm.schema import JSON, as_table, read_table
+from minilm.terminal import printable
+from minilm.textfiles import read_json
+
+EXPLANATIONS = "explanations.json"
+FOR, AGAINST = (0, 114, 178), (200, 110, 0)  # blue and orange, which people with colour blindness tell apart
+LISTED = 20  # words of the terminal's table
+
+
+@dataclass(frozen=True)
+class Explanations:
+    """What explanations.json holds."""
+
+    texts: list[ExplainedText]
+
+
+def write_explanations(folder: Path, texts: Sequence[ExplainedText]) -> None:
+    """Keep them in a run's folder."""
+    with atomic(folder / EXPLANATIONS) as file:
+        file.write(json.dumps(as_table(Explanations(list(texts))), ensure_ascii=False).encode(errors="replace"))
+
+
+def explanation_text(found: ExplainedText) -> str:
+    """For the terminal: the answer, the text in colours, and the words that count most."""
+    shown = "".join(_coloured(text, weight) for text, weight in found.pieces())
+    words = sorted(found.words, key=lambda word: -abs(word.attribution))[:LISTED]
+    rows = [[word.text, f"{word.attribution:+.3f}", f"{word.left_out:+.3f}"] for word in words]
+    header = ("word", "counts for it", "falls without it")
+    return "\n".join([*_about(found), "", shown, "", text_table(header, rows)])
+
+
+def _coloured(text: str, weight: float | None) -> str:
+    text = printable(text, keep="\n\t")
+    if weight is None:
+        return text
+    red, green, blue = (round(255 - (255 - c) * min(1.0, abs(weight))) for c in (FOR if weight > 0 else AGAINST))
+    return click.style(text, fg=(255, 255, 255) if abs(weight) > 0.6 else (0, 0, 0), bg=(red, green, blue))
+
+
+def _about(found: ExplainedText) -> list[str]:
+    """The answer in numbers, a line each."""
+    what = "its words replaced by zeros" if found.baseline == "zero" else f"each word replaced by {found.baseline}"
+    lines = [
+        f"{printable(found.label)} {found.probability:.3f}",
+        f"log-odds {found.score:+.3f}; with {printable(what)} {found.baseline_score:+.3f}; the words' numbers add up "
+        f"to the difference, but for {found.completeness_error:.1%}",
+    ]
+    if found.windows > 1:
+        lines.append(f"window {found.window} of {found.windows}, which speaks most for it")
+    return lines
+
+
+def explanations_section(run: Run) -> Section | None:
+    """The report's part about them; None: there are none."""
+    path = run.folder / EXPLANATIONS
+    if not path.is_file():
+        return None
+    found = read_table(Explanations, read_json(path), lambda key: str(path), syntax=JSON)
+    about = (
+        "How much each word of some texts counts for the answer, by integrated gradients: blue words speak for the "
+        "label, orange ones against it. The tables have these numbers in log-odds, and by how much the log-odds fall "
+        "if the word is left out, which is another question and a check."
+    )
+    blocks: list[Block] = [about]
+    for text in found.texts:
+        blocks += [f"{text.label} {text.probability:.3f}:", Weighted(list(text.pieces()))]
+        rows = [[word.text, f"{word.attribution:+.3f}", f"{word.left_out:+.3f}"] for word in text.words]
+        note = " ".join(f"{line}." for line in _about(text)[1:])
+        blocks.append(Folded("In numbers", Table(["word", "counts for it", "falls without it"], rows, note=note)))
+    return Section("Why these answers", blocks)
