@@ -18,6 +18,7 @@ import numpy as np
 
 from minilm.errors import UserError, located
 from minilm.evaluation.decisions import Decision
+from minilm.evaluation.linear_classifier import holds_linear, load_linear
 from minilm.evaluation.predictor import Classifier, Predictor
 from minilm.evaluation.selective import OperatingPoint
 from minilm.evaluation.validation_scores import (
@@ -32,7 +33,7 @@ LEAST = 1e-300  # the least probability, as 0 has no logarithm
 class Ensemble(Predictor):
     """The mean of several classifiers with the same labels."""
 
-    def __init__(self, members: Sequence[Classifier]) -> None:
+    def __init__(self, members: Sequence[Predictor]) -> None:
         """Raises UserError if the members differ in their labels or in how they read texts."""
         first = members[0]
         for other in members[1:]:
@@ -111,8 +112,14 @@ def _reordered(labels: np.ndarray, order: Sequence[int]) -> np.ndarray:
 
 
 def load_predictor(sources: Sequence[str | Path], device: str = "auto", precision: str = "") -> Predictor:
-    """Load a classifier, or an ensemble if there are several sources. See ``Classifier.load``."""
-    members = [Classifier.load(source, device, precision) for source in sources]
+    """Load a classifier, or a linear one from its folder; an ensemble if there are several sources.
+
+    See ``Classifier.load``.
+    """
+    members: list[Predictor] = []
+    for source in sources:
+        linear = holds_linear(Path(source))
+        members.append(load_linear(Path(source)) if linear else Classifier.load(source, device, precision))
     return members[0] if len(members) == 1 else Ensemble(members)
 
 

@@ -127,14 +127,20 @@ class Reading:
         return Decision(kind, threshold, np.array(self.temperature) if self.temperature else None)
 
 
-def remember(decision: Decision, model: Backbone) -> None:
-    """Store a decision in the model's config, under "minilm"."""
-    card = card_of(model)
+def decided(decision: Decision) -> dict[str, Any]:
+    """A decision as a ``Reading`` has it."""
+    found: dict[str, Any] = {}
     if decision.kind == "multi" or decision.has_threshold:
         many = isinstance(decision.threshold, np.ndarray)
-        card.extra["threshold"] = np.asarray(decision.threshold).tolist() if many else decision.threshold
+        found["threshold"] = np.asarray(decision.threshold).tolist() if many else decision.threshold
     if decision.temperature is not None:
-        card.extra["temperature"] = decision.temperature.tolist()
+        found["temperature"] = decision.temperature.tolist()
+    return found
+
+
+def remember(decision: Decision, model: Backbone) -> None:
+    """Keep a decision with its model, under "minilm" in its config."""
+    card_of(model).extra |= decided(decision)
 
 
 def decision_of(card: Card, reading: Reading) -> Decision:

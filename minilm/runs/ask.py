@@ -15,7 +15,8 @@ from minilm.evaluation.predictor import Predictor
 from minilm.evaluation.text_lines import predict_lines, predict_table
 from minilm.textfiles import read_lines
 
-MARKS = ("config.toml", "config.json", "adapter_config.json", "model")  # what a run's or a model's folder has
+# What a run's or a model's folder has.
+MARKS = ("config.toml", "config.json", "adapter_config.json", "linear.json", "model")
 
 
 @dataclass(frozen=True)

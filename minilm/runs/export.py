@@ -1,22 +1,32 @@
-"""``minilm export``: a finished run's model as a folder for others."""
+"""``minilm export``: a finished run's model, or its linear baseline, as a folder for others."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from minilm.checkpoints.adapter_saving import save_adapter
 from minilm.checkpoints.adapters import base_of
 from minilm.checkpoints.models import card_of, own_head, save_model
 from minilm.checkpoints.opening import load_model
+from minilm.data.sources import load_dataset
 from minilm.data.tokenization import load_tokenizer
-from minilm.errors import UserError
-from minilm.evaluation.predictor import without_classifier
+from minilm.errors import UserError, located
+from minilm.evaluation.baselines import linear
+from minilm.evaluation.decisions import fit_decision
+from minilm.evaluation.linear_classifier import save_linear
+from minilm.evaluation.predictor import Reading, decided, without_classifier
+from minilm.evaluation.validation_scores import ValidationScores, write_validation
 from minilm.finetuning.lora import merge
 from minilm.hub import is_folder
+from minilm.loading import load_config
 from minilm.model_files import holds_adapter
 from minilm.models import ARCHITECTURES
+from minilm.runs.augment import augmented
+from minilm.runs.folders import stored_environment
 from minilm.training.console import say
 
 
@@ -35,8 +45,7 @@ def export_run(run: str, folder: Path, *, merged: bool = False, dtype: str | Non
     Raises:
         UserError: the folder is not empty, or there is no such model.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: is there already and not empty; name another folder")
+    _check_empty(folder)
     source = Path(run) / "model" if (Path(run) / "model").is_dir() else Path(run)
     if (Path(run) / "config.toml").exists() and source == Path(run):
         raise UserError(f"{run}: {without_classifier(Path(run))}")
@@ -61,3 +70,38 @@ def export_run(run: str, folder: Path, *, merged: bool = False, dtype: str | Non
             "without labels; a model trained with model.head.kind=family can be used anywhere"
         )
     return folder
+
+
+def export_linear(run: Path, folder: Path) -> Path:
+    """Fit a run's linear baseline again, to the same texts, and write it into a folder that ``minilm predict`` takes.
+
+    Its temperature and threshold are chosen on the run's validation texts. The run's config lies beside it, so that
+    tables are read as in the run. Raises UserError if the folder is not empty, or if the run's data have changed.
+    """
+    _check_empty(folder)
+    path = run / "config.toml"
+    if not path.is_file():
+        raise UserError(f"{run}: not a run's folder; the linear baseline is that of a run, such as runs/scratch-sample")
+    config = load_config(path)
+    if config.train is None:
+        raise UserError(f"{run}: trained no classifier, so it has no linear baseline")
+    with located(str(path)):
+        data = load_dataset(config.data)
+    if data.fingerprint != stored_environment(run).data.fingerprint:
+        raise UserError(f"{run}: its data have changed since it was trained")
+    train = augmented(config, data)
+    model = linear(train.texts, train.labels, len(data.label_names), train.pairs)
+    scores = model.predict(data.validation.texts, data.validation.pairs).astype(np.float32)
+    decision = fit_decision(config.train, data.validation.labels, scores)
+    # It reads texts of any length.
+    table = {"clean": config.data.clean, "pairs": bool(config.data.text_pair), "long_texts": "windows"}
+    save_linear(model, folder, data.label_names, Reading.from_table(table | decided(decision), str(folder)))
+    write_validation(folder, ValidationScores(scores, data.validation.labels))
+    for name in ("config.toml", "environment.json"):
+        shutil.copyfile(run / name, folder / name)
+    return folder
+
+
+def _check_empty(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder}: is there already and not empty; name another folder")

@@ -100,7 +100,7 @@ def test_a_precision_out_of_reach_names_the_highest() -> None:
     one.validation = lambda: ValidationScores(scores, np.array([1, 0, 1]))  # type: ignore[method-assign]
     with pytest.raises(UserError, match=r"no threshold has a precision of 0\.95 .*highest is 0\.500"):
         apply_wishes(one, Wishes(min_precision=0.95))
-    with pytest.raises(UserError, match="the wished precision must be a number above 0 and at most 1, got 2"):
+    with pytest.raises(UserError, match="the required precision must be a number above 0 and at most 1, got 2"):
         apply_wishes(one, Wishes(min_precision=2))
     with pytest.raises(UserError, match="or --threshold, not both"):
         apply_wishes(one, Wishes(min_precision=0.5, threshold=0.5))

@@ -95,7 +95,8 @@ def refused(path: Path, *changes: str) -> str:
 
 KINDS = [(name, ("[MASK]",), "masked words") for name in MASKED]
 KINDS += [("t5-lm", ("<extra_id_1>", "<extra_id_2>"), "spans"), ("gpt2-lm-old", (), "next tokens")]
-KINDS += [("qwen2-lm", (), "next tokens"), ("llama-lm-biases", (), "next tokens")]
+NEXT = ("qwen2-lm", "llama-lm-biases", "phi3-lm", "gemma2-lm", "gemma3_text-lm")
+KINDS += [(name, (), "next tokens") for name in NEXT]
 
 
 @pytest.mark.parametrize(("name", "tokens", "objective"), KINDS)
