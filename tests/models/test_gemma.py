@@ -290,7 +290,7 @@ def test_what_a_published_class_cannot_say_is_refused(family: str, changes: dict
         ({"model_type": "gemma2", "layer_types": [FULL]}, "layer_types must name 26 layers, got 1"),
         ({"model_type": "gemma2", "sliding_window": None}, "sliding_window and query_pre_attn_scalar must be numbers"),
         ({"model_type": "gemma3_text", "query_pre_attn_scalar": 0}, "query_pre_attn_scalar must be numbers above 0"),
-        ({"model_type": "gemma2", "attn_logit_softcapping": 0.0}, "attn_logit_softcapping must be a number above 0, or"),
+        ({"model_type": "gemma2", "attn_logit_softcapping": 0.0}, "attn_logit_softcapping must be a number above"),
         ({"model_type": "gemma3_text", "final_logit_softcapping": 0}, "final_logit_softcapping must be a number above"),
         ({"model_type": "gemma2", "rope_parameters": {FULL: {"rope_theta": 5.0}}}, "rope_parameters must be one table"),
         ({"model_type": "gemma3_text", "layer_types": ["chunked_attention"] * 26}, "chunked_attention"),
