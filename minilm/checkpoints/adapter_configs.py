@@ -21,6 +21,7 @@ from minilm.checkpoints.configs import from_plain
 from minilm.errors import UserError
 from minilm.models import ARCHITECTURES, TASKS
 from minilm.models.heads import HeadConfig
+from minilm.schema import cut
 from minilm.textfiles import read_json
 
 CONFIG = "adapter_config.json"
@@ -197,11 +198,11 @@ def check_adapter_config(published: dict[str, Any], where: str) -> AdapterConfig
     _check(own, _OWN, f"{where}: minilm")
     for key, value in published.items():
         if value and key not in _KEYS and key not in _NOTES:
-            raise UserError(f"{where}: {key} ({value!r}) is not supported here; {INSTEAD}")
+            raise UserError(f"{where}: {key} ({cut(value)}) is not supported here; {INSTEAD}")
     init = published.get("init_lora_weights", True)
     init = init.lower() if isinstance(init, str) else init
     if init not in (*_INITS, *INITS):
-        raise UserError(f"{where}: init_lora_weights {init!r} changes the base's weights; {INSTEAD}")
+        raise UserError(f"{where}: init_lora_weights {cut(init)} changes the base's weights; {INSTEAD}")
     return AdapterConfig(
         where=where,
         published=published,
@@ -228,7 +229,7 @@ def _check(table: dict[str, Any], keys: _Keys, where: str) -> None:
     for key, (default, is_right, wanted) in keys.items():
         value = table.setdefault(key, default)
         if not is_right(value):
-            raise UserError(f"{where}: {key} must be {wanted}, got {value!r}")
+            raise UserError(f"{where}: {key} must be {wanted}, got {cut(value)}")
 
 
 def _task(published: dict[str, Any]) -> str:

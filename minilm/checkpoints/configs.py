@@ -14,6 +14,7 @@ from minilm.errors import UserError, nearest
 from minilm.models import ARCHITECTURES
 from minilm.models.architecture import Architecture, BackboneConfig
 from minilm.models.layers import ACTIVATIONS
+from minilm.schema import cut
 
 # Their names of the activations; the first is the one we write.
 _ACTIVATIONS = {
@@ -119,7 +120,7 @@ def from_plain(kind: type, settings: Any, where: str) -> Any:
 
     Raises UserError naming the field that is wrong."""
     if not isinstance(settings, dict):
-        raise UserError(f"{where}: must be a table, got {settings!r}")
+        raise UserError(f"{where}: must be a table, got {cut(settings)}")
     fields = {f.name: f for f in dataclasses.fields(kind)}
     for key in settings:
         if key not in fields:
@@ -153,7 +154,7 @@ def _checked(key: str, value: Any, default: Any, where: str) -> Any:
     else:
         return value
     if not fits:
-        raise UserError(f"{where}: {key} must be {wanted}, got {value!r}")
+        raise UserError(f"{where}: {key} must be {wanted}, got {cut(value)}")
     return type(default)(value)
 
 

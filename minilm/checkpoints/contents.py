@@ -26,6 +26,7 @@ from minilm.checkpoints.trained_part import base_of_part, read_weights
 from minilm.errors import UserError
 from minilm.models.architecture import Architecture, BackboneConfig, Names
 from minilm.models.heads import HeadConfig
+from minilm.schema import cut
 from minilm.textfiles import read_json
 
 log = logging.getLogger("minilm")
@@ -189,11 +190,12 @@ def _labels(published: dict[str, Any], own: dict[str, Any], output: Entry, where
     classes = output.shape[0] if output.shape else 0
     labels = own.get("labels")
     if labels is None:
-        by_number = published.get("id2label") or {f"{i}": f"LABEL_{i}" for i in range(classes)}
+        by_number = published.get("id2label")
+        by_number = {f"{i}": f"LABEL_{i}" for i in range(classes)} if by_number is None else by_number
         if not isinstance(by_number, dict) or set(by_number) != {str(i) for i in range(len(by_number))}:
             raise UserError(f"{where}: id2label must number the classes from 0 without gaps")
         labels = [by_number[str(i)] for i in range(len(by_number))]
     if not isinstance(labels, list) or len(labels) != classes:
         rows = f"the rows of {output.name} in {output.file}"
-        raise UserError(f"{where}: {labels} must name {classes} labels, as many as {rows}")
+        raise UserError(f"{where}: {cut(labels)} must name {classes} labels, as many as {rows}")
     return [str(label) for label in labels]

@@ -44,6 +44,7 @@ from torch import Tensor, nn
 from minilm.errors import UserError
 from minilm.models.architecture import Backbone, BackboneConfig
 from minilm.models.batch import Batch, LayerCache, State, select_position
+from minilm.models.dropout import dropout
 from minilm.models.heads import LanguageConfig
 from minilm.models.layers import MLP, Attention, RMSNorm, draw_weights
 from minilm.models.masks import causal_mask, padding_mask, window_mask
@@ -147,7 +148,7 @@ class GemmaAttention(Attention):
         if mask is not None:
             scores = scores.masked_fill(~mask, float("-inf"))
         weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
-        return F.dropout(weights, self.dropout, self.training) @ value
+        return (dropout(weights, self.dropout) if self.training else weights) @ value
 
 
 class GemmaLayer(nn.Module):

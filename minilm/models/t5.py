@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from minilm.errors import UserError, nearest
 from minilm.models.architecture import Architecture, Names, Row
 from minilm.models.batch import Batch, LayerCache, select_position
+from minilm.models.dropout import Dropout
 from minilm.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig, Stack
 from minilm.models.heads import HeadConfig, LanguageConfig
 from minilm.models.layers import MLP, Attention, RMSNorm, relative_bucket
@@ -102,7 +103,7 @@ class T5Layer(nn.Module):
             self.cross_attention = Attention(config.width, **heads)
         self.mlp_norm = RMSNorm(config.width, config.norm_eps)
         self.mlp = MLP(config.width, config.mlp_width, config.activation, gated=config.gated, **plain)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(
         self,
@@ -133,7 +134,7 @@ class T5Stack(Stack):
         self.config = config
         self.relative_bias = None if config.own_positions else nn.Embedding(config.buckets, config.heads)
         self.layers = nn.ModuleList(T5Layer(config, decoder) for _ in range(depth))
-        self.norm, self.dropout = RMSNorm(config.width, config.norm_eps), nn.Dropout(config.dropout)
+        self.norm, self.dropout = RMSNorm(config.width, config.norm_eps), Dropout(config.dropout)
 
     def mask(self, batch: Batch, length: int) -> Distances:
         """The distances of this many queries from all keys; a decoder sees none to the right, an encoder no padding."""
@@ -154,7 +155,7 @@ class T5Embeddings(nn.Module):
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()
-        self.token, self.dropout = nn.Embedding(config.vocab_size, config.width), nn.Dropout(config.dropout)
+        self.token, self.dropout = nn.Embedding(config.vocab_size, config.width), Dropout(config.dropout)
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, T) -> (B, T, D)."""

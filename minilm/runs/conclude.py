@@ -87,12 +87,13 @@ def conclude(run: TrainRun, trained: Trained) -> None:
         augmentation=None if augment is None else Augmentation(augment.method, augment.ratio, run.prepared.added),
         same_answer=same,
     )
-    _draw(run, trained.progress, metrics)
-    if data.multi_label:
-        figures, given = folder / "figures", decision.choose(decision.probabilities(scores[held_out]))
-        label_scores(metrics[held_out], data.label_names, held_out, figures / "label_scores.png")
-        given_together(shown.labels, given, data.label_names, held_out, figures / "given_together.png")
-    draw_confidence(decision, shown.labels, scores[held_out], held_out, folder / "figures")
+    if run.pictures:
+        _draw(run, trained.progress, metrics)
+        if data.multi_label:
+            figures, given = folder / "figures", decision.choose(decision.probabilities(scores[held_out]))
+            label_scores(metrics[held_out], data.label_names, held_out, figures / "label_scores.png")
+            given_together(shown.labels, given, data.label_names, held_out, figures / "given_together.png")
+        draw_confidence(decision, shown.labels, scores[held_out], held_out, folder / "figures")
     if "test" in scores:
         write_predictions(
             folder, data.test, scores["test"], data.label_names, decision, data.numbers["test"], data.kept

@@ -50,6 +50,7 @@ class TrainRun:
     model: Backbone  # on its device, frozen as it trains
     runtime: Runtime
     keep_model: KeepModel = "all"
+    pictures: bool = True
 
     @property
     def pad(self) -> int:

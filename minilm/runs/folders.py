@@ -3,16 +3,21 @@
     runs/NAME/  config.toml  environment.json  metrics.jsonl  results.json  predictions.csv  summary.txt
                 report.md  report.html  model/  checkpoints/  figures/
 
-A folder is never overwritten: a second run of the name gets a number.
+A folder is never overwritten: a second run of the name gets a number. It appears with its config in it or not at all,
+and while a process works in it, it is locked.
 """
 
 from __future__ import annotations
 
+import errno
+import glob
 import json
+import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -20,18 +25,21 @@ from typing import Any
 
 import torch
 
-from minilm.checkpoints.atomic import atomic
+from minilm.checkpoints.atomic import atomic, flush_names, remove_remains
 from minilm.config import SPLITS, RunConfig
 from minilm.data.checks import class_counts
 from minilm.data.sources import Dataset
 from minilm.devices import Runtime
 from minilm.errors import UserError
 from minilm.loading import load_config
+from minilm.locking import locked
 from minilm.reporting.record import resume_command
 from minilm.reporting.results import DataSummary, Environment, Evaluation, read_record
+from minilm.reporting.tables import join_words
 from minilm.schema import as_table, flat, shown
 from minilm.textfiles import read_toml
 
+LOCK = ".lock"  # the file in a run's folder that is locked while a process works on the run
 STARTED_FROM = {  # what must be the same when a run is resumed
     "data": "the data",
     "checkpoint": "the checkpoint",
@@ -41,18 +49,61 @@ STARTED_FROM = {  # what must be the same when a run is resumed
 }
 
 
-def new_folder(runs: Path, name: str) -> Path:
-    """Make ``runs/name``, or if that exists ``runs/name-2`` and so on. Raises UserError if it cannot be made."""
+@contextmanager
+def new_folder(runs: Path, name: str, fill: Callable[[Path], None]) -> Iterator[Path]:
+    """Make ``runs/name``, or if that exists ``runs/name-2`` and so on; it is locked inside the ``with`` block.
+
+    fill: writes what the folder has from its first moment on. Raises UserError if the folder cannot be made.
+    """
+    with ExitStack() as stack:
+        beside = runs / f".{name}.{os.getpid()}.tmp"
+        try:
+            remove_remains(runs, f".{glob.escape(name)}")
+            beside.mkdir(parents=True)
+            stack.callback(shutil.rmtree, beside, ignore_errors=True)  # once renamed there is none
+            lock = stack.enter_context(locked(beside / LOCK))
+            fill(beside)
+            flush_names(beside)
+            folder = _renamed(beside, runs, name)
+            lock.path = folder / LOCK
+            flush_names(runs)
+        except OSError as error:
+            raise UserError(
+                f"{runs / name}: cannot be made ({error.strerror}); choose another place with --runs"
+            ) from error
+        yield folder
+
+
+def _renamed(beside: Path, runs: Path, name: str) -> Path:
+    """Give a folder the first name that is free."""
     number = 1
     while True:
         folder = runs / (name if number == 1 else f"{name}-{number}")
-        try:
-            folder.mkdir(parents=True)
+        number += 1
+        if os.path.lexists(folder):
+            continue
+        with suppress(FileExistsError):  # another process was faster
+            _rename_new(beside, folder)
             return folder
-        except FileExistsError:
-            number += 1
-        except OSError as error:
-            raise UserError(f"{folder}: cannot be made ({error.strerror}); choose another place with --runs") from error
+
+
+def _rename_new(beside: Path, folder: Path) -> None:
+    """Rename a folder. Raises FileExistsError if there is something of the new name."""
+    try:
+        beside.rename(folder)
+    except OSError as error:
+        if error.errno == errno.ENOTEMPTY:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder)) from error
+        raise
+
+
+@contextmanager
+def occupied(folder: Path) -> Iterator[None]:
+    """Lock a run's folder. Raises UserError if another process is at work in it."""
+    with locked(folder / LOCK) as lock:
+        if lock.holder:
+            raise UserError(f"{folder}: {lock.holder}, is at work on this run; wait for it to end, or stop it")
+        yield
 
 
 def find_folder(config_path: Path, config: RunConfig, runs: Path) -> Path:
@@ -109,6 +160,7 @@ def describe_environment(data: Dataset, runtime: Runtime, start: dict[str, str])
         platform=platform.platform(),
         device=str(runtime),
         threads=torch.get_num_threads(),
+        cpu=describe_cpu(),
         data=describe_data(data),
         start=start,
     )
@@ -134,6 +186,29 @@ def check_unchanged(folder: Path, data: Dataset, start: Mapping[str, str]) -> No
         if stored.get(key) != value:
             what = STARTED_FROM[key]
             raise UserError(f"{folder}: {what} changed since this run was started; start a new one without --resume")
+
+
+def other_machine(folder: Path, runtime: Runtime) -> str:
+    """What differs here from where a run was started, so far as its numbers may depend on it; empty if nothing does."""
+    stored = stored_environment(folder)
+    pairs = {
+        "torch": (stored.packages.get("torch", ""), version("torch")),
+        "device": (stored.device, str(runtime)),
+        "threads": (str(stored.threads), str(torch.get_num_threads())),
+        "CPU": (stored.cpu or describe_cpu(), describe_cpu()),
+    }
+    changed = [f"{key} {here} (it was {then})" for key, (then, here) in pairs.items() if here != then]
+    if not changed:
+        return ""
+    what = f"resumes with {join_words(changed)}: from here on, its numbers may differ in their last bits"
+    return f"{what} from those of an unbroken run"
+
+
+def describe_cpu() -> str:
+    """The CPU's name, and the widest of its instructions that torch uses: sums depend on their order."""
+    lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{(names or [platform.processor() or platform.machine()])[0]}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _commit() -> str | None:

@@ -20,6 +20,7 @@ from minilm.evaluation.metrics import Metrics, classification_metrics, multilabe
 from minilm.evaluation.predictor import Classifier
 from minilm.reporting.results import Baseline, CharacterLengths, Lengths, SampleText
 from minilm.runs.shared_cache import hash_of_rows, memoize
+from minilm.training.console import say
 
 LONG = 10.0  # seconds
 KEPT_SCORES = 100  # labels of which a sample's scores are kept, at most
@@ -75,6 +76,8 @@ def fit_baselines(
     def fitted(name: str) -> tuple[dict[str, np.ndarray], float]:
         """Scores of the validation and test texts, and the seconds to fit."""
         model = fits[name]()
+        if isinstance(model, Linear) and not model.regression.finished:
+            say("the linear baseline's fit took too long and ended early: a longer one might be a little better")
         return {split: model.predict(rows.texts, rows.pairs) for split, rows in held_out.items()}, model.seconds
 
     results: dict[str, Baseline] = {}

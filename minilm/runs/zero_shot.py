@@ -143,7 +143,7 @@ def _untrained(config: RunConfig, prepared: PreparedData, runtime: Runtime) -> S
 
 
 def classify_and_report(
-    classifier: ZeroShotClassifier, config: RunConfig, prepared: PreparedData, folder: Path
+    classifier: ZeroShotClassifier, config: RunConfig, prepared: PreparedData, folder: Path, *, pictures: bool = True
 ) -> None:
     """Classify the validation and test texts, and write the figures, predictions.csv, results.json and the report."""
     data, section = prepared.data, classifier.section
@@ -172,7 +172,7 @@ def classify_and_report(
         samples=choose_samples(data.test, scores["test"], data.label_names, config.seed),
         data=describe_data(data),
     )
-    for split in MEASURED:
+    for split in MEASURED if pictures else ():
         if not data.multi_label:
             draw_confusion(metrics[split], data.label_names, split, folder / "figures")
     write_predictions(folder, data.test, scores["test"], data.label_names, None, data.numbers["test"], data.kept)

@@ -18,16 +18,18 @@ from typing import Any
 
 from tqdm import tqdm
 
+from minilm.locking import locked
 from minilm.reporting.record import read_run, relative_path
 from minilm.reporting.tables import ABSENT, duration, text_table
 from minilm.runs.shared_cache import shared_cache
 from minilm.schema import shown as as_toml
 from minilm.studies.checks import check_study
-from minilm.studies.execution import BUSY, RunNote, is_closed, locked, read_note, run_to_end, state_of, write_note
+from minilm.studies.execution import BUSY, RunNote, is_closed, read_note, run_to_end, state_of, write_note
 from minilm.studies.plan import PlannedRun, Study
 from minilm.studies.study_page import describe_result, write_page
 from minilm.studies.workers import in_processes
 from minilm.terminal import printable
+from minilm.training.console import write
 
 
 @dataclass
@@ -109,7 +111,7 @@ def _cannot_start(run: PlannedRun) -> str:
 
 def print_line(line: str) -> None:
     """Print a line, or a table, for the person at the terminal, above the bar."""
-    tqdm.write(printable(line, keep="\n"), file=sys.stderr)
+    write(printable(line, keep="\n"), sys.stderr)
 
 
 class StudyProgress:

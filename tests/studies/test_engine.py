@@ -129,6 +129,12 @@ def test_a_study_killed_in_the_middle_ends_with_the_same_tables(alone, tmp_path,
     assert same(folder, tmp_path / "runs" / "rates")
 
 
+def test_a_run_of_a_study_has_a_report_but_no_pictures_of_its_own(alone):
+    folder, _, _ = alone
+    for name in NAMES:
+        assert (folder / name / "report.html").exists() and not (folder / name / "figures").exists()
+
+
 def test_the_shards_together_are_the_whole(alone, tmp_path):
     folder, path, _ = alone
     first = minilm("study", path, "--runs", tmp_path, "--shard", "1/2")
