@@ -25,7 +25,7 @@ THRESHOLD = click.option(
 
 
 @click.command("evaluate", cls=Verb, epilog=example("minilm evaluate runs/scratch-sample --file more.csv"))
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, required=True, metavar="RUN... [KEY=VALUE]...")
 @click.option("--split", type=click.Choice(SPLITS), help="A split of its own data.  [default: test]")
 @click.option("--file", type=click.Path(path_type=Path), help="Labelled texts of your own, columns as in the run.")
 @click.option("--json", "as_json", is_flag=True, help="All metrics as JSON.")
@@ -34,7 +34,7 @@ THRESHOLD = click.option(
 @PRECISION
 @DEVICE
 def evaluate_command(
-    runs: tuple[Path, ...],
+    runs: tuple[str, ...],
     split: str | None,
     file: Path | None,
     as_json: bool,
@@ -43,7 +43,11 @@ def evaluate_command(
     precision: str | None,
     device: str,
 ) -> None:
-    """Measure a finished RUN again: on a split of its own data, or on a file; of several runs, their ensemble."""
+    """Measure a finished RUN again: on a split of its own data, or on a file; of several runs, their ensemble.
+
+    Any other classifier (a folder, a catalogue name or a Hub id) is measured on a file, whose labels are matched with
+    the model's by name or number. Changes such as data.label=stars name the file's columns.
+    """
     if split is not None and file is not None:
         raise UserError("give --split (of the run's own data) or --file (which is read whole), not both")
 
@@ -51,7 +55,11 @@ def evaluate_command(
     from minilm.runs.evaluate import evaluate_runs, evaluation_text
     from minilm.schema import as_table
 
-    metrics, labels = evaluate_runs(runs, split or "test", file, device, precision or "", Wishes(raw, threshold))
+    models = [run for run in runs if "=" not in run]
+    changes = [run for run in runs if "=" in run]
+    if not models:
+        raise UserError("name a run or a model to measure")
+    metrics, labels = evaluate_runs(models, split, file, device, precision or "", Wishes(raw, threshold), changes)
     click.echo(json.dumps({"labels": labels, **as_table(metrics)}) if as_json else evaluation_text(metrics, labels))
 
 

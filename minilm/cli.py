@@ -123,7 +123,11 @@ main.add_command(explain_command)
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Of the weights.")
 @click.option("--linear", is_flag=True, help="The run's linear baseline instead, which `minilm predict` takes.")
 def export_command(run: str, folder: Path, merge: bool, dtype: str | None, linear: bool) -> None:
-    """Write the model of a RUN into a FOLDER that `transformers` (an adapter: PEFT) opens."""
+    """Write the model of a RUN into a FOLDER that `transformers` (an adapter: PEFT) opens.
+
+    The mlp head is minilm's own, and other libraries cannot use it; a head of model.head.kind=family can be used
+    anywhere.
+    """
     from minilm.runs.export import export_linear, export_run
 
     if linear and (merge or dtype is not None):
@@ -131,9 +135,7 @@ def export_command(run: str, folder: Path, merge: bool, dtype: str | None, linea
     if linear:
         click.echo(f"{export_linear(Path(run), folder)}: written; try it: minilm predict {folder}")
         return
-    written = export_run(run, folder, merged=merge, dtype=dtype)
-    own_head = (written / "head.safetensors").exists()
-    click.echo(f"{written}: written" + ("; its head is ours: transformers opens what is below it" if own_head else ""))
+    click.echo(f"{export_run(run, folder, merged=merge, dtype=dtype)}: written")
 
 
 @main.command("info", epilog=example("minilm info experiments/scratch.toml"))

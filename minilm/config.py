@@ -53,6 +53,7 @@ FolderName = Annotated[str, Limit('a name of at most 100 letters, digits, "-", "
 Column = Annotated[str, Limit("the name of a column", bool)]
 Delimiter = Annotated[str, Limit('one character, or "tab"', lambda d: len(d) <= 1 or d in ("tab", "\\t"))]
 ModelName = Annotated[str, Limit("a model: a folder, a name that `minilm models` lists, or a Hub id", bool)]
+Template = Annotated[str, Limit('a text with "{label}"', lambda p: "{label}" in p)]
 Pattern = Annotated[str, Limit('a text with "{text}" and "{label}"', lambda p: "{text}" in p and "{label}" in p)]
 OneGPU = Annotated[str, Limit('one of several GPUs, "cuda:1"', _like(r"cuda:\d+"))]
 Device = Literal["auto", "cpu", "cuda", "mps"] | OneGPU
@@ -256,6 +257,7 @@ class LoraSection:
     # What is adapted: "query", "key", "value", "output", "up", "gate", "down", "all-linear", or patterns of names.
     targets: list[str] = field(default_factory=lambda: ["query", "value"])
     layers: list[Count] = field(default_factory=list)  # the layers that are adapted, from 0; empty: all
+    dora: bool = False  # learn the lengths of the matrices' rows apart from their directions (DoRA)
 
 
 @dataclass(frozen=True)
@@ -347,7 +349,19 @@ class SimilaritySection:
     threads: Threads = 0  # CPU threads; 0: torch decides
 
 
-ZeroShotSection = Annotated[PromptSection | SimilaritySection, Choice("method")]
+@dataclass(frozen=True)
+class EntailmentSection:
+    """``[zero_shot]`` by entailment: the labels that a text entails, by a model of natural language inference."""
+
+    method: Literal["entailment"]  # this choice
+    hypothesis_template: Template = "This text is about {label}."  # what a text shall entail if it has the label
+    words: dict[str, str] = field(default_factory=dict)  # label -> how the hypothesis names it; left out: the label
+    device: Device = "auto"  # "auto": CUDA, else MPS, else the CPU
+    precision: Precision = "auto"  # "auto": 16 bits on a CUDA GPU, else float32
+    threads: Threads = 0  # CPU threads; 0: torch decides
+
+
+ZeroShotSection = Annotated[PromptSection | SimilaritySection | EntailmentSection, Choice("method")]
 
 
 # --- All of it ---

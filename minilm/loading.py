@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from minilm.config import RunConfig
+from minilm.config import DataSection, RunConfig
 from minilm.data.locations import catalogue_keys
 from minilm.errors import UserError
 from minilm.old_keys import old_keys_in, with_new_keys
@@ -81,6 +81,17 @@ def config_of(
             places = [place for key in rule.keys if (place := origin.place(key)) != file]
             raise UserError(f"{places[0] if places else file}: {rule.words}")
     return replace(config, data=replace(config.data, split_seed=config.seed)) if config.data.redraw else config
+
+
+def change_data(section: DataSection, changes: Sequence[str]) -> DataSection:
+    """A data section with ``data.key=value`` changes, in order. Raises UserError for another section's, and as
+    ``load_config`` does."""
+    table: dict[str, Any] = {"data": asdict(section)}
+    origin = Origin("the model's own columns", {override(RunConfig, table, text): text for text in changes})
+    for key, text in origin.changes.items():
+        if not is_within(key, "data"):
+            raise UserError(f"{text}: only the columns of the file can be given here, such as data.text=review")
+    return read_table(DataSection, table["data"], origin.place, "data.")
 
 
 def is_of_a_run(path: Path) -> bool:

@@ -23,7 +23,8 @@ WEIGHTS = "model.safetensors"
 VALIDATION = "validation.safetensors"  # what a classifier made of its validation texts
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack")
-CONFIGS = ("config.json", "adapter_config.json")  # a model has the first, an adapter alone the second
+TRAINED_PART = "trained.safetensors"  # in place of the weights: those that a run has trained
+CONFIGS = ("config.json", "adapter_config.json")  # a model has the first, an adapter the second
 TOKENIZER_FILES = (
     "config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
 )  # fmt: skip
@@ -91,9 +92,13 @@ def weight_names(folder: Path) -> list[str]:
         except (ValueError, RecursionError) as error:
             raise UserError(f"{index}: not valid JSON ({error}); remove it and download it again") from error
         return shard_names(parsed if isinstance(parsed, dict) else {}, str(index))
-    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
-        return ["adapter_model.safetensors"]
-    return [WEIGHTS]
+    return ["adapter_model.safetensors"] if holds_adapter(folder) else [WEIGHTS]
+
+
+def holds_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter and not a whole model. Some programs write the base's config.json beside it."""
+    whole = (WEIGHTS, INDEX, TRAINED_PART) if (folder / "config.json").is_file() else ()
+    return (folder / "adapter_config.json").is_file() and not any((folder / name).is_file() for name in whole)
 
 
 def is_whole(folder: Path, want: Want = "model") -> bool:

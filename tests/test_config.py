@@ -378,7 +378,7 @@ def test_a_key_of_another_choice_is_refused_in_a_file_even_if_it_has_its_default
         ("model.head.kind=famly", 'model.head.kind must be "mlp" or "family", got "famly" (did you mean "family"?)'),
         ("augment.ratio=0.5", 'augment.method is missing: it must be "insertion", "swap", "deletion", "syn'),
         ("augment.method=masked-words", "augment.model is missing: it must be a model: a folder, a name that"),
-        ("zero_shot.pattern=x", 'zero_shot.method is missing: it must be "cloze", "likelihood" or "similarity"'),
+        ("zero_shot.pattern=x", 'zero_shot.method is missing: it must be "cloze", "likelihood", "sim'),
         ("zero_shot.method=cloze", 'zero_shot.pattern is missing: it must be a text with "{text}" and "{label}"'),
         ("lora.alpha=3", "lora.rank is missing: it must be a whole number of at least 0"),
         ("freeze=3", "freeze must be a section [freeze], got 3"),

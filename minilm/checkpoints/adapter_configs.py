@@ -3,7 +3,8 @@
 Modules are identified by their published names, by PEFT's rules (``targets``, ``saves``, ``rank_of``): a list holds
 name suffixes, a string is a regular expression. What PEFT has no key for lies under "minilm", which it ignores.
 
-An adapter that computes anything but ``W x + s B A x`` is refused, and so is every setting that is not known here.
+An adapter that computes anything but ``W x + s B A x``, with or without DoRA, is refused, and so is every setting that
+is not known here.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from minilm.checkpoints.adapter_inits import INITS
 from minilm.checkpoints.configs import from_plain
 from minilm.errors import UserError
 from minilm.models import ARCHITECTURES, TASKS
@@ -79,12 +81,17 @@ _KEYS: _Keys = {
     "lora_alpha": (8, _number, "a number"),
     "lora_dropout": (0.0, lambda value: _number(value) and 0 <= value < 1, "a number from 0 to 1, 1 excluded"),
     "use_rslora": (False, lambda value: isinstance(value, bool), "true or false"),
+    "use_dora": (False, lambda value: isinstance(value, bool), "true or false"),
+    "lora_bias": (False, lambda value: isinstance(value, bool), "true or false"),
     "bias": ("none", lambda value: value in ("none", "all", "lora_only"), '"none", "all" or "lora_only"'),
     "target_modules": (None, _any(_absent, _name, _list(_name)), "a list of names, or a pattern"),
     "exclude_modules": (None, _any(_absent, _name, _list(_name)), "a list of names, or a pattern"),
     "modules_to_save": (None, _any(_absent, _list(_name)), "a list of names or null"),
     "layers_to_transform": (None, _any(_absent, _count(0), _list(_count(0))), "a list of layers, or one"),
     "layers_pattern": (None, _any(_absent, _name, _list(_name)), "a list of names, or one"),
+    "trainable_token_indices": (
+        None, _any(_absent, _list(_count(0)), _table(_list(_count(0)))), "a list of tokens, or one for each table",
+    ),
     "rank_pattern": (None, _any(_absent, _table(_count(1))), "a table of ranks"),
     "alpha_pattern": (None, _any(_absent, _table(_number)), "a table of numbers"),
     "minilm": (None, _any(_absent, _table(lambda value: True)), "a table"),
@@ -111,7 +118,10 @@ class AdapterConfig:
     labels: list[str]  # the classes, in order; none: unknown
     dropout: float
     rank_stabilized: bool
+    lora_bias: bool  # B has a bias
+    dora: bool  # the lengths of the matrices' rows were learned apart
     bias: str  # which biases were trained: "none", "all" or "lora_only"
+    init: str  # "pissa" or "olora": the first A and B were taken out of the base's weights; "": they were not
     head: HeadConfig | None  # our own head's settings; None: the head is the family's, if there is one
     model_type: str  # the base's family; "": unknown
     blocks: dict[str, list[int]]  # fused module -> the parts that its B has diagonal blocks for
@@ -188,7 +198,9 @@ def check_adapter_config(published: dict[str, Any], where: str) -> AdapterConfig
     for key, value in published.items():
         if value and key not in _KEYS and key not in _NOTES:
             raise UserError(f"{where}: {key} ({value!r}) is not supported here; {INSTEAD}")
-    if (init := published.get("init_lora_weights", True)) not in _INITS:
+    init = published.get("init_lora_weights", True)
+    init = init.lower() if isinstance(init, str) else init
+    if init not in (*_INITS, *INITS):
         raise UserError(f"{where}: init_lora_weights {init!r} changes the base's weights; {INSTEAD}")
     return AdapterConfig(
         where=where,
@@ -199,7 +211,10 @@ def check_adapter_config(published: dict[str, Any], where: str) -> AdapterConfig
         labels=own["labels"] or [],
         dropout=published["lora_dropout"],
         rank_stabilized=published["use_rslora"],
+        dora=published["use_dora"],
+        lora_bias=published["lora_bias"],
         bias=published["bias"],
+        init=init if init in INITS else "",
         head=None if own["head"] is None else from_plain(HeadConfig, own["head"], f"{where}: minilm.head"),
         model_type=own["model_type"] or "",
         blocks=own["blocks"] or {},

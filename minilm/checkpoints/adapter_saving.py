@@ -16,21 +16,14 @@ from typing import Any
 from torch import Tensor
 
 from minilm.checkpoints.adapter_configs import CONFIG, AdapterConfig, check_adapter_config
-from minilm.checkpoints.adapter_tensors import (
-    PREFIX,
-    STEM,
-    PeftAdapter,
-    copies_of,
-    places_for,
-    publish,
-    sample_of_base,
-)
+from minilm.checkpoints.adapter_forms import PeftAdapter, publish
+from minilm.checkpoints.adapter_tensors import PREFIX, STEM, copies_of, places_for, sample_of_base
 from minilm.checkpoints.files import write_json, write_tensors
 from minilm.checkpoints.matching import parameter_names
 from minilm.checkpoints.models import card_of, own_head, write_tokenizer
 from minilm.checkpoints.names import Place, module_of, places_of_ours, places_of_theirs, published_tensors
 from minilm.errors import UserError
-from minilm.finetuning.lora import LoRALinear, adapted_layers, adapter_parameters
+from minilm.finetuning.lora import DoRALinear, LoRALinear, adapted_layers, adapter_parameters
 from minilm.models import ARCHITECTURES
 from minilm.models.architecture import Backbone, Card
 
@@ -59,12 +52,11 @@ def save_adapter(
     if not base:
         raise UserError("LoRA: the model under the adapter was never saved; train it whole, or save and load it first")
     places = places_for(model, prefixed=True)
-    adapters = publish(layers, places)
+    adapters = publish(model, places)
     whole, settings = _trained_whole(model, places)
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for module, adapter in adapters.items():
-        tensors[f"{PREFIX}{module}.lora_A.weight"] = adapter.a
-        tensors[f"{PREFIX}{module}.lora_B.weight"] = adapter.b
+        tensors |= {f"{PREFIX}{module}.{name}": tensor for name, tensor in adapter.tensors().items()}
     for theirs, tensor in published_tensors(whole, places):
         for name in copies_of(theirs, model):
             module, _, leaf = name.rpartition(".")
@@ -129,10 +121,11 @@ def _settings(layers: dict[str, LoRALinear], adapters: dict[str, PeftAdapter]) -
     """
     first, layer = next(iter(layers.items()))
     for name, other in layers.items():
-        if (other.dropout.p, other.rank_stabilized) != (layer.dropout.p, layer.rank_stabilized):
+        alike = type(other) is type(layer) and other.dropout.p == layer.dropout.p
+        if not alike or other.rank_stabilized != layer.rank_stabilized:
             raise UserError(
-                f"LoRA: {first} and {name} differ in dropout or rank_stabilized, but PEFT's format has one for all; "
-                "give them the same"
+                f"LoRA: {first} and {name} differ in dropout, rank_stabilized or dora, but PEFT's format has one for "
+                "all; give them the same"
             )
     ranks = {module: len(adapter.a) for module, adapter in adapters.items()}
     alphas = {
@@ -149,6 +142,7 @@ def _settings(layers: dict[str, LoRALinear], adapters: dict[str, PeftAdapter]) -
         "alpha_pattern": {re.escape(module): a for module, a in alphas.items() if a != alpha},
         "lora_dropout": layer.dropout.p,
         "use_rslora": layer.rank_stabilized,
+        "use_dora": isinstance(layer, DoRALinear),
         "target_modules": sorted(adapters),
         "init_lora_weights": True,
     }

@@ -3,18 +3,17 @@
 Tensors are named after the published modules:
 
     base_model.model.<module>.lora_A.weight (r, in), .lora_B.weight (out, r)       A and B of an adapted module
+    base_model.model.<module>.lora_magnitude_vector (out,)                         DoRA: the lengths of its rows
+    base_model.model.<module>.lora_B.bias (out,)                                   a bias of B, with "lora_bias"
     base_model.model.<module>.base_layer.bias                                      its bias, where that was trained
     base_model.model.<module>.weight, .bias                                        of a module that was trained whole
+    base_model.model.<module>.lora_embedding_A (r, V), .lora_embedding_B (D, r)    of a token table: ``adapter_tables``
+    base_model.model.<module>.token_adapter.trainable_tokens_delta (n, D)          some of its rows
 
 T5's classes keep a copy of the token table for each stack. An adapter can train them apart; ours is one, so it is read
 where all copies are equal, and written as all of them.
 
-A published module may be several of ours side by side (GPT-2's c_attn is query, key and value), with one A and one B.
-In the *shared form*, PEFT's own, all parts have this A, and each has its own rows of B. In the *block form*, which can
-hold any of our adapters, each part has its own rows of A, and of B one block on a diagonal; r is the sum of the ranks,
-and alpha is so much larger that s stays the same:
-
-    A = [A_q; A_v]        B = [[B_q, 0], [0, 0], [0, B_v]]        "blocks": [0, 2]
+A published module may be several of ours side by side: ``adapter_forms``.
 """
 
 from __future__ import annotations
@@ -31,12 +30,14 @@ import torch
 from torch import Tensor, nn
 
 from minilm.checkpoints.adapter_configs import CONFIG, INSTEAD, AdapterConfig
+from minilm.checkpoints.adapter_forms import Adapter, check_shape, diagonal, made_for, scaled_alpha
+from minilm.checkpoints.adapter_inits import plain_adapter
+from minilm.checkpoints.adapter_tables import DELTA, changed_tables, may_untie
 from minilm.checkpoints.contents import TOKENS
 from minilm.checkpoints.files import Entry, Reader, read_folder, read_header, sample
 from minilm.checkpoints.matching import equal
 from minilm.checkpoints.models import card_of
 from minilm.checkpoints.names import (
-    Layout,
     Place,
     is_ignored,
     module_of,
@@ -46,7 +47,6 @@ from minilm.checkpoints.names import (
     rows_of,
 )
 from minilm.errors import UserError
-from minilm.finetuning.lora import LoRALinear
 from minilm.models import ARCHITECTURES
 from minilm.models.architecture import Backbone
 from minilm.models.heads import ClassificationHead
@@ -61,7 +61,7 @@ PREFIX = "base_model.model."
 class AdapterTensors:
     """What an adapter holds for a model, by our names."""
 
-    adapters: dict[str, tuple[Tensor, Tensor, float]] = field(default_factory=dict)  # module -> A, B, alpha
+    adapters: dict[str, Adapter] = field(default_factory=dict)  # by module
     whole: dict[str, Tensor] = field(default_factory=dict)  # parameter -> its value
 
 
@@ -93,22 +93,32 @@ def copies_of(theirs: str, model: Backbone) -> list[str]:
 def read_adapter(model: Backbone, folder: Path, config: AdapterConfig) -> AdapterTensors:
     """Everything that the folder holds, as views. Raises UserError for what does not fit the model or the config."""
     reader, places, names = Reader(), places_for(model), ARCHITECTURES[card_of(model).model_type].names
-    pairs, tensors = _sort(folder, config)
+    pairs, tables, tensors = _sort(folder, config)
     linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     held, prefix = AdapterTensors(), ""
     for module, pair in pairs.items():
         plain = plain_name(f"{module}.weight", names)
         parts = [place for place in places_of_theirs(plain, places) if place.module in linear]
         if not parts:
-            raise UserError(f"{pair['A'].file}: adapts {module}, which {_this(model)} does not have{_for(config)}")
+            file = pair["A.weight"].file
+            raise UserError(f"{file}: adapts {module}, which {_this(model)} does not have{made_for(config)}")
         prefix = prefix or f"{module}.weight".removesuffix(plain)  # none before a head's module
         held.adapters |= _parts(model, module, parts, pair, config, reader)
+    if config.init:
+        why = f"its first A and B were taken out of the base's weights ({config.init})"
+        log.warning("%s: opened as plain LoRA of twice the rank, as %s", config.where, why)
     there = [
         module_of(_in_file(place, prefix)) for name in linear for place in places_of_ours(f"{name}.weight", places)
     ]
     _check_targets(config, there, pairs)
     held.whole = _whole(model, places, tensors, config, reader)
     _check_whole(model, config, places, prefix, held, folder)
+    if config.published["trainable_token_indices"] and not any(DELTA in changes for changes in tables.values()):
+        raise UserError(f"{folder}: lacks the tokens of trainable_token_indices; is {STEM}.safetensors whole?")
+    for module, changes in tables.items():
+        held.whole |= changed_tables(model, places, module, changes, held.whole, config, reader)
+    if config.lora_bias:
+        held.whole |= _biases(model, places, pairs, held, config, reader)
     if config.head is not None:
         held.whole |= _own_head(model, folder, config, reader)
     if isinstance(model.head, ClassificationHead) and "head.output.weight" not in held.whole:
@@ -116,73 +126,125 @@ def read_adapter(model: Backbone, folder: Path, config: AdapterConfig) -> Adapte
     return held
 
 
-def _sort(folder: Path, config: AdapterConfig) -> tuple[dict[str, dict[str, Entry]], dict[str, Entry]]:
-    """Pairs of A and B, by module; and the other tensors, by name."""
-    pairs: dict[str, dict[str, Entry]] = {}
-    tensors: dict[str, Entry] = {}
+_ByModule = dict[str, dict[str, Entry]]
+
+
+def _sort(folder: Path, config: AdapterConfig) -> tuple[_ByModule, _ByModule, dict[str, Entry]]:
+    """A and B, with DoRA the magnitude too, by module; what changes a table in part, likewise; the others, by name."""
+    pairs, tables, tensors = _ByModule(), _ByModule(), dict[str, Entry]()
     for key, entry in read_folder(folder, STEM).items():
         name = key.removeprefix(PREFIX)
         if name == key:
             raise UserError(f"{entry.file}: unexpected tensor {key}; in PEFT's format every name begins with {PREFIX}")
-        if match := re.fullmatch(r"(.+)\.lora_([AB])\.weight", name):
+        if match := re.fullmatch(r"(.+)\.lora_(A\.weight|B\.weight|B\.bias|magnitude_vector)", name):
             pairs.setdefault(match[1], {})[match[2]] = entry
+        elif match := re.fullmatch(r"(.+)\.(lora_embedding_[AB]|token_adapter\.trainable_tokens_delta)", name):
+            tables.setdefault(match[1], {})[match[2]] = entry
         elif match := re.search(r"\.(lora_\w+)", name):
             raise UserError(f"{entry.file}: {key} is no A or B of a linear layer; {match[1]} is not supported here")
         elif not re.search(r"\.(original_module|modules_to_save)\.", name):
             tensors[name] = entry
         elif config.bias != "all" or not name.endswith(".bias"):  # "all" lets in copies of the biases stored beside
             raise UserError(f"{entry.file}: {key} is of a module that was trained inside another; {INSTEAD}")
+    more = {"magnitude_vector": config.dora, "B.bias": config.lora_bias}
+    wanted = {"A.weight", "B.weight", *(name for name, given in more.items() if given)}
     for module, pair in pairs.items():
-        for absent in {"A", "B"} - pair.keys():
-            raise UserError(f"{folder}: lacks {PREFIX}{module}.lora_{absent}.weight; is {STEM}.safetensors whole?")
+        for absent in sorted(wanted - pair.keys()):
+            raise UserError(f"{folder}: lacks {PREFIX}{module}.lora_{absent}; is {STEM}.safetensors whole?")
+        for spare in pair.keys() - wanted:
+            entry, key = pair[spare], "use_dora" if spare == "magnitude_vector" else "lora_bias"
+            raise UserError(f"{entry.file}: has {entry.name}, but {config.where} says {key} = false")
     if not pairs:
         raise UserError(f"{folder}: {STEM}.safetensors holds no LoRA adapter; is it whole?")
-    return pairs, tensors
+    return pairs, tables, tensors
 
 
 def _parts(
     model: Backbone, module: str, parts: list[Place], pair: dict[str, Entry], config: AdapterConfig, reader: Reader
-) -> dict[str, tuple[Tensor, Tensor, float]]:
-    """A, B and alpha of our modules that are parts of this published one; usually it has one part."""
+) -> dict[str, Adapter]:
+    """The adapters of our modules that are parts of this published one; usually it has one part."""
     rank, alpha, layout = config.rank_of(module), config.alpha_of(module), parts[0].layout
     out_features, in_features = model.get_parameter(parts[0].ours).shape
-    for entry, along in ((pair["A"], 0), (pair["B"], 1)):
+    rows = layout.rows_of_all(out_features, parts[0].row.part)
+    for entry, along in ((pair["A.weight"], 0), (pair["B.weight"], 1)):
         if len(entry.shape) == 2 and entry.shape[along] != rank:
             its = entry.shape[along]
             raise UserError(f"{entry.file}: {entry.name} is of rank {its}, but {config.where} says {rank}")
-    _check_shape(pair["A"], (rank, in_features), config)
-    _check_shape(pair["B"], (layout.rows_of_all(out_features, parts[0].row.part), rank), config)
-    a, b = reader.view(pair["A"]), reader.view(pair["B"])
+    check_shape(pair["A.weight"], (rank, in_features), config)
+    check_shape(pair["B.weight"], (rows, rank), config)
+    a, b, magnitude = reader.view(pair["A.weight"]), reader.view(pair["B.weight"]), None
+    if config.init:
+        a, b, alpha = _plain(model, parts, a, b, alpha, config)
+    if config.dora:
+        check_shape(pair["magnitude_vector"], (rows,), config)
+        magnitude = reader.view(pair["magnitude_vector"])
+
+    def adapter(place: Place, a: Tensor, b: Tensor, alpha: float) -> Adapter:
+        part = place.row.part
+        return Adapter(a, layout.cut(b, part), alpha, None if magnitude is None else layout.cut(magnitude, part))
+
     if module not in config.blocks:
-        return {place.module: (a, layout.cut(b, place.row.part), alpha) for place in parts}
+        return {place.module: adapter(place, a, b, alpha) for place in parts}
 
     own = [place for place in parts if place.row.part in config.blocks[module]]
     if not own or len(own) != len(config.blocks[module]) or rank % len(own):
         raise UserError(f"{config.where}: minilm.blocks of {module} must name parts of it that share its rank, {rank}")
-    alpha = _alpha(alpha, 1 / len(own), rank_stabilized=config.rank_stabilized)
+    alpha = scaled_alpha(alpha, 1 / len(own), rank_stabilized=config.rank_stabilized)
     found = {
-        place.module: (a_block, layout.cut(b_block, place.row.part), alpha)
+        place.module: adapter(place, a_block, b_block, alpha)
         for place, a_block, b_block in zip(own, a.chunk(len(own)), b.chunk(len(own), dim=1), strict=True)
     }
-    if not torch.equal(_diagonal({place.row.part: found[place.module][1] for place in own}, layout), b):
-        raise UserError(f"{pair['B'].file}: {pair['B'].name} is not zero outside the blocks of minilm.blocks")
+    if not torch.equal(diagonal({place.row.part: found[place.module].b for place in own}, layout), b):
+        name = pair["B.weight"].name
+        raise UserError(f"{pair['B.weight'].file}: {name} is not zero outside the blocks of minilm.blocks")
     return found
 
 
-def _diagonal(blocks: Mapping[int, Tensor], layout: Layout) -> Tensor:
-    """The B of a fused module, (out, r): for each of these parts a block of columns, zero in the rows of the others."""
-    columns = []
-    one, block = next(iter(blocks.items()))
-    unit = len(block) // layout.sizes[one]
-    for part, b in blocks.items():
-        rows = [b if i == part else b.new_zeros(unit * size, b.shape[1]) for i, size in enumerate(layout.sizes)]
-        columns.append(layout.join(rows))
-    return torch.cat(columns, dim=1)
+def _biases(
+    model: Backbone,
+    places: tuple[Place, ...],
+    pairs: dict[str, dict[str, Entry]],
+    held: AdapterTensors,
+    config: AdapterConfig,
+    reader: Reader,
+) -> dict[str, Tensor]:
+    """The biases of adapted modules with those of B: as B A x + c adds s c to all texts, b + s c takes the place of b.
+
+    Raises UserError for a module without a bias.
+    """
+    names, biases = ARCHITECTURES[card_of(model).model_type].names, {}
+    for module, pair in pairs.items():
+        entry, rank = pair["B.bias"], config.rank_of(module)
+        scale = config.alpha_of(module) / (math.sqrt(rank) if config.rank_stabilized else rank)
+        for place in places_of_theirs(plain_name(f"{module}.bias", names), places):
+            if place.module not in held.adapters:
+                continue
+            own = model.get_submodule(place.module).get_parameter("bias") if _has_bias(model, place.module) else None
+            if own is None:
+                raise UserError(f"{entry.file}: {entry.name} is of a module that has no bias to add it to; {INSTEAD}")
+            check_shape(entry, (place.layout.rows_of_all(len(own), place.row.part),), config)
+            before = held.whole.get(place.ours, own.detach())
+            biases[place.ours] = before + scale * place.layout.cut(reader.view(entry), place.row.part).to(before)
+    return biases
 
 
-def _alpha(alpha: float, times: float, *, rank_stabilized: bool) -> float:
-    """The alpha with which s stays the same for so many times the rank; without the last digits, which are rounding."""
-    return float(f"{alpha * (math.sqrt(times) if rank_stabilized else times):.12g}")
+def _has_bias(model: Backbone, module: str) -> bool:
+    layer = model.get_submodule(module)
+    return isinstance(layer, nn.Linear) and layer.bias is not None
+
+
+def _plain(
+    model: Backbone, parts: list[Place], a: Tensor, b: Tensor, alpha: float, config: AdapterConfig
+) -> tuple[Tensor, Tensor, float]:
+    """A, B and alpha of the plain adapter that computes the same, if the first A and B were taken out of W."""
+    layout, rank = parts[0].layout, len(a)
+    if layout.transposed and config.init == "olora":
+        raise UserError(f"{config.where}: init_lora_weights 'olora' of a transposed matrix is not read here; {INSTEAD}")
+    by_part = sorted(parts, key=lambda place: place.row.part)
+    weight = layout.join([model.get_parameter(place.ours) for place in by_part])
+    scale = alpha / (math.sqrt(rank) if config.rank_stabilized else rank)
+    a, b = plain_adapter(config.init, a, b, weight, scale)
+    return a, b, scaled_alpha(alpha, 2, rank_stabilized=config.rank_stabilized)
 
 
 def _whole(
@@ -201,16 +263,16 @@ def _whole(
         found = [place for place in places_of_theirs(plain, places) if place.ours in parameters]
         if not found and places_of_theirs(plain, rows_of(names, model.config, "classify")):
             raise UserError(
-                f"{entry.file}: {entry.name} is of a part that {_this(model)} does not have{_for(config)}; "
+                f"{entry.file}: {entry.name} is of a part that {_this(model)} does not have{made_for(config)}; "
                 "open that one for the adapter's task, with its family's head"
             )
         if not found and not is_ignored(plain, names):
-            raise UserError(f"{entry.file}: {entry.name} is no tensor of {_this(model)}{_for(config)}")
+            raise UserError(f"{entry.file}: {entry.name} is no tensor of {_this(model)}{made_for(config)}")
         for place in found:
             parameter = parameters[place.ours]
             for copy in copies.values():
-                _check_shape(copy, place.shape_of_theirs(tuple(parameter.shape)), config)
-            if users[id(parameter)] > 1:
+                check_shape(copy, place.shape_of_theirs(tuple(parameter.shape)), config)
+            if users[id(parameter)] > 1 and not may_untie(model):
                 raise UserError(f"{entry.file}: {entry.name} was trained on its own; {_this(model)} ties it to another")
             _check_copies(model, place, copies, reader)
             if next(p.theirs for p in places_of_ours(place.ours, places) if p.theirs in stored) == plain:
@@ -240,16 +302,8 @@ def _own_head(model: Backbone, folder: Path, config: AdapterConfig, reader: Read
         verb = "lacks the tensor" if name in asked else "has the unexpected tensor"
         raise UserError(f"{file}: {verb} {name.removeprefix('head.')}; is it the head of this adapter?")
     for name, entry in stored.items():
-        _check_shape(entry, asked[name], config)
+        check_shape(entry, asked[name], config)
     return {name: reader.view(entry) for name, entry in stored.items()}
-
-
-def _check_shape(entry: Entry, asked: tuple[int, ...], config: AdapterConfig) -> None:
-    if entry.shape != asked:
-        raise UserError(f"{entry.file}: {entry.name} has the shape {entry.shape}, the model's is {asked}{_for(config)}")
-    if not entry.dtype.is_floating_point or entry.dtype.itemsize == 1:
-        kind = str(entry.dtype).removeprefix("torch.")
-        raise UserError(f"{entry.file}: {entry.name} holds {kind} numbers, which are not read here")
 
 
 def _check_targets(config: AdapterConfig, there: list[str], held: Mapping[str, object]) -> None:
@@ -290,10 +344,6 @@ def _this(model: Backbone) -> str:
     return f"this {card_of(model).model_type} model"
 
 
-def _for(config: AdapterConfig) -> str:
-    return f"; the adapter is for {config.base}" if config.base else ""
-
-
 def sample_of_base(model: Backbone, adapted: Collection[str], whole: Collection[str]) -> Tensor:
     """Some numbers of each adapted weight, in the model's order, and of the token table: they identify the base.
 
@@ -302,43 +352,3 @@ def sample_of_base(model: Backbone, adapted: Collection[str], whole: Collection[
     names = [f"{name}.weight" for name, _ in model.named_modules() if name in adapted]
     names += [TOKENS] if TOKENS not in whole else []
     return torch.cat([sample(model.get_parameter(name)).float() for name in names])
-
-
-# --- Writing -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class PeftAdapter:
-    """The adapter of one published module."""
-
-    a: Tensor  # (r, in)
-    b: Tensor  # (out, r)
-    alpha: float
-    blocks: list[int]  # the parts that b has blocks for; none: the module is one of ours
-
-
-def publish(layers: Mapping[str, LoRALinear], places: tuple[Place, ...]) -> dict[str, PeftAdapter]:
-    """Our adapters as those of the published modules, by name. Raises UserError if parts of one differ."""
-    groups: dict[str, list[tuple[Place, LoRALinear]]] = {}
-    for name, layer in layers.items():
-        place = places_of_ours(f"{name}.weight", places)[0]
-        groups.setdefault(place.their_module, []).append((place, layer))
-    published = {}
-    for module, group in groups.items():
-        place, layer = group[0]
-        if len(place.layout.sizes) == 1:
-            published[module] = PeftAdapter(layer.lora_a.detach(), layer.lora_b.detach(), layer.alpha, [])
-        elif len({(part.rank, part.alpha) for _, part in group}) == 1:
-            published[module] = _in_blocks(sorted(group, key=lambda pair: pair[0].row.part))
-        else:
-            parts = ", ".join(place.module for place, _ in group)
-            raise UserError(f"LoRA: {parts} are one module in PEFT's format; give them one rank and one alpha")
-    return published
-
-
-def _in_blocks(group: list[tuple[Place, LoRALinear]]) -> PeftAdapter:
-    place, layer = group[0]
-    a = torch.cat([part.lora_a.detach() for _, part in group])
-    b = _diagonal({place.row.part: part.lora_b.detach() for place, part in group}, place.layout)
-    alpha = _alpha(layer.alpha, len(group), rank_stabilized=layer.rank_stabilized)
-    return PeftAdapter(a, b, alpha, [place.row.part for place, _ in group])

@@ -8,29 +8,25 @@ ours on the backbone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from minilm import hub
-from minilm.checkpoints.adapter_configs import CONFIG, AdapterConfig, read_adapter_config
+from minilm.checkpoints.adapter_configs import AdapterConfig, read_adapter_config
 from minilm.checkpoints.adapter_tensors import PREFIX, STEM, AdapterTensors, read_adapter, sample_of_base
 from minilm.checkpoints.contents import read_contents
 from minilm.checkpoints.files import read_folder
+from minilm.checkpoints.matching import parameter_names
 from minilm.checkpoints.models import Dtype, card_of, load_parts, own_head, warn_of
 from minilm.checkpoints.names import module_of, places_of_ours
 from minilm.errors import UserError
-from minilm.finetuning.lora import adapt_layer, adapted_layers
+from minilm.finetuning.lora import DoRALinear, adapt_layer, adapted_layers, adapter_parameters
 from minilm.models import TASKS
 from minilm.models.architecture import Backbone
 from minilm.models.heads import HeadConfig
-
-
-def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds an adapter, and not a whole model."""
-    return (folder / CONFIG).is_file() and not (folder / "config.json").is_file()
 
 
 def base_of(folder: str | Path) -> str:
@@ -54,13 +50,15 @@ def load_adapted_model(
     head: HeadConfig | None = None,
     dtype: Dtype = None,
     device: torch.device | str | None = None,
+    base: str | Path | None = None,
 ) -> Backbone:
     """Open an adapter's base and adapt it, in evaluation mode.
 
     Arguments and errors as those of ``opening.load_model``, and ``load_adapter``'s errors; task, labels and head can
     only be the adapter's own. Where it does not say its task, the task must be given.
     """
-    folder, config, source = Path(folder), read_adapter_config(folder), base_of(folder)
+    folder, config = Path(folder), read_adapter_config(folder)
+    source = base_of(folder) if base is None else str(base)
     if config.task and task not in (None, config.task):
         raise UserError(f'{folder}: an adapter for the task "{config.task}"; it cannot be opened for "{task}"')
     task = config.task or task
@@ -72,15 +70,17 @@ def load_adapted_model(
         )
     if head not in (None, config.head):
         raise UserError(f"{folder}: an adapter with a head already; leave the head out, or open the base model")
+    revision = "" if hub.is_folder(source) or base is not None else config.revision
     try:
-        base = hub.resolve_model(source, "" if hub.is_folder(source) else config.revision)
+        below = hub.resolve_model(source, revision)
     except UserError as error:
-        raise UserError(f"{config.where}: its base model cannot be opened: {error}") from None
-    own = _labels(folder, config, base) if task == "classify" else None
+        elsewhere = "" if base is not None else "; if it is elsewhere, name it: load_model(..., base=...)"
+        raise UserError(f"{config.where}: its base model cannot be opened: {error}{elsewhere}") from None
+    own = _labels(folder, config, below) if task == "classify" else None
     if dtype is None and any(entry.dtype == torch.float32 for entry in read_folder(folder, STEM).values()):
         dtype = torch.float32  # nothing that was trained is rounded, also where the base has fewer bits
     of_base = None if dtype == "stored" else dtype
-    model, untrained = load_parts(base, task, labels=own, head=config.head, dtype=of_base, device=device)
+    model, untrained = load_parts(below, task, labels=own, head=config.head, dtype=of_base, device=device)
     if labels is not None and list(labels) != card_of(model).labels:
         its = ", ".join(card_of(model).labels) or "none"
         raise UserError(f"{folder}: an adapter with labels already ({its}); leave labels out, or open the base model")
@@ -119,22 +119,45 @@ def load_adapter(model: Backbone, folder: str | Path, *, as_stored: bool = False
     weights = sample_of_base(model, held.adapters, held.whole)
     if config.base_sample and not weights.is_meta and not _same_weights(weights, config.base_sample):
         raise UserError(f"{config.where}: made for {config.base or 'a model'}, whose weights are not this model's")
-    for name, (a, b, alpha) in held.adapters.items():
-        layer = adapt_layer(model, name, len(a), alpha, dropout=config.dropout, rank_stabilized=config.rank_stabilized)
-        layer.lora_a.data.copy_(a)
-        layer.lora_b.data.copy_(b)
+    for name, adapter in held.adapters.items():
+        layer = adapt_layer(
+            model,
+            name,
+            len(adapter.a),
+            adapter.alpha,
+            dropout=config.dropout,
+            rank_stabilized=config.rank_stabilized,
+            dora=config.dora,
+        )
+        layer.lora_a.data.copy_(adapter.a)
+        layer.lora_b.data.copy_(adapter.b)
+        if isinstance(layer, DoRALinear) and adapter.magnitude is not None:
+            layer.lora_magnitude.data.copy_(adapter.magnitude)
+    _untie(model, held.whole)
     for name, value in held.whole.items():
         parameter = model.get_parameter(name)
         dtype = value.dtype if as_stored else parameter.dtype
         parameter.data = torch.empty_like(parameter, dtype=dtype).copy_(value)
+    of_adapters = adapter_parameters(model)
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(_is_trained(name, held, config) or name.endswith((".lora_a", ".lora_b")))
+        parameter.requires_grad_(_is_trained(name, held, config) or name in of_adapters)
     extra = dict(config.extra)
     if "problem_type" in extra:
         card.published["problem_type"] = extra.pop("problem_type")
     card.labels = config.labels or card.labels
     card.extra |= extra
     card.adapter = Path(folder)
+
+
+def _untie(model: Backbone, whole: Mapping[str, Tensor]) -> None:
+    """Give a parameter of its own to each of two that were one, if the adapter does not hold one value for both."""
+    for names in parameter_names(model):
+        values = [whole.get(name) for name in names]
+        if any(value is not values[0] for value in values):
+            for name in names[1:]:
+                module, _, leaf = name.rpartition(".")
+                own = nn.Parameter(model.get_parameter(name).detach().clone())
+                setattr(model.get_submodule(module), leaf, own)
 
 
 def _is_trained(name: str, held: AdapterTensors, config: AdapterConfig) -> bool:

@@ -49,6 +49,7 @@ class Contents:
     head: HeadConfig | None  # our own head's settings; None: the head is the family's, if there is one
     labels: list[str]  # the classes of the head, in order; none: there is no classification head
     nested: bool = False  # it lies in a model that reads images too
+    has_other_head: bool = False  # its head is of a task that we do not have, such as multiple choice, and left out
     notes: tuple[str, ...] = ()  # what to say when it is opened: what was guessed, what is left out
 
     def places(self, task: str) -> tuple[Place, ...]:
@@ -114,6 +115,7 @@ def read_contents(folder: Path) -> Contents:
         head=head,
         labels=_labels(published, own, outputs[0], where) if outputs else [],
         nested=nested is not None,
+        has_other_head=bool(others) and task is None,
         notes=tuple(notes),
     )
 

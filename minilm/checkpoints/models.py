@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from minilm import hub
 from minilm.checkpoints.atomic import atomic
-from minilm.checkpoints.configs import write_config
+from minilm.checkpoints.configs import class_of, write_config
 from minilm.checkpoints.contents import Contents, read_contents
 from minilm.checkpoints.files import Entry, Reader, view_once, write_json, write_tensors
 from minilm.checkpoints.matching import Match, match, parameter_names, verify
@@ -43,6 +43,11 @@ log = logging.getLogger("minilm")
 COMPANIONS = ("generation_config.json", *(set(TOKENIZER_FILES) - {"config.json"}), *VOCABULARY_FILES)
 PADS = ("<pad>", "[PAD]")  # what a token may be called that fills up a batch
 BLOCK = 1 << 22  # numbers converted at a time
+# Keys of config.json that describe the classes of a published head, and what their scores mean.
+OF_CLASSES = (
+    "id2label", "label2id", "num_labels", "problem_type",
+    "sentence_transformers", "sbert_ce_default_activation_function",
+)  # fmt: skip
 # Of a model's weights: one for all; the widest in which any is stored (None); or that in which each is stored.
 Dtype = torch.dtype | Literal["stored"] | None
 
@@ -128,25 +133,29 @@ def load_parts(
     task = task or stored.task
     if task not in TASKS:
         raise UserError(f'task must be one of {", ".join(TASKS)}, got "{task}"{nearest(task, TASKS)}')
-    for note in stored.notes:
-        log.warning("%s: %s", folder, note)
     card = Card(stored.model_type, task, folder=stored.folder, published=stored.published, nested=stored.nested)
     if task == "classify":
         card.labels = list(_different(stored) if labels is None else labels)
         if not card.labels:
             instead = "train one (minilm train), or in Python name the classes of a new one (labels)"
-            raise UserError(f"{stored.folder}: has no classification head; {instead}")
+            other = class_of(stored.published)
+            why = f": it is a {other}, whose task is none of ours" if other and stored.has_other_head else ""
+            raise UserError(f"{stored.folder}: has no classification head{why}; {instead}")
         same = card.labels == stored.labels and head in (None, stored.head)
         head, head_is_new = head or stored.head, not same
         card.own_head = head is not None
     else:
         head, head_is_new = None, task != stored.task and not stored.has("head", task)
     if head_is_new:
-        card.published = {key: value for key, value in stored.published.items() if key != "problem_type"}
+        card.published = {key: value for key, value in stored.published.items() if key not in OF_CLASSES}
     else:
-        described = ("config", "head", "labels", "base")  # by the model and its card
+        described = ("config", "head", "labels", "base", "problem_type")  # by the model and its card
         card.extra = {key: value for key, value in stored.own.items() if key not in described}
+        if "problem_type" in stored.own:  # of our own head
+            card.published = {**stored.published, "problem_type": stored.own["problem_type"]}
 
+    for note in stored.notes:
+        log.warning("%s: %s", folder, note)
     config = with_pooler(stored.model_type, stored.config, stored.has("pooler"))
     if head_is_new and "decoder" in stored.architecture.switches and not stored.has("decoder"):
         config = dataclasses.replace(config, **{"decoder": False})  # T5's encoder alone, as token classifiers have it
@@ -249,8 +258,9 @@ def _untrained(name: str, shape: torch.Size) -> Tensor:
 def save_model(model: Backbone, folder: str | Path, *, tokenizer: Any = None, base: Base | None = None) -> Path:
     """Write a folder that ``transformers`` opens and ``load_model`` reads back bit for bit.
 
-    With the family's own head the published class opens it whole. With our own head the backbone opens there, and
-    the head lies in head.safetensors.
+    With the family's own head the published class opens it whole. With our own head the folder is that of a backbone,
+    whose published class has no labels, and the head lies in head.safetensors: a published classifier would open it,
+    too, but answer by a head of random numbers.
 
     Args:
         model: from ``load_model`` or ``new_model``.
@@ -313,21 +323,24 @@ def write_tokenizer(tokenizer: Any, folder: Path, config: BackboneConfig) -> Non
 def _config_to_write(model: Backbone) -> dict[str, Any]:
     """config.json: what was there when the model was loaded, brought up to date."""
     card = card_of(model)
-    config = {key: value for key, value in card.published.items() if key not in ("minilm", "torch_dtype")}
+    task = "encode" if card.own_head else card.task
+    left_out = ("minilm", "torch_dtype", *(OF_CLASSES if task != "classify" else ()))
+    config = {key: value for key, value in card.published.items() if key not in left_out}
     settings = model.config
     if isinstance(model.head, LanguageHead):  # merging an adapter of a tied head gives it a matrix of its own
         tied = model.head.output.weight is model.token_embedding.weight
         settings = dataclasses.replace(settings, tied=tied)
     config |= write_config(card.model_type, settings)
     own = {**config.pop("minilm", {}), **card.extra}
-    task = "encode" if card.own_head else card.task
     config["architectures"] = [ARCHITECTURES[card.model_type].classes[task]]
     always = ARCHITECTURES[card.model_type].float32
     dtypes = (parameter.dtype for name, parameter in model.named_parameters() if not _is_one_of(name, always))
     config["dtype"] = str(_widest(dtypes)).removeprefix("torch.")
-    if card.task == "classify":
+    if task == "classify":
         config["id2label"] = {str(i): label for i, label in enumerate(card.labels)}
         config["label2id"] = {label: i for i, label in enumerate(card.labels)}
     if (head := own_head(model)) is not None:
         own |= {"head": dataclasses.asdict(head.config), "labels": card.labels}
+        if "problem_type" in card.published:
+            own["problem_type"] = card.published["problem_type"]
     return {**config, "minilm": own} if own else config

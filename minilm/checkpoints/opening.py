@@ -9,14 +9,16 @@ import torch
 
 from minilm import hub
 from minilm.checkpoints import models
-from minilm.checkpoints.adapters import is_adapter, load_adapted_model
+from minilm.checkpoints.adapters import load_adapted_model
+from minilm.errors import UserError
+from minilm.model_files import holds_adapter
 from minilm.models.architecture import Backbone
 from minilm.models.heads import HeadConfig
 
 
 def holds_model(folder: Path) -> bool:
     """Whether a folder holds a model, whole or as an adapter."""
-    return (folder / "config.json").is_file() or is_adapter(folder)
+    return (folder / "config.json").is_file() or holds_adapter(folder)
 
 
 def load_model(
@@ -28,6 +30,7 @@ def load_model(
     dtype: models.Dtype = None,
     device: torch.device | str | None = None,
     revision: str | None = None,
+    base: str | Path | None = None,
 ) -> Backbone:
     """Open a checkpoint, or an adapter with its base, in evaluation mode.
 
@@ -42,13 +45,17 @@ def load_model(
             adapter's base the widest.
         device: where they go; None: the CPU.
         revision: a branch, tag or commit on the Hub.
+        base: of an adapter, the model that it is opened on: a folder, a catalogue name or a Hub id; None: the one that
+            adapter_config.json names.
 
     Raises:
         UserError: a file is missing or broken; a tensor is missing, unexpected or of the wrong shape; there is no
-            trained head for the task and nothing says what a new one is for; or an adapter is for something else, or
-            does not say for what and no task is given.
+            trained head for the task and nothing says what a new one is for; an adapter is for something else, or does
+            not say for what and no task is given; or a base is given for a model that is no adapter.
     """
     folder = hub.resolve_model(str(source), revision or "")
-    if is_adapter(folder):
-        return load_adapted_model(folder, task, labels=labels, head=head, dtype=dtype, device=device)
+    if holds_adapter(folder):
+        return load_adapted_model(folder, task, labels=labels, head=head, dtype=dtype, device=device, base=base)
+    if base is not None:
+        raise UserError(f"{folder}: a whole model, not an adapter; leave base out")
     return models.load_model(folder, task, labels=labels, head=head, dtype=dtype, device=device)

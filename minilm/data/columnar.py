@@ -18,7 +18,7 @@ BATCH = 65_536  # rows of a Parquet file that are decoded at once
 
 @contextmanager
 def parquet_file(path: Path) -> Iterator[Any]:
-    """A Parquet file, open, as pyarrow has it. Raises UserError if it cannot be read, also while it is."""
+    """Open a Parquet file with pyarrow. Raises UserError if it cannot be opened, or read inside the context."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -55,7 +55,7 @@ def read_spreadsheet(path: Path, wanted: set[str], defects: Defects, *, header: 
 
 
 def spreadsheet_rows(path: Path) -> tuple[Iterator[Row], str]:
-    """The rows of a spreadsheet's first sheet, and what to say of others that it has."""
+    """The rows of a spreadsheet's first sheet, and a note about its other sheets ("": none)."""
     try:
         import python_calamine
     except ImportError:

@@ -118,7 +118,7 @@ def check_once(name: str, names: Sequence[str], wanted: set[str]) -> None:
             raise UserError(f'{name}: the header names the column "{column}" {times} times; keep one of them')
 
 
-# Guessing a file's format-------------------------------------------------------------------------------------
+# Guessing a file's format ------------------------------------------------------------------------------------
 
 
 def find_delimiter(sample: str, usual: str = ",") -> str:
@@ -142,13 +142,13 @@ def _field_counts(sample: str, delimiter: str) -> list[int]:
 
 
 class Lines(Protocol):
-    """What has lines of text, such as a ``TextFile``."""
+    """Anything that yields lines of text, such as a ``TextFile``."""
 
     def lines(self) -> Iterator[str]: ...
 
 
 def find_quoting(text: Lines) -> tuple[bool, str]:
-    """Whether a file with tabs is quoted, and what to say of it.
+    """Whether the fields of a tab-separated file are quoted, and a note for the user ("": none).
 
     They are if a field begins with a quote mark, and reading them as quoted gives no error and no more rows of a
     different number of fields.

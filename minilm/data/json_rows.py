@@ -133,7 +133,7 @@ def _line_values(text: TextFile, defects: Defects) -> Iterator[Found]:
         try:
             yield number, decoder.decode(line.removesuffix("\n"))
         except (ValueError, RecursionError) as error:  # also for too long numbers and too deep nesting
-            defects.add(RowOrigin(text.name, number), f"not JSON ({json_reason(error)})")
+            defects.add(RowOrigin(text.name, number), f"is not JSON ({json_reason(error)})")
 
 
 def array_values(text: TextFile, defects: Defects) -> Iterator[Found]:

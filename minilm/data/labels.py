@@ -277,6 +277,20 @@ def _bits(table: Table, column: str, defects: Defects, skip: bool) -> np.ndarray
     return found
 
 
+def read_numbers(table: Table, column: str, defects: Defects) -> np.ndarray:
+    """(N,) float64, of a column of measured values."""
+    found = np.zeros(len(table))
+    for row, cell in enumerate(table.columns[column]):
+        try:
+            found[row] = float(label_text(cell))
+        except ValueError:
+            found[row] = np.nan
+        if not np.isfinite(found[row]):
+            defects.add(table.origin(row), f'column "{column}" must be a number, got "{_shortened(label_text(cell))}"')
+            found[row] = 0.0
+    return found
+
+
 # Whether they are labels -------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,6 @@
 """How to handle a text with more tokens than the model can read at once: ``data.long_texts``.
 
-    cut          keep the beginning; of a tokenizer whose ``truncation_side`` is "left", the end
+    cut          keep the beginning, or the end if the tokenizer's ``truncation_side`` is "left"
     head-tail    keep the beginning and the end, in the ratio 1 to 3 tokens, like 128 and 382 of 510 tokens in
                  Sun et al. 2019, "How to Fine-Tune BERT for Text Classification?"
     windows      read the whole text in windows. Each window starts ``stride`` tokens after the previous one; the last
@@ -10,7 +10,9 @@ In a pair of texts, the shorter text is kept whole if it takes at most half of t
 Special tokens are always kept. In training each window has the label of its text. The probabilities of a text are the
 mean of those of its windows, or the maximum for each class.
 
-This file divides texts into windows; ``minilm.evaluation.windows`` combines the windows' scores.
+If the second text is a sentence about the first one, it stays whole ("cut-first", which no config says).
+
+Texts become windows here, and nowhere else; windows' scores become texts' scores in ``minilm.evaluation.windows``.
 """
 
 from __future__ import annotations
@@ -29,9 +31,9 @@ HEAD = 4  # head-tail takes 1/HEAD of its tokens from the beginning
 class LongTexts:
     """The config's settings for long texts."""
 
-    how: Literal["cut", "head-tail", "windows"] = "cut"
-    stride: int = 0  # tokens from the start of a window to the start of the next; 0: half a window
-    scores: Literal["mean", "max"] = "mean"  # how to combine the windows' probabilities
+    how: Literal["cut", "head-tail", "windows", "cut-first"] = "cut"
+    stride: int = 0  # tokens from the start of a window to that of the next; 0: half a window
+    scores: Literal["mean", "max"] = "mean"  # how a text's probabilities come from its windows'
 
 
 CUT = LongTexts()
@@ -73,6 +75,8 @@ def pieces_of(sequences: np.ndarray, texts: int, room: int, long: LongTexts, lef
         room: how many tokens of text can be read at once.
         long: the config's settings.
         left: "cut" leaves out the beginnings instead of the ends.
+
+    Raises UserError if "cut-first" would leave nothing of the first text.
     """
     places = [np.flatnonzero(sequences == number) for number in range(texts)]
     lengths = [room]
@@ -80,15 +84,19 @@ def pieces_of(sequences: np.ndarray, texts: int, room: int, long: LongTexts, lef
         shorter = min(map(len, places))
         few = shorter if shorter <= room - shorter else room // 2
         lengths = [few, room - few] if len(places[0]) <= len(places[1]) else [room - few, few]
+        if long.how == "cut-first":
+            lengths = [room - len(places[1]), len(places[1])]
+            if lengths[0] < 1:
+                raise UserError(f"{lengths[1]} tokens that stay whole leave a text no room, as only {room} are read")
     longer = int(texts == 2 and len(places[0]) <= len(places[1]))
     if long.how == "head-tail":
         kept = [_head_and_tail(tokens, length) for tokens, length in zip(places, lengths, strict=True)]
         return [_with_special(sequences, kept)]
-    if long.how == "cut" and left:
+    if long.how in ("cut", "cut-first") and left:
         kept = [tokens[max(0, len(tokens) - length) :] for tokens, length in zip(places, lengths, strict=True)]
         return [_with_special(sequences, kept)]
     kept = [tokens[:length] for tokens, length in zip(places, lengths, strict=True)]
-    if long.how == "cut":
+    if long.how in ("cut", "cut-first"):
         return [_with_special(sequences, kept)]
     windows = []
     for start in _starts(len(places[longer]), lengths[longer], long.stride):

@@ -1,11 +1,11 @@
-"""The rows of a file one after another, with all their cells: for files of any size.
+"""Read the rows of a file one after another, with all their cells, for files of any size.
 
-``readers.py`` reads the columns that training needs and stops at a row that cannot be used. Here every row keeps its
-place and its cells, and a row that is faulty says so itself:
+``readers.py`` reads the columns that training needs, and rows that cannot be used are an error. Here every row is
+returned with its position and its cells, and a row that cannot be used contains the reason:
 
     RowStream.rows()  ->  Row(origin, names, cells, defect)
 
-A file is read from the start each time. Standard input can be read once only, and is not kept.
+A file is read from its start each time. Standard input can be read only once, and is not kept in memory.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from minilm.data.readers import SPREADSHEETS, ending, is_table
 from minilm.data.tables import Defects, RowOrigin
 from minilm.errors import UserError
 
-MOST_LINES = 10_000  # of a quoted field; more, and its quote mark is taken for a fault
-BATCH = 4096  # rows of a Parquet file that are unpacked at once
+MOST_LINES = 10_000  # if a quoted field has more lines than this, its quote mark is an error
+BATCH = 4096  # rows of a Parquet file that are decoded at once
 TEXT, PAIR = "text", "text_pair"  # the columns of lines of text
 
 
@@ -37,12 +37,12 @@ class Row(NamedTuple):
     """A row of a file."""
 
     origin: RowOrigin
-    names: Sequence[str]  # of its cells; of a table the same for all rows
+    names: Sequence[str]  # the columns of its cells; in a table the same for all rows
     cells: Sequence[Any]
-    defect: str = ""  # why it cannot be used
+    defect: str = ""  # why the row cannot be used; empty: it can
 
     def cell(self, name: str) -> Any:
-        """The cell of a column; in JSON it may lie in an object within. None: it has none."""
+        """The cell of a column, which may be in a nested JSON object; None if the row has no such cell."""
         if name in self.names:
             return self.cells[self.names.index(name)]
         return cell_of(dict(zip(self.names, self.cells, strict=True)), name)
@@ -50,31 +50,31 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class RowStream:
-    """A file's rows."""
+    """The rows of a file."""
 
     path: Path
     kind: str  # "csv", "tsv", "jsonl", "parquet" or "lines"
     rows: Callable[[], Iterator[Row]]
-    delimiter: str = ","  # of the kind "csv"
-    header: bool = True  # whether a file of the kind "csv" or "tsv" has one
+    delimiter: str = ","  # for the kind "csv"
+    header: bool = True  # for the kinds "csv" and "tsv"
 
     @property
     def name(self) -> str:
-        """What to call the file in messages."""
+        """The file's name in messages."""
         return display_name(self.path)
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What reading a file once tells about it."""
+    """Facts about a file, from reading it once."""
 
     names: list[str]  # of all columns, in the order in which they occur
     rows: int
-    nested: set[str]  # columns that lie in an object within, such as "review.body"
+    nested: set[str]  # columns that are in a nested object, such as "review.body"
 
 
 def survey(stream: RowStream, wanted: Sequence[str]) -> Survey:
-    """Read all rows once. ``wanted``: columns that may lie in an object within."""
+    """Read all rows once. ``wanted``: columns that may be in a nested object."""
     names: dict[str, None] | list[str] = {}
     nested, number, before = set[str](), 0, None
     for row in stream.rows():
@@ -87,10 +87,10 @@ def survey(stream: RowStream, wanted: Sequence[str]) -> Survey:
 
 
 def open_stream(path: Path, how: Format, *, kind: str = "", pairs: bool = False) -> RowStream:
-    """A file as its rows. Raises UserError if it is not there, or no rows can be read from it as a whole.
+    """Open a file as a stream of rows. Raises UserError if it does not exist, or as a whole cannot be read as rows.
 
-    kind: that of standard input, "csv", "tsv", "jsonl" or "lines"; of files their ending decides. pairs: whether lines
-    of text are two texts with a tab between.
+    kind: the format of standard input, "csv", "tsv", "jsonl" or "lines"; for files, the ending decides. pairs: whether
+    a line of text consists of two texts with a tab between them.
     """
     if path == STDIN:
         source: TextFile | Piped = Piped()
@@ -134,12 +134,12 @@ def _kind_of(path: Path) -> str:
 
 
 class Piped:
-    """Standard input, or a text, as a ``TextFile`` that is read once and never kept."""
+    """Standard input, or a text, with the methods of ``TextFile``; it is read once and not kept in memory."""
 
     name = display_name(STDIN)
 
     def __init__(self, text: str | None = None) -> None:
-        """text: what to read in the place of standard input."""
+        """text: the text to read instead of standard input."""
         if text is None:
             if sys.stdin.isatty():
                 raise UserError("nothing to classify: give --file FILE, or rows on standard input")
@@ -149,7 +149,7 @@ class Piped:
             self.binary = io.BufferedReader(io.BytesIO(text.encode(errors="replace")))
 
     def sample(self) -> str:
-        """What is there already, without a line that is cut off."""
+        """The first characters that are available, up to the end of the last whole line."""
         text = self.binary.peek(2**16).decode("utf-8-sig", errors="ignore")
         return text[: text.rfind("\n") + 1] or text
 
@@ -165,7 +165,7 @@ class Piped:
 
 
 def _reason(defects: Defects) -> str:
-    """What was found since the last row; it is forgotten."""
+    """The defects since the last row, as a text; they are removed from ``defects``."""
     what = defects.found[0][1] if defects.found else ""
     defects.found.clear()
     return what if isinstance(what, str) else what()
@@ -173,15 +173,15 @@ def _reason(defects: Defects) -> str:
 
 # --- Tables ---
 
-Fields = tuple[int, Sequence[Any], str]  # the line that a row starts on, its cells, what is wrong with them
+Fields = tuple[int, Sequence[Any], str]  # the line on which a row starts, its cells, its defect
 
 
 def _table_rows(
     name: str, rows: Iterable[Fields | tuple[int, Sequence[Any]]], how: Format, defects: Defects, unit: str = "line"
 ) -> Iterator[Row]:
-    """Rows that all have as many cells as the header. One with fewer or more is cut or filled, and faulty.
+    """Rows with as many cells as the header. A row with more or fewer cells is cut or filled, and gets a defect.
 
-    defects: of the text that the rows are read from, so that they are of the row that was read last.
+    defects: those of the text from which the rows are read; new defects belong to the row that was read last.
     """
     names: list[str] = []
     for line, cells, *wrong in rows:
@@ -193,21 +193,21 @@ def _table_rows(
                 continue
         if len(cells) != len(names):
             what = "the header" if how.header else "the first row"
-            defect = defect or f"{len(cells)} fields where {what} has {len(names)}"
+            defect = defect or f"has {len(cells)} fields, but {what} has {len(names)}"
             cells = [*cells, *[""] * len(names)][: len(names)]
         yield Row(RowOrigin(name, line, unit), names, cells, defect)
 
 
 def _plain(lines: Iterator[str], delimiter: str) -> Iterator[Fields]:
-    """Lines cut at each delimiter."""
+    """Rows without quoting: lines, split at each delimiter."""
     for number, line in enumerate(lines, 1):
         if line := line.rstrip("\r\n"):
             yield number, line.split(delimiter), ""
 
 
 def _quoted(lines: Iterator[str], delimiter: str) -> Iterator[Fields]:
-    """Fields by RFC 4180. If the quoting of a row is faulty, reading goes on in the line after its first."""
-    again: deque[str] = deque()  # lines to read once more
+    """Rows of fields quoted as in RFC 4180. After an error in a row's quoting, reading continues at its second line."""
+    again: deque[str] = deque()  # lines to read again
     line = 1
 
     def next_lines(read: list[str]) -> Iterator[str]:
@@ -225,7 +225,7 @@ def _quoted(lines: Iterator[str], delimiter: str) -> Iterator[Fields]:
                 cells = next(csv.reader(next_lines(read), delimiter=delimiter, strict=True), None)
             except csv.Error as error:
                 cells = next(csv.reader(read[:1], delimiter=delimiter), [])
-                yield line, cells, f"faulty quoting in the row that starts here ({error})"
+                yield line, cells, f"the row that starts here has an error in its quoting ({error})"
                 again.extendleft(reversed(read[1:]))
                 line += 1
                 continue
@@ -244,7 +244,7 @@ def _lines(source: TextFile | Piped, pairs: bool) -> Iterator[Row]:
     for number, line in enumerate(source.lines(defects), 1):
         cells, defect = line.rstrip("\r\n").split("\t") if pairs else [line.rstrip("\r\n")], _reason(defects)
         if len(cells) != len(names) and "".join(cells).strip():
-            defect = defect or "must be two texts with a tab between"
+            defect = defect or "must be two texts with a tab between them"
         yield Row(RowOrigin(source.name, number), names, [*cells, ""][: len(names)], defect)
 
 
@@ -265,8 +265,8 @@ def _json_rows(source: TextFile | Piped) -> Iterator[Row]:
         origin, defect = RowOrigin(source.name, number), _reason(defects)
         try:
             yield _json_row(origin, decoder.decode(text.strip()), defect)
-        except (ValueError, RecursionError) as error:  # also numbers too long, and brackets too deep
-            yield Row(origin, (), (), defect or f"not JSON ({json_reason(error)})")
+        except (ValueError, RecursionError) as error:  # also for too long numbers and too deep nesting
+            yield Row(origin, (), (), defect or f"is not JSON ({json_reason(error)})")
 
 
 def _is_object_a_line(start: str) -> bool:
@@ -278,7 +278,7 @@ def _is_object_a_line(start: str) -> bool:
 
 
 def _values_within(source: TextFile) -> list[Any]:
-    """The rows of a ``.json`` file of another shape, which is read whole."""
+    """The rows of a ``.json`` file of another form; the whole file is read into memory."""
     try:
         return rows_within(decoder.decode("".join(source.lines()).strip()), source.name)[0]
     except (ValueError, RecursionError) as error:
@@ -287,10 +287,10 @@ def _values_within(source: TextFile) -> list[Any]:
 
 def _json_row(origin: RowOrigin, value: Any, defect: str) -> Row:
     if not isinstance(value, dict):
-        return Row(origin, (), (), defect or "not a JSON object")
+        return Row(origin, (), (), defect or "is not a JSON object")
     if twice := [key for key, cell in value.items() if cell is REPEATED]:
         value = {key: None if cell is REPEATED else cell for key, cell in value.items()}
-        defect = defect or f'the key "{twice[0]}" is there more than once'
+        defect = defect or f'has the key "{twice[0]}" more than once'
     return Row(origin, tuple(value), tuple(value.values()), defect)
 
 

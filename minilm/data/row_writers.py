@@ -1,8 +1,8 @@
-"""Rows with more columns, written as CSV, TSV, JSON lines or Parquet, so that writing can stop and go on.
+"""Write rows with additional columns as CSV, TSV, JSON lines or Parquet, in such a way that writing can be resumed.
 
-A writer turns rows into bytes, which are put one after another into a file. For CSV, TSV and JSON lines, that is the
-final file. A Parquet file has its table of contents at the end, so its rows are first kept as Arrow's messages, and
-``convert`` makes the final file of them.
+A writer turns rows into bytes, which are appended to a file. For CSV, TSV and JSON lines, this is the final file. A
+Parquet file has its metadata at the end, so its rows are first stored as Arrow messages, and ``convert`` makes the
+final file from them.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from minilm.data.columnar import parquet_file
 from minilm.data.row_stream import Row, RowStream
 from minilm.errors import UserError
 
-Kind = Literal["text", "number", "texts", "numbers"]  # what the cells of an added column are
+Kind = Literal["text", "number", "texts", "numbers"]  # the type of an added column
 FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".parquet": "parquet"}
-FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet runs begins so
-GROUP = 65_536  # rows of a Parquet file's row group, at least
+FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # a cell that begins with one of these may be run as a formula
+GROUP = 65_536  # the least number of rows in a row group of a Parquet file
 
 
 class RowWriter(ABC):
-    """Writes rows. ``added`` are the columns that follow their own, and what their cells are."""
+    """Writes rows. ``added``: the columns that are added after those of the rows, and their types."""
 
     converts = False  # whether the bytes are not yet the final file
 
@@ -34,25 +34,25 @@ class RowWriter(ABC):
         self.names, self.added = list(names), dict(added)
 
     def begin(self) -> bytes:
-        """What comes before the first row."""
+        """The bytes before the first row."""
         return b""
 
     @abstractmethod
     def block(self, rows: Sequence[Row], added: Sequence[Sequence[Any]]) -> bytes:
-        """N rows, and the added cells of each."""
+        """The bytes of N rows and of their added cells."""
 
     def convert(self, written: IO[bytes], file: IO[bytes]) -> None:
-        """Make the final file of the bytes that were written."""
+        """Make the final file from the bytes that were written."""
         raise NotImplementedError
 
 
 class DelimitedWriter(RowWriter):
-    """CSV or TSV. Lists, objects and truth values are written as JSON; nothing is an empty cell."""
+    """CSV or TSV. Lists, objects and booleans are written as JSON, and None as an empty cell."""
 
     def __init__(
         self, names: Sequence[str], added: Mapping[str, Kind], delimiter: str, header: bool = True, safe: bool = False
     ) -> None:
-        """safe: put an apostrophe before cells that a spreadsheet would run as a formula."""
+        """safe: put an apostrophe before each cell that a spreadsheet would run as a formula."""
         super().__init__(names, added)
         self.delimiter, self.header, self.safe = delimiter, header, safe
 
@@ -75,7 +75,7 @@ class DelimitedWriter(RowWriter):
 
 
 def as_text(cell: Any) -> str:
-    """A cell as a table of text has it."""
+    """A cell as text for a CSV file."""
     if isinstance(cell, str):
         return cell
     if cell is None:
@@ -84,7 +84,7 @@ def as_text(cell: Any) -> str:
 
 
 def _safe(cell: str) -> str:
-    """The cell, which a spreadsheet shows and does not run."""
+    """The cell, changed if necessary so that a spreadsheet does not run it as a formula."""
     return f"'{cell}" if cell.startswith(FORMULAS) and not _is_number(cell) else cell
 
 
@@ -96,7 +96,7 @@ def _is_number(text: str) -> bool:
 
 
 class JSONWriter(RowWriter):
-    """JSON, an object a line; each row has the keys that it had."""
+    """JSON lines, one object per line; each row keeps its own keys."""
 
     def block(self, rows: Sequence[Row], added: Sequence[Sequence[Any]]) -> bytes:
         lines = []
@@ -105,13 +105,13 @@ class JSONWriter(RowWriter):
             line = json.dumps(cells, ensure_ascii=False, default=str)
             try:
                 lines.append(line.encode())
-            except UnicodeEncodeError:  # half a character, which only an escape can write
+            except UnicodeEncodeError:  # a lone surrogate, which must be escaped
                 lines.append(json.dumps(cells, default=str).encode())
         return b"\n".join(lines) + b"\n" if lines else b""
 
 
 class ParquetWriter(RowWriter):
-    """Parquet. The columns of a Parquet file keep their types, all others are text. Needs pyarrow."""
+    """Parquet. Columns that come from a Parquet file keep their types; all others are text. Needs pyarrow."""
 
     converts = True
 
@@ -161,7 +161,7 @@ class ParquetWriter(RowWriter):
 
 
 def _batches(written: IO[bytes], schema: Any) -> Iterator[Any]:
-    """Arrow's messages, one after another, as batches of rows."""
+    """Read the Arrow messages one after another, as batches of rows."""
     import pyarrow
 
     with pyarrow.PythonFile(written, mode="r") as source:
@@ -176,7 +176,7 @@ def _batches(written: IO[bytes], schema: Any) -> Iterator[Any]:
 def writer_for(
     form: str, stream: RowStream, names: Sequence[str], added: Mapping[str, Kind], *, safe: bool = False
 ) -> RowWriter:
-    """A writer of a format of ``FORMATS``. A CSV file has the delimiter of the CSV file that is read."""
+    """The writer for a format of ``FORMATS``. A CSV file gets the delimiter of the CSV file that is read."""
     if form == "parquet":
         return ParquetWriter(names, added, stream)
     if form == "jsonl":

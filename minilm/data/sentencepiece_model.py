@@ -1,14 +1,14 @@
-"""SentencePiece's file, ``spiece.model`` and the like: read by hand, without its package.
+"""Read the file of a SentencePiece model, such as ``spiece.model``, without the package ``sentencepiece``.
 
-The file is one message of protocol buffers: fields one after another, each a number that says which field and of what
-kind, then its value. Of its four kinds we need three:
+The file is a message in the format of protocol buffers: a sequence of fields. Each field is a key, which contains the
+field's number and kind, and a value. These are the kinds:
 
     key     = field << 3 | kind          a varint: 7 bits a byte, the last byte below 128
-    kind 0  a varint    kind 1  8 bytes    kind 2  a length, then so many bytes    kind 5  4 bytes
+    kind 0  a varint    kind 1  8 bytes    kind 2  a length, then that many bytes    kind 5  4 bytes
 
-The fields are those of ``sentencepiece_model.proto`` (Kudo and Richardson 2018). What is in the file makes a tokenizer
-of the ``tokenizers`` package: Unigram (Kudo 2018) with the pieces' log-probabilities, or BPE, whose merges are all
-splits of a piece into two other pieces, in the order of the pieces.
+The fields are those of ``sentencepiece_model.proto`` (Kudo and Richardson 2018). From them, a tokenizer of the package
+``tokenizers`` can be built: Unigram (Kudo 2018) with the pieces' log-probabilities, or BPE. The merges of the BPE are
+all splits of a piece into two other pieces, in the order of the pieces.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class SentencePieceModel:
-    """What the file holds, as far as it changes the tokens."""
+    """The contents of the file that affect tokenization."""
 
     pieces: list[Piece]
     model_type: int
     unknown: int  # the number of the unknown token's piece
-    byte_fallback: bool  # characters that no piece has become bytes
-    charsmap: bytes  # how characters are normalised: a compiled table; empty: not at all
+    byte_fallback: bool  # whether characters that are in no piece become bytes
+    charsmap: bytes  # the compiled table by which characters are normalised; empty: no normalisation
 
     @property
     def scores(self) -> list[tuple[str, float]]:
@@ -62,17 +62,17 @@ class SentencePieceModel:
 
 
 def read_sentencepiece(path: Path) -> SentencePieceModel:
-    """Read a file. Raises UserError if it is none of SentencePiece's, or neither Unigram nor BPE."""
+    """Read a file. Raises UserError if it is not a SentencePiece model, or neither Unigram nor BPE."""
     try:
         model = _read(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, IndexError, struct.error):
-        raise UserError(f"{path}: no SentencePiece model, or cut short; download it again") from None
+        raise UserError(f"{path}: not a SentencePiece model, or incomplete; download it again") from None
     if not model.pieces or not 0 <= model.unknown < len(model.pieces):
-        raise UserError(f"{path}: no SentencePiece model, or cut short; download it again")
+        raise UserError(f"{path}: not a SentencePiece model, or incomplete; download it again")
     if model.model_type not in (UNIGRAM, BPE):
-        raise UserError(f"{path}: a SentencePiece model of words or characters; only Unigram and BPE are read")
+        raise UserError(f"{path}: is a SentencePiece model of type word or char; minilm reads only Unigram and BPE")
     return model
 
 
@@ -81,7 +81,7 @@ def _read(data: bytes) -> SentencePieceModel:
     for field, value in _fields(data):
         if field == 1 and isinstance(value, bytes):
             pieces.append(_piece(value))
-        elif field == 2 and isinstance(value, bytes):  # how it was trained
+        elif field == 2 and isinstance(value, bytes):  # trainer_spec
             for inner, setting in _fields(value):
                 if inner == 3:
                     model_type = int(setting)
@@ -89,7 +89,7 @@ def _read(data: bytes) -> SentencePieceModel:
                     byte_fallback = bool(setting)
                 elif inner == 40:
                     unknown = int(setting)
-        elif field == 3 and isinstance(value, bytes):  # how texts are normalised
+        elif field == 3 and isinstance(value, bytes):  # normalizer_spec
             charsmap = next((table for inner, table in _fields(value) if inner == 2 and isinstance(table, bytes)), b"")
     return SentencePieceModel(pieces, model_type, unknown, byte_fallback, charsmap)
 
@@ -107,7 +107,7 @@ def _piece(data: bytes) -> Piece:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """The fields of a message, in order: numbers, or bytes. Raises ValueError or IndexError if it is none."""
+    """Yield the fields of a message: numbers or bytes. Raises ValueError or IndexError if it is not a message."""
     place = 0
     while place < len(data):
         key, place = _varint(data, place)
@@ -121,9 +121,9 @@ def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
         elif kind in (1, 5):
             length = 8 if kind == 1 else 4
         else:
-            raise ValueError(f"no kind {kind}")
+            raise ValueError(f"unknown kind {kind}")
         if place + length > len(data):
-            raise ValueError("cut short")
+            raise ValueError("incomplete")
         yield key >> 3, data[place : place + length]
         place += length
 
@@ -138,4 +138,4 @@ def _varint(data: bytes, place: int) -> tuple[int, int]:
             return number, place
         shift += 7
         if shift > 63:
-            raise ValueError("no varint")
+            raise ValueError("not a varint")

@@ -24,7 +24,8 @@ from minilm.data.checks import check_equal_texts, check_labels, check_shared_gro
 from minilm.data.cleaning import cleaner
 from minilm.data.columns import changes, require_columns
 from minilm.data.delimited import Format
-from minilm.data.labels import LabelScheme, check_kind, find_labels, label_text
+from minilm.data.label_matching import match_scheme
+from minilm.data.labels import LabelScheme, check_kind, find_labels, label_text, read_numbers
 from minilm.data.locations import SPLIT_NAMES, find_source
 from minilm.data.readers import matching, read_tables
 from minilm.data.row_lists import read_row_list
@@ -53,7 +54,7 @@ class Dataset:
     whole: dict[str, int]  # rows of each split before data.train_rows, data.shots and similar keys chose a part
     notes: list[str]  # guesses about the files, and rows that are dropped because the config asks for it
     numbers: dict[str, np.ndarray]  # split -> the numbers of its rows in their files, from 1
-    kept: dict[str, list[Any]] = field(default_factory=dict)  # the columns of data.keep, of the test rows
+    kept: dict[str, list[Any]] = field(default_factory=dict)  # the columns of data.keep in the test rows
 
 
 def load_dataset(section: DataSection) -> Dataset:
@@ -116,6 +117,47 @@ def load_rows(path: Path, section: DataSection, names: Sequence[str] = ()) -> Ro
     rows = read_rows(table, rules_of(section, scheme), "the run's labels are", defects, LeftOut()).rows
     defects.check()
     return rows
+
+
+def load_rows_matched(path: Path, section: DataSection, classes: Sequence[str]) -> tuple[Rows, dict[str, str]]:
+    """Every row of a file, for a classifier with these classes that was trained elsewhere.
+
+    Its labels are found as ``load_dataset`` finds them and matched with the classes (``label_matching``). If the
+    section lists labels, they are the classes' names in the file, in the classes' order.
+
+    Returns the rows, with the classes' numbers, and which label was taken for which class. Raises UserError as
+    ``load_dataset`` and ``match_scheme`` do.
+    """
+    section, defects = replace(section, group=""), Defects()
+    if section.labels and len(section.labels) != len(classes):
+        given = f"lists {len(section.labels)}, and the model has {len(classes)}"
+        raise UserError(f"data.labels must name the model's labels in its order; it {given}: {named(classes)}")
+    table = _read(matching(path), section, defects)
+    _require(table, section, defects)
+    scheme = find_labels(scheme_of(section), table)
+    taken = dict(zip(scheme.names, classes, strict=True)) if section.labels else {}
+    if not section.labels:
+        scheme = match_scheme(scheme, classes, table.path)
+        taken = scheme.rename
+    rows = read_rows(table, rules_of(section, scheme), "the model knows", defects, LeftOut()).rows
+    defects.check()
+    return rows, taken
+
+
+def load_scores(path: Path, section: DataSection) -> tuple[Rows, np.ndarray]:
+    """Every row of a file whose label column holds a number for each text; the rows' own labels are all 0.
+
+    Returns the rows and their numbers (N,) float64. Raises UserError as ``load_dataset`` does, and for a label that is
+    no finite number.
+    """
+    section, defects = replace(section, group="", empty="error", labels=["score"], rename={}), Defects()
+    table = _read(matching(path), section, defects)
+    _require(table, section, defects)
+    numbers = read_numbers(table, section.label, defects)
+    table.columns[section.label] = ["score"] * len(table)
+    rows = read_rows(table, rules_of(section, scheme_of(section)), "there is", defects, LeftOut()).rows
+    defects.check()
+    return rows, numbers
 
 
 def load_texts(path: Path, section: DataSection, place: str = "") -> list[str] | list[tuple[str, str]]:
@@ -192,7 +234,7 @@ def _require(table: Table, section: DataSection, defects: Defects, split: str = 
 
 
 def _kept(test: Part, columns: Sequence[str]) -> dict[str, list[Any]]:
-    """The cells of these columns, of the test rows. Raises UserError if the test file has not got one."""
+    """The cells of these columns in the test rows. Raises UserError if the test file does not have a column."""
     require_columns(test.table, dict.fromkeys(columns, "data.keep"), Defects())
     return {name: [test.table.columns[name][i] for i in test.numbers.tolist()] for name in columns}
 

@@ -1,10 +1,10 @@
 """Encode texts as token ids: once, in parallel, into flat arrays.
 
-A checkpoint brings its ``tokenizer.json``, or the parts of one. A model from scratch may train one: byte-level
-byte-pair encoding (Sennrich et al. 2016, "Neural Machine Translation of Rare Words with Subword Units"; over bytes:
-Radford et al. 2019, GPT-2). It starts from the 256 bytes and, until the vocabulary is full, makes the most frequent
-pair tokens into a new token until the vocabulary is full. It can encode any text, as any text consists of bytes. Train
-it split only.
+A checkpoint has its own ``tokenizer.json``, or the files of an older tokenizer. A model that trains from scratch can
+train a tokenizer: byte-level byte-pair encoding (Sennrich et al. 2016, "Neural Machine Translation of Rare Words with
+Subword Units"; over bytes: Radford et al. 2019, GPT-2). It starts with the 256 bytes as tokens and merges the most
+frequent pair of neighbouring tokens into a new token until the vocabulary is full. It can encode any text, as any text
+consists of bytes. Train it on the training split only.
 """
 
 from __future__ import annotations
@@ -82,10 +82,10 @@ class Encoded:
 
 
 def load_tokenizer(source: str | Path, revision: str = "") -> Tokenizer:
-    """A checkpoint's tokenizer, with the padding and truncation that it stores cleared.
+    """Load a checkpoint's tokenizer, without the padding and truncation settings that it stores.
 
-    It is its ``tokenizer.json`` with what the files beside it change (``tokenizer_settings``); without one, it is built
-    from its parts (``tokenizer_parts``). A folder whose settings cut texts on the left keeps that: ``encode`` does so.
+    It is read from ``tokenizer.json``, with the settings of the files beside it (``tokenizer_settings``); without that
+    file, it is built from older files (``tokenizer_parts``). If the settings cut texts on the left, ``encode`` does so.
 
     source: a tokenizer.json or its folder; or a model's name or Hub id (at ``revision``), to be downloaded if it is not
     on this machine. Raises UserError if the tokenizer is missing or cannot be read.
@@ -170,8 +170,8 @@ def encode(
 ) -> Encoded:
     """Encode N texts, or pairs with their segments, in rows of at most ``max_tokens``, including special tokens.
 
-    long: what becomes of longer ones. What is cut is the end, or the beginning if the tokenizer cuts on the left.
-    Raises UserError for a limit without room for a token of text, and for a text that has no tokens at all.
+    long: how to handle longer texts. Texts are cut at the end, or at the beginning if the tokenizer cuts on the left.
+    Raises UserError if ``max_tokens`` leaves no room for a token of text, or if a text has no tokens.
     """
     special = tokenizer.num_special_tokens_to_add(pairs is not None)
     if max_tokens <= special:
@@ -193,7 +193,7 @@ def encode(
     full = np.array(full_lengths, np.int64)
     if empty := np.flatnonzero(full == 0).tolist():
         what = f"text {empty[0] + 1:,}, {inputs[empty[0]]!r} ({len(empty):,} such texts)"
-        raise NoTokens(f"the tokenizer makes no token of {what}", empty)
+        raise NoTokens(f"the tokenizer finds no token in {what}", empty)
     offsets = np.concatenate([[0], np.cumsum([len(row) for row in ids[1:]], dtype=np.int64)])
     starts = Windows(np.concatenate([[0], np.cumsum(windows, dtype=np.int64)]), long.scores)
     return Encoded(

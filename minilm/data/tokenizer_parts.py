@@ -1,14 +1,15 @@
-"""A tokenizer from its parts, for checkpoints that were published before ``tokenizer.json``.
+"""Build a tokenizer from older files, for checkpoints that were published without ``tokenizer.json``.
 
-    vocab.txt                   WordPiece (Wu et al. 2016): BERT and its relatives
+    vocab.txt                   WordPiece (Wu et al. 2016): BERT and similar models
     vocab.json, merges.txt      BPE over bytes (Radford et al. 2019): GPT-2, RoBERTa, BART, DeBERTa, Qwen2;
                                 over words that end in "</w>": HerBERT
     spiece.model, spm.model, sentencepiece.bpe.model, tokenizer.model
                                 SentencePiece (Kudo and Richardson 2018): Unigram in ALBERT, T5, DeBERTa-v3, XLM-RoBERTa
                                 and CamemBERT, BPE in Llama
 
-A class of ``transformers`` says what becomes of the parts: how a text is normalised and cut into words, which special
-tokens there are, and which stand around a text or a pair. ``RECIPES`` has the same for each of those classes.
+The tokenizer's class in ``transformers`` determines how these files are used: how a text is normalised and split into
+words, which special tokens there are, and which are added to a text or a pair. ``RECIPES`` contains this for each
+class.
 """
 
 from __future__ import annotations
@@ -42,22 +43,22 @@ QWEN_WORDS = (
 
 @dataclass
 class Parts:
-    """The parts of one tokenizer, while it is built."""
+    """The files and settings of a tokenizer while it is built."""
 
     settings: TokenizerSettings
     files: list[Path]
-    special: dict[str, AddedToken]  # by role: those that the files name, else the class's
-    pieces: Pieces | None = None  # of a SentencePiece model
+    special: dict[str, AddedToken]  # by role: from the files, or else from the class
+    pieces: Pieces | None = None  # the SentencePiece model
 
     def token(self, role: str) -> str:
         """The text of a special token."""
         return self.special[role].content
 
     def id_of(self, tokenizer: Tokenizer, role: str) -> int:
-        """Its number. Raises UserError if the vocabulary lacks it."""
+        """The id of a special token. Raises UserError if the vocabulary does not contain it."""
         number = tokenizer.token_to_id(self.token(role))
         if number is None:
-            raise UserError(f"{self.files[0]}: has no {self.token(role)}, its {role}")
+            raise UserError(f"{self.files[0]}: does not contain {self.token(role)}, which is the {role}")
         return int(number)
 
     def flag(self, key: str, default: bool) -> bool:
@@ -67,40 +68,40 @@ class Parts:
 
 
 Build = Callable[[Parts], Tokenizer]
-Frame = Callable[[Parts, Tokenizer], Any]  # -> what puts special tokens around texts
+Frame = Callable[[Parts, Tokenizer], Any]  # -> the post-processor that adds special tokens to texts
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one published class makes a tokenizer of its files."""
+    """How one published class builds a tokenizer from its files."""
 
     files: tuple[str, ...]
-    special: dict[str, str]  # special tokens by role, if the files name no others
+    special: dict[str, str]  # special tokens by role; the files may name others
     build: Build
     frame: Frame
-    eats_space: tuple[str, ...] = field(default=())  # roles whose token takes the space before it
+    eats_space: tuple[str, ...] = field(default=())  # roles whose token includes the space before it
 
 
 def build_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer whose parts lie in a folder. Raises UserError if some are missing or broken, or it is of no class
-    that we know."""
+    """Build the tokenizer from the files in a folder. Raises UserError if files are missing or invalid, or if the
+    class is unknown."""
     settings = read_settings(folder)
     there = [name for name in VOCABULARY_FILES if (folder / name).is_file()]
     if not there:
-        raise UserError(f"{folder / 'tokenizer.json'}: no such file; nor has the folder a tokenizer's parts")
+        raise UserError(f"{folder / 'tokenizer.json'}: no such file, and the folder contains no other tokenizer files")
     if settings.kind not in RECIPES:
-        kind = settings.kind or "no named tokenizer"
+        kind = settings.kind or "a tokenizer of unknown class"
         known = ", ".join(RECIPES)
-        why = f"{folder}: no tokenizer.json, and {kind} cannot be built from its parts ({', '.join(there)})"
+        why = f"{folder}: no tokenizer.json, and minilm cannot build {kind} from {', '.join(there)}"
         way = "save it with transformers: AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER)"
         if settings.kind and settings.kind != BACKEND:
             raise UserError(f"{why}; {way}")
-        raise UserError(f"{why}; name its class in tokenizer_config.json (tokenizer_class: {known}), or {way}")
+        raise UserError(f"{why}; set tokenizer_class in tokenizer_config.json to one of {known}, or {way}")
     recipe = RECIPES[settings.kind]
     absent = [name for name in recipe.files if name not in there]
     if absent:
         needs = " and ".join(recipe.files)
-        raise UserError(f"{folder}: has {', '.join(there)}, but {settings.kind} is made of {needs}; get {absent[0]}")
+        raise UserError(f"{folder}: has {', '.join(there)}, but {settings.kind} needs {needs}; download {absent[0]}")
     special = {
         role: AddedToken(text, special=True, lstrip=role in recipe.eats_space) for role, text in recipe.special.items()
     }
@@ -116,12 +117,12 @@ def build_tokenizer(folder: Path) -> Tokenizer:
     except Exception as error:  # tokenizers raises no narrower class
         names = " and ".join(recipe.files)
         verb = "is" if len(recipe.files) == 1 else "are"
-        raise UserError(f"{folder}: {names} {verb} no readable tokenizer: {error}") from None
+        raise UserError(f"{folder}: {names} {verb} not a readable tokenizer: {error}") from None
     return tokenizer
 
 
 def _add_pieces(tokenizer: Tokenizer, pieces: Pieces) -> None:
-    """The pieces that SentencePiece never splits; those that mark beginnings and ends are special."""
+    """Add the pieces that SentencePiece never splits; those that mark the beginning or end of a text are special."""
     kinds = (CONTROL, USER_DEFINED)
     own = [piece for piece in pieces.pieces if piece.kind in kinds and tokenizer.token_to_id(piece.text) is not None]
     tokenizer.add_tokens([AddedToken(p.text, normalized=False, special=p.kind == CONTROL) for p in own])
@@ -131,7 +132,7 @@ def _add_pieces(tokenizer: Tokenizer, pieces: Pieces) -> None:
 
 
 def _word_piece(parts: Parts) -> Tokenizer:
-    """WordPiece: words at spaces and punctuation, in small letters unless do_lower_case is false."""
+    """WordPiece: words are split at spaces and punctuation, and lower-cased unless do_lower_case is false."""
     tokenizer = Tokenizer(models.WordPiece.from_file(str(parts.files[0]), unk_token=parts.token("unk_token")))
     parts.id_of(tokenizer, "unk_token")
     tokenizer.normalizer = normalizers.BertNormalizer(
@@ -150,7 +151,7 @@ def _bpe(parts: Parts, **settings: Any) -> models.BPE:
 
 
 def _byte_bpe(parts: Parts) -> Tokenizer:
-    """GPT-2's: words with the space before them, as bytes."""
+    """GPT-2's tokenizer: a word includes the space before it and is encoded as bytes."""
     tokenizer = Tokenizer(_bpe(parts, continuing_subword_prefix="", end_of_word_suffix="", fuse_unk=False))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=parts.flag("add_prefix_space", False))
     tokenizer.decoder = decoders.ByteLevel()
@@ -158,7 +159,7 @@ def _byte_bpe(parts: Parts) -> Tokenizer:
 
 
 def _qwen(parts: Parts) -> Tokenizer:
-    """Qwen2's: GPT-2's with other words, in which each digit stands alone."""
+    """Qwen2's tokenizer: as GPT-2's, but words are split differently, with each digit as a separate word."""
     tokenizer = _byte_bpe(parts)
     tokenizer.normalizer = normalizers.NFC()
     words = pre_tokenizers.Split(Regex(QWEN_WORDS), behavior="isolated")
@@ -181,17 +182,17 @@ def _herbert(parts: Parts) -> Tokenizer:
 
 
 def _pieces(parts: Parts, model_type: int) -> Pieces:
-    """The model in the file. Raises UserError if it is of the other type."""
+    """The SentencePiece model. Raises UserError if it has the wrong type."""
     parts.pieces = read_sentencepiece(parts.files[0])
     if parts.pieces.model_type != model_type:
         names = {UNIGRAM: "Unigram", BPE: "BPE"}
         found, wanted = names[parts.pieces.model_type], names[model_type]
-        raise UserError(f"{parts.files[0]}: holds {found}, but {parts.settings.kind} is {wanted}")
+        raise UserError(f"{parts.files[0]}: contains {found}, but {parts.settings.kind} needs {wanted}")
     return parts.pieces
 
 
 def _unigram(scores: list[tuple[str, float]], unknown: int, steps: list[Any], words: list[Any]) -> Tokenizer:
-    """Unigram of pieces whose first letter is "▁" if a space is before them, or the text begins."""
+    """Unigram, with pieces that begin with "▁" after a space or at the start of the text."""
     tokenizer = Tokenizer(models.Unigram(scores, unk_id=unknown, byte_fallback=False))
     if steps:
         tokenizer.normalizer = normalizers.Sequence(steps)
@@ -201,7 +202,7 @@ def _unigram(scores: list[tuple[str, float]], unknown: int, steps: list[Any], wo
 
 
 def _table(pieces: Pieces) -> list[Any]:
-    """How characters are normalised."""
+    """The normalizer that the model's table of characters defines."""
     return [normalizers.Precompiled(pieces.charsmap)] if pieces.charsmap else []
 
 
@@ -216,7 +217,7 @@ def _albert(parts: Parts) -> Tokenizer:
 
 
 def _t5(parts: Parts) -> Tokenizer:
-    """T5's, with its 100 sentinels behind the pieces, the last first."""
+    """T5's tokenizer, with 100 sentinels after the pieces, in descending order."""
     pieces = _pieces(parts, UNIGRAM)
     number = parts.settings.options.get("extra_ids", 100)
     if not isinstance(number, int) or not 0 <= number < 10_000:
@@ -229,7 +230,8 @@ def _t5(parts: Parts) -> Tokenizer:
 
 
 def _xlm_roberta(parts: Parts) -> Tokenizer:
-    """Its first four tokens are RoBERTa's, the others SentencePiece's from the fourth on; the mask comes last."""
+    """XLM-RoBERTa's tokenizer: four tokens of RoBERTa, then the SentencePiece pieces from the fourth on, then the mask.
+    """
     pieces = _pieces(parts, UNIGRAM)
     first = [parts.token(role) for role in ("bos_token", "pad_token", "eos_token", "unk_token")]
     scores = [*((text, 0.0) for text in first), *pieces.scores[3:], (parts.token("mask_token"), 0.0)]
@@ -237,7 +239,7 @@ def _xlm_roberta(parts: Parts) -> Tokenizer:
 
 
 def _camembert(parts: Parts) -> Tokenizer:
-    """As XLM-RoBERTa's, but its first five tokens are half of them never used."""
+    """CamemBERT's tokenizer: as XLM-RoBERTa's, but with five tokens first, of which some are never used."""
     pieces = _pieces(parts, UNIGRAM)
     first = ["<s>NOTUSED", parts.token("pad_token"), "</s>NOTUSED", parts.token("unk_token"), "<unk>NOTUSED"]
     never = [(text, -100.0 * (text == "<unk>NOTUSED")) for text in first]
@@ -257,7 +259,7 @@ def _deberta_v2(parts: Parts) -> Tokenizer:
 
 
 def _llama(parts: Parts) -> Tokenizer:
-    """Llama's: BPE in which a character without a piece becomes its bytes."""
+    """Llama's tokenizer: BPE, in which a character that is in no piece becomes bytes."""
     vocabulary, merges = _pieces(parts, BPE).merges()
     tokenizer = Tokenizer(models.BPE(vocabulary, merges, fuse_unk=True, byte_fallback=True))
     prefix = parts.flag("add_prefix_space", True)
@@ -268,11 +270,11 @@ def _llama(parts: Parts) -> Tokenizer:
     return tokenizer
 
 
-# --- What stands around a text, and a pair ---------------------------------------------------------------------------
+# --- Special tokens around a text or a pair ---------------------------------------------------------------------------
 
 
 def _template(single: str, pair: str) -> Frame:
-    """A frame of roles, each with its segment: "cls_token:0 $A:0 sep_token:0"."""
+    """A frame from a template of roles, each with its segment: "cls_token:0 $A:0 sep_token:0"."""
 
     def frame(parts: Parts, tokenizer: Tokenizer) -> Any:
         def filled(template: str) -> list[str]:
@@ -287,7 +289,7 @@ def _template(single: str, pair: str) -> Frame:
 
 
 def _roberta_frame(parts: Parts, tokenizer: Tokenizer) -> Any:
-    """<s> A </s>, <s> A </s> </s> B </s>, all of one segment; a word's place is without the space before it."""
+    """<s> A </s>, or <s> A </s> </s> B </s>, in one segment. Offsets of words do not include the space before them."""
     sep, cls = ((parts.token(role), parts.id_of(tokenizer, role)) for role in ("sep_token", "cls_token"))
     if parts.settings.kind == "MPNetTokenizer":
         return processors.RobertaProcessing(sep, cls, trim_offsets=True, add_prefix_space=False)
@@ -296,7 +298,7 @@ def _roberta_frame(parts: Parts, tokenizer: Tokenizer) -> Any:
 
 
 def _decoder_frame(parts: Parts, tokenizer: Tokenizer) -> Any:
-    """Nothing, or what add_bos_token and add_eos_token say."""
+    """No special tokens, or those that add_bos_token and add_eos_token ask for."""
     begin = "bos_token:{0} " if parts.flag("add_bos_token", False) and "bos_token" in parts.special else ""
     end = " eos_token:{0}" if parts.flag("add_eos_token", False) and "eos_token" in parts.special else ""
     single, second = (f"{begin}{text}:{{0}}{end}".format(kind) for text, kind in (("$A", 0), ("$B", 1)))

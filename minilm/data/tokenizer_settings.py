@@ -1,12 +1,12 @@
-"""What lies beside a tokenizer and changes the tokens: its class, its special tokens, the side on which it cuts.
+"""The settings in the files beside a tokenizer: its class, its special tokens, the side on which it cuts texts.
 
     tokenizer_config.json      the class, its options, its special tokens
-    special_tokens_map.json    special tokens, as older versions wrote them; they go before the first file's
-    added_tokens.json          more tokens with their numbers, as older versions wrote them
-    config.json                its model_type names the class if nothing else does
+    special_tokens_map.json    special tokens in older checkpoints; they take precedence over tokenizer_config.json
+    added_tokens.json          additional tokens with their ids in older checkpoints
+    config.json                its model_type determines the class if no other file names it
 
-The files are read as ``AutoTokenizer`` of ``transformers`` 5 reads them. An option that contradicts ``tokenizer.json``
-wins, if the file names it.
+The files are read as ``AutoTokenizer`` of ``transformers`` 5 reads them. An option in these files takes precedence over
+``tokenizer.json``.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from minilm.errors import UserError
 from minilm.textfiles import read_json
 
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-BACKEND = "TokenizersBackend"  # the published class that takes tokenizer.json as it is
-# What a family's class is if its files name none, or another.
+BACKEND = "TokenizersBackend"  # the published class that uses tokenizer.json without changes
+# The tokenizer class of each family, if the files name none or another.
 CLASS_OF_FAMILY = {
     "albert": "AlbertTokenizer",
     "bart": "RobertaTokenizer",
@@ -53,8 +53,8 @@ ALIASES = {
     "PreTrainedTokenizer": BACKEND,
     "PythonBackend": BACKEND,
 }
-ALWAYS_THE_FAMILYS = ("qwen2",)  # whose published files often name a wrong class
-# What tokens are called that have a role; written for others, who pad by name.
+ALWAYS_THE_FAMILYS = ("qwen2",)  # families whose published files often name a wrong class
+# The usual names of tokens with a role. They are written for other programs, which find the padding token by name.
 NAMES_OF_ROLES = {
     "bos_token": ("<s>", "<bos>", "<|begin_of_text|>"),
     "eos_token": ("</s>", "<eos>", "<|endoftext|>", "<|end_of_text|>"),
@@ -64,22 +64,22 @@ NAMES_OF_ROLES = {
     "cls_token": ("[CLS]", "<s>"),
     "mask_token": ("[MASK]", "<mask>"),
 }
-UNLIMITED = (1 << 31) - 1  # tokens at which a tokenizer cuts that only says on which side
+UNLIMITED = (1 << 31) - 1  # the truncation length of a tokenizer that stores only the side
 
 
 @dataclass(frozen=True)
 class TokenizerSettings:
-    """What the files say."""
+    """The settings in the files."""
 
     folder: Path
-    kind: str = ""  # the class's name without "Fast"; "": none is named
+    kind: str = ""  # the name of the class without "Fast"; "": not named
     options: dict[str, Any] = field(default_factory=dict)  # tokenizer_config.json
     special: dict[str, AddedToken] = field(default_factory=dict)  # the special tokens that the files name, by role
     more_special: list[AddedToken] = field(default_factory=list)  # special tokens without a role
-    added: dict[int, AddedToken] = field(default_factory=dict)  # tokens beside the vocabulary, by number
+    added: dict[int, AddedToken] = field(default_factory=dict)  # additional tokens, by id
 
     def option(self, key: str, default: bool | None) -> bool | None:
-        """A switch. Raises UserError if it is none."""
+        """A boolean option. Raises UserError if the value is not a boolean."""
         value = self.options.get(key, default)
         if value is not None and not isinstance(value, bool):
             raise UserError(f"{self.folder / 'tokenizer_config.json'}: {key} must be true or false, got {value!r}")
@@ -87,7 +87,7 @@ class TokenizerSettings:
 
     @property
     def cuts_left(self) -> bool | None:
-        """Whether too long a text loses its beginning instead of its end; None: the files do not say."""
+        """Whether long texts are cut at the beginning instead of the end; None: not specified."""
         side = self.options.get("truncation_side")
         if side not in (None, "left", "right"):
             where = self.folder / "tokenizer_config.json"
@@ -96,7 +96,7 @@ class TokenizerSettings:
 
 
 def read_settings(folder: Path) -> TokenizerSettings:
-    """The settings in a folder; those files may be absent. Raises UserError if one is broken."""
+    """Read the settings in a folder; each file may be absent. Raises UserError if a file is invalid."""
 
     def content(name: str) -> dict[str, Any]:
         return read_json(folder / name) if (folder / name).is_file() else {}
@@ -109,7 +109,7 @@ def read_settings(folder: Path) -> TokenizerSettings:
         special = {role: _token(named[role], special=True) for role in ROLES if named.get(role)}
         more = _tokens(named.get("extra_special_tokens") or named.get("additional_special_tokens"))
         added = {int(number): _token(token) for number, token in options.get("added_tokens_decoder", {}).items()}
-        # Those of special_tokens_map.json that have no role are special, but not in added_tokens.json.
+        # Tokens without a role in special_tokens_map.json are special, but not in added_tokens.json.
         counted = _tokens(options.get("extra_special_tokens") or options.get("additional_special_tokens"))
         names = {token.content for token in (*special.values(), *counted)}
         for text, number in numbered.items():
@@ -122,22 +122,22 @@ def read_settings(folder: Path) -> TokenizerSettings:
 
 
 def _tokens(given: Any) -> list[AddedToken]:
-    """Special tokens without roles, in a list or by names of their own. Raises ValueError or TypeError for others."""
+    """Special tokens without roles, from a list or a table. Raises ValueError or TypeError for other values."""
     return [_token(token, special=True) for token in (given.values() if isinstance(given, dict) else given or ())]
 
 
 def _token(given: Any, special: bool = False) -> AddedToken:
-    """A token as it is written: its text, or a table of its text and its flags. Raises ValueError if it is neither."""
+    """A token from its JSON value: a text, or a table of the text and flags. Raises ValueError for other values."""
     if isinstance(given, str):
         return AddedToken(given, special=special)
     if not isinstance(given, dict) or not isinstance(given.get("content"), str):
-        raise ValueError(f"{given!r} is no token: neither a text nor a table with a content")
+        raise ValueError(f"{given!r} is not a token; it must be a text or a table with content")
     flags = ("single_word", "lstrip", "rstrip", "normalized", "special")
     return AddedToken(given["content"], **{"special": special, **{k: given[k] for k in flags if k in given}})
 
 
 def _class_of(options: dict[str, Any], config: dict[str, Any]) -> str:
-    """The class that the reference takes."""
+    """The class that ``transformers`` uses."""
     named = str(options.get("tokenizer_class") or config.get("tokenizer_class") or "")
     named = named.removesuffix("Fast")
     family = str(config.get("model_type"))
@@ -147,7 +147,7 @@ def _class_of(options: dict[str, Any], config: dict[str, Any]) -> str:
 
 
 def add_tokens(tokenizer: Tokenizer, settings: TokenizerSettings, special: dict[str, AddedToken]) -> None:
-    """Give a tokenizer the tokens that it lacks, in the reference's order, which numbers those that are new."""
+    """Add the tokens that a tokenizer lacks, in the order of ``transformers``, so that new tokens get the same ids."""
     there = {repr(token) for token in tokenizer.get_added_tokens_decoder().values()}
     wanted = [token for _, token in sorted(settings.added.items()) if repr(token) not in there]
     known = {token.content for token in (*tokenizer.get_added_tokens_decoder().values(), *wanted)}
@@ -161,12 +161,12 @@ def add_tokens(tokenizer: Tokenizer, settings: TokenizerSettings, special: dict[
 
 
 def apply_settings(tokenizer: Tokenizer, settings: TokenizerSettings) -> None:
-    """Let what the files say beside a ``tokenizer.json`` change its tokenizer, in place, as the reference does."""
+    """Apply the settings of the files to a tokenizer from ``tokenizer.json``, in place, as ``transformers`` does."""
     if settings.kind in ("BertTokenizer", "MPNetTokenizer"):
         keys = {"do_lower_case": "lowercase", "strip_accents": "strip_accents"}
         keys["tokenize_chinese_chars"] = "handle_chinese_chars"
         found = {key: settings.option(key, None) for key in keys if key in settings.options}
-        # Without a value, accents follow the letters: they go if all are made small.
+        # Without a value, accents are removed if texts are lower-cased.
         changes = {keys[key]: value for key, value in found.items() if value is not None or key == "strip_accents"}
         _change_normalizer(tokenizer, lambda n: {**n, **changes} if n.get("type") == "BertNormalizer" else n)
     lowercase = settings.option("do_lower_case", None)
@@ -176,7 +176,7 @@ def apply_settings(tokenizer: Tokenizer, settings: TokenizerSettings) -> None:
 
 
 def set_side(tokenizer: Tokenizer, settings: TokenizerSettings) -> None:
-    """Let the tokenizer cut nothing itself, and say on which side too long a text is cut (``cuts_left``)."""
+    """Store in the tokenizer on which side long texts are cut (``cuts_left``); the tokenizer itself cuts nothing."""
     stored = tokenizer.truncation
     left = settings.cuts_left
     if left is None:
@@ -187,14 +187,14 @@ def set_side(tokenizer: Tokenizer, settings: TokenizerSettings) -> None:
 
 
 def cuts_left(tokenizer: Tokenizer) -> bool:
-    """Whether a text that is too long loses its beginning."""
+    """Whether long texts are cut at the beginning."""
     return tokenizer.truncation is not None and tokenizer.truncation["direction"] == "left"
 
 
 def settings_beside(tokenizer: Tokenizer, *, reads_segments: bool) -> dict[str, Any]:
-    """The tokenizer_config.json to write beside a tokenizer.json, by which others take that as it is.
+    """The tokenizer_config.json to write beside a tokenizer.json, so that ``transformers`` uses that file unchanged.
 
-    Without it they take the family's class, whose defaults contradict it: BERT's class makes all letters small.
+    Without it, ``transformers`` uses the family's class, whose defaults may differ: BERT's class lower-cases texts.
     """
     special = [token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special]
     roles = {role: next((name for name in names if name in special), None) for role, names in NAMES_OF_ROLES.items()}
@@ -217,7 +217,7 @@ def _change_normalizer(tokenizer: Tokenizer, change: Callable[[dict[str, Any]], 
 
 
 def _with_lowercase(normalizer: dict[str, Any], wanted: bool) -> dict[str, Any]:
-    """A sequence of normalizers with or without small letters: before the table of characters, else first."""
+    """A sequence of normalizers with or without lower-casing, which is put before the table of characters, or first."""
     steps = normalizer.get("normalizers", [normalizer])
     if wanted == any(step["type"] == "Lowercase" for step in steps):
         return normalizer

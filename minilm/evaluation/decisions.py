@@ -1,17 +1,18 @@
-"""From a model's scores to its answers: probabilities, and the labels that a text gets.
+"""Decisions: from a model's scores to probabilities, and to the labels that a text gets.
 
-The scores z (logits) of a text's C classes become probabilities, with the temperature T that validation chose
-(``calibration.py``). The probabilities become an answer:
+The scores z (logits) of a text's C classes become probabilities, with a temperature T that is fitted on the validation
+texts (``calibration.py``). The probabilities become an answer:
 
-    single    one label a text      p = softmax(z / T)      the likeliest; of two the second if p_2 >= its threshold
+    single    one label per text    p = softmax(z / T)      the most probable class; with two classes and a threshold,
+                                                            the second class if p_2 >= threshold
     multi     several labels        p = sigmoid(z / T)      each label with p_c >= its threshold
     score     no label              z or sigmoid(z)         the number itself
 
-The third kind are regression models, cross-encoders, rerankers and reward models. As in the reference's pipeline, a
-model whose ``problem_type`` is "regression" gives its raw outputs, and one with a single output and no problem type the
-sigmoid of that.
+The third kind is for regression models, cross-encoders, rerankers and reward models. As in the pipeline of
+``transformers``, a model whose ``problem_type`` is "regression" returns its raw outputs, and a model with a single
+output and no problem type returns the sigmoid of its output.
 
-Every threshold counts for the probabilities that are shown, so after the temperature.
+Every threshold refers to the probabilities that are shown, that is, after the temperature is applied.
 """
 
 from __future__ import annotations
@@ -41,18 +42,18 @@ class Decision:
     """How scores (N, C) become probabilities and answers."""
 
     kind: Kind
-    # With several labels, one for all or (C,); with two classes and one label, of the second class.
+    # With several labels, one number for all or (C,); with two classes and one label, that of the second class.
     threshold: float | np.ndarray = 0.5
     temperature: np.ndarray | None = None  # (1,), or (C,) with several labels; None: 1
-    unsure_below: float = 0.0  # one label a text: the probability of its label below which an answer is unsure
-    raw: bool = False  # of a score: z itself, not its sigmoid
+    unsure_below: float = 0.0  # with one label per text: an answer of lower probability is "unsure"
+    raw: bool = False  # for the kind "score": z itself instead of its sigmoid
 
     def calibrated(self, scores: np.ndarray) -> np.ndarray:
-        """z / T, (N, C): logits for which no temperature is needed."""
+        """z / T, (N, C): the logits after the temperature is applied."""
         return scores if self.temperature is None else np.asarray(scores, np.float64) / self.temperature
 
     def probabilities(self, scores: np.ndarray) -> np.ndarray:
-        """(N, C) float64; of the kind "score" the values that are its answers."""
+        """(N, C) float64 probabilities; for the kind "score", the output values."""
         if self.kind == "score":
             return np.asarray(scores, np.float64) if self.raw else sigmoid(scores)
         z = self.calibrated(scores)
@@ -61,10 +62,10 @@ class Decision:
     def choose(self, probabilities: np.ndarray) -> np.ndarray:
         """The labels that texts get: class numbers (N,), or with several labels (N, C) of 0 and 1.
 
-        If classes are equally likely, the first wins. Raises TypeError for the kind "score", which gives no label.
+        Among equally probable classes, the first is chosen. Raises TypeError for the kind "score", which has no labels.
         """
         if self.kind == "score":
-            raise TypeError("a score is no label")
+            raise TypeError("a model of the kind score gives no labels")
         if self.kind == "multi":
             return (probabilities >= self.threshold).astype(np.int64)
         if self.has_threshold:
@@ -73,21 +74,21 @@ class Decision:
 
     @property
     def has_threshold(self) -> bool:
-        """With one label a text: whether the second of two classes has a threshold of its own."""
+        """With one label per text: whether there are two classes, and the second has a threshold."""
         return self.kind == "single" and self.threshold != 0.5
 
     def confidence(self, probabilities: np.ndarray) -> np.ndarray:
-        """The probability of the label that each text gets, (N,): with one label a text."""
+        """(N,) the probability of the label that each text gets, with one label per text."""
         return np.take_along_axis(probabilities, self.choose(probabilities)[:, None], axis=1)[:, 0]
 
     def is_unsure(self, probabilities: np.ndarray) -> np.ndarray:
-        """(N,) booleans: which texts get no answer, as that of the label they would get is not probable enough."""
+        """(N,) bool: which texts get no label, as the probability of their label is below ``unsure_below``."""
         if not self.unsure_below:
             return np.zeros(len(probabilities), dtype=bool)
         return self.confidence(probabilities) < self.unsure_below
 
     def without_temperature(self) -> Decision:
-        """The same labels from probabilities without the temperature.
+        """A decision that gives the same labels from probabilities without the temperature.
 
         z / T >= logit(t) if z >= T logit(t), so a threshold t becomes sigmoid(T logit(t)); 0.5, 0 and 1 stay.
         """
@@ -100,24 +101,26 @@ class Decision:
         return replace(self, threshold=float(moved.reshape(-1)[0]) if one else moved, temperature=None)
 
     def with_threshold(self, threshold: float, classes: int) -> Decision:
-        """Another threshold, for all labels. Raises UserError if no label depends on it, or if it is no probability."""
+        """The decision with another threshold for all labels. Raises UserError if no label depends on a threshold, or
+        if it is not a probability."""
         check_probability(threshold, "--threshold")
         if self.kind == "score":
-            raise UserError("a threshold is for labels, and this model gives a score")
+            raise UserError("this model gives a score and no labels, so it cannot have a threshold")
         if self.kind == "single" and classes != 2:
             raise UserError(
-                f"a threshold is for several labels a text, or for the second of two classes; with {classes} classes "
-                "the likeliest is taken"
+                f"a threshold needs several labels per text, or two classes; with {classes} classes and one label per "
+                "text, the most probable class is chosen"
             )
         return replace(self, threshold=threshold)
 
     def with_unsure_below(self, least: float) -> Decision:
-        """Answers only from this probability on. Raises UserError with several labels, or if it is no probability."""
+        """The decision that answers "unsure" below this probability. Raises UserError with several labels, or if it is
+        not a probability."""
         check_probability(least, "--unsure-below")
         if self.kind != "single":
             raise UserError(
-                "--unsure-below is for one label a text; with several, a label is given from a probability on: "
-                "--threshold, or --min-precision"
+                "--unsure-below needs a model with one label per text; with several labels, use --threshold or "
+                "--min-precision"
             )
         return replace(self, unsure_below=least)
 
@@ -129,9 +132,9 @@ def check_probability(value: float, option: str) -> None:
 
 
 def plain_decision(labels: np.ndarray) -> Decision:
-    """The decision of a model for which nothing was chosen: a threshold of 0.5 and no temperature.
+    """The default decision: a threshold of 0.5 and no temperature.
 
-    labels (N,), or (N, C) with several labels a text.
+    labels (N,), or (N, C) with several labels per text.
     """
     return Decision("multi" if labels.ndim == 2 else "single")
 
@@ -139,9 +142,10 @@ def plain_decision(labels: np.ndarray) -> Decision:
 def fit_decision(
     settings: TrainSection, labels: np.ndarray, scores: np.ndarray, *, calibrate: bool = True
 ) -> Decision:
-    """What the validation texts choose: the temperature, then the threshold as ``train.decision_threshold`` says.
+    """Fit a decision on validation texts: first the temperature, then the threshold if ``train.decision_threshold``
+    asks for it.
 
-    labels (N,), or (N, C) of 0 and 1; scores (N, C). calibrate: whether there is a temperature.
+    labels (N,), or (N, C) of 0 and 1; scores (N, C). calibrate: whether to fit a temperature.
     """
     decision = plain_decision(labels)
     if calibrate:
@@ -149,7 +153,7 @@ def fit_decision(
     z = decision.calibrated(scores)
     match settings.decision_threshold:
         case "validation":
-            # The best by the metric that chooses the checkpoint; by micro F1 if that does not depend on a threshold.
+            # The metric that chooses the checkpoint; micro F1 if that metric does not depend on a threshold.
             metric = "micro_f1" if settings.best == "loss" else settings.best
             threshold: float | np.ndarray = choose_threshold(labels, z, metric)
         case "validation-per-label":
@@ -160,7 +164,7 @@ def fit_decision(
 
 
 def _best_thresholds(labels: np.ndarray, probabilities: np.ndarray, metric: str) -> float | np.ndarray:
-    """One for each label, (C,); with one label a text, that of the second of two classes."""
+    """(C,) one threshold per label; with one label per text, one number: that of the second of two classes."""
     if labels.ndim == 1:
         criterion = macro_f1 if metric == "f1" else jaccard
         return best_threshold(labels, probabilities[:, 1], criterion).threshold

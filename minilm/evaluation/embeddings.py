@@ -4,11 +4,11 @@ A backbone gives each of a text's T tokens a vector. Their mean is one vector fo
 
     e = 1/T sum_t x_t                                        (N, D) for N texts, special tokens included
 
-Sentence models (Reimers and Gurevych 2019) are trained so that texts of like meaning have like vectors, and their
-folders say how the tokens' become the text's (``checkpoints/sentence_models.py``): the first token's, the mean with a
-matrix after it, and so on. Of other backbones the means are useful, too. A linear probe measures how useful (Alain and
-Bengio 2016): the regression of ``baselines.py``, fitted to the training texts' vectors, moved and scaled so that they
-have mean 0 and length 1 on average:
+Sentence models (Reimers and Gurevych 2019) are trained so that texts of similar meaning have similar vectors. Files in
+their folders specify how to compute a text's vector from those of its tokens (``checkpoints/sentence_models.py``): the
+first token's vector, the mean followed by a linear layer, and so on. For other backbones the mean is useful too. A
+linear probe measures how useful the vectors are (Alain and Bengio 2016). It is the regression of ``baselines.py``,
+fitted to the training texts' vectors after they are shifted to mean 0 and scaled to length 1 on average:
 
     f = (e - m) / s        m = mean(e),  s = sqrt(mean(|e - m|^2))        both over the training texts
 
@@ -52,10 +52,10 @@ def text_vectors(
 ) -> np.ndarray:
     """The vectors of N texts: (N, D) float32, in the order of the texts.
 
-    The model may have any head or none, and is left as it was. For T5, they are of the encoder.
+    The model may have any head or none, and is not changed. For T5, the vectors are those of the encoder.
 
-    how: how the tokens' vectors become the text's.
-    skipped: tokens of a prompt at each text's beginning that are not pooled (``prompt_tokens``).
+    how: how to compute a text's vector from those of its tokens.
+    skipped: the number of tokens of a prompt at the beginning of each text that are not pooled (``prompt_tokens``).
     """
     depth = model.config.depth
 
@@ -77,9 +77,9 @@ def embed_texts(
     pairs: Sequence[str] | None = None,
     max_tokens: int = 0,
 ) -> np.ndarray:
-    """``text_vectors`` of texts or pairs: (N, D), made as the folder of the model says (``read_sentence_model``).
+    """``text_vectors`` of texts or pairs: (N, D), computed as the model's folder specifies (``read_sentence_model``).
 
-    They are cut to ``max_tokens``; 0: to what the folder says, or else to the model's context.
+    Texts are cut to ``max_tokens``; 0: to the length that the folder specifies, or else to the model's context.
     """
     how = read_sentence_model(card_of(model).folder)
     limit = max_tokens or min(filter(None, (how.max_tokens, model.context)), default=CUT)
@@ -88,7 +88,7 @@ def embed_texts(
 
 
 def prompt_tokens(tokenizer: Tokenizer, how: SentenceModel) -> int:
-    """How many tokens of a prompt, with the special ones before it, are not pooled."""
+    """The number of tokens of the prompt, with the special tokens before it, that are not pooled."""
     if how.pools_prompt or not how.prompt:
         return 0
     encoding = tokenizer.encode(how.prompted([""])[0])

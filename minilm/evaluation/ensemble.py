@@ -1,11 +1,11 @@
-"""Several classifiers as one: an ensemble of seeds or folds.
+"""Ensembles: combine classifiers of several seeds or folds into one.
 
-The probability of a label is the mean of those that M classifiers give it (Lakshminarayanan et al. 2017, "Simple and
+The probability of a label is the mean of the probabilities of M classifiers (Lakshminarayanan et al. 2017, "Simple and
 Scalable Predictive Uncertainty Estimation using Deep Ensembles"):
 
     p(c) = 1/M sum_m  p_m(c)                        each p_m with the temperature of its own classifier
 
-Each threshold is the mean of theirs.
+Each threshold is the mean of the members' thresholds.
 """
 
 from __future__ import annotations
@@ -27,24 +27,25 @@ from minilm.evaluation.validation_scores import (
     with_precision,
 )
 
-LEAST = 1e-300  # a probability of 0 has no logarithm
+LEAST = 1e-300  # the least probability, as 0 has no logarithm
 
 
 class Ensemble(Predictor):
     """The mean of several classifiers with the same labels."""
 
     def __init__(self, members: Sequence[Predictor]) -> None:
-        """Raises UserError if their labels differ, or what they read."""
+        """Raises UserError if the members differ in their labels or in how they read texts."""
         first = members[0]
         for other in members[1:]:
-            if set(other.labels) != set(first.labels) or other.multi_label != first.multi_label:
+            if set(other.labels) != set(first.labels) or other.decision.kind != first.decision.kind:
                 raise UserError(f"{other.name}: has other labels than {first.name}; an ensemble needs the same")
             if other.reading.pairs != first.reading.pairs or other.reading.clean != first.reading.clean:
-                raise UserError(f"{other.name}: reads other texts than {first.name} (data.text_pair, data.clean)")
+                raise UserError(f"{other.name}: differs from {first.name} in data.text_pair or data.clean")
         self.members = list(members)
         self.name, self.labels = " + ".join(member.name for member in members), first.labels
         self.reading, self.clean = first.reading, first.clean
-        self.decision = Decision(first.decision.kind, self._mean_threshold())
+        kind = first.decision.kind
+        self.decision = Decision("score", raw=True) if kind == "score" else Decision(kind, self._mean_threshold())
         # (M, C): where each member has the labels of the first.
         self.order = [[member.labels.index(label) for label in self.labels] for member in members]
 
@@ -58,7 +59,7 @@ class Ensemble(Predictor):
         return float(mean[0]) if np.ptp(mean) == 0 else mean
 
     def scores_of_clean(self, texts: list[str], pairs: list[str] | None) -> np.ndarray:
-        """Logits of the mean probabilities, (N, C)."""
+        """(N, C) the logits of the mean probabilities."""
         return self._joined([member.scores_of_clean(texts, pairs) for member in self.members])
 
     def _joined(self, scores: Sequence[np.ndarray]) -> np.ndarray:
@@ -68,22 +69,24 @@ class Ensemble(Predictor):
             for member, z, order in zip(self.members, scores, self.order, strict=True)
         ]
         p = np.mean(found, axis=0)
+        if self.decision.kind == "score":
+            return p
         z: np.ndarray = np.log(np.maximum(p, LEAST))
         return z - np.log(np.maximum(1 - p, LEAST)) if self.multi_label else z
 
     def watch(self, progress: Callable[[float], None]) -> None:
-        """See ``Predictor.watch``: each member reads the texts once."""
+        """See ``Predictor.watch``. Each member reads the texts once."""
         for member in self.members:
             member.watch(lambda fraction: progress(fraction / len(self.members)))
 
     def without_temperature(self) -> None:
-        """See ``Predictor.without_temperature``: the members' own."""
+        """See ``Predictor.without_temperature``; applies to each member."""
         for member in self.members:
             member.without_temperature()
         self.decision = replace(self.decision, threshold=self._mean_threshold())
 
     def cut_message(self) -> str:
-        """See ``Predictor.cut_message``: what the first member does not read."""
+        """See ``Predictor.cut_message``; counts what the first member does not read."""
         return self.members[0].cut_message()
 
     def identity(self) -> str:
@@ -97,14 +100,14 @@ class Ensemble(Predictor):
         for member, own in zip(self.members[1:], labels[1:], strict=True):
             if own.shape != labels[0].shape or (own != labels[0]).any():
                 raise UserError(
-                    f"{member.name}: was validated on other texts than {self.members[0].name}, so --min-precision "
-                    "cannot be found for the two together; give a probability (--unsure-below, or --threshold)"
+                    f"{member.name}: has other validation texts than {self.members[0].name}, so --min-precision is not "
+                    "possible; use --unsure-below or --threshold instead"
                 )
         return ValidationScores(self._joined([each.scores for each in found]), labels[0])
 
 
 def _reordered(labels: np.ndarray, order: Sequence[int]) -> np.ndarray:
-    """A member's labels as the first member numbers them."""
+    """A member's labels, with the class numbers of the first member."""
     return labels[:, order] if labels.ndim == 2 else np.argsort(order)[labels]
 
 
@@ -122,22 +125,23 @@ def load_predictor(sources: Sequence[str | Path], device: str = "auto", precisio
 
 @dataclass(frozen=True)
 class Wishes:
-    """How answers shall be made, other than as the model's training chose."""
+    """Options that change the decision which was chosen in training."""
 
     raw: bool = False  # without the temperature
     threshold: float | None = None
     unsure_below: float | None = None
-    min_precision: float | None = None  # one label a text: unsure below; several: of each label
+    min_precision: float | None = None  # choose the lowest thresholds with this precision on validation texts
 
 
 USUAL = Wishes()
 
 
 def apply_wishes(predictor: Predictor, wishes: Wishes) -> list[str]:
-    """Make a predictor answer so; what to say of it, a line each. Raises UserError for a wish that cannot be met."""
+    """Apply options to a predictor; returns messages about them. Raises UserError for an option that is not
+    possible."""
     given = {"--threshold": wishes.threshold, "--unsure-below": wishes.unsure_below}
     if wishes.min_precision is not None and (other := [key for key, value in given.items() if value is not None]):
-        raise UserError(f"give --min-precision, which finds a probability, or {other[0]}, not both")
+        raise UserError(f"give either --min-precision, which chooses a probability, or {other[0]}, not both")
     if wishes.raw:
         predictor.without_temperature()
     if wishes.threshold is not None:
@@ -154,23 +158,23 @@ def apply_wishes(predictor: Predictor, wishes: Wishes) -> list[str]:
     [point] = points
     if not point.reached:
         raise UserError(
-            f"--min-precision: no probability reaches a precision of {wishes.min_precision:g} on validation; the "
-            f"highest is {point.precision:.3f}, from a probability of {point.threshold:.4g} on, for "
+            f"--min-precision: no threshold has a precision of {wishes.min_precision:g} on the validation texts; the "
+            f"highest is {point.precision:.3f}, with the threshold {point.threshold:.4g}, for "
             f"{point.coverage:.0%} of texts"
         )
     predictor.decision = predictor.decision.with_unsure_below(point.threshold)
     return [
-        f"on validation, answers of a probability of {point.threshold:.4g} or more are right in {point.precision:.1%} "
-        f"of cases; they are {point.coverage:.1%} of texts ({point.answered:,}), the others are unsure"
+        f"on the validation texts, {point.coverage:.1%} of texts ({point.answered:,}) have answers of a probability of "
+        f"at least {point.threshold:.4g}, of which {point.precision:.1%} are right; the others are unsure"
     ]
 
 
 def _of_labels(labels: Sequence[str], points: Sequence[OperatingPoint], precision: float) -> list[str]:
-    """What to say of the threshold of each label."""
+    """Messages about the threshold of each label."""
     reached = [point for point in points if point.reached]
     never = [name for name, point in zip(labels, points, strict=True) if not point.reached]
-    lines = [f"on validation, {len(reached):,} of {len(labels):,} labels reach a precision of {precision:g}"]
+    lines = [f"on the validation texts, {len(reached):,} of {len(labels):,} labels reach a precision of {precision:g}"]
     if never:
         shown = ", ".join(f'"{name}"' for name in never[:10]) + (", ..." if len(never) > 10 else "")
-        lines.append(f"never given, as no probability reaches it on validation: {shown}")
+        lines.append(f"these labels do not reach it at any threshold and are never given: {shown}")
     return lines

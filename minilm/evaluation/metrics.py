@@ -95,7 +95,7 @@ class Metrics:
     # In both cases.
     macro_f1: Fraction | None = None
     mcc: Correlation | None = None
-    roc_auc: Fraction | None = None  # None also if no label divides the texts, or if there are very many labels
+    roc_auc: Fraction | None = None  # None also if it is undefined, or if there are very many labels
     average_precision: Fraction | None = None
     # Details for C labels; None in the brief form.
     per_class: list[LabelMetrics] | None = None  # (C,) with one label per text
@@ -219,10 +219,10 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) ->
 def classification_metrics(
     labels: np.ndarray, logits: np.ndarray, given: np.ndarray | None = None, *, ranking: bool = True
 ) -> Metrics:
-    """Metrics of one label per text: labels (N,) of 0..C-1, logits (N, C).
+    """Metrics with one label per text: labels (N,) of 0..C-1, logits (N, C).
 
-    given: the predicted classes (N,); None: those with the highest logits, of equals the first. ranking: whether to
-    measure ROC AUC and average precision, which sort all texts for each label.
+    given: the predicted classes (N,); None: those with the highest logits, the first among equal ones. ranking: whether
+    to compute ROC AUC and average precision, which sort all texts for each label.
     """
     labels, logits = np.asarray(labels), np.asarray(logits, dtype=np.float64)
     _check_shapes(labels, logits, labels.shape == logits.shape[:1])
@@ -265,10 +265,10 @@ def multilabel_metrics(
     *,
     ranking: bool = True,
 ) -> Metrics:
-    """Metrics of several labels per text: labels (N, C) of 0 and 1, logits (N, C). Macro F1 is over all C labels.
+    """Metrics with several labels per text: labels (N, C) of 0 and 1, logits (N, C). Macro F1 is over all C labels.
 
-    given: the predicted labels (N, C) of 0 and 1; None: those whose probability reaches the threshold. ranking: as for
-    ``classification_metrics``.
+    given: the predicted labels (N, C) of 0 and 1; None: those whose probability is at least the threshold. ranking: as
+    for ``classification_metrics``.
     """
     labels, logits = np.asarray(labels), np.asarray(logits, dtype=np.float64)
     _check_shapes(labels, logits, labels.shape == logits.shape)
@@ -302,7 +302,7 @@ def choose_threshold(labels: np.ndarray, logits: np.ndarray, metric: str = "macr
     check_metric(metric, multi_label=True, key="metric")
     labels, probabilities = np.asarray(labels), sigmoid(logits)  # computed once, as this runs after every epoch
     _check_shapes(labels, probabilities, labels.shape == probabilities.shape)
-    if metric in ("loss", *RANKING_METRICS):  # no threshold changes it
+    if metric in ("loss", *RANKING_METRICS):  # does not depend on the threshold
         return 0.5
     best, best_value = 0.5, None
     for percent in sorted(range(1, 100), key=lambda percent: abs(percent - 50)):
@@ -324,8 +324,8 @@ def _check_shapes(labels: np.ndarray, logits: np.ndarray, match: bool) -> None:
 
 
 def _ranking(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
-    """The metrics of a ranking, those that there are: scores (N, C) that compare between texts."""
-    if np.isnan(scores).any():  # of a model that diverged
+    """The ranking metrics that are defined. scores (N, C) must be comparable between texts."""
+    if np.isnan(scores).any():  # the model has diverged
         return {}
     found = {"roc_auc": roc_auc(labels, scores), "average_precision": average_precision(labels, scores)}
     return {name: value for name, value in found.items() if value == value}  # only NaN differs from itself

@@ -23,7 +23,7 @@ from minilm.data.rows import Rows
 from minilm.data.tokenization import Cut, Encoded, count_cut, encode, load_tokenizer, pad_id
 from minilm.devices import Runtime, runtime, runtime_as_trained
 from minilm.errors import UserError
-from minilm.evaluation.decisions import Decision
+from minilm.evaluation.decisions import Decision, Kind
 from minilm.evaluation.validation_scores import ValidationScores, read_validation
 from minilm.evaluation.windows import scores_of_texts
 from minilm.hints import program
@@ -34,6 +34,9 @@ from minilm.schema import Limit, read_table
 Forward = Callable[[Batch, np.ndarray], Tensor]  # a batch and its row numbers (B,) -> scores (B, C)
 Combine = Callable[[np.ndarray, Windows], np.ndarray]  # the values of M windows (M, C), and their texts -> (N, C)
 Text = str | tuple[str, str]  # a text, or a pair
+PROBLEMS = (None, "single_label_classification", "multi_label_classification", "regression")  # problem_type
+# Activations of a cross-encoder's score.
+IDENTITY, SIGMOID = "torch.nn.modules.linear.Identity", "torch.nn.modules.activation.Sigmoid"
 
 
 def predict_scores(
@@ -51,7 +54,7 @@ def predict_scores(
     Rows of similar length share a batch. Each module keeps its training or evaluation mode. ``forward`` computes the
     scores of a batch from the batch and its row numbers, if a part is cached; by default the model does. ``combine``
     computes the scores of texts from those of their windows; by default it combines class probabilities. ``progress``
-    is called after each batch, with the fraction of the rows that it was.
+    is called after each batch, with the batch's fraction of all rows.
     """
     scores, order = [], []
     with evaluation_mode(model), torch.inference_mode(), runtime.autocast():
@@ -67,13 +70,16 @@ def predict_scores(
     if encoded.windows is None:
         return result
     if combine is None:
-        return scores_of_texts(result, encoded.windows, is_multi_label(card_of(model)))
+        return scores_of_texts(result, encoded.windows, kind_of(card_of(model)))
     return combine(result, encoded.windows)
 
 
-def is_multi_label(card: Card) -> bool:
-    """Whether a classifier can give a text several labels."""
-    return card.published.get("problem_type") == "multi_label_classification"
+def kind_of(card: Card) -> Kind:
+    """What a model's outputs are, by its problem type and their number, as in the reference's pipeline."""
+    problem = card.published.get("problem_type")
+    if problem == "multi_label_classification":
+        return "multi"
+    return "score" if problem == "regression" or len(card.labels) == 1 else "single"
 
 
 # --- How texts are read, and answers are made ---------------------------------------------------------------------
@@ -87,10 +93,10 @@ class Reading:
     max_tokens: Annotated[int, Limit("a whole number of at least 0", lambda n: n >= 0)] = 0
     clean: list[str] = field(default_factory=list)  # cleaning steps
     pairs: bool | None = None  # whether it reads pairs of texts; None: unknown
-    # With several labels per text, the probability threshold: a label is assigned at or above it. One for all labels,
-    # or one for each; with two classes that of the second.
+    # The probability from which a label is assigned: with several labels per text, one number for all labels or one per
+    # label; with one label per text and two classes, that of the second class.
     threshold: Fraction | list[Fraction] = 0.5
-    temperature: list[Positive] = field(default_factory=list)  # by which scores are divided; several labels: one each
+    temperature: list[Positive] = field(default_factory=list)  # one number; with several labels, one each
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "float32"  # train.precision
     long_texts: Literal["cut", "head-tail", "windows"] = "cut"  # how to handle longer texts, as data.long_texts
     window_stride: Annotated[int, Limit("a whole number of at least 0", lambda n: n >= 0)] = 0
@@ -104,19 +110,19 @@ class Reading:
 
     @classmethod
     def from_table(cls, table: dict[str, Any], place: str) -> Reading:
-        """From a table that may have other keys too. Raises UserError for a value that is not valid."""
+        """The settings in a table, which may have other keys too. Raises UserError for an invalid value."""
         names = {f.name for f in fields(cls)}
         stored = {key: value for key, value in table.items() if key in names}
         return read_table(cls, stored, lambda key: place, "minilm.")
 
     def decision(self, kind: Literal["single", "multi"], classes: int, name: str) -> Decision:
-        """How scores of C classes become labels. Raises UserError for the wrong number of thresholds; ``name``: of the
-        model."""
+        """How scores of C classes become labels. ``name``: the model's name in messages. Raises UserError for a wrong
+        number of thresholds or temperatures."""
         wanted = classes if kind == "multi" else 1
         for key, values in (("threshold", self.threshold), ("temperature", self.temperature or [1.0] * wanted)):
             if isinstance(values, list) and len(values) != wanted:
                 count = f"{wanted} numbers, one for each label," if wanted > 1 else "one number,"
-                raise UserError(f"{name}: minilm.{key} must hold {count} got {len(values)}")
+                raise UserError(f"{name}: minilm.{key} must contain {count} got {len(values)}")
         threshold = np.array(self.threshold) if isinstance(self.threshold, list) else self.threshold
         return Decision(kind, threshold, np.array(self.temperature) if self.temperature else None)
 
@@ -133,30 +139,52 @@ def decided(decision: Decision) -> dict[str, Any]:
 
 
 def remember(decision: Decision, model: Backbone) -> None:
-    """Keep a decision with its model, under "minilm" in its config."""
+    """Store a decision in the model's config, under "minilm"."""
     card_of(model).extra |= decided(decision)
 
 
 def decision_of(card: Card, reading: Reading) -> Decision:
-    """How a model's scores become answers, by its problem type and the number of its outputs."""
-    problem, name = card.published.get("problem_type"), str(card.adapter or card.folder or "the model")
-    if problem == "regression":
-        return Decision("score", raw=True)
-    if is_multi_label(card):
-        return reading.decision("multi", len(card.labels), name)
-    return Decision("score") if len(card.labels) == 1 else reading.decision("single", len(card.labels), name)
+    """How a model's scores become answers. Raises UserError for a problem type or an activation that is not known."""
+    kind, problem = kind_of(card), card.published.get("problem_type")
+    if problem not in PROBLEMS or (problem == PROBLEMS[1] and len(card.labels) == 1):
+        known = ", ".join(map(str, PROBLEMS[1:]))
+        what = "is none of" if problem not in PROBLEMS else "needs two labels or more; there are"
+        raise UserError(f"{card.folder}/config.json: problem_type {problem!r} {what} {known}")
+    if kind != "score":
+        return reading.decision(kind, len(card.labels), str(card.adapter or card.folder or "the model"))
+    return Decision("score", raw=problem == "regression" or _is_raw(card))
+
+
+def _is_raw(card: Card) -> bool:
+    """Whether a cross-encoder's config.json says that its score stays as it is, not the sigmoid of that.
+
+    It names the activation in one of two places, as ``sentence_transformers.CrossEncoder`` reads and writes it.
+    """
+    section = card.published.get("sentence_transformers")
+    named = section.get("activation_fn") if isinstance(section, dict) else None
+    activation = named or card.published.get("sbert_ce_default_activation_function")
+    known = {None: False, SIGMOID: False, IDENTITY: True}
+    if activation not in known:
+        where = f"{card.folder}/config.json"
+        raise UserError(f"{where}: activation_fn {activation!r} is not known here, only {IDENTITY} and {SIGMOID}")
+    return known[activation]
+
+
+def names_of(card: Card) -> list[str]:
+    """What the outputs are called, (C,): the labels; the only output without a name is "score"."""
+    return ["score"] if card.labels == ["LABEL_0"] else card.labels
 
 
 # --- Classifiers --------------------------------------------------------------------------------------------------
 
 
 class Predictor(ABC):
-    """What answers texts, by whatever means: a model, a linear model, several of them together, a prompt.
+    """The base class of predictors, such as a model or an ensemble of models.
 
-    A subclass sets the attributes and gives scores of texts that are clean already.
+    A subclass sets the attributes and computes the scores of cleaned texts.
     """
 
-    name: str  # what messages call it
+    name: str  # the name in messages
     labels: list[str]  # (C,)
     reading: Reading
     decision: Decision
@@ -168,22 +196,22 @@ class Predictor(ABC):
 
     @abstractmethod
     def without_temperature(self) -> None:
-        """Give probabilities as the model does, without the temperature that validation chose. Labels stay the same."""
+        """Return probabilities without the temperature that was fitted on validation texts. Labels do not change."""
 
     @abstractmethod
     def identity(self) -> str:
-        """What it is made of, and how it computes: another text if its answers may differ."""
+        """A text that identifies the predictor and its settings. It differs if the answers may differ."""
 
     @abstractmethod
     def validation(self) -> ValidationScores:
-        """What it made of its validation texts. Raises UserError if that was not kept."""
+        """The scores of the validation texts. Raises UserError if they were not saved."""
 
     @abstractmethod
     def watch(self, progress: Callable[[float], None]) -> None:
-        """Have ``progress`` called whenever a part of the texts is read, with the fraction of them that it was."""
+        """Call ``progress`` after each batch of texts, with the batch's fraction of all texts."""
 
     def cut_message(self) -> str:
-        """What to say of texts that were too long to be read whole; empty if they were few."""
+        """A message about texts that were cut; empty if there were few."""
         return ""
 
     @property
@@ -194,14 +222,14 @@ class Predictor(ABC):
     def predict(self, texts: Iterable[Text], *, place: str = "text", first: int = 1) -> list[dict[str, float]]:
         """One ``{label: probability}`` per text; pairs are tuples.
 
-        With one label per text the probabilities add up to 1; with several, each label has its own. A model that gives
-        a score has one value for each of its outputs. Messages call the texts ``text 1`` and so on, or what is asked.
+        With one label per text the probabilities add up to 1; with several, they do not. A model that gives a score has
+        one value for each of its outputs. Messages name the texts ``{place} {first}`` and so on.
         """
         probabilities = self.decision.probabilities(self.scores(texts, place=place, first=first))
         return [dict(zip(self.labels, map(float, row), strict=True)) for row in probabilities]
 
     def decide(self, probabilities: dict[str, float]) -> list[str]:
-        """The labels assigned to a text: the likeliest; with several per text, all at or above their threshold.
+        """The labels assigned to a text: the most probable; with several per text, all at or above their threshold.
 
         Raises UserError for a model that gives a score.
         """
@@ -212,7 +240,7 @@ class Predictor(ABC):
         return [names[i] for i in np.flatnonzero(chosen)] if self.multi_label else [names[int(chosen)]]
 
     def is_unsure(self, probabilities: dict[str, float]) -> bool | None:
-        """Whether the probability of a text's label is too low for an answer; None: any is enough."""
+        """Whether the probability of a text's label is too low for an answer; None if there is no lower limit."""
         if not self.decision.unsure_below:
             return None
         return bool(self.decision.is_unsure(np.array([list(probabilities.values())]))[0])
@@ -233,13 +261,13 @@ class Predictor(ABC):
         return self.scores_of_clean_texts(rows.texts, rows.pairs)
 
     def scores_of_clean_texts(self, texts: list[str], pairs: list[str] | None) -> np.ndarray:
-        """The scores of texts that were cleaned, and none of which is empty. Raises UserError if they are no numbers,
-        ``data.tokenization.NoTokens`` for texts of which the tokenizer makes nothing."""
+        """The scores of cleaned texts, none of which is empty. Raises UserError if scores are infinite or NaN, and
+        ``data.tokenization.NoTokens`` for texts in which the tokenizer finds no tokens."""
         if not texts:
             return np.zeros((0, len(self.labels)), np.float32)
         scores = self.scores_of_clean(texts, pairs)
         if not np.isfinite(scores).all():
-            raise UserError(f"{self.name}: gives scores that are no numbers, so its weights are broken; train it anew")
+            raise UserError(f"{self.name}: the scores are infinite or NaN, so the weights are damaged; train it again")
         return scores
 
     def _cleaned(self, texts: list[str], place: str, first: int) -> list[str]:
@@ -282,19 +310,19 @@ class Classifier(Predictor):
         self.model, self.tokenizer, self.runtime = model.to(runtime.device), tokenizer, runtime
         card = card_of(model)
         self.name = str(card.adapter or card.folder or "the model")
-        self.labels, self.reading = card.labels, Reading.of(card)
+        self.labels, self.reading = names_of(card), Reading.of(card)
         self.decision = decision_of(card, self.reading)
         self.clean = cleaner(self.reading.clean)
         self.cut = Cut()  # counts over all texts that it has read
         self.progress: Callable[[float], None] | None = None
-        self.home = card.adapter or card.folder  # where its files are
+        self.home = card.adapter or card.folder  # the folder of its files
 
     @classmethod
     def load(cls, source: str | Path, device: str = "auto", precision: str = "") -> Classifier:
         """Load a classifier from a run's folder, a model's or an adapter's folder, a catalogue name or a Hub id.
 
-        precision: as ``devices.runtime`` takes it; empty: that of the model's training. Raises UserError if there is no
-        trained classifier.
+        precision: as in ``devices.runtime``; empty: the precision of training. Raises UserError if there is no trained
+        classifier.
         """
         folder = Path(source)
         if holds_model(folder / "model"):
@@ -312,7 +340,7 @@ class Classifier(Predictor):
         return classifier
 
     def scores_of_clean(self, texts: list[str], pairs: list[str] | None) -> np.ndarray:
-        """The model's scores (logits) of texts that are clean already, (N, C)."""
+        """(N, C) the model's scores (logits) of cleaned texts."""
         limit = self.reading.max_tokens or self.model.context or 512
         long = LongTexts(self.reading.long_texts, self.reading.window_stride, self.reading.window_scores)
         encoded = encode(self.tokenizer, texts, pairs, limit, long)
@@ -329,7 +357,7 @@ class Classifier(Predictor):
         self.decision = self.decision.without_temperature()
 
     def identity(self) -> str:
-        """See ``Predictor.identity``: its files with their times, where it runs, and how it decides."""
+        """See ``Predictor.identity``: the files with their times, the runtime, and the decision."""
         files = sorted(self.home.iterdir()) if self.home is not None else []
         times = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files if path.is_file()]
         return repr((self.name, times, str(self.runtime), self.decision))

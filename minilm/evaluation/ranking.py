@@ -48,7 +48,7 @@ def average_precision(labels: np.ndarray, scores: np.ndarray) -> float:
 
 
 def has_pairs(labels: np.ndarray) -> bool:
-    """Whether some label is had by some texts and not by others, so that there is a ROC AUC: labels (N,) or (N, C)."""
+    """Whether some label has both positives and negatives, so that ROC AUC is defined. labels: (N,) or (N, C)."""
     if labels.ndim == 1:
         return len(np.unique(labels)) > 1
     positives = labels.sum(axis=0)

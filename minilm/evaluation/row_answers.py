@@ -1,10 +1,12 @@
-"""The answers to rows of a table, as the cells that follow their own.
+"""Predictions for the rows of a table, as cells that are added to each row.
 
-    predicted      the label; several labels a text: a list; "unsure" if its probability is too low
-    probability    of that label, or of each of them
-    P(label)       with ``everything``, one a label
+    predicted      the label, or a list with several labels per text; "unsure" if its probability is too low
+    probability    the probability of that label, or of each of them
+    P(label)       with ``everything``, the probability of each label
 
-A row without a text has empty cells there. So has one that cannot be read; it is counted, and never stops the others.
+A model that gives a score has a column for each of its outputs instead.
+
+If a row has no text or cannot be read, its added cells are empty. Such rows are counted and do not stop the others.
 """
 
 from __future__ import annotations
@@ -24,46 +26,49 @@ from minilm.errors import UserError
 from minilm.evaluation.predictor import Predictor
 
 UNSURE = "unsure"
-NAMED = 100  # rows that cannot be used, of which a report names each
+NAMED = 100  # the most unusable rows that the report names
 
 
 @dataclass
 class Tally:
-    """How many rows were read, and how many of them have no answer."""
+    """Counts of the rows that were read, and of those without an answer."""
 
     rows: int = 0
-    empty: int = 0  # without a text
+    empty: int = 0  # rows without a text
     unsure: int = 0
-    failed: int = 0  # that cannot be used ...
-    failures: list[str] = field(default_factory=list)  # ... and the first of them
+    failed: int = 0  # rows that cannot be used
+    failures: list[str] = field(default_factory=list)  # messages about the first of these
 
 
 class RowAnswers:
-    """Answers rows, a window of them at a time."""
+    """Classifies rows in chunks."""
 
     def __init__(
         self, predictor: Predictor, columns: Sequence[str], *, everything: bool = False, strict: bool = False
     ) -> None:
-        """columns: with the texts; of a pair, two. everything: whether each label has a column. strict: whether a row
-        without an answer is an error. Raises UserError for a model whose answers are no labels."""
-        if predictor.decision.kind == "score":
-            raise UserError(f"{predictor.name}: gives a score, not a label, so it has no table of answers")
+        """columns: the column of the texts, or two columns for pairs. everything: whether to add a column for each
+        label. strict: whether a row without an answer is an error."""
         if UNSURE in predictor.labels and predictor.decision.unsure_below:
-            raise UserError(f'{predictor.name}: has a label "{UNSURE}", as which answers below a probability are shown')
+            raise UserError(f'{predictor.name}: has a label "{UNSURE}", so "{UNSURE}" answers would be ambiguous')
         self.predictor, self.columns = predictor, list(columns)[: 1 + bool(predictor.reading.pairs)]
         self.everything, self.strict, self.tally = everything, strict, Tally()
-        several = predictor.multi_label
-        self.added: dict[str, Kind] = {
+        self.added = self._added()
+
+    def _added(self) -> dict[str, Kind]:
+        """The columns that follow a row's own, and what their cells are."""
+        several, labels = self.predictor.multi_label, self.predictor.labels
+        if self.predictor.decision.kind == "score":
+            return dict.fromkeys(labels, "number")
+        added: dict[str, Kind] = {
             "predicted": "texts" if several else "text",
             "probability": "numbers" if several else "number",
         }
-        if everything:
-            self.added |= dict.fromkeys((f"P({label})" for label in predictor.labels), "number")
+        return added | dict.fromkeys((f"P({label})" for label in labels if self.everything), "number")
 
     def of(self, window: Sequence[Row]) -> list[list[Any]]:
-        """The added cells of each row; those of a row without an answer are None.
+        """The added cells of each row; None for a row without an answer.
 
-        Raises UserError with ``strict``, for the first row without an answer.
+        With ``strict``, raises UserError for the first row without an answer.
         """
         usable: dict[int, list[str]] = {}  # place in the window -> text, or pair
         for i, row in enumerate(window):
@@ -81,7 +86,7 @@ class RowAnswers:
         except NoTokens as error:
             places = list(usable)
             for i in error.rows:
-                self._fail(window[places[i]], "the tokenizer makes no token of its text")
+                self._fail(window[places[i]], "the tokenizer finds no token in its text")
                 del usable[places[i]]
             scores = self._scores(usable)
         self.tally.rows += len(window)
@@ -94,7 +99,7 @@ class RowAnswers:
         return self.predictor.scores_of_clean_texts([texts[0] for texts in usable.values()], pairs)
 
     def _texts_of(self, row: Row) -> tuple[list[str], str]:
-        """The clean text of a row, or its two texts, and what is wrong with them; an empty one is not wrong."""
+        """The cleaned text or texts of a row, and why they cannot be used; an empty text is not an error here."""
         if row.defect:
             return [], row.defect
         found = []
@@ -114,6 +119,9 @@ class RowAnswers:
         """Scores (N, C) -> the added cells of each text."""
         decision, labels = self.predictor.decision, self.predictor.labels
         p = decision.probabilities(scores)
+        if decision.kind == "score":
+            yield from ([_six_digits(value) for value in row] for row in p)
+            return
         chosen, unsure = decision.choose(p), decision.is_unsure(p)
         self.tally.unsure += int(unsure.sum())
         for row, given, doubtful in zip(p, chosen, unsure, strict=True):
@@ -132,7 +140,7 @@ class RowAnswers:
             self.tally.failures.append(f"{row.origin}: {what}")
 
     def report(self) -> list[str]:
-        """What to say in the end: rows without an answer, and texts that were cut."""
+        """The final messages: about rows without an answer, and texts that were cut."""
         tally, lines = self.tally, [*self.tally.failures]
         if tally.failed > len(lines):
             lines.append(f"and {tally.failed - len(lines):,} more that cannot be used")
@@ -148,5 +156,5 @@ class RowAnswers:
 
 
 def _six_digits(value: float) -> float:
-    """A probability, as predictions.csv has it."""
+    """A probability, rounded as in predictions.csv."""
     return float(f"{value:.6g}")

@@ -1,6 +1,6 @@
-"""Texts without columns: each line of a file, or of standard input, is a text; of a pair, two with a tab between.
+"""Classify the lines of a file or of standard input: each line is a text, or a pair of texts with a tab between them.
 
-And the texts of a table alone, for the terminal. Whole tables, with all their columns: ``minilm.runs.predict``.
+Also classifies the texts of a table for the terminal; ``minilm.runs.predict`` writes whole tables with all columns.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from minilm.errors import UserError
 from minilm.evaluation.predictor import Predictor, Text
 from minilm.loading import load_config
 
-LINES = 512  # lines read before the first is answered
+LINES = 512  # lines that are read and classified together
 
 
 def predict_table(classifier: Predictor, path: Path, run: str | Path) -> Iterator[tuple[str, dict[str, float]]]:
-    """The texts of a table, a tab between those of a pair, with their ``{label: probability}``, in order.
+    """The texts of a table, with their ``{label: probability}``, in order. A tab joins the two texts of a pair.
 
-    They are in the columns that ``run``, which the classifier is from, was trained on. Raises UserError naming what is
-    missing or cannot be read, before the first is answered.
+    The texts are in the columns that the classifier's ``run`` was trained on. Raises UserError before the first
+    prediction if a column is missing or a text cannot be read.
     """
     section, place = columns_of(Path(run), bool(classifier.reading.pairs))
     texts = load_texts(path, replace(section, clean=classifier.reading.clean), place)
@@ -34,7 +34,7 @@ def predict_table(classifier: Predictor, path: Path, run: str | Path) -> Iterato
 
 
 def columns_of(run: Path, pairs: bool) -> tuple[DataSection, str]:
-    """The columns of a run's config, and where they are given; for a model without a run's config, the defaults."""
+    """The columns of a run's config, and where they are given; the default columns if there is no config."""
     for path in (run / "config.toml", run.parent / "config.toml")[: 2 if run.name == "model" else 1]:
         if path.is_file():
             return load_config(path).data, f" in {path}"
@@ -44,10 +44,10 @@ def columns_of(run: Path, pairs: bool) -> tuple[DataSection, str]:
 def predict_lines(
     classifier: Predictor, lines: Iterable[str], place: str = "text"
 ) -> Iterator[tuple[str, dict[str, float]]]:
-    """Each line with its ``{label: probability}``, in order, some hundred lines at a time.
+    """Yield each line with its ``{label: probability}``, in order. Lines are classified in chunks.
 
-    For a classifier of pairs a line is two texts with a tab between. Raises UserError naming the line (``place`` and
-    its number) if it is empty, as given or once cleaned, or no pair.
+    If the classifier reads pairs, a line is two texts with a tab between them. Raises UserError with the line's number
+    if the line is empty, before or after cleaning, or is not a pair.
     """
     numbered = iter(enumerate(lines, 1))
     while chunk := list(itertools.islice(numbered, LINES)):
@@ -59,10 +59,10 @@ def predict_lines(
 def text_of_line(line: str, place: str, as_pair: bool) -> Text:
     """A line as a text, or as a pair with a tab between. Raises UserError naming the place if it is none."""
     parts = [part.strip() for part in line.split("\t")] if as_pair else [line.strip()]
-    is_text = line.isascii() or line == line.encode(errors="ignore").decode()  # no bytes of another encoding
+    is_text = line.isascii() or line == line.encode(errors="ignore").decode()  # not bytes of another encoding
     if not line.strip():
         raise UserError(f"{place} is empty")
     if not is_text or not all(parts) or len(parts) != 1 + as_pair:
-        wanted = "two texts in UTF-8 with a tab between" if as_pair else "a text in UTF-8"
+        wanted = "two texts in UTF-8 with a tab between them" if as_pair else "a text in UTF-8"
         raise UserError(f"{place} must be {wanted}, got {line!r}")
     return (parts[0], parts[1]) if as_pair else parts[0]

@@ -1,9 +1,9 @@
-"""What a model made of its validation texts, kept beside it: ``validation.safetensors``.
+"""A model's scores of its validation texts, saved with the model as ``validation.safetensors``.
 
-From it, a threshold for any wished precision can be found later, also for several runs together, without the texts.
+From them, a threshold for a required precision can be found later without the texts, also for an ensemble of runs.
 
     scores (N, C) float32     the raw scores (logits), without a temperature
-    labels (N,) int64         or (N, C) uint8 of 0 and 1 with several labels a text
+    labels (N,) int64         or (N, C) uint8 of 0 and 1 with several labels per text
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from minilm.evaluation.decisions import Decision
 from minilm.evaluation.selective import OperatingPoint, threshold_for_precision
 from minilm.model_files import VALIDATION
 
-MOST = 2**24  # numbers that are kept, 64 MiB
-NEVER = 2.0  # a threshold that no probability reaches
+MOST = 2**24  # the most numbers that are saved, 64 MiB
+NEVER = 2.0  # a threshold above every probability
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class ValidationScores:
 
 
 def write_validation(folder: Path, found: ValidationScores) -> None:
-    """Keep them in a model's folder; not if they are more than 64 MiB."""
+    """Save the scores in a model's folder, unless they take more than 64 MiB."""
     if found.scores.size > MOST:
         return
     kind = np.uint8 if found.labels.ndim == 2 else np.int64
@@ -46,24 +46,24 @@ def write_validation(folder: Path, found: ValidationScores) -> None:
 
 
 def read_validation(folder: Path | None, name: str) -> ValidationScores:
-    """Those of a model's folder. Raises UserError if it has none, or none that fit; ``name``: of the model."""
+    """Read the scores in a model's folder. Raises UserError if they are missing or invalid; ``name``: the model's."""
     path = None if folder is None else folder / VALIDATION
     if path is None or not path.is_file():
         raise UserError(
-            f"{name}: has no {VALIDATION}, from which thresholds for a precision are found; it is written when a "
-            "classifier is trained here; train it again, or give a probability (--unsure-below)"
+            f"{name}: has no {VALIDATION}, which --min-precision needs and which minilm saves when it trains a "
+            "classifier; train the model again, or use --unsure-below instead"
         )
     tensors = {key: tensor.numpy() for key, tensor in read_tensors(path).items()}
     scores, labels = tensors.get("scores"), tensors.get("labels")
     if scores is None or labels is None or scores.ndim != 2 or labels.shape not in (scores.shape, scores.shape[:1]):
-        raise UserError(f"{path}: is not as the run wrote it; train it again")
+        raise UserError(f"{path}: was changed after the run wrote it; train the model again")
     return ValidationScores(scores, labels.astype(np.int64))
 
 
 def points_for_precision(decision: Decision, found: ValidationScores, precision: float) -> list[OperatingPoint]:
-    """The lowest thresholds at which so large a fraction of the answers is right: one, or one for each label.
+    """The lowest thresholds at which the fraction ``precision`` of the answers is right, on the validation texts.
 
-    With one label a text, of the probability of the label that is given; with several, of each label's.
+    With one label per text, one threshold for the probability of the given label; with several, one for each label.
     """
     p = decision.probabilities(found.scores)
     if decision.kind == "multi":
@@ -73,5 +73,5 @@ def points_for_precision(decision: Decision, found: ValidationScores, precision:
 
 
 def with_precision(decision: Decision, points: Sequence[OperatingPoint]) -> Decision:
-    """The decision with a threshold for each label; a label whose precision is out of reach is never given."""
+    """The decision with a threshold for each label; a label that does not reach the precision is never given."""
     return replace(decision, threshold=np.array([point.threshold if point.reached else NEVER for point in points]))

@@ -5,8 +5,9 @@ If the n windows of a text have the class probabilities p_w, the text has
     mean    p = 1/n sum_w p_w
     max     p ~ max_w p_w                 the maximum for each class; with one label per text, scaled to sum to 1
 
-The result is returned as logits, like those of a model: log p with one label per text, log p/(1 - p) with several. A
-text of one window keeps the model's scores.
+as scores (logits), so that everything after may treat them as a model's: log p with one label a text, log p/(1 - p)
+with several. Of a model that gives no label but a score, the scores themselves are combined. A text that is one window
+keeps the model's own scores.
 """
 
 from __future__ import annotations
@@ -14,16 +15,19 @@ from __future__ import annotations
 import numpy as np
 
 from minilm.data.long_texts import Windows
+from minilm.evaluation.decisions import Kind
 from minilm.evaluation.metrics import log_softmax
 
 
-def scores_of_texts(scores: np.ndarray, windows: Windows, multi_label: bool) -> np.ndarray:
+def scores_of_texts(scores: np.ndarray, windows: Windows, kind: Kind) -> np.ndarray:
     """The scores of N texts, (N, C) float32, from those of their M windows (M, C)."""
     starts = windows.starts[:-1]
     z = np.asarray(scores, dtype=np.float64)
     if windows.scores == "max":
-        combined = np.maximum.reduceat(z if multi_label else log_softmax(z), starts)
-    elif multi_label:  # the factors 1/n of p and 1 - p cancel
+        combined = np.maximum.reduceat(log_softmax(z) if kind == "single" else z, starts)
+    elif kind == "score":
+        combined = np.add.reduceat(z, starts) / windows.counts[:, None]
+    elif kind == "multi":  # the 1/n of p and of 1 - p cancel each other
         yes, no = -np.logaddexp(0.0, -z), -np.logaddexp(0.0, z)
         combined = np.logaddexp.reduceat(yes, starts) - np.logaddexp.reduceat(no, starts)
     else:

@@ -45,7 +45,9 @@ from __future__ import annotations
 
 import fnmatch
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -90,14 +92,60 @@ class LoRALinear(nn.Module):
         update = F.linear(down, self.lora_b)  # (..., out)
         return torch.add(y, update, alpha=self.scale).to(y.dtype)  # y + s * update; torch calls the factor alpha
 
+    @torch.no_grad()
+    def adapted_weight(self) -> Tensor:
+        """What W becomes, W + s B A (out, in), in the adapter's precision and without gradients."""
+        exact = nullcontext() if self.weight.is_meta else torch.autocast(self.weight.device.type, enabled=False)
+        with exact:
+            return torch.add(self.weight, self.lora_b @ self.lora_a, alpha=self.scale)
+
     def merged(self) -> nn.Linear:
-        """A plain linear layer with the new weight W + s B A and the same bias tensor."""
-        with torch.no_grad():
-            weight = torch.add(self.weight, self.lora_b @ self.lora_a, alpha=self.scale).to(self.weight.dtype)
+        """One plain layer of the adapted weight. It has a weight of its own and shares the bias."""
+        weight = self.adapted_weight().to(self.weight.dtype)
         out_features, in_features = weight.shape
         linear = nn.Linear(in_features, out_features, bias=self.bias is not None, device="meta")  # without memory
         linear.weight, linear.bias = nn.Parameter(weight, requires_grad=self.weight.requires_grad), self.bias
         return linear.train(self.training)
+
+
+class DoRALinear(LoRALinear):
+    """The same with DoRA (Liu et al. 2024, "DoRA: Weight-Decomposed Low-Rank Adaptation", equation 5): the lengths of
+    W's rows, which are the weights of one output each, are learned apart from their directions.
+
+        V = W + s B A              |V| (out,): the length of each row
+        y = m / |V| * V x + b      m (out,) starts as |W|, so that y is what it was
+
+    B A changes the directions, m the lengths. In the backward pass |V| counts as a constant, which saves memory and
+    costs no accuracy (section 4.3). As in PEFT, dropout is on all that the adapter adds; with g = m / |V|:
+
+        y = W x + b + (g - 1) W dropout(x) + g s B A dropout(x)
+    """
+
+    def __init__(self, base: nn.Linear, rank: int, alpha: float, **settings: Any) -> None:
+        """The arguments are those of ``LoRALinear``."""
+        super().__init__(base, rank, alpha, **settings)
+        self.lora_magnitude = nn.Parameter(row_lengths(base.weight.detach().to(self.lora_a.dtype)))  # m
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., in) -> (..., out)."""
+        y = F.linear(x, self.weight, self.bias)
+        if self.weight.dtype != self.lora_a.dtype and not torch.is_autocast_enabled(x.device.type):
+            x = x.to(self.lora_a.dtype)
+        x = self.dropout(x)
+        g = self.lora_magnitude / row_lengths(super().adapted_weight())
+        update = F.linear(F.linear(x, self.lora_a), self.lora_b)
+        return (y + (g - 1) * F.linear(x, self.weight.to(x.dtype)) + g * self.scale * update).to(y.dtype)
+
+    @torch.no_grad()
+    def adapted_weight(self) -> Tensor:
+        """What W becomes, m / |V| * V (out, in), in the adapter's precision and without gradients."""
+        v = super().adapted_weight()
+        return v * (self.lora_magnitude / row_lengths(v))[:, None]
+
+
+def row_lengths(weight: Tensor) -> Tensor:
+    """The Euclidean length of each row of a matrix, (out, in) -> (out,)."""
+    return torch.linalg.vector_norm(weight, dim=1)
 
 
 @dataclass(frozen=True)
@@ -113,6 +161,7 @@ class LoRAConfig:
     targets: tuple[str, ...] = ("query", "value")
     rank_stabilized: bool = False
     layers: tuple[int, ...] = ()  # layers to adapt, from 0 (T5: the encoder's, then the decoder's); empty: all
+    dora: bool = False  # the lengths of the matrices' rows are learned apart
 
     def __post_init__(self) -> None:
         if self.rank < 1:
@@ -141,22 +190,24 @@ def add_lora(model: Backbone, config: LoRAConfig) -> list[str]:
     names = find_targets(model, config)
     for name in names:
         adapt_layer(
-            model, name, config.rank, config.alpha, dropout=config.dropout, rank_stabilized=config.rank_stabilized
-        )
+            model, name, config.rank, config.alpha,
+            dropout=config.dropout, rank_stabilized=config.rank_stabilized, dora=config.dora,
+        )  # fmt: skip
     train_adapters_only(model)
     return names
 
 
 def adapt_layer(
-    model: Backbone, name: str, rank: int, alpha: float, *, dropout: float = 0.0, rank_stabilized: bool = False
+    model: Backbone, name: str, rank: int, alpha: float, *, dora: bool = False, **settings: Any
 ) -> LoRALinear:
-    """Replace the linear layer of this name by an adapted one. In a published adapter, the layers may have different
-    ranks and alphas. Raises TypeError if the module is not a linear layer."""
+    """Replace the linear layer of this name by an adapted one. Its settings are its own: in a published adapter, each
+    may have another rank and alpha. ``settings``: dropout and rank_stabilized, as ``LoRALinear`` takes them. Raises
+    TypeError if the module is no linear layer."""
     base = model.get_submodule(name)
     if not isinstance(base, nn.Linear):
-        raise TypeError(f"{name} is not a linear layer")
-    model.unmerged = {}  # earlier merges become permanent
-    layer = LoRALinear(base, rank, alpha, dropout=dropout, rank_stabilized=rank_stabilized)
+        raise TypeError(f"{name} is no linear layer")
+    model.unmerged = {}  # what was merged before is now part of the weights
+    layer = (DoRALinear if dora else LoRALinear)(base, rank, alpha, **settings)
     model.set_submodule(name, layer)
     return layer
 
@@ -176,18 +227,20 @@ def adapted_layers(model: nn.Module) -> dict[str, LoRALinear]:
 
 
 def adapter_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters A and B of all adapters, by name."""
-    found = {}
-    for name, layer in adapted_layers(model).items():
-        found[f"{name}.lora_a"], found[f"{name}.lora_b"] = layer.lora_a, layer.lora_b
-    return found
+    """All A and B, and with DoRA all m, by name."""
+    return {
+        f"{name}.{own}": parameter
+        for name, layer in adapted_layers(model).items()
+        for own, parameter in layer.named_parameters()
+        if own.startswith("lora_")
+    }
 
 
 # --- Merging -------------------------------------------------------------------------------------------------------
 
 
 def merge(model: Backbone) -> None:
-    """Replace the adapted layers by plain linear layers with the weights W + s B A.
+    """Replace the adapted layers by plain ones of what W becomes, without DoRA W + s B A.
 
     The outputs stay the same, up to rounding (in the weights' own precision). W itself does not change: the adapted
     layers stay in memory for ``unmerge``, until ``model.unmerged = {}`` frees them.

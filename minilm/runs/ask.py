@@ -23,17 +23,21 @@ MARKS = ("config.toml", "config.json", "adapter_config.json", "linear.json", "mo
 class Answer:
     """What a classifier makes of one text."""
 
-    labels: list[str]  # that the text gets; one, or with several labels a text any number
-    scores: dict[str, float]  # label -> probability
+    labels: list[str] | None  # that the text gets; one, or with several labels a text any number; None: it is a score
+    scores: dict[str, float]  # label -> probability; or the name of an output -> its value
     unsure: bool | None = None  # whether the probability is too low for an answer; None: that was not asked
 
     def __str__(self) -> str:
+        if self.labels is None:
+            return ", ".join(f"{name} {value:.4g}" for name, value in self.scores.items())
         if self.unsure:
             return f"unsure ({', '.join(self.labels)} {self.scores[self.labels[0]]:.2f})"
         return ", ".join(f"{label} {self.scores[label]:.2f}" for label in self.labels) or "none"
 
     def as_json(self) -> dict[str, Any]:
-        """The answer as an object; one that is unsure has no labels."""
+        """The answer as an object; one that is unsure has no labels, and neither has a score."""
+        if self.labels is None:
+            return {"scores": self.scores}
         asked = {} if self.unsure is None else {"unsure": self.unsure}
         return {"labels": [] if self.unsure else self.labels, **asked, "scores": self.scores}
 
@@ -72,8 +76,9 @@ def answer_lines(
         answers = predict_table(predictor, file, run) if is_table(file) else _answer_file(predictor, file)
     else:
         answers = predict_lines(predictor, read_lines(sys.stdin.buffer), "line")
+    has_labels = predictor.decision.kind != "score"
     for text, scores in answers:
-        yield text, Answer(predictor.decide(scores), scores, predictor.is_unsure(scores))
+        yield text, Answer(predictor.decide(scores) if has_labels else None, scores, predictor.is_unsure(scores))
 
 
 def _answer_file(predictor: Predictor, file: Path) -> Iterator[tuple[str, dict[str, float]]]:

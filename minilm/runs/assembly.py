@@ -10,7 +10,6 @@ import torch
 from tokenizers import Tokenizer
 
 from minilm import hub
-from minilm.checkpoints.adapters import is_adapter
 from minilm.checkpoints.configs import new_config
 from minilm.checkpoints.contents import read_contents
 from minilm.checkpoints.models import card_of, load_parts, new_model, warn_of
@@ -40,6 +39,7 @@ from minilm.evaluation.ranking import has_pairs
 from minilm.finetuning.freezing import freeze, reads_pooler
 from minilm.finetuning.lora import LoRAConfig, add_lora
 from minilm.hints import program
+from minilm.model_files import holds_adapter
 from minilm.models import ARCHITECTURES
 from minilm.models.architecture import Backbone
 from minilm.models.heads import ClassificationHead
@@ -262,7 +262,7 @@ def find_checkpoint(config: RunConfig) -> Path:
     folder = hub.resolve_model(config.model.source, config.model.revision)
     if (folder / "config.toml").is_file():
         raise UserError(f"model.source: {folder} is a run; name the model in it, such as {folder / 'model'}")
-    if is_adapter(folder):
+    if holds_adapter(folder):
         export = f"{program()} export {folder} FOLDER --merge"
         raise UserError(f"model.source: {folder} is an adapter; merge it with its base first: {export}")
     return folder
@@ -325,13 +325,12 @@ def choose_trained(model: Backbone, config: RunConfig, untrained: Sequence[str])
     it, whatever is frozen: its weights are random.
     """
     if lora := config.adapters:
-        settings = LoRAConfig(
-            lora.rank, lora.alpha, lora.dropout, tuple(lora.targets), lora.rank_stabilized, tuple(lora.layers)
-        )
+        targets, layers = tuple(lora.targets), tuple(lora.layers)
+        settings = LoRAConfig(lora.rank, lora.alpha, lora.dropout, targets, lora.rank_stabilized, layers, lora.dora)
         add_lora(model, settings)
     else:
-        layers = config.freeze.layers if isinstance(config.freeze, FreezeFirst | FreezeAllButLast) else 0
-        freeze(model, config.freeze.part, layers)
+        number = config.freeze.layers if isinstance(config.freeze, FreezeFirst | FreezeAllButLast) else 0
+        freeze(model, config.freeze.part, number)
     for name in untrained:
         if name.startswith("pooler.") and reads_pooler(model):
             model.get_parameter(name).requires_grad_(True)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from minilm import hub
 from minilm.checkpoints.opening import load_model
-from minilm.config import AugmentSection, EditWordsSection, RunConfig, SimilaritySection
+from minilm.config import AugmentSection, EditWordsSection, RunConfig
 from minilm.data.augmentation import wordnet
 from minilm.errors import UserError, located
 from minilm.reporting.summary import parameter_counts
@@ -44,7 +44,8 @@ def _size_of(config: RunConfig, prepared: PreparedData) -> ModelSize:
     if config.train is not None:
         tokens = prepared.tokenizer.get_vocab_size()
         return ModelSize(*parameter_counts(make_model(config, prepared.data.label_names, tokens, "meta")))
-    task = "encode" if isinstance(config.zero_shot, SimilaritySection) else "lm"
+    tasks = {"similarity": "encode", "entailment": "classify"}
+    task = "lm" if config.zero_shot is None else tasks.get(config.zero_shot.method, "lm")
     total, _ = parameter_counts(load_model(find_checkpoint(config), task, device="meta"))
     return ModelSize(total, 0 if config.zero_shot else total)
 

@@ -1,17 +1,22 @@
-"""Finished runs, measured again."""
+"""Classifiers measured: a finished run again, or any other on a labelled file."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from minilm.data.sources import load_dataset, load_rows
+from minilm.config import DataSection
+from minilm.data.rows import Rows
+from minilm.data.sources import load_dataset, load_rows, load_rows_matched, load_scores
 from minilm.errors import UserError, located, shortened
 from minilm.evaluation.ensemble import USUAL, Wishes, apply_wishes, load_predictor
 from minilm.evaluation.metrics import Metrics
-from minilm.loading import load_config
+from minilm.evaluation.predictor import Predictor
+from minilm.evaluation.regression import ScoreMetrics, score_metrics
+from minilm.evaluation.text_lines import columns_of
+from minilm.loading import change_data, load_config
 from minilm.measures import RANKING_METRICS
 from minilm.reporting.page import terminal_table
 from minilm.reporting.report import label_table
@@ -24,39 +29,100 @@ ROWS, PAIRS = 40, 20  # labels, and confused pairs, that the terminal shows
 
 
 def evaluate_runs(
-    runs: Sequence[Path],
-    split: str = "test",
+    runs: Sequence[str | Path],
+    split: str | None = None,
     file: Path | None = None,
     device: str = "auto",
     precision: str = "",
     wishes: Wishes = USUAL,
-) -> tuple[Metrics, list[str]]:
-    """The metrics of a run on a split of its data, or on a file with the same columns; and the labels' names.
+    changes: Sequence[str] = (),
+) -> tuple[Metrics | ScoreMetrics, list[str]]:
+    """The metrics of a run on a split of its data (None: test), or of any classifier on a file; and the labels' names.
 
-    Of several runs, those of their ensemble. precision: as ``devices.runtime`` takes it; empty: that of training.
-    Raises UserError if a folder is no finished run, or the data are not those it was trained on.
+    Of several, those of their ensemble.
+
+    Args:
+        runs: runs' folders; or models' folders, catalogue names or Hub ids.
+        split: of the run's own data.
+        file: labelled texts, with the columns of the first run's data, or of ``DataSection``'s defaults.
+        device: where it computes.
+        precision: as ``devices.runtime`` takes it; empty: that of training.
+        wishes: how labels are chosen, other than as training chose.
+        changes: ``data.key=value``, for other columns of the file.
+
+    Raises:
+        UserError: there is no such classifier, a run's data are not those that it was trained on, or a file's labels
+            cannot be matched with the model's.
     """
-    for run in runs:
-        if not (run / "config.toml").exists():
-            example = "such as runs/scratch-sample"
-            raise UserError(f"{run}: not a run's folder; give one that `minilm train` made, {example}")
-    path = runs[0] / "config.toml"
-    section, predictor = load_config(path).data, load_predictor(runs, device, precision)
+    finished = all((Path(run) / "config.toml").exists() for run in runs)
+    if file is None:
+        _check_without_file(runs, changes)
+    predictor = load_predictor(runs, device, precision)
     for line in apply_wishes(predictor, wishes):
         say(line)
-    if file is not None:
-        rows = load_rows(file, section, predictor.labels)
+    if file is None:
+        rows = _rows_of_split([Path(run) for run in runs], split or "test")
     else:
-        with located(str(path)):
-            data = load_dataset(section)
-        for run in runs:
-            _check_data(run, runs[0], data.fingerprint)
-        rows = getattr(data, split)
-        if not len(rows):
-            raise UserError(
-                f"{runs[0]}: has no {split} split (data.test_fraction = 0); name a split (--split) or a file"
-            )
+        section, _ = columns_of(Path(runs[0]), bool(predictor.reading.pairs))
+        section = change_data(replace(section, clean=predictor.reading.clean), changes)
+        if predictor.decision.kind == "score":
+            return _measure_scores(predictor, file, section), predictor.labels
+        rows = load_rows(file, section, predictor.labels) if finished else _rows_matched(predictor, file, section)
     return measure(rows.labels, predictor.scores_of_rows(rows), predictor.decision), predictor.labels
+
+
+def _check_without_file(runs: Sequence[str | Path], changes: Sequence[str]) -> None:
+    """Raise UserError if there is something that cannot be measured without a file."""
+    if changes:
+        raise UserError(f"{changes[0]}: the columns are those of a file; name it (--file)")
+    for run in runs:
+        if not (Path(run) / "config.toml").exists():
+            raise UserError(f"{run}: not a run's folder, so it has no data of its own; name a labelled file (--file)")
+
+
+def _rows_of_split(runs: Sequence[Path], split: str) -> Rows:
+    """A split of the first run's data. Raises UserError if the data are not those that each was trained on."""
+    path = runs[0] / "config.toml"
+    with located(str(path)):
+        data = load_dataset(load_config(path).data)
+    for run in runs:
+        _check_data(run, runs[0], data.fingerprint)
+    rows: Rows = getattr(data, split)
+    if not len(rows):
+        raise UserError(f"{runs[0]}: has no {split} split (data.test_fraction = 0); name a split (--split) or a file")
+    return rows
+
+
+def _rows_matched(predictor: Predictor, file: Path, section: DataSection) -> Rows:
+    """The rows of a file for a model that was trained elsewhere. Says which of its labels is which, if it is not plain.
+
+    Raises UserError if that cannot be found out, or if one has several labels a text and the other one.
+    """
+    if predictor.multi_label and not section.multi_label:
+        raise UserError(
+            f"{predictor.name}: gives several labels a text; say how the file has them, in a column for each "
+            '(data.label_columns=["...", "..."]) or in one cell (data.label_separator=",")'
+        )
+    if section.multi_label and not predictor.multi_label:
+        key = "data.label_columns" if section.label_columns else "data.label_separator"
+        raise UserError(f"{predictor.name}: gives one label a text, so {key} must be left out")
+    rows, taken = load_rows_matched(file, section, predictor.labels)
+    if other := [f"{written} = {name}" for written, name in taken.items() if written != name]:
+        shown = ", ".join(other[:ROWS]) + (", ..." if len(other) > ROWS else "")
+        say(f"{file}: its labels are the model's: {shown}")
+    return rows
+
+
+def _measure_scores(predictor: Predictor, file: Path, section: DataSection) -> ScoreMetrics:
+    """How well a model's scores agree with a column of numbers."""
+    if len(predictor.labels) > 1:
+        scores = ", ".join(predictor.labels)
+        raise UserError(f"{predictor.name}: gives {len(predictor.labels)} scores ({scores}); only one can be measured")
+    if section.multi_label:
+        raise UserError(f"{predictor.name}: gives one score a text; name the column with its true value (data.label)")
+    rows, values = load_scores(file, section)
+    answers = predictor.decision.probabilities(predictor.scores_of_rows(rows))  # (N, 1)
+    return score_metrics(values, answers[:, 0])
 
 
 def _check_data(run: Path, first: Path, fingerprint: str) -> None:
@@ -72,8 +138,12 @@ def _check_data(run: Path, first: Path, fingerprint: str) -> None:
     raise UserError(f"{run}: its data have changed since it was trained; name a file to measure it on (--file)")
 
 
-def evaluation_text(metrics: Metrics, labels: list[str]) -> str:
-    """The metrics for the terminal: of all texts, of each label, and the confusion matrix."""
+def evaluation_text(metrics: Metrics | ScoreMetrics, labels: list[str]) -> str:
+    """The metrics for the terminal: of all texts, of each label, and the confusion matrix; or of a score."""
+    if isinstance(metrics, ScoreMetrics):
+        names = [name.replace("_", " ") for name in asdict(metrics)]
+        numbers = (metrics.pearson, metrics.spearman, metrics.mean_squared_error, metrics.mean_absolute_error)
+        return text_table(["", *names], [[labels[0], count(metrics.texts), *map(decimal, numbers)]])
     ranking = [key for key in RANKING_METRICS if metrics.get(key) is not None]
     columns = [*metric_columns(metrics.multi_label), *ranking]
     whole = text_table([*map(metric_name, columns)], [[decimal(metrics[key]) for key in columns]], left=0)

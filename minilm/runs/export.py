@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from minilm.checkpoints.adapter_saving import save_adapter
-from minilm.checkpoints.adapters import base_of, is_adapter
-from minilm.checkpoints.models import card_of, save_model
+from minilm.checkpoints.adapters import base_of
+from minilm.checkpoints.models import card_of, own_head, save_model
 from minilm.checkpoints.opening import load_model
 from minilm.data.sources import load_dataset
 from minilm.data.tokenization import load_tokenizer
@@ -23,12 +23,17 @@ from minilm.evaluation.validation_scores import ValidationScores, write_validati
 from minilm.finetuning.lora import merge
 from minilm.hub import is_folder
 from minilm.loading import load_config
+from minilm.model_files import holds_adapter
+from minilm.models import ARCHITECTURES
 from minilm.runs.augment import augmented
 from minilm.runs.folders import stored_environment
+from minilm.training.console import say
 
 
 def export_run(run: str, folder: Path, *, merged: bool = False, dtype: str | None = None) -> Path:
     """Write the model of a run, or of any folder or name, into a folder that ``transformers`` (or PEFT) opens.
+
+    Says which part of it other libraries cannot use.
 
     Args:
         run: a run's folder, a model's or an adapter's folder, a catalogue name or a Hub id.
@@ -44,7 +49,7 @@ def export_run(run: str, folder: Path, *, merged: bool = False, dtype: str | Non
     source = Path(run) / "model" if (Path(run) / "model").is_dir() else Path(run)
     if (Path(run) / "config.toml").exists() and source == Path(run):
         raise UserError(f"{run}: {without_classifier(Path(run))}")
-    adapted = source.is_dir() and is_adapter(source)
+    adapted = source.is_dir() and holds_adapter(source)
     if adapted and dtype is not None and not merged:
         raise UserError("--dtype is for whole models: an adapter stays in float32; add --merge, or leave it out")
     model = load_model(source if is_folder(source) else run, dtype=torch.float32 if adapted else "stored")
@@ -52,11 +57,19 @@ def export_run(run: str, folder: Path, *, merged: bool = False, dtype: str | Non
     if adapted and not merged:
         base = base_of(source)
         base = str(Path(base).resolve()) if is_folder(base) else base
-        return save_adapter(model, folder, base=base, tokenizer=tokenizer)
-    merge(model)
-    if dtype is not None:
-        model.to(getattr(torch, dtype))
-    return save_model(model, folder, tokenizer=tokenizer)
+        save_adapter(model, folder, base=base, tokenizer=tokenizer)
+    else:
+        merge(model)
+        if dtype is not None:
+            model.to(getattr(torch, dtype))
+        save_model(model, folder, tokenizer=tokenizer)
+    if own_head(model) is not None:
+        backbone = ARCHITECTURES[card_of(model).model_type].classes["encode"]
+        say(
+            f"{folder}: the mlp head is minilm's own and other libraries cannot use it: for them this is a {backbone} "
+            "without labels; a model trained with model.head.kind=family can be used anywhere"
+        )
+    return folder
 
 
 def export_linear(run: Path, folder: Path) -> Path:

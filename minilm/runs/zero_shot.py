@@ -18,15 +18,17 @@ from tokenizers import Tokenizer
 
 from minilm.checkpoints.contents import read_contents
 from minilm.checkpoints.files import write_json
-from minilm.config import PromptSection, RunConfig, ZeroShotSection
+from minilm.config import EntailmentSection, PromptSection, RunConfig, SimilaritySection, ZeroShotSection
 from minilm.data.rows import Rows
 from minilm.data.tokenization import pad_id
 from minilm.devices import Runtime
 from minilm.errors import UserError, located, nearest
 from minilm.evaluation.baselines import majority
+from minilm.evaluation.entailment import SLOT, entailment
 from minilm.evaluation.metrics import Metrics
 from minilm.evaluation.predictor import predict_scores
-from minilm.evaluation.zero_shot import Prompt, cloze, likelihood, open_model, similarity
+from minilm.evaluation.prompts import Prompt, cloze, likelihood
+from minilm.evaluation.zero_shot import open_model, similarity
 from minilm.models.architecture import Backbone
 from minilm.reporting.plots import draw_confusion
 from minilm.reporting.predictions import write_predictions
@@ -56,15 +58,32 @@ class ZeroShotClassifier:
     untrained: Scores
 
     def scores(self, rows: Rows) -> np.ndarray:
-        """Log-probabilities (N, C)."""
+        """Log-probabilities (N, C); with several labels a text, logits."""
         model, tokenizer, runtime, section = self.model, self.tokenizer, self.runtime, self.section
-        if not isinstance(section, PromptSection):
+        if isinstance(section, PromptSection):
+            prompt = Prompt(section.pattern, self.words, section.content_free, self.max_tokens)
+            method = cloze if section.method == "cloze" else likelihood
+            return method(model, tokenizer, rows.texts, prompt, runtime, pairs=rows.pairs)
+        if isinstance(section, SimilaritySection):
             return similarity(
                 model, tokenizer, rows.texts, self.words, runtime, pairs=rows.pairs, max_tokens=self.max_tokens
             )
-        prompt = Prompt(section.pattern, self.words, section.content_free, self.max_tokens)
-        method = cloze if section.method == "cloze" else likelihood
-        return method(model, tokenizer, rows.texts, prompt, runtime, pairs=rows.pairs)
+        hypotheses = [section.hypothesis_template.replace(SLOT, word) for word in self.words]
+        several = rows.labels.ndim == 2
+        return entailment(
+            model, tokenizer, rows.texts, hypotheses, runtime, multi_label=several, max_tokens=self.max_tokens
+        )
+
+    @property
+    def prompt(self) -> tuple[str, str]:
+        """The pattern that asks for a label, and the text without content; empty: there is none."""
+        match self.section:
+            case PromptSection():
+                return self.section.pattern, self.section.content_free
+            case EntailmentSection():
+                return self.section.hypothesis_template, ""
+            case SimilaritySection():
+                return "", ""
 
 
 def open_classifier(
@@ -72,12 +91,11 @@ def open_classifier(
 ) -> ZeroShotClassifier:
     """Open the model. Raises UserError if it cannot classify these data by the method."""
     data, names = prepared.data, prepared.data.label_names
-    if data.multi_label:
-        raise UserError("[zero_shot] finds one label a text, and these data have several (data.label_columns)")
-    if isinstance(section, PromptSection):
-        words = one_each(section.words, names, "zero_shot.words")
-    else:
+    _check_data(section, prepared)
+    if isinstance(section, SimilaritySection):
         words = one_each(section.descriptions, names, "zero_shot.descriptions")
+    else:
+        words = one_each(section.words, names, "zero_shot.words")
     folder, limit = find_checkpoint(config), config.data.max_tokens
     if sorted(read_contents(folder).labels) == sorted(names):
         seen = "is a classifier that was trained on these labels; choose the model that it was made from"
@@ -89,6 +107,20 @@ def open_classifier(
         classifier = ZeroShotClassifier(section, words, limit, model, tokenizer, runtime, untrained)
         classifier.scores(data.validation.take(np.arange(1)))  # raises if the pattern or a word does not fit
     return classifier
+
+
+def _check_data(section: ZeroShotSection, prepared: PreparedData) -> None:
+    """Raises UserError if the method cannot classify texts or find labels of this kind."""
+    if prepared.data.multi_label and not isinstance(section, EntailmentSection):
+        raise UserError(
+            f'[zero_shot]: the method "{section.method}" finds one label a text, and these data have several '
+            '(data.label_columns); the method "entailment" finds several'
+        )
+    if prepared.data.test.pairs is not None and isinstance(section, EntailmentSection):
+        raise UserError(
+            '[zero_shot]: the method "entailment" reads a text and a sentence about it, so it cannot read pairs of '
+            "texts (data.text_pair)"
+        )
 
 
 def one_each(given: Mapping[str, str], names: Sequence[str], key: str) -> list[str]:
@@ -128,21 +160,21 @@ def classify_and_report(
     constant = {split: most.predict(prepared.rows(split).texts) for split in MEASURED}
     baselines = {"majority": _measured(constant, prepared), "untrained": _measured(classifier.untrained, prepared)}
     metrics, words = _measured(scores, prepared), dict(zip(data.label_names, classifier.words, strict=True))
-    prompt = (section.pattern, section.content_free) if isinstance(section, PromptSection) else ("", "")
     results = Results(
         name=folder.name,
         validation=metrics["validation"],
         test=metrics["test"],
         labels=data.label_names,
         baselines={name: Baseline(found["validation"], found["test"]) for name, found in baselines.items()},
-        zero_shot=ZeroShot(section.method, *prompt, words),
+        zero_shot=ZeroShot(section.method, *classifier.prompt, words),
         parameters=Parameters(total, 0),
         times=Times(inference_seconds_per_100_texts=100 * seconds / sum(map(len, scores.values()))),
         samples=choose_samples(data.test, scores["test"], data.label_names, config.seed),
         data=describe_data(data),
     )
     for split in MEASURED:
-        draw_confusion(metrics[split], data.label_names, split, folder / "figures")
+        if not data.multi_label:
+            draw_confusion(metrics[split], data.label_names, split, folder / "figures")
     write_predictions(folder, data.test, scores["test"], data.label_names, None, data.numbers["test"], data.kept)
     write_json(folder / "results.json", as_table(results))
     write_report(folder)

@@ -1,4 +1,4 @@
-"""What training shows on the terminal, and how signals stop it."""
+"""Output of training on the terminal, and handling of the signals that stop it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from minilm.terminal import printable
 
 
 class Interrupted(Exception):
-    """A signal stopped the run in ``folder``; its state is kept."""
+    """A signal stopped the run in ``folder``; its state is saved."""
 
     def __init__(self, number: int, folder: Path) -> None:
         super().__init__(signal.Signals(number).name)
@@ -27,17 +27,17 @@ class Interrupted(Exception):
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM came outside ``recorded_signals``: work ends at once, as with SIGINT."""
+    """SIGTERM was received outside ``recorded_signals``: the program stops at once, as with SIGINT."""
 
 
 def signal_of(stop: KeyboardInterrupt) -> signal.Signals:
-    """The signal that caused an interruption."""
+    """The signal that caused a KeyboardInterrupt."""
     return signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
 
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Within, SIGTERM raises ``Terminated``, as SIGINT raises KeyboardInterrupt."""
+    """A context in which SIGTERM raises ``Terminated``, as SIGINT raises KeyboardInterrupt."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -54,7 +54,8 @@ def terminable() -> Iterator[None]:
 
 @contextmanager
 def recorded_signals() -> Iterator[list[int]]:
-    """Inside, SIGINT and SIGTERM are recorded in the list, so that work can end in order; a second ends it at once."""
+    """A context in which SIGINT and SIGTERM are added to a list instead of stopping the program, so that it can save
+    its state; a second signal stops it at once."""
     recorded: list[int] = []
     if threading.current_thread() is not threading.main_thread():  # only the main thread may receive signals
         yield recorded
@@ -74,15 +75,15 @@ def recorded_signals() -> Iterator[list[int]]:
 
 
 def say(*lines: str) -> None:
-    """Lines for the person at the terminal, beside the results."""
+    """Print lines for the user on standard error, separate from results."""
     for line in lines:
         print(printable(line), file=sys.stderr, flush=True)
 
 
 def progress_bar(total: int | None, done: int, unit: str = "step") -> tqdm[Any]:
-    """A bar of optimizer steps, or of another unit, on a terminal; nothing if the output is piped to a file.
+    """A progress bar of optimizer steps, or of another unit, on a terminal; invisible if the output goes to a file.
 
-    total: None: unknown.
+    total: the number of steps; None if it is unknown.
     """
     return tqdm(total=total, initial=done, unit=unit, disable=None, dynamic_ncols=True, mininterval=0.5, leave=False)
 

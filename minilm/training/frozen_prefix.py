@@ -1,17 +1,17 @@
 """The frozen prefix: the frozen layers' outputs are computed once, not once per epoch.
 
-Where the embeddings and the first k layers are frozen, they run without dropout, and a text's state after them is the
+If the embeddings and the first k layers are frozen, they run without dropout, and a text's state after them is the
 same in every epoch:
 
-    state_k(text) = run(embed(text), 0, k)             computed once, in large batches, and kept
+    state_k(text) = run(embed(text), 0, k)             computed once, in large batches, and cached
     loss          = objective(head(finish(run(state_k, k, L))), labels)
 
-So an epoch costs L - k layers instead of L. Where the whole backbone is frozen, only the one vector per text that the
-head reads is kept, and an epoch costs next to nothing.
+So an epoch computes L - k layers instead of L. If the whole backbone is frozen, only the vector per text that the head
+reads is cached, and an epoch takes almost no time.
 
-The cache holds the vectors of all texts' real tokens, one text after another: (tokens, D). It lies in memory (the
-GPU's, if it has room) as far as the budget allows, then in a file; if the disk has no room either, nothing is kept and
-all layers run.
+The cache contains the vectors of all texts without padding, one text after another: (tokens, D). It is in memory (the
+GPU's, if there is room) within the budget, and beyond it in a file. If the disk is full too, nothing is cached and all
+layers run.
 """
 
 from __future__ import annotations
@@ -43,18 +43,19 @@ MIB = 2**20
 
 @dataclass
 class FrozenPrefix:
-    """The states of some splits after a model's frozen layers; ``cache_activations`` makes it."""
+    """The cached states of some splits after a model's frozen layers; made by ``cache_activations``."""
 
-    layers: int  # whose work is kept
-    of: int  # all layers of the model
+    layers: int  # the number of frozen layers
+    of: int  # the number of all layers of the model
     splits: dict[str, CachedSplit] = field(default_factory=dict)
-    wanted: int = 0  # how many splits were to be cached
-    seconds: float = 0.0  # that computing them took
+    wanted: int = 0  # the number of splits that should be cached
+    seconds: float = 0.0  # time to compute the states
     memory: int = 0  # bytes in memory
     disk: int = 0  # bytes in files
 
     def forward(self, split: str, model: Backbone) -> Forward:
-        """How to compute the scores of a split's texts: from what is kept of it, else from the start."""
+        """The function that computes the scores of a split's texts: from the cache, or if there is none, from the
+        ids."""
         kept = self.splits.get(split)
         return (lambda batch, rows: model(batch)) if kept is None else kept.forward(model)
 
@@ -68,14 +69,14 @@ class FrozenPrefix:
 
 @dataclass
 class CachedSplit:
-    """What is kept of one split's N texts."""
+    """The cached states of one split of N texts."""
 
     layers: int
-    offsets: np.ndarray  # (N + 1,) text i is rows offsets[i] to offsets[i + 1] of each tensor
+    offsets: np.ndarray  # (N + 1,) text i is in rows offsets[i] to offsets[i + 1] - 1 of each tensor
     tensors: dict[str, Tensor]  # "x" and, in T5's decoder, "memory": (tokens + 1, D), the last row zero; or "z": (N, D)
 
     def forward(self, model: Backbone) -> Forward:
-        """The scores of a batch on the model's device, with its row numbers (B,)."""
+        """The function that computes the scores of a batch, on the model's device, from its row numbers (B,)."""
         return lambda batch, rows: self._scores(model, batch, rows)
 
     def _scores(self, model: Backbone, batch: Batch, rows: np.ndarray) -> Tensor:
@@ -95,15 +96,15 @@ class CachedSplit:
 def cache_activations(
     model: Backbone, splits: dict[str, Encoded], runtime: Runtime, *, pad: int, budget: int, folder: Path
 ) -> FrozenPrefix:
-    """Run the model's frozen layers over all texts of these splits; keep as many splits as there is room for, in order.
+    """Run the model's frozen layers over all texts of these splits, and cache as many splits as possible, in order.
 
     Args:
-        model: on its device, frozen as it will train.
+        model: on its device, and frozen as it will train.
         splits: the texts by split.
-        runtime: device and precision; the frozen layers' outputs there are kept.
+        runtime: the device and precision in which the frozen layers run.
         pad: the padding id.
-        budget: bytes of memory, for all splits together; 0: nothing is kept.
-        folder: of files for what does not fit; what an earlier run left there is removed.
+        budget: bytes of memory for all splits together; 0: no cache.
+        folder: for the files of states that do not fit in memory; files of an earlier run are removed.
     """
     shutil.rmtree(folder, ignore_errors=True)
     prefix = FrozenPrefix(max(frozen_layers(model), 0), model.num_layers, wanted=len(splits))
@@ -124,19 +125,20 @@ def cache_activations(
 
 @dataclass
 class _Builder:
-    """Runs the frozen layers over the texts of one split after another, and takes room for their outputs."""
+    """Runs the frozen layers over the texts of one split after another, and allocates the cache."""
 
     model: Backbone
-    layers: int  # that are frozen
+    layers: int  # the number of frozen layers
     runtime: Runtime
     pad: int
-    budget: int  # bytes of memory that may be taken
-    folder: Path  # of files, once the budget is spent
-    memory: int = 0  # bytes that are taken
+    budget: int  # bytes of memory that may be used
+    folder: Path  # for files, when the budget is used up
+    memory: int = 0  # bytes of memory in use
     disk: int = 0
 
     def cache(self, split: str, encoded: Encoded, done: Callable[[int], object]) -> CachedSplit | None:
-        """The outputs for these texts; None: there is no room for them. ``done`` hears how many texts have been run."""
+        """The outputs for these texts; None if there is no room. ``done`` is called with the number of finished
+        texts."""
         tensors: dict[str, Tensor] = {}
         pooled = _head_alone_trains(self.model)
         total = len(encoded) if pooled else int(encoded.offsets[-1]) + 1
@@ -155,7 +157,7 @@ class _Builder:
         return CachedSplit(self.layers, encoded.offsets, tensors)
 
     def _room(self, split: str, like: dict[str, Tensor], rows: int) -> dict[str, Tensor]:
-        """Tensors of so many rows, zero: in memory, in files, or none if there is no room."""
+        """Zero tensors of ``rows`` rows, in memory or in files; {} if there is no room."""
         shapes = {key: (rows, values.shape[-1]) for key, values in like.items()}
         size = sum(prod(shapes[key]) * values.element_size() for key, values in like.items())
         if self.memory + size <= self.budget:
@@ -169,7 +171,7 @@ class _Builder:
             return {}
         self.disk += size
         return {
-            key: torch.from_file(  # its pages come and go as they are needed; new ones are zero
+            key: torch.from_file(  # mapped: pages are loaded when needed; new pages are zero
                 str(self.folder / f"{split}-{key}.bin"), shared=True, size=prod(shape), dtype=like[key].dtype
             ).view(shape)
             for key, shape in shapes.items()
@@ -177,7 +179,7 @@ class _Builder:
 
 
 def _state(model: Backbone, batch: Batch, layers: int) -> dict[str, Tensor]:
-    """What the layers after the frozen ones start from: x, and in T5's decoder the memory, (B, T, D) each."""
+    """The input of the layers after the frozen ones: x, and in T5's decoder the memory, (B, T, D) each."""
     state = model.run(model.embed(batch), batch, 0, layers)
     return {"x": state.x} if state.memory is None else {"x": state.x, "memory": state.memory}
 

@@ -7,7 +7,7 @@
         gradient *= min(1, clip / ||gradient||)                            clipping (Pascanu et al. 2013), if clip > 0
         weights   = AdamW(weights, gradient, rate(step))
     after every epoch, or every ``evaluate_every`` steps:
-        measure on the validation texts; remember the weights that did best; stop when they no longer improve
+        evaluate on the validation texts; keep the best weights; stop if there is no more improvement
 
 Dividing by the n of the whole group, not batch by batch, makes accumulation equal to one large batch, even if its
 batches differ in size.
@@ -15,8 +15,8 @@ batches differ in size.
 In float16 small gradients become zero. So the loss is multiplied by a large scale and the gradient divided by it before
 clipping; a step whose gradient overflows is skipped, and the scale lowered. In other precisions nothing is scaled.
 
-Reading a number from a GPU makes the CPU wait for it. So losses are added up on the device, and read only when
-something is shown.
+Reading a number from a GPU makes the CPU wait for the GPU. So losses are added up on the device, and read only when
+they are shown.
 """
 
 from __future__ import annotations
@@ -46,35 +46,35 @@ from minilm.training.state import Checkpoints, Progress
 
 @dataclass(frozen=True)
 class Task:
-    """What to learn, and from which texts. ``evaluate`` and ``forward`` know the model that ``train`` gets."""
+    """The training task: objective, batches and evaluation. ``evaluate`` and ``forward`` use the model of ``train``."""
 
-    batches: Callable[[int], Sequence[np.ndarray]]  # epoch -> its batches, each row numbers (B,); equally many an epoch
+    batches: Callable[[int], Sequence[np.ndarray]]  # epoch -> its batches of row numbers (B,); their number is constant
     collate: Callable[[np.ndarray, int], Batch]  # row numbers and epoch -> the batch, on the CPU
     objective: Objective | LanguageObjective
-    evaluate: Callable[[], dict[str, Metrics]]  # measures the model as it is: on "validation", perhaps on "train"
-    record: Callable[[list[Evaluation]], None]  # writes all evaluations so far to where others can read them
+    evaluate: Callable[[], dict[str, Metrics]]  # the model's metrics on "validation", and optionally on "train"
+    record: Callable[[list[Evaluation]], None]  # writes all evaluations so far to a file
     forward: Forward | None = None  # (batch, row numbers) -> scores, from cached outputs; None: model(batch)
-    seconds: float = 0.0  # spent on filling that cache; counted as training
+    seconds: float = 0.0  # time to fill the cache, which counts as training time
 
 
 def train(
     model: nn.Module, task: Task, settings: TrainSection, runtime: Runtime, checkpoints: Checkpoints
 ) -> Progress:
-    """Train until the last epoch, the time limit, or ``patience`` evaluations without improvement; leave the best
-    weights in the model.
+    """Train until the last epoch, the time limit, or ``patience`` evaluations without improvement. At the end the model
+    has the best weights.
 
-    Resumes from the last checkpoint if there is one, and on a CPU ends bit for bit as an uninterrupted run does.
-    Checkpoints are written after evaluations, at most every ``checkpoint_minutes``, and when a signal comes.
+    Resumes from the last checkpoint if there is one. On a CPU, the result is bit for bit that of an uninterrupted run.
+    Checkpoints are written after evaluations, at most every ``checkpoint_minutes``, and after a signal.
 
     Raises:
         UserError: the loss is no longer finite, or the checkpoint is damaged.
-        Interrupted: SIGINT or SIGTERM came; a checkpoint is written.
+        Interrupted: SIGINT or SIGTERM was received; a checkpoint was written.
     """
     return _Loop(model, task, settings, runtime, checkpoints).run()
 
 
 class _Loop:
-    """The parts of the loop, and what they share: the model, the optimizer, the progress."""
+    """The steps of the training loop, which share the model, the optimizer and the progress."""
 
     def __init__(
         self, model: nn.Module, task: Task, settings: TrainSection, runtime: Runtime, checkpoints: Checkpoints
@@ -83,32 +83,32 @@ class _Loop:
         self.device, self.runtime, self.checkpoints = runtime.device, runtime, checkpoints
         self.optimizer = make_optimizer(model, settings, runtime)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=runtime.scales_loss)
-        # Weights, optimizer state and random state become those of the last checkpoint, if there is one.
+        # Restores weights, optimizer state and random state from the last checkpoint, if there is one.
         self.progress = checkpoints.restore(model, self.optimizer, self.device) or Progress()
         if self.scaler.is_enabled() and self.progress.loss_scaling:
             self.scaler.load_state_dict(self.progress.loss_scaling)
         self.steps_per_epoch = steps_per_epoch_of(len(task.batches(0)), settings)
         self.steps = settings.epochs * self.steps_per_epoch
-        # float64, so that adding thousands of losses loses no digits; MPS does not have it.
+        # float64, so that a sum of thousands of losses stays precise; MPS does not support it.
         precise = torch.float32 if self.device.type == "mps" else torch.float64
         self.loss_sum = torch.tensor(self.progress.loss_sum, dtype=precise, device=self.device)
         self.gradient_norm = torch.zeros((), device=self.device)
-        # Now - clock_start is the time spent on training. An evaluation moves clock_start forward by its length.
+        # The current time minus clock_start is the training time. An evaluation adds its duration to clock_start.
         self.clock_start = time.monotonic() - self.progress.seconds - task.seconds
         self.last_checkpoint_at = time.monotonic()
 
     def run(self) -> Progress:
         progress = self.progress
-        training_mode(self.model)  # parts that are wholly frozen stay without dropout; evaluations restore the modes
+        training_mode(self.model)  # wholly frozen modules run without dropout; evaluations restore the modes
         with recorded_signals() as signals, progress_bar(self.steps, progress.step) as bar:
             for epoch, batches in self._steps_left():
                 self._step(epoch, batches)
-                if bar.update():  # true if it was redrawn, at most twice a second: reading the loss waits for a GPU
+                if bar.update():  # true if redrawn, at most twice a second, as reading the loss waits for the GPU
                     bar.set_postfix_str(self._numbers(), refresh=False)
                 stop = self._reason_to_stop()
                 if stop or self._evaluation_due():
                     self._evaluate(stop)
-                if signals:  # Ctrl-C or SIGTERM came during the step
+                if signals:  # Ctrl-C or SIGTERM was received during the step
                     self._check_finite(float(self.loss_sum))
                     self._save_checkpoint()
                     raise Interrupted(signals[0], self.checkpoints.folder.parent)
@@ -119,7 +119,7 @@ class _Loop:
         return progress
 
     def _steps_left(self) -> Iterator[tuple[int, Sequence[np.ndarray]]]:
-        """The steps still to do: the epoch and the batches of each."""
+        """Yield the epoch and the batches of each remaining step."""
         if self.progress.stopped:
             return
         first_epoch, steps_done = divmod(self.progress.step, self.steps_per_epoch)
@@ -131,32 +131,32 @@ class _Loop:
             steps_done = 0
 
     def _step(self, epoch: int, batches: Sequence[np.ndarray]) -> None:
-        """One step of the optimizer, against the gradient of sum / denominator over all of these batches together."""
+        """One optimizer step, with the gradient of sum / denominator over all of these batches together."""
         objective, progress = self.task.objective, self.progress
-        for group in self.optimizer.param_groups:  # the rate depends on the step alone, so it needs no saved state
+        for group in self.optimizer.param_groups:  # the rate depends only on the step, so no state is saved
             group["lr"] = self._rate(progress.step)
-        # All batches first: the first backward pass needs the denominator of the whole step.
+        # Load all batches first: the first backward pass needs the denominator of the whole step.
         loaded = [self.task.collate(rows, epoch) for rows in batches]
         denominator = sum(objective.denominator(labels_of(batch)) for batch in loaded)
         loss = torch.zeros((), device=self.device)
         for rows, on_cpu in zip(batches, loaded, strict=True):
             batch = on_cpu.to(self.device)
             with self.runtime.autocast():
-                # (B, C), or of a language model (N, V), N predicted tokens
+                # (B, C); for a language model (N, V), N predicted tokens
                 scores = self.model(batch) if self.task.forward is None else self.task.forward(batch, rows)
                 part = objective.sum(scores, labels_of(batch)) / denominator  # ()
             self.scaler.scale(part).backward()  # adds to the gradients of the batches before
             loss += part.detach()
         self.scaler.unscale_(self.optimizer)
-        # Without clipping (0), infinity clips nothing and still gives the norm.
+        # If clip is 0, infinity gives the norm without clipping.
         self.gradient_norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip or math.inf)
-        if self.device.type == "cpu":  # on a GPU this would wait; a NaN stays in loss_sum, where _evaluate finds it
+        if self.device.type == "cpu":  # on a GPU this would wait; _evaluate finds a NaN in loss_sum
             self._check_finite(float(loss), before_step=True)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
 
-        self.loss_sum += loss * denominator  # a sum again, so that the mean over many steps is exact
+        self.loss_sum += loss * denominator  # a sum, so that the mean over many steps is exact
         progress.loss_denominator += denominator
         progress.tokens += sum(tokens_in(batch) for batch in loaded)
         progress.step += 1
@@ -165,7 +165,7 @@ class _Loop:
         return learning_rate(step, settings=self.settings, steps_per_epoch=self.steps_per_epoch)
 
     def _evaluation_due(self) -> bool:
-        """Every so many steps, or after every epoch."""
+        """Whether an evaluation is due: every ``evaluate_every`` steps, or after every epoch."""
         return self.progress.step % (self.settings.evaluate_every or self.steps_per_epoch) == 0
 
     def _reason_to_stop(self) -> str:
@@ -174,7 +174,9 @@ class _Loop:
         return "max_minutes" if 0 < 60 * self.settings.max_minutes <= self._seconds() else ""
 
     def _evaluate(self, stop: str) -> None:
-        """Measure, keep the best weights, decide whether to stop, record it, and write a checkpoint if it is time."""
+        """Evaluate, keep the best weights, decide whether to stop, record the evaluation, and write a checkpoint if
+        due.
+        """
         progress, settings = self.progress, self.settings
         self._check_finite(float(self.loss_sum))
         seconds = self._seconds()
@@ -197,8 +199,8 @@ class _Loop:
     def _judge(self, metrics: Metrics) -> None:
         """Keep the weights if they are the best so far, and count the evaluations without progress.
 
-        Any gain makes the best weights, but only one above ``min_delta`` counts as progress. With few validation texts
-        a metric is often exactly equal; then the lower loss decides.
+        Weights with any gain are kept, but only a gain above ``min_delta`` counts as progress. With few validation
+        texts, metrics are often exactly equal; then the lower loss decides.
         """
         progress, settings = self.progress, self.settings
         value, loss = metrics[settings.best], metrics["loss"]
@@ -212,25 +214,25 @@ class _Loop:
             self.checkpoints.keep_best(self.model)
 
     def _entry(self, metrics: dict[str, Metrics], seconds: float) -> Evaluation:
-        """What one evaluation leaves in ``metrics.jsonl``."""
+        """The entry of one evaluation in ``metrics.jsonl``."""
         progress, norm = self.progress, float(self.gradient_norm)
         return Evaluation(
             step=progress.step,
             epoch=progress.step / self.steps_per_epoch,
             lr=self.optimizer.param_groups[0]["lr"],
             train_loss=self._mean_loss(),
-            grad_norm=norm if math.isfinite(norm) else None,  # None: it overflowed in float16, and the step was skipped
+            grad_norm=norm if math.isfinite(norm) else None,  # None: float16 overflow, the step was skipped
             tokens_per_second=progress.tokens / seconds,
             seconds=seconds,
             **metrics,
         )
 
     def _mean_loss(self) -> float:
-        """The mean loss of the texts that were trained on since the last evaluation."""
+        """The mean training loss since the last evaluation."""
         return float(self.loss_sum) / self.progress.loss_denominator
 
     def _seconds(self) -> float:
-        """Seconds of training so far, interrupted parts included, evaluations left out."""
+        """Seconds of training so far, including the time before interruptions, without evaluations."""
         return time.monotonic() - self.clock_start
 
     def _numbers(self) -> str:
@@ -249,8 +251,8 @@ class _Loop:
     def _check_finite(self, loss: float, *, before_step: bool = False) -> None:
         """Raise UserError if the loss or the gradient is infinite or not a number.
 
-        ``before_step``: the optimizer has not stepped yet, so the weights are still good and a checkpoint is written.
-        Otherwise the number was lost at some step since the last evaluation.
+        ``before_step``: the optimizer step has not been made, so the weights are still good, and a checkpoint is
+        written. Otherwise the error happened at some step since the last evaluation.
         """
         norm = float(self.gradient_norm)
         overflow_is_harmless = self.runtime.scales_loss  # the scaler skips such a step
@@ -264,22 +266,22 @@ class _Loop:
         when = f"{'at' if before_step else 'at or before'} step {step + 1}"
         if not math.isfinite(loss) and step == 0:
             raise UserError(
-                "the loss is not finite at the first step, before anything was learned: the weights are broken; "
-                "take another checkpoint (model.source)"
+                "the loss is not finite at the first step, before any training, so the weights are damaged; "
+                "use another checkpoint (model.source)"
             )
         raise UserError(
             f"the loss is no longer finite {when} (learning rate {self._rate(step):.3g}, gradient "
-            f"norm {norm:.3g}); start a new run with a lower rate (lr) or a longer warmup. "
-            + (f"The last good state is kept in {kept}" if kept else "No state from before it was kept")
+            f"norm {norm:.3g}); start a new run with a lower learning rate (lr) or a longer warmup. "
+            + (f"The last good state is saved in {kept}" if kept else "No earlier state was saved")
         )
 
 
 def labels_of(batch: Batch) -> Tensor:
-    """The labels, which training batches always have; for the type checker."""
+    """The labels of a training batch; the assertion is for the type checker."""
     assert batch.labels is not None
     return batch.labels
 
 
 def tokens_in(batch: Batch) -> int:
-    """The number of tokens without padding; of a batch on the CPU, where nothing waits."""
+    """The number of tokens without padding, of a batch on the CPU."""
     return batch.ids.numel() if batch.mask is None else int(batch.mask.sum())

@@ -1,16 +1,16 @@
-"""The state from which a run resumes as if it had never stopped, and how it is stored.
+"""The state from which an interrupted run resumes exactly, and how it is stored.
 
-A checkpoint is a folder ``checkpoints/NUMBER-step-STEP`` that appears whole or not at all: it is written under
-another name, flushed to the disk, and renamed.
+A checkpoint is a folder ``checkpoints/NUMBER-step-STEP``. It is written under another name, flushed to the disk, and
+renamed, so that there is never an incomplete one.
 
     model.safetensors       the trained parameters
     optimizer.safetensors   AdamW's m, v and t of each
-    best.safetensors        the trained parameters of the best evaluation so far, once there was one
+    best.safetensors        the trained parameters of the best evaluation so far, if there was one
     random.safetensors      the state of every random generator in use
-    progress.json           where the run is
+    progress.json           the step, the evaluations so far, and so on
 
-The best parameters are written when they are found, to ``checkpoints/best.safetensors``, as memory is scarcer than
-disk; a checkpoint has the same file under a second name.
+The best parameters are written to ``checkpoints/best.safetensors`` when they are found, to save memory; a checkpoint
+contains a hard link to the same file.
 
 The order of the texts and the learning rate are functions of seed, epoch and step, so they need no state.
 """
@@ -37,18 +37,18 @@ from minilm.schema import as_table
 
 @dataclass
 class Progress:
-    """Where a run is."""
+    """The progress of a run."""
 
     step: Number = 0  # optimizer steps done
     tokens: Number = 0  # real tokens trained on
-    seconds: Measured = 0.0  # of training, over all its parts
-    loss_sum: float = 0.0  # of the losses since the last evaluation ...
-    loss_denominator: Measured = 0.0  # ... and what makes it a mean
-    best_step: int = -1  # of the best evaluation; -1: none yet
+    seconds: Measured = 0.0  # training time, including the time before interruptions
+    loss_sum: float = 0.0  # sum of the losses since the last evaluation
+    loss_denominator: Measured = 0.0  # divisor for their mean
+    best_step: int = -1  # step of the best evaluation; -1: none yet
     best_value: float | None = None  # its metric
     best_loss: float | None = None  # its validation loss
     bad_evaluations: Number = 0  # evaluations in a row without an improvement
-    stopped: str = ""  # why it ended: "finished", "early stopping" or "max_minutes"; "": it has not
+    stopped: str = ""  # why it ended: "finished", "early stopping" or "max_minutes"; "": not yet
     loss_scaling: dict[str, Any] = field(default_factory=dict)  # state of float16's loss scaling
     history: list[Evaluation] = field(default_factory=list)
 
@@ -74,53 +74,53 @@ def put_back(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 class Checkpoints:
-    """The checkpoints of one run, of which only the last is kept, and its best parameters."""
+    """The last checkpoint of a run, and its best parameters."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.best = folder / "best.safetensors"
 
     def last(self) -> Path | None:
-        """The last whole checkpoint; None if there is none."""
+        """The last complete checkpoint; None if there is none."""
         return max(self.folder.glob("[0-9]*-step-*"), default=None)
 
     def keep_best(self, model: nn.Module) -> None:
-        """Remember the trained parameters as they are now."""
+        """Save the current trained parameters as the best."""
         write_tensors(self.best, trained_parameters(model))
 
     def put_best_back(self, model: nn.Module) -> None:
-        """Return to the best parameters."""
+        """Put the best parameters into the model."""
         put_back(model, _read_parameters(model, self.best))
 
     def save(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, device: torch.device
     ) -> Path:
-        """Keep the run as it is now, then drop the checkpoint before it."""
+        """Write a checkpoint of the current state, then remove the previous checkpoint."""
         before = self.last()
         number = int(before.name.partition("-")[0]) + 1 if before else 1
         place = self.folder / f"{number:06d}-step-{progress.step}"
         beside = self.folder / f".{place.name}.tmp"
-        shutil.rmtree(beside, ignore_errors=True)  # a kill may have left one
+        shutil.rmtree(beside, ignore_errors=True)  # left over if the process was killed
         try:
             beside.mkdir(parents=True)
             write_tensors(beside / "model.safetensors", trained_parameters(model))
             write_tensors(beside / "optimizer.safetensors", _optimizer_tensors(model, optimizer))
             write_tensors(beside / "random.safetensors", _random_states(device))
-            if progress.best_step >= 0:  # else nothing was measured yet
+            if progress.best_step >= 0:  # if there was an evaluation
                 _link(self.best, beside / self.best.name)
             write_json(beside / "progress.json", as_table(progress))
             flush_names(beside)
             beside.rename(place)
             flush_names(self.folder)
         finally:
-            shutil.rmtree(beside, ignore_errors=True)  # once renamed there is none
+            shutil.rmtree(beside, ignore_errors=True)  # does nothing if it was renamed
         self._drop_all_but(place)
         return place
 
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> Progress | None:
-        """Put model, optimizer, best parameters and random states back; give the progress.
+        """Restore model, optimizer, best parameters and random states from the last checkpoint; return the progress.
 
-        None: there is no checkpoint. Raises UserError if it is damaged or belongs to another model.
+        Returns None if there is no checkpoint. Raises UserError if it is damaged or belongs to another model.
         """
         place = self.last()
         if place is None:
@@ -129,11 +129,11 @@ class Checkpoints:
         put_back(model, _read_parameters(model, place / "model.safetensors"))
         _restore_optimizer(model, optimizer, place / "optimizer.safetensors")
         if progress.best_step >= 0:
-            _read_parameters(model, place / self.best.name)  # raises if they are not whole
-            self.best.unlink(missing_ok=True)  # a kill may have left later ones
+            _read_parameters(model, place / self.best.name)  # raises if incomplete
+            self.best.unlink(missing_ok=True)  # may be newer than the checkpoint if the process was killed
             _link(place / self.best.name, self.best)
         _restore_random(place / "random.safetensors", device)
-        self._drop_all_but(place)  # a kill may have left parts of others
+        self._drop_all_but(place)  # remove incomplete checkpoints
         return progress
 
     def _drop_all_but(self, place: Path) -> None:
@@ -143,10 +143,10 @@ class Checkpoints:
 
 
 def _read_parameters(model: nn.Module, path: Path) -> dict[str, Tensor]:
-    """The trained parameters in a file. Raises UserError if names or shapes are not the model's."""
+    """Read the trained parameters in a file. Raises UserError if names or shapes differ from the model's."""
     tensors = read_tensors(path)
     if _shapes(tensors) != _shapes(trained_parameters(model)):
-        raise UserError(f"{path}: belongs to another model than the config describes; start the run anew")
+        raise UserError(f"{path}: belongs to another model than the config describes; start a new run without --resume")
     return tensors
 
 
@@ -169,12 +169,14 @@ def _restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, path:
     for name, parameter in model.named_parameters():
         shapes = {"step": (), "exp_avg": tuple(parameter.shape), "exp_avg_sq": tuple(parameter.shape)}
         state = {key: stored.pop(f"{name}/{key}") for key in shapes if f"{name}/{key}" in stored}
-        if state and _shapes(state) != shapes:  # a parameter that no text has reached has no state
-            raise UserError(f"{path}: the state of {name} is not whole; start the run anew")
+        if state and _shapes(state) != shapes:  # a parameter that had no gradient yet has no state
+            raise UserError(f"{path}: the state of {name} is incomplete; start a new run without --resume")
         if state:
             optimizer.state[parameter] = {key: value.clone().to(parameter.device) for key, value in state.items()}
     if stored:
-        raise UserError(f"{path}: holds {next(iter(stored))}, which belongs to another model; start the run anew")
+        raise UserError(
+            f"{path}: contains {next(iter(stored))}, which belongs to another model; start a new run without --resume"
+        )
 
 
 def _random_states(device: torch.device) -> dict[str, Tensor]:
@@ -189,7 +191,7 @@ def _random_states(device: torch.device) -> dict[str, Tensor]:
 def _restore_random(path: Path, device: torch.device) -> None:
     states = read_tensors(path)
     if "cpu" not in states or states["cpu"].shape != torch.get_rng_state().shape:
-        raise UserError(f"{path}: does not hold the CPU's random state; start the run anew")
+        raise UserError(f"{path}: does not contain the CPU's random state; start a new run without --resume")
     torch.set_rng_state(states["cpu"].clone())
     if device.type == "cuda" and "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"].clone(), device)
@@ -198,7 +200,7 @@ def _restore_random(path: Path, device: torch.device) -> None:
 
 
 def _link(existing: Path, new: Path) -> None:
-    """A second name for a file, if the file system has such; else a copy."""
+    """Make a hard link to a file, or a copy if the file system does not support hard links."""
     try:
         os.link(existing, new)
     except OSError:

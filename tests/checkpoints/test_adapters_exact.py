@@ -36,6 +36,7 @@ from tests.checkpoints.test_adapters import (
     batch_of,
     edit,
     in_peft,
+    last,
     ours,
     peft,
     pytestmark,  # noqa: F401  # pytest reads it
@@ -230,7 +231,7 @@ def test_adapters_that_differ_in_what_peft_has_one_of_are_not_written(other: dic
     adapt_layer(model, "layers.0.attention.query", 4, 8.0)
     adapt_layer(model, "layers.1.attention.query", 4, 8.0, **other)
     train_adapters_only(model)
-    message = r"layers.0.attention.query and layers.1.attention.query differ in dropout or rank_stabilized"
+    message = r"layers.0.attention.query and layers.1.attention.query differ in dropout, rank_stabilized or dora"
     assert_not_written(model, "bert-classify", message, tmp_path)
 
 
@@ -300,3 +301,160 @@ def test_a_tied_head_that_was_merged_is_saved_as_untied(case: str, kind: str, tm
     save_model(ours(case), tmp_path / "plain")
     told = [read_json(tmp_path / name / "config.json")["tie_word_embeddings"] for name in ("merged", "plain")]
     assert told == [False, True]
+
+
+# --- First A and B that were taken out of the base's weights -------------------------------------------------------
+
+
+@pytest.mark.parametrize("stabilized", [False, True])
+@pytest.mark.parametrize(
+    ("init", "case"), [("pissa", "bert-classify"), ("pissa", "gpt2-classify"), ("olora", "llama-classify")]
+)
+def test_pissa_and_olora_are_opened_as_plain_lora_and_written_so(
+    init: str, case: str, stabilized: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    targets = ["c_attn", "c_fc"] if case.startswith("gpt2") else last(case, "attention.query", "mlp.down")
+    model = in_peft(case, target_modules=targets, init_lora_weights=init, use_rslora=stabilized)
+    model.save_pretrained(tmp_path / "theirs")
+    batch = batch_of(case)
+    expected = run_theirs(peft.PeftModel.from_pretrained(theirs(case), tmp_path / "theirs"), batch)
+    torch.testing.assert_close(run_theirs(model, batch), expected, rtol=1e-5, atol=1e-5)
+    opened = load_adapted_model(tmp_path / "theirs", dtype=torch.float32)
+    assert f"twice the rank, as its first A and B were taken out of the base's weights ({init})" in caplog.text
+    torch.testing.assert_close(run(opened, batch), expected, rtol=1e-5, atol=2e-5)
+    assert {layer.rank for layer in adapted_layers(opened).values()} == {6}
+    save_adapter(opened, tmp_path / "ours")
+    back = peft.PeftModel.from_pretrained(theirs(case), tmp_path / "ours")
+    torch.testing.assert_close(run_theirs(back, batch), expected, rtol=1e-5, atol=2e-5)
+
+
+def test_olora_of_a_transposed_matrix_is_refused(tmp_path: Path) -> None:
+    model = in_peft("gpt2-classify", target_modules=["attn.c_proj"], init_lora_weights="olora")
+    model.save_pretrained(tmp_path)
+    assert_refused("gpt2-classify", tmp_path, "init_lora_weights 'olora' of a transposed matrix is not read here")
+
+
+# --- A bias of B ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bias", ["none", "all"])
+@pytest.mark.parametrize("case", ["bert-classify", "gpt2-classify"])
+def test_a_bias_of_b_becomes_part_of_the_layers_own_bias(case: str, bias: str, tmp_path: Path) -> None:
+    targets = ["c_attn", "c_fc"] if case.startswith("gpt2") else last(case, "attention.query", "mlp.down")
+    model = in_peft(case, target_modules=targets, lora_bias=True, use_rslora=True, bias=bias)
+    model.save_pretrained(tmp_path / "theirs")
+    batch, expected = batch_of(case), run_theirs(model, batch_of(case))
+    opened = load_adapted_model(tmp_path / "theirs", dtype=torch.float32)
+    torch.testing.assert_close(run(opened, batch), expected, rtol=1e-5, atol=2e-5)
+    save_adapter(opened, tmp_path / "ours")
+    assert read_json(tmp_path / "ours" / "adapter_config.json")["bias"] == ("all" if bias == "all" else "lora_only")
+    back = peft.PeftModel.from_pretrained(theirs(case), tmp_path / "ours")
+    torch.testing.assert_close(run_theirs(back, batch), expected, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.filterwarnings("ignore:.lora_bias=True. was passed")
+def test_a_bias_of_b_on_a_layer_without_one_is_refused(tmp_path: Path) -> None:
+    in_peft("t5-classify", target_modules=["q"], lora_bias=True).save_pretrained(tmp_path)
+    assert_refused("t5-classify", tmp_path, "q.lora_B.bias is of a module that has no bias to add it to; merge")
+
+
+# --- Token tables that are changed in part, and tables that are tied -----------------------------------------------
+
+
+def language_model_in_peft(case: str, **settings: Any) -> Any:
+    """PEFT's adapter of a language model whose head is its token table."""
+    config = peft.LoraConfig(task_type="CAUSAL_LM", r=3, lora_alpha=5, **settings)
+    model = peft.get_peft_model(theirs(case, CAUSAL), config)
+    model.create_or_update_model_card = lambda folder: None
+    return trained(model)
+
+
+def assert_opened_and_written_back(model: Any, case: str, kind: str, folder: Path, *, writes: bool = True) -> Any:
+    """PEFT's adapter has the same numbers here; and in PEFT again, after it was saved here."""
+    model.save_pretrained(folder / "theirs")
+    batch = batch_of(case)
+    expected = run_theirs(peft.PeftModel.from_pretrained(theirs(case, kind), folder / "theirs"), batch)
+    torch.testing.assert_close(run_theirs(model, batch), expected, rtol=1e-5, atol=1e-5)
+    opened = load_adapted_model(folder / "theirs", dtype=torch.float32)
+    torch.testing.assert_close(run(opened, batch), expected, rtol=1e-5, atol=2e-5)
+    if writes:
+        save_adapter(opened, folder / "ours")
+        assert_same_tensors(load_adapted_model(folder / "ours", dtype=torch.float32), opened)
+        back = peft.PeftModel.from_pretrained(theirs(case, kind), folder / "ours")
+        torch.testing.assert_close(run_theirs(back, batch), expected, rtol=1e-5, atol=2e-5)
+    merge(opened)
+    save_model(opened, folder / "whole")
+    alone = getattr(transformers, kind).from_pretrained(folder / "whole").eval()
+    torch.testing.assert_close(run_theirs(alone, batch), expected, rtol=1e-5, atol=2e-5)
+    return opened
+
+
+@pytest.mark.filterwarnings("ignore:Model.*tie_word_embeddings")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"target_modules": ["query", "word_embeddings"], "use_rslora": True},
+        {"target_modules": ["query"], "trainable_token_indices": [7, 3, 5]},
+        {"target_modules": ["query"], "trainable_token_indices": {"word_embeddings": [3, 5]}},
+    ],
+)
+def test_an_adapted_token_table_of_a_classifier_is_opened_as_one_that_was_trained(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    model = in_peft("bert-classify", **settings)
+    opened = assert_opened_and_written_back(model, "bert-classify", CLASSIFIER, tmp_path)
+    before, after = ours("bert-classify").embeddings.token.weight, opened.embeddings.token.weight
+    assert not torch.equal(before, after) and after.requires_grad
+    if "trainable_token_indices" in settings:
+        assert torch.equal(before[10:], after[10:])
+
+
+@pytest.mark.filterwarnings("ignore:Model.*tie_word_embeddings")
+@pytest.mark.parametrize(
+    ("settings", "tied", "writes"),
+    [
+        ({"target_modules": ["c_attn", "wte"]}, False, True),
+        ({"target_modules": ["c_attn"], "modules_to_save": ["wte"]}, False, True),
+        ({"target_modules": ["c_attn"], "modules_to_save": ["wte", "lm_head"]}, False, True),
+        ({"target_modules": ["c_attn"], "modules_to_save": ["lm_head"]}, False, True),
+        ({"target_modules": ["c_attn"], "trainable_token_indices": [3, 5]}, True, False),
+    ],
+)
+def test_what_a_language_head_shares_with_a_trained_table_is_as_in_peft(
+    settings: dict[str, Any], tied: bool, writes: bool, tmp_path: Path
+) -> None:
+    case = "gpt2-lm-by-layer"
+    opened = assert_opened_and_written_back(
+        language_model_in_peft(case, **settings), case, CAUSAL, tmp_path, writes=writes
+    )
+    assert (opened.head.output.weight is opened.embeddings.token.weight) == tied
+    if not writes:
+        unmerge(opened)
+        (tmp_path / "none").mkdir()
+        assert_not_written(opened, case, "is not trained as PEFT's format can tell", tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("case", "settings", "message"),
+    [
+        ("bert-classify", {"target_modules": ["query", "position_embeddings"]}, "changes a table that cannot be"),
+        ("t5-classify", {"target_modules": ["q", "shared"]}, "changes a table that cannot be changed in part here"),
+        ("bert-classify", {"target_modules": ["query", "word_embeddings"], "use_dora": True}, "lacks|DoRA"),
+    ],
+)
+def test_other_changes_of_tables_are_refused_by_name(
+    case: str, settings: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    in_peft(case, **settings).save_pretrained(tmp_path)
+    assert_refused(case, tmp_path, message)
+
+
+def test_rows_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    in_peft("bert-classify", target_modules=["query"], trainable_token_indices=[3, 5]).save_pretrained(tmp_path)
+    for indices, message in (
+        ([3], r"trainable_tokens_delta has the shape \(2, 24\), the model's is \(1, 24\)"),
+        ([3, 64], "trainable_token_indices must be different numbers from 0 to 63"),
+        ([3, 3], "trainable_token_indices must be different numbers from 0 to 63"),
+    ):
+        edit(tmp_path, lambda config, _, indices=indices: config.update(trainable_token_indices=indices))
+        assert_refused("bert-classify", tmp_path, message)

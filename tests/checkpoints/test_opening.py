@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from minilm.devices import runtime
 from minilm.errors import UserError
 from minilm.evaluation.predictor import Classifier, Reading
 from minilm.finetuning.lora import LoRAConfig, add_lora, merge
+from minilm.model_files import holds_adapter, weight_names
 from minilm.models.heads import HeadConfig, mlp_head
 from minilm.runs.describe import describe_model
 from minilm.textfiles import read_json
@@ -141,3 +143,33 @@ def test_an_adapter_and_a_run_that_holds_one_are_described(folder: Path, tmp_pat
     folder.rename(run / "model")
     described = describe_model(str(run))
     assert described == describe_model(str(run / "model")) and "lora" in described.lower()
+
+
+# --- The base, and what lies beside an adapter ---
+
+
+def test_an_adapter_opens_on_the_base_that_is_named(folder: Path, tmp_path: Path) -> None:
+    expected = minilm.load_model(folder)(IDS)
+    moved = shutil.copytree(REFERENCES / "bert", tmp_path / "moved")
+    for name in (None, "org/nowhere", str(tmp_path / "gone")):
+        write_json(folder / "adapter_config.json", read_json(folder / "adapter_config.json") | {
+            "base_model_name_or_path": name, "revision": "a-branch"
+        })  # fmt: skip
+        assert torch.equal(minilm.load_model(folder, base=moved)(IDS), expected)
+    with pytest.raises(UserError, match=r"base model cannot be opened: .*gone.*; if it is elsewhere, name it: load"):
+        minilm.load_model(folder)
+    with pytest.raises(UserError, match="whose weights are not this model's"):
+        minilm.load_model(folder, base=REFERENCES / "bert-classify")
+    with pytest.raises(UserError, match=r"its base model cannot be opened: .*nowhere"):
+        minilm.load_model(folder, base=tmp_path / "nowhere")
+    with pytest.raises(UserError, match="a whole model, not an adapter; leave base out"):
+        minilm.load_model(moved, base=REFERENCES / "bert")
+
+
+def test_the_bases_config_beside_an_adapter_is_not_taken_for_a_model(folder: Path) -> None:
+    expected = minilm.load_model(folder)(IDS)
+    shutil.copy(REFERENCES / "bert" / "config.json", folder)
+    assert holds_adapter(folder) and weight_names(folder) == ["adapter_model.safetensors"]
+    assert torch.equal(minilm.load_model(folder)(IDS), expected)
+    shutil.copy(REFERENCES / "bert" / "model.safetensors", folder)  # a whole model, with an adapter beside it
+    assert not holds_adapter(folder) and minilm.load_model(folder).card.task == "encode"

@@ -88,13 +88,13 @@ def test_unsure_is_what_lies_below_the_probability() -> None:
 
 
 def test_a_wish_that_has_no_meaning_is_refused() -> None:
-    with pytest.raises(UserError, match="with 3 classes the likeliest is taken"):
+    with pytest.raises(UserError, match="with 3 classes and one label"):
         Decision("single").with_threshold(0.3, 3)
     with pytest.raises(UserError, match=r"--threshold must be a number from 0 to 1, got 1\.5"):
         Decision("multi").with_threshold(1.5, 3)
     with pytest.raises(UserError, match="--unsure-below must be a number from 0 to 1, got nan"):
         Decision("single").with_unsure_below(float("nan"))
-    with pytest.raises(UserError, match="is for one label a text"):
+    with pytest.raises(UserError, match="needs a model with one label per text"):
         Decision("multi").with_unsure_below(0.5)
     with pytest.raises(UserError, match="gives a score"):
         Decision("score").with_threshold(0.5, 1)

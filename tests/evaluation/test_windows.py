@@ -22,7 +22,7 @@ def probabilities(scores: np.ndarray, multi_label: bool) -> np.ndarray:
 @pytest.mark.parametrize("multi_label", [False, True])
 @pytest.mark.parametrize("how", ["mean", "max"])
 def test_probabilities_are_combined_text_by_text(how, multi_label):
-    found = scores_of_texts(SCORES, Windows(STARTS, how), multi_label)
+    found = scores_of_texts(SCORES, Windows(STARTS, how), "multi" if multi_label else "single")
     p = probabilities(SCORES, multi_label)
     expected = np.stack([getattr(p[a:b], how)(axis=0) for a, b in pairwise(STARTS)])
     if not multi_label:
@@ -34,7 +34,7 @@ def test_probabilities_are_combined_text_by_text(how, multi_label):
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_scores_beyond_what_probabilities_can_hold_stay_apart(multi_label):
     scores = np.array([[200.0, -200.0], [210.0, -210.0]], dtype=np.float32)
-    found = scores_of_texts(scores, Windows(np.array([0, 2]), "mean"), multi_label)
+    found = scores_of_texts(scores, Windows(np.array([0, 2]), "mean"), "multi" if multi_label else "single")
     assert np.isfinite(found).all() and found[0, 0] > found[0, 1] + 100
 
 

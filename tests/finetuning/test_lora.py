@@ -15,6 +15,7 @@ from torch import nn
 
 from minilm.errors import UserError
 from minilm.finetuning.lora import (
+    DoRALinear,
     LoRAConfig,
     LoRALinear,
     adapted_layers,
@@ -25,6 +26,7 @@ from minilm.finetuning.lora import (
 )
 from minilm.models import ARCHITECTURES, build_model
 from minilm.models.heads import HeadConfig
+from minilm.training.optimizer import parameter_groups
 
 SMALL = {"vocab_size": 16, "width": 12, "depth": 3, "heads": 3, "mlp_width": 20}
 
@@ -71,6 +73,33 @@ def test_the_formula(
     expected = base(x) + s * (x @ layer.lora_a.T @ layer.lora_b.T)
     torch.testing.assert_close(layer(x), expected)
     torch.testing.assert_close(layer.merged()(x), expected, rtol=1e-4, atol=1e-4)
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 5), st.booleans(), st.sampled_from([(), (2,), (2, 3)]))
+@settings(max_examples=30)
+def test_doras_formula(into: int, out: int, rank: int, bias: bool, shape: tuple[int, ...]) -> None:
+    base = nn.Linear(into, out, bias=bias)
+    layer = DoRALinear(base, rank, 8.0)
+    x = torch.randn(*shape, into)
+    torch.testing.assert_close(layer(x), base(x))  # m is the length of W's rows at first
+    nn.init.normal_(layer.lora_b)
+    nn.init.uniform_(layer.lora_magnitude, 0.5, 2)
+    v = base.weight + 8.0 / rank * layer.lora_b @ layer.lora_a
+    weight = layer.lora_magnitude[:, None] * v / v.square().sum(dim=1, keepdim=True).sqrt()
+    expected = nn.functional.linear(x, weight, base.bias)
+    torch.testing.assert_close(layer(x), expected, rtol=1e-4, atol=1e-4)
+    merged = layer.merged()
+    torch.testing.assert_close(merged(x), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(merged.weight.norm(dim=1), layer.lora_magnitude.detach())
+
+
+def test_doras_lengths_are_trained_and_do_not_decay() -> None:
+    model = make("bert")
+    add_lora(model, LoRAConfig(rank=2, targets=("query",), dora=True))
+    name = "layers.0.attention.query.lora_magnitude"
+    assert model.get_parameter(name).requires_grad and name in adapter_parameters(model)
+    decayed = parameter_groups(model, 0.1)[0]["params"]
+    assert not any(parameter is model.get_parameter(name) for parameter in decayed)
 
 
 def test_a_is_drawn_as_in_the_papers_code() -> None:
@@ -135,12 +164,13 @@ def test_without_a_classification_head_only_adapters_are_trained(model_type: str
     assert {n for n, p in model.named_parameters() if p.requires_grad} == set(adapter_parameters(model))
 
 
+@pytest.mark.parametrize("dora", [False, True])
 @pytest.mark.parametrize("model_type", ARCHITECTURES)
-def test_merging_keeps_the_outputs_and_can_be_taken_back(model_type: str) -> None:
+def test_merging_keeps_the_outputs_and_can_be_taken_back(model_type: str, dora: bool) -> None:
     model = make(model_type)
     plain, weights = scores(model), copy.deepcopy(model.state_dict())
     structure = [name for name, _ in model.named_parameters()]
-    add_lora(model, LoRAConfig(rank=2, targets=("all-linear",), rank_stabilized=True))
+    add_lora(model, LoRAConfig(rank=2, targets=("all-linear",), rank_stabilized=True, dora=dora))
     assert torch.equal(scores(model), plain)
     train_b(model)
     adapted, numbers = scores(model), copy.deepcopy(model.state_dict())
@@ -183,9 +213,10 @@ def test_what_was_merged_can_be_adapted_again() -> None:
         add_lora(model, LoRAConfig())
 
 
-def test_bfloat16_weights_get_float32_adapters() -> None:
+@pytest.mark.parametrize("dora", [False, True])
+def test_bfloat16_weights_get_float32_adapters(dora: bool) -> None:
     model = make("llama").to(torch.bfloat16)
-    add_lora(model, LoRAConfig(targets=("all-linear",)))
+    add_lora(model, LoRAConfig(targets=("all-linear",), dora=dora))
     train_b(model)
     assert {p.dtype for p in adapter_parameters(model).values()} == {torch.float32}
     exact = copy.deepcopy(model).float()
@@ -199,9 +230,10 @@ def test_bfloat16_weights_get_float32_adapters() -> None:
     assert torch.equal(model.layers[0].mlp.up.weight, before)
 
 
+@pytest.mark.parametrize("dora", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_works_under_autocast(dtype: torch.dtype) -> None:
-    layer = LoRALinear(nn.Linear(6, 5, dtype=dtype), 2, 16)
+def test_works_under_autocast(dtype: torch.dtype, dora: bool) -> None:
+    layer = (DoRALinear if dora else LoRALinear)(nn.Linear(6, 5, dtype=dtype), 2, 16)
     nn.init.normal_(layer.lora_b)
     x = torch.randn(3, 6)
     with torch.autocast("cpu", dtype=torch.bfloat16):

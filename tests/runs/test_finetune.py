@@ -51,6 +51,7 @@ WAYS = {
     "albert": ("albert-classify", "freeze.part=first"),
     "lora": ("gpt2-classify", "lora.rank=2", "lora.dropout=0.1", 'model.head.kind="family"'),
     "lora, own head": ("t5-classify", "lora.rank=2", 'lora.targets=["all-linear"]', "lora.rank_stabilized=true"),
+    "lora, dora": ("gpt2-classify", "lora.rank=2", "lora.dora=true", "lora.dropout=0.1", 'model.head.kind="family"'),
     "adapted": ("bert-lm", "adapt.block=16", "adapt.train={epochs=1, lr=1e-2, batch_size=4}", "freeze.part=backbone"),
     "adapted, lora": ("bert-lm", "adapt.block=16", "adapt.train={epochs=1, lr=1e-2, batch_size=4}", "lora.rank=2"),
     "bfloat16": ("bert-classify", "train.precision=bfloat16", "freeze.part=first", "freeze.layers=1"),

@@ -120,7 +120,8 @@ def test_several_labels_a_text(tmp_path: Path) -> None:
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     run = tmp_path / "tiny"
-    assert json.loads((run / "model" / "config.json").read_text())["problem_type"] == "multi_label_classification"
+    published = json.loads((run / "model" / "config.json").read_text())  # the head is ours, and so are its labels
+    assert published["minilm"]["problem_type"] == "multi_label_classification" and "problem_type" not in published
     line = json.loads(minilm("predict", run, "it was good", "--json").stdout)
     assert line["labels"] == [label for label, p in line["scores"].items() if p >= 0.5]
     assert sum(line["scores"].values()) != pytest.approx(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 
 from minilm.data.sources import load_dataset
 from minilm.devices import runtime
-from minilm.evaluation.zero_shot import Prompt, likelihood, open_model
+from minilm.evaluation.entailment import entailment
+from minilm.evaluation.prompts import Prompt, likelihood
+from minilm.evaluation.zero_shot import open_model
 from minilm.loading import load_config
 from minilm.reporting.predictions import read_predictions
 from minilm.reporting.record import read_run
@@ -127,9 +130,92 @@ def test_a_classifier_of_the_very_labels_is_refused_as_it_has_seen_them(tmp_path
         (["zero_shot.method=cloze"], "[zero_shot]: "),
         ([f"model.source={REFERENCE / 'llama-classify'}"], "is a classifier; choose a language model"),
         (["data.max_tokens=99"], "data.max_tokens is 99"),
-        (["data.source=tweet-emotions-sample"], "finds one label a text, and these data have several"),
+        (["data.source=tweet-emotions-sample"], 'finds one label a text, and these data have several'),
     ],
 )
 def test_what_cannot_be_asked_is_refused_and_leaves_nothing(tmp_path, changes, said):
     assert said in refused("train", write(tmp_path), *changes, "--runs", tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+# --- By entailment ---
+
+ENTAILMENT = """
+name = "entailed"
+[model]
+source = "{model}"
+[model.head]
+kind = "family"
+[data]
+source = "{data}"
+max_tokens = 24
+[zero_shot]
+method = "entailment"
+hypothesis_template = "so {{label}}."
+threads = 1
+[zero_shot.words]
+bad = "dull"
+"""
+
+
+def write_entailment(folder: Path) -> Path:
+    """A config, its data, and a model whose labels are those of inference."""
+    shutil.copytree(REFERENCE / "bert-classify", folder / "nli")
+    published = json.loads((folder / "nli" / "config.json").read_text())
+    published["id2label"] = {"0": "contradiction", "1": "neutral", "2": "entailment"}
+    (folder / "nli" / "config.json").write_text(json.dumps(published))
+    rows = [(f"{text} {'abcdefghij'[i % 10]}", label) for i, (text, label) in enumerate(ROWS)]
+    path = folder / "entailed.toml"
+    path.write_text(ENTAILMENT.format(model=folder / "nli", data=write_data(folder / "texts.tsv", rows)))
+    return path
+
+
+def test_a_run_by_entailment_leaves_the_scores_of_its_hypotheses(tmp_path):
+    result = minilm("train", write_entailment(tmp_path), "--runs", tmp_path / "runs")
+    assert result.exit_code == 0, result.output
+    assert "classifies them by entailment, without training" in result.stderr
+    run = read_run(tmp_path / "runs" / "entailed")
+    data = load_dataset(load_config(run.folder / "config.toml").data)
+    model, tokenizer = open_model(str(tmp_path / "nli"), "entailment", "cpu")
+    cpu = runtime("cpu", "float32")
+    expected = entailment(model, tokenizer, data.test.texts, ["so dull.", "so good."], cpu, max_tokens=24)
+    assert read_predictions(run).predicted.tolist() == expected.argmax(axis=1).tolist()
+    assert run.results.test.loss == pytest.approx(-expected[np.arange(6), data.test.labels].mean())
+    assert run.results.zero_shot.pattern == "so {label}." and run.results.zero_shot.words["bad"] == "dull"
+    assert "so {label}." in (run.folder / "report.md").read_text()
+
+
+def test_by_entailment_a_text_may_have_several_labels(tmp_path):
+    lines = [f"{text} {'abcdefghij'[i % 10]},{i % 2},{i % 3 // 2},{i % 5 // 4}" for i, (text, _) in enumerate(ROWS)]
+    (tmp_path / "moods.csv").write_text("\n".join(["text,sad,calm,gay", *lines]))
+    changes = [f"data.source={tmp_path / 'moods.csv'}", 'data.label_columns=["sad", "calm", "gay"]']
+    config = write_entailment(tmp_path)
+    result = minilm("train", config, *changes, "zero_shot.words={}", "--runs", tmp_path / "runs", pictures=True)
+    assert result.exit_code == 0, result.output
+    run = read_run(tmp_path / "runs" / "entailed")
+    data = load_dataset(load_config(run.folder / "config.toml").data)
+    hypotheses = [f"so {label}." for label in ("sad", "calm", "gay")]
+    model, tokenizer = open_model(str(tmp_path / "nli"), "entailment", "cpu")
+    expected = entailment(
+        model, tokenizer, data.test.texts, hypotheses, runtime("cpu", "float32"), multi_label=True, max_tokens=24
+    )
+    assert run.results.multi_label and run.results.zero_shot.words["calm"] == "calm"
+    assert np.array_equal(read_predictions(run).predicted, (expected >= 0).astype(int))
+    assert run.results.baselines["majority"].test.jaccard is not None
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ([f"model.source={REFERENCE / 'bert-classify'}"], "has the labels cold, mild, hot, none of which means entail"),
+        ([f"model.source={REFERENCE / 'bert-lm'}"], "has no classification head, so nothing means entailment"),
+        (["zero_shot.hypothesis_template=so"], 'zero_shot.hypothesis_template must be a text with "{label}", got "so"'),
+        (["zero_shot.pattern={text} {label}"], "zero_shot.pattern belongs to"),
+        (["zero_shot.words.god=x"], 'zero_shot.words: no label "god"'),
+        (["data.max_tokens=8"], "tokens that stay whole leave a text no room"),
+        (["data.source=paraphrases-sample"], 'the method "entailment" reads a text and a sentence about it'),
+    ],
+)
+def test_what_cannot_be_entailed_is_refused_and_leaves_nothing(tmp_path, changes, said):
+    assert said in refused("train", write_entailment(tmp_path), *changes, "--runs", tmp_path / "runs")
     assert not (tmp_path / "runs").exists()

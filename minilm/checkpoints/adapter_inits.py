@@ -1,0 +1,40 @@
+"""Adapters whose first A and B were taken out of the base's weights, PiSSA and OLoRA, as plain LoRA.
+
+PiSSA (Meng et al. 2024, equations 2 to 4) begins with the largest singular values of W, OLoRA (Büyükakyüz 2024) with
+the first columns of its QR decomposition, and both subtract what they took:
+
+    PiSSA    W = U S V^T      A_0 = sqrt(S_r / s) V_r^T     B_0 = U_r sqrt(S_r / s)
+    OLoRA    W = Q R          A_0 = R_r                     B_0 = Q_r
+
+    y = (W - s B_0 A_0) x + s B A x
+
+A file holds the trained A and B alone: A_0 and B_0 are made again from W. The same is computed by a plain adapter of
+twice the rank on W as it is, and that is what is opened here:
+
+    y = W x + s [B, -B_0] [A; A_0] x
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+INITS = ("pissa", "olora")
+
+
+def plain_adapter(init: str, a: Tensor, b: Tensor, weight: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """A (2r, in) and B (out, 2r) of the plain adapter, from the trained A (r, in) and B (out, r) and from W (out, in).
+
+    ``scale``: s.
+    """
+    rank = len(a)
+    if weight.is_meta:  # a model without numbers
+        first_a, first_b = torch.zeros_like(a), torch.zeros_like(b)
+    elif init == "pissa":
+        u, s, vt = torch.linalg.svd(weight.detach().float(), full_matrices=False)
+        root = (s[:rank] / scale).sqrt()
+        first_a, first_b = root[:, None] * vt[:rank], u[:, :rank] * root
+    else:
+        q, r = torch.linalg.qr(weight.detach().float())
+        first_a, first_b = r[:rank], q[:, :rank]
+    return torch.cat([a, first_a.to(a)]), torch.cat([b, -first_b.to(b)], dim=1)

@@ -1,0 +1,60 @@
+"""Metrics of a model that gives a score, not a label: regression, cross-encoders, rerankers, reward models.
+
+With N texts, their true values t and the model's scores s:
+
+    mean squared error    mean (s - t)^2                  mean absolute error    mean |s - t|
+    Pearson               cov(s, t) / (sd(s) sd(t))       a straight line through the points: 1 at best
+    Spearman              Pearson of the ranks            the order alone; equal values share their mean rank
+
+A correlation is 0 if all scores or all true values are equal, for which it is not defined. The errors are of use if
+the scores are on the scale of the values; a reranker's need not be, and its order is what counts.
+
+The numbers equal those of SciPy's pearsonr and spearmanr, and scikit-learn's mean_squared_error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class ScoreMetrics:
+    """How well scores agree with true values."""
+
+    texts: int
+    pearson: float
+    spearman: float
+    mean_squared_error: float
+    mean_absolute_error: float
+
+
+def score_metrics(values: np.ndarray, scores: np.ndarray) -> ScoreMetrics:
+    """Of N true values (N,) and scores (N,). Raises ValueError for none, or for shapes that differ."""
+    t, s = np.asarray(values, np.float64), np.asarray(scores, np.float64)
+    if t.ndim != 1 or t.shape != s.shape or not len(t):
+        raise ValueError(f"values {t.shape} and scores {s.shape} must be as many, and at least one")
+    return ScoreMetrics(
+        texts=len(t),
+        pearson=_correlation(t, s),
+        spearman=_correlation(_ranks(t), _ranks(s)),
+        mean_squared_error=float(np.square(s - t).mean()),
+        mean_absolute_error=float(np.abs(s - t).mean()),
+    )
+
+
+def _correlation(x: np.ndarray, y: np.ndarray) -> float:
+    if (x == x[0]).all() or (y == y[0]).all():
+        return 0.0
+    x, y = x - x.mean(), y - y.mean()
+    x, y = x / np.abs(x).max(), y / np.abs(y).max()  # their squares are then neither too large nor too small
+    return float(np.clip(x @ y / np.sqrt((x @ x) * (y @ y)), -1, 1))
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """(N,) from 1; of equal values, the mean of their places."""
+    _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    ranks: np.ndarray = (last - (counts - 1) / 2)[where]
+    return ranks
