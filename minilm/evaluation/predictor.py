@@ -139,7 +139,7 @@ def decided(decision: Decision) -> dict[str, Any]:
 
 
 def remember(decision: Decision, model: Backbone) -> None:
-    """Keep a decision with its model, under "minilm" in its config."""
+    """Store a decision in the model's config, under "minilm"."""
     card_of(model).extra |= decided(decision)
 
 
