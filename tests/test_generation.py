@@ -480,7 +480,8 @@ def test_the_command_goes_on_from_one_prompt_from_several_and_from_standard_inpu
 
 def test_the_command_says_in_a_line_what_it_cannot_do(folders: dict[str, Path], tmp_path: Path) -> None:
     assert "standard input is empty" in refused("generate", folders["llama"], stdin="")
-    assert "leaves no room for new tokens" in refused("generate", folders["llama"], " ".join(["fox"] * 64))
+    message = refused("generate", folders["llama"], " ".join(["fox"] * 64))
+    assert "leaves no room for new tokens in the model's context of 64" in message
     assert "temperature" in refused("generate", folders["llama"], "the", "--top-k", 5)
     assert "use generate" in refused("fill", folders["t5"], "the [MASK]")
     hf.BertForSequenceClassification(MASKED["bert"][1]).save_pretrained(tmp_path)

@@ -79,7 +79,7 @@ WAYS: dict[str, tuple[str, Fault | int | str, str, str]] = {
     "teapot": ("api", Fault(status=418, headers={"X-Error-Message": "a\tb"}), r"answered 418 \(a b\)", MIRROR),
     "not logged in": ("api", 401, "no model of this name on the Hub", LOG_IN),
     "forbidden": ("api", 403, r"the Hub refuses access \(403\); see the requirements at " + PAGE, LOG_IN),
-    "not found": ("api", 404, "no such folder, and no model of this name on the Hub; check the name at " + PAGE, LOG_IN),
+    "not found": ("api", 404, "no such folder, and no model of this name .* at " + PAGE, LOG_IN),
     "a proxy wants a password": ("api", 407, r"a proxy needs a password \(407\)", "HTTPS_PROXY"),
     "too many requests": ("api", 429, "the Hub answered 429.*the limit is higher with a token", LOG_IN),
     "internal error": ("api", 500, "the Hub answered 500", AGAIN),

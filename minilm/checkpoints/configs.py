@@ -24,6 +24,11 @@ _ACTIVATIONS = {
     "silu": ("silu", "swish"),
     "tanh": ("tanh",),
 }
+# Settings that a config.json may hold as null, which means what it means without them.
+_NULLABLE = frozenset((
+    "classifier_dropout", "n_inner", "num_key_value_heads", "head_dim", "num_decoder_layers", "dense_act_fn",
+    "is_gated_act",
+))  # fmt: skip
 _POSITIVE = ("vocab_size", "context", "width", "embedding_width", "depth", "heads")
 # Upper limits of settings, so that an invalid config gives an error and not a very large model.
 _MOST = {"depth": 1000, "decoder_depth": 1000, "vocab_size": 1 << 28, "context": 1 << 28, "window": 1 << 28}
@@ -90,10 +95,14 @@ def _settings(published: dict[str, Any], architecture: Architecture[Any], where:
     if published.get("quantization_config"):
         raise UserError(f"{where}: quantised weights are not supported; use the checkpoint from which they were made")
     settings: dict[str, Any] = {}
+    usual = {field.name: field.default for field in dataclasses.fields(architecture.config)}
     for ours, *theirs in architecture.settings:
-        value = next((published[key] for key in theirs if published.get(key) is not None), None)
-        if value is not None:
-            settings[ours] = _activation(value, where) if ours.endswith("activation") else value
+        key = next((key for key in theirs if published.get(key) is not None), None)
+        if key is not None:
+            _check_size(ours, key, published[key], usual[ours], where)
+            settings[ours] = _activation(published[key], where) if ours.endswith("activation") else published[key]
+        elif not _NULLABLE.issuperset(nulls := [key for key in theirs if key in published]):
+            raise UserError(f"{where}: {nulls[0]} is null; leave it out for the published default, or give a value")
     try:
         settings |= architecture.read(published)
     except UserError as error:
@@ -101,6 +110,13 @@ def _settings(published: dict[str, Any], architecture: Architecture[Any], where:
     except (TypeError, ValueError, KeyError, AttributeError, ZeroDivisionError) as error:
         raise UserError(f"{where}: a setting is of the wrong kind ({error})") from error
     return settings
+
+
+def _check_size(ours: str, key: str, value: Any, usual: Any, where: str) -> None:
+    """Raise UserError for a size of 0, which in our config may mean "the usual one" and in the published never does."""
+    sizes = ours.endswith(("width", "heads")) or (ours == "segments" and usual > 0)
+    if sizes and value == 0 and not isinstance(value, bool):
+        raise UserError(f"{where}: {key} must be above 0, got {value}")
 
 
 def new_config(model_type: str, settings: dict[str, Any], where: str) -> Any:

@@ -52,7 +52,7 @@ def _explained(classifier: Classifier, parts: list[str], scores: np.ndarray, lab
     found = [
         explain(
             classifier.model, classifier.tokenizer, parts[0], pair, max_tokens=limit, long=long, window=window,
-            label=number, multi_label=classifier.multi_label,
+            label=number, multi_label=classifier.decision.kind != "single",
         )
         for window in range(len(windows))
     ]  # fmt: skip

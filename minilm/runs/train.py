@@ -138,6 +138,8 @@ def _load_start(config: RunConfig) -> Start:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     runtime = devices.runtime(settings.device, settings.precision)
+    if message := devices.advice(runtime, settings.precision):
+        say(message)
     prepared = prepare(config)
     data = prepared.data
     counts = {split: class_counts(getattr(data, split).labels, len(data.label_names)) for split in SPLITS}
