@@ -65,7 +65,7 @@ def changed_tables(
         return {TOKENS: new, HEAD: new} if shared else {TOKENS: new}
     if config.dora or changes.keys() != {"lora_embedding_A", "lora_embedding_B"}:
         why = "is adapted with DoRA" if config.dora else "has no A or no B"
-        raise UserError(f"{first.file}: {module} {why}, which is not read here; {INSTEAD}")
+        raise UserError(f"{first.file}: {module} {why}, which is not supported; {INSTEAD}")
     rank, (entries, width) = config.rank_of(module), before.shape
     check_shape(changes["lora_embedding_A"], (rank, entries), config)
     check_shape(changes["lora_embedding_B"], (width, rank), config)

@@ -58,7 +58,7 @@ class ZeroShotClassifier:
     untrained: Scores
 
     def scores(self, rows: Rows) -> np.ndarray:
-        """Log-probabilities (N, C); with several labels a text, logits."""
+        """Log-probabilities (N, C); with several labels per text, logits."""
         model, tokenizer, runtime, section = self.model, self.tokenizer, self.runtime, self.section
         if isinstance(section, PromptSection):
             prompt = Prompt(section.pattern, self.words, section.content_free, self.max_tokens)
@@ -113,7 +113,7 @@ def _check_data(section: ZeroShotSection, prepared: PreparedData) -> None:
     """Raises UserError if the method cannot classify texts or find labels of this kind."""
     if prepared.data.multi_label and not isinstance(section, EntailmentSection):
         raise UserError(
-            f'[zero_shot]: the method "{section.method}" finds one label a text, and these data have several '
+            f'[zero_shot]: the method "{section.method}" finds one label per text, but these data have several '
             '(data.label_columns); the method "entailment" finds several'
         )
     if prepared.data.test.pairs is not None and isinstance(section, EntailmentSection):

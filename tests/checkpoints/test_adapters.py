@@ -421,9 +421,9 @@ def bert_adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("init_lora_weights", "pissa_niter_16", 'init_lora_weights "pissa_niter_16" changes'),
         ("init_lora_weights", "corda", 'init_lora_weights "corda"'),
         ("init_lora_weights", "loftq", 'init_lora_weights "loftq"'),
-        ("r", 4, "lora_A.weight is of rank 3, but .*adapter_config.json says 4"),
+        ("r", 4, "lora_A.weight has the rank 3, but .*adapter_config.json says 4"),
         ("r", "3", 'r must be a whole number from 1, got "3"'),
-        ("rank_pattern", {"layer.1.*query": 7}, "layer.1.attention.self.query.lora_A.weight is of rank 3, but"),
+        ("rank_pattern", {"layer.1.*query": 7}, "layer.1.attention.self.query.lora_A.weight has the rank 3, but"),
         ("rank_pattern", {"(": 7}, "rank_pattern contains an invalid regular expression"),
         ("alpha_pattern", {"query": "much"}, "alpha_pattern must be a table of numbers"),
         ("lora_alpha", None, "lora_alpha must be a number, got None"),
@@ -432,10 +432,10 @@ def bert_adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("target_modules", ["query"], "leaves bert.encoder.layer.0.attention.self.value out"),
         ("target_modules", 7, "target_modules must be a list of names, or a pattern"),
         ("modules_to_save", ["pooler"], "lacks base_model.model.bert.pooler.dense.weight, which"),
-        ("minilm", {"model_type": "gpt2"}, "made for a gpt2 model; this is a bert model"),
+        ("minilm", {"model_type": "gpt2"}, "is for a gpt2 model, but this is a bert model"),
         ("minilm", {"labels": ["a", "b"]}, "has 2 labels, but the model has 3"),
         ("minilm", {"labels": ["a", "b", "a"]}, "labels must be a list of different names"),
-        ("minilm", {"head": {"hidden": 3}}, r"has a head of its own \(HeadConfig.* which this model has not"),
+        ("minilm", {"head": {"hidden": 3}}, r"has its own head \(HeadConfig.* which this model does not have"),
         ("minilm", {"task": "dance"}, "minilm: task must be one of"),
         ("minilm", {"base_sample": [0.5] * 8}, "which has other weights than this model"),
     ],
@@ -493,12 +493,12 @@ QUERY = "base_model.model.bert.encoder.layer.0.attention.self.query"
         (lambda t: t.clear(), "contains no LoRA adapter"),
         (lambda t: t.update({"x.lora_A.weight": torch.ones(3, 24)}), "unexpected tensor x.lora_A.weight"),
         (lambda t: t.update({f"{QUERY}.lora_magnitude_vector": torch.ones(24)}), "but .* says use_dora = false"),
-        (lambda t: t.update({f"{WORDS}.lora_embedding_A": torch.ones(3, 64)}), "has no A or no B, which is not read"),
-        (lambda t: t.update({f"{QUERY}.lora_A.weight": torch.ones(3, 9)}), r"shape \(3, 9\), the model's is \(3, 24\)"),
+        (lambda t: t.update({f"{WORDS}.lora_embedding_A": torch.ones(3, 64)}), "has no A or no B, which is not"),
+        (lambda t: t.update({f"{QUERY}.lora_A.weight": torch.ones(3, 9)}), r"\(3, 9\), but the model needs \(3, 24\)"),
         (lambda t: t.update({f"{QUERY}.lora_B.weight": torch.ones(9, 3)}), r"has the shape \(9, 3\)"),
         (lambda t: t.update({f"{QUERY}.lora_B.weight": torch.ones(24)}), r"has the shape \(24,\)"),
-        (lambda t: t.update({f"{QUERY}.lora_A.weight": torch.ones(3, 24).char()}), "holds int8 numbers"),
-        (lambda t: t.update({f"{WORDS}.weight": torch.ones(65, 24)}), r"shape \(65, 24\), the model's is \(64, 24\)"),
+        (lambda t: t.update({f"{QUERY}.lora_A.weight": torch.ones(3, 24).char()}), "has the dtype int8"),
+        (lambda t: t.update({f"{WORDS}.weight": torch.ones(65, 24)}), r"\(65, 24\), but the model needs \(64, 24\)"),
         (lambda t: t.pop("base_model.model.classifier.bias"), "lacks base_model.model.classifier.bias"),
         (lambda t: t.update({"base_model.model.score.weight": torch.ones(3, 24)}), "score.weight is no tensor of"),
     ],
@@ -516,7 +516,7 @@ def test_an_adapter_for_another_model_is_refused(bert_adapter: Path, tmp_path: P
     assert_refused("distilbert-classify", bert_adapter, other)
     assert_refused("bert", bert_adapter, "classifier.bias belongs to a part that this bert model does not have")
     two = {"task": "classify", "labels": ["a", "b"]}
-    assert_refused("bert", bert_adapter, r"classifier.bias has the shape \(3,\), the model's is \(2,\)", **two)
+    assert_refused("bert", bert_adapter, r"classifier.bias has the shape \(3,\), but the model needs \(2,\)", **two)
     save_adapter(adapted("bert-classify"), tmp_path)
     model = ours("bert-classify")
     model.layers[0].attention.query.weight.data += 0.1
@@ -552,7 +552,7 @@ def test_our_head_and_a_familys_are_not_mistaken_for_each_other(tmp_path: Path) 
     add_lora(model, LoRAConfig())
     save_adapter(model, tmp_path / "own")
     save_adapter(adapted("bert-classify"), tmp_path / "family")
-    assert_refused("bert-classify", tmp_path / "own", "has a head of its own")
+    assert_refused("bert-classify", tmp_path / "own", "has its own head")
     assert_refused("bert", tmp_path / "family", "classifier.bias belongs to a part that", **own)
     stored = read_tensors(tmp_path / "own" / "head.safetensors")
     write_tensors(tmp_path / "own" / "head.safetensors", {n: t for n, t in stored.items() if n != "dense.bias"})
@@ -588,7 +588,7 @@ def test_missing_biases_and_heads_are_warned_of(
 def test_a_tensor_that_t5_ties_cannot_be_its_own(tmp_path: Path) -> None:
     save_adapter(adapted("t5-lm"), tmp_path)
     edit(tmp_path, lambda _, tensors: tensors.update({"base_model.model.lm_head.weight": torch.ones(64, 24)}))
-    assert_refused("t5-lm", tmp_path, "lm_head.weight was trained on its own; this t5 model ties it to another")
+    assert_refused("t5-lm", tmp_path, "lm_head.weight was trained separately; this t5 model ties it to another")
 
 
 def test_modules_trained_whole_are_kept_and_parts_of_modules_are_not(tmp_path: Path) -> None:
@@ -601,18 +601,18 @@ def test_modules_trained_whole_are_kept_and_parts_of_modules_are_not(tmp_path: P
     torch.testing.assert_close(run_theirs(opened, batch), run(model, batch), rtol=1e-5, atol=1e-5)
     assert_same_tensors(load_adapted_model(tmp_path), model)
     model.layers[1].mlp_norm.bias.requires_grad_(False)
-    with pytest.raises(UserError, match=r"layers.1.mlp_norm.bias is not trained as PEFT's"):
+    with pytest.raises(UserError, match=r"layers.1.mlp_norm.bias is not trained, but the names"):
         save_adapter(model, tmp_path)
     model.layers[1].mlp_norm.requires_grad_(False)
     model.layers[0].attention.query.weight.requires_grad_(True)
-    with pytest.raises(UserError, match=r"layers.0.attention.query is not trained as"):
+    with pytest.raises(UserError, match=r"layers.0.attention.query is not trained"):
         save_adapter(model, tmp_path)
 
 
 def test_an_embedding_that_is_tied_cannot_be_saved(tmp_path: Path) -> None:
     model = adapted("gpt2-lm-old")
     model.embeddings.token.requires_grad_(True)
-    with pytest.raises(UserError, match=r"embeddings.token.weight is not trained as PEFT's format can tell"):
+    with pytest.raises(UserError, match=r"embeddings.token.weight is trained, but PEFT"):
         save_adapter(model, tmp_path)
 
 
