@@ -33,7 +33,7 @@ class EncoderDecoderConfig(BackboneConfig):
 
     decoder_depth: int = 0  # layers of the decoder; 0: as many
     start_token: int = 0  # what the decoder reads first
-    pad_token: int = 0  # what it reads in place of a label that is none
+    pad_token: int = 0  # the decoder's input in place of an ignored label
 
 
 def check_published(published: dict[str, Any]) -> None:
@@ -57,7 +57,7 @@ class Stack(nn.Module, ABC):
 
     @abstractmethod
     def mask(self, batch: Batch, length: int) -> object:
-        """What the layers take as their mask, for so many positions of x."""
+        """The mask for the layers, for the positions of x."""
 
     def finish(self, x: Tensor) -> Tensor:
         """The stack's finished vectors, (B, T or 1, D)."""
@@ -65,7 +65,7 @@ class Stack(nn.Module, ABC):
 
 
 class EncoderDecoder(Backbone):
-    """Encoder and decoder, or the encoder alone."""
+    """An encoder and a decoder, or only the encoder."""
 
     config: EncoderDecoderConfig
     encoder: Stack

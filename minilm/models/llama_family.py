@@ -69,22 +69,22 @@ HEAD_NORMS = (
 def full_layers(kinds: Sequence[str], depth: int) -> tuple[int, ...]:
     """The layers that see everything, from the kind of each (``layer_types``).
 
-    Raises UserError for a kind that we do not have, and for too few or too many.
+    Raises UserError for an unsupported kind, and for too few or too many layers.
     """
     if other := set(kinds) - {FULL, SLIDING}:
-        raise UserError(f"config.json: layer_types: {', '.join(sorted(other))} is not supported")
+        raise UserError(f"config.json: layer_types: the type {', '.join(sorted(other))} is not supported")
     if len(kinds) != depth:
         raise UserError(f"config.json: layer_types must name {depth} layers, got {len(kinds)}")
     return tuple(i for i, kind in enumerate(kinds) if kind == FULL)
 
 
 def read_windows(kinds: Sequence[str], depth: int, window: int | None) -> dict[str, Any]:
-    """The window, and the layers that see everything in spite of it. Raises UserError for a window of no size."""
+    """The window, and the layers with full attention. Raises UserError for a window without a size."""
     full = full_layers(kinds, depth)
     if len(full) == depth:
         return {"window": 0, "full_layers": ()}
     if not window:
-        raise UserError(f"config.json: layer_types names layers of {SLIDING}, but sliding_window gives them no window")
+        raise UserError(f"config.json: layer_types has layers of {SLIDING}, but sliding_window gives no window")
     return {"window": window, "full_layers": full}
 
 
