@@ -56,8 +56,9 @@ bench: .venv/installed-dev ## measure speed beside the usual tools
 references: .venv/installed-dev ## make the tests' reference checkpoints and outputs again (ARGS="gpt2*": these)
 	$(BIN)/python tests/reference/make_references.py $(ARGS)
 
-docs: .venv/installed-dev ## write docs/config.md, the keys of a config, from minilm/config.py
+docs: .venv/installed-dev ## write docs/config.md, the keys of a config, and docs/checkpoints.md, what is opened
 	$(BIN)/python docs/make_config.py
+	$(BIN)/python -m docs.make_checkpoints
 
 clean: ## remove .venv and caches; runs/ and weights/ stay
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* dist

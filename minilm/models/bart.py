@@ -40,7 +40,7 @@ from minilm.errors import UserError
 from minilm.models.architecture import Architecture, Names, Row
 from minilm.models.batch import Batch, LayerCache, select_position
 from minilm.models.dropout import Dropout
-from minilm.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig, Stack
+from minilm.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig, Stack, check_published
 from minilm.models.heads import HeadConfig, LanguageConfig
 from minilm.models.layers import MLP, Attention, draw_weights
 from minilm.models.masks import padding_mask
@@ -238,6 +238,9 @@ def read(published: dict[str, Any]) -> dict[str, Any]:
     for key, value in FIXED.items():
         if published.get(key, value) != value:
             raise UserError(f"config.json: {key} = {published[key]} is not supported, only {value}")
+    if "classifier_dropout" in published and published["classifier_dropout"] is None:
+        raise UserError("config.json: classifier_dropout is null; give a number, such as 0.0")
+    check_published(published)
     defaults = {"decoder_depth": "decoder_layers", "decoder_heads": "decoder_attention_heads"}
     defaults |= {"decoder_mlp_width": "decoder_ffn_dim"}
     usual = BartConfig()

@@ -37,7 +37,7 @@ from minilm.errors import UserError, nearest
 from minilm.models.architecture import Architecture, Names, Row
 from minilm.models.batch import Batch, LayerCache, select_position
 from minilm.models.dropout import Dropout
-from minilm.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig, Stack
+from minilm.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig, Stack, check_published
 from minilm.models.heads import HeadConfig, LanguageConfig
 from minilm.models.layers import MLP, Attention, RMSNorm, relative_bucket
 from minilm.models.masks import padding_mask
@@ -66,7 +66,9 @@ class T5Config(EncoderDecoderConfig):
     decoder: bool = True  # False: the encoder alone
 
     def __post_init__(self) -> None:
-        """Heads have a width of their own."""
+        """Heads have a width of their own. Raises UserError for too few buckets: both sides have two kinds."""
+        if self.buckets < 4 or self.max_distance < 1:
+            raise UserError(f"buckets ({self.buckets}) must be at least 4, and max_distance ({self.max_distance}) 1")
 
 
 def finite(x: Tensor) -> Tensor:
@@ -236,6 +238,7 @@ KINDS |= {("gelu_tanh", False): "gelu_new", ("gelu_tanh", True): "gated-gelu"}
 def read(published: dict[str, Any]) -> dict[str, Any]:
     """The feed-forward network. Where ``dense_act_fn`` and ``is_gated_act`` contradict ``feed_forward_proj``, they
     count: the published class makes them of it first, and then takes them as they are."""
+    check_published(published)
     if (kind := published.get("feed_forward_proj")) is None:
         return {}
     kinds = {name: key for key, name in KINDS.items()}

@@ -1,10 +1,10 @@
-"""The folder of a run: how it is made and found again, and what it was started with.
+"""The folder of a run: making and finding it, and checking that its inputs have not changed.
 
     runs/NAME/  config.toml  environment.json  metrics.jsonl  results.json  predictions.csv  summary.txt
                 report.md  report.html  model/  checkpoints/  figures/
 
-A folder is never overwritten: a second run of the name gets a number. It appears with its config in it or not at all,
-and while a process works in it, it is locked.
+A folder is never overwritten; a second run with the same name gets a number. It appears with its config in it or not at
+all, and while a process works in it, it is locked.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from minilm.schema import as_table, flat, shown
 from minilm.textfiles import read_toml
 
 LOCK = ".lock"  # the file in a run's folder that is locked while a process works on the run
-STARTED_FROM = {  # what must be the same when a run is resumed
+STARTED_FROM = {  # inputs that must not change before a run is resumed
     "data": "the data",
     "checkpoint": "the checkpoint",
     "augmented_texts": "the text that [augment] makes",
@@ -107,10 +107,10 @@ def occupied(folder: Path) -> Iterator[None]:
 
 
 def find_folder(config_path: Path, config: RunConfig, runs: Path) -> Path:
-    """The folder of the run to resume: the last of its name and with its settings, preferably one that is unfinished.
+    """The folder of the run to resume: the last run with this name and these settings, preferably an unfinished one.
 
-    If ``config_path`` is the config of such a run, that run comes first. Raises UserError if there is no run, or if all
-    were started with other settings.
+    If ``config_path`` is the config of such a run, that run is preferred. Raises UserError if there is no run, or if
+    all runs were started with other settings.
     """
     own = [config_path.parent] if config_path.name == "config.toml" else []
     numbered = [p for p in runs.glob(f"{config.name}-*") if p.name.removeprefix(f"{config.name}-").isdecimal()]
@@ -119,7 +119,7 @@ def find_folder(config_path: Path, config: RunConfig, runs: Path) -> Path:
     found = [path for path in places if is_run(path) and _name_of(path) == config.name]
     found.sort(key=lambda path: (path / "results.json").exists())
     if not found:
-        raise UserError(f"{runs / config.name}: there is no such run to resume; start it without --resume")
+        raise UserError(f"{runs / config.name}: there is no such run to resume; start a new run without --resume")
     for folder in found:
         if not first_difference(load_config(folder / "config.toml"), config):
             return folder
@@ -130,7 +130,7 @@ def find_folder(config_path: Path, config: RunConfig, runs: Path) -> Path:
 
 
 def _name_of(folder: Path) -> Any:
-    """The name of a run: the folder "mine-2" may be the second run "mine", or the first run "mine-2"."""
+    """The name of a run, from its config: "mine-2" may be the second run named "mine", or the first named "mine-2"."""
     return read_toml(folder / "config.toml").get("name")
 
 
@@ -150,7 +150,7 @@ def first_difference(stored: RunConfig, wanted: RunConfig) -> str:
 
 
 def describe_environment(data: Dataset, runtime: Runtime, start: dict[str, str]) -> Environment:
-    """What a result depends on, beside its config. ``start``: hashes of what the run starts from, beside its data."""
+    """The environment that a result depends on. ``start``: hashes of the run's inputs besides its data."""
     packages = ("torch", "tokenizers", "numpy", "huggingface-hub", "matplotlib")
     return Environment(
         minilm=version("minilm"),
@@ -174,12 +174,12 @@ def describe_data(data: Dataset) -> DataSummary:
 
 
 def stored_environment(folder: Path) -> Environment:
-    """The environment that a run was started in. Raises UserError if its file was edited."""
+    """Read the environment in which a run was started. Raises UserError if its file was edited."""
     return read_record(Environment, folder / "environment.json")
 
 
 def check_unchanged(folder: Path, data: Dataset, start: Mapping[str, str]) -> None:
-    """Raise UserError if the data, or anything else that a run was started with, has changed."""
+    """Raise UserError if the data or another input of the run has changed."""
     environment = stored_environment(folder)
     stored = {"data": environment.data.fingerprint, **environment.start}
     for key, value in {"data": data.fingerprint, **start}.items():
@@ -220,6 +220,6 @@ def _commit() -> str | None:
 
 
 def write_history(folder: Path, history: list[Evaluation]) -> None:
-    """Write ``metrics.jsonl``, one evaluation a line."""
+    """Write ``metrics.jsonl``, one evaluation per line."""
     with atomic(folder / "metrics.jsonl") as file:
         file.write("".join(json.dumps(as_table(entry)) + "\n" for entry in history).encode())

@@ -1,7 +1,7 @@
-"""A run that does not train: what a model makes of texts before it has seen a single label.
+"""A zero-shot run: a model classifies texts without training.
 
-It is compared with the majority class of the training texts, and with the same checkpoint under a head that is not
-trained yet, as training would start it.
+It is compared with the majority class of the training texts, and with the same checkpoint with an untrained head, from
+which training would start.
 
     RUN/  config.toml  environment.json  results.json  predictions.csv  report.md  report.html  figures/
 """
@@ -42,7 +42,7 @@ from minilm.schema import as_table
 from minilm.training.console import say
 
 MEASURED = ("validation", "test")  # splits
-Scores = Mapping[str, np.ndarray]  # of each of them, (N, C)
+Scores = Mapping[str, np.ndarray]  # split -> (N, C)
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class ZeroShotClassifier:
 
     section: ZeroShotSection
     words: list[str]  # a word or a description for each label
-    max_tokens: int  # of a prompt, or of a text
+    max_tokens: int  # the most tokens of a prompt or a text
     model: Backbone
     tokenizer: Tokenizer
     runtime: Runtime
@@ -89,7 +89,7 @@ class ZeroShotClassifier:
 def open_classifier(
     config: RunConfig, section: ZeroShotSection, prepared: PreparedData, runtime: Runtime
 ) -> ZeroShotClassifier:
-    """Open the model. Raises UserError if it cannot classify these data by the method."""
+    """Load the model. Raises UserError if it cannot classify these data with the method."""
     data, names = prepared.data, prepared.data.label_names
     _check_data(section, prepared)
     if isinstance(section, SimilaritySection):
@@ -98,14 +98,14 @@ def open_classifier(
         words = one_each(section.words, names, "zero_shot.words")
     folder, limit = find_checkpoint(config), config.data.max_tokens
     if sorted(read_contents(folder).labels) == sorted(names):
-        seen = "is a classifier that was trained on these labels; choose the model that it was made from"
+        seen = "is a classifier that was trained on these labels; use the model from which it was trained"
         raise UserError(f"[zero_shot]: {folder}: {seen}")
-    untrained = _untrained(config, prepared, runtime)  # first: two models need more memory than one
+    untrained = _untrained(config, prepared, runtime)  # done first, so that there is only one model in memory
     with located("[zero_shot]"):
         model, tokenizer = open_model(str(folder), section.method, str(runtime.device))
         model.to(runtime.device)
         classifier = ZeroShotClassifier(section, words, limit, model, tokenizer, runtime, untrained)
-        classifier.scores(data.validation.take(np.arange(1)))  # raises if the pattern or a word does not fit
+        classifier.scores(data.validation.take(np.arange(1)))  # raises if the pattern or a word is not possible
     return classifier
 
 
@@ -124,20 +124,20 @@ def _check_data(section: ZeroShotSection, prepared: PreparedData) -> None:
 
 
 def one_each(given: Mapping[str, str], names: Sequence[str], key: str) -> list[str]:
-    """The text for each label: the one that is given, else the label's name.
+    """The text for each label: the given one, or else the label's name.
 
-    Raises UserError if a text is given for an unknown label, or an empty one for a label.
+    Raises UserError if a text is given for an unknown label, or if a text is empty.
     """
     for label in given:
         if label not in names:
-            raise UserError(f'{key}: no label "{label}"{nearest(label, names)}; the data have {", ".join(names)}')
+            raise UserError(f'{key}: no label "{label}"{nearest(label, names)}; the labels are {", ".join(names)}')
         if not given[label].strip():
-            raise UserError(f'{key}: "{label}" has an empty text; leave it out to use its name')
+            raise UserError(f'{key}: "{label}" has an empty text; remove the key to use the label\'s name')
     return [given.get(name, name) for name in names]
 
 
 def _untrained(config: RunConfig, prepared: PreparedData, runtime: Runtime) -> Scores:
-    """The scores of the classifier that training would start from."""
+    """The scores of the classifier with an untrained head, from which training would start."""
     model, pad = fresh_model(config, prepared, runtime), pad_id(prepared.tokenizer)
     return {split: predict_scores(model, prepared.encoded[split], runtime, pad=pad) for split in MEASURED}
 

@@ -1,4 +1,4 @@
-"""One run of a study, from its start or from where it stopped to its end."""
+"""Execute one run of a study, from its start or from an interruption."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ def is_closed(place: Path) -> bool:
 
 
 def run_to_end(folder: Path, run: PlannedRun) -> str:
-    """Train a run as planned. Return why it failed, as ``failure_of`` puts it; empty if it did not.
+    """Train a run as planned. Return the reason if it failed, from ``failure_of``, or an empty string.
 
-    A failure concerns this run alone: the others continue. The run's output is appended to a file under ``logs/``.
+    If a run fails, the others continue. The run's output is appended to a file in ``logs/``.
 
-    Raises minilm.training.console.Interrupted if a signal ended it; the next call resumes it.
+    Raises minilm.training.console.Interrupted if a signal stopped the run; the next call resumes it.
     """
     log = folder / "logs" / f"{run.name}.log"
     with locked(folder / "logs" / f"{run.name}.lock") as lock:
@@ -99,8 +99,7 @@ def _run(folder: Path, run: PlannedRun) -> None:
 
 
 def failure_of(error: Exception, hint: str = "") -> str:
-    """What went wrong, in a line. Unless it is a user's mistake or a lack of GPU memory, ``hint`` and the traceback
-    follow."""
+    """The error in one line. Unless it is a user error or a lack of GPU memory, ``hint`` and the traceback follow."""
     if isinstance(error, UserError | torch.OutOfMemoryError):
         return " ".join(str(error).split())
     message = textwrap.shorten(f"{type(error).__name__}: {error}", 300)
@@ -108,12 +107,12 @@ def failure_of(error: Exception, hint: str = "") -> str:
 
 
 def write_note(folder: Path, run: PlannedRun, note: RunNote) -> None:
-    """Record what the study knows of a run, replacing what it knew."""
+    """Write the study's note on a run, replacing the earlier note."""
     write_json(folder / "logs" / f"{run.name}.json", asdict(note))
 
 
 def read_note(folder: Path, run: PlannedRun) -> RunNote:
-    """What was recorded of a run; the defaults if it was never started."""
+    """Read the study's note on a run; the defaults if it was never started."""
     path = folder / "logs" / f"{run.name}.json"
     return RunNote(**read_json(path)) if path.exists() else RunNote()
 

@@ -12,12 +12,17 @@ import sys
 import pytest
 
 from tests.fuzzing.cases import CASES, Case
-from tests.fuzzing.harness import one
+from tests.fuzzing.harness import one, prepare
 from tests.fuzzing.mutations import ODD, broken_bytes, broken_json, broken_safetensors, broken_toml
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork") or sys.platform == "darwin", reason="processes are forked")
 FEW = {"finished run": 4, "interrupted run": 4, "checkpoint": 40, "config.json": 40}
 SEED = 7
+
+
+@pytest.fixture(scope="module", autouse=True)
+def prepared() -> None:
+    prepare()
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -200,7 +200,6 @@ def test_freezing_all_but_the_last_layer_leaves_its_four_norms_and_the_final_one
 
 
 @pytest.mark.parametrize("kind", ["Gemma2ForCausalLM", "Gemma3ForCausalLM", "GemmaForCausalLM"])
-@pytest.mark.usefixtures("torch_dropout")
 def test_attention_weights_are_dropped_as_transformers_drops_them(kind: str, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     family = {"Gemma3ForCausalLM": "gemma3_text"}.get(kind, kind.removesuffix("ForCausalLM").lower())
@@ -291,8 +290,8 @@ def test_what_a_published_class_cannot_say_is_refused(family: str, changes: dict
         ({"model_type": "gemma2", "layer_types": [FULL]}, "layer_types must name 26 layers, got 1"),
         ({"model_type": "gemma2", "sliding_window": None}, "sliding_window and query_pre_attn_scalar must be numbers"),
         ({"model_type": "gemma3_text", "query_pre_attn_scalar": 0}, "query_pre_attn_scalar must be numbers above 0"),
-        ({"model_type": "gemma2", "attn_logit_softcapping": 0.0}, "attn_logit_softcapping must be a number above 0,"),
-        ({"model_type": "gemma3_text", "final_logit_softcapping": 0}, "final_logit_softcapping must be a number"),
+        ({"model_type": "gemma2", "attn_logit_softcapping": 0.0}, "attn_logit_softcapping must be a number above"),
+        ({"model_type": "gemma3_text", "final_logit_softcapping": 0}, "final_logit_softcapping must be a number above"),
         ({"model_type": "gemma2", "rope_parameters": {FULL: {"rope_theta": 5.0}}}, "rope_parameters must be one table"),
         ({"model_type": "gemma3_text", "layer_types": ["chunked_attention"] * 26}, "chunked_attention"),
         ({"model_type": "gemma3_text", "rope_parameters": {"rope_theta": 5.0}}, "must hold a table for"),

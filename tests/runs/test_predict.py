@@ -53,8 +53,8 @@ def test_a_row_without_a_text_or_with_a_defect_stops_no_other(tmp_path: Path) ->
     result = minilm("predict", finished_run(), "--file", tmp_path / "in.csv", "--out", tmp_path / "out.csv")
     assert [bool(row["predicted"]) for row in read(tmp_path / "out.csv")] == [True, False, False, False, True]
     assert result.exit_code == 0 and result.stderr.splitlines()[-1] == "5 rows: 2 cannot be used, 1 without a text"
-    assert "in.csv, line 4: 3 fields where the header has 2" in result.stderr
-    for text, said in (("id,text\n1, \n", "line 2: the text is empty"), ("id,text\n1,a,b\n", "line 2: 3 fields")):
+    assert "in.csv, line 4: has 3 fields, but the header has 2" in result.stderr
+    for text, said in (("id,text\n1, \n", "line 2: the text is empty"), ("id,text\n1,a,b\n", "line 2: has 3 fields")):
         (tmp_path / "in.csv").write_text(text)
         assert said in refused("predict", finished_run(), "--file", tmp_path / "in.csv", "--out",
                                tmp_path / "strict.csv", "--strict")  # fmt: skip

@@ -90,7 +90,7 @@ def test_beside_it_stand_the_majority_and_the_head_that_training_would_start_fro
 def test_its_report_says_how_it_was_asked_and_other_verbs_take_it(asked, tmp_path):
     report = (asked / "report.md").read_text()
     assert "none of them trained) was used without training (by likelihood)" in report and "| bad | dull |" in report
-    assert "calibrated so that the text a has" in report and "it is trained on them" in report
+    assert "calibrated so that the text a has" in report and "this is training and not" in report
     assert "minilm predict" not in report
     assert "likelihood" not in minilm("compare", asked, "--html", tmp_path / "page.html").output
     assert "asked reaches" in (tmp_path / "page.html").read_text()
