@@ -17,7 +17,7 @@ quoted = '$(subst ','\'',$(1))'# for the shell
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help scratch finetune weights test lint bench references docs clean
+.PHONY: help scratch finetune weights test fuzz faults lint bench references docs clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -40,6 +40,12 @@ weights: .venv/installed ## download a checkpoint into weights/ (MODEL=bielik; w
 test: .venv/installed-dev ## run all tests, and measure how much of the code they cover
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --cov --cov-report=term $(ARGS)
 
+fuzz: .venv/installed-dev ## read 2,000 broken files: each must give a result or one line (ARGS="--seed 2")
+	$(BIN)/python -m tests.fuzzing $(ARGS)
+
+faults: .venv/installed-dev ## kill runs, fill their disk, start them twice: all must end bit for bit the same
+	$(BIN)/python -m tests.faults $(ARGS)
+
 lint: .venv/installed-dev ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -50,8 +56,9 @@ bench: .venv/installed-dev ## measure speed beside the usual tools
 references: .venv/installed-dev ## make the tests' reference checkpoints and outputs again (ARGS="gpt2*": these)
 	$(BIN)/python tests/reference/make_references.py $(ARGS)
 
-docs: .venv/installed-dev ## write docs/config.md, the keys of a config, from minilm/config.py
+docs: .venv/installed-dev ## write docs/config.md, the keys of a config, and docs/checkpoints.md, what is opened
 	$(BIN)/python docs/make_config.py
+	$(BIN)/python -m docs.make_checkpoints
 
 clean: ## remove .venv and caches; runs/ and weights/ stay
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* dist

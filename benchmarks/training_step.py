@@ -19,7 +19,6 @@ from minilm.checkpoints.models import new_model
 from minilm.config import TrainSection
 from minilm.data.batching import collate, make_batches
 from minilm.data.tokenization import Encoded
-from minilm.devices import Runtime
 from minilm.models.gpt2 import GPT2Config
 from minilm.models.heads import mlp_head
 from minilm.training.optimizer import make_optimizer
@@ -113,7 +112,7 @@ def our_steps(
     """Our steps, on batches of anyone's making."""
     model = our_model()
     settings = TrainSection(epochs=1, lr=1e-5, weight_decay=0.35)
-    optimizer = make_optimizer(model, settings, Runtime(torch.device("cpu")))
+    optimizer = make_optimizer(model, settings)
 
     def work() -> None:
         for rows in batches:

@@ -12,7 +12,7 @@ import click
 from minilm.config import SPLITS
 from minilm.errors import UserError
 from minilm.terminal import printable
-from minilm.verbs import DEVICE, Verb, example, part_of
+from minilm.verbs import DEVICE, NAME, PLACE, Verb, example, part_of
 
 PRECISION = click.option(
     "--precision",
@@ -26,9 +26,9 @@ THRESHOLD = click.option(
 
 
 @click.command("evaluate", cls=Verb, epilog=example("minilm evaluate runs/scratch-sample --file more.csv"))
-@click.argument("runs", nargs=-1, required=True, metavar="RUN... [KEY=VALUE]...")
+@click.argument("runs", type=NAME, nargs=-1, required=True, metavar="RUN... [KEY=VALUE]...")
 @click.option("--split", type=click.Choice(SPLITS), help="A split of its own data.  [default: test]")
-@click.option("--file", type=click.Path(path_type=Path), help="Labelled texts of your own, columns as in the run.")
+@click.option("--file", type=PLACE, help="Labelled texts of your own, columns as in the run.")
 @click.option("--json", "as_json", is_flag=True, help="All metrics as JSON.")
 @RAW
 @THRESHOLD
@@ -65,14 +65,14 @@ def evaluate_command(
 
 
 @click.command("predict", cls=Verb, epilog=example('minilm predict runs/scratch-sample "ale sztos" "no dramat"'))
-@click.argument("run", metavar="RUN...")
+@click.argument("run", type=NAME, metavar="RUN...")
 @click.argument("texts", nargs=-1)
 @click.option(
     "--file",
-    type=click.Path(path_type=Path, allow_dash=True),
+    type=PLACE,
     help="A table (.csv, .tsv, .jsonl, .parquet), columns as in the run; any other: a text a line, or two with a tab.",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="A table to write, with all columns: .csv, .jsonl, ...")
+@click.option("--out", type=PLACE, help="A table to write, with all columns: .csv, .jsonl, ...")
 @click.option(
     "--format", "form", type=click.Choice(["csv", "jsonl", "tsv"]), help="A table on standard input and output."
 )
@@ -167,7 +167,7 @@ def _show(text: str, answer: str, scores: dict[str, Any], as_json: bool) -> None
 
 
 @click.command("explain", cls=Verb, epilog=example('minilm explain runs/scratch-sample "ale sztos"'))
-@click.argument("run")
+@click.argument("run", type=NAME)
 @click.argument("texts", nargs=-1)
 @click.option("--label", default="", help="Explain the score of this label.  [default: the one that is given]")
 @click.option("--json", "as_json", is_flag=True, help="A JSON object a line, with the numbers of all words.")

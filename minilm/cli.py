@@ -17,10 +17,10 @@ import click
 from minilm.answer_verbs import evaluate_command, explain_command, predict_command, zero_shot_command
 from minilm.errors import UserError
 from minilm.terminal import printable
-from minilm.verbs import DEVICE, Verbs, example, part_of
+from minilm.verbs import DEVICE, NAME, PLACE, Verbs, example, part_of
 
 RUNS = click.option(
-    "--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of all runs."
+    "--runs", type=PLACE, default=Path("runs"), show_default=True, help="Folder of all runs."
 )
 
 
@@ -35,7 +35,7 @@ RESUME = click.option("--resume", is_flag=True, help="Resume the last run of thi
 
 
 @main.command("train", epilog=example("minilm train scratch_sample train.lr=5e-4 seed=2"))
-@click.argument("config")
+@click.argument("config", type=NAME)
 @CHANGES
 @RESUME
 @RUNS
@@ -51,7 +51,7 @@ def train_command(config: str, changes: tuple[str, ...], resume: bool, runs: Pat
 
 
 @main.command("finetune", epilog=example("minilm finetune distilbert --data reviews.csv --method lora train.epochs=5"))
-@click.argument("model", default="minilm")
+@click.argument("model", type=NAME, default="minilm")
 @CHANGES
 @click.option("--data", default="", help='A file, a folder, a name of `minilm data`; or "sample": a small set like it.')
 @click.option("--method", default="", help="full, head, last3 (or another number) or lora.")
@@ -118,8 +118,8 @@ main.add_command(zero_shot_command)
 
 
 @main.command("export", epilog=example("minilm export runs/finetune-distilbert distilbert-news --merge"))
-@click.argument("run")
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("run", type=NAME)
+@click.argument("folder", type=PLACE)
 @click.option("--merge", is_flag=True, help="An adapter and its base as one model.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Of the weights.")
 @click.option("--linear", is_flag=True, help="The run's linear baseline instead, which `minilm predict` takes.")
@@ -140,7 +140,7 @@ def export_command(run: str, folder: Path, merge: bool, dtype: str | None, linea
 
 
 @main.command("info", epilog=example("minilm info experiments/scratch.toml"))
-@click.argument("model")
+@click.argument("model", type=NAME)
 def info_command(model: str) -> None:
     """Show a MODEL layer by layer: a config (TOML), a run, a folder, a catalogue name or a Hub id."""
     from minilm.runs.describe import describe_model
@@ -149,7 +149,7 @@ def info_command(model: str) -> None:
 
 
 @main.command("study", epilog=example("minilm study medical data.sample=true axes.seed=[1]"))
-@click.argument("config")
+@click.argument("config", type=NAME)
 @CHANGES
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs at once, a process each.")
 @click.option("--shard", default="1/1", help="One of several parts, such as 1/2, for several machines.")
@@ -189,9 +189,9 @@ def study_command(config: str, changes: tuple[str, ...], jobs: int, shard: str, 
 
 
 @main.command("compare", epilog=example("minilm compare runs/head-1 runs/head-2 runs/full-1 --html compare.html"))
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, required=True, type=PLACE)
 @click.option("--markdown", is_flag=True, help="The tables as Markdown.")
-@click.option("--html", type=click.Path(path_type=Path), help="A page with tables, pictures and tests, as one file.")
+@click.option("--html", type=PLACE, help="A page with tables, pictures and tests, as one file.")
 @click.option("--metric", default="", help="The metric of the page (--html).  [default: macro_f1]")
 def compare_command(runs: tuple[Path, ...], markdown: bool, html: Path | None, metric: str) -> None:
     """Compare finished RUNS; those that differ only in their seed are one row."""
@@ -224,7 +224,7 @@ def models_command() -> None:
 
 
 @main.command("download", epilog=example("minilm download minilm"))
-@click.argument("model")
+@click.argument("model", type=NAME)
 @click.option("--revision", default="", help="A branch, tag or commit on the Hub.")
 def download_command(model: str, revision: str) -> None:
     """Put a MODEL (a short name or a Hub id) into weights/."""
@@ -234,7 +234,7 @@ def download_command(model: str, revision: str) -> None:
 
 
 @main.command("data", epilog=example("minilm data ag-news"))
-@click.argument("name", required=False)
+@click.argument("name", type=NAME, required=False)
 def data_command(name: str | None) -> None:
     """List the data sets that have a short name; or show one's splits, columns, labels and licence."""
     from minilm.data.catalog import describe, listing
@@ -243,7 +243,7 @@ def data_command(name: str | None) -> None:
 
 
 @main.command("generate", epilog=example('minilm generate gpt2 "Once upon a time" --temperature 0.8 --top-p 0.95'))
-@click.argument("model")
+@click.argument("model", type=NAME)
 @click.argument("prompts", nargs=-1, metavar="[PROMPT]...")
 @click.option("--max-new-tokens", default=100, show_default=True, help="New tokens for each prompt, at most.")
 @click.option("--temperature", default=0.0, show_default=True, help="0: always the likeliest token; 1: as trained.")
@@ -280,7 +280,7 @@ def generate_command(
 
 
 @main.command("fill", epilog=example('minilm fill bert "Paris is the [MASK] of France."'))
-@click.argument("model")
+@click.argument("model", type=NAME)
 @click.argument("text")
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Words for each mask.")
 @DEVICE

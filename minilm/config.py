@@ -114,7 +114,7 @@ class BPETokenizerSection:
 class CheckpointTokenizerSection:
     """``[tokenizer]`` with any other ``source``: the tokenizer of a checkpoint."""
 
-    source: str = ""  # a folder with tokenizer.json, a model's name or a Hub id; empty: that of model.source
+    source: str = ""  # a folder with a tokenizer, a model's name or a Hub id; empty: that of model.source
 
 
 TokenizerSection = Annotated[BPETokenizerSection | CheckpointTokenizerSection, Choice("source", "")]

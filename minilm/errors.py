@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 
 from minilm.terminal import printable
@@ -12,15 +13,27 @@ from minilm.terminal import printable
 class UserError(Exception):
     """Something that the user can fix. The message names the thing, where it is, and what to do.
 
-    The message is one line, whatever it quotes; ``details`` are lines below it. The command line prints it without a
-    traceback. Every other exception is a bug of minilm and keeps its traceback.
+    The message is one line, whatever it quotes, and long values are cut in their middle; ``details`` are lines below.
+    The command line prints it without a traceback. Every other exception is a bug of minilm and keeps its traceback.
     """
 
     def __init__(self, message: str, *details: str) -> None:
         super().__init__(message, *details)
 
     def __str__(self) -> str:
-        return "\n  ".join(map(printable, self.args))
+        return "\n  ".join(_VALUE.sub(_cut, printable(line)) for line in self.args)
+
+
+# What a message may quote: a value in quotes, or something without spaces, such as a path. (An apostrophe is no quote.)
+_VALUE = re.compile(r"""(?P<quoted>"[^"]*"|(?<!\w)'[^']*'(?!\w))|[^\s"]+""")
+LONGEST, LONGEST_PATH = 200, 500  # characters that are shown of a quoted value, and of anything else
+
+
+def _cut(found: re.Match[str]) -> str:
+    value = found[0]
+    if len(value) <= (LONGEST if found["quoted"] else LONGEST_PATH):
+        return value
+    return f"{value[: LONGEST // 2]} ... {value[-LONGEST // 4 :]}"
 
 
 @contextlib.contextmanager

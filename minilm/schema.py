@@ -25,6 +25,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from minilm.errors import UserError, nearest
+from minilm.textfiles import DEEPEST, parse_toml
 
 T = TypeVar("T")
 Place = Callable[[str], str]  # key -> where it was written, such as the name of a file
@@ -70,6 +71,8 @@ def override(kind: Any, table: dict[str, Any], text: str) -> str:
     if text.encode(errors="ignore").decode() != text:  # bytes of the command line that are not text
         raise UserError(f"{text!a}: must be UTF-8")
     *sections, last = key.split(".")
+    if len(sections) > DEEPEST:
+        raise UserError(f"{text}: no key lies in more than {DEEPEST} tables")
     for i, section in enumerate(sections, start=1):
         kind = hints_of(kind).get(section)
         table = table.setdefault(section, {})
@@ -77,9 +80,11 @@ def override(kind: Any, table: dict[str, Any], text: str) -> str:
             raise UserError(f"{text}: {'.'.join(sections[:i])} holds a value, not keys")
     kind = hints_of(kind).get(last)
     try:
-        parsed = tomllib.loads(f"value = {value}")
+        parsed = parse_toml(f"value = {value}")
     except tomllib.TOMLDecodeError:
         parsed = {}
+    except ValueError as error:
+        raise UserError(f"{text}: {error}") from None
     is_toml = len(parsed) == 1  # 0: not TOML; 2: a line break and another key
     is_text = kind and accepts(kind, value, False) and not accepts(kind, parsed.get("value"), False)
     table[last] = parsed["value"] if is_toml and not is_text else value

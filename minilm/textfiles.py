@@ -12,6 +12,8 @@ from typing import Any, BinaryIO
 from minilm.errors import UserError, nearest
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+DEEPEST = 100  # tables and lists within each other; a person's file has five, and code that walks them has a limit
+LARGEST = 10**100  # of whole numbers: what is larger is no setting, and beyond the range of floats soon
 
 
 def read_text(path: Path) -> str:
@@ -25,14 +27,50 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    except ValueError:
+        raise UserError(f"{path}: has a NUL character, which no path has; remove it") from None
 
 
 def read_toml(path: Path) -> dict[str, Any]:
     """The tables of a TOML file. Raises UserError if it cannot be read or is not valid TOML."""
     try:
-        return tomllib.loads(read_text(path))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:  # brackets too deep
+        return parse_toml(read_text(path))
+    except ValueError as error:
         raise UserError(f"{path}: not valid TOML: {error}") from None
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """The tables of a TOML text. Raises ValueError: tomllib.TOMLDecodeError if it is not TOML; a plain one if it has a
+    number that is too large, or values within values that are too deep."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        raise
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    except ValueError:  # Python reads no number of more than 4,300 digits
+        raise ValueError(_TOO_LARGE) from None
+    check_bounds(table)
+    return table
+
+
+_TOO_LARGE = "a whole number of more than 100 digits"
+_TOO_DEEP = f"values more than {DEEPEST} deep in each other"
+
+
+def check_bounds(value: Any) -> None:
+    """Raise ValueError if a parsed value nests deeper than ``DEEPEST``, or holds a whole number above ``LARGEST``."""
+    level = [value]
+    for _ in range(DEEPEST):
+        if any(isinstance(item, int) and abs(item) > LARGEST for item in level):
+            raise ValueError(_TOO_LARGE)
+        level = [
+            inner for item in level if isinstance(item, dict | list)
+            for inner in (item.values() if isinstance(item, dict) else item)
+        ]  # fmt: skip
+        if not level:
+            return
+    raise ValueError(_TOO_DEEP)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -53,6 +91,7 @@ def parse_object(text: str, where: str) -> dict[str, Any]:
     """The JSON object that a text is. Raises UserError, with ``where`` in front, if it is not one."""
     try:
         value = json.loads(text)
+        check_bounds(value)
         if _SURROGATE.search(text):  # half of a pair, which is not text
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
 
 from minilm.errors import UserError
-from minilm.terminal import printable
+from minilm.terminal import open_closed_streams, printable
 
 
 class Verb(click.Command):
@@ -38,6 +39,31 @@ class Verbs(click.Group):
 
     command_class = Verb
 
+    def main(self, *args: Any, **options: Any) -> Any:
+        open_closed_streams()
+        return super().main(*args, **options)
+
+
+class Name(click.ParamType):
+    """A name or a path, which is not empty, as an unset variable of a script is."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value or self.fail("must not be empty", param, ctx)
+
+
+class Place(Name):
+    """The same as a ``Path``."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return Path(super().convert(value, param, ctx))
+
+
+NAME, PLACE = Name(), Place()
+
 
 def example(text: str) -> str:
     """An example for ``--help``, kept as it stands."""
@@ -49,7 +75,7 @@ DEVICE = click.option("--device", default="auto", show_default=True, help='"cpu"
 
 def part_of(shard: str) -> tuple[int, int]:
     """``2/3`` as numbers. Raises UserError if it is no part of several."""
-    numbers = [int(n) if n.isdecimal() else 0 for n in shard.split("/")]
+    numbers = [int(n) if n.isdecimal() and len(n) < 10 else 0 for n in shard.split("/")]
     part, parts = numbers if len(numbers) == 2 else (0, 0)
     if not 1 <= part <= parts:
         raise UserError(f'--shard must be a part and their number, such as 1/2, got "{shard}"')

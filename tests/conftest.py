@@ -23,6 +23,17 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # what started the tes
 settings.register_profile("minilm", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("minilm")
 
+
+@pytest.fixture
+def torch_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our models draw dropout as torch does, so that a peer with the same seed draws the same."""
+    from torch.nn.functional import dropout
+
+    monkeypatch.setattr("minilm.models.dropout.dropout", dropout)
+    monkeypatch.setattr("minilm.models.attention.dropout", dropout)
+    monkeypatch.setattr("minilm.models.gemma.dropout", dropout)
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[Hub]:
     hub = Hub()

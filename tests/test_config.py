@@ -129,7 +129,9 @@ def test_the_last_of_several_changes_counts(file: Path) -> None:
         ("train.epochs=2.0", "train.epochs must be a whole number of at least 1, got 2.0"),
         ("train.decay_all=1", "train.decay_all must be true or false, got 1"),
         ("train.beta1=1", "train.beta1 must be a number of at least 0 and below 1, got 1"),
-        ("train.clip=" + "9" * 400, f"train.clip must be a number of at least 0, got {'9' * 50} ... {'9' * 34}"),
+        ("train.clip=" + "9" * 400, "a whole number of more than 100 digits"),
+        ("train.clip=" + "9" * 5000, "a whole number of more than 100 digits"),
+        ("train.clip=" + "[" * 3000 + "]" * 3000, "values more than 100 deep in each other"),
         (
             "train.schedule=cosin",
             'train.schedule must be "cosine", "linear" or "constant", got "cosin" (did you mean "cosine"?)',
@@ -170,7 +172,7 @@ def test_the_last_of_several_changes_counts(file: Path) -> None:
     ],
 )
 def test_a_bad_change_is_named_with_its_key_and_what_it_must_be(file: Path, override: str, message: str) -> None:
-    assert error(file, override) == f"{override}: {message}"
+    assert error(file, override) == str(UserError(f"{override}: {message}"))  # which cuts what is very long
 
 
 @pytest.mark.parametrize(
@@ -559,7 +561,7 @@ def test_any_change_is_taken_or_refused_in_one_way(
         try:
             assert isinstance(load_config(path, [override]), RunConfig)
         except UserError as error:
-            assert str(error).startswith(f"{override}: ")
+            assert error.args[0].startswith(f"{override}: ")
 
 
 def test_every_default_is_what_its_field_accepts(file: Path) -> None:

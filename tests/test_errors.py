@@ -27,3 +27,14 @@ def test_a_fault_of_ours_is_left_as_it_is() -> None:
 
 def test_the_nearest_choice_is_named_if_it_is_near() -> None:
     assert nearest("bret", ["bert", "gpt2"]) == ' (did you mean "bert"?)' and nearest("x", ["bert", "gpt2"]) == ""
+
+
+@pytest.mark.parametrize("quote", ['"', "'", ""])
+def test_a_message_cuts_long_values_in_their_middle_and_nothing_else(quote: str) -> None:
+    value = "start" + "x" * 5000 + "end" if not quote else "start " + "x y " * 2000 + "end"
+    before, after = f"file.toml: the model's key must be {'a number ' * 50}, got", f"; it's the {'end ' * 100}"
+    message = str(UserError(f"{before} {quote}{value}{quote}{after}"))
+    assert message.startswith(f"{before} {quote}start") and message.endswith(f"end{quote}{after}")
+    assert len(message) < len(before) + len(after) + 300
+    path = "/".join(["folder"] * 50)
+    assert str(UserError(f'{path}: no "{path}"')) .startswith(f"{path}: ")

@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "minilm"
 
 # A module imports modules of lower floors, and of its own package; at the bottom, all are one package.
 FLOORS = {
-    **dict.fromkeys(("terminal", "errors", "hints", "textfiles", "schema", "measures"), 0),
+    **dict.fromkeys(("terminal", "locking", "errors", "hints", "textfiles", "schema", "measures"), 0),
     **dict.fromkeys(("old_keys", "config", "rules"), 0),
     **dict.fromkeys(("hub", "repository", "model_files", "connection", "transfer"), 0),
     **dict.fromkeys(("devices", "recipes", "sampling"), 0),

@@ -251,7 +251,7 @@ def test_a_refused_token_is_told(playing: Hub, monkeypatch: pytest.MonkeyPatch) 
         resolve_model("some/model")
 
 
-PICKLED = r'only there as pytorch_model.bin.*refs/pr/N.*some/model/discussions.*save_pretrained\("FOLDER", safe_serial'
+PICKLED = r'stored only in pytorch_model.bin.*refs/pr/N.*some/model/discussions.*save_pretrained\("FOLDER", safe_serial'
 
 
 def test_a_model_that_is_only_a_pickle_is_refused_unread(playing: Hub) -> None:

@@ -1,10 +1,12 @@
-"""Files that are written whole or not at all."""
+"""Atomic writing of files: a file is written completely, or not at all."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -12,12 +14,14 @@ from typing import IO
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[IO[bytes]]:
-    """Write a file beside its place, flush it to the disk, and rename it: there is never half a file at ``path``.
+    """Write a file under another name, flush it to the disk, and rename it, so that ``path`` is never incomplete.
 
-    Raises OSError, whose ``filename`` is that of the file, where the disk is full or does not let it be written.
+    Raises OSError, whose ``filename`` is that of the file, if the disk is full, or there is a folder in its place.
     """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_remains(path)
+    remove_remains(path.parent, f".{glob.escape(path.name)}")
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with beside.open("wb") as file:
@@ -34,7 +38,7 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
 
 
 def flush_names(folder: Path) -> None:
-    """Flush a folder's list of names to the disk, so that it survives a power cut."""
+    """Flush a folder's directory to the disk, so that new names survive a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -42,21 +46,25 @@ def flush_names(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _remove_remains(path: Path) -> None:
-    """Remove what a process that was killed has left beside a file: it may be gigabytes."""
-    for begun in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+def remove_remains(folder: Path, pattern: str) -> None:
+    """Remove what processes that were killed have left in a folder, as ``PATTERN.PROCESS.tmp``: it may be gigabytes."""
+    for begun in folder.glob(f"{pattern}.*.tmp"):
         process = begun.name.split(".")[-2]
-        if process.isdecimal() and not _is_alive(int(process)):
+        if not process.isdecimal() or _is_alive(int(process)):
+            continue
+        if begun.is_dir() and not begun.is_symlink():
+            shutil.rmtree(begun, ignore_errors=True)
+        else:
             begun.unlink(missing_ok=True)
 
 
 def _is_alive(process: int) -> bool:
-    if os.name != "posix":  # elsewhere the question would end the process
+    if os.name != "posix":  # elsewhere os.kill would end the process
         return True
     try:
-        os.kill(process, 0)  # no signal: it is only looked whether it could get one
+        os.kill(process, 0)  # sends no signal, but raises an error if there is no such process
     except ProcessLookupError:
         return False
-    except PermissionError:  # somebody else's
+    except PermissionError:  # a process of another user
         return True
     return True

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,10 @@ from minilm.data.delimited import Row, check_once, table_of_rows
 from minilm.data.tables import HEAD, Defects, Table, TableFile
 from minilm.errors import UserError
 
-BATCH = 65_536  # rows of a Parquet file that are decoded at once
+BATCH = 256  # rows of a Parquet file that are decoded at once
+ROOM, RATIO = 1 << 28, 100  # a Parquet file may unfold to so many bytes, or to so many times its own size
+PER_ROW = 16  # bytes of memory that a row takes, whatever is in it
+HEAD_ROOM = 1 << 26  # bytes that a column may unfold to, to be among the columns of the first rows
 
 
 @contextmanager
@@ -28,22 +33,93 @@ def parquet_file(path: Path) -> Iterator[Any]:
         with open_bytes(path) as binary:
             yield pyarrow.parquet.ParquetFile(binary)
     except (pyarrow.ArrowException, UnicodeDecodeError, OSError, EOFError) as error:
-        raise UserError(f"{path}: not a readable Parquet file: {error}") from None
+        raise UserError(f"{path}: not a readable Parquet file: {' '.join(str(error).split())}") from None
 
 
 def read_parquet(path: Path, wanted: set[str]) -> Table:
-    """The wanted columns of a Parquet file. Needs pyarrow, the extra ``data``."""
+    """The wanted columns of a Parquet file. Needs pyarrow, the extra ``data``.
+
+    Raises UserError if it cannot be read, or if a small file unfolds to more than ``ROOM``: a few bytes may say that a
+    text comes a million times.
+    """
     with parquet_file(path) as file:
-        names = file.schema_arrow.names
+        room = _Room(path, max(ROOM, RATIO * os.path.getsize(path)))
+        names, sizes = list(file.schema_arrow.names), _stated_sizes(file.metadata, file.schema_arrow.names)
         check_once(display_name(path), names, wanted)
         columns: dict[str, list[Any]] = {name: [] for name in names if name in wanted}
+        room.check(PER_ROW * file.metadata.num_rows + sum(sizes[name] for name in columns))
         for batch in file.iter_batches(BATCH, columns=list(columns)) if columns else ():
             for name, cells in columns.items():
-                cells.extend(batch.column(name).to_pylist())
+                column = batch.column(name)
+                room.take(unfolded_size(column) + PER_ROW * len(column))
+                cells.extend(cells_of(column))
         lines = array("q", range(1, file.metadata.num_rows + 1))
-        first = next(file.iter_batches(HEAD), None) if len(set(names)) == len(names) else None
-        head = [] if first is None else [list(row.values()) for row in first.to_pylist()]
+        head = _head(file, names, sizes) if len(set(names)) == len(names) else []
     return Table([TableFile(display_name(path), "row", lines)], names, columns, head)
+
+
+def unfolded_size(column: Any) -> int:
+    """The bytes of an Arrow array as Python has it: a dictionary's values as often as they are used."""
+    import pyarrow
+
+    return int((column.dictionary_decode() if isinstance(column, pyarrow.DictionaryArray) else column).nbytes)
+
+
+def cells_of(column: Any) -> list[Any]:
+    """The values of an Arrow array. Times that Python has no type for are texts; durations like that, whole numbers."""
+    import pyarrow
+
+    kind = column.type
+    if pyarrow.types.is_temporal(kind) and not pyarrow.types.is_date(kind) and kind.unit == "ns":
+        column = column.cast(pyarrow.int64() if pyarrow.types.is_duration(kind) else pyarrow.string())
+    try:
+        return list(column.to_pylist())
+    except (ValueError, OverflowError):  # beyond the year 9999
+        return list(column.cast(pyarrow.string()).to_pylist())
+
+
+@dataclass
+class _Room:
+    """How much a file may still unfold to."""
+
+    path: Path
+    left: int  # bytes
+
+    def check(self, size: int) -> None:
+        """Raise UserError if so many bytes do not fit."""
+        if size > self.left:
+            much = f"{self.path.stat().st_size:,} bytes unfold to more than {max(size, ROOM):,}"
+            raise UserError(f"{self.path}: {much}, which is not read; write the rows that you need into another file")
+
+    def take(self, size: int) -> None:
+        """The same; they are gone then."""
+        self.check(size)
+        self.left -= size
+
+
+def _stated_sizes(metadata: Any, names: list[str]) -> dict[str, int]:
+    """How many bytes each column of a Parquet file is once it is decompressed, as the file states it.
+
+    A text that the file has once, and thousands of rows refer to, is counted once.
+    """
+    sizes = dict.fromkeys(names, 0)
+    for group in range(metadata.num_row_groups):
+        chunks = metadata.row_group(group)
+        for chunk in map(chunks.column, range(chunks.num_columns)):
+            for name in names:
+                if f"{chunk.path_in_schema}.".startswith(f"{name}."):  # a column in a column has a path
+                    sizes[name] += chunk.total_uncompressed_size
+    return sizes
+
+
+def _head(file: Any, names: list[str], sizes: dict[str, int]) -> list[list[Any]]:
+    """The cells of the first rows, one for each name; of columns that are pictures or the like, nothing."""
+    light = [name for name in names if sizes[name] <= HEAD_ROOM]
+    first = next(file.iter_batches(HEAD, columns=light), None) if light else None
+    if first is None:
+        return []
+    cells = {name: cells_of(first.column(name)) for name in light}
+    return [[cells[name][row] if name in cells else None for name in names] for row in range(first.num_rows)]
 
 
 def read_spreadsheet(path: Path, wanted: set[str], defects: Defects, *, header: bool) -> Table:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from minilm.errors import UserError, nearest
+from minilm.errors import UserError, located, nearest
+from minilm.textfiles import read_text
 
 
 def read_row_list(path: Path, labels: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -22,17 +23,14 @@ def read_row_list(path: Path, labels: np.ndarray, names: Sequence[str]) -> tuple
 
     Raises UserError if the file cannot be read, a row does not exist or is repeated, or a label is unknown.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        why = "not UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
-        raise UserError(f"data.rows: {path}: cannot be read ({why})") from None
+    with located("data.rows"):
+        lines = read_text(path).splitlines()
     found: dict[int, int] = {}  # row -> line
     given = labels.copy()
     for number, line in enumerate(lines, start=1):
         place = f"{path}, line {number}"
         text, tab, label = line.partition("\t")
-        if not text.isdecimal() or int(text) >= len(labels):
+        if not text.isdecimal() or len(text) > 20 or int(text) >= len(labels):
             wanted = f"the number of a training row, 0 to {len(labels) - 1}"
             raise UserError(f'{place}: must be {wanted}, got "{text}"; was the file written for other data?')
         row = int(text)

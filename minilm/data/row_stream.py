@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from minilm.data.columnar import parquet_file, spreadsheet_rows
+from minilm.data.columnar import BATCH, cells_of, parquet_file, spreadsheet_rows
 from minilm.data.decoding import STDIN, TextFile, display_name, open_text
 from minilm.data.delimited import Format, find_delimiter, find_quoting, long_fields
 from minilm.data.json_rows import REPEATED, array_values, cell_of, decoder, json_reason, rows_within
@@ -29,7 +29,6 @@ from minilm.data.tables import Defects, RowOrigin
 from minilm.errors import UserError
 
 MOST_LINES = 10_000  # if a quoted field has more lines than this, its quote mark is an error
-BATCH = 4096  # rows of a Parquet file that are decoded at once
 TEXT, PAIR = "text", "text_pair"  # the columns of lines of text
 
 
@@ -298,7 +297,7 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
     with parquet_file(path) as file:
         names, number = list(file.schema_arrow.names), 0
         for batch in file.iter_batches(BATCH):
-            columns = [column.to_pylist() for column in batch.columns]
+            columns = [cells_of(column) for column in batch.columns]
             for cells in zip(*columns, strict=True):
                 number += 1
                 yield Row(RowOrigin(display_name(path), number, "row"), names, cells)

@@ -142,7 +142,7 @@ class ParquetWriter(RowWriter):
             found = [dict(zip(row.names, row.cells, strict=True)) for row in rows]
             own = ([None if cells.get(n) is None else as_text(cells[n]) for cells in found] for n in self.names)
         columns = [*own, *zip(*added, strict=True)]
-        arrays = [pyarrow.array(cells, field.type) for cells, field in zip(columns, self.schema, strict=True)]
+        arrays = [_array(cells, field.type) for cells, field in zip(columns, self.schema, strict=True)]
         return bytes(pyarrow.record_batch(arrays, schema=self.schema).serialize())
 
     def convert(self, written: IO[bytes], file: IO[bytes]) -> None:
@@ -158,6 +158,14 @@ class ParquetWriter(RowWriter):
                     waiting = []
             if waiting:
                 writer.write_table(pyarrow.Table.from_batches(waiting))
+
+
+def _array(cells: Sequence[Any], kind: Any) -> Any:
+    """An Arrow array of a type, from what ``cells_of`` makes of one: times finer than Python's are texts."""
+    import pyarrow
+
+    as_text = any(isinstance(cell, str) for cell in cells) and pyarrow.types.is_temporal(kind)
+    return pyarrow.array(cells, pyarrow.string()).cast(kind) if as_text else pyarrow.array(cells, kind)
 
 
 def _batches(written: IO[bytes], schema: Any) -> Iterator[Any]:

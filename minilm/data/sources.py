@@ -34,6 +34,7 @@ from minilm.data.splits import deal_folds, hold_out, join_groups, keep_rows, kee
 from minilm.data.tables import Defects, Table
 from minilm.errors import UserError, located
 from minilm.hints import program
+from minilm.hub import local_path
 
 TAB = {"tab": "\t", "\\t": "\t"}  # ways to type a tab on a command line
 CHUNK = 1000  # rows that are hashed at once
@@ -349,7 +350,7 @@ def _subsets(parts: dict[str, Part], section: DataSection, warnings: list[str]) 
 def _chosen(part: Part, section: DataSection, names: Sequence[str], warnings: list[str]) -> Part:
     """The training rows that ``data.shots`` or ``data.rows`` selects."""
     if section.rows:
-        numbers, given = read_row_list(Path(section.rows), part.rows.labels, names)
+        numbers, given = read_row_list(local_path(section.rows), part.rows.labels, names)
         part = part.take(numbers)
         return replace(part, rows=replace(part.rows, labels=given))
     if section.shots:

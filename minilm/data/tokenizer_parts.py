@@ -5,7 +5,7 @@
                                 over words that end in "</w>": HerBERT
     spiece.model, spm.model, sentencepiece.bpe.model, tokenizer.model
                                 SentencePiece (Kudo and Richardson 2018): Unigram in ALBERT, T5, DeBERTa-v3, XLM-RoBERTa
-                                and CamemBERT, BPE in Llama
+                                and CamemBERT, BPE in Llama and Gemma
 
 The tokenizer's class in ``transformers`` determines how these files are used: how a text is normalised and split into
 words, which special tokens there are, and which are added to a text or a pair. ``RECIPES`` contains this for each
@@ -270,6 +270,17 @@ def _llama(parts: Parts) -> Tokenizer:
     return tokenizer
 
 
+def _gemma(parts: Parts) -> Tokenizer:
+    """Gemma's tokenizer: as Llama's, but no space is put before the text."""
+    vocabulary, merges = _pieces(parts, BPE).merges()
+    unknown = parts.token("unk_token")
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True))
+    tokenizer.normalizer = normalizers.Replace(" ", SPACE)
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", behavior="merged_with_previous")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()])
+    return tokenizer
+
+
 # --- Special tokens around a text or a pair ---------------------------------------------------------------------------
 
 
@@ -333,6 +344,12 @@ RECIPES: dict[str, Recipe] = {
     "DebertaV2Tokenizer": Recipe(("spm.model",), _BRACKETS, _deberta_v2, _BERT_FRAME),
     "GPT2Tokenizer": Recipe(
         _BYTE_FILES, {"bos_token": _END, "eos_token": _END, "unk_token": _END}, _byte_bpe, _decoder_frame
+    ),
+    "GemmaTokenizer": Recipe(
+        ("tokenizer.model",), {
+            "bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>", "pad_token": "<pad>",
+            "mask_token": "<mask>",
+        }, _gemma, _decoder_frame,
     ),
     "HerbertTokenizer": Recipe(
         _BYTE_FILES, {role: text for role, text in _ROBERTA.items() if role[:3] not in ("bos", "eos")}, _herbert,

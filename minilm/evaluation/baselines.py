@@ -12,8 +12,8 @@ its row scaled to length 1 (Salton and Buckley 1988, "Term-weighting approaches 
 
     x_dt = (1 + ln count(t in d)) (1 + ln (1 + N) / (1 + texts with t)),        x_d <- x_d / |x_d|
 
-The weights of the scores Z = X W + b are fitted by L-BFGS (Liu and Nocedal 1989; strong Wolfe line search) to minimise
-the mean cross-entropy, with a penalty on the weights but not on the intercepts, S = 10:
+The weights of the scores Z = X W + b are fitted by L-BFGS (`lbfgs.py`) to minimise the mean cross-entropy, with a
+penalty on the weights but not on the intercepts, S = 10:
 
     P = softmax(Z)                        L = -1/N sum_dc Y_dc log P_dc + |W|^2 / (2 S N)
     dL/dZ = (P - Y) / N                   dL/dW = X^T dL/dZ + W / (S N)           dL/db = sum_d dL/dZ_d
@@ -24,8 +24,9 @@ score of the first is 0). The gradients have the same form.
 The model equals scikit-learn's `TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2)` with
 `LogisticRegression(C=10)`. Nothing here is random: the same rows give the same model.
 
-The memory is bounded. If terms times classes are more than `WEIGHTS`, only the most frequent terms are used. The scores
-are computed in chunks of rows, so that rows times classes are at most `SCORES`.
+The memory and the time are bounded. If terms times classes are more than `WEIGHTS`, only the most frequent terms are
+used. The scores are computed in chunks of rows, so that rows times classes are at most `SCORES`. The fit of a large
+model ends after `WORK` multiplications, but not before `LEAST_STEPS`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ import re
 import time
 from array import array
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -50,8 +51,11 @@ if TYPE_CHECKING:
 INVERSE_PENALTY = 10.0  # S; scikit-learn's C
 MIN_TEXTS = 2  # a term must occur in at least this many texts
 WORD = re.compile(r"\b\w\w+\b")
-WEIGHTS = 8_000_000  # the most weights of the regression; the fit needs about 26 times their memory, 1.7 GB
-SCORES = 20_000_000  # the most scores computed at a time; this needs about 7 times their memory
+WEIGHTS = 8_000_000  # the most weights of the regression; the fit needs about 20 times their memory, 0.7 GB
+PRECISE = 1_000_000  # the most weights that are fitted in float64; more are fitted in float32
+SCORES = 20_000_000  # the most scores computed at a time; this needs about 3 times their memory
+WORK = 40_000_000_000  # multiplications, about half a minute on one core
+LEAST_STEPS, MOST_STEPS = 30, 1000
 COUNTED = 5_000_000  # if there are more terms than this while counting, those that occurred once are dropped
 
 
@@ -93,6 +97,14 @@ class Sparse(NamedTuple):
     offsets: np.ndarray  # (rows + 1,) int64
     width: int
 
+    @property
+    def rows(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def stored(self) -> int:
+        return len(self.values)
+
     def slice(self, start: int, end: int) -> Sparse:
         """The rows from ``start`` to ``end``."""
         offsets = self.offsets[start : end + 1]
@@ -100,11 +112,11 @@ class Sparse(NamedTuple):
         return Sparse(self.columns[stored], self.values[stored], offsets - offsets[0], self.width)
 
     def transposed(self) -> Sparse:
-        rows = np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+        rows = np.repeat(np.arange(self.rows), np.diff(self.offsets))
         order = np.argsort(self.columns, kind="stable")
         counts = np.bincount(self.columns, minlength=self.width)
         offsets = np.concatenate([[0], np.cumsum(counts)])
-        return Sparse(rows[order], self.values[order], offsets, len(self.offsets) - 1)
+        return Sparse(rows[order], self.values[order], offsets, self.rows)
 
     def times(self, dense: torch.Tensor) -> torch.Tensor:
         """(rows, width) @ (width, K) -> (rows, K).
@@ -116,6 +128,7 @@ class Sparse(NamedTuple):
         from torch.nn.functional import embedding_bag
 
         columns, values, offsets = map(torch.from_numpy, (self.columns, self.values, self.offsets))
+        values = values.to(dense.dtype)
         return embedding_bag(columns, dense, offsets, mode="sum", per_sample_weights=values, include_last_offset=True)
 
 
@@ -173,7 +186,13 @@ class Matrix(Protocol):
     """A matrix of N rows of V features, as the fit needs it: `Sparse`, or another class with these methods."""
 
     @property
+    def rows(self) -> int: ...  # N
+
+    @property
     def width(self) -> int: ...  # V
+
+    @property
+    def stored(self) -> int: ...  # numbers that are not zero
 
     def slice(self, start: int, end: int) -> Matrix: ...  # some of its rows
 
@@ -195,6 +214,7 @@ class Logistic:
     fitted: np.ndarray  # (K,) class numbers
     majority: Majority
     multi_label: bool
+    finished: bool  # whether the fit reached its tolerance
 
     def predict(self, features: Matrix) -> np.ndarray:
         """(N, V) -> (N, C) scores: log-probabilities; log-odds with several labels per text."""
@@ -243,66 +263,100 @@ def fit_classes(features: Matrix, labels: np.ndarray, classes: int, tolerance: f
     multi_label = labels.ndim == 2
     if multi_label:
         fitted = np.flatnonzero((labels.min(axis=0) == 0) & (labels.max(axis=0) == 1))
-        targets = Targets(len(labels), len(fitted), lambda start, end: labels[start:end, fitted])
-        weights, intercepts = fit_logistic(features, targets, False, tolerance)
+        weights, intercepts, finished = fit_logistic(features, Sigmoids(labels, fitted), tolerance)
     else:
-        fitted = np.unique(labels)
+        fitted, positions = np.unique(labels, return_inverse=True)
         if len(fitted) == 2:  # the scores of the first class are 0, those of the second are the log-odds
-            targets = Targets(len(labels), 1, lambda start, end: labels[start:end, None] == fitted[1:])
-            weights, intercepts = fit_logistic(features, targets, False, tolerance)
+            second = Sigmoids(positions[:, None], np.array([0]))
+            weights, intercepts, finished = fit_logistic(features, second, tolerance)
             weights, intercepts = np.pad(weights, ((0, 0), (1, 0))), np.pad(intercepts, (1, 0))
         else:
-            targets = Targets(len(labels), len(fitted), lambda start, end: labels[start:end, None] == fitted)
-            weights, intercepts = fit_logistic(features, targets, True, tolerance)
-    return Logistic(weights, intercepts, fitted, majority(labels, classes), multi_label)
+            every = Softmax(positions, len(fitted))
+            weights, intercepts, finished = fit_logistic(features, every, tolerance)
+    return Logistic(weights, intercepts, fitted, majority(labels, classes), multi_label, finished)
 
 
-class Targets(NamedTuple):
-    """The targets, 0 or 1, of K scores of N rows, in chunks: 100,000 rows of 1,000 classes would not fit in memory."""
+class Targets(Protocol):
+    """The targets of K scores of N rows."""
 
-    rows: int  # N
-    outputs: int  # K
-    of: Callable[[int, int], np.ndarray]  # start, end -> the targets of these rows, (n, K)
+    @property
+    def width(self) -> int: ...  # K
+
+    def compare(self, z: torch.Tensor, start: int, end: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compare the scores z (n, K) of the rows from ``start`` to ``end`` with their targets.
+
+        Returns the sum of the log-likelihoods, and P - Y (n, K), which may be in z's memory.
+        """
+        ...
 
 
-def fit_logistic(
-    features: Matrix, targets: Targets, exclusive: bool, tolerance: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (V, K) and intercepts (K,) for features (N, V) and targets (N, K).
+class Softmax(NamedTuple):
+    """One class of K for each row."""
 
-    exclusive: one softmax over the K columns. Otherwise one sigmoid per column: K independent regressions, which are
-    fitted together by minimising the sum of their losses.
-    """
+    positions: np.ndarray  # (N,), from 0 to K-1
+    width: int  # K
+
+    def compare(self, z: torch.Tensor, start: int, end: int) -> tuple[torch.Tensor, torch.Tensor]:
+        import torch
+
+        right = torch.from_numpy(self.positions[start:end])[:, None]
+        log_p = z.log_softmax(dim=1)
+        log_likelihood = log_p.gather(1, right).sum(dtype=torch.float64)
+        return log_likelihood, log_p.exp_().scatter_add_(1, right, z.new_full(right.shape, -1))
+
+
+class Sigmoids(NamedTuple):
+    """K independent regressions, which are fitted together by minimising the sum of their losses."""
+
+    labels: np.ndarray  # (N, C) of 0 and 1
+    columns: np.ndarray  # (K,) which of them
+
+    @property
+    def width(self) -> int:
+        return len(self.columns)
+
+    def compare(self, z: torch.Tensor, start: int, end: int) -> tuple[torch.Tensor, torch.Tensor]:
+        import torch
+        from torch.nn.functional import softplus
+
+        y = torch.from_numpy(self.labels[start:end, self.columns]).to(z.dtype)
+        log_likelihood = (y * z - softplus(z)).sum(dtype=torch.float64)  # log P = z - softplus(z)
+        return log_likelihood, z.sigmoid_().sub_(y)
+
+
+def fit_logistic(features: Matrix, targets: Targets, tolerance: float) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Weights (V, K) and intercepts (K,) for features (N, V), and whether the fit reached its tolerance."""
     import torch
-    from torch.nn.functional import logsigmoid
 
-    rows, outputs = targets.rows, targets.outputs
-    if outputs == 0:
-        return np.zeros((features.width, 0)), np.zeros(0)
-    size = max(1, SCORES // outputs)  # rows at a time
+    from minilm.evaluation.lbfgs import minimize
+
+    terms, rows, columns = features.width, features.rows, targets.width
+    if columns == 0:
+        return np.zeros((terms, 0)), np.zeros(0), True
+    dtype = torch.float64 if terms * columns <= PRECISE else torch.float32
+    size = max(1, SCORES // columns)  # rows at a time
     spans = [(start, min(rows, start + size)) for start in range(0, rows, size)]
     parts = [features.slice(*span) if len(spans) > 1 else features for span in spans]
     by_term = [part.transposed() for part in parts]  # X^T
-    weights = torch.zeros(features.width, outputs, dtype=torch.float64)
-    intercepts = torch.zeros(outputs, dtype=torch.float64)
 
-    def loss_and_gradients() -> torch.Tensor:
-        weights.grad = weights / (INVERSE_PENALTY * rows)
-        intercepts.grad = torch.zeros_like(intercepts)
+    def loss_and_gradient(x: torch.Tensor) -> tuple[float, torch.Tensor]:
+        weights, intercepts = x[:-columns].view(terms, columns), x[-columns:]
+        gradient = x / (INVERSE_PENALTY * rows)
+        gradient[-columns:] = 0
+        of_weights, of_intercepts = gradient[:-columns].view(terms, columns), gradient[-columns:]
         log_likelihood = torch.zeros((), dtype=torch.float64)
-        for part, part_by_term, span in zip(parts, by_term, spans, strict=True):
-            y = torch.from_numpy(targets.of(*span)).double()  # (n, K)
-            z = part.times(weights) + intercepts  # (n, K)
-            log_p = z.log_softmax(dim=1) if exclusive else logsigmoid(z)
-            log_likelihood += (y * log_p if exclusive else y * log_p + (1 - y) * logsigmoid(-z)).sum()
-            error = (log_p.exp() - y) / rows  # dL/dZ
-            weights.grad += part_by_term.times(error)
-            intercepts.grad += error.sum(dim=0)
-        return (weights.square().sum() / (2 * INVERSE_PENALTY) - log_likelihood) / rows
+        for part, part_by_term, (start, end) in zip(parts, by_term, spans, strict=True):
+            likelihood, error = targets.compare(part.times(weights).add_(intercepts), start, end)
+            error /= rows  # dL/dZ
+            of_weights += part_by_term.times(error)
+            of_intercepts += error.sum(dim=0)
+            log_likelihood += likelihood
+        penalty = float(weights.square().sum(dtype=torch.float64)) / (2 * INVERSE_PENALTY)
+        return (penalty - float(log_likelihood)) / rows, gradient
 
-    optimizer = torch.optim.LBFGS(
-        [weights, intercepts], max_iter=1000, history_size=10,
-        tolerance_grad=tolerance, tolerance_change=0.0, line_search_fn="strong_wolfe",
-    )  # fmt: skip
-    optimizer.step(loss_and_gradients)
-    return weights.numpy(), intercepts.numpy()
+    start = torch.zeros(columns * (terms + 1), dtype=dtype)
+    in_a_step = columns * (2 * features.stored + 10 * rows)  # multiplications, roughly
+    max_steps = max(LEAST_STEPS, min(MOST_STEPS, WORK // max(1, in_a_step)))
+    found, finished = minimize(loss_and_gradient, start, tolerance=tolerance, max_steps=max_steps)
+    best = found.double().numpy()
+    return best[:-columns].reshape(terms, columns), best[-columns:], finished

@@ -104,8 +104,16 @@ class Dense(NamedTuple):
     values: np.ndarray  # (N, V) float64
 
     @property
+    def rows(self) -> int:
+        return len(self.values)
+
+    @property
     def width(self) -> int:
         return self.values.shape[1]
+
+    @property
+    def stored(self) -> int:
+        return self.values.size
 
     def slice(self, start: int, end: int) -> Dense:
         return Dense(self.values[start:end])
@@ -115,7 +123,7 @@ class Dense(NamedTuple):
 
     def times(self, dense: Tensor) -> Tensor:
         """(N, V) @ (V, K) -> (N, K)."""
-        return torch.from_numpy(self.values) @ dense
+        return torch.from_numpy(self.values).to(dense.dtype) @ dense
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ def _reordered(labels: np.ndarray, order: Sequence[int]) -> np.ndarray:
 
 
 def load_predictor(sources: Sequence[str | Path], device: str = "auto", precision: str = "") -> Predictor:
-    """A classifier, a linear one, or the model of a zero-shot run; if there are several sources, their ensemble.
+    """Load a classifier, a linear one, or the model of a zero-shot run; an ensemble if there are several sources.
 
     See ``Classifier.load``.
     """

@@ -58,7 +58,7 @@ def entailment_outputs(labels: Sequence[str], where: Path | str) -> EntailmentOu
         which = "two of which mean" if found else "none of which means" if labels else "so nothing means"
         raise UserError(
             f"{where}: {has}, {which} entailment; choose a model that was trained on natural language inference, such "
-            "as facebook/bart-large-mnli"
+            "as bart-large-mnli"
         )
     against = [number for number, label in enumerate(labels) if label.lower().startswith("contradict")]
     if len(labels) == 2:

@@ -115,6 +115,7 @@ def load_linear(folder: Path) -> LinearClassifier:
         raise UserError(f"{folder / WEIGHTS}: does not belong to {DESCRIPTION} beside it; export the model again")
     columns = {term: i for i, term in enumerate(found.terms)}
     majority = Majority(tensors["majority"], 0.0)
-    regression = Logistic(tensors["weights"], tensors["intercepts"], tensors["fitted"], majority, found.multi_label)
+    parts = (tensors["weights"], tensors["intercepts"], tensors["fitted"])
+    regression = Logistic(*parts, majority, found.multi_label, finished=True)
     model = Linear(Terms(columns, tensors["inverse_frequency"]), regression, 0.0)
     return LinearClassifier(model, found.labels, reading, str(folder), folder)

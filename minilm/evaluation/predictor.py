@@ -335,6 +335,7 @@ class Classifier(Predictor):
         for parameter in model.parameters():
             if (parameter.dtype, where.precision) != (torch.bfloat16, "bfloat16"):  # as in training
                 parameter.data = parameter.data.float()
+        where.store_as_computed(model)
         classifier = cls(model, load_tokenizer(card_of(model).tokenizer or source), where)
         classifier.home = folder if folder.is_dir() else classifier.home
         return classifier

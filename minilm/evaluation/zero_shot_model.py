@@ -45,7 +45,7 @@ class ZeroShotModel:
 
     section: ZeroShotSection
     words: list[str]  # a word or a description for each label
-    max_tokens: int  # of a prompt, or of a text; 0: the model's context
+    max_tokens: int  # the most tokens of a prompt or a text; 0: the model's context
     model: Backbone
     tokenizer: Tokenizer
     runtime: Runtime
@@ -161,13 +161,13 @@ def method_of(folder: Path) -> str:
 
 
 def holds_zero_shot(folder: Path) -> bool:
-    """Whether a folder is one of a run that classified without training."""
-    config = folder / "config.toml"
-    return config.is_file() and not (folder / "model").is_dir() and load_config(config).zero_shot is not None
+    """Whether a folder is one of a run that classified without training, and has finished."""
+    finished = (folder / "config.toml").is_file() and (folder / "results.json").is_file()
+    return finished and not (folder / "model").is_dir() and load_config(folder / "config.toml").zero_shot is not None
 
 
 def load_zero_shot(run: Path, device: str = "auto", precision: str = "") -> ZeroShotPredictor:
-    """Ask the model of a run as the run did. Raises UserError if the run has not finished."""
+    """Ask the model of a finished run as the run did. Raises UserError if its files were changed."""
     config = load_config(run / "config.toml")
     section = config.zero_shot
     assert section is not None
@@ -193,13 +193,13 @@ def words_of(section: ZeroShotSection, labels: Sequence[str]) -> list[str]:
 
 
 def one_each(given: Mapping[str, str], names: Sequence[str], key: str) -> list[str]:
-    """The text for each label: the one that is given, else the label's name.
+    """The text for each label: the given one, or else the label's name.
 
-    Raises UserError if a text is given for an unknown label, or an empty one for a label.
+    Raises UserError if a text is given for an unknown label, or if a text is empty.
     """
     for label in given:
         if label not in names:
-            raise UserError(f'{key}: no label "{label}"{nearest(label, names)}; the data have {", ".join(names)}')
+            raise UserError(f'{key}: no label "{label}"{nearest(label, names)}; the labels are {", ".join(names)}')
         if not given[label].strip():
-            raise UserError(f'{key}: "{label}" has an empty text; leave it out to use its name')
+            raise UserError(f'{key}: "{label}" has an empty text; remove the key to use the label\'s name')
     return [given.get(name, name) for name in names]

@@ -56,6 +56,7 @@ from torch import Tensor, nn
 from minilm.errors import UserError, nearest
 from minilm.finetuning.freezing import shares_layers
 from minilm.models.architecture import Backbone
+from minilm.models.dropout import Dropout
 from minilm.models.heads import ClassificationHead
 
 
@@ -75,7 +76,7 @@ class LoRALinear(nn.Module):
         self.lora_b = nn.Parameter(torch.zeros(out_features, rank, dtype=dtype, device=device))  # B (out, r)
         nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))  # as nn.Linear does: U(-1/sqrt(in), 1/sqrt(in))
         self.rank, self.alpha, self.rank_stabilized = rank, float(alpha), rank_stabilized
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.train(base.training)  # otherwise dropout would run in a model in evaluation mode
 
     @property

@@ -39,7 +39,8 @@ from torch import Tensor, nn
 from minilm.errors import UserError
 from minilm.models.architecture import Architecture, Names, Row
 from minilm.models.batch import Batch, LayerCache, select_position
-from minilm.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig, Stack
+from minilm.models.dropout import Dropout
+from minilm.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig, Stack, check_published
 from minilm.models.heads import HeadConfig, LanguageConfig
 from minilm.models.layers import MLP, Attention, draw_weights
 from minilm.models.masks import padding_mask
@@ -95,7 +96,7 @@ class BartLayer(nn.Module):
             self.cross_attention_norm = nn.LayerNorm(width)
         self.mlp = MLP(width, mlp_width, config.activation, dropout=config.mlp_dropout)
         self.mlp_norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(
         self,
@@ -138,7 +139,7 @@ class BartPositions(nn.Module):
     def __init__(self, config: BartConfig) -> None:
         super().__init__()
         self.position = nn.Embedding(FIRST_POSITION + config.context, config.width)
-        self.norm, self.dropout = nn.LayerNorm(config.width), nn.Dropout(config.dropout)
+        self.norm, self.dropout = nn.LayerNorm(config.width), Dropout(config.dropout)
 
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
         """Token vectors x (B, T, D), positions (B or 1, T) -> (B, T, D)."""
@@ -237,6 +238,9 @@ def read(published: dict[str, Any]) -> dict[str, Any]:
     for key, value in FIXED.items():
         if published.get(key, value) != value:
             raise UserError(f"config.json: {key} = {published[key]} is not supported, only {value}")
+    if "classifier_dropout" in published and published["classifier_dropout"] is None:
+        raise UserError("config.json: classifier_dropout is null; give a number, such as 0.0")
+    check_published(published)
     defaults = {"decoder_depth": "decoder_layers", "decoder_heads": "decoder_attention_heads"}
     defaults |= {"decoder_mlp_width": "decoder_ffn_dim"}
     usual = BartConfig()

@@ -39,6 +39,7 @@ from torch import Tensor, nn
 from minilm.errors import UserError
 from minilm.models.architecture import Architecture, Backbone, BackboneConfig, Names, Row
 from minilm.models.batch import Batch, State, select_position
+from minilm.models.dropout import Dropout
 from minilm.models.heads import HeadConfig, LanguageConfig, Pooler
 from minilm.models.layers import MLP, Attention, draw_weights
 from minilm.models.masks import padding_mask
@@ -80,7 +81,7 @@ class BertLayer(nn.Module):
         self.attention_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.mlp = MLP(config.width, config.mlp_width, config.activation)
         self.mlp_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, query_position: Tensor | None = None) -> Tensor:
         """x (B, T, D), mask (B, 1, 1, T) -> (B, T, D), or (B, 1, D) with a ``query_position`` (B,).
@@ -102,7 +103,7 @@ class BertEmbeddings(nn.Module):
         self.position = nn.Embedding(config.first_position + config.context, config.width)
         self.segment = nn.Embedding(config.segments, config.width)
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, ids: Tensor, positions: Tensor | None = None, segments: Tensor | None = None) -> Tensor:
         """ids (B, T) -> (B, T, D). No ``segments``: all is one text, as always where there is one kind."""

@@ -42,12 +42,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minilm.errors import UserError
 from minilm.models.architecture import Backbone, BackboneConfig
+from minilm.models.attention import attend
 from minilm.models.batch import Batch, State, select_position
+from minilm.models.dropout import Dropout
 from minilm.models.layers import ACTIVATIONS, MLP, draw_weights
 from minilm.models.masks import padding_mask
 
@@ -126,12 +127,12 @@ class Relative:
 
 
 class DebertaAttention(nn.Module):
-    """Disentangled attention, see above. SDPA adds up the terms: the second and third are its mask."""
+    """Disentangled attention, see above. The second and third terms are added to the first as its mask."""
 
     def __init__(self, config: DebertaConfig) -> None:
         super().__init__()
         c, width, own = config, config.width, config.relative and not config.shared
-        self.heads, self.dropout, self.position_dropout = c.heads, c.attention_dropout, nn.Dropout(c.dropout)
+        self.heads, self.dropout, self.position_dropout = c.heads, c.attention_dropout, Dropout(c.dropout)
         self.to_position, self.to_content = c.content_to_position, c.position_to_content
         self.scale = (width // c.heads * (1 + self.to_position + self.to_content)) ** -0.5
         self.query = nn.Linear(width, width)
@@ -151,7 +152,7 @@ class DebertaAttention(nn.Module):
             bias = self.scale * self.position_scores(query, key, relative, query_position)
             mask = bias if mask is None else bias.masked_fill(~mask, -torch.inf)
         dropout = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(query, key, value, mask, dropout, scale=self.scale)
+        y = attend(query, key, value, mask, causal=False, scale=self.scale, p=dropout)
         return self.output(y.transpose(1, 2).flatten(2))
 
     def split(self, x: Tensor) -> Tensor:
@@ -181,7 +182,7 @@ class Convolution(nn.Module):
         super().__init__()
         width, kernel = config.width, config.kernel
         self.kernel = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=config.kernel_groups)
-        self.norm, self.dropout = nn.LayerNorm(width, eps=config.norm_eps), nn.Dropout(config.dropout)
+        self.norm, self.dropout = nn.LayerNorm(width, eps=config.norm_eps), Dropout(config.dropout)
         self.activation = ACTIVATIONS[config.kernel_activation]
 
     def forward(self, x: Tensor, y: Tensor, query_position: Tensor | None = None) -> Tensor:
@@ -201,7 +202,7 @@ class DebertaLayer(nn.Module):
         self.mlp = MLP(config.width, config.mlp_width, config.activation)
         self.mlp_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.convolution = Convolution(config) if convolution else None
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(
         self, x: Tensor, mask: Tensor | None, relative: Relative | None, query_position: Tensor | None = None
@@ -223,7 +224,7 @@ class DebertaEmbeddings(nn.Module):
         self.position = nn.Embedding(c.context, width) if c.positions else None
         self.segment = nn.Embedding(c.segments, width) if c.segments else None
         self.projection = nn.Linear(width, c.width, bias=False) if width != c.width else None
-        self.norm, self.dropout = nn.LayerNorm(c.width, eps=c.norm_eps), nn.Dropout(c.dropout)
+        self.norm, self.dropout = nn.LayerNorm(c.width, eps=c.norm_eps), Dropout(c.dropout)
         self.relative = nn.Embedding(2 * c.reach, c.width) if c.relative else None
         self.relative_norm = nn.LayerNorm(c.width, eps=c.norm_eps) if c.relative_norm else None
 

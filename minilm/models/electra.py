@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from minilm.models.architecture import Architecture, Backbone, Names, Row
 from minilm.models.batch import Batch, State
 from minilm.models.bert import BertLayer, EncoderConfig, read
+from minilm.models.dropout import Dropout
 from minilm.models.heads import HeadConfig, LanguageConfig
 from minilm.models.layers import draw_weights
 from minilm.models.masks import padding_mask
@@ -62,7 +63,7 @@ class ElectraEmbeddings(nn.Module):
         self.position = nn.Embedding(config.context, width)
         self.segment = nn.Embedding(config.segments, width)
         self.norm = nn.LayerNorm(width, eps=config.norm_eps)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.projection = nn.Identity() if width == config.width else nn.Linear(width, config.width)
 
     def forward(self, ids: Tensor, positions: Tensor | None = None, segments: Tensor | None = None) -> Tensor:

@@ -16,10 +16,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from minilm.errors import UserError
 from minilm.models.architecture import Backbone, BackboneConfig
 from minilm.models.batch import Batch, State
 from minilm.models.heads import LanguageHead
@@ -32,6 +34,15 @@ class EncoderDecoderConfig(BackboneConfig):
     decoder_depth: int = 0  # layers of the decoder; 0: as many
     start_token: int = 0  # what the decoder reads first
     pad_token: int = 0  # what it reads in place of a label that is none
+
+
+def check_published(published: dict[str, Any]) -> None:
+    """Raise UserError for a ``config.json`` that takes from the published class what its decoder or its head needs."""
+    kind = str((published.get("architectures") or [""])[0])
+    if published.get("is_encoder_decoder") is False and kind.endswith(("Generation", "Classification")):
+        raise UserError(f"config.json: is_encoder_decoder = false is not supported in {kind}")
+    if kind.endswith("Classification") and published.get("eos_token_id", 0) is None:
+        raise UserError(f"config.json: eos_token_id is null, but {kind} reads the vector of that token")
 
 
 class Stack(nn.Module, ABC):

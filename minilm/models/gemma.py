@@ -1,5 +1,5 @@
-"""Gemma 1 to 3, Google's decoders (Gemma Team 2024a, 2024b, 2025), and EmbeddingGemma, an encoder made from one (Vera
-et al. 2025).
+"""Gemma 1 to 3, Google's decoders (Gemma Team 2024a, 2024b, 2025), and EmbeddingGemma, an encoder made from one
+(Schechter Vera et al. 2025).
 
 As in Llama, a token starts as what it is, and each of ``L`` layers adds to it what it gathered from its left and what
 it made of that:
@@ -44,6 +44,7 @@ from torch import Tensor, nn
 from minilm.errors import UserError
 from minilm.models.architecture import Backbone, BackboneConfig
 from minilm.models.batch import Batch, LayerCache, State, select_position
+from minilm.models.dropout import dropout
 from minilm.models.heads import LanguageConfig
 from minilm.models.layers import MLP, Attention, RMSNorm, draw_weights
 from minilm.models.masks import causal_mask, padding_mask, window_mask
@@ -62,7 +63,7 @@ class GemmaConfig(BackboneConfig):
     width: int = 2304
     depth: int = 26
     heads: int = 8
-    kv_heads: int = 4  # 0: as many as heads
+    kv_heads: int = 0  # 0: as many as heads; the published model has 4
     head_width: int = 256
     mlp_width: int = 9216
     activation: str = "gelu_tanh"
@@ -147,7 +148,7 @@ class GemmaAttention(Attention):
         if mask is not None:
             scores = scores.masked_fill(~mask, float("-inf"))
         weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
-        return F.dropout(weights, self.dropout, self.training) @ value
+        return (dropout(weights, self.dropout) if self.training else weights) @ value
 
 
 class GemmaLayer(nn.Module):

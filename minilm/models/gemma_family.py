@@ -49,7 +49,7 @@ SETTINGS = (
     ("norm_eps", "rms_norm_eps"),
     ("tied", "tie_word_embeddings"),
 )
-DEFAULTS = {"head_dim": 256, "num_hidden_layers": 26, "sliding_window": 4096}  # of Gemma 2 and 3
+DEFAULTS = {"head_dim": 256, "num_hidden_layers": 26, "num_key_value_heads": 4, "sliding_window": 4096}  # 2 and 3
 
 
 def _family(
@@ -94,7 +94,6 @@ class Gemma1Config(GemmaConfig):
     width: int = 3072
     depth: int = 28
     heads: int = 16
-    kv_heads: int = 0
     mlp_width: int = 24576
     attention_scalar: int = 0
     attention_cap: float = 0.0
@@ -132,7 +131,7 @@ def _refuse_bidirectional(published: dict[str, Any]) -> None:
         raise UserError("config.json: use_bidirectional_attention is not supported before Gemma 3")
 
 
-DEFAULTS_1 = {"head_dim": 256, "hidden_act": "gelu_pytorch_tanh"}
+DEFAULTS_1 = {"head_dim": 256, "num_key_value_heads": 16, "hidden_act": "gelu_pytorch_tanh"}
 GEMMA1 = _family("Gemma", Gemma1Config, read_gemma1, write_gemma1, DEFAULTS_1, ("activation", "hidden_act"))
 
 
@@ -150,8 +149,15 @@ def read_later(published: dict[str, Any], every: int) -> dict[str, Any]:
     if not window or published.get("query_pre_attn_scalar") == 0:
         raise UserError("config.json: sliding_window and query_pre_attn_scalar must be numbers above 0")
     kinds = published.get("layer_types") or [SLIDING if (i + 1) % every else FULL for i in range(depth)]
-    cap = published.get("final_logit_softcapping") or 0.0
+    cap = _cap(published, "final_logit_softcapping")
     return {"global_layers": full_layers(kinds, depth), "window": window, "language_cap": cap}
+
+
+def _cap(published: dict[str, Any], key: str) -> float:
+    """The cap that a key gives, 0 if it is null. Raises UserError for 0, by which the published classes divide."""
+    if published.get(key) == 0:
+        raise UserError(f"config.json: {key} must be a number above 0, or null")
+    return published.get(key) or 0.0
 
 
 def write_later(config: GemmaConfig) -> dict[str, Any]:
@@ -166,7 +172,7 @@ def write_later(config: GemmaConfig) -> dict[str, Any]:
 def read_gemma2(published: dict[str, Any]) -> dict[str, Any]:
     """A cap of attention's scores, and one kind of rotary positions."""
     _refuse_bidirectional(published)
-    rotary, cap = whole_rotary(published), published.get("attn_logit_softcapping") or 0.0
+    rotary, cap = whole_rotary(published), _cap(published, "attn_logit_softcapping")
     return {**read_later(published, every=2), "attention_cap": cap, "rotary": rotary, "local_rotary": rotary}
 
 

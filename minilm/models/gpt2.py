@@ -73,6 +73,7 @@ from torch import Tensor, nn
 from minilm.errors import UserError
 from minilm.models.architecture import Architecture, Backbone, BackboneConfig, Names, Row
 from minilm.models.batch import Batch, LayerCache, State, select_position
+from minilm.models.dropout import Dropout
 from minilm.models.heads import HeadConfig, LanguageConfig
 from minilm.models.layers import MLP, Attention
 from minilm.models.masks import causal_mask
@@ -131,7 +132,7 @@ class GPT2Layer(nn.Module):
         )
         self.mlp_norm = nn.LayerNorm(width, eps=eps)
         self.mlp = MLP(width, config.mlp_width or 4 * width, config.activation)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(
         self,
@@ -159,7 +160,7 @@ class GPT2Embeddings(nn.Module):
         super().__init__()
         self.token = nn.Embedding(config.vocab_size, config.width)
         self.position = nn.Embedding(config.context, config.width)
-        self.dropout = nn.Dropout(config.embedding_dropout)
+        self.dropout = Dropout(config.embedding_dropout)
 
     def forward(self, ids: Tensor, positions: Tensor | None = None) -> Tensor:
         """ids (B, T) -> (B, T, D). ``positions`` (B, T) continue a text in generation; None: 0, 1, ..., T-1."""

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from minilm.models.batch import Batch, select_position
+from minilm.models.dropout import Dropout
 from minilm.models.layers import ACTIVATIONS
 
 
@@ -111,7 +112,7 @@ class ClassificationHead(Head):
         has_norm = hidden and config.norm
         self.norm = nn.LayerNorm(hidden, eps=config.norm_eps, bias=config.norm_bias) if has_norm else None
         self.activation = ACTIVATIONS[config.activation]
-        self.input_dropout, self.dropout = nn.Dropout(config.input_dropout), nn.Dropout(config.dropout)
+        self.input_dropout, self.dropout = Dropout(config.input_dropout), Dropout(config.dropout)
         self.output = nn.Linear(config.hidden or width, classes, bias=config.bias)
 
     def forward(self, x: Tensor, batch: Batch, pooler: nn.Module | None = None) -> Tensor:

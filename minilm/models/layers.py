@@ -13,7 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from minilm.models.attention import attend
 from minilm.models.batch import LayerCache, select_position
+from minilm.models.dropout import Dropout
 from minilm.models.rotary import rotate
 
 
@@ -25,14 +27,14 @@ class Attention(nn.Module):
         y       = [head_1, ..., head_H] W_o
 
     Each of the ``H`` heads computes this on its own slice of Q, K and V. If there are only ``G < H`` key-value heads,
-    each serves a group of H/G query heads (Ainslie et al. 2023). PyTorch's ``scaled_dot_product_attention`` (SDPA)
-    evaluates the formula, usually without storing the (T, S) weights.
+    each serves a group of H/G query heads (Ainslie et al. 2023). ``attend`` evaluates the formula, usually by PyTorch's
+    ``scaled_dot_product_attention`` (SDPA), which does not store the (T, S) weights.
 
     Why the scale: the dot product of two vectors of D/H independent numbers of mean 0 and variance 1 has the variance
     D/H. Divided by its root it has the variance 1 whatever the width; otherwise softmax would give one position nearly
     all the weight, and its gradient would vanish. ``scale=None`` is SDPA's own default, the same number.
 
-    GPT-2 and BERT need only ``query``, ``key``, ``value``, the call of SDPA and ``output``. The rest is for rotary
+    GPT-2 and BERT need only ``query``, ``key``, ``value``, ``attend`` and ``output``. The rest is for rotary
     positions, for generation (``cache``), and for cross-attention (``memory``), in which keys and values come from an
     encoder's output. Some models norm each head's query and key before they are turned, so that no product grows with
     its vectors' lengths (Dehghani et al. 2023, section 2): ``head_norm`` makes such a norm for the width of a head.
@@ -104,34 +106,15 @@ class Attention(nn.Module):
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """softmax(Q K^T * scale + mask) V: query (B, H, T, D/H), key and value (B, G, S, D/H) -> (B, H, T, D/H)."""
-        if self.kv_heads != self.heads and not takes_groups(query, mask):
-            key, value = (kv.repeat_interleave(self.heads // self.kv_heads, dim=1) for kv in (key, value))
-        return F.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=mask,
-            dropout_p=self.dropout if self.training else 0.0,
-            is_causal=self.causal and mask is None,  # SDPA takes one of the two; a given mask is causal already
-            scale=self.scale,
-            enable_gqa=key.shape[1] != self.heads,
-        )
+        p = self.dropout if self.training else 0.0
+        causal = self.causal and mask is None  # a given mask is causal already
+        return attend(query, key, value, mask, causal=causal, scale=self.scale, p=p)
 
     def keys_values(self, source: Tensor) -> tuple[Tensor, Tensor]:
         """source (B, S, D) -> keys and values, (B, G, S, D/H) each."""
         key = self.key(source).unflatten(-1, (self.kv_heads, -1)).transpose(1, 2)
         value = self.value(source).unflatten(-1, (self.kv_heads, -1)).transpose(1, 2)
         return key if self.key_norm is None else self.key_norm(key), value
-
-
-def takes_groups(query: Tensor, mask: Tensor | None) -> bool:
-    """Whether SDPA has a fast kernel for fewer key-value heads than heads. If not, they are repeated first.
-
-    The CPU's has no other. On CUDA, FlashAttention is one, but it takes neither a mask nor float32, and the
-    memory-efficient kernel takes no groups. SDPA would turn to its plain kernel, which stores all (T, S) attention
-    weights (torch, sdp_utils.cpp).
-    """
-    return not query.is_cuda or (mask is None and query.dtype != torch.float32)
 
 
 class RMSNorm(nn.Module):
@@ -180,7 +163,7 @@ class MLP(nn.Module):
         self.up = nn.Linear(width, hidden_width, bias=bias)
         self.gate = nn.Linear(width, hidden_width, bias=bias) if gated else None
         self.down = nn.Linear(hidden_width, width, bias=bias)
-        self.activation, self.dropout = ACTIVATIONS[activation], nn.Dropout(dropout)
+        self.activation, self.dropout = ACTIVATIONS[activation], Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, D) -> (B, T, D), each position on its own."""

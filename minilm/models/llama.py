@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from minilm.errors import UserError
 from minilm.models.architecture import Architecture, Backbone, BackboneConfig, Names, Row
 from minilm.models.batch import Batch, LayerCache, State, select_position
+from minilm.models.dropout import Dropout
 from minilm.models.heads import HeadConfig, LanguageConfig
 from minilm.models.layers import MLP, Attention, RMSNorm, draw_weights
 from minilm.models.masks import causal_mask
@@ -107,7 +108,7 @@ class LlamaLayer(nn.Module):
         )
         self.mlp_norm = RMSNorm(width, eps)
         self.mlp = MLP(width, config.mlp_width, config.activation, bias=config.mlp_bias, gated=True)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(
         self,

@@ -38,6 +38,8 @@ MISTRAL_DEFAULTS = {"max_position_embeddings": 131072, "num_key_value_heads": 8,
 
 def read_mistral(published: dict[str, Any]) -> dict[str, Any]:
     """A window, in all layers."""
+    if published.get("sliding_window") == 0:
+        raise UserError("config.json: sliding_window must be above 0, or null for none")
     return {"rotary": whole_rotary(published), "window": published.get("sliding_window", 4096) or 0}
 
 

@@ -39,6 +39,7 @@ from torch import Tensor, nn
 from minilm.errors import UserError
 from minilm.models.architecture import Architecture, Backbone, BackboneConfig, Names, Row
 from minilm.models.batch import Batch, State, select_position
+from minilm.models.dropout import Dropout
 from minilm.models.heads import ClassificationHead, HeadConfig, LanguageConfig
 from minilm.models.layers import MLP, Attention, draw_weights
 from minilm.models.masks import padding_mask, window_mask
@@ -111,7 +112,7 @@ class ModernBertLayer(nn.Module):
         c = config
         self.attention_norm = nn.Identity() if first else nn.LayerNorm(c.width, c.norm_eps, bias=c.norm_bias)
         self.attention = Attention(c.width, c.heads, bias=c.attention_bias, dropout=c.attention_dropout)
-        self.dropout = nn.Dropout(c.attention_dropout)
+        self.dropout = Dropout(c.attention_dropout)
         self.mlp_norm = nn.LayerNorm(c.width, c.norm_eps, bias=c.norm_bias)
         self.mlp = MLP(c.width, c.mlp_width, c.activation, bias=c.mlp_bias, gated=True, dropout=c.mlp_dropout)
 
@@ -131,7 +132,7 @@ class ModernBertEmbeddings(nn.Module):
         super().__init__()
         self.token = nn.Embedding(config.vocab_size, config.width)
         self.norm = nn.LayerNorm(config.width, config.norm_eps, bias=config.norm_bias)
-        self.dropout = nn.Dropout(config.embedding_dropout)
+        self.dropout = Dropout(config.embedding_dropout)
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, T) -> (B, T, D)."""
@@ -261,8 +262,7 @@ ARCHITECTURE = Architecture(
     classes={
         "encode": "ModernBertModel", "classify": "ModernBertForSequenceClassification", "lm": "ModernBertForMaskedLM",
     },
-    language_modeling="masked",
-    names=NAMES,
+    language_modeling="masked", names=NAMES,
     classification_head=lambda c: HeadConfig(
         c.head_pooling, c.width, norm=True, norm_last=True, norm_eps=c.norm_eps, activation=c.head_activation,
         dropout=c.head_dropout, dense_bias=c.head_bias, norm_bias=c.norm_bias,

@@ -42,6 +42,7 @@ from minilm.errors import UserError
 from minilm.models.architecture import Architecture, Backbone, Names, Row
 from minilm.models.batch import Batch, State
 from minilm.models.bert import BertLayer, EncoderConfig
+from minilm.models.dropout import Dropout
 from minilm.models.heads import HeadConfig, LanguageConfig, Pooler
 from minilm.models.layers import draw_weights, relative_bucket
 from minilm.models.masks import padding_mask
@@ -76,7 +77,7 @@ class MPNetEmbeddings(nn.Module):
         self.token = nn.Embedding(config.vocab_size, config.width)
         self.position = nn.Embedding(FIRST_POSITION + config.context, config.width)
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, ids: Tensor, positions: Tensor | None = None) -> Tensor:
         """ids (B, T) -> (B, T, D)."""

@@ -56,15 +56,18 @@ class Rotary:
     partial: float = 1.0  # n as a fraction of a head's width; an odd n is rounded up
 
     def __post_init__(self) -> None:
-        if self.kind not in SPELLINGS:
+        if not isinstance(self.kind, str) or self.kind not in SPELLINGS:
             kinds = ", ".join(SPELLINGS)
             raise UserError(
-                f'no rotary positions of the kind "{self.kind}"{nearest(self.kind, SPELLINGS)}; there are: {kinds}'
+                f'no rotary positions of the kind "{self.kind}"{nearest(str(self.kind), SPELLINGS)}; there are: {kinds}'
             )
-        for name in ("base", "factor", "low", "high", "partial"):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not value > 0:
+        numbers = {"base": self.base, "factor": self.factor, "low": self.low, "high": self.high}
+        numbers |= {"partial": self.partial, "trained": self.trained or 1, "attention": self.attention or 1.0}
+        for name, value in numbers.items():
+            if type(value) not in (int, float) or not 0 < value < math.inf:
                 raise UserError(f"rotary positions need a {name} above 0, got {value!r}")
+        if not isinstance(self.truncate, bool):
+            raise UserError(f"rotary positions need truncate to be true or false, got {self.truncate!r}")
         for name in ("short", "long"):
             object.__setattr__(self, name, tuple(getattr(self, name)))  # a list in TOML or JSON
             if not all(isinstance(value, int | float) and value > 0 for value in getattr(self, name)):
@@ -223,7 +226,13 @@ def read_rotary(published: dict[str, Any]) -> Rotary:
     Raises UserError where they name no kind of ours, or lack something.
     """
     table = published.get("rope_scaling") or published.get("rope_parameters") or {}
+    if not isinstance(table, dict):
+        raise UserError(f"config.json: rope_parameters must hold an object, got {table!r}")
+    if any(isinstance(value, dict) for value in table.values()):
+        raise UserError("config.json: rope_parameters must be one table, not one for each kind of layers")
     kind = table.get("rope_type") or table.get("type") or "default"
+    if not isinstance(kind, str):
+        raise UserError(f"config.json: rope_type must be a text, got {kind!r}")
     given = {**published, **table}
     if TRAINED[1] in published:  # what the model's own settings say comes first
         given[TRAINED[1]] = published[TRAINED[1]]

@@ -36,7 +36,8 @@ from torch import Tensor, nn
 from minilm.errors import UserError, nearest
 from minilm.models.architecture import Architecture, Names, Row
 from minilm.models.batch import Batch, LayerCache, select_position
-from minilm.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig, Stack
+from minilm.models.dropout import Dropout
+from minilm.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig, Stack, check_published
 from minilm.models.heads import HeadConfig, LanguageConfig
 from minilm.models.layers import MLP, Attention, RMSNorm, relative_bucket
 from minilm.models.masks import padding_mask
@@ -65,7 +66,9 @@ class T5Config(EncoderDecoderConfig):
     decoder: bool = True  # False: the encoder alone
 
     def __post_init__(self) -> None:
-        """Heads have a width of their own."""
+        """Heads have a width of their own. Raises UserError for too few buckets: both sides have two kinds."""
+        if self.buckets < 4 or self.max_distance < 1:
+            raise UserError(f"buckets ({self.buckets}) must be at least 4, and max_distance ({self.max_distance}) 1")
 
 
 def finite(x: Tensor) -> Tensor:
@@ -102,7 +105,7 @@ class T5Layer(nn.Module):
             self.cross_attention = Attention(config.width, **heads)
         self.mlp_norm = RMSNorm(config.width, config.norm_eps)
         self.mlp = MLP(config.width, config.mlp_width, config.activation, gated=config.gated, **plain)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(
         self,
@@ -133,7 +136,7 @@ class T5Stack(Stack):
         self.config = config
         self.relative_bias = None if config.own_positions else nn.Embedding(config.buckets, config.heads)
         self.layers = nn.ModuleList(T5Layer(config, decoder) for _ in range(depth))
-        self.norm, self.dropout = RMSNorm(config.width, config.norm_eps), nn.Dropout(config.dropout)
+        self.norm, self.dropout = RMSNorm(config.width, config.norm_eps), Dropout(config.dropout)
 
     def mask(self, batch: Batch, length: int) -> Distances:
         """The distances of this many queries from all keys; a decoder sees none to the right, an encoder no padding."""
@@ -154,7 +157,7 @@ class T5Embeddings(nn.Module):
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()
-        self.token, self.dropout = nn.Embedding(config.vocab_size, config.width), nn.Dropout(config.dropout)
+        self.token, self.dropout = nn.Embedding(config.vocab_size, config.width), Dropout(config.dropout)
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, T) -> (B, T, D)."""
@@ -235,6 +238,7 @@ KINDS |= {("gelu_tanh", False): "gelu_new", ("gelu_tanh", True): "gated-gelu"}
 def read(published: dict[str, Any]) -> dict[str, Any]:
     """The feed-forward network. Where ``dense_act_fn`` and ``is_gated_act`` contradict ``feed_forward_proj``, they
     count: the published class makes them of it first, and then takes them as they are."""
+    check_published(published)
     if (kind := published.get("feed_forward_proj")) is None:
         return {}
     kinds = {name: key for key, name in KINDS.items()}

@@ -29,14 +29,14 @@ from minilm.reporting.style import (
 )
 
 COLOURS = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
-BARS = 40  # labels of which each has its bar and name
-DRAWN_PAIRS = 20  # confused pairs that are drawn
+BARS = 40  # up to this number of labels, each has a bar and a name
+DRAWN_PAIRS = 20  # the most confused pairs that are drawn
 
 
 def class_distribution(names: Sequence[str], counts: Mapping[str, np.ndarray], path: Path) -> Path:
-    """The share of each split's texts that each label has; of many labels without names, the most frequent first.
+    """The fraction of texts with each label, per split; if there are many labels, sorted by frequency without names.
 
-    counts: (C,) of each split; one without texts is left out.
+    counts: (C,) for each split; a split without texts is not drawn.
     """
     shares = {split: found / found.sum() for split, found in counts.items() if found.sum()}
     order = np.argsort(-counts["train"], kind="stable")
@@ -79,7 +79,7 @@ def _ranked(shares: Mapping[str, np.ndarray], order: np.ndarray, path: Path) -> 
 
 
 def confused_pairs(pairs: Sequence[Confused], names: Sequence[str], title: str, path: Path) -> Path:
-    """How often labels are taken for others, the most frequent pairs first."""
+    """The number of texts of each pair of confused labels, the most frequent pairs first."""
     drawn = list(pairs)[:DRAWN_PAIRS]
     figure = new_figure(8.5, max(2.4, 1.4 + 0.36 * len(drawn)), title)
     axes = figure.subplots()

@@ -25,7 +25,7 @@ from minilm.runs.folders import stored_environment
 from minilm.runs.results import measure
 from minilm.training.console import say
 
-ROWS, PAIRS = 40, 20  # labels, and confused pairs, that the terminal shows
+ROWS, PAIRS = 40, 20  # the most labels, and confused pairs, that the terminal shows
 
 
 def evaluate_runs(
@@ -89,7 +89,7 @@ def _rows_of_split(runs: Sequence[Path], split: str) -> Rows:
         _check_data(run, runs[0], data.fingerprint)
     rows: Rows = getattr(data, split)
     if not len(rows):
-        raise UserError(f"{runs[0]}: has no {split} split (data.test_fraction = 0); name a split (--split) or a file")
+        raise UserError(f"{runs[0]}: has no {split} split (data.test_fraction = 0); give another --split or a --file")
     return rows
 
 
@@ -126,16 +126,16 @@ def _measure_scores(predictor: Predictor, file: Path, section: DataSection) -> S
 
 
 def _check_data(run: Path, first: Path, fingerprint: str) -> None:
-    """Raise UserError unless the first run's data, as they are, are those that a run was trained on."""
+    """Raise UserError unless the first run's current data are those that a run was trained on."""
     trained_on = stored_environment(run).data.fingerprint
     if trained_on == fingerprint:
         return
     if trained_on != stored_environment(first).data.fingerprint:
         raise UserError(
-            f"{run}: was trained on other texts than {first}, so what is a test for one may have taught the other; "
-            "name a file to measure both on (--file)"
+            f"{run}: was trained on other texts than {first}, so its training texts may include test texts of the "
+            "other; give a file to evaluate both on (--file)"
         )
-    raise UserError(f"{run}: its data have changed since it was trained; name a file to measure it on (--file)")
+    raise UserError(f"{run}: its data have changed since it was trained; give a file to evaluate it on (--file)")
 
 
 def evaluation_text(metrics: Metrics | ScoreMetrics, labels: list[str]) -> str:

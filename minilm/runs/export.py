@@ -31,16 +31,16 @@ from minilm.training.console import say
 
 
 def export_run(run: str, folder: Path, *, merged: bool = False, dtype: str | None = None) -> Path:
-    """Write the model of a run, or of any folder or name, into a folder that ``transformers`` (or PEFT) opens.
+    """Save the model of a run, or of any folder or name, in a folder that ``transformers`` (or PEFT) can load.
 
     Says which part of it other libraries cannot use.
 
     Args:
         run: a run's folder, a model's or an adapter's folder, a catalogue name or a Hub id.
-        folder: made if it does not exist; it must be empty.
-        merged: write an adapter and its base as one model.
-        dtype: of a whole model's weights, such as "bfloat16"; None: as they are, of an adapted one float32, in which
-            the adapter was trained.
+        folder: created if it does not exist; it must be empty.
+        merged: save an adapter and its base as one model.
+        dtype: of a whole model's weights, such as "bfloat16"; None: unchanged, but float32 for a merged adapter, which
+            was trained in float32.
 
     Raises:
         UserError: the folder is not empty, or there is no such model.
@@ -51,7 +51,7 @@ def export_run(run: str, folder: Path, *, merged: bool = False, dtype: str | Non
         raise UserError(f"{run}: {without_classifier(Path(run))}")
     adapted = source.is_dir() and holds_adapter(source)
     if adapted and dtype is not None and not merged:
-        raise UserError("--dtype is for whole models: an adapter stays in float32; add --merge, or leave it out")
+        raise UserError("--dtype is only for whole models; an adapter stays in float32; add --merge or remove --dtype")
     model = load_model(source if is_folder(source) else run, dtype=torch.float32 if adapted else "stored")
     tokenizer = load_tokenizer(card_of(model).tokenizer or run)
     if adapted and not merged:
@@ -104,4 +104,4 @@ def export_linear(run: Path, folder: Path) -> Path:
 
 def _check_empty(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: is there already and not empty; name another folder")
+        raise UserError(f"{folder}: already exists and is not empty; give another folder")

@@ -1,18 +1,23 @@
-"""The folder of a run: how it is made and found again, and what it was started with.
+"""The folder of a run: making and finding it, and checking that its inputs have not changed.
 
     runs/NAME/  config.toml  environment.json  metrics.jsonl  results.json  predictions.csv  summary.txt
                 report.md  report.html  model/  checkpoints/  figures/
 
-A folder is never overwritten: a second run of the name gets a number.
+A folder is never overwritten; a second run with the same name gets a number. It appears with its config in it or not at
+all, and while a process works in it, it is locked.
 """
 
 from __future__ import annotations
 
+import errno
+import glob
 import json
+import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -20,19 +25,22 @@ from typing import Any
 
 import torch
 
-from minilm.checkpoints.atomic import atomic
+from minilm.checkpoints.atomic import atomic, flush_names, remove_remains
 from minilm.config import SPLITS, RunConfig
 from minilm.data.checks import class_counts
 from minilm.data.sources import Dataset
 from minilm.devices import Runtime
 from minilm.errors import UserError
 from minilm.loading import load_config
+from minilm.locking import locked
 from minilm.reporting.record import resume_command
 from minilm.reporting.results import DataSummary, Environment, Evaluation, read_record
+from minilm.reporting.tables import join_words
 from minilm.schema import as_table, flat, shown
 from minilm.textfiles import read_toml
 
-STARTED_FROM = {  # what must be the same when a run is resumed
+LOCK = ".lock"  # the file in a run's folder that is locked while a process works on the run
+STARTED_FROM = {  # inputs that must not change before a run is resumed
     "data": "the data",
     "checkpoint": "the checkpoint",
     "augmented_texts": "the text that [augment] makes",
@@ -41,25 +49,68 @@ STARTED_FROM = {  # what must be the same when a run is resumed
 }
 
 
-def new_folder(runs: Path, name: str) -> Path:
-    """Make ``runs/name``, or if that exists ``runs/name-2`` and so on. Raises UserError if it cannot be made."""
+@contextmanager
+def new_folder(runs: Path, name: str, fill: Callable[[Path], None]) -> Iterator[Path]:
+    """Make ``runs/name``, or if that exists ``runs/name-2`` and so on; it is locked inside the ``with`` block.
+
+    fill: writes what the folder has from its first moment on. Raises UserError if the folder cannot be made.
+    """
+    with ExitStack() as stack:
+        beside = runs / f".{name}.{os.getpid()}.tmp"
+        try:
+            remove_remains(runs, f".{glob.escape(name)}")
+            beside.mkdir(parents=True)
+            stack.callback(shutil.rmtree, beside, ignore_errors=True)  # once renamed there is none
+            lock = stack.enter_context(locked(beside / LOCK))
+            fill(beside)
+            flush_names(beside)
+            folder = _renamed(beside, runs, name)
+            lock.path = folder / LOCK
+            flush_names(runs)
+        except OSError as error:
+            raise UserError(
+                f"{runs / name}: cannot be made ({error.strerror}); choose another place with --runs"
+            ) from error
+        yield folder
+
+
+def _renamed(beside: Path, runs: Path, name: str) -> Path:
+    """Give a folder the first name that is free."""
     number = 1
     while True:
         folder = runs / (name if number == 1 else f"{name}-{number}")
-        try:
-            folder.mkdir(parents=True)
+        number += 1
+        if os.path.lexists(folder):
+            continue
+        with suppress(FileExistsError):  # another process was faster
+            _rename_new(beside, folder)
             return folder
-        except FileExistsError:
-            number += 1
-        except OSError as error:
-            raise UserError(f"{folder}: cannot be made ({error.strerror}); choose another place with --runs") from error
+
+
+def _rename_new(beside: Path, folder: Path) -> None:
+    """Rename a folder. Raises FileExistsError if there is something of the new name."""
+    try:
+        beside.rename(folder)
+    except OSError as error:
+        if error.errno == errno.ENOTEMPTY:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder)) from error
+        raise
+
+
+@contextmanager
+def occupied(folder: Path) -> Iterator[None]:
+    """Lock a run's folder. Raises UserError if another process is at work in it."""
+    with locked(folder / LOCK) as lock:
+        if lock.holder:
+            raise UserError(f"{folder}: {lock.holder}, is at work on this run; wait for it to end, or stop it")
+        yield
 
 
 def find_folder(config_path: Path, config: RunConfig, runs: Path) -> Path:
-    """The folder of the run to resume: the last of its name and with its settings, preferably one that is unfinished.
+    """The folder of the run to resume: the last run with this name and these settings, preferably an unfinished one.
 
-    If ``config_path`` is the config of such a run, that run comes first. Raises UserError if there is no run, or if all
-    were started with other settings.
+    If ``config_path`` is the config of such a run, that run is preferred. Raises UserError if there is no run, or if
+    all runs were started with other settings.
     """
     own = [config_path.parent] if config_path.name == "config.toml" else []
     numbered = [p for p in runs.glob(f"{config.name}-*") if p.name.removeprefix(f"{config.name}-").isdecimal()]
@@ -68,7 +119,7 @@ def find_folder(config_path: Path, config: RunConfig, runs: Path) -> Path:
     found = [path for path in places if is_run(path) and _name_of(path) == config.name]
     found.sort(key=lambda path: (path / "results.json").exists())
     if not found:
-        raise UserError(f"{runs / config.name}: there is no such run to resume; start it without --resume")
+        raise UserError(f"{runs / config.name}: there is no such run to resume; start a new run without --resume")
     for folder in found:
         if not first_difference(load_config(folder / "config.toml"), config):
             return folder
@@ -79,7 +130,7 @@ def find_folder(config_path: Path, config: RunConfig, runs: Path) -> Path:
 
 
 def _name_of(folder: Path) -> Any:
-    """The name of a run: the folder "mine-2" may be the second run "mine", or the first run "mine-2"."""
+    """The name of a run, from its config: "mine-2" may be the second run named "mine", or the first named "mine-2"."""
     return read_toml(folder / "config.toml").get("name")
 
 
@@ -99,7 +150,7 @@ def first_difference(stored: RunConfig, wanted: RunConfig) -> str:
 
 
 def describe_environment(data: Dataset, runtime: Runtime, start: dict[str, str]) -> Environment:
-    """What a result depends on, beside its config. ``start``: hashes of what the run starts from, beside its data."""
+    """The environment that a result depends on. ``start``: hashes of the run's inputs besides its data."""
     packages = ("torch", "tokenizers", "numpy", "huggingface-hub", "matplotlib")
     return Environment(
         minilm=version("minilm"),
@@ -109,6 +160,7 @@ def describe_environment(data: Dataset, runtime: Runtime, start: dict[str, str])
         platform=platform.platform(),
         device=str(runtime),
         threads=torch.get_num_threads(),
+        cpu=describe_cpu(),
         data=describe_data(data),
         start=start,
     )
@@ -122,18 +174,41 @@ def describe_data(data: Dataset) -> DataSummary:
 
 
 def stored_environment(folder: Path) -> Environment:
-    """The environment that a run was started in. Raises UserError if its file was edited."""
+    """Read the environment in which a run was started. Raises UserError if its file was edited."""
     return read_record(Environment, folder / "environment.json")
 
 
 def check_unchanged(folder: Path, data: Dataset, start: Mapping[str, str]) -> None:
-    """Raise UserError if the data, or anything else that a run was started with, has changed."""
+    """Raise UserError if the data or another input of the run has changed."""
     environment = stored_environment(folder)
     stored = {"data": environment.data.fingerprint, **environment.start}
     for key, value in {"data": data.fingerprint, **start}.items():
         if stored.get(key) != value:
             what = STARTED_FROM[key]
             raise UserError(f"{folder}: {what} changed since this run was started; start a new one without --resume")
+
+
+def other_machine(folder: Path, runtime: Runtime) -> str:
+    """What differs here from where a run was started, so far as its numbers may depend on it; empty if nothing does."""
+    stored = stored_environment(folder)
+    pairs = {
+        "torch": (stored.packages.get("torch", ""), version("torch")),
+        "device": (stored.device, str(runtime)),
+        "threads": (str(stored.threads), str(torch.get_num_threads())),
+        "CPU": (stored.cpu or describe_cpu(), describe_cpu()),
+    }
+    changed = [f"{key} {here} (it was {then})" for key, (then, here) in pairs.items() if here != then]
+    if not changed:
+        return ""
+    what = f"resumes with {join_words(changed)}: from here on, its numbers may differ in their last bits"
+    return f"{what} from those of an unbroken run"
+
+
+def describe_cpu() -> str:
+    """The CPU's name, and the widest of its instructions that torch uses: sums depend on their order."""
+    lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{(names or [platform.processor() or platform.machine()])[0]}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _commit() -> str | None:
@@ -145,6 +220,6 @@ def _commit() -> str | None:
 
 
 def write_history(folder: Path, history: list[Evaluation]) -> None:
-    """Write ``metrics.jsonl``, one evaluation a line."""
+    """Write ``metrics.jsonl``, one evaluation per line."""
     with atomic(folder / "metrics.jsonl") as file:
         file.write("".join(json.dumps(as_table(entry)) + "\n" for entry in history).encode())

@@ -1,6 +1,6 @@
 """One run, from a config to a finished folder: data, tokens, model, training, evaluation, report.
 
-An interrupted run resumes from its last checkpoint, and ends with the same weights as an uninterrupted one.
+An interrupted run resumes from its last checkpoint, and has the same final weights as an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -29,7 +30,14 @@ from minilm.runs.assembly import PreparedData, check_classifier, find_checkpoint
 from minilm.runs.augment import hash_of_added
 from minilm.runs.conclude import conclude, conclude_adaptation, finalize
 from minilm.runs.fit import TrainRun, fit
-from minilm.runs.folders import check_unchanged, describe_environment, find_folder, new_folder
+from minilm.runs.folders import (
+    check_unchanged,
+    describe_environment,
+    find_folder,
+    new_folder,
+    occupied,
+    other_machine,
+)
 from minilm.runs.zero_shot import ZeroShotClassifier, classify_and_report, open_classifier
 from minilm.schema import as_table
 from minilm.training.console import Interrupted, say, signal_of, terminable
@@ -42,79 +50,96 @@ def train_run(
     runs: Path,
     resume: bool = False,
     keep_model: KeepModel = "all",
+    pictures: bool = True,
 ) -> Path:
     """Train, or classify without training, as a config describes; return the run's folder.
 
     keep_model: what ``model/`` contains in the end: the whole model; what was trained, with the name of the checkpoint
         below it; or nothing.
+    pictures: whether the report has pictures.
 
     Raises:
-        UserError: something that the user can fix.
-        minilm.training.console.Interrupted: a signal ended the run; ``resume=True`` resumes it.
+        UserError: an error that the user can fix.
+        minilm.training.console.Interrupted: a signal stopped the run; ``resume=True`` resumes it.
     """
     with terminable():
-        return _train_run(config_path, overrides, runs, resume, keep_model)
+        return _train_run(config_path, overrides, runs, resume, keep_model, pictures)
 
 
 def _train_run(
-    config_path: Path, overrides: Sequence[str], runs: Path, resume: bool, keep_model: KeepModel
+    config_path: Path, overrides: Sequence[str], runs: Path, resume: bool, keep_model: KeepModel, pictures: bool
 ) -> Path:
     config = load_config(config_path, overrides)
-    folder = find_folder(config_path, config, runs) if resume else None
-    if folder is not None and (folder / "results.json").exists():
-        say(f"{folder}: this run has finished already")
-        finalize(folder)  # it may have been killed before that
+    if not resume:
+        start = _prepare_start(config, config_path)  # before the folder is made: a run that cannot start leaves none
+        with new_folder(runs, config.name, partial(_write_start, config, start)) as folder:
+            _run_stages(config, start, folder, keep_model, pictures)
         return folder
-    # Before the folder is made: a run that cannot start leaves none.
-    with located(str(config_path)), out_of_memory_explained():
-        start = _prepare_start(config)
-    if folder is None:
-        folder = _start_folder(runs, config, start)
-    else:
+    folder = find_folder(config_path, config, runs)
+    with occupied(folder):
+        if (folder / "results.json").exists():
+            say(f"{folder}: this run has already finished")
+            finalize(folder)  # it may have been killed before this
+            return folder
+        start = _prepare_start(config, config_path)
         check_unchanged(folder, start.prepared.data, start.fingerprints)
-    try:
-        with out_of_memory_explained(resume_command(folder)):
-            _run_stages(config, start, folder, keep_model)
-    except OSError as error:  # a full disk
-        place, why = error.filename or folder, error.strerror or error
-        raise UserError(f"{place}: {why}; once that is fixed, resume with: {resume_command(folder)}") from error
-    except KeyboardInterrupt as stop:  # while results are written, or a second signal
-        raise Interrupted(signal_of(stop), folder) from None
+        if message := other_machine(folder, start.runtime):
+            say(f"{folder}: {message}")
+        _run_stages(config, start, folder, keep_model, pictures)
     return folder
 
 
-def _run_stages(config: RunConfig, start: Start, folder: Path, keep_model: KeepModel) -> None:
+def _run_stages(config: RunConfig, start: Start, folder: Path, keep_model: KeepModel, pictures: bool) -> None:
+    """All that a run does in its folder. Raises UserError and Interrupted with the command that resumes it."""
+    try:
+        with out_of_memory_explained(resume_command(folder)):
+            _adapt_and_train(config, start, folder, keep_model, pictures)
+    except OSError as error:  # a full disk
+        place, why = error.filename or folder, error.strerror or error
+        raise UserError(f"{place}: {why}; once that is fixed, resume with: {resume_command(folder)}") from error
+    except KeyboardInterrupt as stop:  # while results are written, or after a second signal
+        raise Interrupted(signal_of(stop), folder) from None
+
+
+def _adapt_and_train(config: RunConfig, start: Start, folder: Path, keep_model: KeepModel, pictures: bool) -> None:
     """Adapt, then train, or classify without training, as the config describes."""
     prepared, runtime = start.prepared, start.runtime
     adapted = None if start.adaptation is None else adapt(config, start.adaptation, runtime, folder)
     if start.classifier is not None:
-        classify_and_report(start.classifier, config, prepared, folder)
+        classify_and_report(start.classifier, config, prepared, folder, pictures=pictures)
     elif config.train is None:
         conclude_adaptation(folder, prepared)
     else:
         model = start.model or fresh_model(config, prepared, runtime, adapted)
-        run = TrainRun(folder, config, config.train, prepared, model, runtime, keep_model)
+        run = TrainRun(folder, config, config.train, prepared, model, runtime, keep_model, pictures)
         conclude(run, fit(run))
 
 
 @dataclass(frozen=True)
 class Start:
-    """What a run starts from."""
+    """The inputs of a run."""
 
     runtime: Runtime
     prepared: PreparedData
-    fingerprints: dict[str, str]  # hashes of it, as ``_fingerprints_of`` computes them
+    fingerprints: dict[str, str]  # hashes of the inputs, from ``_fingerprints_of``
     adaptation: AdaptationData | None = None  # for [adapt]
     model: Backbone | None = None  # for [train], unless [train] starts from the adapted checkpoint
     classifier: ZeroShotClassifier | None = None  # for [zero_shot]
 
 
-def _prepare_start(config: RunConfig) -> Start:
-    """Load the data and open the model. Raises UserError if they and the config do not fit together."""
+def _prepare_start(config: RunConfig, path: Path) -> Start:
+    """Load the data and the model. Raises UserError if they do not match each other or the config."""
+    with located(str(path)), out_of_memory_explained():
+        return _load_start(config)
+
+
+def _load_start(config: RunConfig) -> Start:
     settings = _first_settings(config)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     runtime = devices.runtime(settings.device, settings.precision)
+    if message := devices.advice(runtime, settings.precision):
+        say(message)
     prepared = prepare(config)
     data = prepared.data
     counts = {split: class_counts(getattr(data, split).labels, len(data.label_names)) for split in SPLITS}
@@ -134,15 +159,15 @@ def _prepare_start(config: RunConfig) -> Start:
 
 
 def _first_settings(config: RunConfig) -> TrainSection | ZeroShotSection:
-    """The section with the device and threads of all stages: [train], else [adapt.train], else [zero_shot]."""
+    """The section with the device and threads of all stages: [train], or else [adapt.train] or [zero_shot]."""
     settings = config.train or (config.adapt.train if config.adapt else config.zero_shot)
     assert settings is not None  # a rule of the config
     return settings
 
 
 def _fingerprints_of(config: RunConfig, prepared: PreparedData, adaptation: AdaptationData | None) -> dict[str, str]:
-    """Hashes of what a run starts from, beside its data. A resumed run reads frozen weights again: its own checkpoints
-    have only what trains."""
+    """Hashes of a run's inputs besides its data. A resumed run reads frozen weights from the start checkpoint again, as
+    its own checkpoints contain only parameters that train."""
     start = {}
     if config.model.source:
         start["checkpoint"] = files.fingerprint(find_checkpoint(config))
@@ -154,11 +179,9 @@ def _fingerprints_of(config: RunConfig, prepared: PreparedData, adaptation: Adap
     return start
 
 
-def _start_folder(runs: Path, config: RunConfig, start: Start) -> Path:
-    """A new run's folder, with its settings and what it starts from."""
-    folder = new_folder(runs, config.name)
+def _write_start(config: RunConfig, start: Start, folder: Path) -> None:
+    """Write what a run's folder begins with: its settings, and what it starts from."""
     environment = describe_environment(start.prepared.data, start.runtime, start.fingerprints)
     write_json(folder / "environment.json", as_table(environment))
     with atomic(folder / "config.toml") as file:
         file.write(dump_config(config).encode())
-    return folder

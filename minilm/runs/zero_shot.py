@@ -1,7 +1,7 @@
-"""A run that does not train: what a model makes of texts before it has seen a single label.
+"""A zero-shot run: a model classifies texts without training.
 
-It is compared with the majority class of the training texts, and with the same checkpoint under a head that is not
-trained yet, as training would start it.
+It is compared with the majority class of the training texts, and with the same checkpoint with an untrained head, from
+which training would start.
 
     RUN/  config.toml  environment.json  results.json  predictions.csv  report.md  report.html  figures/
 """
@@ -39,7 +39,7 @@ from minilm.schema import as_table
 from minilm.training.console import say
 
 MEASURED = ("validation", "test")  # splits
-Scores = Mapping[str, np.ndarray]  # of each of them, (N, C)
+Scores = Mapping[str, np.ndarray]  # split -> (N, C)
 
 
 @dataclass(frozen=True)
@@ -67,20 +67,20 @@ class ZeroShotClassifier(ZeroShotModel):
 def open_classifier(
     config: RunConfig, section: ZeroShotSection, prepared: PreparedData, runtime: Runtime
 ) -> ZeroShotClassifier:
-    """Open the model. Raises UserError if it cannot classify these data by the method."""
+    """Load the model. Raises UserError if it cannot classify these data with the method."""
     data, names = prepared.data, prepared.data.label_names
     _check_data(section, prepared)
     words = words_of(section, names)
     folder, limit = find_checkpoint(config), config.data.max_tokens
     if sorted(read_contents(folder).labels) == sorted(names):
-        seen = "is a classifier that was trained on these labels; choose the model that it was made from"
+        seen = "is a classifier that was trained on these labels; use the model from which it was trained"
         raise UserError(f"[zero_shot]: {folder}: {seen}")
-    untrained = _untrained(config, prepared, runtime)  # first: two models need more memory than one
+    untrained = _untrained(config, prepared, runtime)  # done first, so that there is only one model in memory
     with located("[zero_shot]"):
         model, tokenizer = open_model(str(folder), section.method, str(runtime.device))
         model.to(runtime.device)
         classifier = ZeroShotClassifier(section, words, limit, model, tokenizer, runtime, untrained)
-        classifier.scores_of(data.validation.take(np.arange(1)))  # raises if the pattern or a word does not fit
+        classifier.scores_of(data.validation.take(np.arange(1)))  # raises if the pattern or a word is not possible
     return classifier
 
 
@@ -99,13 +99,13 @@ def _check_data(section: ZeroShotSection, prepared: PreparedData) -> None:
 
 
 def _untrained(config: RunConfig, prepared: PreparedData, runtime: Runtime) -> Scores:
-    """The scores of the classifier that training would start from."""
+    """The scores of the classifier with an untrained head, from which training would start."""
     model, pad = fresh_model(config, prepared, runtime), pad_id(prepared.tokenizer)
     return {split: predict_scores(model, prepared.encoded[split], runtime, pad=pad) for split in MEASURED}
 
 
 def classify_and_report(
-    classifier: ZeroShotClassifier, config: RunConfig, prepared: PreparedData, folder: Path
+    classifier: ZeroShotClassifier, config: RunConfig, prepared: PreparedData, folder: Path, *, pictures: bool = True
 ) -> None:
     """Classify the validation and test texts, and write the figures, predictions.csv, results.json and the report."""
     data, section = prepared.data, classifier.section
@@ -134,7 +134,7 @@ def classify_and_report(
         samples=choose_samples(data.test, scores["test"], data.label_names, config.seed),
         data=describe_data(data),
     )
-    for split in MEASURED:
+    for split in MEASURED if pictures else ():
         if not data.multi_label:
             draw_confusion(metrics[split], data.label_names, split, folder / "figures")
     write_predictions(folder, data.test, scores["test"], data.label_names, None, data.numbers["test"], data.kept)

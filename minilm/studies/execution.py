@@ -1,9 +1,8 @@
-"""One run of a study, from its start or from where it stopped to its end."""
+"""Execute one run of a study, from its start or from an interruption."""
 
 from __future__ import annotations
 
 import contextlib
-import shutil
 import textwrap
 import traceback
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from minilm.checkpoints.atomic import atomic
 from minilm.checkpoints.files import write_json
 from minilm.errors import UserError
 from minilm.loading import dump_config, load_config
+from minilm.locking import locked
 from minilm.reporting.record import relative_path
 from minilm.runs.conclude import finalize
 from minilm.runs.folders import first_difference, is_run
@@ -24,11 +24,6 @@ from minilm.studies.labelling import choose_rows
 from minilm.studies.plan import PlannedRun
 from minilm.textfiles import read_json
 from minilm.training.console import Interrupted
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 BUSY = "another process is running it"  # not a failure of the run
 
@@ -61,15 +56,15 @@ def is_closed(place: Path) -> bool:
 
 
 def run_to_end(folder: Path, run: PlannedRun) -> str:
-    """Train a run as planned. Return why it failed, as ``failure_of`` puts it; empty if it did not.
+    """Train a run as planned. Return the reason if it failed, from ``failure_of``, or an empty string.
 
-    A failure concerns this run alone: the others continue. The run's output is appended to a file under ``logs/``.
+    If a run fails, the others continue. The run's output is appended to a file in ``logs/``.
 
-    Raises minilm.training.console.Interrupted if a signal ended it; the next call resumes it.
+    Raises minilm.training.console.Interrupted if a signal stopped the run; the next call resumes it.
     """
     log = folder / "logs" / f"{run.name}.log"
-    with locked(folder / "logs" / f"{run.name}.lock") as mine:
-        if not mine:
+    with locked(folder / "logs" / f"{run.name}.lock") as lock:
+        if lock.holder:
             return BUSY
         with output_in(log):
             try:
@@ -91,19 +86,20 @@ def _run(folder: Path, run: PlannedRun) -> None:
         finalize(place)
         return
     if state == "to do":
-        remove_unstarted(place)
+        if place.exists():
+            raise UserError(f"{relative_path(place)}: this folder is in the way and is not a run's; move it away")
         with atomic(config) as file:
             file.write(dump_config(run.config).encode())
         if run.round is not None:
             choose_rows(folder, run)
     else:
         config = place / "config.toml"
-    train_run(config, runs=folder, resume=state == "interrupted", keep_model=run.keep_model)
+    resume = state == "interrupted"  # a run has no pictures: the study's page shows those of all together
+    train_run(config, runs=folder, resume=resume, keep_model=run.keep_model, pictures=False)
 
 
 def failure_of(error: Exception, hint: str = "") -> str:
-    """What went wrong, in a line. Unless it is a user's mistake or a lack of GPU memory, ``hint`` and the traceback
-    follow."""
+    """The error in one line. Unless it is a user error or a lack of GPU memory, ``hint`` and the traceback follow."""
     if isinstance(error, UserError | torch.OutOfMemoryError):
         return " ".join(str(error).split())
     message = textwrap.shorten(f"{type(error).__name__}: {error}", 300)
@@ -111,23 +107,14 @@ def failure_of(error: Exception, hint: str = "") -> str:
 
 
 def write_note(folder: Path, run: PlannedRun, note: RunNote) -> None:
-    """Record what the study knows of a run, replacing what it knew."""
+    """Write the study's note on a run, replacing the earlier note."""
     write_json(folder / "logs" / f"{run.name}.json", asdict(note))
 
 
 def read_note(folder: Path, run: PlannedRun) -> RunNote:
-    """What was recorded of a run; the defaults if it was never started."""
+    """Read the study's note on a run; the defaults if it was never started."""
     path = folder / "logs" / f"{run.name}.json"
     return RunNote(**read_json(path)) if path.exists() else RunNote()
-
-
-def remove_unstarted(place: Path) -> None:
-    """Remove the folder of a run that was killed before its config was written. Other folders are left alone."""
-    if not place.exists():
-        return
-    if not all(entry.name == "environment.json" or entry.name.endswith(".tmp") for entry in place.iterdir()):
-        raise UserError(f"{relative_path(place)}: this folder is in the way and is not a run's; move it away")
-    shutil.rmtree(place)
 
 
 @contextlib.contextmanager
@@ -140,22 +127,3 @@ def output_in(log: Path) -> Iterator[None]:
         contextlib.redirect_stderr(file),
     ):
         yield
-
-
-@contextlib.contextmanager
-def locked(path: Path, *, wait: bool = False) -> Iterator[bool]:
-    """Take a lock; yield whether this process has it. The lock ends with the process at the latest.
-
-    wait: until the lock is free.
-    """
-    if fcntl is None:
-        yield True
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
-        yield True

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import IO, Any
 
 from tqdm import tqdm
 
 from minilm.config import TrainSection
 from minilm.reporting.results import Evaluation
-from minilm.terminal import printable
+from minilm.terminal import printable, silence
 
 
 class Interrupted(Exception):
@@ -77,7 +77,16 @@ def recorded_signals() -> Iterator[list[int]]:
 def say(*lines: str) -> None:
     """Print lines for the user on standard error, separate from results."""
     for line in lines:
-        print(printable(line), file=sys.stderr, flush=True)
+        write(printable(line), sys.stderr)
+
+
+def write(text: str, stream: IO[str]) -> None:
+    """A line, or several, above the bar if there is one. If whoever reads it has ended, work continues unread."""
+    try:
+        tqdm.write(text, file=stream)
+        stream.flush()
+    except BrokenPipeError:
+        silence(stream)
 
 
 def progress_bar(total: int | None, done: int, unit: str = "step") -> tqdm[Any]:
@@ -92,9 +101,9 @@ def show_evaluation(entry: Evaluation, settings: TrainSection, *, best: bool) ->
     """Print one evaluation in one line, above the bar if there is one."""
     validation, metric = entry.validation, settings.best
     chosen = "" if metric == "loss" else f"  {metric.replace('_', ' ')} {validation[metric]:.4f}"
-    tqdm.write(
+    write(
         f"epoch {entry.epoch:>6.4g}/{settings.epochs}  step {entry.step:>6}  loss {entry.train_loss:.4f}  "
         f"validation: loss {validation.loss:.4f}{chosen}  rate {entry.lr:.1e}  "
-        f"{entry.tokens_per_second:>7,.0f} tokens/s{'  best' if best else ''}"
+        f"{entry.tokens_per_second:>7,.0f} tokens/s{'  best' if best else ''}",
+        sys.stdout,
     )
-    sys.stdout.flush()

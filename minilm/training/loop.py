@@ -81,7 +81,7 @@ class _Loop:
     ) -> None:
         self.model, self.task, self.settings = model, task, settings
         self.device, self.runtime, self.checkpoints = runtime.device, runtime, checkpoints
-        self.optimizer = make_optimizer(model, settings, runtime)
+        self.optimizer = make_optimizer(model, settings)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=runtime.scales_loss)
         # Restores weights, optimizer state and random state from the last checkpoint, if there is one.
         self.progress = checkpoints.restore(model, self.optimizer, self.device) or Progress()
@@ -147,12 +147,13 @@ class _Loop:
                 part = objective.sum(scores, labels_of(batch)) / denominator  # ()
             self.scaler.scale(part).backward()  # adds to the gradients of the batches before
             loss += part.detach()
-        self.scaler.unscale_(self.optimizer)
+        # torch's annotation is narrower than what it needs: param_groups and step().
+        self.scaler.unscale_(self.optimizer)  # type: ignore[arg-type]
         # If clip is 0, infinity gives the norm without clipping.
         self.gradient_norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip or math.inf)
         if self.device.type == "cpu":  # on a GPU this would wait; _evaluate finds a NaN in loss_sum
             self._check_finite(float(loss), before_step=True)
-        self.scaler.step(self.optimizer)
+        self.scaler.step(self.optimizer)  # type: ignore[arg-type]
         self.scaler.update()
         self.optimizer.zero_grad()
 

@@ -20,13 +20,13 @@ The learning rate is a pure function of the step, so a resumed run needs no stat
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from minilm.config import TrainSection
-from minilm.devices import Runtime
 from minilm.errors import UserError
 
 
@@ -44,15 +44,66 @@ def parameter_groups(model: nn.Module, weight_decay: float, *, decay_all: bool =
     return [group for group in groups if group["params"]]
 
 
-def make_optimizer(model: nn.Module, settings: TrainSection, runtime: Runtime) -> torch.optim.AdamW:
-    """AdamW for the trainable parameters. The fused kernel updates all of them in one pass."""
-    return torch.optim.AdamW(
-        parameter_groups(model, settings.weight_decay, decay_all=settings.decay_all),
-        lr=settings.lr,
-        betas=(settings.beta1, settings.beta2),
-        eps=settings.eps,
-        fused=runtime.device.type in ("cpu", "cuda", "mps"),
-    )
+class AdamW:
+    """The equations above, for the parameters that have a gradient; bit for bit ``torch.optim.AdamW(fused=True)``.
+
+    The whole step is one kernel of torch's, which reads and writes each number once: in steps of their own, the
+    equations take four times as long. ``torch.optim`` would call the same kernel, but loads torch's compiler first,
+    which takes 1.5 seconds.
+    """
+
+    def __init__(
+        self, groups: Iterable[dict[str, Any]], *, lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float
+    ) -> None:
+        """groups: "params", and their "weight_decay"; each gets an "lr", which may be changed before any step."""
+        self.param_groups = [{"lr": lr, **group} for group in groups]  # as torch's loss scaling expects them
+        self.betas, self.eps = betas, eps
+        self.state: dict[nn.Parameter, dict[str, Tensor]] = {}  # m, v and t of each parameter, by torch.optim's names
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """One step along the gradients. A parameter that has none is left alone, and so are its m, v and t."""
+        for group in self.param_groups:
+            with_gradient = [p for p in group["params"] if p.grad is not None]
+            if not with_gradient:
+                continue
+            states = [self._state_of(p) for p in with_gradient]
+            steps = [state["step"] for state in states]
+            torch._foreach_add_(steps, 1)
+            torch._fused_adamw_(
+                with_gradient,
+                [p.grad for p in with_gradient],
+                [state["exp_avg"] for state in states],
+                [state["exp_avg_sq"] for state in states],
+                [],
+                steps,
+                lr=group["lr"],
+                beta1=self.betas[0],
+                beta2=self.betas[1],
+                weight_decay=group["weight_decay"],
+                eps=self.eps,
+                amsgrad=False,
+                maximize=False,
+            )
+
+    def _state_of(self, parameter: nn.Parameter) -> dict[str, Tensor]:
+        if parameter not in self.state:
+            m, v = torch.zeros_like(parameter), torch.zeros_like(parameter)
+            step = torch.zeros((), dtype=torch.float32, device=parameter.device)
+            self.state[parameter] = {"step": step, "exp_avg": m, "exp_avg_sq": v}
+        return self.state[parameter]
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+
+
+def make_optimizer(model: nn.Module, settings: TrainSection) -> AdamW:
+    """AdamW for the trainable parameters."""
+    groups = parameter_groups(model, settings.weight_decay, decay_all=settings.decay_all)
+    return AdamW(groups, lr=settings.lr, betas=(settings.beta1, settings.beta2), eps=settings.eps)
 
 
 def warmup_steps(warmup: float, total: int) -> int:

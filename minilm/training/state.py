@@ -33,6 +33,7 @@ from minilm.errors import UserError
 from minilm.measures import Measured, Number
 from minilm.reporting.results import Evaluation, read_record
 from minilm.schema import as_table
+from minilm.training.optimizer import AdamW
 
 
 @dataclass
@@ -93,7 +94,7 @@ class Checkpoints:
         put_back(model, _read_parameters(model, self.best))
 
     def save(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, device: torch.device
+        self, model: nn.Module, optimizer: AdamW, progress: Progress, device: torch.device
     ) -> Path:
         """Write a checkpoint of the current state, then remove the previous checkpoint."""
         before = self.last()
@@ -117,7 +118,7 @@ class Checkpoints:
         self._drop_all_but(place)
         return place
 
-    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> Progress | None:
+    def restore(self, model: nn.Module, optimizer: AdamW, device: torch.device) -> Progress | None:
         """Restore model, optimizer, best parameters and random states from the last checkpoint; return the progress.
 
         Returns None if there is no checkpoint. Raises UserError if it is damaged or belongs to another model.
@@ -154,7 +155,7 @@ def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
-def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _optimizer_tensors(model: nn.Module, optimizer: AdamW) -> dict[str, Tensor]:
     """AdamW's state, as ``PARAMETER/exp_avg`` (m), ``PARAMETER/exp_avg_sq`` (v) and ``PARAMETER/step`` (t)."""
     names = {id(p): name for name, p in model.named_parameters()}
     return {
@@ -164,7 +165,7 @@ def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> di
     }
 
 
-def _restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, path: Path) -> None:
+def _restore_optimizer(model: nn.Module, optimizer: AdamW, path: Path) -> None:
     stored = read_tensors(path)
     for name, parameter in model.named_parameters():
         shapes = {"step": (), "exp_avg": tuple(parameter.shape), "exp_avg_sq": tuple(parameter.shape)}

@@ -71,7 +71,7 @@ QUERY = "encoder.layer.1.attention.self.query.weight"
             "embeddings.word_embeddings.weight (embeddings.token.weight) has the shape (64, 24), "
             "but config.json asks for (64, 12)",
         ),
-        ({QUERY: torch.ones(24, 24, dtype=torch.int8)}, {}, f"{QUERY} holds int8 numbers; quantised"),
+        ({QUERY: torch.ones(24, 24, dtype=torch.int8)}, {}, f"{QUERY}has the dtype int8; quantised"),
         ({QUERY: torch.ones(24, 24).to(torch.float8_e4m3fn)}, {}, f"{QUERY} holds float8_e4m3fn numbers; quantised"),
         ({f"bert.{QUERY}": torch.ones(24, 24)}, {}, f"{QUERY} differs from bert.{QUERY}"),
         ({"encoder.layer.0.output.LayerNorm.gamma": torch.ones(24)}, {}, "differs from encoder.layer.0.output.Layer"),

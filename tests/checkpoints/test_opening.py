@@ -86,8 +86,8 @@ def test_an_adapters_own_task_labels_and_head_are_accepted_and_no_others(folder:
     assert torch.equal(minilm.load_model(folder, **own)(IDS), minilm.load_model(folder)(IDS))
     others: list[tuple[dict[str, Any], str]] = [
         ({"task": "lm"}, r'an adapter for the task "classify"; it cannot be opened for "lm"'),
-        ({"labels": ["good", "bad"]}, r"an adapter with labels already \(bad, good\); leave labels out"),
-        ({"head": mlp_head(24, hidden=3)}, "an adapter with a head already; leave the head out"),
+        ({"labels": ["good", "bad"]}, r"this adapter already has labels \(bad, good\); remove labels"),
+        ({"head": mlp_head(24, hidden=3)}, "this adapter already has a head; remove the argument head"),
     ]
     for other, message in others:
         with pytest.raises(UserError, match=f"adapter: {message}"):

@@ -202,7 +202,7 @@ def test_a_file_names_the_rows_and_may_rename_their_labels(data, tmp_path):
     ]:
         listed.write_text(text)
         assert words in refusal(folder, rows=str(listed))
-    assert "cannot be read" in refusal(folder, rows=str(tmp_path / "none.txt"))
+    assert "data.rows: " in (missing := refusal(folder, rows=str(tmp_path / "none.txt"))) and "no such file" in missing
 
 
 def test_a_pattern_is_several_files_of_one_split(data, tmp_path):

@@ -84,6 +84,12 @@ SHAPES = {
             "800": {"content": "<|im_start|>", "lstrip": False, "normalized": False, "rstrip": False,
                     "single_word": False, "special": True}}},
     ),
+    "gemma": Shape(
+        "gemma2", pieces("tokenizer.model", "bpe", **{
+            **LLAMA, "pad_id": 0, "eos_id": 1, "bos_id": 2, "unk_id": 3, "bos_piece": "<bos>", "eos_piece": "<eos>",
+            "user_defined_symbols": ["<mask>", "<start_of_turn>"], "add_dummy_prefix": False,
+        }), {"tokenizer_class": "GemmaTokenizer", "add_bos_token": True}, of_piece=lambda i: i,
+    ),
     "herbert": Shape(
         "bert", lambda f: write_herbert(f), {"tokenizer_class": "HerbertTokenizerFast"}
     ),
@@ -126,6 +132,8 @@ SHAPES = {
 AS_SENTENCEPIECE = {
     "mistral": Shape("mistral", pieces("tokenizer.model", "bpe", **LLAMA), {"tokenizer_class": "LlamaTokenizer"},
                      of_piece=lambda i: i, others=("spaces",)),
+    "phi3": Shape("phi3", pieces("tokenizer.model", "bpe", **LLAMA), {"tokenizer_class": "LlamaTokenizerFast"},
+                  of_piece=lambda i: i, others=("spaces",)),
     "umt5": Shape("umt5", pieces("spiece.model", pad_id=0, eos_id=1, unk_id=2, bos_id=-1), of_piece=lambda i: i),
 }  # fmt: skip
 

@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 
 from minilm.evaluation import baselines
 from minilm.evaluation.baselines import Sparse, find_terms, linear, majority
+from minilm.evaluation.lbfgs import minimize
 from minilm.evaluation.metrics import classification_metrics, multilabel_metrics, sigmoid
 
 AG_NEWS = Path(__file__).parents[3] / "shared" / "data" / "ag_news"
@@ -184,3 +185,49 @@ def test_terms_found_once_are_forgotten_when_there_are_too_many(monkeypatch):
     whole = find_terms(texts)
     monkeypatch.setattr(baselines, "COUNTED", 20)
     assert find_terms(texts).column == whole.column
+
+
+def test_a_large_fit_in_float32_is_near_that_in_float64(monkeypatch):
+    texts, labels = topic_texts(200, 5, seed=6)
+    precise = linear(texts, labels, 5)
+    monkeypatch.setattr(baselines, "PRECISE", 0)
+    assert np.abs(linear(texts, labels, 5).predict(texts) - precise.predict(texts)).max() < 1e-2
+
+
+def test_a_fit_of_too_much_work_ends_early_and_tells_so(monkeypatch):
+    texts, labels = topic_texts(200, 5, seed=6)
+    whole = linear(texts, labels, 5, tolerance=1e-6)
+    assert whole.regression.finished
+    monkeypatch.setattr(baselines, "WORK", 0)
+    early = linear(texts, labels, 5, tolerance=1e-6)
+    assert not early.regression.finished
+    agreement = (early.predict(texts).argmax(axis=1) == whole.predict(texts).argmax(axis=1)).mean()
+    assert agreement > 0.95  # and it is nearly there
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 6), st.integers(0, 999))
+def test_lbfgs_finds_the_least_of_a_quadratic(size, seed):
+    random = torch.Generator().manual_seed(seed)
+    root = torch.randn(size, size, generator=random, dtype=torch.float64)
+    matrix, target = root @ root.T + 0.1 * torch.eye(size), torch.randn(size, generator=random, dtype=torch.float64)
+
+    def value_and_gradient(x):
+        return float((x - target) @ matrix @ (x - target)) / 2, matrix @ (x - target)
+
+    start = torch.zeros(size, dtype=torch.float64)
+    x, finished = minimize(value_and_gradient, start, tolerance=1e-9, max_steps=500)
+    assert finished and x.numpy() == pytest.approx(target.numpy(), abs=1e-6)
+    assert start.count_nonzero() == 0
+
+
+def test_lbfgs_finds_the_least_of_rosenbrocks_valley():
+    def value_and_gradient(x):
+        a, b = x.tolist()
+        gradient = [-2 * (1 - a) - 400 * a * (b - a * a), 200 * (b - a * a)]
+        return (1 - a) ** 2 + 100 * (b - a * a) ** 2, torch.tensor(gradient, dtype=torch.float64)
+
+    start = torch.tensor([-1.2, 1.0], dtype=torch.float64)
+    x, finished = minimize(value_and_gradient, start, tolerance=1e-8, max_steps=200)
+    assert finished and x.tolist() == pytest.approx([1, 1], abs=1e-6)
+    assert not minimize(value_and_gradient, start, tolerance=1e-8, max_steps=3)[1]

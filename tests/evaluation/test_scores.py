@@ -16,6 +16,7 @@ from minilm.checkpoints.models import card_of, load_model, save_model
 from minilm.data.long_texts import Windows
 from minilm.errors import UserError
 from minilm.evaluation.ensemble import load_predictor
+from minilm.evaluation.explaining import explain_text
 from minilm.evaluation.predictor import Classifier
 from minilm.evaluation.windows import scores_of_texts
 from minilm.models import ARCHITECTURES
@@ -137,3 +138,11 @@ def test_of_windows_it_is_the_mean_or_the_highest() -> None:
     scores, starts = np.array([[1.0], [3.0], [-5.0]], np.float32), np.array([0, 2, 3])
     assert scores_of_texts(scores, Windows(starts, "mean"), "score").tolist() == [[2.0], [-5.0]]
     assert scores_of_texts(scores, Windows(starts, "max"), "score").tolist() == [[3.0], [-5.0]]
+
+
+def test_an_explained_score_is_the_output_itself(tmp_path: Path) -> None:
+    classifier = Classifier.load(published(tmp_path / "m", outputs=3, problem_type="regression"), "cpu")
+    answer = classifier.predict(["rain a dog"])[0]
+    for label, value in answer.items():
+        found = explain_text(classifier, "rain a dog", label)
+        assert (found.probability, found.score) == (pytest.approx(value, abs=1e-6), pytest.approx(value, abs=1e-6))

@@ -184,14 +184,14 @@ def texts_for(model: nn.Module, lengths: torch.Tensor, seed: int) -> dict[str, t
     ids = torch.randint(4, 64, shape, generator=generator)
     mask = torch.arange(shape[1]) < lengths[:, None]
     if "T5" in kind or "Bart" in kind:
-        ids[torch.arange(len(lengths)), lengths - 1] = config.eos_token_id
+        ids[torch.arange(len(lengths)), lengths - 1] = 1 if config.eos_token_id is None else config.eos_token_id
     pad = config.pad_token_id
     batch = {"ids": ids.masked_fill(~mask, 0 if pad is None else pad), "mask": mask}
     if (kinds := getattr(config, "type_vocab_size", 1)) > 1:
         batch["segments"] = torch.randint(0, kinds, shape, generator=generator)
     if kind.endswith("ForConditionalGeneration"):
         batch["decoder_ids"] = torch.randint(4, 64, (len(lengths), 6), generator=generator)
-        batch["decoder_ids"][:, 0] = config.decoder_start_token_id
+        batch["decoder_ids"][:, 0] = config.decoder_start_token_id or 0
     return batch
 
 

@@ -237,6 +237,8 @@ def shrunk(published: dict[str, Any]) -> dict[str, Any]:
         sizes["num_hidden_layers"] += 2 * (published["model_type"] == "gemma3_text")  # whose sixth layer is global
     settings = {key: sizes.get(key, value) for key, value in deepcopy(published).items() if key != "model_type"}
     for key, value in settings.items():
+        if key.endswith("token_id") and isinstance(value, int) and value >= SIZES["vocab_size"]:
+            settings[key] = 3
         if isinstance(value, list) and len(value) == depth:
             settings[key] = value[: settings["num_hidden_layers"]]
     if isinstance(rotary := settings.get("rope_scaling"), dict):
@@ -269,16 +271,20 @@ def compare(kind: str, settings: dict[str, Any], draw: random.Random, number: in
     model = load_model(tmp_path)
     logits = model(batch)
     real = mask if logits.dim() == 3 and batch.decoder_ids is None else ...
-    torch.testing.assert_close(logits[real], expected["logits"][real], rtol=1e-5, atol=1e-5)
+    wanted = expected["logits"].reshape(logits.shape)  # DeBERTa's are flat if there is one
+    torch.testing.assert_close(logits[real], wanted[real], rtol=1e-5, atol=1e-5)
 
     labels = tensors["labels"]
     if kind.endswith(("ForCausalLM", "LMHeadModel")):
         logits, labels = logits[:, :-1], labels[:, 1:]
-    if logits.shape[-1] == 1 or not bool((labels >= 0).any()):
-        return  # there, one class means regression
-    F.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=-100).backward()
+    if labels.is_floating_point():  # of a regression, or several labels a text
+        one = labels.dim() == 1
+        loss = F.mse_loss(logits[:, 0], labels) if one else F.binary_cross_entropy_with_logits(logits, labels)
+        loss.backward()
+    elif bool((labels >= 0).any()):
+        F.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=-100).backward()
     rows = rows_of(ARCHITECTURES[card_of(model).model_type].names, model.config, card_of(model).task, prefixed=True)
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     for name, gradient in published_tensors(gradients, rows):
         if (wanted := expected.get(f"grad.{name}")) is not None:
-            assert (gradient - wanted).norm() <= 1e-4 * wanted.norm() + 3e-7, name
+            assert (gradient - wanted).norm() <= 1e-4 * wanted.norm() + 1e-6, name

@@ -118,6 +118,7 @@ def test_names_of_published_files_are_known(task: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["ForSequenceClassification", "ForMaskedLM"])
+@pytest.mark.usefixtures("torch_dropout")
 def test_training_draws_the_same_dropout_as_transformers(kind: str, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     shape = {"hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 20}

@@ -175,6 +175,7 @@ def test_an_untied_model_is_written_with_the_copies_that_the_published_class_loo
         load_model(tmp_path)
 
 
+@pytest.mark.usefixtures("torch_dropout")
 def test_training_draws_the_same_dropout_as_transformers() -> None:
     transformers = pytest.importorskip("transformers")
     changes = {"dropout": 0.3, "attention_dropout": 0.2, "activation_dropout": 0.1, "classifier_dropout": 0.4}

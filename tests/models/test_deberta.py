@@ -198,6 +198,7 @@ def test_settings_come_back_and_version_1_reads_none_of_version_2() -> None:
 
 
 @pytest.mark.parametrize("case", ["deberta-classify", "deberta-v2-classify"])
+@pytest.mark.usefixtures("torch_dropout")
 def test_training_draws_the_same_dropout_as_transformers(case: str) -> None:
     transformers = pytest.importorskip("transformers")
     theirs = transformers.AutoModelForSequenceClassification.from_pretrained(REFERENCE / case).train()

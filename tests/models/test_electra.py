@@ -84,6 +84,7 @@ def test_vectors_of_no_numbers_are_refused() -> None:
 
 
 @pytest.mark.parametrize("kind", ["ForSequenceClassification", "ForMaskedLM"])
+@pytest.mark.usefixtures("torch_dropout")
 def test_training_draws_the_same_dropout_as_transformers(kind: str, tmp_path: Path) -> None:
     config = transformers.ElectraConfig(
         vocab_size=50, embedding_size=8, hidden_size=12, num_hidden_layers=2, num_attention_heads=3,

@@ -16,9 +16,10 @@ from torch import Tensor
 from minilm.checkpoints.configs import from_plain, read_config, write_config
 from minilm.errors import UserError
 from minilm.models import build_model
+from minilm.models.attention import takes_groups
 from minilm.models.batch import Batch, Cache
 from minilm.models.heads import mlp_head
-from minilm.models.layers import Attention, RMSNorm, takes_groups
+from minilm.models.layers import Attention, RMSNorm
 from minilm.models.llama import Llama, LlamaConfig, initialize
 from minilm.models.rotary import Rotary, rotary_frequencies, rotary_tables, rotate
 
@@ -365,7 +366,7 @@ def test_repeated_keys_give_the_same_numbers_as_groups(masked: bool, monkeypatch
     x, mask = torch.randn(2, 5, 24), torch.ones(5, 5).tril().bool() if masked else None
     results = []
     for takes in (True, False):
-        monkeypatch.setattr("minilm.models.layers.takes_groups", lambda query, mask, takes=takes: takes)
+        monkeypatch.setattr("minilm.models.attention.takes_groups", lambda query, mask, takes=takes: takes)
         attention.zero_grad()
         y = attention(x, mask)
         y.square().sum().backward()

@@ -271,6 +271,7 @@ def test_a_setting_that_is_not_supported_is_refused_by_name(published: dict[str,
         read_config(published)
 
 
+@pytest.mark.usefixtures("torch_dropout")
 def test_layers_are_dropped_where_transformers_drops_them(tmp_path: Any) -> None:
     transformers = pytest.importorskip("transformers")
     config = transformers.Phi3Config(

@@ -188,6 +188,7 @@ def test_initial_weights_are_cut_off_and_smaller_where_they_add_to_the_path() ->
 
 
 @pytest.mark.parametrize("kind", ["ForSequenceClassification", "ForMaskedLM"])
+@pytest.mark.usefixtures("torch_dropout")
 def test_training_draws_the_same_dropout_as_transformers(kind: str, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     config = transformers.ModernBertConfig(

@@ -72,6 +72,7 @@ def test_fewer_rows_than_buckets_are_refused() -> None:
 
 
 @pytest.mark.parametrize("kind", ["ForSequenceClassification", "ForMaskedLM"])
+@pytest.mark.usefixtures("torch_dropout")
 def test_training_draws_the_same_dropout_as_transformers(kind: str, tmp_path: Path) -> None:
     config = transformers.MPNetConfig(
         vocab_size=50, hidden_size=12, num_hidden_layers=2, num_attention_heads=3, intermediate_size=20,

@@ -361,6 +361,10 @@ def random_batch(model: nn.Module, lengths: tuple[int, ...], seed: int) -> dict[
         batch["segments"] = draw(rows, longest, below=config.type_vocab_size)
     if kind.endswith("ForSequenceClassification"):
         batch["labels"] = draw(rows, below=config.num_labels)
+        if config.problem_type == "multi_label_classification":
+            batch["labels"] = draw(rows, config.num_labels, below=2).float()
+        elif config.num_labels == 1:  # a score, which may be any number
+            batch["labels"] = batch["labels"].float()
     elif kind.endswith("ForMaskedLM"):
         hidden = real & (torch.arange(longest) % 2 == 0)
         batch["labels"] = draw(rows, longest, below=config.vocab_size).masked_fill(~hidden, -100)

@@ -80,7 +80,7 @@ def test_thresholds_of_each_label_are_in_the_table_of_labels(
     found = several_results | {"decision_threshold": [0.25, 0.5, 0.75], "calibration": calibration(True)}
     found["baselines"]["majority"] |= {"decision_threshold": [0.2, 0.3, 0.4], "labels": []}
     text = write_report(make_run(found, name="several")).read_text()
-    assert "Each label is given from a probability of its own on, from 0.25 to 0.75." in text
+    assert "Each label has its own threshold, from 0.25 to 0.75." in text
     assert "| F1 | texts | threshold |" in text and " | 40 | 0.25 |" in text
     assert "none has a probability of its label's threshold or more" in text
     assert "labels given from a probability of" in text and "The temperature of each label" in text

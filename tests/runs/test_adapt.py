@@ -95,7 +95,8 @@ def refused(path: Path, *changes: str) -> str:
 
 KINDS = [(name, ("[MASK]",), "masked words") for name in MASKED]
 KINDS += [("t5-lm", ("<extra_id_1>", "<extra_id_2>"), "spans"), ("gpt2-lm-old", (), "next tokens")]
-KINDS += [("qwen2-lm", (), "next tokens"), ("llama-lm-biases", (), "next tokens")]
+NEXT = ("qwen2-lm", "llama-lm-biases", "phi3-lm", "gemma2-lm", "gemma3_text-lm")
+KINDS += [(name, (), "next tokens") for name in NEXT]
 
 
 @pytest.mark.parametrize(("name", "tokens", "objective"), KINDS)
@@ -324,7 +325,7 @@ def test_what_the_tokenizer_lacks_is_named(tmp_path: Path) -> None:
     assert "[adapt]: the tokenizer has no mask token ([MASK] or <mask>)" in refused(path)
     path = write_config(tmp_path, "t5-lm", ())
     assert "needs 2 sentinels, but the tokenizer has 1" in refused(path)
-    assert "whole_words is for BERT's family, which learns from masked words" in refused(path, "adapt.whole_words=true")
+    assert "whole_words is only for masked-language models" in refused(path, "adapt.whole_words=true")
     path = write_config(tmp_path, "distilbert-lm", ("[MASK]", "pill", "doctor", "twice", "meal"))
     assert "the tokenizer gives the token 65, but the model has only 64" in refused(path)
 
@@ -332,9 +333,9 @@ def test_what_the_tokenizer_lacks_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "change", "said"),
     [
-        ("gpt2-lm-old", "adapt.mlm_probability=0.3", "mlm_probability is for masked-language models and T5"),
-        ("gpt2-lm-old", "adapt.span=2", "span is for T5's family, which learns from spans; leave it out"),
-        ("bert-lm", "adapt.span=2", "span is for T5's family, which learns from spans; leave it out"),
+        ("gpt2-lm-old", "adapt.mlm_probability=0.3", "mlm_probability is only for masked-language models and T5"),
+        ("gpt2-lm-old", "adapt.span=2", "span is only for T5, which predicts spans; remove it"),
+        ("bert-lm", "adapt.span=2", "span is only for T5, which predicts spans; remove it"),
     ],
 )
 def test_a_setting_of_another_kind_of_question_is_refused(tmp_path: Path, name: str, change: str, said: str) -> None:

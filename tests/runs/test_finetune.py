@@ -193,7 +193,7 @@ def test_export_refuses_a_folder_in_use_and_a_run_that_has_not_finished(tmp_path
     assert "this run has not finished" in refused("export", tmp_path, tmp_path / "out")
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "file").write_text("")
-    assert "is there already and not empty" in refused("export", REFERENCE / "bert-classify", tmp_path / "used")
+    assert "already exists and is not empty" in refused("export", REFERENCE / "bert-classify", tmp_path / "used")
 
 
 @pytest.mark.parametrize("family", ["bert", "llama", "t5", "gpt2", "albert"])

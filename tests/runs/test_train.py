@@ -333,4 +333,4 @@ def test_a_ranking_that_validation_cannot_measure_is_refused_before_training(tmp
         "train", write_config(tmp_path), "train.best=roc_auc", f"data.validation={data}", "data.source=",
         f"data.train={write_data(tmp_path / 'train.tsv')}", "--runs", tmp_path,
     )  # fmt: skip
-    assert "validation has no two such" in said
+    assert "needs validation texts with and without a label" in said

@@ -129,6 +129,12 @@ def test_a_study_killed_in_the_middle_ends_with_the_same_tables(alone, tmp_path,
     assert same(folder, tmp_path / "runs" / "rates")
 
 
+def test_a_run_of_a_study_has_a_report_but_no_pictures_of_its_own(alone):
+    folder, _, _ = alone
+    for name in NAMES:
+        assert (folder / name / "report.html").exists() and not (folder / name / "figures").exists()
+
+
 def test_the_shards_together_are_the_whole(alone, tmp_path):
     folder, path, _ = alone
     first = minilm("study", path, "--runs", tmp_path, "--shard", "1/2")
@@ -163,7 +169,8 @@ def test_a_run_that_fails_in_a_shard_is_on_the_page_that_the_last_one_writes(tmp
     first, last = (minilm(*shard, f"{part}/2") for part in order)
     assert (first.exit_code, last.exit_code) == ((1, 0) if order == (1, 2) else (0, 1))
     assert "the page is written after the last" in first.stdout and "study.html" in last.stdout
-    assert order == (2, 1) or "failed in another shard, whose command tries them again: low_seed-1" in last.stdout
+    failed = "failed in another shard; run that shard's command to try them again: low_seed-1"
+    assert order == (2, 1) or failed in last.stdout
     page = tmp_path / "runs" / "rates" / "study.md"
     assert "## Runs that failed" in page.read_text() and "lable" in page.read_text().partition("## Settings")[0]
     mended = minilm(*shard, "1/2", "data.label=label")
@@ -286,7 +293,7 @@ def test_whatever_goes_wrong_is_of_one_run_alone(tmp_path, monkeypatch, error):
     ("changes", "said"),
     [
         (["analysis=compere"], 'no analysis "compere" (did you mean "compare"?)'),
-        (["analysis=sweep"], "study.toml: the analysis sweep needs one axis or two beside the seed"),
+        (["analysis=sweep"], "study.toml: the analysis sweep needs one or two axes besides the seed"),
         (["analysis=scaling", "metric=loss"], "the analysis scaling needs a metric whose best value is 1"),
         (["analysis=active"], "the analysis active needs a section [active]"),
         (["analysis=few-shot"], "needs runs with data.shots above 0"),
@@ -305,7 +312,7 @@ def test_what_the_plan_cannot_answer_is_told_before_the_first_run(tmp_path, chan
     ("changes", "said"),
     [
         (["metric=jaccard"], 'study.toml: metric: no metric "jaccard" with one label per text; the metrics are: '),
-        (['data.label_columns=["a", "b"]'], 'study.toml: metric: no metric "accuracy" with several labels a text'),
+        (['data.label_columns=["a", "b"]'], 'study.toml: metric: no metric "accuracy" with several labels per text'),
     ],
 )
 @pytest.mark.parametrize("how", [[], ["--dry-run"]])

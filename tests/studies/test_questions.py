@@ -110,7 +110,7 @@ def test_scaling_recovers_the_law_and_checks_it(tmp_path):
 
 def test_scaling_says_what_is_undecided(tmp_path):
     answer, _ = ask("scaling", scaling_runs(sizes=(20, 50)), tmp_path)
-    assert "is undecided: a curve of three parameters needs three sizes" in answer
+    assert "is undecided: a curve with three parameters needs at least three sizes" in answer
     flat = [
         finished("full", {"data.train_rows": n, "seed": s}, 0.8 + wobble(n, s), rows=n)
         for n in (20, 50, 100, 200)

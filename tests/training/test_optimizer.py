@@ -16,13 +16,10 @@ from transformers import get_cosine_schedule_with_warmup, get_linear_schedule_wi
 
 from minilm.checkpoints.models import new_model
 from minilm.config import TrainSection
-from minilm.devices import Runtime
 from minilm.errors import UserError
 from minilm.models.gpt2 import GPT2Config
-from minilm.training.optimizer import check_warmup, learning_rate, make_optimizer, parameter_groups
+from minilm.training.optimizer import AdamW, check_warmup, learning_rate, make_optimizer, parameter_groups
 from tests.tiny import refused, write_config
-
-CPU = Runtime(torch.device("cpu"))
 
 
 def tiny(task: str = "classify") -> nn.Module:
@@ -66,7 +63,7 @@ def test_everything_decays_when_asked_and_frozen_parameters_are_left_out() -> No
 def test_a_step_is_that_of_the_equations() -> None:
     settings = TrainSection(epochs=1, lr=0.1, weight_decay=0.5, beta1=0.8, beta2=0.9, eps=1e-3)
     model = nn.Linear(3, 2)
-    optimizer = make_optimizer(model, settings, CPU)
+    optimizer = make_optimizer(model, settings)
     w, b = (p.detach().numpy().astype(np.float64) for p in (model.weight, model.bias))
     m, v = [np.zeros_like(w), np.zeros_like(b)], [np.zeros_like(w), np.zeros_like(b)]
     random = np.random.default_rng(0)
@@ -81,6 +78,72 @@ def test_a_step_is_that_of_the_equations() -> None:
             w, b = (w - move, b) if i == 0 else (w, b - move)
     np.testing.assert_allclose(model.weight.detach(), w, atol=1e-6)
     np.testing.assert_allclose(model.bias.detach(), b, atol=1e-6)
+
+
+def pair_of_optimizers(fused: bool = True) -> tuple[list[nn.Module], AdamW, torch.optim.Optimizer]:
+    """Two equal models of matrices, vectors and one number, with our optimizer and torch's."""
+    models = []
+    for _ in range(2):
+        torch.manual_seed(1)
+        models.append(nn.Sequential(nn.Embedding(7, 5), nn.Linear(5, 3), nn.LayerNorm(3), nn.Linear(3, 1)))
+    settings = TrainSection(epochs=1, lr=0.01, weight_decay=0.3, beta1=0.8, beta2=0.9, eps=1e-6)
+    groups = parameter_groups(models[1], settings.weight_decay)
+    theirs = torch.optim.AdamW(groups, lr=0.01, betas=(0.8, 0.9), eps=1e-6, fused=fused, foreach=False)
+    return models, make_optimizer(models[0], settings), theirs
+
+
+def step_both(models: list[nn.Module], ours: AdamW, theirs: torch.optim.Optimizer, number: int) -> None:
+    """A step along the same random gradients, at a rate of its own; every third leaves the first Linear without one."""
+    torch.manual_seed(number)
+    for one, other in zip(*(model.parameters() for model in models), strict=True):
+        one.grad = torch.randn_like(one) * 10 ** torch.randn(())
+        other.grad = one.grad.clone()
+    for model in models if number % 3 == 0 else []:
+        model[1].zero_grad()
+    for optimizer in (ours, theirs):
+        for group in optimizer.param_groups:
+            group["lr"] = 0.02 / (1 + number)
+        optimizer.step()
+
+
+@pytest.mark.parametrize(("fused", "tolerance"), [(True, 0.0), (False, 1e-6)])
+def test_steps_are_those_of_torch(fused: bool, tolerance: float) -> None:
+    models, ours, theirs = pair_of_optimizers(fused)
+    for number in range(20):
+        step_both(models, ours, theirs, number)
+    for one, other in zip(*(model.parameters() for model in models), strict=True):
+        torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
+        for name, value in theirs.state[other].items():
+            torch.testing.assert_close(ours.state[one][name], value, rtol=tolerance, atol=tolerance)
+    ours.zero_grad()
+    assert all(parameter.grad is None for parameter in models[0].parameters())
+
+
+def test_a_state_of_torchs_optimizer_goes_on_here() -> None:
+    models, ours, theirs = pair_of_optimizers()
+    for number in range(5):
+        step_both(models, ours, theirs, number)
+    ours = make_optimizer(models[0], TrainSection(epochs=1, lr=0.01, weight_decay=0.3, beta1=0.8, beta2=0.9, eps=1e-6))
+    for one, other in zip(*(model.parameters() for model in models), strict=True):
+        ours.state[one] = {name: value.clone() for name, value in theirs.state[other].items()}
+    for number in range(5, 9):
+        step_both(models, ours, theirs, number)
+    for one, other in zip(*(model.parameters() for model in models), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_loss_scaling_takes_it() -> None:
+    models, ours, _ = pair_of_optimizers()
+    before = [p.detach().clone() for p in models[0].parameters()]
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    for value, moved in ((math.inf, False), (8.0, True)):
+        for parameter in models[0].parameters():
+            parameter.grad = torch.full_like(parameter, value)
+        scaler.scale(torch.ones(()))
+        scaler.unscale_(ours)
+        scaler.step(ours)
+        scaler.update()
+        assert all(torch.equal(p, q) != moved for p, q in zip(models[0].parameters(), before, strict=True))
 
 
 # --- Schedules ---

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from minilm.config import TrainSection
-from minilm.devices import Runtime
 from minilm.errors import UserError
 from minilm.reporting.results import Evaluation
 from minilm.training.optimizer import make_optimizer
@@ -38,7 +37,7 @@ class Job:
         torch.manual_seed(seed)
         self.model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2), nn.Linear(2, 2))
         self.model[2].requires_grad_(False)
-        self.optimizer = make_optimizer(self.model, TrainSection(epochs=1, lr=0.1), Runtime(CPU))
+        self.optimizer = make_optimizer(self.model, TrainSection(epochs=1, lr=0.1))
         self.checkpoints = Checkpoints(folder)
 
     def steps(self, number: int) -> Job:
