@@ -432,7 +432,7 @@ def test_what_a_language_head_shares_with_a_trained_table_is_as_in_peft(
     if not writes:
         unmerge(opened)
         (tmp_path / "none").mkdir()
-        assert_not_written(opened, case, "is not trained as PEFT's format can tell", tmp_path / "none")
+        assert_not_written(opened, case, "PEFT's format cannot store", tmp_path / "none")
 
 
 @pytest.mark.parametrize(
