@@ -1,10 +1,11 @@
-"""The verbs that use a finished classifier: ``evaluate``, ``predict`` and ``explain``."""
+"""The verbs that use a finished classifier: ``evaluate``, ``predict``, ``explain`` and ``zero-shot``."""
 
 from __future__ import annotations
 
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -145,18 +146,24 @@ def predict_command(
         say(line)
     if as_table:
         job = TableJob(
-            file or Path("-"), out, form or "", everything, strict, resume, overwrite, part_of(shard), spreadsheet_safe
-        )
+            file or Path("-"), out, "", form or "", everything, strict, resume, overwrite, part_of(shard),
+            spreadsheet_safe,
+        )  # fmt: skip
         with terminable():
             predict_file(predictor, Path(runs[0]), job)
         return
     for text, answer in answer_lines(predictor, runs[0], texts, file):
-        if as_json:
-            click.echo(json.dumps({"text": text, **answer.as_json()}, ensure_ascii=False))
-        else:
-            click.echo(printable(f"{answer}\t{text}", keep="\t"))  # a pair has a tab between its texts
+        _show(text, str(answer), answer.as_json(), as_json)
     if message := predictor.cut_message():
         say(message)
+
+
+def _show(text: str, answer: str, scores: dict[str, Any], as_json: bool) -> None:
+    """One answer on a line: as it reads, or as an object."""
+    if as_json:
+        click.echo(json.dumps({"text": text, **scores}, ensure_ascii=False))
+    else:
+        click.echo(printable(f"{answer}\t{text}", keep="\t"))  # a pair has a tab between its texts
 
 
 @click.command("explain", cls=Verb, epilog=example('minilm explain runs/scratch-sample "ale sztos"'))
@@ -182,3 +189,61 @@ def explain_command(run: str, texts: tuple[str, ...], label: str, as_json: bool,
             click.echo(json.dumps(as_table(found), ensure_ascii=False))
         else:
             click.echo(("\n\n" if number else "") + explanation_text(found))
+
+
+@click.command("zero-shot", cls=Verb, epilog=example('minilm zero-shot minilm "it rained" --labels "sports,weather"'))
+@click.argument("model")
+@click.argument("texts", nargs=-1)
+@click.option("--labels", required=True, help='The labels, such as "sports,politics".')
+@click.option("--method", default="", help="entailment, likelihood, cloze or similarity.  [default: by the model]")
+@click.option("--pattern", default="", help='The prompt or the hypothesis, such as "This text is about {label}.".')
+@click.option("--several", is_flag=True, help="A text may get several labels (entailment).")
+@click.option("--file", type=click.Path(path_type=Path), help="A table (with --out), or a text a line.")
+@click.option("--column", default="", help="The column of the texts in a table.  [default: text]")
+@click.option("--out", type=click.Path(path_type=Path), help="A table to write, with all columns: .csv, .jsonl, ...")
+@click.option("--all", "everything", is_flag=True, help="A column for each label, with its probability.")
+@click.option("--overwrite", is_flag=True, help="Replace an --out that exists.")
+@click.option("--json", "as_json", is_flag=True, help="A JSON object a line, with the scores of all labels.")
+@DEVICE
+def zero_shot_command(
+    model: str,
+    texts: tuple[str, ...],
+    labels: str,
+    method: str,
+    pattern: str,
+    several: bool,
+    file: Path | None,
+    column: str,
+    out: Path | None,
+    everything: bool,
+    overwrite: bool,
+    as_json: bool,
+    device: str,
+) -> None:
+    """Classify TEXTS, a file's, or the lines of standard input, by labels that a MODEL was never trained on.
+
+    A model of natural language inference is asked whether a text entails a label; a language model which label it would
+    write; a sentence model which label is nearest. No labelled text is needed, and none shows how well it does.
+    """
+    if texts and file:
+        raise UserError("give texts or --file, not both")
+    if out is not None and (file is None or as_json):
+        raise UserError("--out is for the table of a --file, and has no --json")
+    if not texts and file is None and sys.stdin.isatty():
+        raise UserError("nothing to classify: give texts, --file FILE, or lines on standard input")
+
+    from minilm.evaluation.zero_shot_model import zero_shot_predictor
+    from minilm.runs.ask import answer_lines
+    from minilm.runs.predict import TableJob, predict_file
+    from minilm.training.console import terminable
+
+    predictor = zero_shot_predictor(
+        model, labels.split(","), method=method, pattern=pattern, several=several, device=device
+    )
+    if out is not None and file is not None:
+        job = TableJob(file, out, column, everything=everything, overwrite=overwrite)
+        with terminable():
+            predict_file(predictor, Path(model), job)
+        return
+    for text, answer in answer_lines(predictor, model, texts, file):
+        _show(text, str(answer), answer.as_json(), as_json)

@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from minilm.answer_verbs import evaluate_command, explain_command, predict_command
+from minilm.answer_verbs import evaluate_command, explain_command, predict_command, zero_shot_command
 from minilm.errors import UserError
 from minilm.terminal import printable
 from minilm.verbs import DEVICE, NAME, PLACE, Verbs, example, part_of
@@ -115,6 +115,7 @@ def recipes_command() -> None:
 main.add_command(evaluate_command)
 main.add_command(predict_command)
 main.add_command(explain_command)
+main.add_command(zero_shot_command)
 
 
 @main.command("export", epilog=example("minilm export runs/finetune-distilbert distilbert-news --merge"))

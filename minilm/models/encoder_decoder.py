@@ -43,6 +43,8 @@ def check_published(published: dict[str, Any]) -> None:
         raise UserError(f"config.json: is_encoder_decoder = false is not supported in {kind}")
     if kind.endswith("Classification") and published.get("eos_token_id", 0) is None:
         raise UserError(f"config.json: eos_token_id is null, but {kind} reads the vector of that token")
+    if not kind.endswith("EncoderModel") and published.get("pad_token_id", 0) is None:
+        raise UserError("config.json: pad_token_id is null, but the decoder reads it in place of what is no label")
 
 
 class Stack(nn.Module, ABC):

@@ -199,6 +199,7 @@ def test_freezing_all_but_the_last_layer_leaves_its_four_norms_and_the_final_one
     assert trained == {"norm.weight", *(f"layers.1.{norm}.weight" for norm in own)}
 
 
+@pytest.mark.usefixtures("torch_dropout")
 @pytest.mark.parametrize("kind", ["Gemma2ForCausalLM", "Gemma3ForCausalLM", "GemmaForCausalLM"])
 def test_attention_weights_are_dropped_as_transformers_drops_them(kind: str, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")

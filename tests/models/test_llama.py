@@ -308,6 +308,12 @@ def test_what_a_published_class_cannot_say_is_refused(model_type: str, changes: 
         ({"rope_scaling": {"rope_type": "linear"}}, 'rope_type "linear" need factor'),
         ({"rope_parameters": {"rope_type": "llama3", "factor": 8.0}}, "need low_freq_factor"),
         ({"rope_parameters": {"rope_type": "linear", "factor": -1.0}}, "a factor above 0"),
+        ({"rope_parameters": {"rope_type": "linear", "factor": True}}, "a factor above 0"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 2, "original_max_position_embeddings": [1]}}, "a trained"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 2, "attention_factor": "1"}}, "an? attention"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 2, "truncate": 1}}, "truncate to be true or false"),
+        ({"rope_parameters": {"rope_type": ["yarn"]}}, "rope_type must be a text"),
+        ({"rope_parameters": [1]}, "must hold an object"),
         (
             {"rope_scaling": {"type": "linear", "factor": 2.0}, "partial_rotary_factor": 0.5},
             r"partial_rotary_factor must be 1 with this rope_type, got 0.5",

@@ -29,7 +29,7 @@ def test_an_adapted_model_is_called_as_what_was_adapted(make_run, results):
 def test_a_folder_that_is_no_run_is_named(tmp_path):
     with pytest.raises(UserError, match=r"nowhere: no such folder; give the folder of a run"):
         read_run(tmp_path / "nowhere")
-    with pytest.raises(UserError, match=r"not a run's folder, it has no config\.toml"):
+    with pytest.raises(UserError, match=r"not a run's folder \(it has no config\.toml"):
         read_run(tmp_path)
 
 

@@ -142,15 +142,15 @@ def test_what_would_be_lost_or_cannot_be_is_refused_in_one_line(tmp_path: Path) 
         ("no such folder", "--file", path, "--out", tmp_path / "nowhere" / "out.csv"),
         ("is a folder; name a file in it", "--file", tmp_path, "--out", tmp_path / "o.csv"),
         ("no such file", "--file", tmp_path / "nothing.csv", "--out", tmp_path / "o.csv"),
-        ("--out and --format need a table as input", "a text", "--out", tmp_path / "o.csv"),
-        ("--resume needs an output table", "a text", "--resume"),
+        ("with --out or --format give no texts", "a text", "--out", tmp_path / "o.csv"),
+        ("--resume ", "a text", "--resume"),
         ("standard input can be read only once", "--format", "csv", "--out", tmp_path / "o.csv", "--resume"),
         ("--spreadsheet-safe is only for", "--file", path, "--out", tmp_path / "o.jsonl", "--spreadsheet-safe"),
     ):  # fmt: skip
         assert said in refused("predict", run, *command)
     assert out.read_text() == "precious"
     assert minilm("predict", run, "--file", path, "--out", out, "--overwrite").exit_code == 0
-    assert "rename or remove it" in refused("predict", run, "--file", out, "--out", tmp_path / "again.csv")
+    assert "already has a column" in refused("predict", run, "--file", out, "--out", tmp_path / "again.csv")
     path.write_text("id,comment\n1,a\n")
     assert 'no column "text" (data.text in' in refused("predict", run, "--file", path, "--out", tmp_path / "o.csv")
 
