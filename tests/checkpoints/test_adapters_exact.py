@@ -320,7 +320,8 @@ def test_pissa_and_olora_are_opened_as_plain_lora_and_written_so(
     expected = run_theirs(peft.PeftModel.from_pretrained(theirs(case), tmp_path / "theirs"), batch)
     torch.testing.assert_close(run_theirs(model, batch), expected, rtol=1e-5, atol=1e-5)
     opened = load_adapted_model(tmp_path / "theirs", dtype=torch.float32)
-    assert f"twice the rank, as its first A and B were taken out of the base's weights ({init})" in caplog.text
+    told = f"twice the rank, as its initial A and B were subtracted from the base model's weights ({init})"
+    assert told in caplog.text
     torch.testing.assert_close(run(opened, batch), expected, rtol=1e-5, atol=2e-5)
     assert {layer.rank for layer in adapted_layers(opened).values()} == {6}
     save_adapter(opened, tmp_path / "ours")
@@ -331,7 +332,7 @@ def test_pissa_and_olora_are_opened_as_plain_lora_and_written_so(
 def test_olora_of_a_transposed_matrix_is_refused(tmp_path: Path) -> None:
     model = in_peft("gpt2-classify", target_modules=["attn.c_proj"], init_lora_weights="olora")
     model.save_pretrained(tmp_path)
-    assert_refused("gpt2-classify", tmp_path, "init_lora_weights 'olora' of a transposed matrix is not read here")
+    assert_refused("gpt2-classify", tmp_path, "init_lora_weights 'olora' of a transposed matrix is not supported")
 
 
 # --- A bias of B ---------------------------------------------------------------------------------------------------

@@ -162,7 +162,7 @@ def test_an_adapter_opens_on_the_base_that_is_named(folder: Path, tmp_path: Path
         minilm.load_model(folder, base=REFERENCES / "bert-classify")
     with pytest.raises(UserError, match=r"its base model cannot be opened: .*nowhere"):
         minilm.load_model(folder, base=tmp_path / "nowhere")
-    with pytest.raises(UserError, match="a whole model, not an adapter; leave base out"):
+    with pytest.raises(UserError, match="is a whole model, not an adapter; remove the argument base"):
         minilm.load_model(moved, base=REFERENCES / "bert")
 
 

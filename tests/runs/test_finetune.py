@@ -265,4 +265,4 @@ def test_a_run_that_only_adapted_is_no_classifier_and_says_what_to_do_with_it(tm
     run = tmp_path / "tuned"
     assert said in refused("predict", run, "a") and said in refused("export", run, tmp_path / "x")
     changes = [f"model.source={run}", *changes[:-1]]
-    assert "is a run; name the model in it" in refused("train", config, *changes, "--runs", tmp_path)
+    assert "is a run's folder; give its model" in refused("train", config, *changes, "--runs", tmp_path)
