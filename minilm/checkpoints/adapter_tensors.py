@@ -221,7 +221,7 @@ def _biases(
                 continue
             own = model.get_submodule(place.module).get_parameter("bias") if _has_bias(model, place.module) else None
             if own is None:
-                raise UserError(f"{entry.file}: {entry.name} is of a module that has no bias to add it to; {INSTEAD}")
+                raise UserError(f"{entry.file}: {entry.name} is for a module without a bias; {INSTEAD}")
             check_shape(entry, (place.layout.rows_of_all(len(own), place.row.part),), config)
             before = held.whole.get(place.ours, own.detach())
             biases[place.ours] = before + scale * place.layout.cut(reader.view(entry), place.row.part).to(before)
@@ -267,7 +267,7 @@ def _whole(
                 "load the model for the adapter's task, with its family's head"
             )
         if not found and not is_ignored(plain, names):
-            raise UserError(f"{entry.file}: {entry.name} is no tensor of {_this(model)}{made_for(config)}")
+            raise UserError(f"{entry.file}: {entry.name} is not a tensor of {_this(model)}{made_for(config)}")
         for place in found:
             parameter = parameters[place.ours]
             for copy in copies.values():

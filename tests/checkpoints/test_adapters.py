@@ -501,7 +501,7 @@ QUERY = "base_model.model.bert.encoder.layer.0.attention.self.query"
         (lambda t: t.update({f"{QUERY}.lora_A.weight": torch.ones(3, 24).char()}), "has the dtype int8"),
         (lambda t: t.update({f"{WORDS}.weight": torch.ones(65, 24)}), r"\(65, 24\), but the model needs \(64, 24\)"),
         (lambda t: t.pop("base_model.model.classifier.bias"), "lacks base_model.model.classifier.bias"),
-        (lambda t: t.update({"base_model.model.score.weight": torch.ones(3, 24)}), "score.weight is no tensor of"),
+        (lambda t: t.update({"base_model.model.score.weight": torch.ones(3, 24)}), "score.weight is not a tensor of"),
     ],
 )
 def test_tensors_that_do_not_fit_are_refused_by_name(

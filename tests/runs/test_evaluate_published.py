@@ -116,7 +116,7 @@ def test_a_score_is_measured_against_a_column_of_numbers(problem: str | None, tm
     ("keys", "labels", "changes", "said"),
     [
         ({}, ["good", *NAMES[1:]], [], "its labels good are none of the model's"),
-        ({}, ["wet"] * 6, [], "its labels wet are none of the model's: cold, mild, hot; say which is which"),
+        ({}, ["wet"] * 6, [], "its labels wet are none of the model's: cold, mild, hot; map them to these"),
         ({}, [n + 1 for n in NUMBERS], [], "none of the model's: cold, mild, hot"),
         ({}, NUMBERS, ["data.label_separator=;"], "gives one label per text, so remove data.label_separator"),
         ({}, NUMBERS, ["train.lr=1"], "train.lr=1: only keys of [data] can be changed here"),

@@ -213,7 +213,7 @@ def test_by_entailment_a_text_may_have_several_labels(tmp_path):
         (["zero_shot.hypothesis_template=so"], 'zero_shot.hypothesis_template must be a text with "{label}", got "so"'),
         (["zero_shot.pattern={text} {label}"], "zero_shot.pattern belongs to"),
         (["zero_shot.words.god=x"], 'zero_shot.words: no label "god"'),
-        (["data.max_tokens=8"], "tokens that stay whole leave a text no room"),
+        (["data.max_tokens=8"], "tokens of the second text leave no room for the first"),
         (["data.source=paraphrases-sample"], 'the method "entailment" reads a text and a sentence about it'),
     ],
 )

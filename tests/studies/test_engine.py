@@ -255,7 +255,7 @@ def test_a_folder_in_the_way_is_left_alone_and_the_rest_goes_on(tmp_path):
     mine.parent.mkdir(parents=True)
     mine.touch()
     result = minilm("study", path, "--runs", tmp_path / "runs")
-    assert result.exit_code == 1 and "this folder is in the way and is not a run's; move it away" in result.stderr
+    assert result.exit_code == 1 and "this folder is not a run's folder; move it away" in result.stderr
     assert mine.exists() and (tmp_path / "runs" / "rates" / "high_seed-1" / "results.json").exists()
 
 
