@@ -259,9 +259,9 @@ def _untrained(name: str, shape: torch.Size) -> Tensor:
 def save_model(model: Backbone, folder: str | Path, *, tokenizer: Any = None, base: Base | None = None) -> Path:
     """Save a model in a folder that ``transformers`` opens and ``load_model`` reads bit for bit.
 
-    With the family's own head the published class opens it whole. With our own head the folder is that of a backbone,
-    whose published class has no labels, and the head lies in head.safetensors: a published classifier would open it,
-    too, but answer by a head of random numbers.
+    With the family's head, the published class loads the whole model. With minilm's head, the folder is that of a
+    backbone without labels, and head.safetensors contains the head; a published classifier would load the backbone with
+    a random head.
 
     Args:
         model: a model from ``load_model`` or ``new_model``.

@@ -141,7 +141,7 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class CalibrationErrors:
-    """How far probabilities are from what happens: see ``minilm.evaluation.calibration``."""
+    """Errors of the probabilities, see ``minilm.evaluation.calibration``."""
 
     expected_error: Fraction
     brier: Measured
@@ -150,7 +150,7 @@ class CalibrationErrors:
 
 @dataclass(frozen=True)
 class CoveragePoint:
-    """What happens if only answers of at least some probability are given."""
+    """The results if only answers with at least some probability are given."""
 
     threshold: Fraction
     coverage: Measured  # the fraction of texts that is answered; several labels: labels given a text
@@ -159,7 +159,7 @@ class CoveragePoint:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Whether probabilities mean what they say, measured on one split; the temperature is from validation."""
+    """The calibration of probabilities on one split; the temperature was fitted on the validation texts."""
 
     split: str
     temperature: list[Positive]  # one; several labels: one each
@@ -174,7 +174,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A text that is predicted wrongly. Several labels a text: ``label`` and ``predicted`` are lists."""
+    """A text with a wrong prediction. With several labels per text, ``label`` and ``predicted`` are lists."""
 
     row: Number  # in its file, from 1
     text: str  # its beginning
@@ -206,7 +206,7 @@ class LabelIssueText:
 
 @dataclass(frozen=True)
 class Mistakes:
-    """What is worth reading of the mistakes on one split."""
+    """The mistakes on one split that are worth reading."""
 
     split: str
     surest: list[Mistake]

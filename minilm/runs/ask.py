@@ -35,7 +35,7 @@ class Answer:
         return ", ".join(f"{label} {self.scores[label]:.2f}" for label in self.labels) or "none"
 
     def as_json(self) -> dict[str, Any]:
-        """The answer as an object; one that is unsure has no labels, and neither has a score."""
+        """The answer as an object. An unsure answer and a score have no labels."""
         if self.labels is None:
             return {"scores": self.scores}
         asked = {} if self.unsure is None else {"unsure": self.unsure}
