@@ -55,6 +55,7 @@ class TableJob:
 
     source: Path  # "-": standard input
     out: Path | None = None  # None: standard output
+    column: str = ""  # with the texts; empty: that of the run's config
     format: str = ""  # of standard input and output: "csv", "tsv" or "jsonl"
     everything: bool = False  # whether to add a column for each label
     strict: bool = False  # whether a row without an answer is an error
@@ -84,7 +85,7 @@ def predict_file(predictor: Predictor, run: Path, job: TableJob) -> Tally:
     stream = open_stream(
         job.source, format_of(section), kind=job.format or "lines", pairs=bool(predictor.reading.pairs)
     )
-    columns = [TEXT, PAIR] if stream.kind == "lines" else [section.text, section.text_pair]
+    columns = [TEXT, PAIR] if stream.kind == "lines" else [job.column or section.text, section.text_pair]
     answers = RowAnswers(predictor, columns, everything=job.everything, strict=job.strict)
     start, end = list[Row](), None
     if job.source == STDIN:  # its first row shows its columns

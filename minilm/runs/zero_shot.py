@@ -9,12 +9,11 @@ which training would start.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer
 
 from minilm.checkpoints.contents import read_contents
 from minilm.checkpoints.files import write_json
@@ -22,14 +21,12 @@ from minilm.config import EntailmentSection, PromptSection, RunConfig, Similarit
 from minilm.data.rows import Rows
 from minilm.data.tokenization import pad_id
 from minilm.devices import Runtime
-from minilm.errors import UserError, located, nearest
+from minilm.errors import UserError, located
 from minilm.evaluation.baselines import majority
-from minilm.evaluation.entailment import SLOT, entailment
 from minilm.evaluation.metrics import Metrics
 from minilm.evaluation.predictor import predict_scores
-from minilm.evaluation.prompts import Prompt, cloze, likelihood
-from minilm.evaluation.zero_shot import open_model, similarity
-from minilm.models.architecture import Backbone
+from minilm.evaluation.zero_shot import open_model
+from minilm.evaluation.zero_shot_model import ZeroShotModel, words_of
 from minilm.reporting.plots import draw_confusion
 from minilm.reporting.predictions import write_predictions
 from minilm.reporting.report import write_report
@@ -46,33 +43,14 @@ Scores = Mapping[str, np.ndarray]  # split -> (N, C)
 
 
 @dataclass(frozen=True)
-class ZeroShotClassifier:
+class ZeroShotClassifier(ZeroShotModel):
     """A model that classifies without training, and the scores of the same checkpoint with an untrained head."""
 
-    section: ZeroShotSection
-    words: list[str]  # a word or a description for each label
-    max_tokens: int  # the most tokens of a prompt or a text
-    model: Backbone
-    tokenizer: Tokenizer
-    runtime: Runtime
     untrained: Scores
 
-    def scores(self, rows: Rows) -> np.ndarray:
-        """Log-probabilities (N, C); with several labels a text, logits."""
-        model, tokenizer, runtime, section = self.model, self.tokenizer, self.runtime, self.section
-        if isinstance(section, PromptSection):
-            prompt = Prompt(section.pattern, self.words, section.content_free, self.max_tokens)
-            method = cloze if section.method == "cloze" else likelihood
-            return method(model, tokenizer, rows.texts, prompt, runtime, pairs=rows.pairs)
-        if isinstance(section, SimilaritySection):
-            return similarity(
-                model, tokenizer, rows.texts, self.words, runtime, pairs=rows.pairs, max_tokens=self.max_tokens
-            )
-        hypotheses = [section.hypothesis_template.replace(SLOT, word) for word in self.words]
-        several = rows.labels.ndim == 2
-        return entailment(
-            model, tokenizer, rows.texts, hypotheses, runtime, multi_label=several, max_tokens=self.max_tokens
-        )
+    def scores_of(self, rows: Rows) -> np.ndarray:
+        """Log-probabilities (N, C); with several labels per text, logits."""
+        return self.scores(rows.texts, rows.pairs, multi_label=rows.labels.ndim == 2)
 
     @property
     def prompt(self) -> tuple[str, str]:
@@ -92,10 +70,7 @@ def open_classifier(
     """Load the model. Raises UserError if it cannot classify these data with the method."""
     data, names = prepared.data, prepared.data.label_names
     _check_data(section, prepared)
-    if isinstance(section, SimilaritySection):
-        words = one_each(section.descriptions, names, "zero_shot.descriptions")
-    else:
-        words = one_each(section.words, names, "zero_shot.words")
+    words = words_of(section, names)
     folder, limit = find_checkpoint(config), config.data.max_tokens
     if sorted(read_contents(folder).labels) == sorted(names):
         seen = "is a classifier that was trained on these labels; use the model from which it was trained"
@@ -105,7 +80,7 @@ def open_classifier(
         model, tokenizer = open_model(str(folder), section.method, str(runtime.device))
         model.to(runtime.device)
         classifier = ZeroShotClassifier(section, words, limit, model, tokenizer, runtime, untrained)
-        classifier.scores(data.validation.take(np.arange(1)))  # raises if the pattern or a word is not possible
+        classifier.scores_of(data.validation.take(np.arange(1)))  # raises if the pattern or a word is not possible
     return classifier
 
 
@@ -121,19 +96,6 @@ def _check_data(section: ZeroShotSection, prepared: PreparedData) -> None:
             '[zero_shot]: the method "entailment" reads a text and a sentence about it, so it cannot read pairs of '
             "texts (data.text_pair)"
         )
-
-
-def one_each(given: Mapping[str, str], names: Sequence[str], key: str) -> list[str]:
-    """The text for each label: the given one, or else the label's name.
-
-    Raises UserError if a text is given for an unknown label, or if a text is empty.
-    """
-    for label in given:
-        if label not in names:
-            raise UserError(f'{key}: no label "{label}"{nearest(label, names)}; the labels are {", ".join(names)}')
-        if not given[label].strip():
-            raise UserError(f'{key}: "{label}" has an empty text; remove the key to use the label\'s name')
-    return [given.get(name, name) for name in names]
 
 
 def _untrained(config: RunConfig, prepared: PreparedData, runtime: Runtime) -> Scores:
@@ -154,7 +116,7 @@ def classify_and_report(
         f"without training, on {classifier.runtime}"
     )
     started = time.perf_counter()
-    scores = {split: classifier.scores(prepared.rows(split)) for split in MEASURED}
+    scores = {split: classifier.scores_of(prepared.rows(split)) for split in MEASURED}
     seconds = time.perf_counter() - started
     most = majority(data.train.labels, len(data.label_names))
     constant = {split: most.predict(prepared.rows(split).texts) for split in MEASURED}

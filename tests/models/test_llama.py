@@ -310,9 +310,9 @@ def test_what_a_published_class_cannot_say_is_refused(model_type: str, changes: 
         ({"rope_parameters": {"rope_type": "linear", "factor": -1.0}}, "a factor above 0"),
         (
             {"rope_scaling": {"type": "linear", "factor": 2.0}, "partial_rotary_factor": 0.5},
-            r"partial_rotary_factor \(0.5\) leaves out",
+            r"partial_rotary_factor must be 1 with this rope_type, got 0.5",
         ),
-        ({"head_dim": 5}, "in pairs"),
+        ({"head_dim": 5}, "rotate pairs"),
         ({"num_key_value_heads": 5}, "multiple of kv_heads"),
         ({"hidden_size": 4097}, "multiple of heads"),
         ({"model_type": "qwen2", "layer_types": ["chunked_attention"]}, "chunked_attention is not supported"),

@@ -68,7 +68,7 @@ def test_without_a_temperature_nothing_is_measured_or_drawn(tmp_path: Path) -> N
 def test_the_page_has_both_and_says_how_to_use_them(make_run: Any, results: dict[str, Any]) -> None:
     text = write_report(make_run(results | {"calibration": calibration(False)})).read_text()
     assert "## What its probabilities mean" in text and "| with temperature |" in text
-    assert "Scores are divided by a temperature of" in text and "which makes the answers less sure" in text
+    assert "Scores are divided by a temperature of" in text and "which makes the answers less confident" in text
     assert "With 120 texts, most of the calibration error may be chance." in text
     assert "| answers from a probability of | texts answered | right |" in text
     assert "What its probabilities mean" not in write_report(make_run(results, name="none")).read_text()
@@ -87,7 +87,7 @@ def test_thresholds_of_each_label_are_in_the_table_of_labels(
     two = results | {"decision_threshold": 0.3}
     config = '[train]\ndecision_threshold = "validation-per-label"\n'
     text = write_report(make_run(two, name="two", config=config)).read_text()
-    assert '"neutral or ambiguous" is given from a probability of 0.30 on, else "negative", chosen on the' in text
+    assert '"neutral or ambiguous" is given from a probability of 0.30, else "negative", chosen on the' in text
 
 
 def test_a_threshold_for_another_number_of_labels_is_no_result(several_results: dict[str, Any]) -> None:

@@ -72,16 +72,16 @@ def test_a_killed_table_that_is_resumed_has_the_same_bytes(
     with monkeypatch.context() as patch:
         patch.setattr(RowAnswers, "of", interrupted_after(3, RowAnswers.of))
         stopped = minilm(*command, tmp_path / name)
-    assert stopped.exit_code == 130 and "goes on with --resume" in stopped.stderr
+    assert stopped.exit_code == 130 and "with --resume to continue" in stopped.stderr
     with (tmp_path / f".{name}.begun").open("ab") as begun:
         begun.write(b"half a row")  # a kill may come while a window is written
     assert not (tmp_path / name).exists()
-    assert "was begun; go on with --resume" in refused(*command, tmp_path / name)
-    assert "was begun with other options" in refused(*command, tmp_path / name, "--resume", "--all")
+    assert "was started before; continue with --resume" in refused(*command, tmp_path / name)
+    assert "was started with other options" in refused(*command, tmp_path / name, "--resume", "--all")
     resumed = minilm(*command, tmp_path / name, "--resume")
-    assert "goes on after 12 rows" in resumed.stderr and whole.stderr.splitlines()[-1] in resumed.stderr
+    assert "continues after 12 rows" in resumed.stderr and whole.stderr.splitlines()[-1] in resumed.stderr
     assert (tmp_path / name).read_bytes() == (tmp_path / f"whole-{name}").read_bytes()
-    assert "is finished already" in minilm(*command, tmp_path / name, "--resume").stderr
+    assert "is already finished" in minilm(*command, tmp_path / name, "--resume").stderr
     assert not list(tmp_path.glob(".*"))
 
 
@@ -136,21 +136,21 @@ def test_what_would_be_lost_or_cannot_be_is_refused_in_one_line(tmp_path: Path) 
     path, run, out = table(tmp_path), finished_run(), tmp_path / "out.csv"
     out.write_text("precious")
     for said, *command in (
-        ("exists already; name another file, or replace it: --overwrite", "--file", path, "--out", out),
-        ("is the file that is read", "--file", path, "--out", path, "--overwrite"),
+        ("already exists; give another file, or replace it with --overwrite", "--file", path, "--out", out),
+        ("is the input file", "--file", path, "--out", path, "--overwrite"),
         ("must end in .csv, .tsv, .jsonl, .parquet", "--file", path, "--out", tmp_path / "out.doc"),
         ("no such folder", "--file", path, "--out", tmp_path / "nowhere" / "out.csv"),
         ("is a folder; name a file in it", "--file", tmp_path, "--out", tmp_path / "o.csv"),
         ("no such file", "--file", tmp_path / "nothing.csv", "--out", tmp_path / "o.csv"),
         ("with --out or --format give no texts", "a text", "--out", tmp_path / "o.csv"),
-        ("--resume is for a table that is written", "a text", "--resume"),
-        ("standard input can be read once only", "--format", "csv", "--out", tmp_path / "o.csv", "--resume"),
-        ("--spreadsheet-safe is for", "--file", path, "--out", tmp_path / "o.jsonl", "--spreadsheet-safe"),
+        ("--resume ", "a text", "--resume"),
+        ("standard input can be read only once", "--format", "csv", "--out", tmp_path / "o.csv", "--resume"),
+        ("--spreadsheet-safe is only for", "--file", path, "--out", tmp_path / "o.jsonl", "--spreadsheet-safe"),
     ):  # fmt: skip
         assert said in refused("predict", run, *command)
     assert out.read_text() == "precious"
     assert minilm("predict", run, "--file", path, "--out", out, "--overwrite").exit_code == 0
-    assert "already; rename it" in refused("predict", run, "--file", out, "--out", tmp_path / "again.csv")
+    assert "already has a column" in refused("predict", run, "--file", out, "--out", tmp_path / "again.csv")
     path.write_text("id,comment\n1,a\n")
     assert 'no column "text" (data.text in' in refused("predict", run, "--file", path, "--out", tmp_path / "o.csv")
 
