@@ -30,7 +30,8 @@ from minilm.config import (
 )
 from minilm.data.tokenization import pad_id
 from minilm.evaluation.metrics import Metrics
-from minilm.runs.assembly import fresh_model, make_task, prepare
+from minilm.runs.assembly import fresh_model, prepare
+from minilm.runs.task import make_task
 from minilm.training.frozen_prefix import cache_activations
 from minilm.training.loop import train
 from minilm.training.state import Checkpoints

@@ -1,8 +1,8 @@
-"""Where a model runs and in which precision: CUDA, MPS (Apple silicon) or the CPU, by one rule each.
+"""Choose the device of a model, CUDA, MPS (Apple silicon) or the CPU, and its precision.
 
-Precision is mixed (Micikevicius et al. 2018): weights stay in float32, matrix products run in a 16-bit type.
-bfloat16 has float32's range and needs nothing else. float16 does not: small gradients would become zero, so the loss
-is scaled up before the backward pass and the gradients are scaled down after it.
+Precision is mixed (Micikevicius et al. 2018): weights stay in float32, and matrix products run in a 16-bit type.
+bfloat16 has the range of float32. float16 has a smaller range, in which small gradients would become zero, so the loss
+is scaled up before the backward pass, and the gradients are scaled down after it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 @dataclass(frozen=True)
 class Runtime:
-    """A device and a precision, and what follows from them."""
+    """A device and a precision, with the settings that depend on them."""
 
     device: torch.device
     precision: str = "float32"  # of matrix products: "float32", "bfloat16" or "float16"
@@ -36,7 +36,7 @@ class Runtime:
 
     @property
     def tokens_at_once(self) -> int:
-        """How many tokens to evaluate at a time: many keep a GPU busy, few keep a CPU's memory small."""
+        """The number of tokens to evaluate at a time: many use a GPU fully, few need less memory on a CPU."""
         return 2048 if self.device.type == "cpu" else 16384
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
@@ -64,9 +64,10 @@ class Runtime:
 
 
 def choose_device(wanted: str, *, gpus: int, mps: bool) -> str:
-    """The device for a wish and a machine with so many CUDA GPUs, and perhaps MPS.
+    """The device for ``wanted``, on a machine with ``gpus`` CUDA GPUs and with or without MPS.
 
-    "auto": CUDA before MPS before the CPU. Raises UserError for a device that does not exist, or not here.
+    "auto" prefers CUDA to MPS to the CPU. Raises UserError for an unknown device, or one that the machine does not
+    have.
     """
     if wanted == "auto":
         return "cuda" if gpus else "mps" if mps else "cpu"
@@ -76,35 +77,35 @@ def choose_device(wanted: str, *, gpus: int, mps: bool) -> str:
     kind, _, number = wanted.partition(":")
     here = {"cpu": True, "mps": mps, "cuda": int(number or 0) < gpus}
     if not here[kind]:
-        raise UserError(f'device "{wanted}" is not on this machine; choose "auto"')
+        raise UserError(f'this machine has no device "{wanted}"; use "auto"')
     return wanted
 
 
 def choose_precision(wanted: str, kind: str, *, bfloat16: bool) -> str:
-    """The precision for a wish and a device ("cuda", "mps" or "cpu").
+    """The precision for ``wanted`` and a device ("cuda", "mps" or "cpu").
 
-    "auto": bfloat16 on a GPU that computes in it, float16 on an older one; float32 on the CPU and on MPS, where 16
-    bits save no time. float16 is for CUDA alone, whose loss scaling it needs.
+    "auto": bfloat16 on a GPU that supports it, float16 on an older GPU; float32 on the CPU and on MPS, where 16 bits
+    save no time. float16 needs CUDA, because of the loss scaling.
     """
     if wanted == "auto":
         return ("bfloat16" if bfloat16 else "float16") if kind == "cuda" else "float32"
     if wanted == "bfloat16" and not bfloat16:
-        raise UserError('train.precision: this device does not compute in bfloat16; use "auto"')
+        raise UserError('train.precision: this device does not support bfloat16; use "auto"')
     if wanted == "float16" and kind != "cuda":
         raise UserError('train.precision: "float16" needs a CUDA device; use "auto"')
     return wanted
 
 
 def runtime(device: str = "auto", precision: str = "auto") -> Runtime:
-    """The device and precision to run with on this machine. Raises UserError if it has not got them."""
+    """The device and precision on this machine. Raises UserError if the machine does not support them."""
     name = choose_device(device, gpus=torch.cuda.device_count(), mps=torch.backends.mps.is_available())
     kind = name.partition(":")[0]
     return Runtime(torch.device(name), choose_precision(precision, kind, bfloat16=_has_bfloat16(kind)))
 
 
 def runtime_as_trained(device: str, precision: str) -> Runtime:
-    """The device, and the ``train.precision`` of a model that was trained elsewhere, perhaps: float32 if the device
-    has not got it. Where it has, the model's scores are bit for bit those that it was measured with."""
+    """The device with the ``train.precision`` of a trained model, or float32 if the device does not support that. With
+    the same precision on the same machine, scores are bit for bit those of training."""
     kind = runtime(device).device.type
     here = _has_bfloat16(kind) if precision == "bfloat16" else kind == "cuda" or precision != "float16"
     return runtime(device, precision if here else "float32")
@@ -154,7 +155,7 @@ def has_bfloat16_flag(cpuinfo: str) -> bool:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory was wanting: a GPU's, or the machine's."""
+    """Whether an error means that the GPU's or the machine's memory is exhausted."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     messages = ("can't allocate memory", "out of memory")  # the CPU's and MPS's allocators raise a plain RuntimeError
@@ -163,7 +164,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def out_of_memory_explained(resume: str = "") -> Iterator[None]:
-    """If memory runs out inside, raise UserError with what needs less. ``resume``: the command to resume with."""
+    """If memory is exhausted inside the context, raise UserError with settings that need less memory.
+
+    resume: the command to resume with.
+    """
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -171,7 +175,7 @@ def out_of_memory_explained(resume: str = "") -> Iterator[None]:
             raise
         raise UserError(
             f"out of memory ({(str(error).strip() or 'none left').splitlines()[0]}); start a new run with a lower "
-            "train.batch_size (with as much more train.accumulate a step stays the same) or data.max_tokens, or "
+            "train.batch_size (and a higher train.accumulate, which gives the same steps) or data.max_tokens, or "
             "with train.gradient_checkpointing = true"
-            + (f"; if another program took the memory, resume once there is room: {resume}" if resume else "")
+            + (f"; if another program uses the memory, resume when it has ended: {resume}" if resume else "")
         ) from error

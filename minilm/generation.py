@@ -31,6 +31,7 @@ from minilm.models import ARCHITECTURES
 from minilm.models.architecture import Backbone, evaluation_mode
 from minilm.models.batch import Batch, Cache
 from minilm.sampling import GREEDY, Sampling, choose, penalize
+from minilm.schema import cut
 from minilm.textfiles import read_json
 
 TOGETHER = 32  # prompts in a batch
@@ -235,12 +236,18 @@ def has_encoder(model: Backbone) -> bool:
 
 
 def stop_tokens(model: Backbone) -> frozenset[int]:
-    """The checkpoint's end-of-text tokens, from generation_config.json, or else from config.json."""
+    """The tokens at which the checkpoint ends a text: of generation_config.json, or else of config.json.
+
+    Raises UserError if they are no tokens' numbers.
+    """
     card = card_of(model)
     path = (card.folder or Path()) / "generation_config.json"
     settings = read_json(path) if card.folder is not None and path.is_file() else {}
     stop = settings.get("eos_token_id", card.published.get("eos_token_id"))
-    return frozenset(stop if isinstance(stop, list) else [] if stop is None else [stop])
+    tokens = stop if isinstance(stop, list) else [] if stop is None else [stop]
+    if any(type(token) is not int for token in tokens):
+        raise UserError(f"{card.folder}: eos_token_id must be a token's number or a list of such, got {cut(stop)}")
+    return frozenset(tokens)
 
 
 def stream_text(

@@ -153,7 +153,7 @@ def test_runs_are_compared() -> None:
 
 def test_a_metric_without_a_page_is_refused() -> None:
     said = refused("compare", finished_run(), "--metric", "accuracy")
-    assert "--metric is for the page, and the tables have all metrics; give --html too" in said
+    assert "--metric needs --html, as the tables always show all metrics" in said
 
 
 def test_a_folder_that_is_no_run_cannot_be_compared(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_the_device_that_is_asked_for_or_the_fastest(asked: str, gpus: int, mps:
 @pytest.mark.parametrize("asked", ["cuda", "cuda:0", "cuda:2", "mps"])
 def test_a_device_that_is_not_there_is_refused(asked: str) -> None:
     gpus = 2 if asked == "cuda:2" else 0
-    with pytest.raises(UserError, match=f'device "{asked}" is not on this machine; choose "auto"'):
+    with pytest.raises(UserError, match=f'this machine has no device "{asked}"; use "auto"'):
         choose_device(asked, gpus=gpus, mps=False)
 
 
@@ -86,7 +86,7 @@ WANTING = [
 
 @pytest.mark.parametrize("error", [*WANTING, None])
 def test_want_of_memory_says_what_needs_less(error: Exception | None) -> None:
-    needs_less = r"^out of memory .*lower train\.batch_size .*train\.accumulate .*train\.gradient_checkpointing"
+    needs_less = r"^out of memory .*lower train\.batch_size .*train\.accumulate.*train\.gradient_checkpointing"
     with pytest.raises(UserError, match=needs_less), out_of_memory_explained():
         if error is None:
             torch.empty(2**60)

@@ -385,6 +385,11 @@ def test_stop_tokens_are_those_of_the_checkpoint(tmp_path: Path) -> None:
     model = load_model(tmp_path)
     assert stop_tokens(model) == {6, 7}
     assert stop_tokens(ours("gpt2")) == set()
+    for wrong in ("[[6]]", '"</s>"', "[6, 0.5]", "true"):
+        (tmp_path / "generation_config.json").write_text(f'{{"eos_token_id": {wrong}}}')
+        with pytest.raises(UserError, match="eos_token_id must be a token's number or a list of such, got"):
+            stop_tokens(model)
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [6, 7]}')
     with torch.no_grad():
         model.embeddings.token.weight.zero_()
         model.norm.weight.zero_()

@@ -78,7 +78,7 @@ def test_a_folder_is_no_page() -> None:
 
 def test_a_number_of_5000_digits_and_values_3000_deep_are_refused_wherever_they_stand(tmp_path: Path) -> None:
     config = write_config(tmp_path)
-    for value, why in ((LONG, "a whole number of more than 100 digits"), (DEEP, "values more than 100 deep")):
+    for value, why in ((LONG, "a whole number of more than 100 digits"), (DEEP, "nested more than 100 levels deep")):
         message = refused("train", config, f"train.lr={value}", "--runs", tmp_path)
         assert why in message and len(message) < 400
         (tmp_path / "a.toml").write_text(f"{config.read_text()}\nvalue = {value}\n")
@@ -96,8 +96,8 @@ def test_a_number_of_5000_digits_and_values_3000_deep_are_refused_wherever_they_
 def test_no_path_has_a_nul_character(tmp_path: Path) -> None:
     for change in ('data.rows="a\\u0000b"', 'data.source="a\\u0000b.csv"', 'tokenizer.source="a\\u0000b"'):
         message = refused("train", write_config(tmp_path), change, "--runs", tmp_path)
-        assert "has a NUL character" in message and "\\x00" in message
+        assert "contains a NUL character" in message and "\\x00" in message
     for read in (read_text, read_toml, read_json):
-        with pytest.raises(UserError, match="has a NUL character"):
+        with pytest.raises(UserError, match="contains a NUL character"):
             read(Path("a\0b"))
     assert minilm("train", write_config(tmp_path), "data.rows=~nosuch/x", "--runs", tmp_path).exit_code == 1

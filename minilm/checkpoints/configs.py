@@ -27,7 +27,7 @@ _ACTIVATIONS = {
 # Settings that a config.json may hold as null, which means what it means without them.
 _NULLABLE = frozenset((
     "classifier_dropout", "n_inner", "num_key_value_heads", "head_dim", "num_decoder_layers", "dense_act_fn",
-    "is_gated_act",
+    "is_gated_act", "pad_token_id",
 ))  # fmt: skip
 _POSITIVE = ("vocab_size", "context", "width", "embedding_width", "depth", "heads")
 # Upper limits of settings, so that an invalid config gives an error and not a very large model.

@@ -134,7 +134,7 @@ class BartStack(Stack):
 
 
 class BartPositions(nn.Module):
-    """Where a token of one stack stands."""
+    """The position embedding of one stack."""
 
     def __init__(self, config: BartConfig) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ class BartPositions(nn.Module):
 
 
 class BartEmbeddings(nn.Module):
-    """What a token is, the same for both stacks, and where it stands, in a table of its own for each."""
+    """The token embedding, which both stacks share, and a position embedding for each stack."""
 
     def __init__(self, config: BartConfig) -> None:
         super().__init__()

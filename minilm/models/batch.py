@@ -27,7 +27,7 @@ class Batch:
     positions: Tensor | None = None  # (B, T); None: 0, 1, ..., T-1
     labels: Tensor | None = None  # (B,) classes; (B, C) several per text; (B, T), T5 (B, T'), tokens, -100: none
     decoder_ids: Tensor | None = None  # (B, T') what the decoder of an encoder-decoder reads
-    query_position: Tensor | None = None  # (B,) the one position of each text that is read at the end; None: all
+    query_position: Tensor | None = None  # (B,) the only position of each text that the head uses; None: all
     cache: Cache | None = None  # keys and values of earlier positions, in generation
 
     @staticmethod
@@ -41,7 +41,7 @@ class Batch:
         batch comes with another mask or other segments than its own."""
         if isinstance(ids, Batch):
             if mask is not None or segments is not None or decoder_ids is not None:
-                raise ValueError("a Batch has its own mask, segments and decoder_ids; give plain ids with others")
+                raise ValueError("a Batch contains mask, segments and decoder_ids; give either a Batch or ids")
             return ids
         if mask is not None:
             mask = mask.bool()
@@ -59,7 +59,7 @@ class Batch:
         return self._map(lambda tensor: tensor[kept])
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        """The same batch with every tensor changed alike."""
+        """The batch with a function applied to every tensor."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         changed: dict[str, Any] = {k: change(v) for k, v in values.items() if isinstance(v, Tensor)}
         return replace(self, **changed)
@@ -92,7 +92,7 @@ class State:
 def select_position(x: Tensor, position: Tensor | None) -> Tensor:
     """One position of each text: x (B or 1, ..., T, n), position (B,) -> (B, ..., 1, n). None: all positions.
 
-    If x has one position only, it is returned as it is: it was selected before, or stands for all.
+    If x has only one position, it is returned unchanged.
     """
     if position is None or x.shape[-2] == 1:
         return x

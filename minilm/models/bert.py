@@ -94,7 +94,7 @@ class BertLayer(nn.Module):
 
 
 class BertEmbeddings(nn.Module):
-    """What a token is, where it stands and which text it belongs to, all learned."""
+    """The sum of learned token, position and segment embeddings."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class BertEmbeddings(nn.Module):
         self.dropout = Dropout(config.dropout)
 
     def forward(self, ids: Tensor, positions: Tensor | None = None, segments: Tensor | None = None) -> Tensor:
-        """ids (B, T) -> (B, T, D). No ``segments``: all is one text, as always where there is one kind."""
+        """ids (B, T) -> (B, T, D). Without ``segments``, all tokens are in segment 0."""
         if positions is None:
             positions = torch.arange(ids.shape[1], device=ids.device)
         where = self.position(positions + self.first_position)  # (T, D) for all texts, or (B, T, D)
@@ -188,7 +188,7 @@ NAMES = Names(
 def read(published: dict[str, Any]) -> dict[str, Any]:
     """What no row says: a classifier's dropout is that of the layers, unless it has its own."""
     if published.get("is_decoder") or published.get("add_cross_attention"):
-        raise UserError("config.json: is_decoder: an encoder that hides what lies to the right is not supported")
+        raise UserError("config.json: is_decoder: an encoder with causal attention is not supported")
     if published.get("classifier_dropout") is None and "hidden_dropout_prob" in published:
         return {"head_dropout": published["hidden_dropout_prob"]}
     return {}

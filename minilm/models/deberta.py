@@ -176,7 +176,7 @@ class DebertaAttention(nn.Module):
 
 
 class Convolution(nn.Module):
-    """What neighbouring tokens are, beside the first layer's output: y -> norm(y + act(convolution(x)))."""
+    """A convolution over the embeddings x, added to the first layer's output y: norm(y + act(convolution(x)))."""
 
     def __init__(self, config: DebertaConfig) -> None:
         super().__init__()
@@ -215,7 +215,7 @@ class DebertaLayer(nn.Module):
 
 
 class DebertaEmbeddings(nn.Module):
-    """What a token is, and as far as the config wants it where it stands and in which text; the relative positions."""
+    """Token embeddings, and if the config has them, position and segment embeddings; and the relative positions."""
 
     def __init__(self, config: DebertaConfig) -> None:
         super().__init__()

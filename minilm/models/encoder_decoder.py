@@ -33,7 +33,7 @@ class EncoderDecoderConfig(BackboneConfig):
 
     decoder_depth: int = 0  # layers of the decoder; 0: as many
     start_token: int = 0  # what the decoder reads first
-    pad_token: int = 0  # what it reads in place of a label that is none
+    pad_token: int = 0  # the decoder's input in place of an ignored label
 
 
 def check_published(published: dict[str, Any]) -> None:
@@ -43,6 +43,8 @@ def check_published(published: dict[str, Any]) -> None:
         raise UserError(f"config.json: is_encoder_decoder = false is not supported in {kind}")
     if kind.endswith("Classification") and published.get("eos_token_id", 0) is None:
         raise UserError(f"config.json: eos_token_id is null, but {kind} reads the vector of that token")
+    if not kind.endswith("EncoderModel") and published.get("pad_token_id", 0) is None:
+        raise UserError("config.json: pad_token_id is null, but the decoder reads it in place of what is no label")
 
 
 class Stack(nn.Module, ABC):
@@ -57,7 +59,7 @@ class Stack(nn.Module, ABC):
 
     @abstractmethod
     def mask(self, batch: Batch, length: int) -> object:
-        """What the layers take as their mask, for so many positions of x."""
+        """The mask for the layers, for the positions of x."""
 
     def finish(self, x: Tensor) -> Tensor:
         """The stack's finished vectors, (B, T or 1, D)."""
@@ -65,7 +67,7 @@ class Stack(nn.Module, ABC):
 
 
 class EncoderDecoder(Backbone):
-    """Encoder and decoder, or the encoder alone."""
+    """An encoder and a decoder, or only the encoder."""
 
     config: EncoderDecoderConfig
     encoder: Stack

@@ -240,7 +240,7 @@ def initialize(model: Gemma) -> None:
 
 
 def language_head(config: GemmaConfig) -> LanguageConfig:
-    """The settings of the language head. Raises UserError for a model that reads both ways: it has none."""
+    """The settings of the language head. Raises UserError for a bidirectional model, which has none."""
     if config.bidirectional:
-        raise UserError("this Gemma reads both ways (use_bidirectional_attention), so it has no language head")
+        raise UserError("this Gemma is bidirectional (use_bidirectional_attention), so it has no language head")
     return LanguageConfig(cap=config.language_cap)

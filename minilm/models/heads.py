@@ -57,7 +57,7 @@ def pool(x: Tensor, batch: Batch, how: str, pooler: nn.Module | None = None) -> 
         return (x * weights).sum(dim=1) / (total.sqrt() if how == "mean_sqrt_len" else total)
     if how == "pooler" and pooler is not None:
         return pooler(x[:, 0])
-    raise ValueError(f"this backbone cannot pool by {how!r}")
+    raise ValueError(f"unknown pooling {how!r}, or this backbone has no pooler")
 
 
 class Pooler(nn.Module):
@@ -77,10 +77,10 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, batch: Batch, pooler: nn.Module | None = None) -> Tensor:
-        """x (B, T, D) -> scores. If ``query_position`` names positions, x may be (B, 1, D), those alone."""
+        """x (B, T, D) -> scores. With ``query_position``, x may be (B, 1, D), only these positions."""
 
     def query_position(self, batch: Batch) -> Tensor | None:
-        """The only position of each text that this head reads, (B,). None: it reads many."""
+        """(B,) the only position of each text that this head uses; None if it uses several."""
         return None
 
 
@@ -120,7 +120,7 @@ class ClassificationHead(Head):
         return self.classify(self.pooled(x, batch, pooler))
 
     def query_position(self, batch: Batch) -> Tensor | None:
-        """The position that pooling reads, (B,); None: it reads all."""
+        """(B,) the position that pooling uses; None if it uses all positions."""
         if self.config.pooling not in ("cls", "last", "pooler"):
             return None
         last = batch.last()

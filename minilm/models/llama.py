@@ -71,7 +71,7 @@ class LlamaConfig(BackboneConfig):
     full_layers: tuple[int, ...] = ()  # layers that see everything in spite of the window
     unplaced_layers: tuple[int, ...] = ()  # layers without rotary positions
     tied: bool = False  # a language head shares the token embedding
-    pad_token: int | None = None  # fills batches up, and changes no number; None: it is no token of the vocabulary
+    pad_token: int | None = None  # for padding, which does not affect outputs; None: not in the vocabulary
 
     def __post_init__(self) -> None:
         if not self.heads or (self.width % self.heads and not self.head_width):
@@ -212,10 +212,10 @@ NAMES = Names(
 
 
 def check_fixed(config: BackboneConfig, family: str, fixed: dict[str, Any]) -> None:
-    """Raises UserError if a setting is not as it is in the family's published class."""
+    """Raises UserError if a setting differs from the fixed value of the family's published class."""
     for name, value in fixed.items():
         if getattr(config, name) != value:
-            raise UserError(f"{family} checkpoints have {name} = {value}; this model has {getattr(config, name)}")
+            raise UserError(f"{family} checkpoints have {name} = {value}, but this model has {getattr(config, name)}")
 
 
 FIXED = {"window": 0, "full_layers": (), "unplaced_layers": (), "head_norms": False, "dropout": 0.0}
@@ -226,7 +226,7 @@ def write(config: LlamaConfig, family: str = "Llama", fixed: dict[str, Any] | No
     ``fixed``, or else Llama's."""
     check_fixed(config, family, fixed or {**FIXED, "output_bias": config.attention_bias})
     if config.rotary.pairs(config.head_width) < config.head_width:
-        raise UserError(f"{family} checkpoints have rotary.partial = 1; this model has {config.rotary.partial}")
+        raise UserError(f"{family} checkpoints have rotary.partial = 1, but this model has {config.rotary.partial}")
     return write_rotary(config.rotary)
 
 

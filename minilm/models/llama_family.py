@@ -36,11 +36,16 @@ def fixed(*free: str, **others: Any) -> dict[str, Any]:
 MISTRAL_DEFAULTS = {"max_position_embeddings": 131072, "num_key_value_heads": 8, "intermediate_size": 14336}
 
 
-def read_mistral(published: dict[str, Any]) -> dict[str, Any]:
-    """A window, in all layers."""
+def read_window(published: dict[str, Any], usual: int | None) -> int:
+    """A window that all layers have; null: none. Raises UserError for a window of 0, in which nothing is seen."""
     if published.get("sliding_window") == 0:
         raise UserError("config.json: sliding_window must be above 0, or null for none")
-    return {"rotary": whole_rotary(published), "window": published.get("sliding_window", 4096) or 0}
+    return published.get("sliding_window", usual) or 0
+
+
+def read_mistral(published: dict[str, Any]) -> dict[str, Any]:
+    """A window, in all layers."""
+    return {"rotary": whole_rotary(published), "window": read_window(published, 4096)}
 
 
 def write_mistral(config: LlamaConfig) -> dict[str, Any]:
@@ -69,22 +74,22 @@ HEAD_NORMS = (
 def full_layers(kinds: Sequence[str], depth: int) -> tuple[int, ...]:
     """The layers that see everything, from the kind of each (``layer_types``).
 
-    Raises UserError for a kind that we do not have, and for too few or too many.
+    Raises UserError for an unsupported kind, and for too few or too many layers.
     """
     if other := set(kinds) - {FULL, SLIDING}:
-        raise UserError(f"config.json: layer_types: {', '.join(sorted(other))} is not supported")
+        raise UserError(f"config.json: layer_types: the type {', '.join(sorted(other))} is not supported")
     if len(kinds) != depth:
         raise UserError(f"config.json: layer_types must name {depth} layers, got {len(kinds)}")
     return tuple(i for i, kind in enumerate(kinds) if kind == FULL)
 
 
 def read_windows(kinds: Sequence[str], depth: int, window: int | None) -> dict[str, Any]:
-    """The window, and the layers that see everything in spite of it. Raises UserError for a window of no size."""
+    """The window, and the layers with full attention. Raises UserError for a window without a size."""
     full = full_layers(kinds, depth)
     if len(full) == depth:
         return {"window": 0, "full_layers": ()}
     if not window:
-        raise UserError(f"config.json: layer_types names layers of {SLIDING}, but sliding_window gives them no window")
+        raise UserError(f"config.json: layer_types has layers of {SLIDING}, but sliding_window gives no window")
     return {"window": window, "full_layers": full}
 
 
@@ -132,6 +137,8 @@ def read_smollm3(published: dict[str, Any]) -> dict[str, Any]:
     """Layers without positions; if there are windows, those layers have them, or the listed ones."""
     depth, every = published["num_hidden_layers"], published.get("no_rope_layer_interval", 4)
     placed = published.get("no_rope_layers")  # in spite of its name, 1 is a layer with positions
+    if not every:
+        raise UserError("config.json: no_rope_layer_interval must be above 0")
     placed = [(i + 1) % every != 0 for i in range(depth)] if placed is None else placed
     if len(placed) < depth:
         raise UserError(f"config.json: no_rope_layers must have a number for each of {depth} layers")
@@ -186,7 +193,7 @@ def read_phi3(published: dict[str, Any]) -> dict[str, Any]:
     kind = "longrope" if kind in ("su", "yarn") else kind
     rotary = read_rotary({**published, "rope_scaling": {**table, "rope_type": kind}})
     _check_kind(rotary)
-    return {"rotary": rotary, "window": published.get("sliding_window") or 0}
+    return {"rotary": rotary, "window": read_window(published, None)}
 
 
 def write_phi3(config: LlamaConfig) -> dict[str, Any]:

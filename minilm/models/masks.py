@@ -12,7 +12,7 @@ from minilm.models.batch import Batch
 
 
 def padding_mask(batch: Batch) -> Tensor | None:
-    """Which positions may be attended to, (B, 1, 1, S); None: there is no padding."""
+    """(B, 1, 1, S) True at positions that are not padding; None if there is no padding."""
     return None if batch.mask is None else batch.mask[:, None, None, :]
 
 

@@ -77,7 +77,7 @@ class ModernBertConfig(BackboneConfig):
     head_dropout: float = 0.0  # in the family's classification head
     language_bias: bool = True  # of the language head's last layer
     tied: bool = True  # a language head shares the token embedding
-    pad_token: int | None = 50283  # fills batches up, and changes no number; None: it is no token of the vocabulary
+    pad_token: int | None = 50283  # for padding, which does not affect outputs; None: not in the vocabulary
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -224,7 +224,7 @@ KINDS = {GLOBAL: ("rotary", "global_rope_theta", 160_000.0), LOCAL: ("local_rota
 
 
 def read(published: dict[str, Any]) -> dict[str, Any]:
-    """Which layers are global, listed or one in so many; and the rotary positions of both kinds."""
+    """The global layers, as a list or every n-th; and the rotary positions of both kinds."""
     depth, every = published.get("num_hidden_layers", 22), published.get("global_attn_every_n_layers", 3)
     kinds = published.get("layer_types") or [LOCAL if i % every else GLOBAL for i in range(depth)]
     if len(kinds) != depth or not set(kinds) <= set(KINDS):
@@ -233,7 +233,7 @@ def read(published: dict[str, Any]) -> dict[str, Any]:
     width = published.get("hidden_size", 768) // published.get("num_attention_heads", 12)
     tables = published.get("rope_parameters") or {}
     if not set(tables) <= set(KINDS):
-        raise UserError(f"config.json: rope_parameters must hold a table for {GLOBAL} and one for {LOCAL}")
+        raise UserError(f"config.json: rope_parameters must contain a table for {GLOBAL} and one for {LOCAL}")
     for kind, (ours, base_key, base) in KINDS.items():
         table = tables.get(kind) or {"rope_type": "default"}
         table = {"rope_theta": published.get(base_key) or base, **table, **(published.get("rope_scaling") or {})}

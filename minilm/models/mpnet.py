@@ -70,7 +70,7 @@ class MPNetConfig(EncoderConfig):
 
 
 class MPNetEmbeddings(nn.Module):
-    """What a token is and where it stands, both learned."""
+    """The sum of learned token and position embeddings."""
 
     def __init__(self, config: MPNetConfig) -> None:
         super().__init__()

@@ -41,7 +41,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Rotary:
-    """How fast the pairs turn. Raises UserError for a kind that there is not, and for numbers not above 0."""
+    """The frequencies of the pairs. Raises UserError for an unknown kind, and for numbers not above 0."""
 
     kind: str = "default"  # how it was stretched: "linear", "dynamic", "llama3", "yarn", "longrope"; "default": not
     base: float = 10000.0
@@ -80,10 +80,10 @@ class Rotary:
         """
         n = int(width * self.partial)
         if not 0 < n + n % 2 <= width:
-            raise UserError(f"rotary positions turn numbers in pairs: {n} of a head's {width} do not make pairs")
+            raise UserError(f"rotary positions rotate pairs: {n} of a head's {width} numbers do not form pairs")
         if self.kind == "longrope" and {len(self.short), len(self.long)} != {(n + 1) // 2}:
             got = f"{len(self.short)} and {len(self.long)}"
-            raise UserError(f"short_factor and long_factor must have {(n + 1) // 2} numbers, one a pair; got {got}")
+            raise UserError(f"short_factor and long_factor must have {(n + 1) // 2} numbers, one per pair; got {got}")
         return n + n % 2
 
 
@@ -93,7 +93,7 @@ def turns_whole_heads(rotary: Rotary, width: int) -> Rotary:
     if rotary.kind == "default":
         return replace(rotary, partial=1.0)
     if rotary.pairs(width) < width:
-        raise UserError(f"config.json: partial_rotary_factor ({rotary.partial}) leaves out numbers of a head")
+        raise UserError(f"config.json: partial_rotary_factor must be 1 with this rope_type, got {rotary.partial}")
     return rotary
 
 
@@ -223,13 +223,13 @@ COMMON = (("base", "rope_theta", "optional"), ("partial", "partial_rotary_factor
 def read_rotary(published: dict[str, Any]) -> Rotary:
     """From a config.json's ``rope_parameters``, or the older ``rope_theta`` and ``rope_scaling``.
 
-    Raises UserError where they name no kind of ours, or lack something.
+    Raises UserError if their kind is not supported, or a setting is missing.
     """
     table = published.get("rope_scaling") or published.get("rope_parameters") or {}
     if not isinstance(table, dict):
-        raise UserError(f"config.json: rope_parameters must hold an object, got {table!r}")
+        raise UserError(f"config.json: rope_parameters must be an object, got {table!r}")
     if any(isinstance(value, dict) for value in table.values()):
-        raise UserError("config.json: rope_parameters must be one table, not one for each kind of layers")
+        raise UserError("config.json: rope_parameters must be one table, not one table per layer type")
     kind = table.get("rope_type") or table.get("type") or "default"
     if not isinstance(kind, str):
         raise UserError(f"config.json: rope_type must be a text, got {kind!r}")

@@ -63,7 +63,7 @@ class T5Config(EncoderDecoderConfig):
     norm_eps: float = 1e-6
     tied: bool = True  # a language head shares the token embedding
     scaled: bool = True  # a language head reads y / sqrt(D), as in version 1.0
-    decoder: bool = True  # False: the encoder alone
+    decoder: bool = True  # False: only the encoder
 
     def __post_init__(self) -> None:
         """Heads have a width of their own. Raises UserError for too few buckets: both sides have two kinds."""
@@ -78,14 +78,14 @@ def finite(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Distances:
-    """How far keys lie from queries, for all layers of a stack, and what they add to their scores for it."""
+    """The distances between keys and queries, for all layers of a stack, and the bias of their scores."""
 
     rows: Tensor  # (B or 1, T, S) of a table of relative positions
     visible: Tensor | None  # (B or 1, 1, T or 1, S); None: all keys
     shared: Tensor | None = None  # (B or 1, H, T, S), if the layers share a table: what each adds
 
     def bias(self, table: nn.Embedding) -> Tensor:
-        """What a layer adds to its scores, (B or 1, H, T, S): its table's numbers, minus infinity at hidden keys."""
+        """(B or 1, H, T, S) the bias of attention scores: from the table of relative positions, or minus infinity."""
         bias = table(self.rows).permute(0, 3, 1, 2)
         return (bias if self.visible is None else bias.masked_fill(~self.visible, -math.inf)).contiguous()
 
@@ -243,17 +243,17 @@ def read(published: dict[str, Any]) -> dict[str, Any]:
         return {}
     kinds = {name: key for key, name in KINDS.items()}
     if kind not in kinds:
-        raise UserError(f"config.json: feed_forward_proj {kind!r} is not one of ours{nearest(kind, kinds)}")
+        raise UserError(f"config.json: feed_forward_proj {kind!r} is not supported{nearest(kind, kinds)}")
     activation, gated = kinds[kind]
     made = {"activation": (activation, "dense_act_fn"), "gated": (gated, "is_gated_act")}
     return {ours: value for ours, (value, key) in made.items() if published.get(key) is None}
 
 
 def write(config: T5Config, family: str = "T5", **fixed: Any) -> dict[str, Any]:
-    """The reverse. Raises UserError if a setting is not as it is ``fixed`` in the family's published class."""
+    """The inverse. Raises UserError if a setting differs from the ``fixed`` value of the family's published class."""
     for name, value in {"own_positions": False, **fixed}.items():
         if getattr(config, name) != value:
-            raise UserError(f"{family} checkpoints have {name} = {value}; this model has {getattr(config, name)}")
+            raise UserError(f"{family} checkpoints have {name} = {value}, but this model has {getattr(config, name)}")
     kind = KINDS[config.activation, config.gated]
     return {"feed_forward_proj": kind, "num_decoder_layers": config.decoder_depth or None}
 

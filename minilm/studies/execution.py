@@ -16,10 +16,12 @@ from minilm.checkpoints.files import write_json
 from minilm.errors import UserError
 from minilm.loading import dump_config, load_config
 from minilm.locking import locked
+from minilm.measures import Measured, Number
 from minilm.reporting.record import relative_path
 from minilm.runs.conclude import finalize
 from minilm.runs.folders import first_difference, is_run
 from minilm.runs.train import train_run
+from minilm.schema import JSON, read_table
 from minilm.studies.labelling import choose_rows
 from minilm.studies.plan import PlannedRun
 from minilm.textfiles import read_json
@@ -32,9 +34,9 @@ BUSY = "another process is running it"  # not a failure of the run
 class RunNote:
     """What a study records of a run, in ``logs/RUN.json``."""
 
-    jobs: int = 1  # runs that ran at the same time
+    jobs: Number = 1  # runs that ran at the same time
     failed: str = ""  # why the last attempt failed
-    seconds: float = 0.0  # from the start of the run to its end, all attempts together
+    seconds: Measured = 0.0  # from the start of the run to its end, all attempts together
 
 
 def state_of(folder: Path, run: PlannedRun) -> str:
@@ -112,9 +114,11 @@ def write_note(folder: Path, run: PlannedRun, note: RunNote) -> None:
 
 
 def read_note(folder: Path, run: PlannedRun) -> RunNote:
-    """Read the study's note on a run; the defaults if it was never started."""
+    """What was recorded of a run; the defaults if it was never started. Raises UserError if its file was edited."""
     path = folder / "logs" / f"{run.name}.json"
-    return RunNote(**read_json(path)) if path.exists() else RunNote()
+    if not path.exists():
+        return RunNote()
+    return read_table(RunNote, read_json(path), lambda key: str(path), syntax=JSON)
 
 
 @contextlib.contextmanager

@@ -337,6 +337,7 @@ def test_olora_of_a_transposed_matrix_is_refused(tmp_path: Path) -> None:
 # --- A bias of B ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:Adapter 'default'")
 @pytest.mark.parametrize("bias", ["none", "all"])
 @pytest.mark.parametrize("case", ["bert-classify", "gpt2-classify"])
 def test_a_bias_of_b_becomes_part_of_the_layers_own_bias(case: str, bias: str, tmp_path: Path) -> None:
@@ -352,7 +353,7 @@ def test_a_bias_of_b_becomes_part_of_the_layers_own_bias(case: str, bias: str, t
     torch.testing.assert_close(run_theirs(back, batch), expected, rtol=1e-5, atol=2e-5)
 
 
-@pytest.mark.filterwarnings("ignore:.lora_bias=True. was passed")
+@pytest.mark.filterwarnings("ignore:Adapter 'default'", "ignore:.lora_bias=True. was passed")
 def test_a_bias_of_b_on_a_layer_without_one_is_refused(tmp_path: Path) -> None:
     in_peft("t5-classify", target_modules=["q"], lora_bias=True).save_pretrained(tmp_path)
     assert_refused("t5-classify", tmp_path, "q.lora_B.bias is of a module that has no bias to add it to; merge")

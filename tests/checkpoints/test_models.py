@@ -159,6 +159,8 @@ def test_the_tensors_tell_how_many_classes_there_are(changed: Callable[..., Path
         ({"0": "a", "1": "b"}, "must name 3 labels"),
         ({"0": "a", "2": "b", "3": "c"}, "without gaps"),
         (["a"], "without gaps"),
+        (False, "without gaps"),
+        ({}, "must name 3 labels"),
     ],
 )
 def test_labels_that_contradict_the_head_are_an_error(

@@ -161,7 +161,7 @@ def outcome(change: Change, folder: Path, seed: int = 0) -> Outcome:
     except UserError as error:
         return Outcome("refused by both" if ours_only else "refused", str(error))
     worst = {name: (found[name] - wanted[name]).abs().max().item() for name in wanted}
-    fits = all(torch.allclose(found[name], wanted[name], rtol=1e-4, atol=2e-5) for name in wanted)
+    fits = all(torch.allclose(found[name], wanted[name], rtol=1e-4, atol=2e-5, equal_nan=True) for name in wanted)
     return Outcome("equal") if fits else Outcome("WRONG", str(worst))
 
 

@@ -111,6 +111,6 @@ def test_its_adapters_are_those_of_the_whole_model(task: str, tmp_path: Path) ->
 
 
 def test_one_without_the_config_of_its_text_model_is_refused() -> None:
-    with pytest.raises(UserError, match=r'here: "text_config" must hold a JSON object'):
+    with pytest.raises(UserError, match=r'here: "text_config" must be a JSON object'):
         text_config({"model_type": "gemma3", "text_config": 5}, "here")
     assert text_config({"model_type": "bert", "text_config": 5}, "here") is None

@@ -88,9 +88,9 @@ MISSING = object()
         ("best", MISSING, "must contain best, zero_shot or adaptation"),
         ("data.sizes", {"test": 3}, "data must contain the sizes and classes of train, validation, test"),
         ("samples", {}, "samples must be a list of objects, got {"),
-        ("samples", [{"text": ""}], "samples[1].label is missing: it must be a text or a list, each item a text"),
+        ("samples", [{"text": ""}], "samples[1].label is missing; it must be a text or a list, each item a text"),
         ("baselines.linear.validation", MISSING, "baselines.linear.validation.loss is missing"),
-        ("nmae", "x", 'nmae is no known key (did you mean "name"?)'),
+        ("nmae", "x", 'nmae is not a known key (did you mean "name"?)'),
     ],
 )
 def test_a_message_names_the_file_and_the_key(tmp_path: Path, key: str, value: Any, message: str) -> None:

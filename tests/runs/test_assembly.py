@@ -82,7 +82,7 @@ def test_a_tokenizer_of_more_tokens_than_the_model_has_is_refused(tmp_path: Path
 
 def test_a_bpe_of_the_training_texts_is_not_for_a_checkpoint(tmp_path: Path) -> None:
     config = write(tmp_path, "gpt2-classify")
-    assert 'tokenizer.source = "bpe" is for a model from scratch' in refused("train", config, "tokenizer.source=bpe")
+    assert '"bpe" is only for a model from scratch' in refused("train", config, "tokenizer.source=bpe")
 
 
 # --- The batches ---

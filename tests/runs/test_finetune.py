@@ -161,7 +161,7 @@ def report(runs: Path) -> str:
 @pytest.mark.parametrize(
     ("way", "change", "message"),
     [
-        ("full", "freeze.part=all-but-last", "freeze.layers is missing: it must be a whole number of at least 1"),
+        ("full", "freeze.part=all-but-last", "freeze.layers is missing; it must be a whole number of at least 1"),
         ("head", "lora.rank=2", "lora.rank and freeze.part exclude each other"),
         ("last", "freeze.layers=9", "freeze.layers is 9, but the model has"),
         ("albert", "freeze.layers=1", "share one set of weights"),

@@ -238,12 +238,12 @@ def test_an_augmented_run_says_which_training_texts_were_measured(tmp_path: Path
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("train.learning_rate=1", "train.learning_rate is no known key"),
-        ("train.epoch=1", 'train.epoch is no known key (did you mean "epochs"?)'),
+        ("train.learning_rate=1", "train.learning_rate is not a known key"),
+        ("train.epoch=1", 'train.epoch is not a known key (did you mean "epochs"?)'),
         ("train.lr=fast", 'train.lr must be a number above 0, got "fast"'),
         ("train.batch_size=0", "train.batch_size must be a whole number of at least 1, got 0"),
         ("model.head.activation=gelus", 'got "gelus" (did you mean "gelu"?)'),
-        ("model.architecture=gtp2", 'model.architecture "gtp2" is not one of ours (did you mean "gpt2"?)'),
+        ("model.architecture=gtp2", 'model.architecture "gtp2" is not supported (did you mean "gpt2"?)'),
         ("model.config.widht=8", "widht"),
         ("model.config.heads=three", "heads must be a whole number"),
         ("model.config.heads=3", "width"),
@@ -251,11 +251,11 @@ def test_an_augmented_run_says_which_training_texts_were_measured(tmp_path: Path
         ("data.max_tokens=40", "data.max_tokens is 40, but the model reads at most 32 tokens; lower it"),
         ("train.best=jaccard", 'no metric "jaccard"'),
         ("train.class_weights=[1.0, 2.0, 3.0]", "one weight for each of the 2 labels (bad, good), got 3"),
-        ("train.device=cuda:7", 'device "cuda:7" is not on this machine; choose "auto"'),
+        ("train.device=cuda:7", 'this machine has no device "cuda:7"; use "auto"'),
         ("train.precision=float16", "needs a CUDA device"),
         ("data.source=nowhere.csv", "nowhere.csv"),
         ("name=a/b", "name must be"),
-        ("rubbish", "a change is written section.key=value"),
+        ("rubbish", "a change must have the form section.key=value"),
     ],
 )
 def test_a_config_that_cannot_be_is_refused_and_leaves_nothing(tmp_path: Path, change: str, said: str) -> None:
