@@ -246,7 +246,7 @@ def stop_tokens(model: Backbone) -> frozenset[int]:
     stop = settings.get("eos_token_id", card.published.get("eos_token_id"))
     tokens = stop if isinstance(stop, list) else [] if stop is None else [stop]
     if any(type(token) is not int for token in tokens):
-        raise UserError(f"{card.folder}: eos_token_id must be a token's number or a list of such, got {cut(stop)}")
+        raise UserError(f"{card.folder}: eos_token_id must be a token id or a list of token ids, got {cut(stop)}")
     return frozenset(tokens)
 
 

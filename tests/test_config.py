@@ -421,7 +421,7 @@ def test_an_old_key_is_an_error_that_has_the_new_name_and_a_run_is_read_with_it(
     assert error(own) == f"{own}: {message}"
     (file.parent / "environment.json").write_text("{}")  # a run wrote it
     if key == "decision" and section == "adapt.train":
-        assert "adapt.train.decision_threshold is for classes" in error(own)
+        assert "adapt.train.decision_threshold is only for classification" in error(own)
     else:
         read = asdict(load_config(own))
         for part in new.split("."):

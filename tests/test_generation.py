@@ -387,7 +387,7 @@ def test_stop_tokens_are_those_of_the_checkpoint(tmp_path: Path) -> None:
     assert stop_tokens(ours("gpt2")) == set()
     for wrong in ("[[6]]", '"</s>"', "[6, 0.5]", "true"):
         (tmp_path / "generation_config.json").write_text(f'{{"eos_token_id": {wrong}}}')
-        with pytest.raises(UserError, match="eos_token_id must be a token's number or a list of such, got"):
+        with pytest.raises(UserError, match="eos_token_id must be a token id or a list of token ids, got"):
             stop_tokens(model)
     (tmp_path / "generation_config.json").write_text('{"eos_token_id": [6, 7]}')
     with torch.no_grad():

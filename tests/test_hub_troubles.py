@@ -106,7 +106,9 @@ WAYS: dict[str, tuple[str, Fault | int | str, str, str]] = {
     "endless weights": ("model.safetensors", ENDLESS, "more than the expected 10,240 bytes", MIRROR),
     "a bit flipped": ("model.safetensors", "damaged", "model.safetensors differs", MIRROR),
     "a bit flipped in a small file": ("tokenizer.json", "damaged", "tokenizer.json differs", MIRROR),
-    "another file of that size": ("config.json", Fault(body=b"y" * 22), "config.json differs from the published one", MIRROR),
+    "another file of that size": (
+        "config.json", Fault(body=b"y" * 22), "config.json differs from the published one", MIRROR,
+    ),
     "a false encoding": (
         "config.json", Fault(headers={"Content-Encoding": "gzip"}), "the connection failed.*decompress", AGAIN,
     ),

@@ -87,7 +87,7 @@ def test_a_number_of_5000_digits_and_values_3000_deep_are_refused_wherever_they_
         with pytest.raises(UserError, match=r"a\.json: not valid JSON"):
             read_json(tmp_path / "a.json")
     assert refused("train", config, f"model.config.width=0x{LONG}", "--runs", tmp_path).endswith("100 digits")
-    assert "100 tables" in refused("train", config, f"model.config.{'.'.join('a' * 3000)}=1", "--runs", tmp_path)
+    assert "100 nested tables" in refused("train", config, f"model.config.{'.'.join('a' * 3000)}=1", "--runs", tmp_path)
     tables = "".join(f'{{"a{i}": ' for i in range(99)) + "1" + "}" * 99
     (tmp_path / "a.json").write_text(tables)
     assert read_json(tmp_path / "a.json")

@@ -203,7 +203,7 @@ def check_adapter_config(published: dict[str, Any], where: str) -> AdapterConfig
     init = published.get("init_lora_weights", True)
     init = init.lower() if isinstance(init, str) else init
     if init not in (*_INITS, *INITS):
-        raise UserError(f"{where}: init_lora_weights {cut(init)} changes the base's weights; {INSTEAD}")
+        raise UserError(f"{where}: init_lora_weights {cut(init)} changes the base model's weights; {INSTEAD}")
     return AdapterConfig(
         where=where,
         published=published,

@@ -105,8 +105,8 @@ def read_adapter(model: Backbone, folder: Path, config: AdapterConfig) -> Adapte
         prefix = prefix or f"{module}.weight".removesuffix(plain)  # none before a head's module
         held.adapters |= _parts(model, module, parts, pair, config, reader)
     if config.init:
-        why = f"its first A and B were taken out of the base's weights ({config.init})"
-        log.warning("%s: opened as plain LoRA of twice the rank, as %s", config.where, why)
+        why = f"its initial A and B were subtracted from the base model's weights ({config.init})"
+        log.warning("%s: loaded as plain LoRA of twice the rank, as %s", config.where, why)
     there = [
         module_of(_in_file(place, prefix)) for name in linear for place in places_of_ours(f"{name}.weight", places)
     ]
@@ -114,7 +114,7 @@ def read_adapter(model: Backbone, folder: Path, config: AdapterConfig) -> Adapte
     held.whole = _whole(model, places, tensors, config, reader)
     _check_whole(model, config, places, prefix, held, folder)
     if config.published["trainable_token_indices"] and not any(DELTA in changes for changes in tables.values()):
-        raise UserError(f"{folder}: lacks the tokens of trainable_token_indices; is {STEM}.safetensors whole?")
+        raise UserError(f"{folder}: lacks the tokens of trainable_token_indices; download {STEM}.safetensors again")
     for module, changes in tables.items():
         held.whole |= changed_tables(model, places, module, changes, held.whole, config, reader)
     if config.lora_bias:
@@ -150,7 +150,7 @@ def _sort(folder: Path, config: AdapterConfig) -> tuple[_ByModule, _ByModule, di
     wanted = {"A.weight", "B.weight", *(name for name, given in more.items() if given)}
     for module, pair in pairs.items():
         for absent in sorted(wanted - pair.keys()):
-            raise UserError(f"{folder}: lacks {PREFIX}{module}.lora_{absent}; is {STEM}.safetensors whole?")
+            raise UserError(f"{folder}: lacks {PREFIX}{module}.lora_{absent}; download {STEM}.safetensors again")
         for spare in pair.keys() - wanted:
             entry, key = pair[spare], "use_dora" if spare == "magnitude_vector" else "lora_bias"
             raise UserError(f"{entry.file}: has {entry.name}, but {config.where} says {key} = false")
@@ -221,7 +221,7 @@ def _biases(
                 continue
             own = model.get_submodule(place.module).get_parameter("bias") if _has_bias(model, place.module) else None
             if own is None:
-                raise UserError(f"{entry.file}: {entry.name} is of a module that has no bias to add it to; {INSTEAD}")
+                raise UserError(f"{entry.file}: {entry.name} is for a module without a bias; {INSTEAD}")
             check_shape(entry, (place.layout.rows_of_all(len(own), place.row.part),), config)
             before = held.whole.get(place.ours, own.detach())
             biases[place.ours] = before + scale * place.layout.cut(reader.view(entry), place.row.part).to(before)
@@ -239,7 +239,7 @@ def _plain(
     """A, B and alpha of the plain adapter that computes the same, if the first A and B were taken out of W."""
     layout, rank = parts[0].layout, len(a)
     if layout.transposed and config.init == "olora":
-        raise UserError(f"{config.where}: init_lora_weights 'olora' of a transposed matrix is not read here; {INSTEAD}")
+        raise UserError(f"{config.where}: init_lora_weights 'olora' of a transposed matrix is not supported; {INSTEAD}")
     by_part = sorted(parts, key=lambda place: place.row.part)
     weight = layout.join([model.get_parameter(place.ours) for place in by_part])
     scale = alpha / (math.sqrt(rank) if config.rank_stabilized else rank)
@@ -263,11 +263,11 @@ def _whole(
         found = [place for place in places_of_theirs(plain, places) if place.ours in parameters]
         if not found and places_of_theirs(plain, rows_of(names, model.config, "classify")):
             raise UserError(
-                f"{entry.file}: {entry.name} is of a part that {_this(model)} does not have{made_for(config)}; "
-                "open that one for the adapter's task, with its family's head"
+                f"{entry.file}: {entry.name} belongs to a part that {_this(model)} does not have{made_for(config)}; "
+                "load the model for the adapter's task, with its family's head"
             )
         if not found and not is_ignored(plain, names):
-            raise UserError(f"{entry.file}: {entry.name} is no tensor of {_this(model)}{made_for(config)}")
+            raise UserError(f"{entry.file}: {entry.name} is not a tensor of {_this(model)}{made_for(config)}")
         for place in found:
             parameter = parameters[place.ours]
             for copy in copies.values():
@@ -313,10 +313,10 @@ def _check_targets(config: AdapterConfig, there: list[str], held: Mapping[str, o
         return
     for module in sorted(there):
         if config.targets(module) and module not in held:
-            raise UserError(f"{config.where}: adapts {module}, but {STEM}.safetensors lacks its tensors; get it again")
+            raise UserError(f"{config.where}: adapts {module}, but {STEM}.safetensors has no tensors for it")
     for module in held:
         if not config.targets(module):
-            raise UserError(f"{config.where}: does not adapt {module}, but {STEM}.safetensors does; get both again")
+            raise UserError(f"{config.where}: does not adapt {module}, but {STEM}.safetensors does; download both")
 
 
 def _check_whole(
@@ -333,7 +333,7 @@ def _check_whole(
             if theirs.endswith(".bias") and (config.bias == "all" or of_adapter):
                 biases.append(theirs)
     if biases:
-        log.warning("%s: lacks %d trained biases, such as %s; the base's are used", folder, len(biases), biases[0])
+        log.warning("%s: lacks %d trained biases, such as %s; uses the base model's", folder, len(biases), biases[0])
 
 
 def _in_file(place: Place, prefix: str) -> str:

@@ -102,13 +102,13 @@ def _settings(published: dict[str, Any], architecture: Architecture[Any], where:
             _check_size(ours, key, published[key], usual[ours], where)
             settings[ours] = _activation(published[key], where) if ours.endswith("activation") else published[key]
         elif not _NULLABLE.issuperset(nulls := [key for key in theirs if key in published]):
-            raise UserError(f"{where}: {nulls[0]} is null; leave it out for the published default, or give a value")
+            raise UserError(f"{where}: {nulls[0]} is null; remove it to use the default, or give a value")
     try:
         settings |= architecture.read(published)
     except UserError as error:
         raise UserError(f"{where}: {str(error).removeprefix('config.json: ')}") from error
     except (TypeError, ValueError, KeyError, AttributeError, ZeroDivisionError) as error:
-        raise UserError(f"{where}: a setting is of the wrong kind ({error})") from error
+        raise UserError(f"{where}: a setting has the wrong type ({error})") from error
     return settings
 
 
@@ -147,7 +147,7 @@ def from_plain(kind: type, settings: Any, where: str) -> Any:
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
     except TypeError as error:
-        raise UserError(f"{where}: a setting is of the wrong kind ({error})") from error
+        raise UserError(f"{where}: a setting has the wrong type ({error})") from error
 
 
 def _checked(key: str, value: Any, default: Any, where: str) -> Any:

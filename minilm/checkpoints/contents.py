@@ -79,7 +79,7 @@ def read_contents(folder: Path) -> Contents:
         notes.append(f"config.json names no model_type; by its tensors, it is {published['model_type']}")
     nested = text_config(published, where)
     if nested is not None:
-        notes.append(f"of this {published['model_type']} model only what reads text is opened ({nested['model_type']})")
+        notes.append(f"only the text model ({nested['model_type']}) of this {published['model_type']} model is loaded")
     published = published if nested is None else nested
     model_type, architecture = architecture_of(published, where)
     config, own, names = read_config(published, where), own_section(published, where), architecture.names

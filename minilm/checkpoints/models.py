@@ -140,7 +140,7 @@ def load_parts(
         if not card.labels:
             instead = "train one (minilm train), or in Python give the classes of a new head (labels)"
             other = class_of(stored.published)
-            why = f": it is a {other}, whose task is none of ours" if other and stored.has_other_head else ""
+            why = f": it is a {other}, whose task is not supported" if other and stored.has_other_head else ""
             raise UserError(f"{stored.folder}: has no classification head{why}; {instead}")
         same = card.labels == stored.labels and head in (None, stored.head)
         head, head_is_new = head or stored.head, not same

@@ -57,5 +57,5 @@ def load_model(
     if holds_adapter(folder):
         return load_adapted_model(folder, task, labels=labels, head=head, dtype=dtype, device=device, base=base)
     if base is not None:
-        raise UserError(f"{folder}: a whole model, not an adapter; leave base out")
+        raise UserError(f"{folder}: is a whole model, not an adapter; remove the argument base")
     return models.load_model(folder, task, labels=labels, head=head, dtype=dtype, device=device)

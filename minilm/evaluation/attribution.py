@@ -102,8 +102,9 @@ def explain(
     Raises ValueError for a model in a narrower type, and for a text without words.
     """
     table = model.token_embedding.weight
-    if table.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"explanations need a model in float32, got {table.dtype}, which is not precise enough")
+    narrow = {parameter.dtype for parameter in model.parameters()} - {torch.float32, torch.float64}
+    if narrow:
+        raise ValueError(f"explanations need a model in float32, got {narrow.pop()}, which is not precise enough")
     worded = read_words(tokenizer, text, pair, max_tokens, long)[window]
     if not worded.words:
         raise ValueError("a text without words cannot be explained")

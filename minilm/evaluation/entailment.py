@@ -97,7 +97,7 @@ def entailment(
     if multi_label and outputs.contradiction is None:
         names = ", ".join(card.labels)
         raise UserError(
-            f"{where}: has the labels {names}, none of which means contradiction, which several labels a text need"
+            f"{where}: has the labels {names}, none of which means contradiction; several labels per text need it"
         )
     limit, step = max_tokens or model.context or CUT, max(1, TOGETHER // classes)
     model.to(runtime.device)

@@ -166,7 +166,7 @@ def _is_raw(card: Card) -> bool:
     known = {None: False, SIGMOID: False, IDENTITY: True}
     if activation not in known:
         where = f"{card.folder}/config.json"
-        raise UserError(f"{where}: activation_fn {activation!r} is not known here, only {IDENTITY} and {SIGMOID}")
+        raise UserError(f"{where}: activation_fn {activation!r} is not supported, only {IDENTITY} and {SIGMOID}")
     return known[activation]
 
 

@@ -42,7 +42,7 @@ class BackboneConfig:
 
 @dataclass
 class Card:
-    """A description of a model besides its weights, stored as ``model.card``."""
+    """A description of a model, stored as ``model.card``."""
 
     model_type: str  # its key in ARCHITECTURES
     task: str  # "encode", "classify" or "lm"

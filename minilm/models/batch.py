@@ -1,4 +1,4 @@
-"""What flows through a model: a batch of texts, the state between two layers, the cache of a generation.
+"""The inputs of a model: a batch of texts, the state between two layers, and the cache of generation.
 
 Shapes: ``B`` sequences, ``T`` positions, ``S`` positions attended to, ``D`` width, ``L`` layers, ``H`` heads, ``G``
 key-value heads, ``D/H`` the width of a head (or the width that a config sets), ``V`` vocabulary, ``C`` classes.
@@ -19,7 +19,8 @@ from torch import Tensor
 
 @dataclass
 class Batch:
-    """Token ids of ``B`` texts, padded on the right to one length ``T``, and what belongs to them."""
+    """Token ids of ``B`` texts, padded on the right to one length ``T``, and their masks, segments, positions and
+    labels."""
 
     ids: Tensor  # (B, T) token ids
     mask: Tensor | None = None  # (B, T) True at real tokens; None: no padding
@@ -37,8 +38,8 @@ class Batch:
         segments: Tensor | None = None,
         decoder_ids: Tensor | None = None,
     ) -> Batch:
-        """A batch from plain tensors. Raises ValueError if the mask pads anywhere but on the right, or if a whole
-        batch comes with another mask or other segments than its own."""
+        """A batch from tensors; a ``Batch`` is returned unchanged. Raises ValueError if padding is not on the right, or
+        if a ``Batch`` is given together with a mask, segments or decoder_ids."""
         if isinstance(ids, Batch):
             if mask is not None or segments is not None or decoder_ids is not None:
                 raise ValueError("a Batch contains mask, segments and decoder_ids; give either a Batch or ids")
@@ -55,7 +56,7 @@ class Batch:
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def rows(self, kept: Tensor) -> Batch:
-        """Only those texts. The rows of a cache are not touched: ``Cache.keep`` does that."""
+        """The batch of only those texts. It does not change the cache; ``Cache.keep`` does."""
         return self._map(lambda tensor: tensor[kept])
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
@@ -83,7 +84,7 @@ class Batch:
 
 @dataclass
 class State:
-    """What one layer hands to the next."""
+    """The vectors between two layers."""
 
     x: Tensor  # (B, T, D)
     memory: Tensor | None = None  # (B, S, D) an encoder's finished output, while the decoder runs
@@ -119,7 +120,7 @@ class Cache:
         return self.layers.setdefault(index, LayerCache(self))
 
     def keep(self, rows: Tensor) -> None:
-        """Forget all texts but those rows of the batch: the others are finished."""
+        """Keep only those rows of the batch; the other texts are finished."""
         self.positions = self.positions[rows]
         self.memory = None if self.memory is None else self.memory[rows]
         for layer in self.layers.values():
@@ -147,7 +148,7 @@ class LayerCache:
         return self.key, self.value
 
     def keep(self, rows: Tensor) -> None:
-        """Forget all texts but those rows of the batch."""
+        """Keep only those rows of the batch."""
         if self.key is not None and self.value is not None:
             self.key, self.value = self.key[rows], self.value[rows]
         if self.memory is not None:

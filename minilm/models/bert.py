@@ -1,8 +1,8 @@
-"""BERT: an encoder that reads to both sides (Devlin et al. 2019). RoBERTa is one too (Liu et al. 2019).
+"""BERT: an encoder that attends to both sides (Devlin et al. 2019). RoBERTa is one too (Liu et al. 2019).
 
-Every position holds a vector of width ``D``. A token starts as the sum of what it is, where it stands and
-which of two texts it belongs to. It passes through ``L`` layers; each adds to it what it gathered from all
-positions, left and right (attention), then what it made of that (the MLP), and normalises both sums:
+Every position has a vector of width ``D``. The input vector is the sum of a token, a position and a segment
+embedding. Each of ``L`` layers adds the output of attention, which combines the vectors of all positions, then
+the output of the MLP, and normalises both sums:
 
     x_0     = norm(token[ids] + position[0..T-1] + segment[segments])
     a_l     = norm(x_l + attention(x_l))         attention(Q, K, V) = softmax(Q K^T / sqrt(D/H) + padding) V
@@ -13,8 +13,8 @@ positions, left and right (attention), then what it made of that (the MLP), and 
 position to mean 0 and variance 1, then scales and shifts each (LayerNorm, Ba et al. 2016). It comes after each
 sublayer ("post-norm"), as in Vaswani et al. 2017, so ``y`` is normalised already.
 
-A text is read as ``[CLS] text [SEP]``, a pair as ``[CLS] first [SEP] second [SEP]``; segments are 0 up to the
-first [SEP] and 1 after it. To predict the next word teaches nothing to a model that sees it. BERT learned two
+A text is read as ``[CLS] text [SEP]``, a pair as ``[CLS] first [SEP] second [SEP]``; segments are 0 up to the first
+[SEP] and 1 after it. A model that sees the next word learns nothing from predicting it. So BERT was trained on two
 other tasks, each with its head (15% of the tokens were to be predicted, most of them hidden by a mask token):
 
     which word was masked here?     scores = norm(gelu(dense(y))) token^T + b            at every position
@@ -237,7 +237,7 @@ def read_roberta(published: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_roberta(config: BertConfig) -> dict[str, Any]:
-    """The reverse: the length of the table, and which token pads."""
+    """The inverse of ``read_roberta``: the length of the table, and which token pads."""
     rows = config.first_position + config.context
     return {"max_position_embeddings": rows, "pad_token_id": config.first_position - 1}
 

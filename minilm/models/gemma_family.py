@@ -112,7 +112,7 @@ def read_gemma1(published: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_gemma1(config: GemmaConfig) -> dict[str, Any]:
-    """The reverse."""
+    """The inverse of ``read_gemma1``."""
     fixed = {"attention_scalar": config.head_width, "attention_cap": 0.0, "language_cap": 0.0, "window": 0}
     check_fixed(config, "Gemma", {**fixed, "post_norms": False, "head_norms": False})
     if config.activation == "gelu":
@@ -161,7 +161,7 @@ def _cap(published: dict[str, Any], key: str) -> float:
 
 
 def write_later(config: GemmaConfig) -> dict[str, Any]:
-    """The reverse."""
+    """The inverse of ``read_later``."""
     return {
         "layer_types": [FULL if config.is_global(i) else SLIDING for i in range(config.depth)],
         "sliding_window": config.window,
@@ -177,7 +177,7 @@ def read_gemma2(published: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_gemma2(config: GemmaConfig) -> dict[str, Any]:
-    """The reverse."""
+    """The inverse of ``read_gemma2``."""
     check_fixed(config, "Gemma 2", {"post_norms": True, "head_norms": False})
     cap = config.attention_cap or None
     return {**write_later(config), **_write_one_rotary(config, "Gemma 2"), "attn_logit_softcapping": cap}
@@ -221,7 +221,7 @@ def read_gemma3(published: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_gemma3(config: GemmaConfig) -> dict[str, Any]:
-    """The reverse, in both spellings if the older can say it."""
+    """The inverse of ``read_gemma3``, with new and, if possible, old keys."""
     check_fixed(config, "Gemma 3", {"post_norms": True, "head_norms": True, "attention_cap": 0.0})
     written: dict[str, Any] = {"rope_parameters": {}, "use_bidirectional_attention": config.bidirectional}
     for kind, (ours, base_key, _) in KINDS.items():

@@ -49,7 +49,7 @@ def read_mistral(published: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_mistral(config: LlamaConfig) -> dict[str, Any]:
-    """The reverse."""
+    """The inverse of ``read_mistral``."""
     return {**write(config, "Mistral", fixed("window", **NO_BIASES)), "sliding_window": config.window or None}
 
 
@@ -94,7 +94,7 @@ def read_windows(kinds: Sequence[str], depth: int, window: int | None) -> dict[s
 
 
 def write_windows(config: LlamaConfig) -> dict[str, Any]:
-    """The reverse."""
+    """The inverse of ``read_windows``."""
     full = range(config.depth) if not config.window else config.full_layers
     return {
         "use_sliding_window": config.window > 0,
@@ -117,7 +117,7 @@ def read_qwen2(published: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_qwen2(config: LlamaConfig) -> dict[str, Any]:
-    """The reverse."""
+    """The inverse of ``read_qwen2``."""
     biases = {"attention_bias": True, "output_bias": False, "mlp_bias": False}
     return {**write(config, "Qwen2", fixed("window", "full_layers", **biases)), **write_windows(config)}
 
@@ -128,7 +128,7 @@ def read_qwen3(published: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_qwen3(config: LlamaConfig) -> dict[str, Any]:
-    """The reverse."""
+    """The inverse of ``read_qwen3``."""
     others = {"head_norms": True, "output_bias": config.attention_bias, "mlp_bias": False}
     return {**write(config, "Qwen3", fixed("window", "full_layers", **others)), **write_windows(config)}
 
@@ -154,7 +154,7 @@ def read_smollm3(published: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_smollm3(config: LlamaConfig) -> dict[str, Any]:
-    """The reverse."""
+    """The inverse of ``read_smollm3``."""
     names = fixed("window", "full_layers", "unplaced_layers", output_bias=config.attention_bias)
     placed = [int(i not in config.unplaced_layers) for i in range(config.depth)]
     return {**write(config, "SmolLM3", names), **write_windows(config), "no_rope_layers": placed}
@@ -197,7 +197,7 @@ def read_phi3(published: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_phi3(config: LlamaConfig) -> dict[str, Any]:
-    """The reverse."""
+    """The inverse of ``read_phi3``."""
     check_fixed(config, "Phi-3", fixed("window", "dropout", **NO_BIASES))
     _check_kind(config.rotary)
     written = {**write_rotary(config.rotary), "sliding_window": config.window or None}

@@ -45,7 +45,7 @@ BASELINE_NAMES = {
     "majority": "always the most frequent label",
     "linear": "a linear model on TF-IDF words and pairs of words",
     "untrained": "the same checkpoint with an untrained head, as training would start it",
-    "embeddings": "a linear model on a text's vector, by the model before training",
+    "embeddings": "a linear model on the text vectors of the model before training",
 }
 CHOSEN = (  # a note on the patterns, words and descriptions
     "If a pattern, a word or a description is chosen by its score on labelled texts, this is training and not "
@@ -205,14 +205,14 @@ def _labels(run: Run) -> Section:
 
 
 def _confidence(run: Run) -> Section | None:
-    """Whether its probabilities come true, with pictures."""
+    """Whether its probabilities are calibrated, with pictures."""
     section = confidence_section(run)
     pictures = _pictures(run, "calibration", "coverage")
     return None if section is None else replace(section, blocks=[*section.blocks, *pictures])
 
 
 def _ranking(results: Results, split: str) -> list[Block]:
-    """How well texts with a label are ranked before others, beside the baselines; nothing if that was not measured."""
+    """The ranking metrics of the model and the baselines; empty if they were not computed."""
     found = {"the model": results.metrics(split)}
     found |= {name: baseline.metrics(split) for name, baseline in results.baselines.items()}
     rows = [
@@ -234,7 +234,7 @@ def label_table(metrics: Metrics, labels: Sequence[str], title: str = "label") -
 
 
 def _absent(metrics: Metrics, labels: Sequence[str], split: str) -> Sentence:
-    """The labels that no text of the split has, so that their metrics mean nothing."""
+    """A sentence on the labels without texts in the split, whose metrics are undefined."""
     absent = [label for label, row in zip(labels, metrics.by_label, strict=True) if not row.support]
     sentence: Sentence = []
     for label in absent[:IN_SENTENCE]:

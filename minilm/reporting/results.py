@@ -169,7 +169,7 @@ class Calibration:
 
     def __post_init__(self) -> None:
         if self.split not in SPLITS or not self.temperature:
-            raise ValueError("must hold a split and a temperature")
+            raise ValueError("must contain a split and a temperature")
 
 
 @dataclass(frozen=True)
@@ -309,7 +309,7 @@ class Results:
             raise ValueError("must contain best, zero_shot or adaptation")
         thresholds = self.decision_threshold
         if isinstance(thresholds, list) and len(thresholds) != len(self.labels):
-            raise ValueError(f"decision_threshold must hold one for each of the {len(self.labels)} labels")
+            raise ValueError(f"decision_threshold must contain one for each of the {len(self.labels)} labels")
         if found and any(len(texts) != len(self.labels) for texts in self.data.classes.values()):
             raise ValueError(f"data.classes must contain a number of texts for each of the {len(self.labels)} labels")
         if self.best is not None and (self.validation is None or self.validation.get(self.best.metric) is None):

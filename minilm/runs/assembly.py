@@ -315,7 +315,7 @@ def _check_reading(config: RunConfig, model: Backbone, vocab_size: int) -> None:
         )
     tokens, context = config.data.max_tokens, model.context
     if 0 < context < tokens:
-        raise UserError(f"data.max_tokens is {tokens}, but the model reads at most {context} tokens; lower the former")
+        raise UserError(f"data.max_tokens is {tokens}, but the model reads at most {context} tokens; lower it")
 
 
 def choose_trained(model: Backbone, config: RunConfig, untrained: Sequence[str]) -> None:

@@ -54,8 +54,8 @@ def train_run(
 ) -> Path:
     """Train, or classify without training, as a config describes; return the run's folder.
 
-    keep_model: what ``model/`` contains in the end: the whole model; what was trained, with the name of the checkpoint
-        below it; or nothing.
+    keep_model: what ``model/`` contains in the end: the whole model; the trained parameters and the name of their base
+        checkpoint; or nothing.
     pictures: whether the report has pictures.
 
     Raises:
@@ -90,7 +90,7 @@ def _train_run(
 
 
 def _run_stages(config: RunConfig, start: Start, folder: Path, keep_model: KeepModel, pictures: bool) -> None:
-    """All that a run does in its folder. Raises UserError and Interrupted with the command that resumes it."""
+    """Run all stages in the folder. Raises UserError and Interrupted with the command that resumes the run."""
     try:
         with out_of_memory_explained(resume_command(folder)):
             _adapt_and_train(config, start, folder, keep_model, pictures)
@@ -180,7 +180,7 @@ def _fingerprints_of(config: RunConfig, prepared: PreparedData, adaptation: Adap
 
 
 def _write_start(config: RunConfig, start: Start, folder: Path) -> None:
-    """Write what a run's folder begins with: its settings, and what it starts from."""
+    """Write the first files of a run's folder: its settings, and hashes of its inputs."""
     environment = describe_environment(start.prepared.data, start.runtime, start.fingerprints)
     write_json(folder / "environment.json", as_table(environment))
     with atomic(folder / "config.toml") as file:

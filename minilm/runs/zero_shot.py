@@ -88,7 +88,7 @@ def _check_data(section: ZeroShotSection, prepared: PreparedData) -> None:
     """Raises UserError if the method cannot classify texts or find labels of this kind."""
     if prepared.data.multi_label and not isinstance(section, EntailmentSection):
         raise UserError(
-            f'[zero_shot]: the method "{section.method}" finds one label a text, and these data have several '
+            f'[zero_shot]: the method "{section.method}" finds one label per text, but these data have several '
             '(data.label_columns); the method "entailment" finds several'
         )
     if prepared.data.test.pairs is not None and isinstance(section, EntailmentSection):

@@ -89,7 +89,7 @@ def _run(folder: Path, run: PlannedRun) -> None:
         return
     if state == "to do":
         if place.exists():
-            raise UserError(f"{relative_path(place)}: this folder is in the way and is not a run's; move it away")
+            raise UserError(f"{relative_path(place)}: this folder is not a run's folder; move it away")
         with atomic(config) as file:
             file.write(dump_config(run.config).encode())
         if run.round is not None:

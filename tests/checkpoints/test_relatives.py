@@ -41,11 +41,11 @@ def test_no_published_family_is_taken_for_a_slip_of_the_pen() -> None:
 @pytest.mark.parametrize(
     ("model_type", "wanted"),
     [
-        ("longformer", "it is for long texts; modernbert reads 8,192 tokens; take modernbert or mmbert"),
-        ("mbart", "it is a relative of BART; take bart-base or flan-t5"),
-        ("bloom", "it is a decoder that writes; take gpt2 or bielik"),
-        ("convbert", "it is a BERT with changed layers; take bert or modernbert or mmbert"),
-        ("qwen3_moe", "it is a relative of Qwen3 with changed layers; take qwen3-0.6b or qwen3-1.7b"),
+        ("longformer", "it is for long texts; modernbert reads 8,192 tokens; use modernbert or mmbert"),
+        ("mbart", "it is a relative of BART; use bart-base or flan-t5"),
+        ("bloom", "it is a decoder that writes; use gpt2 or bielik"),
+        ("convbert", "it is a BERT with changed layers; use bert or modernbert or mmbert"),
+        ("qwen3_moe", "it is a relative of Qwen3 with changed layers; use qwen3-0.6b or qwen3-1.7b"),
         ("bertt", 'did you mean "bert"'),
         ("a-new-idea", "is not supported; use modernbert or mmbert or minilm instead"),
     ],
@@ -54,7 +54,7 @@ def test_the_line_names_what_would_do(model_type: str, wanted: str) -> None:
     with pytest.raises(UserError) as raised:
         architecture_of({"model_type": model_type}, "x/config.json")
     assert wanted in str(raised.value) and "\n" not in str(raised.value)
-    assert str(raised.value).endswith(f"the families are: {', '.join(sorted(ARCHITECTURES))}")
+    assert str(raised.value).endswith(f"supported are: {', '.join(sorted(ARCHITECTURES))}")
 
 
 @pytest.mark.parametrize("suffix", [".bin", ".pt", ".ckpt", ".h5"])

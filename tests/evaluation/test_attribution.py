@@ -13,6 +13,7 @@ from torch import nn
 
 from minilm.data.long_texts import LongTexts
 from minilm.data.tokenization import train_bpe
+from minilm.devices import Runtime
 from minilm.evaluation.attribution import (
     Explanation,
     StraightPath,
@@ -285,6 +286,10 @@ def test_the_answer_to_each_window_of_a_long_text_is_explained_on_its_own():
 def test_a_model_in_a_narrow_type_is_refused():
     with pytest.raises(ValueError, match=r"need a model in float32, got torch\.bfloat16"):
         explained(classifier("bert").bfloat16())
+    stored = classifier("bert")
+    Runtime(torch.device("cpu"), "bfloat16").store_as_computed(stored)  # as a classifier is that predicts in bfloat16
+    with pytest.raises(ValueError, match=r"need a model in float32, got torch\.bfloat16"):
+        explained(stored)
 
 
 def test_a_text_without_a_word_is_refused_and_the_table_is_put_back_after_an_error():

@@ -104,7 +104,7 @@ def test_a_cross_encoder_says_itself_whether_its_score_is_raw(tmp_path: Path) ->
         folder = published(tmp_path / str(number), **keys)
         found = [list(answer.values()) for answer in Classifier.load(folder, "cpu").predict(TEXTS)]
         assert np.array(found) == pytest.approx(expected, abs=1e-6)
-    with pytest.raises(UserError, match=r"activation_fn 'torch.nn.ReLU' is not known here"):
+    with pytest.raises(UserError, match=r"activation_fn 'torch.nn.ReLU' is not supported"):
         Classifier.load(published(tmp_path / "other", sentence_transformers={"activation_fn": "torch.nn.ReLU"}))
 
 

@@ -296,7 +296,7 @@ def test_what_a_published_class_cannot_say_is_refused(family: str, changes: dict
         ({"model_type": "gemma2", "rope_parameters": {FULL: {"rope_theta": 5.0}}}, "rope_parameters must be one table"),
         ({"model_type": "gemma3_text", "layer_types": ["chunked_attention"] * 26}, "chunked_attention"),
         ({"model_type": "gemma3_text", "rope_parameters": {"rope_theta": 5.0}}, "must contain a table for"),
-        ({"model_type": "gemma3_text", "sliding_window_pattern": 0}, "a setting is of the wrong kind"),
+        ({"model_type": "gemma3_text", "sliding_window_pattern": 0}, "a setting has the wrong type"),
         ({"model_type": "gemma3_text", "num_attention_heads": 5}, "must be a multiple of kv_heads"),
         ({"model_type": "gemma3_text", "head_dim": 7}, "7 numbers do not form pairs"),
         ({"model_type": "gemma2", "hidden_activation": "glu"}, 'activation "glu"'),

@@ -313,7 +313,7 @@ def test_what_a_published_class_cannot_say_is_refused(model_type: str, changes: 
         ({"rope_parameters": {"rope_type": "yarn", "factor": 2, "attention_factor": "1"}}, "an? attention"),
         ({"rope_parameters": {"rope_type": "yarn", "factor": 2, "truncate": 1}}, "truncate to be true or false"),
         ({"rope_parameters": {"rope_type": ["yarn"]}}, "rope_type must be a text"),
-        ({"rope_parameters": [1]}, "must hold an object"),
+        ({"rope_parameters": [1]}, "must be an object"),
         (
             {"rope_scaling": {"type": "linear", "factor": 2.0}, "partial_rotary_factor": 0.5},
             r"partial_rotary_factor must be 1 with this rope_type, got 0.5",

@@ -91,7 +91,7 @@ def test_thresholds_of_each_label_are_in_the_table_of_labels(
 
 
 def test_a_threshold_for_another_number_of_labels_is_no_result(several_results: dict[str, Any]) -> None:
-    with pytest.raises(Exception, match="decision_threshold must hold one for each of the 3 labels"):
+    with pytest.raises(Exception, match="decision_threshold must contain one for each of the 3 labels"):
         records.typed(several_results | {"decision_threshold": [0.5]})
     assert isinstance(records.typed(several_results | {"decision_threshold": [0.5] * 3}), Results)
 

@@ -44,7 +44,7 @@ def test_an_unfinished_run_says_how_to_go_on(make_run, results):
     ("file", "content", "message"),
     [
         ("results.json", '{"name": ', r"results\.json: not valid JSON"),
-        ("results.json", "[]", r"results\.json: must hold a JSON object"),
+        ("results.json", "[]", r"results\.json: must contain a JSON object"),
         ("results.json", "{}", r"results\.json: name is missing; it must be a text"),
         ("results.json", b'{"name": "\xff"}', r"results\.json: not UTF-8 text"),
         ("results.json", '{"name": "\\ud800"}', r"results\.json: contains an invalid Unicode surrogate"),

@@ -62,7 +62,7 @@ def test_a_tokenizer_that_gives_a_checkpoints_numbers_to_other_tokens_is_refused
     other = changed(own, tmp_path / "other", "other")
     said = refused("train", config, f"tokenizer.source={other}", "--runs", tmp_path / "runs")
     number = min(own.token_to_id("a"), own.token_to_id("b"))
-    assert f"tokenizer.source: token {number} is " in said and "leave it out to use the checkpoint's own" in said
+    assert f"tokenizer.source: token {number} is " in said and "remove it to use the checkpoint's tokenizer" in said
     assert not (tmp_path / "runs").exists()
 
 
@@ -114,7 +114,7 @@ def test_a_decoders_first_token_which_sees_no_other_is_refused_as_what_the_head_
     tmp_path: Path, model: str
 ) -> None:
     said = refused("train", write(tmp_path, model), "model.head.pooling=cls", "--runs", tmp_path / "runs")
-    assert 'model.head.pooling = "cls" reads the first token, which in this model attends to no other' in said
+    assert 'model.head.pooling = "cls" uses the first token, which in this model attends to no other' in said
     assert not (tmp_path / "runs").exists()
 
 

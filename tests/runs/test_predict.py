@@ -105,7 +105,7 @@ def test_shards_one_after_another_are_the_whole(tmp_path: Path) -> None:
         minilm(*command, tmp_path / f"{i}.jsonl", "--shard", f"{i}/3")
         parts += [json.loads(line)["id"] for line in (tmp_path / f"{i}.jsonl").open()]
     assert parts == [json.loads(line)["id"] for line in (tmp_path / "whole.jsonl").open()]
-    assert "--shard must be a part" in refused(*command, tmp_path / "x.csv", "--shard", "4/3")
+    assert "--shard must be the number of a part" in refused(*command, tmp_path / "x.csv", "--shard", "4/3")
 
 
 @pytest.mark.parametrize("form", ["csv", "tsv", "jsonl"])
@@ -142,7 +142,7 @@ def test_what_would_be_lost_or_cannot_be_is_refused_in_one_line(tmp_path: Path) 
         ("no such folder", "--file", path, "--out", tmp_path / "nowhere" / "out.csv"),
         ("is a folder; name a file in it", "--file", tmp_path, "--out", tmp_path / "o.csv"),
         ("no such file", "--file", tmp_path / "nothing.csv", "--out", tmp_path / "o.csv"),
-        ("with --out or --format give no texts", "a text", "--out", tmp_path / "o.csv"),
+        ("--out and --format need a table as input", "a text", "--out", tmp_path / "o.csv"),
         ("--resume ", "a text", "--resume"),
         ("standard input can be read only once", "--format", "csv", "--out", tmp_path / "o.csv", "--resume"),
         ("--spreadsheet-safe is only for", "--file", path, "--out", tmp_path / "o.jsonl", "--spreadsheet-safe"),

@@ -247,8 +247,8 @@ def test_an_augmented_run_says_which_training_texts_were_measured(tmp_path: Path
         ("model.config.widht=8", "widht"),
         ("model.config.heads=three", "heads must be a whole number"),
         ("model.config.heads=3", "width"),
-        ("model.config.vocab_size=10", "the tokenizer has 300 tokens, the model only 10 (model.config.vocab_size)"),
-        ("data.max_tokens=40", "data.max_tokens is 40, but the model reads at most 32 tokens; lower it"),
+        ("model.config.vocab_size=10", "the tokenizer has 300 tokens, but the model only 10 (model.config.vocab_size)"),
+        ("data.max_tokens=40", "data.max_tokens is 40, but the model reads at most 32 tokens; lower"),
         ("train.best=jaccard", 'no metric "jaccard"'),
         ("train.class_weights=[1.0, 2.0, 3.0]", "one weight for each of the 2 labels (bad, good), got 3"),
         ("train.device=cuda:7", 'this machine has no device "cuda:7"; use "auto"'),
@@ -298,7 +298,7 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path, runs: str) -> N
     (tmp_path / "file").touch()
     config = finished_run().parents[1] / "tiny.toml"
     message = refused("train", config, "--runs", tmp_path / runs)
-    assert f"{tmp_path / runs / 'tiny'}: cannot be made (" in message and "--runs" in message
+    assert f"{tmp_path / runs / 'tiny'}: cannot be created (" in message and "--runs" in message
 
 
 def test_a_loss_that_is_not_finite_names_step_rate_and_gradient(tmp_path: Path) -> None:
@@ -313,8 +313,8 @@ def test_a_warning_about_the_data_is_shown_and_kept(tmp_path: Path) -> None:
     rows = texts()
     config = write_config(tmp_path, rows=[*rows, ("one more", "Good")])
     result = minilm("train", config, "train.epochs=1", "--runs", tmp_path)
-    assert re.search(r"^warning: labels that differ in their spelling alone", result.stderr, re.MULTILINE)
-    assert "differ in their spelling alone" in (tmp_path / "tiny" / "report.md").read_text()
+    assert re.search(r"^warning: these labels differ only in spelling", result.stderr, re.MULTILINE)
+    assert "differ only in spelling" in (tmp_path / "tiny" / "report.md").read_text()
 
 
 @pytest.mark.parametrize("best", ["roc_auc", "average_precision"])

@@ -116,9 +116,9 @@ def test_a_classifier_of_the_very_labels_is_refused_as_it_has_seen_them(tmp_path
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        (["train={epochs=1, lr=1}"], "[zero_shot] and [train] exclude each other"),
-        (["freeze.part=backbone"], "[zero_shot] and [freeze] exclude each other"),
-        (["lora.rank=2"], "[zero_shot] and [lora] exclude each other"),
+        (["train={epochs=1, lr=1}"], "[zero_shot] cannot be combined with [train]"),
+        (["freeze.part=backbone"], "[zero_shot] cannot be combined with [freeze]"),
+        (["lora.rank=2"], "[zero_shot] cannot be combined with [lora]"),
         (["augment.method=swap"], "[augment] makes labelled texts for [train], which is missing"),
         (["zero_shot.pattern="], 'zero_shot.pattern must be a text with "{text}" and "{label}", got ""'),
         (["zero_shot.method=similarity", "zero_shot.pattern={text} {label}"], "zero_shot.pattern belongs to"),
@@ -131,7 +131,7 @@ def test_a_classifier_of_the_very_labels_is_refused_as_it_has_seen_them(tmp_path
         (["zero_shot.method=cloze"], "[zero_shot]: "),
         ([f"model.source={REFERENCE / 'llama-classify'}"], "is a classifier; choose a language model"),
         (["data.max_tokens=99"], "data.max_tokens is 99"),
-        (["data.source=tweet-emotions-sample"], 'finds one label a text, and these data have several'),
+        (["data.source=tweet-emotions-sample"], 'finds one label per text, but these data have several'),
     ],
 )
 def test_what_cannot_be_asked_is_refused_and_leaves_nothing(tmp_path, changes, said):
@@ -213,7 +213,7 @@ def test_by_entailment_a_text_may_have_several_labels(tmp_path):
         (["zero_shot.hypothesis_template=so"], 'zero_shot.hypothesis_template must be a text with "{label}", got "so"'),
         (["zero_shot.pattern={text} {label}"], "zero_shot.pattern belongs to"),
         (["zero_shot.words.god=x"], 'zero_shot.words: no label "god"'),
-        (["data.max_tokens=8"], "tokens that stay whole leave a text no room"),
+        (["data.max_tokens=8"], "tokens of the second text leave no room for the first"),
         (["data.source=paraphrases-sample"], 'the method "entailment" reads a text and a sentence about it'),
     ],
 )

@@ -336,7 +336,7 @@ def test_freezing_needs_the_metric_and_shows_small_p_values(tmp_path):
     several = Metrics(**records.several(0.4, 0.5, 0.5) | {"per_label": [LabelMetrics(0.5, 0.5, 0.5, 9)] * 2})
     measured = {"train": several, "validation": several, "test": several, "baselines": {}}
     runs = [with_results(run, **measured) for run in freezing_runs()]
-    with pytest.raises(UserError, match="freezing needs runs that were measured on test texts by accuracy"):
+    with pytest.raises(UserError, match="freezing needs runs that have the metric accuracy on test texts"):
         ask("freezing", runs, tmp_path)
     steep = [
         finished(name, {"seed": seed}, accuracy + wobble(seed) + wobble(seed, trained) / 9, trained=trained)
