@@ -6,9 +6,16 @@ import sys
 
 import torch
 
-from benchmarks import architectures, finetuning, training_step
+from benchmarks import architectures, finetuning, inference, pieces, training_step, whole_runs
 
-BENCHMARKS = {"training-step": training_step.run, "architectures": architectures.run, "finetuning": finetuning.run}
+BENCHMARKS = {
+    "pieces": pieces.run,
+    "training-step": training_step.run,
+    "architectures": architectures.run,
+    "finetuning": finetuning.run,
+    "inference": inference.run,
+    "whole-runs": whole_runs.run,
+}
 
 
 def main(names: list[str]) -> int:

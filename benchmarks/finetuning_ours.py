@@ -1,4 +1,4 @@
-"""``python -m benchmarks.finetuning_ours METHOD FOLDER``: our side of ``benchmarks.finetuning``.
+"""``python -m benchmarks.finetuning_ours METHOD FOLDER PRECISION``: our side of ``benchmarks.finetuning``.
 
 Trains by the functions that ``minilm train`` itself calls, on the texts in FOLDER.
 """
@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import shutil
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -26,7 +29,9 @@ from minilm.config import (
     TrainSection,
 )
 from minilm.data.tokenization import pad_id
-from minilm.runs.assembly import fresh_model, make_task, prepare
+from minilm.evaluation.metrics import Metrics
+from minilm.runs.assembly import fresh_model, prepare
+from minilm.runs.task import make_task
 from minilm.training.frozen_prefix import cache_activations
 from minilm.training.loop import train
 from minilm.training.state import Checkpoints
@@ -34,11 +39,12 @@ from minilm.training.state import Checkpoints
 PARTS = {"last": FreezeAllButLast(layers=LAST), "head": FreezeBackbone()}
 
 
-def main(method: str, folder: Path) -> None:
+def main(method: str, folder: Path, precision: Literal["float32", "bfloat16"]) -> None:
     """Serve one method."""
     settings = TrainSection(
-        epochs=METHODS[method].epochs, lr=RATE, batch_size=BATCH, schedule="linear", best="loss", device="cpu"
-    )
+        epochs=METHODS[method].epochs, lr=RATE, batch_size=BATCH, schedule="linear", best="loss", device="cpu",
+        precision=precision,
+    )  # fmt: skip
     config = RunConfig(
         name="bench",
         data=DataSection(
@@ -54,13 +60,14 @@ def main(method: str, folder: Path) -> None:
         lora=LoraSection(RANK) if method == "lora" else None,
         train=settings,
     )
-    runtime, prepared = devices.runtime("cpu"), prepare(config)
-    place = folder / method
+    runtime, prepared = devices.runtime("cpu", precision), prepare(config)
+    place = folder / f"{method}-{precision}"
 
     def work() -> tuple[int, float]:
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
         model = fresh_model(config, prepared, runtime)
+        started = time.process_time()
         prefix = cache_activations(
             model,
             {split: prepared.encoded[split] for split in ("train", "validation")},
@@ -71,11 +78,20 @@ def main(method: str, folder: Path) -> None:
         )
         task = make_task(config, settings, prepared, model, runtime, place, prefix)
         torch.manual_seed(config.seed)
-        progress = train(model, task, settings, runtime, Checkpoints(place / "checkpoints"))
-        return settings.epochs * len(prepared.data.train), progress.seconds
+        measuring = 0.0
+
+        def evaluate() -> dict[str, Metrics]:
+            nonlocal measuring
+            before = time.process_time()
+            found = task.evaluate()
+            measuring += time.process_time() - before
+            return found
+
+        train(model, replace(task, evaluate=evaluate), settings, runtime, Checkpoints(place / "checkpoints"))
+        return settings.epochs * len(prepared.data.train), time.process_time() - started - measuring
 
     serve(work)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3])  # type: ignore[arg-type]

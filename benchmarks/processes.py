@@ -21,12 +21,12 @@ class Go:
     """One go of a side."""
 
     samples: int
-    seconds: float
+    seconds: float  # of the CPU
     memory: float  # MiB at the process's peak, from its start
 
     @property
     def rate(self) -> float:
-        """Samples per second."""
+        """Samples per CPU second."""
         return self.samples / self.seconds
 
 
@@ -56,7 +56,7 @@ class Side:
 
 
 def serve(work: Callable[[], tuple[int, float]]) -> None:
-    """In the process: for each line from the parent work once, and answer with the samples and the seconds."""
+    """In the process: for each line from the parent work once, and answer with the samples and the CPU seconds."""
     answers = sys.stdout
     for _ in sys.stdin:
         gc.collect()  # the last go's model may still lie about

@@ -1,10 +1,11 @@
-"""The verbs that use a finished classifier: ``evaluate``, ``predict`` and ``explain``."""
+"""The verbs that use a finished classifier: ``evaluate``, ``predict``, ``explain`` and ``zero-shot``."""
 
 from __future__ import annotations
 
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -16,18 +17,18 @@ from minilm.verbs import DEVICE, NAME, PLACE, Verb, example, part_of
 PRECISION = click.option(
     "--precision",
     type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
-    help="What the model computes in.  [default: as in training]",
+    help="The precision of the computation.  [default: as in training]",
 )
-RAW = click.option("--raw", is_flag=True, help="Probabilities without the temperature that validation chose.")
+RAW = click.option("--raw", is_flag=True, help="Probabilities without the temperature that was fitted on validation.")
 THRESHOLD = click.option(
-    "--threshold", type=float, help="Several labels a text, or the second of two: given from this probability on."
+    "--threshold", type=float, help="The probability from which a label is given (several labels, or two classes)."
 )
 
 
 @click.command("evaluate", cls=Verb, epilog=example("minilm evaluate runs/scratch-sample --file more.csv"))
 @click.argument("runs", type=NAME, nargs=-1, required=True, metavar="RUN... [KEY=VALUE]...")
-@click.option("--split", type=click.Choice(SPLITS), help="A split of its own data.  [default: test]")
-@click.option("--file", type=PLACE, help="Labelled texts of your own, columns as in the run.")
+@click.option("--split", type=click.Choice(SPLITS), help="A split of the run's data.  [default: test]")
+@click.option("--file", type=PLACE, help="A file of labelled texts, with the columns of the run.")
 @click.option("--json", "as_json", is_flag=True, help="All metrics as JSON.")
 @RAW
 @THRESHOLD
@@ -43,13 +44,13 @@ def evaluate_command(
     precision: str | None,
     device: str,
 ) -> None:
-    """Measure a finished RUN again: on a split of its own data, or on a file; of several runs, their ensemble.
+    """Evaluate a finished RUN again, on a split of its data or on a file; several runs are evaluated as an ensemble.
 
-    Any other classifier (a folder, a catalogue name or a Hub id) is measured on a file, whose labels are matched with
-    the model's by name or number. Changes such as data.label=stars name the file's columns.
+    Any other classifier (a folder, a catalogue name or a Hub id) is evaluated on a file, whose labels are matched with
+    the model's by name or number. Changes such as data.label=stars set the file's columns.
     """
     if split is not None and file is not None:
-        raise UserError("give --split (of the run's own data) or --file (which is read whole), not both")
+        raise UserError("give either --split (of the run's data) or --file (all rows are used), not both")
 
     from minilm.evaluation.ensemble import Wishes
     from minilm.runs.evaluate import evaluate_runs, evaluation_text
@@ -58,7 +59,7 @@ def evaluate_command(
     models = [run for run in runs if "=" not in run]
     changes = [run for run in runs if "=" in run]
     if not models:
-        raise UserError("name a run or a model to measure")
+        raise UserError("give a run or a model to evaluate")
     metrics, labels = evaluate_runs(models, split, file, device, precision or "", Wishes(raw, threshold), changes)
     click.echo(json.dumps({"labels": labels, **as_table(metrics)}) if as_json else evaluation_text(metrics, labels))
 
@@ -69,23 +70,23 @@ def evaluate_command(
 @click.option(
     "--file",
     type=PLACE,
-    help="A table (.csv, .tsv, .jsonl, .parquet), columns as in the run; any other: a text a line, or two with a tab.",
+    help="A table (.csv, .tsv, .jsonl, .parquet) with the run's columns, or a file with one text (or pair) per line.",
 )
-@click.option("--out", type=PLACE, help="A table to write, with all columns: .csv, .jsonl, ...")
+@click.option("--out", type=PLACE, help="The table to write, with all columns: .csv, .jsonl, ...")
 @click.option(
     "--format", "form", type=click.Choice(["csv", "jsonl", "tsv"]), help="A table on standard input and output."
 )
-@click.option("--all", "everything", is_flag=True, help="A column for each label, with its probability.")
-@click.option("--json", "as_json", is_flag=True, help="A JSON object a line, with the scores of all labels.")
+@click.option("--all", "everything", is_flag=True, help="Add a column with the probability of each label.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line, with the scores of all labels.")
 @RAW
 @THRESHOLD
-@click.option("--unsure-below", type=float, help='One label a text: "unsure" below this probability.')
+@click.option("--unsure-below", type=float, help='One label per text: answer "unsure" below this probability.')
 @click.option(
-    "--min-precision", type=float, help="The probability from which so many answers were right on validation."
+    "--min-precision", type=float, help="Answer from the lowest probability that has this precision on validation."
 )
-@click.option("--strict", is_flag=True, help="Stop at the first row of a table that has no answer.")
-@click.option("--resume", is_flag=True, help="Go on with an --out that was interrupted.")
-@click.option("--overwrite", is_flag=True, help="Replace an --out that exists.")
+@click.option("--strict", is_flag=True, help="Stop at the first row of a table that cannot be classified.")
+@click.option("--resume", is_flag=True, help="Continue an interrupted --out.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing --out.")
 @click.option("--shard", default="1/1", help="One of several parts of the rows, such as 1/2, for several machines.")
 @click.option("--spreadsheet-safe", is_flag=True, help="Write no cell that a spreadsheet would run as a formula.")
 @PRECISION
@@ -110,10 +111,10 @@ def predict_command(
     precision: str | None,
     device: str,
 ) -> None:
-    """Classify TEXTS, a file's, or the lines of standard input, with a RUN, a folder or a checkpoint.
+    """Classify TEXTS, the texts of a file, or the lines of standard input, with a RUN, a folder or a checkpoint.
 
-    Several runs answer together, by the mean of their probabilities. With --out (or --format), a table is written: the
-    columns of the input, and the answers.
+    Several runs are combined by the mean of their probabilities. With --out (or --format), a table is written with the
+    columns of the input and the predictions.
     """
     from minilm.runs.ask import split_runs
 
@@ -121,7 +122,7 @@ def predict_command(
     if texts and file:
         raise UserError("give texts or --file, not both")
     if file is not None and str(file) != "-" and not file.is_file():
-        raise UserError(f"--file: {file}: {'is a folder; name a file in it' if file.is_dir() else 'no such file'}")
+        raise UserError(f"--file: {file}: {'is a folder; give a file in it' if file.is_dir() else 'no such file'}")
     as_table = out is not None or form is not None
     if not texts and file is None and sys.stdin.isatty():
         raise UserError("nothing to classify: give texts, --file FILE, or lines on standard input")
@@ -130,9 +131,9 @@ def predict_command(
         "--spreadsheet-safe": spreadsheet_safe, "--shard": shard != "1/1",
     }  # fmt: skip
     if not as_table and (option := next((name for name, given in only_tables.items() if given), "")):
-        raise UserError(f"{option} is for a table that is written: --out FILE, or --format")
+        raise UserError(f"{option} needs an output table: give --out FILE or --format")
     if as_table and (texts or as_json):
-        raise UserError("a table is made of a table: with --out or --format give no texts (--file), and no --json")
+        raise UserError("--out and --format need a table as input: give --file instead of texts, and no --json")
 
     from minilm.evaluation.ensemble import Wishes, apply_wishes, load_predictor
     from minilm.runs.ask import answer_lines
@@ -145,33 +146,40 @@ def predict_command(
         say(line)
     if as_table:
         job = TableJob(
-            file or Path("-"), out, form or "", everything, strict, resume, overwrite, part_of(shard), spreadsheet_safe
-        )
+            file or Path("-"), out, "", form or "", everything, strict, resume, overwrite, part_of(shard),
+            spreadsheet_safe,
+        )  # fmt: skip
         with terminable():
             predict_file(predictor, Path(runs[0]), job)
         return
     for text, answer in answer_lines(predictor, runs[0], texts, file):
-        if as_json:
-            click.echo(json.dumps({"text": text, **answer.as_json()}, ensure_ascii=False))
-        else:
-            click.echo(printable(f"{answer}\t{text}", keep="\t"))  # a pair has a tab between its texts
+        _show(text, str(answer), answer.as_json(), as_json)
     if message := predictor.cut_message():
         say(message)
+
+
+def _show(text: str, answer: str, scores: dict[str, Any], as_json: bool) -> None:
+    """One answer on a line: as it reads, or as an object."""
+    if as_json:
+        click.echo(json.dumps({"text": text, **scores}, ensure_ascii=False))
+    else:
+        click.echo(printable(f"{answer}\t{text}", keep="\t"))  # a pair has a tab between its texts
 
 
 @click.command("explain", cls=Verb, epilog=example('minilm explain runs/scratch-sample "ale sztos"'))
 @click.argument("run", type=NAME)
 @click.argument("texts", nargs=-1)
-@click.option("--label", default="", help="Explain the score of this label.  [default: the one that is given]")
-@click.option("--json", "as_json", is_flag=True, help="A JSON object a line, with the numbers of all words.")
+@click.option("--label", default="", help="Explain the score of this label.  [default: the predicted label]")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line, with the numbers of all words.")
 @DEVICE
 def explain_command(run: str, texts: tuple[str, ...], label: str, as_json: bool, device: str) -> None:
-    """Show how much each word of TEXTS counts for the answer of a RUN, a folder or a checkpoint.
+    """Show how much each word of TEXTS contributes to the prediction of a RUN, a folder or a checkpoint.
 
-    Without a text, the report's sample texts are explained, and the report shows it. A pair's texts have a tab between.
+    Without texts, the sample texts of the run's report are explained, and the report shows the result. Write a tab
+    between the two texts of a pair.
     """
     if not run.strip() or any(not text.strip() for text in texts):
-        raise UserError("a text is empty; give one to explain, or none for the report's sample texts")
+        raise UserError("a text is empty; give texts to explain, or none to explain the report's sample texts")
     from minilm.reporting.explanations import explanation_text
     from minilm.runs.explain import explain_texts
     from minilm.schema import as_table
@@ -181,3 +189,61 @@ def explain_command(run: str, texts: tuple[str, ...], label: str, as_json: bool,
             click.echo(json.dumps(as_table(found), ensure_ascii=False))
         else:
             click.echo(("\n\n" if number else "") + explanation_text(found))
+
+
+@click.command("zero-shot", cls=Verb, epilog=example('minilm zero-shot minilm "it rained" --labels "sports,weather"'))
+@click.argument("model")
+@click.argument("texts", nargs=-1)
+@click.option("--labels", required=True, help='The labels, such as "sports,politics".')
+@click.option("--method", default="", help="entailment, likelihood, cloze or similarity.  [default: by the model]")
+@click.option("--pattern", default="", help='The prompt or the hypothesis, such as "This text is about {label}.".')
+@click.option("--several", is_flag=True, help="A text may get several labels (entailment).")
+@click.option("--file", type=click.Path(path_type=Path), help="A table (with --out), or a text a line.")
+@click.option("--column", default="", help="The column of the texts in a table.  [default: text]")
+@click.option("--out", type=click.Path(path_type=Path), help="A table to write, with all columns: .csv, .jsonl, ...")
+@click.option("--all", "everything", is_flag=True, help="A column for each label, with its probability.")
+@click.option("--overwrite", is_flag=True, help="Replace an --out that exists.")
+@click.option("--json", "as_json", is_flag=True, help="A JSON object a line, with the scores of all labels.")
+@DEVICE
+def zero_shot_command(
+    model: str,
+    texts: tuple[str, ...],
+    labels: str,
+    method: str,
+    pattern: str,
+    several: bool,
+    file: Path | None,
+    column: str,
+    out: Path | None,
+    everything: bool,
+    overwrite: bool,
+    as_json: bool,
+    device: str,
+) -> None:
+    """Classify TEXTS, a file's, or the lines of standard input, by labels that a MODEL was never trained on.
+
+    A model of natural language inference is asked whether a text entails a label; a language model which label it would
+    write; a sentence model which label is nearest. No labelled text is needed, and none shows how well it does.
+    """
+    if texts and file:
+        raise UserError("give texts or --file, not both")
+    if out is not None and (file is None or as_json):
+        raise UserError("--out is for the table of a --file, and has no --json")
+    if not texts and file is None and sys.stdin.isatty():
+        raise UserError("nothing to classify: give texts, --file FILE, or lines on standard input")
+
+    from minilm.evaluation.zero_shot_model import zero_shot_predictor
+    from minilm.runs.ask import answer_lines
+    from minilm.runs.predict import TableJob, predict_file
+    from minilm.training.console import terminable
+
+    predictor = zero_shot_predictor(
+        model, labels.split(","), method=method, pattern=pattern, several=several, device=device
+    )
+    if out is not None and file is not None:
+        job = TableJob(file, out, column, everything=everything, overwrite=overwrite)
+        with terminable():
+            predict_file(predictor, Path(model), job)
+        return
+    for text, answer in answer_lines(predictor, model, texts, file):
+        _show(text, str(answer), answer.as_json(), as_json)

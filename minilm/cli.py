@@ -1,8 +1,9 @@
-"""The ``minilm`` command: one short function a verb. What they do lies in the modules they call.
+"""The ``minilm`` command: one short function per verb, which calls the modules that do the work.
 
-Exit status: 0 done; 1 an error that the user can fix, in one line; 2 a wrong command line; 128 + n ended by signal n.
+Exit status: 0 success; 1 an error that the user can fix, in one line; 2 a wrong command line; 128 + n: stopped by
+signal n.
 
-Modules that import torch are imported inside the verbs, so that ``--help`` answers at once.
+Modules that import torch are imported inside the verbs, so that ``--help`` is quick.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 import click
 
-from minilm.answer_verbs import evaluate_command, explain_command, predict_command
+from minilm.answer_verbs import evaluate_command, explain_command, predict_command, zero_shot_command
 from minilm.errors import UserError
 from minilm.terminal import printable
 from minilm.verbs import DEVICE, NAME, PLACE, Verbs, example, part_of
@@ -42,7 +43,7 @@ RESUME = click.option("--resume", is_flag=True, help="Resume the last run of thi
 def train_command(config: str, changes: tuple[str, ...], resume: bool, runs: Path) -> None:
     """Train as CONFIG (a TOML file, or the name of a recipe) describes, with changes of single keys.
 
-    The run leaves a folder under runs/. With a section [zero_shot] in place of [train], the model classifies without
+    The results are in a folder under runs/. With a section [zero_shot] instead of [train], the model classifies without
     training. `minilm recipes` lists the recipes; docs/config.md describes every key.
     """
     from minilm.recipes import find_recipe
@@ -53,16 +54,16 @@ def train_command(config: str, changes: tuple[str, ...], resume: bool, runs: Pat
 @main.command("finetune", epilog=example("minilm finetune distilbert --data reviews.csv --method lora train.epochs=5"))
 @click.argument("model", type=NAME, default="minilm")
 @CHANGES
-@click.option("--data", default="", help='A file, a folder, a name of `minilm data`; or "sample": a small set like it.')
+@click.option("--data", default="", help='A file, a folder, a name in `minilm data`, or "sample" (a small data set).')
 @click.option("--method", default="", help="full, head, last3 (or another number) or lora.")
 @RESUME
 @RUNS
 def finetune_command(
     model: str, changes: tuple[str, ...], data: str, method: str, resume: bool, runs: Path
 ) -> None:
-    """Fine-tune a MODEL by its recipe, on the recipe's own data or on others.
+    """Fine-tune a MODEL with its recipe, on the recipe's data or on other data.
 
-    Other data are used whole, without the recipe's cleaning. `minilm recipes` lists the models that have a recipe.
+    Other data are used completely and without the recipe's cleaning. `minilm recipes` lists the models with a recipe.
     """
     from minilm.runs.finetune import changes_of, fetch_packaged, recipe_of
 
@@ -84,7 +85,7 @@ def _train(config: Path, changes: Sequence[str], *, runs: Path, resume: bool) ->
     try:
         folder = train_run(config, changes, runs=runs, resume=resume)
     except Interrupted as stop:
-        click.echo(f"{stop}: the state is kept; resume with: {resume_command(stop.folder)}", err=True)
+        click.echo(f"{stop}: the state is saved; resume with: {resume_command(stop.folder)}", err=True)
         sys.exit(128 + stop.number)
     run = read_run(folder)
     adaptation = run.results.adaptation
@@ -114,24 +115,24 @@ def recipes_command() -> None:
 main.add_command(evaluate_command)
 main.add_command(predict_command)
 main.add_command(explain_command)
+main.add_command(zero_shot_command)
 
 
 @main.command("export", epilog=example("minilm export runs/finetune-distilbert distilbert-news --merge"))
 @click.argument("run", type=NAME)
 @click.argument("folder", type=PLACE)
-@click.option("--merge", is_flag=True, help="An adapter and its base as one model.")
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Of the weights.")
-@click.option("--linear", is_flag=True, help="The run's linear baseline instead, which `minilm predict` takes.")
+@click.option("--merge", is_flag=True, help="Merge an adapter with its base into one model.")
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="The dtype of the weights.")
+@click.option("--linear", is_flag=True, help="Save the run's linear baseline instead, for `minilm predict`.")
 def export_command(run: str, folder: Path, merge: bool, dtype: str | None, linear: bool) -> None:
-    """Write the model of a RUN into a FOLDER that `transformers` (an adapter: PEFT) opens.
+    """Save the model of a RUN in a FOLDER that `transformers` (for an adapter PEFT) can load.
 
-    The mlp head is minilm's own, and other libraries cannot use it; a head of model.head.kind=family can be used
-    anywhere.
+    The mlp head is minilm's own, and other libraries cannot use it; they can use a head with model.head.kind=family.
     """
     from minilm.runs.export import export_linear, export_run
 
     if linear and (merge or dtype is not None):
-        raise UserError("--merge and --dtype are for the run's model; --linear writes its linear baseline")
+        raise UserError("--linear cannot be combined with --merge or --dtype, which are for the run's model")
     if linear:
         click.echo(f"{export_linear(Path(run), folder)}: written; try it: minilm predict {folder}")
         return
@@ -141,7 +142,7 @@ def export_command(run: str, folder: Path, merge: bool, dtype: str | None, linea
 @main.command("info", epilog=example("minilm info experiments/scratch.toml"))
 @click.argument("model", type=NAME)
 def info_command(model: str) -> None:
-    """Show a MODEL layer by layer: a config (TOML), a run, a folder, a catalogue name or a Hub id."""
+    """Show the layers of a MODEL: a config (TOML), a run, a folder, a catalogue name or a Hub id."""
     from minilm.runs.describe import describe_model
 
     click.echo(describe_model(model))
@@ -150,16 +151,16 @@ def info_command(model: str) -> None:
 @main.command("study", epilog=example("minilm study medical data.sample=true axes.seed=[1]"))
 @click.argument("config", type=NAME)
 @CHANGES
-@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs at once, a process each.")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs at the same time.")
 @click.option("--shard", default="1/1", help="One of several parts, such as 1/2, for several machines.")
-@click.option("--dry-run", is_flag=True, help="Only list the runs, what they need, and which would fail.")
+@click.option("--dry-run", is_flag=True, help="Only list the runs, their time and disk space, and which would fail.")
 @RUNS
 def study_command(config: str, changes: tuple[str, ...], jobs: int, shard: str, dry_run: bool, runs: Path) -> None:
     """Train all runs of a study (CONFIG, a TOML file or a study's name) and write the page that answers its question.
 
-    The same command resumes the study: finished runs are kept. Changes are for every run, or for the study's own keys.
-    Results do not depend on --jobs: a run has as many CPU threads as train.threads, by default one. `minilm recipes`
-    lists the studies.
+    The same command resumes the study and keeps finished runs. Changes apply to every run, or to the study's own keys.
+    Results do not depend on --jobs, as each run has train.threads CPU threads (by default one). `minilm recipes` lists
+    the studies.
     """
     from minilm.recipes import find_study
     from minilm.studies.checks import check_study
@@ -180,7 +181,7 @@ def study_command(config: str, changes: tuple[str, ...], jobs: int, shard: str, 
     try:
         outcome = run_study(study, jobs=jobs, shard=(part, parts))
     except Interrupted as stop:
-        click.echo(f"{stop}: the state is kept; the same command resumes", err=True)
+        click.echo(f"{stop}: the state is saved; run the same command to resume", err=True)
         sys.exit(128 + stop.number)
     click.echo("\n".join(describe_outcome(study, outcome)))
     if outcome.failed:
@@ -190,12 +191,12 @@ def study_command(config: str, changes: tuple[str, ...], jobs: int, shard: str, 
 @main.command("compare", epilog=example("minilm compare runs/head-1 runs/head-2 runs/full-1 --html compare.html"))
 @click.argument("runs", nargs=-1, required=True, type=PLACE)
 @click.option("--markdown", is_flag=True, help="The tables as Markdown.")
-@click.option("--html", type=PLACE, help="A page with tables, pictures and tests, as one file.")
+@click.option("--html", type=PLACE, help="Write a page with tables, figures and tests, as one file.")
 @click.option("--metric", default="", help="The metric of the page (--html).  [default: macro_f1]")
 def compare_command(runs: tuple[Path, ...], markdown: bool, html: Path | None, metric: str) -> None:
     """Compare finished RUNS; those that differ only in their seed are one row."""
     if metric and html is None:
-        raise UserError("--metric is for the page, and the tables have all metrics; give --html too")
+        raise UserError("--metric needs --html, as the tables always show all metrics")
 
     from minilm.checkpoints.atomic import atomic
     from minilm.reporting.compare import compare_html, compare_markdown, compare_text, load_groups
@@ -226,7 +227,7 @@ def models_command() -> None:
 @click.argument("model", type=NAME)
 @click.option("--revision", default="", help="A branch, tag or commit on the Hub.")
 def download_command(model: str, revision: str) -> None:
-    """Put a MODEL (a short name or a Hub id) into weights/."""
+    """Download a MODEL (a short name or a Hub id) to weights/."""
     from minilm.hub import download_model
 
     download_model(model, revision=revision)
@@ -235,7 +236,7 @@ def download_command(model: str, revision: str) -> None:
 @main.command("data", epilog=example("minilm data ag-news"))
 @click.argument("name", type=NAME, required=False)
 def data_command(name: str | None) -> None:
-    """List the data sets that have a short name; or show one's splits, columns, labels and licence."""
+    """List the data sets that have a short name, or show the splits, columns, labels and licence of one."""
     from minilm.data.catalog import describe, listing
 
     click.echo(describe(name) if name else listing())
@@ -244,18 +245,18 @@ def data_command(name: str | None) -> None:
 @main.command("generate", epilog=example('minilm generate gpt2 "Once upon a time" --temperature 0.8 --top-p 0.95'))
 @click.argument("model", type=NAME)
 @click.argument("prompts", nargs=-1, metavar="[PROMPT]...")
-@click.option("--max-new-tokens", default=100, show_default=True, help="New tokens for each prompt, at most.")
-@click.option("--temperature", default=0.0, show_default=True, help="0: always the likeliest token; 1: as trained.")
-@click.option("--top-k", default=0, show_default=True, help="Sample from the k likeliest tokens; 0: from all.")
-@click.option("--top-p", default=1.0, show_default=True, help="Sample from the likeliest, up to this probability.")
-@click.option("--repetition-penalty", default=1.0, show_default=True, help="Above 1: repeated tokens are less likely.")
-@click.option("--seed", type=int, help="With the same seed the texts are the same; without one they differ each time.")
+@click.option("--max-new-tokens", default=100, show_default=True, help="The most new tokens per prompt.")
+@click.option("--temperature", default=0.0, show_default=True, help="0: the most probable token; above 0: random.")
+@click.option("--top-k", default=0, show_default=True, help="Sample from the k most probable tokens; 0: from all.")
+@click.option("--top-p", default=1.0, show_default=True, help="Sample from tokens up to this total probability.")
+@click.option("--repetition-penalty", default=1.0, show_default=True, help="Above 1: less repetition.")
+@click.option("--seed", type=int, help="The same seed gives the same texts; without a seed they differ each time.")
 @click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto")
 @DEVICE
 def generate_command(
     model: str, prompts: tuple[str, ...], max_new_tokens: int, seed: int | None, dtype: str, device: str, **how: Any
 ) -> None:
-    """Continue each PROMPT, or each line of standard input, with a language MODEL; a T5 answers it."""
+    """Continue each PROMPT, or each line of standard input, with a language MODEL; T5 generates an answer instead."""
     if not prompts and sys.stdin.isatty():
         raise UserError("nothing to continue: give prompts, or lines on standard input")
     from minilm import generation
@@ -284,7 +285,7 @@ def generate_command(
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Words for each mask.")
 @DEVICE
 def fill_command(model: str, text: str, top: int, device: str) -> None:
-    """Show the likeliest words at each mask of TEXT ([MASK] or <mask>), by a masked-language MODEL."""
+    """Show the most probable words at each mask of TEXT ([MASK] or <mask>), by a masked-language MODEL."""
     from minilm import generation
 
     reader, tokenizer = generation.load_language_model(model, masked=True, device=device)

@@ -15,10 +15,10 @@
     $ minilm train my-run.toml train.lr=1e-4 data.source=other.csv
 
 Each section below is a table of the file. Each field is a key, with its type, its limits, its default and its meaning.
-Where one key chooses what the others are, such as ``model.head.kind``, there is a dataclass for each choice.
+If one key determines which other keys there are, such as ``model.head.kind``, there is a dataclass for each choice.
 
-``minilm.schema`` reads a table into a dataclass, ``minilm.rules`` checks what keys of different sections must satisfy
-together, and ``minilm.loading`` does both for a file. ``docs/config.md`` is made from this module (``make docs``).
+``minilm.schema`` reads a table into a dataclass, ``minilm.rules`` checks conditions on several keys, and
+``minilm.loading`` does both for a file. ``docs/config.md`` is made from this module (``make docs``).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ Device = Literal["auto", "cpu", "cuda", "mps"] | OneGPU
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Metric: TypeAlias = Literal[CLASSIFICATION_METRICS]  # type: ignore[valid-type]
 BPESize = Annotated[int, Limit("a whole number of at least 259: 256 bytes and 3 special tokens", lambda n: n > 258)]
-KeepModel = Literal["all", "trained", "none"]  # what a run of a study keeps of its model
+KeepModel = Literal["all", "trained", "none"]  # what a run of a study saves of its model
 
 
 # --- [model] and [tokenizer] ---
@@ -72,9 +72,9 @@ class MLPHeadSection:
 
     kind: Literal["mlp"] = "mlp"  # this choice
     hidden: Count = 0  # units of the first layer; 0: the model's width
-    # The vector it reads: the last token's, the first token's ("cls"), the mean of all, or the pooler's. "auto": the
-    # one that a sentence model's folder names (1_Pooling), or else the one that the family's own head reads, the first
-    # token's for BERT and its kin, the last token's for decoders.
+    # The input of the head: the last token's vector, the first token's ("cls"), the mean of all, or the pooler's.
+    # "auto": the pooling in a sentence model's folder (1_Pooling), or else the input of the family's own head: the
+    # first token's for BERT and similar models, the last token's for decoders.
     pooling: Literal["auto", "last", "cls", "mean", "pooler"] = "auto"
     norm: bool = False  # LayerNorm after the first layer
     activation: Literal["gelu", "relu", "tanh"] = "gelu"  # between the two layers
@@ -107,7 +107,7 @@ class BPETokenizerSection:
     """``[tokenizer]`` with ``source = "bpe"``: a byte-level BPE, trained on the training texts."""
 
     source: Literal["bpe"] = "bpe"  # this choice
-    vocab_size: BPESize = 8000  # the most tokens that it may have
+    vocab_size: BPESize = 8000  # the largest number of tokens
 
 
 @dataclass(frozen=True)
@@ -127,51 +127,51 @@ TokenizerSection = Annotated[BPETokenizerSection | CheckpointTokenizerSection, C
 class DataSection:
     """``[data]``: labelled texts, and how they are split.
 
-    A data set that `minilm data` lists brings its own columns and labels; a key that the file gives comes first. Paths
-    start at the folder in which the command runs.
+    A data set that `minilm data` lists has its own columns and labels; keys in the config file take precedence. Paths
+    are relative to the folder in which the command runs.
     """
 
     source: str = ""  # a name that `minilm data` lists, a folder with a file for each split, one file, or a Hub id
     sample: bool = False  # use the small set that comes with minilm and is of the same kind as the source
-    train: str = ""  # in place of source: the file of the training split
+    train: str = ""  # instead of source: the file of the training split
     validation: str = ""  # the file of the validation split; empty: rows of the training split
     test: str = ""  # the file of the test split; empty: rows of the training split
     text: Column = "text"  # the column with the texts
     text_pair: str = ""  # the column with a second text for each; empty: single texts
     label: Column = "label"  # the column with the class, as a name or a number
-    label_columns: list[Column] = field(default_factory=list)  # several labels a text: a column of 0 and 1 for each
+    label_columns: list[Column] = field(default_factory=list)  # several labels per text: a column of 0 and 1 for each
     labels: list[str] = field(default_factory=list)  # the labels in order; empty: those in the training data, sorted
-    validation_fraction: Between = 0.1  # part of the training rows that is held out, if there is no validation split
+    validation_fraction: Between = 0.1  # fraction of the training rows to hold out, if there is no validation split
     test_fraction: Rate = 0.1  # the same for the test split; 0: no test split, and no test results
-    folds: Count = 0  # test one of so many equal parts of the training rows, in place of test_fraction; 0: none
-    fold: Count = 0  # which of them, from 1
+    folds: Count = 0  # divide the training rows into this many folds, and test one of them; 0: use test_fraction
+    fold: Count = 0  # the number of the fold to test, from 1
     split_seed: Seed = 0  # seed of the splits and of the subsets
-    redraw: bool = False  # draw other splits and subsets in each run: split_seed becomes the run's seed
+    redraw: bool = False  # draw new splits and subsets for each seed: use the run's seed as split_seed
     group: str = ""  # a column; rows with the same value stay in the same split; empty: no groups
     max_tokens: Size = 256  # longer texts are cut
-    # A stratified subset of so many training rows; 0: all. Smaller subsets are part of larger ones (same split_seed).
+    # The size of a stratified subset of the training rows; 0: all. Subsets with one split_seed contain smaller ones.
     train_rows: Count = 0
-    validation_rows: Count = 0  # the same of the validation rows
-    test_rows: Count = 0  # the same of the test rows
-    shots: Count = 0  # use so many training rows of each class; 0: all rows
+    validation_rows: Count = 0  # the same for the validation rows
+    test_rows: Count = 0  # the same for the test rows
+    shots: Count = 0  # the number of training rows to use per class; 0: all rows
     rows: str = ""  # a file with the numbers of the training rows to use; empty: all rows
     clean: list[str] = field(default_factory=list)  # cleaning steps (minilm/data/cleaning.py); their order is fixed
-    # How the files are written; what is empty or "auto" is found by looking.
+    # The format of the files; an empty value or "auto" is guessed from the files.
     delimiter: Delimiter = ""  # between the fields of a row: a character, or "tab"
     encoding: str = ""  # such as "cp1250"; empty: UTF-8, or UTF-16 with its mark
-    quoting: Literal["auto", "none", "all"] = "auto"  # whether quote marks around a field belong to it ("none") or not
-    header: bool = True  # whether the first row names the columns; false: they are numbers, text = "2"
-    # What becomes of rows and labels.
+    quoting: Literal["auto", "none", "all"] = "auto"  # "none": quote marks are text; "all": they enclose fields
+    header: bool = True  # whether the first row names the columns; false: their names are numbers, text = "2"
+    # How to handle rows and labels.
     empty: Literal["error", "skip"] = "error"  # rows without a text or a label
-    label_separator: str = ""  # several labels a text, in one cell: what is between them; lists are read as such
-    rename: dict[str, str] = field(default_factory=dict)  # labels: as the files have them -> as they shall be called
-    other: Literal["error", "drop"] = "error"  # rows whose label is none of ``labels``
-    max_labels: Size = 5000  # more are probably none
-    keep: list[Column] = field(default_factory=list)  # other columns to have in predictions.csv, such as an id
-    # What becomes of texts longer than max_tokens: their end is cut, or their middle; or they are read in windows.
+    label_separator: str = ""  # several labels in one cell: the separator between them; also needed for lists
+    rename: dict[str, str] = field(default_factory=dict)  # label in the files -> new name
+    other: Literal["error", "drop"] = "error"  # rows whose label is not in ``labels``
+    max_labels: Size = 5000  # more labels are an error, as they are probably not labels
+    keep: list[Column] = field(default_factory=list)  # other columns to copy to predictions.csv, such as an id
+    # How to handle texts longer than max_tokens: cut their end, cut their middle, or read them in windows.
     long_texts: Literal["cut", "head-tail", "windows"] = "cut"
-    window_stride: Count = 0  # tokens from the start of a window to that of the next; 0: half a window
-    window_scores: Literal["mean", "max"] = "mean"  # a text's probabilities, from those of its windows
+    window_stride: Count = 0  # tokens from the start of a window to the start of the next; 0: half a window
+    window_scores: Literal["mean", "max"] = "mean"  # how to combine the probabilities of a text's windows
 
     @property
     def multi_label(self) -> bool:
@@ -181,21 +181,21 @@ class DataSection:
 
 @dataclass(frozen=True)
 class EditWordsSection:
-    """``[augment]`` by editing words: insert them again, swap them, delete them, or take WordNet's synonyms."""
+    """``[augment]`` by editing words: insert, swap or delete words, or replace them by synonyms from WordNet."""
 
-    method: Literal["insertion", "swap", "deletion", "synonyms"]  # what is done to words
+    method: Literal["insertion", "swap", "deletion", "synonyms"]  # how words are edited
     ratio: Ratio = 0.25  # new texts for each training text
-    fraction: Between = 0.1  # part of a text's words that is changed, at least one word
+    fraction: Between = 0.1  # fraction of a text's words to change, at least one word
 
 
 @dataclass(frozen=True)
 class MaskedWordsSection:
-    """``[augment]`` by a masked-language model, which replaces words by others that fit their place."""
+    """``[augment]`` by a masked-language model, which replaces words by others that fit the context."""
 
     method: Literal["masked-words"]  # this choice
     model: ModelName  # a checkpoint with a trained masked-language head
     ratio: Ratio = 0.25  # new texts for each training text
-    fraction: Between = 0.1  # part of a text's words that is replaced, at least one word
+    fraction: Between = 0.1  # fraction of a text's words to replace, at least one word
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ class FreezeFirst:
     """``[freeze]`` with ``part = "first"``: the embeddings and the first layers are frozen."""
 
     part: Literal["first"] = "first"  # this choice
-    layers: Count = 0  # how many layers are frozen; 0: the embeddings alone
+    layers: Count = 0  # how many layers are frozen; 0: only the embeddings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,21 +248,21 @@ FreezeSection = Annotated[FreezeNothing | FreezeBackbone | FreezeFirst | FreezeA
 
 @dataclass(frozen=True)
 class LoraSection:
-    """``[lora]``: low-rank adapters. Everything else but the head is frozen (see ``minilm.finetuning.lora``)."""
+    """``[lora]``: low-rank adapters. All other parameters except the head are frozen (``minilm.finetuning.lora``)."""
 
     rank: Count  # the rank of the adapters' matrices; 0: no adapters
     alpha: Positive = 16.0  # the adapters' output is scaled by alpha / rank
     rank_stabilized: bool = False  # scale by alpha / sqrt(rank) instead
-    dropout: Rate = 0.0  # of the adapters' input
-    # What is adapted: "query", "key", "value", "output", "up", "gate", "down", "all-linear", or patterns of names.
+    dropout: Rate = 0.0  # dropout on the adapters' input
+    # The layers to adapt: "query", "key", "value", "output", "up", "gate", "down", "all-linear", or patterns of names.
     targets: list[str] = field(default_factory=lambda: ["query", "value"])
     layers: list[Count] = field(default_factory=list)  # the layers that are adapted, from 0; empty: all
-    dora: bool = False  # learn the lengths of the matrices' rows apart from their directions (DoRA)
+    dora: bool = False  # learn the norms of the matrices' rows separately from their directions (DoRA)
 
 
 @dataclass(frozen=True)
 class TrainSection:
-    """``[train]``: optimisation by AdamW (Loshchilov and Hutter 2019), evaluation, and where the run computes."""
+    """``[train]``: optimisation by AdamW (Loshchilov and Hutter 2019), evaluation, device and precision."""
 
     epochs: Size  # passes over the training texts
     lr: Positive  # the highest learning rate
@@ -276,46 +276,46 @@ class TrainSection:
     clip: NonNegative = 1.0  # the highest global norm of the gradient; 0: no clipping
     schedule: Literal["cosine", "linear", "constant"] = "cosine"  # how the rate falls after the warmup, to lr_end
     schedule_per: Literal["step", "epoch"] = "step"  # when the rate changes
-    warmup: NonNegative = 0.0  # below 1: a fraction of all steps; else a number of steps
-    lr_end: Fraction = 0.0  # the last rate, as a fraction of lr
-    accumulate: Size = 1  # batches whose gradients make one step
-    label_smoothing: Rate = 0.0  # probability that is spread over all classes
-    # Of the loss: "balanced", 1 / frequency; a weight for each label, in order; or a table by name, 1 for all others.
+    warmup: NonNegative = 0.0  # below 1: a fraction of all steps; otherwise a number of steps
+    lr_end: Fraction = 0.0  # the last learning rate, as a fraction of lr
+    accumulate: Size = 1  # batches whose gradients are summed for one step
+    label_smoothing: Rate = 0.0  # probability that is distributed over all classes
+    # Weights in the loss: "balanced" (1 / frequency), a list of one weight per label, or a table name -> weight.
     class_weights: Literal["", "balanced"] | list[Positive] | dict[str, Positive] = ""
     evaluate_every: Count = 0  # steps between evaluations; 0: one after each epoch
-    # The validation metric that chooses the best checkpoint; of equal ones the lower loss does. Some metrics are for
-    # data with several labels a text: "subset_accuracy", "label_accuracy", "jaccard", "micro_f1".
+    # The validation metric that chooses the best checkpoint; among equal ones, the lower loss decides. Some metrics
+    # need data with several labels per text: "subset_accuracy", "label_accuracy", "jaccard", "micro_f1".
     best: Metric = "macro_f1"
     patience: Count = 0  # evaluations without an improvement after which training stops; 0: never
     min_delta: NonNegative = 0.0  # the smallest change of the metric that counts as an improvement
     max_minutes: NonNegative = 0.0  # time limit of training; 0: none
-    checkpoint_minutes: NonNegative = 1.0  # least time between checkpoints to resume from; 0: one at each evaluation
+    checkpoint_minutes: NonNegative = 1.0  # least time between checkpoints for resuming; 0: one at each evaluation
     device: Device = "auto"  # "auto": CUDA, else MPS, else the CPU
     precision: Precision = "auto"  # "auto": 16 bits on a CUDA GPU, else float32
     threads: Threads = 0  # CPU threads; 0: torch decides
     gradient_checkpointing: bool = False  # compute activations again in the backward pass: slower, with less memory
-    # Memory for the outputs of frozen layers, which are computed once; the rest is put into a file; 0: no cache.
+    # Memory for the cached outputs of frozen layers, which are computed once; the rest is in a file; 0: no cache.
     cache_mib: Count = 4096
-    # Several labels a text: a label is assigned if its probability is at least this; "validation": the value that is
-    # best on the validation texts; "validation-per-label": the best of each label. Two classes: of the second one.
+    # With several labels per text, a label is assigned if its probability is at least this; "validation": the value
+    # that is best on the validation texts; "validation-per-label": the best per label. With two classes: the second's.
     decision_threshold: Literal["validation", "validation-per-label"] | Between = 0.5
-    # What "validation-per-label" makes as high as possible: macro F1, or the Jaccard index (two classes: the second's).
+    # The metric that "validation-per-label" maximises: macro F1, or the Jaccard index (with two classes, the second's).
     threshold_metric: Literal["f1", "jaccard"] = "f1"
-    linear_baseline: bool = True  # measure a linear model on words, too; never with more than 1,000 labels
-    # Measure a logistic regression on the checkpoint's vectors, too; it reads every text once more.
+    linear_baseline: bool = True  # also evaluate a linear model on words; never with more than 1,000 labels
+    # Also evaluate a logistic regression on the checkpoint's vectors; this reads every text once more.
     embeddings_baseline: bool = False
 
 
 @dataclass(frozen=True)
 class AdaptSection:
-    """``[adapt]``: before ``[train]``, the checkpoint is trained further on its own task, with unlabelled texts.
+    """``[adapt]``: before ``[train]``, continue the pretraining of the checkpoint with unlabelled texts.
 
-    ``[adapt.train]`` has the keys of ``[train]``, except those that are for classes.
+    ``[adapt.train]`` has the keys of ``[train]``, except those that concern classes.
     """
 
     train: TrainSection
-    texts: str = ""  # a file, with a text in each line or in the column data.text; empty: the training texts
-    block: Size = 128  # tokens of a block: texts are joined and cut, so that no block is padded
+    texts: str = ""  # a file, with one text per line or in the column data.text; empty: the training texts
+    block: Size = 128  # tokens per block: texts are joined and cut into blocks, so that no padding is needed
     mlm_probability: Fraction = 0.15  # fraction of tokens to predict: masked in BERT's family, removed as spans for T5
     whole_words: bool = False  # mask whole words, not single tokens
     span: SpanLength = 3.0  # T5: the mean number of tokens in a span
@@ -326,13 +326,13 @@ class AdaptSection:
 
 @dataclass(frozen=True)
 class PromptSection:
-    """``[zero_shot]`` by a prompt: the label whose word a language model finds likeliest in it."""
+    """``[zero_shot]`` by a prompt: the label whose word is most probable for a language model."""
 
     # "cloze": the word that fits a gap (BERT's family); "likelihood": the word that comes next (decoders, T5).
     method: Literal["cloze", "likelihood"]
     pattern: Pattern  # the prompt: "{text}" is the text, "{pair}" the second text of a pair, "{label}" the word
-    words: dict[str, str] = field(default_factory=dict)  # label -> its word; a label that is left out is its own word
-    content_free: str = ""  # a text without content, such as "N/A", to calibrate the scores by; empty: no calibration
+    words: dict[str, str] = field(default_factory=dict)  # label -> its word; the default is the label itself
+    content_free: str = ""  # a text without content, such as "N/A", for calibrating the scores; empty: no calibration
     device: Device = "auto"  # "auto": CUDA, else MPS, else the CPU
     precision: Precision = "auto"  # "auto": 16 bits on a CUDA GPU, else float32
     threads: Threads = 0  # CPU threads; 0: torch decides
@@ -340,10 +340,10 @@ class PromptSection:
 
 @dataclass(frozen=True)
 class SimilaritySection:
-    """``[zero_shot]`` by similarity: the label whose description a sentence model finds nearest to the text."""
+    """``[zero_shot]`` by similarity: the label whose description is most similar to the text for a sentence model."""
 
     method: Literal["similarity"]  # this choice
-    descriptions: dict[str, str] = field(default_factory=dict)  # label -> its description; left out: the label itself
+    descriptions: dict[str, str] = field(default_factory=dict)  # label -> its description; the default is the label
     device: Device = "auto"  # "auto": CUDA, else MPS, else the CPU
     precision: Precision = "auto"  # "auto": 16 bits on a CUDA GPU, else float32
     threads: Threads = 0  # CPU threads; 0: torch decides
@@ -354,8 +354,8 @@ class EntailmentSection:
     """``[zero_shot]`` by entailment: the labels that a text entails, by a model of natural language inference."""
 
     method: Literal["entailment"]  # this choice
-    hypothesis_template: Template = "This text is about {label}."  # what a text shall entail if it has the label
-    words: dict[str, str] = field(default_factory=dict)  # label -> how the hypothesis names it; left out: the label
+    hypothesis_template: Template = "This text is about {label}."  # what a text must entail to get the label
+    words: dict[str, str] = field(default_factory=dict)  # label -> its name in the hypothesis; default: the label
     device: Device = "auto"  # "auto": CUDA, else MPS, else the CPU
     precision: Precision = "auto"  # "auto": 16 bits on a CUDA GPU, else float32
     threads: Threads = 0  # CPU threads; 0: torch decides
@@ -380,7 +380,7 @@ class RunConfig:
     lora: LoraSection | None = None
     augment: AugmentSection | None = None
     adapt: AdaptSection | None = None
-    train: TrainSection | None = None  # if it is left out: adaptation alone, or zero-shot classification
+    train: TrainSection | None = None  # if it is missing: only adaptation, or zero-shot classification
     zero_shot: ZeroShotSection | None = None
 
     @property

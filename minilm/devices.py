@@ -1,8 +1,8 @@
-"""Where a model runs and in which precision: CUDA, MPS (Apple silicon) or the CPU, by one rule each.
+"""Choose the device of a model, CUDA, MPS (Apple silicon) or the CPU, and its precision.
 
-Precision is mixed (Micikevicius et al. 2018): weights stay in float32, matrix products run in a 16-bit type.
-bfloat16 has float32's range and needs nothing else. float16 does not: small gradients would become zero, so the loss
-is scaled up before the backward pass and the gradients are scaled down after it.
+Precision is mixed (Micikevicius et al. 2018): weights stay in float32, and matrix products run in a 16-bit type.
+bfloat16 has the range of float32. float16 has a smaller range, in which small gradients would become zero, so the loss
+is scaled up before the backward pass, and the gradients are scaled down after it.
 """
 
 from __future__ import annotations
@@ -11,8 +11,11 @@ import contextlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 import torch
+from torch import nn
 
 from minilm.errors import UserError, nearest
 
@@ -21,7 +24,7 @@ _TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 @dataclass(frozen=True)
 class Runtime:
-    """A device and a precision, and what follows from them."""
+    """A device and a precision, with the settings that depend on them."""
 
     device: torch.device
     precision: str = "float32"  # of matrix products: "float32", "bfloat16" or "float16"
@@ -33,7 +36,7 @@ class Runtime:
 
     @property
     def tokens_at_once(self) -> int:
-        """How many tokens to evaluate at a time: many keep a GPU busy, few keep a CPU's memory small."""
+        """The number of tokens to evaluate at a time: many use a GPU fully, few need less memory on a CPU."""
         return 2048 if self.device.type == "cpu" else 16384
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
@@ -42,15 +45,29 @@ class Runtime:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=_TYPES[self.precision])
 
+    def store_as_computed(self, model: nn.Module) -> None:
+        """Convert the weights of a model for inference, in place, to what its matrix products take.
+
+        If that is bfloat16, ``autocast`` would convert them again for each batch. The scores are the same bit for bit.
+        """
+        if self.precision != "bfloat16":
+            return
+        embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+        for module in model.modules():
+            if isinstance(module, nn.Linear) and id(module.weight) not in embeddings:
+                for parameter in module.parameters(recurse=False):
+                    parameter.data = parameter.data.to(torch.bfloat16)
+
     def __str__(self) -> str:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type.upper()
         return f"{name}, {self.precision}"
 
 
 def choose_device(wanted: str, *, gpus: int, mps: bool) -> str:
-    """The device for a wish and a machine with so many CUDA GPUs, and perhaps MPS.
+    """The device for ``wanted``, on a machine with ``gpus`` CUDA GPUs and with or without MPS.
 
-    "auto": CUDA before MPS before the CPU. Raises UserError for a device that does not exist, or not here.
+    "auto" prefers CUDA to MPS to the CPU. Raises UserError for an unknown device, or one that the machine does not
+    have.
     """
     if wanted == "auto":
         return "cuda" if gpus else "mps" if mps else "cpu"
@@ -60,35 +77,35 @@ def choose_device(wanted: str, *, gpus: int, mps: bool) -> str:
     kind, _, number = wanted.partition(":")
     here = {"cpu": True, "mps": mps, "cuda": int(number or 0) < gpus}
     if not here[kind]:
-        raise UserError(f'device "{wanted}" is not on this machine; choose "auto"')
+        raise UserError(f'this machine has no device "{wanted}"; use "auto"')
     return wanted
 
 
 def choose_precision(wanted: str, kind: str, *, bfloat16: bool) -> str:
-    """The precision for a wish and a device ("cuda", "mps" or "cpu").
+    """The precision for ``wanted`` and a device ("cuda", "mps" or "cpu").
 
-    "auto": bfloat16 on a GPU that computes in it, float16 on an older one; float32 on the CPU and on MPS, where 16
-    bits save no time. float16 is for CUDA alone, whose loss scaling it needs.
+    "auto": bfloat16 on a GPU that supports it, float16 on an older GPU; float32 on the CPU and on MPS, where 16 bits
+    save no time. float16 needs CUDA, because of the loss scaling.
     """
     if wanted == "auto":
         return ("bfloat16" if bfloat16 else "float16") if kind == "cuda" else "float32"
     if wanted == "bfloat16" and not bfloat16:
-        raise UserError('train.precision: this device does not compute in bfloat16; use "auto"')
+        raise UserError('train.precision: this device does not support bfloat16; use "auto"')
     if wanted == "float16" and kind != "cuda":
         raise UserError('train.precision: "float16" needs a CUDA device; use "auto"')
     return wanted
 
 
 def runtime(device: str = "auto", precision: str = "auto") -> Runtime:
-    """The device and precision to run with on this machine. Raises UserError if it has not got them."""
+    """The device and precision on this machine. Raises UserError if the machine does not support them."""
     name = choose_device(device, gpus=torch.cuda.device_count(), mps=torch.backends.mps.is_available())
     kind = name.partition(":")[0]
     return Runtime(torch.device(name), choose_precision(precision, kind, bfloat16=_has_bfloat16(kind)))
 
 
 def runtime_as_trained(device: str, precision: str) -> Runtime:
-    """The device, and the ``train.precision`` of a model that was trained elsewhere, perhaps: float32 if the device
-    has not got it. Where it has, the model's scores are bit for bit those that it was measured with."""
+    """The device with the ``train.precision`` of a trained model, or float32 if the device does not support that. With
+    the same precision on the same machine, scores are bit for bit those of training."""
     kind = runtime(device).device.type
     here = _has_bfloat16(kind) if precision == "bfloat16" else kind == "cuda" or precision != "float16"
     return runtime(device, precision if here else "float32")
@@ -98,11 +115,47 @@ def _has_bfloat16(kind: str) -> bool:
     return kind != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
 
 
+def advice(runtime: Runtime, wanted: str) -> str:
+    """What ``train.precision`` other than the wanted one would save time on this CPU; empty: none."""
+    if runtime.device.type != "cpu":
+        return ""
+    if runtime.precision == "bfloat16" and not cpu_computes_bfloat16():
+        return "this CPU has no instructions for bfloat16 and converts each number: train.precision=float32 is faster"
+    if wanted == "auto" and cpu_computes_bfloat16():
+        return "this CPU computes in bfloat16 too: train.precision=bfloat16 takes about half the time"
+    return ""
+
+
+@cache
+def cpu_computes_bfloat16() -> bool:
+    """Whether this machine's CPU multiplies bfloat16 itself, which is about twice as fast as float32.
+
+    If not, torch computes it in float32 and converts each number, which saves no time. Some 16-bit instructions of
+    x86 are ``avx512_bf16`` and AMX's ``amx_bf16``; ``bf16`` is that of ARM. They are read from Linux; on other systems
+    torch tells those of x86.
+    """
+    flags = Path("/proc/cpuinfo")
+    if flags.is_file():
+        return has_bfloat16_flag(flags.read_text(encoding="utf-8", errors="replace"))
+    found = torch.cpu.get_capabilities()
+    return any(found.get(name, False) for name in BFLOAT16_FLAGS)
+
+
+BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")
+
+
+def has_bfloat16_flag(cpuinfo: str) -> bool:
+    """The same, from the text of Linux' ``/proc/cpuinfo``."""
+    lines = (line.partition(":") for line in cpuinfo.splitlines())
+    flags = {flag for key, _, values in lines if key.strip() in ("flags", "Features") for flag in values.split()}
+    return not flags.isdisjoint(BFLOAT16_FLAGS)
+
+
 # --- Memory ---
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory was wanting: a GPU's, or the machine's."""
+    """Whether an error means that the GPU's or the machine's memory is exhausted."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     messages = ("can't allocate memory", "out of memory")  # the CPU's and MPS's allocators raise a plain RuntimeError
@@ -111,7 +164,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def out_of_memory_explained(resume: str = "") -> Iterator[None]:
-    """If memory runs out inside, raise UserError with what needs less. ``resume``: the command to resume with."""
+    """If memory is exhausted inside the context, raise UserError with settings that need less memory.
+
+    resume: the command to resume with.
+    """
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -119,7 +175,7 @@ def out_of_memory_explained(resume: str = "") -> Iterator[None]:
             raise
         raise UserError(
             f"out of memory ({(str(error).strip() or 'none left').splitlines()[0]}); start a new run with a lower "
-            "train.batch_size (with as much more train.accumulate a step stays the same) or data.max_tokens, or "
+            "train.batch_size (and a higher train.accumulate, which gives the same steps) or data.max_tokens, or "
             "with train.gradient_checkpointing = true"
-            + (f"; if another program took the memory, resume once there is room: {resume}" if resume else "")
+            + (f"; if another program uses the memory, resume when it has ended: {resume}" if resume else "")
         ) from error

@@ -1,4 +1,4 @@
-"""The error of something that the user can fix, and the "did you mean" in its message."""
+"""The error for problems that the user can fix, and the "did you mean" in its message."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from minilm.terminal import printable
 
 
 class UserError(Exception):
-    """Something that the user can fix. The message names the thing, where it is, and what to do.
+    """A problem that the user can fix. The message names the problem, where it is, and what to do.
 
     The message is one line, whatever it quotes, and long values are cut in their middle; ``details`` are lines below.
     The command line prints it without a traceback. Every other exception is a bug of minilm and keeps its traceback.
@@ -54,7 +54,8 @@ def nearest(word: str, choices: Iterable[str]) -> str:
 
 
 def shortened(name: str, width: int = 40) -> str:
-    """A name on one line and of at most so many characters; its middle is left out, as beginnings may be alike."""
+    """A name on one line, of at most ``width`` characters. A longer name is cut in the middle, as its end may
+    matter."""
     name = printable(" ".join(name.split()))
     if len(name) <= width:
         return name

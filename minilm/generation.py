@@ -1,14 +1,14 @@
-"""Writing with a language model, one token after another; and filling in the masked words of a text.
+"""Generate text with a language model, token by token; and fill in the masked words of a text.
 
-A decoder reads a text and gives one score a token of its vocabulary, for what comes next. T5's decoder gives them for a
-text that its encoder has read. One token is chosen (``sampling.py``) and joins the text, and so on:
+A decoder reads a text and computes a score for each token of the vocabulary as the next token. In T5, the encoder reads
+the text and the decoder computes the scores. One token is chosen (``sampling.py``) and appended to the text, and so on:
 
     x_{t+1} ~ choose(head(model(x_1 .. x_t)))
 
-Keys and values of earlier positions do not change, for a decoder looks only to the left. They are kept (``Cache`` in
-``layers.py``), so a step computes the new token's position only, and the head only the scores that are chosen from.
+Keys and values of earlier positions do not change, as a decoder attends only to the left. They are cached (``Cache`` in
+``layers.py``), so a step computes only the position of the new token, and the head only the scores of the next token.
 
-A masked-language model looks to both sides. It gives its scores for a word that is hidden within a text.
+A masked-language model attends to both sides. It computes the scores for a masked word within a text.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ from minilm.models import ARCHITECTURES
 from minilm.models.architecture import Backbone, evaluation_mode
 from minilm.models.batch import Batch, Cache
 from minilm.sampling import GREEDY, Sampling, choose, penalize
+from minilm.schema import cut
 from minilm.textfiles import read_json
 
-TOGETHER = 32  # prompts that go on side by side
+TOGETHER = 32  # prompts in a batch
 
 # --- Token ids in, token ids out ---------------------------------------------------------------------------------
 
@@ -45,7 +46,7 @@ def generate(
     how: Sampling = GREEDY,
     stop: Collection[int] = (),
 ) -> list[list[int]]:
-    """What the model writes after each prompt: the new tokens only, without the stop token. See ``stream``."""
+    """Continue each prompt; returns only the new tokens, without the stop token. See ``stream``."""
     written: list[list[int]] = [[] for _ in prompts]
     for text, token in stream(model, prompts, max_new_tokens, how, stop):
         written[text].append(token)
@@ -59,12 +60,12 @@ def stream(
     how: Sampling = GREEDY,
     stop: Collection[int] = (),
 ) -> Iterator[tuple[int, int]]:
-    """Each new token as soon as it is chosen, as (number of its prompt from 0, token).
+    """Yield each new token when it is chosen, as (number of its prompt from 0, token).
 
-    The prompts are continued side by side, and none depends on another. One that is finished leaves the batch: it came
-    to a token of ``stop`` (which is not returned), has ``max_new_tokens`` new ones, or fills the model's context.
+    The prompts are continued as a batch, but independently of each other. A prompt is finished and leaves the batch
+    after a token of ``stop`` (which is not returned), after ``max_new_tokens`` new tokens, or at the model's context.
 
-    Raises UserError for a model that does not write, and for a prompt that is empty or leaves no room in the context.
+    Raises UserError if the model cannot generate text, or if a prompt is empty or leaves no room in the context.
     """
     _check_kind(model, masked=False)
     return _steps(model, prompts, _room(model, prompts, max_new_tokens), how, frozenset(stop))
@@ -74,19 +75,19 @@ def stream(
 def _steps(
     model: Backbone, prompts: Sequence[Sequence[int]], left: list[int], how: Sampling, stop: frozenset[int]
 ) -> Iterator[tuple[int, int]]:
-    """The same; ``left`` is how many tokens each prompt may get."""
+    """The loop of ``stream``. left: the most new tokens of each prompt."""
     device = next(model.parameters()).device
-    source, begun = None, prompts  # what an encoder reads, and how the texts to be written begin
+    source, begun = None, prompts  # the encoder's input, and the beginnings of the outputs
     if model.start_token is not None:
         source, begun = Batch(*_pad(prompts, device)), [[model.start_token]] * len(prompts)
-    tokens, _ = _pad(begun, device)  # (B, T): what the next step reads
+    tokens, _ = _pad(begun, device)  # (B, T): the input of the next step
     lengths = torch.tensor([len(text) for text in begun], device=device)
-    last = lengths - 1  # where in ``tokens`` each text ends
+    last = lengths - 1  # the last position of each text in ``tokens``
     slots = max((len(text) + n for text, n in zip(begun, left, strict=True)), default=0)
     cache = Cache(slots, torch.arange(tokens.shape[1], device=device).expand_as(tokens))
     seen = _seen(begun, model.config.vocab_size).to(device) if how.repetition_penalty != 1 else None
     texts, seed = list(range(len(prompts))), _seed(how)  # the number of each row's prompt
-    chance = [torch.Generator().manual_seed(seed + text) for text in texts]  # each has its own random numbers
+    chance = [torch.Generator().manual_seed(seed + text) for text in texts]  # one generator per text
     with evaluation_mode(model):
         while texts:
             z = _scores(model, tokens, last, source, cache)
@@ -111,18 +112,18 @@ def _steps(
 
 
 def _scores(model: Backbone, tokens: Tensor, last: Tensor, source: Batch | None, cache: Cache) -> Tensor:
-    """The scores for what follows position ``last`` (B,) of each row: (B, V) in float32."""
+    """The scores of the token after position ``last`` (B,) of each row: (B, V) in float32."""
     if source is None:
         batch = Batch(tokens, positions=cache.positions, cache=cache)
     else:
         batch = replace(source, decoder_ids=tokens, cache=cache)
     state = model.run(model.embed(batch), batch, 0, model.num_layers)
-    x = state.x[torch.arange(len(last), device=last.device), last]  # (B, D): the head reads no other position
+    x = state.x[torch.arange(len(last), device=last.device), last]  # (B, D): the head needs no other position
     return model.apply_head(model.finish(replace(state, x=x[:, None])), batch)[:, 0].float()
 
 
 def _pad(texts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """Ids (B, T) padded on the right, and the mask of real tokens, None where nothing is padded."""
+    """Ids (B, T) padded on the right, and the mask of real tokens; None if there is no padding."""
     longest = max(map(len, texts), default=0)
     padded = [[*text, *[0] * (longest - len(text))] for text in texts]
     ids = torch.tensor(padded, dtype=torch.long, device=device).reshape(len(texts), longest)
@@ -133,7 +134,7 @@ def _pad(texts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, 
 
 
 def _seen(texts: Sequence[Sequence[int]], vocab_size: int) -> Tensor:
-    """Which tokens of the vocabulary are in each text, (B, V)."""
+    """(B, V) bool: which tokens of the vocabulary are in each text."""
     seen = torch.zeros(len(texts), vocab_size, dtype=torch.bool)
     for row, text in enumerate(texts):
         seen[row, list(text)] = True
@@ -145,25 +146,26 @@ def _seed(how: Sampling) -> int:
 
 
 def _room(model: Backbone, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[int]:
-    """How many tokens each text may get: so many, or up to the model's context. Raises UserError where that is none."""
+    """The most new tokens of each text: ``max_new_tokens``, or fewer at the model's context. Raises UserError if 0."""
     if max_new_tokens < 1:
         raise UserError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
-    context, apart = model.context, has_encoder(model)  # if the prompt is read apart, what is written has its own room
+    context, apart = model.context, has_encoder(model)  # with an encoder, the output has its own context
     for number, prompt in enumerate(prompts, 1):
         if not prompt:
-            raise UserError(f"prompt {number} has no tokens: the model needs one to go on from")
+            raise UserError(f"prompt {number} has no tokens, but the model needs at least one")
         if apart and 0 < context < len(prompt):
-            raise UserError(f"prompt {number} has {len(prompt)} tokens; the model's context is {context}")
+            raise UserError(f"prompt {number} has {len(prompt)} tokens; the model's context is {context}; shorten it")
         if context and not apart and len(prompt) >= context:
             raise UserError(
-                f"prompt {number} has {len(prompt)} tokens; the model's context is {context}, the new ones included"
+                f"prompt {number} has {len(prompt)} tokens, which leaves no room for new tokens in the model's context "
+                f"of {context}; shorten it"
             )
         if max(prompt) >= model.config.vocab_size:
             raise UserError(
                 f"prompt {number}: token {max(prompt)} is not in the model's vocabulary of {model.config.vocab_size}; "
-                "the tokenizer is another model's"
+                "use the model's own tokenizer"
             )
-    taken = [1 if apart else len(prompt) for prompt in prompts]  # at least the token that a decoder starts with
+    taken = [1 if apart else len(prompt) for prompt in prompts]  # an encoder-decoder's output has its start token
     return [min(max_new_tokens, context - tokens) if context else max_new_tokens for tokens in taken]
 
 
@@ -178,7 +180,7 @@ def _check_kind(model: Backbone, *, masked: bool) -> None:
 
 def _check_family(model_type: str, where: str, *, masked: bool) -> None:
     if (ARCHITECTURES[model_type].language_modeling == "masked") != masked:
-        use = "a decoder, which writes texts: use generate" if masked else "an encoder, which fills in words: use fill"
+        use = "a decoder, which generates text; use generate" if masked else "an encoder, which fills masks; use fill"
         raise UserError(f"{where}: {model_type} is {use}")
 
 
@@ -186,27 +188,27 @@ def _check_family(model_type: str, where: str, *, masked: bool) -> None:
 
 
 class Detokenizer:
-    """Turns tokens into text as they come.
+    """Converts tokens into text one by one.
 
-    A token alone is no text. Where tokens are made of bytes, a letter may span several of them, and until it is whole
-    the bytes decode to U+FFFD at the end. Where a token's leading space is part of it, the first token of a text loses
-    it. So what a token adds is the difference between the text with it and without, decoded from the tokens before on.
+    A single token cannot always be decoded. If tokens consist of bytes, a character may need several tokens, and until
+    it is complete its bytes are decoded as U+FFFD. If tokens contain the space before a word, decoding removes it at
+    the start of a text. So the text that a token adds is the difference between the decoded texts with and without it.
     """
 
     def __init__(self, tokenizer: Tokenizer, before: Sequence[int] = ()) -> None:
-        """before: the tokens that the text continues."""
+        """before: the tokens before the text."""
         self.tokenizer = tokenizer
         self.ids = list(before)
-        self.start, self.returned = 0, len(self.ids)  # where decoding starts; up to where the text was returned
+        self.start, self.returned = 0, len(self.ids)  # the first token to decode; the tokens whose text was returned
 
     def add(self, token: int) -> str:
-        """The text that the token completes; often none."""
+        """The text that the token completes; it may be empty."""
         self.ids.append(token)
         text = self._new()
         return self._return(text) if text and not text.endswith("\ufffd") else ""
 
     def finish(self) -> str:
-        """What is left: a letter that will never be whole, as U+FFFD."""
+        """The remaining text: an incomplete character, as U+FFFD."""
         return self._return(self._new())
 
     def _new(self) -> str:
@@ -219,9 +221,8 @@ class Detokenizer:
 
 
 def encode_prompt(model: Backbone, tokenizer: Tokenizer, prompt: str) -> list[int]:
-    """A prompt's tokens with the special ones that the tokenizer puts before it; those after it for an encoder only.
-
-    They mark a text's end, and a decoder is to go on.
+    """The tokens of a prompt, with the special tokens that the tokenizer puts before it. For an encoder also those
+    after it; for a decoder not, as they mark the end of a text, and the decoder must continue it.
     """
     ids = tokenizer.encode(prompt).ids
     special = tokenizer.encode("a").special_tokens_mask
@@ -230,17 +231,23 @@ def encode_prompt(model: Backbone, tokenizer: Tokenizer, prompt: str) -> list[in
 
 
 def has_encoder(model: Backbone) -> bool:
-    """Whether the prompt is read by an encoder (T5), so that what is written does not go on from it."""
+    """Whether an encoder reads the prompt (T5), so that the output is separate from the prompt."""
     return model.start_token is not None
 
 
 def stop_tokens(model: Backbone) -> frozenset[int]:
-    """The tokens at which the checkpoint ends a text: of generation_config.json, or else of config.json."""
+    """The tokens at which the checkpoint ends a text: of generation_config.json, or else of config.json.
+
+    Raises UserError if they are no tokens' numbers.
+    """
     card = card_of(model)
     path = (card.folder or Path()) / "generation_config.json"
     settings = read_json(path) if card.folder is not None and path.is_file() else {}
     stop = settings.get("eos_token_id", card.published.get("eos_token_id"))
-    return frozenset(stop if isinstance(stop, list) else [] if stop is None else [stop])
+    tokens = stop if isinstance(stop, list) else [] if stop is None else [stop]
+    if any(type(token) is not int for token in tokens):
+        raise UserError(f"{card.folder}: eos_token_id must be a token id or a list of token ids, got {cut(stop)}")
+    return frozenset(tokens)
 
 
 def stream_text(
@@ -251,9 +258,9 @@ def stream_text(
     how: Sampling = GREEDY,
     stop: Collection[int] | None = None,
 ) -> Iterator[str]:
-    """What the model writes after one prompt, piece by piece, for printing as it comes.
+    """Yield the continuation of one prompt piece by piece, to print it while it is generated.
 
-    stop: None means those of the checkpoint. Raises UserError as ``stream`` does.
+    stop: None means the stop tokens of the checkpoint. Raises UserError as ``stream`` does.
     """
     ids = encode_prompt(model, tokenizer, prompt)
     tokens = stream(model, [ids], max_new_tokens, how, stop_tokens(model) if stop is None else stop)
@@ -275,14 +282,14 @@ def generate_text(
     how: Sampling = GREEDY,
     stop: Collection[int] | None = None,
 ) -> list[str]:
-    """What the model writes after each prompt, the prompt itself left out; some prompts at a time.
+    """The continuation of each prompt, without the prompt. The prompts are processed in batches.
 
-    stop: None means those of the checkpoint. Raises UserError as ``stream`` does.
+    stop: None means the stop tokens of the checkpoint. Raises UserError as ``stream`` does.
     """
     stop = stop_tokens(model) if stop is None else stop
     seed = _seed(how)
     ids = [encode_prompt(model, tokenizer, prompt) for prompt in prompts]
-    _room(model, ids, max_new_tokens)  # raises for a prompt that does not fit, before any is continued
+    _room(model, ids, max_new_tokens)  # checks all prompts before the first batch
     texts = []
     for first in range(0, len(ids), TOGETHER):
         some = ids[first : first + TOGETHER]
@@ -298,20 +305,20 @@ def generate_text(
 
 @torch.inference_mode()
 def fill(model: Backbone, tokenizer: Tokenizer, text: str, top: int = 5) -> list[list[tuple[str, float]]]:
-    """The likeliest words at each mask of the text, with their probabilities: one list a mask, the best first.
+    """The most probable words at each mask of the text, with their probabilities: one list per mask, the best first.
 
-    Raises UserError for a model of another kind, a text without the tokenizer's mask token, and one that is too long.
+    Raises UserError if the model is not a masked-language model, or if the text has no mask token or is too long.
     """
     _check_kind(model, masked=True)
     mask = next((name for name in ("[MASK]", "<mask>") if tokenizer.token_to_id(name) is not None), "")
     if not mask:
-        raise UserError("the tokenizer has no mask token: neither [MASK] nor <mask>")
+        raise UserError("the tokenizer has no mask token ([MASK] or <mask>)")
     ids = tokenizer.encode(text).ids
     places = [place for place, token in enumerate(ids) if token == tokenizer.token_to_id(mask)]
     if not places:
-        raise UserError(f"the text has no {mask}: write it in place of each word to fill in")
+        raise UserError(f"the text has no {mask}; write {mask} in place of each word to fill in")
     if 0 < model.context < len(ids):
-        raise UserError(f"the text has {len(ids)} tokens; the model's context is {model.context}")
+        raise UserError(f"the text has {len(ids)} tokens, but the model's context is {model.context}; shorten it")
     batch = Batch(torch.tensor([ids], device=next(model.parameters()).device))
     with evaluation_mode(model):
         x = model.vectors(batch)[:, places]  # (1, masks, D)
@@ -329,11 +336,11 @@ def fill(model: Backbone, tokenizer: Tokenizer, text: str, top: int = 5) -> list
 def load_language_model(
     source: str, *, masked: bool, device: str = "auto", dtype: str = "auto"
 ) -> tuple[Backbone, Tokenizer]:
-    """A model that writes, or with ``masked`` one that fills in words, and its tokenizer.
+    """Load a model that generates text, or with ``masked`` a masked-language model, and its tokenizer.
 
-    device: as ``minilm.devices`` chooses it. dtype: "float32", "bfloat16" or "float16"; "auto" is float32 on a CPU and
-    the checkpoint's own elsewhere. Raises UserError, before any weight is read, for a checkpoint that has no trained
-    language head or is of the other kind; and as ``load_model`` does.
+    device: as in ``minilm.devices``. dtype: "float32", "bfloat16" or "float16"; "auto" is float32 on a CPU and the
+    checkpoint's dtype elsewhere. Raises UserError, before any weight is read, if the checkpoint has no trained language
+    head or a head of the other kind; and as ``load_model`` does.
     """
     target = runtime(device, "float32").device
     folder = hub.resolve_model(source)

@@ -1,4 +1,4 @@
-"""Commands in messages, as the person who reads them can paste them; and what to type after the first mistakes."""
+"""Commands for messages that the user can paste, and hints for common mistakes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TABLES = (".csv", ".tsv", ".tab", ".json", ".jsonl", ".ndjson", ".parquet", ".xl
 
 
 def program() -> str:
-    """How this command is run here: "minilm" if the shell finds it by that name, else its path, or python -m minilm."""
+    """How the user runs this command: "minilm" if the shell finds it, or else its path, or "python -m minilm"."""
     called = Path(sys.argv[0])
     if called.name == "__main__.py" and called.parent.name == "minilm":
         return "python -m minilm"
@@ -28,13 +28,13 @@ def program() -> str:
 
 
 def config_file(named: Path) -> Path:
-    """The config that a person means who names a run's folder in its place. Raises UserError for a file of data."""
+    """The path of a config; for a run's folder, that of its config. Raises UserError for a data file."""
     if named.is_dir() and (named / "config.toml").is_file():
         return named / "config.toml"
     if named.suffix.lower() in TABLES:
         file = shlex.quote(str(named))
         raise UserError(
-            f"{named}: is a file of data, and a config (TOML) is wanted. To train on it: {program()} finetune minilm "
-            f"--data {file}, or with a config of your own: {program()} train CONFIG.toml data.source={file}"
+            f"{named}: is a data file, not a config (TOML). To train on it: {program()} finetune minilm "
+            f"--data {file}, or with your own config: {program()} train CONFIG.toml data.source={file}"
         )
     return named

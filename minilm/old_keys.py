@@ -1,7 +1,7 @@
 """Keys that had another name in an earlier version.
 
-In a user's file and on the command line an old key is an error that names the new one. In the folder of a run, which an
-earlier version wrote, it is read as the new one.
+In a user's file and on the command line, an old key is an error that names the new key. In the folder of a run that an
+earlier version wrote, it is read as the new key.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ OLD_KEYS: dict[str, dict[str, str]] = {  # file -> old key -> new key; "*" is an
 
 
 def with_new_keys(table: Mapping[str, Any], file: str) -> dict[str, Any]:
-    """A copy of the table that a run wrote into ``file``, with the new name of each key. The order of keys stays."""
+    """A copy of the table that a run wrote to ``file``, with the new name of each key, in the same order."""
     return _renamed(table, OLD_KEYS[file], "")
 
 

@@ -1,6 +1,6 @@
 """The recipes and studies that come with minilm, by name: ``minilm train scratch_sample``, ``minilm study seeds``.
 
-They are the TOML files of ``experiments/``. A checkout has that folder beside the package, a wheel within it.
+They are the TOML files in ``experiments/``. In a checkout, this folder is beside the package; in a wheel, inside it.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ def _files(folder: Path) -> dict[str, Path]:
 def find_recipe(source: str | Path) -> Path:
     """The file of a config: a path, a run's folder, or the name of a recipe.
 
-    Raises UserError for a name that no recipe has, and for a file of data.
+    Raises UserError for an unknown name, and for a data file.
     """
     return _find(config_file(Path(source)), recipes(), "recipe")
 
 
 def find_study(source: str | Path) -> Path:
-    """The file of a study: a path, or a name. Raises UserError for a name that no study has."""
+    """The file of a study: a path, or the name of a study. Raises UserError for an unknown name."""
     return _find(source, studies(), "study")
 
 
@@ -61,12 +61,12 @@ def _find(source: str | Path, known: dict[str, Path], kind: str) -> Path:
     found = {known_name.replace("-", "_"): file for known_name, file in known.items()}
     if name not in found:
         hint = nearest(str(source), known)
-        raise UserError(f'no {kind} "{source}"{hint}: give the path of a TOML file, or one of {", ".join(known)}')
+        raise UserError(f'no {kind} "{source}"{hint}; give the path of a TOML file, or one of {", ".join(known)}')
     return found[name]
 
 
 def listing() -> list[tuple[str, str]]:
-    """Each recipe and study: the command that runs it, and what it is about."""
+    """Each recipe and study: the command that runs it, and a description."""
     rows = [(f"minilm train {name}", _about(path)) for name, path in _files(experiments()).items()]
     rows += [(f"minilm finetune {name}", _about(path)) for name, path in fine_tuning().items()]
     rows += [(f"minilm study {name}", str(read_toml(path).get("question", ""))) for name, path in studies().items()]

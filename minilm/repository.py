@@ -1,12 +1,12 @@
-"""One repository of the Hub (huggingface.co): what it holds, and where its files lie in the Hub's cache.
+"""A repository on the Hub (huggingface.co): its files, and their places in the Hub's cache.
 
-    $HF_HOME/hub/models--owner--name/refs/main                    the commit that "main" last meant
+    $HF_HOME/hub/models--owner--name/refs/main                    the last known commit of "main"
                                      snapshots/<commit>/<file>    a link to the file's content
-                                     blobs/<hash>                 the content, once for all commits that have it
-                                     blobs/<hash>.incomplete      while it is fetched
+                                     blobs/<hash>                 the content, shared by all commits
+                                     blobs/<hash>.incomplete      during a download
 
-This is the layout of ``huggingface_hub``, which other libraries share. The hash of a large file (Git LFS) is its
-SHA-256. A small file's is Git's own, the SHA-1 of "blob", its size and its bytes:
+This is the layout of ``huggingface_hub``, which other libraries use too. The hash of a large file (Git LFS) is its
+SHA-256. The hash of a small file is that of Git, the SHA-1 of "blob", its size and its bytes:
 
     sha1(b"blob " + str(len(content)).encode() + b"\\0" + content)
 
@@ -30,30 +30,30 @@ from typing import Any, Literal
 log = logging.getLogger("minilm")
 
 UNFINISHED = ".incomplete"
-OLD = 3600  # seconds: an unfinished file that nobody has written to for so long is nobody's
+OLD = 3600  # seconds: an incomplete file that was not written to for so long is abandoned
 
 
 @dataclass(frozen=True)
 class Repository:
     """A repository of the Hub, at one revision."""
 
-    repo_id: str  # owner/name; of some old models the name alone
+    repo_id: str  # owner/name; for some old models only the name
     revision: str = ""  # a branch, tag, commit or pull request ("refs/pr/1"); "": main
     kind: Literal["model", "dataset"] = "model"
     without: str = ""  # what to do if the Hub cannot be reached
-    missing: str = ""  # the error if the Hub has none of this name; "": a general one
+    missing: str = ""  # the error message if the Hub has no such repository; "": a general one
 
     @property
     def page(self) -> str:
-        """Where a person reads about it."""
+        """The URL of its web page."""
         return f"https://huggingface.co/{self._prefix}{self.repo_id}"
 
     def api(self, endpoint: str) -> str:
-        """The address of its listing."""
+        """The URL of its list of files."""
         return f"{endpoint}/api/{self.kind}s/{self.repo_id}"
 
     def file(self, endpoint: str, commit: str) -> str:
-        """The address that each file's name follows."""
+        """The URL of its files, without the file's name."""
         return f"{endpoint}/{self._prefix}{self.repo_id}/resolve/{commit}/"
 
     @property
@@ -72,7 +72,7 @@ class Repository:
         return f"{self.kind}s--{self.repo_id.replace('/', '--')}"
 
     def lock(self, name: str) -> Path:
-        """The file by which processes take turns at one content; ``huggingface_hub`` uses the same."""
+        """The lock file for one content, which ``huggingface_hub`` uses too."""
         return self.storage.parent / ".locks" / self._storage_name / f"{name}.lock"
 
     def snapshot(self, commit: str) -> Path:
@@ -80,19 +80,19 @@ class Repository:
         return self.storage / "snapshots" / commit
 
     def blob(self, remote: Remote) -> Path:
-        """The place of a file's content."""
+        """The path of a file's content."""
         return self.storage / "blobs" / remote.hash
 
     @property
     def cached(self) -> Path | None:
-        """The snapshot of its revision, which may lack files; None: there is none."""
+        """The snapshot of its revision, which may be incomplete; None if there is none."""
         ref = self.storage / "refs" / (self.revision or "main")
         commit = ref.read_text(errors="replace").strip() if ref.is_file() else self.revision
         folder = self.snapshot(commit)
         return folder if re.fullmatch(r"[0-9a-f]{40}", commit) and folder.is_dir() else None
 
     def keep_ref(self, commit: str) -> None:
-        """Record the commit that the revision means."""
+        """Record the commit of the revision."""
         ref = self.storage / "refs" / (self.revision or "main")
         if self.revision != commit and not (ref.is_file() and ref.read_text(errors="replace") == commit):
             ref.parent.mkdir(parents=True, exist_ok=True)
@@ -105,13 +105,13 @@ class Repository:
 class Remote:
     """A file, as the Hub lists it."""
 
-    size: int = -1  # bytes; -1: the listing does not tell
-    sha256: str = ""  # of a large file
-    git_sha1: str = ""  # of a small one
+    size: int = -1  # bytes; -1: not in the listing
+    sha256: str = ""  # for a large file
+    git_sha1: str = ""  # for a small file
 
     @property
     def hash(self) -> str:
-        """The name of its content in the cache; "": the listing gives no hash."""
+        """The name of its content in the cache; "" if the listing has no hash."""
         return self.sha256 or self.git_sha1
 
     def matches(self, path: Path) -> bool:
@@ -130,7 +130,7 @@ class Listing:
 
 
 def parse_listing(body: bytes) -> Listing:
-    """The Hub's answer about a repository. Raises ValueError, with what is wrong, if it is no such answer."""
+    """Parse the Hub's response about a repository. Raises ValueError with a description if it is invalid."""
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError):
@@ -145,7 +145,7 @@ def parse_listing(body: bytes) -> Listing:
         if not isinstance(name, str):
             raise ValueError("a list in which a file has no name")
         if not stays_inside(name):
-            raise ValueError(f"a list with the file {name!r}, which leads out of its folder")
+            raise ValueError(f"a list with the file {name!r}, which is outside its folder")
         files[name] = _remote(entry)
     return Listing(str(commit), files)
 
@@ -166,7 +166,7 @@ def _is_hex(value: object, digits: int) -> bool:
 
 
 def stays_inside(name: str) -> bool:
-    """Whether a file's name in a repository leads to a place inside the repository's folder, on any system."""
+    """Whether a file's name refers to a place inside the repository's folder, on every system."""
     parts = name.split("/")
     anchored = any(path.drive or path.root for path in (PurePosixPath(name), *map(PureWindowsPath, parts)))
     return bool(name) and "\0" not in name and not anchored and ".." not in name.replace("\\", "/").split("/")
@@ -176,13 +176,13 @@ def stays_inside(name: str) -> bool:
 
 
 def unfinished(path: Path) -> Path:
-    """Where a file is while it is fetched."""
+    """The path of a file during its download."""
     return path.with_name(path.name + UNFINISHED)
 
 
 @contextlib.contextmanager
 def taking_turns(lock: Path, what: str) -> Iterator[None]:
-    """Wait until no other process downloads the same. The lock ends with its process, however that ends."""
+    """Wait until no other process downloads the same file. The lock is released when its process ends."""
     from huggingface_hub.utils import WeakFileLock
 
     lock.parent.mkdir(parents=True, exist_ok=True)
@@ -196,9 +196,9 @@ def taking_turns(lock: Path, what: str) -> Iterator[None]:
 
 
 def link(content: Path, path: Path) -> None:
-    """Let ``path`` in a snapshot lead to its content; if the file system has no links, move the content there."""
+    """Make ``path`` in a snapshot a link to its content; if the file system has no links, move the content there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)  # a link that leads nowhere
+    path.unlink(missing_ok=True)  # a broken link
     try:
         path.symlink_to(os.path.relpath(content, path.parent))
     except OSError:
@@ -206,7 +206,7 @@ def link(content: Path, path: Path) -> None:
 
 
 def remove_remains(blobs: Path, listing: Listing) -> None:
-    """Remove what earlier downloads left unfinished, except what can be continued: a part of a listed file."""
+    """Remove incomplete files of earlier downloads, except parts of listed files, which can be continued."""
     current = {remote.hash + UNFINISHED for remote in listing.files.values()}
     for path in blobs.glob(f"*{UNFINISHED}"):
         with contextlib.suppress(FileNotFoundError):

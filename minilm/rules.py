@@ -1,4 +1,4 @@
-"""What keys of a config must satisfy together. Each rule has the one line that is shown if it does not hold."""
+"""Conditions on several keys of a config. Each rule has the message that is shown if the condition is not met."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _OWN_COLUMN = re.compile(r"row|text|pair|label|predicted|P\(.*\)")
 
 
 class Rule(NamedTuple):
-    """What several keys must satisfy together."""
+    """A condition on several keys, and its message."""
 
     keys: tuple[str, ...]
     holds: Callable[[RunConfig], bool]
@@ -49,7 +49,7 @@ def _excludes_zero_shot(section: str, given: Callable[[RunConfig], bool]) -> Rul
     return Rule(
         ("zero_shot", section),
         lambda c: c.zero_shot is None or not given(c),
-        f"[zero_shot] and [{section}] exclude each other: the one uses a model as it is, the other is for training",
+        f"[zero_shot] cannot be combined with [{section}], as it does not train; remove one of them",
     )
 
 
@@ -57,32 +57,32 @@ RULES = (
     Rule(
         ("data.source", "data.train"),
         lambda c: bool(c.data.source) != bool(c.data.train),
-        "data.source or data.train must be given, one of them (the other is cleared by data.source= or data.train=)",
+        "give either data.source or data.train, not both or neither (data.source= or data.train= clears one)",
     ),
     Rule(
         ("data.validation", "data.test"),
         lambda c: bool(c.data.train) or not (c.data.validation or c.data.test),
-        "data.validation and data.test are for data.train, not for data.source",
+        "data.validation and data.test need data.train instead of data.source",
     ),
     Rule(
         ("data.validation_fraction", "data.test_fraction"),
         lambda c: c.data.validation_fraction + c.data.test_fraction < 1,
-        "data.validation_fraction and data.test_fraction must be below 1 together, to leave rows for training",
+        "data.validation_fraction + data.test_fraction must be below 1, so that rows are left for training",
     ),
     Rule(
         ("data.folds", "data.fold"),
         lambda c: c.data.folds != 1 and (c.data.fold <= c.data.folds if c.data.fold else not c.data.folds),
-        "data.folds must be 2 or more, and data.fold one of them, from 1 to data.folds (0 and 0: no folds)",
+        "data.folds must be at least 2, and data.fold a number from 1 to data.folds (both 0: no folds)",
     ),
     Rule(
         ("data.folds", "data.test"),
         lambda c: not (c.data.folds and c.data.test),
-        "data.folds makes the test split of the training rows; leave out data.test",
+        "data.folds makes the test split from the training rows; remove data.test",
     ),
     Rule(
         ("data.shots", "data.rows"),
         lambda c: not (c.data.shots and c.data.rows),
-        "data.shots and data.rows exclude each other: use one",
+        "data.shots and data.rows cannot be combined; remove one of them",
     ),
     Rule(
         ("data.text_pair", "data.label", "data.label_columns", "data.text"),
@@ -92,7 +92,7 @@ RULES = (
     Rule(
         ("data.keep",),
         lambda c: len(set(c.data.keep)) == len(c.data.keep) and not any(map(_OWN_COLUMN.fullmatch, c.data.keep)),
-        "data.keep must name each column once, and none that predictions.csv has of its own: row, text, pair, label, "
+        "data.keep must name each column once, and none of the columns of predictions.csv: row, text, pair, label, "
         "predicted, P(...)",
     ),
     Rule(
@@ -108,78 +108,78 @@ RULES = (
     Rule(
         ("data.label_columns", "data.label_separator"),
         lambda c: not (c.data.label_columns and c.data.label_separator),
-        "data.label_columns (a column a label) and data.label_separator (one for all) exclude each other: use one",
+        "data.label_columns (one column per label) and data.label_separator (one column) cannot be combined; use one",
     ),
     Rule(
         ("data.other", "data.labels"),
         lambda c: c.data.other == "error" or bool(c.data.labels),
-        'data.other = "drop" leaves out labels that data.labels does not list; list those that stay',
+        'data.other = "drop" drops labels that data.labels does not list; list the labels to keep in data.labels',
     ),
     Rule(
         ("data.long_texts", "data.window_stride", "data.window_scores"),
         lambda c: c.data.long_texts == "windows" or (c.data.window_stride, c.data.window_scores) == (0, "mean"),
-        'data.window_stride and data.window_scores are for data.long_texts = "windows"',
+        'data.window_stride and data.window_scores need data.long_texts = "windows"',
     ),
     Rule(
         ("data.test_fraction", "zero_shot"),
         lambda c: c.zero_shot is None or c.data.test_fraction > 0,
-        "[zero_shot] trains nothing and is measured on the test split: data.test_fraction must be above 0",
+        "[zero_shot] is evaluated on the test split, so data.test_fraction must be above 0",
     ),
     Rule(
         ("data.long_texts", "zero_shot"),
         lambda c: c.zero_shot is None or c.data.long_texts == "cut",
-        '[zero_shot] cuts long texts; leave out data.long_texts, or raise data.max_tokens',
+        '[zero_shot] always cuts long texts; remove data.long_texts, or raise data.max_tokens',
     ),
     Rule(
         ("model.source", "model.architecture"),
         lambda c: bool(c.model.source) != bool(c.model.architecture),
-        "model.source (a checkpoint) or model.architecture (from scratch) must be given, one of them",
+        "give either model.source (a checkpoint) or model.architecture (a model from scratch), not both or neither",
     ),
     Rule(
         ("model.config",),
         lambda c: not (c.model.source and c.model.config),
-        "model.config is for a model from scratch; a checkpoint (model.source) has its own",
+        "model.config is only for a model from scratch, as a checkpoint (model.source) has its own; remove one of them",
     ),
     Rule(
         ("tokenizer.source",),
         lambda c: bool(c.tokenizer.source or c.model.source),
-        'tokenizer.source must be given for a model from scratch: a checkpoint, or "bpe"',
+        'a model from scratch needs tokenizer.source: a checkpoint, or "bpe"',
     ),
     Rule(
         ("train.class_weights", "data.labels", "data.label_columns"),
         _weights_fit,
-        "train.class_weights must hold one weight for each label",
+        "train.class_weights must contain one weight for each label",
     ),
     Rule(
         ("train", "adapt", "zero_shot"),
         lambda c: bool(c.train or c.adapt or c.zero_shot),
-        "[train] is missing: how long and at which rate to train (or [adapt] or [zero_shot] in its place)",
+        "[train] is missing; add it with epochs and lr (or add [adapt] or [zero_shot] instead)",
     ),
     Rule(
         ("train.embeddings_baseline", "model.architecture"),
         lambda c: bool(c.model.source) or c.train is None or not c.train.embeddings_baseline,
-        "train.embeddings_baseline needs a checkpoint (model.source): the vectors of a model from scratch are random",
+        "train.embeddings_baseline needs a checkpoint (model.source), as the vectors of a new model are random",
     ),
     Rule(
         ("augment", "train"),
         lambda c: c.augment is None or c.train is not None,
-        "[augment] makes labelled texts for [train], which is missing; [adapt] reads the texts as they are",
+        "[augment] makes labelled texts for [train], which is missing; [adapt] does not use them",
     ),
     Rule(
         ("adapt.train", "train"),
         lambda c: c.adapt is None or c.train is None or _same_machine(c.adapt.train, c.train),
-        "adapt.train.device, .precision and .threads must be left out or be those of [train]",
+        "adapt.train.device, .precision and .threads must be equal to those of [train]; remove them",
     ),
     Rule(
         ("adapt.train.best",),
         lambda c: c.adapt is None or c.adapt.train.best in ("loss", TrainSection(epochs=1, lr=1.0).best),
-        'adapt.train.best must be "loss" or be left out: adaptation has no other metric',
+        'adapt.train.best must be "loss", as adaptation has no other metric; remove it',
     ),
     *(
         Rule(
             (f"adapt.train.{key}",),
             _default_in_adaptation(key),
-            f"adapt.train.{key} is for classes, and adaptation has none; leave it out",
+            f"adapt.train.{key} is only for classification; remove it",
         )
         for key in (
             "class_weights", "decision_threshold", "threshold_metric", "embeddings_baseline", "linear_baseline",
@@ -188,12 +188,12 @@ RULES = (
     Rule(
         ("train.threshold_metric", "train.decision_threshold"),
         lambda c: c.train is None or c.train.threshold_metric == "f1" or c.train.decision_threshold == _PER_LABEL,
-        f'train.threshold_metric is for train.decision_threshold = "{_PER_LABEL}"',
+        f'train.threshold_metric needs train.decision_threshold = "{_PER_LABEL}"',
     ),
     Rule(
         ("lora.rank", "freeze.part"),
         lambda c: not (c.adapters and _freezes(c)),
-        'lora.rank and freeze.part exclude each other: LoRA freezes the backbone; use one (rank 0 or part "nothing")',
+        'lora.rank and freeze.part cannot be combined, as LoRA freezes the backbone; set rank = 0 or part = "nothing"',
     ),
     Rule(
         ("model.architecture", "freeze.part", "lora.rank", "adapt"),
@@ -203,7 +203,7 @@ RULES = (
     Rule(
         ("adapt", "tokenizer.source"),
         lambda c: c.adapt is None or not c.tokenizer.source,
-        "[adapt] needs the checkpoint's own tokenizer; leave tokenizer.source out",
+        "[adapt] needs the checkpoint's own tokenizer; remove tokenizer.source",
     ),
     _excludes_zero_shot("train", lambda c: c.train is not None),
     _excludes_zero_shot("adapt", lambda c: c.adapt is not None),
@@ -212,11 +212,11 @@ RULES = (
     Rule(
         ("zero_shot", "model.source", "tokenizer.source"),
         lambda c: c.zero_shot is None or bool(c.model.source and not c.tokenizer.source),
-        "[zero_shot] needs a checkpoint (model.source) with its own tokenizer; leave tokenizer.source out",
+        "[zero_shot] needs a checkpoint (model.source) with its own tokenizer; remove tokenizer.source",
     ),
     Rule(
         ("tokenizer.source", "model.source"),
         lambda c: not (c.model.source and isinstance(c.tokenizer, BPETokenizerSection)),
-        'tokenizer.source = "bpe" is for a model from scratch; a checkpoint (model.source) has learned its own tokens',
+        'tokenizer.source = "bpe" is only for a model from scratch; a checkpoint (model.source) needs its tokenizer',
     ),
 )

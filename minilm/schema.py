@@ -1,15 +1,15 @@
-"""TOML tables to dataclasses and back, strictly: a dataclass is the schema of its table.
+"""Convert TOML tables to dataclasses and back, strictly: a dataclass is the schema of its table.
 
 The type of a field is also its check. ``Literal`` lists the choices, and ``Annotated`` adds a limit. Another dataclass
-is a section within, ``Section | None`` a section that may be absent, ``list[Section]`` one that may come several times,
-as ``[[section]]``. A union of dataclasses is a section whose keys depend on a choice, which one of its keys makes:
+is a nested section, ``Section | None`` an optional section, and ``list[Section]`` a section that may occur several
+times, as ``[[section]]``. A union of dataclasses is a section in which one key chooses the dataclass:
 
     class Exact:  method: Literal["exact"]                      [search]
     class Beam:   method: Literal["beam"]; width: int           method = "beam"
     Search = Annotated[Exact | Beam, Choice("method")]          width = 4
 
-A key that no field has, a key of another choice, a value of another type and a missing key are errors. They name the
-key and the place where it was written.
+An unknown key, a key of another choice, a value of a wrong type and a missing key are errors, which name the key and
+the place where it was written.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Place = Callable[[str], str]  # key -> where it was written, such as the name of
 
 
 class Syntax(NamedTuple):
-    """What messages call a table of keys, and several of them, in the language of a file."""
+    """The words for a table, and for several tables, in messages about a file format."""
 
     table: str
     tables: str
@@ -43,14 +43,14 @@ JSON = Syntax("an object", "a list of objects")
 
 
 class Limit(NamedTuple):
-    """What a value must satisfy; used as ``Annotated[float, Limit("a number above 0", lambda x: x > 0)]``."""
+    """A condition on a value; used as ``Annotated[float, Limit("a number above 0", lambda x: x > 0)]``."""
 
-    words: str  # completes "must be ..."
+    words: str  # the end of "must be ..."
     holds: Callable[[Any], bool]
 
 
 class Choice(NamedTuple):
-    """Which key chooses a member of a union of sections; used as ``Annotated[Exact | Beam, Choice("method")]``."""
+    """The key that chooses a member of a union of sections; used as ``Annotated[Exact | Beam, Choice("method")]``."""
 
     key: str
     default: str | None = None  # the choice of a table without the key; None: the key is required
@@ -62,22 +62,22 @@ class Choice(NamedTuple):
 def override(kind: Any, table: dict[str, Any], text: str) -> str:
     """Put ``section.key=value`` into the table of a dataclass ``kind``; return its key, ``section.key``.
 
-    The value is TOML. If it is not valid TOML, or if the field holds text and the TOML would be something else, it is
-    the bare text: ``name=2024`` is the name "2024".
+    The value is TOML. If it is not valid TOML, or if the field must be a text and the TOML has another type, it is read
+    as text: ``name=2024`` is the name "2024".
     """
     key, equals, value = (part.strip() for part in text.partition("="))
     if not equals:
-        raise UserError(f"{text}: a change is written section.key=value, such as train.lr=3e-4")
+        raise UserError(f"{text}: a change must have the form section.key=value, such as train.lr=3e-4")
     if text.encode(errors="ignore").decode() != text:  # bytes of the command line that are not text
         raise UserError(f"{text!a}: must be UTF-8")
     *sections, last = key.split(".")
     if len(sections) > DEEPEST:
-        raise UserError(f"{text}: no key lies in more than {DEEPEST} tables")
+        raise UserError(f"{text}: a key can be in at most {DEEPEST} nested tables")
     for i, section in enumerate(sections, start=1):
         kind = hints_of(kind).get(section)
         table = table.setdefault(section, {})
         if not isinstance(table, dict):
-            raise UserError(f"{text}: {'.'.join(sections[:i])} holds a value, not keys")
+            raise UserError(f"{text}: {'.'.join(sections[:i])} is a value and has no keys")
     kind = hints_of(kind).get(last)
     try:
         parsed = parse_toml(f"value = {value}")
@@ -94,16 +94,16 @@ def override(kind: Any, table: dict[str, Any], text: str) -> str:
 def read_table(
     kind: type[T], table: Mapping[str, Any], place: Place, prefix: str = "", syntax: Syntax = TOML
 ) -> T:
-    """A dataclass from a table of the same keys, and the sections within it likewise.
+    """Make a dataclass, including nested sections, from a table with the same keys.
 
-    ``prefix`` (``"train."``) is put before the keys, in messages and for ``place``. Raises UserError for a key that is
-    unknown, missing, or not what its field's type demands. A dataclass checks in its ``__post_init__`` what its keys
-    must satisfy together: a ValueError from there becomes a UserError too.
+    ``prefix`` (``"train."``) is put before the keys, in messages and for ``place``. Raises UserError if a key is
+    unknown or missing, or if its value has a wrong type. Conditions on several keys are checked in ``__post_init__`` of
+    the dataclass, whose ValueError becomes a UserError too.
     """
     hints = hints_of(kind)
     for key in table:
         if key not in hints:
-            unknown = f"{prefix}{_shorten(_key(key))} is no known key"
+            unknown = f"{prefix}{_shorten(_key(key))} is not a known key"
             raise UserError(f"{place(prefix + key)}: {unknown}{_suggestion(key, hints)}")
     values = {}
     for f in fields(kind):  # type: ignore[arg-type]
@@ -111,10 +111,10 @@ def read_table(
         required = f.default is MISSING and f.default_factory is MISSING
         if f.name in table:
             values[f.name] = _read_value(hint, table[f.name], place, key, syntax)
-        elif required and sections_of(hint):  # its own keys say what is missing
+        elif required and sections_of(hint):  # the messages about its keys say what is missing
             values[f.name] = _read_value(hint, {}, place, key, syntax)
         elif required:
-            raise UserError(f"{place(key)}: {key} is missing: it must be {wanted(hint)}")
+            raise UserError(f"{place(key)}: {key} is missing; it must be {wanted(hint)}")
     try:
         return kind(**values)
     except ValueError as error:
@@ -129,10 +129,10 @@ def _read_section(kind: Any, table: Any, place: Place, key: str, syntax: Syntax)
     section, choice = chosen(kind, table), choice_of(kind)
     if choice is not None:
         chooser, hints = f"{key}.{choice.key}", hints_of(kind)
-        if choice.key in table:  # raises for a value that is none of the choices
+        if choice.key in table:  # raises for an unknown choice
             _read_value(hints[choice.key], table[choice.key], place, chooser, syntax)
         elif section is None:
-            raise UserError(f"{place(chooser)}: {chooser} is missing: it must be {wanted(hints[choice.key])}")
+            raise UserError(f"{place(chooser)}: {chooser} is missing; it must be {wanted(hints[choice.key])}")
         for name in table:
             if name not in hints_of(section) and name in hints:
                 raise UserError(f"{place(f'{key}.{name}')}: {belongs(kind, table, f'{key}.{name}')}")
@@ -140,16 +140,16 @@ def _read_section(kind: Any, table: Any, place: Place, key: str, syntax: Syntax)
 
 
 def _read_value(kind: Any, value: Any, place: Place, key: str, syntax: Syntax) -> Any:
-    """A value of a field's type, and the sections within it, also in lists and dicts."""
+    """Read a value of a field's type, including nested sections in lists and dicts."""
     if value is None and NoneType in _members(kind):
         return None
     if sections_of(kind):
         return _read_section(kind, value, place, key, syntax)
-    if item := _item_section(kind):  # the same section several times; messages count them from 1
+    if item := _item_section(kind):  # a repeated section; messages count from 1
         if not isinstance(value, list) or not all(isinstance(inner, dict) for inner in value):
             raise UserError(f"{place(key)}: {key} must be {syntax.tables.format(key=key)}, got {cut(value)}")
         return [read_table(item, inner, place, f"{key}[{i}].", syntax) for i, inner in enumerate(value, start=1)]
-    if get_origin(kind) is dict and isinstance(value, dict):  # keys of its own: name the wrong one
+    if get_origin(kind) is dict and isinstance(value, dict):  # name the wrong key in messages
         inner = get_args(kind)[1]
         return {k: _read_value(inner, v, place, f"{key}.{_shorten(_key(k))}", syntax) for k, v in value.items()}
     if accepts(kind, value):
@@ -160,11 +160,11 @@ def _read_value(kind: Any, value: Any, place: Place, key: str, syntax: Syntax) -
 
 
 def _suggestion(key: str, hints: Mapping[str, Any]) -> str:
-    """The same key in a section below, else a near one, else all keys."""
+    """A hint for an unknown key: the same key in a nested section, or else a similar key, or else all keys."""
     for name, hint in hints.items():
         if key in hints_of(hint):
             return f' (did you mean "{name}.{key}"?)'
-    return nearest(key, hints) or f"; known here: {', '.join(hints)}"
+    return nearest(key, hints) or f"; the keys are: {', '.join(hints)}"
 
 
 def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -179,7 +179,7 @@ def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def chosen(kind: Any, table: Mapping[str, Any]) -> Any:
-    """The dataclass of a section's table: of a union, the member that the table chooses; None if it chooses none."""
+    """The dataclass for a section's table: for a union, the member that the table chooses; None if it chooses none."""
     sections, choice = sections_of(kind), choice_of(kind)
     if choice is None:
         return sections[0]
@@ -188,7 +188,7 @@ def chosen(kind: Any, table: Mapping[str, Any]) -> Any:
 
 
 def belongs(kind: Any, table: Mapping[str, Any], key: str) -> str:
-    """A sentence that names the choices of a union which have ``key``, such as "freeze.layers", and the table's own."""
+    """A sentence with the choices of a union that have ``key``, such as "freeze.layers", and the table's choice."""
     choice = choice_of(kind)
     assert choice is not None
     name, section = key.rpartition(".")[2], key.rpartition(".")[0]
@@ -198,7 +198,7 @@ def belongs(kind: Any, table: Mapping[str, Any], key: str) -> str:
 
 
 def belongs_elsewhere(kind: Any, table: Mapping[str, Any], key: str) -> str:
-    """The sentence of ``belongs`` if ``key``, or a table around it, belongs to another choice; else an empty text."""
+    """The sentence of ``belongs`` if ``key``, or a table that contains it, belongs to another choice; otherwise ""."""
     names = key.split(".")
     for depth, name in enumerate(names):
         hint, inner = hints_of(kind).get(name), table.get(name)
@@ -211,9 +211,9 @@ def belongs_elsewhere(kind: Any, table: Mapping[str, Any], key: str) -> str:
 
 
 def drop_unchosen(kind: Any, table: dict[str, Any], may_drop: Callable[[str, str], bool], prefix: str = "") -> None:
-    """Remove, in place, the keys that belong to other choices than the table makes.
+    """Remove, in place, the keys that belong to other choices than the table's.
 
-    ``may_drop(chooser, key)``: whether ``key`` ("freeze.layers") may go because of ``chooser`` ("freeze.part").
+    ``may_drop(chooser, key)``: whether ``key`` ("freeze.layers") may be removed because of ``chooser`` ("freeze.part").
     """
     for name, hint in hints_of(kind).items():
         inner, choice = table.get(name), choice_of(hint)
@@ -228,7 +228,7 @@ def drop_unchosen(kind: Any, table: dict[str, Any], may_drop: Callable[[str, str
 
 
 def fill_defaults(kind: Any, table: dict[str, Any]) -> None:
-    """Add, in place, the keys that a table leaves out, with their defaults. Sections that may be absent stay so."""
+    """Add, in place, the missing keys of a table with their defaults, but not optional sections."""
     section = chosen(kind, table)
     for f in fields(section) if section is not None else ():
         hint = _hints_of_section(section)[f.name]
@@ -243,7 +243,7 @@ def fill_defaults(kind: Any, table: dict[str, Any]) -> None:
 
 
 def accepts(kind: Any, value: Any, limits: bool = True) -> bool:
-    """Whether a TOML value is of a type; ``limits=False`` leaves out choices and ranges."""
+    """Whether a TOML value has a type; ``limits=False`` ignores choices and ranges."""
     origin, args = get_origin(kind), get_args(kind)
     if origin is Annotated:
         base, *checks = args
@@ -259,13 +259,13 @@ def accepts(kind: Any, value: Any, limits: bool = True) -> bool:
         return isinstance(value, dict) and all(accepts(args[1], v, limits) for v in value.values())
     if kind is Any:
         return any(accepts(k, value) for k in (bool, int, float, str, list[Any], dict[str, Any]))
-    if kind is float:  # a whole number is a number too; infinity and nan are beyond every range
+    if kind is float:  # a whole number is a number too; infinity and nan are not allowed
         return type(value) in (int, float) and (not limits or abs(value) <= sys.float_info.max)
-    return type(value) is kind  # True is no whole number
+    return type(value) is kind  # True is not a whole number
 
 
 def wanted(kind: Any) -> str:
-    """A type in words that complete "must be ..."."""
+    """A type in words, as the end of "must be ..."."""
     origin, args = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return " and ".join(limit.words for limit in args[1:] if isinstance(limit, Limit))
@@ -282,7 +282,7 @@ def wanted(kind: Any) -> str:
 
 
 def _convert(kind: Any, value: Any) -> Any:
-    """An accepted value as its exact type: whole numbers become floats where those are wanted."""
+    """An accepted value in its exact type: a whole number becomes a float if the field is a float."""
     origin, args = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return _convert(args[0], value)
@@ -298,14 +298,14 @@ def _members(kind: Any) -> tuple[Any, ...]:
 
 
 def merged(*kinds: Any) -> Any:
-    """One type that accepts what any of these accepts; of ``Literal`` types, one with the choices of all."""
+    """A type that accepts the values of all these types; for ``Literal`` types, one with the choices of all."""
     if all(get_origin(kind) is Literal for kind in kinds):
         return Literal[tuple(value for kind in kinds for value in get_args(kind))]
     return Union[tuple(kinds)]  # noqa: UP007
 
 
 def sections_of(kind: Any) -> tuple[Any, ...]:
-    """The dataclasses that a table may become: one, or the members of a union; none for plain values."""
+    """The dataclasses for a table: one, or the members of a union; () for plain values."""
     found: list[Any] = []
     for member in _members(kind):
         if get_origin(member) is Annotated:
@@ -316,19 +316,19 @@ def sections_of(kind: Any) -> tuple[Any, ...]:
 
 
 def choice_of(kind: Any) -> Choice | None:
-    """What makes the choice in a union of sections; None for all else."""
+    """The ``Choice`` of a union of sections; None for other types."""
     extras = [e for member in _members(kind) if get_origin(member) is Annotated for e in get_args(member)[1:]]
     return next((extra for extra in extras if isinstance(extra, Choice)), None)
 
 
 def _item_section(kind: Any) -> Any:
-    """The dataclass of sections that come several times; None for all else."""
+    """The dataclass of a repeated section; None for other types."""
     items = [section for k in _members(kind) if get_origin(k) is list for section in sections_of(get_args(k)[0])]
     return items[0] if items else None
 
 
 def hints_of(kind: Any) -> dict[str, Any]:
-    """The fields of a section with their types; of a union, those of all its members."""
+    """The fields of a section with their types; for a union, those of all members."""
     found: dict[str, Any] = {}
     for section in sections_of(kind):
         for name, hint in _hints_of_section(section).items():
@@ -345,12 +345,12 @@ def _hints_of_section(section: Any) -> dict[str, Any]:
 
 
 def as_table(section: Any) -> dict[str, Any]:
-    """A dataclass as nested dicts, from which ``read_table`` reads it back equal. What is None is left out."""
+    """A dataclass as nested dicts, without None. ``read_table`` makes an equal dataclass from them."""
     return asdict(section, dict_factory=lambda pairs: {key: value for key, value in pairs if value is not None})
 
 
 def write_table(table: Mapping[str, Any]) -> str:
-    """Nested dicts as TOML: plain values, then each table under its header. What is None is left out."""
+    """Nested dicts as TOML, without None: plain values, then each table under its header."""
     return "\n".join(_lines(table, "")).strip() + "\n"
 
 
@@ -365,7 +365,7 @@ def _lines(table: Mapping[str, Any], header: str) -> list[str]:
 
 def shown(value: Any) -> str:
     """A value as TOML writes it, on one line."""
-    if isinstance(value, str):  # JSON's escapes are TOML's, but for one character
+    if isinstance(value, str):  # JSON's escapes are those of TOML, except for one character
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, bool):
         return str(value).lower()

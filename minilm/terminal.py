@@ -1,8 +1,8 @@
-"""Text that others wrote, as a terminal may show it; and standard streams that are not there.
+"""Show text from files safely on a terminal, and handle missing standard streams.
 
-A label, a text or the name of a column may contain characters that a terminal obeys: ``ESC [2J`` clears the screen, a
-carriage return lets what follows write over the line, a line break begins a line that looks like one of ours, and
-U+202E turns the reading direction ("Trojan Source", Boucher and Anderson 2021). They are shown as Python writes them.
+A label, a text or a column's name may contain characters that control a terminal: ``ESC [2J`` clears the screen, a
+carriage return makes later text overwrite the line, a line break can imitate a message of minilm, and U+202E reverses
+the reading direction ("Trojan Source", Boucher and Anderson 2021). They are shown as escapes, as in Python.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ _OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\
 
 
 def printable(text: str, keep: str = "") -> str:
-    r"""A text on one line, with what a terminal obeys escaped, but for the characters to ``keep``.
+    r"""A text on one line, in which control characters are escaped, except those in ``keep``.
 
     >>> printable("good\n\x1b[2Jbad")
     'good\\n\\x1b[2Jbad'
 
-    Other scripts, accents and emoji stay as they are; so does a backslash, so that a second call changes nothing.
+    Other scripts, accents and emoji do not change. A backslash does not either, so a second call changes nothing.
     """
     return _OBEYED.sub(lambda found: found[0] if found[0] in keep else ascii(found[0])[1:-1], text)
 
 
 def open_closed_streams() -> None:
-    """Open standard input, output and error on the null device if they are closed, as some services start a command.
+    """Open standard input, output and error on the null device if they are closed, as they are in some services.
 
-    Else the next file that is opened gets their number, and what a library prints is written into it.
+    Otherwise the next file that is opened would get their number, and the output of libraries would be written to it.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
@@ -39,7 +39,7 @@ def open_closed_streams() -> None:
 
 
 def silence(stream: IO[str]) -> None:
-    """Send what is written from here on to the null device: whoever read it has ended, as in ``| head -1``."""
+    """Send further output to the null device, because its reader has ended, as in ``| head -1``."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)

@@ -1,4 +1,4 @@
-"""TOML and JSON files, read with errors that name the file."""
+"""Read TOML and JSON files, with errors that name the file."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any, BinaryIO
 from minilm.errors import UserError, nearest
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-DEEPEST = 100  # tables and lists within each other; a person's file has five, and code that walks them has a limit
-LARGEST = 10**100  # of whole numbers: what is larger is no setting, and beyond the range of floats soon
+DEEPEST = 100  # the deepest nesting of tables and lists; usual files have about five levels
+LARGEST = 10**100  # the largest whole number; larger ones are not settings
 
 
 def read_text(path: Path) -> str:
@@ -28,7 +28,7 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text (byte {error.start})") from None
     except ValueError:
-        raise UserError(f"{path}: has a NUL character, which no path has; remove it") from None
+        raise UserError(f"{path}: contains a NUL character; remove it") from None
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -40,26 +40,26 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """The tables of a TOML text. Raises ValueError: tomllib.TOMLDecodeError if it is not TOML; a plain one if it has a
-    number that is too large, or values within values that are too deep."""
+    """The tables of a TOML text. Raises tomllib.TOMLDecodeError if it is not TOML, and ValueError if a number is too
+    large or values are nested too deeply."""
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError:
         raise
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
-    except ValueError:  # Python reads no number of more than 4,300 digits
+    except ValueError:  # Python does not read numbers of more than 4,300 digits
         raise ValueError(_TOO_LARGE) from None
     check_bounds(table)
     return table
 
 
 _TOO_LARGE = "a whole number of more than 100 digits"
-_TOO_DEEP = f"values more than {DEEPEST} deep in each other"
+_TOO_DEEP = f"values nested more than {DEEPEST} levels deep"
 
 
 def check_bounds(value: Any) -> None:
-    """Raise ValueError if a parsed value nests deeper than ``DEEPEST``, or holds a whole number above ``LARGEST``."""
+    """Raise ValueError if a parsed value is nested deeper than ``DEEPEST``, or contains a number above ``LARGEST``."""
     level = [value]
     for _ in range(DEEPEST):
         if any(isinstance(item, int) and abs(item) > LARGEST for item in level):
@@ -79,7 +79,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_json_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """The objects of a file that holds one JSON object a line, each with its place: "metrics.jsonl, line 3".
+    """The objects of a file with one JSON object per line, each with its place: "metrics.jsonl, line 3".
 
     Raises UserError as ``read_json`` does.
     """
@@ -88,23 +88,23 @@ def read_json_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
 
 
 def parse_object(text: str, where: str) -> dict[str, Any]:
-    """The JSON object that a text is. Raises UserError, with ``where`` in front, if it is not one."""
+    """Parse a text as a JSON object. Raises UserError, beginning with ``where``, if it is not a JSON object."""
     try:
         value = json.loads(text)
         check_bounds(value)
-        if _SURROGATE.search(text):  # half of a pair, which is not text
+        if _SURROGATE.search(text):  # a lone surrogate is not valid text
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise UserError(f"{where}: contains an invalid Unicode surrogate") from None
-    except (ValueError, RecursionError) as error:  # also numbers too long, and brackets too deep
-        raise UserError(f"{where}: not valid JSON ({error}); the file was cut short or edited") from None
+    except (ValueError, RecursionError) as error:  # also for too long numbers and too deep nesting
+        raise UserError(f"{where}: not valid JSON ({error}); the file is incomplete or was edited") from None
     if not isinstance(value, dict):
-        raise UserError(f"{where}: must hold a JSON object, found {type(value).__name__}")
+        raise UserError(f"{where}: must contain a JSON object, found {type(value).__name__}")
     return value
 
 
 def read_lines(file: BinaryIO, place: str = "line") -> Iterator[str]:
-    """The lines of a file in UTF-8. Raises UserError naming the first that is not."""
+    """Yield the lines of a file in UTF-8. Raises UserError for the first line that is not UTF-8."""
     for number, line in enumerate(file, 1):
         try:
             yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")

@@ -1,16 +1,16 @@
-"""A repository's files, from the Hub onto this machine: listed, downloaded, continued, checked.
+"""Download a repository's files from the Hub: list, download, continue and check them.
 
     GET {endpoint}/api/models/{repo_id}/revision/{revision}?blobs=true    the commit; each file's size and hash
-    GET {endpoint}/{repo_id}/resolve/{commit}/{file}                      its bytes; from the n-th on, with the
-                                                                          header "Range: bytes=n-"
+    GET {endpoint}/{repo_id}/resolve/{commit}/{file}                      its bytes; with the header
+                                                                          "Range: bytes=n-" from byte n
 
-A file is written under another name (``.incomplete``), continued from its last byte after a broken connection, a
-kill or a restart, compared with the hash of the listing, flushed, and only then renamed.
+A file is written under another name (``.incomplete``). After an interruption the download continues at its last byte.
+The complete file is compared with the hash in the listing, flushed, and only then renamed.
 
-The downloads of ``huggingface_hub`` are not used: each begins at byte 0, and what it has is deleted if the
-connection is reset. That is so with Xet too, its second protocol, which fetches the parts of a file in parallel.
-One connection a file is slower on a line of gigabits; in exchange a download resumes at the byte, is cut off at
-the size that was listed, and gives up in time.
+The download functions of ``huggingface_hub`` are not used, because they start at byte 0 and delete the downloaded part
+if the connection is reset. This also applies to Xet, its second protocol, which downloads parts of a file in parallel.
+One connection per file is slower on very fast lines. In exchange, a download can be resumed at any byte, stops at the
+listed size, and ends with an error if there is no progress.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     import httpx2
 
 LONGEST_LISTING = 1 << 26  # bytes
-ELSEWHERE = "make room, or name a folder elsewhere (HF_HOME for the Hub's cache, MINILM_WEIGHTS for weights/)"
+ELSEWHERE = "free some space, or use another folder (HF_HOME for the Hub's cache, MINILM_WEIGHTS for weights/)"
 
 
 def list_files(repository: Repository) -> Listing:
-    """Every file of a repository, at the commit that its revision means. Raises UserError."""
+    """The list of a repository's files at the commit of its revision. Raises UserError."""
     from huggingface_hub import constants
 
     revision = f"/revision/{quote(repository.revision, safe='')}" if repository.revision else ""
@@ -57,7 +57,7 @@ def list_files(repository: Repository) -> Listing:
 
 @contextlib.contextmanager
 def disk_errors(repository: Repository) -> Iterator[None]:
-    """Raise what the disk refuses as a UserError of one line."""
+    """Raise disk errors as UserErrors of one line."""
     who = repository.repo_id
     try:
         yield
@@ -65,14 +65,14 @@ def disk_errors(repository: Repository) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise TransientError(f"{who}: no space left on the disk ({error.strerror}); {ELSEWHERE}") from error
         place = f"{error.filename}: {error.strerror}" if error.filename else f"{who}: {error}"
-        raise UserError(f"{place}; mend that, or name a folder elsewhere") from error
+        raise UserError(f"{place}; correct this, or use another folder") from error
 
 
 def download(repository: Repository, listing: Listing, names: Sequence[str], folder: Path | None = None) -> Path:
-    """Download files into the Hub's cache, or into ``folder``. Those that are there already stay.
+    """Download files to the Hub's cache, or to ``folder``. Files that already exist are not downloaded again.
 
-    Returns the folder that holds them. Raises UserError if the disk has too little room, or if a file's content is not
-    what the Hub published.
+    Returns the folder that contains them. Raises UserError if the disk has too little space, or if the content of a
+    file differs from the published one.
     """
     from huggingface_hub.utils import tqdm
 
@@ -86,14 +86,14 @@ def download(repository: Repository, listing: Listing, names: Sequence[str], fol
     paths = {name: folder / name if folder else repository.blob(remote) for name, remote in lacking.items()}
     _check_room(repository, place, [(paths[name], remote.size) for name, remote in lacking.items()])
     total = sum(remote.size for remote in lacking.values())
-    hidden = None if lacking else True  # None: if the output is piped
+    hidden = None if lacking else True  # None: hidden if the output is not a terminal
     with tqdm(desc=repository.repo_id, total=total, unit="B", unit_scale=True, disable=hidden) as bar:
         for name, path in paths.items():
             if folder:
                 _fetch(repository, listing, name, path, bar.update)
                 continue
             with taking_turns(repository.lock(path.name), f"{name} of {repository.repo_id}"):
-                if path.is_file():  # of another commit, or another process has just brought it
+                if path.is_file():  # from another commit, or just downloaded by another process
                     bar.update(lacking[name].size)
                 else:
                     _fetch(repository, listing, name, path, bar.update)
@@ -105,7 +105,7 @@ def download(repository: Repository, listing: Listing, names: Sequence[str], fol
 
 
 def _is_there(path: Path, remote: Remote, checked: bool) -> bool:
-    """Whether a file is there, whole. In the cache each was checked before it got its name."""
+    """Whether a complete file exists. Files in the cache were checked before they got their name."""
     if not path.is_file():
         return False
     if checked or remote.matches(path):
@@ -118,7 +118,7 @@ def _check_listed(repository: Repository, remotes: Mapping[str, Remote]) -> None
     for name, remote in remotes.items():
         if remote.size < 0 or not remote.hash:
             raise UserError(
-                f"{repository.repo_id}: the listing gives no size and hash of {name}, so that it cannot be checked; "
+                f"{repository.repo_id}: the listing gives no size and hash of {name}, so it cannot be checked; "
                 f"{between()}"
             )
 
@@ -141,10 +141,10 @@ def _size(path: Path) -> int:
 def _fetch(
     repository: Repository, listing: Listing, name: str, path: Path, advance: Callable[[int], object]
 ) -> None:
-    """Download one file to ``path``, from where an earlier download stopped. One process at a time may do so.
+    """Download one file to ``path``, continuing an earlier download. Only one process at a time does this.
 
-    ``advance`` is called with how many bytes more are there, or fewer. Raises UserError if the content is not the
-    published one; then nothing is left of it.
+    ``advance`` is called with the change of the number of downloaded bytes. Raises UserError if the content differs
+    from the published one; then the file is deleted.
     """
     remote, part = listing.files[name], unfinished(path)
     part.parent.mkdir(parents=True, exist_ok=True)
@@ -166,16 +166,16 @@ def _fetch(
     advance(-remote.size)
     if not begun:
         raise UserError(
-            f"{repository.repo_id}: {name} is not what the Hub published (its hash differs): damaged on the way, or "
-            f"changed; removed, run the same command again; {between()}"
+            f"{repository.repo_id}: the downloaded {name} differs from the published one (wrong hash) and was deleted; "
+            f"run the same command again; {between()}"
         )
-    _fetch(repository, listing, name, path, advance)  # what the earlier download left may be to blame
+    _fetch(repository, listing, name, path, advance)  # the part from an earlier download may be wrong
 
 
 def _fill(
     repository: Repository, listing: Listing, name: str, file: IO[bytes], advance: Callable[[int], object]
 ) -> None:
-    """Append to a file what it lacks, in as many attempts as it takes."""
+    """Append the missing bytes to a file, in several attempts if necessary."""
     from huggingface_hub import constants
 
     url, size = repository.file(constants.ENDPOINT, listing.commit) + quote(name), listing.files[name].size
@@ -191,7 +191,7 @@ def _fill(
                     _empty(file, advance)
                 if first < 0:
                     who = repository.repo_id
-                    raise TransientError(f"{who}: the Hub sends another part than it was asked for; {AGAIN}")
+                    raise TransientError(f"{who}: the Hub sends another part than requested; {AGAIN}")
                 for piece in pieces(repository, response, attempts, file.tell(), size):
                     file.write(piece)
                     advance(len(piece))
@@ -203,7 +203,7 @@ def _fill(
 
 
 def _first_byte(repository: Repository, response: httpx2.Response, begin: int, size: int) -> int:
-    """Which byte of a file an answer begins with: ``begin`` or 0; -1: another. Raises if it is no part of the file."""
+    """The first byte of a response: ``begin`` or 0; -1: another. Raises UserError if it is not a part of the file."""
     if "text/html" in response.headers.get("Content-Type", ""):
         raise not_the_hub(repository, response, "a web page")
     encoded = response.headers.get("Content-Encoding", "identity") != "identity"
@@ -215,7 +215,7 @@ def _first_byte(repository: Repository, response: httpx2.Response, begin: int, s
         first = begin
     length = response.headers.get("Content-Length", "")
     if length.isdecimal() and not encoded and int(length) != size - first:
-        raise not_the_hub(repository, response, f"{int(length):,} bytes in place of {size - first:,}")
+        raise not_the_hub(repository, response, f"{int(length):,} bytes (expected {size - first:,})")
     return first
 
 

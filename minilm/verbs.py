@@ -1,4 +1,4 @@
-"""The kind of command that every verb of ``minilm`` is, and what verbs share."""
+"""The command class of all verbs of ``minilm``, and options that verbs share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from minilm.terminal import open_closed_streams, printable
 
 
 class Verb(click.Command):
-    """A verb that prints errors which the user can fix in one line."""
+    """A command that prints errors which the user can fix as one line."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -35,7 +35,7 @@ class Verb(click.Command):
 
 
 class Verbs(click.Group):
-    """The group whose commands are all of that kind."""
+    """A group of such commands."""
 
     command_class = Verb
 
@@ -45,7 +45,7 @@ class Verbs(click.Group):
 
 
 class Name(click.ParamType):
-    """A name or a path, which is not empty, as an unset variable of a script is."""
+    """A name or a path that is not empty (an unset variable in a script would be)."""
 
     name = "text"
 
@@ -54,7 +54,7 @@ class Name(click.ParamType):
 
 
 class Place(Name):
-    """The same as a ``Path``."""
+    """A ``Path`` that is not empty."""
 
     name = "path"
 
@@ -66,7 +66,7 @@ NAME, PLACE = Name(), Place()
 
 
 def example(text: str) -> str:
-    """An example for ``--help``, kept as it stands."""
+    """An example for ``--help``, which is not wrapped."""
     return "\b\nExample:\n" + "\n".join(f"  {line}" for line in text.splitlines())
 
 
@@ -74,9 +74,9 @@ DEVICE = click.option("--device", default="auto", show_default=True, help='"cpu"
 
 
 def part_of(shard: str) -> tuple[int, int]:
-    """``2/3`` as numbers. Raises UserError if it is no part of several."""
+    """``2/3`` as two numbers. Raises UserError if it is not a valid part."""
     numbers = [int(n) if n.isdecimal() and len(n) < 10 else 0 for n in shard.split("/")]
     part, parts = numbers if len(numbers) == 2 else (0, 0)
     if not 1 <= part <= parts:
-        raise UserError(f'--shard must be a part and their number, such as 1/2, got "{shard}"')
+        raise UserError(f'--shard must be the number of a part and the number of parts, such as 1/2, got "{shard}"')
     return part, parts

@@ -62,6 +62,7 @@ def trained() -> dict[str, Any]:
     samples.append(("a | b\n*c* <d> $e " + "x" * 300, "negative", (0.3, 0.1, 0.6)))
     return {
         "name": "slang",
+        "architecture": "GPT-2",
         "train": single(0.5, 0.8, 0.79, 0.6),
         "validation": single(0.97, 0.55, 0.48, 0.25),
         "test": single(0.98, 0.5833, 0.512, 0.29),

@@ -131,7 +131,7 @@ def test_what_is_no_classifier_is_told(tmp_path: Path) -> None:
     (tmp_path / "config.toml").touch()
     assert "this run has not finished; resume it with" in refused("predict", tmp_path, "a")
     said = refused("predict", REFERENCE / "bert-lm", "a")
-    assert "has no classification head; train one (minilm train), or in Python name the classes of a new one" in said
+    assert "has no classification head; train one (minilm train), or in Python give the classes of a new head" in said
     assert 'device must be "auto"' in refused("predict", finished_run(), "a", "--device", "tpu")
 
 
@@ -153,7 +153,7 @@ def test_runs_are_compared() -> None:
 
 def test_a_metric_without_a_page_is_refused() -> None:
     said = refused("compare", finished_run(), "--metric", "accuracy")
-    assert "--metric is for the page, and the tables have all metrics; give --html too" in said
+    assert "--metric needs --html, as the tables always show all metrics" in said
 
 
 def test_a_folder_that_is_no_run_cannot_be_compared(tmp_path: Path) -> None:

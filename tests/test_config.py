@@ -131,7 +131,7 @@ def test_the_last_of_several_changes_counts(file: Path) -> None:
         ("train.beta1=1", "train.beta1 must be a number of at least 0 and below 1, got 1"),
         ("train.clip=" + "9" * 400, "a whole number of more than 100 digits"),
         ("train.clip=" + "9" * 5000, "a whole number of more than 100 digits"),
-        ("train.clip=" + "[" * 3000 + "]" * 3000, "values more than 100 deep in each other"),
+        ("train.clip=" + "[" * 3000 + "]" * 3000, "values nested more than 100 levels deep"),
         (
             "train.schedule=cosin",
             'train.schedule must be "cosine", "linear" or "constant", got "cosin" (did you mean "cosine"?)',
@@ -158,17 +158,17 @@ def test_the_last_of_several_changes_counts(file: Path) -> None:
             "model.config.width must be a text, a number, true, false, a list or a table, got inf",
         ),
         ("train=3", "train must be a section [train], got 3"),
-        ("name.first=x", "name holds a value, not keys"),
-        ("train={lr=1}", "train.epochs is missing: it must be a whole number of at least 1"),
-        ("train.lrr=1", 'train.lrr is no known key (did you mean "lr"?)'),
-        ("lr=1", 'lr is no known key (did you mean "train.lr"?)'),
+        ("name.first=x", "name is a value and has no keys"),
+        ("train={lr=1}", "train.epochs is missing; it must be a whole number of at least 1"),
+        ("train.lrr=1", 'train.lrr is not a known key (did you mean "lr"?)'),
+        ("lr=1", 'lr is not a known key (did you mean "train.lr"?)'),
         (
             "zzz=1",
-            "zzz is no known key; known here: name, data, seed, model, tokenizer, freeze, lora, augment, adapt, train, "
-            "zero_shot",
+            "zzz is not a known key; the keys are: name, data, seed, model, tokenizer, freeze, lora, augment, adapt, "
+            "train, zero_shot",
         ),
         ("seed=1\nname=2", 'seed must be a whole number from 0 to 4294967295, got "1\\nname=2"'),
-        ("train.lr", "a change is written section.key=value, such as train.lr=3e-4"),
+        ("train.lr", "a change must have the form section.key=value, such as train.lr=3e-4"),
     ],
 )
 def test_a_bad_change_is_named_with_its_key_and_what_it_must_be(file: Path, override: str, message: str) -> None:
@@ -179,11 +179,11 @@ def test_a_bad_change_is_named_with_its_key_and_what_it_must_be(file: Path, over
     ("old", "new", "message"),
     [
         ("lr = 1", 'lr = "fast"', 'train.lr must be a number above 0, got "fast"'),
-        ("lr = 1", "", "train.lr is missing: it must be a number above 0"),
-        ("epochs = 3", "", "train.epochs is missing: it must be a whole number of at least 1"),
-        ("[train]\nepochs = 3\nlr = 1", "", "[train] is missing: how long and at which rate to train"),
-        ('name = "small"', "", 'name is missing: it must be a name of at most 100 letters, digits, "-", "_" and "."'),
-        ("epochs = 3", "epoch = 3", 'train.epoch is no known key (did you mean "epochs"?)'),
+        ("lr = 1", "", "train.lr is missing; it must be a number above 0"),
+        ("epochs = 3", "", "train.epochs is missing; it must be a whole number of at least 1"),
+        ("[train]\nepochs = 3\nlr = 1", "", "[train] is missing; add it with epochs and lr"),
+        ('name = "small"', "", 'name is missing; it must be a name of at most 100 letters, digits, "-", "_" and "."'),
+        ("epochs = 3", "epoch = 3", 'train.epoch is not a known key (did you mean "epochs"?)'),
         ("width = 64", "width = 1979-05-27", "model.config.width must be a text, a number, true, false, "),
         ("[train]", "[train", "not valid TOML: "),
     ],
@@ -250,11 +250,11 @@ def test_bytes_that_are_no_text_are_refused_on_the_command_line(file: Path) -> N
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["data.source="], "data.source or data.train must be given, one of them"),
-        (["data.train=a.csv"], "data.source or data.train must be given, one of them"),
-        (["data.test=a.csv"], "data.validation and data.test are for data.train, not for data.source"),
-        (["data.test_fraction=0.9"], "data.validation_fraction and data.test_fraction must be below 1 together"),
-        (["data.shots=2", "data.rows=r.txt"], "data.shots and data.rows exclude each other"),
+        (["data.source="], "give either data.source or data.train"),
+        (["data.train=a.csv"], "give either data.source or data.train"),
+        (["data.test=a.csv"], "data.validation and data.test need data.train instead of data.source"),
+        (["data.test_fraction=0.9"], "data.validation_fraction + data.test_fraction must be below 1"),
+        (["data.shots=2", "data.rows=r.txt"], "data.shots and data.rows cannot be combined"),
         (["data.text_pair=text"], "data.text, data.text_pair and data.label (or data.label_columns) must be different"),
         (
             ["data.text_pair=label"],
@@ -267,16 +267,16 @@ def test_bytes_that_are_no_text_are_refused_on_the_command_line(file: Path) -> N
             ['data.label_columns=["a", "b"]', 'data.labels=["x"]'],
             "data.labels must name as many labels as data.label_columns has columns",
         ),
-        (["model.source=bert"], "model.source (a checkpoint) or model.architecture (from scratch) must be"),
-        (["model.architecture=", "model.source=bert"], "model.config is for a model from scratch"),
-        (["tokenizer.source="], "tokenizer.source must be given for a model from scratch"),
+        (["model.source=bert"], "give either model.source (a checkpoint) or model.architecture"),
+        (["model.architecture=", "model.source=bert"], "model.config is only for a model from scratch"),
+        (["tokenizer.source="], "a model from scratch needs tokenizer.source"),
         (
             ["model.architecture=", "model.config={}", "model.source=bert"],
-            'tokenizer.source = "bpe" is for a model from scratch',
+            'tokenizer.source = "bpe" is only for a model from scratch',
         ),
         (
             ["train.class_weights=[1, 2]", 'data.labels=["a", "b", "c"]'],
-            "train.class_weights must hold one weight for each label",
+            "train.class_weights must contain one weight for each label",
         ),
     ],
 )
@@ -329,7 +329,7 @@ def test_a_change_of_a_choice_drops_the_files_keys_of_the_other(file: Path, sect
     _, change, wanted = CHOICES[section]
     load_config(file)
     if section == "augment":
-        assert error(file, change).startswith(f"{file}: augment.model is missing: it must be a model: a folder, a name")
+        assert error(file, change).startswith(f"{file}: augment.model is missing; it must be a model: a folder, a name")
         changed = load_config(file, [change, "augment.model=flan-t5"])
         wanted = BackTranslationSection("back-translation", "flan-t5")
     else:
@@ -376,15 +376,15 @@ def test_a_key_of_another_choice_is_refused_in_a_file_even_if_it_has_its_default
         ("freeze.part=head", 'freeze.part must be "nothing", "backbone", "first" or "all-but-last", got "head"'),
         ("freeze.part=3", 'freeze.part must be "nothing", "backbone", "first" or "all-but-last", got "3"'),
         ("freeze.layers=2", 'freeze.layers belongs to freeze.part = "first" or "all-but-last", but'),
-        ("freeze.part=all-but-last", "freeze.layers is missing: it must be a whole number of at least 1"),
+        ("freeze.part=all-but-last", "freeze.layers is missing; it must be a whole number of at least 1"),
         ("model.head.kind=famly", 'model.head.kind must be "mlp" or "family", got "famly" (did you mean "family"?)'),
-        ("augment.ratio=0.5", 'augment.method is missing: it must be "insertion", "swap", "deletion", "syn'),
-        ("augment.method=masked-words", "augment.model is missing: it must be a model: a folder, a name that"),
-        ("zero_shot.pattern=x", 'zero_shot.method is missing: it must be "cloze", "likelihood", "sim'),
-        ("zero_shot.method=cloze", 'zero_shot.pattern is missing: it must be a text with "{text}" and "{label}"'),
-        ("lora.alpha=3", "lora.rank is missing: it must be a whole number of at least 0"),
+        ("augment.ratio=0.5", 'augment.method is missing; it must be "insertion", "swap", "deletion", "syn'),
+        ("augment.method=masked-words", "augment.model is missing; it must be a model: a folder, a name that"),
+        ("zero_shot.pattern=x", 'zero_shot.method is missing; it must be "cloze", "likelihood", "sim'),
+        ("zero_shot.method=cloze", 'zero_shot.pattern is missing; it must be a text with "{text}" and "{label}"'),
+        ("lora.alpha=3", "lora.rank is missing; it must be a whole number of at least 0"),
         ("freeze=3", "freeze must be a section [freeze], got 3"),
-        ("model.head.colour=3", "model.head.colour is no known key; known here: kind, hidden, pooling"),
+        ("model.head.colour=3", "model.head.colour is not a known key; the keys are: kind, hidden, pooling"),
     ],
 )  # fmt: skip
 def test_a_choice_that_is_not_there_or_not_whole_is_named(file: Path, change: str, message: str) -> None:
@@ -411,7 +411,7 @@ def test_an_old_key_is_an_error_that_has_the_new_name_and_a_run_is_read_with_it(
         text += '[augment]\nmethod = "swap"\n'
     elif section.startswith("adapt"):
         text += "[adapt.train]\nepochs = 1\nlr = 1\n"
-    message = f"{old} is no known key: its name is {new}"
+    message = f"{old} is an old name; rename it to {new}"
     file.write_text(text)
     assert error(file, f"{old}={given}") == f"{old}={given}: {message}"
     lines = text.replace(f"[{section}]\n", f"[{section}]\n{key} = {given}\n")
@@ -421,7 +421,7 @@ def test_an_old_key_is_an_error_that_has_the_new_name_and_a_run_is_read_with_it(
     assert error(own) == f"{own}: {message}"
     (file.parent / "environment.json").write_text("{}")  # a run wrote it
     if key == "decision" and section == "adapt.train":
-        assert "adapt.train.decision_threshold is for classes" in error(own)
+        assert "adapt.train.decision_threshold is only for classification" in error(own)
     else:
         read = asdict(load_config(own))
         for part in new.split("."):
@@ -582,13 +582,13 @@ def test_reading_a_config_needs_no_torch() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        (["data.folds=1", "data.fold=1"], "data.folds must be 2 or more"),
-        (["data.folds=3"], "data.fold one of them"),
-        (["data.folds=3", "data.fold=4"], "data.fold one of them"),
-        (["data.label_separator=,", 'data.label_columns=["a", "b"]'], "exclude each other: use one"),
-        (["data.other=drop"], "list those that stay"),
-        (["data.window_stride=4"], 'are for data.long_texts = "windows"'),
-        (["data.window_scores=max", "data.long_texts=cut"], 'are for data.long_texts = "windows"'),
+        (["data.folds=1", "data.fold=1"], "data.folds must be at least 2"),
+        (["data.folds=3"], "data.fold a number from 1"),
+        (["data.folds=3", "data.fold=4"], "data.fold a number from 1"),
+        (["data.label_separator=,", 'data.label_columns=["a", "b"]'], "cannot be combined; use one"),
+        (["data.other=drop"], "list the labels to keep"),
+        (["data.window_stride=4"], 'need data.long_texts = "windows"'),
+        (["data.window_scores=max", "data.long_texts=cut"], 'need data.long_texts = "windows"'),
         (["data.delimiter=::"], 'data.delimiter must be one character, or "tab"'),
         (["train.class_weights.a=0"], "train.class_weights"),
     ],

@@ -6,13 +6,17 @@ import torch
 from minilm import devices
 from minilm.devices import (
     Runtime,
+    advice,
     choose_device,
     choose_precision,
+    cpu_computes_bfloat16,
+    has_bfloat16_flag,
     out_of_memory_explained,
     runtime,
     runtime_as_trained,
 )
 from minilm.errors import UserError
+from tests.families import FAMILIES, draw_batch, small_model
 
 
 @pytest.mark.parametrize(
@@ -35,7 +39,7 @@ def test_the_device_that_is_asked_for_or_the_fastest(asked: str, gpus: int, mps:
 @pytest.mark.parametrize("asked", ["cuda", "cuda:0", "cuda:2", "mps"])
 def test_a_device_that_is_not_there_is_refused(asked: str) -> None:
     gpus = 2 if asked == "cuda:2" else 0
-    with pytest.raises(UserError, match=f'device "{asked}" is not on this machine; choose "auto"'):
+    with pytest.raises(UserError, match=f'this machine has no device "{asked}"; use "auto"'):
         choose_device(asked, gpus=gpus, mps=False)
 
 
@@ -82,7 +86,7 @@ WANTING = [
 
 @pytest.mark.parametrize("error", [*WANTING, None])
 def test_want_of_memory_says_what_needs_less(error: Exception | None) -> None:
-    needs_less = r"^out of memory .*lower train\.batch_size .*train\.accumulate .*train\.gradient_checkpointing"
+    needs_less = r"^out of memory .*lower train\.batch_size .*train\.accumulate.*train\.gradient_checkpointing"
     with pytest.raises(UserError, match=needs_less), out_of_memory_explained():
         if error is None:
             torch.empty(2**60)
@@ -124,3 +128,71 @@ def test_an_older_gpu_computes_in_float16(monkeypatch: pytest.MonkeyPatch, new: 
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
     assert runtime("cuda:1") == Runtime(torch.device("cuda:1"), precision)
     assert str(devices.runtime("cuda:1")) == f"GPU 1, {precision}"
+
+
+INTEL = "processor\t: 0\nmodel name\t: Xeon\nflags\t\t: fpu avx2 avx512f {}\n\nprocessor\t: 1\nbugs\t\t: bf16\n"
+ARM = "processor\t: 0\nFeatures\t: fp asimd {}\nCPU part\t: 0xd40\n"
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "flag", "computes"),
+    [
+        (INTEL, "avx512_bf16", True),
+        (INTEL, "amx_bf16 amx_tile", True),
+        (INTEL, "avx512_vnni", False),
+        (INTEL, "avx512_bf16x", False),
+        (ARM, "bf16 i8mm", True),
+        (ARM, "asimdhp", False),
+        ("", "", False),
+    ],
+)
+def test_the_processors_flags_tell_whether_it_computes_in_bfloat16(cpuinfo: str, flag: str, computes: bool) -> None:
+    assert has_bfloat16_flag(cpuinfo.format(flag)) is computes
+
+
+def test_without_flags_to_read_torch_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    ask = cpu_computes_bfloat16.__wrapped__
+    monkeypatch.setattr("pathlib.Path.is_file", lambda path: False)
+    for found, computes in (({"avx512_bf16": True}, True), ({"amx_bf16": False, "avx2": True}, False), ({}, False)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=found: found)
+        assert ask() is computes
+
+
+def test_torch_and_the_flags_agree_on_this_machine() -> None:
+    found = torch.cpu.get_capabilities()
+    if not {"avx512_bf16", "amx_bf16"} <= set(found):
+        pytest.skip("not a processor whose bfloat16 torch tells")
+    assert cpu_computes_bfloat16() == (found["avx512_bf16"] or found["amx_bf16"])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_weights_stored_in_bfloat16_give_the_same_scores_bit_for_bit(family: str) -> None:
+    model, batch = small_model(family), draw_batch([7, 3])
+    where = Runtime(torch.device("cpu"), "bfloat16")
+    with torch.no_grad(), where.autocast():
+        expected = model(batch)
+        Runtime(torch.device("cpu"), "float32").store_as_computed(model)
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+        where.store_as_computed(model)
+        assert torch.equal(model(batch), expected)
+    assert model.get_parameter("embeddings.token.weight").dtype == torch.float32
+    assert torch.bfloat16 in {parameter.dtype for parameter in model.parameters()}
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "wanted", "native", "message"),
+    [
+        ("cpu", "float32", "auto", True, "train.precision=bfloat16 takes about half"),
+        ("cpu", "float32", "auto", False, ""),
+        ("cpu", "float32", "float32", True, ""),
+        ("cpu", "bfloat16", "bfloat16", True, ""),
+        ("cpu", "bfloat16", "bfloat16", False, "train.precision=float32 is faster"),
+        ("cuda", "bfloat16", "auto", True, ""),
+    ],
+)
+def test_a_faster_precision_of_this_cpu_is_named(
+    device: str, precision: str, wanted: str, native: bool, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "cpu_computes_bfloat16", lambda: native)
+    found = advice(Runtime(torch.device(device), precision), wanted)
+    assert message in found and bool(found) == bool(message)

@@ -268,7 +268,7 @@ def test_no_prompts_make_no_texts() -> None:
     ("family", "prompts", "new", "message"),
     [
         ("gpt2", [[1], []], 5, "prompt 2 has no tokens"),
-        ("gpt2", [[1] * 64], 5, "prompt 1 has 64 tokens; the model's context is 64"),
+        ("gpt2", [[1] * 64], 5, "prompt 1 has 64 tokens, which leaves no room"),
         ("llama", [[1, VOCABULARY]], 5, "token 300 is not in the model's vocabulary of 300"),
         ("t5", [[1]], 0, "max_new_tokens must be at least 1"),
     ],
@@ -385,6 +385,11 @@ def test_stop_tokens_are_those_of_the_checkpoint(tmp_path: Path) -> None:
     model = load_model(tmp_path)
     assert stop_tokens(model) == {6, 7}
     assert stop_tokens(ours("gpt2")) == set()
+    for wrong in ("[[6]]", '"</s>"', "[6, 0.5]", "true"):
+        (tmp_path / "generation_config.json").write_text(f'{{"eos_token_id": {wrong}}}')
+        with pytest.raises(UserError, match="eos_token_id must be a token id or a list of token ids, got"):
+            stop_tokens(model)
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [6, 7]}')
     with torch.no_grad():
         model.embeddings.token.weight.zero_()
         model.norm.weight.zero_()
@@ -439,7 +444,7 @@ def test_what_cannot_be_filled_is_said(tmp_path: Path) -> None:
     kind, config, mask = MASKED["bert"]
     kind(config).save_pretrained(tmp_path)
     model, tokenizer = load_model(tmp_path), with_mask(mask)
-    for text, reason in (("the fox", r"no \[MASK\]"), (f"{mask} " * 30, "tokens; the model's context is 24")):
+    for text, reason in (("the fox", r"no \[MASK\]"), (f"{mask} " * 30, "tokens, but the model's context is 24")):
         with pytest.raises(UserError, match=reason):
             fill(model, tokenizer, text)
     with pytest.raises(UserError, match="no mask token"):
@@ -480,7 +485,8 @@ def test_the_command_goes_on_from_one_prompt_from_several_and_from_standard_inpu
 
 def test_the_command_says_in_a_line_what_it_cannot_do(folders: dict[str, Path], tmp_path: Path) -> None:
     assert "standard input is empty" in refused("generate", folders["llama"], stdin="")
-    assert "tokens; the model's context is 64" in refused("generate", folders["llama"], " ".join(["fox"] * 64))
+    message = refused("generate", folders["llama"], " ".join(["fox"] * 64))
+    assert "leaves no room for new tokens in the model's context of 64" in message
     assert "temperature" in refused("generate", folders["llama"], "the", "--top-k", 5)
     assert "use generate" in refused("fill", folders["t5"], "the [MASK]")
     hf.BertForSequenceClassification(MASKED["bert"][1]).save_pretrained(tmp_path)

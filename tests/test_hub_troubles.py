@@ -25,7 +25,7 @@ HTML = {"Content-Type": "text/html; charset=utf-8"}
 LOGIN = Fault(headers=HTML, body=b"<html><form>Please log in</form></html>")
 ENDLESS = Fault(headers={"Content-Length": ""}, then="endless")
 MIRROR = 'HF_ENDPOINT is "http://127.*mirror of the Hub'
-AGAIN = "run the same command again: what has arrived is kept"
+AGAIN = "run the same command again; the part that was downloaded is kept"
 LOG_IN = "`hf auth login`"
 PAGE = "https://huggingface.co/some/model"
 
@@ -50,7 +50,7 @@ def sent_to(location: str) -> Fault:
 
 WAYS: dict[str, tuple[str, Fault | int | str, str, str]] = {
     # The listing is something else.
-    "login page": ("api", LOGIN, "127.0.0.1 answered with a web page, which is not the Hub's", MIRROR),
+    "login page": ("api", LOGIN, "127.0.0.1 answered with a web page instead of the Hub's", MIRROR),
     "a proxy's text": ("api", Fault(body=b"Blocked by policy"), "answered with something that is not JSON", MIRROR),
     "empty": ("api", Fault(body=b""), "something that is not JSON", MIRROR),
     "no content": ("api", 204, r"the Hub answered 204 \(No Content\)", MIRROR),
@@ -69,19 +69,19 @@ WAYS: dict[str, tuple[str, Fault | int | str, str, str]] = {
     "sizes below 0": ("api", with_fields(size=-22), "gives no size and hash of config.json", MIRROR),
     "no hashes": ("api", with_fields(blobId=None, lfs=None), "gives no size and hash of config.json", MIRROR),
     "hashes that are paths": ("api", with_fields(blobId="../x", lfs=[1]), "no size and hash of config.json", MIRROR),
-    "a name that climbs": ("api", with_file("../x"), r"the file '\.\./x', which leads out of its folder", MIRROR),
-    "an absolute name": ("api", with_file("/etc/x"), "which leads out of its folder", MIRROR),
-    "a name with a drive": ("api", with_file("a/C:x"), "which leads out of its folder", MIRROR),
-    "a name with NUL": ("api", with_file("a\0b"), "which leads out of its folder", MIRROR),
-    "endless listing": ("api", ENDLESS, "127.0.0.1 sends more than the 67,108,864 bytes", MIRROR),
+    "a name that climbs": ("api", with_file("../x"), r"the file '\.\./x', which is outside its folder", MIRROR),
+    "an absolute name": ("api", with_file("/etc/x"), "which is outside its folder", MIRROR),
+    "a name with a drive": ("api", with_file("a/C:x"), "which is outside its folder", MIRROR),
+    "a name with NUL": ("api", with_file("a\0b"), "which is outside its folder", MIRROR),
+    "endless listing": ("api", ENDLESS, "127.0.0.1 sends more than the expected 67,108,864 bytes", MIRROR),
     # A status.
     "bad request": ("api", 400, r"the Hub answered 400 \(Bad Request\)", MIRROR),
     "teapot": ("api", Fault(status=418, headers={"X-Error-Message": "a\tb"}), r"answered 418 \(a b\)", MIRROR),
-    "not logged in": ("api", 401, "the Hub shows no model of this name", LOG_IN),
-    "forbidden": ("api", 403, r"the Hub refuses access \(403\); see " + PAGE, LOG_IN),
-    "not found": ("api", 404, "no folder here, and the Hub shows no model of this name; check it at " + PAGE, LOG_IN),
-    "a proxy wants a password": ("api", 407, r"a proxy asks for a password \(407\)", "HTTPS_PROXY"),
-    "too many requests": ("api", 429, "the Hub answered 429.*with a token it answers more often", LOG_IN),
+    "not logged in": ("api", 401, "no model of this name on the Hub", LOG_IN),
+    "forbidden": ("api", 403, r"the Hub refuses access \(403\); see the requirements at " + PAGE, LOG_IN),
+    "not found": ("api", 404, "no such folder, and no model of this name .* at " + PAGE, LOG_IN),
+    "a proxy wants a password": ("api", 407, r"a proxy needs a password \(407\)", "HTTPS_PROXY"),
+    "too many requests": ("api", 429, "the Hub answered 429.*the limit is higher with a token", LOG_IN),
     "internal error": ("api", 500, "the Hub answered 500", AGAIN),
     "bad gateway": ("api", 502, "the Hub answered 502", AGAIN),
     "unavailable": ("config.json", 503, "the Hub answered 503", AGAIN),
@@ -92,33 +92,35 @@ WAYS: dict[str, tuple[str, Fault | int | str, str, str]] = {
     "a part unasked": ("config.json", 206, "the Hub answered 206", MIRROR),
     # A way that leads nowhere.
     "a redirect without a place": ("api", Fault(status=301), "the Hub answered 301", MIRROR),
-    "a circle": ("api", sent_to("/api/models/some/model"), "the way to the Hub leads nowhere.*redirects", MIRROR),
+    "a circle": ("api", sent_to("/api/models/some/model"), "the Hub's address does not work.*redirects", MIRROR),
     "a redirect to nobody": ("api", sent_to("http://127.0.0.1:1/"), "cannot be reached", "MODEL=some/model"),
-    "a redirect to a file": ("api", sent_to("file:///etc/passwd"), "the way to the Hub leads nowhere", MIRROR),
+    "a redirect to a file": ("api", sent_to("file:///etc/passwd"), "the Hub's address does not work", MIRROR),
     "a redirect to rubbish": ("api", sent_to("http://[x"), "cannot be reached", "MODEL=some/model"),
     "a file at nobody's": ("config.json", sent_to("http://127.0.0.1:1/"), "cannot be reached", "MODEL=some/model"),
     # A file is something else.
     "login page for a file": ("config.json", LOGIN, "answered with a web page", MIRROR),
     "login page for the weights": ("model.safetensors", LOGIN, "answered with a web page", MIRROR),
-    "too short": ("model.safetensors", Fault(body=b"x" * 5120), "with 5,120 bytes in place of 10,240", MIRROR),
-    "too long": ("model.safetensors", Fault(body=b"x" * 10241), "with 10,241 bytes in place of 10,240", MIRROR),
-    "endless config": ("config.json", ENDLESS, "sends more than the 22 bytes that are expected", MIRROR),
-    "endless weights": ("model.safetensors", ENDLESS, "sends more than the 10,240 bytes", MIRROR),
-    "a bit flipped": ("model.safetensors", "damaged", "model.safetensors is not what the Hub published", MIRROR),
-    "a bit flipped in a small file": ("tokenizer.json", "damaged", "tokenizer.json is not what", MIRROR),
-    "another file of that size": ("config.json", Fault(body=b"y" * 22), "config.json is not what", MIRROR),
-    "a false encoding": (
-        "config.json", Fault(headers={"Content-Encoding": "gzip"}), "the connection breaks.*decompress", AGAIN,
+    "too short": ("model.safetensors", Fault(body=b"x" * 5120), "with 5,120 bytes .expected 10,240", MIRROR),
+    "too long": ("model.safetensors", Fault(body=b"x" * 10241), "with 10,241 bytes .expected 10,240", MIRROR),
+    "endless config": ("config.json", ENDLESS, "more than the expected 22 bytes", MIRROR),
+    "endless weights": ("model.safetensors", ENDLESS, "more than the expected 10,240 bytes", MIRROR),
+    "a bit flipped": ("model.safetensors", "damaged", "model.safetensors differs", MIRROR),
+    "a bit flipped in a small file": ("tokenizer.json", "damaged", "tokenizer.json differs", MIRROR),
+    "another file of that size": (
+        "config.json", Fault(body=b"y" * 22), "config.json differs from the published one", MIRROR,
     ),
-    "a small file cut": ("config.json", Fault(stop=1, then="close"), "the connection breaks", AGAIN),
+    "a false encoding": (
+        "config.json", Fault(headers={"Content-Encoding": "gzip"}), "the connection failed.*decompress", AGAIN,
+    ),
+    "a small file cut": ("config.json", Fault(stop=1, then="close"), "the connection failed", AGAIN),
     # The connection.
-    "hung up": ("api", Fault(silent=True, then="close"), "the connection breaks .Server disconnected", AGAIN),
-    "reset": ("api", Fault(silent=True, then="reset"), "the connection breaks .*reset by peer", AGAIN),
-    "reset at a file": ("config.json", Fault(silent=True, then="reset"), "the connection breaks", AGAIN),
-    "another protocol": ("api", Fault(raw=b"SSH-2.0-OpenSSH_9.6\r\n"), "the connection breaks", MIRROR),
-    "garbage": ("config.json", Fault(raw=bytes(range(256))), "the connection breaks", MIRROR),
-    "silence": ("api", Fault(silent=True, then="stall"), "nothing, or next to nothing, has arrived", AGAIN),
-    "a small file stalls": ("config.json", Fault(stop=1, then="stall"), "nothing, or next to nothing", AGAIN),
+    "hung up": ("api", Fault(silent=True, then="close"), "the connection failed .Server disconnected", AGAIN),
+    "reset": ("api", Fault(silent=True, then="reset"), "the connection failed .*reset by peer", AGAIN),
+    "reset at a file": ("config.json", Fault(silent=True, then="reset"), "the connection failed", AGAIN),
+    "another protocol": ("api", Fault(raw=b"SSH-2.0-OpenSSH_9.6\r\n"), "the connection failed", MIRROR),
+    "garbage": ("config.json", Fault(raw=bytes(range(256))), "the connection failed", MIRROR),
+    "silence": ("api", Fault(silent=True, then="stall"), "almost no data for", AGAIN),
+    "a small file stalls": ("config.json", Fault(stop=1, then="stall"), "almost no data for", AGAIN),
 }  # fmt: skip
 
 
@@ -178,13 +180,13 @@ SETTINGS: dict[str, tuple[dict[str, str], dict[str, str], str]] = {
     "nobody listens": ({"ENDPOINT": "http://{nobody}"}, {}, "127.0.0.1: .*Connection refused.*MODEL=some/model"),
     "no such host": ({"ENDPOINT": "http://no-such-host.invalid"}, {}, r"no-such-host.invalid: .*MODEL=some/model"),
     "no TLS": ({"ENDPOINT": "https://{server}"}, {}, r"cannot be reached \(127.0.0.1: \[SSL.*MODEL=some/model"),
-    "no address": ({"ENDPOINT": "huggingface.co"}, {}, "the way to the Hub leads nowhere.*HF_ENDPOINT is .hugg"),
-    "a broken address": ({"ENDPOINT": "http://[::1"}, {}, "the way to the Hub leads nowhere.*HF_ENDPOINT is"),
-    "a token with letters": ({}, {"HF_TOKEN": "hf_zażółć"}, "HF_TOKEN has characters that no token has"),
-    "a token with a bell": ({}, {"HF_TOKEN": "hf_a\ab"}, "HF_TOKEN has characters that no token has"),
+    "no address": ({"ENDPOINT": "huggingface.co"}, {}, "the Hub's address does not work.*HF_ENDPOINT is .hugg"),
+    "a broken address": ({"ENDPOINT": "http://[::1"}, {}, "the Hub's address does not work.*HF_ENDPOINT is"),
+    "a token with letters": ({}, {"HF_TOKEN": "hf_zażółć"}, "HF_TOKEN contains invalid characters"),
+    "a token with a bell": ({}, {"HF_TOKEN": "hf_a\ab"}, "HF_TOKEN contains invalid characters"),
     "a dead proxy": ({}, {"HTTP_PROXY": "http://{nobody}"}, "cannot be reached.*refused.*MODEL=some/model"),
-    "a proxy of no kind": ({}, {"HTTP_PROXY": "ftp://127.0.0.1"}, "the Hub cannot be asked .*unset HTTPS_PROXY"),
-    "no certificates": ({}, {"SSL_CERT_FILE": "no-such-file"}, "the Hub cannot be asked .*or SSL_CERT_FILE"),
+    "a proxy of no kind": ({}, {"HTTP_PROXY": "ftp://127.0.0.1"}, "cannot connect to the Hub .*unset HTTPS_PROXY"),
+    "no certificates": ({}, {"SSL_CERT_FILE": "no-such-file"}, "cannot connect to the Hub .*or SSL_CERT_FILE"),
 }
 
 

@@ -46,7 +46,7 @@ def test_a_path_is_a_path_whether_a_file_is_there_or_not(tmp_path: Path, monkeyp
 
 
 def test_an_unknown_name_is_answered_with_the_nearest_and_all_others() -> None:
-    said = r'^no recipe "bret" \(did you mean "bert"\?\): .* one of scratch, .*albert, bert, '
+    said = r'^no recipe "bret" \(did you mean "bert"\?\); .* one of scratch, .*albert, bert, '
     with pytest.raises(UserError, match=said):
         find_recipe("bret")
     assert 'no recipe "scrach" (did you mean "scratch"?)' in refused("train", "scrach")

@@ -42,7 +42,7 @@ def test_a_section_may_come_several_times() -> None:
     plan = read("[[several]]\nrank = 8\n[[several]]\nrank = 4")
     assert plan.several == [Adapter(8), Adapter(4)]
     assert read(write_table(asdict(plan))) == plan
-    with pytest.raises(UserError, match=r"plan: several\[2\]\.rang is no known key \(did you mean \"rank\"\?\)"):
+    with pytest.raises(UserError, match=r"plan: several\[2\]\.rang is not a known key \(did you mean \"rank\"\?\)"):
         read("[[several]]\nrank = 8\n[[several]]\nrang = 4")
     with pytest.raises(UserError, match=r"plan: several must be sections \[\[several\]\], got \[8\]"):
         read("several = [8]")
@@ -51,7 +51,7 @@ def test_a_section_may_come_several_times() -> None:
 def test_an_optional_section_is_absent_or_whole() -> None:
     assert read("") == Plan(adapter=None)
     assert read("[adapter]\nrank = 8") == Plan(adapter=Adapter(8))
-    with pytest.raises(UserError, match=r"plan: adapter\.rank is missing: it must be a whole number"):
+    with pytest.raises(UserError, match=r"plan: adapter\.rank is missing; it must be a whole number"):
         read("[adapter]")
     with pytest.raises(UserError, match=r"plan: adapter must be a section \[adapter\], got 8"):
         read("adapter = 8")
@@ -130,9 +130,9 @@ def test_a_key_chooses_the_dataclass_of_a_section(text: str, found: Search) -> N
         ("[how]\nwidth = 3", 'at how.width: how.width belongs to how.method = "beam" or "best-first", but how'),
         ('[how]\nmethod = "bean"', 'at how.method: how.method must be "exact", "beam" or "best-first", got "bean"'),
         ("[how]\nmethod = 1", 'at how.method: how.method must be "exact", "beam" or "best-first", got 1'),
-        ('[how]\nmethod = "beam"', "at how.width: how.width is missing: it must be a whole number"),
-        ('[how]\nwidht = 1\nmethod = "beam"', 'at how.widht: how.widht is no known key (did you mean "width"?)'),
-        ("[again]\nwidth = 1", 'at again.method: again.method is missing: it must be "beam", "best-first" or "exact"'),
+        ('[how]\nmethod = "beam"', "at how.width: how.width is missing; it must be a whole number"),
+        ('[how]\nwidht = 1\nmethod = "beam"', 'at how.widht: how.widht is not a known key (did you mean "width"?)'),
+        ("[again]\nwidth = 1", 'at again.method: again.method is missing; it must be "beam", "best-first" or "exact"'),
         ("how = 3", "at how: how must be a section [how], got 3"),
         ("[own]\nmethod = 3", 'at own.method: own.method must be "exact" or a text, got 3'),
     ],

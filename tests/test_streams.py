@@ -78,7 +78,7 @@ def test_a_folder_is_no_page() -> None:
 
 def test_a_number_of_5000_digits_and_values_3000_deep_are_refused_wherever_they_stand(tmp_path: Path) -> None:
     config = write_config(tmp_path)
-    for value, why in ((LONG, "a whole number of more than 100 digits"), (DEEP, "values more than 100 deep")):
+    for value, why in ((LONG, "a whole number of more than 100 digits"), (DEEP, "nested more than 100 levels deep")):
         message = refused("train", config, f"train.lr={value}", "--runs", tmp_path)
         assert why in message and len(message) < 400
         (tmp_path / "a.toml").write_text(f"{config.read_text()}\nvalue = {value}\n")
@@ -87,7 +87,7 @@ def test_a_number_of_5000_digits_and_values_3000_deep_are_refused_wherever_they_
         with pytest.raises(UserError, match=r"a\.json: not valid JSON"):
             read_json(tmp_path / "a.json")
     assert refused("train", config, f"model.config.width=0x{LONG}", "--runs", tmp_path).endswith("100 digits")
-    assert "100 tables" in refused("train", config, f"model.config.{'.'.join('a' * 3000)}=1", "--runs", tmp_path)
+    assert "100 nested tables" in refused("train", config, f"model.config.{'.'.join('a' * 3000)}=1", "--runs", tmp_path)
     tables = "".join(f'{{"a{i}": ' for i in range(99)) + "1" + "}" * 99
     (tmp_path / "a.json").write_text(tables)
     assert read_json(tmp_path / "a.json")
@@ -96,8 +96,8 @@ def test_a_number_of_5000_digits_and_values_3000_deep_are_refused_wherever_they_
 def test_no_path_has_a_nul_character(tmp_path: Path) -> None:
     for change in ('data.rows="a\\u0000b"', 'data.source="a\\u0000b.csv"', 'tokenizer.source="a\\u0000b"'):
         message = refused("train", write_config(tmp_path), change, "--runs", tmp_path)
-        assert "has a NUL character" in message and "\\x00" in message
+        assert "contains a NUL character" in message and "\\x00" in message
     for read in (read_text, read_toml, read_json):
-        with pytest.raises(UserError, match="has a NUL character"):
+        with pytest.raises(UserError, match="contains a NUL character"):
             read(Path("a\0b"))
     assert minilm("train", write_config(tmp_path), "data.rows=~nosuch/x", "--runs", tmp_path).exit_code == 1

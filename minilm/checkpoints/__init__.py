@@ -1,1 +1,1 @@
-"""Files <-> models. Only safetensors and JSON, never a pickle."""
+"""Reading and writing models, as safetensors and JSON files only, never as pickles."""

@@ -1,7 +1,8 @@
-"""``adapter_config.json``, PEFT's description of an adapter: which modules it adapts, of what rank, how they weigh.
+"""``adapter_config.json``, PEFT's description of an adapter: the adapted modules, their ranks and their alphas.
 
-Modules are identified by their published names, by PEFT's rules (``targets``, ``saves``, ``rank_of``): a list holds
-name suffixes, a string is a regular expression. What PEFT has no key for lies under "minilm", which it ignores.
+Modules are identified by their published names, by PEFT's rules (``targets``, ``saves``, ``rank_of``): a list contains
+suffixes of names, a string is a regular expression. Settings for which PEFT has no key are under "minilm", which PEFT
+ignores.
 
 An adapter that computes anything but ``W x + s B A x``, with or without DoRA, is refused, and so is every setting that
 is not known here.
@@ -25,17 +26,17 @@ from minilm.schema import cut
 from minilm.textfiles import read_json
 
 CONFIG = "adapter_config.json"
-INSTEAD = "merge the adapter with PEFT, and open the whole model"  # what to do where it is not read here
-# Ways to draw the first A and B that leave the pretrained weights as they are.
+INSTEAD = "merge the adapter with PEFT, and open the whole model"  # advice if an adapter is not supported
+# Initializations of A and B that do not change the pretrained weights.
 _INITS = (True, False, "gaussian", "eva", "orthogonal", "mica")
-# What tells nothing that changes the numbers: notes, and settings of a method that another key turns on.
+# Keys that do not affect the outputs: notes, and settings of methods that other keys turn on.
 _NOTES = {
     "peft_version", "inference_mode", "runtime_config", "fan_in_fan_out", "megatron_core",
     "qalora_group_size", "loftq_config", "eva_config", "corda_config", "lora_ga_config", "init_lora_weights",
 }  # fmt: skip
 
 
-# What a value may be.
+# Kinds of values.
 _Kind = Callable[[Any], bool]
 
 
@@ -71,9 +72,9 @@ def _different(value: Any) -> bool:
     return _list(_name)(value) and len(set(value)) == len(value)
 
 
-_Keys = dict[str, tuple[Any, _Kind, str]]  # key -> the value where it is absent, what it may be, and that in words
+_Keys = dict[str, tuple[Any, _Kind, str]]  # key -> the default value, the allowed kind, and the kind in words
 _KEYS: _Keys = {
-    "peft_type": ("LORA", lambda value: value == "LORA", "LORA, the only kind of adapter that is read here"),
+    "peft_type": ("LORA", lambda value: value == "LORA", "LORA, the only kind of adapter that minilm supports"),
     "task_type": (None, _any(_absent, _name), "a name or null"),
     "auto_mapping": (None, _any(_absent, _table(lambda value: True)), "a table or null"),
     "base_model_name_or_path": (None, _any(_absent, _name), "a name or null"),
@@ -97,7 +98,7 @@ _KEYS: _Keys = {
     "alpha_pattern": (None, _any(_absent, _table(_number)), "a table of numbers"),
     "minilm": (None, _any(_absent, _table(lambda value: True)), "a table"),
 }
-_OWN: _Keys = {  # of the table "minilm"
+_OWN: _Keys = {  # keys of the table "minilm"
     "task": (None, _any(_absent, lambda value: value in TASKS), "one of " + ", ".join(TASKS)),
     "model_type": (None, _any(_absent, _name), "a name"),
     "labels": (None, _any(_absent, _different), "a list of different names"),
@@ -112,26 +113,26 @@ class AdapterConfig:
     """An adapter's settings, checked."""
 
     where: str  # the file, for error messages
-    published: dict[str, Any]  # PEFT's keys, those included that the file leaves out
+    published: dict[str, Any]  # PEFT's keys, with default values for missing keys
     base: str  # the model that was adapted: a Hub id or a folder; "": unknown
     revision: str  # of the base on the Hub; "": unknown
     task: str  # what the adapted model is for: "encode", "classify" or "lm"; "": unknown
-    labels: list[str]  # the classes, in order; none: unknown
+    labels: list[str]  # the classes, in order; empty: unknown
     dropout: float
     rank_stabilized: bool
     lora_bias: bool  # B has a bias
     dora: bool  # the lengths of the matrices' rows were learned apart
     bias: str  # which biases were trained: "none", "all" or "lora_only"
     init: str  # "pissa" or "olora": the first A and B were taken out of the base's weights; "": they were not
-    head: HeadConfig | None  # our own head's settings; None: the head is the family's, if there is one
+    head: HeadConfig | None  # the settings of minilm's head; None: the family's head, or none
     model_type: str  # the base's family; "": unknown
-    blocks: dict[str, list[int]]  # fused module -> the parts that its B has diagonal blocks for
-    base_sample: list[float]  # some numbers of the base's weights; none: unknown
-    extra: dict[str, Any]  # what else there is under "minilm": max_tokens, threshold, problem_type, ...
+    blocks: dict[str, list[int]]  # fused module -> the parts for which its B has diagonal blocks
+    base_sample: list[float]  # some values of the base's weights; empty: unknown
+    extra: dict[str, Any]  # the other keys under "minilm": max_tokens, threshold, problem_type, ...
 
     @property
     def saved(self) -> list[str]:
-        """The ends of the names of modules that were trained whole; PEFT adds those of the usual heads."""
+        """The suffixes of the names of modules that were fully trained; PEFT adds those of the usual heads."""
         usual = ["classifier", "score"] if self.published["task_type"] == "SEQ_CLS" else []
         return [*(self.published["modules_to_save"] or ()), *usual]
 
@@ -148,7 +149,7 @@ class AdapterConfig:
         return next((patterns[p] for p in patterns if self._match(rf"(.*\.)?({p})", module, table)), otherwise)
 
     def targets(self, module: str) -> bool:
-        """Whether this linear module is to be adapted."""
+        """Whether this linear module is adapted."""
         excluded = self._named("exclude_modules", module)
         if excluded or any(self._match(rf"(.*\.)?{name}(\..*)?", module, "modules_to_save") for name in self.saved):
             return False
@@ -173,7 +174,7 @@ class AdapterConfig:
         return False
 
     def saves(self, tensor: str) -> bool:
-        """Whether this tensor belongs to a module that was trained whole."""
+        """Whether this tensor belongs to a module that was fully trained."""
         parts = tensor.split(".")
         modules = [".".join(parts[:i]) for i in range(1, len(parts))]
         return any(module.endswith(name) for module in modules for name in self.saved)
@@ -182,17 +183,17 @@ class AdapterConfig:
         try:
             return re.fullmatch(pattern, module)
         except re.error as error:
-            raise UserError(f"{self.where}: {key} holds a pattern that is no regular expression ({error})") from error
+            raise UserError(f"{self.where}: {key} contains an invalid regular expression ({error})") from error
 
 
 def read_adapter_config(folder: str | Path) -> AdapterConfig:
-    """Read and check an adapter's config. Raises UserError naming what is wrong, missing or not supported."""
+    """Read and check an adapter's config. Raises UserError if a setting is wrong, missing or not supported."""
     path = Path(folder) / CONFIG
     return check_adapter_config(read_json(path), str(path))
 
 
 def check_adapter_config(published: dict[str, Any], where: str) -> AdapterConfig:
-    """The settings of an adapter_config.json, filled in where absent. Errors as ``read_adapter_config``'s."""
+    """The settings of an adapter_config.json, with defaults for missing keys. Errors as in ``read_adapter_config``."""
     _check(published, _KEYS, where)
     own = dict(published["minilm"] or {})
     _check(own, _OWN, f"{where}: minilm")
@@ -202,7 +203,7 @@ def check_adapter_config(published: dict[str, Any], where: str) -> AdapterConfig
     init = published.get("init_lora_weights", True)
     init = init.lower() if isinstance(init, str) else init
     if init not in (*_INITS, *INITS):
-        raise UserError(f"{where}: init_lora_weights {cut(init)} changes the base's weights; {INSTEAD}")
+        raise UserError(f"{where}: init_lora_weights {cut(init)} changes the base model's weights; {INSTEAD}")
     return AdapterConfig(
         where=where,
         published=published,
@@ -225,7 +226,7 @@ def check_adapter_config(published: dict[str, Any], where: str) -> AdapterConfig
 
 
 def _check(table: dict[str, Any], keys: _Keys, where: str) -> None:
-    """Fill in what is absent. Raises UserError for the first value that is wrong."""
+    """Add the default values of missing keys, in place. Raises UserError for the first wrong value."""
     for key, (default, is_right, wanted) in keys.items():
         value = table.setdefault(key, default)
         if not is_right(value):
@@ -233,7 +234,7 @@ def _check(table: dict[str, Any], keys: _Keys, where: str) -> None:
 
 
 def _task(published: dict[str, Any]) -> str:
-    """What PEFT says that the adapted model is for: by a kind of task, or else by the class that was adapted."""
+    """The task of the adapted model, from PEFT's task_type or else from the class that was adapted."""
     if task_type := published["task_type"]:
         by_type = {"SEQ_CLS": "classify", "FEATURE_EXTRACTION": "encode"}
         return "lm" if task_type.endswith("_LM") else by_type.get(task_type, "")

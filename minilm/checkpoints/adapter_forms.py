@@ -110,11 +110,11 @@ def scaled_alpha(alpha: float, times: float, *, rank_stabilized: bool) -> float:
 def check_shape(entry: Entry, asked: tuple[int, ...], config: AdapterConfig) -> None:
     """Raises UserError if a tensor has another shape than the model asks for, or holds no plain numbers."""
     if entry.shape != asked:
-        shapes = f"has the shape {entry.shape}, the model's is {asked}"
+        shapes = f"has the shape {entry.shape}, but the model needs {asked}"
         raise UserError(f"{entry.file}: {entry.name} {shapes}{made_for(config)}")
     if not entry.dtype.is_floating_point or entry.dtype.itemsize == 1:
         kind = str(entry.dtype).removeprefix("torch.")
-        raise UserError(f"{entry.file}: {entry.name} holds {kind} numbers, which are not read here")
+        raise UserError(f"{entry.file}: {entry.name} has the dtype {kind}, which is not supported")
 
 
 def made_for(config: AdapterConfig) -> str:

@@ -1,6 +1,6 @@
-"""LoRA adapters in PEFT's format, written: what was trained, without the base model that it belongs to.
+"""Save LoRA adapters in PEFT's format: the trained parameters, without the base model.
 
-The folder is the one that ``adapters`` reads.
+``adapters`` loads such a folder.
 """
 
 from __future__ import annotations
@@ -31,26 +31,27 @@ from minilm.models.architecture import Backbone, Card
 def save_adapter(
     model: Backbone, folder: str | Path, *, base: str = "", revision: str = "", tokenizer: Any = None
 ) -> Path:
-    """Write what was trained of an adapted model, in a folder that PEFT opens and ``load_adapter`` reads back exactly.
+    """Save the trained parameters of an adapted model in a folder that PEFT opens and ``load_adapter`` reads exactly.
 
     Args:
-        model: with adapters, from ``add_lora`` or ``load_adapter``.
-        folder: made where it does not exist.
-        base: what others find the base by, best its Hub id; "": the folder that the model was loaded from.
-        revision: of the base on the Hub.
-        tokenizer: a ``tokenizers.Tokenizer`` to write too; None: the one that the adapter came with, or the base's,
-            which is not written again.
+        model: a model with adapters, from ``add_lora`` or ``load_adapter``.
+        folder: created if it does not exist.
+        base: the name by which others find the base model, if possible its Hub id; "": the folder that the model was
+            loaded from.
+        revision: the revision of the base model on the Hub.
+        tokenizer: a ``tokenizers.Tokenizer`` to save too; None: the adapter's own tokenizer if it had one. The base
+            model's tokenizer is not saved again.
 
     Raises:
-        UserError: the base is nowhere saved, or something was trained that the format has no place or no name for.
+        UserError: the base model is not saved anywhere, or a trained parameter cannot be stored in PEFT's format.
             Nothing is written.
     """
     folder, card, layers = Path(folder), card_of(model), adapted_layers(model)
     if not layers:
-        raise ValueError("this model has no adapters; add_lora makes them, and merge takes them away")
+        raise ValueError("this model has no adapters; add_lora adds them, and merge removes them")
     base = base or (str(card.folder.resolve()) if card.folder is not None else "")
     if not base:
-        raise UserError("LoRA: the model under the adapter was never saved; train it whole, or save and load it first")
+        raise UserError("LoRA: the adapter's base model was never saved; save and load it first, or train without LoRA")
     places = places_for(model, prefixed=True)
     adapters = publish(model, places)
     whole, settings = _trained_whole(model, places)
@@ -90,24 +91,24 @@ def _check_names(
     tensors: Collection[str],
     adapters: Collection[str],
 ) -> None:
-    """Raises UserError where the names that would be written mean something else too, by PEFT's rules.
+    """Raises UserError if the module names to be written would also select other modules, by PEFT's rules.
 
-    They are ends of names: "norm", a Llama's last, is also the end of layers.0.input_layernorm.
+    PEFT compares suffixes: "norm", Llama's final norm, is also a suffix of layers.0.input_layernorm.
     """
     saved = ", ".join(config.saved)
     for module in adapters:
         if not config.targets(module):
             raise UserError(
-                f"LoRA: {module} is adapted, but PEFT's names for what is trained whole ({saved}) mean it too; "
-                "adapt it or train it, not both"
+                f"LoRA: {module} is adapted, but the names of the fully trained modules ({saved}) also select it in "
+                "PEFT's format; adapt it or train it fully, not both"
             )
     for name, _ in model.named_parameters(remove_duplicate=False):
         for theirs in (copy for place in places_of_ours(name, places) for copy in copies_of(place.theirs, model)):
             written = f"{PREFIX}{theirs}" in tensors
             if config.saves(theirs) and not written:
                 raise UserError(
-                    f"LoRA: {name} is not trained, but PEFT's names for what is ({saved}) mean it too, as the ends "
-                    "of names that they are; train it too, or freeze those"
+                    f"LoRA: {name} is not trained, but the names of the fully trained modules ({saved}) also select "
+                    "it in PEFT's format, as they are suffixes; train it too, or freeze those modules"
                 )
             bias_alone = theirs.endswith(".bias") and config.bias != "none"
             if written and not config.saves(theirs) and not bias_alone:
@@ -115,9 +116,9 @@ def _check_names(
 
 
 def _settings(layers: dict[str, LoRALinear], adapters: dict[str, PeftAdapter]) -> dict[str, Any]:
-    """PEFT's settings of these adapters: the most usual rank and alpha, and the modules that have others.
+    """PEFT's settings of these adapters: the most frequent rank and alpha, and the modules that have others.
 
-    Raises UserError where they differ in a setting that PEFT has one of.
+    Raises UserError if they differ in a setting that PEFT stores only once.
     """
     first, layer = next(iter(layers.items()))
     for name, other in layers.items():
@@ -149,7 +150,7 @@ def _settings(layers: dict[str, LoRALinear], adapters: dict[str, PeftAdapter]) -
 
 
 def _own_settings(model: Backbone, adapters: dict[str, PeftAdapter]) -> dict[str, Any]:
-    """What PEFT has no key for."""
+    """The settings for which PEFT has no key."""
     card = card_of(model)
     own: dict[str, Any] = {"task": card.task, "model_type": card.model_type}
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -166,7 +167,7 @@ def _own_settings(model: Backbone, adapters: dict[str, PeftAdapter]) -> dict[str
 
 
 def _task_type(card: Card) -> str | None:
-    """PEFT's name of what the adapted model is for; None: it has none."""
+    """PEFT's name of the adapted model's task; None if it has no name for it."""
     if card.task == "encode" or card.own_head:
         return "FEATURE_EXTRACTION"
     if card.task == "classify":
@@ -176,29 +177,29 @@ def _task_type(card: Card) -> str | None:
 
 
 def _trained_whole(model: Backbone, places: tuple[Place, ...]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What is trained beside the adapters, and PEFT's words for it. Its format has a place for
+    """The parameters that are trained besides the adapters, and PEFT's settings for them. PEFT's format can store
 
-        a module that is trained whole, such as a norm     its name in "modules_to_save"
-        the family's head, trained or not                  likewise: it is always written
-        biases alone, their modules' weights being frozen  "bias": "all" there are, or "lora_only": the adapted modules'
+        a fully trained module, such as a norm             its name in "modules_to_save"
+        the family's head, trained or not                  the same; it is always written
+        biases whose weights are frozen                    "bias": "all", or "lora_only" for those of adapted modules
 
-    and for nothing else: no part of a module, no other choice of biases, no weight that is tied to another.
+    and nothing else: not a part of a module, not other subsets of the biases, and no tied weights.
     """
     card, layers = card_of(model), adapted_layers(model)
     parameters = {
         name: parameter
         for name, parameter in model.named_parameters()
-        if not (card.own_head and name.startswith("head."))  # which has a file of its own
+        if not (card.own_head and name.startswith("head."))  # minilm's head has its own file
     }
     trained = {name for name, p in parameters.items() if p.requires_grad} - adapter_parameters(model).keys()
     if card.task == "classify" and not any(name.startswith("head.") for name in layers):
         trained |= {name for name in parameters if name.startswith("head.")}
-    # Biases alone: attention.query.bias, where attention.query.weight is frozen.
+    # Biases without their weights: attention.query.bias, if attention.query.weight is frozen.
     biases = {name for name in trained if name.endswith(".bias") and f"{module_of(name)}.weight" not in trained}
-    # Modules: attention_norm, where its weight is trained, and then its bias must be.
+    # Modules: attention_norm, if its weight is trained; then its bias must be trained too.
     modules = {module_of(name) for name in trained - biases}
     whole = {name for name in parameters if module_of(name) in modules}
-    # The choices of biases that have a word, among those that no module brings along and that are called so there.
+    # The subsets of biases that PEFT can name, among biases that do not belong to fully trained modules.
     every_bias = {
         name
         for name in parameters.keys() - whole
@@ -206,13 +207,13 @@ def _trained_whole(model: Backbone, places: tuple[Place, ...]) -> tuple[dict[str
     }
     of_layers = {f"{name}.bias" for name in layers} & every_bias
     kinds = {frozenset(every_bias): "all", frozenset(of_layers): "lora_only", frozenset[str](): "none"}
-    # What is left has no place: a module's part, an adapted module's own weight, other biases, tied weights.
+    # The rest cannot be stored: a part of a module, the weight of an adapted module, other biases, tied weights.
     stray = (whole - trained) | (modules & layers.keys())
     stray |= set() if frozenset(biases) in kinds else biases
     stray |= {first for first, *others in parameter_names(model) if others and first in trained}
     if stray:
-        raise UserError(f"LoRA: {min(stray)} is not trained as PEFT's format can tell; freeze it, or train all of it")
-    # A fused tensor is written whole, with those parts of it that were not trained.
+        raise UserError(f"LoRA: PEFT's format cannot store {min(stray)}; freeze it, or train its whole module")
+    # A fused tensor is written completely, including parts that were not trained.
     written = {
         part.ours
         for name in trained
@@ -224,7 +225,7 @@ def _trained_whole(model: Backbone, places: tuple[Place, ...]) -> tuple[dict[str
 
 
 def _saved_modules(model: Backbone, whole: Collection[str], places: tuple[Place, ...]) -> list[str]:
-    """The published modules of the parameters that are trained whole; of a whole head, the one that holds it all."""
+    """The published modules of the fully trained parameters; for a whole head, the module that contains all of it."""
     found = {name: places_of_ours(name, places) for name, _ in model.named_parameters(remove_duplicate=False)}
     others = {place.theirs.partition(".")[0] for name in found.keys() - whole for place in found[name]}
     saved = set()

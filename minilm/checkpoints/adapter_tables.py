@@ -47,14 +47,14 @@ def changed_tables(
 ) -> dict[str, Tensor]:
     """The values of our parameters for a published table and its changes.
 
-    whole: the values that the adapter holds whole; the table's may be among them. Raises UserError for a table that is
-    not the model's token table, or is not changed as it should be.
+    whole: the fully trained tensors of the adapter, possibly with the table. Raises UserError for a table that is not
+    the model's token table, and for changes in another form.
     """
     first = next(iter(changes.values()))
     plain = plain_name(f"{module}.weight", ARCHITECTURES[card_of(model).model_type].names)
     ours = [place.ours for place in places_of_theirs(plain, places)]
     if ours != [TOKENS] or model.start_token is not None:
-        raise UserError(f"{first.file}: {first.name} changes a table that cannot be changed in part here; {INSTEAD}")
+        raise UserError(f"{first.file}: {first.name} changes part of a table, which minilm cannot load; {INSTEAD}")
     table = model.token_embedding.weight.detach()
     before = whole.get(TOKENS, table)
     if DELTA in changes:
@@ -65,7 +65,7 @@ def changed_tables(
         return {TOKENS: new, HEAD: new} if shared else {TOKENS: new}
     if config.dora or changes.keys() != {"lora_embedding_A", "lora_embedding_B"}:
         why = "is adapted with DoRA" if config.dora else "has no A or no B"
-        raise UserError(f"{first.file}: {module} {why}, which is not read here; {INSTEAD}")
+        raise UserError(f"{first.file}: {module} {why}, which is not supported; {INSTEAD}")
     rank, (entries, width) = config.rank_of(module), before.shape
     check_shape(changes["lora_embedding_A"], (rank, entries), config)
     check_shape(changes["lora_embedding_B"], (width, rank), config)

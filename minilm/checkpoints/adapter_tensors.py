@@ -1,4 +1,4 @@
-"""What lies in ``adapter_model.safetensors``, by our names: settled by names and shapes before a model is touched.
+"""The tensors in ``adapter_model.safetensors``, by minilm's names. Names and shapes are checked before a model changes.
 
 Tensors are named after the published modules:
 
@@ -10,8 +10,8 @@ Tensors are named after the published modules:
     base_model.model.<module>.lora_embedding_A (r, V), .lora_embedding_B (D, r)    of a token table: ``adapter_tables``
     base_model.model.<module>.token_adapter.trainable_tokens_delta (n, D)          some of its rows
 
-T5's classes keep a copy of the token table for each stack. An adapter can train them apart; ours is one, so it is read
-where all copies are equal, and written as all of them.
+T5's published classes have a copy of the token table for each stack, and PEFT can train the copies separately. minilm
+has one table, so such an adapter can be read only if all copies are equal; all copies are written.
 
 A published module may be several of ours side by side: ``adapter_forms``.
 """
@@ -59,7 +59,7 @@ PREFIX = "base_model.model."
 
 @dataclass
 class AdapterTensors:
-    """What an adapter holds for a model, by our names."""
+    """The tensors of an adapter for a model, by minilm's names."""
 
     adapters: dict[str, Adapter] = field(default_factory=dict)  # by module
     whole: dict[str, Tensor] = field(default_factory=dict)  # parameter -> its value
@@ -77,9 +77,9 @@ def places_for(model: Backbone, *, prefixed: bool = False) -> tuple[Place, ...]:
 
 
 def copies_of(theirs: str, model: Backbone) -> list[str]:
-    """The published names under which a tensor is read: of T5's token table, one a stack; of all others, its own.
+    """The published names from which a tensor is read: for T5's token table one per stack, otherwise its own name.
 
-    The table's own name, ``shared``, only ties these copies together, and what is trained under PEFT is not tied.
+    The table's own name, ``shared``, only ties these copies together, and parameters trained with PEFT are not tied.
     """
     stacks = {name.partition(".")[0] for name, _ in model.named_parameters()}
     old = ARCHITECTURES[card_of(model).model_type].names.old
@@ -91,7 +91,7 @@ def copies_of(theirs: str, model: Backbone) -> list[str]:
 
 
 def read_adapter(model: Backbone, folder: Path, config: AdapterConfig) -> AdapterTensors:
-    """Everything that the folder holds, as views. Raises UserError for what does not fit the model or the config."""
+    """Read the adapter's tensors, as views. Raises UserError if a tensor does not match the model or the config."""
     reader, places, names = Reader(), places_for(model), ARCHITECTURES[card_of(model).model_type].names
     pairs, tables, tensors = _sort(folder, config)
     linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
@@ -105,8 +105,8 @@ def read_adapter(model: Backbone, folder: Path, config: AdapterConfig) -> Adapte
         prefix = prefix or f"{module}.weight".removesuffix(plain)  # none before a head's module
         held.adapters |= _parts(model, module, parts, pair, config, reader)
     if config.init:
-        why = f"its first A and B were taken out of the base's weights ({config.init})"
-        log.warning("%s: opened as plain LoRA of twice the rank, as %s", config.where, why)
+        why = f"its initial A and B were subtracted from the base model's weights ({config.init})"
+        log.warning("%s: loaded as plain LoRA of twice the rank, as %s", config.where, why)
     there = [
         module_of(_in_file(place, prefix)) for name in linear for place in places_of_ours(f"{name}.weight", places)
     ]
@@ -114,7 +114,7 @@ def read_adapter(model: Backbone, folder: Path, config: AdapterConfig) -> Adapte
     held.whole = _whole(model, places, tensors, config, reader)
     _check_whole(model, config, places, prefix, held, folder)
     if config.published["trainable_token_indices"] and not any(DELTA in changes for changes in tables.values()):
-        raise UserError(f"{folder}: lacks the tokens of trainable_token_indices; is {STEM}.safetensors whole?")
+        raise UserError(f"{folder}: lacks the tokens of trainable_token_indices; download {STEM}.safetensors again")
     for module, changes in tables.items():
         held.whole |= changed_tables(model, places, module, changes, held.whole, config, reader)
     if config.lora_bias:
@@ -122,7 +122,7 @@ def read_adapter(model: Backbone, folder: Path, config: AdapterConfig) -> Adapte
     if config.head is not None:
         held.whole |= _own_head(model, folder, config, reader)
     if isinstance(model.head, ClassificationHead) and "head.output.weight" not in held.whole:
-        log.warning("%s: holds no head; the model keeps the one that it has", folder)
+        log.warning("%s: contains no head; the model keeps its own head", folder)
     return held
 
 
@@ -135,27 +135,27 @@ def _sort(folder: Path, config: AdapterConfig) -> tuple[_ByModule, _ByModule, di
     for key, entry in read_folder(folder, STEM).items():
         name = key.removeprefix(PREFIX)
         if name == key:
-            raise UserError(f"{entry.file}: unexpected tensor {key}; in PEFT's format every name begins with {PREFIX}")
+            raise UserError(f"{entry.file}: unexpected tensor {key}; in PEFT's format all names begin with {PREFIX}")
         if match := re.fullmatch(r"(.+)\.lora_(A\.weight|B\.weight|B\.bias|magnitude_vector)", name):
             pairs.setdefault(match[1], {})[match[2]] = entry
         elif match := re.fullmatch(r"(.+)\.(lora_embedding_[AB]|token_adapter\.trainable_tokens_delta)", name):
             tables.setdefault(match[1], {})[match[2]] = entry
         elif match := re.search(r"\.(lora_\w+)", name):
-            raise UserError(f"{entry.file}: {key} is no A or B of a linear layer; {match[1]} is not supported here")
+            raise UserError(f"{entry.file}: {key} is not an A or B of a linear layer; {match[1]} is not supported")
         elif not re.search(r"\.(original_module|modules_to_save)\.", name):
             tensors[name] = entry
-        elif config.bias != "all" or not name.endswith(".bias"):  # "all" lets in copies of the biases stored beside
-            raise UserError(f"{entry.file}: {key} is of a module that was trained inside another; {INSTEAD}")
+        elif config.bias != "all" or not name.endswith(".bias"):  # with "all", copies of biases may be stored too
+            raise UserError(f"{entry.file}: {key} belongs to a module inside another trained module; {INSTEAD}")
     more = {"magnitude_vector": config.dora, "B.bias": config.lora_bias}
     wanted = {"A.weight", "B.weight", *(name for name, given in more.items() if given)}
     for module, pair in pairs.items():
         for absent in sorted(wanted - pair.keys()):
-            raise UserError(f"{folder}: lacks {PREFIX}{module}.lora_{absent}; is {STEM}.safetensors whole?")
+            raise UserError(f"{folder}: lacks {PREFIX}{module}.lora_{absent}; download {STEM}.safetensors again")
         for spare in pair.keys() - wanted:
             entry, key = pair[spare], "use_dora" if spare == "magnitude_vector" else "lora_bias"
             raise UserError(f"{entry.file}: has {entry.name}, but {config.where} says {key} = false")
     if not pairs:
-        raise UserError(f"{folder}: {STEM}.safetensors holds no LoRA adapter; is it whole?")
+        raise UserError(f"{folder}: {STEM}.safetensors contains no LoRA adapter; download it again")
     return pairs, tables, tensors
 
 
@@ -169,7 +169,7 @@ def _parts(
     for entry, along in ((pair["A.weight"], 0), (pair["B.weight"], 1)):
         if len(entry.shape) == 2 and entry.shape[along] != rank:
             its = entry.shape[along]
-            raise UserError(f"{entry.file}: {entry.name} is of rank {its}, but {config.where} says {rank}")
+            raise UserError(f"{entry.file}: {entry.name} has the rank {its}, but {config.where} says {rank}")
     check_shape(pair["A.weight"], (rank, in_features), config)
     check_shape(pair["B.weight"], (rows, rank), config)
     a, b, magnitude = reader.view(pair["A.weight"]), reader.view(pair["B.weight"]), None
@@ -188,7 +188,7 @@ def _parts(
 
     own = [place for place in parts if place.row.part in config.blocks[module]]
     if not own or len(own) != len(config.blocks[module]) or rank % len(own):
-        raise UserError(f"{config.where}: minilm.blocks of {module} must name parts of it that share its rank, {rank}")
+        raise UserError(f"{config.where}: minilm.blocks of {module} must list parts that divide its rank, {rank}")
     alpha = scaled_alpha(alpha, 1 / len(own), rank_stabilized=config.rank_stabilized)
     found = {
         place.module: adapter(place, a_block, b_block, alpha)
@@ -221,7 +221,7 @@ def _biases(
                 continue
             own = model.get_submodule(place.module).get_parameter("bias") if _has_bias(model, place.module) else None
             if own is None:
-                raise UserError(f"{entry.file}: {entry.name} is of a module that has no bias to add it to; {INSTEAD}")
+                raise UserError(f"{entry.file}: {entry.name} is for a module without a bias; {INSTEAD}")
             check_shape(entry, (place.layout.rows_of_all(len(own), place.row.part),), config)
             before = held.whole.get(place.ours, own.detach())
             biases[place.ours] = before + scale * place.layout.cut(reader.view(entry), place.row.part).to(before)
@@ -239,7 +239,7 @@ def _plain(
     """A, B and alpha of the plain adapter that computes the same, if the first A and B were taken out of W."""
     layout, rank = parts[0].layout, len(a)
     if layout.transposed and config.init == "olora":
-        raise UserError(f"{config.where}: init_lora_weights 'olora' of a transposed matrix is not read here; {INSTEAD}")
+        raise UserError(f"{config.where}: init_lora_weights 'olora' of a transposed matrix is not supported; {INSTEAD}")
     by_part = sorted(parts, key=lambda place: place.row.part)
     weight = layout.join([model.get_parameter(place.ours) for place in by_part])
     scale = alpha / (math.sqrt(rank) if config.rank_stabilized else rank)
@@ -250,11 +250,11 @@ def _plain(
 def _whole(
     model: Backbone, places: tuple[Place, ...], tensors: dict[str, Entry], config: AdapterConfig, reader: Reader
 ) -> dict[str, Tensor]:
-    """The values of the parameters that are stored whole."""
+    """The values of the fully trained parameters."""
     names = ARCHITECTURES[card_of(model).model_type].names
     parameters = dict(model.named_parameters(remove_duplicate=False))
     users = Counter(map(id, parameters.values()))
-    stored: dict[str, dict[str, Entry]] = {}  # plain name -> its copies, by their names in the file
+    stored: dict[str, dict[str, Entry]] = {}  # plain name -> name in the file -> copy
     for name, entry in tensors.items():
         stored.setdefault(plain_name(name.replace(".base_layer.", "."), names), {})[name] = entry
     whole = {}
@@ -263,17 +263,17 @@ def _whole(
         found = [place for place in places_of_theirs(plain, places) if place.ours in parameters]
         if not found and places_of_theirs(plain, rows_of(names, model.config, "classify")):
             raise UserError(
-                f"{entry.file}: {entry.name} is of a part that {_this(model)} does not have{made_for(config)}; "
-                "open that one for the adapter's task, with its family's head"
+                f"{entry.file}: {entry.name} belongs to a part that {_this(model)} does not have{made_for(config)}; "
+                "load the model for the adapter's task, with its family's head"
             )
         if not found and not is_ignored(plain, names):
-            raise UserError(f"{entry.file}: {entry.name} is no tensor of {_this(model)}{made_for(config)}")
+            raise UserError(f"{entry.file}: {entry.name} is not a tensor of {_this(model)}{made_for(config)}")
         for place in found:
             parameter = parameters[place.ours]
             for copy in copies.values():
                 check_shape(copy, place.shape_of_theirs(tuple(parameter.shape)), config)
             if users[id(parameter)] > 1 and not may_untie(model):
-                raise UserError(f"{entry.file}: {entry.name} was trained on its own; {_this(model)} ties it to another")
+                raise UserError(f"{entry.file}: {entry.name} was trained separately; {_this(model)} ties it to another")
             _check_copies(model, place, copies, reader)
             if next(p.theirs for p in places_of_ours(place.ours, places) if p.theirs in stored) == plain:
                 whole[place.ours] = place.take(reader.view(entry))
@@ -281,7 +281,8 @@ def _whole(
 
 
 def _check_copies(model: Backbone, place: Place, copies: dict[str, Entry], reader: Reader) -> None:
-    """Raises UserError if copies of one table were trained apart. One that is not there is the base's still."""
+    """Raises UserError if copies of one table have different values. A copy that is not stored has the base's values.
+    """
     entry, *others = copies.values()
     same, needed = all(equal(entry, other) for other in others), copies_of(place.theirs, model)
     if needed != [place.theirs] and not all(any(name.endswith(copy) for name in copies) for copy in needed):
@@ -289,8 +290,8 @@ def _check_copies(model: Backbone, place: Place, copies: dict[str, Entry], reade
         same = same and (of_base.is_meta or torch.equal(value.to(of_base.dtype), of_base.cpu()))
     if not same:
         raise UserError(
-            f"{entry.file}: {entry.name} was trained apart from other copies of it, but {_this(model)} has one for "
-            "all; leave it out of modules_to_save, and train the adapter again"
+            f"{entry.file}: {entry.name} differs from other copies of the same table, but {_this(model)} has only one "
+            "table; remove it from modules_to_save, and train the adapter again"
         )
 
 
@@ -307,21 +308,21 @@ def _own_head(model: Backbone, folder: Path, config: AdapterConfig, reader: Read
 
 
 def _check_targets(config: AdapterConfig, there: list[str], held: Mapping[str, object]) -> None:
-    """Raises UserError where the config adapts other modules than the file does, of those that the model has."""
-    if config.published["target_modules"] in (None, "all-linear"):  # which mean: what the file holds
+    """Raises UserError if the config and the file adapt different modules of the model."""
+    if config.published["target_modules"] in (None, "all-linear"):  # these mean: the modules in the file
         return
     for module in sorted(there):
         if config.targets(module) and module not in held:
-            raise UserError(f"{config.where}: adapts {module}, but {STEM}.safetensors has nothing for it; is it whole?")
+            raise UserError(f"{config.where}: adapts {module}, but {STEM}.safetensors has no tensors for it")
     for module in held:
         if not config.targets(module):
-            raise UserError(f"{config.where}: leaves {module} out, but {STEM}.safetensors adapts it")
+            raise UserError(f"{config.where}: does not adapt {module}, but {STEM}.safetensors does; download both")
 
 
 def _check_whole(
     model: Backbone, config: AdapterConfig, places: tuple[Place, ...], prefix: str, held: AdapterTensors, folder: Path
 ) -> None:
-    """Raises UserError where a module that was trained whole is not there. Warns of biases that are not."""
+    """Raises UserError if a fully trained module is missing in the file. Warns if biases are missing."""
     biases = []
     for name, _ in model.named_parameters():
         for place in places_of_ours(name, places)[:1] if name not in held.whole else ():
@@ -332,11 +333,11 @@ def _check_whole(
             if theirs.endswith(".bias") and (config.bias == "all" or of_adapter):
                 biases.append(theirs)
     if biases:
-        log.warning("%s: lacks %d trained biases, such as %s; the base's are used", folder, len(biases), biases[0])
+        log.warning("%s: lacks %d trained biases, such as %s; uses the base model's", folder, len(biases), biases[0])
 
 
 def _in_file(place: Place, prefix: str) -> str:
-    """A published name as this adapter's class has it."""
+    """A published name with the prefix that this adapter's class uses."""
     return place.theirs if place.ours.startswith("head.") else prefix + place.theirs
 
 
@@ -345,9 +346,9 @@ def _this(model: Backbone) -> str:
 
 
 def sample_of_base(model: Backbone, adapted: Collection[str], whole: Collection[str]) -> Tensor:
-    """Some numbers of each adapted weight, in the model's order, and of the token table: they identify the base.
+    """Some values of each adapted weight, in the model's order, and of the token table, which identify the base model.
 
-    ``whole``: the parameters that are trained themselves, and so are not the base's.
+    ``whole``: the fully trained parameters, whose values differ from the base's.
     """
     names = [f"{name}.weight" for name, _ in model.named_modules() if name in adapted]
     names += [TOKENS] if TOKENS not in whole else []

@@ -1,9 +1,10 @@
-"""LoRA adapters in PEFT's format, read: what was trained, without the base model that it belongs to.
+"""Load LoRA adapters in PEFT's format: the trained parameters, without the base model.
 
-A folder holds adapter_config.json (see ``adapter_configs``) and adapter_model.safetensors (see ``adapter_tensors``);
-where the head is our own, head.safetensors, described under "minilm" in adapter_config.json; and perhaps a tokenizer.
-The trained head is always there: PEFT opens an adapter with the family's head on the published classifier, and one with
-ours on the backbone.
+A folder contains adapter_config.json (see ``adapter_configs``) and adapter_model.safetensors (see ``adapter_tensors``).
+If the head is minilm's own, it also contains head.safetensors, which is described under "minilm" in
+adapter_config.json. It may contain a tokenizer.
+The trained head is always stored. PEFT opens an adapter with the family's head on the published classifier, and one
+with minilm's head on the backbone.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ from minilm.models.heads import HeadConfig
 
 
 def base_of(folder: str | Path) -> str:
-    """The model that an adapter belongs to: a folder, or a name that ``load_model`` takes.
+    """The base model of an adapter: a folder, or a name that ``load_model`` accepts.
 
-    A relative path counts from the adapter's folder, if it leads somewhere from there. Raises UserError where the
-    adapter does not name its base.
+    A relative path is relative to the adapter's folder if it exists there. Raises UserError if the adapter does not
+    name its base model.
     """
     config = read_adapter_config(folder)
     if not config.base:
@@ -52,24 +53,24 @@ def load_adapted_model(
     device: torch.device | str | None = None,
     base: str | Path | None = None,
 ) -> Backbone:
-    """Open an adapter's base and adapt it, in evaluation mode.
+    """Load an adapter's base model and apply the adapter, in evaluation mode.
 
-    Arguments and errors as those of ``opening.load_model``, and ``load_adapter``'s errors; task, labels and head can
-    only be the adapter's own. Where it does not say its task, the task must be given.
+    Arguments and errors are those of ``opening.load_model``, and the errors of ``load_adapter``. task, labels and head
+    must be those of the adapter. If the adapter does not name its task, the task must be given.
     """
     folder, config = Path(folder), read_adapter_config(folder)
     source = base_of(folder) if base is None else str(base)
     if config.task and task not in (None, config.task):
-        raise UserError(f'{folder}: an adapter for the task "{config.task}"; it cannot be opened for "{task}"')
+        raise UserError(f'{folder}: is an adapter for the task "{config.task}", and cannot be loaded for "{task}"')
     task = config.task or task
     if not task:
         tasks = ", ".join(TASKS)
         raise UserError(
-            f"{config.where}: task_type and auto_mapping name none of the tasks that are known here ({tasks}); open "
-            "the adapter for one of them"
+            f"{config.where}: task_type and auto_mapping name none of the supported tasks ({tasks}); give the task "
+            "when loading the adapter"
         )
     if head not in (None, config.head):
-        raise UserError(f"{folder}: an adapter with a head already; leave the head out, or open the base model")
+        raise UserError(f"{folder}: this adapter already has a head; remove the argument head, or load the base model")
     revision = "" if hub.is_folder(source) or base is not None else config.revision
     try:
         below = hub.resolve_model(source, revision)
@@ -78,19 +79,19 @@ def load_adapted_model(
         raise UserError(f"{config.where}: its base model cannot be opened: {error}{elsewhere}") from None
     own = _labels(folder, config, below) if task == "classify" else None
     if dtype is None and any(entry.dtype == torch.float32 for entry in read_folder(folder, STEM).values()):
-        dtype = torch.float32  # nothing that was trained is rounded, also where the base has fewer bits
+        dtype = torch.float32  # so that trained parameters are not rounded to the base's dtype
     of_base = None if dtype == "stored" else dtype
     model, untrained = load_parts(below, task, labels=own, head=config.head, dtype=of_base, device=device)
     if labels is not None and list(labels) != card_of(model).labels:
         its = ", ".join(card_of(model).labels) or "none"
-        raise UserError(f"{folder}: an adapter with labels already ({its}); leave labels out, or open the base model")
+        raise UserError(f"{folder}: this adapter already has labels ({its}); remove labels, or load the base model")
     load_adapter(model, folder, as_stored=dtype == "stored")
     warn_of([name for name in untrained if not model.get_parameter(name).requires_grad], model)
     return model
 
 
 def _labels(folder: Path, config: AdapterConfig, base: Path) -> list[str] | None:
-    """The classes of the adapter's head; None: it has no head, so the base's must do."""
+    """The classes of the adapter's head; None if it has no head, so that the base's head is used."""
     stored = read_contents(base)
     output = PREFIX + places_of_ours("head.output.weight", stored.places("classify"))[0].theirs
     held = read_folder(folder, STEM)
@@ -101,24 +102,25 @@ def _labels(folder: Path, config: AdapterConfig, base: Path) -> list[str] | None
 
 
 def load_adapter(model: Backbone, folder: str | Path, *, as_stored: bool = False) -> None:
-    """Adapt a model as a folder says, in place. What the adapter holds is what is trained from now on.
+    """Apply an adapter to a model, in place. Only the adapter's parameters remain trainable.
 
     Args:
         model: the adapter's base, from ``load_model``, with a head of the adapter's kind.
-        folder: of an adapter that we or PEFT have written.
-        as_stored: what was trained whole keeps its dtype, and does not take the model's.
+        folder: the folder of an adapter, written by minilm or PEFT.
+        as_stored: fully trained parameters keep the dtype in which they are stored, instead of the model's.
 
     Raises:
-        UserError: the adapter is of a kind that is not supported, for another model, or broken. The model is unchanged.
+        UserError: the adapter's kind is not supported, it is for another model, or it is damaged. The model does not
+            change.
     """
     if adapted_layers(model):
-        raise ValueError("this model has adapters already; merge them first")
+        raise ValueError("this model already has adapters; merge them first")
     config, card = read_adapter_config(folder), card_of(model)
     _check_kind(model, config)
     held = read_adapter(model, Path(folder), config)
     weights = sample_of_base(model, held.adapters, held.whole)
     if config.base_sample and not weights.is_meta and not _same_weights(weights, config.base_sample):
-        raise UserError(f"{config.where}: made for {config.base or 'a model'}, whose weights are not this model's")
+        raise UserError(f"{config.where}: is for {config.base or 'a model'}, which has other weights than this model")
     for name, adapter in held.adapters.items():
         layer = adapt_layer(
             model,
@@ -161,30 +163,30 @@ def _untie(model: Backbone, whole: Mapping[str, Tensor]) -> None:
 
 
 def _is_trained(name: str, held: AdapterTensors, config: AdapterConfig) -> bool:
-    """Whether a parameter is trained itself. Of a fused bias that is stored, "lora_only" means the adapted parts."""
+    """Whether a parameter is fully trained. For a stored fused bias, "lora_only" means its adapted parts."""
     alone = name.endswith(".bias") and f"{module_of(name)}.weight" not in held.whole
     spare = alone and config.bias == "lora_only" and module_of(name) not in held.adapters
     return name in held.whole and not spare
 
 
 def _check_kind(model: Backbone, config: AdapterConfig) -> None:
-    """Raises UserError where the adapter's config is for another family, or another head."""
+    """Raises UserError if the adapter's config is for another family or another head."""
     card, head = card_of(model), own_head(model)
     if config.model_type not in ("", card.model_type):
-        raise UserError(f"{config.where}: made for a {config.model_type} model; this is a {card.model_type} model")
+        raise UserError(f"{config.where}: is for a {config.model_type} model, but this is a {card.model_type} model")
     if config.head is not None and (head is None or config.head != head.config):
         raise UserError(
-            f"{config.where}: the adapter has a head of its own ({config.head}), which this model has not; "
-            "open the base with it"
+            f"{config.where}: the adapter has its own head ({config.head}), which this model does not have; "
+            "load the base model with this head"
         )
     if config.labels and len(config.labels) != len(card.labels):
-        raise UserError(f"{config.where}: has {len(config.labels)} labels, the model {len(card.labels)}")
+        raise UserError(f"{config.where}: has {len(config.labels)} labels, but the model has {len(card.labels)}")
 
 
 def _same_weights(found: Tensor, stored: list[float]) -> bool:
-    """Whether numbers are the same but for their rounding to another dtype: in bfloat16, of 8 bits, by up to 2^-8.
+    """Whether values are equal up to rounding to another dtype; bfloat16 with 8 significant bits rounds by up to 2^-8.
 
-    An adapter may keep those of fewer weights, the first.
+    An adapter may store the values of only the first weights.
     """
     wanted, found = torch.tensor(stored), found[: len(stored)].cpu()
     return found.shape == wanted.shape and torch.allclose(found, wanted, rtol=0.004, atol=1e-6)

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic writing of files: a file is written completely, or not at all."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import IO
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[IO[bytes]]:
-    """Write a file beside its place, flush it to the disk, and rename it: there is never half a file at ``path``.
+    """Write a file under another name, flush it to the disk, and rename it, so that ``path`` is never incomplete.
 
     Raises OSError, whose ``filename`` is that of the file, if the disk is full, or there is a folder in its place.
     """
@@ -38,7 +38,7 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
 
 
 def flush_names(folder: Path) -> None:
-    """Flush a folder's list of names to the disk, so that it survives a power cut."""
+    """Flush a folder's directory to the disk, so that new names survive a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -59,12 +59,12 @@ def remove_remains(folder: Path, pattern: str) -> None:
 
 
 def _is_alive(process: int) -> bool:
-    if os.name != "posix":  # elsewhere the question would end the process
+    if os.name != "posix":  # elsewhere os.kill would end the process
         return True
     try:
-        os.kill(process, 0)  # no signal: it is only looked whether it could get one
+        os.kill(process, 0)  # sends no signal, but raises an error if there is no such process
     except ProcessLookupError:
         return False
-    except PermissionError:  # somebody else's
+    except PermissionError:  # a process of another user
         return True
     return True

@@ -1,6 +1,6 @@
-"""``config.json`` <-> an architecture's config, by the rows of its ``settings`` table.
+"""Convert between ``config.json`` and an architecture's config, by the rows of its ``settings`` table.
 
-What a published config cannot say of ours lies in it under the key "minilm", which other programs ignore.
+Settings for which a published config has no key are stored under the key "minilm", which other programs ignore.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from minilm.models.architecture import Architecture, BackboneConfig
 from minilm.models.layers import ACTIVATIONS
 from minilm.schema import cut
 
-# Their names of the activations; the first is the one we write.
+# minilm's name of an activation -> its published names; the first is written.
 _ACTIVATIONS = {
     "gelu": ("gelu", "gelu_python"),
     "gelu_tanh": ("gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate"),
@@ -30,17 +30,17 @@ _NULLABLE = frozenset((
     "is_gated_act", "pad_token_id",
 ))  # fmt: skip
 _POSITIVE = ("vocab_size", "context", "width", "embedding_width", "depth", "heads")
-# The most that a whole number may be, so that a broken config ends in an error and not in a very large model.
+# Upper limits of settings, so that an invalid config gives an error and not a very large model.
 _MOST = {"depth": 1000, "decoder_depth": 1000, "vocab_size": 1 << 28, "context": 1 << 28, "window": 1 << 28}
 
 
 def architecture_of(published: dict[str, Any], where: str) -> tuple[str, Architecture[Any]]:
-    """The family that a ``config.json`` names. Raises UserError for one we do not have."""
+    """The family that a ``config.json`` names. Raises UserError if minilm does not support it."""
     model_type = str(published.get("model_type", ""))
     if model_type not in ARCHITECTURES:
         known = ", ".join(sorted(ARCHITECTURES))
         raise UserError(
-            f'{where}: model_type "{model_type}" is not one of ours{instead_of(model_type)}; the families are: {known}'
+            f'{where}: model_type "{model_type}" is not supported{instead_of(model_type)}; supported are: {known}'
         )
     return model_type, ARCHITECTURES[model_type]
 
@@ -53,18 +53,18 @@ def class_of(published: dict[str, Any]) -> str:
     return ""
 
 
-# What the config.json of a model that reads images too says itself, not in its "text_config".
+# Keys at the top of the config.json of a vision-language model that are not repeated in its "text_config".
 _OUTER = ("architectures", "id2label", "label2id", "problem_type", "tie_word_embeddings", "quantization_config")
 
 
 def text_config(published: dict[str, Any], where: str) -> dict[str, Any] | None:
-    """The config.json that a text model would have alone, out of that of a model that reads images too; None: it is
-    no such model. Raises UserError if it holds none."""
+    """The config.json of the text model inside a vision-language model; None if the model is not a vision-language
+    model. Raises UserError if the config contains no config of a text model."""
     for model_type, architecture in ARCHITECTURES.items():
         if published.get("model_type") in architecture.nested_in:
             text = published.get("text_config")
             if not isinstance(text, dict):
-                raise UserError(f'{where}: "text_config" must hold a JSON object, the config of the text model')
+                raise UserError(f'{where}: "text_config" must be a JSON object, the config of the text model')
             outer = {key: published[key] for key in _OUTER if key in published}
             if "For" not in class_of(published):  # without a head
                 outer["architectures"] = [architecture.classes["encode"]]
@@ -73,27 +73,27 @@ def text_config(published: dict[str, Any], where: str) -> dict[str, Any] | None:
 
 
 def own_section(published: dict[str, Any], where: str) -> dict[str, Any]:
-    """What lies under "minilm". Raises UserError where that is no table."""
+    """The table under "minilm". Raises UserError if it is not a table."""
     section = published.get("minilm", {})
     if not isinstance(section, dict) or not isinstance(section.get("config", {}), dict):
-        raise UserError(f'{where}: "minilm" must hold a JSON object')
+        raise UserError(f'{where}: "minilm" must be a JSON object')
     return section
 
 
 def read_config(published: dict[str, Any], where: str = "config.json") -> Any:
-    """Our config from a published one. Raises UserError naming what is of the wrong kind or not supported."""
+    """minilm's config from a published config. Raises UserError if a setting has a wrong type or is not supported."""
     _, architecture = architecture_of(published, where)
     settings = _settings(published, architecture, where)
     return from_plain(architecture.config, settings | own_section(published, where).get("config", {}), where)
 
 
 def _settings(published: dict[str, Any], architecture: Architecture[Any], where: str) -> dict[str, Any]:
-    """By our names, what a published config says, and what it leaves to defaults that the dataclass does not have."""
+    """The settings of a published config by minilm's names, with the published defaults of missing keys."""
     published = {**architecture.defaults, **published}
     if architecture.language_modeling == "causal" and published.get("is_causal") is False:
-        raise UserError(f"{where}: is_causal = false: a decoder that reads both ways is not supported here")
+        raise UserError(f"{where}: is_causal = false: a bidirectional decoder is not supported")
     if published.get("quantization_config"):
-        raise UserError(f"{where}: quantised weights are not read here; take the checkpoint that they were made from")
+        raise UserError(f"{where}: quantised weights are not supported; use the checkpoint from which they were made")
     settings: dict[str, Any] = {}
     usual = {field.name: field.default for field in dataclasses.fields(architecture.config)}
     for ours, *theirs in architecture.settings:
@@ -102,13 +102,13 @@ def _settings(published: dict[str, Any], architecture: Architecture[Any], where:
             _check_size(ours, key, published[key], usual[ours], where)
             settings[ours] = _activation(published[key], where) if ours.endswith("activation") else published[key]
         elif not _NULLABLE.issuperset(nulls := [key for key in theirs if key in published]):
-            raise UserError(f"{where}: {nulls[0]} is null; leave it out for the published default, or give a value")
+            raise UserError(f"{where}: {nulls[0]} is null; remove it to use the default, or give a value")
     try:
         settings |= architecture.read(published)
     except UserError as error:
         raise UserError(f"{where}: {str(error).removeprefix('config.json: ')}") from error
     except (TypeError, ValueError, KeyError, AttributeError, ZeroDivisionError) as error:
-        raise UserError(f"{where}: a setting is of the wrong kind ({error})") from error
+        raise UserError(f"{where}: a setting has the wrong type ({error})") from error
     return settings
 
 
@@ -120,9 +120,9 @@ def _check_size(ours: str, key: str, value: Any, usual: Any, where: str) -> None
 
 
 def new_config(model_type: str, settings: dict[str, Any], where: str) -> Any:
-    """The config of a model from scratch: its family's published defaults, and over them plain values.
+    """The config of a model to train from scratch: the family's published defaults, updated with plain values.
 
-    Raises UserError naming the field that is wrong.
+    Raises UserError for a wrong field.
     """
     architecture = ARCHITECTURES[model_type]
     kind, usual = architecture.config, architecture.config()
@@ -132,26 +132,26 @@ def new_config(model_type: str, settings: dict[str, Any], where: str) -> Any:
 
 
 def from_plain(kind: type, settings: Any, where: str) -> Any:
-    """A frozen dataclass (an architecture's or a head's config) from plain values, each checked against its field.
+    """A frozen dataclass (the config of an architecture or a head) from plain values, each checked against its field.
 
-    Raises UserError naming the field that is wrong."""
+    Raises UserError for a wrong field."""
     if not isinstance(settings, dict):
         raise UserError(f"{where}: must be a table, got {cut(settings)}")
     fields = {f.name: f for f in dataclasses.fields(kind)}
     for key in settings:
         if key not in fields:
-            raise UserError(f"{where}: unknown setting {key}{nearest(key, fields)}; there are: {', '.join(fields)}")
+            raise UserError(f"{where}: unknown setting {key}{nearest(key, fields)}; settings are: {', '.join(fields)}")
     checked = {key: _checked(key, value, fields[key].default, where) for key, value in settings.items()}
     try:
         return kind(**checked)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
     except TypeError as error:
-        raise UserError(f"{where}: a setting is of the wrong kind ({error})") from error
+        raise UserError(f"{where}: a setting has the wrong type ({error})") from error
 
 
 def _checked(key: str, value: Any, default: Any, where: str) -> Any:
-    """The value as the field wants it. What it must be follows from the field's default and its name."""
+    """The value, converted to the type of the field. The allowed values follow from the field's default and name."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if isinstance(default, bool):
         fits, wanted = isinstance(value, bool), "true or false"
@@ -175,7 +175,7 @@ def _checked(key: str, value: Any, default: Any, where: str) -> Any:
 
 
 def write_config(model_type: str, config: BackboneConfig) -> dict[str, Any]:
-    """The published config of ours; what it has no key for is under "minilm"."""
+    """The published form of a config; settings without a published key are under "minilm"."""
     architecture = ARCHITECTURES[model_type]
     published: dict[str, Any] = {"model_type": model_type}
     for ours, key, *_ in architecture.settings:
@@ -195,4 +195,4 @@ def _activation(theirs: Any, where: str) -> str:
         if theirs in names:
             return ours
     known = [name for names in _ACTIVATIONS.values() for name in names]
-    raise UserError(f'{where}: activation "{theirs}" is not one of ours{nearest(str(theirs), known)}')
+    raise UserError(f'{where}: activation "{theirs}" is not supported{nearest(str(theirs), known)}')

@@ -1,4 +1,4 @@
-"""What a checkpoint's folder holds, as its ``config.json`` and the headers of its files tell."""
+"""The contents of a checkpoint's folder, from its ``config.json`` and the headers of its files."""
 
 from __future__ import annotations
 
@@ -40,21 +40,21 @@ class Contents:
 
     folder: Path
     published: dict[str, Any]  # config.json
-    own: dict[str, Any]  # what lies there under "minilm"
+    own: dict[str, Any]  # the table "minilm" in config.json
     model_type: str
     architecture: Architecture[Any]
     config: BackboneConfig
-    task: str  # what the checkpoint is for
-    tensors: dict[str, list[Entry]]  # by plain name; several of one name are copies
-    own_tensors: dict[str, list[Entry]]  # head.safetensors, by our names
-    head: HeadConfig | None  # our own head's settings; None: the head is the family's, if there is one
-    labels: list[str]  # the classes of the head, in order; none: there is no classification head
-    nested: bool = False  # it lies in a model that reads images too
+    task: str  # the checkpoint's task
+    tensors: dict[str, list[Entry]]  # by plain name; several entries of one name are copies
+    own_tensors: dict[str, list[Entry]]  # head.safetensors, by minilm's names
+    head: HeadConfig | None  # the settings of minilm's head; None: the family's head, or none
+    labels: list[str]  # the classes of the head, in order; empty: there is no classification head
+    nested: bool = False  # whether it is the text model inside a vision-language model
     has_other_head: bool = False  # its head is of a task that we do not have, such as multiple choice, and left out
-    notes: tuple[str, ...] = ()  # what to say when it is opened: what was guessed, what is left out
+    notes: tuple[str, ...] = ()  # messages when it is loaded: guesses, and parts that are ignored
 
     def places(self, task: str) -> tuple[Place, ...]:
-        """The name table for a task with the family's head."""
+        """The name table for a task, with the family's head."""
         return rows_of(self.architecture.names, self.config, task)
 
     def all_places(self) -> tuple[Place, ...]:
@@ -62,7 +62,8 @@ class Contents:
         return all_places(self.architecture.names, self.config)
 
     def has(self, part: str, task: str = "encode") -> bool:
-        """Whether anything of a part ("pooler", or "head" of a task) is stored; of a head, that no other task's has."""
+        """Whether tensors of a part ("pooler", or "head" of a task) are stored; for a head, tensors of no other
+        head."""
         others = (self.places(other) for other in self.architecture.names.heads if part == "head" and other != task)
         shared = {place.theirs for places in others for place in places}
         stored = (place for place in self.places(task) if place.theirs in self.tensors and place.theirs not in shared)
@@ -70,15 +71,15 @@ class Contents:
 
 
 def read_contents(folder: Path) -> Contents:
-    """Read config and headers. Raises UserError for what is missing, broken or contradicts itself."""
+    """Read the config and the headers. Raises UserError if a file is missing, damaged or contradicts another."""
     where = str(folder / "config.json")
     published, notes = read_json(folder / "config.json"), []
     if published.get("model_type") is None:
         published["model_type"] = recognise(published, read_folder(folder), folder)
-        notes.append(f"its config.json names no model_type; its tensors are those of {published['model_type']}")
+        notes.append(f"config.json names no model_type; by its tensors, it is {published['model_type']}")
     nested = text_config(published, where)
     if nested is not None:
-        notes.append(f"of this {published['model_type']} model only what reads text is opened ({nested['model_type']})")
+        notes.append(f"only the text model ({nested['model_type']}) of this {published['model_type']} model is loaded")
     published = published if nested is None else nested
     model_type, architecture = architecture_of(published, where)
     config, own, names = read_config(published, where), own_section(published, where), architecture.names
@@ -88,7 +89,7 @@ def read_contents(folder: Path) -> Contents:
     others = _other_heads(weights, config, names, is_known=task is not None, is_part=base is not None)
     if others and task is None:
         modules = " and ".join(sorted({name.partition(".")[0] for name in others}))
-        notes.append(f"the head of {class_of(published)} ({modules}) is left out: its task is none of ours")
+        notes.append(f"the head of {class_of(published)} ({modules}) is ignored, as its task is not supported")
     tensors: dict[str, list[Entry]] = {}
     for held in weights:
         tensors |= _by_name((plain_name(name, names), entry) for name, entry in held.items() if name not in others)
@@ -124,10 +125,11 @@ def read_contents(folder: Path) -> Contents:
 def _other_heads(
     weights: Sequence[Mapping[str, Entry]], config: BackboneConfig, names: Names, *, is_known: bool, is_part: bool
 ) -> set[str]:
-    """The tensors of heads of tasks that we do not have.
+    """The tensors of heads of unsupported tasks.
 
-    If the checkpoint's own task is none of ours, that is whatever stands beside the backbone: a token classifier's
-    matrix has the name of a text classifier's. Else it is nothing; but below a trained part there may lie such a head.
+    If the checkpoint's task is not supported, these are all tensors outside the backbone, as the matrix of a token
+    classifier has the same name as that of a text classifier. Otherwise there are none, except that the base of a
+    trained part may have such a head.
     """
     beside = {name for held in weights for name in held if is_of_head(name, names)}
     if not is_known:
@@ -143,7 +145,7 @@ def _by_name(pairs: Iterator[tuple[str, Entry]]) -> dict[str, list[Entry]]:
     return table
 
 
-# How published classes are called, by their ends.
+# The suffixes of the names of published classes.
 TASK_OF_CLASS = {
     "ForSequenceClassification": "classify",
     "LMHeadModel": "lm",
@@ -157,15 +159,15 @@ TASK_OF_CLASS = {
 def _task(
     published: dict[str, Any], own: dict[str, Any], architecture: Architecture[Any], stored: set[str]
 ) -> str | None:
-    """What a checkpoint is for, by its published class and the plain names of its tensors; None: for a task that we do
-    not have, such as token classification."""
+    """The task of a checkpoint, from its published class and the plain names of its tensors; None for an unsupported
+    task, such as token classification."""
     name = class_of(published)
     if "head" in own:
         return "classify"
     if not name or name == architecture.classes["encode"]:
         return "encode"
     task = next((task for end, task in TASK_OF_CLASS.items() if name.endswith(end)), None)
-    if name.endswith("ForPreTraining"):  # BERT's has a language head among others, ELECTRA's discriminator has none
+    if name.endswith("ForPreTraining"):  # BERT's includes a language head, but not ELECTRA's discriminator
         heads = (row.theirs for row in architecture.names.heads["lm"])
         return task if any(tensor.startswith(f"{head}.") for head in heads for tensor in stored) else None
     return task
@@ -174,19 +176,19 @@ def _task(
 def _is_tied(
     tensors: dict[str, list[Entry]], config: BackboneConfig, names: Names, *, is_for_words: bool, where: str
 ) -> bool:
-    """Whether a language head is tied: the file has none, or a copy of the token table."""
+    """Whether the language head is tied: it is not stored, or it is a copy of the token table."""
     places = rows_of(names, config, "lm")
     held = {ours: tensors.get(places_of_ours(ours, places)[0].theirs, []) for ours in (TOKENS, HEAD)}
     if held[HEAD] and held[TOKENS]:
         table, head = held[TOKENS][0], held[HEAD][0]
         return table.shape == head.shape and equal(table, head, block=1 << 20)
     if is_for_words and not config.tied:
-        log.warning("%s: the language head is not tied, but no file has it; the token embedding takes its place", where)
+        log.warning("%s: the language head is not tied, but not stored; the token embedding is used instead", where)
     return is_for_words or bool(config.tied)
 
 
 def _labels(published: dict[str, Any], own: dict[str, Any], output: Entry, where: str) -> list[str]:
-    """The classes' names, one a row of the head's last matrix; "LABEL_0", ... where ``config.json`` tells none."""
+    """The names of the classes, one per row of the head's last matrix; "LABEL_0", ... if ``config.json`` has none."""
     classes = output.shape[0] if output.shape else 0
     labels = own.get("labels")
     if labels is None:

@@ -1,9 +1,9 @@
-"""Safetensors and JSON files: checked before they are used, mapped instead of copied, written whole or not at all.
+"""Read and write safetensors and JSON files: they are checked before use, memory-mapped, and written atomically.
 
-A safetensors file is eight bytes (the length of its header), the header (JSON: name -> dtype, shape, first and last
-byte), and the numbers of one tensor after the other, without gaps. The ``safetensors`` package checks a file and maps
-its numbers. Added here: a file's tensors are known by dtype and shape before memory is taken for any, no name is given
-twice, no header takes seconds to parse, and every broken file is one line that names it.
+A safetensors file consists of eight bytes (the length of its header), the header (JSON: name -> dtype, shape, first and
+last byte), and the values of all tensors, without gaps. The ``safetensors`` package checks a file and maps its values.
+This file adds: the dtypes and shapes of all tensors are known before memory is allocated, repeated names and very large
+headers are errors, and the error about a damaged file is one line that names the file.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ DTYPES = {
     "BOOL": torch.bool,
 }
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
-# Bytes: about 80,000 tensors. The package reads such a header in 1.1 s and 150 MiB; one of 97 MB, which the format
-# allows, in 16 s and 1.4 GiB.
+# In bytes; enough for about 80,000 tensors. The package reads such a header in 1.1 s with 150 MiB. A header of 97 MB,
+# which the format allows, takes 16 s and 1.4 GiB.
 _MAX_HEADER = 10_000_000
 
 
@@ -61,11 +61,11 @@ class Entry:
 
 
 def read_header(path: Path) -> dict[str, Entry]:
-    """Every tensor of one file, by name. Raises UserError if there is no file, or no whole safetensors file."""
+    """The tensors of one file, by name. Raises UserError if the file is missing, or not a complete safetensors file."""
 
     def broken(why: object) -> UserError:
         line = " ".join(str(why).removeprefix("Error while deserializing header: ").split())
-        return UserError(f"{path}: not a whole safetensors file ({line[:100]}); replace it by a whole copy")
+        return UserError(f"{path}: not a complete safetensors file ({line[:100]}); replace it by a complete copy")
 
     if not path.is_file():
         raise UserError(f"{path}: no such file")
@@ -73,9 +73,9 @@ def read_header(path: Path) -> dict[str, Entry]:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > min(_MAX_HEADER, size - 8):
-            raise broken(f"a header of {length:,} bytes in a file of {size:,}; at most {_MAX_HEADER:,} are read")
+            raise broken(f"its header has {length:,} bytes in a file of {size:,}; the limit is {_MAX_HEADER:,}")
         try:
-            with safe_open(path, "pt"):  # raises an error for all that contradicts the format or the file's size
+            with safe_open(path, "pt"):  # raises an error if the format or the file's size is wrong
                 header = json.loads(file.read(length).decode(), object_pairs_hook=_no_name_twice)
         except (SafetensorError, ValueError) as error:
             raise broken(error) from error
@@ -84,7 +84,7 @@ def read_header(path: Path) -> dict[str, Entry]:
     for name, value in header.items():
         dtype, shape = value["dtype"], tuple(value["shape"])
         if dtype not in DTYPES or max(shape, default=0) >= 1 << 63:
-            raise broken(f"the dtype {dtype} or the shape of {name} is not read here")
+            raise broken(f"the dtype {dtype} or the shape of {name} is not supported")
         entries[name] = Entry(name, path, DTYPES[dtype], shape, 8 + length + value["data_offsets"][0])
     return entries
 
@@ -92,12 +92,12 @@ def read_header(path: Path) -> dict[str, Entry]:
 def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) < len(pairs):
-        raise ValueError("it names something twice")
+        raise ValueError("a name occurs twice")
     return table
 
 
 def _of_pickles(folder: Path) -> str:
-    """What to say of a folder whose weights are pickled, with the ways out; "" if there is no such file."""
+    """The message for a folder whose weights are pickles, with what to do; "" if there are no pickles."""
     found = [path.name for path in sorted(folder.iterdir()) if path.suffix in PICKLES]
     if not found:
         return ""
@@ -107,7 +107,7 @@ def _of_pickles(folder: Path) -> str:
 
 
 def read_folder(folder: Path, stem: str = "model") -> dict[str, Entry]:
-    """Every tensor of a checkpoint, in one file or in shards. Raises UserError for what is missing or broken."""
+    """The tensors of a checkpoint, in one file or in shards. Raises UserError if a file is missing or damaged."""
     single, index = folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
     if single.exists():
         return read_header(single)
@@ -121,56 +121,57 @@ def read_folder(folder: Path, stem: str = "model") -> dict[str, Entry]:
             raise UserError(f"{shard}: missing, although {index.name} names it; download it again")
         held = read_header(shard)
         if twice := entries.keys() & held.keys():
-            raise UserError(f"{shard}: holds {min(twice)}, which another shard holds too; download both again")
+            raise UserError(f"{shard}: contains {min(twice)}, which another shard also contains; download both again")
         entries |= held
     for name, file in listing["weight_map"].items():
         if name not in entries or entries[name].file.name != file:
-            raise UserError(f"{index}: says that {name} is in {file}, which is not so; download both again")
+            raise UserError(f"{index}: says that {name} is in {file}, but it is not; download both again")
     return entries
 
 
 class Reader:
-    """Reads tensors out of mapped files: what is read lies in the file's pages, and no memory is taken for it."""
+    """Reads tensors from memory-mapped files. Tensors are in the pages of the file and need no other memory."""
 
     def __init__(self) -> None:
         self._open: dict[Path, safe_open] = {}
 
     def view(self, entry: Entry) -> Tensor:
-        """The tensor as it is stored, in the file's own pages; writing to it copies a page, and never the file."""
+        """The tensor as stored, in the pages of the file. Writing to it copies a page and does not change the file."""
         if entry.file not in self._open:
             self._open[entry.file] = safe_open(entry.file, "pt")
         tensor: Tensor = self._open[entry.file].get_tensor(entry.name)
-        # Some writers do not pad the header; numbers in memory must be aligned.
+        # Some programs do not pad the header, but tensors must be aligned in memory.
         return tensor.clone() if tensor.data_ptr() % entry.dtype.itemsize else tensor
 
 
 def view_once(entry: Entry) -> Tensor:
-    """As ``Reader.view``, for what is read once, to convert or compare it: its pages go when this tensor does.
+    """As ``Reader.view``, but for a tensor that is read once, to convert or compare it. Its pages are freed with it.
 
-    A file's pages stay in memory as long as any tensor of its mapping, so this one gets a mapping of its own. Opening
-    a GPT-2 of 475 MiB, whose weights are transposed, takes 480 MiB so, and 970 MiB if all share one mapping.
+    The pages of a mapping stay in memory as long as any of its tensors, so this tensor gets a separate mapping. Loading
+    a GPT-2 of 475 MiB, whose weights are transposed, takes 480 MiB in this way, and 970 MiB with one mapping for all.
     """
     return Reader().view(entry)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of one file, by name, in the file's pages. Raises UserError where there is no whole file."""
+    """All tensors of one file, by name, in the pages of the file. Raises UserError if the file is missing or
+    damaged."""
     reader = Reader()
     return {name: reader.view(entry) for name, entry in read_header(path).items()}
 
 
-SAMPLE = 16  # numbers of each tensor that tell a checkpoint from another
+SAMPLE = 16  # values of each tensor that are compared to identify a checkpoint
 
 
 def sample(tensor: Tensor) -> Tensor:
-    """Some numbers of a tensor, from its first on at equal distances."""
+    """Some values of a tensor at equal distances, starting with the first."""
     flat = tensor.detach().reshape(-1)
     return flat[:: max(1, len(flat) // SAMPLE)][:SAMPLE]
 
 
 def fingerprint(folder: Path) -> str:
-    """A hash of a checkpoint's config, of each tensor's name, dtype and shape, and of some of its numbers: quick,
-    however large the checkpoint is. Raises UserError as ``read_folder`` does."""
+    """A hash of a checkpoint's config, and of the name, dtype, shape and some values of each tensor. It is quick even
+    for large checkpoints. Raises UserError as ``read_folder`` does."""
     digest = hashlib.sha256((folder / "config.json").read_bytes())
     for stem in ("model", "head") if (folder / "head.safetensors").exists() else ("model",):
         for name, entry in sorted(read_folder(folder, stem).items()):
@@ -180,7 +181,7 @@ def fingerprint(folder: Path) -> str:
 
 
 def _sampled(entry: Entry) -> bytes:
-    """The bytes of ``sample`` of a tensor, read one number at a time: of mapped files far more would be read ahead."""
+    """The bytes of ``sample`` of a tensor, read value by value, as mapping the file would read much more."""
     size, count = entry.dtype.itemsize, math.prod(entry.shape)
     step = max(1, count // SAMPLE) * size
     numbers = []
@@ -192,7 +193,7 @@ def _sampled(entry: Entry) -> bytes:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON, whole or not at all."""
+    """Write a JSON file atomically."""
     with atomic(path) as file:
         file.write((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
@@ -202,10 +203,10 @@ def write_tensors(
     tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]],
     metadata: dict[str, str] | None = None,
 ) -> None:
-    """Write a safetensors file, whole or not at all. The widest numbers come first, so that all are aligned."""
-    # The package's save_file takes only tensors that are contiguous, all at once: saving a GPT-2 of 475 MiB, whose
-    # weights are transposed, takes 342 MiB more with it, and 94 MiB with this, which copies one after the other. It
-    # also gives the file to its owner alone, does not flush it to the disk, and hides the error of a full one.
+    """Write a safetensors file atomically. The widest dtypes come first, so that all tensors are aligned."""
+    # The package's save_file needs contiguous tensors, all at once: saving a GPT-2 of 475 MiB, whose weights are
+    # transposed, takes 342 MiB more with it, and 94 MiB with this function, which copies one tensor after the other.
+    # save_file also makes the file readable only by its owner, does not flush it, and hides errors of a full disk.
     pairs = list(tensors.items() if isinstance(tensors, Mapping) else tensors)
     pairs.sort(key=lambda pair: (-pair[1].dtype.itemsize, pair[0]))
     header: dict[str, Any] = {"__metadata__": {"format": "pt", **(metadata or {})}}

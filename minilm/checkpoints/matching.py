@@ -1,10 +1,10 @@
-"""Which stored tensor is which parameter: settled by names and shapes alone, before any memory is taken.
+"""Match stored tensors with parameters, by names and shapes, before memory is allocated.
 
-Every parameter must be found, and every stored tensor accounted for:
+Every parameter must be found, and every stored tensor must be accounted for:
 
-    a parameter is        read from a stored tensor of its shape; or part of a new head, which starts untrained
-    a stored tensor is    read; or a copy of one that is read (then it must be equal); or what our config does without
-                          (then it must be zero); or a part that this task leaves out; or one that nobody needs
+    a parameter is        read from a stored tensor of its shape; or part of a new head, which starts untrained a stored
+    tensor is    read; or a copy of one that is read (it must be equal); or a bias that the config does not have
+                          (it must be zero); or in a part that this task does not use; or one that no model needs
 
 Anything else is an error that names the tensor.
 """
@@ -26,16 +26,16 @@ Stored = Mapping[str, Sequence[Entry]]  # plain name -> the tensors of that name
 
 @dataclass
 class Match:
-    """What lies where."""
+    """The result of matching."""
 
-    read: dict[str, tuple[Place, Entry]] = field(default_factory=dict)  # by our name
-    untrained: list[str] = field(default_factory=list)  # our names
-    copies: list[tuple[Entry, Entry]] = field(default_factory=list)  # one that is read, and its copy
+    read: dict[str, tuple[Place, Entry]] = field(default_factory=dict)  # by minilm's name
+    untrained: list[str] = field(default_factory=list)  # minilm's names
+    copies: list[tuple[Entry, Entry]] = field(default_factory=list)  # a tensor that is read, and its copy
     zeros: list[Entry] = field(default_factory=list)
 
 
 def parameter_names(model: nn.Module) -> list[list[str]]:
-    """All names of each parameter: two where a head shares the token embedding."""
+    """All names of each parameter: two if a head shares the token embedding."""
     names: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)
@@ -54,15 +54,15 @@ def match(
     """Find every parameter, and account for every stored tensor.
 
     Args:
-        model: with its parameters on the meta device.
-        stored: what the files hold.
+        model: a model with its parameters on the meta device.
+        stored: the tensors in the files.
         places: the name table for this model.
-        all_places: the family's name table, the heads of all tasks included.
-        new: how the names of parameters begin that need not be stored.
+        all_places: the family's name table, including the heads of all tasks.
+        new: the prefixes of the names of parameters that need not be stored.
         where: the folder, for error messages.
 
     Raises:
-        UserError: a tensor is missing, unexpected or of the wrong shape or kind.
+        UserError: a tensor is missing, unexpected, or has a wrong shape or dtype.
     """
     result = Match()
     missing: list[str] = []
@@ -91,14 +91,14 @@ def match(
             unexpected.append(plain)
     if missing:
         hint = nearest(missing[0], unexpected)
-        raise UserError(f"{where}: lacks the tensor {missing[0]}{hint}{_more(missing)}, which config.json asks for")
+        raise UserError(f"{where}: lacks the tensor {missing[0]}{hint}{_more(missing)}, which config.json requires")
     if unexpected:
         first = stored[min(unexpected)][0]
         known = (place.theirs for name in result.read for place in places_of_ours(name, places))
         hint = nearest(min(unexpected), known)
         raise UserError(
             f"{first.file}: unexpected tensor {first.name}{hint}{_more(unexpected)}; "
-            "config.json describes a model without it"
+            "the model in config.json does not have it"
         )
     return result
 
@@ -111,27 +111,27 @@ def _check_shape(place: Place, entry: Entry, name: str, parameter: Tensor) -> No
     asked = place.shape_of_theirs(tuple(parameter.shape))
     if entry.shape != asked:
         raise UserError(
-            f"{entry.file}: {entry.name} ({name}) has the shape {entry.shape}, but config.json asks for {asked}"
+            f"{entry.file}: {entry.name} ({name}) has the shape {entry.shape}, but config.json requires {asked}"
         )
     if not entry.dtype.is_floating_point or entry.dtype.itemsize == 1:
         kind = str(entry.dtype).removeprefix("torch.")
-        raise UserError(f"{entry.file}: {entry.name} holds {kind} numbers; quantised weights are not read here")
+        raise UserError(f"{entry.file}: {entry.name} has the dtype {kind}; quantised weights are not supported")
 
 
 def verify(found: Match) -> None:
-    """Look into the tensors that must be equal or zero. Raises UserError naming the first that is not."""
+    """Check the tensors that must be equal or zero. Raises UserError for the first that is not."""
     for entry in found.zeros:
         if bool(view_once(entry).count_nonzero()):
-            raise UserError(f"{entry.file}: {entry.name} is not zero, but config.json describes a model without it")
+            raise UserError(f"{entry.file}: {entry.name} is not zero, but the model in config.json does not have it")
     for original, copy in found.copies:
         if not equal(original, copy):
             raise UserError(
-                f"{copy.file}: {copy.name} differs from {original.name}, but config.json makes them one; "
-                "is tie_word_embeddings right?"
+                f"{copy.file}: {copy.name} differs from {original.name}, but config.json ties them; "
+                "check tie_word_embeddings in config.json"
             )
 
 
 def equal(one: Entry, other: Entry, block: int = 1 << 24) -> bool:
-    """Whether two tensors hold the same numbers, compared a block at a time."""
+    """Whether two tensors have equal values, compared block by block."""
     pairs = zip(view_once(one).reshape(-1).split(block), view_once(other).reshape(-1).split(block), strict=True)
     return all(bool((a == b).all()) for a, b in pairs)

@@ -1,11 +1,12 @@
-"""Whole models: a folder as ``transformers`` reads and writes it <-> one of our models.
+"""Load and save whole models, in folders as ``transformers`` reads and writes them.
 
 Loading builds the model without memory (on torch's "meta" device), compares every name and shape with the files'
-headers, and only then takes the tensors one at a time. A tensor that needs no change stays in the file's pages; one
-that is converted gives its pages back at once. So two copies never lie in memory.
+headers, and only then reads the tensors one by one. A tensor that needs no conversion stays in the file's pages; the
+pages of a tensor that is converted are freed at once. So there are never two copies of the model in memory.
 
-A folder holds config.json, model.safetensors (or shards and their index) and the tokenizer's files; and, where the
-head is our own, which no published class has, head.safetensors, described under "minilm" in config.json.
+A folder contains config.json, model.safetensors (or shards and their index) and the tokenizer's files. If the head is
+minilm's own, which no published class has, the folder also contains head.safetensors, which is described under "minilm"
+in config.json.
 """
 
 from __future__ import annotations
@@ -39,10 +40,10 @@ from minilm.models.heads import ClassificationHead, HeadConfig, LanguageHead
 
 log = logging.getLogger("minilm")
 
-# What belongs to a tokenizer, or tells how to generate: copied along as it is.
+# Files of the tokenizer, and settings of generation, which are copied unchanged.
 COMPANIONS = ("generation_config.json", *(set(TOKENIZER_FILES) - {"config.json"}), *VOCABULARY_FILES)
-PADS = ("<pad>", "[PAD]")  # what a token may be called that fills up a batch
-BLOCK = 1 << 22  # numbers converted at a time
+PADS = ("<pad>", "[PAD]")  # the usual names of the padding token
+BLOCK = 1 << 22  # values converted at a time
 # Keys of config.json that describe the classes of a published head, and what their scores mean.
 OF_CLASSES = (
     "id2label", "label2id", "num_labels", "problem_type",
@@ -60,7 +61,7 @@ def card_of(model: Backbone) -> Card:
 
 
 def own_head(model: Backbone) -> ClassificationHead | None:
-    """The model's head if it is ours, which no published class has; None: it is the family's, or there is none."""
+    """The model's head if it is minilm's own, which no published class has; None for the family's head or no head."""
     head = model.head if card_of(model).own_head else None
     return head if isinstance(head, ClassificationHead) else None
 
@@ -68,13 +69,13 @@ def own_head(model: Backbone) -> ClassificationHead | None:
 def new_model(
     model_type: str, config: BackboneConfig, task: str, *, labels: Sequence[str] = (), head: HeadConfig | None = None
 ) -> Backbone:
-    """A model with random weights, drawn as its paper draws them from torch's current random state.
+    """Make a model with random weights, initialized as in its paper from torch's current random state.
 
-    Raises UserError for settings that cannot be saved, because the family's published class has others.
+    Raises UserError for settings that cannot be saved, because the family's published class does not support them.
     """
     write_config(model_type, config)
     if head is not None and head.pooling != "pooler":
-        config = with_pooler(model_type, config, False)  # nothing would ever train it
+        config = with_pooler(model_type, config, False)  # it would never be trained
     model = build_model(model_type, config, task, classes=len(labels), head=head)
     ARCHITECTURES[model_type].initialize(model)
     model.card = Card(model_type, task, list(labels), own_head=head is not None)
@@ -100,7 +101,7 @@ def load_model(
     device: torch.device | str | None = None,
     revision: str | None = None,
 ) -> Backbone:
-    """Open a whole checkpoint, in evaluation mode. Arguments and errors as those of ``opening.load_model``."""
+    """Load a whole checkpoint, in evaluation mode. Arguments and errors are those of ``opening.load_model``."""
     model, untrained = load_parts(
         hub.resolve_model(str(source), revision or ""), task, labels=labels, head=head, dtype=dtype, device=device
     )
@@ -109,7 +110,7 @@ def load_model(
 
 
 def warn_of(untrained: Sequence[str], model: Backbone) -> None:
-    """Say which parts of a model start untrained, from the names of their parameters; not of one without memory."""
+    """Warn which parts of a model start untrained, from their parameters' names, unless the model is on "meta"."""
     card = card_of(model)
     trained = {name for name, _ in model.named_parameters()}.difference(untrained)
     partly = {name.partition(".")[0] for name in trained}
@@ -137,9 +138,9 @@ def load_parts(
     if task == "classify":
         card.labels = list(_different(stored) if labels is None else labels)
         if not card.labels:
-            instead = "train one (minilm train), or in Python name the classes of a new one (labels)"
+            instead = "train one (minilm train), or in Python give the classes of a new head (labels)"
             other = class_of(stored.published)
-            why = f": it is a {other}, whose task is none of ours" if other and stored.has_other_head else ""
+            why = f": it is a {other}, whose task is not supported" if other and stored.has_other_head else ""
             raise UserError(f"{stored.folder}: has no classification head{why}; {instead}")
         same = card.labels == stored.labels and head in (None, stored.head)
         head, head_is_new = head or stored.head, not same
@@ -158,19 +159,19 @@ def load_parts(
         log.warning("%s: %s", folder, note)
     config = with_pooler(stored.model_type, stored.config, stored.has("pooler"))
     if head_is_new and "decoder" in stored.architecture.switches and not stored.has("decoder"):
-        config = dataclasses.replace(config, **{"decoder": False})  # T5's encoder alone, as token classifiers have it
+        config = dataclasses.replace(config, **{"decoder": False})  # only T5's encoder, as in token classifiers
     with without_weights():
         model = build_model(stored.model_type, config, task, classes=len(card.labels), head=head)
     model.card = card
     found = _match(model, stored, head_is_new)
     _fill(model, found, dtype, torch.device(device or "cpu"))
     if head is not None and head.pooling != "pooler" and model.pooler is not None:
-        model.pooler.requires_grad_(False)  # the head does not read it; it stays for whoever opens the backbone
+        model.pooler.requires_grad_(False)  # the head does not use it; it is kept for loading the backbone
     return model.eval(), found.untrained
 
 
 def _different(stored: Contents) -> list[str]:
-    """The checkpoint's classes. Raises UserError where two have one name: one of their scores would be lost."""
+    """The checkpoint's classes. Raises UserError if two have the same name, as one of their scores would be lost."""
     for label in stored.labels:
         if stored.labels.count(label) > 1:
             raise UserError(f'{stored.folder / "config.json"}: names two classes "{label}"; give them different names')
@@ -178,12 +179,12 @@ def _different(stored: Contents) -> list[str]:
 
 
 def _match(model: Backbone, stored: Contents, head_is_new: bool) -> Match:
-    """Where the model's parameters lie in the files."""
+    """Find the model's parameters in the files."""
     card = card_of(model)
     task = "encode" if card.own_head or head_is_new else card.task
     places = rows_of(stored.architecture.names, model.config, task)
     if head_is_new and not card.own_head and card.task != stored.task:
-        # What a head of another task has alike (ModernBERT's dense layer and norm) is kept, as the reference keeps it.
+        # Parts that the heads of several tasks share (ModernBERT's dense layer and norm) are kept, as in transformers.
         alike = {place.theirs for place in stored.places(stored.task)}
         places += tuple(p for p in stored.places(card.task) if p.theirs in alike and p not in places)
     tensors = stored.tensors
@@ -202,7 +203,7 @@ def _match(model: Backbone, stored: Contents, head_is_new: bool) -> Match:
 
 
 def _fill(model: Backbone, found: Match, dtype: Dtype, device: torch.device) -> None:
-    """Put the tensors into the model, one at a time, in the place of those on the meta device."""
+    """Put the tensors into the model, one by one, in place of those on the meta device."""
     reader = Reader()
     verify(found)
     always = ARCHITECTURES[card_of(model).model_type].float32
@@ -223,7 +224,7 @@ def _fill(model: Backbone, found: Match, dtype: Dtype, device: torch.device) -> 
 
 
 def _widest(dtypes: Iterable[torch.dtype]) -> torch.dtype:
-    """The dtype that holds all of these: where some weights were trained in more bits than others, none is rounded."""
+    """The dtype that can represent all of these, so that no weight is rounded if the stored dtypes differ."""
     return functools.reduce(torch.promote_types, dtypes)
 
 
@@ -232,13 +233,13 @@ def _is_one_of(name: str, patterns: Sequence[str]) -> bool:
 
 
 def _read(reader: Reader, place: Place, entry: Entry, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """One parameter: in the file's pages if it can stay there, else converted block by block."""
+    """One parameter: in the file's pages if possible, otherwise converted block by block."""
     ours = place.take(reader.view(entry))
     if ours.dtype == dtype and ours.is_contiguous() and device.type == "cpu":
         return ours
     ours = place.take(view_once(entry))
     tensor = torch.empty(ours.shape, dtype=dtype, device=device)
-    along = int(place.layout.transposed)  # the dimension in which a block's bytes lie together in the file
+    along = int(place.layout.transposed)  # the dimension along which a block is contiguous in the file
     step = max(1, BLOCK // (ours[:, 0] if place.layout.transposed else ours[0]).numel())
     for source, target in zip(ours.split(step, along), tensor.split(step, along), strict=True):
         target.copy_(source)
@@ -246,7 +247,7 @@ def _read(reader: Reader, place: Place, entry: Entry, dtype: torch.dtype, device
 
 
 def _untrained(name: str, shape: torch.Size) -> Tensor:
-    """A new head's tensor: N(0, 0.02) for matrices, ones for norms, zeros for biases."""
+    """An initial tensor of a new head: N(0, 0.02) for matrices, ones for norms, zeros for biases."""
     if name.endswith(".norm.weight"):
         return torch.ones(shape)
     return torch.zeros(shape) if name.endswith(".bias") else torch.randn(shape) * 0.02
@@ -256,21 +257,21 @@ def _untrained(name: str, shape: torch.Size) -> Tensor:
 
 
 def save_model(model: Backbone, folder: str | Path, *, tokenizer: Any = None, base: Base | None = None) -> Path:
-    """Write a folder that ``transformers`` opens and ``load_model`` reads back bit for bit.
+    """Save a model in a folder that ``transformers`` opens and ``load_model`` reads bit for bit.
 
     With the family's own head the published class opens it whole. With our own head the folder is that of a backbone,
     whose published class has no labels, and the head lies in head.safetensors: a published classifier would open it,
     too, but answer by a head of random numbers.
 
     Args:
-        model: from ``load_model`` or ``new_model``.
-        folder: made where it does not exist.
-        tokenizer: a ``tokenizers.Tokenizer`` to write too; None: the files of the folder that the model came from.
-        base: the checkpoint that the model was trained from. Then only what was trained is written; `load_model` opens
-            it above that checkpoint (``trained_part``); the published class cannot.
+        model: a model from ``load_model`` or ``new_model``.
+        folder: created if it does not exist.
+        tokenizer: a ``tokenizers.Tokenizer`` to save too; None: the files of the folder that the model came from.
+        base: the checkpoint from which the model was trained. If it is given, only the trained parameters are saved;
+            `load_model` combines them with the base (``trained_part``), but ``transformers`` cannot load them.
 
     Raises:
-        UserError: the family's published class cannot have this model's settings.
+        UserError: the family's published class does not support this model's settings.
     """
     folder, card = Path(folder), card_of(model)
     architecture = ARCHITECTURES[card.model_type]
@@ -292,7 +293,7 @@ def save_model(model: Backbone, folder: str | Path, *, tokenizer: Any = None, ba
     if tokenizer is not None:
         pads = [number for name in PADS if (number := tokenizer.token_to_id(name)) is not None]
         if pads and config.get("pad_token_id") is None:
-            config["pad_token_id"] = pads[0]  # by it the published class finds a text's last token
+            config["pad_token_id"] = pads[0]  # the published class needs it to find the last token
         write_tokenizer(tokenizer, folder, model.config)
     else:
         for name in COMPANIONS:
@@ -304,7 +305,7 @@ def save_model(model: Backbone, folder: str | Path, *, tokenizer: Any = None, ba
 
 
 def _trained_names(model: Backbone, backbone: Mapping[str, nn.Parameter], places: Sequence[Place]) -> set[str]:
-    """The published tensors that hold something trained, or that the checkpoint below does not have."""
+    """The published tensors with trained values, or that the base checkpoint does not have."""
     card = card_of(model)
     assert card.folder is not None  # it was loaded from the base
     names, below = ARCHITECTURES[card.model_type].names, read_contents(card.folder).tensors
@@ -313,7 +314,7 @@ def _trained_names(model: Backbone, backbone: Mapping[str, nn.Parameter], places
 
 
 def write_tokenizer(tokenizer: Any, folder: Path, config: BackboneConfig) -> None:
-    """Write a ``tokenizers.Tokenizer`` as tokenizer.json, and beside it the settings by which others read it alike."""
+    """Save a ``tokenizers.Tokenizer`` as tokenizer.json, with settings that make ``transformers`` use it unchanged."""
     kinds = dataclasses.asdict(config).get("segments", 1)
     write_json(folder / "tokenizer_config.json", settings_beside(tokenizer, reads_segments=kinds > 1))
     with atomic(folder / "tokenizer.json") as file:
@@ -321,13 +322,13 @@ def write_tokenizer(tokenizer: Any, folder: Path, config: BackboneConfig) -> Non
 
 
 def _config_to_write(model: Backbone) -> dict[str, Any]:
-    """config.json: what was there when the model was loaded, brought up to date."""
+    """The model's config.json: the one that it was loaded with, updated."""
     card = card_of(model)
     task = "encode" if card.own_head else card.task
     left_out = ("minilm", "torch_dtype", *(OF_CLASSES if task != "classify" else ()))
     config = {key: value for key, value in card.published.items() if key not in left_out}
     settings = model.config
-    if isinstance(model.head, LanguageHead):  # merging an adapter of a tied head gives it a matrix of its own
+    if isinstance(model.head, LanguageHead):  # merging an adapter of a tied head unties it
         tied = model.head.output.weight is model.token_embedding.weight
         settings = dataclasses.replace(settings, tied=tied)
     config |= write_config(card.model_type, settings)

@@ -1,14 +1,14 @@
-"""The name table, applied in either direction.
+"""Convert between minilm's tensors and published tensors with the name table of an architecture.
 
-Every architecture's file ends with a table of rows (see ``minilm.models.architecture.Row``): one of our modules, the
-published module that holds it, and how. Reading takes our tensor out of the published one; writing puts the published
-one together from ours:
+Every architecture's file ends with a table of rows (see ``minilm.models.architecture.Row``). A row contains one of
+minilm's modules ("ours"), the published module that contains it ("theirs"), and the layout. Reading takes minilm's
+tensor out of the published tensor; writing assembles the published tensor:
 
     ours   = block of the rows of transpose(theirs)
     theirs = transpose(all blocks joined)
 
-A published name comes with or without a prefix that shows which class wrote it ("bert."), and in old or new
-spelling. Its *plain* name has no prefix and today's spelling; rows hold plain names.
+A published name may have a prefix that depends on the class that wrote it ("bert."), and an old or new spelling. Its
+*plain* name has no prefix and the new spelling; rows contain plain names.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from minilm.models.architecture import BackboneConfig, Names, Row
 
 @dataclass(frozen=True)
 class Layout:
-    """How our matrices lie in a published one: as blocks of its rows, after transposing.
+    """How minilm's matrices are arranged in a published matrix: as blocks of its rows, after transposing.
 
-    The rows make ``groups`` equal groups (of fused heads: one a head). Each group holds one block of each of ours, in
-    the proportions ``sizes``.
+    The rows form ``groups`` equal groups (for matrices fused by attention head, one group per head). Each group
+    contains one block of each of minilm's matrices, in the proportions ``sizes``.
     """
 
     transposed: bool = False
@@ -38,7 +38,8 @@ class Layout:
     groups: int = 1
 
     def cut(self, rows: Tensor, part: int) -> Tensor:
-        """Our rows out of theirs, (R, ...) -> (R_part, ...): a view, but a copy if there are several groups."""
+        """Take the rows of one part out of the published rows, (R, ...) -> (R_part, ...): a view if there is one group.
+        """
         if len(self.sizes) == 1:
             return rows
         unit = len(rows) // (sum(self.sizes) * self.groups)
@@ -46,28 +47,28 @@ class Layout:
         return rows.unflatten(0, (self.groups, -1))[:, start : start + size].flatten(0, 1)
 
     def join(self, parts: Sequence[Tensor]) -> Tensor:
-        """All our rows together as theirs, the reverse of ``cut``."""
+        """Join the rows of all parts into the published rows; the inverse of ``cut``."""
         if len(parts) == 1:
             return parts[0]
         return torch.cat([part.unflatten(0, (self.groups, -1)) for part in parts], dim=1).flatten(0, 1)
 
     def rows_of_all(self, rows: int, part: int) -> int:
-        """How many rows theirs has, if our part has so many."""
+        """The number of published rows if this part has ``rows`` rows."""
         return rows * sum(self.sizes) // self.sizes[part]
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where one of our tensors lies in a published file."""
+    """The position of one of minilm's tensors in a published file."""
 
-    ours: str  # our tensor's name; "{i}" stands for a layer's number
+    ours: str  # minilm's name; "{i}" is replaced by the number of a layer
     theirs: str  # the published tensor's plain name
     row: Row
     layout: Layout
 
     @property
     def module(self) -> str:
-        """Our module."""
+        """minilm's module."""
         return module_of(self.ours)
 
     @property
@@ -77,21 +78,21 @@ class Place:
 
     @property
     def may_be_zero(self) -> bool:
-        """Whether a file has this tensor, zero, if our config does without it."""
+        """Whether the file may contain this tensor, as zeros, although minilm's config does not have it."""
         return self.row.zero_bias and (self.row.bare or self.theirs.endswith(".bias"))
 
     def shape_of_theirs(self, ours: tuple[int, ...]) -> tuple[int, ...]:
-        """The published tensor's shape, from our tensor's."""
+        """The published tensor's shape, from that of minilm's tensor."""
         whole = (self.layout.rows_of_all(ours[0], self.row.part), *ours[1:])
         return whole[::-1] if self.layout.transposed else whole
 
     def take(self, theirs: Tensor) -> Tensor:
-        """Our tensor out of theirs; a view if it can be one."""
+        """minilm's tensor, taken out of the published tensor; a view if possible."""
         return self.layout.cut(theirs.t() if self.layout.transposed else theirs, self.row.part)
 
 
 def module_of(tensor: str) -> str:
-    """The module that a tensor belongs to, by its name."""
+    """The name of the module that a tensor belongs to."""
     return tensor.rpartition(".")[0]
 
 
@@ -121,7 +122,7 @@ def _pattern(name: str) -> re.Pattern[str]:
 
 
 def _match(template: str, name: str) -> str | None:
-    """The layer's number with which ``template`` gives ``name``, "" if it has none; None: it does not give it."""
+    """The layer's number in ``name`` if it matches ``template``, "" if the template has none; None if no match."""
     matched = _pattern(template).fullmatch(name)
     return None if matched is None else "".join(matched.groups())
 
@@ -131,24 +132,24 @@ def _named(place: Place, index: str) -> Place:
 
 
 def places_of_ours(ours: str, places: Iterable[Place]) -> list[Place]:
-    """Where our tensor of this name may lie. If there are several places, the first that a file has counts."""
+    """The possible places of minilm's tensor of this name. If there are several, the first that a file has is used."""
     return [_named(place, index) for place in places if (index := _match(place.ours, ours)) is not None]
 
 
 def places_of_theirs(theirs: str, places: Iterable[Place]) -> list[Place]:
-    """What lies in a published tensor of this name: several of ours if it is fused."""
+    """The places in a published tensor of this name: several if it is fused."""
     return [_named(place, index) for place in places if (index := _match(place.theirs, theirs)) is not None]
 
 
 def todays_spelling(published: str, names: Names) -> str:
-    """A published name as it would be written today."""
+    """A published name in the new spelling."""
     for old, new in names.old:
         published = published.replace(old, new)
     return published
 
 
 def plain_name(published: str, names: Names) -> str:
-    """A published name in today's spelling and without its prefix."""
+    """A published name in the new spelling and without its prefix."""
     published = todays_spelling(published, names)
     for prefix in names.prefixes:
         if published.startswith(prefix):
@@ -157,15 +158,15 @@ def plain_name(published: str, names: Names) -> str:
 
 
 def is_of_head(published: str, names: Names) -> bool:
-    """Whether a published tensor stands beside the backbone: its name has neither the backbone's prefix nor the
-    beginning of any name of the backbone."""
+    """Whether a published tensor is outside the backbone: its name has neither the backbone's prefix nor the beginning
+    of a name in the backbone."""
     beginnings = {row.theirs.partition(".")[0] for row in names.rows}
     plain = plain_name(published, names)
     return not published.startswith(names.prefixes) and plain.partition(".")[0] not in beginnings
 
 
 def is_ignored(plain: str, names: Names) -> bool:
-    """Whether a published tensor (plain name) is one that nothing needs."""
+    """Whether a published tensor (plain name) is ignored, as no model needs it."""
     return any(fnmatch.fnmatchcase(plain, pattern) for pattern in names.ignored)
 
 
@@ -175,14 +176,14 @@ def all_places(names: Names, config: BackboneConfig) -> tuple[Place, ...]:
 
 
 def is_needed(plain: str, names: Names, places: Sequence[Place]) -> bool:
-    """Whether a published tensor (plain name) is one that no pattern of ``ignored`` gives, or that has a place."""
+    """Whether a published tensor (plain name) matches no pattern of ``ignored``, or has a place."""
     return not is_ignored(plain, names) or bool(places_of_theirs(plain, places))
 
 
 def published_tensors(ours: Mapping[str, Tensor], places: Iterable[Place]) -> Iterator[tuple[str, Tensor]]:
-    """Our tensors as a published file holds them, by name; as views if they can be.
+    """Convert minilm's tensors to published tensors, by name; as views if possible.
 
-    Raises KeyError for a tensor that the table does not know.
+    Raises KeyError for a tensor that is not in the table.
     """
     places = list(places)
     blocks: dict[str, list[tuple[Place, Tensor]]] = {}
@@ -200,7 +201,7 @@ def published_tensors(ours: Mapping[str, Tensor], places: Iterable[Place]) -> It
 
 
 def _zeros(ours: Mapping[str, Tensor], places: Iterable[Place]) -> Iterator[tuple[str, Tensor]]:
-    """The biases that a published file must have and this model does without."""
+    """Zeros for the biases that a published file must contain and this model does not have."""
     for place in places:
         if place.row.zero_bias and place.ours.endswith(".weight"):
             for name in ours:

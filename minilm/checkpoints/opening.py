@@ -1,4 +1,4 @@
-"""``minilm.load_model``: opens whatever lies in a folder, a whole model or an adapter with the base that it names."""
+"""``minilm.load_model``: load a whole model, or an adapter with its base model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from minilm.models.heads import HeadConfig
 
 
 def holds_model(folder: Path) -> bool:
-    """Whether a folder holds a model, whole or as an adapter."""
+    """Whether a folder contains a model or an adapter."""
     return (folder / "config.json").is_file() or holds_adapter(folder)
 
 
@@ -32,18 +32,18 @@ def load_model(
     revision: str | None = None,
     base: str | Path | None = None,
 ) -> Backbone:
-    """Open a checkpoint, or an adapter with its base, in evaluation mode.
+    """Load a checkpoint, or an adapter with its base model, in evaluation mode.
 
     Args:
         source: a folder, a catalogue name or a Hub id.
-        task: "encode" (T5: its encoder), "classify" or "lm"; None: what the checkpoint is for.
-        labels: names of the classes of a new head; None: those of the checkpoint's head.
-        head: settings of a new head of ours; None: those of the checkpoint's head, or the family's.
-            A trained head is kept where labels and settings are just its own; else the new one starts untrained.
-            An adapter has its task, its labels and its head: no others are taken for it.
-        dtype: of the weights; None: the widest in which any is stored; "stored": that in which each is stored, of an
-            adapter's base the widest.
-        device: where they go; None: the CPU.
+        task: "encode" (for T5 its encoder), "classify" or "lm"; None: the checkpoint's task.
+        labels: the names of the classes of a new head; None: those of the checkpoint's head.
+        head: the settings of a new head of minilm; None: those of the checkpoint's head, or of the family's.
+            A trained head is kept if labels and settings are equal to its own; otherwise a new head starts untrained.
+            An adapter always has its own task, labels and head.
+        dtype: of the weights; None: the widest of the stored dtypes; "stored": the stored dtype of each weight, but
+            the widest for the base of an adapter.
+        device: of the weights; None: the CPU.
         revision: a branch, tag or commit on the Hub.
         base: of an adapter, the model that it is opened on: a folder, a catalogue name or a Hub id; None: the one that
             adapter_config.json names.
@@ -57,5 +57,5 @@ def load_model(
     if holds_adapter(folder):
         return load_adapted_model(folder, task, labels=labels, head=head, dtype=dtype, device=device, base=base)
     if base is not None:
-        raise UserError(f"{folder}: a whole model, not an adapter; leave base out")
+        raise UserError(f"{folder}: is a whole model, not an adapter; remove the argument base")
     return models.load_model(folder, task, labels=labels, head=head, dtype=dtype, device=device)

@@ -1,7 +1,7 @@
-"""Which family a checkpoint is of, if its ``config.json`` names none, as that of prajjwal1/bert-tiny: its tensors tell.
+"""Recognise a checkpoint's family by its tensors, if its ``config.json`` names none (as in prajjwal1/bert-tiny).
 
-A family fits if the files hold every tensor of the backbone that ``config.json`` would then describe, each of its
-shape. If several fit, the one counts that knows most of the names in the files: by its prefix, its pooler, its heads.
+A family fits if the files contain every tensor of the backbone that ``config.json`` describes for this family, with the
+right shape. If several families fit, the one that knows most names in the files (prefix, pooler, heads) is chosen.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from minilm.models import ARCHITECTURES, build_model, without_weights
 
 
 def recognise(published: dict[str, Any], entries: Mapping[str, Entry], folder: Path) -> str:
-    """The ``model_type`` that a ``config.json`` leaves out. Raises UserError if no family fits, or several alike."""
+    """The ``model_type`` that is missing in a ``config.json``. Raises UserError if no family, or several, fit best."""
     by_class = [name for name, family in ARCHITECTURES.items() if class_of(published) in family.classes.values()]
     known = {name: _names_known(name, published, entries, folder) for name in by_class or ARCHITECTURES}
     most = max(known.values())
     found = [name for name, number in known.items() if number == most]
     networks = [(f.model, f.names, f.settings, f.read) for f in map(ARCHITECTURES.__getitem__, found)]
-    alike = all(network == networks[0] for network in networks)  # a RoBERTa computes the same by whatever name
+    alike = all(network == networks[0] for network in networks)  # RoBERTa's model_types compute the same
     if not most or not alike:
-        why = f"fit {' and '.join(found)} alike" if most else "are of no family of ours"
+        why = f"fit {' and '.join(found)} equally well" if most else "fit no supported family"
         add = 'add one, such as "model_type": "bert"'
         raise UserError(f"{folder / 'config.json'}: names no model_type, and its tensors {why}; {add}")
     return min(found, key=len)
 
 
 def _names_known(model_type: str, published: dict[str, Any], entries: Mapping[str, Entry], folder: Path) -> int:
-    """How many of the files' names a published class of the family has, the one that has most; 0: it does not fit."""
+    """The most names in the files that a published class of the family has; 0 if the family does not fit."""
     names = ARCHITECTURES[model_type].names
     backbone = {plain_name(name, names): [entry] for name, entry in entries.items() if not is_of_head(name, names)}
     try:

@@ -1,6 +1,6 @@
-"""What to take instead of a model whose family we do not have: by kinship, not by spelling.
+"""Suggest a model instead of one whose family is not supported, by similarity of the models, not of their names.
 
-A longformer is a RoBERTa for long texts, a bloom writes as GPT-2 does, and an mbart is no BERT: ``relatives.toml``.
+``relatives.toml`` lists the families: a longformer is a RoBERTa for long texts, and an mbart is not a BERT.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from typing import NamedTuple
 from minilm.models import ARCHITECTURES
 from minilm.textfiles import read_toml
 
-SLIP = 0.88  # how alike a name must be to one of ours to be a slip of the pen
+SLIP = 0.88  # a name that is at least so similar to a supported family is probably a typing error
 USUAL = ("modernbert", "mmbert", "minilm")  # for English, for other languages, and small
 
 
 class Relatives(NamedTuple):
-    """Families that are not read here, and what is."""
+    """Families that are not supported, and models to use instead."""
 
-    what: str  # what they are
-    instead: list[str]  # names of the catalogue
-    families: list[str]  # by their model_type
+    what: str  # a description of the families
+    instead: list[str]  # names in the catalogue
+    families: list[str]  # their model_types
 
 
 @cache
@@ -32,9 +32,9 @@ def relatives() -> list[Relatives]:
 
 
 def instead_of(model_type: str) -> str:
-    """What to say of a family that is not read here: what it is, and what to take."""
+    """The part of the message about an unsupported family that says what it is, and which model to use instead."""
     kin = next((row for row in relatives() if model_type in row.families), None)
     if kin is None and (slip := difflib.get_close_matches(model_type, ARCHITECTURES, n=1, cutoff=SLIP)):
         return f' (did you mean "{slip[0]}"?)'
     what, names = (f"; it is {kin.what}", kin.instead) if kin else ("", USUAL)
-    return f"{what}; take {' or '.join(names)} (`minilm models` lists more)"
+    return f"{what}; use {' or '.join(names)} instead (`minilm models` lists more)"

@@ -1,15 +1,17 @@
-"""What a sentence model does with the backbone's vectors (Reimers and Gurevych 2019), as its folder says.
+"""Sentence models (Reimers and Gurevych 2019): how to compute a text's vector from those of its tokens.
+
+The files in the model's folder specify it:
 
     modules.json                         the modules, one after another
-    1_Pooling/config.json                how the tokens' vectors become the text's
-    2_Dense/config.json and weights      a matrix after that, as in LaBSE and sentence-T5
-    config_sentence_transformers.json    prompts: texts that stand before each text
+    1_Pooling/config.json                how the tokens' vectors are pooled
+    2_Dense/config.json and weights      a linear layer after pooling, as in LaBSE and sentence-T5
+    config_sentence_transformers.json    prompts, which are put before each text
     sentence_bert_config.json            how many tokens are read
 
     z = pool(x)        z = act(W z + b)        z = z / |z|              each module of modules.json, in its order
 
-A module that is none of these, or a setting that we do not have, is refused by name. Without modules.json a folder is
-no sentence model, and nothing here says what a text's vector is.
+Any other module, and any unsupported setting, is an error. A folder without modules.json is not a sentence model, and
+its text vectors are means.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from minilm.models.heads import pool
 from minilm.repository import stays_inside
 from minilm.textfiles import read_json, read_text
 
-# Their names of the ways to pool, in the order in which several are joined; and ours.
+# Published names of the pooling methods, in the order in which several are concatenated -> minilm's names.
 POOLINGS = {
     "cls": "cls",
     "max": "max",
@@ -41,7 +43,7 @@ POOLINGS = {
     "weightedmean": "weighted_mean",
     "lasttoken": "last",
 }
-_SWITCHES = {  # the same in files of before 2026
+_SWITCHES = {  # the same in files from before 2026
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
     "pooling_mode_mean_tokens": "mean",
@@ -61,7 +63,7 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class Dense:
-    """A matrix and what follows it: ``act(W z + b)``."""
+    """A linear layer with an activation: ``act(W z + b)``."""
 
     weight: Tensor  # (D', D)
     bias: Tensor | None  # (D',)
@@ -74,26 +76,26 @@ class Dense:
 
 
 def normalize(z: Tensor) -> Tensor:
-    """z (B, D) -> the same directions with length 1."""
+    """Scale each vector to length 1: z (B, D) -> (B, D)."""
     return F.normalize(z, dim=-1)
 
 
 @dataclass(frozen=True)
 class SentenceModel:
-    """How a text becomes one vector."""
+    """How to compute one vector for a text."""
 
-    pooling: tuple[str, ...] = ("mean",)  # several are joined
-    steps: tuple[Dense | Callable[[Tensor], Tensor], ...] = ()  # what follows pooling
-    prompt: str = ""  # stands before each text
+    pooling: tuple[str, ...] = ("mean",)  # several are concatenated
+    steps: tuple[Dense | Callable[[Tensor], Tensor], ...] = ()  # the modules after pooling
+    prompt: str = ""  # put before each text
     prompt_name: str = ""
-    other_prompts: tuple[str, ...] = ()  # names of those that are not taken
-    pools_prompt: bool = True  # the prompt's tokens are pooled like the text's
+    other_prompts: tuple[str, ...] = ()  # names of the prompts that are not used
+    pools_prompt: bool = True  # whether the tokens of the prompt are pooled too
     lowercase: bool = False
-    max_tokens: int = 0  # that are read; 0: the model's context
-    folder: Path | None = field(default=None, compare=False)  # None: no folder says so
+    max_tokens: int = 0  # the most tokens that are read; 0: the model's context
+    folder: Path | None = field(default=None, compare=False)  # None: the default, not read from a folder
 
     def prompted(self, texts: Sequence[str]) -> Sequence[str]:
-        """The texts as the model reads them."""
+        """The texts with the prompt before them."""
         found = [self.prompt + text for text in texts] if self.prompt else texts
         return [text.lower() for text in found] if self.lowercase else found
 
@@ -108,27 +110,27 @@ class SentenceModel:
         return z
 
     def __str__(self) -> str:
-        """One line for the terminal: what was taken."""
+        """A line for the terminal that describes the method."""
         if self.folder is None:
-            return "a text's vector is the mean of its tokens' (the model's folder has no modules.json)"
+            return "a text's vector is the mean of its tokens' vectors (the model's folder has no modules.json)"
         steps = ["a dense layer" if isinstance(step, Dense) else "length 1" for step in self.steps]
         line = f"a text's vector is: {' and '.join(self.pooling)}{''.join(f', {step}' for step in steps)}"
         if self.prompt:
-            line += f"; the prompt {self.prompt_name!r} stands before it: {self.prompt!r}"
+            line += f"; the prompt {self.prompt_name!r} is put before each text: {self.prompt!r}"
         if self.other_prompts:
             line += f"; prompts that are not used: {', '.join(self.other_prompts)}"
         return f"{line} ({self.folder / 'modules.json'})"
 
 
 def is_sentence_model(folder: Path | None) -> bool:
-    """Whether a folder says what a text's vector is."""
+    """Whether a folder contains a sentence model."""
     return folder is not None and (folder / "modules.json").is_file()
 
 
 def read_sentence_model(folder: Path | None) -> SentenceModel:
-    """What a model's folder says; without modules.json, or without a folder, the mean.
+    """Read how a model's folder specifies text vectors; without modules.json, or without a folder, the mean.
 
-    Raises UserError if a file is missing or broken, or asks for what we do not have.
+    Raises UserError if a file is missing or damaged, or requires something that is not supported.
     """
     if folder is None or not is_sentence_model(folder):
         return SentenceModel()
@@ -145,11 +147,11 @@ def read_sentence_model(folder: Path | None) -> SentenceModel:
             steps.append(normalize)
         elif kind != "Dropout":
             raise UserError(
-                f'{folder / "modules.json"}: the module {kind} in "{place}" is not supported at its place; there are: '
-                "Transformer in the folder itself, then Pooling, then Dense and Normalize"
+                f'{folder / "modules.json"}: the module {kind} in "{place}" is not supported in this position; '
+                "supported are: Transformer in the folder itself, then Pooling, then Dense and Normalize"
             )
     if pooling is None:
-        raise UserError(f"{folder / 'modules.json'}: names no Pooling, which makes one vector of a text's")
+        raise UserError(f"{folder / 'modules.json'}: has no Pooling module, which is required")
     settings = _optional(folder / "sentence_bert_config.json")
     limit, lowercase = settings.get("max_seq_length") or 0, settings.get("do_lower_case", False)
     if not isinstance(limit, int) or limit < 0 or not isinstance(lowercase, bool):
@@ -161,9 +163,9 @@ def read_sentence_model(folder: Path | None) -> SentenceModel:
 
 
 def read_pooling(folder: Path | None) -> str:
-    """How a new head should pool: as the folder of a sentence model says; "" if it says nothing, or joins several.
+    """The pooling for a new head, from the folder of a sentence model; "" if it has none, or concatenates several.
 
-    Raises UserError as ``read_sentence_model`` does, but reads no dense layer: a new head has one of its own.
+    Raises UserError as ``read_sentence_model`` does. It does not read dense layers, as a new head has its own.
     """
     if folder is None or not is_sentence_model(folder):
         return ""
@@ -173,7 +175,7 @@ def read_pooling(folder: Path | None) -> str:
 
 
 def _modules(folder: Path) -> list[tuple[str, str]]:
-    """The modules' kinds and folders, in the order in which they run."""
+    """The kinds and folders of the modules, in the order in which they run."""
     path = folder / "modules.json"
     try:
         found = json.loads(read_text(path))
@@ -182,7 +184,7 @@ def _modules(folder: Path) -> list[tuple[str, str]]:
         raise UserError(f"{path}: must be a list of modules, each with a type and a path; download it again") from None
     for _, place in modules:
         if place and not stays_inside(place):
-            raise UserError(f'{path}: names "{place}", which is outside its folder; do not trust this model')
+            raise UserError(f'{path}: names the path "{place}", which is outside its folder; do not trust this model')
     return modules
 
 
@@ -191,7 +193,7 @@ def _optional(path: Path) -> dict[str, Any]:
 
 
 def _pooling(path: Path) -> tuple[tuple[str, ...], bool]:
-    """The ways to pool, and whether a prompt's tokens are pooled too."""
+    """The pooling methods, and whether the tokens of a prompt are pooled too."""
     config = read_json(path)
     named = config.get("pooling_mode")
     if named is None:
@@ -204,7 +206,7 @@ def _pooling(path: Path) -> tuple[tuple[str, ...], bool]:
     for mode in modes:
         if mode not in list(POOLINGS):
             hint = nearest(str(mode), POOLINGS)
-            raise UserError(f"{path}: pooling_mode {mode!r} is not supported{hint}; there are: {', '.join(POOLINGS)}")
+            raise UserError(f"{path}: pooling_mode {mode!r} is not supported{hint}; supported: {', '.join(POOLINGS)}")
     includes = config.get("include_prompt", True)
     if not isinstance(includes, bool):
         raise UserError(f"{path}: include_prompt must be true or false, got {includes!r}")
@@ -214,13 +216,13 @@ def _pooling(path: Path) -> tuple[tuple[str, ...], bool]:
 
 
 def _dense(path: Path) -> Dense:
-    """A dense layer with its weights."""
+    """Read a dense layer with its weights."""
     config = read_json(path)
     activation = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
     name = activation.rpartition(".")[2]
     if not activation.startswith("torch.nn.") or name not in _ACTIVATIONS:
         known = ", ".join(_ACTIVATIONS)
-        raise UserError(f"{path}: activation_function {activation} is not supported; there are: {known}")
+        raise UserError(f"{path}: activation_function {activation} is not supported; supported are: {known}")
     source = config.get("module_input_name", "sentence_embedding")
     target = config.get("module_output_name") or source
     for key, value, usual in (
@@ -233,7 +235,7 @@ def _dense(path: Path) -> Dense:
     weights = path.parent / "model.safetensors"
     if not weights.is_file():
         pickles = [name.name for name in sorted(path.parent.glob("*")) if name.name.endswith(PICKLES)]
-        why = f"are only there as {pickles[0]}, which can run code when it is opened" if pickles else "are missing"
+        why = f"are stored only in {pickles[0]}, which can run code when loaded" if pickles else "are missing"
         raise UserError(
             f"{weights}: the dense layer's weights {why}; save the model again with sentence-transformers: "
             'SentenceTransformer(...).save_pretrained("FOLDER")'
@@ -242,7 +244,7 @@ def _dense(path: Path) -> Dense:
     has_bias = bool(config.get("bias", True))
     wanted = {"linear.weight", *(["linear.bias"] if has_bias else [])}
     if set(header) != wanted:
-        raise UserError(f"{weights}: holds {', '.join(sorted(header))}, but {path} wants {', '.join(sorted(wanted))}")
+        raise UserError(f"{weights}: has {', '.join(sorted(header))}, but {path} needs {', '.join(sorted(wanted))}")
     tensors = {name: reader.view(entry).float().clone() for name, entry in header.items()}
     weight, bias = tensors["linear.weight"], tensors.get("linear.bias")
     shape = [config.get("out_features"), config.get("in_features")]
@@ -252,16 +254,16 @@ def _dense(path: Path) -> Dense:
 
 
 def _prompt(path: Path) -> tuple[str, str, tuple[str, ...]]:
-    """The name and text of the prompt that is taken, and the names of the others.
+    """The name and text of the prompt that is used, and the names of the others.
 
-    It is the default one; else one that is called "classification", as EmbeddingGemma's; else none.
+    It is the default prompt, or else the one named "classification", as in EmbeddingGemma, or else none.
     """
     config = _optional(path)
     prompts, default = config.get("prompts") or {}, config.get("default_prompt_name")
     if not isinstance(prompts, dict) or not all(isinstance(text, str) for text in prompts.values()):
         raise UserError(f"{path}: prompts must be a table of texts, got {prompts!r}")
     if default is not None and default not in list(prompts):
-        raise UserError(f"{path}: default_prompt_name {default!r} is none of its prompts: {', '.join(prompts)}")
+        raise UserError(f"{path}: default_prompt_name {default!r} is not one of its prompts: {', '.join(prompts)}")
     name = default or next((name for name in prompts if name.lower() == "classification"), "")
     others = tuple(other for other, text in prompts.items() if other != name and text)
     return (name if prompts.get(name) else ""), prompts.get(name, ""), others

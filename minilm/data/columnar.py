@@ -16,9 +16,9 @@ from minilm.data.tables import HEAD, Defects, Table, TableFile
 from minilm.errors import UserError
 
 BATCH = 256  # rows of a Parquet file that are decoded at once
-ROOM, RATIO = 1 << 28, 100  # a Parquet file may unfold to so many bytes, or to so many times its own size
+ROOM, RATIO = 1 << 28, 100  # a Parquet file may decompress to so many bytes, or to so many times its own size
 PER_ROW = 16  # bytes of memory that a row takes, whatever is in it
-HEAD_ROOM = 1 << 26  # bytes that a column may unfold to, to be among the columns of the first rows
+HEAD_ROOM = 1 << 26  # bytes that a column may decompress to, to be among the columns of the first rows
 
 
 @contextmanager
@@ -80,7 +80,7 @@ def cells_of(column: Any) -> list[Any]:
 
 @dataclass
 class _Room:
-    """How much a file may still unfold to."""
+    """How many more bytes a file may decompress to."""
 
     path: Path
     left: int  # bytes
@@ -88,8 +88,8 @@ class _Room:
     def check(self, size: int) -> None:
         """Raise UserError if so many bytes do not fit."""
         if size > self.left:
-            much = f"{self.path.stat().st_size:,} bytes unfold to more than {max(size, ROOM):,}"
-            raise UserError(f"{self.path}: {much}, which is not read; write the rows that you need into another file")
+            much = f"{self.path.stat().st_size:,} bytes decompress to more than {max(size, ROOM):,}"
+            raise UserError(f"{self.path}: {much}, the limit; save the rows that you need in another file")
 
     def take(self, size: int) -> None:
         """The same; they are gone then."""

@@ -80,7 +80,7 @@ class TextFile:
             except UnicodeDecodeError as error:
                 raise UserError(f"{self.name}: not {self.encoding}: {error.reason} (byte {error.start})") from None
             except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-                raise UserError(f"{self.name}: not a whole gzip file: {error}") from None
+                raise UserError(f"{self.name}: not a complete gzip file: {error}") from None
 
 
 def display_name(path: Path) -> str:
@@ -138,7 +138,7 @@ def _find_encoding(path: Path) -> str:
         try:
             start = file.read(SAMPLE)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise UserError(f"{display_name(path)}: not a whole gzip file: {error}") from None
+            raise UserError(f"{display_name(path)}: not a complete gzip file: {error}") from None
     for mark, encoding in MARKS.items():
         if start.startswith(mark):
             return encoding

@@ -77,8 +77,8 @@ def match_scheme(scheme: LabelScheme, classes: Sequence[str], where: str) -> Lab
     if unmatched and (scheme.other == "error" or not found):
         example = f'data.rename={{"{unmatched[0]}"="{classes[0]}"}}'
         raise UserError(
-            f"{where}: its labels {_shown(unmatched)} are none of the model's: {_shown(classes)}; say which is which, "
-            f"such as {example}, or name the model's labels as the file does, in the model's order (data.labels)"
+            f"{where}: its labels {_shown(unmatched)} are none of the model's: {_shown(classes)}; map them to these, "
+            f"such as {example}, or list the file's names of the model's labels, in the model's order (data.labels)"
         )
     if not scheme.columns:
         return replace(scheme, names=list(classes), rename=_renamed(scheme, found))

@@ -87,7 +87,7 @@ def pieces_of(sequences: np.ndarray, texts: int, room: int, long: LongTexts, lef
         if long.how == "cut-first":
             lengths = [room - len(places[1]), len(places[1])]
             if lengths[0] < 1:
-                raise UserError(f"{lengths[1]} tokens that stay whole leave a text no room, as only {room} are read")
+                raise UserError(f"{lengths[1]} tokens of the second text leave no room for the first; only {room} fit")
     longer = int(texts == 2 and len(places[0]) <= len(places[1]))
     if long.how == "head-tail":
         kept = [_head_and_tail(tokens, length) for tokens, length in zip(places, lengths, strict=True)]

@@ -26,6 +26,7 @@ from minilm.evaluation.validation_scores import (
     points_for_precision,
     with_precision,
 )
+from minilm.evaluation.zero_shot_model import holds_zero_shot, load_zero_shot
 
 LEAST = 1e-300  # the least probability, as 0 has no logarithm
 
@@ -112,14 +113,18 @@ def _reordered(labels: np.ndarray, order: Sequence[int]) -> np.ndarray:
 
 
 def load_predictor(sources: Sequence[str | Path], device: str = "auto", precision: str = "") -> Predictor:
-    """Load a classifier, or a linear one from its folder; an ensemble if there are several sources.
+    """Load a classifier, a linear one, or the model of a zero-shot run; an ensemble if there are several sources.
 
     See ``Classifier.load``.
     """
     members: list[Predictor] = []
     for source in sources:
-        linear = holds_linear(Path(source))
-        members.append(load_linear(Path(source)) if linear else Classifier.load(source, device, precision))
+        if holds_linear(Path(source)):
+            members.append(load_linear(Path(source)))
+        elif holds_zero_shot(Path(source)):
+            members.append(load_zero_shot(Path(source), device, precision))
+        else:
+            members.append(Classifier.load(source, device, precision))
     return members[0] if len(members) == 1 else Ensemble(members)
 
 

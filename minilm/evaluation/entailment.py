@@ -58,7 +58,7 @@ def entailment_outputs(labels: Sequence[str], where: Path | str) -> EntailmentOu
         which = "two of which mean" if found else "none of which means" if labels else "so nothing means"
         raise UserError(
             f"{where}: {has}, {which} entailment; choose a model that was trained on natural language inference, such "
-            "as facebook/bart-large-mnli"
+            "as bart-large-mnli"
         )
     against = [number for number, label in enumerate(labels) if label.lower().startswith("contradict")]
     if len(labels) == 2:
@@ -97,7 +97,7 @@ def entailment(
     if multi_label and outputs.contradiction is None:
         names = ", ".join(card.labels)
         raise UserError(
-            f"{where}: has the labels {names}, none of which means contradiction, which several labels a text need"
+            f"{where}: has the labels {names}, none of which means contradiction; several labels per text need it"
         )
     limit, step = max_tokens or model.context or CUT, max(1, TOGETHER // classes)
     model.to(runtime.device)

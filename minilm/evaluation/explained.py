@@ -1,4 +1,4 @@
-"""An explained answer, as files and pages have it."""
+"""An explained prediction, as stored in files and shown on pages."""
 
 from __future__ import annotations
 
@@ -8,34 +8,35 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class WordWeight:
-    """A word, and how much it counts, in nats of log-odds: above 0, it speaks for the label."""
+    """A word and its contribution in nats of log-odds. Above 0: the word is evidence for the label."""
 
     text: str
-    part: int  # 0: of the text; 1: of its pair
-    start: int  # of its characters
+    part: int  # 0: in the text; 1: in its pair
+    start: int  # its first character
     end: int
     attribution: float  # by integrated gradients
-    left_out: float  # by how much the score falls without it
+    left_out: float  # how much the score falls without the word
 
 
 @dataclass(frozen=True)
 class ExplainedText:
-    """An answer and its words. The score is the log-odds of the label, without a temperature."""
+    """A prediction and the contributions of the words. The score is the log-odds of the label, without a temperature.
+    """
 
-    texts: list[str]  # one, or the two of a pair
+    texts: list[str]  # one text, or the two texts of a pair
     label: str
     probability: float
     score: float
-    baseline_score: float  # of the text with all its words replaced
-    baseline: str  # by this token; "zero": by zeros
+    baseline_score: float  # the score of the text with all words replaced
+    baseline: str  # the token that replaces the words; "zero": zeros
     completeness_error: float  # |sum of attributions - difference of scores|, as a fraction of the difference
     words: list[WordWeight]
-    window: int = 1  # that is explained ...
-    windows: int = 1  # ... of so many
+    window: int = 1  # the number of the explained window, from 1
+    windows: int = 1  # the number of windows
 
     def pieces(self) -> Iterator[tuple[str, float | None]]:
-        """The text in pieces, a pair's two with " / " between: words with their weight from -1 to 1, and what lies
-        between words, with None."""
+        """The text in pieces: words with their weights from -1 to 1, and the characters between words with None. Two
+        texts of a pair are joined by " / "."""
         largest = max((abs(word.attribution) for word in self.words), default=0.0) or 1.0
         for part, text in enumerate(self.texts):
             if part:

@@ -1,7 +1,7 @@
-"""A classifier's answer to one text, explained word by word: ``attribution.py`` for what a user has.
+"""Explain a classifier's prediction for one text, word by word, with ``attribution.py``.
 
-The text is read as for an answer: cleaned, cut or in windows, with the label that the classifier gives it. If it is
-read in windows, the one that speaks most for the label is explained.
+The text is prepared as for a prediction: cleaned, and cut or divided into windows. If it is read in windows, the window
+with the highest score for the label is explained.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from minilm.evaluation.words import read_words
 
 
 def explain_text(classifier: Classifier, text: Text, label: str = "") -> ExplainedText:
-    """Explain an answer: of the label that the text gets, or of another.
+    """Explain a prediction: why the text gets its label, or the score of another label.
 
-    text: as it is given; a pair is a tuple. Raises UserError as ``Classifier.scores`` does, for a label that the model
-    does not have, for a text without a word, and for a model that does not compute in float32.
+    text: as written; a pair is a tuple. Raises UserError as ``Classifier.scores`` does, for a label that the model does
+    not have, for a text without words, and for a model that does not compute in float32.
     """
     scores = classifier.scores([text])
     return _explained(classifier, [classifier.clean(part) for part in _parts(text)], scores, label)
 
 
 def explain_clean(classifier: Classifier, text: str, pair: str | None, label: str = "") -> ExplainedText:
-    """The same of a text that was cleaned before."""
+    """The same for a text that is already cleaned."""
     scores = classifier.scores_of_clean_texts([text], None if pair is None else [pair])
     return _explained(classifier, [text] if pair is None else [text, pair], scores, label)
 
@@ -45,14 +45,14 @@ def _explained(classifier: Classifier, parts: list[str], scores: np.ndarray, lab
     long = LongTexts(reading.long_texts, reading.window_stride, reading.window_scores)
     limit = reading.max_tokens or classifier.model.context or 512
     if classifier.runtime.precision != "float32":
-        raise UserError(f"{classifier.name}: explanations need float32, as sums in other types round too much")
+        raise UserError(f"{classifier.name}: explanations need float32, as other types are not precise enough")
     windows = read_words(classifier.tokenizer, parts[0], pair, limit, long)
     if not all(window.words for window in windows):
-        raise UserError(f"{classifier.name}: finds no word in {' / '.join(parts)!r}, so it cannot explain its answer")
+        raise UserError(f"{classifier.name}: finds no words in {' / '.join(parts)!r}, so it cannot explain the label")
     found = [
         explain(
             classifier.model, classifier.tokenizer, parts[0], pair, max_tokens=limit, long=long, window=window,
-            label=number, multi_label=classifier.multi_label,
+            label=number, multi_label=classifier.decision.kind != "single",
         )
         for window in range(len(windows))
     ]  # fmt: skip
@@ -69,12 +69,12 @@ def _explained(classifier: Classifier, parts: list[str], scores: np.ndarray, lab
 
 
 def _number_of(classifier: Classifier, p: np.ndarray, label: str) -> int:
-    """The class to explain: that of the label; without one, the one that the text gets, or the likeliest of several."""
+    """The class to explain: that of the label, or without a label the predicted (most probable) class."""
     if not label:
         single = classifier.decision.kind == "single"
         return int(classifier.decision.choose(p[None])[0]) if single else int(p.argmax())
     if label not in classifier.labels:
         there = ", ".join(f'"{name}"' for name in classifier.labels[:20])
         hint = nearest(label, classifier.labels)
-        raise UserError(f'{classifier.name}: has no label "{label}"{hint}; it has {there}')
+        raise UserError(f'{classifier.name}: has no label "{label}"{hint}; its labels are {there}')
     return classifier.labels.index(label)

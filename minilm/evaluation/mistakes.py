@@ -1,8 +1,8 @@
-"""Which mistakes of a classifier are worth reading: the ones it is surest of, and those between the labels that it
-confuses most.
+"""Choose a classifier's mistakes that are worth reading: those with the highest confidence, and those between the most
+confused labels.
 
-A mistake's *wrongness* is how much probability it gives to what is not so. With one label a text, that of the label it
-predicts; with several, the largest over the labels that it gets wrong:
+The *wrongness* of a mistake is the probability that it gives to a wrong answer. With one label per text, it is the
+probability of the predicted label; with several, the maximum over the wrong labels:
 
     one label      p_predicted                      several      max over wrong labels of |p - y|
 """
@@ -15,7 +15,8 @@ from minilm.evaluation.confusions import Confused
 
 
 def wrongness(labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """(N,) of every text, 0 if its prediction is right. labels and predicted (N,), or (N, C) of 0 and 1; (N, C)."""
+    """(N,) the wrongness of each text; 0 if its prediction is right. labels and predicted: (N,), or (N, C) of 0 and 1.
+    probabilities: (N, C)."""
     if labels.ndim == 2:
         return np.where(labels != predicted, np.abs(probabilities - labels), 0.0).max(axis=1)
     of_predicted: np.ndarray = np.take_along_axis(probabilities, predicted[:, None], axis=1)[:, 0]
@@ -23,7 +24,7 @@ def wrongness(labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarr
 
 
 def surest_mistakes(labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray, most: int) -> list[int]:
-    """The rows of the mistakes with the most wrongness, at most so many; of equals the first."""
+    """The rows of the ``most`` mistakes with the highest wrongness; equal ones in the order of rows."""
     order = np.argsort(-wrongness(labels, predicted, probabilities), kind="stable")[:most]
     wrong = labels != predicted
     wrong = wrong.any(axis=1) if wrong.ndim == 2 else wrong
@@ -33,6 +34,6 @@ def surest_mistakes(labels: np.ndarray, predicted: np.ndarray, probabilities: np
 def texts_of_pair(
     pair: Confused, labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray, most: int
 ) -> list[int]:
-    """The rows of a confused pair, the surest first, at most so many: labels and predicted (N,), one label a text."""
+    """The ``most`` rows of a pair of confused labels with the highest confidence. labels and predicted: (N,)."""
     rows = np.flatnonzero((labels == pair.truth) & (predicted == pair.predicted))
     return rows[np.argsort(-probabilities[rows, pair.predicted], kind="stable")][:most].tolist()

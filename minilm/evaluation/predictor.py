@@ -139,7 +139,7 @@ def decided(decision: Decision) -> dict[str, Any]:
 
 
 def remember(decision: Decision, model: Backbone) -> None:
-    """Keep a decision with its model, under "minilm" in its config."""
+    """Store a decision in the model's config, under "minilm"."""
     card_of(model).extra |= decided(decision)
 
 
@@ -166,7 +166,7 @@ def _is_raw(card: Card) -> bool:
     known = {None: False, SIGMOID: False, IDENTITY: True}
     if activation not in known:
         where = f"{card.folder}/config.json"
-        raise UserError(f"{where}: activation_fn {activation!r} is not known here, only {IDENTITY} and {SIGMOID}")
+        raise UserError(f"{where}: activation_fn {activation!r} is not supported, only {IDENTITY} and {SIGMOID}")
     return known[activation]
 
 
@@ -335,6 +335,7 @@ class Classifier(Predictor):
         for parameter in model.parameters():
             if (parameter.dtype, where.precision) != (torch.bfloat16, "bfloat16"):  # as in training
                 parameter.data = parameter.data.float()
+        where.store_as_computed(model)
         classifier = cls(model, load_tokenizer(card_of(model).tokenizer or source), where)
         classifier.home = folder if folder.is_dir() else classifier.home
         return classifier

@@ -309,7 +309,7 @@ def _check_beginnings(answers: Sequence[tuple[int, ...]], words: Sequence[str]) 
         for long, other in zip(answers, words, strict=True):
             if short != long and long[: len(short)] == short:
                 raise UserError(
-                    f'"{other}" begins with the tokens of "{word}", so it is never likelier; choose another word '
+                    f'"{other}" begins with the tokens of "{word}", so it is never more probable; choose another word '
                     "for one class, or calibrate (content_free)"
                 )
 

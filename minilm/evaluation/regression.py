@@ -31,10 +31,10 @@ class ScoreMetrics:
 
 
 def score_metrics(values: np.ndarray, scores: np.ndarray) -> ScoreMetrics:
-    """Of N true values (N,) and scores (N,). Raises ValueError for none, or for shapes that differ."""
+    """The metrics of scores (N,) against true values (N,). Raises ValueError if N is 0, or if shapes differ."""
     t, s = np.asarray(values, np.float64), np.asarray(scores, np.float64)
     if t.ndim != 1 or t.shape != s.shape or not len(t):
-        raise ValueError(f"values {t.shape} and scores {s.shape} must be as many, and at least one")
+        raise ValueError(f"values and scores must have one shape (N,), N > 0, got {t.shape} and {s.shape}")
     return ScoreMetrics(
         texts=len(t),
         pearson=_correlation(t, s),

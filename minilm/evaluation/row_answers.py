@@ -4,6 +4,8 @@
     probability    the probability of that label, or of each of them
     P(label)       with ``everything``, the probability of each label
 
+A model that gives a score has a column for each of its outputs instead.
+
 If a row has no text or cannot be read, its added cells are empty. Such rows are counted and do not stop the others.
 """
 
@@ -45,21 +47,23 @@ class RowAnswers:
         self, predictor: Predictor, columns: Sequence[str], *, everything: bool = False, strict: bool = False
     ) -> None:
         """columns: the column of the texts, or two columns for pairs. everything: whether to add a column for each
-        label. strict: whether a row without an answer is an error. Raises UserError for a model that gives no
-        labels."""
-        if predictor.decision.kind == "score":
-            raise UserError(f"{predictor.name}: gives a score and no label, so it cannot add labels to a table")
+        label. strict: whether a row without an answer is an error."""
         if UNSURE in predictor.labels and predictor.decision.unsure_below:
             raise UserError(f'{predictor.name}: has a label "{UNSURE}", so "{UNSURE}" answers would be ambiguous')
         self.predictor, self.columns = predictor, list(columns)[: 1 + bool(predictor.reading.pairs)]
         self.everything, self.strict, self.tally = everything, strict, Tally()
-        several = predictor.multi_label
-        self.added: dict[str, Kind] = {
+        self.added = self._added()
+
+    def _added(self) -> dict[str, Kind]:
+        """The columns that follow a row's own, and what their cells are."""
+        several, labels = self.predictor.multi_label, self.predictor.labels
+        if self.predictor.decision.kind == "score":
+            return dict.fromkeys(labels, "number")
+        added: dict[str, Kind] = {
             "predicted": "texts" if several else "text",
             "probability": "numbers" if several else "number",
         }
-        if everything:
-            self.added |= dict.fromkeys((f"P({label})" for label in predictor.labels), "number")
+        return added | dict.fromkeys((f"P({label})" for label in labels if self.everything), "number")
 
     def of(self, window: Sequence[Row]) -> list[list[Any]]:
         """The added cells of each row; None for a row without an answer.
@@ -115,6 +119,9 @@ class RowAnswers:
         """Scores (N, C) -> the added cells of each text."""
         decision, labels = self.predictor.decision, self.predictor.labels
         p = decision.probabilities(scores)
+        if decision.kind == "score":
+            yield from ([_six_digits(value) for value in row] for row in p)
+            return
         chosen, unsure = decision.choose(p), decision.is_unsure(p)
         self.tally.unsure += int(unsure.sum())
         for row, given, doubtful in zip(p, chosen, unsure, strict=True):

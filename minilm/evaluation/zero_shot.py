@@ -50,7 +50,7 @@ def open_model(source: str, method: str, device: str = "auto") -> tuple[Backbone
     if it was not trained to tell whether a text entails another.
     """
     if method not in METHODS:
-        raise UserError(f'no zero-shot method "{method}"{nearest(method, METHODS)}; there are: {", ".join(METHODS)}')
+        raise UserError(f'unknown zero-shot method "{method}"{nearest(method, METHODS)}; use {", ".join(METHODS)}')
     if method in ("cloze", "likelihood"):
         return load_language_model(source, masked=method == "cloze", device=device)
     if method == "entailment":

@@ -172,7 +172,7 @@ class LoRAConfig:
         if not 0 <= self.dropout < 1:
             raise UserError(f"LoRA: dropout must be from 0 to 1, 1 excluded, got {self.dropout}")
         if not self.targets:
-            raise UserError('LoRA: targets must name what to adapt, such as "query" and "value"')
+            raise UserError('LoRA: targets must name the layers to adapt, such as "query" and "value"')
 
 
 def add_lora(model: Backbone, config: LoRAConfig) -> list[str]:
@@ -206,7 +206,7 @@ def adapt_layer(
     TypeError if the module is no linear layer."""
     base = model.get_submodule(name)
     if not isinstance(base, nn.Linear):
-        raise TypeError(f"{name} is no linear layer")
+        raise TypeError(f"{name} is not a linear layer")
     model.unmerged = {}  # what was merged before is now part of the weights
     layer = (DoRALinear if dora else LoRALinear)(base, rank, alpha, **settings)
     model.set_submodule(name, layer)

@@ -69,7 +69,7 @@ def build_model(
 ) -> Backbone:
     """A model with uninitialised weights: the parts of the backbone that the task needs, and its head.
 
-    ``head``: settings of our own head; None: the family's head. In ``without_weights()`` this takes no memory.
+    ``head``: settings of minilm's own head; None: the family's head. In ``without_weights()`` this uses no memory.
 
     Raises UserError if the head needs a pooler that the family does not have.
     """
@@ -87,7 +87,7 @@ def build_model(
 
 @contextmanager
 def without_weights() -> Iterator[None]:
-    """Models built in here have shapes but no numbers: they take no memory and no time."""
+    """A context in which models are built with shapes but without weights, which needs no memory and no time."""
     with torch.device("meta"), _NoInitialisation():
         yield
 
@@ -107,17 +107,17 @@ class _NoInitialisation(TorchFunctionMode):
 def fit_config(
     architecture: Architecture[Any], config: Any, task: str, head: HeadConfig | None, *, family: bool
 ) -> Any:
-    """The config with the parts that the task and its classification head need, and without those they leave out.
+    """The config with the parts that the task and its classification head need, and without unused parts.
 
-    A pooler is left out if nothing reads it and the published class has none; so is T5's decoder in encoding. Raises
-    UserError if the head needs a pooler that the family does not have.
+    A pooler is removed if nothing uses it and the published class has none; T5's decoder is removed for encoding.
+    Raises UserError if the head needs a pooler that the family does not have.
     """
     pools = head is not None and head.pooling == "pooler"
     if "pooler" in architecture.switches:
         spare = config.pooler and (task == "encode" or not family)  # unused, but part of the backbone
         config = replace(config, pooler=task != "lm" and (pools or spare))
     elif pools:
-        raise UserError('this family has no pooler; choose another head.pooling: "cls", "last" or "mean"')
+        raise UserError('this family has no pooler; set head.pooling to "cls", "last" or "mean"')
     if "decoder" in architecture.switches:
         needed = task == "lm" or (task == "classify" and family)
         config = replace(config, decoder=needed or (task == "classify" and config.decoder))

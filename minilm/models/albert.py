@@ -44,7 +44,7 @@ class AlbertConfig(BackboneConfig):
 
     vocab_size: int = 30000
     context: int = 512  # longest text, in tokens
-    embedding_width: int = 128  # of a token's own vector, before it is widened
+    embedding_width: int = 128  # of the token embeddings, before they are projected to ``width``
     width: int = 4096
     depth: int = 12  # how often the layer is passed
     heads: int = 64
@@ -81,7 +81,7 @@ class AlbertLayer(nn.Module):
 
 
 class AlbertEmbeddings(nn.Module):
-    """What a token is, where it stands and which text it belongs to, in ``E`` numbers widened to ``D``."""
+    """The sum of token, position and segment embeddings of width ``E``, projected to width ``D``."""
 
     def __init__(self, config: AlbertConfig) -> None:
         super().__init__()

@@ -42,17 +42,17 @@ class BackboneConfig:
 
 @dataclass
 class Card:
-    """What a model is, beside its weights: carried as ``model.card``."""
+    """A description of a model, stored as ``model.card``."""
 
     model_type: str  # its key in ARCHITECTURES
     task: str  # "encode", "classify" or "lm"
     labels: list[str] = field(default_factory=list)  # classes in order
     own_head: bool = False  # our head instead of the family's
     nested: bool = False  # it was taken out of a model that reads images too
-    folder: Path | None = None  # where it was loaded from; for an adapted model, its base
+    folder: Path | None = None  # the folder of the model, or of the base of an adapter
     adapter: Path | None = None  # where its adapter was loaded from
     published: dict[str, Any] = field(default_factory=dict)  # its config.json, with what we do not use
-    extra: dict[str, Any] = field(default_factory=dict)  # more about its head, kept under "minilm": threshold, ...
+    extra: dict[str, Any] = field(default_factory=dict)  # more settings, stored under "minilm": threshold, ...
 
     @property
     def tokenizer(self) -> Path | None:
@@ -80,7 +80,7 @@ class Backbone(nn.Module, ABC):
     embeddings: nn.Module
     pooler: nn.Module | None
     head: Head | None
-    start_token: int | None = None  # what the decoder of an encoder-decoder reads first; None: no encoder-decoder
+    start_token: int | None = None  # the first input token of an encoder-decoder's decoder; None: other models
     card: Card | None = None
     unmerged: dict[str, Any]  # the adapted layers that ``lora.merge`` replaced, by name
 
@@ -166,7 +166,7 @@ class Backbone(nn.Module, ABC):
             state: the state before layer ``first``, if it is known; else all layers run.
 
         Raises:
-            ValueError: padding is not on the right, or an encoder-decoder's decoder has nothing to read.
+            ValueError: padding is not on the right, or an encoder-decoder's decoder has no input.
         """
         batch = Batch.of(ids, mask, segments, decoder_ids)
         if self.head is None:
@@ -195,10 +195,11 @@ C = TypeVar("C", bound=BackboneConfig)
 
 @dataclass(frozen=True)
 class Row:
-    """One of our modules, and the module of a published file that holds its weight and bias.
+    """One of minilm's modules ("ours"), and the module of a published file ("theirs") that contains its weight and
+    bias.
 
-    ``{i}`` stands for a layer's number. A published matrix may be the transpose of ours, and several of ours may lie in
-    one of theirs ("fused"), as blocks of its rows after transposing:
+    ``{i}`` is replaced by the number of a layer. A published matrix may be the transpose of minilm's, and may contain
+    several of minilm's matrices ("fused"), as blocks of its rows after transposing:
 
         parts=3               [q; k; v]                      three blocks of equal size
         sizes=...             [q; k; v]                      blocks in these proportions
@@ -214,7 +215,7 @@ class Row:
     by_heads: bool = False
     zero_bias: bool = False  # the file must have a bias, zero if our config does without it; a bare one it may have
     bare: bool = False  # a tensor that belongs to no published module of its own, not a module
-    when: Callable[[Any], bool] | None = None  # config -> whether the row holds for it; None: always
+    when: Callable[[Any], bool] | None = None  # config -> whether the row applies; None: always
 
 
 @dataclass(frozen=True)
@@ -223,11 +224,11 @@ class Names:
 
     rows: tuple[Row, ...]  # the backbone
     heads: dict[str, tuple[Row, ...]]  # task ("classify", "lm") -> rows of the family's own head
-    prefix: dict[str, str]  # task -> what stands before the backbone's rows; files may have it or leave it out
+    prefix: dict[str, str]  # task -> the optional prefix of the backbone's names in files
     old: tuple[tuple[str, str], ...] = ()  # (old spelling, new spelling) of parts of their names
     ignored: tuple[str, ...] = ()  # patterns of tensors that files carry and nothing needs
     other_prefixes: tuple[str, ...] = ()  # of published classes whose task we do not have
-    nested: str = ""  # what stands between prefix and name in a published class that reads images too
+    nested: str = ""  # the text between prefix and name in a vision-language model
 
     @property
     def prefixes(self) -> tuple[str, ...]:
@@ -258,6 +259,6 @@ class Architecture(Generic[C]):
     defaults: Mapping[str, Any] = field(default_factory=dict)  # of config.json, where the published class has others
     read: Callable[[dict[str, Any]], dict[str, Any]] = _nothing  # config.json -> settings that no row can express
     write: Callable[[C], dict[str, Any]] = _nothing  # config -> what config.json needs and no row can express
-    switches: tuple[str, ...] = ()  # parts that a task may leave out, each a bool in the config: "pooler", "decoder"
+    switches: tuple[str, ...] = ()  # optional parts, each a bool in the config: "pooler", "decoder"
     tied_by_tensors: bool = False  # the tensors show if the language head is tied, not config.json
     float32: tuple[str, ...] = ()  # patterns of our tensors that stay float32 in a float16 model, for their range

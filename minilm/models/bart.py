@@ -1,8 +1,8 @@
-"""BART: a BERT that reads and a GPT that writes, learned together by mending texts (Lewis et al. 2020).
+"""BART: an encoder like BERT and a decoder like GPT, trained to restore corrupted texts (Lewis et al. 2020).
 
-The encoder reads to both sides. The decoder reads what is written so far, from left to right, and attends to the
-encoder's vectors, its memory (``encoder_decoder.py`` has the way from one to the other). Both start from learned
-positions, and a norm follows each sublayer ("post-norm", as in BERT), so nothing is left to normalise at the end:
+The encoder attends to both sides. The decoder attends to the tokens generated so far, and to the encoder's output, its
+memory (see ``encoder_decoder.py``). Both have learned position embeddings, and a norm follows each sublayer
+("post-norm", as in BERT), so there is no final norm:
 
     both                  x_0 = norm(token[ids] + position[0..T-1])          one token table, two of positions
     encoder, L layers     x <- norm(x + attention(x))
@@ -125,8 +125,8 @@ class BartStack(Stack):
         self.layers = nn.ModuleList(BartLayer(config, decoder=decoder) for _ in range(depth))
 
     def mask(self, batch: Batch, length: int) -> Tensor | None:
-        """Which keys may be attended to: the encoder's are no padding, (B, 1, 1, S); the decoder's do not lie to the
-        right, (B, 1, T, S) with a cache, and without one None, for then SDPA's own triangle is enough."""
+        """The keys that a query may attend to. Encoder: those that are not padding, (B, 1, 1, S). Decoder: those that
+        are not on the right, (B, 1, T, S) with a cache; without a cache None, as SDPA's causal mask suffices."""
         if not self.is_decoder or batch.cache is None:
             return None if self.is_decoder else padding_mask(batch)
         keys = torch.arange(batch.cache.length, device=batch.ids.device)
@@ -134,7 +134,7 @@ class BartStack(Stack):
 
 
 class BartPositions(nn.Module):
-    """Where a token of one stack stands."""
+    """The position embedding of one stack."""
 
     def __init__(self, config: BartConfig) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ class BartPositions(nn.Module):
 
 
 class BartEmbeddings(nn.Module):
-    """What a token is, the same for both stacks, and where it stands, in a table of its own for each."""
+    """The token embedding, which both stacks share, and a position embedding for each stack."""
 
     def __init__(self, config: BartConfig) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What flows through a model: a batch of texts, the state between two layers, the cache of a generation.
+"""The inputs of a model: a batch of texts, the state between two layers, and the cache of generation.
 
 Shapes: ``B`` sequences, ``T`` positions, ``S`` positions attended to, ``D`` width, ``L`` layers, ``H`` heads, ``G``
 key-value heads, ``D/H`` the width of a head (or the width that a config sets), ``V`` vocabulary, ``C`` classes.
@@ -19,7 +19,8 @@ from torch import Tensor
 
 @dataclass
 class Batch:
-    """Token ids of ``B`` texts, padded on the right to one length ``T``, and what belongs to them."""
+    """Token ids of ``B`` texts, padded on the right to one length ``T``, and their masks, segments, positions and
+    labels."""
 
     ids: Tensor  # (B, T) token ids
     mask: Tensor | None = None  # (B, T) True at real tokens; None: no padding
@@ -27,7 +28,7 @@ class Batch:
     positions: Tensor | None = None  # (B, T); None: 0, 1, ..., T-1
     labels: Tensor | None = None  # (B,) classes; (B, C) several per text; (B, T), T5 (B, T'), tokens, -100: none
     decoder_ids: Tensor | None = None  # (B, T') what the decoder of an encoder-decoder reads
-    query_position: Tensor | None = None  # (B,) the one position of each text that is read at the end; None: all
+    query_position: Tensor | None = None  # (B,) the only position of each text that the head uses; None: all
     cache: Cache | None = None  # keys and values of earlier positions, in generation
 
     @staticmethod
@@ -37,11 +38,11 @@ class Batch:
         segments: Tensor | None = None,
         decoder_ids: Tensor | None = None,
     ) -> Batch:
-        """A batch from plain tensors. Raises ValueError if the mask pads anywhere but on the right, or if a whole
-        batch comes with another mask or other segments than its own."""
+        """A batch from tensors; a ``Batch`` is returned unchanged. Raises ValueError if padding is not on the right, or
+        if a ``Batch`` is given together with a mask, segments or decoder_ids."""
         if isinstance(ids, Batch):
             if mask is not None or segments is not None or decoder_ids is not None:
-                raise ValueError("a Batch has its own mask, segments and decoder_ids; give plain ids with others")
+                raise ValueError("a Batch contains mask, segments and decoder_ids; give either a Batch or ids")
             return ids
         if mask is not None:
             mask = mask.bool()
@@ -55,11 +56,11 @@ class Batch:
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def rows(self, kept: Tensor) -> Batch:
-        """Only those texts. The rows of a cache are not touched: ``Cache.keep`` does that."""
+        """The batch of only those texts. It does not change the cache; ``Cache.keep`` does."""
         return self._map(lambda tensor: tensor[kept])
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        """The same batch with every tensor changed alike."""
+        """The batch with a function applied to every tensor."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         changed: dict[str, Any] = {k: change(v) for k, v in values.items() if isinstance(v, Tensor)}
         return replace(self, **changed)
@@ -83,7 +84,7 @@ class Batch:
 
 @dataclass
 class State:
-    """What one layer hands to the next."""
+    """The vectors between two layers."""
 
     x: Tensor  # (B, T, D)
     memory: Tensor | None = None  # (B, S, D) an encoder's finished output, while the decoder runs
@@ -92,7 +93,7 @@ class State:
 def select_position(x: Tensor, position: Tensor | None) -> Tensor:
     """One position of each text: x (B or 1, ..., T, n), position (B,) -> (B, ..., 1, n). None: all positions.
 
-    If x has one position only, it is returned as it is: it was selected before, or stands for all.
+    If x has only one position, it is returned unchanged.
     """
     if position is None or x.shape[-2] == 1:
         return x
@@ -119,7 +120,7 @@ class Cache:
         return self.layers.setdefault(index, LayerCache(self))
 
     def keep(self, rows: Tensor) -> None:
-        """Forget all texts but those rows of the batch: the others are finished."""
+        """Keep only those rows of the batch; the other texts are finished."""
         self.positions = self.positions[rows]
         self.memory = None if self.memory is None else self.memory[rows]
         for layer in self.layers.values():
@@ -147,7 +148,7 @@ class LayerCache:
         return self.key, self.value
 
     def keep(self, rows: Tensor) -> None:
-        """Forget all texts but those rows of the batch."""
+        """Keep only those rows of the batch."""
         if self.key is not None and self.value is not None:
             self.key, self.value = self.key[rows], self.value[rows]
         if self.memory is not None:

@@ -1,8 +1,8 @@
-"""BERT: an encoder that reads to both sides (Devlin et al. 2019). RoBERTa is one too (Liu et al. 2019).
+"""BERT: an encoder that attends to both sides (Devlin et al. 2019). RoBERTa is one too (Liu et al. 2019).
 
-Every position holds a vector of width ``D``. A token starts as the sum of what it is, where it stands and
-which of two texts it belongs to. It passes through ``L`` layers; each adds to it what it gathered from all
-positions, left and right (attention), then what it made of that (the MLP), and normalises both sums:
+Every position has a vector of width ``D``. The input vector is the sum of a token, a position and a segment
+embedding. Each of ``L`` layers adds the output of attention, which combines the vectors of all positions, then
+the output of the MLP, and normalises both sums:
 
     x_0     = norm(token[ids] + position[0..T-1] + segment[segments])
     a_l     = norm(x_l + attention(x_l))         attention(Q, K, V) = softmax(Q K^T / sqrt(D/H) + padding) V
@@ -13,8 +13,8 @@ positions, left and right (attention), then what it made of that (the MLP), and 
 position to mean 0 and variance 1, then scales and shifts each (LayerNorm, Ba et al. 2016). It comes after each
 sublayer ("post-norm"), as in Vaswani et al. 2017, so ``y`` is normalised already.
 
-A text is read as ``[CLS] text [SEP]``, a pair as ``[CLS] first [SEP] second [SEP]``; segments are 0 up to the
-first [SEP] and 1 after it. To predict the next word teaches nothing to a model that sees it. BERT learned two
+A text is read as ``[CLS] text [SEP]``, a pair as ``[CLS] first [SEP] second [SEP]``; segments are 0 up to the first
+[SEP] and 1 after it. A model that sees the next word learns nothing from predicting it. So BERT was trained on two
 other tasks, each with its head (15% of the tokens were to be predicted, most of them hidden by a mask token):
 
     which word was masked here?     scores = norm(gelu(dense(y))) token^T + b            at every position
@@ -94,7 +94,7 @@ class BertLayer(nn.Module):
 
 
 class BertEmbeddings(nn.Module):
-    """What a token is, where it stands and which text it belongs to, all learned."""
+    """The sum of learned token, position and segment embeddings."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class BertEmbeddings(nn.Module):
         self.dropout = Dropout(config.dropout)
 
     def forward(self, ids: Tensor, positions: Tensor | None = None, segments: Tensor | None = None) -> Tensor:
-        """ids (B, T) -> (B, T, D). No ``segments``: all is one text, as always where there is one kind."""
+        """ids (B, T) -> (B, T, D). Without ``segments``, all tokens are in segment 0."""
         if positions is None:
             positions = torch.arange(ids.shape[1], device=ids.device)
         where = self.position(positions + self.first_position)  # (T, D) for all texts, or (B, T, D)
@@ -188,7 +188,7 @@ NAMES = Names(
 def read(published: dict[str, Any]) -> dict[str, Any]:
     """What no row says: a classifier's dropout is that of the layers, unless it has its own."""
     if published.get("is_decoder") or published.get("add_cross_attention"):
-        raise UserError("config.json: is_decoder: an encoder that hides what lies to the right is not supported")
+        raise UserError("config.json: is_decoder: an encoder with causal attention is not supported")
     if published.get("classifier_dropout") is None and "hidden_dropout_prob" in published:
         return {"head_dropout": published["hidden_dropout_prob"]}
     return {}
@@ -237,7 +237,7 @@ def read_roberta(published: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_roberta(config: BertConfig) -> dict[str, Any]:
-    """The reverse: the length of the table, and which token pads."""
+    """The inverse of ``read_roberta``: the length of the table, and which token pads."""
     rows = config.first_position + config.context
     return {"max_position_embeddings": rows, "pad_token_id": config.first_position - 1}
 

@@ -1,8 +1,8 @@
-"""DeBERTa: attention that keeps what a token is apart from where it stands (He et al. 2021a).
+"""DeBERTa: attention with separate vectors for content and position (He et al. 2021a).
 
-BERT adds the two up before its first layer, and every later layer finds them mixed. DeBERTa gives each token one vector
-for its content, and each distance between two tokens one for its position. The score of query ``t`` and key ``s``
-has three terms ("disentangled attention", section 3.1), in each head:
+BERT adds token and position embeddings before its first layer, so all layers see only their sum. DeBERTa gives each
+token one vector for its content, and each distance between two tokens one for its position. The score of query ``t``
+and key ``s`` has three terms ("disentangled attention", section 3.1), in each head:
 
     A[t, s] = Q_t . K_s  +  Q_t . K'_r  +  K_s . Q'_r               r = row(t - s),  Q' = W_q' P,  K' = W_k' P
               content to    content to     position to
@@ -176,7 +176,7 @@ class DebertaAttention(nn.Module):
 
 
 class Convolution(nn.Module):
-    """What neighbouring tokens are, beside the first layer's output: y -> norm(y + act(convolution(x)))."""
+    """A convolution over the embeddings x, added to the first layer's output y: norm(y + act(convolution(x)))."""
 
     def __init__(self, config: DebertaConfig) -> None:
         super().__init__()
@@ -215,7 +215,7 @@ class DebertaLayer(nn.Module):
 
 
 class DebertaEmbeddings(nn.Module):
-    """What a token is, and as far as the config wants it where it stands and in which text; the relative positions."""
+    """Token embeddings, and if the config has them, position and segment embeddings; and the relative positions."""
 
     def __init__(self, config: DebertaConfig) -> None:
         super().__init__()
@@ -229,7 +229,7 @@ class DebertaEmbeddings(nn.Module):
         self.relative_norm = nn.LayerNorm(c.width, eps=c.norm_eps) if c.relative_norm else None
 
     def forward(self, batch: Batch) -> Tensor:
-        """(B, T, D), zero at padding, so that the convolution finds there what it finds beyond a text's ends."""
+        """(B, T, D), zero at padding, so that the convolution sees the same at padding as beyond the ends of a text."""
         x = self.token(batch.ids)
         if self.position is not None:
             x = x + self.position(batch.position_numbers())

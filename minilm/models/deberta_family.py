@@ -66,11 +66,12 @@ NAMES = Names(
 
 
 def read(published: dict[str, Any]) -> dict[str, Any]:
-    """What no row says. Raises UserError for settings with which the published class fails, or which nothing uses."""
+    """The settings that no row converts. Raises UserError for settings with which the published class fails or that it
+    does not use."""
     kinds = published.get("pos_att_type") or []
     kinds = [kind.strip() for kind in kinds.lower().split("|")] if isinstance(kinds, str) else list(kinds)
     if unknown := set(kinds) - {*KINDS.values()}:
-        raise UserError(f"config.json: pos_att_type {sorted(unknown)[0]!r} is not supported; there are: c2p, p2c")
+        raise UserError(f"config.json: pos_att_type {sorted(unknown)[0]!r} is not supported; supported are c2p and p2c")
     width, heads = published.get("hidden_size", DebertaConfig.width), published.get("num_attention_heads", 24)
     if published.get("pooler_hidden_size", width) != width:
         raise UserError(f"config.json: pooler_hidden_size must be hidden_size ({width})")
@@ -87,7 +88,7 @@ def read(published: dict[str, Any]) -> dict[str, Any]:
 
 
 def write(config: DebertaConfig, **fixed: Any) -> dict[str, Any]:
-    """The reverse. Raises UserError if a setting is not as it is ``fixed`` in the published class."""
+    """The inverse. Raises UserError if a setting differs from the ``fixed`` value of the published class."""
     for name, value in (fixed or {"key_bias": True}).items():
         if getattr(config, name) != value:
             raise UserError(f"such DeBERTa checkpoints have {name} = {value}; this model has {getattr(config, name)}")
@@ -172,7 +173,7 @@ SETTINGS = tuple(row for row in ARCHITECTURE.settings if row[0] != "shared" and 
 def read_version_1(published: dict[str, Any]) -> dict[str, Any]:
     """Version 2's, and what is fixed."""
     if published.get("talking_head"):
-        raise UserError("config.json: talking_head: attention that mixes its heads is not supported")
+        raise UserError("config.json: talking_head: talking-heads attention is not supported")
     seen = {"hidden_size": Deberta1Config.width} | {key: v for key, v in published.items() if key not in LATER}
     return read(seen) | FIXED
 

@@ -49,7 +49,7 @@ class DistilBertConfig(BackboneConfig):
     dropout: float = 0.1  # after the embeddings and each MLP
     attention_dropout: float = 0.1  # on the attention weights
     head_dropout: float = 0.2  # in the family's classification head
-    norm_eps: float = 1e-12  # the published class knows no other
+    norm_eps: float = 1e-12  # fixed in the published class
     tied: bool = True  # a language head shares the token embedding
 
 
@@ -75,7 +75,7 @@ class DistilBertLayer(nn.Module):
 
 
 class DistilBertEmbeddings(nn.Module):
-    """What a token is and where it stands, both learned."""
+    """The sum of learned token and position embeddings."""
 
     def __init__(self, config: DistilBertConfig) -> None:
         super().__init__()

@@ -45,7 +45,7 @@ from minilm.models.masks import padding_mask
 class ElectraConfig(EncoderConfig):
     """ELECTRA's settings; the defaults are those of the small discriminator."""
 
-    embedding_width: int = 128  # of a token's own vector, before it is widened
+    embedding_width: int = 128  # of the token embeddings, before they are projected to ``width``
     width: int = 256
     heads: int = 4
     mlp_width: int = 1024
@@ -54,7 +54,7 @@ class ElectraConfig(EncoderConfig):
 
 
 class ElectraEmbeddings(nn.Module):
-    """What a token is, where it stands and which text it belongs to, in ``E`` numbers widened to ``D``."""
+    """The sum of token, position and segment embeddings of width ``E``, projected to width ``D``."""
 
     def __init__(self, config: ElectraConfig) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class ElectraEmbeddings(nn.Module):
         self.projection = nn.Identity() if width == config.width else nn.Linear(width, config.width)
 
     def forward(self, ids: Tensor, positions: Tensor | None = None, segments: Tensor | None = None) -> Tensor:
-        """ids (B, T) -> (B, T, D). No ``segments``: all is one text, as always where there is one kind."""
+        """ids (B, T) -> (B, T, D). Without ``segments``, all tokens are in segment 0."""
         if positions is None:
             positions = torch.arange(ids.shape[1], device=ids.device)
         one_text = segments is None or self.segment.num_embeddings == 1

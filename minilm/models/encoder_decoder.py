@@ -4,11 +4,11 @@
     y      = decoder(decoder ids, memory)        reads what is written so far, from left to right; each of its layers
                                                  attends to the memory too ("cross-attention")
 
-Layers are numbered through the encoder, then the decoder. Before the decoder's first layer, the encoder's finished
-output becomes the state's memory, and its x the decoder's tokens.
+The encoder's layers are numbered first, then the decoder's. Before the decoder's first layer, the encoder's output
+becomes the state's ``memory``, and the decoder's token embeddings become its ``x``.
 
-To learn to write, the decoder reads the labels, moved one place to the right behind a start token. To classify, it
-reads the text itself, moved likewise, and the head reads the vector at the text's last token.
+In training, the decoder reads the labels, shifted one position to the right behind a start token. For classification it
+reads the text itself, shifted in the same way, and the head reads the vector at the text's last token.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ class EncoderDecoderConfig(BackboneConfig):
 
     decoder_depth: int = 0  # layers of the decoder; 0: as many
     start_token: int = 0  # what the decoder reads first
-    pad_token: int = 0  # what it reads in place of a label that is none
+    pad_token: int = 0  # the decoder's input in place of an ignored label
 
 
 def check_published(published: dict[str, Any]) -> None:
-    """Raise UserError for a ``config.json`` that takes from the published class what its decoder or its head needs."""
+    """Raise UserError for a ``config.json`` with which the published class lacks what its decoder or its head needs."""
     kind = str((published.get("architectures") or [""])[0])
     if published.get("is_encoder_decoder") is False and kind.endswith(("Generation", "Classification")):
         raise UserError(f"config.json: is_encoder_decoder = false is not supported in {kind}")
     if kind.endswith("Classification") and published.get("eos_token_id", 0) is None:
         raise UserError(f"config.json: eos_token_id is null, but {kind} reads the vector of that token")
     if not kind.endswith("EncoderModel") and published.get("pad_token_id", 0) is None:
-        raise UserError("config.json: pad_token_id is null, but the decoder reads it in place of what is no label")
+        raise UserError("config.json: pad_token_id is null, but the decoder reads it in place of ignored labels")
 
 
 class Stack(nn.Module, ABC):
@@ -59,7 +59,7 @@ class Stack(nn.Module, ABC):
 
     @abstractmethod
     def mask(self, batch: Batch, length: int) -> object:
-        """What the layers take as their mask, for so many positions of x."""
+        """The mask for the layers, for the positions of x."""
 
     def finish(self, x: Tensor) -> Tensor:
         """The stack's finished vectors, (B, T or 1, D)."""
@@ -67,7 +67,7 @@ class Stack(nn.Module, ABC):
 
 
 class EncoderDecoder(Backbone):
-    """Encoder and decoder, or the encoder alone."""
+    """An encoder and a decoder, or only the encoder."""
 
     config: EncoderDecoderConfig
     encoder: Stack

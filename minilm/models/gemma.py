@@ -1,8 +1,8 @@
 """Gemma 1 to 3, Google's decoders (Gemma Team 2024a, 2024b, 2025), and EmbeddingGemma, an encoder made from one
 (Schechter Vera et al. 2025).
 
-As in Llama, a token starts as what it is, and each of ``L`` layers adds to it what it gathered from its left and what
-it made of that:
+As in Llama, the input vector of a token is its token embedding. Each of ``L`` layers adds the output of attention to
+the token and those on its left, then the output of the MLP:
 
     x_0     = sqrt(D) * token[ids]
     a_l     = x_l + post(attention(norm(x_l)))
@@ -13,23 +13,22 @@ it made of that:
     norm(x)            = (1 + w) * x / sqrt(mean(x^2) + eps)
     cap(z)             = c * tanh(z / c)                    at most c, at least -c, and close to z if z is small
 
-Here ``R`` turns queries and keys by their position (``rotary.py``), and ``mask`` is minus infinity at what is hidden.
-What differs from Llama:
+``R`` rotates queries and keys by their position (``rotary.py``); ``mask`` is minus infinity at keys that a query does
+not see. The differences from Llama:
 
-- The token table is also the language head's matrix. Its vectors are multiplied by sqrt(D) where they enter (Vaswani et
-  al. 2017, section 3.4).
-- A norm's weight is what it adds to 1: with weights of 0 it is a plain norm.
+- The token table is also the language head's matrix. As inputs, its vectors are multiplied by sqrt(D) (Vaswani et al.
+  2017, section 3.4).
+- A norm scales by 1 plus its weight, so with weights of 0 it is a plain norm.
 - The MLP's gate is a GELU (GeGLU, Shazeer 2020).
-- Gemma 2 and 3 also norm what a sublayer gives (``post``). In Gemma 1 ``post`` changes nothing.
-- Gemma 2 caps attention's scores (c = 50) and the language head's (c = 30), so that none grows without bound. Gemma 3
-  norms each head's query and key instead (Dehghani et al. 2023). Without a cap, ``cap`` changes nothing.
+- Gemma 2 and 3 also norm the output of each sublayer (``post``). In Gemma 1 ``post`` is the identity.
+- Gemma 2 caps attention's scores (c = 50) and the language head's (c = 30), so that scores stay bounded. Gemma 3
+  norms each head's query and key instead (Dehghani et al. 2023), and ``cap`` is the identity.
 - In Gemma 2 and 3 attention alternates. *Global* layers see everything to their left, *local* ones the last ``window``
-  positions, so a long text costs them less. Every second layer of Gemma 2 is global, every sixth of Gemma 3. There
-  global layers turn with the base 1,000,000, whose slow pairs tell places apart in 131,072 tokens, and local layers
-  with 10,000.
-- A head has a width of its own, whatever D/H is; ``s`` is that width, in the largest models of Gemma 2 and 3 D/H.
+  positions, so long texts are cheaper. Every second layer of Gemma 2 is global, every sixth of Gemma 3. In Gemma 3,
+  rotary positions have the base 1,000,000 in global layers, for texts of 131,072 tokens, and 10,000 in local ones.
+- The width of a head need not be D/H. ``s`` is the width of a head; in the largest models of Gemma 2 and 3 it is D/H.
 
-EmbeddingGemma has Gemma 3's layers, and they read to both sides: local ones half a window to each.
+EmbeddingGemma has Gemma 3's layers, but they attend to both sides; local layers see half a window on each side.
 """
 
 from __future__ import annotations
@@ -76,8 +75,8 @@ class GemmaConfig(BackboneConfig):
     head_norms: bool = False  # a norm of each head's query and key
     norm_eps: float = 1e-6
     window: int = 4096  # positions that a local layer sees, its own included; if bidirectional, half of it to each side
-    global_every: int = 2  # one layer in so many is global, the last of them,
-    global_layers: tuple[int, ...] | None = None  # if they are not named here
+    global_every: int = 2  # the last of every n layers is global,
+    global_layers: tuple[int, ...] | None = None  # unless they are listed here
     rotary: Rotary = field(default_factory=Rotary)  # of global layers
     local_rotary: Rotary = field(default_factory=Rotary)
     bidirectional: bool = False  # it reads to both sides, and has no language head
@@ -104,7 +103,7 @@ class GemmaConfig(BackboneConfig):
 
 
 class GemmaNorm(RMSNorm):
-    """An RMSNorm whose weight is what it adds to 1: (1 + w) * x / sqrt(mean(x^2) + eps), computed in float32."""
+    """An RMSNorm that scales by 1 plus its weight: (1 + w) * x / sqrt(mean(x^2) + eps), computed in float32."""
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__(width, eps)
@@ -118,8 +117,8 @@ class GemmaNorm(RMSNorm):
 
 
 class GemmaAttention(Attention):
-    """Attention whose scores are capped. SDPA knows no cap, so the formula is computed as it stands, with all its
-    (B, H, T, S) weights; without a cap it is SDPA's."""
+    """Attention with capped scores. SDPA has no cap, so the formula is computed step by step and stores all
+    (B, H, T, S) weights; without a cap, SDPA is used."""
 
     def __init__(self, config: GemmaConfig) -> None:
         super().__init__(
@@ -180,7 +179,7 @@ class GemmaLayer(nn.Module):
 
 
 class GemmaEmbeddings(nn.Module):
-    """What a token is."""
+    """The token embedding, multiplied by sqrt(D)."""
 
     def __init__(self, config: GemmaConfig) -> None:
         super().__init__()
@@ -240,7 +239,7 @@ def initialize(model: Gemma) -> None:
 
 
 def language_head(config: GemmaConfig) -> LanguageConfig:
-    """The settings of the language head. Raises UserError for a model that reads both ways: it has none."""
+    """The settings of the language head. Raises UserError for a bidirectional model, which has none."""
     if config.bidirectional:
-        raise UserError("this Gemma reads both ways (use_bidirectional_attention), so it has no language head")
+        raise UserError("this Gemma is bidirectional (use_bidirectional_attention), so it has no language head")
     return LanguageConfig(cap=config.language_cap)

@@ -112,11 +112,11 @@ def read_gemma1(published: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_gemma1(config: GemmaConfig) -> dict[str, Any]:
-    """The reverse."""
+    """The inverse of ``read_gemma1``."""
     fixed = {"attention_scalar": config.head_width, "attention_cap": 0.0, "language_cap": 0.0, "window": 0}
     check_fixed(config, "Gemma", {**fixed, "post_norms": False, "head_norms": False})
     if config.activation == "gelu":
-        raise UserError('Gemma checkpoints mean "gelu_tanh" by "gelu"; this model has the exact one')
+        raise UserError('Gemma checkpoints use "gelu_tanh" for "gelu"; this model has the exact GELU')
     return _write_one_rotary(config, "Gemma")
 
 
@@ -141,7 +141,7 @@ LATER = (("activation", "hidden_activation"), ("attention_scalar", "query_pre_at
 
 
 def read_later(published: dict[str, Any], every: int) -> dict[str, Any]:
-    """What Gemma 2 and 3 share: which layers are global, listed or one in so many; the window; the language head's cap.
+    """The settings that Gemma 2 and 3 share: the global layers, as a list or every n-th; the window; the head's cap.
 
     Raises UserError for settings with which the published classes fail.
     """
@@ -161,7 +161,7 @@ def _cap(published: dict[str, Any], key: str) -> float:
 
 
 def write_later(config: GemmaConfig) -> dict[str, Any]:
-    """The reverse."""
+    """The inverse of ``read_later``."""
     return {
         "layer_types": [FULL if config.is_global(i) else SLIDING for i in range(config.depth)],
         "sliding_window": config.window,
@@ -177,7 +177,7 @@ def read_gemma2(published: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_gemma2(config: GemmaConfig) -> dict[str, Any]:
-    """The reverse."""
+    """The inverse of ``read_gemma2``."""
     check_fixed(config, "Gemma 2", {"post_norms": True, "head_norms": False})
     cap = config.attention_cap or None
     return {**write_later(config), **_write_one_rotary(config, "Gemma 2"), "attn_logit_softcapping": cap}
@@ -210,7 +210,7 @@ def read_gemma3(published: dict[str, Any]) -> dict[str, Any]:
     """Rotary positions of both kinds of layers. (The published class never reads ``attn_logit_softcapping``.)"""
     tables, stretched = published.get("rope_parameters") or {}, published.get("rope_scaling") or {}
     if not set(tables) <= set(KINDS):
-        raise UserError(f"config.json: rope_parameters must hold a table for {FULL} and one for {SLIDING}")
+        raise UserError(f"config.json: rope_parameters must contain a table for {FULL} and one for {SLIDING}")
     settings = read_later(published, every=published.get("sliding_window_pattern", 6))
     for kind, (ours, base_key, base) in KINDS.items():
         table = {"rope_theta": published.get(base_key) or base, **(tables.get(kind) or {"rope_type": "default"})}
@@ -221,7 +221,7 @@ def read_gemma3(published: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_gemma3(config: GemmaConfig) -> dict[str, Any]:
-    """The reverse, in both spellings if the older can say it."""
+    """The inverse of ``read_gemma3``, with new and, if possible, old keys."""
     check_fixed(config, "Gemma 3", {"post_norms": True, "head_norms": True, "attention_cap": 0.0})
     written: dict[str, Any] = {"rope_parameters": {}, "use_bidirectional_attention": config.bidirectional}
     for kind, (ours, base_key, _) in KINDS.items():

@@ -154,7 +154,7 @@ class GPT2Layer(nn.Module):
 
 
 class GPT2Embeddings(nn.Module):
-    """The sum of two learned vectors: what a token is, and where it stands."""
+    """The sum of learned token and position embeddings."""
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()

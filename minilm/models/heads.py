@@ -1,14 +1,14 @@
-"""Heads: what turns a backbone's vectors into classes or words.
+"""Heads: they map a backbone's vectors to scores of classes or words.
 
 A classification head first picks one vector per text (pooling), then maps it to one score per class:
 
     z = pool(x)                                     (B, D)
-    z = act(norm(dense(dropout(z))))                if the head has a hidden layer; norm is left out in most,
-    scores = output(dropout(z))                     (B, C)                         and follows act in ModernBERT's
+    z = act(norm(dense(dropout(z))))                if the head has a hidden layer; most have no norm;
+    scores = output(dropout(z))                     (B, C)                         in ModernBERT it follows act
 
-The head of every published family is this with settings of its own (``classification_head`` at the end of the family's
-file), and so is ours (``mlp_head``). A language head maps each vector to one score per word, usually with the token
-embedding itself as its matrix E:
+The head of every published family has this form, with the settings in ``classification_head`` at the end of the
+family's file; so has minilm's head (``mlp_head``). A language head maps each vector to one score per word, usually with
+the token embedding itself as its matrix E:
 
     scores = norm(act(dense(x))) E^T + b            masked-language models
     scores = x E^T                                  decoders
@@ -38,7 +38,7 @@ def pool(x: Tensor, batch: Batch, how: str, pooler: nn.Module | None = None) -> 
     Sentence models have three more: the highest number in each dimension ("max"), the sum divided by the square root of
     the number of tokens ("mean_sqrt_len"), and a mean in which token t counts t times ("weighted_mean").
 
-    Raises ValueError for another way, and for "pooler" if there is none.
+    Raises ValueError for an unknown name, and for "pooler" if the backbone has none.
     """
     if how == "cls":
         return x[:, 0]
@@ -57,11 +57,11 @@ def pool(x: Tensor, batch: Batch, how: str, pooler: nn.Module | None = None) -> 
         return (x * weights).sum(dim=1) / (total.sqrt() if how == "mean_sqrt_len" else total)
     if how == "pooler" and pooler is not None:
         return pooler(x[:, 0])
-    raise ValueError(f"this backbone cannot pool by {how!r}")
+    raise ValueError(f"unknown pooling {how!r}, or this backbone has no pooler")
 
 
 class Pooler(nn.Module):
-    """A text's vector made from its first token's: ``tanh(dense(x))`` (Devlin et al. 2019)."""
+    """A text's vector, computed from that of its first token: ``tanh(dense(x))`` (Devlin et al. 2019)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -73,14 +73,14 @@ class Pooler(nn.Module):
 
 
 class Head(nn.Module, ABC):
-    """What reads a backbone's finished vectors."""
+    """The base class of heads, whose input is a backbone's output."""
 
     @abstractmethod
     def forward(self, x: Tensor, batch: Batch, pooler: nn.Module | None = None) -> Tensor:
-        """x (B, T, D) -> scores. If ``query_position`` names positions, x may be (B, 1, D), those alone."""
+        """x (B, T, D) -> scores. With ``query_position``, x may be (B, 1, D), only these positions."""
 
     def query_position(self, batch: Batch) -> Tensor | None:
-        """The only position of each text that this head reads, (B,). None: it reads many."""
+        """(B,) the only position of each text that this head uses; None if it uses several."""
         return None
 
 
@@ -120,7 +120,7 @@ class ClassificationHead(Head):
         return self.classify(self.pooled(x, batch, pooler))
 
     def query_position(self, batch: Batch) -> Tensor | None:
-        """The position that pooling reads, (B,); None: it reads all."""
+        """(B,) the position that pooling uses; None if it uses all positions."""
         if self.config.pooling not in ("cls", "last", "pooler"):
             return None
         last = batch.last()
@@ -150,7 +150,7 @@ def mlp_head(
     activation: str = "gelu",
     dropout: float = 0.1,
 ) -> HeadConfig:
-    """Our own head's settings: one hidden layer; ``hidden`` 0: as wide as the model."""
+    """The settings of minilm's head: one hidden layer; ``hidden`` 0: as wide as the model."""
     return HeadConfig(pooling=pooling, hidden=hidden or width, norm=norm, activation=activation, dropout=dropout)
 
 

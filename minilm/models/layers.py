@@ -22,7 +22,7 @@ from minilm.models.rotary import rotate
 class Attention(nn.Module):
     """Multi-head attention (Vaswani et al. 2017, section 3.2).
 
-        Q, K, V = x W_q, x W_k, x W_v        what a position looks for, what it is found by, what it gives
+        Q, K, V = x W_q, x W_k, x W_v        queries, keys and values
         head_h  = softmax(Q_h K_h^T * scale + mask) V_h             scale = 1 / sqrt(D/H)
         y       = [head_1, ..., head_H] W_o
 
@@ -166,7 +166,7 @@ class MLP(nn.Module):
         self.activation, self.dropout = ACTIVATIONS[activation], Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (B, T, D) -> (B, T, D), each position on its own."""
+        """x (B, T, D) -> (B, T, D), each position separately."""
         hidden = self.up(x)  # (B, T, hidden_width)
         hidden = self.activation(hidden) if self.gate is None else self.activation(self.gate(x)) * hidden
         hidden = self.dropout(hidden)

@@ -1,7 +1,7 @@
 """Llama: the decoder of Llama, Bielik, Mistral, Qwen, SmolLM3 and Phi-3 (``llama_family.py``; Touvron et al. 2023).
 
-A token starts as what it is, without its place. Each of ``L`` layers then adds to it what it gathered from its left and
-what it made of that:
+The input vector of a token is its token embedding, without a position. Each of ``L`` layers adds the output of
+attention to the token and those on its left, then the output of the MLP:
 
     x_0     = token[ids]
     a_l     = x_l + attention(norm(x_l))
@@ -11,15 +11,16 @@ what it made of that:
 Five things differ from GPT-2:
 
 - ``norm`` divides by the root mean square and subtracts no mean (Zhang and Sennrich 2019).
-- Places enter inside attention: at position ``t`` the pairs of numbers in a query or a key are turned by angles
-  proportional to ``t``, so that their product depends on how far apart they are (Su et al. 2021; ``rotary.py``).
-- Groups of ``H/G`` query heads share a key and a value head: generation has fewer to keep (Ainslie et al. 2023).
-- The MLP has a gate, a second projection that says how much of each number passes (SwiGLU, Shazeer 2020).
+- Positions are encoded inside attention: at position ``t`` the pairs of numbers in a query or a key are rotated by
+  angles proportional to ``t``, so their product depends on the distance of the two positions (Su et al. 2021;
+  ``rotary.py``).
+- Groups of ``H/G`` query heads share a key and a value head, so the cache is smaller (Ainslie et al. 2023).
+- The MLP has a gate, a second projection that scales each number (SwiGLU, Shazeer 2020).
 - Biases: none in Llama, on queries, keys and values in Qwen2, everywhere in Bielik.
 
-Some of the others differ in one thing more. Mistral's layers see only the last ``window`` positions; what lies further
-back still arrives: each layer carries it one window further. Qwen3 norms each head's query and key. Every fourth layer
-of SmolLM3 turns nothing: it knows what is to its left, but not how far.
+Some families have one more difference. Mistral's layers see only the last ``window`` positions; information from
+earlier positions still arrives, as each layer carries it one window further. Qwen3 norms each head's query and key.
+Every fourth layer of SmolLM3 has no rotary positions.
 
 A classifier reads the last token's vector.
 """
@@ -71,7 +72,7 @@ class LlamaConfig(BackboneConfig):
     full_layers: tuple[int, ...] = ()  # layers that see everything in spite of the window
     unplaced_layers: tuple[int, ...] = ()  # layers without rotary positions
     tied: bool = False  # a language head shares the token embedding
-    pad_token: int | None = None  # fills batches up, and changes no number; None: it is no token of the vocabulary
+    pad_token: int | None = None  # for padding, which does not affect outputs; None: not in the vocabulary
 
     def __post_init__(self) -> None:
         if not self.heads or (self.width % self.heads and not self.head_width):
@@ -118,8 +119,8 @@ class LlamaLayer(nn.Module):
         cache: LayerCache | None = None,
         query_position: Tensor | None = None,
     ) -> Tensor:
-        """x (B, T, D) -> (B, T, D), or (B, 1, D) with a ``query_position`` (B,). ``rotary`` turns queries and keys;
-        None: nothing does."""
+        """x (B, T, D) -> (B, T, D), or (B, 1, D) with a ``query_position`` (B,). ``rotary``: cos and sin;
+        None: no rotary positions."""
         x_norm = self.attention_norm(x)
         y = self.attention(x_norm, mask, rotary=rotary, cache=cache, query_position=query_position)
         x = select_position(x, query_position) + self.dropout(y)
@@ -127,7 +128,7 @@ class LlamaLayer(nn.Module):
 
 
 class LlamaEmbeddings(nn.Module):
-    """What a token is."""
+    """The token embedding."""
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
@@ -155,9 +156,9 @@ class Llama(Backbone):
 
     @property
     def context(self) -> int:
-        """Rotary positions that are stretched by "linear" reach further than the config's context, which is that
-        before. By "dynamic" they would, but from there on each new token turns the cached keys by other angles. So it
-        is with "longrope" from the longest text before, and a text's batch would change its vectors."""
+        """With "linear" rotary positions the context is the config's times ``factor``. With "dynamic" it is not longer,
+        as beyond the config's context each new token would change the angles of the cached keys. For the same reason
+        "longrope" ends at the original context; beyond it, the other texts of a batch would change a text's vectors."""
         rotary = self.config.rotary
         if rotary.kind == "longrope":
             return rotary.trained or self.config.context
@@ -212,10 +213,10 @@ NAMES = Names(
 
 
 def check_fixed(config: BackboneConfig, family: str, fixed: dict[str, Any]) -> None:
-    """Raises UserError if a setting is not as it is in the family's published class."""
+    """Raises UserError if a setting differs from the fixed value of the family's published class."""
     for name, value in fixed.items():
         if getattr(config, name) != value:
-            raise UserError(f"{family} checkpoints have {name} = {value}; this model has {getattr(config, name)}")
+            raise UserError(f"{family} checkpoints have {name} = {value}, but this model has {getattr(config, name)}")
 
 
 FIXED = {"window": 0, "full_layers": (), "unplaced_layers": (), "head_norms": False, "dropout": 0.0}
@@ -226,7 +227,7 @@ def write(config: LlamaConfig, family: str = "Llama", fixed: dict[str, Any] | No
     ``fixed``, or else Llama's."""
     check_fixed(config, family, fixed or {**FIXED, "output_bias": config.attention_bias})
     if config.rotary.pairs(config.head_width) < config.head_width:
-        raise UserError(f"{family} checkpoints have rotary.partial = 1; this model has {config.rotary.partial}")
+        raise UserError(f"{family} checkpoints have rotary.partial = 1, but this model has {config.rotary.partial}")
     return write_rotary(config.rotary)
 
 

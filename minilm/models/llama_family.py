@@ -49,7 +49,7 @@ def read_mistral(published: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_mistral(config: LlamaConfig) -> dict[str, Any]:
-    """The reverse."""
+    """The inverse of ``read_mistral``."""
     return {**write(config, "Mistral", fixed("window", **NO_BIASES)), "sliding_window": config.window or None}
 
 
@@ -74,27 +74,27 @@ HEAD_NORMS = (
 def full_layers(kinds: Sequence[str], depth: int) -> tuple[int, ...]:
     """The layers that see everything, from the kind of each (``layer_types``).
 
-    Raises UserError for a kind that we do not have, and for too few or too many.
+    Raises UserError for an unsupported kind, and for too few or too many layers.
     """
     if other := set(kinds) - {FULL, SLIDING}:
-        raise UserError(f"config.json: layer_types: {', '.join(sorted(other))} is not supported")
+        raise UserError(f"config.json: layer_types: the type {', '.join(sorted(other))} is not supported")
     if len(kinds) != depth:
         raise UserError(f"config.json: layer_types must name {depth} layers, got {len(kinds)}")
     return tuple(i for i, kind in enumerate(kinds) if kind == FULL)
 
 
 def read_windows(kinds: Sequence[str], depth: int, window: int | None) -> dict[str, Any]:
-    """The window, and the layers that see everything in spite of it. Raises UserError for a window of no size."""
+    """The window, and the layers with full attention. Raises UserError for a window without a size."""
     full = full_layers(kinds, depth)
     if len(full) == depth:
         return {"window": 0, "full_layers": ()}
     if not window:
-        raise UserError(f"config.json: layer_types names layers of {SLIDING}, but sliding_window gives them no window")
+        raise UserError(f"config.json: layer_types has layers of {SLIDING}, but sliding_window gives no window")
     return {"window": window, "full_layers": full}
 
 
 def write_windows(config: LlamaConfig) -> dict[str, Any]:
-    """The reverse."""
+    """The inverse of ``read_windows``."""
     full = range(config.depth) if not config.window else config.full_layers
     return {
         "use_sliding_window": config.window > 0,
@@ -117,7 +117,7 @@ def read_qwen2(published: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_qwen2(config: LlamaConfig) -> dict[str, Any]:
-    """The reverse."""
+    """The inverse of ``read_qwen2``."""
     biases = {"attention_bias": True, "output_bias": False, "mlp_bias": False}
     return {**write(config, "Qwen2", fixed("window", "full_layers", **biases)), **write_windows(config)}
 
@@ -128,7 +128,7 @@ def read_qwen3(published: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_qwen3(config: LlamaConfig) -> dict[str, Any]:
-    """The reverse."""
+    """The inverse of ``read_qwen3``."""
     others = {"head_norms": True, "output_bias": config.attention_bias, "mlp_bias": False}
     return {**write(config, "Qwen3", fixed("window", "full_layers", **others)), **write_windows(config)}
 
@@ -154,7 +154,7 @@ def read_smollm3(published: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_smollm3(config: LlamaConfig) -> dict[str, Any]:
-    """The reverse."""
+    """The inverse of ``read_smollm3``."""
     names = fixed("window", "full_layers", "unplaced_layers", output_bias=config.attention_bias)
     placed = [int(i not in config.unplaced_layers) for i in range(config.depth)]
     return {**write(config, "SmolLM3", names), **write_windows(config), "no_rope_layers": placed}
@@ -197,7 +197,7 @@ def read_phi3(published: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_phi3(config: LlamaConfig) -> dict[str, Any]:
-    """The reverse."""
+    """The inverse of ``read_phi3``."""
     check_fixed(config, "Phi-3", fixed("window", "dropout", **NO_BIASES))
     _check_kind(config.rotary)
     written = {**write_rotary(config.rotary), "sliding_window": config.window or None}

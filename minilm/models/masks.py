@@ -1,6 +1,6 @@
-"""Masks: which keys each query may see. They are boolean, true where it may; shapes as in ``layers.py``.
+"""Masks: boolean, true at the keys that a query may attend to; shapes as in ``layers.py``.
 
-In the formula of attention a mask is added to the scores, 0 where it is true and minus infinity where it is false.
+In the formula of attention a mask is added to the scores: 0 where it is true, minus infinity where it is false.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from minilm.models.batch import Batch
 
 
 def padding_mask(batch: Batch) -> Tensor | None:
-    """Which positions may be attended to, (B, 1, 1, S); None: there is no padding."""
+    """(B, 1, 1, S) True at positions that are not padding; None if there is no padding."""
     return None if batch.mask is None else batch.mask[:, None, None, :]
 
 

@@ -1,6 +1,6 @@
-"""ModernBERT and mmBERT: encoders with what decoders have learned since BERT (Warner et al. 2024, Marone et al. 2025).
+"""ModernBERT and mmBERT: encoders with improvements from decoders (Warner et al. 2024, Marone et al. 2025).
 
-Like BERT it reads to both sides, and a token's vector passes through ``L`` layers that add to it:
+As in BERT, each position attends to both sides. ``L`` layers add to a token's vector:
 
     x_0     = norm(token[ids])
     a_l     = x_l + attention_l(norm(x_l))                  in the first layer attention_l(x_l): x_0 is normed already
@@ -11,11 +11,11 @@ Like BERT it reads to both sides, and a token's vector passes through ``L`` laye
 
 Five things differ from BERT (section 2.1):
 
-- Places enter inside attention: ``R`` turns queries and keys by their position (Su et al. 2021; ``rotary.py``). There
-  is no position table, and no segments.
+- Positions are encoded inside attention: ``R`` rotates queries and keys (Su et al. 2021; ``rotary.py``). There is no
+  position table, and there are no segments.
 - Attention alternates. Every third layer is *global*: it sees the whole text. The others are *local*: they see 64
-  positions to each side, so a long text costs them less. ``mask_l`` is minus infinity at what is hidden. Local layers
-  turn with the base 10,000 and global ones with 160,000, whose slow pairs tell places apart in 8,192 tokens.
+  positions to each side, so long texts are cheaper. ``mask_l`` is minus infinity at keys that a query does not see.
+  Rotary positions have the base 10,000 in local layers and 160,000 in global ones, for texts of 8,192 tokens.
 - ``norm``, a LayerNorm, comes before each sublayer ("pre-norm"), so the path from x_0 to x_L is a plain sum.
 - The MLP has a gate (GeGLU, Shazeer 2020).
 - Matrices and norms have no biases; only the language head's last has one.
@@ -25,7 +25,7 @@ It learned one task, to fill in masked words (30% of them). A classifier reads t
     which words were masked?    scores = norm(gelu(dense(y))) token^T + b          at every position
     which class?                scores = output(norm(gelu(dense(pool(y)))))
 
-Both heads begin alike, so a new classifier keeps the language model's dense layer and norm.
+Both heads begin with the same layers, so a new classifier keeps the language model's dense layer and norm.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class ModernBertConfig(BackboneConfig):
     head_dropout: float = 0.0  # in the family's classification head
     language_bias: bool = True  # of the language head's last layer
     tied: bool = True  # a language head shares the token embedding
-    pad_token: int | None = 50283  # fills batches up, and changes no number; None: it is no token of the vocabulary
+    pad_token: int | None = 50283  # for padding, which does not affect outputs; None: not in the vocabulary
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -96,7 +96,7 @@ class ModernBertConfig(BackboneConfig):
 
     @property
     def head_width(self) -> int:
-        """Of an attention head."""
+        """The width of an attention head."""
         return self.width // self.heads
 
     def is_global(self, layer: int) -> bool:
@@ -126,7 +126,7 @@ class ModernBertLayer(nn.Module):
 
 
 class ModernBertEmbeddings(nn.Module):
-    """What a token is."""
+    """The token embedding, followed by a norm."""
 
     def __init__(self, config: ModernBertConfig) -> None:
         super().__init__()
@@ -224,7 +224,7 @@ KINDS = {GLOBAL: ("rotary", "global_rope_theta", 160_000.0), LOCAL: ("local_rota
 
 
 def read(published: dict[str, Any]) -> dict[str, Any]:
-    """Which layers are global, listed or one in so many; and the rotary positions of both kinds."""
+    """The global layers, as a list or every n-th; and the rotary positions of both kinds."""
     depth, every = published.get("num_hidden_layers", 22), published.get("global_attn_every_n_layers", 3)
     kinds = published.get("layer_types") or [LOCAL if i % every else GLOBAL for i in range(depth)]
     if len(kinds) != depth or not set(kinds) <= set(KINDS):
@@ -233,7 +233,7 @@ def read(published: dict[str, Any]) -> dict[str, Any]:
     width = published.get("hidden_size", 768) // published.get("num_attention_heads", 12)
     tables = published.get("rope_parameters") or {}
     if not set(tables) <= set(KINDS):
-        raise UserError(f"config.json: rope_parameters must hold a table for {GLOBAL} and one for {LOCAL}")
+        raise UserError(f"config.json: rope_parameters must contain a table for {GLOBAL} and one for {LOCAL}")
     for kind, (ours, base_key, base) in KINDS.items():
         table = tables.get(kind) or {"rope_type": "default"}
         table = {"rope_theta": published.get(base_key) or base, **table, **(published.get("rope_scaling") or {})}
@@ -243,7 +243,7 @@ def read(published: dict[str, Any]) -> dict[str, Any]:
 
 
 def write(config: ModernBertConfig) -> dict[str, Any]:
-    """The reverse, in both spellings if the older can say it: a reader that misses its own would take the defaults."""
+    """The inverse of ``read``, with new and, if possible, old keys, as readers use defaults for missing keys."""
     kinds = [GLOBAL if config.is_global(i) else LOCAL for i in range(config.depth)]
     every = {tuple(range(0, config.depth, n)): n for n in range(1, config.depth + 1)}.get(config.global_layers or ())
     written: dict[str, Any] = {"layer_types": kinds, "rope_parameters": {}, "global_attn_every_n_layers": every}

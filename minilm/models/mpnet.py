@@ -1,7 +1,7 @@
-"""MPNet: an encoder trained on masked words that know of one another (Song et al. 2020).
+"""MPNet: an encoder trained on masked words that depend on each other (Song et al. 2020).
 
-A token starts as the sum of what it is and where it stands. The layers are BERT's (``bert.py``), each sublayer followed
-by a norm ("post-norm"); and attention knows how far apart two tokens are, as in T5 (``t5.py``):
+The input vector of a token is the sum of a token and a position embedding. The layers are BERT's (``bert.py``), with a
+norm after each sublayer ("post-norm"); in addition, attention uses the distance of two tokens, as in T5 (``t5.py``):
 
     x_0     = norm(token[ids] + position[0..T-1])
     a_l     = norm(x_l + attention(x_l))
@@ -70,7 +70,7 @@ class MPNetConfig(EncoderConfig):
 
 
 class MPNetEmbeddings(nn.Module):
-    """What a token is and where it stands, both learned."""
+    """The sum of learned token and position embeddings."""
 
     def __init__(self, config: MPNetConfig) -> None:
         super().__init__()

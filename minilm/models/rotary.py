@@ -1,20 +1,21 @@
-"""Rotary positions: a token's position turns its queries and keys (Su et al. 2021, "RoPE").
+"""Rotary positions: queries and keys are rotated by angles that depend on the position (Su et al. 2021, "RoPE").
 
-``n`` numbers of a head make ``n/2`` pairs. At position ``t``, pair ``j`` is turned by the angle ``t f_j``:
+The first ``n`` numbers of a head form ``n/2`` pairs. At position ``t``, pair ``j`` is rotated by the angle ``t f_j``:
 
     (x_j, x_{j+n/2})  ->  (x_j cos - x_{j+n/2} sin,  x_{j+n/2} cos + x_j sin)         f_j = base^(-2j/n)
 
-Turning both by the same angle changes no product, so the product of a query at ``t`` and a key at ``s`` depends on
-``t - s`` only. The first pairs turn fast and tell neighbours apart; the last hardly turn within a text.
+Rotating both by the same angle does not change their product, so the product of a query at ``t`` and a key at ``s``
+depends only on ``t - s``. The first pairs rotate fast and distinguish neighbours; the last hardly rotate within a text.
 
-Usually ``n`` is the whole head. With ``partial`` below 1 the first ``n`` numbers turn, and the others know no position.
+Usually ``n`` is the whole head. With ``partial`` below 1 only the first ``n`` numbers are rotated, and the others do
+not depend on the position.
 
 There are two layouts. The paper pairs neighbours, (2j, 2j+1). Here, as in the published files of Hugging Face, pair j
 is (j, j+n/2), so that one half of the head is a slice. A layout only renumbers the rows of the query and key matrices.
 A file in the paper's layout (Meta's original Llama files) gives wrong numbers here until its rows are renumbered.
 
-A model meets angles it never saw when a text is longer than those it was trained on. So models are stretched: their
-pairs are slowed down, all of them or the slow ones only (``Rotary.kind``), and they are trained a little further.
+In texts that are longer than those of training, angles occur that the model has not seen. So models are extended: all
+pairs, or only the slow ones, are rotated more slowly (``Rotary.kind``), and the model is trained a little further.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ from minilm.errors import UserError, nearest
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the first n numbers of x (B, H, T, D/H) by the tables (B or 1, 1, T, n) of ``rotary_tables``, whose ``sin``
-    carries the minus."""
+    """Rotate the first n numbers of x (B, H, T, D/H) by the tables (B or 1, 1, T, n) of ``rotary_tables``, whose
+    ``sin`` contains the minus sign of the formula."""
     n = cos.shape[-1]
     if n < x.shape[-1]:
         return torch.cat((rotate(x[..., :n], cos, sin), x[..., n:]), dim=-1)
@@ -41,9 +42,9 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Rotary:
-    """How fast the pairs turn. Raises UserError for a kind that there is not, and for numbers not above 0."""
+    """The frequencies of the pairs. Raises UserError for an unknown kind, and for numbers not above 0."""
 
-    kind: str = "default"  # how it was stretched: "linear", "dynamic", "llama3", "yarn", "longrope"; "default": not
+    kind: str = "default"  # how it was extended: "linear", "dynamic", "llama3", "yarn", "longrope"; "default": not
     base: float = 10000.0
     factor: float = 1.0  # how many times longer the longest text became
     trained: int | None = None  # llama3, yarn, longrope: the longest text before; None: the model's context
@@ -59,7 +60,7 @@ class Rotary:
         if not isinstance(self.kind, str) or self.kind not in SPELLINGS:
             kinds = ", ".join(SPELLINGS)
             raise UserError(
-                f'no rotary positions of the kind "{self.kind}"{nearest(str(self.kind), SPELLINGS)}; there are: {kinds}'
+                f'no rotary positions of the kind "{self.kind}"{nearest(str(self.kind), SPELLINGS)}; use {kinds}'
             )
         numbers = {"base": self.base, "factor": self.factor, "low": self.low, "high": self.high}
         numbers |= {"partial": self.partial, "trained": self.trained or 1, "attention": self.attention or 1.0}
@@ -80,20 +81,20 @@ class Rotary:
         """
         n = int(width * self.partial)
         if not 0 < n + n % 2 <= width:
-            raise UserError(f"rotary positions turn numbers in pairs: {n} of a head's {width} do not make pairs")
+            raise UserError(f"rotary positions rotate pairs: {n} of a head's {width} numbers do not form pairs")
         if self.kind == "longrope" and {len(self.short), len(self.long)} != {(n + 1) // 2}:
             got = f"{len(self.short)} and {len(self.long)}"
-            raise UserError(f"short_factor and long_factor must have {(n + 1) // 2} numbers, one a pair; got {got}")
+            raise UserError(f"short_factor and long_factor must have {(n + 1) // 2} numbers, one per pair; got {got}")
         return n + n % 2
 
 
 def turns_whole_heads(rotary: Rotary, width: int) -> Rotary:
-    """The same for a published class that only turns whole heads of this width: its default kind does so whatever
-    ``partial`` says. Raises UserError if another kind leaves numbers of a head out, with which that class fails."""
+    """The settings for a published class that only rotates whole heads of this width; with the default kind it ignores
+    ``partial``. Raises UserError if ``partial`` is below 1 with another kind, with which that class fails."""
     if rotary.kind == "default":
         return replace(rotary, partial=1.0)
     if rotary.pairs(width) < width:
-        raise UserError(f"config.json: partial_rotary_factor ({rotary.partial}) leaves out numbers of a head")
+        raise UserError(f"config.json: partial_rotary_factor must be 1 with this rope_type, got {rotary.partial}")
     return rotary
 
 
@@ -221,15 +222,15 @@ COMMON = (("base", "rope_theta", "optional"), ("partial", "partial_rotary_factor
 
 
 def read_rotary(published: dict[str, Any]) -> Rotary:
-    """From a config.json's ``rope_parameters``, or the older ``rope_theta`` and ``rope_scaling``.
+    """Read the settings from a config.json's ``rope_parameters``, or the older ``rope_theta`` and ``rope_scaling``.
 
-    Raises UserError where they name no kind of ours, or lack something.
+    Raises UserError if the rope_type is not supported, or if a setting is missing.
     """
     table = published.get("rope_scaling") or published.get("rope_parameters") or {}
     if not isinstance(table, dict):
-        raise UserError(f"config.json: rope_parameters must hold an object, got {table!r}")
+        raise UserError(f"config.json: rope_parameters must be an object, got {table!r}")
     if any(isinstance(value, dict) for value in table.values()):
-        raise UserError("config.json: rope_parameters must be one table, not one for each kind of layers")
+        raise UserError("config.json: rope_parameters must be one table, not one table per layer type")
     kind = table.get("rope_type") or table.get("type") or "default"
     if not isinstance(kind, str):
         raise UserError(f"config.json: rope_type must be a text, got {kind!r}")
@@ -252,7 +253,8 @@ def read_rotary(published: dict[str, Any]) -> Rotary:
 
 
 def write_rotary(rotary: Rotary) -> dict[str, Any]:
-    """The reverse, in both spellings: a reader that misses its own would silently turn at the default speed."""
+    """The inverse of ``read_rotary``, with the new and the old keys: a reader without its key would silently use the
+    default base."""
     table: dict[str, Any] = {"rope_type": rotary.kind}
     for ours, theirs, *_ in (*COMMON, *SPELLINGS[rotary.kind]):
         if getattr(rotary, ours) is not None and (ours, rotary.partial) != ("partial", 1.0):

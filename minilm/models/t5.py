@@ -1,7 +1,7 @@
 """T5: an encoder that reads a text and a decoder that writes one (Raffel et al. 2020).
 
-The encoder reads to both sides. The decoder reads what is written so far, from left to right, and attends to the
-encoder's finished vectors, its memory (``encoder_decoder.py`` has the way from one to the other):
+The encoder attends to both sides. The decoder attends to the tokens generated so far, and to the encoder's output, its
+memory (see ``encoder_decoder.py``):
 
     encoder, L layers     x <- x + attention(norm(x))                      x starts as token[ids]
                           x <- x + mlp(norm(x))                            memory = norm(x) after the last
@@ -9,8 +9,8 @@ encoder's finished vectors, its memory (``encoder_decoder.py`` has the way from 
                           x <- x + cross_attention(norm(x), memory)        (keys and values from the memory)
                           x <- x + mlp(norm(x))                            y = norm(x) after the last
 
-Nothing tells a token where it stands. Instead, each head adds a number to the score of a query and a key, by their
-distance; all layers of a stack share these numbers (section 2.1), and cross-attention has none:
+There are no position embeddings. Instead, each head adds a number to the score of a query and a key that depends on
+their distance; all layers of a stack share these numbers (section 2.1), and cross-attention has none:
 
     attention(Q, K, V) = softmax(Q K^T + bias) V                           bias[h, t, s] = table[bucket(s - t), h]
 
@@ -63,7 +63,7 @@ class T5Config(EncoderDecoderConfig):
     norm_eps: float = 1e-6
     tied: bool = True  # a language head shares the token embedding
     scaled: bool = True  # a language head reads y / sqrt(D), as in version 1.0
-    decoder: bool = True  # False: the encoder alone
+    decoder: bool = True  # False: only the encoder
 
     def __post_init__(self) -> None:
         """Heads have a width of their own. Raises UserError for too few buckets: both sides have two kinds."""
@@ -72,20 +72,20 @@ class T5Config(EncoderDecoderConfig):
 
 
 def finite(x: Tensor) -> Tensor:
-    """Sums that overflowed float16, brought back into its range; other dtypes have a wider one."""
+    """Clamp sums that overflowed float16 to its range; other dtypes are returned unchanged."""
     return x.nan_to_num(math.nan, 64504.0, -64504.0) if x.dtype == torch.float16 else x
 
 
 @dataclass(frozen=True)
 class Distances:
-    """How far keys lie from queries, for all layers of a stack, and what they add to their scores for it."""
+    """The distances between keys and queries, for all layers of a stack, and the bias of their scores."""
 
     rows: Tensor  # (B or 1, T, S) of a table of relative positions
     visible: Tensor | None  # (B or 1, 1, T or 1, S); None: all keys
     shared: Tensor | None = None  # (B or 1, H, T, S), if the layers share a table: what each adds
 
     def bias(self, table: nn.Embedding) -> Tensor:
-        """What a layer adds to its scores, (B or 1, H, T, S): its table's numbers, minus infinity at hidden keys."""
+        """(B or 1, H, T, S) the bias of attention scores: from the table of relative positions, or minus infinity."""
         bias = table(self.rows).permute(0, 3, 1, 2)
         return (bias if self.visible is None else bias.masked_fill(~self.visible, -math.inf)).contiguous()
 
@@ -139,7 +139,7 @@ class T5Stack(Stack):
         self.norm, self.dropout = RMSNorm(config.width, config.norm_eps), Dropout(config.dropout)
 
     def mask(self, batch: Batch, length: int) -> Distances:
-        """The distances of this many queries from all keys; a decoder sees none to the right, an encoder no padding."""
+        """The distances of all keys from these queries, without keys on the right (decoder) or padding (encoder)."""
         cache = batch.cache if self.is_decoder else None
         queries = torch.arange(length, device=batch.ids.device)[None] if cache is None else cache.positions
         keys = torch.arange(length if cache is None else cache.length, device=batch.ids.device)
@@ -153,7 +153,7 @@ class T5Stack(Stack):
 
 
 class T5Embeddings(nn.Module):
-    """What a token is; encoder and decoder share the table."""
+    """The token embedding, which encoder and decoder share."""
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()
@@ -181,7 +181,7 @@ class T5(EncoderDecoder):
 
 def initialize(model: T5) -> None:
     """T5's initialisation: tokens from N(0, 1), matrices from N(0, 1/inputs), which keeps the vectors' size; queries
-    are smaller by sqrt(head_width), for attention does not scale its scores."""
+    are smaller by sqrt(head_width), as attention does not scale its scores."""
     width, head_width = model.config.width, model.config.head_width
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding):
@@ -236,24 +236,24 @@ KINDS |= {("gelu_tanh", False): "gelu_new", ("gelu_tanh", True): "gated-gelu"}
 
 
 def read(published: dict[str, Any]) -> dict[str, Any]:
-    """The feed-forward network. Where ``dense_act_fn`` and ``is_gated_act`` contradict ``feed_forward_proj``, they
-    count: the published class makes them of it first, and then takes them as they are."""
+    """The feed-forward network. If ``dense_act_fn`` and ``is_gated_act`` contradict ``feed_forward_proj``, they
+    take precedence, as in the published class."""
     check_published(published)
     if (kind := published.get("feed_forward_proj")) is None:
         return {}
     kinds = {name: key for key, name in KINDS.items()}
     if kind not in kinds:
-        raise UserError(f"config.json: feed_forward_proj {kind!r} is not one of ours{nearest(kind, kinds)}")
+        raise UserError(f"config.json: feed_forward_proj {kind!r} is not supported{nearest(kind, kinds)}")
     activation, gated = kinds[kind]
     made = {"activation": (activation, "dense_act_fn"), "gated": (gated, "is_gated_act")}
     return {ours: value for ours, (value, key) in made.items() if published.get(key) is None}
 
 
 def write(config: T5Config, family: str = "T5", **fixed: Any) -> dict[str, Any]:
-    """The reverse. Raises UserError if a setting is not as it is ``fixed`` in the family's published class."""
+    """The inverse. Raises UserError if a setting differs from the ``fixed`` value of the family's published class."""
     for name, value in {"own_positions": False, **fixed}.items():
         if getattr(config, name) != value:
-            raise UserError(f"{family} checkpoints have {name} = {value}; this model has {getattr(config, name)}")
+            raise UserError(f"{family} checkpoints have {name} = {value}, but this model has {getattr(config, name)}")
     kind = KINDS[config.activation, config.gated]
     return {"feed_forward_proj": kind, "num_decoder_layers": config.decoder_depth or None}
 

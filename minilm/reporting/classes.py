@@ -1,4 +1,4 @@
-"""How many texts of each split have each label, for the terminal and the report."""
+"""Tables of the number of texts per label and split, for the terminal and the report."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 from minilm.errors import shortened
 from minilm.reporting.tables import count, text_table
 
-ROWS = 14  # labels that the terminal shows; of more, the most frequent and the rarest
+ROWS = 14  # the most rows of a table; with more labels, it shows the most frequent and the rarest
 RAREST = 3
 
 
 def count_rows(names: Sequence[str], counts: Mapping[str, np.ndarray]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of a table of the labels: how many texts of each split have them, and their share in training.
+    """The header and rows of a table of labels: the number of texts per split, and the fraction in the training split.
 
-    counts: (C,) of each split. Of many labels the most frequent are listed, and the rarest.
+    counts: (C,) for each split. With many labels, the most frequent and the rarest are listed.
     """
     splits = [split for split in counts if counts[split].sum()]
     order = np.argsort(-counts["train"], kind="stable").tolist() if len(names) > ROWS else list(range(len(names)))
@@ -36,5 +36,5 @@ def count_rows(names: Sequence[str], counts: Mapping[str, np.ndarray]) -> tuple[
 
 
 def counts_table(names: Sequence[str], counts: Mapping[str, np.ndarray]) -> str:
-    """The same as text for the terminal."""
+    """The table of ``count_rows`` as text for the terminal."""
     return text_table(*count_rows(names, counts))

@@ -1,4 +1,4 @@
-"""Runs side by side: what each is, how well it does, and what it cost; as text, as Markdown, and as a page.
+"""Compare runs: their models, metrics and costs, as text, as Markdown and as an HTML page.
 
 Runs that differ only in their seed are one row, with mean and standard deviation.
 """
@@ -44,18 +44,18 @@ from minilm.terminal import printable
 
 
 def load_groups(paths: Iterable[Path]) -> list[Group]:
-    """The runs in these folders, those that differ only in their seed together. A folder named twice counts once.
+    """The runs in these folders, in groups of runs that differ only in their seed. A repeated folder counts once.
 
-    Raises UserError if a folder is not a run's, or if its run has not finished.
+    Raises UserError if a folder is not the folder of a run, or if the run has not finished.
     """
     runs = [read_run(path) for path in {Path(path).resolve(): Path(path) for path in paths}.values()]
     if not runs:
-        raise UserError("nothing to compare: give one run folder or more, such as runs/*")
+        raise UserError("nothing to compare; give one or more folders of runs, such as runs/*")
     return group_runs(runs)
 
 
 def compare_text(groups: Sequence[Group]) -> str:
-    """Tables for the terminal, a row for each group: how well they do, and what they cost."""
+    """Tables for the terminal, with one row per group: the metrics and the costs."""
     tables = [*quality_tables(groups), *row_tables(groups), cost_table(groups)]
     return "\n\n".join([*map(terminal_table, tables), *map(printable, notes(groups))])
 
@@ -76,7 +76,7 @@ def compare_html(groups: Sequence[Group], metric: str = "") -> str:
 
 
 def comparison(groups: Sequence[Group], metric: str, figures: Path) -> tuple[str, list[Section]]:
-    """Which group does best, and the sections that show it. The pictures are written into ``figures``.
+    """A sentence about the best group, and the sections of the page. The figures are saved in ``figures``.
 
     Raises UserError if no run has the metric.
     """
@@ -88,7 +88,7 @@ def comparison(groups: Sequence[Group], metric: str, figures: Path) -> tuple[str
     if not measured:
         there = dict.fromkeys(key for group in groups for key in columns_of(group.runs[0], "test"))
         there |= dict.fromkeys(key for group in groups for key in columns_of(group.runs[0], "validation"))
-        raise UserError(f"no run has the metric {metric}; there are: {', '.join(there)}")
+        raise UserError(f"no run has the metric {metric}; the metrics are: {', '.join(there)}")
     rivals = compare_with_first(measured, metric, split)
     lines = common_baselines(measured, metric) if split == "test" else {}
     well: list[Block] = [
@@ -111,13 +111,13 @@ def comparison(groups: Sequence[Group], metric: str, figures: Path) -> tuple[str
         sections.append(Section("How each learned", learned))
     sections.append(Section("What each cost", [cost_table(groups), *cost_ratios(groups)]))
     sets = {run.results.data.name for group in measured for run in group.runs}
-    if len(sets) > 1:  # metrics on different data do not compare
+    if len(sets) > 1:  # metrics on different data cannot be compared
         return notes(groups)[0], sections
     return _answer(measured, metric, split, rivals), sections
 
 
 def learning(groups: Sequence[Group], metric: str, figures: Path) -> list[Block]:
-    """The learning curves: one picture for classifiers, one for adapted language models."""
+    """The learning curves: one figure for classifiers, and one for adapted language models."""
     from minilm.reporting.group_plots import curves
 
     parts: list[Block] = []
@@ -136,20 +136,20 @@ def learning(groups: Sequence[Group], metric: str, figures: Path) -> list[Block]
 
 
 def columns_of(run: Run, split: str) -> list[str]:
-    """The metrics of a run that are worth a column."""
+    """The metrics of a run that get a column."""
     columns = (*metric_columns(run.results.multi_label), "perplexity")
     return [key for key in columns if run.metric(key, split) is not None]
 
 
 def quality_tables(groups: Sequence[Group]) -> list[Table]:
-    """What each group is and how well it does: in one table, or with the spread over seeds in one for each split."""
+    """Tables of the groups' models and metrics: one table, or if there are several seeds one table per split."""
     seeds = any(len(group.runs) > 1 for group in groups)
     parts = [("test",), ("validation",)] if seeds else [("test", "validation")]
     return [table for splits in parts if (table := _quality(groups, splits, seeds)).header[2:]]
 
 
 def _quality(groups: Sequence[Group], splits: Sequence[str], seeds: bool) -> Table:
-    # If some runs have one label a text and others several, there are columns of both kinds.
+    # If some runs have one label per text and others several, there are columns for both kinds.
     columns = list(
         dict.fromkeys(
             (split, key) for split in splits for g in groups for run in g.runs for key in columns_of(run, split)
@@ -181,7 +181,7 @@ def cost_table(groups: Sequence[Group]) -> Table:
 
 
 def cost_ratios(groups: Sequence[Group]) -> list[str]:
-    """The costs of each group but the first relative to the first, a sentence each; none if nothing was measured."""
+    """One sentence per group but the first: its costs relative to the first group. Empty if nothing was measured."""
     kinds = ("the parameters", "the trained parameters", "the training time", "the time to predict 100 texts")
     costs = [_mean_costs(group) for group in groups]
     shown = [(total, trained, seconds, inference) for total, trained, seconds, _, inference in costs]
@@ -194,7 +194,7 @@ def cost_ratios(groups: Sequence[Group]) -> list[str]:
 
 
 def _mean_costs(group: Group) -> list[float | None]:
-    """Each of ``Costs``, the mean over the runs."""
+    """Each field of ``Costs`` as the mean over the runs."""
     kinds = zip(*(costs_of(run) for run in group.runs), strict=True)
     known = [[cost for cost in kind if cost is not None] for kind in kinds]
     return [mean(found) if found else None for found in known]
@@ -207,7 +207,7 @@ def _times(ratio: float) -> str:
 
 
 def common_baselines(groups: Sequence[Group], metric: str) -> dict[str, float]:
-    """A metric of the baselines on the test texts: of those that all runs share. None if runs have different data."""
+    """A metric on the test texts for each baseline that all runs share; {} if the runs have different data."""
     runs = [run for group in groups for run in group.runs]
     if len({run.results.data.fingerprint for run in runs}) > 1:
         return {}
@@ -221,9 +221,9 @@ def common_baselines(groups: Sequence[Group], metric: str) -> dict[str, float]:
 
 
 def notes(groups: Sequence[Group]) -> list[str]:
-    """What makes the comparison unfair, and which runs it leaves out.
+    """Notes on problems of the comparison, and on runs that it excludes.
 
-    All runs must have the same data. If each seed draws its own (``data.redraw``), all runs of a seed must.
+    All runs must have the same data. If each seed draws its own data (``data.redraw``), all runs of one seed must.
     """
     runs = [run for group in groups for run in group.runs]
     redrawn = all(run.config.data.redraw for run in runs)
@@ -234,10 +234,10 @@ def notes(groups: Sequence[Group]) -> list[str]:
     if any(len(of_seed) > 1 for of_seed in fingerprints.values()):
         named = zip(unique_names([[run] for run in runs]), [run.results.data for run in runs], strict=True)
         sets = [f"{name}: {data.name} {data.fingerprint[:8]}" for name, data in named]
-        found.append(f"Not the same data, so the metrics do not compare: {', '.join(sets)}.")
+        found.append(f"The runs have different data, so the metrics cannot be compared: {', '.join(sets)}.")
     pairs = [unique_names([[run], [first]]) for group in groups for run, first in group.repeats]
     if repeats := ", ".join(f"{run} (as {first})" for run, first in pairs):
-        found.append(f"Left out, with the settings, seed and data of another: {repeats}.")
+        found.append(f"Excluded, as another run has the same settings, seed and data: {repeats}.")
     return found
 
 
@@ -245,26 +245,26 @@ def notes(groups: Sequence[Group]) -> list[str]:
 
 
 def compare_with_first(groups: Sequence[Group], metric: str, split: str) -> Tested[str]:
-    """Each later group minus the first, over the seeds that both have."""
+    """The difference of each other group from the first, over the seeds that both have."""
     first = groups[0].by_seed(metric, split)
     return compare_all({group.name: (first, group.by_seed(metric, split)) for group in groups[1:]}, metric)
 
 
 class SameRows(NamedTuple):
-    """Two runs on the same test rows."""
+    """A comparison of two runs on the same test rows."""
 
     gained: int  # rows that the run has right and the first run wrong
     lost: int  # rows that the run has wrong and the first run right
     rows: int
     mcnemar: float  # p value
-    corrected: float  # p value after Holm ...
-    comparisons: int  # ... for this number of comparisons
+    corrected: float  # p value after Holm's correction
+    comparisons: int  # number of comparisons in the correction
 
 
 def compare_rows(groups: Sequence[Group], *, best_first: bool = False) -> dict[str, SameRows]:
-    """Each later run against the first, if both have the same data and one label a text.
+    """Compare each other run with the first, if both have the same data and one label per text.
 
-    Groups of several runs, and runs that have no file of predictions, are left out.
+    Groups of several runs, and runs without a file of predictions, are excluded.
 
     best_first: the first run was chosen for its score on these rows. Any other could have been, so p values are
         corrected for all pairs.
@@ -285,7 +285,7 @@ def compare_rows(groups: Sequence[Group], *, best_first: bool = False) -> dict[s
 
 
 def _right_rows(groups: Sequence[Group]) -> dict[str, np.ndarray]:
-    """The rows that each run with the first one's data has right: (N,) booleans."""
+    """For each run with the data of the first: (N,) bool, which rows it has right."""
     first, labels, found = groups[0].runs[0], None, {}
     for group in groups:
         run, predictions = group.runs[0], read_predictions(group.runs[0]) if len(group.runs) == 1 else None
@@ -299,7 +299,7 @@ def _right_rows(groups: Sequence[Group]) -> dict[str, np.ndarray]:
 
 
 def row_tables(groups: Sequence[Group], *, best_first: bool = False) -> list[Table]:
-    """McNemar's test of runs on the same test rows, from ``compare_rows``; no table if that compares none."""
+    """The table of McNemar's tests from ``compare_rows``; no table if it compares no runs."""
     if not (found := compare_rows(groups, best_first=best_first)):
         return []
     comparisons = next(iter(found.values())).comparisons
@@ -316,7 +316,7 @@ def row_tables(groups: Sequence[Group], *, best_first: bool = False) -> list[Tab
     return [Table(header, rows, note=note)]
 
 
-NAMED_RIVALS = 3  # a sentence has room for this number of comparisons; of more, it names the one with the best run
+NAMED_RIVALS = 3  # the most comparisons in a sentence; if there are more, it has only that with the best run
 
 
 def _answer(groups: Sequence[Group], metric: str, split: str, rivals: Tested[str]) -> str:

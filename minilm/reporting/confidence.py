@@ -1,5 +1,4 @@
-"""The part of a run's report that is about its probabilities: whether they come true, and what answering only if sure
-gives."""
+"""The section of a run's report about its probabilities: calibration, and accuracy against coverage."""
 
 from __future__ import annotations
 
@@ -10,12 +9,12 @@ from minilm.reporting.record import Run
 from minilm.reporting.results import Calibration, Results
 from minilm.reporting.tables import count, decimal
 
-FEW = 500  # texts below which the calibration error is mostly chance
-NO_TEST = " These are the texts that chose the temperature, which they flatter."
+FEW = 500  # with fewer texts, most of the calibration error is chance
+NO_TEST = " The temperature was fitted on these texts, so its results here are better than on new texts."
 
 
 def confidence_section(run: Run) -> Section | None:
-    """Calibration before and after the temperature, and accuracy against coverage; None: there was no temperature."""
+    """Calibration without and with the temperature, and accuracy against coverage; None if there is no temperature."""
     found = run.results.calibration
     if found is None:
         return None
@@ -28,9 +27,9 @@ def confidence_section(run: Run) -> Section | None:
     errors = (("without temperature", found.before), ("with temperature", found.after))
     table = [[name, decimal(e.expected_error), decimal(e.brier), decimal(e.loss)] for name, e in errors]
     note = (
-        f"On the {count(texts)} {found.split} texts. Calibration error: the mean gap between a probability and how "
-        "often it comes true, in 15 bins of equally many answers. Brier score: the mean squared distance to the truth. "
-        "Lower is better."
+        f"On the {count(texts)} {found.split} texts. Calibration error: the mean difference between the probability "
+        "and the fraction of right answers, in 15 bins of equal size. Brier score: the mean squared distance to the "
+        "truth. Lower is better."
     )
     if texts < FEW:
         note += f" With {count(texts)} texts, most of the calibration error may be chance."
@@ -42,38 +41,38 @@ def confidence_section(run: Run) -> Section | None:
 def _temperature(found: Calibration, labels: Sequence[str], several: bool) -> str:
     if several:
         low, high = min(found.temperature), max(found.temperature)
-        what = f"Each label's score is divided by a temperature of its own, from {low:.3g} to {high:.3g}"
+        what = f"The score of each label is divided by its own temperature, from {low:.3g} to {high:.3g}"
     else:
         [t] = found.temperature
-        effect = "less sure" if t > 1 else "surer"
+        effect = "less confident" if t > 1 else "more confident"
         what = f"Scores are divided by a temperature of {t:.3g}, which makes the answers {effect}"
-    return f"{what}; the validation texts chose it. `minilm predict` uses it, and does not with --raw."
+    return f"{what}. It was fitted on the validation texts. `minilm predict` uses it, unless --raw is given."
 
 
 def _coverage(found: Calibration, several: bool) -> Table:
-    """What answering only from a probability on gives."""
+    """The table of accuracy against coverage for several probability thresholds."""
     rows = [
         [f"{p.threshold:.3f}", f"{p.coverage:.2f}" if several else f"{p.coverage:.1%}", f"{p.accuracy:.1%}"]
         for p in found.coverage
     ]
     if several:
         header = ["labels given from a probability of", "labels a text", "right"]
-        note = "--threshold gives such labels alone; --min-precision finds a threshold for each label on validation."
+        note = "--threshold gives only such labels; --min-precision chooses a threshold per label by validation."
     else:
         header = ["answers from a probability of", "texts answered", "right"]
-        note = "--unsure-below gives such answers alone; --min-precision finds the probability on validation."
+        note = "--unsure-below gives only such answers; --min-precision chooses the probability by validation."
     return Table(header, rows, left=0, note=note)
 
 
 def threshold_sentence(results: Results, chosen: bool) -> str:
-    """From which probability on a label is given; empty: none depends on one. chosen: whether validation chose it."""
+    """A sentence about the decision threshold; empty if there is none. chosen: whether it was chosen by validation."""
     threshold = results.decision_threshold
     if threshold is None:
         return ""
     by = ", chosen on the validation texts." if chosen else "."
     if isinstance(threshold, list):
         low, high = min(threshold), max(threshold)
-        return f" Each label is given from a probability of its own on, from {low:.2f} to {high:.2f}{by}"
+        return f" Each label has its own threshold, from {low:.2f} to {high:.2f}{by}"
     if results.multi_label:
-        return f" A label is given from a probability of {threshold:.2f} on{by}"
-    return f' "{results.labels[1]}" is given from a probability of {threshold:.2f} on, else "{results.labels[0]}"{by}'
+        return f" A label is given if its probability is at least {threshold:.2f}{by}"
+    return f' "{results.labels[1]}" is given from a probability of {threshold:.2f}, else "{results.labels[0]}"{by}'

@@ -1,4 +1,4 @@
-"""Pictures of how sure a classifier is: whether its probabilities come true, and what answering only if sure gives."""
+"""Figures of a classifier's confidence: the reliability diagram, and accuracy against coverage."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from minilm.evaluation.selective import CoverageCurve
 from minilm.reporting.style import GREY, MARK, SERIES, TEST, VALIDATION, legend, name_axes, new_figure, save
 
 COLOURS = {"validation": VALIDATION, "test": TEST}
-LEAST_GIVEN = 0.02  # several labels a text: the curve ends at this threshold, beyond which nobody gives labels
+LEAST_GIVEN = 0.02  # with several labels per text, the curve ends at this threshold, as lower ones are not useful
 
 
 def reliability_diagram(
     before: Reliability, after: Reliability, split: str, path: Path, *, several: bool = False
 ) -> Path:
-    """How often answers are right, by how sure they are: a calibrated classifier's points are on the diagonal.
+    """The fraction of right answers against their probability. Points of a calibrated classifier are on the diagonal.
 
-    before, after: without and with the temperature. several: whether a text has several labels, each an answer.
+    before, after: without and with the temperature. several: whether a text may have several labels.
     """
     figure = new_figure(6.6, 6.2, f"Do the probabilities come true? ({split} texts)")
     axes = figure.subplots()
@@ -29,7 +29,7 @@ def reliability_diagram(
     for name, each, style in found:
         label = f"{name} (error {each.error:.3f})"
         axes.plot(each.confidence, each.accuracy, label=label, linewidth=2.0, markersize=6, **style)
-    # A classifier of few classes is never less sure than 1/C: the empty part of the picture is left out.
+    # The highest probability of C classes is at least 1/C, so the empty part of the figure is not shown.
     least = 0.0 if several else min(float(min(e.confidence.min(), e.accuracy.min())) for e in (before, after))
     low = max(0.0, np.floor(10 * (least - 0.03)) / 10)
     axes.set_xlim(low, 1.0)
@@ -45,7 +45,7 @@ def reliability_diagram(
 def accuracy_and_coverage(
     curve: CoverageCurve, each: int, split: str, path: Path, *, several: bool = False
 ) -> Path:
-    """The accuracy of the surest answers against how many they are. ``each``: answers of one text."""
+    """The accuracy of the most confident answers against their number. ``each``: the number of answers per text."""
     title = "How right are labels of at least some probability?" if several else "How right are the surest answers?"
     figure = new_figure(7.6, 4.8, f"{title} ({split} texts)")
     axes = figure.subplots()

@@ -1,4 +1,4 @@
-"""Explained answers: in the terminal, and in a run's report, which shows those in ``explanations.json``."""
+"""Show explained predictions in the terminal, and those of ``explanations.json`` in a run's report."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from minilm.terminal import printable
 from minilm.textfiles import read_json
 
 EXPLANATIONS = "explanations.json"
-FOR, AGAINST = (0, 114, 178), (200, 110, 0)  # blue and orange, which people with colour blindness tell apart
-LISTED = 20  # words of the terminal's table
+FOR, AGAINST = (0, 114, 178), (200, 110, 0)  # blue and orange, which are distinguishable with colour blindness
+LISTED = 20  # the most words in the terminal's table
 
 
 @dataclass(frozen=True)
 class Explanations:
-    """What explanations.json holds."""
+    """The contents of explanations.json."""
 
     texts: list[ExplainedText]
 
 
 def write_explanations(folder: Path, texts: Sequence[ExplainedText]) -> None:
-    """Keep them in a run's folder."""
+    """Save explanations in a run's folder."""
     with atomic(folder / EXPLANATIONS) as file:
         file.write(json.dumps(as_table(Explanations(list(texts))), ensure_ascii=False).encode(errors="replace"))
 
 
 def explanation_text(found: ExplainedText) -> str:
-    """For the terminal: the answer, the text in colours, and the words that count most."""
+    """A text for the terminal: the prediction, the text in colours, and the words that contribute most."""
     shown = "".join(_coloured(text, weight) for text, weight in found.pieces())
     words = sorted(found.words, key=lambda word: -abs(word.attribution))[:LISTED]
     rows = [[word.text, f"{word.attribution:+.3f}", f"{word.left_out:+.3f}"] for word in words]
@@ -54,7 +54,7 @@ def _coloured(text: str, weight: float | None) -> str:
 
 
 def _about(found: ExplainedText) -> list[str]:
-    """The answer in numbers, a line each."""
+    """Lines with the numbers of the prediction."""
     what = "its words replaced by zeros" if found.baseline == "zero" else f"each word replaced by {found.baseline}"
     lines = [
         f"{printable(found.label)} {found.probability:.3f}",
@@ -67,15 +67,15 @@ def _about(found: ExplainedText) -> list[str]:
 
 
 def explanations_section(run: Run) -> Section | None:
-    """The report's part about them; None: there are none."""
+    """The report's section of explanations; None if there are none."""
     path = run.folder / EXPLANATIONS
     if not path.is_file():
         return None
     found = read_table(Explanations, read_json(path), lambda key: str(path), syntax=JSON)
     about = (
-        "How much each word of some texts counts for the answer, by integrated gradients: blue words speak for the "
-        "label, orange ones against it. The tables have these numbers in log-odds, and by how much the log-odds fall "
-        "if the word is left out, which is another question and a check."
+        "How much each word of some texts contributes to the predicted label, by integrated gradients: blue words are "
+        "evidence for the label, orange words against it. The tables show these contributions in log-odds and, as a "
+        "check, how much the log-odds fall if the word is removed."
     )
     blocks: list[Block] = [about]
     for text in found.texts:

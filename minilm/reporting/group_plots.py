@@ -1,4 +1,4 @@
-"""Pictures of several runs: their metrics, with the spread over seeds, and their learning curves."""
+"""Figures of several runs: their metrics, with the spread over seeds, and their learning curves."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ from minilm.reporting.style import (
 from minilm.reporting.tables import duration, short_count, titled
 
 DASHES = ("--", ":", "-.", (0, (6, 2)), (0, (4, 1, 1, 1, 1, 1)))  # of level lines
-LOG_EPOCHS, LOG_LOSS = 20, 3  # factors from which on an axis of learning curves is logarithmic
+LOG_EPOCHS, LOG_LOSS = 20, 3  # if values differ by more than this factor, the axis is logarithmic
 UNITS = {"loss": "nats", "perplexity": "tokens", "mcc": "-1 to 1"}
 
 
 def bars(
     groups: Sequence[Group], metric: str, path: Path, *, split: str = "test", lines: Mapping[str, float] | None = None
 ) -> Path:
-    """Two panels: a bar for each group, from zero, and closer, a dot for each run. Both have the 95% interval.
+    """Two panels with the 95% interval: a bar for each group, from zero; and, enlarged, a dot for each run.
 
     Args:
-        groups: those that have the metric on the split.
+        groups: the groups that have the metric on the split.
         lines: values to compare with, such as baselines, by name.
         path: the PNG to write; an SVG is written beside it.
     """
@@ -64,7 +64,7 @@ def bars(
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
     for style, (name, value) in zip(itertools.cycle(DASHES), (lines or {}).items(), strict=False):
         whole.axvline(value, color=MARK, linewidth=1.6, linestyle=style, label=f"{name}: {value:.3f}")
-    whole.set_xlim(left=min(0.0, *means))  # an interval of few seeds may reach below
+    whole.set_xlim(left=min(0.0, *means))  # an interval may reach below 0
     wrapped = [textwrap.fill(short(group.name, 48), 26) for group in groups]
     whole.set_yticks(places, wrapped, fontsize=SMALL)
     whole.invert_yaxis()
@@ -82,7 +82,7 @@ def bars(
 
 
 def _spread(axes: Axes, place: int, group: Group, metric: str, split: str, middle: float, *, dots: bool) -> list[float]:
-    """A group's interval, and its runs as dots; return all that must be in view."""
+    """Draw a group's interval, and its runs as dots; return all values that must be visible."""
     values, found = group.values(metric, split), group.interval(metric, split)
     low = high = middle
     if found:
@@ -111,9 +111,9 @@ def dots(
     """A row for each name, with a dot for each series and its interval over the test rows.
 
     Args:
-        names: of the rows, the first on top.
-        series: what the dots mean -> the metric of each row, and its interval if there is one.
-        lines: values to compare all rows with, by name.
+        names: the names of the rows, from top to bottom.
+        series: the name of a series -> the metric of each row, and its interval if there is one.
+        lines: values to compare with all rows, by name.
         path: the PNG to write; an SVG is written beside it.
     """
     figure = new_figure(9.5, 2.4 + 0.6 * len(names), f"{titled(metric)} on the test texts")
@@ -188,7 +188,7 @@ def _learning_panel(axes: Axes, groups: Sequence[Group], styles: Sequence[dict[s
 
 
 def _styles(groups: Sequence[Group], metric: str) -> list[dict[str, Any]]:
-    """How each group is drawn."""
+    """The style of each group."""
     if len(groups) <= len(SERIES):
         return [{**style, "label": short(group.name, 40)} for group, style in zip(groups, SERIES, strict=False)]
     sign = 1 if HIGHER_IS_BETTER[metric] else -1
@@ -206,7 +206,7 @@ def _learning(axes: Axes, group: Group, metric: str, style: dict[str, Any]) -> N
     if not lines:
         return
     grids = {tuple(x for x, _ in line) for line in lines}
-    shared = min(map(len, grids))  # a run that stopped early ends the mean
+    shared = min(map(len, grids))  # the mean ends where the first run stops
     same = len({grid[:shared] for grid in grids}) == 1
     if len(lines) > 1 or not same:
         for line in lines:
@@ -219,18 +219,18 @@ def _learning(axes: Axes, group: Group, metric: str, style: dict[str, Any]) -> N
 
 
 def _lines(group: Group, metric: str) -> list[list[tuple[float, float]]]:
-    """Epoch and metric of every evaluation, a list a run."""
+    """The epoch and the metric of every evaluation, one list per run."""
     return [
         [(entry.epoch, value) for entry in run.history if (value := entry.validation.get(metric)) is not None]
         for run in group.runs
     ]
 
 
-# --- All at one glance ---
+# --- Overview ---
 
 
 def dashboard(groups: Sequence[Group], metric: str, path: Path, *, split: str = "test") -> Path:
-    """Quality, learning curves, training time and size of each group in one picture: a PNG, and an SVG beside it."""
+    """One figure with metrics, learning curves, training time and size of each group: a PNG, and an SVG beside it."""
     height = 1.3 + 0.45 * len(groups)
     figure = new_figure(13, 2 * max(height, 3.4) + 1, "At a glance")
     (quality, learning), (time, size) = figure.subplots(2, 2)

@@ -1,8 +1,8 @@
 """Groups of runs that differ only in their seed: their metrics, with the spread over seeds.
 
 Runs are in one group if their configs differ only in name and seed. If a run starts from a checkpoint that another run
-adapted, that run's config counts in place of the checkpoint's path: adaptation with seed 1 and with seed 2 is the same
-method.
+adapted, the config of that run is compared instead of the checkpoint's path, so that adaptations that differ only in
+their seed are the same method.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ class Group:
 
     name: str
     runs: tuple[Run, ...]
-    repeats: tuple[tuple[Run, Run], ...] = ()  # runs that are left out, each with the run that it repeats
+    repeats: tuple[tuple[Run, Run], ...] = ()  # excluded runs, each with the run that it repeats
 
     def values(self, metric: str, split: str = "test") -> list[float]:
-        """A metric of each run that has it."""
+        """The values of a metric, of the runs that have it."""
         found = (run.metric(metric, split) for run in self.runs)
         return [value for value in found if value is not None]
 
     def by_seed(self, metric: str, split: str = "test") -> dict[int, float]:
-        """The same, each with its seed."""
+        """The values of a metric by seed."""
         found = {run.config.seed: run.metric(metric, split) for run in self.runs}
         return {seed: value for seed, value in found.items() if value is not None}
 
     def texts(self, split: str = "test") -> int:
-        """The smallest number of texts in a split of its runs."""
+        """The smallest number of texts in this split over the runs."""
         return min(run.results.data.sizes[split] for run in self.runs)
 
     def interval(self, metric: str, split: str = "test") -> tuple[Interval, str] | None:
-        """The 95% interval of a metric, and what it is over; None if its spread is not known.
+        """The 95% interval of a metric, and what it is over (such as "3 seeds"); None if the spread is not known.
 
         With several seeds it is over the seeds, as in ``over_seeds``. With one seed it is over the test rows, by the
-        bootstrap: from the confusion matrix or, with several labels a text, from the run's predictions.
+        bootstrap: from the confusion matrix or, with several labels per text, from the run's predictions.
         """
         values = self.values(metric, split)
         if len(values) > 1:
@@ -74,17 +74,17 @@ class Group:
 
 
 class Costs(NamedTuple):
-    """What a run cost; None if it was not measured."""
+    """The costs of a run; None if they were not measured."""
 
     total: int  # parameters
     trained: int
-    seconds: float | None  # to train, and to adapt before
+    seconds: float | None  # for training, including adaptation
     tokens_per_second: float | None
     inference: float | None  # seconds to predict 100 texts
 
 
 def costs_of(run: Run) -> Costs:
-    """Parameters, and seconds to train, to adapt before, and to predict 100 texts."""
+    """The number of parameters, and the seconds for training (including adaptation) and for predicting 100 texts."""
     results = run.results
     spent = [results.times.train_seconds]
     if results.adaptation is not None and not run.only_adapted:
@@ -99,13 +99,13 @@ def costs_of(run: Run) -> Costs:
     )
 
 
-# --- Which runs are one ---
+# --- Grouping ---
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:
-    """Put runs that differ only in their seed together, in the order of each group's first run.
+    """Group the runs that differ only in their seed, in the order of each group's first run.
 
-    A run with the settings, the seed and the data of another adds nothing to the spread over seeds: it is left out.
+    A run with the same settings, seed and data as another adds no information about the spread, so it is excluded.
     """
     together: dict[str, dict[str, Run]] = {}
     repeats: dict[str, list[tuple[Run, Run]]] = {}
@@ -122,14 +122,14 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
 
 
 def _with_seed(run: Run) -> str:
-    """Equal for two runs if one repeats the other: all settings but the name, and the data."""
+    """A key that is equal for two runs if one repeats the other: all settings but the name, and the data."""
     settings = {key: value for key, value in flat(asdict(run.config)).items() if key != "name"}
     return repr((sorted(settings.items()), run.results.data.fingerprint))
 
 
 def unique_names(groups: Sequence[Sequence[Run]]) -> list[str]:
-    """A name for each group, no two alike: the common beginning of its runs' names. If that repeats, with the name of
-    their folder, or the name of its first run; if that repeats too, with a number."""
+    """A unique name for each group: the common beginning of its runs' names. If this is not unique, the name of their
+    folder is added, or the name of the first run is used; if it is still not unique, a number is added."""
     shared = [common_name([run.name for run in group]) for group in groups]
     firsts = [group[0].name for group in groups]
     parents = [group[0].folder.resolve().parent.name for group in groups]
@@ -147,7 +147,7 @@ def _below(parents: Sequence[str], names: Sequence[str]) -> list[str]:
 
 
 def identity(config: RunConfig) -> str:
-    """Equal for two configs if they differ only in name and seed."""
+    """A key that is equal for two configs if they differ only in name and seed."""
     seeds = ("name", "seed", "data.split_seed") if config.data.redraw else ("name", "seed")
     settings = {key: value for key, value in flat(asdict(config)).items() if key not in seeds}
     if (earlier := adapted_by(config.model.source)) is not None:
@@ -164,7 +164,7 @@ def common_name(names: Sequence[str]) -> str:
     return re.sub(r"[-_.,\s]*(seed)?[-_.,=\s\d]*$", "", prefix) or names[0]
 
 
-# --- Metrics of a confusion matrix (C, C), row = truth: those that a bootstrap can draw again ---
+# --- Metrics computed from a confusion matrix (C, C), row = truth, for the bootstrap ---
 
 
 def _macro_f1(confusion: np.ndarray) -> float:
@@ -186,11 +186,11 @@ OF_CONFUSION: dict[str, Callable[[np.ndarray], float]] = {
 }
 
 
-# --- Metrics of several labels a text from means over the rows, which a bootstrap can draw again fast ---
+# --- Metrics with several labels per text, computed from means over the rows, so that the bootstrap is fast ---
 
 
 def parts_of(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """(N, 3 C + 3) of labels and decisions (N, C): each row's share in what the metrics below are made of."""
+    """(N, 3 C + 3) the terms of each row in the metrics below, from labels and decisions (N, C)."""
     both, either = labels & predicted, labels | predicted
     jaccard = np.where(either.any(axis=1), both.sum(axis=1) / np.maximum(either.sum(axis=1), 1), 1.0)
     same = labels == predicted

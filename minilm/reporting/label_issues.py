@@ -1,10 +1,10 @@
-"""Labels that are probably wrong, as a file to work through and as a table: ``label_issues.csv``.
+"""Labels that are probably wrong, as a file to check (``label_issues.csv``) and as a table.
 
     row   text                     label      suggested   score
     812   a masterpiece            negative   positive    0.013
 
 The most suspicious come first (``minilm.evaluation.label_issues``). ``row`` is the row's number in its file, from 1.
-With several labels a text, a row is one label of a text, and what is suggested is "add" or "remove".
+With several labels per text, each row is one label of a text, and the suggestion is "add" or "remove".
 """
 
 from __future__ import annotations
@@ -24,22 +24,23 @@ from minilm.reporting.page import Block, Span, Table
 from minilm.reporting.tables import count
 
 LABEL_ISSUES = "label_issues.csv"
-SHOWN = 20  # of a page
-CLIPPED = 160  # characters of a text
+SHOWN = 20  # the most labels on a page
+CLIPPED = 160  # the most characters of a text
 
 
 @dataclass(frozen=True)
 class Issue:
     """A label that is probably wrong."""
 
-    index: int  # of the row among those that were searched
+    index: int  # the row's index among those that were searched
     label: str
-    suggested: str  # another label; several labels a text: "add" or "remove"
+    suggested: str  # another label; with several labels per text, "add" or "remove"
     score: float  # from 0; the lower, the more suspicious
 
 
 def issues_of(labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str]) -> list[Issue]:
-    """The most suspicious first: labels (N,), or (N, C) of 0 and 1; probabilities (N, C), out of sample."""
+    """The suspicious labels, the most suspicious first. labels (N,), or (N, C) of 0 and 1; probabilities (N, C), out of
+    sample."""
     if labels.ndim == 2:
         return [
             Issue(issue.row, names[issue.label], "remove" if issue.given else "add", issue.score)
@@ -52,7 +53,7 @@ def issues_of(labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str
 
 
 def write_label_issues(path: Path, issues: Sequence[Issue], columns: Mapping[str, Sequence[Any]]) -> None:
-    """Write the file. ``columns``: of the rows that were searched, such as their numbers and texts."""
+    """Write the file. ``columns``: values of the searched rows, such as their numbers and texts."""
     table = io.StringIO(newline="")
     writer = csv.writer(table)
     writer.writerow([*columns, "label", "suggested", "score"])
@@ -64,12 +65,13 @@ def write_label_issues(path: Path, issues: Sequence[Issue], columns: Mapping[str
 
 
 def issue_blocks(rows: Sequence[Sequence[str]], found: int, searched: int, where: str) -> list[Block]:
-    """The part of a page about them. rows: row, text, label, suggested, score of the first; where: of the texts."""
+    """The blocks of a page about suspicious labels. rows: row, text, label, suggested, score of the first; where: a
+    description of the texts."""
     if not found:
-        return [f"Confident learning finds no label of the {count(searched)} {where} that is probably wrong."]
+        return [f"Confident learning finds no label that is probably wrong among the {count(searched)} {where}."]
     these = "this label is" if found == 1 else f"these {count(found)} labels are"
     text = f"Of the {count(searched)} {where}, {these} probably wrong, by confident learning. All of them: "
-    note = "The score is the probability that the model gives the label as it is: the lower, the more suspicious."
+    note = "The score is the model's probability of the given label: the lower, the more suspicious."
     table = Table(["row", "text", "label", "suggested", "score"], rows, left=4, note=note)
     return [[text, Span(LABEL_ISSUES, "", link=LABEL_ISSUES)], table]
 

@@ -1,5 +1,5 @@
-"""Pictures of labels that fit their place whether there are 3 of them, 40 or 500: how many texts have each, how well
-each is found, which are taken for which, and which are given together."""
+"""Pictures of labels, for 3, 40 or 500 of them: the number of texts per label, the F1 of each label, the most confused
+pairs, and the labels that occur together."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from minilm.reporting.style import (
 )
 
 COLOURS = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
-BARS = 40  # labels of which each has its bar and name
-DRAWN_PAIRS = 20  # confused pairs that are drawn
+BARS = 40  # up to this number of labels, each has a bar and a name
+DRAWN_PAIRS = 20  # the most confused pairs that are drawn
 
 
 def class_distribution(names: Sequence[str], counts: Mapping[str, np.ndarray], path: Path) -> Path:
-    """The share of each split's texts that each label has; of many labels without names, the most frequent first.
+    """The fraction of texts with each label, per split; if there are many labels, sorted by frequency without names.
 
-    counts: (C,) of each split; one without texts is left out.
+    counts: (C,) for each split; a split without texts is not drawn.
     """
     shares = {split: found / found.sum() for split, found in counts.items() if found.sum()}
     order = np.argsort(-counts["train"], kind="stable")
@@ -79,7 +79,7 @@ def _ranked(shares: Mapping[str, np.ndarray], order: np.ndarray, path: Path) -> 
 
 
 def confused_pairs(pairs: Sequence[Confused], names: Sequence[str], title: str, path: Path) -> Path:
-    """How often labels are taken for others, the most frequent pairs first."""
+    """The number of texts of each pair of confused labels, the most frequent pairs first."""
     drawn = list(pairs)[:DRAWN_PAIRS]
     figure = new_figure(8.5, max(2.4, 1.4 + 0.36 * len(drawn)), title)
     axes = figure.subplots()
@@ -95,7 +95,7 @@ def confused_pairs(pairs: Sequence[Confused], names: Sequence[str], title: str, 
 
 
 def label_scores(metrics: Metrics, names: Sequence[str], split: str, path: Path) -> Path:
-    """The F1 of each label, the best first; of many labels those with the lowest."""
+    """The F1 of each label, sorted; if there are many, only the labels with the lowest F1."""
     rows = sorted(range(len(names)), key=lambda i: -metrics.by_label[i].f1)[-BARS:]
     few = len(rows) <= 12
     title = f"F1 of each label on the {split} texts"
@@ -122,10 +122,10 @@ def label_scores(metrics: Metrics, names: Sequence[str], split: str, path: Path)
 def given_together(
     labels: np.ndarray, predicted: np.ndarray, names: Sequence[str], split: str, path: Path
 ) -> Path:
-    """Which labels texts have together, and which are predicted together: labels and predicted (N, C) of 0 and 1.
+    """Which labels occur together, and which are predicted together: labels and predicted (N, C) of 0 and 1.
 
-    A cell is the fraction of the texts with the row's label that have the column's too. Of many labels, the most
-    frequent ones.
+    A cell is the fraction of the texts with the row's label that also have the column's label. If there are many
+    labels, the most frequent ones are drawn.
     """
     most = np.sort(np.argsort(-labels.sum(axis=0), kind="stable")[:BARS])
     shown = [short(names[i], 24) for i in most]

@@ -1,5 +1,5 @@
-"""The part of a run's report that is about its mistakes: the ones it is surest of, those between the labels that it
-confuses most, and labels that are probably wrong themselves."""
+"""The section of a run's report about its mistakes: those of the highest confidence, those between the most confused
+labels, and labels that are probably wrong."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from minilm.reporting.tables import count
 
 
 def mistakes_section(run: Run) -> Section | None:
-    """None: they were not recorded."""
+    """The section, or None if the run did not record its mistakes."""
     found = run.results.mistakes
     if found is None:
         return None
@@ -19,13 +19,13 @@ def mistakes_section(run: Run) -> Section | None:
     if found.surest:
         rows = [_row(mistake) for mistake in found.surest]
         blocks += [
-            f"The {found.split} texts about which it is surest, and wrong. Some of their labels may be wrong instead:",
+            f"The wrong predictions on {found.split} texts with the highest confidence. Some labels may be wrong too:",
             Table(["row", "text", "label", "predicted", "probability"], rows, left=4),
         ]
     else:
-        blocks.append(f"It makes no mistake on the {found.split} texts.")
+        blocks.append(f"The model makes no mistakes on the {found.split} texts.")
     if found.confused:
-        blocks.append("The pairs of labels that it confuses most, with the texts about which it is surest:")
+        blocks.append("The pairs of labels that it confuses most, with the texts of the highest confidence:")
         table: list[list[Prose]] = []
         for pair in found.confused:
             name: Prose = [Span(pair.label, "em"), " taken for ", Span(pair.predicted, "em"), f" ({count(pair.texts)})"]

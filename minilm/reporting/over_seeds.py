@@ -1,7 +1,7 @@
 """Results over seeds: mean and spread, intervals, and tests of two methods over the same seeds.
 
-If many pairs are tested, p values are corrected for all of them at once (Holm), because the best of many is ahead by
-luck. Intervals are not corrected: each is of its own comparison, and the texts say so.
+If several pairs are tested, p values are corrected for all of them at once (Holm), because the best of many may be best
+by chance. Intervals are not corrected: each belongs to one comparison, and the texts say so.
 
 Intervals over seeds are Student's. If Student's interval would leave the range of the metric, it is computed on the
 logit or log scale instead (``minilm.evaluation.statistics.bounded_t_interval``), and the text names that.
@@ -31,7 +31,7 @@ from minilm.reporting.page import Table
 from minilm.reporting.tables import ABSENT, count, decimal, p_value
 
 Key = TypeVar("Key")
-Tested = dict[Key, tuple[Paired, float]]  # what was compared -> the paired test, and its p value after Holm
+Tested = dict[Key, tuple[Paired, float]]  # comparison -> the paired test, and its p value after Holm's correction
 
 
 def metric_bounds(metric: str) -> tuple[float, float]:
@@ -46,15 +46,15 @@ def difference_bounds(metric: str) -> tuple[float, float]:
 
 
 def seeds_interval(values: Sequence[float], metric: str) -> BoundedInterval | None:
-    """The 95% interval of a metric's mean over seeds; None of one seed, and if all seeds have the same value."""
+    """The 95% interval of a metric's mean over seeds; None for one seed, and if all seeds have the same value."""
     return bounded_t_interval(values, metric_bounds(metric))
 
 
 def compare_all(
     pairs: Mapping[Key, tuple[Mapping[int, float], Mapping[int, float]]], metric: str
 ) -> Tested[Key]:
-    """The second minus the first of each pair (seed -> metric) over the seeds that both have, if there are at least
-    two; p values corrected after Holm."""
+    """Compare the two methods of each pair (seed -> metric), second minus first, over the seeds that both have, if
+    there are at least two. The p values are corrected after Holm."""
     found = {}
     for key, (first, second) in pairs.items():
         seeds = [seed for seed in first if seed in second]
@@ -71,7 +71,7 @@ def versus_table(
     cells: Callable[[Key], Sequence[str]],
     difference: str = "difference",
 ) -> Table:
-    """The tests over the same seeds, with p values after Holm; ``cells`` name what was compared."""
+    """The table of tests over the same seeds, with p values after Holm. ``cells``: comparison -> its first cells."""
     rows = []
     for key, (pair, corrected) in found.items():
         interval = f"{pair.interval.low:+.4f} to {pair.interval.high:+.4f}" if pair.interval else ABSENT
@@ -92,12 +92,12 @@ def versus_table(
 
 # --- In words ---
 
-ALONE = "Each interval is of its own comparison."
+ALONE = "Each interval refers to one comparison."
 ALIKE = f"{ABSENT}: all seeds have the same difference, so Student's t is undefined; the permutation test replaces it."
 
 
 def significance(pair: Paired, p: float) -> str:
-    """Whether a difference is significant; completes "..., which ..." ."""
+    """Whether a difference is significant, as the end of a sentence after ", which"."""
     if is_significant(pair, p):
         return "is significant at 5%"
     if p < ALPHA:
@@ -108,8 +108,8 @@ def significance(pair: Paired, p: float) -> str:
 def tested(pair: Paired, p: float, comparisons: int, *, unsigned: bool = False) -> str:
     """``95% interval +0.010 to +0.030 over 3 seeds; paired t test: p = 0.012``.
 
-    comparisons: how many comparisons p is corrected for. unsigned: the text gives the size of the difference ("0.020
-    less"), so the interval is of that size.
+    comparisons: the number of comparisons in the correction of p. unsigned: the text contains the size of the
+    difference ("0.020 less"), so the interval must be that of the size.
     """
     test = f"{'paired t' if pair.interval else 'permutation'} test{corrected_for(comparisons)}: {p_value(p)}"
     if pair.interval is None:
@@ -131,7 +131,7 @@ def interval_of(pair: Paired, *, unsigned: bool = False) -> str:
 
 
 def corrected_for(comparisons: int) -> str:
-    """What is added to the name of a test that is one of so many."""
+    """The addition to the name of a test if there are several comparisons."""
     return f", corrected for {comparisons} comparisons" if comparisons > 1 else ""
 
 
@@ -146,7 +146,9 @@ def interval_over(interval: Interval, over: str) -> str:
 
 
 def over_how_many(values: Sequence[float], found: BoundedInterval) -> str:
-    """What an interval is over, and its method if it is not Student's: ``3 seeds``, ``2 seeds, on the logit scale``."""
+    """The number of seeds of an interval, and its method unless Student's: ``3 seeds``, ``2 seeds, on the logit
+    scale``.
+    """
     return f"{len(values)} seeds" + (f", {found.method}" if found.method else "")
 
 

@@ -1,6 +1,6 @@
 """A page: sections of paragraphs, tables, pictures and code; as Markdown and as one HTML file.
 
-The HTML file needs nothing but itself: pictures are embedded as data, and a policy in its head forbids every request.
+The HTML file is self-contained: pictures are embedded as data, and a policy in its head forbids every request.
 It is readable on a phone and on paper, in light and in dark.
 """
 
@@ -24,7 +24,7 @@ from minilm.terminal import printable
 
 @dataclass(frozen=True)
 class Span:
-    """A part of a text with another style, or a link to a file beside the page."""
+    """A part of a text with another style, or with a link to a file in the page's folder."""
 
     text: str
     style: Literal["strong", "em", "code", ""] = "strong"
@@ -36,9 +36,9 @@ Prose = str | Span | Sequence[str | Span]  # one after the other
 
 @dataclass(frozen=True)
 class Table:
-    """Cells of text; the first ``left`` columns are flush left, the others are numbers.
+    """A table of text. The first ``left`` columns are aligned left; the others contain numbers and are aligned right.
 
-    A table whose header is empty strings has none.
+    If all cells of the header are empty, the table has no header.
     """
 
     header: Sequence[str]
@@ -52,7 +52,7 @@ class Picture:
     """A PNG. If an SVG of the same name is beside it, the HTML file shows that."""
 
     path: Path
-    text: str  # a description, for those who do not see it
+    text: str  # the alternative text
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Bullets:
 
 @dataclass(frozen=True)
 class Folded:
-    """A block that is shown when its title is clicked."""
+    """A block that is hidden until its title is clicked."""
 
     title: str
     block: Block
@@ -111,7 +111,7 @@ class Page:
 
 
 def save_page(page: Page, folder: Path, name: str) -> Path:
-    """Write the page as ``NAME.md`` and ``NAME.html``, which is returned; its pictures lie in the folder."""
+    """Save the page as ``NAME.md`` and ``NAME.html``; return the latter. Its pictures are in the folder."""
     for ending, text in (("md", markdown(page, folder)), ("html", html(page))):
         with atomic(folder / f"{name}.{ending}") as file:
             file.write(text.encode())
@@ -119,7 +119,7 @@ def save_page(page: Page, folder: Path, name: str) -> Path:
 
 
 def terminal_table(table: Table) -> str:
-    """A table for the terminal, without its note. If it is read on a terminal, names are shortened to fit there."""
+    """A table for the terminal, without its note. If the output is a terminal, names are shortened to its width."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
     return text_table(table.header, [[_plain(cell) for cell in row] for row in table.rows], table.left, width)
 
@@ -134,7 +134,7 @@ def _plain(prose: Prose) -> str:
 
 
 def markdown(page: Page, folder: Path) -> str:
-    """The page as Markdown that lies in ``folder``, which its pictures are named from."""
+    """The page as Markdown. The paths of pictures are relative to ``folder``."""
     blocks = [f"# {escape(page.title)}"]
     blocks += [f"*{escape(page.question)}*"] if page.question else []
     blocks += [f"**{escape(page.answer)}**"] if page.answer else []
@@ -145,7 +145,7 @@ def markdown(page: Page, folder: Path) -> str:
 
 
 def markdown_block(block: Block, folder: Path = Path()) -> str:
-    """One block of it."""
+    """One block as Markdown."""
     if isinstance(block, Table):
         rows = [[_markdown_prose(cell) for cell in row] for row in block.rows]
         table = markdown_table([escape(cell) for cell in block.header], rows, block.left)
@@ -171,7 +171,7 @@ def _markdown_piece(text: str, weight: float | None) -> str:
 
 
 def _fence(code: str, least: int) -> str:
-    """More backticks than the code has in a row, to put around it."""
+    """A fence of more backticks than the code contains in a row."""
     return "`" * max([least, *(len(run) + 1 for run in re.findall("`+", code))])
 
 
@@ -198,7 +198,7 @@ WRAPPED = 30  # characters: a column of text with a longer cell is wrapped
 
 
 def html(page: Page) -> str:
-    """The page as one HTML file, pictures and all."""
+    """The page as one HTML file, including its pictures."""
     body = [f"<h1>{escape_html(page.title)}</h1>"]
     body += [f'<p class="question">{escape_html(page.question)}</p>'] if page.question else []
     body += [f'<p class="answer">{escape_html(page.answer)}</p>'] if page.answer else []
@@ -245,7 +245,7 @@ def _html_prose(prose: Prose) -> str:
 
 
 def _data_url(picture: Path) -> str:
-    """The content of a picture as a URL."""
+    """The content of a picture as a data URL."""
     svg = picture.with_suffix(".svg")
     kind, path = ("svg+xml", svg) if svg.exists() else ("png", picture)
     return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"

@@ -1,4 +1,4 @@
-"""A run's pictures: learning curves, confusion matrices, text lengths."""
+"""The figures of a run: learning curves, confusion matrices, text lengths."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ from minilm.reporting.style import (
 )
 from minilm.reporting.tables import titled
 
-READABLE = 40  # labels whose names a matrix has room for
+READABLE = 40  # the most labels whose names fit beside a matrix
 
 
 def learning_curves(history: Sequence[Evaluation], best_step: int, metric: str, path: Path) -> Path:
-    """Loss and ``metric`` over the epochs, training and validation, the evaluation at ``best_step`` marked.
+    """The loss and ``metric`` of training and validation over the epochs; the evaluation at ``best_step`` is marked.
 
     Args:
         history: the evaluations, in order.
         best_step: the step whose weights were kept.
-        metric: what they were chosen by; if that is the loss, the right panel shows macro F1.
+        metric: the metric that chose these weights; if it is the loss, the right panel shows macro F1.
         path: the PNG to write.
     """
     if not history:
@@ -80,9 +80,9 @@ def learning_curves(history: Sequence[Evaluation], best_step: int, metric: str, 
 
 
 def confusion(matrix: Sequence[Sequence[int]], label_names: Sequence[str], title: str, path: Path) -> Path:
-    """Two panels: how many texts of each true label (row) were predicted as each label, and the fraction of the row.
+    """Two panels: the number of texts of each true label (row) with each predicted label, and the fraction of the row.
 
-    A title with the word "test" has the test set's colour, any other validation's, so that colour and title agree.
+    If the title contains the word "test", the colour is that of the test split, otherwise that of validation.
     """
     counts = np.asarray(matrix, dtype=np.int64)  # (C, C)
     classes = len(label_names)
@@ -96,7 +96,7 @@ def confusion(matrix: Sequence[Sequence[int]], label_names: Sequence[str], title
     side = min(max(1.2 + 0.9 * classes, 3.6), 6.6 if classes <= 12 else 10.0)  # inches a panel
     figure = new_figure(2 * side + 1.5, side + 1.5, title)
     panels = figure.subplots(1, 2, sharey=True)
-    few = classes <= 12  # among many cells the empty ones would only distract
+    few = classes <= 12  # with many cells, zeros would be distracting
     count_cells = [[f"{n:,}" if n or few else "" for n in row] for row in counts]
     share_cells = [
         [f"{s:.0%}" if s >= 0.005 or few else "" for s in row] if n else ["–"] * classes
@@ -112,7 +112,7 @@ def confusion(matrix: Sequence[Sequence[int]], label_names: Sequence[str], title
 
 
 def draw_confusion(metrics: Metrics, names: Sequence[str], split: str, folder: Path) -> Path:
-    """``confusion_SPLIT.png``: the matrix, or with many labels the pairs that are confused most."""
+    """``confusion_SPLIT.png``: the confusion matrix, or with many labels the most confused pairs."""
     path, title = folder / f"confusion_{split}.png", f"Confusion on the {split} texts"
     if metrics.confusion is not None and len(names) <= READABLE:
         return confusion(metrics.confusion, names, title, path)
@@ -120,13 +120,13 @@ def draw_confusion(metrics: Metrics, names: Sequence[str], split: str, folder: P
 
 
 def length_distribution(lengths: Sequence[int] | np.ndarray, max_tokens: int, path: Path) -> Path:
-    """The length of the texts in tokens, before truncation, and how many are longer than ``max_tokens``."""
+    """A histogram of the texts' lengths in tokens, before truncation, with the number of texts above ``max_tokens``."""
     values = np.asarray(lengths)
     if values.size == 0:
         raise ValueError("length_distribution needs at least one text")
     median, p95, longest = (float(np.percentile(values, q)) for q in (50, 95, 100))
     cut = int((values > max_tokens).sum())
-    # A few very long texts would squeeze all others into one bar: the last bar holds them all.
+    # A few very long texts would compress all others into one bar, so the last bar contains all of these.
     end = longest if longest <= 4 * p95 + 16 else max(2 * p95, 1.1 * max_tokens if cut else 0.0)
     end = max(end, 1.05 * max_tokens if max_tokens <= 1.5 * longest else 0.0)
     width = max(1, round(end / 45))
@@ -161,11 +161,11 @@ def length_distribution(lengths: Sequence[int] | np.ndarray, max_tokens: int, pa
     return save(figure, path)
 
 
-# --- What the pictures share ---
+# --- Parts of figures ---
 
 
 def _values(measured: Sequence[Metrics | None], metric: str) -> np.ndarray:
-    """A metric of every evaluation, nan if it was not measured."""
+    """The metric of every evaluation; nan if it was not measured."""
     found = [None if metrics is None else metrics.get(metric) for metrics in measured]
     return np.array([np.nan if value is None else value for value in found], dtype=float)
 
@@ -173,7 +173,7 @@ def _values(measured: Sequence[Metrics | None], metric: str) -> np.ndarray:
 def _training(history: Sequence[Evaluation], metric: str) -> tuple[np.ndarray, str]:
     """The training curve, and a note on it.
 
-    If no evaluation measured the training texts, their loss is the mean over the steps in between.
+    If no evaluation measured the training texts, the loss is the mean over the steps since the previous evaluation.
     """
     values = _values([entry.train for entry in history], metric)
     if metric != "loss" or np.isfinite(values).any():
@@ -214,9 +214,9 @@ def _matrix(
     shades: LinearSegmentedColormap,
     size: float,
 ) -> None:
-    """One panel: ``values`` (C, C) as shades from 0 to ``top``, each cell's text in ``size`` points.
+    """One panel: ``values`` (C, C) as shades from 0 to ``top``, with the text of each cell in ``size`` points.
 
-    If that is too small to read, a scale beside the panel gives the meaning of the shades.
+    If the text would be too small to read, a scale beside the panel explains the shades.
     """
     classes = len(names)
     image = axes.imshow(values, cmap=shades, vmin=0, vmax=top)

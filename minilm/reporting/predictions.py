@@ -1,4 +1,4 @@
-"""A run's predictions of the test texts: ``predictions.csv``, to look through, and to compare runs row by row.
+"""A run's predictions for the test texts, ``predictions.csv``, for reading and for comparing runs row by row.
 
     row   text               label     predicted   P(negative)   P(neutral)   P(positive)
     17    not bad at all     positive  negative    0.61          0.08         0.31
@@ -30,20 +30,20 @@ from minilm.evaluation.decisions import Decision, plain_decision
 from minilm.reporting.record import Run
 
 PREDICTIONS = "predictions.csv"
-ALL_SCORES = 100  # labels up to which each has a column of probabilities
-EDITED = "is not as the run wrote it; train again, or remove the file"
+ALL_SCORES = 100  # up to this number of labels, each has a column of probabilities
+EDITED = "was changed after the run wrote it; train again, or remove the file"
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """The decisions of a run on its N test rows, in their order."""
+    """The predictions of a run for its N test rows, in their order."""
 
-    labels: np.ndarray  # (N,) class numbers; several labels a text: (N, C) of 0 and 1
+    labels: np.ndarray  # (N,) class numbers; with several labels per text (N, C) of 0 and 1
     predicted: np.ndarray  # the same shape
 
     @property
     def right(self) -> np.ndarray:
-        """(N,) booleans: which rows are wholly right."""
+        """(N,) bool: which rows are right in all labels."""
         same = self.labels == self.predicted
         return same if same.ndim == 1 else same.all(axis=1)
 
@@ -87,7 +87,7 @@ def write_predictions(
 
 
 def read_predictions(run: Run) -> Predictions | None:
-    """A run's decisions; None if it has no such file. Raises UserError if the file was edited."""
+    """Read a run's predictions; None if it has no such file. Raises UserError if the file was edited."""
     path = run.folder / PREDICTIONS
     if not path.is_file():
         return None

@@ -1,9 +1,9 @@
-"""A run's folder, read: what the report, the comparison and the studies know of a run.
+"""Read the folder of a run, for reports, comparisons and studies.
 
     config.toml        the settings, runnable again            minilm.config.RunConfig
-    results.json       what the run found                      minilm.reporting.results.Results
-    metrics.jsonl      an evaluation a line                    minilm.reporting.results.Evaluation
-    environment.json   versions, device, hashes of the start   minilm.reporting.results.Environment
+    results.json       the results                             minilm.reporting.results.Results
+    metrics.jsonl      one evaluation per line                 minilm.reporting.results.Evaluation
+    environment.json   versions, device, hashes of inputs      minilm.reporting.results.Environment
     predictions.csv    the test texts                          minilm.reporting.predictions.Predictions
 """
 
@@ -28,32 +28,32 @@ class Run:
     folder: Path
     results: Results
     config: RunConfig
-    history: list[Evaluation]  # of training; of a run that only adapted, of adaptation
+    history: list[Evaluation]  # the evaluations of training, or of adaptation if the run only adapted
     environment: Environment | None  # None: the folder lacks the file
 
     @property
     def name(self) -> str:
-        """The folder's name, which unlike the config's tells a second run from the first."""
+        """The folder's name, which unlike the name in the config is unique."""
         return self.folder.resolve().name
 
     @property
     def from_scratch(self) -> bool:
-        """Whether the model began from random weights."""
+        """Whether the model started from random weights."""
         return not self.config.model.source
 
     @property
     def only_adapted(self) -> bool:
-        """Whether it adapted a language model, and trained no classifier."""
+        """Whether the run adapted a language model and did not train a classifier."""
         return self.results.best is None and self.results.zero_shot is None
 
     @property
     def model(self) -> str:
-        """What was trained: the checkpoint's name, or the architecture's."""
+        """The name of the model: that of the checkpoint, or of the architecture."""
         named = _adapted(self.config.model.source)
         return named or self.results.architecture or self.config.model.architecture
 
     def metric(self, name: str, split: str = "test") -> float | None:
-        """A metric of a split; None if it was not measured. Perplexity is that of adaptation, after it."""
+        """A metric on a split; None if it was not measured. The perplexity is that after adaptation."""
         if name == "perplexity" and split == "validation" and self.results.adaptation is not None:
             return self.results.adaptation.perplexity.after
         metrics = self.results.metrics(split)
@@ -61,7 +61,8 @@ class Run:
 
 
 def _adapted(source: str) -> str:
-    """The checkpoint's name; if a run adapted it, what that run started from: "bert, adapted"."""
+    """The checkpoint's name. If a run adapted it, the name of the checkpoint that this run started from, with
+    ", adapted": "bert, adapted"."""
     config = adapted_by(source)
     return source if config is None else f"{_adapted(config.model.source)}, adapted"
 
@@ -73,13 +74,13 @@ def adapted_by(source: str) -> RunConfig | None:
 
 
 def read_run(folder: Path) -> Run:
-    """Read a finished run. Raises UserError if the folder is no run's, or the run has not finished."""
+    """Read a finished run. Raises UserError if the folder is not a run's folder, or if the run has not finished."""
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give the folder of a run, such as runs/scratch")
     config = folder / "config.toml"
     if not config.is_file():
-        raise UserError(f"{folder}: not a run's folder, it has no config.toml; give one that `minilm train` made")
+        raise UserError(f"{folder}: not a run's folder (it has no config.toml); give one that `minilm train` made")
     if not (folder / "results.json").is_file():
         raise UserError(f"{folder}: this run has not finished; resume it with `{resume_command(folder)}`")
     environment = folder / "environment.json"
@@ -98,7 +99,7 @@ def resume_command(folder: Path) -> str:
 
 
 def prediction_command(run: Run) -> str:
-    """The command that classifies one text, or one pair: its two texts have a tab between them."""
+    """The command that classifies one text, or a pair of two texts with a tab between them."""
     example = "$'first text\\tsecond text'" if reads_pairs(run) else '"some text"'
     return f"{program()} predict {shlex.quote(relative_path(run.folder))} {example}"
 
@@ -109,6 +110,6 @@ def reads_pairs(run: Run) -> bool:
 
 
 def relative_path(path: Path) -> str:
-    """A path as a person would type it here: relative if it lies below the working folder."""
+    """A path as a user would type it: relative if it is below the working directory."""
     relative = os.path.relpath(path)
     return str(path) if relative.startswith(os.pardir) else relative

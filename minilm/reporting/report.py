@@ -1,6 +1,6 @@
-"""A run's report: one page with what was trained, how well it does, what it cost, and how to use it.
+"""The report of a run: one page about the model, its metrics, its costs, and how to use it.
 
-Everything on it is read from the run's own files (``minilm.reporting.record``), so the report can be written again.
+Everything on the page is read from the run's files (``minilm.reporting.record``), so the report can be written again.
 """
 
 from __future__ import annotations
@@ -45,25 +45,25 @@ BASELINE_NAMES = {
     "majority": "always the most frequent label",
     "linear": "a linear model on TF-IDF words and pairs of words",
     "untrained": "the same checkpoint with an untrained head, as training would start it",
-    "embeddings": "a linear model on a text's vector, by the model before training",
+    "embeddings": "a linear model on the text vectors of the model before training",
 }
 CHOSEN = (  # a note on the patterns, words and descriptions
-    "If a pattern, a word or a description is chosen by its score on labelled texts, it is trained on them: that is "
-    "not zero-shot, and it must be measured on other texts."
+    "If a pattern, a word or a description is chosen by its score on labelled texts, this is training and not "
+    "zero-shot, and the model must be evaluated on other texts."
 )
 LABEL_PICTURES = ("confusion_test", "confusion_validation", "label_scores", "given_together")
-LISTED, IN_SENTENCE = 40, 10  # labels of a table, and of a sentence
+LISTED, IN_SENTENCE = 40, 10  # the most labels in a table, and in a sentence
 STOPPED = {
-    "finished": "It ran to its last epoch.",
-    "early stopping": "It stopped early, because validation no longer improved.",
-    "max_minutes": "It stopped when its time (train.max_minutes) was up.",
+    "finished": "Training ran to the last epoch.",
+    "early stopping": "Training stopped early, because validation no longer improved.",
+    "max_minutes": "Training stopped at its time limit (train.max_minutes).",
 }
 
 
 def write_report(folder: Path) -> Path:
-    """Write ``report.md`` and ``report.html`` into a finished run's folder; return the first.
+    """Write ``report.md`` and ``report.html`` into a finished run's folder; return the former.
 
-    Raises UserError if the folder is no finished run's.
+    Raises UserError if the folder is not that of a finished run.
     """
     run = read_run(folder)
     parts: tuple[Callable[[Run], Section | None], ...]
@@ -127,27 +127,27 @@ def _adapted(adaptation: Adaptation) -> Table:
 
 
 def _adaptation(run: Run) -> Section | None:
-    """Which texts without labels the model was adapted to, and its perplexity."""
+    """The texts without labels to which the model was adapted, and its perplexity."""
     adaptation = run.results.adaptation
     if adaptation is None:
         return None
     text = (
         f" continued to learn {adaptation.objective} from {count(adaptation.texts)} texts "
         f"({count(adaptation.tokens)} tokens, {count(adaptation.steps)} steps) without their labels. A perplexity of k "
-        "on the validation texts means: as uncertain as choosing among k equally likely words. The result is a "
-        "checkpoint ("
+        "on the validation texts means that the model is as uncertain as if it chose among k equally likely words. The "
+        "result is a checkpoint ("
     )
     after = "), from which a classifier can start."
     if adaptation.new_head:
         after += (
-            " The checkpoint had no language head, so a new one was trained with the rest: most of the fall in "
-            "perplexity is what that head had to learn."
+            " The checkpoint had no language head, so a new head was trained too, which explains most of the fall in "
+            "perplexity."
         )
     return Section("Adaptation", [[Span(run.model), text, Span("adapted/", "code"), after], _adapted(adaptation)])
 
 
 def _asked(run: Run) -> Section:
-    """The pattern and the words of a model that was not trained."""
+    """The pattern and the words of a zero-shot run."""
     asked = run.results.zero_shot
     assert asked is not None
     what = "description" if asked.method == "similarity" else "word"
@@ -180,7 +180,7 @@ def _learning(run: Run) -> Section:
     text += (
         f" Its macro F1 is {decimal(train)} on the texts it was trained on and {decimal(validation)} on validation: "
         + (f"a gap of {gap:.1f} points" if gap >= 0.05 else "no gap")
-        + (", a sign of texts learned by heart." if gap > 10 else ".")
+        + (", a sign of overfitting." if gap > 10 else ".")
     )
     return Section("How it learned", [text, *_pictures(run, "learning_curves")])
 
@@ -205,14 +205,14 @@ def _labels(run: Run) -> Section:
 
 
 def _confidence(run: Run) -> Section | None:
-    """Whether its probabilities come true, with pictures."""
+    """Whether its probabilities are calibrated, with pictures."""
     section = confidence_section(run)
     pictures = _pictures(run, "calibration", "coverage")
     return None if section is None else replace(section, blocks=[*section.blocks, *pictures])
 
 
 def _ranking(results: Results, split: str) -> list[Block]:
-    """How well texts with a label are ranked before others, beside the baselines; nothing if that was not measured."""
+    """The ranking metrics of the model and the baselines; empty if they were not computed."""
     found = {"the model": results.metrics(split)}
     found |= {name: baseline.metrics(split) for name, baseline in results.baselines.items()}
     rows = [
@@ -234,7 +234,7 @@ def label_table(metrics: Metrics, labels: Sequence[str], title: str = "label") -
 
 
 def _absent(metrics: Metrics, labels: Sequence[str], split: str) -> Sentence:
-    """The labels that no text of the split has, so that their metrics mean nothing."""
+    """A sentence on the labels without texts in the split, whose metrics are undefined."""
     absent = [label for label, row in zip(labels, metrics.by_label, strict=True) if not row.support]
     sentence: Sentence = []
     for label in absent[:IN_SENTENCE]:
@@ -256,7 +256,7 @@ def _common_mistake(metrics: Metrics, labels: Sequence[str]) -> Sentence:
 
 
 def _samples(run: Run) -> Section | None:
-    """A few texts with what the model predicts."""
+    """A few texts with their predictions."""
     if not run.results.samples:
         return None
     table = Table(["", "text", "label", "predicted", "scores"], [_sample(s) for s in run.results.samples], left=5)
@@ -279,7 +279,7 @@ def _clipped(text: str) -> str:
     return text if len(text) <= 160 else text[:159] + "…"
 
 
-# --- What it took, and what to do with it ---
+# --- Costs, data, settings and usage ---
 
 
 def _costs(run: Run) -> Section:
@@ -330,7 +330,7 @@ def _data(run: Run) -> Section:
     if data.classes and results.labels:
         header, counted = count_rows(results.labels, {s: np.array(found) for s, found in data.classes.items()})
         blocks += ["How many texts of each split have each label:", Table(header, counted)]
-    blocks += ["Read and left out:", Bullets(data.notes)] if data.notes else []
+    blocks += ["Notes on reading:", Bullets(data.notes)] if data.notes else []
     blocks += ["Warnings:", Bullets(data.warnings)] if data.warnings else []
     return Section("The data", [*blocks, *_pictures(run, "classes", "lengths")])
 
@@ -344,7 +344,7 @@ def _settings(run: Run) -> Section:
 
 
 def environment_rows(environment: Environment) -> list[tuple[str, str]]:
-    """Versions, device, and hashes of what a run started from, by name."""
+    """Versions, device, and hashes of a run's inputs, by name."""
     found = flat(asdict(environment))
     return [(key, str(value)) for key, value in found.items() if value and not key.startswith("data.")]
 
@@ -354,13 +354,13 @@ def _usage(run: Run) -> Section:
     config = shlex.quote(relative_path(run.folder / "config.toml"))
     with_tab = ", a tab between the two texts" if reads_pairs(run) else ""
     commands = [
-        (prediction_command(run), "its label"),
-        (f"{program()} predict {folder} --file texts.txt --json", f"the label of each line{with_tab}, with all scores"),
+        (prediction_command(run), "predicts the label of a text"),
+        (f"{program()} predict {folder} --file texts.txt --json", f"predicts each line{with_tab}, with all scores"),
         (f"{program()} predict {folder} --file in.csv --out out.csv", "a table with an answer beside each row"),
         (f"{program()} explain {folder}", "the words on which its answers to the sample texts depend"),
-        (f"{program()} evaluate {folder}", "its test metrics, measured again"),
-        (f"{program()} train {config} seed=2", "the same once more, one setting changed"),
-        (resume_command(run.folder), "continues it if it was interrupted"),
+        (f"{program()} evaluate {folder}", "computes the test metrics again"),
+        (f"{program()} train {config} seed=2", "trains again, with one setting changed"),
+        (resume_command(run.folder), "resumes the run if it was interrupted"),
     ]
     width = max(len(command) for command, _ in commands)
     lines = "\n".join(f"{command.ljust(width)}  # {what}" for command, what in commands)

@@ -1,12 +1,12 @@
-"""The files that a run writes and that are read again, as dataclasses, with the types and ranges of their values.
+"""The files that a run writes, as dataclasses, with the types and ranges of their values.
 
     results.json               Results
-    metrics.jsonl              Evaluation, one a line
+    metrics.jsonl              Evaluation, one per line
     environment.json           Environment
     adaptation/results.json    Adaptation
 
-A file holds the fields by name, without those that are None. Reading is strict: a value that is missing, unknown, of
-another type or out of its range is a UserError that names the file and the key.
+A file contains the fields by name, without those that are None. Reading is strict: a value that is missing, unknown, of
+a wrong type or out of its range is a UserError that names the file and the key.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Parameters:
-    """How many parameters a model has."""
+    """The number of a model's parameters."""
 
     total: Number
     trained: Number
 
     def __post_init__(self) -> None:
         if not 0 <= self.trained <= self.total or not self.total:
-            raise ValueError("must hold a total above 0, and no more that are trained")
+            raise ValueError("must contain a total above 0, and a trained number of at most the total")
 
 
 @dataclass(frozen=True)
 class Times:
-    """How long a model takes to train and to use; None if that was not measured."""
+    """The time for training and prediction; None if it was not measured."""
 
     train_seconds: Measured | None = None
     inference_seconds_per_100_texts: Measured | None = None
@@ -52,16 +52,16 @@ class DataSummary:
 
     name: str
     fingerprint: str  # a hash of all rows
-    sizes: dict[str, Number]  # texts of each split ...
-    whole: dict[str, Number] = field(default_factory=dict)  # ... and before a part was taken
+    sizes: dict[str, Number]  # split -> number of texts
+    whole: dict[str, Number] = field(default_factory=dict)  # the same before a part was chosen
     warnings: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)  # what was found by looking, or left out as the config says
-    classes: dict[str, list[Number]] = field(default_factory=dict)  # of each split, texts with each label (C,)
+    notes: list[str] = field(default_factory=list)  # guesses about the files, and numbers of dropped rows
+    classes: dict[str, list[Number]] = field(default_factory=dict)  # split -> number of texts with each label (C,)
 
     def __post_init__(self) -> None:
         for counts in (self.sizes, self.whole, self.classes):
             if set(counts) != set(SPLITS) and (counts or counts is self.sizes):
-                raise ValueError(f"must hold the sizes and classes of {', '.join(SPLITS)}")
+                raise ValueError(f"must contain the sizes and classes of {', '.join(SPLITS)}")
 
 
 @dataclass(frozen=True)
@@ -70,13 +70,13 @@ class Baseline:
 
     validation: Metrics
     test: Metrics | None = None  # None: there is no test split
-    seconds: Measured | None = None  # of fitting
+    seconds: Measured | None = None  # fitting time
     # The probability from which a label is assigned, or that of each label; of two classes, of the second.
     decision_threshold: Fraction | list[Fraction] | None = None
     labels: list[str] | None = None  # the majority's, several labels a text: those that it assigns to every text
 
     def metrics(self, split: str) -> Metrics | None:
-        """The metrics of a split; None if it was not measured."""
+        """The metrics of a split; None if they were not measured."""
         return {"validation": self.validation, "test": self.test}.get(split)
 
     def tested(self, metric: str) -> float | None:
@@ -90,13 +90,13 @@ class Best:
 
     epoch: Measured
     step: Number
-    metric: str  # that chose it
-    value: float  # of the metric, on the validation texts
+    metric: str  # the metric that chose it
+    value: float  # its value on the validation texts
 
 
 @dataclass(frozen=True)
 class CharacterLengths:
-    """How long the training texts are, in characters; both texts of a pair together."""
+    """The lengths of the training texts in characters; both texts of a pair together."""
 
     mean: Measured
     median: Measured
@@ -106,22 +106,22 @@ class CharacterLengths:
 
 @dataclass(frozen=True)
 class Lengths:
-    """How long the training texts are, in tokens."""
+    """The lengths of the training texts in tokens."""
 
     mean: Measured
     median: Measured
     p95: Measured  # 95% are no longer
     longest: Number
     truncated: Number  # texts that are cut
-    max_tokens: Number  # that are read at once
-    unread: Fraction = 0.0  # the part of all tokens that is cut
-    windows: Number | None = None  # in which the texts are read, if long ones are read in windows
-    characters: CharacterLengths | None = None  # None: a version that did not measure them wrote the file
+    max_tokens: Number  # the most tokens that are read at once
+    unread: Fraction = 0.0  # the fraction of all tokens that is cut
+    windows: Number | None = None  # the number of windows, if long texts are read in windows
+    characters: CharacterLengths | None = None  # None: the file was written by an older version
 
 
 @dataclass(frozen=True)
 class SampleText:
-    """A test text with its prediction. Several labels a text: ``label`` and ``predicted`` are lists."""
+    """A test text with its prediction. With several labels per text, ``label`` and ``predicted`` are lists."""
 
     text: str
     label: str | list[str]
@@ -132,7 +132,7 @@ class SampleText:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The training texts that were made from others."""
+    """The training texts that augmentation has made."""
 
     method: str
     ratio: Measured  # new texts for each training text
@@ -169,7 +169,7 @@ class Calibration:
 
     def __post_init__(self) -> None:
         if self.split not in SPLITS or not self.temperature:
-            raise ValueError("must hold a split and a temperature")
+            raise ValueError("must contain a split and a temperature")
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ class Mistakes:
 
 @dataclass(frozen=True)
 class ZeroShot:
-    """How a model classified that was not trained."""
+    """The prompt of zero-shot classification."""
 
     method: str
     pattern: str = ""
@@ -245,11 +245,11 @@ class Adaptation:
     parameters: Parameters
     loss: Change
     perplexity: Change
-    texts: Number  # that it was trained on
-    left_out: Number  # texts that are there twice, or in the validation or test split
+    texts: Number  # texts in training
+    left_out: Number  # texts dropped, as they are repeated or in the validation or test split
     blocks: Number
     tokens: Number
-    held_out_tokens: Number  # of the validation texts
+    held_out_tokens: Number  # tokens of the validation texts
     seconds: Measured
     steps: Number
     best_step: int
@@ -266,7 +266,7 @@ class Results:
     """
 
     name: str
-    architecture: str = ""  # its name for readers: "GPT-2"
+    architecture: str = ""  # its name in reports: "GPT-2"
     train: Metrics | None = None
     validation: Metrics | None = None
     test: Metrics | None = None
@@ -298,25 +298,25 @@ class Results:
         found = {key: metrics for key, metrics in measured.items() if metrics is not None}
         for key, metrics in found.items():
             if len(metrics.by_label) != len(self.labels):
-                raise ValueError(f"{key} must hold the metrics of each of the {len(self.labels)} labels")
+                raise ValueError(f"{key} must contain the metrics of each of the {len(self.labels)} labels")
             if metrics.multi_label != next(iter(found.values())).multi_label:
-                raise ValueError(f"{key} must hold the same metrics as the other splits")
+                raise ValueError(f"{key} must contain the same metrics as the other splits")
         needed = {"train", "validation", "test"} if self.best else {"validation", "test"} if self.zero_shot else set()
         needed -= {split for split, size in self.data.sizes.items() if not size}
         if missing := [split for split in SPLITS if split in needed - found.keys()]:
             raise ValueError(f"{missing[0]} is missing")
         if not needed and (self.adaptation is None or found):
-            raise ValueError("must hold best, zero_shot or adaptation")
+            raise ValueError("must contain best, zero_shot or adaptation")
         thresholds = self.decision_threshold
         if isinstance(thresholds, list) and len(thresholds) != len(self.labels):
-            raise ValueError(f"decision_threshold must hold one for each of the {len(self.labels)} labels")
+            raise ValueError(f"decision_threshold must contain one for each of the {len(self.labels)} labels")
         if found and any(len(texts) != len(self.labels) for texts in self.data.classes.values()):
-            raise ValueError(f"data.classes must hold a number of texts for each of the {len(self.labels)} labels")
+            raise ValueError(f"data.classes must contain a number of texts for each of the {len(self.labels)} labels")
         if self.best is not None and (self.validation is None or self.validation.get(self.best.metric) is None):
             raise ValueError(f'best.metric: "{self.best.metric}" is not among the metrics of validation')
 
     def metrics(self, split: str) -> Metrics | None:
-        """The metrics of a split; None if it was not measured."""
+        """The metrics of a split; None if they were not measured."""
         return {"train": self.train, "validation": self.validation, "test": self.test}[split]
 
     @property
@@ -336,13 +336,13 @@ class Evaluation:
     grad_norm: Measured | None = None  # None: the gradient overflowed float16, and the step was skipped
     tokens_per_second: Measured
     seconds: Measured  # of training so far
-    train: Metrics | None = None  # of as many training texts as there are validation texts
+    train: Metrics | None = None  # on as many training texts as there are validation texts
     validation: Metrics
 
 
 @dataclass(frozen=True, kw_only=True)
 class Environment:
-    """What a result depends on, beside its config."""
+    """The environment that a result depends on, besides its config."""
 
     minilm: str
     commit: str | None = None
@@ -353,19 +353,19 @@ class Environment:
     threads: Number
     cpu: str = ""  # its name, and the instructions that torch uses; "": a version that did not record them
     data: DataSummary
-    start: dict[str, str] = field(default_factory=dict)  # hashes of what the run started from, by name
+    start: dict[str, str] = field(default_factory=dict)  # name -> hash of an input of the run
 
 
 # --- Reading ---
 
 
 def read_record(kind: type[R], path: Path) -> R:
-    """A file that a run wrote, as a dataclass. Raises UserError if it is missing, or not as a run wrote it."""
+    """Read a file that a run wrote. Raises UserError if it is missing or invalid."""
     return _from(kind, with_new_keys(read_json(path), path.name), str(path))
 
 
 def read_history(folder: Path) -> list[Evaluation]:
-    """The evaluations in ``metrics.jsonl`` of a folder, in order; none if there is no such file."""
+    """The evaluations in a folder's ``metrics.jsonl``, in order; [] if there is no such file."""
     path = folder / "metrics.jsonl"
     lines = read_json_lines(path) if path.is_file() else []
     return [_from(Evaluation, table, place) for place, table in lines]

@@ -17,7 +17,7 @@ Sentence = list[str | Span]
 
 
 def story(run: Run) -> Sentence:
-    """What was trained on which data, its metrics, those of the baselines, and how uncertain they are."""
+    """A summary: the model, the data, the metrics, those of the baselines, and how uncertain they are."""
     results = run.results
     sentences = [_what_was_done(run)]
     if results.test is not None:
@@ -45,8 +45,8 @@ def story(run: Run) -> Sentence:
     elif results.validation is not None:
         sentences.append(
             [
-                "No texts were held out for a test (data.test_fraction = 0), so how well it does on other texts was "
-                "not measured: the validation texts, by which its weights were chosen, flatter it."
+                "No texts were held out for a test (data.test_fraction = 0), so its quality on new texts was not "
+                "measured. The validation metrics are too high, as the weights were chosen by them."
             ]
         )
     return _joined(sentences, " ")
@@ -68,7 +68,7 @@ def _what_was_done(run: Run) -> Sentence:
 
 
 def _majority(baseline: Baseline, multi_label: bool) -> Sentence:
-    """What the majority baseline does, as the subject of a sentence."""
+    """The majority baseline as the subject of a sentence."""
     if not multi_label:
         return ["Always giving the most frequent label"]
     if baseline.decision_threshold is None:  # early versions did not store it
@@ -88,9 +88,9 @@ def _joined(parts: Sequence[Sentence], between: str) -> Sentence:
 
 
 def verdict(results: Results) -> str:
-    """Whether the transformer pays off: its macro F1 on the test set, compared with the linear baseline's.
+    """A sentence that compares the model with the linear baseline by macro F1 on the test texts.
 
-    One sentence; empty if one of the two was not measured.
+    It is empty if one of the two was not measured.
     """
     ours, baseline = results.test, results.baselines.get("linear")
     if ours is None or baseline is None or baseline.test is None:
@@ -113,13 +113,13 @@ def _accuracy(metrics: Metrics) -> str:
 
 
 def of_whole(data: DataSummary, split: str) -> str:
-    """How many texts of a split were used, and of how many: "2,400 of 4,000"."""
+    """The number of texts of a split that were used, and the number of all: "2,400 of 4,000"."""
     size, whole = data.sizes[split], data.whole.get(split, 0)
     return count(size) + (f" of {count(whole)}" if 0 < size < whole else "")
 
 
 def added(results: Results) -> int:
-    """How many training texts were made by augmentation."""
+    """The number of training texts that augmentation has made."""
     return 0 if results.augmentation is None else results.augmentation.added
 
 

@@ -1,9 +1,8 @@
-"""How pictures look.
+"""The common style of figures.
 
-One style for all: colours that people with colour blindness tell apart (Okabe and Ito 2008), lines that differ in
-dashes and markers too, so that a grey print is enough, and letters that stay legible at half size. Each picture is a
-``Figure`` of its own, drawn without pyplot, so that nothing is shared between pictures, threads or the caller's own
-plots.
+Colours are distinguishable with colour blindness (Okabe and Ito 2008), lines also differ in dashes and markers for
+printing in grey, and letters are legible at half size. Each figure is a separate ``Figure``, drawn without pyplot, so
+that nothing is shared between figures, threads or the caller's own plots.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ from matplotlib.text import Text
 
 from minilm.checkpoints.atomic import atomic
 
-# Okabe and Ito's palette, one meaning a colour.
+# Okabe and Ito's palette; each colour has one meaning.
 TRAIN, VALIDATION, TEST = "#E69F00", "#0072B2", "#D55E00"  # orange, blue, vermilion
 MARK = "#000000"
 GREY = "#767676"
-# For several runs in one picture: colour, dashes and marker of each, so that any one of them is enough.
+# For several runs in one figure: each has its own colour, dashes and marker.
 SERIES: tuple[dict[str, Any], ...] = (
     {"color": "#0072B2", "linestyle": "-", "marker": "o"},
     {"color": "#D55E00", "linestyle": "--", "marker": "s"},
@@ -41,12 +40,12 @@ SERIES: tuple[dict[str, Any], ...] = (
     {"color": "#56B4E9", "linestyle": (0, (1, 1)), "marker": "X"},
 )
 DPI = 150
-TEXTS_ON_AXIS, LEAST_SPAN = 8, 0.05  # what the axis of a metric spans at least
+TEXTS_ON_AXIS, LEAST_SPAN = 8, 0.05  # the least span of a metric's axis: in texts, and in the metric
 TITLE, TEXT, SMALL = 15, 13, 12  # points
 
 
 def new_figure(width: float, height: float, title: str) -> Figure:
-    """An empty picture, in inches, under its title."""
+    """An empty figure with a title. width, height: in inches."""
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12, compress=True)
     figure = Figure(figsize=(width, height), dpi=DPI, layout=layout, facecolor="white")
     wrapped = textwrap.fill(title, int(8 * width))
@@ -55,10 +54,10 @@ def new_figure(width: float, height: float, title: str) -> Figure:
 
 
 def save(figure: Figure, path: Path, *, svg: bool = False) -> Path:
-    """Write a PNG; with ``svg``, an SVG of the same name beside it, the same bytes for the same picture."""
+    """Save a PNG, and with ``svg`` also an SVG of the same name. Equal figures give equal bytes."""
     size: dict[str, Any] = {"dpi": DPI, "bbox_inches": "tight", "pad_inches": 0.15}
     for text in figure.findobj(Text):
-        text.set_parse_math(False)  # names are shown as they are, whatever "$" they hold
+        text.set_parse_math(False)  # show "$" in names literally
         others = [family for family in map(family_of, text.get_text()) if family]
         if others:
             text.set_fontfamily([*text.get_fontfamily(), *dict.fromkeys(others)])
@@ -71,7 +70,7 @@ def save(figure: Figure, path: Path, *, svg: bool = False) -> Path:
 
 
 def legend(figure: Figure, panels: Iterable[Axes]) -> None:
-    """One legend for all panels, below the picture. Lines of the same label are named once."""
+    """One legend for all panels, below the figure. Lines with the same label appear once."""
     entries: dict[str, Artist] = {}
     for axes in panels:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -90,9 +89,9 @@ def within_range(axes: Axes, metric: str) -> None:
 def widen(
     axes: Axes, metric: str, texts: int, *, which: Literal["x", "y"] = "y", difference: bool = False
 ) -> None:
-    """Widen an axis on which a few texts would look like a crash: it spans at least 8 texts, and 0.05 of the metric.
+    """Widen an axis so that a difference of a few texts does not look large: it spans at least 8 texts, and 0.05.
 
-    texts: how many texts the metric was measured on; 0: unknown. difference: the axis shows differences of the metric.
+    texts: the number of texts of the metric; 0: unknown. difference: whether the axis shows differences of the metric.
     """
     if metric in ("loss", "perplexity"):
         return
@@ -108,7 +107,7 @@ def widen(
 
 
 def name_axes(axes: Axes, *, title: str, x: str, y: str) -> None:
-    """A panel's title and what its axes measure, with units."""
+    """Set a panel's title, and the labels of its axes with units."""
     axes.set_title(title, fontsize=TEXT)
     axes.set_xlabel(x, fontsize=TEXT)
     axes.set_ylabel(y, fontsize=TEXT)
@@ -118,16 +117,16 @@ def name_axes(axes: Axes, *, title: str, x: str, y: str) -> None:
 
 @cache
 def family_of(character: str) -> str | None:
-    """The font that has a character. Empty: the usual font has it; None: no font has it."""
+    """The font that contains a character. Empty: the default font; None: no font contains it."""
     if character.isspace() or _has(font_manager.findfont(FontProperties()), character):
         return ""
-    # The last resort has a box for every character.
+    # The font "Last Resort" contains a box for every character.
     fonts = (entry for entry in fontManager.ttflist if not entry.name.startswith("Last Resort"))
     return next((entry.name for entry in fonts if _has(entry.fname, character)), None)
 
 
 def _has(path: str, character: str) -> bool:
-    """Whether a font can draw a character. Fonts of bitmaps, such as most of emoji, cannot be drawn."""
+    """Whether a font can draw a character. Bitmap fonts, such as most emoji fonts, cannot be drawn."""
     try:
         font = font_manager.get_font(path)
         return bool(font.scalable and font.get_char_index(ord(character)))
@@ -136,16 +135,16 @@ def _has(path: str, character: str) -> bool:
 
 
 def drawable(text: str) -> str:
-    """The text, in which each character that no font has is replaced by its code point: U+597D."""
+    """The text, with each character that no font contains replaced by its code point: U+597D."""
     parts = [f" U+{ord(c):04X} " if family_of(c) is None else c for c in text]
     return text if text == "".join(parts) else re.sub(" {2,}", " ", "".join(parts)).strip()
 
 
 def short(name: str, length: int) -> str:
-    """A name that can be drawn, in at most so many characters: of a longer one its beginning and its end, because names
-    of several runs often differ at the end alone."""
+    """A name that can be drawn, of at most ``length`` characters: a longer name keeps its beginning and its end,
+    because names of runs often differ only at the end."""
     name = drawable(name)
-    name = f" {name}" if name.startswith("_") else name  # of such names matplotlib makes no entry in a legend
+    name = f" {name}" if name.startswith("_") else name  # otherwise it is not shown in legends
     if len(name) <= length:
         return name
     head = (length - 1) * 3 // 5

@@ -1,4 +1,4 @@
-"""A model, layer by layer: what each part is, the shape of its output, and how many of its parameters train.
+"""A table of a model's layers: the class of each part, the shape of its output, and its trained parameters.
 
     Layer             Class           Output        Parameters  Trained
     -------------------------------------------------------------------
@@ -9,10 +9,9 @@
     ├─ layers.0       GPT2Layer       (1, 16, 128)     197,760  all
     ...
 
-A row counts all parameters in its part, those of the parts below it included. A tensor that several parts
-share counts where it first appears; a part that has nothing but such tensors says "shared". A layer whose
-rows would repeat an earlier layer's is one row, "as layers.0". Modules without parameters (dropout,
-activations) have none.
+A row counts all parameters in its part, including the parts inside it. A tensor that several parts share counts where
+it first appears; a part that contains only such tensors has "shared". A layer whose rows would repeat those of an
+earlier layer is one row, "as layers.0". Modules without parameters (dropout, activations) have no row.
 """
 
 from __future__ import annotations
@@ -33,16 +32,16 @@ class LayerRow:
     """One part of a model."""
 
     name: str  # as in ``named_modules``; empty: the model itself
-    label: str  # what its parent calls it
+    label: str  # its name in its parent
     depth: int
-    kind: str  # its class, or "as" the earlier layer that it equals
-    shape: tuple[int, ...] | None  # of its output; None: not called in this forward, or no tensor
-    parameters: int  # in it and below, without those that an earlier row counted
-    trained: int  # of these, how many have gradients
+    kind: str  # its class, or "as" and the name of an equal earlier layer
+    shape: tuple[int, ...] | None  # of its output; None: not called in this forward, or not a tensor
+    parameters: int  # in it and its parts, without those that an earlier row has counted
+    trained: int  # how many of these have gradients
 
 
 def parameter_counts(model: nn.Module) -> tuple[int, int]:
-    """How many parameters there are, and how many of them are trained. Shared ones count once."""
+    """The number of parameters, and of trained parameters. Shared parameters count once."""
     return _sizes(list(model.parameters()))
 
 
@@ -63,31 +62,31 @@ def summarize(model: nn.Module) -> str:
 
 
 def layer_rows(model: nn.Module) -> list[LayerRow]:
-    """The model's parts, each before what it contains.
+    """The model's parts, each before the parts that it contains.
 
-    Output shapes are those of a real forward in evaluation mode, without gradients, of one text of 16 zeros as ids
-    (1, 16), or of the model's context if that is shorter. The model is left as it was. A model on the meta device is
-    summarised without computing anything.
+    Output shapes come from a forward pass in evaluation mode, without gradients, with one text of 16 zeros as ids
+    (1, 16), or fewer if the model's context is shorter. The model is not changed. A model on the meta device is
+    summarised without computation.
     """
     root = LayerRow("", type(model).__name__, 0, "", None, 0, 0)
     return _rows(root, model, _output_shapes(model), set())
 
 
-# --- How it is found ---
+# --- Implementation ---
 
 
 def _rows(
     row: LayerRow, module: nn.Module, shapes: dict[nn.Module, tuple[int, ...]], counted: set[int]
 ) -> list[LayerRow]:
-    """A module's row, completed, and those below it. ``counted``: ids of the parameters in finished rows."""
+    """The completed row of a module, and the rows of its parts. ``counted``: ids of the parameters in earlier rows."""
     new = [p for p in module.parameters() if id(p) not in counted]
     total, trained = _sizes(new)
     rows = [replace(row, kind=type(module).__name__, shape=shapes.get(module), parameters=total, trained=trained)]
-    unfolded: dict[Any, str] = {}  # a layer's rows, without its name -> the first layer that has them
+    unfolded: dict[Any, str] = {}  # a layer's rows without its name -> the first layer with these rows
     for label, child in _children(module) if new else ():
         name = f"{row.name}.{label}".lstrip(".")
         below = _rows(LayerRow(name, label, row.depth + 1, "", None, 0, 0), child, shapes, counted)
-        # Shapes may differ: a classifier's last layer computes one position.
+        # Shapes may differ, as a classifier's last layer computes only one position.
         look = tuple((r.label if r is not below[0] else "", r.depth, r.kind, r.parameters, r.trained) for r in below)
         twin = unfolded.setdefault(look, label)
         rows += below if twin == label or len(below) == 1 else [replace(below[0], kind=f"as {twin}")]
@@ -96,7 +95,7 @@ def _rows(
 
 
 def _children(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Parts with parameters. A list has no output of its own: its members are the module's ("layers.0")."""
+    """Yield the parts with parameters. Members of a list count as parts of the module ("layers.0")."""
     for name, child in module.named_children():
         if isinstance(child, nn.ModuleList):
             yield from ((f"{name}.{label}", member) for label, member in _children(child))
@@ -105,7 +104,7 @@ def _children(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _output_shapes(model: nn.Module) -> dict[nn.Module, tuple[int, ...]]:
-    """The shape of what each module returned last, in a forward of zeros."""
+    """The shape of each module's last output in a forward pass with zeros."""
     ids_shape = (1, min(16, (model.context if isinstance(model, Backbone) else 0) or 16))
     shapes: dict[nn.Module, tuple[int, ...]] = {}
 
@@ -126,7 +125,7 @@ def _output_shapes(model: nn.Module) -> dict[nn.Module, tuple[int, ...]]:
 
 
 def _first_tensor(output: Any) -> Tensor | None:
-    """The first tensor in a module's output: the output itself, or within a tuple or a dataclass."""
+    """The first tensor in a module's output: the output itself, or inside a tuple or a dataclass."""
     if isinstance(output, Tensor):
         return output
     if is_dataclass(output):

@@ -1,4 +1,4 @@
-"""Tables for the terminal and for Markdown, and how numbers and metrics are written in them."""
+"""Tables for the terminal and for Markdown, and the formats of numbers and metrics in them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def metric_name(key: str) -> str:
 
 
 def titled(key: str) -> str:
-    """The same as a title: "Macro F1"."""
+    """The name of a metric as a title: "Macro F1"."""
     name = metric_name(key)
     return name[0].upper() + name[1:]
 
 
 def metric_columns(multi_label: bool) -> tuple[str, ...]:
-    """The metrics that are worth a column, with one label a text or with several."""
+    """The metrics that get a column, with one label per text or with several."""
     return MULTI_LABEL_METRICS if multi_label else ("loss", "accuracy", "macro_f1", "mcc")
 
 
@@ -35,7 +35,7 @@ def p_value(p: float) -> str:
 
 
 def decimal(value: float | None) -> str:
-    """A metric to four places."""
+    """A metric with four decimals."""
     return ABSENT if value is None else f"{value:.4f}"
 
 
@@ -52,12 +52,12 @@ def duration(seconds: float | None) -> str:
 
 
 def count(number: float | None) -> str:
-    """A whole number with its thousands apart: ``5,728,003``."""
+    """A whole number with separated thousands: ``5,728,003``."""
     return ABSENT if number is None else f"{number:,.0f}"
 
 
 def short_count(number: float | None) -> str:
-    """Three digits of a large number: ``5.73M``, ``141M``, ``1.55B``."""
+    """A large number with three digits: ``5.73M``, ``141M``, ``1.55B``."""
     if number is None:
         return ABSENT
     for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
@@ -72,14 +72,14 @@ def join_words(parts: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
 
 
-NARROWEST = 12  # characters to which a column of names is shortened, at least
+NARROWEST = 12  # the least width of a column of names after shortening
 
 
 def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1, width: int = 0) -> str:
-    """Columns two spaces apart, the first ``left`` of them flush left, the others flush right.
+    """A table with two spaces between columns; the first ``left`` columns are aligned left, the others right.
 
-    A header may have several lines, which end at the same height. ``width``: characters that a line may have (0: any
-    number); cells of the first columns are shortened until the table fits, as far as that helps.
+    A header may have several lines; headers are aligned at the bottom. ``width``: the most characters of a line (0: no
+    limit); cells of the first columns are shortened if necessary.
     """
     body = [list(map(printable, row)) for row in rows]
     heads = [printable(cell, keep="\n").split("\n") for cell in header]
@@ -105,7 +105,7 @@ def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int =
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
-    """The same in Markdown. Cells are Markdown already: see ``escape``."""
+    """A table in Markdown. Cells must be Markdown: see ``escape``."""
 
     def line(cells: Iterable[str]) -> str:
         return "| " + " | ".join(cell.replace("\n", " ") for cell in cells) + " |"
@@ -115,7 +115,7 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: i
 
 
 def escape(text: str, *, strip: bool = True) -> str:
-    """Any text as one line of Markdown that shows exactly its characters. Runs of white space become one space."""
+    """Escape a text as one line of Markdown that shows its characters. Runs of white space become one space."""
     line = printable(re.sub(r"\s+", " ", text))
-    # An underscore inside a word is no emphasis, and common in names.
+    # An underscore inside a word is not emphasis, and is common in names.
     return re.sub(r"([\\`*\[\]<>|~$#&]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", line.strip() if strip else line)

@@ -1,1 +1,1 @@
-"""One run, from a config to a finished folder, and what is done with such a folder."""
+"""Runs: from a config to a finished folder, and the commands that use such a folder."""

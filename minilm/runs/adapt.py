@@ -1,9 +1,8 @@
-"""Domain adaptation: before a checkpoint learns to classify, it is trained further on its own task, with new texts.
+"""Domain adaptation: continue the pretraining of a checkpoint with new texts before it is fine-tuned.
 
-Gururangan et al. 2020, "Don't Stop Pretraining". The texts need no labels: the task is the one that the checkpoint was
-pretrained on (``minilm.data.masking``), predicting masked words, removed spans, or the next tokens. The perplexity on
-the validation texts, before and after, measures what it has learned. The result is a checkpoint that a classifier can
-start from.
+Gururangan et al. 2020, "Don't Stop Pretraining". The texts need no labels. The task is that of the checkpoint's
+pretraining (``minilm.data.masking``): predicting masked words, removed spans, or the next tokens. The perplexity on the
+validation texts, before and after, measures the effect. The result is a checkpoint from which a classifier can start.
 
     RUN/adapted/      the language model, whole, with its tokenizer
     RUN/adaptation/   metrics.jsonl  results.json; checkpoints/ while it trains
@@ -68,14 +67,14 @@ UNCUT = 2**31 - 1  # tokens: texts are not cut
 def adapt(config: RunConfig, data: AdaptationData, runtime: Runtime, folder: Path) -> Path:
     """Adapt the checkpoint, from the start or from the last checkpoint of an interrupted run; return its folder.
 
-    If the folder is there already, return it. ``data`` is from ``prepare_adaptation``; ``folder`` is the run's.
+    If the folder already exists, it is returned. ``data`` is from ``prepare_adaptation``; ``folder`` is the run's.
 
     Raises:
-        UserError: the texts, the model and the config do not fit together.
-        minilm.training.console.Interrupted: a signal ended it; the next call resumes.
+        UserError: the texts, the model and the config do not match.
+        minilm.training.console.Interrupted: a signal stopped the adaptation; the next call resumes it.
     """
     adapted, place = folder / "adapted", folder / "adaptation"
-    if (adapted / "config.json").exists():  # the last file that is written
+    if (adapted / "config.json").exists():  # this file is written last
         _drop_checkpoints(place)
         return adapted
     settings = data.settings
@@ -91,7 +90,7 @@ def adapt(config: RunConfig, data: AdaptationData, runtime: Runtime, folder: Pat
     task = _make_task(data, model, settings, runtime, place)
     try:
         progress = train(model, task, settings, runtime, Checkpoints(place / "checkpoints"))
-    except Interrupted as signal:  # the whole run is resumed, not the adaptation alone
+    except Interrupted as signal:  # the user resumes the whole run, not only the adaptation
         raise Interrupted(signal.number, folder) from None
     task.record(progress.history)
     after = perplexity(model, data, runtime, settings.batch_size)
@@ -99,14 +98,14 @@ def adapt(config: RunConfig, data: AdaptationData, runtime: Runtime, folder: Pat
     results = _results(data, progress, Parameters(total, trained), new_head, before, after)
     write_json(place / "results.json", as_table(results))
     _return_pooler(model, stored, runtime)
-    save_model(model, adapted)  # with the files of its tokenizer
+    save_model(model, adapted)  # including the tokenizer's files
     _drop_checkpoints(place)
     say(f"{adapted}: perplexity on validation texts {before['perplexity']:.4g} before, {after['perplexity']:.4g} after")
     return adapted
 
 
 def _drop_checkpoints(place: Path) -> None:
-    """Remove the checkpoints: nothing resumes from them."""
+    """Remove the checkpoints, which are no longer needed."""
     shutil.rmtree(place / "checkpoints", ignore_errors=True)
 
 
@@ -151,7 +150,7 @@ def _make_task(data: AdaptationData, model: Backbone, settings: TrainSection, ru
 
 
 def _return_pooler(model: Backbone, stored: Contents, runtime: Runtime) -> None:
-    """Give a language model its checkpoint's pooler, which only a classifier that starts from it will use."""
+    """Add the checkpoint's pooler to a language model, for classifiers that start from it."""
     if stored.has("pooler"):
         model.pooler = load_model(stored.folder, "encode", dtype=torch.float32, device=runtime.device).pooler
         model.config = with_pooler(stored.model_type, model.config, True)
@@ -170,14 +169,14 @@ class Pieces:
 
 @dataclass(frozen=True)
 class AdaptationData:
-    """The texts that a checkpoint is adapted to, and its task."""
+    """The texts for adaptation, and the task."""
 
     name: str  # of the task: "masked words", "spans" or "next tokens"
     corruption: Corruption
     train: Pieces
     validation: Pieces
     texts: int  # number of training texts
-    left_out: int  # texts left out: repeated ones, and those of the validation and test splits
+    left_out: int  # texts that were dropped: repeated ones, and those in the validation and test splits
     seed: int
     pad: int
     settings: TrainSection
@@ -195,7 +194,7 @@ class AdaptationData:
         return f"{self.texts:,} texts, {len(blocks.ids):,} tokens in {len(blocks):,} blocks ({self.name})"
 
     def batch(self, split: str, rows: np.ndarray, epoch: int) -> Batch:
-        """Corrupted blocks of a split and what to predict, on the CPU."""
+        """Corrupted blocks of a split with their labels, on the CPU."""
         pieces: Pieces = getattr(self, split)
         return corrupted_batch(
             self.corruption, pieces.blocks, rows, seed=self.seed, epoch=epoch, pad=self.pad, words=pieces.words
@@ -203,17 +202,17 @@ class AdaptationData:
 
 
 def prepare_adaptation(config: RunConfig, prepared: PreparedData) -> AdaptationData:
-    """Read, tokenise and pack the texts; no weight is read.
+    """Read, tokenise and pack the texts, without reading weights.
 
-    Raises UserError if texts, tokenizer, model and config do not fit together.
+    Raises UserError if texts, tokenizer, model and config do not match.
     """
     section = _section_of(config)
     stored = read_contents(hub.resolve_model(config.model.source, config.model.revision))
     tokenizer, block = prepared.tokenizer, section.block
-    context = load_model(stored.folder, "lm", device="meta").context  # and what the checkpoint lacks for it is an error
+    context = load_model(stored.folder, "lm", device="meta").context  # also checks the checkpoint
     if block < LEAST or 0 < context < block:
-        limit = f"at most {context:,}, the tokens that the model reads" if context else "more"
-        raise UserError(f"adapt.block must be at least {LEAST} and {limit}, got {block}")
+        limit = f" and at most {context:,}, the model's context" if context else ""
+        raise UserError(f"adapt.block must be at least {LEAST}{limit}, got {block}")
     data, columns = prepared.data, config.data
     if section.texts:
         names = [name for name in (columns.text, columns.text_pair) if name]
@@ -227,16 +226,16 @@ def prepare_adaptation(config: RunConfig, prepared: PreparedData) -> AdaptationD
         validation = _pieces(distinct(texts_of(data.validation)), name, tokenizer, section, stored)
     if len(train.blocks) < section.train.batch_size:
         raise UserError(
-            f"{len(texts):,} texts to adapt to make {len(train.blocks)} blocks of {block} tokens, fewer than "
-            f"one batch (adapt.train.batch_size {section.train.batch_size}); give more texts (adapt.texts), or lower "
-            "adapt.block or the batch size"
+            f"the {len(texts):,} texts for adaptation give {len(train.blocks)} blocks of {block} tokens, fewer "
+            f"than one batch (adapt.train.batch_size = {section.train.batch_size}); give more texts (adapt.texts), or "
+            "lower adapt.block or adapt.train.batch_size"
         )
     batches = make_batches(train.blocks.lengths, section.train.batch_size, seed=config.seed, epoch=0)
     check_warmup(section.train, len(batches), "adapt.train.warmup")
     for pieces in (train, validation):
         if (most := pieces.blocks.ids.max(initial=0)) >= stored.config.vocab_size:
             size = stored.config.vocab_size
-            raise UserError(f"the tokenizer gives the token {most:,}, but the model has only {size:,}")
+            raise UserError(f"the tokenizer has the token id {most:,}, but the model has only {size:,} tokens")
     return AdaptationData(
         name, corruption, train, validation,
         texts=len(texts), left_out=len(found) - len(texts), seed=config.seed, pad=pad_id(tokenizer),
@@ -245,16 +244,16 @@ def prepare_adaptation(config: RunConfig, prepared: PreparedData) -> AdaptationD
 
 
 def _corruption(section: AdaptSection, tokenizer: Tokenizer, stored: Contents) -> tuple[str, Corruption]:
-    """The task that this family was pretrained on: masked words (BERT's), spans (T5), the next tokens (decoders)."""
+    """The pretraining task of this family: masked words (BERT's family), spans (T5), the next tokens (decoders)."""
     masked = stored.architecture.language_modeling == "masked"
     if section.whole_words and not masked:
-        raise UserError("whole_words is for BERT's family, which learns from masked words; leave it out")
+        raise UserError("adapt.whole_words is only for masked-language models, such as BERT; remove it")
     spans = stored.architecture.language_modeling == "seq2seq"
     default = AdaptSection(section.train)
     if section.span != default.span and not spans:
-        raise UserError("span is for T5's family, which learns from spans; leave it out")
+        raise UserError("adapt.span is only for T5, which predicts spans; remove it")
     if section.mlm_probability != default.mlm_probability and not (masked or spans):
-        raise UserError("mlm_probability is for masked-language models and T5, not for decoders; leave it out")
+        raise UserError("adapt.mlm_probability is only for masked-language models and T5, not for decoders; remove it")
     if masked:
         return "masked words", MaskedWords.of(tokenizer, section.mlm_probability, stored.config.vocab_size)
     if spans:
@@ -263,7 +262,7 @@ def _corruption(section: AdaptSection, tokenizer: Tokenizer, stored: Contents) -
 
 
 def _pieces(texts: Sequence[str], name: str, tokenizer: Tokenizer, section: AdaptSection, stored: Contents) -> Pieces:
-    """Texts to blocks, joined as in the family's own pretraining."""
+    """Join the texts into blocks, as in the family's pretraining."""
     encoded, words = encode(tokenizer, texts, None, UNCUT), None
     if name == "spans":
         encoded = without_special(encoded, special_ids(tokenizer))
@@ -278,7 +277,9 @@ def _pieces(texts: Sequence[str], name: str, tokenizer: Tokenizer, section: Adap
 
 
 def _with_words(pieces: Pieces, special: np.ndarray) -> Pieces:
-    """The blocks with a token that is not ``special`` (V,): special tokens, such as [UNK], are never predicted."""
+    """The blocks that contain a token that is not ``special`` (V,), as special tokens, such as [UNK], are not
+    predicted.
+    """
     blocks, words = pieces.blocks, pieces.words
     kept = np.flatnonzero(np.logical_or.reduceat(~special[blocks.ids], blocks.offsets[:-1]))
     return Pieces(blocks.take(kept), None if words is None else words[blocks.places(kept)])
@@ -309,6 +310,6 @@ def perplexity(model: Backbone, data: AdaptationData, runtime: Runtime, batch_si
             total += float(objective.sum(model(batch), labels_of(batch)))
             denominator += objective.denominator(labels_of(on_cpu))
     if not denominator:
-        raise UserError("the validation texts are too short: there is nothing to measure adaptation by")
+        raise UserError("the validation texts are too short to evaluate the adaptation; give more or longer texts")
     loss = total / denominator
     return Metrics(loss, perplexity=math.exp(min(loss, 230.0)))  # at most 1e100

@@ -1,4 +1,4 @@
-"""``minilm predict RUN TEXT ...``: answers for the terminal, a line each."""
+"""``minilm predict RUN TEXT ...``: predictions for the terminal, one line each."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ MARKS = ("config.toml", "config.json", "adapter_config.json", "linear.json", "mo
 
 @dataclass(frozen=True)
 class Answer:
-    """What a classifier makes of one text."""
+    """A prediction for one text."""
 
     labels: list[str] | None  # that the text gets; one, or with several labels a text any number; None: it is a score
     scores: dict[str, float]  # label -> probability; or the name of an output -> its value
-    unsure: bool | None = None  # whether the probability is too low for an answer; None: that was not asked
+    unsure: bool | None = None  # whether the probability is too low for an answer; None: there is no limit
 
     def __str__(self) -> str:
         if self.labels is None:
@@ -43,9 +43,9 @@ class Answer:
 
 
 def split_runs(run: str, others: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
-    """The arguments that are runs, and those that are texts: folders that hold a model come first.
+    """Divide the arguments into runs and texts: the runs are the first arguments, which are folders with a model.
 
-    Raises UserError if the first is empty.
+    Raises UserError if the first argument is empty.
     """
     if not run.strip():
         raise UserError("RUN is empty; give the folder of a run, such as runs/scratch-sample")
@@ -58,16 +58,16 @@ def split_runs(run: str, others: Sequence[str]) -> tuple[list[str], tuple[str, .
 def _holds_model(path: Path) -> bool:
     try:
         return path.is_dir() and any((path / mark).exists() for mark in MARKS)
-    except (OSError, ValueError):  # too long a text for a path, or one with a zero byte
+    except (OSError, ValueError):  # the text is too long for a path, or contains a zero byte
         return False
 
 
 def answer_lines(
     predictor: Predictor, run: str, texts: Sequence[str], file: Path | None
 ) -> Iterator[tuple[str, Answer]]:
-    """Each text with its answer: the texts given, or those of a file, or of standard input.
+    """Yield each text with its prediction: the given texts, or those of a file or of standard input.
 
-    Raises UserError naming the first text that cannot be answered.
+    Raises UserError for the first text that cannot be classified.
     """
     answers: Iterable[tuple[str, dict[str, float]]]
     if texts:

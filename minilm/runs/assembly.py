@@ -1,4 +1,4 @@
-"""The parts of a run, made from its config: data, tokens and model."""
+"""Prepare a run from its config: data, tokens and model."""
 
 from __future__ import annotations
 
@@ -69,15 +69,15 @@ class PreparedData:
         return rows
 
     def size(self, split: str) -> str:
-        """The number of texts in a split, and if a part was taken, of how many: "2,400 of 4,000"."""
+        """The number of texts in a split, and if only a part is used, the number of all: "2,400 of 4,000"."""
         size = len(getattr(self.data, split))
         return f"{size:,}" + (f" of {self.data.whole[split]:,}" if size < self.data.whole[split] else "")
 
 
 def prepare(config: RunConfig) -> PreparedData:
-    """Load the data, add to the training rows, find or train the tokenizer, and encode every text once.
+    """Load the data, augment the training rows, load or train the tokenizer, and encode every text once.
 
-    Raises UserError if data and config do not fit together.
+    Raises UserError if data and config do not match.
     """
     find_all(config)
     data = memoize("data", lambda: _files_of(config.data), lambda: load_dataset(config.data))
@@ -106,12 +106,12 @@ def _long_texts(config: RunConfig) -> LongTexts:
 
 
 def long_texts_of(config: RunConfig) -> LongTexts:
-    """What becomes of texts that are too long."""
+    """How to handle texts that are too long."""
     return LongTexts(config.data.long_texts, config.data.window_stride, config.data.window_scores)
 
 
 def encoded_as(config: RunConfig, prepared: PreparedData, how: SentenceModel) -> dict[str, Encoded]:
-    """The tokens of each split as a sentence model reads its texts: with its prompt."""
+    """The tokens of each split with the prompt of a sentence model."""
     if not how.prompt and not how.lowercase:
         return prepared.encoded
     limit, long = config.data.max_tokens, long_texts_of(config)
@@ -142,7 +142,7 @@ def _tokenizer(config: RunConfig, train: Rows) -> Tokenizer:
 
 
 def _check_tokens(tokenizer: Tokenizer, config: RunConfig) -> None:
-    """Raise UserError if a token has another number in the checkpoint. More or fewer tokens are no error."""
+    """Raise UserError if a token has another id in the checkpoint. The number of tokens may differ."""
     folder = find_checkpoint(config)
     try:
         own = load_tokenizer(folder)
@@ -152,27 +152,27 @@ def _check_tokens(tokenizer: Tokenizer, config: RunConfig) -> None:
         if own.id_to_token(number) not in (None, token):
             raise UserError(
                 f'tokenizer.source: token {number} is "{token}" in {config.tokenizer.source}, but '
-                f'"{own.id_to_token(number)}" in the checkpoint {folder}; leave it out to use the checkpoint\'s own'
+                f'"{own.id_to_token(number)}" in the checkpoint {folder}; remove it to use the checkpoint\'s tokenizer'
             )
 
 
 def _check_objective(train: TrainSection, data: Dataset) -> None:
-    """Raise UserError if the metric, the class weights or the threshold do not fit the labels."""
+    """Raise UserError if the metric, the class weights or the threshold do not match the labels."""
     check_metric(train.best, data.multi_label, key="train.best")
     if train.best == "roc_auc" and not has_pairs(data.validation.labels):
-        raise UserError("train.best = roc_auc compares texts that have a label with others; validation has no two such")
+        raise UserError("train.best = roc_auc needs validation texts with and without a label; choose another metric")
     weights, labels = train.class_weights, data.label_names
     for name in weights if isinstance(weights, dict) else ():
         if name not in labels:
-            raise UserError(f'train.class_weights: no label "{name}"{nearest(name, labels)}; there are {named(labels)}')
+            raise UserError(f'train.class_weights: no label "{name}"{nearest(name, labels)}; labels: {named(labels)}')
     if isinstance(weights, list) and len(weights) != len(labels):
         raise UserError(
-            f"train.class_weights must hold one weight for each of the {len(labels)} labels "
+            f"train.class_weights must contain one weight for each of the {len(labels)} labels "
             f"({', '.join(labels)}), got {len(weights)}"
         )
     key, wanted = "train.decision_threshold", train.decision_threshold
     if wanted != 0.5 and not data.multi_label and len(labels) != 2:
-        raise UserError(f"{key} is for data with several labels a text, or with two classes; these have {len(labels)}")
+        raise UserError(f"{key} needs data with several labels per text or two classes; these have {len(labels)}")
     if wanted == "validation" and not data.multi_label:
         raise UserError(f'with two classes, {key} must be a number or "validation-per-label"')
 
@@ -186,19 +186,19 @@ def make_model(
     precision: str = "float32",
     source: Path | None = None,
 ) -> Backbone:
-    """The model to train: a checkpoint with a new head, or one from scratch, drawn from torch's random state.
+    """Make the model to train: a checkpoint with a new head, or a new model, initialized from torch's random state.
 
     Args:
-        config: of the run.
-        labels: of the head.
-        vocab_size: the tokenizer's.
-        device: of a checkpoint's weights.
-        precision: with "bfloat16", frozen weights that the checkpoint stores in bfloat16 stay in it; what trains is
-            float32.
+        config: the run's config.
+        labels: the classes of the head.
+        vocab_size: the size of the tokenizer.
+        device: for a checkpoint's weights.
+        precision: with "bfloat16", frozen weights that the checkpoint stores in bfloat16 keep this dtype; parameters
+            that train are float32.
         source: the checkpoint to start from instead of the config's, such as an adapted one.
 
     Raises:
-        UserError: model, tokenizer and config do not fit together.
+        UserError: model, tokenizer and config do not match.
     """
     if config.model.source:
         folder = source or find_checkpoint(config)
@@ -222,7 +222,7 @@ def make_model(
 def fresh_model(
     config: RunConfig, prepared: PreparedData, runtime: Runtime, source: Path | None = None
 ) -> Backbone:
-    """The classifier before training, on its device, the same for the same seed."""
+    """The classifier before training, on its device; equal seeds give equal models."""
     torch.manual_seed(config.seed)
     vocabulary, device = prepared.tokenizer.get_vocab_size(), runtime.device if config.model.source else "cpu"
     labels = prepared.data.label_names
@@ -236,9 +236,9 @@ def check_classifier(config: RunConfig, prepared: PreparedData) -> None:
 
 
 def find_all(config: RunConfig) -> None:
-    """Find model and data on this machine, or download them, before a text is read.
+    """Find the model and the data on this machine, or download them, before texts are read.
 
-    Raises UserError if they are not available, with everything that the Hub would have to provide.
+    Raises UserError if they are not available; the message lists everything that must be downloaded.
     """
     missing: dict[str, Unreachable] = {}
     finders: dict[str, Callable[[], object]] = {"data": lambda: find_source(config.data)}
@@ -254,17 +254,17 @@ def find_all(config: RunConfig) -> None:
     if missing:
         lines = [f"{kind} {error.who}: {error.without}" for kind, error in missing.items()]
         why = missing["model"].why
-        raise UserError(f"the Hub cannot be reached ({why}), and two things are not here:", *lines)
+        raise UserError(f"the Hub cannot be reached ({why}), and two things are not on this machine:", *lines)
 
 
 def find_checkpoint(config: RunConfig) -> Path:
-    """The folder of ``model.source``. Raises UserError if it does not have a whole model."""
+    """The folder of ``model.source``. Raises UserError if it does not contain a whole model."""
     folder = hub.resolve_model(config.model.source, config.model.revision)
     if (folder / "config.toml").is_file():
-        raise UserError(f"model.source: {folder} is a run; name the model in it, such as {folder / 'model'}")
+        raise UserError(f"model.source: {folder} is a run's folder; give its model, such as {folder / 'model'}")
     if holds_adapter(folder):
         export = f"{program()} export {folder} FOLDER --merge"
-        raise UserError(f"model.source: {folder} is an adapter; merge it with its base first: {export}")
+        raise UserError(f"model.source: {folder} is an adapter; first merge it with its base model: {export}")
     return folder
 
 
@@ -273,12 +273,12 @@ def _from_checkpoint(
 ) -> Backbone:
     dtype = None if precision == "bfloat16" else torch.float32
     stored = read_contents(folder)
-    # A sentence model says how to pool also if ``folder`` was adapted from it.
+    # A sentence model's pooling is also used if ``folder`` was adapted from it.
     head = new_head(config.model.head, stored.architecture, stored.config, find_checkpoint(config))
     model, untrained = load_parts(folder, "classify", labels=labels, head=head, dtype=dtype, device=device)
     if head is None and card_of(model).own_head:
-        raise UserError(f'model.head.kind is "family", but {folder} has a head of the kind "mlp"; choose that')
-    if config.train:  # zero-shot runs measure an untrained head on purpose
+        raise UserError(f'model.head.kind is "family", but {folder} has an MLP head; set model.head.kind = "mlp"')
+    if config.train:  # zero-shot runs use an untrained head on purpose
         warn_of(untrained, model)
         warn_of_pooling(config.model.head, model, find_checkpoint(config))
     choose_trained(model, config, untrained)
@@ -291,7 +291,7 @@ def _from_scratch(
     name = config.model.architecture
     if name not in ARCHITECTURES:
         hint, known = nearest(name, ARCHITECTURES), ", ".join(sorted(ARCHITECTURES))
-        raise UserError(f'model.architecture "{name}" is not one of ours{hint}: {known}')
+        raise UserError(f'model.architecture "{name}" is not supported{hint}; use one of {known}')
     settings = {"vocab_size": vocab_size, **config.model.config}
     model_config = new_config(name, settings, "[model.config]")
     with torch.device(device):
@@ -302,15 +302,15 @@ def _from_scratch(
 def _check_reading(config: RunConfig, model: Backbone, vocab_size: int) -> None:
     """Raise UserError if the model cannot read the tokenizer's tokens, or texts of this length."""
     embedded = model.get_parameter("embeddings.token.weight").shape[0]
-    # A checkpoint's own tokenizer may have more tokens than the checkpoint; those never occur.
+    # A checkpoint's own tokenizer may have more tokens than the model; these never occur.
     if config.tokenizer.source and embedded < vocab_size:
         raise UserError(
-            f"the tokenizer has {vocab_size:,} tokens, the model only {embedded:,} (model.config.vocab_size)"
+            f"the tokenizer has {vocab_size:,} tokens, but the model only {embedded:,} (model.config.vocab_size)"
         )
     causal = ARCHITECTURES[card_of(model).model_type].language_modeling == "causal"
     if causal and isinstance(model.head, ClassificationHead) and model.head.config.pooling == "cls":
         raise UserError(
-            'model.head.pooling = "cls" reads the first token, which in this model attends to no other; choose '
+            'model.head.pooling = "cls" uses the first token, which in this model attends to no other token; use '
             '"last" or "mean"'
         )
     tokens, context = config.data.max_tokens, model.context
@@ -319,10 +319,10 @@ def _check_reading(config: RunConfig, model: Backbone, vocab_size: int) -> None:
 
 
 def choose_trained(model: Backbone, config: RunConfig, untrained: Sequence[str]) -> None:
-    """Freeze and adapt the model as the config describes, in place; what trains becomes float32.
+    """Freeze the model and add adapters as the config describes, in place; parameters that train become float32.
 
-    ``untrained``: the parameters that the checkpoint does not have. A pooler among them trains with the head that reads
-    it, whatever is frozen: its weights are random.
+    ``untrained``: the parameters that the checkpoint does not have. If they include the pooler, it trains together with
+    the head, even if the backbone is frozen, as its weights are random.
     """
     if lora := config.adapters:
         targets, layers = tuple(lora.targets), tuple(lora.layers)

@@ -1,7 +1,7 @@
-"""``[augment]``: the training rows of a run, and the rows that are made from them.
+"""``[augment]``: add rows to the training rows of a run.
 
-Only what is trained on grows: validation and test stay as they are, and no new text equals one of theirs. The rows
-follow from the data, the section and the seed, so that a resumed run has the same.
+Only the training split grows; no new text equals a validation or test text. The new rows depend only on the data, the
+section and the seed, so that a resumed run has the same rows.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from minilm.runs.rewriting import back_translation, masked_words
 
 
 def augmented(config: RunConfig, data: Dataset) -> Rows:
-    """The training rows, and after them the new ones. Raises UserError if the method lacks what it needs."""
+    """The training rows, followed by the new rows. Raises UserError if the method's model or word list is missing."""
     section = config.augment
     if section is None or not section.ratio:
         return data.train

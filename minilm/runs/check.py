@@ -1,4 +1,4 @@
-"""What can be known of a run before it starts: whether it would fail, and how large its model is."""
+"""Check a run before it starts: whether it would fail, and how large its model is."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from minilm.runs.assembly import PreparedData, find_checkpoint, make_model, prep
 
 
 class ModelSize(NamedTuple):
-    """Parameters of a run's model."""
+    """The numbers of parameters of a run's model."""
 
     total: int
     trained: int
 
 
 def check_run(config: RunConfig, pool: int = 0) -> ModelSize:
-    """Do what a run does before it trains, without memory for a model and without augmentation: find and read the data,
-    tokenize them, build the model on torch's "meta" device, and pack the texts to adapt to.
+    """Do the steps of a run before training, without memory for a model and without augmentation: find and read the
+    data, tokenize them, build the model on torch's "meta" device, and pack the texts for adaptation.
 
-    pool: how many training rows there must be at least. Data and models that are not on this machine are downloaded.
-    Raises UserError if the run would fail.
+    pool: the least number of training rows. Data and models that are not on this machine are downloaded. Raises
+    UserError if the run would fail.
     """
     if config.augment is not None:
         with located("[augment]"):
             _check_augmentation(config.augment)
     prepared = prepare(replace(config, augment=None))
     if pool > len(prepared.train):
-        raise UserError(f"the pool has {len(prepared.train):,} rows, but {pool:,} of them are to be labelled")
+        raise UserError(f"the pool has {len(prepared.train):,} rows, but the study would label {pool:,}")
     if config.adapt is not None:
         prepare_adaptation(config, prepared)
     return _size_of(config, prepared)

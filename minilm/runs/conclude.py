@@ -1,4 +1,4 @@
-"""What a finished run leaves beside its model: pictures, predictions, results.json and the report."""
+"""Write the results of a finished run: figures, predictions, results.json and the report."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ from minilm.training.state import Progress
 
 
 def conclude(run: TrainRun, trained: Trained) -> None:
-    """Measure every split's scores (N, C), and write the figures, predictions.csv, results.json and the report."""
+    """Evaluate every split's scores (N, C), and write the figures, predictions.csv, results.json and the
+    report."""
     folder, data = run.folder, run.prepared.data
     config, augment = run.config, run.config.augment
     scores, decision = trained.scores, trained.decision
@@ -125,7 +126,7 @@ def _best(run: TrainRun, progress: Progress) -> Best:
 
 
 def _draw(run: TrainRun, progress: Progress, metrics: Mapping[str, Metrics]) -> None:
-    """The pictures of the report."""
+    """Draw the figures of the report."""
     data, figures, limit = run.prepared.data, run.folder / "figures", run.config.data.max_tokens
     learning_curves(progress.history, progress.best_step, run.settings.best, figures / "learning_curves.png")
     length_distribution(run.prepared.encoded["train"].full_lengths, limit, figures / "lengths.png")
@@ -153,6 +154,6 @@ def conclude_adaptation(folder: Path, prepared: PreparedData) -> None:
 
 
 def finalize(folder: Path) -> None:
-    """Write the report of a run that has its results, and remove its checkpoints: nothing resumes from them."""
+    """Write the report of a run that has results, and remove its checkpoints, which are no longer needed."""
     write_report(folder)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Whether a classifier's probabilities mean what they say, and how many texts it answers surely, on one split."""
+"""Evaluate a classifier's probabilities on one split: calibration, and accuracy against coverage."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from minilm.reporting.results import Calibration, CalibrationErrors, CoveragePoi
 from minilm.runs.results import measure
 
 COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5)  # fractions of texts that a report lists
-THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # several labels a text: probabilities
+THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # for several labels per text: probabilities
 
 
 def measure_calibration(decision: Decision, labels: np.ndarray, scores: np.ndarray, split: str) -> Calibration | None:
-    """How well the scores (N, C) of a split are calibrated, without and with the decision's temperature.
+    """The calibration of the scores (N, C) of a split, without and with the decision's temperature.
 
     labels (N,), or (N, C) of 0 and 1. None if the decision has no temperature.
     """
@@ -34,7 +34,7 @@ def measure_calibration(decision: Decision, labels: np.ndarray, scores: np.ndarr
 
 
 def draw_confidence(decision: Decision, labels: np.ndarray, scores: np.ndarray, split: str, figures: Path) -> None:
-    """``calibration.png`` and ``coverage.png``."""
+    """Draw ``calibration.png`` and ``coverage.png``."""
     if decision.temperature is None:
         return
     before, after = (
@@ -42,7 +42,7 @@ def draw_confidence(decision: Decision, labels: np.ndarray, scores: np.ndarray, 
     )
     several = decision.kind == "multi"
     reliability_diagram(before, after, split, figures / "calibration.png", several=several)
-    each = labels.shape[1] if several else 1  # a text's answers
+    each = labels.shape[1] if several else 1  # answers per text
     accuracy_and_coverage(_curve(decision, labels, scores), each, split, figures / "coverage.png", several=several)
 
 
@@ -53,7 +53,7 @@ def _errors(decision: Decision, labels: np.ndarray, scores: np.ndarray) -> Calib
 
 
 def _curve(decision: Decision, labels: np.ndarray, scores: np.ndarray) -> CoverageCurve:
-    """Accuracy against coverage: of texts; with several labels, of labels that are given, of all texts together."""
+    """Accuracy against coverage of texts, or with several labels, of the labels of all texts together."""
     p = decision.probabilities(scores)
     if decision.kind == "multi":
         return coverage_curve(*answers(labels, p))

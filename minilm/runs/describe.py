@@ -1,4 +1,4 @@
-"""A model, layer by layer, without its weights: ``minilm info``."""
+"""``minilm info``: a table of a model's layers, without its weights."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from minilm.runs.assembly import make_model
 
 
 def describe_model(model: str) -> str:
-    """The summary of a config (TOML), a run's folder, a model's folder, a catalogue name or a Hub id.
+    """The table of layers for a config (TOML), a run's folder, a model's folder, a catalogue name or a Hub id.
 
-    The model is built on torch's "meta" device, which has shapes but no memory: a model of any size takes no time.
+    The model is built on torch's "meta" device, which has shapes but no memory, so this is quick for any size.
     """
     path = Path(model)
     if path.suffix != ".toml" and (path / "config.toml").exists() and not holds_model(path / "model"):
@@ -30,13 +30,16 @@ def describe_model(model: str) -> str:
 
 
 def _labels(config: RunConfig) -> list[str]:
-    """The labels: those of the config or the catalogue, else those in the data."""
+    """The labels: those of the config or the catalogue, or else those in the data."""
     data = config.data
     return data.labels or data.label_columns or load_dataset(data).label_names
 
 
 def _vocabulary(config: RunConfig) -> int:
-    """The tokenizer's size, as far as the model's depends on it. A BPE of few texts may end up smaller."""
+    """The vocabulary size of the tokenizer, if that of the model depends on it; otherwise 0.
+
+    A BPE trained on few texts may have fewer tokens.
+    """
     own = config.model.config.get("vocab_size")
     if isinstance(own, int) or config.model.source:
         return 0

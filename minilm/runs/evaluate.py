@@ -1,4 +1,4 @@
-"""Classifiers measured: a finished run again, or any other on a labelled file."""
+"""``minilm evaluate``: metrics of a finished run, or of any classifier on a labelled file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from minilm.runs.folders import stored_environment
 from minilm.runs.results import measure
 from minilm.training.console import say
 
-ROWS, PAIRS = 40, 20  # labels, and confused pairs, that the terminal shows
+ROWS, PAIRS = 40, 20  # the most labels and confused pairs that the terminal shows
 
 
 def evaluate_runs(
@@ -39,20 +39,20 @@ def evaluate_runs(
 ) -> tuple[Metrics | ScoreMetrics, list[str]]:
     """The metrics of a run on a split of its data (None: test), or of any classifier on a file; and the labels' names.
 
-    Of several, those of their ensemble.
+    Several classifiers are evaluated as an ensemble.
 
     Args:
         runs: runs' folders; or models' folders, catalogue names or Hub ids.
-        split: of the run's own data.
+        split: of the run's data; None: test.
         file: labelled texts, with the columns of the first run's data, or of ``DataSection``'s defaults.
-        device: where it computes.
-        precision: as ``devices.runtime`` takes it; empty: that of training.
-        wishes: how labels are chosen, other than as training chose.
+        device: the device to compute on.
+        precision: as in ``devices.runtime``; empty: that of training.
+        wishes: how labels are chosen, if not as in training.
         changes: ``data.key=value``, for other columns of the file.
 
     Raises:
-        UserError: there is no such classifier, a run's data are not those that it was trained on, or a file's labels
-            cannot be matched with the model's.
+        UserError: there is no such classifier, a run's data have changed since training, or a file's labels cannot be
+            matched with the model's.
     """
     finished = all((Path(run) / "config.toml").exists() for run in runs)
     if file is None:
@@ -72,16 +72,16 @@ def evaluate_runs(
 
 
 def _check_without_file(runs: Sequence[str | Path], changes: Sequence[str]) -> None:
-    """Raise UserError if there is something that cannot be measured without a file."""
+    """Raise UserError if the evaluation needs a file."""
     if changes:
-        raise UserError(f"{changes[0]}: the columns are those of a file; name it (--file)")
+        raise UserError(f"{changes[0]}: names a column of a file; give the file (--file)")
     for run in runs:
         if not (Path(run) / "config.toml").exists():
-            raise UserError(f"{run}: not a run's folder, so it has no data of its own; name a labelled file (--file)")
+            raise UserError(f"{run}: not a run's folder, so it has no data; give a labelled file (--file)")
 
 
 def _rows_of_split(runs: Sequence[Path], split: str) -> Rows:
-    """A split of the first run's data. Raises UserError if the data are not those that each was trained on."""
+    """A split of the first run's data. Raises UserError if a run was trained on other data."""
     path = runs[0] / "config.toml"
     with located(str(path)):
         data = load_dataset(load_config(path).data)
@@ -89,27 +89,27 @@ def _rows_of_split(runs: Sequence[Path], split: str) -> Rows:
         _check_data(run, runs[0], data.fingerprint)
     rows: Rows = getattr(data, split)
     if not len(rows):
-        raise UserError(f"{runs[0]}: has no {split} split (data.test_fraction = 0); name a split (--split) or a file")
+        raise UserError(f"{runs[0]}: has no {split} split (data.test_fraction = 0); give another --split, or --file")
     return rows
 
 
 def _rows_matched(predictor: Predictor, file: Path, section: DataSection) -> Rows:
-    """The rows of a file for a model that was trained elsewhere. Says which of its labels is which, if it is not plain.
+    """The rows of a file for a model that was trained elsewhere. Prints how the labels were matched if names differ.
 
-    Raises UserError if that cannot be found out, or if one has several labels a text and the other one.
+    Raises UserError if they cannot be matched, or if only the file or only the model has several labels per text.
     """
     if predictor.multi_label and not section.multi_label:
         raise UserError(
-            f"{predictor.name}: gives several labels a text; say how the file has them, in a column for each "
-            '(data.label_columns=["...", "..."]) or in one cell (data.label_separator=",")'
+            f"{predictor.name}: gives several labels per text; name the file's columns, one per label "
+            '(data.label_columns=["...", "..."]) or give the separator of its cells (data.label_separator=",")'
         )
     if section.multi_label and not predictor.multi_label:
         key = "data.label_columns" if section.label_columns else "data.label_separator"
-        raise UserError(f"{predictor.name}: gives one label a text, so {key} must be left out")
+        raise UserError(f"{predictor.name}: gives one label per text, so remove {key}")
     rows, taken = load_rows_matched(file, section, predictor.labels)
     if other := [f"{written} = {name}" for written, name in taken.items() if written != name]:
         shown = ", ".join(other[:ROWS]) + (", ..." if len(other) > ROWS else "")
-        say(f"{file}: its labels are the model's: {shown}")
+        say(f"{file}: its labels match the model's: {shown}")
     return rows
 
 
@@ -117,29 +117,29 @@ def _measure_scores(predictor: Predictor, file: Path, section: DataSection) -> S
     """How well a model's scores agree with a column of numbers."""
     if len(predictor.labels) > 1:
         scores = ", ".join(predictor.labels)
-        raise UserError(f"{predictor.name}: gives {len(predictor.labels)} scores ({scores}); only one can be measured")
+        raise UserError(f"{predictor.name}: gives {len(predictor.labels)} scores ({scores}); a file can have only one")
     if section.multi_label:
-        raise UserError(f"{predictor.name}: gives one score a text; name the column with its true value (data.label)")
+        raise UserError(f"{predictor.name}: gives one score per text; name the column of the true values (data.label)")
     rows, values = load_scores(file, section)
     answers = predictor.decision.probabilities(predictor.scores_of_rows(rows))  # (N, 1)
     return score_metrics(values, answers[:, 0])
 
 
 def _check_data(run: Path, first: Path, fingerprint: str) -> None:
-    """Raise UserError unless the first run's data, as they are, are those that a run was trained on."""
+    """Raise UserError if a run was not trained on the current data of the first run."""
     trained_on = stored_environment(run).data.fingerprint
     if trained_on == fingerprint:
         return
     if trained_on != stored_environment(first).data.fingerprint:
         raise UserError(
-            f"{run}: was trained on other texts than {first}, so what is a test for one may have taught the other; "
-            "name a file to measure both on (--file)"
+            f"{run}: was not trained on the same texts as {first}, and may have been trained on its test texts; "
+            "give a file to evaluate both on (--file)"
         )
-    raise UserError(f"{run}: its data have changed since it was trained; name a file to measure it on (--file)")
+    raise UserError(f"{run}: its data have changed since it was trained; give a file to evaluate it on (--file)")
 
 
 def evaluation_text(metrics: Metrics | ScoreMetrics, labels: list[str]) -> str:
-    """The metrics for the terminal: of all texts, of each label, and the confusion matrix; or of a score."""
+    """The metrics for the terminal: overall, per label, and the confusion matrix; or those of a score."""
     if isinstance(metrics, ScoreMetrics):
         names = [name.replace("_", " ") for name in asdict(metrics)]
         numbers = (metrics.pearson, metrics.spearman, metrics.mean_squared_error, metrics.mean_absolute_error)

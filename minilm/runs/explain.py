@@ -1,4 +1,4 @@
-"""``minilm explain RUN``: the words that an answer depends on; without a text, those of the report's sample texts."""
+"""``minilm explain RUN``: explain the predictions for given texts, or for the sample texts of the run's report."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from minilm.reporting.record import read_run
 from minilm.reporting.report import write_report
 from minilm.reporting.results import SampleText
 
-CHEAP = 2e12  # floating-point operations that a report's explanations may cost without being asked for
-STEPS = 64  # points of the path, of a usual text
+CHEAP = 2e12  # a report contains explanations if they need at most this many floating-point operations
+STEPS = 64  # the usual number of points of the path, for this estimate
 
 
 def explain_texts(run: str, texts: Sequence[str], label: str = "", device: str = "auto") -> Iterator[ExplainedText]:
-    """Explain the answers of a run, a folder or a checkpoint to some texts, in float32.
+    """Explain the predictions of a run, a folder or a checkpoint for some texts, in float32.
 
-    Without texts, the sample texts of a run's report, which then shows their explanations. Raises UserError for what
-    cannot be answered, and for a label that the model does not have.
+    Without texts, the sample texts of the run's report are explained, and the report shows the result. Raises UserError
+    for a text that cannot be classified, and for a label that the model does not have.
     """
     classifier = Classifier.load(run, device, "float32")
     if texts:
@@ -43,7 +43,7 @@ def explain_texts(run: str, texts: Sequence[str], label: str = "", device: str =
 
 
 def explain_samples(classifier: Classifier, samples: Sequence[SampleText], folder: Path) -> None:
-    """Explain the report's sample texts if that takes seconds at most, by the size of the model."""
+    """Explain the report's sample texts, if the model is so small that it takes only seconds."""
     parameters = sum(parameter.numel() for parameter in classifier.model.parameters())
     tokens = sum(len(classifier.tokenizer.encode(sample.text).ids) for sample in samples)
     if classifier.runtime.precision == "float32" and 6 * parameters * tokens * STEPS <= CHEAP:

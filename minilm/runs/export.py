@@ -31,16 +31,16 @@ from minilm.training.console import say
 
 
 def export_run(run: str, folder: Path, *, merged: bool = False, dtype: str | None = None) -> Path:
-    """Write the model of a run, or of any folder or name, into a folder that ``transformers`` (or PEFT) opens.
+    """Save the model of a run, or of any folder or name, in a folder that ``transformers`` (or PEFT) can load.
 
-    Says which part of it other libraries cannot use.
+    Prints which part of it other libraries cannot use.
 
     Args:
         run: a run's folder, a model's or an adapter's folder, a catalogue name or a Hub id.
-        folder: made if it does not exist; it must be empty.
-        merged: write an adapter and its base as one model.
-        dtype: of a whole model's weights, such as "bfloat16"; None: as they are, of an adapted one float32, in which
-            the adapter was trained.
+        folder: created if it does not exist; it must be empty.
+        merged: save an adapter and its base model as one model.
+        dtype: of a whole model's weights, such as "bfloat16"; None: unchanged, but float32 for a merged adapter, which
+            was trained in float32.
 
     Raises:
         UserError: the folder is not empty, or there is no such model.
@@ -51,7 +51,7 @@ def export_run(run: str, folder: Path, *, merged: bool = False, dtype: str | Non
         raise UserError(f"{run}: {without_classifier(Path(run))}")
     adapted = source.is_dir() and holds_adapter(source)
     if adapted and dtype is not None and not merged:
-        raise UserError("--dtype is for whole models: an adapter stays in float32; add --merge, or leave it out")
+        raise UserError("--dtype is only for whole models; an adapter stays in float32; add --merge or remove --dtype")
     model = load_model(source if is_folder(source) else run, dtype=torch.float32 if adapted else "stored")
     tokenizer = load_tokenizer(card_of(model).tokenizer or run)
     if adapted and not merged:
@@ -73,22 +73,22 @@ def export_run(run: str, folder: Path, *, merged: bool = False, dtype: str | Non
 
 
 def export_linear(run: Path, folder: Path) -> Path:
-    """Fit a run's linear baseline again, to the same texts, and write it into a folder that ``minilm predict`` takes.
+    """Fit a run's linear baseline again on the same texts, and save it in a folder for ``minilm predict``.
 
-    Its temperature and threshold are chosen on the run's validation texts. The run's config lies beside it, so that
+    Its temperature and threshold are chosen on the run's validation texts. The run's config is saved with it, so that
     tables are read as in the run. Raises UserError if the folder is not empty, or if the run's data have changed.
     """
     _check_empty(folder)
     path = run / "config.toml"
     if not path.is_file():
-        raise UserError(f"{run}: not a run's folder; the linear baseline is that of a run, such as runs/scratch-sample")
+        raise UserError(f"{run}: not a run's folder; give the run of the linear baseline, such as runs/scratch-sample")
     config = load_config(path)
     if config.train is None:
         raise UserError(f"{run}: trained no classifier, so it has no linear baseline")
     with located(str(path)):
         data = load_dataset(config.data)
     if data.fingerprint != stored_environment(run).data.fingerprint:
-        raise UserError(f"{run}: its data have changed since it was trained")
+        raise UserError(f"{run}: its data have changed since it was trained; restore them, or train again")
     train = augmented(config, data)
     model = linear(train.texts, train.labels, len(data.label_names), train.pairs)
     scores = model.predict(data.validation.texts, data.validation.pairs).astype(np.float32)
@@ -104,4 +104,4 @@ def export_linear(run: Path, folder: Path) -> Path:
 
 def _check_empty(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: is there already and not empty; name another folder")
+        raise UserError(f"{folder}: already exists and is not empty; give another folder")

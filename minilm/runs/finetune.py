@@ -1,8 +1,8 @@
 """``minilm finetune MODEL``: a recipe of ``experiments/finetune/``, with other data or another method of training.
 
-    minilm finetune bielik                                   the recipe as it is
-    minilm finetune distilbert --data reviews.csv            on other data
-    minilm finetune bert --method lora train.epochs=5        by another method, and with changes of single keys
+    minilm finetune bielik                                   the recipe without changes
+    minilm finetune distilbert --data reviews.csv            with other data
+    minilm finetune bert --method lora train.epochs=5        with another method, and changes of single keys
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from minilm.model_files import is_whole
 from minilm.recipes import fine_tuning
 from minilm.textfiles import read_toml
 
-METHOD_CHANGES: dict[str, tuple[str, ...]] = {  # the keys that choose a method, each with a learning rate that suits it
+METHOD_CHANGES: dict[str, tuple[str, ...]] = {  # the keys that choose a method, with a suitable learning rate
     "full": ("freeze.part=nothing", "lora.rank=0", "train.lr=5e-5"),
     "head": ("freeze.part=backbone", "lora.rank=0", "train.lr=1e-3"),
     "last": ("freeze.part=all-but-last", "lora.rank=0", "train.lr=5e-5"),
     "lora": ("freeze.part=nothing", "lora.rank=8", "train.lr=5e-4"),
 }
-# Other data than the recipe's own may have one label a text or several, and macro F1 is for both. They are taken whole
-# and as they are: the recipe's subsets and cleaning steps were chosen for its own data.
+# Other data than the recipe's may have one label per text or several; macro F1 is defined for both. They are used
+# completely and without cleaning, as the recipe's subsets and cleaning steps were chosen for its own data.
 OTHER_DATA = (
     "data.train_rows=0",
     "data.validation_rows=0",
@@ -39,25 +39,25 @@ OTHER_DATA = (
 
 
 def recipe_of(model: str) -> Path:
-    """The recipe that starts from a model. Raises UserError if there is none."""
+    """The recipe for a model. Raises UserError if there is none."""
     known = fine_tuning()
     if is_table(Path(model)) or Path(model).suffix == ".txt":
-        raise UserError(f"{model}: is a file of data; name the model first: {program()} finetune minilm --data {model}")
+        raise UserError(f"{model}: is a data file; give the model first: {program()} finetune minilm --data {model}")
     if model not in known:
         raise UserError(
-            f'no recipe for the model "{model}"{nearest(model, known)}; there are recipes for {", ".join(known)}. Take '
-            f"one of the same family for another model: {program()} finetune bert model.source={model}"
+            f'no recipe for the model "{model}"{nearest(model, known)}; there are recipes for {", ".join(known)}. For '
+            f"other models, use a recipe of the same family: {program()} finetune bert model.source={model}"
         )
     return known[model]
 
 
 def changes_of(recipe: Path, data: str = "", method: str = "") -> list[str]:
-    """The changes that other data and another method make to a recipe.
+    """The changes of a recipe for other data and another method.
 
-    data: a file, a folder, a name that ``minilm data`` lists, or a Hub id; "sample": the small set that comes with
-    minilm and is of the same kind as the recipe's own; empty: the recipe's own.
+    data: a file, a folder, a name that ``minilm data`` lists, or a Hub id; "sample": the small data set that comes
+    with minilm and is of the same kind as the recipe's data; empty: the recipe's data.
 
-    method: "full", "head", "last3" (or another number), "lora"; empty: the recipe's own.
+    method: "full", "head", "last3" (or another number), "lora"; empty: the recipe's method.
 
     Raises UserError for another method.
     """

@@ -1,4 +1,4 @@
-"""The training stage of a run: what frozen layers give is computed once, the model is trained, measured and saved."""
+"""The training stage of a run: cache the outputs of frozen layers, train the model, score all texts, save the model."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ from minilm.training.state import Checkpoints, Progress
 
 @dataclass(frozen=True)
 class TrainRun:
-    """The last stage of a run: the model, its data, and where it trains."""
+    """The training stage of a run: the model, its data, and its runtime."""
 
     folder: Path
     config: RunConfig
     settings: TrainSection
     prepared: PreparedData
-    model: Backbone  # on its device, frozen as it trains
+    model: Backbone  # on its device, and frozen as it will train
     runtime: Runtime
     keep_model: KeepModel = "all"
     pictures: bool = True
@@ -60,13 +60,13 @@ class TrainRun:
 
 @dataclass(frozen=True)
 class Trained:
-    """What training leads to."""
+    """The result of training."""
 
     progress: Progress
     scores: dict[str, np.ndarray]  # (N, C) of every split that has texts
     decision: Decision  # how scores become probabilities and labels
-    cached: str  # what was computed once, in words
-    embedded: Embedded | None  # for a baseline: the texts by the model before it trained
+    cached: str  # a text about the layers whose outputs were cached
+    embedded: Embedded | None  # for a baseline: text vectors of the model before training
 
 
 def fit(run: TrainRun) -> Trained:
@@ -94,7 +94,7 @@ def fit(run: TrainRun) -> Trained:
 
 
 def _embed(run: TrainRun) -> Embedded:
-    """The vectors of every text by the model as it is, before training."""
+    """The vectors of every text, computed by the model before training."""
     vectors, seconds = {}, {}
     how = read_sentence_model(card_of(run.model).folder)
     if how.folder is not None:
@@ -113,7 +113,7 @@ def _embed(run: TrainRun) -> Embedded:
 
 
 def _seen_by(run: TrainRun, *texts: Encoded) -> tuple[str, ...]:
-    """A key of what the frozen part of an untrained model computes for some texts."""
+    """A cache key for the outputs of the frozen part of an untrained model for some texts."""
     config = run.config
     parts = (config.model, config.freeze, config.lora, card_of(run.model).folder)
     machine = (str(run.runtime), torch.get_num_threads())
@@ -139,7 +139,7 @@ def _activations(run: TrainRun) -> FrozenPrefix:
 
 
 def _train_and_score(run: TrainRun) -> tuple[Progress, dict[str, np.ndarray], str]:
-    """Train. Returns the progress, the scores (N, C) of every split, and a text about what was computed once."""
+    """Train; return the progress, the scores (N, C) of every split, and a text about cached layers."""
     folder, prepared, model = run.folder, run.prepared, run.model
     prefix = _activations(run)
     torch.manual_seed(run.config.seed)
@@ -155,18 +155,18 @@ def _train_and_score(run: TrainRun) -> tuple[Progress, dict[str, np.ndarray], st
 
 
 def _save(run: TrainRun, scores: np.ndarray) -> None:
-    """Write the model into ``model/``: whole, the part that was trained, or an adapter; or do not keep it.
+    """Save the model in ``model/``: the whole model, only the trained part, an adapter, or nothing.
 
-    scores: of the validation texts, which are kept beside it.
+    scores: of the validation texts, which are saved with the model.
     """
     config, model, tokenizer = run.config, run.model, run.prepared.tokenizer
     if run.keep_model == "none":
         return
     write_validation(run.folder / "model", ValidationScores(scores, run.prepared.data.validation.labels))
     source, revision = config.model.source, config.model.revision
-    base = "" if is_folder(source) else published_name(source)  # "": the folder that it was opened from
+    base = "" if is_folder(source) else published_name(source)  # "": the folder that it was loaded from
     if config.adapt is not None:
-        base = "../adapted"  # from the model's own folder
+        base = "../adapted"  # relative to the model's folder
     if config.adapters is not None:
         save_adapter(model, run.folder / "model", base=base, revision=revision, tokenizer=tokenizer)
         return

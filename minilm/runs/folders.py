@@ -1,10 +1,10 @@
-"""The folder of a run: how it is made and found again, and what it was started with.
+"""The folder of a run: create and find it, and check that its inputs have not changed.
 
     runs/NAME/  config.toml  environment.json  metrics.jsonl  results.json  predictions.csv  summary.txt
                 report.md  report.html  model/  checkpoints/  figures/
 
-A folder is never overwritten: a second run of the name gets a number. It appears with its config in it or not at all,
-and while a process works in it, it is locked.
+A folder is never overwritten; a second run with the same name gets a number. A new folder always contains its config.
+The folder is locked while a process works in it.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ from minilm.schema import as_table, flat, shown
 from minilm.textfiles import read_toml
 
 LOCK = ".lock"  # the file in a run's folder that is locked while a process works on the run
-STARTED_FROM = {  # what must be the same when a run is resumed
+STARTED_FROM = {  # inputs that must not change before a run is resumed
     "data": "the data",
     "checkpoint": "the checkpoint",
-    "augmented_texts": "the text that [augment] makes",
+    "augmented_texts": "the text that [augment] generates",
     "tokenizer": "the tokenizer",
-    "adaptation_texts": "the text to adapt to",
+    "adaptation_texts": "the texts of [adapt]",
 }
 
 
@@ -53,14 +53,14 @@ STARTED_FROM = {  # what must be the same when a run is resumed
 def new_folder(runs: Path, name: str, fill: Callable[[Path], None]) -> Iterator[Path]:
     """Make ``runs/name``, or if that exists ``runs/name-2`` and so on; it is locked inside the ``with`` block.
 
-    fill: writes what the folder has from its first moment on. Raises UserError if the folder cannot be made.
+    fill: writes the first files, before the folder appears. Raises UserError if the folder cannot be created.
     """
     with ExitStack() as stack:
         beside = runs / f".{name}.{os.getpid()}.tmp"
         try:
             remove_remains(runs, f".{glob.escape(name)}")
             beside.mkdir(parents=True)
-            stack.callback(shutil.rmtree, beside, ignore_errors=True)  # once renamed there is none
+            stack.callback(shutil.rmtree, beside, ignore_errors=True)  # absent if it was renamed
             lock = stack.enter_context(locked(beside / LOCK))
             fill(beside)
             flush_names(beside)
@@ -69,7 +69,7 @@ def new_folder(runs: Path, name: str, fill: Callable[[Path], None]) -> Iterator[
             flush_names(runs)
         except OSError as error:
             raise UserError(
-                f"{runs / name}: cannot be made ({error.strerror}); choose another place with --runs"
+                f"{runs / name}: cannot be created ({error.strerror}); choose another folder with --runs"
             ) from error
         yield folder
 
@@ -88,7 +88,7 @@ def _renamed(beside: Path, runs: Path, name: str) -> Path:
 
 
 def _rename_new(beside: Path, folder: Path) -> None:
-    """Rename a folder. Raises FileExistsError if there is something of the new name."""
+    """Rename a folder. Raises FileExistsError if the new name exists."""
     try:
         beside.rename(folder)
     except OSError as error:
@@ -99,18 +99,18 @@ def _rename_new(beside: Path, folder: Path) -> None:
 
 @contextmanager
 def occupied(folder: Path) -> Iterator[None]:
-    """Lock a run's folder. Raises UserError if another process is at work in it."""
+    """Lock a run's folder. Raises UserError if another process works in it."""
     with locked(folder / LOCK) as lock:
         if lock.holder:
-            raise UserError(f"{folder}: {lock.holder}, is at work on this run; wait for it to end, or stop it")
+            raise UserError(f"{folder}: {lock.holder}, is working on this run; wait until it ends, or stop it")
         yield
 
 
 def find_folder(config_path: Path, config: RunConfig, runs: Path) -> Path:
-    """The folder of the run to resume: the last of its name and with its settings, preferably one that is unfinished.
+    """The folder of the run to resume: the last run with this name and these settings, preferably an unfinished one.
 
-    If ``config_path`` is the config of such a run, that run comes first. Raises UserError if there is no run, or if all
-    were started with other settings.
+    If ``config_path`` is the config of such a run, that run is preferred. Raises UserError if there is no run, or if
+    all runs were started with other settings.
     """
     own = [config_path.parent] if config_path.name == "config.toml" else []
     numbered = [p for p in runs.glob(f"{config.name}-*") if p.name.removeprefix(f"{config.name}-").isdecimal()]
@@ -119,7 +119,7 @@ def find_folder(config_path: Path, config: RunConfig, runs: Path) -> Path:
     found = [path for path in places if is_run(path) and _name_of(path) == config.name]
     found.sort(key=lambda path: (path / "results.json").exists())
     if not found:
-        raise UserError(f"{runs / config.name}: there is no such run to resume; start it without --resume")
+        raise UserError(f"{runs / config.name}: there is no such run to resume; start a new run without --resume")
     for folder in found:
         if not first_difference(load_config(folder / "config.toml"), config):
             return folder
@@ -130,7 +130,7 @@ def find_folder(config_path: Path, config: RunConfig, runs: Path) -> Path:
 
 
 def _name_of(folder: Path) -> Any:
-    """The name of a run: the folder "mine-2" may be the second run "mine", or the first run "mine-2"."""
+    """The name of a run, from its config: "mine-2" may be the second run named "mine", or the first named "mine-2"."""
     return read_toml(folder / "config.toml").get("name")
 
 
@@ -150,7 +150,7 @@ def first_difference(stored: RunConfig, wanted: RunConfig) -> str:
 
 
 def describe_environment(data: Dataset, runtime: Runtime, start: dict[str, str]) -> Environment:
-    """What a result depends on, beside its config. ``start``: hashes of what the run starts from, beside its data."""
+    """The environment that a result depends on. ``start``: hashes of the run's inputs besides its data."""
     packages = ("torch", "tokenizers", "numpy", "huggingface-hub", "matplotlib")
     return Environment(
         minilm=version("minilm"),
@@ -174,12 +174,12 @@ def describe_data(data: Dataset) -> DataSummary:
 
 
 def stored_environment(folder: Path) -> Environment:
-    """The environment that a run was started in. Raises UserError if its file was edited."""
+    """Read the environment in which a run was started. Raises UserError if its file was edited."""
     return read_record(Environment, folder / "environment.json")
 
 
 def check_unchanged(folder: Path, data: Dataset, start: Mapping[str, str]) -> None:
-    """Raise UserError if the data, or anything else that a run was started with, has changed."""
+    """Raise UserError if the data or another input of the run has changed."""
     environment = stored_environment(folder)
     stored = {"data": environment.data.fingerprint, **environment.start}
     for key, value in {"data": data.fingerprint, **start}.items():
@@ -189,7 +189,7 @@ def check_unchanged(folder: Path, data: Dataset, start: Mapping[str, str]) -> No
 
 
 def other_machine(folder: Path, runtime: Runtime) -> str:
-    """What differs here from where a run was started, so far as its numbers may depend on it; empty if nothing does."""
+    """The differences between this machine and the one where a run was started that may change numbers; or empty."""
     stored = stored_environment(folder)
     pairs = {
         "torch": (stored.packages.get("torch", ""), version("torch")),
@@ -200,12 +200,12 @@ def other_machine(folder: Path, runtime: Runtime) -> str:
     changed = [f"{key} {here} (it was {then})" for key, (then, here) in pairs.items() if here != then]
     if not changed:
         return ""
-    what = f"resumes with {join_words(changed)}: from here on, its numbers may differ in their last bits"
-    return f"{what} from those of an unbroken run"
+    what = f"resumes with {join_words(changed)}: from now on, its numbers may differ in their last bits"
+    return f"{what} from those of an uninterrupted run"
 
 
 def describe_cpu() -> str:
-    """The CPU's name, and the widest of its instructions that torch uses: sums depend on their order."""
+    """The CPU's name and the widest instructions that torch uses, as the order of sums depends on them."""
     lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines() if Path("/proc/cpuinfo").exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return f"{(names or [platform.processor() or platform.machine()])[0]}, {torch.backends.cpu.get_cpu_capability()}"
@@ -220,6 +220,6 @@ def _commit() -> str | None:
 
 
 def write_history(folder: Path, history: list[Evaluation]) -> None:
-    """Write ``metrics.jsonl``, one evaluation a line."""
+    """Write ``metrics.jsonl``, one evaluation per line."""
     with atomic(folder / "metrics.jsonl") as file:
         file.write("".join(json.dumps(as_table(entry)) + "\n" for entry in history).encode())

@@ -1,4 +1,4 @@
-"""The new head of a run: what its config says, and what a sentence model's folder says of pooling."""
+"""The new head of a run, from its config and from the pooling of a sentence model."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ log = logging.getLogger("minilm")
 def new_head(
     section: HeadSection, architecture: Architecture, model_config: Any, folder: Path | None = None
 ) -> HeadConfig | None:
-    """The MLP head of the config; None: the family's own.
+    """The MLP head of the config; None: the family's own head.
 
-    By default it reads the vector that a sentence model's folder names, or else the one of the family's own head.
+    By default its input is the pooling of a sentence model, or else that of the family's own head.
     """
     if isinstance(section, FamilyHeadSection):
         return None
     pooling: str = section.pooling
     if pooling == "auto":
         usual = architecture.classification_head(model_config).pooling
-        # The MLP head has a hidden layer itself, which takes the place of a pooler.
+        # The MLP head has a hidden layer, which replaces the pooler.
         pooling = read_pooling(folder) or ("cls" if usual == "pooler" else usual)
     return mlp_head(
         model_config.width,
@@ -39,7 +39,7 @@ def new_head(
 
 
 def warn_of_pooling(section: HeadSection, model: Backbone, folder: Path) -> None:
-    """Say what a new head reads if a sentence model's folder chose it; not of a model without memory."""
+    """Log the pooling of a new head if a sentence model determined it, unless the model is on the meta device."""
     chosen = isinstance(section, MLPHeadSection) and section.pooling == "auto" and read_pooling(folder)
     if chosen and not any(parameter.is_meta for parameter in model.parameters()):
-        log.warning("%s: the new head pools by %r, as its 1_Pooling says (model.head.pooling)", folder, chosen)
+        log.warning("%s: the new head uses the pooling %r of the sentence model (model.head.pooling)", folder, chosen)

@@ -1,4 +1,4 @@
-"""What a run's report shows of its mistakes."""
+"""The mistakes that a run's report shows."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from minilm.evaluation.mistakes import surest_mistakes, texts_of_pair, wrongness
 from minilm.reporting.label_issues import SHOWN, Issue, clipped
 from minilm.reporting.results import ConfusedTexts, LabelIssueText, Mistake, Mistakes
 
-SUREST, PAIRS, EACH = 10, 5, 3  # mistakes, confused pairs, and texts of each pair, that are shown
+SUREST, PAIRS, EACH = 10, 5, 3  # the most mistakes, confused pairs, and texts of each pair, that are shown
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The texts that a report measures the model on."""
+    """The texts on which a report evaluates the model."""
 
     split: str
     rows: Rows
-    numbers: np.ndarray  # (N,) of the rows in their file, from 1
-    kept: Mapping[str, Sequence[Any]]  # their other columns that data.keep names
+    numbers: np.ndarray  # (N,) the numbers of the rows in their file, from 1
+    kept: Mapping[str, Sequence[Any]]  # the columns of data.keep
 
     def text(self, i: int) -> str:
-        """The i-th text; of a pair, both."""
+        """The i-th text, or both texts of a pair."""
         return self.rows.texts[i] if self.rows.pairs is None else f"{self.rows.texts[i]} / {self.rows.pairs[i]}"
 
     @property
     def columns(self) -> dict[str, Sequence[Any]]:
-        """What names a row in a file: its number, columns that are kept, and its text."""
+        """The columns that identify a row in a file: its number, the columns of data.keep, and its text."""
         pairs = {} if self.rows.pairs is None else {"pair": self.rows.pairs}
         return {"row": self.numbers.tolist(), **self.kept, "text": self.rows.texts, **pairs}
 
@@ -41,7 +41,7 @@ class HeldOut:
 def describe_mistakes(
     held_out: HeldOut, scores: np.ndarray, names: Sequence[str], decision: Decision, issues: Sequence[Issue]
 ) -> Mistakes:
-    """The mistakes of a split that are worth reading. scores (N, C); issues: of its labels."""
+    """The mistakes of a split for the report. scores (N, C); issues: labels that are probably wrong."""
     labels, p = held_out.rows.labels, decision.probabilities(scores)
     predicted = decision.choose(p)
     wrong = wrongness(labels, predicted, p)

@@ -1,20 +1,20 @@
-"""``minilm predict RUN --file in.csv --out out.csv``: a table's rows with answers beside them.
+"""``minilm predict RUN --file in.csv --out out.csv``: add predictions to the rows of a table.
 
-All columns of the input are kept, in their order, and so are all rows. These columns follow them:
+All columns and rows of the input are kept, in their order. These columns are added:
 
-    predicted      the label; several labels a text: a list; "unsure" if its probability is too low
-    probability    of that label, or of each of them
-    P(label)       with ``everything``, one a label
+    predicted      the label, or a list with several labels per text; "unsure" if its probability is too low
+    probability    the probability of that label, or of each of them
+    P(label)       with ``everything``, the probability of each label
 
-A row without a text has empty cells there. So has one that cannot be read; it is counted and named at the end, and
-never stops the others.
+If a row has no text or cannot be read, its added cells are empty. Such rows are counted and listed at the end, and do
+not stop the others.
 
-**Windows.** The rows are read in windows of 4,096. In a window, texts of like length share a batch; the answers are
+**Windows.** The rows are read in windows of 4,096. In a window, texts of similar length share a batch; predictions are
 written in order. So memory does not grow with the file.
 
-**A kill.** Rows are written into ``.NAME.begun`` beside the output, and after each window ``.NAME.state`` records how
-many they are. ``resume`` cuts the first to what the second says and goes on with the next window: windows are the same
-as in a run that was never ended, so the bytes are the same too.
+**Interruption.** Rows are written to ``.NAME.begun`` beside the output, and after each window ``.NAME.state`` records
+their number. ``resume`` cuts the first file to the length in the second, and continues with the next window. The
+windows do not depend on interruptions, so the output has the same bytes.
 """
 
 from __future__ import annotations
@@ -45,46 +45,47 @@ from minilm.schema import read_table
 from minilm.textfiles import read_json
 from minilm.training.console import progress_bar, say
 
-WINDOW = 4096  # rows that are sorted by length together
-CHARACTERS = 2**25  # and at most so many characters
+WINDOW = 4096  # the most rows of a window
+CHARACTERS = 2**25  # the most characters of a window
 
 
 @dataclass(frozen=True)
 class TableJob:
-    """What to read, and what to write."""
+    """The input and output files, and the options."""
 
     source: Path  # "-": standard input
     out: Path | None = None  # None: standard output
+    column: str = ""  # with the texts; empty: that of the run's config
     format: str = ""  # of standard input and output: "csv", "tsv" or "jsonl"
-    everything: bool = False  # whether each label has a column
-    strict: bool = False  # whether a row without an answer ends it
+    everything: bool = False  # whether to add a column for each label
+    strict: bool = False  # whether a row without an answer is an error
     resume: bool = False
     overwrite: bool = False
-    shard: tuple[int, int] = (1, 1)  # the i-th of n parts of the rows
-    safe: bool = False  # whether cells are written so that a spreadsheet runs none of them
+    shard: tuple[int, int] = (1, 1)  # (i, n): only the i-th of n parts of the rows
+    safe: bool = False  # whether to write cells so that a spreadsheet runs none of them as a formula
 
 
 @dataclass
 class Done:
-    """How far it is."""
+    """The progress of a job."""
 
     tally: Tally = field(default_factory=Tally)
     size: int = 0  # bytes that are written
-    key: str = ""  # a hash of what it depends on
+    key: str = ""  # a hash of everything that the output depends on
 
 
 def predict_file(predictor: Predictor, run: Path, job: TableJob) -> Tally:
-    """Answer every row of a file. Says on standard error what has no answer.
+    """Add predictions to every row of a file, and report rows without an answer on standard error.
 
-    run: which the predictor is from; its config names the columns. Raises UserError if the file as a whole cannot be
-    read or written; with ``strict``, for the first row without an answer.
+    run: the run of the predictor, whose config names the columns. Raises UserError if the file as a whole cannot be
+    read or written, and with ``strict`` for the first row without an answer.
     """
     form = _form(job)
     section, place = columns_of(run, bool(predictor.reading.pairs))
     stream = open_stream(
         job.source, format_of(section), kind=job.format or "lines", pairs=bool(predictor.reading.pairs)
     )
-    columns = [TEXT, PAIR] if stream.kind == "lines" else [section.text, section.text_pair]
+    columns = [TEXT, PAIR] if stream.kind == "lines" else [job.column or section.text, section.text_pair]
     answers = RowAnswers(predictor, columns, everything=job.everything, strict=job.strict)
     start, end = list[Row](), None
     if job.source == STDIN:  # its first row shows its columns
@@ -114,7 +115,7 @@ def predict_file(predictor: Predictor, run: Path, job: TableJob) -> Tally:
 
 @dataclass(frozen=True)
 class _Table:
-    """What is read, answered and written."""
+    """The input, the predictor and the writer of a job."""
 
     answers: RowAnswers
     stream: RowStream
@@ -123,7 +124,7 @@ class _Table:
     end: int | None = None  # None: unknown
 
     def blocks(self, done: Done) -> Iterator[bytes]:
-        """The bytes of the output from where it stands, a window at a time."""
+        """Yield the remaining bytes of the output, one window at a time."""
         answers, tally = self.answers, done.tally
         answers.tally = tally
         rows = itertools.islice(self.stream.rows(), self.first + tally.rows, self.end)
@@ -139,14 +140,14 @@ class _Table:
 
 
 def _form(job: TableJob) -> str:
-    """The format that is written. Raises UserError if the job contradicts itself."""
+    """The format of the output. Raises UserError if options contradict each other."""
     endings = ", ".join(FORMATS)
     if job.out is not None:
         form = FORMATS.get(job.out.suffix.lower(), "")
         if not form:
             raise UserError(f"--out: {job.out}: must end in {endings}{nearest(job.out.suffix, FORMATS)}")
         if job.format and job.source != STDIN:
-            raise UserError("--format is for standard input and output; the endings of --file and --out name theirs")
+            raise UserError("--format is only for standard input and output; files have the format of their ending")
         if not job.out.parent.is_dir():
             raise UserError(f"--out: {job.out.parent}: no such folder")
         if job.out.is_dir():
@@ -155,50 +156,50 @@ def _form(job: TableJob) -> str:
         form = job.format or "csv"
     only_file = {"--resume": job.resume, "--overwrite": job.overwrite}
     for option in (name for name, given in only_file.items() if given and job.out is None):
-        raise UserError(f"{option} is for a file that is written (--out)")
+        raise UserError(f"{option} needs an output file (--out)")
     if job.source == STDIN and (job.resume or job.shard != (1, 1)):
-        raise UserError("standard input can be read once only: --resume and --shard need a file (--file)")
+        raise UserError("standard input can be read only once; --resume and --shard need a file (--file)")
     if job.safe and form not in ("csv", "tsv"):
-        raise UserError("--spreadsheet-safe is for .csv and .tsv")
+        raise UserError("--spreadsheet-safe is only for .csv and .tsv")
     return form
 
 
 def _check_columns(stream: RowStream, names: Sequence[str], answers: RowAnswers, place: str) -> None:
-    """Raise UserError if a text column is missing, or if one has the name of an answer's."""
+    """Raise UserError if a text column is missing, or if a column has the name of an added column."""
     if not names and stream.kind != "jsonl":
-        raise UserError(f"{stream.name}: the file holds no rows")
+        raise UserError(f"{stream.name}: the file contains no rows")
     shown = ", ".join(f'"{name}"' for name in names[:30])
     for key, name in zip(("data.text", "data.text_pair"), answers.columns, strict=False):
         if names and name not in names:
             raise UserError(f'{stream.name}: no column "{name}" ({key}{place}); its columns are {shown}')
     for name in answers.added:
         if name in names:
-            raise UserError(f'{stream.name}: has a column "{name}" already; rename it, or leave it out')
+            raise UserError(f'{stream.name}: already has a column "{name}"; rename or remove it')
 
 
 # --- Writing ---
 
 
 def _write_file(table: _Table, job: TableJob, out: Path, done: Done) -> bool:
-    """Write a file, from its start or from where it was left. False: there was nothing left to do."""
+    """Write a file, from its start or from where it was interrupted. False: it was already finished."""
     begun, state = out.with_name(f".{out.name}.begun"), out.with_name(f".{out.name}.state")
     key = _key(table, job)
     if out.exists() and job.source != STDIN and os.path.samefile(out, job.source):
-        raise UserError(f"--out: {out}: is the file that is read; name another")
+        raise UserError(f"--out: {out}: is the input file; give another output file")
     if job.resume and state.exists():
         done = read_table(Done, read_json(state), lambda _: str(state))
         if done.key != key or not begun.is_file() or begun.stat().st_size < done.size:
             raise UserError(
-                f"{out}: was begun with other options, another file or another model; --overwrite begins it anew"
+                f"{out}: was started with other options, another file or another model; start again with --overwrite"
             )
-        say(f"{out}: goes on after {done.tally.rows:,} rows")
+        say(f"{out}: continues after {done.tally.rows:,} rows")
     elif job.resume and out.exists():
-        say(f"{out}: is finished already")
+        say(f"{out}: is already finished")
         return False
     elif out.exists() and not job.overwrite:
-        raise UserError(f"--out: {out}: exists already; name another file, or replace it: --overwrite")
+        raise UserError(f"--out: {out}: already exists; give another file, or replace it with --overwrite")
     elif state.exists() and not (job.overwrite or job.resume):
-        raise UserError(f"--out: {out}: was begun; go on with --resume, or begin anew with --overwrite")
+        raise UserError(f"--out: {out}: was started before; continue with --resume, or start again with --overwrite")
     else:
         begun.unlink(missing_ok=True)
         done.key = key
@@ -223,7 +224,7 @@ def _write_file(table: _Table, job: TableJob, out: Path, done: Done) -> bool:
 
 @contextmanager
 def _kept(out: Path, begun: Path, state: Path) -> Iterator[None]:
-    """What is done when a signal or a full disk ends it is kept; after an error of the user's it is of no use."""
+    """A context that keeps the finished part after a signal or a full disk, but not after other user errors."""
     try:
         yield
     except UserError:
@@ -232,7 +233,7 @@ def _kept(out: Path, begun: Path, state: Path) -> Iterator[None]:
         raise
     except KeyboardInterrupt:
         if state.exists():
-            say(f"{out}: what is done is kept; the same command goes on with --resume")
+            say(f"{out}: the finished part is saved; run the same command with --resume to continue")
         raise
 
 
@@ -246,7 +247,7 @@ def _key(table: _Table, job: TableJob) -> str:
 
 
 def _advance(bar: tqdm[Any], done: int, rows: int) -> Callable[[float], None]:
-    """What moves the bar while a window is answered, by whole rows."""
+    """A function that advances the progress bar within a window, by whole rows."""
     read = 0.0
 
     def advance(fraction: float) -> None:
@@ -258,7 +259,7 @@ def _advance(bar: tqdm[Any], done: int, rows: int) -> Callable[[float], None]:
 
 
 def _windows(rows: Iterator[Row]) -> Iterator[list[Row]]:
-    """Rows in windows; where one ends depends on the rows alone."""
+    """Divide rows into windows, whose ends depend only on the rows."""
     window: list[Row] = []
     characters = 0
     for row in rows:

@@ -23,17 +23,17 @@ from minilm.runs.shared_cache import hash_of_rows, memoize
 from minilm.training.console import say
 
 LONG = 10.0  # seconds
-KEPT_SCORES = 100  # labels of which a sample's scores are kept, at most
-MOST_LABELS = 1000  # for what takes time and memory for each: the linear baseline, and metrics of rankings
+KEPT_SCORES = 100  # the most labels whose scores are stored for a sample text
+MOST_LABELS = 1000  # with more labels, the linear baseline and ranking metrics would be too slow
 
 
 def measure(
     labels: np.ndarray, scores: np.ndarray, decision: Decision | None = None, ranking: bool | None = None
 ) -> Metrics:
-    """The metrics of scores (N, C) against labels: (N,), or (N, C) with several labels a text.
+    """The metrics of scores (N, C) for labels (N,), or (N, C) with several labels per text.
 
-    decision: which labels the texts get. The loss is that of the scores as they are, without a temperature.
-    ranking: whether to measure ROC AUC and average precision; None: unless there are very many labels.
+    decision: determines the labels that the texts get. The loss is computed without a temperature.
+    ranking: whether to compute ROC AUC and average precision; None: unless there are very many labels.
     """
     decision = decision or plain_decision(labels)
     ranking = scores.shape[1] <= MOST_LABELS if ranking is None else ranking
@@ -46,9 +46,9 @@ def measure(
 
 @dataclass(frozen=True)
 class Embedded:
-    """The vectors of all texts, by the checkpoint before it is trained."""
+    """The vectors of all texts, computed by the checkpoint before training."""
 
-    vectors: dict[str, np.ndarray]  # of each split, (N, D)
+    vectors: dict[str, np.ndarray]  # split -> (N, D)
     seconds: float  # for the training texts
 
 
@@ -61,8 +61,8 @@ def fit_baselines(
 ) -> dict[str, Baseline]:
     """The metrics of the majority class and of a linear model on TF-IDF features, on the same splits.
 
-    With ``embedded``, also what a linear model on the checkpoint's vectors reaches.
-    ``choose`` makes the decision from the scores of the validation texts, as for the model.
+    With ``embedded``, also those of a linear model on the checkpoint's vectors. ``choose`` fits the decision to the
+    scores of the validation texts, as for the model.
     """
     classes = len(data.label_names)
     train, held_out = data.train, {"validation": data.validation}
@@ -74,7 +74,7 @@ def fit_baselines(
     }
 
     def fitted(name: str) -> tuple[dict[str, np.ndarray], float]:
-        """Scores of the validation and test texts, and the seconds to fit."""
+        """The scores of the validation and test texts, and the fitting time in seconds."""
         model = fits[name]()
         if isinstance(model, Linear) and not model.regression.finished:
             say("the linear baseline's fit took too long and ended early: a longer one might be a little better")
@@ -104,7 +104,7 @@ def _measured(
     *,
     constant: bool = False,
 ) -> Baseline:
-    """constant: every text has the same scores, so that the report can name its labels."""
+    """constant: whether all texts have the same scores, so that the report can name their labels."""
     decision = choose(scores["validation"])
     validation = measure(data.validation.labels, scores["validation"], decision)
     test = measure(data.test.labels, scores["test"], decision) if "test" in scores else None
@@ -117,14 +117,14 @@ def _measured(
 
 
 def stored_threshold(decision: Decision) -> float | list[float] | None:
-    """The threshold as files hold it; None: no label depends on one."""
+    """The threshold as stored in files; None if no label depends on a threshold."""
     if decision.kind == "single" and not decision.has_threshold:
         return None
     return decision.threshold.tolist() if isinstance(decision.threshold, np.ndarray) else decision.threshold
 
 
 def lengths_of(rows: Rows, encoded: Encoded, max_tokens: int) -> Lengths:
-    """How long N texts are, in tokens and in characters."""
+    """The lengths of N texts, in tokens and in characters."""
     second = rows.pairs or [""] * len(rows)
     found = np.array([len(text) + len(pair) for text, pair in zip(rows.texts, second, strict=True)])
     characters = CharacterLengths(
@@ -137,7 +137,8 @@ def lengths_of(rows: Rows, encoded: Encoded, max_tokens: int) -> Lengths:
 
 
 def time_inference(classifier: Classifier, rows: Rows) -> float:
-    """Seconds to classify 100 texts, from text to probabilities: the median of three times, or one if it is long."""
+    """The seconds to classify 100 texts, from text to probabilities: the median of three measurements, or one if
+    slow."""
     hundred = rows.take(np.arange(100) % len(rows))
     times: list[float] = []
     while len(times) < 3 and sum(times) < LONG:
@@ -150,7 +151,7 @@ def time_inference(classifier: Classifier, rows: Rows) -> float:
 def choose_samples(
     rows: Rows, scores: np.ndarray, labels: list[str], seed: int, decision: Decision | None = None
 ) -> list[SampleText]:
-    """Five texts with their predictions: two wrong ones if there are any, the others right."""
+    """Five texts with their predictions: two wrong ones if there are any, and right ones."""
     several = rows.labels.ndim == 2
     decision = decision or plain_decision(rows.labels)
     probabilities = decision.probabilities(scores)
@@ -165,7 +166,7 @@ def choose_samples(
         return [labels[i] for i in np.flatnonzero(value)] if several else labels[int(value)]
 
     def shown(row: np.ndarray) -> list[int]:
-        """The labels whose scores are kept: all, or of many the likeliest."""
+        """The labels whose scores are stored: all, or if there are many, the most probable."""
         order = range(len(row)) if len(row) <= KEPT_SCORES else np.argsort(-row, kind="stable")[:KEPT_SCORES].tolist()
         return list(order)
 

@@ -1,10 +1,10 @@
 """Methods for ``minilm.data.augmentation.augment`` that need a model.
 
-    masked words         a masked-language model puts others in the place of some      (Wu et al. 2019, section 3)
-    back-translation     into another language and back, by a model that writes        (Sennrich et al. 2016, section 3)
+    masked words         a masked-language model replaces some words                   (Wu et al. 2019, section 3)
+    back-translation     a model translates into another language and back             (Sennrich et al. 2016, section 3)
 
-The first may change the meaning of a text, and with it the class: a model that has not seen the label writes "bad" in
-place of "good". With a small fraction of the words, most texts keep their meaning.
+The first may change the meaning of a text, and thus its class: the model does not know the label and may replace "good"
+by "bad". If only a small fraction of the words is replaced, most texts keep their meaning.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from minilm.sampling import GREEDY, Sampling
 
 
 def masked_words(model: Backbone, tokenizer: Tokenizer, fraction: float = 0.1, top: int = 10) -> Method:
-    """Replaces this fraction of a text's words, at least one: each by one of the ``top`` words that the model finds
-    likeliest there, drawn by their probabilities, and never by itself.
+    """A method that replaces this fraction of a text's words, and at least one word. The new word is one of the ``top``
+    words that are most probable at this place, drawn by their probabilities, and never the word itself.
 
-    model: from ``load_language_model(source, masked=True)``, so that its head is trained. A text that is longer than it
-    reads stays as it is. Raises UserError if the tokenizer has no mask token.
+    model: from ``load_language_model(source, masked=True)``, so that its head is trained. A text that is longer than
+    the model's context is not changed. Raises UserError if the tokenizer has no mask token.
     """
     mask = next((name for name in MASK_NAMES if tokenizer.token_to_id(name) is not None), "")
     if not mask:
-        raise UserError(f"the tokenizer has no mask token, {' or '.join(MASK_NAMES)}: no words can be replaced")
+        raise UserError(f"the tokenizer has no mask token ({' or '.join(MASK_NAMES)}), so no words can be replaced")
 
     def change(text: str, rng: RNG) -> str:
         words = text.split()
@@ -62,10 +62,10 @@ def back_translation(
     max_new_tokens: int = 256,
     how: Sampling = GREEDY,
 ) -> Method:
-    """Texts in ``language`` to ``pivot`` and back, with the prompts of Flan-T5; many side by side.
+    """A method that translates texts from ``language`` to ``pivot`` and back, in batches, with the prompts of Flan-T5.
 
-    model: from ``load_language_model(source, masked=False)``. how: greedy, a text becomes the same each time it is
-    drawn; with a temperature it does not, but then it depends on which texts it is translated beside.
+    model: from ``load_language_model(source, masked=False)``. how: with greedy decoding, a text has the same result
+    each time; with a temperature above 0 it varies, but also depends on the other texts of its batch.
     """
 
     def change(texts: Sequence[str], rngs: Sequence[RNG]) -> list[str]:

@@ -1,14 +1,14 @@
-"""Work that several runs of one process have in common, done once: tokens, baselines, outputs of frozen layers.
+"""A cache for values that several runs of one process share: tokens, baselines, outputs of frozen layers.
 
     with shared_cache():
-        tokens = memoize("tokens", key, make)      # made
-        tokens = memoize("tokens", key, make)      # the same object, if key() returns an equal key
+        tokens = memoize("tokens", key, make)      # calls make()
+        tokens = memoize("tokens", key, make)      # returns the same object, if key() returns an equal key
 
-Outside of ``shared_cache()`` nothing is cached. A key names everything that the work depends on, with texts by their
-hash, so that a run has the same results as it would have alone. Cached values must not be modified.
+Outside of ``shared_cache()`` nothing is cached. A key contains everything that the value depends on, with texts as
+hashes, so that a run has the same results as without the cache. Cached values must not be modified.
 
 A loaded checkpoint is not cached. Its file is mapped into memory and stays in the system's page cache, so a model of 23
-million parameters opens in 0.02 s, less than 1% of the shortest run; a copy that training cannot change takes longer.
+million parameters loads in 0.02 s, less than 1% of the shortest run; copying it before training would take longer.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from minilm.data.rows import Rows
 from minilm.data.tokenization import Encoded
 
 T = TypeVar("T")
-LIMITS = {"activations": 1, "data": 2}  # values of a kind that are cached: outputs of frozen layers may be gigabytes
-LIMIT = 6  # of every other kind: those of two runs, with three splits each
+LIMITS = {"activations": 1, "data": 2}  # kind -> the most cached values; outputs of frozen layers may be gigabytes
+LIMIT = 6  # for every other kind: two runs with three splits each
 
 _cache: dict[str, OrderedDict[Hashable, object]] | None = None
 
 
 @contextmanager
 def shared_cache() -> Iterator[None]:
-    """Inside, the values of ``memoize`` are cached."""
+    """A context in which the values of ``memoize`` are cached."""
     global _cache
     outer, _cache = _cache, {}
     try:
@@ -45,7 +45,7 @@ def shared_cache() -> Iterator[None]:
 def memoize(
     kind: str, key: Callable[[], Hashable], make: Callable[[], T], *, keep: Callable[[T], bool] = lambda value: True
 ) -> T:
-    """``make()``, or the cached value of an equal key. Of each kind, the last few values that were used are cached.
+    """``make()``, or the cached value of an equal key. The most recently used values of each kind are cached.
 
     keep: whether a value may be cached.
     """
@@ -54,8 +54,8 @@ def memoize(
     of_kind, wanted = _cache.setdefault(kind, OrderedDict()), key()
     if wanted in of_kind:
         of_kind.move_to_end(wanted)
-        return of_kind[wanted]  # type: ignore[return-value]  # an equal ``make`` made it
-    while len(of_kind) >= LIMITS.get(kind, LIMIT):  # before making another: there is memory for so many only
+        return of_kind[wanted]  # type: ignore[return-value]  # made by an equal ``make``
+    while len(of_kind) >= LIMITS.get(kind, LIMIT):  # first free memory for the new value
         of_kind.popitem(last=False)
     value = make()
     if keep(value):
@@ -72,7 +72,7 @@ def hash_of_rows(rows: Rows) -> str:
 
 
 def hash_of_tokens(encoded: Encoded) -> str:
-    """A hash of the tokens of all texts, in order, and of which text of a pair each belongs to."""
+    """A hash of the tokens of all texts, in order, and of their segments."""
     digest = hashlib.sha256(np.ascontiguousarray(encoded.ids).tobytes() + encoded.offsets.tobytes())
     if encoded.windows is not None:
         digest.update(b"windows" + encoded.windows.starts.tobytes() + encoded.windows.scores.encode())

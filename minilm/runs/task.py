@@ -1,4 +1,4 @@
-"""What training does with a run's data and model: batches, objective and evaluation."""
+"""The training task of a run: batches, objective and evaluation."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def make_task(
     """The batches, the objective and the evaluation of a run; evaluations are recorded in ``folder``."""
     train, validation = prepared.train, prepared.data.validation
     encoded, pad = prepared.encoded["train"], pad_id(prepared.tokenizer)
-    labels = train.labels[encoded.texts]  # of each row: a window has its text's
+    labels = train.labels[encoded.texts]  # of each row; a window has the labels of its text
     forward = {split: prefix.forward(split, model) for split in ("train", "validation")}
-    # As many training texts as validation has are enough to see overfitting; all would take longer than training.
+    # Training metrics use as many texts as validation has, which is enough to see overfitting and much faster.
     sample = keep_rows(strata_of(train.labels), min(len(train), len(validation)), config.seed)
     sampled = encoded.rows_of(sample)
     watched: dict[str, tuple[Encoded, np.ndarray, Forward]] = {
@@ -54,9 +54,9 @@ def make_task(
             split: predict_scores(model, texts, runtime, pad=pad, forward=how)
             for split, (texts, _, how) in watched.items()
         }
-        # Chosen again for each evaluation: while rare labels have low probabilities, a threshold of 0.5 would assign
-        # none of them, however well the model ranks them, and no checkpoint would be better than the first. (At 0.5
-        # no temperature changes a label.)
+        # The threshold is chosen for each evaluation: early in training, rare labels have low probabilities, so with a
+        # threshold of 0.5 none would be assigned, even if the model ranks them well, and all checkpoints would seem
+        # equal. (With 0.5, a temperature does not change labels.)
         calibrate = settings.decision_threshold != 0.5
         decision = fit_decision(settings, validation.labels, scores["validation"], calibrate=calibrate)
         ranking = settings.best in RANKING_METRICS  # they sort all texts for each label
@@ -82,7 +82,7 @@ def make_task(
 
 
 def _class_weights(settings: TrainSection, prepared: PreparedData, labels: np.ndarray) -> torch.Tensor | None:
-    """``labels``: of the rows that are trained on."""
+    """The class weights for the loss. ``labels``: those of the training rows."""
     if settings.class_weights == "balanced":
         return balanced_weights(labels, len(prepared.data.label_names))
     if isinstance(settings.class_weights, dict):

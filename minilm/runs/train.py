@@ -1,6 +1,6 @@
 """One run, from a config to a finished folder: data, tokens, model, training, evaluation, report.
 
-An interrupted run resumes from its last checkpoint, and ends with the same weights as an uninterrupted one.
+An interrupted run resumes from its last checkpoint, and has the same final weights as an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ def train_run(
 ) -> Path:
     """Train, or classify without training, as a config describes; return the run's folder.
 
-    keep_model: what ``model/`` contains in the end: the whole model; what was trained, with the name of the checkpoint
-        below it; or nothing.
+    keep_model: what ``model/`` contains in the end: the whole model; the trained parameters and the name of their base
+        checkpoint; or nothing.
     pictures: whether the report has pictures.
 
     Raises:
-        UserError: something that the user can fix.
-        minilm.training.console.Interrupted: a signal ended the run; ``resume=True`` resumes it.
+        UserError: an error that the user can fix.
+        minilm.training.console.Interrupted: a signal stopped the run; ``resume=True`` resumes it.
     """
     with terminable():
         return _train_run(config_path, overrides, runs, resume, keep_model, pictures)
@@ -78,8 +78,8 @@ def _train_run(
     folder = find_folder(config_path, config, runs)
     with occupied(folder):
         if (folder / "results.json").exists():
-            say(f"{folder}: this run has finished already")
-            finalize(folder)  # it may have been killed before that
+            say(f"{folder}: this run has already finished")
+            finalize(folder)  # it may have been killed before this
             return folder
         start = _prepare_start(config, config_path)
         check_unchanged(folder, start.prepared.data, start.fingerprints)
@@ -90,14 +90,14 @@ def _train_run(
 
 
 def _run_stages(config: RunConfig, start: Start, folder: Path, keep_model: KeepModel, pictures: bool) -> None:
-    """All that a run does in its folder. Raises UserError and Interrupted with the command that resumes it."""
+    """Run all stages in the folder. Raises UserError and Interrupted with the command that resumes the run."""
     try:
         with out_of_memory_explained(resume_command(folder)):
             _adapt_and_train(config, start, folder, keep_model, pictures)
     except OSError as error:  # a full disk
         place, why = error.filename or folder, error.strerror or error
         raise UserError(f"{place}: {why}; once that is fixed, resume with: {resume_command(folder)}") from error
-    except KeyboardInterrupt as stop:  # while results are written, or a second signal
+    except KeyboardInterrupt as stop:  # while results are written, or after a second signal
         raise Interrupted(signal_of(stop), folder) from None
 
 
@@ -117,18 +117,18 @@ def _adapt_and_train(config: RunConfig, start: Start, folder: Path, keep_model: 
 
 @dataclass(frozen=True)
 class Start:
-    """What a run starts from."""
+    """The inputs of a run."""
 
     runtime: Runtime
     prepared: PreparedData
-    fingerprints: dict[str, str]  # hashes of it, as ``_fingerprints_of`` computes them
+    fingerprints: dict[str, str]  # hashes of the inputs, from ``_fingerprints_of``
     adaptation: AdaptationData | None = None  # for [adapt]
     model: Backbone | None = None  # for [train], unless [train] starts from the adapted checkpoint
     classifier: ZeroShotClassifier | None = None  # for [zero_shot]
 
 
 def _prepare_start(config: RunConfig, path: Path) -> Start:
-    """Load the data and open the model. Raises UserError if they and the config do not fit together."""
+    """Load the data and the model. Raises UserError if they do not match each other or the config."""
     with located(str(path)), out_of_memory_explained():
         return _load_start(config)
 
@@ -138,6 +138,8 @@ def _load_start(config: RunConfig) -> Start:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     runtime = devices.runtime(settings.device, settings.precision)
+    if message := devices.advice(runtime, settings.precision):
+        say(message)
     prepared = prepare(config)
     data = prepared.data
     counts = {split: class_counts(getattr(data, split).labels, len(data.label_names)) for split in SPLITS}
@@ -157,15 +159,15 @@ def _load_start(config: RunConfig) -> Start:
 
 
 def _first_settings(config: RunConfig) -> TrainSection | ZeroShotSection:
-    """The section with the device and threads of all stages: [train], else [adapt.train], else [zero_shot]."""
+    """The section with the device and threads of all stages: [train], or else [adapt.train] or [zero_shot]."""
     settings = config.train or (config.adapt.train if config.adapt else config.zero_shot)
     assert settings is not None  # a rule of the config
     return settings
 
 
 def _fingerprints_of(config: RunConfig, prepared: PreparedData, adaptation: AdaptationData | None) -> dict[str, str]:
-    """Hashes of what a run starts from, beside its data. A resumed run reads frozen weights again: its own checkpoints
-    have only what trains."""
+    """Hashes of a run's inputs besides its data. A resumed run reads frozen weights from the start checkpoint again, as
+    its own checkpoints contain only parameters that train."""
     start = {}
     if config.model.source:
         start["checkpoint"] = files.fingerprint(find_checkpoint(config))
@@ -178,7 +180,7 @@ def _fingerprints_of(config: RunConfig, prepared: PreparedData, adaptation: Adap
 
 
 def _write_start(config: RunConfig, start: Start, folder: Path) -> None:
-    """Write what a run's folder begins with: its settings, and what it starts from."""
+    """Write the first files of a run's folder: its settings, and hashes of its inputs."""
     environment = describe_environment(start.prepared.data, start.runtime, start.fingerprints)
     write_json(folder / "environment.json", as_table(environment))
     with atomic(folder / "config.toml") as file:

@@ -1,7 +1,7 @@
-"""A run that does not train: what a model makes of texts before it has seen a single label.
+"""A zero-shot run: a model classifies texts without training.
 
-It is compared with the majority class of the training texts, and with the same checkpoint under a head that is not
-trained yet, as training would start it.
+It is compared with the majority class of the training texts, and with the same checkpoint with an untrained head, from
+which training would start.
 
     RUN/  config.toml  environment.json  results.json  predictions.csv  report.md  report.html  figures/
 """
@@ -9,12 +9,11 @@ trained yet, as training would start it.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer
 
 from minilm.checkpoints.contents import read_contents
 from minilm.checkpoints.files import write_json
@@ -22,14 +21,12 @@ from minilm.config import EntailmentSection, PromptSection, RunConfig, Similarit
 from minilm.data.rows import Rows
 from minilm.data.tokenization import pad_id
 from minilm.devices import Runtime
-from minilm.errors import UserError, located, nearest
+from minilm.errors import UserError, located
 from minilm.evaluation.baselines import majority
-from minilm.evaluation.entailment import SLOT, entailment
 from minilm.evaluation.metrics import Metrics
 from minilm.evaluation.predictor import predict_scores
-from minilm.evaluation.prompts import Prompt, cloze, likelihood
-from minilm.evaluation.zero_shot import open_model, similarity
-from minilm.models.architecture import Backbone
+from minilm.evaluation.zero_shot import open_model
+from minilm.evaluation.zero_shot_model import ZeroShotModel, words_of
 from minilm.reporting.plots import draw_confusion
 from minilm.reporting.predictions import write_predictions
 from minilm.reporting.report import write_report
@@ -42,37 +39,18 @@ from minilm.schema import as_table
 from minilm.training.console import say
 
 MEASURED = ("validation", "test")  # splits
-Scores = Mapping[str, np.ndarray]  # of each of them, (N, C)
+Scores = Mapping[str, np.ndarray]  # split -> (N, C)
 
 
 @dataclass(frozen=True)
-class ZeroShotClassifier:
+class ZeroShotClassifier(ZeroShotModel):
     """A model that classifies without training, and the scores of the same checkpoint with an untrained head."""
 
-    section: ZeroShotSection
-    words: list[str]  # a word or a description for each label
-    max_tokens: int  # of a prompt, or of a text
-    model: Backbone
-    tokenizer: Tokenizer
-    runtime: Runtime
     untrained: Scores
 
-    def scores(self, rows: Rows) -> np.ndarray:
-        """Log-probabilities (N, C); with several labels a text, logits."""
-        model, tokenizer, runtime, section = self.model, self.tokenizer, self.runtime, self.section
-        if isinstance(section, PromptSection):
-            prompt = Prompt(section.pattern, self.words, section.content_free, self.max_tokens)
-            method = cloze if section.method == "cloze" else likelihood
-            return method(model, tokenizer, rows.texts, prompt, runtime, pairs=rows.pairs)
-        if isinstance(section, SimilaritySection):
-            return similarity(
-                model, tokenizer, rows.texts, self.words, runtime, pairs=rows.pairs, max_tokens=self.max_tokens
-            )
-        hypotheses = [section.hypothesis_template.replace(SLOT, word) for word in self.words]
-        several = rows.labels.ndim == 2
-        return entailment(
-            model, tokenizer, rows.texts, hypotheses, runtime, multi_label=several, max_tokens=self.max_tokens
-        )
+    def scores_of(self, rows: Rows) -> np.ndarray:
+        """Log-probabilities (N, C); with several labels per text, logits."""
+        return self.scores(rows.texts, rows.pairs, multi_label=rows.labels.ndim == 2)
 
     @property
     def prompt(self) -> tuple[str, str]:
@@ -89,23 +67,20 @@ class ZeroShotClassifier:
 def open_classifier(
     config: RunConfig, section: ZeroShotSection, prepared: PreparedData, runtime: Runtime
 ) -> ZeroShotClassifier:
-    """Open the model. Raises UserError if it cannot classify these data by the method."""
+    """Load the model. Raises UserError if it cannot classify these data with the method."""
     data, names = prepared.data, prepared.data.label_names
     _check_data(section, prepared)
-    if isinstance(section, SimilaritySection):
-        words = one_each(section.descriptions, names, "zero_shot.descriptions")
-    else:
-        words = one_each(section.words, names, "zero_shot.words")
+    words = words_of(section, names)
     folder, limit = find_checkpoint(config), config.data.max_tokens
     if sorted(read_contents(folder).labels) == sorted(names):
-        seen = "is a classifier that was trained on these labels; choose the model that it was made from"
+        seen = "is a classifier that was trained on these labels; use the model from which it was trained"
         raise UserError(f"[zero_shot]: {folder}: {seen}")
-    untrained = _untrained(config, prepared, runtime)  # first: two models need more memory than one
+    untrained = _untrained(config, prepared, runtime)  # done first, so that there is only one model in memory
     with located("[zero_shot]"):
         model, tokenizer = open_model(str(folder), section.method, str(runtime.device))
         model.to(runtime.device)
         classifier = ZeroShotClassifier(section, words, limit, model, tokenizer, runtime, untrained)
-        classifier.scores(data.validation.take(np.arange(1)))  # raises if the pattern or a word does not fit
+        classifier.scores_of(data.validation.take(np.arange(1)))  # raises if the pattern or a word is not possible
     return classifier
 
 
@@ -113,7 +88,7 @@ def _check_data(section: ZeroShotSection, prepared: PreparedData) -> None:
     """Raises UserError if the method cannot classify texts or find labels of this kind."""
     if prepared.data.multi_label and not isinstance(section, EntailmentSection):
         raise UserError(
-            f'[zero_shot]: the method "{section.method}" finds one label a text, and these data have several '
+            f'[zero_shot]: the method "{section.method}" finds one label per text, but these data have several '
             '(data.label_columns); the method "entailment" finds several'
         )
     if prepared.data.test.pairs is not None and isinstance(section, EntailmentSection):
@@ -123,21 +98,8 @@ def _check_data(section: ZeroShotSection, prepared: PreparedData) -> None:
         )
 
 
-def one_each(given: Mapping[str, str], names: Sequence[str], key: str) -> list[str]:
-    """The text for each label: the one that is given, else the label's name.
-
-    Raises UserError if a text is given for an unknown label, or an empty one for a label.
-    """
-    for label in given:
-        if label not in names:
-            raise UserError(f'{key}: no label "{label}"{nearest(label, names)}; the data have {", ".join(names)}')
-        if not given[label].strip():
-            raise UserError(f'{key}: "{label}" has an empty text; leave it out to use its name')
-    return [given.get(name, name) for name in names]
-
-
 def _untrained(config: RunConfig, prepared: PreparedData, runtime: Runtime) -> Scores:
-    """The scores of the classifier that training would start from."""
+    """The scores of the classifier with an untrained head, from which training would start."""
     model, pad = fresh_model(config, prepared, runtime), pad_id(prepared.tokenizer)
     return {split: predict_scores(model, prepared.encoded[split], runtime, pad=pad) for split in MEASURED}
 
@@ -154,7 +116,7 @@ def classify_and_report(
         f"without training, on {classifier.runtime}"
     )
     started = time.perf_counter()
-    scores = {split: classifier.scores(prepared.rows(split)) for split in MEASURED}
+    scores = {split: classifier.scores_of(prepared.rows(split)) for split in MEASURED}
     seconds = time.perf_counter() - started
     most = majority(data.train.labels, len(data.label_names))
     constant = {split: most.predict(prepared.rows(split).texts) for split in MEASURED}

@@ -1,8 +1,8 @@
 """Studies: many runs that answer one question, and the page with the answer.
 
-``config`` reads a study's file, ``plan`` says which runs it has, ``engine`` runs them, in this process or in several
-(``workers``), and ``study_page`` writes the page. What the page says is up to the study's question, a module of
-``questions``, which looks at the finished runs (``finished``). A study's folder:
+``config`` reads a study's file, ``plan`` plans its runs, ``engine`` runs them, in this process or in several
+(``workers``), and ``study_page`` writes the page. The study's question, a module of ``questions``, determines the
+contents of the page from the finished runs (``finished``). A study's folder:
 
     runs/STUDY/  study.toml  study.md  study.html  figures/  results.csv
                  configs/    a config for each run, which ``minilm train`` accepts too

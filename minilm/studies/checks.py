@@ -1,4 +1,4 @@
-"""What can be checked of a study before its first run."""
+"""Checks of a study before its first run."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def question_of(study: Study) -> StudyQuestion:
     name = study.config.analysis
     if name not in QUESTIONS:
         known = ", ".join(QUESTIONS)
-        raise UserError(f'{study.path}: no analysis "{name}"{nearest(name, QUESTIONS)}; the analyses are: {known}')
+        raise UserError(f'{study.path}: unknown analysis "{name}"{nearest(name, QUESTIONS)}; the analyses are: {known}')
     return QUESTIONS[name]
 
 
 def check_study(study: Study) -> None:
-    """Raise UserError if the runs cannot answer the study's question, whatever they find."""
+    """Raise UserError if the runs cannot answer the study's question, whatever their results are."""
     question, metric = question_of(study), study.config.metric
     if not question.fits(study):
         raise UserError(f"{study.path}: the analysis {question.name} needs {question.needs}")

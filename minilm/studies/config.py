@@ -2,8 +2,8 @@
 
     name = "medical-adaptation"
     question = "Does adapting BERT to the questions' language help?"
-    base = "../finetune/bert.toml"      # the run that all others vary: a file, or a whole config as [base]
-    analysis = "compare"                # which page answers the question
+    base = "../finetune/bert.toml"      # the config that all runs start from: a file, or a whole config as [base]
+    analysis = "compare"                # the analysis that answers the question
     metric = "accuracy"                 # the metric that compares the runs, on the test texts
 
     [axes]                              # every combination of these values, in this order
@@ -15,7 +15,7 @@
 
     [[runs]]
     name = "adapted-head"
-    after = "adapt"                     # starts from the checkpoint that this variant adapted
+    after = "adapt"                     # start from the checkpoint that the variant "adapt" makes
     changes = ["freeze.part=backbone"]
 
 ``minilm.studies.plan`` turns a file into runs.
@@ -40,7 +40,7 @@ class Variant:
 
     name: FolderName
     base: str = ""  # a file, instead of the study's base
-    without: list[str] = field(default_factory=list)  # sections of the base to leave out
+    without: list[str] = field(default_factory=list)  # sections of the base to remove
     changes: list[str] = field(default_factory=list)  # key=value, as on the command line
     after: str = ""  # an earlier variant, whose adapted checkpoint this one starts from
     axes: Literal["all"] | list[str] = "all"  # the axes that the variant is crossed with
@@ -58,7 +58,7 @@ class ActiveSection:
 
     rules: list[str]  # which rows are labelled next (``minilm.studies.query_rules``); all start from the same rows
     labels: list[Size]  # labelled rows in each round, increasing; the first ones are drawn at random
-    noise: Rate | list[Rate] = 0.0  # fraction of wrong labels; each value of a list is run
+    noise: Rate | list[Rate] = 0.0  # fraction of wrong labels; a list runs each value
 
     @property
     def noise_levels(self) -> list[float]:
@@ -73,12 +73,12 @@ class StudyConfig:
     name: FolderName  # of the study's folder under runs/
     question: str
     base: str | dict[str, Any] = ""  # a file, relative to this file's folder, or a whole config as [base]
-    analysis: str = "compare"  # which page answers the question (``minilm.studies.questions``)
+    analysis: str = "compare"  # the analysis (``minilm.studies.questions``)
     metric: Literal[tuple(HIGHER_IS_BETTER)] = "accuracy"  # type: ignore[valid-type]
-    # What a run keeps of its model: all of it; what was trained, with the name of the frozen checkpoint below it; or
-    # nothing. Adapters are always stored alone. In active learning, a model that chooses the next rows is kept.
+    # What a run saves: the whole model; only the trained parameters, with the name of the base checkpoint; or nothing.
+    # Adapters are always saved without their base. In active learning, a model that chooses the next rows is saved.
     keep_model: KeepModel = "trained"
-    page: FolderName = "study"  # name of the page's files; another name keeps the first page
+    page: FolderName = "study"  # name of the page's files; use another name to keep an earlier page
     axes: dict[str, list[Any]] = field(default_factory=dict)  # key of a run's config -> its values
     runs: list[Variant] = field(default_factory=list)
     active: ActiveSection | None = None
@@ -94,15 +94,15 @@ class StudyConfig:
 
 
 def check_axes_and_variants(config: StudyConfig, file: str) -> None:
-    """Raise UserError unless every axis has values and every variant names what exists. ``file``: for messages."""
+    """Raise UserError unless every axis has values and every name in a variant exists. ``file``: for messages."""
     for key, values in config.axes.items():
         if not values:
-            raise UserError(f"{file}: axes.{key} must hold at least one value")
+            raise UserError(f"{file}: axes.{key} must contain at least one value")
     earlier: dict[str, Variant] = {}
     for variant in config.runs:
         run = f'{file}: run "{variant.name}"'
         if variant.name in earlier:
-            raise UserError(f"{run}: there are two runs of that name; rename one")
+            raise UserError(f"{run}: two runs have this name; rename one")
         for key in variant.axes if variant.axes != "all" else ():
             if key not in config.axes:
                 raise UserError(f"{run}: {key} is not an axis{nearest(key, config.axes)}")
@@ -119,11 +119,11 @@ def check_active(section: ActiveSection, place: Place) -> None:
     known = f"the rules are: {', '.join(QUERY_RULES)}"
     if unknown := next((rule for rule in section.rules if rule not in QUERY_RULES), None):
         hint = nearest(unknown, QUERY_RULES)
-        raise UserError(f'{place("active.rules")}: active.rules: no rule "{unknown}"{hint}; {known}')
+        raise UserError(f'{place("active.rules")}: active.rules: unknown rule "{unknown}"{hint}; {known}')
     if not section.rules:
         raise UserError(f"{place('active.rules')}: active.rules must name at least one rule; {known}")
     if len(section.labels) < 2 or any(b <= a for a, b in itertools.pairwise(section.labels)):
         wanted = "at least two numbers that increase from round to round"
         raise UserError(f"{place('active.labels')}: active.labels must be {wanted}, got {shown(section.labels)}")
     if not section.noise_levels:
-        raise UserError(f"{place('active.noise')}: active.noise must hold at least one value")
+        raise UserError(f"{place('active.noise')}: active.noise must contain at least one value")

@@ -1,9 +1,9 @@
-"""A study from its plan to its page.
+"""Run a study, from its plan to its page.
 
-Finished runs are never run again, interrupted runs are resumed, and failed runs are reported while the others continue.
-A run that starts from another run waits for it. Nothing is stored but the runs' own folders, and a note on each under
-``logs/``: whatever ends a study, the same command resumes it. The page is written when every run, in this shard or in
-another, has finished or failed.
+Finished runs are not run again, interrupted runs are resumed, and failed runs are reported while the others continue.
+A run that starts from another run waits for it. The only stored state is the runs' folders, and a note on each run in
+``logs/``, so the same command resumes a study after any interruption. The page is written when every run, in this shard
+or in another, has finished or failed.
 """
 
 from __future__ import annotations
@@ -68,11 +68,11 @@ def shard_of(study: Study, part: int, parts: int) -> list[PlannedRun]:
 
 
 def run_study(study: Study, *, jobs: int = 1, shard: tuple[int, int] = (1, 1)) -> StudyOutcome:
-    """Run a study's runs to their end, or those of one shard, ``(1, 2)`` for the first of two; then write its page.
+    """Run the runs of a study, or those of one shard, ``(1, 2)`` for the first of two; then write the page.
 
     Raises:
         UserError: the study cannot start, or its runs cannot answer its question.
-        minilm.training.console.Interrupted: a signal came; the same call resumes.
+        minilm.training.console.Interrupted: a signal stopped the study; the same call resumes it.
     """
     check_study(study)
     progress = StudyProgress(study, shard_of(study, *shard), jobs)
@@ -98,7 +98,7 @@ def run_study(study: Study, *, jobs: int = 1, shard: tuple[int, int] = (1, 1)) -
 def failures(study: Study) -> dict[str, str]:
     """Run -> why its last attempt failed, in any shard. The runs that start from a failed run have failed too."""
     found: dict[str, str] = {}
-    for run in study.runs:  # the runs that another starts from are above it
+    for run in study.runs:  # a run comes after the runs that it starts from
         why = _cannot_start(run) if run.after in found else read_note(study.folder, run).failed
         if why and state_of(study.folder, run) != "finished":
             found[run.name] = why
@@ -143,7 +143,7 @@ class StudyProgress:
                 print_line(f"{run.name}: its report was not written: {failure}")
 
     def next_run(self) -> PlannedRun | None:
-        """The next run that can start. If the run that it starts from has failed, it has failed too."""
+        """The next run that can start. A run fails if the run that it starts from has failed."""
         for run in list(self.waiting):
             if run.after in self.failed:
                 self.waiting.remove(run)
@@ -196,10 +196,10 @@ def describe_outcome(study: Study, outcome: StudyOutcome) -> list[str]:
     """The lines at the end of the command."""
     lines = []
     if outcome.failed:
-        lines.append(f"{len(outcome.failed)} of {len(study.runs)} runs failed; the same command tries them again")
+        lines.append(f"{len(outcome.failed)} of {len(study.runs)} runs failed; run the same command to try them again")
     if outcome.failed_elsewhere:
         names = ", ".join(outcome.failed_elsewhere)
-        lines.append(f"failed in another shard, whose command tries them again: {names}")
+        lines.append(f"failed in another shard; run that shard's command to try them again: {names}")
     if outcome.page is not None:
         lines.append(f"Page:  {relative_path(outcome.page)}")
     elif outcome.unfinished:

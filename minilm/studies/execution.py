@@ -1,4 +1,4 @@
-"""One run of a study, from its start or from where it stopped to its end."""
+"""Execute one run of a study, from its start or from an interruption."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from minilm.checkpoints.files import write_json
 from minilm.errors import UserError
 from minilm.loading import dump_config, load_config
 from minilm.locking import locked
+from minilm.measures import Measured, Number
 from minilm.reporting.record import relative_path
 from minilm.runs.conclude import finalize
 from minilm.runs.folders import first_difference, is_run
 from minilm.runs.train import train_run
+from minilm.schema import JSON, read_table
 from minilm.studies.labelling import choose_rows
 from minilm.studies.plan import PlannedRun
 from minilm.textfiles import read_json
@@ -32,9 +34,9 @@ BUSY = "another process is running it"  # not a failure of the run
 class RunNote:
     """What a study records of a run, in ``logs/RUN.json``."""
 
-    jobs: int = 1  # runs that ran at the same time
+    jobs: Number = 1  # runs that ran at the same time
     failed: str = ""  # why the last attempt failed
-    seconds: float = 0.0  # from the start of the run to its end, all attempts together
+    seconds: Measured = 0.0  # from the start of the run to its end, all attempts together
 
 
 def state_of(folder: Path, run: PlannedRun) -> str:
@@ -56,11 +58,11 @@ def is_closed(place: Path) -> bool:
 
 
 def run_to_end(folder: Path, run: PlannedRun) -> str:
-    """Train a run as planned. Return why it failed, as ``failure_of`` puts it; empty if it did not.
+    """Train a run as planned. Return the reason if it failed, from ``failure_of``, or an empty string.
 
-    A failure concerns this run alone: the others continue. The run's output is appended to a file under ``logs/``.
+    If a run fails, the others continue. The run's output is appended to a file in ``logs/``.
 
-    Raises minilm.training.console.Interrupted if a signal ended it; the next call resumes it.
+    Raises minilm.training.console.Interrupted if a signal stopped the run; the next call resumes it.
     """
     log = folder / "logs" / f"{run.name}.log"
     with locked(folder / "logs" / f"{run.name}.lock") as lock:
@@ -87,7 +89,7 @@ def _run(folder: Path, run: PlannedRun) -> None:
         return
     if state == "to do":
         if place.exists():
-            raise UserError(f"{relative_path(place)}: this folder is in the way and is not a run's; move it away")
+            raise UserError(f"{relative_path(place)}: this folder is not a run's folder; move it away")
         with atomic(config) as file:
             file.write(dump_config(run.config).encode())
         if run.round is not None:
@@ -99,8 +101,7 @@ def _run(folder: Path, run: PlannedRun) -> None:
 
 
 def failure_of(error: Exception, hint: str = "") -> str:
-    """What went wrong, in a line. Unless it is a user's mistake or a lack of GPU memory, ``hint`` and the traceback
-    follow."""
+    """The error in one line. Unless it is a user error or a lack of GPU memory, ``hint`` and the traceback follow."""
     if isinstance(error, UserError | torch.OutOfMemoryError):
         return " ".join(str(error).split())
     message = textwrap.shorten(f"{type(error).__name__}: {error}", 300)
@@ -108,14 +109,16 @@ def failure_of(error: Exception, hint: str = "") -> str:
 
 
 def write_note(folder: Path, run: PlannedRun, note: RunNote) -> None:
-    """Record what the study knows of a run, replacing what it knew."""
+    """Write the study's note on a run, replacing the earlier note."""
     write_json(folder / "logs" / f"{run.name}.json", asdict(note))
 
 
 def read_note(folder: Path, run: PlannedRun) -> RunNote:
-    """What was recorded of a run; the defaults if it was never started."""
+    """What was recorded of a run; the defaults if it was never started. Raises UserError if its file was edited."""
     path = folder / "logs" / f"{run.name}.json"
-    return RunNote(**read_json(path)) if path.exists() else RunNote()
+    if not path.exists():
+        return RunNote()
+    return read_table(RunNote, read_json(path), lambda key: str(path), syntax=JSON)
 
 
 @contextlib.contextmanager

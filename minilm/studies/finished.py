@@ -1,4 +1,4 @@
-"""The finished runs that a question looks at: each planned run with its results, and the runs that differ in seed."""
+"""The finished runs of a study: each planned run with its results, and groups of runs that differ only in seed."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ class FinishedRun:
         return {key: value for key, value in self.planned.point.items() if key not in ("seed", *keys)}
 
     def name_without(self, *keys: str) -> str:
-        """What identifies a run beside its seed and its place on these axes."""
+        """A name that identifies a run, apart from its seed and its values on these axes."""
         axes = [f"{key.rpartition('.')[2]} {value}" for key, value in self.point_without(*keys).items()]
         return ", ".join([self.planned.variant, *axes] if self.planned.variant else axes) or "the model"
 
 
 def groups_of(runs: Sequence[FinishedRun]) -> list[Group]:
-    """Runs at the same point of the study but for their seed, in one group each, named after that point."""
+    """Groups of runs that differ only in their seed, named after their variant and their values on the axes."""
     together: dict[str, list[Run]] = {}
     for finished in runs:
         together.setdefault(finished.planned.group, []).append(finished.run)

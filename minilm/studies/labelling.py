@@ -1,13 +1,13 @@
 """Active learning: a model trained on few labelled texts chooses which texts are labelled next.
 
-    first round    some rows of the pool, drawn at random, the same for every rule
-    each round     the model of the round before reads the rest of the pool, the rule (``query_rules``) chooses rows,
-                   and a new model, from the same checkpoint, trains on all rows that are labelled so far
+    first round    random rows of the pool, the same for every rule
+    each round     the model of the previous round scores the rest of the pool, the rule (``query_rules``) chooses
+                   rows, and a new model, from the same checkpoint, trains on all rows that are labelled so far
 
-The pool is the training rows of a run's config without ``data.rows``. The rows of a round are written to the file that
-``data.rows`` names before the round starts, so a round is an ordinary run that can be repeated by itself. The same
-model chooses the same rows, so a study that was killed between two rounds continues as if it had not been.
-Simulated annotators who err (``active.noise``) mislabel the same rows in every round and with every rule.
+The pool is the training rows of a run's config without ``data.rows``. Before a round starts, its rows are written to
+the file that ``data.rows`` names, so a round is an ordinary run that can be repeated separately. The same model chooses
+the same rows, so a study that was interrupted between two rounds continues with the same results.
+Simulated annotators with errors (``active.noise``) mislabel the same rows in every round and with every rule.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ DRAW_STREAM, NOISE_STREAM = 11, 12  # random streams of a seed
 def choose_rows(folder: Path, run: PlannedRun) -> None:
     """Write the file that lists the rows of a round. ``folder``: of the study.
 
-    Raises UserError if the pool has too few rows, or the round before has left no model.
+    Raises UserError if the pool has too few rows, or if the previous round has no saved model.
     """
     labelling = _round_of(run)
     path, seed, count = Path(run.config.data.rows), run.config.seed, labelling.labels
     data = load_dataset(replace(run.config.data, rows=""))
     pool = data.train
-    if labelling.final_labels > len(pool):  # known before the first round, so nothing trains in vain
-        needed = f"{labelling.final_labels:,} of them are to be labelled (active.labels)"
+    if labelling.final_labels > len(pool):  # checked before the first round
+        needed = f"the study would label {labelling.final_labels:,} (active.labels)"
         raise UserError(f"{run.name}: the pool has {len(pool):,} rows, but {needed}")
     labelled = np.zeros(0, np.int64)
     if labelling.rule != FIRST_ROUND:

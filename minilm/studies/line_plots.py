@@ -1,4 +1,4 @@
-"""Pictures of lines over an axis, such as a metric over the number of training texts."""
+"""Figures with lines over an axis, such as a metric over the number of training texts."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def draw_line(
 
 
 def offsets(lines: int, step: float = 0.012) -> list[float]:
-    """The ``offset`` of each of so many lines, so that no bar hides another."""
+    """The ``offset`` of each line, so that their bars do not overlap."""
     return [step * (place - (lines - 1) / 2) for place in range(lines)]
 
 
@@ -112,7 +112,7 @@ def add_explanations(axes: Axes, lines: Sequence[Line], more: str = "") -> None:
 
 
 def fewest_texts(lines: Sequence[Line]) -> int:
-    """The smallest number of texts that one of the lines was measured on."""
+    """The smallest number of texts on which the metric of one of the lines was computed."""
     return min(line.texts for line in lines)
 
 

@@ -23,8 +23,8 @@ class Line:
     at: dict[float, dict[int, float]] = field(default_factory=dict)  # x -> seed -> metric
     baseline: bool = False  # whether this is a baseline, fitted to the rows of the runs
     difference: bool = False  # whether these are differences of the metric
-    texts: int = 0  # how many texts the metric was measured on
-    point: dict[str, object] = field(default_factory=dict)  # its place on all other axes
+    texts: int = 0  # the number of texts of the metric
+    point: dict[str, object] = field(default_factory=dict)  # its values on all other axes
     baselines: dict[str, Line] = field(default_factory=dict)  # kind -> the baseline that was fitted to the same rows
 
     def values(self, x: float) -> list[float]:
@@ -46,7 +46,7 @@ def lines_of(
 ) -> tuple[list[Line], list[Line]]:
     """Lines over the axes ``keys``: one for each variant, and one for each baseline but the majority.
 
-    x_of: where on the axis a run is.
+    x_of: run -> its value on the axis.
     """
     lines: dict[str, Line] = {}
     for finished in runs:
@@ -68,10 +68,10 @@ def lines_of(
 
 
 def _merge_equal_baselines(lines: Sequence[Line]) -> list[Line]:
-    """Merge baselines that are equal, so that each fills the gaps of the others; return the distinct ones.
+    """Merge equal baselines, so that each has the points of all; return the distinct ones.
 
-    Baselines are equal if they agree with every seed at every point that both were fitted at. Baselines on other data,
-    or on the vectors of another model, are not.
+    Baselines are equal if they agree for every seed at every point that both have. Baselines on other data, or on the
+    vectors of another model, are not equal.
     """
     found = []
     for kind in dict.fromkeys(kind for line in lines for kind in line.baselines):
@@ -127,7 +127,7 @@ def best_line(lines: Sequence[Line], x: float) -> Line:
 def lines_table(
     lines: Sequence[Line], title: str, label: Callable[[float], str], *, last: float | None = None
 ) -> Table:
-    """A row for each point, a column for each line; ``last``: the point in the last row, whatever its size."""
+    """A table with a row for each point and a column for each line. ``last``: the point in the last row."""
     points = sorted({x for line in lines for x in line.at}, key=lambda x: (x == last, x))
     rows = [[label(x), *(with_spread(line.values(x)) for line in lines)] for x in points]
     seeds = {len(values) for line in lines for values in line.at.values()}

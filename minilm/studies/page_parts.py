@@ -1,4 +1,4 @@
-"""Parts of a page that several questions have: everything in one picture, and what the data are."""
+"""Sections that the pages of several questions have: an overview figure, and a description of the data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from minilm.reporting.record import Run
 from minilm.reporting.tables import ABSENT, count
 from minilm.studies.finished import FinishedRun
 
-MANY_LABELS = 20  # the shares of more labels are folded
+MANY_LABELS = 20  # with more labels, the table is folded
 
 
 def at_a_glance(groups: Sequence[Group], metric: str, figures: Path) -> list[Section]:

@@ -1,12 +1,12 @@
-"""Which runs a study has: its variants at every point of its axes, their folders, and the rounds of active learning.
+"""Plan the runs of a study: its variants at every point of its axes, their folders, and rounds of active learning.
 
 A run's settings are the base, then the variant's changes, then its point on the axes, then the changes of the command
 line; later settings win. A change of [train], [adapt] or [zero_shot] on the command line applies to the runs that have
-this section. A change of a key that not every choice reads, such as ``model.head.dropout``, applies to the runs that
-read it.
+this section. A change of a key that only some choices use, such as ``model.head.dropout``, applies to the runs that
+use it.
 
-``after`` sets ``model.source`` to the folder ``adapted`` of the earlier variant's run at the same point. Axes that the
-earlier variant is not crossed with do not count.
+``after`` sets ``model.source`` to the folder ``adapted`` of the earlier variant's run at the same point, ignoring axes
+that the earlier variant is not crossed with.
 
 With a section ``[active]``, each run that trains becomes a tree of rounds:
 
@@ -14,11 +14,12 @@ With a section ``[active]``, each run that trains becomes a tree of rounds:
     start 20  <
                     entropy 100 --- entropy 500
 
-A round is an ordinary run. It waits for the round before, whose model chooses its rows (``minilm.studies.labelling``).
-The pool is the run's training rows. The rows that a round trains on are listed in a file that ``data.rows`` names.
+A round is an ordinary run. It waits for the previous round, whose model chooses its rows
+(``minilm.studies.labelling``). The pool is the run's training rows. ``data.rows`` names the file that lists the
+training rows of a round.
 
-If a config leaves the number of CPU threads open (``train.threads = 0``), a run of a study gets one thread. This number
-is written into the run's config, so that results depend neither on the machine nor on ``--jobs``.
+If a config does not set the number of CPU threads (``train.threads = 0``), a run of a study gets one thread. This
+number is written to the run's config, so that results depend neither on the machine nor on ``--jobs``.
 """
 
 from __future__ import annotations
@@ -38,10 +39,10 @@ from minilm.schema import flat, override, read_table, shown, write_table
 from minilm.studies.config import ActiveSection, StudyConfig, Variant, check_active, check_axes_and_variants
 from minilm.textfiles import read_toml
 
-RESERVED = re.compile("configs|logs|figures(-.*)?")  # folders of the study itself, beside those of its runs
+RESERVED = re.compile("configs|logs|figures(-.*)?")  # names of the study's own folders
 OPTIONAL_SECTIONS = ("adapt", "train", "zero_shot")  # sections that not every run has
-DEFAULT_THREADS = 1  # CPU threads of a run whose config leaves them open
-FIRST_ROUND = "start"  # the rule of the first round, which all rules share: rows drawn at random
+DEFAULT_THREADS = 1  # CPU threads of a run whose config does not set them
+FIRST_ROUND = "start"  # the name of the first round, which all rules share; its rows are random
 T = TypeVar("T")
 
 
@@ -65,11 +66,11 @@ class PlannedRun:
     config: RunConfig
     after: str = ""  # the run that must finish first
     round: LabellingRound | None = None  # in active learning
-    keep_model: KeepModel = "trained"  # what its folder keeps of its model
+    keep_model: KeepModel = "trained"  # what its folder saves of the model
 
     @property
     def group(self) -> str:
-        """What runs that differ only in their seed have in common: ``head``, or ``head, lr 1e-05``."""
+        """The common name of runs that differ only in their seed: ``head``, or ``head, lr 1e-05``."""
         axes = [f"{key.rpartition('.')[2]} {_plain(value)}" for key, value in self.point.items() if key != "seed"]
         return ", ".join([self.variant, *axes] if self.variant else axes) or "all runs"
 
@@ -86,19 +87,20 @@ class Study:
 
     @property
     def axes(self) -> list[str]:
-        """What distinguishes the runs of a variant: the file's axes and, with [active], rule, labels and noise."""
+        """The axes that distinguish the runs of a variant: those of the file and, with [active], rule, labels,
+        noise."""
         return list(dict.fromkeys([*self.config.axes, *(key for run in self.runs for key in run.point)]))
 
 
 def load_study(path: Path, changes: Sequence[str] = (), *, runs: Path = Path("runs")) -> Study:
     """Read a study's file and plan its runs, whose folders will be below ``runs``.
 
-    A change is of the study (``axes.seed=[1]``, ``metric=macro_f1``) or of every run (``train.epochs=1``). Raises
-    UserError if the file or the config of a run is wrong.
+    A change applies to the study (``axes.seed=[1]``, ``metric=macro_f1``) or to every run (``train.epochs=1``). Raises
+    UserError if the file or the config of a run is invalid.
     """
     table = read_toml(path)
     of_study, of_runs = _split_changes(changes)
-    # The quotes around the key of an axis may be left out; then TOML reads "train.lr" as a table in a table.
+    # The quotes around the key of an axis are optional; without them, TOML reads "train.lr" as nested tables.
     table["axes"] = flat(table["axes"]) if isinstance(table.get("axes"), dict) else table.get("axes", {})
     for change in of_study:
         scratch: dict[str, Any] = {}
@@ -177,7 +179,7 @@ def _plan_run(
     written: dict[str, str] = {}  # changed key -> what changed it
     for change in variant.changes:
         if "=" not in change:
-            raise UserError(f"{source_of_run}: {shown(change)}: write a change as section.key=value (train.lr=3e-4)")
+            raise UserError(f"{source_of_run}: {shown(change)}: write section.key=value, such as train.lr=3e-4")
         written[override(RunConfig, table, change)] = f"{source_of_run}: {change}"
     for key, value in point.items():
         written[override(RunConfig, table, f"{key}={shown(value)}")] = f"{path}: axes.{key}"
@@ -202,7 +204,7 @@ def _plan_run(
 
 
 def _optional_section(change: str) -> str:
-    """The section that a run must have to be concerned by a change; empty for most changes."""
+    """The section that a run must have for a change to apply; empty for most changes."""
     section, dot, _ = change.partition("=")[0].strip().partition(".")
     return section if dot and section in OPTIONAL_SECTIONS else ""
 
@@ -213,20 +215,20 @@ def _optional_sections_of(config: RunConfig) -> set[str]:
 
 
 def _check_change_is_read(change: str, configs: Sequence[RunConfig]) -> None:
-    """Raise UserError if no run reads a change of the command line."""
+    """Raise UserError if no run uses a change of the command line."""
     section, key = _optional_section(change), override(RunConfig, {}, change)
     concerned = [config for config in configs if not section or section in _optional_sections_of(config)]
     if not concerned:
         raise UserError(f"{change}: no run of this study has a section [{section}]")
     if all(unread(config, key) for config in concerned):
-        raise UserError(f"{change}: no run of this study reads it: {unread(concerned[0], key)}")
+        raise UserError(f"{change}: no run of this study uses it: {unread(concerned[0], key)}")
 
 
 def _base_table(config: StudyConfig, path: Path, variant: Variant, source_of_run: str) -> tuple[dict[str, Any], str]:
     """The table that a variant starts from, and the file that it was written in."""
     base = variant.base or config.base
     if not base:
-        raise UserError(f"{source_of_run}: base is missing: the file of a run's config, or that config as [base]")
+        raise UserError(f"{source_of_run}: base is missing; give the file of a run's config, or a config as [base]")
     table = copy.deepcopy(base) if isinstance(base, dict) else read_toml(path.parent / base)
     for section in variant.without:
         if section not in table:
@@ -237,7 +239,7 @@ def _base_table(config: StudyConfig, path: Path, variant: Variant, source_of_run
 
 
 def _with_threads(config: RunConfig) -> RunConfig:
-    """The config with its number of CPU threads set, if it leaves them to torch."""
+    """The config with the default number of CPU threads, if it does not set them."""
     adapt, train, zero_shot = config.adapt, config.train, config.zero_shot
     if zero_shot is not None and not zero_shot.threads:
         config = replace(config, zero_shot=replace(zero_shot, threads=DEFAULT_THREADS))
@@ -251,12 +253,12 @@ def _with_threads(config: RunConfig) -> RunConfig:
 def _check_distinct(runs: Sequence[PlannedRun], path: Path) -> None:
     """Raise UserError if two runs have the same folder, or the same settings at a point of the same axes.
 
-    Two variants that vary different settings may meet in a point: it belongs to both.
+    Variants with different axes may have a point in common, which belongs to both.
     """
     seen: dict[str, PlannedRun] = {}
     for run in runs:
         if RESERVED.fullmatch(run.name):
-            raise UserError(f'{path}: a run cannot be called "{run.name}": a folder of the study has this name')
+            raise UserError(f'{path}: a run cannot be named "{run.name}", as a folder of the study has this name')
         settings = repr((tuple(run.point), replace(run.config, name="")))
         for key in (run.name, settings):
             if key in seen:
@@ -268,7 +270,7 @@ def _check_distinct(runs: Sequence[PlannedRun], path: Path) -> None:
 
 
 def _run_name(config: StudyConfig, variant: str, point: dict[str, Any]) -> str:
-    """``head_seed-1_lr-1e-05``: the same for the same point, whatever else the study contains."""
+    """The name of a run, such as ``head_seed-1_lr-1e-05``, which depends only on its variant and point."""
     last = [key.rpartition(".")[2] for key in config.axes]
     parts = [variant] if config.runs or not point else []
     for key, value in point.items():
@@ -291,7 +293,7 @@ def _file_safe(text: str) -> str:
 
 
 def _plan_rounds(runs: Sequence[PlannedRun], active: ActiveSection, folder: Path, path: Path) -> list[PlannedRun]:
-    """Every run that trains as its rounds; runs that only adapt stay as they are."""
+    """Replace every run that trains by its rounds; runs that only adapt do not change."""
     trained = {run.name for run in runs if run.config.train}
     planned: list[PlannedRun] = []
     for run in runs:
@@ -299,7 +301,7 @@ def _plan_rounds(runs: Sequence[PlannedRun], active: ActiveSection, folder: Path
         if run.after in trained:
             raise UserError(f"{source_of_run}: after: in a study with [active] this must be a run without [train]")
         if run.name in trained and (run.config.data.rows or run.config.data.shots):
-            raise UserError(f"{source_of_run}: leave out data.rows and data.shots: [active] chooses the rows")
+            raise UserError(f"{source_of_run}: remove data.rows and data.shots, as [active] chooses the rows")
         planned += _rounds_of(run, active, folder) if run.name in trained else [run]
     if not trained:
         raise UserError(f"{path}: [active] needs runs with a section [train]")
@@ -311,14 +313,14 @@ def _rounds_of(run: PlannedRun, section: ActiveSection, folder: Path) -> Iterato
 
     def planned(rule: str, labels: Sequence[int], noise: float, after: str) -> PlannedRun:
         wrong = {"noise": noise} if noise else {}
-        # The name holds the numbers of all rounds so far: other rounds before it would have chosen other rows.
+        # The name contains the numbers of all rounds so far, as they determine the rows.
         name = f"{run.name}_{rule}_labels-{_joined(labels)}" + (f"_noise-{noise:g}" if wrong else "")
         name = folder_name(name)
         point = run.point | {"rule": rule, "labels": labels[-1]} | wrong
         data = replace(run.config.data, rows=str(rows_file(folder, name)))
         config = replace(run.config, name=name, data=data)
         labelling = LabellingRound(rule, labels[-1], noise, section.labels[-1])
-        # The model of every round but the last chooses rows, so it is kept.
+        # The model of every round but the last chooses rows, so it is saved.
         keep = run.keep_model if labels[-1] == section.labels[-1] or run.keep_model != "none" else "trained"
         return replace(
             run, name=name, point=point, config=config, after=after, round=labelling, keep_model=keep

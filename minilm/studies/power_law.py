@@ -1,4 +1,4 @@
-"""How the error falls with the number of training rows: a power law with a floor, and its uncertainty.
+"""Fit a power law with a floor to the error over the number of training rows, with its uncertainty.
 
     error(n) = a n^-b + c        a, b, c >= 0        (Hestness et al. 2017, "Deep Learning Scaling is Predictable")
 
@@ -99,13 +99,13 @@ class PowerLaw:
 
 
 def why_no_power_law(errors: Mapping[int, Sequence[float]]) -> str:
-    """Why no law can be fitted to these errors; empty if one can. errors: size -> the error of each seed."""
+    """The reason why no law can be fitted to these errors; empty if it can. errors: size -> the error of each seed."""
     sizes = [size for size, values in errors.items() if values]
     repeated = sum(len(values) - 1 for values in errors.values() if values)
     if len(sizes) < 3:
-        return f"a curve of three parameters needs three sizes, there are {len(sizes)}"
+        return f"a curve with three parameters needs at least three sizes, but there are {len(sizes)}"
     if len(sizes) == 3 and not repeated:
-        return "with one seed a fourth size is needed, to measure how far the curve is off"
+        return "with one seed, a fourth size is needed to estimate the error of the curve"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""What a study will take, and which of its runs would fail, before anything trains: ``minilm study FILE --dry-run``."""
+"""``minilm study FILE --dry-run``: estimate the time and disk space of a study, and check which runs would fail."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from minilm.runs.shared_cache import shared_cache
 from minilm.studies.execution import read_note, state_of
 from minilm.studies.plan import PlannedRun, Study
 
-BYTES = 4  # of a parameter: what trains is stored in float32
-RESUME_COPIES = 4  # of the parameters that train, in a checkpoint to resume from: weights, best weights, Adam's moments
-REPORT_BYTES = 2**20  # of a run's report, pictures and predictions, about
+BYTES = 4  # per parameter: trained parameters are stored in float32
+RESUME_COPIES = 4  # copies of the trained parameters in a checkpoint: weights, best weights, Adam's two moments
+REPORT_BYTES = 2**20  # the approximate size of a run's report, figures and predictions
 
 
 @dataclass(frozen=True)
 class StudyPreview:
-    """What is known of the runs that are left."""
+    """The preview of the remaining runs."""
 
     left: int
     finished: int
     failing: dict[str, str]  # run -> why it would fail
-    stored_bytes: int  # of the folders of the runs that are left
-    working_bytes: int  # more, while a run trains
+    stored_bytes: int  # of the folders of the remaining runs
+    working_bytes: int  # additional bytes while runs train
     seconds: float | None  # until all are finished; None before the first
 
 
@@ -67,7 +67,7 @@ def _check(config: RunConfig, file: Path, pool: int) -> ModelSize | str:
 
 
 def _checkable(study: Study, run: PlannedRun) -> tuple[RunConfig, int]:
-    """A run's config with what does not exist yet replaced, and the least number of training rows.
+    """A run's config in which inputs that do not exist yet are replaced, and the least number of training rows.
 
     A run that starts from an adapted checkpoint is checked with the checkpoint that will be adapted; a round of active
     learning with the whole pool.
@@ -83,13 +83,13 @@ def _checkable(study: Study, run: PlannedRun) -> tuple[RunConfig, int]:
 
 
 def _without_seed(config: RunConfig) -> RunConfig:
-    """What runs that differ only in their seed, and in the data drawn by it, have in common."""
+    """A config that is equal for runs that differ only in their seed, and in the data drawn with it."""
     data = replace(config.data, split_seed=0) if config.data.redraw else config.data
     return replace(config, name="", seed=1, data=data)
 
 
 def _stored_bytes(run: PlannedRun, size: ModelSize) -> int:
-    """What a run's folder will take."""
+    """The size of a run's folder in bytes."""
     config, stored = run.config, REPORT_BYTES
     if config.adapt is not None:
         stored += BYTES * size.total
@@ -116,7 +116,7 @@ def describe_preview(preview: StudyPreview) -> list[str]:
 
 
 def _size(number: float) -> str:
-    """Bytes for a person: ``12 MB``, ``1.4 GB``."""
+    """A number of bytes as text: ``12 MB``, ``1.4 GB``."""
     if number < 0.5e6:
         return "less than 1 MB"
     return f"{number / 1e6:,.0f} MB" if number < 0.9995e9 else f"{number / 1e9:,.1f} GB"

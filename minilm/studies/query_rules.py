@@ -1,7 +1,7 @@
 """Which texts to label next: the query rules of active learning.
 
-A model that was trained on the labelled rows gives each of the N rows of the pool probabilities p (C,). Three measures
-say how uncertain the model is (Settles 2009, "Active Learning Literature Survey", section 3.1):
+A model that was trained on the labelled rows predicts probabilities p (C,) for each of the N rows of the pool. There
+are three measures of its uncertainty (Settles 2009, "Active Learning Literature Survey", section 3.1):
 
     least confidence    1 - p_1                      p_1 >= p_2 >= ... of one row
     margin              p_2 - p_1
@@ -9,12 +9,12 @@ say how uncertain the model is (Settles 2009, "Active Learning Literature Survey
 
 The rows with the highest uncertainty are chosen, even if they are similar to each other. With two classes all three
 measures choose the same rows. **k-centres** (Sener and Savarese 2018, "Active Learning for Convolutional Neural
-Networks: A Core-Set Approach", algorithm 1) reads only embeddings (N, D). It repeatedly chooses the row that is
-farthest from all chosen rows, so that no row stays far from every chosen one:
+Networks: A Core-Set Approach", algorithm 1) uses only embeddings (N, D). It repeatedly chooses the row that is farthest
+from all chosen rows, so that each row is near to a chosen row:
 
     next = argmax_i min_{j chosen} |x_i - x_j|
 
-The largest distance that remains is at most twice the smallest one possible for as many rows (Gonzalez 1985).
+The largest remaining distance is at most twice the smallest possible for this number of rows (Gonzalez 1985).
 """
 
 from __future__ import annotations
@@ -74,13 +74,13 @@ def k_centres(embeddings: np.ndarray, labelled: Sequence[int] | np.ndarray, coun
 def _add_centre(x: np.ndarray, row: int, distance: np.ndarray) -> None:
     """Make a row a centre and update the distances (N,)."""
     np.minimum(distance, np.square(x - x[row]).sum(axis=1), out=distance)
-    distance[row] = -1  # never chosen again, although another row may be in the same place
+    distance[row] = -1  # it is never chosen again, even if another row has the same embedding
 
 
 def wrong_labels(labels: np.ndarray, classes: int, fraction: float, seed: int | Sequence[int]) -> dict[int, int]:
-    """Simulate an annotator who errs: row -> wrong class, for this ``fraction`` of the labels (N,).
+    """Simulate an annotator with errors: row -> wrong class, for this ``fraction`` of the labels (N,).
 
-    Every other class is equally likely. The same seed errs in the same rows, and a larger fraction in these and more.
+    All wrong classes are equally probable. The same seed gives errors in the same rows; a larger fraction adds rows.
     """
     rng = np.random.default_rng(seed)
     rows = rng.permutation(len(labels))

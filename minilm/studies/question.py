@@ -1,4 +1,4 @@
-"""What a question of a study is: what its plan must have, and the function that answers it from the finished runs."""
+"""The question of a study: what its plan must contain, and the function that answers it from the finished runs."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class StudyAnswer(NamedTuple):
 
 @dataclass(frozen=True)
 class StudyQuestion:
-    """One value of ``analysis`` in a study's file. Each is whole in a module of ``minilm.studies.questions``."""
+    """One value of ``analysis`` in a study's file. Each is implemented in a module of ``minilm.studies.questions``."""
 
     name: str
     answer: Callable[[Study, Sequence[FinishedRun], Path], StudyAnswer]  # the path: a folder for its pictures
-    fits: Callable[[Study], bool] = lambda study: True  # whether a plan can answer the question ...
-    needs: str = ""  # ... and what it must have; completes "needs ..."
+    fits: Callable[[Study], bool] = lambda study: True  # whether a plan can answer the question
+    needs: str = ""  # what a plan must contain, as the end of a message after "needs"
     compares_language_models: bool = False  # whether it also compares runs that only adapt, by their perplexity

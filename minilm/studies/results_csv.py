@@ -1,9 +1,10 @@
-"""``results.csv``: a row for every run of a study, with its place on every axis and every number that was measured.
+"""``results.csv``: a row for every run of a study, with its value on every axis and all its metrics and times.
 
     run         state     variant  seed  train.lr  test_accuracy  validation_accuracy  train_seconds  ...
     full_seed-1 finished  full     1     5e-05     0.9070         0.8833               61.2
 
-For spreadsheets and statistics programs. A cell is empty if a run has no such number; runs that failed have a row too.
+It is meant for spreadsheets and statistics programs. A cell is empty if a run has no such value; failed runs have a row
+too.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def results_csv(study: Study, finished: Sequence[FinishedRun], failed: Mapping[s
             row |= {"state": "failed", "failure": failed[planned.name]}
         rows.append(row)
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    if "failure" in columns:  # long texts stand last
+    if "failure" in columns:  # long texts come last
         columns.append(columns.pop(columns.index("failure")))
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
@@ -43,7 +44,7 @@ def results_csv(study: Study, finished: Sequence[FinishedRun], failed: Mapping[s
 
 
 def _place(study: Study, planned: PlannedRun) -> dict[str, str]:
-    """What identifies a run."""
+    """The columns that identify a run."""
     row = {"run": planned.name, "state": "", "variant": planned.variant, "seed": str(planned.config.seed)}
     values = {key: planned.point.get(key) for key in study.axes}
     there = {key: value for key, value in values.items() if value is not None}
@@ -51,7 +52,7 @@ def _place(study: Study, planned: PlannedRun) -> dict[str, str]:
 
 
 def _numbers(finished: FinishedRun) -> dict[str, str]:
-    """What was measured of a run, by column."""
+    """The metrics and times of a run, by column."""
     run, found = finished.run, {"model": finished.run.model}
     numbers: dict[str, float | None] = {}
     for split in _SPLITS:

@@ -26,7 +26,7 @@ from minilm.studies.results_csv import results_csv
 def write_page(study: Study, finished: Sequence[PlannedRun], failed: Mapping[str, str]) -> Path:
     """Write the page (study.md, study.html), results.csv, study.toml and the pictures; return study.html.
 
-    The pictures are drawn beside their place, so that a failure keeps the page from before.
+    The figures are first drawn in another folder, so that the earlier page is kept if an error occurs.
     """
     runs = [FinishedRun(run, read_run(study.folder / run.name)) for run in finished]
     name, figures = study.config.page, study.config.figures
@@ -52,7 +52,7 @@ def write_page(study: Study, finished: Sequence[PlannedRun], failed: Mapping[str
 
 @contextlib.contextmanager
 def empty_folder(place: Path) -> Iterator[Path]:
-    """A new folder, also if a kill left one there, that is removed in the end."""
+    """A context with an empty folder, which is removed at the end; an existing folder is replaced."""
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
     try:

@@ -1,7 +1,7 @@
-"""Runs in several processes, one run at a time each.
+"""Execute runs in several processes; each process works on one run at a time.
 
-A worker has a session of its own: Ctrl-C reaches only the parent, which ends its workers once. A worker ends with its
-parent, whatever ended the parent. With several GPUs, each worker sees one.
+Each worker is in its own session, so Ctrl-C reaches only the parent, which terminates its workers. A worker ends when
+its parent ends, for any reason. With several GPUs, each worker uses one.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from minilm.studies.execution import failure_of
 from minilm.studies.plan import PlannedRun
 from minilm.training.console import Interrupted, recorded_signals
 
-# A fork of this process would share its threads and CUDA. On Linux a server that has imported torch once forks all
-# workers; on other systems the libraries below torch do not survive a fork.
+# A fork of this process would share its threads and CUDA. On Linux, a server process that has imported torch forks all
+# workers; on other systems, the libraries that torch uses do not support fork.
 _PROCESSES: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
 if sys.platform == "linux":
     _PROCESSES.set_forkserver_preload(["minilm.studies.execution"])
@@ -52,11 +52,11 @@ def in_processes(
 
     Args:
         next_run: returns the next run that can start; None if there is none at the moment.
-        done: called for each run that has ended, with the reason why it failed (empty if it did not).
-        work: what a worker does with a run; it returns why the run failed. An exception is a failure too.
+        done: called for each run that has ended, with the reason if it failed, or an empty string.
+        work: executes a run in a worker; it returns the reason if the run failed. An exception is a failure too.
 
     Raises:
-        Interrupted: SIGINT or SIGTERM came; the workers have stored the states of their runs.
+        Interrupted: SIGINT or SIGTERM was received; the workers have saved the states of their runs.
     """
     workers = [_start(i, folder, work) for i in range(number)]
     try:
@@ -86,7 +86,7 @@ def in_processes(
                 raise Interrupted(signals[0], folder)
     finally:
         for worker in workers:
-            worker.connection.close()  # an idle one ends by itself
+            worker.connection.close()  # an idle worker then ends
         for worker in workers:
             if worker.run is None:
                 worker.process.join(timeout=5)
@@ -95,13 +95,13 @@ def in_processes(
 
 
 def _received(worker: Worker, stopping: bool) -> str | None:
-    """Why a worker's run failed; None if it was interrupted. ``stopping``: the workers have been terminated."""
+    """The reason why a worker's run failed; None if it was interrupted. ``stopping``: workers have been terminated."""
     try:
         answer = worker.connection.recv()
     except (EOFError, ConnectionResetError):
         worker.process.join()
         code = worker.process.exitcode or 0
-        if stopping:  # it ended before there was anything to store
+        if stopping:  # it ended before there was anything to save
             return None
         return f"its process ended ({signal.Signals(-code).name if code < 0 else code}); perhaps it ran out of memory"
     return None if answer is None else str(answer)
@@ -123,7 +123,7 @@ def _end_with_parent() -> None:
 
 
 def _serve(connection: Connection, number: int, folder: Path, work: Callable[[Path, PlannedRun], str]) -> None:
-    """What a worker process does: receive a run, work on it, send its outcome, until there is none."""
+    """The loop of a worker process: receive a run, execute it, send the outcome, until there are no more runs."""
     if hasattr(os, "setsid"):
         os.setsid()
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -136,7 +136,7 @@ def _serve(connection: Connection, number: int, folder: Path, work: Callable[[Pa
 
 
 def _serve_runs(connection: Connection, folder: Path, work: Callable[[Path, PlannedRun], str]) -> None:
-    """Run after run, until the connection is closed."""
+    """Execute runs until the connection is closed."""
     while True:
         try:
             run: PlannedRun = connection.recv()

@@ -90,13 +90,13 @@ def test_a_whole_number_may_be_written_as_a_fraction() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "bertt"}, 'model_type "bertt" is not one of ours (did you mean "bert"?)'),
-        ({"model_type": None}, "is not one of ours"),
-        ({"hidden_act": "gelu_neww"}, 'activation "gelu_neww" is not one of ours (did you mean "gelu_new"?)'),
+        ({"model_type": "bertt"}, 'model_type "bertt" is not supported (did you mean "bert"?)'),
+        ({"model_type": None}, "is not supported"),
+        ({"hidden_act": "gelu_neww"}, 'activation "gelu_neww" is not supported (did you mean "gelu_new"?)'),
         ({"hidden_size": "wide"}, "width must be a whole number"),
-        ({"quantization_config": {"bits": 4}}, "quantised weights are not read here"),
+        ({"quantization_config": {"bits": 4}}, "quantised weights are not supported"),
         ({"is_decoder": True}, "config.json: is_decoder"),
-        ({"minilm": 5}, '"minilm" must hold a JSON object'),
+        ({"minilm": 5}, '"minilm" must be a JSON object'),
         ({"minilm": {"config": {"colour": 1}}}, "unknown setting colour"),
     ],
 )

@@ -71,7 +71,7 @@ QUERY = "encoder.layer.1.attention.self.query.weight"
             "embeddings.word_embeddings.weight (embeddings.token.weight) has the shape (64, 24), "
             "but config.json asks for (64, 12)",
         ),
-        ({QUERY: torch.ones(24, 24, dtype=torch.int8)}, {}, f"{QUERY} holds int8 numbers; quantised"),
+        ({QUERY: torch.ones(24, 24, dtype=torch.int8)}, {}, f"{QUERY}has the dtype int8; quantised"),
         ({QUERY: torch.ones(24, 24).to(torch.float8_e4m3fn)}, {}, f"{QUERY} holds float8_e4m3fn numbers; quantised"),
         ({f"bert.{QUERY}": torch.ones(24, 24)}, {}, f"{QUERY} differs from bert.{QUERY}"),
         ({"encoder.layer.0.output.LayerNorm.gamma": torch.ones(24)}, {}, "differs from encoder.layer.0.output.Layer"),
@@ -159,6 +159,8 @@ def test_the_tensors_tell_how_many_classes_there_are(changed: Callable[..., Path
         ({"0": "a", "1": "b"}, "must name 3 labels"),
         ({"0": "a", "2": "b", "3": "c"}, "without gaps"),
         (["a"], "without gaps"),
+        (False, "without gaps"),
+        ({}, "must name 3 labels"),
     ],
 )
 def test_labels_that_contradict_the_head_are_an_error(

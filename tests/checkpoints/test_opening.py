@@ -85,9 +85,9 @@ def test_an_adapters_own_task_labels_and_head_are_accepted_and_no_others(folder:
     own: dict[str, Any] = {"task": "classify", "labels": ["bad", "good"], "head": mlp_head(24)}
     assert torch.equal(minilm.load_model(folder, **own)(IDS), minilm.load_model(folder)(IDS))
     others: list[tuple[dict[str, Any], str]] = [
-        ({"task": "lm"}, r'an adapter for the task "classify"; it cannot be opened for "lm"'),
-        ({"labels": ["good", "bad"]}, r"an adapter with labels already \(bad, good\); leave labels out"),
-        ({"head": mlp_head(24, hidden=3)}, "an adapter with a head already; leave the head out"),
+        ({"task": "lm"}, 'is an adapter for the task "classify", and cannot be loaded for "lm"'),
+        ({"labels": ["good", "bad"]}, r"this adapter already has labels \(bad, good\); remove labels"),
+        ({"head": mlp_head(24, hidden=3)}, "this adapter already has a head; remove the argument head"),
     ]
     for other, message in others:
         with pytest.raises(UserError, match=f"adapter: {message}"):
@@ -158,11 +158,11 @@ def test_an_adapter_opens_on_the_base_that_is_named(folder: Path, tmp_path: Path
         assert torch.equal(minilm.load_model(folder, base=moved)(IDS), expected)
     with pytest.raises(UserError, match=r"base model cannot be opened: .*gone.*; if it is elsewhere, name it: load"):
         minilm.load_model(folder)
-    with pytest.raises(UserError, match="whose weights are not this model's"):
+    with pytest.raises(UserError, match="which has other weights than this model"):
         minilm.load_model(folder, base=REFERENCES / "bert-classify")
     with pytest.raises(UserError, match=r"its base model cannot be opened: .*nowhere"):
         minilm.load_model(folder, base=tmp_path / "nowhere")
-    with pytest.raises(UserError, match="a whole model, not an adapter; leave base out"):
+    with pytest.raises(UserError, match="is a whole model, not an adapter; remove the argument base"):
         minilm.load_model(moved, base=REFERENCES / "bert")
 
 

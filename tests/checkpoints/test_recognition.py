@@ -62,7 +62,7 @@ def test_bert_tiny_opens_and_is_saved_as_what_it_is(tmp_path: Path, caplog: pyte
     write_json(folder / "config.json", {key: config[key] for key in sizes})
     with caplog.at_level(logging.WARNING, logger="minilm"):
         model, expected = load_model(folder), load_model(REFERENCES / "bert-lm", "encode")
-    assert "its config.json names no model_type; its tensors are those of bert" in caplog.text
+    assert "config.json names no model_type; by its tensors, it is bert" in caplog.text
     ids = torch.tensor([[5, 6, 7]])
     assert torch.equal(model(ids), expected(ids))
     save_model(model, tmp_path / "saved")
@@ -81,5 +81,5 @@ def test_bert_and_roberta_without_a_prefix_or_a_head_look_alike_and_are_refused(
 def test_tensors_of_no_family_are_refused(tmp_path: Path) -> None:
     folder = without(tmp_path, "bert", "model_type", "architectures")
     write_tensors(folder / "model.safetensors", {"weight": torch.zeros(2)})
-    with pytest.raises(UserError, match="names no model_type, and its tensors are of no family of ours"):
+    with pytest.raises(UserError, match="names no model_type, and its tensors fit no supported family"):
         read_contents(folder)

@@ -100,7 +100,7 @@ def test_a_new_head_pools_alike(pooling: dict[str, Any], wanted: str, tmp_path: 
         ("modules.json", "[", "modules.json: must be a list of modules, each with a type and a path"),
         ("modules.json", '{"a": 1}', "must be a list of modules"),
         ("modules.json", '[{"type": "x.Transformer", "path": "../up"}]', 'names "../up", which is outside its folder'),
-        ("modules.json", '[{"type": "x.Transformer", "path": ""}]', "names no Pooling"),
+        ("modules.json", '[{"type": "x.Transformer", "path": ""}]', "has no Pooling module"),
         ("modules.json", '[{"type": "x.Transformer", "path": ""}, {"type": "x.CNN", "path": "1_CNN"}]',
          'the module CNN in "1_CNN" is not supported'),
         ("1_Pooling/config.json", "{", "1_Pooling/config.json: not valid JSON"),
@@ -113,7 +113,7 @@ def test_a_new_head_pools_alike(pooling: dict[str, Any], wanted: str, tmp_path: 
         ("2_Dense/config.json", '{"activation_function": "my.Own"}', "activation_function my.Own is not supported"),
         ("2_Dense/config.json", '{"use_residual": true}', "use_residual true is not supported; only false is"),
         ("2_Dense/config.json", '{"module_input_name": "token_embeddings"}', "module_input_name .* is not supported"),
-        ("2_Dense/model.safetensors", "", "not a whole safetensors file"),
+        ("2_Dense/model.safetensors", "", "not a complete safetensors file"),
         ("sentence_bert_config.json", '{"max_seq_length": "many"}', "max_seq_length must be a whole number"),
         ("config_sentence_transformers.json", '{"prompts": {"a": 1}}', "prompts must be a table of texts"),
         ("config_sentence_transformers.json", '{"default_prompt_name": "q"}', "default_prompt_name 'q' is none of"),
@@ -140,7 +140,7 @@ def test_a_missing_file_is_one_line(name: str, tmp_path: Path) -> None:
 def test_a_dense_layer_that_is_pickled_is_refused_with_the_way_out(tmp_path: Path) -> None:
     folder = made(tmp_path, {"pooling": CLS, "dense": [LABSE]})
     (folder / "2_Dense" / "model.safetensors").rename(folder / "2_Dense" / "pytorch_model.bin")
-    with pytest.raises(UserError, match=r"only there as pytorch_model.bin, which can run code.*save_pretrained"):
+    with pytest.raises(UserError, match=r"stored only in pytorch_model.bin, which can run code.*save_pretrained"):
         read_sentence_model(folder)
 
 

@@ -73,10 +73,10 @@ def test_a_base_that_changed_or_is_gone_is_named(tmp_path):
     kept = save_model(model, tmp_path / "part", base=Base(str(base), "", fingerprint(base)))
     config = read_json(base / "config.json")
     write_json(base / "config.json", config | {"hidden_dropout_prob": 0.3})
-    with pytest.raises(UserError, match=r"part: holds only what was trained, and .*base, has changed since"):
+    with pytest.raises(UserError, match=r"part: contains only trained parameters, and .*base has changed"):
         load_model(kept)
     shutil.rmtree(base)
-    with pytest.raises(UserError, match=r"part: the checkpoint that it was trained from cannot be opened"):
+    with pytest.raises(UserError, match=r"part: its base checkpoint cannot be loaded"):
         load_model(kept)
 
 
@@ -86,5 +86,5 @@ def test_a_base_that_says_too_little_is_refused(tmp_path, base):
     kept = save_model(model, tmp_path / "part", base=Base(str(folder), "", fingerprint(folder)))
     config = read_json(kept / "config.json")
     write_json(kept / "config.json", config | {"minilm": config["minilm"] | {"base": base}})
-    with pytest.raises(UserError, match=r'config.json: minilm.base must hold "source"'):
+    with pytest.raises(UserError, match=r'config.json: minilm.base must contain "source"'):
         load_model(kept)

@@ -83,7 +83,7 @@ def test_a_small_file_that_unfolds_to_gigabytes_is_refused_before_it_does(tmp_pa
     assert path.stat().st_size < 1_500_000
     tracemalloc.start()
     before = pa.total_allocated_bytes()
-    with pytest.raises(UserError, match=r"a\.parquet: [\d,]+ bytes unfold to more than [\d,]+, which is not read"):
+    with pytest.raises(UserError, match=r"a\.parquet: [\d,]+ bytes decompress to more than [\d,]+, the limit"):
         read_table(path, {"text", "label"}, Defects())
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()

@@ -150,7 +150,7 @@ def test_a_missing_column_is_named_with_the_columns_there_are(tmp_path):
     ("name", "content", "message"),
     [
         ("a.csv", "text,label\na,1\n".encode("utf-16-le"), "looks like UTF-16 without a .*: data.encoding=utf-16-le"),
-        ("a.csv.gz", b"\x1f\x8bbroken", "not a whole gzip file"),
+        ("a.csv.gz", b"\x1f\x8bbroken", "not a complete gzip file"),
         ("a.csv", "", "the file contains no rows"),
         ("a.csv", "text,label\n", "the file contains no rows"),
         ("a.jsonl", "\n", "the file contains no rows"),

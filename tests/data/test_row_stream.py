@@ -41,8 +41,8 @@ def test_a_faulty_row_keeps_its_place_and_the_rows_after_it_are_read(tmp_path: P
         ("1", 2), ("2", 3), ("3", 4), ("4", 6), ("5", 7), ("6", 8), ("7", 9),
     ]  # fmt: skip
     assert [row.defect.split(" (")[0] for row in found] == [
-        "", "the row that starts here has an error in its quoting", "", "1 fields where the header has 2",
-        "3 fields where the header has 2", "the row that starts here has an error in its quoting", "",
+        "", "the row that starts here has an error in its quoting", "", "has 1 fields, but the header has 2",
+        "has 3 fields, but the header has 2", "the row that starts here has an error in its quoting", "",
     ]  # fmt: skip
     assert found[2].cells[1] == "d\ne" and all(len(row.cells) == 2 for row in found)
 
@@ -74,7 +74,7 @@ def test_json_lines_keep_their_own_keys_and_values_within_are_found(tmp_path: Pa
     assert [row.origin.line for row in found] == [1, 3, 4, 5, 6]
     assert found[0].cell("review.body") == "a" and found[0].names == ("review", "id")
     assert [row.defect.split(" (")[0] for row in found] == [
-        "", "not JSON", "is not a JSON object", 'has the key "id" more than once', "",
+        "", "is not JSON", "is not a JSON object", 'has the key "id" more than once', "",
     ]  # fmt: skip
     seen = survey(open_stream(tmp_path / "a.jsonl", Format()), ["review.body"])
     assert seen.names == ["review", "id", "x"] and seen.rows == 5 and seen.nested == {"review.body"}

@@ -210,10 +210,10 @@ def test_every_class_has_a_shape_and_every_family_a_class() -> None:
 @pytest.mark.parametrize(
     ("model_type", "there", "message"),
     [
-        ("roberta", ["vocab.json"], "has vocab.json, but RobertaTokenizer is made of vocab.json and merges.txt; get"),
-        ("gpt2", ["merges.txt"], "get vocab.json"),
-        ("bert", ["vocab.json", "merges.txt"], "BertTokenizer is made of vocab.txt; get vocab.txt"),
-        ("t5", ["spm.model"], "T5Tokenizer is made of spiece.model"),
+        ("roberta", ["vocab.json"], "has vocab.json, but RobertaTokenizer needs vocab.json and merges.txt; download"),
+        ("gpt2", ["merges.txt"], "download vocab.json"),
+        ("bert", ["vocab.json", "merges.txt"], "BertTokenizer needs vocab.txt; download vocab.txt"),
+        ("t5", ["spm.model"], "T5Tokenizer needs spiece.model"),
         ("unknown", ["vocab.txt"], "cannot build a tokenizer of unknown class .* set tokenizer_class in tokenizer_con"),
         ("bert", [], "no such file, and the folder contains no other tokenizer files"),
     ],
@@ -230,11 +230,11 @@ def test_half_the_parts_are_one_line(model_type: str, there: list[str], message:
 @pytest.mark.parametrize(
     ("model_type", "name", "content", "message"),
     [
-        ("bert", "vocab.txt", "a\nb\n", r"vocab.txt: has no \[UNK\], its unk_token"),
+        ("bert", "vocab.txt", "a\nb\n", r"vocab.txt: does not contain \[UNK\], which is the unk_token"),
         ("bert", "vocab.txt", "[UNK]\na\n", None),  # the special tokens are added, as the reference adds them
         ("t5", "spiece.model", "version https://git-lfs.github.com/spec/v1\n", "not a SentencePiece model"),
         ("t5", "spiece.model", "", "not a SentencePiece model"),
-        ("roberta", "merges.txt", "#version: 0.2\nx y\n", "vocab.json and merges.txt are no readable tokenizer"),
+        ("roberta", "merges.txt", "#version: 0.2\nx y\n", "vocab.json and merges.txt are not a readable tokenizer"),
     ],
 )
 def test_broken_parts_are_one_line(
@@ -253,7 +253,7 @@ def test_broken_parts_are_one_line(
 def test_the_other_kind_of_sentencepiece_is_refused(tmp_path: Path) -> None:
     write_json(tmp_path, "config.json", {"model_type": "t5"})
     sentence_pieces(tmp_path / "spiece.model", "bpe", **LLAMA)
-    with pytest.raises(UserError, match=r"spiece.model: holds BPE, but T5Tokenizer is Unigram"):
+    with pytest.raises(UserError, match=r"spiece.model: contains BPE, but T5Tokenizer needs Unigram"):
         load_tokenizer(tmp_path)
 
 

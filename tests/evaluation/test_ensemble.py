@@ -91,7 +91,7 @@ def test_a_precision_that_is_wished_is_kept_on_validation() -> None:
     point = threshold_for_precision(p.max(axis=1), p.argmax(axis=1) == found.labels, 0.9)
     [line] = apply_wishes(predictor, Wishes(min_precision=0.9))
     assert predictor.decision.unsure_below == point.threshold
-    assert f"they are {point.coverage:.1%} of texts" in line
+    assert f"{point.coverage:.1%} of texts" in line
 
 
 def test_a_precision_out_of_reach_names_the_highest() -> None:
@@ -114,7 +114,7 @@ def test_with_several_labels_each_has_a_threshold_of_its_own_or_is_never_given()
     lines = apply_wishes(one, Wishes(min_precision=0.9))
     p = one.decision.probabilities(scores)
     assert one.decision.choose(p).tolist() == [[1, 0, 1], [0, 0, 1], [0, 0, 0]]
-    assert lines[0].startswith("on validation, 2 of 3 labels reach") and '"yes"' in lines[1]
+    assert lines[0].startswith("on the validation texts, 2 of 3 labels reach") and '"yes"' in lines[1]
 
 
 def test_validation_scores_are_kept_with_the_model_and_read_again(tmp_path: Path) -> None:

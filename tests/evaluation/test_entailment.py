@@ -82,7 +82,7 @@ def test_a_long_text_is_cut_and_the_hypothesis_is_not(tmp_path: Path) -> None:
     assert found == pytest.approx(entailment(model, tokenizer, [cut], ["so cat.", "so dog."], CPU))
     short = entailment(model, tokenizer, [long], ["so cat.", "so dog."], CPU, max_tokens=12)
     assert short == pytest.approx(entailment(model, tokenizer, [long[: room - 12]], ["so cat.", "so dog."], CPU))
-    with pytest.raises(UserError, match="7 tokens that stay whole leave a text no room, as only 6 are read"):
+    with pytest.raises(UserError, match="7 tokens of the second text leave no room for the first; only 6 fit"):
         entailment(model, tokenizer, [long], ["so cat.", "so dog."], CPU, max_tokens=9)
 
 

@@ -75,7 +75,7 @@ def test_with_several_labels_the_likeliest_is_explained() -> None:
 
 
 def test_what_cannot_be_explained_is_refused() -> None:
-    with pytest.raises(UserError, match=r'has no label "yess" \(did you mean "yes"\?\); it has "no", "yes", "well"'):
+    with pytest.raises(UserError, match=r'has no label "yess" \(did you mean "yes"\?\); its labels are "no", "yes"'):
         explain_text(classifier(), TEXT, "yess")
     narrow = classifier()
     narrow.runtime = Runtime(CPU.device, "bfloat16")

@@ -48,7 +48,7 @@ def test_a_runs_baseline_is_exported_and_measures_as_its_report_says(tmp_path: P
 
 def test_what_is_not_as_it_was_written_is_refused(tmp_path: Path) -> None:
     assert "not a run's folder" in refused("export", tmp_path, tmp_path / "x", "--linear")
-    assert "--linear writes its linear baseline" in refused("export", tmp_path, tmp_path / "x", "--linear", "--merge")
+    assert "--linear cannot be combined" in refused("export", tmp_path, tmp_path / "x", "--linear", "--merge")
     save_linear(linear(ROWS, np.arange(40) % 2, 2), tmp_path, ["a", "b"], Reading())
     description = json.loads((tmp_path / "linear.json").read_text())
     (tmp_path / "linear.json").write_text(json.dumps(description | {"labels": ["a", "b", "c"]}))

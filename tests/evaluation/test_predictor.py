@@ -149,9 +149,9 @@ def test_a_mixture_of_single_texts_and_pairs_is_refused(mixed: list) -> None:
         ({"max_tokens": -1}, "config.json: minilm.max_tokens must be a whole number of at least 0, got -1"),
         ({"precision": "half"}, 'minilm.precision must be "auto"'),
         ({"threshold": "high"}, "minilm.threshold must be a number from 0 to 1 or a list"),
-        ({"several": True, "threshold": [0.5]}, "minilm.threshold must hold 3 numbers, one for each label, got 1"),
+        ({"several": True, "threshold": [0.5]}, "minilm.threshold must contain 3 numbers, one for each label, got 1"),
         ({"temperature": [0]}, "minilm.temperature must be a list, each item a number above 0"),
-        ({"clean": ["uper"]}, 'no step "uper"'),
+        ({"clean": ["uper"]}, 'unknown step "uper"'),
     ],
 )
 def test_an_edited_config_is_told(reading: dict[str, object], message: str) -> None:

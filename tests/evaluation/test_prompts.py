@@ -185,7 +185,7 @@ def test_a_likelihoods_word_comes_last() -> None:
 
 @pytest.mark.parametrize("name", ["llama-lm-biases", "t5-lm"])
 def test_a_likelihoods_word_that_goes_on_from_another_is_refused_unless_it_is_calibrated(name: str) -> None:
-    with pytest.raises(UserError, match='"antics" begins with the tokens of "ant", so it is never likelier'):
+    with pytest.raises(UserError, match='"antics" begins with the tokens of "ant", so it is never more probable'):
         likelihood(*ours(name), TEXTS, Prompt(END, ["antics", "sky", "ant"]), CPU)
     assert likelihood(*ours(name), TEXTS, Prompt(END, ["antics", "sky", "ant"], "N/A"), CPU).shape == (3, 3)
 

@@ -36,5 +36,5 @@ def test_an_order_alone_is_right_by_spearman() -> None:
 
 def test_nothing_and_unequal_numbers_are_refused() -> None:
     for t, s in (([], []), ([1.0], [1.0, 2.0])):
-        with pytest.raises(ValueError, match="must be as many, and at least one"):
+        with pytest.raises(ValueError, match="values and scores must have one shape"):
             score_metrics(np.array(t), np.array(s))

@@ -14,8 +14,11 @@ import transformers as hf
 
 from minilm.checkpoints.models import card_of, load_model, save_model
 from minilm.data.long_texts import Windows
+from minilm.data.tokenization import load_tokenizer
+from minilm.devices import runtime
 from minilm.errors import UserError
 from minilm.evaluation.ensemble import load_predictor
+from minilm.evaluation.explaining import explain_text
 from minilm.evaluation.predictor import Classifier
 from minilm.evaluation.windows import scores_of_texts
 from minilm.models import ARCHITECTURES
@@ -39,9 +42,10 @@ def published(folder: Path, family: str = "bert", outputs: int = 1, **keys: Any)
     return folder
 
 
-def their_scores(folder: Path, texts: list[str]) -> np.ndarray:
-    """(N, C), of their pipeline."""
+def their_scores(folder: Path, texts: list[str], problem: str | None) -> np.ndarray:
+    """(N, C), of their pipeline for a problem type."""
     model = hf.AutoModelForSequenceClassification.from_pretrained(folder, dtype="float32").eval()
+    model.config.problem_type = problem
     names = ["input_ids", "attention_mask"]
     tokenizer = hf.PreTrainedTokenizerFast(
         tokenizer_file=str(folder / "tokenizer.json"), pad_token="[PAD]", model_input_names=names
@@ -51,27 +55,28 @@ def their_scores(folder: Path, texts: list[str]) -> np.ndarray:
     return np.array([[answers[label] for label in model.config.id2label.values()] for answers in by_label])
 
 
-@pytest.mark.parametrize("problem", [None, "regression"])
 @pytest.mark.parametrize("family", ARCHITECTURES)
-def test_one_output_is_the_score_of_the_references_pipeline(
-    family: str, problem: str | None, tmp_path: Path
-) -> None:
-    folder = published(tmp_path / "m", family, problem_type=problem)
-    classifier = Classifier.load(folder, "cpu")
-    found = classifier.predict(TEXTS)
-    assert [list(answer) for answer in found] == [["score"]] * 3
-    values = np.array([list(answer.values()) for answer in found])
-    assert values == pytest.approx(their_scores(folder, TEXTS), abs=1e-5)
-    assert len({round(value, 6) for value in values.ravel()}) > 1  # not one number for all, as of a softmax
-    with pytest.raises(UserError, match="gives a score, not a label"):
-        classifier.decide(found[0])
+def test_one_output_is_the_score_of_the_references_pipeline(family: str, tmp_path: Path) -> None:
+    folder = published(tmp_path / "m", family)
+    model = load_model(folder, dtype=torch.float32)
+    for problem in (None, "regression"):
+        card_of(model).published["problem_type"] = problem
+        classifier = Classifier(model, load_tokenizer(folder), runtime("cpu", "float32"))
+        found = classifier.predict(TEXTS)
+        assert [list(answer) for answer in found] == [["score"]] * 3
+        values = np.array([list(answer.values()) for answer in found])
+        assert values == pytest.approx(their_scores(folder, TEXTS, problem), abs=1e-5)
+        assert len({round(value, 6) for value in values.ravel()}) > 1  # not one number for all, as of a softmax
+        with pytest.raises(UserError, match="gives a score, not a label"):
+            classifier.decide(found[0])
 
 
 def test_regression_of_several_values_is_raw_and_several_labels_of_one_output_are_labels(tmp_path: Path) -> None:
     folder = published(tmp_path / "three", outputs=3, problem_type="regression")
     found = Classifier.load(folder, "cpu").predict(TEXTS)
     assert list(found[0]) == ["LABEL_0", "LABEL_1", "LABEL_2"]
-    assert np.array([list(a.values()) for a in found]) == pytest.approx(their_scores(folder, TEXTS), abs=1e-5)
+    expected = their_scores(folder, TEXTS, "regression")
+    assert np.array([list(answer.values()) for answer in found]) == pytest.approx(expected, abs=1e-5)
     folder = published(tmp_path / "one", problem_type="multi_label_classification", id2label={"0": "toxic"})
     classifier = Classifier.load(folder, "cpu")
     assert classifier.multi_label and set(classifier.predict(TEXTS)[0]) == {"toxic"}
@@ -99,7 +104,7 @@ def test_a_cross_encoder_says_itself_whether_its_score_is_raw(tmp_path: Path) ->
         folder = published(tmp_path / str(number), **keys)
         found = [list(answer.values()) for answer in Classifier.load(folder, "cpu").predict(TEXTS)]
         assert np.array(found) == pytest.approx(expected, abs=1e-6)
-    with pytest.raises(UserError, match=r"activation_fn 'torch.nn.ReLU' is not known here"):
+    with pytest.raises(UserError, match=r"activation_fn 'torch.nn.ReLU' is not supported"):
         Classifier.load(published(tmp_path / "other", sentence_transformers={"activation_fn": "torch.nn.ReLU"}))
 
 
@@ -137,3 +142,11 @@ def test_of_windows_it_is_the_mean_or_the_highest() -> None:
     scores, starts = np.array([[1.0], [3.0], [-5.0]], np.float32), np.array([0, 2, 3])
     assert scores_of_texts(scores, Windows(starts, "mean"), "score").tolist() == [[2.0], [-5.0]]
     assert scores_of_texts(scores, Windows(starts, "max"), "score").tolist() == [[3.0], [-5.0]]
+
+
+def test_an_explained_score_is_the_output_itself(tmp_path: Path) -> None:
+    classifier = Classifier.load(published(tmp_path / "m", outputs=3, problem_type="regression"), "cpu")
+    answer = classifier.predict(["rain a dog"])[0]
+    for label, value in answer.items():
+        found = explain_text(classifier, "rain a dog", label)
+        assert (found.probability, found.score) == (pytest.approx(value, abs=1e-6), pytest.approx(value, abs=1e-6))

@@ -45,7 +45,7 @@ def test_a_line_of_which_cleaning_leaves_nothing_is_named_by_its_number_in_the_w
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(text_lines, "LINES", 4)
-    with pytest.raises(UserError, match=r"^x\.txt, line 7 is empty once cleaned$"):
+    with pytest.raises(UserError, match=r"^x\.txt, line 7 is empty after cleaning$"):
         list(predict_lines(classifier(clean=["urls"]), [*TEXTS[:6], "http://a.b", "a"], "x.txt, line"))
 
 
@@ -89,5 +89,5 @@ def test_a_model_without_a_config_reads_the_usual_columns_and_says_which_is_miss
 
 def test_a_text_of_a_table_of_which_cleaning_leaves_nothing_is_named_by_its_line(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text\nala\nhttp://a.b\n")
-    with pytest.raises(UserError, match=r'a\.csv, line 3: the text \(column "text"\) is empty once cleaned'):
+    with pytest.raises(UserError, match=r'a\.csv, line 3: the text \(column "text"\) is empty after cleaning'):
         list(predict_table(classifier(clean=["urls"]), tmp_path / "a.csv", tmp_path))

@@ -75,7 +75,7 @@ def race(kind: Kind, runs: Path, rng: random.Random) -> tuple[int, str]:
         found = outcome_of(second)
         return 1, "" if found == kind.outcome else f"the second run differs: {difference(found, kind.outcome)}"
     for attempt in attempts:
-        refused = "is at work on this run" in attempt.output or "another process is running it" in attempt.output
+        refused = "is working on this run" in attempt.output or "another process is running it" in attempt.output
         if attempt.code not in (0, 1) or (attempt.code == 1 and not refused):
             return 1, f"{attempt}"
     return 1, to_the_end(kind, runs)

@@ -45,13 +45,20 @@ class Outcome:
 def fuzz(number: int, seed: int, *, compare: bool, only: Sequence[str] = ()) -> Iterator[Outcome]:
     """So many broken files of all kinds, always the same for a seed. ``only``: kinds, or numbers of files."""
     draw = random.Random(seed)
-    for case in CASES:  # what all need is made once, before the processes part
-        with tempfile.TemporaryDirectory() as folder:
-            case.make(Path(folder), draw)
+    prepare()
     for i in range(number):
         case = draw.choices(CASES, [case.weight for case in CASES])[0]
+        if i and i % 250 == 0:
+            print(f"{i} of {number}", flush=True)
         if not only or str(i) in only or case.name in only:
             yield one(case, f"{seed}/{i}", compare=compare)
+
+
+def prepare() -> None:
+    """Make what the cases share, once, before the processes part."""
+    for case in CASES:
+        with tempfile.TemporaryDirectory() as folder:
+            case.make(Path(folder), random.Random(0))
 
 
 def one(case: Case, seed: str, *, compare: bool) -> Outcome:

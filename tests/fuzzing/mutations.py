@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from collections.abc import Callable, Iterator
@@ -61,7 +62,7 @@ def broken_value(value: Any, rng: random.Random) -> Any:
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
         places = list(_places(value))
         if not places:
-            return rng.choice(ODD)
+            return copy.deepcopy(rng.choice(ODD))
         where, key = rng.choice(places)
         match rng.randrange(8):
             case 0:
@@ -69,14 +70,14 @@ def broken_value(value: Any, rng: random.Random) -> Any:
             case 1 if isinstance(where, dict):
                 where[rng.choice((f"{key}x", "", "minilm", "\0", str(key).upper()))] = where.pop(key)
             case 2 if isinstance(where, dict):
-                where[f"{key}2"] = where[key]
+                where[f"{key}2"] = copy.deepcopy(where[key])
             case 3:
                 other, name = rng.choice(places)
-                where[key] = json.loads(json.dumps(other[name])) if name in _keys(other) else None
+                where[key] = copy.deepcopy(other[name]) if name in _keys(other) else None
             case 4 if type(where[key]) in (int, float):
                 where[key] = where[key] * rng.choice((-1, 0, 2, 0.5, 1000, 1e12)) + rng.choice((0, 1, 0.5))
             case _:
-                where[key] = rng.choice(ODD)
+                where[key] = copy.deepcopy(rng.choice(ODD))
     return value
 
 

@@ -12,18 +12,24 @@ import sys
 import pytest
 
 from tests.fuzzing.cases import CASES, Case
-from tests.fuzzing.harness import one
+from tests.fuzzing.harness import one, prepare
 from tests.fuzzing.mutations import ODD, broken_bytes, broken_json, broken_safetensors, broken_toml
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork") or sys.platform == "darwin", reason="processes are forked")
-FEW = {"finished run": 4, "interrupted run": 4, "checkpoint": 40, "config.json": 40}
+NUMBERS = {"finished run": 4, "interrupted run": 4, "checkpoint": 30, "config.json": 30}  # files; of all others: OTHERS
+OTHERS = 15
 SEED = 7
+
+
+@pytest.fixture(scope="module", autouse=True)
+def prepared() -> None:
+    prepare()
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_broken_file_gives_a_result_or_a_line(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    outcomes = [one(case, f"{SEED}/{i}", compare=False) for i in range(FEW.get(case.name, 25))]
+    outcomes = [one(case, f"{SEED}/{i}", compare=False) for i in range(NUMBERS.get(case.name, OTHERS))]
     assert [outcome for outcome in outcomes if not outcome.good] == []
     assert any(outcome.kind == "line" for outcome in outcomes)
 

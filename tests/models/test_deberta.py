@@ -174,7 +174,7 @@ def test_names_of_published_files_are_known(family: str, name: str) -> None:
         ({"conv_kernel_size": 4}, "kernel must be odd"),
         ({"conv_kernel_size": 3, "conv_groups": 7}, "kernel_groups must divide"),
         ({"position_buckets": 1}, "buckets must not be 1"),
-        ({"conv_act": "glu"}, 'activation "glu" is not one of ours'),
+        ({"conv_act": "glu"}, 'activation "glu" is not supported'),
         ({"model_type": "deberta", "talking_head": True}, "talking_head"),
     ],
 )

@@ -124,7 +124,7 @@ def test_one_that_reads_both_ways_sees_half_a_window_to_each_side() -> None:
 
 
 def test_one_that_reads_both_ways_is_no_language_model() -> None:
-    with pytest.raises(UserError, match=r"reads both ways \(use_bidirectional_attention\), so it has no"):
+    with pytest.raises(UserError, match=r"is bidirectional \(use_bidirectional_attention\), so it has no"):
         build_model("gemma3_text", small_config("gemma3_text", bidirectional=True), "lm")
 
 
@@ -199,8 +199,8 @@ def test_freezing_all_but_the_last_layer_leaves_its_four_norms_and_the_final_one
     assert trained == {"norm.weight", *(f"layers.1.{norm}.weight" for norm in own)}
 
 
-@pytest.mark.parametrize("kind", ["Gemma2ForCausalLM", "Gemma3ForCausalLM", "GemmaForCausalLM"])
 @pytest.mark.usefixtures("torch_dropout")
+@pytest.mark.parametrize("kind", ["Gemma2ForCausalLM", "Gemma3ForCausalLM", "GemmaForCausalLM"])
 def test_attention_weights_are_dropped_as_transformers_drops_them(kind: str, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     family = {"Gemma3ForCausalLM": "gemma3_text"}.get(kind, kind.removesuffix("ForCausalLM").lower())
@@ -260,7 +260,7 @@ def test_null_means_no_cap() -> None:
 def test_gelu_means_its_approximation_in_gemma_1() -> None:
     assert read_config({"model_type": "gemma", "hidden_act": "gelu"}).activation == "gelu_tanh"
     assert read_config({"model_type": "gemma", "hidden_act": "silu"}).activation == "silu"
-    with pytest.raises(UserError, match='mean "gelu_tanh" by "gelu"'):
+    with pytest.raises(UserError, match='use "gelu_tanh" for "gelu"'):
         write_config("gemma", small_config("gemma", activation="gelu"))
 
 
@@ -291,14 +291,14 @@ def test_what_a_published_class_cannot_say_is_refused(family: str, changes: dict
         ({"model_type": "gemma2", "layer_types": [FULL]}, "layer_types must name 26 layers, got 1"),
         ({"model_type": "gemma2", "sliding_window": None}, "sliding_window and query_pre_attn_scalar must be numbers"),
         ({"model_type": "gemma3_text", "query_pre_attn_scalar": 0}, "query_pre_attn_scalar must be numbers above 0"),
-        ({"model_type": "gemma2", "attn_logit_softcapping": 0.0}, "attn_logit_softcapping must be a number above 0,"),
-        ({"model_type": "gemma3_text", "final_logit_softcapping": 0}, "final_logit_softcapping must be a number"),
+        ({"model_type": "gemma2", "attn_logit_softcapping": 0.0}, "attn_logit_softcapping must be a number above"),
+        ({"model_type": "gemma3_text", "final_logit_softcapping": 0}, "final_logit_softcapping must be a number above"),
         ({"model_type": "gemma2", "rope_parameters": {FULL: {"rope_theta": 5.0}}}, "rope_parameters must be one table"),
         ({"model_type": "gemma3_text", "layer_types": ["chunked_attention"] * 26}, "chunked_attention"),
-        ({"model_type": "gemma3_text", "rope_parameters": {"rope_theta": 5.0}}, "must hold a table for"),
-        ({"model_type": "gemma3_text", "sliding_window_pattern": 0}, "a setting is of the wrong kind"),
+        ({"model_type": "gemma3_text", "rope_parameters": {"rope_theta": 5.0}}, "must contain a table for"),
+        ({"model_type": "gemma3_text", "sliding_window_pattern": 0}, "a setting has the wrong type"),
         ({"model_type": "gemma3_text", "num_attention_heads": 5}, "must be a multiple of kv_heads"),
-        ({"model_type": "gemma3_text", "head_dim": 7}, "7 do not make pairs"),
+        ({"model_type": "gemma3_text", "head_dim": 7}, "7 numbers do not form pairs"),
         ({"model_type": "gemma2", "hidden_activation": "glu"}, 'activation "glu"'),
     ],
 )

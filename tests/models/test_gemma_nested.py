@@ -75,8 +75,8 @@ def test_its_text_model_opens_and_is_saved_alone(
     write_tensors(tmp_path / "whole" / "model.safetensors", tensors.items())
     with caplog.at_level(logging.WARNING, logger="minilm"):
         ours = load_model(tmp_path / "whole")
-    assert "of this gemma3 model only what reads text is opened (gemma3_text)" in caplog.text
-    assert "left out" not in caplog.text and card_of(ours).task == task
+    assert "only the text model (gemma3_text) of this gemma3 model is loaded" in caplog.text
+    assert "ignored" not in caplog.text and card_of(ours).task == task
     assert_equal(ours, run(theirs))
     save_model(ours, tmp_path / "alone")
     alone = read_json(tmp_path / "alone" / "config.json")
@@ -111,6 +111,6 @@ def test_its_adapters_are_those_of_the_whole_model(task: str, tmp_path: Path) ->
 
 
 def test_one_without_the_config_of_its_text_model_is_refused() -> None:
-    with pytest.raises(UserError, match=r'here: "text_config" must hold a JSON object'):
+    with pytest.raises(UserError, match=r'here: "text_config" must be a JSON object'):
         text_config({"model_type": "gemma3", "text_config": 5}, "here")
     assert text_config({"model_type": "bert", "text_config": 5}, "here") is None

@@ -250,15 +250,15 @@ def test_what_a_published_class_cannot_say_is_refused(model_type: str, changes: 
     [
         ({"model_type": "qwen3", "layer_types": ["full_attention"]}, "layer_types must name 32 layers, got 1"),
         ({"model_type": "qwen3", "layer_types": ["chunked_attention"] * 32}, "chunked_attention is not supported"),
-        ({"model_type": "qwen3", "layer_types": ["sliding_attention"] * 32}, "sliding_window gives them no window"),
-        ({"model_type": "qwen2", "layer_types": ["sliding_attention"] * 32}, "sliding_window gives them no window"),
+        ({"model_type": "qwen3", "layer_types": ["sliding_attention"] * 32}, "sliding_window gives no window"),
+        ({"model_type": "qwen2", "layer_types": ["sliding_attention"] * 32}, "sliding_window gives no window"),
         ({"model_type": "smollm3", "no_rope_layers": [1, 0]}, "a number for each of 36 layers"),
         ({"model_type": "smollm3", "no_rope_layer_interval": 0}, "no_rope_layer_interval must be above 0"),
         ({"model_type": "phi3", "rope_scaling": {"type": "linear", "factor": 2.0}}, 'not "linear"'),
         ({"model_type": "phi3", "rope_scaling": {"type": "su"}}, "need short_factor"),
         (
             {"model_type": "phi3", "rope_scaling": {"type": "su", "short_factor": [1.0], "long_factor": [1.0]}},
-            "short_factor and long_factor must have 48 numbers, one a pair; got 1 and 1",
+            "short_factor and long_factor must have 48 numbers, one per pair; got 1 and 1",
         ),
         (
             {"model_type": "phi3", "rope_scaling": {"type": "su", "short_factor": [0] * 48, "long_factor": [1] * 48}},

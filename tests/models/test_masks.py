@@ -36,7 +36,7 @@ def draw(seed: int, *shape: int) -> Tensor:
 def test_a_batch_that_has_its_own_mask_takes_no_other() -> None:
     batch = Batch(draw(0, 2, 5))
     for given_too in ({"mask": mask_of([3, 5], 5)}, {"segments": torch.zeros(2, 5, dtype=torch.long)}):
-        with pytest.raises(ValueError, match="a Batch has its own mask, segments and decoder_ids"):
+        with pytest.raises(ValueError, match="a Batch contains mask, segments and decoder_ids"):
             Batch.of(batch, **given_too)
 
 

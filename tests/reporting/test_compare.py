@@ -79,7 +79,8 @@ def test_runs_on_other_data_are_said_not_to_compare(make_run, results):
     first = make_run(results, name="one")
     results["data"]["fingerprint"] = "ff" * 32
     runs = load_groups([first, make_run(results, name="two", config='[model]\nsource = "b"\n')])
-    note = "Not the same data, so the metrics do not compare: one: polish_slang ab12ab12, two: polish_slang ffffffff."
+    sets = "one: polish_slang ab12ab12, two: polish_slang ffffffff"
+    note = f"The runs have different data, so the metrics cannot be compared: {sets}."
     assert compare_text(runs).endswith(note) and compare_markdown(runs).endswith(note)
 
 
@@ -90,8 +91,8 @@ def test_where_each_seed_has_its_own_data_the_runs_of_a_seed_must_share_it(make_
         return make_run(results, name=name, config=config)
 
     runs = [run(f"{model}-{seed}", seed, model, str(seed)) for model in "ab" for seed in (1, 2)]
-    assert "Not the same data" not in compare_text(load_groups(runs))
-    assert "Not the same data" in compare_text(load_groups([*runs, run("c-2", 2, "c", "3")]))
+    assert "The runs have different data" not in compare_text(load_groups(runs))
+    assert "The runs have different data" in compare_text(load_groups([*runs, run("c-2", 2, "c", "3")]))
 
 
 def test_runs_of_equal_names_in_several_folders_are_kept_apart(make_run, results, tmp_path, undrawn):
@@ -176,9 +177,9 @@ def test_a_run_that_repeats_another_is_no_seed_more(make_run, results, tmp_path,
     groups = load_groups([first, second, run("x-2", 1, 0.5), run("x-3", 1, 0.5)])
     assert [group.values("accuracy") for group in groups] == [[0.5, 0.6]]
     assert comparison(groups, "accuracy", tmp_path / "figures")[0] == alone and "over 2 seeds" in alone
-    note = "Left out, with the settings, seed and data of another: x-2 (as x), x-3 (as x)."
+    note = "Excluded, as another run has the same settings, seed and data: x-2 (as x), x-3 (as x)."
     assert compare_text(groups).endswith(note)
-    assert "Not the same data" in compare_text(load_groups([first, run("x-4", 1, 0.5, data="b")]))
+    assert "The runs have different data" in compare_text(load_groups([first, run("x-4", 1, 0.5, data="b")]))
 
 
 def test_seeds_that_all_reach_the_same_have_no_interval(seeds, tmp_path, undrawn):
@@ -279,7 +280,7 @@ def test_a_difference_is_told_by_its_size_and_each_interval_is_of_its_comparison
     answer, sections = comparison(groups, "accuracy", tmp_path)
     said = re.search(r"x has 0.100 less than best \(95% interval (\S+) to (\S+) over 3 seeds, of this comp", answer)
     assert 0 < float(said[1]) < 0.1 < float(said[2]) and "alone; paired t test, corrected for 2 comparisons" in answer
-    assert "Each interval is of its own comparison." in sections[1].blocks[0].note
+    assert "Each interval refers to one comparison." in sections[1].blocks[0].note
 
 
 def test_lower_is_better_of_a_loss(seeds, tmp_path, undrawn):
@@ -288,7 +289,7 @@ def test_lower_is_better_of_a_loss(seeds, tmp_path, undrawn):
 
 
 def test_a_metric_that_no_run_has_is_told_with_those_there_are(several_results, make_run, tmp_path):
-    with pytest.raises(UserError, match=r"no run has the metric accuracy; there are: loss, subset_accuracy, .*jaccard"):
+    with pytest.raises(UserError, match=r"no run has the metric accuracy; the metrics are: loss, .*jaccard"):
         comparison(load_groups([make_run(several_results)]), "accuracy", tmp_path)
 
 
@@ -341,7 +342,7 @@ def test_rows_that_were_sorted_are_told(seeds):
     runs = [*seeds("a", [0.5], "x"), *seeds("b", [0.6], "y")]
     for run, labels in zip(runs, ([0, 1, 2] * 40, sorted([0, 1, 2] * 40)), strict=True):
         decided(run, labels, np.arange(120) < 60)
-    with pytest.raises(UserError, match=r"predictions.csv \(or .*predictions.csv\): is not as the run wrote it"):
+    with pytest.raises(UserError, match=r"predictions.csv \(or .*predictions.csv\): was changed after the run"):
         compare_rows(load_groups(runs))
 
 
@@ -412,4 +413,5 @@ def test_no_run_is_called_the_best_of_two_data_sets(make_run, results, tmp_path,
     other = results | {"data": results["data"] | {"name": "news", "fingerprint": "f" * 64}}
     groups = load_groups([make_run(results, name="one"), make_run(other, name="two")])
     answer, _ = comparison(groups, "accuracy", tmp_path / "figures")
-    assert answer.startswith("Not the same data, so the metrics do not compare: one: polish_slang ab12ab12, two: news")
+    note = "The runs have different data, so the metrics cannot be compared"
+    assert answer.startswith(f"{note}: one: polish_slang ab12ab12, two: news")

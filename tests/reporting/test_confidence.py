@@ -68,7 +68,7 @@ def test_without_a_temperature_nothing_is_measured_or_drawn(tmp_path: Path) -> N
 def test_the_page_has_both_and_says_how_to_use_them(make_run: Any, results: dict[str, Any]) -> None:
     text = write_report(make_run(results | {"calibration": calibration(False)})).read_text()
     assert "## What its probabilities mean" in text and "| with temperature |" in text
-    assert "Scores are divided by a temperature of" in text and "which makes the answers less sure" in text
+    assert "Scores are divided by a temperature of" in text and "which makes the answers less confident" in text
     assert "With 120 texts, most of the calibration error may be chance." in text
     assert "| answers from a probability of | texts answered | right |" in text
     assert "What its probabilities mean" not in write_report(make_run(results, name="none")).read_text()
@@ -80,18 +80,18 @@ def test_thresholds_of_each_label_are_in_the_table_of_labels(
     found = several_results | {"decision_threshold": [0.25, 0.5, 0.75], "calibration": calibration(True)}
     found["baselines"]["majority"] |= {"decision_threshold": [0.2, 0.3, 0.4], "labels": []}
     text = write_report(make_run(found, name="several")).read_text()
-    assert "Each label is given from a probability of its own on, from 0.25 to 0.75." in text
+    assert "Each label has its own threshold, from 0.25 to 0.75." in text
     assert "| F1 | texts | threshold |" in text and " | 40 | 0.25 |" in text
     assert "none has a probability of its label's threshold or more" in text
     assert "labels given from a probability of" in text and "The temperature of each label" in text
     two = results | {"decision_threshold": 0.3}
     config = '[train]\ndecision_threshold = "validation-per-label"\n'
     text = write_report(make_run(two, name="two", config=config)).read_text()
-    assert '"neutral or ambiguous" is given from a probability of 0.30 on, else "negative", chosen on the' in text
+    assert '"neutral or ambiguous" is given from a probability of 0.30, else "negative", chosen on the' in text
 
 
 def test_a_threshold_for_another_number_of_labels_is_no_result(several_results: dict[str, Any]) -> None:
-    with pytest.raises(Exception, match="decision_threshold must hold one for each of the 3 labels"):
+    with pytest.raises(Exception, match="decision_threshold must contain one for each of the 3 labels"):
         records.typed(several_results | {"decision_threshold": [0.5]})
     assert isinstance(records.typed(several_results | {"decision_threshold": [0.5] * 3}), Results)
 

@@ -78,8 +78,8 @@ def test_the_page_shows_all_of_it(make_run, results, several_results, several: b
 def test_a_model_without_mistakes_says_so(make_run, results) -> None:
     found = {"split": "test", "surest": [], "confused": [], "label_issues": [], "all_label_issues": 0}
     text = write_report(make_run(results | {"mistakes": found})).read_text()
-    assert "It makes no mistake on the test texts." in text
-    assert "Confident learning finds no label of the 120 test texts that is probably wrong." in text
+    assert "The model makes no mistakes on the test texts." in text
+    assert "Confident learning finds no label that is probably wrong among the 120 test texts." in text
 
 
 def test_the_file_names_rows_by_number_and_the_columns_that_are_kept(tmp_path: Path) -> None:

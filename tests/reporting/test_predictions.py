@@ -71,7 +71,7 @@ def test_a_file_that_was_edited_is_told_and_none_is_none(tmp_path):
     rows = ("no,maybe\n", "no,no\nno,no\n", '"no,no\n')
     for text in (*(f"label,predicted\n{row}" for row in rows), "label\nno\n"):
         path.write_text(text)
-        with pytest.raises(UserError, match=r"predictions.csv: is not as the run wrote it"):
+        with pytest.raises(UserError, match=r"predictions.csv: was changed after the run wrote it"):
             read_predictions(run)
 
 

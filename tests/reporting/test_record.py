@@ -29,7 +29,7 @@ def test_an_adapted_model_is_called_as_what_was_adapted(make_run, results):
 def test_a_folder_that_is_no_run_is_named(tmp_path):
     with pytest.raises(UserError, match=r"nowhere: no such folder; give the folder of a run"):
         read_run(tmp_path / "nowhere")
-    with pytest.raises(UserError, match=r"not a run's folder, it has no config\.toml"):
+    with pytest.raises(UserError, match=r"not a run's folder \(it has no config\.toml"):
         read_run(tmp_path)
 
 
@@ -44,8 +44,8 @@ def test_an_unfinished_run_says_how_to_go_on(make_run, results):
     ("file", "content", "message"),
     [
         ("results.json", '{"name": ', r"results\.json: not valid JSON"),
-        ("results.json", "[]", r"results\.json: must hold a JSON object"),
-        ("results.json", "{}", r"results\.json: name is missing: it must be a text"),
+        ("results.json", "[]", r"results\.json: must contain a JSON object"),
+        ("results.json", "{}", r"results\.json: name is missing; it must be a text"),
         ("results.json", b'{"name": "\xff"}', r"results\.json: not UTF-8 text"),
         ("results.json", '{"name": "\\ud800"}', r"results\.json: contains an invalid Unicode surrogate"),
         ("metrics.jsonl", '{"st', r"metrics\.jsonl, line 1: not valid JSON"),

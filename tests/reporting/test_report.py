@@ -123,8 +123,8 @@ def test_none_or_all_right_of_few_texts_is_not_told_as_certain(make_run, results
 def test_how_it_learned_names_the_weights_kept_and_the_gap(make_run, results):
     text = page(make_run, results)
     assert "those of epoch 23 of 28 (step 690), the best by macro F1 on validation: 0.4800." in text
-    assert "It stopped early, because validation no longer improved." in text
-    assert "a gap of 31.0 points, a sign of texts learned by heart." in text
+    assert "Training stopped early, because validation no longer improved." in text
+    assert "a gap of 31.0 points, a sign of overfitting." in text
 
 
 def test_a_model_as_good_on_validation_as_in_training_has_no_gap(make_run, results):
@@ -134,7 +134,7 @@ def test_a_model_as_good_on_validation_as_in_training_has_no_gap(make_run, resul
 
 def test_an_adaptation_whose_head_was_new_says_what_its_perplexity_means(make_run, results):
     adaptation = records.adapted()["adaptation"]
-    said = "The checkpoint had no language head, so a new one was trained"
+    said = "The checkpoint had no language head, so a new head was trained"
     assert said not in page(make_run, results | {"adaptation": adaptation})
     assert said in page(make_run, results | {"adaptation": adaptation | {"new_head": True}}, name="new")
 
@@ -151,8 +151,8 @@ def test_it_is_told_where_the_training_curve_is_of_some_texts_only(make_run, res
 @pytest.mark.parametrize(
     ("stopped", "words"),
     [
-        ("finished", "to its last epoch"),
-        ("max_minutes", "when its time"),
+        ("finished", "to the last epoch"),
+        ("max_minutes", "at its time limit"),
         ("a new reason", "stopped: a new reason."),
     ],
 )

@@ -298,10 +298,10 @@ def test_bad_input_is_told_in_one_line(tmp_path: Path) -> None:
     few = tmp_path / "few.txt"
     few.write_text("take no pill\nno\n")
     message = refused(path, f"adapt.texts={few}")
-    assert "2 texts to adapt to make 1 blocks of 16 tokens, fewer than one batch" in message
+    assert "2 texts for adaptation give 1 blocks of 16 tokens, fewer than one batch" in message
     assert "adapt.train.warmup is 100 steps, but training has only" in refused(path, "adapt.train.warmup=100")
     assert "does not split texts into words" in refused(path, "adapt.whole_words=true")
-    assert "adapt.train.class_weights is for classes" in refused(path, "adapt.train.class_weights=balanced")
+    assert "adapt.train.class_weights is only for classification" in refused(path, "adapt.train.class_weights=balanced")
     assert 'adapt.train.best must be "loss"' in refused(path, "adapt.train.best=accuracy")
     assert f"{tmp_path}/fews.txt: cannot be read" in refused(path, f"adapt.texts={tmp_path}/fews.txt")
     assert "did you mean" in refused(path, f"adapt.texts={tmp_path}/fews.txt")
@@ -325,17 +325,17 @@ def test_what_the_tokenizer_lacks_is_named(tmp_path: Path) -> None:
     assert "[adapt]: the tokenizer has no mask token ([MASK] or <mask>)" in refused(path)
     path = write_config(tmp_path, "t5-lm", ())
     assert "needs 2 sentinels, but the tokenizer has 1" in refused(path)
-    assert "whole_words is for BERT's family, which learns from masked words" in refused(path, "adapt.whole_words=true")
+    assert "whole_words is only for masked-language models" in refused(path, "adapt.whole_words=true")
     path = write_config(tmp_path, "distilbert-lm", ("[MASK]", "pill", "doctor", "twice", "meal"))
-    assert "the tokenizer gives the token 65, but the model has only 64" in refused(path)
+    assert "the tokenizer has the token id 65, but the model has only 64" in refused(path)
 
 
 @pytest.mark.parametrize(
     ("name", "change", "said"),
     [
-        ("gpt2-lm-old", "adapt.mlm_probability=0.3", "mlm_probability is for masked-language models and T5"),
-        ("gpt2-lm-old", "adapt.span=2", "span is for T5's family, which learns from spans; leave it out"),
-        ("bert-lm", "adapt.span=2", "span is for T5's family, which learns from spans; leave it out"),
+        ("gpt2-lm-old", "adapt.mlm_probability=0.3", "mlm_probability is only for masked-language models and T5"),
+        ("gpt2-lm-old", "adapt.span=2", "span is only for T5, which predicts spans; remove it"),
+        ("bert-lm", "adapt.span=2", "span is only for T5, which predicts spans; remove it"),
     ],
 )
 def test_a_setting_of_another_kind_of_question_is_refused(tmp_path: Path, name: str, change: str, said: str) -> None:

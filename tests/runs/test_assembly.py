@@ -62,7 +62,7 @@ def test_a_tokenizer_that_gives_a_checkpoints_numbers_to_other_tokens_is_refused
     other = changed(own, tmp_path / "other", "other")
     said = refused("train", config, f"tokenizer.source={other}", "--runs", tmp_path / "runs")
     number = min(own.token_to_id("a"), own.token_to_id("b"))
-    assert f"tokenizer.source: token {number} is " in said and "leave it out to use the checkpoint's own" in said
+    assert f"tokenizer.source: token {number} is " in said and "remove it to use the checkpoint's tokenizer" in said
     assert not (tmp_path / "runs").exists()
 
 
@@ -82,7 +82,7 @@ def test_a_tokenizer_of_more_tokens_than_the_model_has_is_refused(tmp_path: Path
 
 def test_a_bpe_of_the_training_texts_is_not_for_a_checkpoint(tmp_path: Path) -> None:
     config = write(tmp_path, "gpt2-classify")
-    assert 'tokenizer.source = "bpe" is for a model from scratch' in refused("train", config, "tokenizer.source=bpe")
+    assert '"bpe" is only for a model from scratch' in refused("train", config, "tokenizer.source=bpe")
 
 
 # --- The batches ---
@@ -114,7 +114,7 @@ def test_a_decoders_first_token_which_sees_no_other_is_refused_as_what_the_head_
     tmp_path: Path, model: str
 ) -> None:
     said = refused("train", write(tmp_path, model), "model.head.pooling=cls", "--runs", tmp_path / "runs")
-    assert 'model.head.pooling = "cls" reads the first token, which in this model attends to no other' in said
+    assert 'model.head.pooling = "cls" uses the first token, which in this model attends to no other' in said
     assert not (tmp_path / "runs").exists()
 
 

@@ -84,7 +84,7 @@ def test_an_interrupted_run_goes_on_with_the_same_rows(
         assert minilm("train", config, "--runs", halves).exit_code == 130
     with monkeypatch.context() as patch:  # a method that has changed, such as another WordNet
         patch.setattr(runs_augment, "by_words", lambda *_: lambda texts, randoms: [f"{text}!" for text in texts])
-        assert "the text that [augment] makes changed" in refused("train", config, "--runs", halves, "--resume")
+        assert "the text that [augment] generates changed" in refused("train", config, "--runs", halves, "--resume")
     assert minilm("train", config, "--runs", halves, "--resume").exit_code == 0
     assert outcome(halves / "tiny") == outcome(whole / "tiny")
 

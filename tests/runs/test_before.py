@@ -110,7 +110,7 @@ def test_its_config_can_be_run_again(run: str) -> None:
 
 def test_a_finished_one_is_found_to_have_finished() -> None:
     result = minilm("train", "runs/lora/config.toml", "--resume")
-    assert result.exit_code == 0 and "this run has finished already" in result.stderr, result.output
+    assert result.exit_code == 0 and "this run has already finished" in result.stderr, result.output
 
 
 @pytest.mark.parametrize("run", [*CLASSIFIERS, "asked"])

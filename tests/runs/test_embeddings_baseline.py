@@ -58,7 +58,7 @@ def test_it_is_fitted_to_the_vectors_before_training_and_changes_nothing_else(
     scores = probe.predict(vectors["validation"])
     loss = -scores[np.arange(len(scores)), prepared.data.validation.labels].mean()
     assert baseline["validation"]["loss"] == pytest.approx(float(loss), rel=1e-3)
-    assert "*embeddings*, a linear model on a text's vector" in (run / "report.md").read_text()
+    assert "*embeddings*, a linear model on the text vectors" in (run / "report.md").read_text()
     assert "*embeddings*" not in (plain / "report.md").read_text()
 
 

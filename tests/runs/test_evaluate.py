@@ -32,7 +32,7 @@ def test_a_split_and_a_file_exclude_each_other(tmp_path: Path) -> None:
     more = write_data(tmp_path / "more.tsv")
     for split in ("train", "test"):
         said = refused("evaluate", finished_run(), "--file", more, "--split", split)
-        assert "give --split (of the run's own data) or --file (which is read whole), not both" in said
+        assert "give either --split (of the run's data) or --file (all rows are used), not both" in said
 
 
 def test_a_file_with_other_labels_or_columns_is_refused(tmp_path: Path) -> None:

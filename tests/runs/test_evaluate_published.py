@@ -58,9 +58,9 @@ def test_the_metrics_are_those_of_scikit_learn_however_the_labels_are_written(
 def test_which_label_was_taken_for_which_is_said_unless_it_is_plain(tmp_path: Path) -> None:
     folder, file = model(tmp_path / "m"), table(tmp_path, NUMBERS)
     said = minilm("evaluate", folder, "--file", file).stderr
-    assert f"{file}: its labels are the model's: 0 = cold, 1 = mild, 2 = hot" in said
+    assert f"{file}: its labels match the model's: 0 = cold, 1 = mild, 2 = hot" in said
     plain = table(tmp_path, NAMES)
-    assert "are the model's" not in minilm("evaluate", folder, "--file", plain).stderr
+    assert "match the model's" not in minilm("evaluate", folder, "--file", plain).stderr
 
 
 def test_other_columns_and_other_names_of_labels_are_given_as_changes(tmp_path: Path) -> None:
@@ -116,14 +116,14 @@ def test_a_score_is_measured_against_a_column_of_numbers(problem: str | None, tm
     ("keys", "labels", "changes", "said"),
     [
         ({}, ["good", *NAMES[1:]], [], "its labels good are none of the model's"),
-        ({}, ["wet"] * 6, [], "its labels wet are none of the model's: cold, mild, hot; say which is which"),
+        ({}, ["wet"] * 6, [], "its labels wet are none of the model's: cold, mild, hot; map them to these"),
         ({}, [n + 1 for n in NUMBERS], [], "none of the model's: cold, mild, hot"),
-        ({}, NUMBERS, ["data.label_separator=;"], "gives one label a text, so data.label_separator must be left out"),
-        ({}, NUMBERS, ["train.lr=1"], "train.lr=1: only the columns of the file can be given here"),
+        ({}, NUMBERS, ["data.label_separator=;"], "gives one label per text, so remove data.label_separator"),
+        ({}, NUMBERS, ["train.lr=1"], "train.lr=1: only keys of [data] can be changed here"),
         ({}, NUMBERS, ["data.labels=[1]"], "data.labels must"),
         ({}, NUMBERS, ["data.label=stars"], 'no column "stars" (data.label)'),
-        ({"problem_type": "multi_label_classification"}, NUMBERS, [], "gives several labels a text; say how the file"),
-        ({"problem_type": "regression"}, NUMBERS, [], "gives 3 scores (cold, mild, hot); only one can be measured"),
+        ({"problem_type": "multi_label_classification"}, NUMBERS, [], "several labels per text; name the"),
+        ({"problem_type": "regression"}, NUMBERS, [], "gives 3 scores (cold, mild, hot); a file can have only one"),
     ],
 )
 def test_what_cannot_be_matched_is_one_line(
@@ -135,6 +135,6 @@ def test_what_cannot_be_matched_is_one_line(
 
 def test_without_a_file_there_is_nothing_to_measure_on(tmp_path: Path) -> None:
     folder = model(tmp_path / "m")
-    assert "not a run's folder, so it has no data of its own; name a labelled file" in refused("evaluate", folder)
-    assert "the columns are those of a file; name it (--file)" in refused("evaluate", finished_run(), "data.label=x")
-    assert "name a run or a model to measure" in refused("evaluate", "data.label=x", "--file", "x.csv")
+    assert "not a run's folder, so it has no data; give a labelled file" in refused("evaluate", folder)
+    assert "names a column of a file; give the file (--file)" in refused("evaluate", finished_run(), "data.label=x")
+    assert "give a run or a model to evaluate" in refused("evaluate", "data.label=x", "--file", "x.csv")

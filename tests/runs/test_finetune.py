@@ -161,8 +161,8 @@ def report(runs: Path) -> str:
 @pytest.mark.parametrize(
     ("way", "change", "message"),
     [
-        ("full", "freeze.part=all-but-last", "freeze.layers is missing: it must be a whole number of at least 1"),
-        ("head", "lora.rank=2", "lora.rank and freeze.part exclude each other"),
+        ("full", "freeze.part=all-but-last", "freeze.layers is missing; it must be a whole number of at least 1"),
+        ("head", "lora.rank=2", "lora.rank and freeze.part cannot be combined"),
         ("last", "freeze.layers=9", "freeze.layers is 9, but the model has"),
         ("albert", "freeze.layers=1", "share one set of weights"),
         ("lora", 'lora.targets=["quary"]', r'"quary" names no linear layer of this model \(did you mean "query"\?\)'),
@@ -170,7 +170,7 @@ def report(runs: Path) -> str:
         ("full", "freeze.layers=1", 'freeze.layers belongs to freeze.part = "first" or "all-but-last"'),
         ("full", 'lora.targets=["key"]', "lora.rank is missing"),
         ("adapted", "adapt.train.threads=3", "adapt.train.device, .precision and .threads"),
-        ("full", "train.decision_threshold=0.3", "train.decision_threshold is for data with several labels a text"),
+        ("full", "train.decision_threshold=0.3", "train.decision_threshold needs data with several labels per text"),
         ("full", "train.best=jaccard", 'no metric "jaccard" with one label per text'),
         ("full", "data.sample=true", "there is no sample for data.source"),
         ("adapted", "adapt.train.batch_size=4000", "fewer than one batch"),
@@ -193,7 +193,7 @@ def test_export_refuses_a_folder_in_use_and_a_run_that_has_not_finished(tmp_path
     assert "this run has not finished" in refused("export", tmp_path, tmp_path / "out")
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "file").write_text("")
-    assert "is there already and not empty" in refused("export", REFERENCE / "bert-classify", tmp_path / "used")
+    assert "already exists and is not empty" in refused("export", REFERENCE / "bert-classify", tmp_path / "used")
 
 
 @pytest.mark.parametrize("family", ["bert", "llama", "t5", "gpt2", "albert"])
@@ -252,7 +252,7 @@ def test_an_adaptation_is_not_gone_on_with_on_other_texts(tmp_path: Path) -> Non
         assert minilm("train", config, *changes, "--runs", tmp_path / "runs").exit_code == 130
     corpus.write_text("\n".join(f"this is a {i} song" for i in range(60)))
     again = tmp_path / "runs" / "tuned" / "config.toml"
-    assert "the text to adapt to changed" in refused("train", again, "--resume", "--runs", tmp_path / "runs")
+    assert "the texts of [adapt] changed" in refused("train", again, "--resume", "--runs", tmp_path / "runs")
 
 
 def test_a_run_that_only_adapted_is_no_classifier_and_says_what_to_do_with_it(tmp_path: Path) -> None:
@@ -265,4 +265,4 @@ def test_a_run_that_only_adapted_is_no_classifier_and_says_what_to_do_with_it(tm
     run = tmp_path / "tuned"
     assert said in refused("predict", run, "a") and said in refused("export", run, tmp_path / "x")
     changes = [f"model.source={run}", *changes[:-1]]
-    assert "is a run; name the model in it" in refused("train", config, *changes, "--runs", tmp_path)
+    assert "is a run's folder; give its model" in refused("train", config, *changes, "--runs", tmp_path)

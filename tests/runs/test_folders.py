@@ -77,7 +77,7 @@ def test_a_second_process_is_told_who_is_at_work_and_changes_nothing(config: Pat
 
     with at_step(7, try_too):
         assert minilm("train", config, "--runs", tmp_path).exit_code == 0
-    who = rf"Error: {tmp_path}/tiny: process {os.getpid()} on \S+, since [\d-]+ [\d:]+, is at work on this run; wait "
+    who = rf"Error: {tmp_path}/tiny: process {os.getpid()} on \S+, since [\d-]+ [\d:]+, is working on this run; wait "
     assert len(said) == 1 and re.match(who, said[0].splitlines()[-1]), said
     assert outcome(tmp_path / "tiny") == outcome(finished_run())
 
@@ -93,7 +93,7 @@ def test_an_interrupted_run_is_not_locked(config: Path, tmp_path: Path) -> None:
     with at_step(7, lambda: os.kill(os.getpid(), signal.SIGINT)):
         assert minilm("train", config, "--runs", tmp_path).exit_code == 130
     with occupied(tmp_path / "tiny"):
-        assert "is at work on this run" in refused("train", config, "--runs", tmp_path, "--resume")
+        assert "is working on this run" in refused("train", config, "--runs", tmp_path, "--resume")
     assert not (tmp_path / "tiny" / ".lock").exists()
 
 
@@ -123,7 +123,7 @@ def test_resuming_elsewhere_is_said_in_a_line(interrupted: Path, key: str, was: 
     path.write_text(json.dumps(environment | {key: was}))
     result = minilm("train", interrupted / "config.toml", "--resume")
     [line] = [line for line in result.stderr.splitlines() if "last bits" in line]
-    assert result.exit_code == 0 and line.startswith(f"{interrupted}: resumes with {said}: from here on")
+    assert result.exit_code == 0 and line.startswith(f"{interrupted}: resumes with {said}: from now on")
 
 
 def test_resuming_at_the_same_place_says_nothing_of_it_nor_does_a_run_of_an_earlier_version(interrupted: Path) -> None:

@@ -53,8 +53,8 @@ def test_a_row_without_a_text_or_with_a_defect_stops_no_other(tmp_path: Path) ->
     result = minilm("predict", finished_run(), "--file", tmp_path / "in.csv", "--out", tmp_path / "out.csv")
     assert [bool(row["predicted"]) for row in read(tmp_path / "out.csv")] == [True, False, False, False, True]
     assert result.exit_code == 0 and result.stderr.splitlines()[-1] == "5 rows: 2 cannot be used, 1 without a text"
-    assert "in.csv, line 4: 3 fields where the header has 2" in result.stderr
-    for text, said in (("id,text\n1, \n", "line 2: the text is empty"), ("id,text\n1,a,b\n", "line 2: 3 fields")):
+    assert "in.csv, line 4: has 3 fields, but the header has 2" in result.stderr
+    for text, said in (("id,text\n1, \n", "line 2: the text is empty"), ("id,text\n1,a,b\n", "line 2: has 3 fields")):
         (tmp_path / "in.csv").write_text(text)
         assert said in refused("predict", finished_run(), "--file", tmp_path / "in.csv", "--out",
                                tmp_path / "strict.csv", "--strict")  # fmt: skip
@@ -72,16 +72,16 @@ def test_a_killed_table_that_is_resumed_has_the_same_bytes(
     with monkeypatch.context() as patch:
         patch.setattr(RowAnswers, "of", interrupted_after(3, RowAnswers.of))
         stopped = minilm(*command, tmp_path / name)
-    assert stopped.exit_code == 130 and "goes on with --resume" in stopped.stderr
+    assert stopped.exit_code == 130 and "with --resume to continue" in stopped.stderr
     with (tmp_path / f".{name}.begun").open("ab") as begun:
         begun.write(b"half a row")  # a kill may come while a window is written
     assert not (tmp_path / name).exists()
-    assert "was begun; go on with --resume" in refused(*command, tmp_path / name)
-    assert "was begun with other options" in refused(*command, tmp_path / name, "--resume", "--all")
+    assert "was started before; continue with --resume" in refused(*command, tmp_path / name)
+    assert "was started with other options" in refused(*command, tmp_path / name, "--resume", "--all")
     resumed = minilm(*command, tmp_path / name, "--resume")
-    assert "goes on after 12 rows" in resumed.stderr and whole.stderr.splitlines()[-1] in resumed.stderr
+    assert "continues after 12 rows" in resumed.stderr and whole.stderr.splitlines()[-1] in resumed.stderr
     assert (tmp_path / name).read_bytes() == (tmp_path / f"whole-{name}").read_bytes()
-    assert "is finished already" in minilm(*command, tmp_path / name, "--resume").stderr
+    assert "is already finished" in minilm(*command, tmp_path / name, "--resume").stderr
     assert not list(tmp_path.glob(".*"))
 
 
@@ -105,7 +105,7 @@ def test_shards_one_after_another_are_the_whole(tmp_path: Path) -> None:
         minilm(*command, tmp_path / f"{i}.jsonl", "--shard", f"{i}/3")
         parts += [json.loads(line)["id"] for line in (tmp_path / f"{i}.jsonl").open()]
     assert parts == [json.loads(line)["id"] for line in (tmp_path / "whole.jsonl").open()]
-    assert "--shard must be a part" in refused(*command, tmp_path / "x.csv", "--shard", "4/3")
+    assert "--shard must be the number of a part" in refused(*command, tmp_path / "x.csv", "--shard", "4/3")
 
 
 @pytest.mark.parametrize("form", ["csv", "tsv", "jsonl"])
@@ -136,21 +136,21 @@ def test_what_would_be_lost_or_cannot_be_is_refused_in_one_line(tmp_path: Path) 
     path, run, out = table(tmp_path), finished_run(), tmp_path / "out.csv"
     out.write_text("precious")
     for said, *command in (
-        ("exists already; name another file, or replace it: --overwrite", "--file", path, "--out", out),
-        ("is the file that is read", "--file", path, "--out", path, "--overwrite"),
+        ("already exists; give another file, or replace it with --overwrite", "--file", path, "--out", out),
+        ("is the input file", "--file", path, "--out", path, "--overwrite"),
         ("must end in .csv, .tsv, .jsonl, .parquet", "--file", path, "--out", tmp_path / "out.doc"),
         ("no such folder", "--file", path, "--out", tmp_path / "nowhere" / "out.csv"),
         ("is a folder; name a file in it", "--file", tmp_path, "--out", tmp_path / "o.csv"),
         ("no such file", "--file", tmp_path / "nothing.csv", "--out", tmp_path / "o.csv"),
-        ("with --out or --format give no texts", "a text", "--out", tmp_path / "o.csv"),
-        ("--resume is for a table that is written", "a text", "--resume"),
-        ("standard input can be read once only", "--format", "csv", "--out", tmp_path / "o.csv", "--resume"),
-        ("--spreadsheet-safe is for", "--file", path, "--out", tmp_path / "o.jsonl", "--spreadsheet-safe"),
+        ("--out and --format need a table as input", "a text", "--out", tmp_path / "o.csv"),
+        ("--resume ", "a text", "--resume"),
+        ("standard input can be read only once", "--format", "csv", "--out", tmp_path / "o.csv", "--resume"),
+        ("--spreadsheet-safe is only for", "--file", path, "--out", tmp_path / "o.jsonl", "--spreadsheet-safe"),
     ):  # fmt: skip
         assert said in refused("predict", run, *command)
     assert out.read_text() == "precious"
     assert minilm("predict", run, "--file", path, "--out", out, "--overwrite").exit_code == 0
-    assert "already; rename it" in refused("predict", run, "--file", out, "--out", tmp_path / "again.csv")
+    assert "already has a column" in refused("predict", run, "--file", out, "--out", tmp_path / "again.csv")
     path.write_text("id,comment\n1,a\n")
     assert 'no column "text" (data.text in' in refused("predict", run, "--file", path, "--out", tmp_path / "o.csv")
 

@@ -79,7 +79,7 @@ def test_a_signal_keeps_the_state_and_says_how_to_go_on(
     with at_step(step, lambda: os.kill(os.getpid(), number)):
         result = minilm("train", config, "--runs", runs)
     assert result.exit_code == status
-    said = re.search(rf"{number.name}: the state is kept; resume with: minilm train (\S+) --resume", result.stderr)
+    said = re.search(rf"{number.name}: the state is saved; resume with: minilm train (\S+) --resume", result.stderr)
     assert said, result.stderr
     assert outcome(resumed(Path(said[1]), runs)) == outcome(finished_run())
 
@@ -99,7 +99,7 @@ def test_an_interruption_while_results_are_written_loses_nothing(
     with monkeypatch.context() as patch:
         patch.setattr("minilm.runs.conclude.fit_baselines", lambda *_, **__: os.kill(os.getpid(), number))
         result = minilm("train", config, "--runs", runs)
-    assert result.exit_code == 128 + number and "the state is kept" in result.stderr
+    assert result.exit_code == 128 + number and "the state is saved" in result.stderr
     assert outcome(resumed(config, runs)) == outcome(finished_run())
 
 
@@ -152,7 +152,7 @@ def copied(tmp_path: Path) -> Path:
 
 
 def test_there_must_be_a_run_to_resume(runs: Path, config: Path) -> None:
-    assert "there is no such run to resume; start it without --resume" in refused(
+    assert "there is no such run to resume; start a new run without --resume" in refused(
         "train", config, "--runs", runs, "--resume"
     )
 
@@ -161,7 +161,7 @@ def test_a_finished_run_stays_as_it_is(config: Path, copied: Path) -> None:
     shutil.copy(finished_run() / "results.json", copied)
     before = {path: path.stat().st_mtime_ns for path in copied.rglob("*.safetensors")}
     result = minilm("train", config, "--runs", copied.parent, "--resume")
-    assert result.exit_code == 0 and "has finished already" in result.stderr and "macro F1" in result.stdout
+    assert result.exit_code == 0 and "has already finished" in result.stderr and "macro F1" in result.stdout
     assert before == {path: path.stat().st_mtime_ns for path in copied.rglob("*.safetensors")}
 
 

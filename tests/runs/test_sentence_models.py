@@ -54,7 +54,7 @@ def test_a_new_head_pools_as_the_folder_says_unless_the_config_says_otherwise(
         assert result.exit_code == 0, result.output
         saved = json.loads((tmp_path / runs / "tiny/model/config.json").read_text())
         assert saved["minilm"]["head"]["pooling"] == wanted
-        line = f"{model}: the new head pools by '{ours}', as its 1_Pooling says (model.head.pooling)"
+        line = f"{model}: the new head uses the pooling '{ours}' of the sentence model (model.head.pooling)"
         assert (result.output + caplog.text).count(line) == (0 if changes else 1)
 
 

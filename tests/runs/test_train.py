@@ -238,24 +238,24 @@ def test_an_augmented_run_says_which_training_texts_were_measured(tmp_path: Path
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("train.learning_rate=1", "train.learning_rate is no known key"),
-        ("train.epoch=1", 'train.epoch is no known key (did you mean "epochs"?)'),
+        ("train.learning_rate=1", "train.learning_rate is not a known key"),
+        ("train.epoch=1", 'train.epoch is not a known key (did you mean "epochs"?)'),
         ("train.lr=fast", 'train.lr must be a number above 0, got "fast"'),
         ("train.batch_size=0", "train.batch_size must be a whole number of at least 1, got 0"),
         ("model.head.activation=gelus", 'got "gelus" (did you mean "gelu"?)'),
-        ("model.architecture=gtp2", 'model.architecture "gtp2" is not one of ours (did you mean "gpt2"?)'),
+        ("model.architecture=gtp2", 'model.architecture "gtp2" is not supported (did you mean "gpt2"?)'),
         ("model.config.widht=8", "widht"),
         ("model.config.heads=three", "heads must be a whole number"),
         ("model.config.heads=3", "width"),
-        ("model.config.vocab_size=10", "the tokenizer has 300 tokens, the model only 10 (model.config.vocab_size)"),
-        ("data.max_tokens=40", "data.max_tokens is 40, but the model reads at most 32 tokens; lower it"),
+        ("model.config.vocab_size=10", "the tokenizer has 300 tokens, but the model only 10 (model.config.vocab_size)"),
+        ("data.max_tokens=40", "data.max_tokens is 40, but the model reads at most 32 tokens; lower"),
         ("train.best=jaccard", 'no metric "jaccard"'),
         ("train.class_weights=[1.0, 2.0, 3.0]", "one weight for each of the 2 labels (bad, good), got 3"),
-        ("train.device=cuda:7", 'device "cuda:7" is not on this machine; choose "auto"'),
+        ("train.device=cuda:7", 'this machine has no device "cuda:7"; use "auto"'),
         ("train.precision=float16", "needs a CUDA device"),
         ("data.source=nowhere.csv", "nowhere.csv"),
         ("name=a/b", "name must be"),
-        ("rubbish", "a change is written section.key=value"),
+        ("rubbish", "a change must have the form section.key=value"),
     ],
 )
 def test_a_config_that_cannot_be_is_refused_and_leaves_nothing(tmp_path: Path, change: str, said: str) -> None:
@@ -298,7 +298,7 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path, runs: str) -> N
     (tmp_path / "file").touch()
     config = finished_run().parents[1] / "tiny.toml"
     message = refused("train", config, "--runs", tmp_path / runs)
-    assert f"{tmp_path / runs / 'tiny'}: cannot be made (" in message and "--runs" in message
+    assert f"{tmp_path / runs / 'tiny'}: cannot be created (" in message and "--runs" in message
 
 
 def test_a_loss_that_is_not_finite_names_step_rate_and_gradient(tmp_path: Path) -> None:
@@ -313,8 +313,8 @@ def test_a_warning_about_the_data_is_shown_and_kept(tmp_path: Path) -> None:
     rows = texts()
     config = write_config(tmp_path, rows=[*rows, ("one more", "Good")])
     result = minilm("train", config, "train.epochs=1", "--runs", tmp_path)
-    assert re.search(r"^warning: labels that differ in their spelling alone", result.stderr, re.MULTILINE)
-    assert "differ in their spelling alone" in (tmp_path / "tiny" / "report.md").read_text()
+    assert re.search(r"^warning: these labels differ only in spelling", result.stderr, re.MULTILINE)
+    assert "differ only in spelling" in (tmp_path / "tiny" / "report.md").read_text()
 
 
 @pytest.mark.parametrize("best", ["roc_auc", "average_precision"])
@@ -333,4 +333,4 @@ def test_a_ranking_that_validation_cannot_measure_is_refused_before_training(tmp
         "train", write_config(tmp_path), "train.best=roc_auc", f"data.validation={data}", "data.source=",
         f"data.train={write_data(tmp_path / 'train.tsv')}", "--runs", tmp_path,
     )  # fmt: skip
-    assert "validation has no two such" in said
+    assert "needs validation texts with and without a label" in said

@@ -16,7 +16,7 @@ def test_standard_input_is_trained_on_and_resumed_with(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "standard input: it is JSON" in result.stderr
     assert "standard-input, 48 / 6 / 6 texts" in result.stderr
-    assert "this run has finished already" in minilm(*command, "--resume", stdin=rows).stderr
+    assert "this run has already finished" in minilm(*command, "--resume", stdin=rows).stderr
 
 
 def test_what_was_found_and_how_many_texts_have_each_label_is_shown_before_training(tmp_path: Path) -> None:

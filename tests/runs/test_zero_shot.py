@@ -90,13 +90,14 @@ def test_beside_it_stand_the_majority_and_the_head_that_training_would_start_fro
 def test_its_report_says_how_it_was_asked_and_other_verbs_take_it(asked, tmp_path):
     report = (asked / "report.md").read_text()
     assert "none of them trained) was used without training (by likelihood)" in report and "| bad | dull |" in report
-    assert "calibrated so that the text a has" in report and "it is trained on them" in report
+    assert "calibrated so that the text a has" in report and "this is training and not" in report
     assert "minilm predict" not in report
     assert "likelihood" not in minilm("compare", asked, "--html", tmp_path / "page.html").output
     assert "asked reaches" in (tmp_path / "page.html").read_text()
-    assert "did not train a model" in refused("predict", asked, "a text")
+    assert minilm("predict", asked, "a text").stdout.endswith("\ta text\n")
+    assert "did not train a model" in refused("export", asked, tmp_path / "exported")
     result = minilm("train", asked / "config.toml", "--resume")
-    assert result.exit_code == 0 and "has finished already" in result.stderr
+    assert result.exit_code == 0 and "has already finished" in result.stderr
     (asked / "results.json").rename(tmp_path / "results.json")  # as if it had been killed
     assert minilm("train", asked / "config.toml", "--resume").exit_code == 0
     again, first = (json.loads((f / "results.json").read_text()) for f in (asked, tmp_path))
@@ -115,22 +116,22 @@ def test_a_classifier_of_the_very_labels_is_refused_as_it_has_seen_them(tmp_path
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        (["train={epochs=1, lr=1}"], "[zero_shot] and [train] exclude each other"),
-        (["freeze.part=backbone"], "[zero_shot] and [freeze] exclude each other"),
-        (["lora.rank=2"], "[zero_shot] and [lora] exclude each other"),
+        (["train={epochs=1, lr=1}"], "[zero_shot] cannot be combined with [train]"),
+        (["freeze.part=backbone"], "[zero_shot] cannot be combined with [freeze]"),
+        (["lora.rank=2"], "[zero_shot] cannot be combined with [lora]"),
         (["augment.method=swap"], "[augment] makes labelled texts for [train], which is missing"),
         (["zero_shot.pattern="], 'zero_shot.pattern must be a text with "{text}" and "{label}", got ""'),
         (["zero_shot.method=similarity", "zero_shot.pattern={text} {label}"], "zero_shot.pattern belongs to"),
         (["tokenizer.source=bpe"], "needs a checkpoint (model.source) with its own tokenizer"),
-        (["zero_shot.words.god=x"], 'zero_shot.words: no label "god" (did you mean "good"?); the data have bad, good'),
-        (["zero_shot.words.bad= "], 'zero_shot.words: "bad" has an empty text; leave it out to use its name'),
+        (["zero_shot.words.god=x"], 'zero_shot.words: no label "god" (did you mean "good"?); the labels are bad, good'),
+        (["zero_shot.words.bad= "], 'zero_shot.words: "bad" has an empty text; remove the key to use'),
         (["zero_shot.words.bad=ö"], '[zero_shot]: the model does not know the word "ö"'),
         (["zero_shot.words.bad=goods", "zero_shot.content_free="], '"goods" begins with the tokens of "good"'),
-        (["zero_shot.pattern={label} {text} {text}"], 'must contain "{text}" once'),
+        (["zero_shot.pattern={label} {text} {text}"], 'must have "{text}" once'),
         (["zero_shot.method=cloze"], "[zero_shot]: "),
         ([f"model.source={REFERENCE / 'llama-classify'}"], "is a classifier; choose a language model"),
         (["data.max_tokens=99"], "data.max_tokens is 99"),
-        (["data.source=tweet-emotions-sample"], 'finds one label a text, and these data have several'),
+        (["data.source=tweet-emotions-sample"], 'finds one label per text, but these data have several'),
     ],
 )
 def test_what_cannot_be_asked_is_refused_and_leaves_nothing(tmp_path, changes, said):
@@ -212,7 +213,7 @@ def test_by_entailment_a_text_may_have_several_labels(tmp_path):
         (["zero_shot.hypothesis_template=so"], 'zero_shot.hypothesis_template must be a text with "{label}", got "so"'),
         (["zero_shot.pattern={text} {label}"], "zero_shot.pattern belongs to"),
         (["zero_shot.words.god=x"], 'zero_shot.words: no label "god"'),
-        (["data.max_tokens=8"], "tokens that stay whole leave a text no room"),
+        (["data.max_tokens=8"], "tokens of the second text leave no room for the first"),
         (["data.source=paraphrases-sample"], 'the method "entailment" reads a text and a sentence about it'),
     ],
 )

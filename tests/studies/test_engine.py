@@ -169,7 +169,8 @@ def test_a_run_that_fails_in_a_shard_is_on_the_page_that_the_last_one_writes(tmp
     first, last = (minilm(*shard, f"{part}/2") for part in order)
     assert (first.exit_code, last.exit_code) == ((1, 0) if order == (1, 2) else (0, 1))
     assert "the page is written after the last" in first.stdout and "study.html" in last.stdout
-    assert order == (2, 1) or "failed in another shard, whose command tries them again: low_seed-1" in last.stdout
+    failed = "failed in another shard; run that shard's command to try them again: low_seed-1"
+    assert order == (2, 1) or failed in last.stdout
     page = tmp_path / "runs" / "rates" / "study.md"
     assert "## Runs that failed" in page.read_text() and "lable" in page.read_text().partition("## Settings")[0]
     mended = minilm(*shard, "1/2", "data.label=label")
@@ -237,7 +238,7 @@ def test_a_failed_run_is_reported_and_the_rest_goes_on(tmp_path):
     failed = next(line for line in result.stderr.splitlines() if line.startswith("1/3"))
     assert "low_seed-1  failed: " in failed and "lable" in failed
     assert "after_seed-1  failed: low_seed-1, which it starts from, has failed" in result.stderr
-    assert "2 of 3 runs failed; the same command tries them again" in result.stdout
+    assert "2 of 3 runs failed; run the same command to try them again" in result.stdout
     page = (tmp_path / "runs" / "rates" / "study.md").read_text()
     assert "high reaches" in page and "## Runs that failed" in page and "lable" in page
 
@@ -254,7 +255,7 @@ def test_a_folder_in_the_way_is_left_alone_and_the_rest_goes_on(tmp_path):
     mine.parent.mkdir(parents=True)
     mine.touch()
     result = minilm("study", path, "--runs", tmp_path / "runs")
-    assert result.exit_code == 1 and "this folder is in the way and is not a run's; move it away" in result.stderr
+    assert result.exit_code == 1 and "this folder is not a run's folder; move it away" in result.stderr
     assert mine.exists() and (tmp_path / "runs" / "rates" / "high_seed-1" / "results.json").exists()
 
 
@@ -291,8 +292,8 @@ def test_whatever_goes_wrong_is_of_one_run_alone(tmp_path, monkeypatch, error):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        (["analysis=compere"], 'no analysis "compere" (did you mean "compare"?)'),
-        (["analysis=sweep"], "study.toml: the analysis sweep needs one axis or two beside the seed"),
+        (["analysis=compere"], 'unknown analysis "compere" (did you mean "compare"?)'),
+        (["analysis=sweep"], "study.toml: the analysis sweep needs one or two axes besides the seed"),
         (["analysis=scaling", "metric=loss"], "the analysis scaling needs a metric whose best value is 1"),
         (["analysis=active"], "the analysis active needs a section [active]"),
         (["analysis=few-shot"], "needs runs with data.shots above 0"),
@@ -311,7 +312,7 @@ def test_what_the_plan_cannot_answer_is_told_before_the_first_run(tmp_path, chan
     ("changes", "said"),
     [
         (["metric=jaccard"], 'study.toml: metric: no metric "jaccard" with one label per text; the metrics are: '),
-        (['data.label_columns=["a", "b"]'], 'study.toml: metric: no metric "accuracy" with several labels a text'),
+        (['data.label_columns=["a", "b"]'], 'study.toml: metric: no metric "accuracy" with several labels per text'),
     ],
 )
 @pytest.mark.parametrize("how", [[], ["--dry-run"]])
@@ -351,7 +352,7 @@ def test_a_signal_stops_a_study_and_the_same_command_goes_on(alone, tmp_path, mo
 
     monkeypatch.setattr(_Loop, "_step", disturbed)
     result = minilm("study", path, "--runs", tmp_path)
-    assert result.exit_code == 143 and "SIGTERM: the state is kept; the same command resumes" in result.stderr
+    assert result.exit_code == 143 and "SIGTERM: the state is saved; run the same command to resume" in result.stderr
     assert "interrupted" in minilm("study", path, "--runs", tmp_path, "--dry-run").stdout
     assert minilm("study", path, "--runs", tmp_path).exit_code == 0
     assert same(folder, tmp_path / "rates")

@@ -182,7 +182,7 @@ def test_where_a_round_fails_so_do_those_after_it_and_the_rest_goes_on(tmp_path)
 
 def test_a_pool_that_is_too_small_in_the_end_is_told_before_the_first_round(tmp_path):
     result = run(study_file(tmp_path), tmp_path, "active.labels=[8, 12, 500]", "axes.seed=[1]")
-    assert "seed-1_start_labels-8: the pool has 48 rows, but 500 of them are to be labelled" in result.stderr
+    assert "seed-1_start_labels-8: the pool has 48 rows, but the study would label 500" in result.stderr
     assert not list(tmp_path.rglob("results.json"))
 
 

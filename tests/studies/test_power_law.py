@@ -88,10 +88,11 @@ def test_flat_errors_seldom_seem_to_fall_and_falling_ones_hardly_ever_seem_flat(
 
 
 def test_too_few_sizes_are_told():
-    assert why_no_power_law({10: [0.1, 0.2], 20: [0.1]}) == "a curve of three parameters needs three sizes, there are 2"
+    why = "a curve with three parameters needs at least three sizes, but there are 2"
+    assert why_no_power_law({10: [0.1, 0.2], 20: [0.1]}) == why
     assert "fourth size" in why_no_power_law({10: [0.3], 20: [0.2], 40: [0.1]})
     assert why_no_power_law({10: [0.3, 0.31], 20: [0.2], 40: [0.1]}) == ""
-    with pytest.raises(ValueError, match="needs three sizes"):
+    with pytest.raises(ValueError, match="needs at least three sizes"):
         fit_power_law({10: [0.1]})
 
 

@@ -75,7 +75,7 @@ def test_a_pool_that_is_too_small_is_found_for_every_round(tmp_path):
     study = load_study(write_study(tmp_path, text), runs=tmp_path / "runs")
     found = preview_study(study, study.runs)
     assert set(found.failing) == {run.name for run in study.runs}
-    assert "the pool has 48 rows, but 500 of them are to be labelled" in next(iter(found.failing.values()))
+    assert "the pool has 48 rows, but the study would label 500" in next(iter(found.failing.values()))
 
 
 def test_a_missing_word_list_or_model_of_an_augmentation_is_found(tmp_path, monkeypatch):

@@ -110,7 +110,7 @@ def test_scaling_recovers_the_law_and_checks_it(tmp_path):
 
 def test_scaling_says_what_is_undecided(tmp_path):
     answer, _ = ask("scaling", scaling_runs(sizes=(20, 50)), tmp_path)
-    assert "is undecided: a curve of three parameters needs three sizes" in answer
+    assert "is undecided: a curve with three parameters needs at least three sizes" in answer
     flat = [
         finished("full", {"data.train_rows": n, "seed": s}, 0.8 + wobble(n, s), rows=n)
         for n in (20, 50, 100, 200)
@@ -336,7 +336,7 @@ def test_freezing_needs_the_metric_and_shows_small_p_values(tmp_path):
     several = Metrics(**records.several(0.4, 0.5, 0.5) | {"per_label": [LabelMetrics(0.5, 0.5, 0.5, 9)] * 2})
     measured = {"train": several, "validation": several, "test": several, "baselines": {}}
     runs = [with_results(run, **measured) for run in freezing_runs()]
-    with pytest.raises(UserError, match="freezing needs runs that were measured on test texts by accuracy"):
+    with pytest.raises(UserError, match="freezing needs runs that have the metric accuracy on test texts"):
         ask("freezing", runs, tmp_path)
     steep = [
         finished(name, {"seed": seed}, accuracy + wobble(seed) + wobble(seed, trained) / 9, trained=trained)

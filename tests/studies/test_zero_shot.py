@@ -77,7 +77,7 @@ def test_the_best_method_is_compared_with_what_it_must_beat_and_with_the_next(tm
     assert "on the same 400 test rows low has 0 right that high has wrong, and 60 the other way round (Mc" in answer
     assert "(McNemar's test: p below 0.001), which is significant at 5%." in answer
     assert {path.name for path in tmp_path.iterdir() if path.suffix} == {"zero_shot.png", "zero_shot.svg"}
-    assert "it is trained on them" in page and "a: alpha" in page and "high, test row by test row" in page
+    assert "this is training and not" in page and "a: alpha" in page and "high, test row by test row" in page
 
 
 def test_what_the_test_rows_leave_undecided_is_named(tmp_path):
@@ -85,7 +85,7 @@ def test_what_the_test_rows_leave_undecided_is_named(tmp_path):
     assert "overlaps with that of the majority class and of the untrained head, so it is undecided" in answer
     assert "the next best, two, has 0.320" in answer and "which may be chance" in answer and "significant" not in answer
     assert "This metric has no interval over the test rows" in ask([asked(tmp_path, "one", 130)], tmp_path, "loss")[0]
-    with pytest.raises(UserError, match=r"needs runs with \[zero_shot\] that have the metric jaccard"):
+    with pytest.raises(UserError, match=r"needs runs with a section \[zero_shot\] that have the metric jaccard"):
         ask([asked(tmp_path, "one", 130)], tmp_path, "jaccard")
 
 

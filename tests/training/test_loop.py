@@ -341,7 +341,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_the_state_before_the_step_is
 
 def test_weights_that_are_no_numbers_are_told_as_such(tmp_path: Path) -> None:
     model = gpt2()
-    with pytest.raises(UserError, match="at the first step, before anything was learned: the weights are broken"):
+    with pytest.raises(UserError, match="at the first step, before any training, so the weights are damaged"):
         run(tmp_path, model, poisoned(1, model))
 
 
@@ -355,7 +355,7 @@ def test_a_gradient_that_is_not_finite_changes_no_weight(tmp_path: Path) -> None
 
 def test_a_validation_loss_that_is_not_finite_ends_the_run_too(tmp_path: Path) -> None:
     task = task_of(evaluate=says(0.5, math.nan))
-    with pytest.raises(UserError, match=r"at or before step 12 .*is kept in .*000001-step-6"):
+    with pytest.raises(UserError, match=r"at or before step 12 .*is saved in .*000001-step-6"):
         run(tmp_path, task=task, epochs=3, checkpoint_minutes=0)
 
 
@@ -371,7 +371,7 @@ def unseen(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("unseen")
 def test_where_steps_do_not_look_the_next_evaluation_finds_out(tmp_path: Path) -> None:
     model = gpt2()
-    with pytest.raises(UserError, match=r"no longer finite at or before step 12 .*is kept in .*000001-step-6"):
+    with pytest.raises(UserError, match=r"no longer finite at or before step 12 .*is saved in .*000001-step-6"):
         run(tmp_path, model, poisoned(8, model), epochs=3, checkpoint_minutes=0)
 
 
@@ -387,7 +387,7 @@ def test_a_state_that_is_no_longer_good_is_never_kept(tmp_path: Path) -> None:
             os.kill(os.getpid(), signal.SIGINT)
         return task.collate(rows, epoch)
 
-    with pytest.raises(UserError, match=r"at or before step 3 .*No state from before it was kept"):
+    with pytest.raises(UserError, match=r"at or before step 3 .*No earlier state was saved"):
         run(tmp_path, model, replace(task, collate=disturbed))
     assert not (tmp_path / "checkpoints").exists()
 

@@ -1,4 +1,4 @@
-"""The questions that a study can ask, a module each; ``analysis`` in a study's file names one.
+"""The questions of studies, one module each; ``analysis`` in a study's file chooses one.
 
 To add a question, write a module with a ``StudyQuestion`` and register it here.
 """

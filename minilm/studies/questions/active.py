@@ -1,11 +1,11 @@
-"""Does it pay to let a model choose the texts that are labelled next, and by which rule?
+"""Is it worth letting a model choose the texts that are labelled next, and by which rule?
 
 Every rule starts from the same rows as random choice and is compared with it seed by seed. Many rules are compared at
-many numbers of labels, so p values are corrected for all comparisons at once: the best of many is ahead by luck. A lead
-is also expressed in labels, as the number that random choice needs to reach as much:
+many numbers of labels, so p values are corrected for all comparisons at once, as the best of many may be best by
+chance. A gain is also expressed in labels, as the number of labels that random choice needs for the same metric:
 
-    m(n)    what random choice reaches with n labels, for one seed: straight lines between the rounds, over log n
-    n'      where m(n') equals what the rule reaches with n labels; over seeds the geometric mean
+    m(n)    the metric of random choice with n labels, for one seed: linear between the rounds, over log n
+    n'      the number for which m(n') equals the metric of the rule with n labels; over seeds the geometric mean
 
 The baselines were fitted to the same rows as the runs.
 """
@@ -48,12 +48,12 @@ from minilm.studies.plan import FIRST_ROUND, LabellingRound, Study
 from minilm.studies.question import StudyAnswer, StudyQuestion
 
 RANDOM = "random"
-ROUND_KEYS = ("rule", "labels", "noise")  # what rounds add to a run's point
+ROUND_KEYS = ("rule", "labels", "noise")  # the axes that rounds add to a run's point
 
 
 @dataclass(frozen=True, eq=False)
 class RuleComparison:
-    """All rules in one setting: a variant, its point on the other axes, a fraction of wrong labels."""
+    """All rules for one variant, one point on the other axes, and one fraction of wrong labels."""
 
     name: str
     rules: dict[str, Line]  # over the numbers of labels, from the round that they share; random choice first
@@ -91,15 +91,17 @@ class RuleComparison:
         return found
 
 
-RoundKey = tuple[RuleComparison, str, float]  # of a round: its comparison, rule and number of labels
+RoundKey = tuple[RuleComparison, str, float]  # a round: its comparison, rule and number of labels
 
 
 def _answer(study: Study, runs: Sequence[FinishedRun], figures: Path) -> StudyAnswer:
-    """The line of each rule beside random choice, which differences are significant, and what they save."""
+    """Compare the line of each rule with random choice: which differences are significant, and how many labels they
+    save.
+    """
     metric = study.config.metric
     comparisons = comparisons_of(runs, metric)
     if not comparisons:
-        raise UserError("the analysis active needs rounds of a section [active], measured on test texts by the metric")
+        raise UserError("the analysis active needs rounds of a section [active] that have the metric on test texts")
     one = len(comparisons) == 1
     picture = _draw(comparisons, metric, figures / "active.png")
     parts: list[Block] = [Picture(picture, f"{metric_name(metric)} over the number of labelled texts")]
@@ -173,9 +175,10 @@ def _baselines_table(
 
 
 def labels_needed(random: Line, rule: Line, x: float) -> tuple[float, Interval | None] | None:
-    """How many labels random choice needs to reach what the rule reaches with x, and the 95% interval over seeds.
+    """The number of labels that random choice needs for the metric of the rule with x labels, and its 95% interval over
+    seeds.
 
-    None if a seed's line never reaches it, or starts there: then the number is unknown.
+    None if the line of a seed never reaches the metric, or starts above it: then the number is unknown.
     """
     logs = []
     for seed, target in rule.at[x].items():
@@ -189,7 +192,8 @@ def labels_needed(random: Line, rule: Line, x: float) -> tuple[float, Interval |
 
 
 def _crossing(curve: Sequence[tuple[float, float]], target: float) -> float | None:
-    """Where straight lines between the points, over log n, first rise to the target; None if they start there."""
+    """The n at which straight lines between the points, over log n, first reach the target; None if they start
+    there."""
     if curve and curve[0][1] >= target:
         return None
     for (n, low), (m, high) in itertools.pairwise(curve):
@@ -216,7 +220,7 @@ def _needed_table(keys: Sequence[RoundKey], cells: Callable[[RoundKey], list[str
 
 
 def _headline(comparisons: Sequence[RuleComparison], compared: Tested[RoundKey], metric: str) -> str:
-    """Whether any rule beat random choice; then the best rule's numbers, and what they are worth in labels."""
+    """Whether any rule beats random choice, the metric of the best rule, and its gain in labels."""
     rules = [(comparison, rule) for comparison in comparisons for rule in comparison.chosen]
     if not rules:
         only_start = FIRST_ROUND in comparisons[0].rules
@@ -270,7 +274,7 @@ def _opening(wins: Tested[RoundKey], sure: bool, comparisons: Sequence[RuleCompa
 
 
 def _best_lead(wins: Tested[RoundKey], comparisons: int, metric: str) -> str:
-    """The largest lead over random choice, and what it is worth in labels."""
+    """The largest gain over random choice, also in labels."""
     (comparison, rule, x), (pair, p) = max(wins.items(), key=lambda item: gain(metric, item[1][0].difference))
     line, random = comparison.rules[rule], comparison.rules[RANDOM]
     text = (
@@ -285,7 +289,7 @@ def _best_lead(wins: Tested[RoundKey], comparisons: int, metric: str) -> str:
 
 
 def _levels(comparisons: Sequence[RuleComparison], metric: str) -> str:
-    """What the best rule and random choice reach with the most labels that both have."""
+    """The metrics of the best rule and of random choice at the largest number of labels that both have."""
     both = [
         (comparison, lead.name, max(lead.at)) for comparison in comparisons for lead in comparison.leads
     ]
@@ -302,7 +306,7 @@ def _levels(comparisons: Sequence[RuleComparison], metric: str) -> str:
 
 
 def _losses(compared: Tested[RoundKey], metric: str) -> str:
-    """The largest lead that is not significant, and how often rules were behind."""
+    """The largest gain, which is not significant, and how often rules are worse than random choice."""
     (_, rule, x), (pair, p) = max(compared.items(), key=lambda item: gain(metric, item[1][0].difference))
     text = f"The best difference is {pair.difference:+.3f}"
     seeds = f" over {pair.pairs} seeds" if pair.interval else ""

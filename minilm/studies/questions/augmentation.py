@@ -1,4 +1,4 @@
-"""Do texts made of the training texts help, made how, and how many of them?
+"""Does augmentation with new texts made from the training texts help, by which method, and with how many texts?
 
 The axis is ``augment.ratio``; runs without [augment] have the ratio 0. Each line is compared with the runs without new
 texts at the same point of the other axes, seed by seed. p values are corrected for all comparisons at once, because

@@ -1,7 +1,7 @@
 """How many labelled texts of each class does fine-tuning need?
 
-The axis is ``data.shots``; 0 means all rows, the reference. Few rows are a subset of more rows, so that a seed's line
-shows the effect of more rows, not of other rows. The baselines were fitted to the same rows.
+The axis is ``data.shots``; 0 means all rows, the reference. A smaller number of rows is a subset of a larger number, so
+that the line of a seed shows the effect of more rows, not of other rows. Baselines are fitted to the same rows.
 """
 
 from __future__ import annotations

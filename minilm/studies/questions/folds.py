@@ -1,8 +1,8 @@
-"""How well does it do on all of the data? k folds: each row is tested once, by a model that the other folds trained.
+"""How good is a model on all of the data? Cross-validation: each row is tested once, by a model trained on other folds.
 
-The axis is ``data.fold`` = [1, ..., k], with ``data.folds`` = k. Beside the page lies ``out_of_fold.csv``: what was
-predicted for every row by the model that had not seen it. These predictions show which labels of the data are probably
-wrong: ``label_issues.csv``.
+The axis is ``data.fold`` = [1, ..., k], with ``data.folds`` = k. ``out_of_fold.csv`` contains the prediction for every
+row by the model that was not trained on it. ``label_issues.csv`` lists the labels that are probably wrong according to
+these predictions.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from minilm.textfiles import read_text
 
 OUT_OF_FOLD = "out_of_fold.csv"
 INTERVAL = (
-    "The intervals are Student's, corrected for what the folds share (Nadeau and Bengio 2003): any two of the models "
-    "were trained on mostly the same texts."
+    "The intervals are Student's, corrected for the dependence of the folds (Nadeau and Bengio 2003), as any two "
+    "models were trained on mostly the same texts."
 )
 
 
@@ -61,7 +61,7 @@ def _answer(study: Study, runs: Sequence[FinishedRun], figures: Path) -> StudyAn
     blocks += [_table(measured, metric), INTERVAL]
     tested = sum(run.size("test") for run in next(iter(variants.values())))
     blocks.append(
-        f"What was predicted for each of the {count(tested)} rows by the model that had not seen it: {OUT_OF_FOLD}."
+        f"The predictions for all {count(tested)} rows, each by the model that was not trained on it: {OUT_OF_FOLD}."
     )
     sections = [Section("Fold by fold", blocks)]
     best = _best(values, metric)
@@ -73,7 +73,7 @@ def _answer(study: Study, runs: Sequence[FinishedRun], figures: Path) -> StudyAn
 
 
 def _by_variant(runs: Sequence[FinishedRun]) -> dict[str, list[FinishedRun]]:
-    """The folds of each variant, in order; of runs of one fold that differ only in their seed, the first."""
+    """The folds of each variant, in order. If several runs of a fold differ only in their seed, the first is used."""
     found: dict[str, dict[int, FinishedRun]] = {}
     for run in runs:
         found.setdefault(run.name_without("data.fold"), {}).setdefault(run.planned.config.data.fold, run)
@@ -155,9 +155,10 @@ def _write_out_of_fold(path: Path, rows: list[dict[str, str]]) -> None:
 
 
 def _label_issues(path: Path, rows: list[dict[str, str]], first: Results) -> Section:
-    """The labels that are probably wrong, by the model of each fold that had not seen them; and their file.
+    """Find the labels that are probably wrong, by the predictions of models that were not trained on them; write a
+    file.
 
-    rows: of one variant. first: the results of its first fold.
+    rows: the rows of one variant. first: the results of its first fold.
     """
     names = first.labels
     p = np.array([[float(row[f"P({name})"]) for name in names] for row in rows])

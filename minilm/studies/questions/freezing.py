@@ -55,12 +55,12 @@ class FreezingLevel:
 
 
 def _answer(study: Study, runs: Sequence[FinishedRun], figures: Path) -> StudyAnswer:
-    """What each degree of freezing loses in quality and gains in time."""
+    """Compare the metric and the training time of each degree of freezing with the reference."""
     metric = study.config.metric
     levels = levels_of(runs, metric)
     if not levels:
-        why = f"the analysis freezing needs runs that were measured on test texts by {metric}"
-        raise UserError(f"{why}; name a metric that they have, such as metric=accuracy")
+        why = f"the analysis freezing needs runs that have the metric {metric} on test texts"
+        raise UserError(f"{why}; give a metric that they have, such as metric=accuracy")
     parts: list[Block] = [
         Picture(
             _draw(levels, metric, figures / "freezing.png"),

@@ -1,10 +1,11 @@
-"""How does the error fall with the number of training texts, what would twice as many give, and where does it flatten?
+"""How does the error fall with the number of training texts, what is expected with twice as many, and where does the
+curve flatten?
 
-The power law, its fit and its band are in ``minilm.studies.power_law``. The largest size also checks the law: it is
-held back, and what the other sizes predict for it is compared with what was measured.
+The power law, its fit and its band are in ``minilm.studies.power_law``. As a check, the law is also fitted without the
+largest size, and its prediction for that size is compared with the measured metric.
 
-A forecast below what was already measured is no forecast: the law then fits the largest sizes badly, and the page says
-so.
+If the forecast for more texts is worse than a metric that was already measured, the law fits the largest sizes badly;
+then the page gives no forecast.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from minilm.studies.plan import Study
 from minilm.studies.power_law import PowerLaw, fit_power_law, why_no_power_law
 from minilm.studies.question import StudyAnswer, StudyQuestion
 
-GAIN = 0.01  # how much twice the texts must lower the error to be worth it
+GAIN = 0.01  # more texts are worth their cost if twice as many lower the error by at least this
 SIZE_KEYS = ("data.train_rows", "data.shots")
 
 
@@ -50,7 +51,7 @@ def _answer(study: Study, runs: Sequence[FinishedRun], figures: Path) -> StudyAn
     key = next((key for key in SIZE_KEYS if key in study.config.axes), SIZE_KEYS[0])
     lines, baselines = lines_of(runs, [key], lambda finished: float(finished.size("train")), metric)
     if not lines:
-        raise UserError(f"the analysis scaling needs runs that were measured on test texts by {metric}")
+        raise UserError(f"the analysis scaling needs runs that have the metric {metric} on test texts")
     everything = [*lines, *baselines]
     why = {line.name: why_no_power_law(errors_of(line)) for line in everything}
     laws = {line.name: fit_power_law(errors_of(line)) for line in everything if not why[line.name]}

@@ -1,4 +1,4 @@
-"""How much of a difference is luck? Several ways to train, each with the same seeds: box plots, times, paired tests."""
+"""How much of a difference is chance? Compare methods over the same seeds: box plots, times, paired tests."""
 
 from __future__ import annotations
 

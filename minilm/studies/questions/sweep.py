@@ -1,15 +1,14 @@
-"""Which setting is best, and is it a good region or a lucky setting?
+"""Which setting is best, and is it in a good region or best by chance?
 
-The settings of a grid are compared on the validation texts, so that the test texts choose nothing. A single setting is
-often best by luck, a whole neighbourhood hardly ever. So the setting is chosen whose **neighbourhood** (itself and up
-to 8 settings around it) has the best mean. If runs have failed, a setting may have no neighbours left, and its mean
-would be its own luck: at least half of its neighbours must be measured. Only numbers have neighbours: what stands next
-to "linear" in a list of schedules says nothing about it. The chosen setting's result on the test texts is reported
-once.
+The settings of a grid are compared on the validation texts, and the test texts are not used to choose. A single setting
+is often best by chance, but a whole neighbourhood rarely is. So the setting is chosen whose **neighbourhood** (itself
+and up to 8 settings around it) has the best mean. If runs have failed, a setting may have few neighbours left; at least
+half of its neighbours must have finished. Only numbers have neighbours, as the order of a list of schedules has no
+meaning. The metric of the chosen setting on the test texts is reported once.
 
 Settings are **tied** if the difference of their validation metrics is within its 95% interval: the half-width of the
 chosen setting's interval over its seeds, times sqrt 2, because both settings vary. With one seed the interval is over
-the validation texts, and says nothing about other seeds.
+the validation texts, and does not include the variation between seeds.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ from minilm.studies.plan import Study
 from minilm.studies.question import StudyAnswer, StudyQuestion
 
 ENOUGH_NEIGHBOURS = 0.5  # fraction of a setting's neighbours in the grid that must be measured
-SURFACE_SIDE = 3  # a surface over fewer values of an axis shows nothing
+SURFACE_SIDE = 3  # the least number of values per axis for a surface
 SHADES = LinearSegmentedColormap.from_list("shades", ["white", VALIDATION, darker(VALIDATION)])
 DARKEST = 0.85  # of the shades, so that text on them stays legible
 
@@ -145,7 +144,7 @@ def grids_of(runs: Sequence[FinishedRun], metric: str) -> list[Grid]:
     for name, members in together.items():
         keys = tuple(key for key in members[0].planned.point if key != "seed")
         if len(keys) not in (1, 2):
-            raise UserError(f'the analysis sweep needs one axis or two beside the seed, "{name}" has {len(keys)}')
+            raise UserError(f'the analysis sweep needs one or two axes besides the seed, but "{name}" has {len(keys)}')
         axes = [in_order([f.planned.point[key] for f in members]) for key in keys]
         rows, columns = axes if len(keys) == 2 else ([None], axes[0])
         found: dict[tuple[int, int], list[Run]] = {}

@@ -1,8 +1,8 @@
-"""What does a model know of the labels before it has seen a labelled text, and which method asks it best?
+"""How well does a model classify without labelled texts, and which zero-shot method is best?
 
-Each run with [zero_shot] is compared with what it must beat: the majority class, and the same checkpoint with an
-untrained head, which is how classification without training is often done by mistake. Nothing is trained, so seeds do
-not matter: intervals are over the test rows (bootstrap), and two methods are compared on the same rows (McNemar).
+Each run with [zero_shot] is compared with two baselines: the majority class, and the same checkpoint with an untrained
+head, which is a common mistake in zero-shot classification. Nothing is trained, so seeds do not matter. Intervals are
+over the test rows (bootstrap), and methods are compared on the same rows (McNemar).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class MeasuredOnRows(NamedTuple):
 
 
 class ZeroShotRun(NamedTuple):
-    """One zero-shot method, and what it must beat."""
+    """One zero-shot method and its baselines."""
 
     group: Group
     own: MeasuredOnRows
@@ -58,11 +58,11 @@ class ZeroShotRun(NamedTuple):
 
 
 def _answer(study: Study, runs: Sequence[FinishedRun], figures: Path) -> StudyAnswer:
-    """How well each method does, best first, which differences are significant, and the prompts."""
+    """The metric of each method, best first, the significance of differences, and the prompts."""
     metric = study.config.metric
     methods = sorted(_methods_of(runs, metric), key=lambda method: -gain(metric, method.own.value))
     if not methods:
-        raise UserError(f"the analysis zero-shot needs runs with [zero_shot] that have the metric {metric}")
+        raise UserError(f"the analysis zero-shot needs runs with a section [zero_shot] that have the metric {metric}")
     groups = [method.group for method in methods]
     picture = dots(
         [group.name for group in groups],
@@ -134,7 +134,7 @@ def _prompts(groups: Sequence[Group]) -> Table:
 
 
 def _headline(methods: Sequence[ZeroShotRun], by_row: Mapping[str, SameRows], metric: str) -> str:
-    """What the best method reaches compared with what it must beat, and which differences are significant."""
+    """Compare the best method with the baselines, and name the significant differences."""
     best = methods[0]
     level = f"{best.own.value:.3f}"
     level += f" (95% interval {best.own.ends} over {best.rows:,} test rows)" if best.own.interval else ""
