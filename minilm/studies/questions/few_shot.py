@@ -24,7 +24,7 @@ from minilm.studies.question import StudyAnswer, StudyQuestion
 
 SHOTS = "data.shots"
 ALL_ROWS = 0.0  # the value of the axis that means all rows
-_NEEDS = "runs with data.shots above 0, best as an axis: [axes] data.shots"
+_NEEDS = "runs with data.shots above 0, preferably as an axis ([axes] data.shots)"
 
 
 def _answer(study: Study, runs: Sequence[FinishedRun], figures: Path) -> StudyAnswer:

@@ -383,5 +383,5 @@ SWEEP = StudyQuestion(
     "sweep",
     _answer,
     fits=lambda study: all(len(run.point.keys() - {"seed"}) in (1, 2) for run in study.runs),
-    needs="one axis or two beside the seed for each of its runs",
+    needs="one or two axes besides the seed for each run",
 )
