@@ -49,7 +49,7 @@ OF_CLASSES = (
     "id2label", "label2id", "num_labels", "problem_type",
     "sentence_transformers", "sbert_ce_default_activation_function",
 )  # fmt: skip
-# Of a model's weights: one for all; the widest in which any is stored (None); or that in which each is stored.
+# The dtype of a model's weights: one for all; the widest of the stored dtypes (None); or each weight's own.
 Dtype = torch.dtype | Literal["stored"] | None
 
 
@@ -152,7 +152,7 @@ def load_parts(
     else:
         described = ("config", "head", "labels", "base", "problem_type")  # by the model and its card
         card.extra = {key: value for key, value in stored.own.items() if key not in described}
-        if "problem_type" in stored.own:  # of our own head
+        if "problem_type" in stored.own:  # minilm's head
             card.published = {**stored.published, "problem_type": stored.own["problem_type"]}
 
     for note in stored.notes:

@@ -73,7 +73,7 @@ class Baseline:
     seconds: Measured | None = None  # fitting time
     # The probability from which a label is assigned, or that of each label; of two classes, of the second.
     decision_threshold: Fraction | list[Fraction] | None = None
-    labels: list[str] | None = None  # the majority's, several labels a text: those that it assigns to every text
+    labels: list[str] | None = None  # of the majority with several labels per text: those of every text
 
     def metrics(self, split: str) -> Metrics | None:
         """The metrics of a split; None if they were not measured."""
@@ -153,7 +153,7 @@ class CoveragePoint:
     """The results if only answers with at least some probability are given."""
 
     threshold: Fraction
-    coverage: Measured  # the fraction of texts that is answered; several labels: labels given a text
+    coverage: Measured  # the fraction of texts that is answered; with several labels: labels per text
     accuracy: Fraction  # the fraction of these answers that is right
 
 
@@ -180,7 +180,7 @@ class Mistake:
     text: str  # its beginning
     label: str | list[str]
     predicted: str | list[str]
-    probability: Fraction  # of what is not so
+    probability: Fraction  # of the wrong answer
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ class LabelIssueText:
     row: Number  # in its file, from 1
     text: str  # its beginning
     label: str
-    suggested: str  # another label; several labels a text: "add" or "remove"
+    suggested: str  # another label; with several labels per text: "add" or "remove"
     score: Fraction  # the lower, the more suspicious
 
 
@@ -210,7 +210,7 @@ class Mistakes:
 
     split: str
     surest: list[Mistake]
-    confused: list[ConfusedTexts]  # one label a text
+    confused: list[ConfusedTexts]  # with one label per text
     label_issues: list[LabelIssueText]  # the first of them
     all_label_issues: Number  # how many there are
 
@@ -288,7 +288,7 @@ class Results:
     calibration: Calibration | None = None
     mistakes: Mistakes | None = None
     augmentation: Augmentation | None = None
-    same_answer: str = ""  # several labels a text: a warning if nearly all texts have the same prediction
+    same_answer: str = ""  # with several labels per text: a warning if nearly all predictions are equal
 
     def __post_init__(self) -> None:
         """Raise ValueError if the parts contradict each other."""
