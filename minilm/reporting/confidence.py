@@ -55,7 +55,7 @@ def _coverage(found: Calibration, several: bool) -> Table:
         for p in found.coverage
     ]
     if several:
-        header = ["labels given from a probability of", "labels a text", "right"]
+        header = ["labels given from a probability of", "labels per text", "right"]
         note = "--threshold gives only such labels; --min-precision chooses a threshold per label by validation."
     else:
         header = ["answers from a probability of", "texts answered", "right"]
