@@ -146,8 +146,8 @@ def read_later(published: dict[str, Any], every: int) -> dict[str, Any]:
     Raises UserError for settings with which the published classes fail.
     """
     depth, window = published["num_hidden_layers"], published["sliding_window"]
-    if not window or published.get("query_pre_attn_scalar") == 0:
-        raise UserError("config.json: sliding_window and query_pre_attn_scalar must be numbers above 0")
+    if not window or 0 in (published.get("query_pre_attn_scalar"), published.get("rms_norm_eps")):
+        raise UserError("config.json: sliding_window, query_pre_attn_scalar and rms_norm_eps must be above 0")
     kinds = published.get("layer_types") or [SLIDING if (i + 1) % every else FULL for i in range(depth)]
     cap = _cap(published, "final_logit_softcapping")
     return {"global_layers": full_layers(kinds, depth), "window": window, "language_cap": cap}

@@ -253,7 +253,7 @@ def test_what_a_published_class_cannot_say_is_refused(model_type: str, changes: 
         ({"model_type": "qwen3", "layer_types": ["sliding_attention"] * 32}, "sliding_window gives no window"),
         ({"model_type": "qwen2", "layer_types": ["sliding_attention"] * 32}, "sliding_window gives no window"),
         ({"model_type": "smollm3", "no_rope_layers": [1, 0]}, "a number for each of 36 layers"),
-        ({"model_type": "smollm3", "no_rope_layer_interval": 0}, "a setting has the wrong type"),
+        ({"model_type": "smollm3", "no_rope_layer_interval": 0}, "no_rope_layer_interval must be above 0"),
         ({"model_type": "phi3", "rope_scaling": {"type": "linear", "factor": 2.0}}, 'not "linear"'),
         ({"model_type": "phi3", "rope_scaling": {"type": "su"}}, "need short_factor"),
         (
