@@ -159,7 +159,7 @@ def predict_command(
 
 
 def _show(text: str, answer: str, scores: dict[str, Any], as_json: bool) -> None:
-    """One answer on a line: as it reads, or as an object."""
+    """Print one answer on a line, as text or as a JSON object."""
     if as_json:
         click.echo(json.dumps({"text": text, **scores}, ensure_ascii=False))
     else:
@@ -198,12 +198,12 @@ def explain_command(run: str, texts: tuple[str, ...], label: str, as_json: bool,
 @click.option("--method", default="", help="entailment, likelihood, cloze or similarity.  [default: by the model]")
 @click.option("--pattern", default="", help='The prompt or the hypothesis, such as "This text is about {label}.".')
 @click.option("--several", is_flag=True, help="A text may get several labels (entailment).")
-@click.option("--file", type=click.Path(path_type=Path), help="A table (with --out), or a text a line.")
+@click.option("--file", type=click.Path(path_type=Path), help="A table (with --out), or one text per line.")
 @click.option("--column", default="", help="The column of the texts in a table.  [default: text]")
 @click.option("--out", type=click.Path(path_type=Path), help="A table to write, with all columns: .csv, .jsonl, ...")
-@click.option("--all", "everything", is_flag=True, help="A column for each label, with its probability.")
-@click.option("--overwrite", is_flag=True, help="Replace an --out that exists.")
-@click.option("--json", "as_json", is_flag=True, help="A JSON object a line, with the scores of all labels.")
+@click.option("--all", "everything", is_flag=True, help="Add a column with the probability of each label.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing --out.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line, with the scores of all labels.")
 @DEVICE
 def zero_shot_command(
     model: str,
@@ -220,15 +220,15 @@ def zero_shot_command(
     as_json: bool,
     device: str,
 ) -> None:
-    """Classify TEXTS, a file's, or the lines of standard input, by labels that a MODEL was never trained on.
+    """Classify TEXTS, the texts of a file, or the lines of standard input, with labels that a MODEL was not trained on.
 
-    A model of natural language inference is asked whether a text entails a label; a language model which label it would
-    write; a sentence model which label is nearest. No labelled text is needed, and none shows how well it does.
+    A model of natural language inference predicts whether a text entails a label; a language model predicts the most
+    probable label; a sentence model finds the most similar label. No labelled texts are needed, so quality is unknown.
     """
     if texts and file:
         raise UserError("give texts or --file, not both")
     if out is not None and (file is None or as_json):
-        raise UserError("--out is for the table of a --file, and has no --json")
+        raise UserError("--out needs a table as input (--file), and no --json")
     if not texts and file is None and sys.stdin.isatty():
         raise UserError("nothing to classify: give texts, --file FILE, or lines on standard input")
 

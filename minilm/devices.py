@@ -116,7 +116,7 @@ def _has_bfloat16(kind: str) -> bool:
 
 
 def advice(runtime: Runtime, wanted: str) -> str:
-    """What ``train.precision`` other than the wanted one would save time on this CPU; empty: none."""
+    """A hint if another ``train.precision`` would save time on this CPU; otherwise empty."""
     if runtime.device.type != "cpu":
         return ""
     if runtime.precision == "bfloat16" and not cpu_computes_bfloat16():

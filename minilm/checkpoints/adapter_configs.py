@@ -123,7 +123,7 @@ class AdapterConfig:
     lora_bias: bool  # B has a bias
     dora: bool  # the lengths of the matrices' rows were learned apart
     bias: str  # which biases were trained: "none", "all" or "lora_only"
-    init: str  # "pissa" or "olora": the first A and B were taken out of the base's weights; "": they were not
+    init: str  # "pissa" or "olora": the initial A and B were subtracted from the base weights; "": not
     head: HeadConfig | None  # the settings of minilm's head; None: the family's head, or none
     model_type: str  # the base's family; "": unknown
     blocks: dict[str, list[int]]  # fused module -> the parts for which its B has diagonal blocks

@@ -1,12 +1,12 @@
-"""Adapters of our modules <-> those of published modules, which may be several of ours side by side.
+"""Convert adapters of minilm's modules to adapters of published modules, which may combine several of minilm's.
 
-GPT-2's c_attn is query, key and value, with one A and one B. In the *shared form*, PEFT's own, all parts have this A,
-and each has its own rows of B. In the *block form*, which can hold any of our adapters, each part has its own rows of
-A, and of B one block on a diagonal; r is the sum of the ranks, and alpha is so much larger that s stays the same:
+GPT-2's c_attn combines query, key and value, with one A and one B. In the *shared form*, which PEFT uses, all parts
+share A, and each has its own rows of B. In the *block form*, which can represent any of minilm's adapters, each part
+has its own rows of A and one diagonal block of B; r is the sum of the ranks, and alpha grows so that s is the same:
 
     A = [A_q; A_v]        B = [[B_q, 0], [0, 0], [0, B_v]]        "blocks": [0, 2]
 
-With DoRA, the rows of a part that is not adapted have the length of the base's.
+With DoRA, the rows of a part without an adapter have the lengths of the base model's rows.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from minilm.models.architecture import Backbone
 
 @dataclass(frozen=True)
 class Adapter:
-    """The adapter of one of our modules."""
+    """The adapter of one of minilm's modules."""
 
     a: Tensor  # (r, in)
     b: Tensor  # (out, r)
@@ -43,17 +43,17 @@ class PeftAdapter:
     a: Tensor  # (r, in)
     b: Tensor  # (out, r)
     alpha: float
-    blocks: list[int]  # the parts that b has blocks for; none: the module is one of ours
+    blocks: list[int]  # the parts with blocks in b; none: the module is one of minilm's
     magnitude: Tensor | None = None  # (out,): with DoRA
 
     def tensors(self) -> dict[str, Tensor]:
-        """What is stored of it, by the ends of the names."""
+        """The tensors to store, by the suffixes of their names."""
         found = {"lora_A.weight": self.a, "lora_B.weight": self.b}
         return found if self.magnitude is None else found | {"lora_magnitude_vector": self.magnitude}
 
 
 def publish(model: Backbone, places: tuple[Place, ...]) -> dict[str, PeftAdapter]:
-    """Our adapters as those of the published modules, by name. Raises UserError if parts of one differ."""
+    """The adapters of the published modules, by name. Raises UserError if parts of one module differ in settings."""
     groups: dict[str, list[tuple[Place, LoRALinear]]] = {}
     for name, layer in adapted_layers(model).items():
         place = places_of_ours(f"{name}.weight", places)[0]
@@ -82,7 +82,7 @@ def _in_blocks(group: list[tuple[Place, LoRALinear]], model: Backbone, places: t
 
 
 def _magnitude_of_all(place: Place, model: Backbone, places: tuple[Place, ...]) -> Tensor:
-    """The lengths of the rows of a fused module, (out,): those that are learned, and the base's for the other parts."""
+    """The row lengths of a fused module, (out,): the trained ones, and the base model's for the other parts."""
     lengths = {}
     for part in places_of_theirs(place.theirs, places):
         layer = model.get_submodule(part.module)
@@ -92,7 +92,7 @@ def _magnitude_of_all(place: Place, model: Backbone, places: tuple[Place, ...]) 
 
 
 def diagonal(blocks: Mapping[int, Tensor], layout: Layout) -> Tensor:
-    """The B of a fused module, (out, r): for each of these parts a block of columns, zero in the rows of the others."""
+    """The B of a fused module, (out, r): each part has a block of columns, which is zero in the other parts' rows."""
     columns = []
     one, block = next(iter(blocks.items()))
     unit = len(block) // layout.sizes[one]
@@ -103,12 +103,12 @@ def diagonal(blocks: Mapping[int, Tensor], layout: Layout) -> Tensor:
 
 
 def scaled_alpha(alpha: float, times: float, *, rank_stabilized: bool) -> float:
-    """The alpha with which s stays the same for so many times the rank; without the last digits, which are rounding."""
+    """The alpha that gives the same s if the rank is multiplied by ``times``, rounded to remove rounding errors."""
     return float(f"{alpha * (math.sqrt(times) if rank_stabilized else times):.12g}")
 
 
 def check_shape(entry: Entry, asked: tuple[int, ...], config: AdapterConfig) -> None:
-    """Raises UserError if a tensor has another shape than the model asks for, or holds no plain numbers."""
+    """Raises UserError if a tensor has a wrong shape, or a dtype that is not a plain floating-point type."""
     if entry.shape != asked:
         shapes = f"has the shape {entry.shape}, but the model needs {asked}"
         raise UserError(f"{entry.file}: {entry.name} {shapes}{made_for(config)}")
@@ -118,5 +118,5 @@ def check_shape(entry: Entry, asked: tuple[int, ...], config: AdapterConfig) -> 
 
 
 def made_for(config: AdapterConfig) -> str:
-    """What to add to a message: which base the adapter is for, if it says so."""
+    """An addition to a message that names the adapter's base model, if it is known."""
     return f"; the adapter is for {config.base}" if config.base else ""

@@ -1,15 +1,15 @@
-"""Adapters whose first A and B were taken out of the base's weights, PiSSA and OLoRA, as plain LoRA.
+"""Convert PiSSA and OLoRA adapters, whose initial A and B were subtracted from the base weights, to plain LoRA.
 
-PiSSA (Meng et al. 2024, equations 2 to 4) begins with the largest singular values of W, OLoRA (Büyükakyüz 2024) with
-the first columns of its QR decomposition, and both subtract what they took:
+PiSSA (Meng et al. 2024, equations 2 to 4) initializes A and B from the largest singular values of W, OLoRA
+(Büyükakyüz 2024) from the first columns of its QR decomposition. Both subtract the initial product from W:
 
     PiSSA    W = U S V^T      A_0 = sqrt(S_r / s) V_r^T     B_0 = U_r sqrt(S_r / s)
     OLoRA    W = Q R          A_0 = R_r                     B_0 = Q_r
 
     y = (W - s B_0 A_0) x + s B A x
 
-A file holds the trained A and B alone: A_0 and B_0 are made again from W. The same is computed by a plain adapter of
-twice the rank on W as it is, and that is what is opened here:
+A file contains only the trained A and B, so A_0 and B_0 are computed again from W. A plain adapter of twice the rank on
+the unchanged W computes the same, and minilm loads this adapter:
 
     y = W x + s [B, -B_0] [A; A_0] x
 """
@@ -28,7 +28,7 @@ def plain_adapter(init: str, a: Tensor, b: Tensor, weight: Tensor, scale: float)
     ``scale``: s.
     """
     rank = len(a)
-    if weight.is_meta:  # a model without numbers
+    if weight.is_meta:  # a model without values
         first_a, first_b = torch.zeros_like(a), torch.zeros_like(b)
     elif init == "pissa":
         u, s, vt = torch.linalg.svd(weight.detach().float(), full_matrices=False)

@@ -1,11 +1,11 @@
-"""Token tables that an adapter changes in part, opened as tables that were trained whole.
+"""Load adapters that change part of a token table, as if the whole table had been trained.
 
-PEFT adapts a table E (V, D) like a matrix, or trains some of its rows ("trainable_token_indices"):
+PEFT adapts a table E (V, D) with LoRA, or trains some of its rows ("trainable_token_indices"):
 
     E' = E + s (B A)^T         lora_embedding_A (r, V), lora_embedding_B (D, r)
     E'[i_k] = delta_k          trainable_tokens_delta (n, D), for the n tokens i
 
-A language head that shares E keeps E in the first case, and takes E' in the second. Saved again, E' is among PEFT's
+A tied language head uses E in the first case, and E' in the second. If the adapter is saved again, E' is one of PEFT's
 "modules_to_save".
 """
 
@@ -32,7 +32,8 @@ DELTA = "token_adapter.trainable_tokens_delta"
 
 
 def may_untie(model: Backbone) -> bool:
-    """Whether a language head can have another matrix than the token table. T5's cannot: it scales if they are one."""
+    """Whether a language head can have another matrix than the token table. T5's cannot, as it scales its input only if
+    both are one."""
     return isinstance(model.head, LanguageHead) and model.head.config.scale == 1.0
 
 
@@ -45,7 +46,7 @@ def changed_tables(
     config: AdapterConfig,
     reader: Reader,
 ) -> dict[str, Tensor]:
-    """The values of our parameters for a published table and its changes.
+    """The values of minilm's parameters for a published table and its changes.
 
     whole: the fully trained tensors of the adapter, possibly with the table. Raises UserError for a table that is not
     the model's token table, and for changes in another form.
@@ -83,7 +84,7 @@ def _with_rows(before: Tensor, delta: Entry, indices: list[int], config: Adapter
 
 
 def _indices(module: str, config: AdapterConfig) -> list[int]:
-    """Which rows of this table are trained."""
+    """The indices of the trained rows of this table."""
     given = config.published["trainable_token_indices"] or []
     if isinstance(given, list):
         return given

@@ -5,8 +5,8 @@ Tensors are named after the published modules:
     base_model.model.<module>.lora_A.weight (r, in), .lora_B.weight (out, r)       A and B of an adapted module
     base_model.model.<module>.lora_magnitude_vector (out,)                         DoRA: the lengths of its rows
     base_model.model.<module>.lora_B.bias (out,)                                   a bias of B, with "lora_bias"
-    base_model.model.<module>.base_layer.bias                                      its bias, where that was trained
-    base_model.model.<module>.weight, .bias                                        of a module that was trained whole
+    base_model.model.<module>.base_layer.bias                                      its bias, if it was trained
+    base_model.model.<module>.weight, .bias                                        of a fully trained module
     base_model.model.<module>.lora_embedding_A (r, V), .lora_embedding_B (D, r)    of a token table: ``adapter_tables``
     base_model.model.<module>.token_adapter.trainable_tokens_delta (n, D)          some of its rows
 
@@ -68,7 +68,7 @@ class AdapterTensors:
 def places_for(model: Backbone, *, prefixed: bool = False) -> tuple[Place, ...]:
     """The name table for a model; its head is in it if it is the family's.
 
-    ``prefixed``: with the names of the base's published class, which may be one that reads images too."""
+    ``prefixed``: with the names of the base's published class, which may be a vision-language model."""
     card = card_of(model)
     task, names = "encode" if card.own_head else card.task, ARCHITECTURES[card.model_type].names
     if card.nested:
@@ -130,7 +130,7 @@ _ByModule = dict[str, dict[str, Entry]]
 
 
 def _sort(folder: Path, config: AdapterConfig) -> tuple[_ByModule, _ByModule, dict[str, Entry]]:
-    """A and B, with DoRA the magnitude too, by module; what changes a table in part, likewise; the others, by name."""
+    """A, B and magnitude (DoRA) by module; partial changes of tables by module; all other tensors by name."""
     pairs, tables, tensors = _ByModule(), _ByModule(), dict[str, Entry]()
     for key, entry in read_folder(folder, STEM).items():
         name = key.removeprefix(PREFIX)
@@ -162,7 +162,7 @@ def _sort(folder: Path, config: AdapterConfig) -> tuple[_ByModule, _ByModule, di
 def _parts(
     model: Backbone, module: str, parts: list[Place], pair: dict[str, Entry], config: AdapterConfig, reader: Reader
 ) -> dict[str, Adapter]:
-    """The adapters of our modules that are parts of this published one; usually it has one part."""
+    """The adapters of minilm's modules that are parts of this published module, usually one."""
     rank, alpha, layout = config.rank_of(module), config.alpha_of(module), parts[0].layout
     out_features, in_features = model.get_parameter(parts[0].ours).shape
     rows = layout.rows_of_all(out_features, parts[0].row.part)
@@ -208,7 +208,7 @@ def _biases(
     config: AdapterConfig,
     reader: Reader,
 ) -> dict[str, Tensor]:
-    """The biases of adapted modules with those of B: as B A x + c adds s c to all texts, b + s c takes the place of b.
+    """The biases of adapted modules with a bias c of B: as B A x + c adds s c to every output, b becomes b + s c.
 
     Raises UserError for a module without a bias.
     """
@@ -236,7 +236,7 @@ def _has_bias(model: Backbone, module: str) -> bool:
 def _plain(
     model: Backbone, parts: list[Place], a: Tensor, b: Tensor, alpha: float, config: AdapterConfig
 ) -> tuple[Tensor, Tensor, float]:
-    """A, B and alpha of the plain adapter that computes the same, if the first A and B were taken out of W."""
+    """A, B and alpha of the equivalent plain adapter, if the initial A and B were subtracted from W."""
     layout, rank = parts[0].layout, len(a)
     if layout.transposed and config.init == "olora":
         raise UserError(f"{config.where}: init_lora_weights 'olora' of a transposed matrix is not supported; {INSTEAD}")

@@ -152,7 +152,7 @@ def load_adapter(model: Backbone, folder: str | Path, *, as_stored: bool = False
 
 
 def _untie(model: Backbone, whole: Mapping[str, Tensor]) -> None:
-    """Give a parameter of its own to each of two that were one, if the adapter does not hold one value for both."""
+    """Untie two tied parameters if the adapter does not store one value for both."""
     for names in parameter_names(model):
         values = [whole.get(name) for name in names]
         if any(value is not values[0] for value in values):

@@ -50,7 +50,7 @@ class Contents:
     head: HeadConfig | None  # the settings of minilm's head; None: the family's head, or none
     labels: list[str]  # the classes of the head, in order; empty: there is no classification head
     nested: bool = False  # whether it is the text model inside a vision-language model
-    has_other_head: bool = False  # its head is of a task that we do not have, such as multiple choice, and left out
+    has_other_head: bool = False  # its head is ignored, as the task is not supported (multiple choice)
     notes: tuple[str, ...] = ()  # messages when it is loaded: guesses, and parts that are ignored
 
     def places(self, task: str) -> tuple[Place, ...]:

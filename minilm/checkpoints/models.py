@@ -49,7 +49,7 @@ OF_CLASSES = (
     "id2label", "label2id", "num_labels", "problem_type",
     "sentence_transformers", "sbert_ce_default_activation_function",
 )  # fmt: skip
-# Of a model's weights: one for all; the widest in which any is stored (None); or that in which each is stored.
+# The dtype of a model's weights: one for all; the widest of the stored dtypes (None); or each weight's own.
 Dtype = torch.dtype | Literal["stored"] | None
 
 
@@ -152,7 +152,7 @@ def load_parts(
     else:
         described = ("config", "head", "labels", "base", "problem_type")  # by the model and its card
         card.extra = {key: value for key, value in stored.own.items() if key not in described}
-        if "problem_type" in stored.own:  # of our own head
+        if "problem_type" in stored.own:  # minilm's head
             card.published = {**stored.published, "problem_type": stored.own["problem_type"]}
 
     for note in stored.notes:
@@ -259,9 +259,9 @@ def _untrained(name: str, shape: torch.Size) -> Tensor:
 def save_model(model: Backbone, folder: str | Path, *, tokenizer: Any = None, base: Base | None = None) -> Path:
     """Save a model in a folder that ``transformers`` opens and ``load_model`` reads bit for bit.
 
-    With the family's own head the published class opens it whole. With our own head the folder is that of a backbone,
-    whose published class has no labels, and the head lies in head.safetensors: a published classifier would open it,
-    too, but answer by a head of random numbers.
+    With the family's head, the published class loads the whole model. With minilm's head, the folder is that of a
+    backbone without labels, and head.safetensors contains the head; a published classifier would load the backbone with
+    a random head.
 
     Args:
         model: a model from ``load_model`` or ``new_model``.

@@ -39,8 +39,8 @@ def parquet_file(path: Path) -> Iterator[Any]:
 def read_parquet(path: Path, wanted: set[str]) -> Table:
     """The wanted columns of a Parquet file. Needs pyarrow, the extra ``data``.
 
-    Raises UserError if it cannot be read, or if a small file unfolds to more than ``ROOM``: a few bytes may say that a
-    text comes a million times.
+    Raises UserError if it cannot be read, or if a small file decompresses to more than ``ROOM``: a few bytes may
+    encode a million copies of a text.
     """
     with parquet_file(path) as file:
         room = _Room(path, max(ROOM, RATIO * os.path.getsize(path)))
@@ -59,14 +59,14 @@ def read_parquet(path: Path, wanted: set[str]) -> Table:
 
 
 def unfolded_size(column: Any) -> int:
-    """The bytes of an Arrow array as Python has it: a dictionary's values as often as they are used."""
+    """The bytes of an Arrow array as Python objects, in which values of a dictionary are repeated."""
     import pyarrow
 
     return int((column.dictionary_decode() if isinstance(column, pyarrow.DictionaryArray) else column).nbytes)
 
 
 def cells_of(column: Any) -> list[Any]:
-    """The values of an Arrow array. Times that Python has no type for are texts; durations like that, whole numbers."""
+    """The values of an Arrow array. Times without a Python type become texts, and such durations whole numbers."""
     import pyarrow
 
     kind = column.type
@@ -86,21 +86,21 @@ class _Room:
     left: int  # bytes
 
     def check(self, size: int) -> None:
-        """Raise UserError if so many bytes do not fit."""
+        """Raise UserError if ``size`` bytes do not fit."""
         if size > self.left:
             much = f"{self.path.stat().st_size:,} bytes decompress to more than {max(size, ROOM):,}"
             raise UserError(f"{self.path}: {much}, the limit; save the rows that you need in another file")
 
     def take(self, size: int) -> None:
-        """The same; they are gone then."""
+        """As ``check``, and subtract them from the remaining bytes."""
         self.check(size)
         self.left -= size
 
 
 def _stated_sizes(metadata: Any, names: list[str]) -> dict[str, int]:
-    """How many bytes each column of a Parquet file is once it is decompressed, as the file states it.
+    """The decompressed size of each column of a Parquet file in bytes, as the file states it.
 
-    A text that the file has once, and thousands of rows refer to, is counted once.
+    A text that the file stores once and thousands of rows refer to counts once.
     """
     sizes = dict.fromkeys(names, 0)
     for group in range(metadata.num_row_groups):
@@ -113,7 +113,7 @@ def _stated_sizes(metadata: Any, names: list[str]) -> dict[str, int]:
 
 
 def _head(file: Any, names: list[str], sizes: dict[str, int]) -> list[list[Any]]:
-    """The cells of the first rows, one for each name; of columns that are pictures or the like, nothing."""
+    """The cells of the first rows, by column; empty for columns with large values, such as pictures."""
     light = [name for name in names if sizes[name] <= HEAD_ROOM]
     first = next(file.iter_batches(HEAD, columns=light), None) if light else None
     if first is None:

@@ -1,9 +1,10 @@
-"""The labels of a file and the classes of a classifier that was trained elsewhere: which is which.
+"""Match the labels of a file with the classes of a classifier that was trained elsewhere.
 
-    by name      positive = positive; if no two are then the same, also Positive, and not_spam = "not spam"
-    by number    1, 1.0, LABEL_1 = the second class, if the classes' own names are no numbers and hold none
+    by name      positive = positive; also Positive, and not_spam = "not spam", if classes remain distinct
+    by number    1, 1.0, LABEL_1 = the second class, if the names of the classes contain no numbers
 
-All labels of a file are matched in one way. What cannot be matched is refused: a guess would measure something else.
+All labels of a file are matched in the same way. A label that cannot be matched is an error, as a wrong guess would
+give wrong metrics.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ SHOWN = 10  # labels that a message names
 
 
 def match_labels(written: Sequence[str], classes: Sequence[str]) -> dict[str, str]:
-    """The class of each label: as it is written -> the class's name; without those that have none.
+    """The class of each label: label as written -> class name, without labels that match no class.
 
-    By number only if all labels are numbers, and not all are names.
+    Labels are matched by number only if all of them are numbers and not all are names.
     """
     by_name = _by_name(written, classes)
     if len(by_name) == len(written):
@@ -40,7 +41,7 @@ def _by_name(written: Sequence[str], classes: Sequence[str]) -> dict[str, str]:
 
 
 def _by_number(written: Sequence[str], classes: Sequence[str]) -> dict[str, str]:
-    """By the places of the classes; none unless every label has one."""
+    """Match by the indices of the classes; {} unless every label is an index."""
     unnamed = [_place(name) for name in classes] == list(range(len(classes)))
     if not unnamed and any(re.search(r"\d", name) for name in classes):  # "1 star" is not the second of five
         return {}
@@ -50,22 +51,22 @@ def _by_number(written: Sequence[str], classes: Sequence[str]) -> dict[str, str]
 
 
 def _place(label: str) -> int:
-    """The number that a label is; -1: it is none."""
+    """The index that a label states; -1 if it states none."""
     whole = WHOLE.fullmatch(label)
     match = PLACE.fullmatch(whole[1] if whole else label)
     return int(match[1]) if match else -1
 
 
 def _bare(name: str) -> str:
-    """A name without case and without what is between its words."""
+    """A name in lower case, without the characters between its words."""
     return re.sub(r"[\s_-]", "", name.casefold())
 
 
 def match_scheme(scheme: LabelScheme, classes: Sequence[str], where: str) -> LabelScheme:
-    """How a file's labels are read as a classifier's classes. ``scheme``: with the names that were found in the file.
+    """The scheme that reads a file's labels as the classes. ``scheme``: with the names that were found in the file.
 
-    Raises UserError for a label that is none of the classes, unless ``other`` drops it; and, with several labels a
-    text, for a class that the file says nothing of. ``where``: the file.
+    Raises UserError for a label that matches no class, unless ``other`` drops it; and, with several labels per text,
+    for a class without a column. ``where``: the file.
     """
     if scheme.multi_hot:
         if len(scheme.names) != len(classes):
@@ -89,7 +90,7 @@ def match_scheme(scheme: LabelScheme, classes: Sequence[str], where: str) -> Lab
 
 
 def _renamed(scheme: LabelScheme, found: dict[str, str]) -> dict[str, str]:
-    """From the labels as the cells have them to classes."""
+    """The mapping from labels as written to classes."""
     known = {cell: found[name] for cell, name in scheme.rename.items() if name in found}
     return {**found, **known}
 

@@ -74,7 +74,7 @@ def pieces_of(sequences: np.ndarray, texts: int, room: int, long: LongTexts, lef
         texts: 1, or 2 for a pair.
         room: how many tokens of text can be read at once.
         long: the config's settings.
-        left: "cut" leaves out the beginnings instead of the ends.
+        left: "cut" removes the beginnings instead of the ends.
 
     Raises UserError if "cut-first" would leave nothing of the first text.
     """

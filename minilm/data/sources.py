@@ -123,11 +123,11 @@ def load_rows(path: Path, section: DataSection, names: Sequence[str] = ()) -> Ro
 def load_rows_matched(path: Path, section: DataSection, classes: Sequence[str]) -> tuple[Rows, dict[str, str]]:
     """Every row of a file, for a classifier with these classes that was trained elsewhere.
 
-    Its labels are found as ``load_dataset`` finds them and matched with the classes (``label_matching``). If the
-    section lists labels, they are the classes' names in the file, in the classes' order.
+    Its labels are found as in ``load_dataset`` and matched with the classes (``label_matching``). If the section lists
+    labels, they are the file's names of the classes, in their order.
 
-    Returns the rows, with the classes' numbers, and which label was taken for which class. Raises UserError as
-    ``load_dataset`` and ``match_scheme`` do.
+    Returns the rows with class numbers, and the mapping from labels to classes. Raises UserError as ``load_dataset``
+    and ``match_scheme`` do.
     """
     section, defects = replace(section, group=""), Defects()
     if section.labels and len(section.labels) != len(classes):
@@ -146,10 +146,10 @@ def load_rows_matched(path: Path, section: DataSection, classes: Sequence[str]) 
 
 
 def load_scores(path: Path, section: DataSection) -> tuple[Rows, np.ndarray]:
-    """Every row of a file whose label column holds a number for each text; the rows' own labels are all 0.
+    """Every row of a file whose label column contains a number per text; the labels of the rows are all 0.
 
     Returns the rows and their numbers (N,) float64. Raises UserError as ``load_dataset`` does, and for a label that is
-    no finite number.
+    not a finite number.
     """
     section, defects = replace(section, group="", empty="error", labels=["score"], rename={}), Defects()
     table = _read(matching(path), section, defects)

@@ -1,19 +1,20 @@
 """Classification without training by a model of natural language inference, the method "entailment" of ``zero_shot``
 (Yin, Hay and Roth 2019, "Benchmarking Zero-shot Text Classification").
 
-Such a model reads two texts and scores whether the first entails the second, contradicts it, or neither. The first is
-the text to be classified (the premise), the second says that a label fits (the hypothesis), once for each label:
+Such a model reads two texts, a premise and a hypothesis, and scores whether the premise entails the hypothesis,
+contradicts it, or neither. The premise is the text to classify. There is one hypothesis per label, which states that
+the label applies:
 
     It rained all day.   |   This text is about weather.           entailment? neutral? contradiction?
     It rained all day.   |   This text is about sport.             ...
 
 With the score e_c of entailment and k_c of contradiction for label c:
 
-    one label a text      log P = log_softmax(e)                    over the labels
-    several               P(c) = exp e_c / (exp e_c + exp k_c)      each label by itself: sigmoid(e_c - k_c)
+    one label per text    log P = log_softmax(e)                    over the labels
+    several               P(c) = exp e_c / (exp e_c + exp k_c)      each label separately: sigmoid(e_c - k_c)
 
-These are the numbers of the reference's zero-shot-classification pipeline. Which output is which is read from the
-labels of the checkpoint.
+These are the numbers of the zero-shot-classification pipeline of ``transformers``. The labels of the checkpoint
+determine which output is entailment.
 """
 
 from __future__ import annotations
@@ -36,21 +37,21 @@ from minilm.evaluation.predictor import predict_scores
 from minilm.models.architecture import Backbone
 
 SLOT = "{label}"  # the place of a label in a hypothesis
-CUT_TEXT = LongTexts("cut-first")  # a hypothesis stays whole
+CUT_TEXT = LongTexts("cut-first")  # a hypothesis is never cut
 TOGETHER = 4096  # pairs that are encoded at once
 
 
 class EntailmentOutputs(NamedTuple):
-    """Which outputs of a model mean what."""
+    """The outputs of a model, by meaning."""
 
     entailment: int
     contradiction: int | None  # None: none does
 
 
 def entailment_outputs(labels: Sequence[str], where: Path | str) -> EntailmentOutputs:
-    """Find them by the labels of a checkpoint, in any case: "entailment"; "contradiction", or the other one of two.
+    """Find the outputs by a checkpoint's labels, in any case. With two labels, the other one counts as contradiction.
 
-    Raises UserError if none means entailment, or several do. ``where``: what the message calls the checkpoint.
+    Raises UserError if none means entailment, or several do. ``where``: the name of the checkpoint in messages.
     """
     found = [number for number, label in enumerate(labels) if label.lower().startswith("entail")]
     if len(found) != 1:
@@ -76,20 +77,21 @@ def entailment(
     multi_label: bool = False,
     max_tokens: int = 0,
 ) -> np.ndarray:
-    """Log-probabilities (N, C) of the classes by whether N texts entail their hypotheses; with several labels a text,
-    the logits of each label's probability.
+    """Log-probabilities (N, C) of the classes: whether N texts entail their hypotheses; with several labels per
+    text, logits.
 
     Args:
         model: a classifier of entailment (``zero_shot.open_model``).
-        tokenizer: its own.
-        texts: N texts; what is too long together with a hypothesis is cut.
+        tokenizer: the model's tokenizer.
+        texts: N texts; a text that is too long with a hypothesis is cut.
         hypotheses: one for each class.
         runtime: the device and precision.
         multi_label: whether a text may have several labels, or none.
-        max_tokens: of a text and a hypothesis; 0: the model's context.
+        max_tokens: the most tokens of a text and a hypothesis; 0: the model's context.
 
     Raises:
-        UserError: no output means entailment or, with several labels, contradiction; or a hypothesis leaves no room.
+        UserError: no output means entailment or, with several labels, contradiction; or a hypothesis leaves no room for
+        a text.
     """
     card, classes = card_of(model), len(hypotheses)
     where = card.folder or card.model_type

@@ -1,15 +1,15 @@
-"""L-BFGS, which finds the least value of a smooth function of very many numbers (Liu and Nocedal 1989).
+"""L-BFGS, which minimises a smooth function of very many variables (Liu and Nocedal 1989).
 
-Newton's method would go from x to x - H g, with the gradient g and the inverse H of the second derivatives: too many
-numbers to store. But each step s that was taken, and the change y of the gradient along it, tell what H does to y: it
-makes s of it. The last ``HISTORY`` pairs are kept, with r = 1 / (y s), and H is built from them, the oldest first, on
-top of a multiple of the identity (Nocedal and Wright 2006, equations 7.16, 7.20 and algorithm 7.4):
+Newton's method would go from x to x - H g, with the gradient g and the inverse H of the Hessian matrix, which has too
+many elements to store. But for each step s and the change y of the gradient along it, approximately H y = s. So the
+last ``HISTORY`` pairs (s, y) are stored, with r = 1 / (y s), and H is approximated by updating a multiple of the
+identity with each pair, the oldest first (Nocedal and Wright 2006, equations 7.16, 7.20 and algorithm 7.4):
 
     H <- (1 - r s y^T) H (1 - r y s^T) + r s s^T                 H_0 = (s y) / (y y), of the last pair
 
-Only H g is ever computed, from right to left, so no matrix is stored. The whole step is tried first. While the value
-falls by less than a small part of what the slope promises, it is shortened, to the least value of the parabola through
-what is known (section 3.5).
+Only H g is ever computed, from right to left, so no matrix is stored. The full step is tried first. While the value
+falls by less than a small fraction of the decrease that the slope predicts, the step is shortened to the minimum of the
+parabola through the known values (section 3.5).
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from collections.abc import Callable
 from torch import Tensor
 
 HISTORY = 5  # pairs
-ENOUGH = 1e-4  # of what the slope promises
-SHORTEST = 1e-10  # part of a step: below, rounding hides what is left to gain
+ENOUGH = 1e-4  # fraction of the decrease that the slope predicts
+SHORTEST = 1e-10  # fraction of a step; below it, rounding errors exceed the possible gain
 
 
 def minimize(
     function: Callable[[Tensor], tuple[float, Tensor]], x: Tensor, *, tolerance: float, max_steps: int
 ) -> tuple[Tensor, bool]:
-    """The x (n,) of the least value that was found, and whether no derivative is above ``tolerance`` there.
+    """The x (n,) of the lowest value found, and whether no derivative is above ``tolerance`` there.
 
-    function: its value at an x, and the gradient there, (n,) and new.
+    function: returns the value at x and the gradient (n,) there, as a new tensor.
     """
     pairs: deque[tuple[Tensor, Tensor, float]] = deque(maxlen=HISTORY)  # s, y and r, the oldest first
     value, gradient = function(x)

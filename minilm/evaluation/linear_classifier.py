@@ -1,9 +1,9 @@
-"""The linear baseline as a classifier of its own, in a folder: on many small data sets it is the better one.
+"""The linear baseline as a separate classifier in a folder; on many small data sets it is the better model.
 
-    linear.json            labels, the terms, how texts are read and answers made
-    linear.safetensors     what was fitted (``baselines.py``): inverse_frequency (V,), weights (V, K), intercepts (K,),
+    linear.json            labels, terms, and settings of texts and decisions
+    linear.safetensors     the fit (``baselines.py``): inverse_frequency (V,), weights (V, K), intercepts (K,),
                            fitted (K,), majority (C,)
-    validation.safetensors what it made of its validation texts
+    validation.safetensors its scores of the validation texts
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ DESCRIPTION, WEIGHTS = "linear.json", "linear.safetensors"
 
 @dataclass(frozen=True)
 class LinearDescription:
-    """What linear.json holds."""
+    """The contents of linear.json."""
 
     labels: list[str]
     multi_label: bool
     terms: list[str]
-    reading: dict[str, Any] = field(default_factory=dict)  # as a model's config has it under "minilm"
+    reading: dict[str, Any] = field(default_factory=dict)  # as under "minilm" in a model's config
 
 
 class LinearClassifier(Predictor):
-    """A linear model on TF-IDF features, opened from its folder."""
+    """A linear model on TF-IDF features, loaded from its folder."""
 
     def __init__(self, model: Linear, labels: list[str], reading: Reading, name: str, home: Path | None = None) -> None:
         self.model, self.labels, self.reading, self.name, self.home = model, labels, reading, name, home
@@ -52,7 +52,7 @@ class LinearClassifier(Predictor):
         self.progress: Callable[[float], None] | None = None
 
     def scores_of_clean(self, texts: list[str], pairs: list[str] | None) -> np.ndarray:
-        """Log-probabilities, or log-odds with several labels a text, (N, C)."""
+        """Log-probabilities, or log-odds with several labels per text, (N, C)."""
         scores = self.model.predict(texts, pairs)
         if self.progress is not None:
             self.progress(1.0)
@@ -77,7 +77,7 @@ class LinearClassifier(Predictor):
 
 
 def save_linear(model: Linear, folder: Path, labels: list[str], reading: Reading) -> None:
-    """Write it into a folder. reading: with the threshold and the temperature that validation chose."""
+    """Save a linear model in a folder. reading: with the threshold and the temperature from validation."""
     regression = model.regression
     tensors = {
         "inverse_frequency": model.terms.inverse_frequency,
@@ -95,12 +95,12 @@ def save_linear(model: Linear, folder: Path, labels: list[str], reading: Reading
 
 
 def holds_linear(folder: Path) -> bool:
-    """Whether a folder is one of a linear model's."""
+    """Whether a folder contains a linear model."""
     return (folder / DESCRIPTION).is_file()
 
 
 def load_linear(folder: Path) -> LinearClassifier:
-    """Open a folder that ``save_linear`` wrote. Raises UserError if its files were changed."""
+    """Load a folder that ``save_linear`` wrote. Raises UserError if its files were changed."""
     place = f"{folder / DESCRIPTION}"
     found = read_table(LinearDescription, read_json(folder / DESCRIPTION), lambda key: place, syntax=JSON)
     reading = Reading.from_table(found.reading, place)

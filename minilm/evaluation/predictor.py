@@ -75,7 +75,7 @@ def predict_scores(
 
 
 def kind_of(card: Card) -> Kind:
-    """What a model's outputs are, by its problem type and their number, as in the reference's pipeline."""
+    """The kind of a model's outputs, from its problem type and their number, as in the pipeline of ``transformers``."""
     problem = card.published.get("problem_type")
     if problem == "multi_label_classification":
         return "multi"
@@ -128,7 +128,7 @@ class Reading:
 
 
 def decided(decision: Decision) -> dict[str, Any]:
-    """A decision as a ``Reading`` has it."""
+    """A decision in the form of a ``Reading``."""
     found: dict[str, Any] = {}
     if decision.kind == "multi" or decision.has_threshold:
         many = isinstance(decision.threshold, np.ndarray)
@@ -144,7 +144,7 @@ def remember(decision: Decision, model: Backbone) -> None:
 
 
 def decision_of(card: Card, reading: Reading) -> Decision:
-    """How a model's scores become answers. Raises UserError for a problem type or an activation that is not known."""
+    """The decision of a model. Raises UserError for an unsupported problem type or activation."""
     kind, problem = kind_of(card), card.published.get("problem_type")
     if problem not in PROBLEMS or (problem == PROBLEMS[1] and len(card.labels) == 1):
         known = ", ".join(map(str, PROBLEMS[1:]))
@@ -156,7 +156,7 @@ def decision_of(card: Card, reading: Reading) -> Decision:
 
 
 def _is_raw(card: Card) -> bool:
-    """Whether a cross-encoder's config.json says that its score stays as it is, not the sigmoid of that.
+    """Whether the output of a cross-encoder is the raw score, and not its sigmoid, according to its config.json.
 
     It names the activation in one of two places, as ``sentence_transformers.CrossEncoder`` reads and writes it.
     """
@@ -171,7 +171,7 @@ def _is_raw(card: Card) -> bool:
 
 
 def names_of(card: Card) -> list[str]:
-    """What the outputs are called, (C,): the labels; the only output without a name is "score"."""
+    """The names of the outputs, (C,): the labels; a single output without a name is "score"."""
     return ["score"] if card.labels == ["LABEL_0"] else card.labels
 
 
@@ -368,7 +368,7 @@ class Classifier(Predictor):
         return read_validation(self.home, self.name)
 
     def cut_message(self) -> str:
-        """What to say of texts that were too long to be read whole; empty if they were few."""
+        """See ``Predictor.cut_message``."""
         limit, context = self.reading.max_tokens, self.model.context
         return self.cut.message("texts", limit or context or 512, context)
 

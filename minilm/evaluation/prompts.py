@@ -1,22 +1,23 @@
-"""Classification without training by a language model, which is asked in a prompt: two of the methods of ``zero_shot``.
+"""Classification without training by a language model, with a prompt: two of the methods of ``zero_shot``.
 
-**Cloze** (Schick and Schuetze 2021), for masked-language models. A pattern makes a text a sentence with a gap, a word
-stands for each class (its verbaliser), and the class is the one whose word fits the gap:
+**Cloze** (Schick and Schuetze 2021), for masked-language models. A pattern turns a text into a sentence with a gap, and
+each class has a word (its verbaliser). The predicted class is the one whose word is most probable in the gap:
 
     "{text} This is about {label}."      ->      It rained all day. This is about [MASK].        weather? sport?
 
-    s_c = sum_i log p(w_ci | the text with the gap)                i: the word's tokens, one mask each
+    s_c = sum_i log p(w_ci | the text with the gap)                i: the word's tokens, one mask per token
 
-A word of several tokens has a gap of as many masks, all hidden at once, and their probabilities are multiplied.
+For a word of several tokens the gap has as many masks; the tokens are predicted together, and their probabilities are
+multiplied.
 
-**Likelihood** (Radford et al. 2019; Brown et al. 2020), for models that write. The class is the one whose word the
-model is likelier to write next. T5's encoder reads what is before the word, and its decoder writes it:
+**Likelihood** (Radford et al. 2019; Brown et al. 2020), for decoders and T5. The predicted class is the one whose word
+is the most probable continuation of the prompt. T5's encoder reads the prompt, its decoder predicts the word:
 
     s_c = sum_i log p(w_ci | text, w_c1 ... w_c,i-1)
 
-Some words are likely after any text. The scores s' of a text without content ("N/A") measure that; subtracting them is
-contextual calibration (Zhao et al. 2021, with W = diag(p')^-1, where W p is scaled to add up to 1). Then all classes of
-that text are equally likely:
+Some words are probable after any text. The scores s' of a text without content ("N/A") measure this; subtracting them
+is contextual calibration (Zhao et al. 2021, with W = diag(p')^-1, where W p is scaled to add up to 1). It makes all
+classes of that text equally probable:
 
     log P = log_softmax(s - s')                  without calibration: log_softmax(s)
 """
@@ -49,12 +50,12 @@ from minilm.models.batch import Batch
 
 @dataclass(frozen=True)
 class Prompt:
-    """How a language model is asked for the class of a text."""
+    """A prompt that asks a language model for the class of a text."""
 
     pattern: str  # "{text}" stands for the text, "{pair}" for its second text, "{label}" for the word
     words: Sequence[str]  # one for each of the C classes
-    content_free: str = ""  # a text to calibrate by; empty: no calibration
-    max_tokens: int = 0  # of a prompt, whose texts are cut; 0: the model's context
+    content_free: str = ""  # a text for calibration; empty: no calibration
+    max_tokens: int = 0  # the most tokens of a prompt, whose texts are cut; 0: the model's context
 
     def check(self, *, pairs: bool) -> None:
         """Raises UserError unless the pattern has each slot once, and "{pair}" only for pairs."""
@@ -70,13 +71,14 @@ class Prompt:
         return before, after
 
     def limit(self, model: Backbone, room: int = 0) -> int:
-        """The tokens that a prompt may have, if ``room`` more must fit into the model's context."""
+        """The most tokens of a prompt, if ``room`` more tokens must fit into the model's context."""
         context = model.context
         limit = self.max_tokens or context or CUT
         return min(limit, context - room) if context else limit
 
     def log_probabilities(self, score: Score, texts: Sequence[str], pairs: Sequence[str] | None) -> np.ndarray:
-        """(N, C), calibrated, of N texts or pairs. ``score``: their parts -> the sums of log-probabilities (N, C)."""
+        """Calibrated log-probabilities (N, C) of N texts or pairs. ``score``: parts -> sums of log-probabilities (N,
+        C)."""
         if not len(texts):
             return np.zeros((0, len(self.words)))
         scores = score(_parts(texts, pairs))
@@ -100,18 +102,19 @@ def cloze(
     *,
     pairs: Sequence[str] | None = None,
 ) -> np.ndarray:
-    """Log-probabilities (N, C) of the classes by how well their words fit a gap.
+    """Log-probabilities (N, C) of the classes, from the probabilities of their words in a gap.
 
     Args:
         model: a masked-language model with its trained head (``open_model``).
-        tokenizer: its own.
+        tokenizer: the model's tokenizer.
         texts: N texts, which are cut if a prompt is too long.
         prompt: the pattern, and a word for each class.
         runtime: the device and precision.
-        pairs: their second texts.
+        pairs: the second texts of pairs.
 
     Raises:
-        UserError: the model is of the other kind, the pattern lacks a slot, or a word equals another one in tokens.
+        UserError: the model is not a masked-language model, the pattern lacks a slot, or two words have the same
+        tokens.
     """
     _check_model(model, masked=True)
     prompt.check(pairs=pairs is not None)
@@ -132,7 +135,7 @@ def cloze(
 
     def score(all_parts: Sequence[Sequence[str]]) -> np.ndarray:
         scores = np.empty((len(all_parts), len(prompt.words)))
-        for length in {len(answer) for answer in answers}:  # one pass serves all words of as many tokens
+        for length in {len(answer) for answer in answers}:  # one pass for all words of this number of tokens
             prompts, places = zip(*(encode_gap(parts, mask * length) for parts in all_parts), strict=True)
             same = [number for number, answer in enumerate(answers) if len(answer) == length]
             targets = torch.tensor([answers[number] for number in same])
@@ -151,10 +154,10 @@ def likelihood(
     *,
     pairs: Sequence[str] | None = None,
 ) -> np.ndarray:
-    """Log-probabilities (N, C) of the classes by how likely the model is to write their words.
+    """Log-probabilities (N, C) of the classes, from the probabilities of their words as continuations.
 
-    The arguments and errors are those of ``cloze``. model: one that writes, a decoder or T5. prompt: its pattern ends
-    with "{label}", and its ``max_tokens`` do not count the word.
+    The arguments and errors are those of ``cloze``. model: a decoder or T5. prompt: its pattern ends with
+    "{label}", and its ``max_tokens`` do not include the word.
     """
     _check_model(model, masked=False)
     prompt.check(pairs=pairs is not None)
@@ -172,7 +175,7 @@ def likelihood(
     def score(all_parts: Sequence[Sequence[str]]) -> np.ndarray:
         prompts = [encoded(_cut(tokenizer, parts, limit, lambda p: len(encoded(p)))) for parts in all_parts]
         scores = np.empty((len(all_parts), len(prompt.words)))
-        for begun in {answer[:-1] for answer in answers}:  # one pass serves all words that begin alike
+        for begun in {answer[:-1] for answer in answers}:  # one pass for all words with this beginning
             same = [number for number, answer in enumerate(answers) if answer[:-1] == begun]
             targets = torch.tensor([answers[number] for number in same])
             if model.start_token is not None:
@@ -197,7 +200,7 @@ def calibrate(scores: np.ndarray, content_free: np.ndarray) -> np.ndarray:
 
 
 def _parts(texts: Sequence[str], pairs: Sequence[str] | None) -> list[list[str]]:
-    """What fills each prompt: the text, and its second text if there are pairs."""
+    """The texts of each prompt: the text, and with pairs its second text."""
     return [[text] for text in texts] if pairs is None else [list(parts) for parts in zip(texts, pairs, strict=True)]
 
 
@@ -208,9 +211,9 @@ def _fill(pattern: str, parts: Sequence[str]) -> str:
 def _cut(
     tokenizer: Tokenizer, parts: Sequence[str], limit: int, tokens: Callable[[Sequence[str]], int]
 ) -> Sequence[str]:
-    """The parts without their ends, so that their prompt has at most ``limit`` tokens.
+    """The parts, cut at their ends, so that the prompt has at most ``limit`` tokens.
 
-    Of a pair, the longer text is cut first. Raises UserError if nothing would be left.
+    In a pair, the longer text is cut first. Raises UserError if nothing would be left.
     """
     while (surplus := tokens(parts) - limit) > 0:
         starts = [[start for start, _ in tokenizer.encode(part, add_special_tokens=False).offsets] for part in parts]
@@ -230,7 +233,8 @@ def _cut(
 
 
 def _mask(tokenizer: Tokenizer, model: Backbone, pattern: str) -> tuple[str, int]:
-    """The mask token and its id. Raises UserError if the tokenizer or the model has none, or if the pattern has it."""
+    """The mask token and its id. Raises UserError if the tokenizer or the model has none, or if the pattern contains
+    it."""
     found = [(name, number) for name in MASK_NAMES if (number := tokenizer.token_to_id(name)) is not None]
     if not found or found[0][1] >= model.config.vocab_size:
         whose = "model" if found else "tokenizer"
@@ -241,7 +245,7 @@ def _mask(tokenizer: Tokenizer, model: Backbone, pattern: str) -> tuple[str, int
 
 
 def _places(encoding: Any, start: int, end: int, mask: int) -> list[int]:
-    """The positions of the masks between the characters ``start`` and ``end``: a text may have others."""
+    """The positions of the masks between the characters ``start`` and ``end``, as a text may contain other masks."""
     return [
         place
         for place, (token, (first, last)) in enumerate(zip(encoding.ids, encoding.offsets, strict=True))
@@ -250,7 +254,7 @@ def _places(encoding: Any, start: int, end: int, mask: int) -> list[int]:
 
 
 def _masked_tokens(tokenizer: Tokenizer, prompt: Prompt, word: str, mask: str, mask_id: int) -> tuple[int, ...]:
-    """The tokens of a word in its place in the pattern. They begin at the position of the gap's first mask."""
+    """The tokens of a word in the pattern. They begin at the position of the gap's first mask."""
     before, after = prompt.sides(["a", "a"])
     start, end = len(before), len(before) + len(word)
     masked, whole = (tokenizer.encode(before + filled + after) for filled in (mask, word))
@@ -262,7 +266,7 @@ def _masked_tokens(tokenizer: Tokenizer, prompt: Prompt, word: str, mask: str, m
 
 
 def _written_tokens(model: Backbone, tokenizer: Tokenizer, prompt: Prompt, word: str) -> tuple[int, ...]:
-    """The tokens by which a decoder continues the prompt with a word, or T5 begins its answer."""
+    """The tokens of a word as the continuation of a prompt, or as T5's answer."""
     if has_encoder(model):
         return tuple(tokenizer.encode(word, add_special_tokens=False).ids)
     before = prompt.sides(["a", "a"])[0]
@@ -304,7 +308,7 @@ def _check_answers(
 
 
 def _check_beginnings(answers: Sequence[tuple[int, ...]], words: Sequence[str]) -> None:
-    """Raises UserError if a word begins with another one: each token makes it less likely, so it could never win."""
+    """Raises UserError if a word begins with another word: the longer one would never be more probable."""
     for short, word in zip(answers, words, strict=True):
         for long, other in zip(answers, words, strict=True):
             if short != long and long[: len(short)] == short:
@@ -329,7 +333,8 @@ def _log_probabilities(
     """Log-probabilities (N, C) of C words of k tokens each, ``targets`` (C, k), at the positions ``places`` (N, k) of N
     prompts.
 
-    The head computes those positions only. writes: what an encoder-decoder's decoder reads; places are then in it.
+    The head computes only these positions. writes: the decoder's input in an encoder-decoder, to which places then
+    refer.
     """
     lengths = np.array([len(prompt) for prompt in prompts])
     ids = np.concatenate([np.array(prompt, dtype=np.int32) for prompt in prompts])

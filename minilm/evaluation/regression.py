@@ -3,11 +3,11 @@
 With N texts, their true values t and the model's scores s:
 
     mean squared error    mean (s - t)^2                  mean absolute error    mean |s - t|
-    Pearson               cov(s, t) / (sd(s) sd(t))       a straight line through the points: 1 at best
-    Spearman              Pearson of the ranks            the order alone; equal values share their mean rank
+    Pearson               cov(s, t) / (sd(s) sd(t))       linear correlation, at best 1
+    Spearman              Pearson of the ranks            correlation of the order; ties have their mean rank
 
-A correlation is 0 if all scores or all true values are equal, for which it is not defined. The errors are of use if
-the scores are on the scale of the values; a reranker's need not be, and its order is what counts.
+If all scores or all true values are equal, a correlation is undefined and reported as 0. The errors are useful only if
+scores and values have the same scale; for a reranker only the order matters.
 
 The numbers equal those of SciPy's pearsonr and spearmanr, and scikit-learn's mean_squared_error.
 """
@@ -21,7 +21,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class ScoreMetrics:
-    """How well scores agree with true values."""
+    """Metrics of scores against true values."""
 
     texts: int
     pearson: float
@@ -53,7 +53,7 @@ def _correlation(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
-    """(N,) from 1; of equal values, the mean of their places."""
+    """(N,) ranks from 1; equal values have their mean rank."""
     _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     ranks: np.ndarray = (last - (counts - 1) / 2)[where]

@@ -5,9 +5,8 @@ If the n windows of a text have the class probabilities p_w, the text has
     mean    p = 1/n sum_w p_w
     max     p ~ max_w p_w                 the maximum for each class; with one label per text, scaled to sum to 1
 
-as scores (logits), so that everything after may treat them as a model's: log p with one label a text, log p/(1 - p)
-with several. Of a model that gives no label but a score, the scores themselves are combined. A text that is one window
-keeps the model's own scores.
+The result is in the form of scores (logits): log p with one label per text, log p/(1 - p) with several. If a model
+gives a score and not labels, the scores themselves are combined. A text with one window keeps the scores of the model.
 """
 
 from __future__ import annotations

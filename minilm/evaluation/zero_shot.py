@@ -1,17 +1,17 @@
-"""Classification without training, by a model that has never seen these labels: four methods.
+"""Classification without training, by a model that was not trained on these labels: four methods.
 
-    cloze         a masked-language model: whose word fits a gap in the text?             ``prompts.py``
-    likelihood    a model that writes: whose word would it write next?                    ``prompts.py``
+    cloze         a masked-language model: which label's word is probable in a gap?       ``prompts.py``
+    likelihood    a decoder or T5: which label's word is a probable continuation?         ``prompts.py``
     entailment    a model of inference: does the text entail that it is about the label?  ``entailment.py``
     similarity    a sentence model: whose description is nearest to the text?             here
 
-**Similarity.** The class is the one whose description's vector points in the direction of the text's, each made as the
-model's folder says, or the mean of its tokens' vectors (``embeddings.py``):
+**Similarity.** The predicted class is the one whose description has the highest cosine similarity with the text. Their
+vectors are computed as the model's folder specifies, or are means of token vectors (``embeddings.py``):
 
-    s_c = cos(e, d_c) / t              t = 0.05, with which such models are trained; decisions do not depend on it
+    s_c = cos(e, d_c) / t              t = 0.05, as in the training of such models; it does not change predictions
 
 Each method returns log P: (N, C), as input of ``metrics.classification_metrics``, with one label per text. No method
-uses labels. But if a pattern is chosen by its score on labelled texts, this is a kind of training on them.
+uses labels. But if a pattern is chosen by its score on labelled texts, this is training on them.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ TEMPERATURE = 0.05  # t
 def open_model(source: str, method: str, device: str = "auto") -> tuple[Backbone, Tokenizer]:
     """Load the model that a method needs, and its tokenizer.
 
-    Raises UserError, before any weight is read, if the model has no trained language head or is of the other kind, or
-    if it was not trained to tell whether a text entails another.
+    Raises UserError, before any weight is read, if the model has no trained language head, has one of the other kind,
+    or was not trained on natural language inference.
     """
     if method not in METHODS:
         raise UserError(f'unknown zero-shot method "{method}"{nearest(method, METHODS)}; use {", ".join(METHODS)}')
@@ -73,7 +73,7 @@ def similarity(
     pairs: Sequence[str] | None = None,
     max_tokens: int = 0,
 ) -> np.ndarray:
-    """Log-probabilities (N, C) of the classes by how similar the vectors of descriptions and texts are.
+    """Log-probabilities (N, C) of the classes, from the similarity of their descriptions to the texts.
 
     descriptions: one per class. The other arguments are those of ``embed_texts``.
     """

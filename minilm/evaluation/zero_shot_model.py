@@ -1,13 +1,13 @@
-"""A model that classifies without training, as its user has it: texts in, probabilities of labels out.
+"""A predictor for zero-shot classification: from texts to probabilities of labels that the user gives.
 
-The labels are words that a person gives. Which method a checkpoint can be asked by follows from what it is:
+The kind of checkpoint determines the method:
 
     a classifier of natural language inference        entailment
     a masked-language model                           cloze
-    a model that writes                               likelihood
+    a decoder or T5                                   likelihood
     a sentence model, or an encoder without a head    similarity
 
-``zero_shot.py`` has the methods.
+The methods are in ``zero_shot.py``.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ HYPOTHESIS = "This text is about {label}."
 
 @dataclass(frozen=True)
 class ZeroShotModel:
-    """A model, and how it is asked for C labels."""
+    """A model, a zero-shot method and C labels."""
 
     section: ZeroShotSection
     words: list[str]  # a word or a description for each label
@@ -66,10 +66,10 @@ class ZeroShotModel:
 
 
 class ZeroShotPredictor(Predictor):
-    """Such a model with its labels."""
+    """The predictor of a ``ZeroShotModel``."""
 
     def __init__(self, asked: ZeroShotModel, labels: list[str], reading: Reading, name: str, several: bool) -> None:
-        """several: whether a text may get several labels. Raises UserError if the pattern or a word does not fit."""
+        """several: whether a text may get several labels. Raises UserError if the pattern or a word is invalid."""
         self.asked, self.labels, self.reading, self.name = asked, labels, reading, name
         self.decision = Decision("multi" if several else "single")
         self.clean = cleaner(reading.clean)
@@ -87,14 +87,14 @@ class ZeroShotPredictor(Predictor):
         self.progress = progress
 
     def without_temperature(self) -> None:
-        """See ``Predictor.without_temperature``: there is none."""
+        """See ``Predictor.without_temperature``; there is no temperature."""
 
     def identity(self) -> str:
         """See ``Predictor.identity``."""
         return repr((self.name, self.asked.section, self.asked.words, str(self.asked.runtime), self.decision))
 
     def validation(self) -> ValidationScores:
-        """See ``Predictor.validation``: no text was used to choose anything."""
+        """See ``Predictor.validation``; there are no validation texts."""
         return read_validation(None, self.name)
 
 
@@ -107,11 +107,11 @@ def zero_shot_predictor(
     several: bool = False,
     device: str = "auto",
 ) -> ZeroShotPredictor:
-    """Ask a folder, a catalogue name or a Hub id for labels.
+    """A predictor for these labels, from a folder, a catalogue name or a Hub id.
 
-    method: empty: the one that the checkpoint can be asked by. pattern: the prompt, or for entailment the hypothesis;
-    empty: a usual one. several: whether a text may get several labels. Raises UserError if labels, model, method and
-    pattern do not fit together.
+    method: empty: that of the checkpoint's kind. pattern: the prompt, or for entailment the hypothesis; empty: a
+    default pattern. several: whether a text may get several labels. Raises UserError if labels, model, method and
+    pattern do not match.
     """
     labels = [label.strip() for label in labels]
     if len(labels) < 2 or len(set(labels)) < len(labels) or not all(labels):
@@ -128,7 +128,7 @@ def zero_shot_predictor(
 
 
 def _section(method: str, pattern: str) -> ZeroShotSection:
-    """How a config would say it. Raises UserError if there is no such method, or if the pattern does not fit."""
+    """The config section for a method and a pattern. Raises UserError if one of them is invalid."""
     if pattern and method != "similarity" and SLOT not in pattern:
         raise UserError(f'--pattern must contain "{SLOT}", got {pattern!r}')
     match method:
@@ -146,13 +146,13 @@ def _section(method: str, pattern: str) -> ZeroShotSection:
 
 
 def method_of(folder: Path) -> str:
-    """The method that a checkpoint can be asked by. Raises UserError for a classifier of other labels."""
+    """The method for a checkpoint. Raises UserError for a classifier with its own labels."""
     stored = read_contents(folder)
     if any(label.lower().startswith("entail") for label in stored.labels):
         return "entailment"
     if stored.labels:
         raise UserError(
-            f"{folder}: is a classifier with labels of its own ({', '.join(stored.labels[:5])}); choose a language "
+            f"{folder}: is a classifier with its own labels ({', '.join(stored.labels[:5])}); choose a language "
             "model, a sentence model, or a model of natural language inference"
         )
     if is_sentence_model(folder) or not (stored.task == "lm" or stored.has("head", "lm")):
@@ -161,13 +161,13 @@ def method_of(folder: Path) -> str:
 
 
 def holds_zero_shot(folder: Path) -> bool:
-    """Whether a folder is one of a run that classified without training, and has finished."""
+    """Whether a folder is that of a finished zero-shot run."""
     finished = (folder / "config.toml").is_file() and (folder / "results.json").is_file()
     return finished and not (folder / "model").is_dir() and load_config(folder / "config.toml").zero_shot is not None
 
 
 def load_zero_shot(run: Path, device: str = "auto", precision: str = "") -> ZeroShotPredictor:
-    """Ask the model of a finished run as the run did. Raises UserError if its files were changed."""
+    """The predictor of a finished zero-shot run. Raises UserError if its files were changed."""
     config = load_config(run / "config.toml")
     section = config.zero_shot
     assert section is not None

@@ -203,7 +203,7 @@ def adapt_layer(
 ) -> LoRALinear:
     """Replace the linear layer of this name by an adapted one. Its settings are its own: in a published adapter, each
     may have another rank and alpha. ``settings``: dropout and rank_stabilized, as ``LoRALinear`` takes them. Raises
-    TypeError if the module is no linear layer."""
+    TypeError if the module is not a linear layer."""
     base = model.get_submodule(name)
     if not isinstance(base, nn.Linear):
         raise TypeError(f"{name} is not a linear layer")

@@ -48,7 +48,7 @@ class Card:
     task: str  # "encode", "classify" or "lm"
     labels: list[str] = field(default_factory=list)  # classes in order
     own_head: bool = False  # our head instead of the family's
-    nested: bool = False  # it was taken out of a model that reads images too
+    nested: bool = False  # it is the text model of a vision-language model
     folder: Path | None = None  # the folder of the model, or of the base of an adapter
     adapter: Path | None = None  # where its adapter was loaded from
     published: dict[str, Any] = field(default_factory=dict)  # its config.json, with what we do not use
@@ -209,7 +209,7 @@ class Row:
     ours: str
     theirs: str
     transposed: bool = False
-    part: int = 0  # which of the blocks is ours
+    part: int = 0  # the index of minilm's block
     parts: int = 1
     sizes: Callable[[Any], tuple[int, ...]] | None = None  # config -> the blocks' proportions; None: equal blocks
     by_heads: bool = False
@@ -227,7 +227,7 @@ class Names:
     prefix: dict[str, str]  # task -> the optional prefix of the backbone's names in files
     old: tuple[tuple[str, str], ...] = ()  # (old spelling, new spelling) of parts of their names
     ignored: tuple[str, ...] = ()  # patterns of tensors that files carry and nothing needs
-    other_prefixes: tuple[str, ...] = ()  # of published classes whose task we do not have
+    other_prefixes: tuple[str, ...] = ()  # of published classes with unsupported tasks
     nested: str = ""  # the text between prefix and name in a vision-language model
 
     @property
@@ -255,8 +255,8 @@ class Architecture(Generic[C]):
     classification_head: Callable[[C], HeadConfig]  # config -> the head that published classifiers were trained with
     language_head: Callable[[C], LanguageConfig]  # config -> the head of the published language models
     settings: tuple[tuple[str, ...], ...]  # rows (ours, theirs, older spellings ...) of config.json
-    nested_in: tuple[str, ...] = ()  # model types whose config.json holds this one's under "text_config"
-    defaults: Mapping[str, Any] = field(default_factory=dict)  # of config.json, where the published class has others
+    nested_in: tuple[str, ...] = ()  # model types whose config.json contains this one's under "text_config"
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # of config.json, if the published class has others
     read: Callable[[dict[str, Any]], dict[str, Any]] = _nothing  # config.json -> settings that no row can express
     write: Callable[[C], dict[str, Any]] = _nothing  # config -> what config.json needs and no row can express
     switches: tuple[str, ...] = ()  # optional parts, each a bool in the config: "pooler", "decoder"

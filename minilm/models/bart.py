@@ -208,7 +208,7 @@ NAMES = Names(
     prefix={"encode": "", "classify": "model.", "lm": "model."},
     rows=(
         Row("embeddings.token", "shared"),
-        # Where nothing is tied, the published classes look for copies.
+        # If nothing is tied, the published classes need copies.
         Row("embeddings.token", "encoder.embed_tokens", when=lambda c: not c.tied),
         Row("embeddings.token", "decoder.embed_tokens", when=lambda c: not c.tied),
         *_rows("encoder", attention="self_attn"),

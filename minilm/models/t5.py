@@ -294,6 +294,6 @@ ARCHITECTURE = Architecture(
     read=read,
     write=write,
     switches=("decoder",),
-    tied_by_tensors=True,  # in most files "tie_word_embeddings" means that the head is scaled, and not what it says
+    tied_by_tensors=True,  # in most files "tie_word_embeddings" only means that the head is scaled
     float32=("*.mlp.down.weight",),
 )

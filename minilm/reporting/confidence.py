@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from minilm.reporting.page import Block, Folded, Section, Table
+from minilm.reporting.page import Block, Folded, Prose, Section, Span, Table
 from minilm.reporting.record import Run
 from minilm.reporting.results import Calibration, Results
 from minilm.reporting.tables import count, decimal
@@ -20,7 +18,7 @@ def confidence_section(run: Run) -> Section | None:
         return None
     texts = run.results.data.sizes[found.split]
     several = run.results.multi_label
-    blocks: list[Block] = [_temperature(found, run.results.labels, several)]
+    blocks: list[Block] = [_temperature(found, several)]
     if several and len(found.temperature) > 1:
         rows = [[name, f"{t:.3f}"] for name, t in zip(run.results.labels, found.temperature, strict=True)]
         blocks.append(Folded("The temperature of each label", Table(["label", "temperature"], rows)))
@@ -38,7 +36,7 @@ def confidence_section(run: Run) -> Section | None:
     return Section("What its probabilities mean", [*blocks, _coverage(found, several)])
 
 
-def _temperature(found: Calibration, labels: Sequence[str], several: bool) -> str:
+def _temperature(found: Calibration, several: bool) -> Prose:
     if several:
         low, high = min(found.temperature), max(found.temperature)
         what = f"The score of each label is divided by its own temperature, from {low:.3g} to {high:.3g}"
@@ -46,7 +44,8 @@ def _temperature(found: Calibration, labels: Sequence[str], several: bool) -> st
         [t] = found.temperature
         effect = "less confident" if t > 1 else "more confident"
         what = f"Scores are divided by a temperature of {t:.3g}, which makes the answers {effect}"
-    return f"{what}. It was fitted on the validation texts. `minilm predict` uses it, unless --raw is given."
+    text = f"{what}. It was fitted on the validation texts. "
+    return [text, Span("minilm predict", "code"), " uses it, unless --raw is given."]
 
 
 def _coverage(found: Calibration, several: bool) -> Table:
@@ -56,7 +55,7 @@ def _coverage(found: Calibration, several: bool) -> Table:
         for p in found.coverage
     ]
     if several:
-        header = ["labels given from a probability of", "labels a text", "right"]
+        header = ["labels given from a probability of", "labels per text", "right"]
         note = "--threshold gives only such labels; --min-precision chooses a threshold per label by validation."
     else:
         header = ["answers from a probability of", "texts answered", "right"]

@@ -73,7 +73,7 @@ class Baseline:
     seconds: Measured | None = None  # fitting time
     # The probability from which a label is assigned, or that of each label; of two classes, of the second.
     decision_threshold: Fraction | list[Fraction] | None = None
-    labels: list[str] | None = None  # the majority's, several labels a text: those that it assigns to every text
+    labels: list[str] | None = None  # of the majority with several labels per text: those of every text
 
     def metrics(self, split: str) -> Metrics | None:
         """The metrics of a split; None if they were not measured."""
@@ -141,7 +141,7 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class CalibrationErrors:
-    """How far probabilities are from what happens: see ``minilm.evaluation.calibration``."""
+    """Errors of the probabilities, see ``minilm.evaluation.calibration``."""
 
     expected_error: Fraction
     brier: Measured
@@ -150,16 +150,16 @@ class CalibrationErrors:
 
 @dataclass(frozen=True)
 class CoveragePoint:
-    """What happens if only answers of at least some probability are given."""
+    """The results if only answers with at least some probability are given."""
 
     threshold: Fraction
-    coverage: Measured  # the fraction of texts that is answered; several labels: labels given a text
+    coverage: Measured  # the fraction of texts that is answered; with several labels: labels per text
     accuracy: Fraction  # the fraction of these answers that is right
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Whether probabilities mean what they say, measured on one split; the temperature is from validation."""
+    """The calibration of probabilities on one split; the temperature was fitted on the validation texts."""
 
     split: str
     temperature: list[Positive]  # one; several labels: one each
@@ -174,13 +174,13 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A text that is predicted wrongly. Several labels a text: ``label`` and ``predicted`` are lists."""
+    """A text with a wrong prediction. With several labels per text, ``label`` and ``predicted`` are lists."""
 
     row: Number  # in its file, from 1
     text: str  # its beginning
     label: str | list[str]
     predicted: str | list[str]
-    probability: Fraction  # of what is not so
+    probability: Fraction  # of the wrong answer
 
 
 @dataclass(frozen=True)
@@ -200,17 +200,17 @@ class LabelIssueText:
     row: Number  # in its file, from 1
     text: str  # its beginning
     label: str
-    suggested: str  # another label; several labels a text: "add" or "remove"
+    suggested: str  # another label; with several labels per text: "add" or "remove"
     score: Fraction  # the lower, the more suspicious
 
 
 @dataclass(frozen=True)
 class Mistakes:
-    """What is worth reading of the mistakes on one split."""
+    """The mistakes on one split that are worth reading."""
 
     split: str
     surest: list[Mistake]
-    confused: list[ConfusedTexts]  # one label a text
+    confused: list[ConfusedTexts]  # with one label per text
     label_issues: list[LabelIssueText]  # the first of them
     all_label_issues: Number  # how many there are
 
@@ -288,7 +288,7 @@ class Results:
     calibration: Calibration | None = None
     mistakes: Mistakes | None = None
     augmentation: Augmentation | None = None
-    same_answer: str = ""  # several labels a text: a warning if nearly all texts have the same prediction
+    same_answer: str = ""  # with several labels per text: a warning if nearly all predictions are equal
 
     def __post_init__(self) -> None:
         """Raise ValueError if the parts contradict each other."""

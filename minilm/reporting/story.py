@@ -11,7 +11,7 @@ from minilm.reporting.record import Run
 from minilm.reporting.results import Baseline, DataSummary, Results
 from minilm.reporting.tables import count, decimal, metric_name
 
-# The majority baseline with several labels a text.
+# The majority baseline with several labels per text.
 SAME_LABELS = "the same labels for every text, those that are frequent enough"
 Sentence = list[str | Span]
 

@@ -23,7 +23,7 @@ MARKS = ("config.toml", "config.json", "adapter_config.json", "linear.json", "mo
 class Answer:
     """A prediction for one text."""
 
-    labels: list[str] | None  # that the text gets; one, or with several labels a text any number; None: it is a score
+    labels: list[str] | None  # of the text: one, or with several labels per text any number; None: a score
     scores: dict[str, float]  # label -> probability; or the name of an output -> its value
     unsure: bool | None = None  # whether the probability is too low for an answer; None: there is no limit
 
@@ -35,7 +35,7 @@ class Answer:
         return ", ".join(f"{label} {self.scores[label]:.2f}" for label in self.labels) or "none"
 
     def as_json(self) -> dict[str, Any]:
-        """The answer as an object; one that is unsure has no labels, and neither has a score."""
+        """The answer as an object. An unsure answer and a score have no labels."""
         if self.labels is None:
             return {"scores": self.scores}
         asked = {} if self.unsure is None else {"unsure": self.unsure}

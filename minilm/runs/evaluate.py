@@ -114,7 +114,7 @@ def _rows_matched(predictor: Predictor, file: Path, section: DataSection) -> Row
 
 
 def _measure_scores(predictor: Predictor, file: Path, section: DataSection) -> ScoreMetrics:
-    """How well a model's scores agree with a column of numbers."""
+    """Metrics of a model's scores against a column of numbers."""
     if len(predictor.labels) > 1:
         scores = ", ".join(predictor.labels)
         raise UserError(f"{predictor.name}: gives {len(predictor.labels)} scores ({scores}); a file can have only one")

@@ -1,4 +1,4 @@
-"""``minilm export``: a finished run's model, or its linear baseline, as a folder for others."""
+"""``minilm export``: save a finished run's model, or its linear baseline, in a folder."""
 
 from __future__ import annotations
 

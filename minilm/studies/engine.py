@@ -156,7 +156,7 @@ class StudyProgress:
         return None
 
     def _note_start(self, run: PlannedRun) -> None:
-        """Record how many runs run at the same time, now or before an interruption. An earlier failure is forgotten."""
+        """Record how many runs run at the same time, and remove the note of an earlier failure."""
         folder = self.study.folder
         before = read_note(folder, run) if state_of(folder, run) == "interrupted" else RunNote()
         write_note(folder, run, RunNote(max(before.jobs, self.jobs), seconds=before.seconds))

@@ -32,7 +32,7 @@ BUSY = "another process is running it"  # not a failure of the run
 
 @dataclass(frozen=True)
 class RunNote:
-    """What a study records of a run, in ``logs/RUN.json``."""
+    """A study's note on a run, in ``logs/RUN.json``."""
 
     jobs: Number = 1  # runs that ran at the same time
     failed: str = ""  # why the last attempt failed
@@ -114,7 +114,7 @@ def write_note(folder: Path, run: PlannedRun, note: RunNote) -> None:
 
 
 def read_note(folder: Path, run: PlannedRun) -> RunNote:
-    """What was recorded of a run; the defaults if it was never started. Raises UserError if its file was edited."""
+    """Read the study's note on a run; the defaults if it was never started. Raises UserError if its file was edited."""
     path = folder / "logs" / f"{run.name}.json"
     if not path.exists():
         return RunNote()

@@ -81,7 +81,7 @@ def say(*lines: str) -> None:
 
 
 def write(text: str, stream: IO[str]) -> None:
-    """A line, or several, above the bar if there is one. If whoever reads it has ended, work continues unread."""
+    """A line, or several, above the bar if there is one. If the reader has ended, work continues without output."""
     try:
         tqdm.write(text, file=stream)
         stream.flush()

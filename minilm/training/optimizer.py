@@ -62,7 +62,8 @@ class AdamW:
 
     @torch.no_grad()
     def step(self) -> None:
-        """One step along the gradients. A parameter that has none is left alone, and so are its m, v and t."""
+        """One step along the gradients. A parameter without a gradient does not change, and neither do its m, v and
+        t."""
         for group in self.param_groups:
             with_gradient = [p for p in group["params"] if p.grad is not None]
             if not with_gradient:
@@ -94,7 +95,7 @@ class AdamW:
         return self.state[parameter]
 
     def zero_grad(self) -> None:
-        """Forget all gradients."""
+        """Remove all gradients."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 parameter.grad = None

@@ -31,7 +31,7 @@ def test_what_a_checkpoint_is_decides_how_it_is_asked(model: str, method: str) -
 
 
 def test_a_classifier_with_labels_of_its_own_is_refused() -> None:
-    with pytest.raises(UserError, match="is a classifier with labels of its own"):
+    with pytest.raises(UserError, match="is a classifier with its own labels"):
         method_of(REFERENCE / "bert-classify")
 
 
@@ -65,7 +65,7 @@ def test_what_does_not_fit_together_is_refused_in_one_line(tmp_path: Path) -> No
         ('no method "guess"', "a", "--labels", "a,b", "--method", "guess"),
         ('--pattern must contain "{label}"', "a", "--labels", "a,b", "--pattern", "{text}"),
         ('several labels per text need the method "entailment"', "a", "--labels", "a,b", "--several"),
-        ("--out is for the table of a --file", "a", "--labels", "a,b", "--out", tmp_path / "o.csv"),
+        ("--out needs a table as input (--file)", "a", "--labels", "a,b", "--out", tmp_path / "o.csv"),
     ):
         assert said in refused("zero-shot", WRITER, *command)
 

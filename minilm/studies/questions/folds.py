@@ -67,7 +67,7 @@ def _answer(study: Study, runs: Sequence[FinishedRun], figures: Path) -> StudyAn
     best = _best(values, metric)
     first = variants[best][0].run.results
     of_best = [row for row in rows if row["variant"] == best]
-    if of_best and f"P({first.labels[0]})" in of_best[0]:  # with very many labels the columns are left out
+    if of_best and f"P({first.labels[0]})" in of_best[0]:  # absent with very many labels
         sections.append(_label_issues(study.folder / LABEL_ISSUES, of_best, first))
     return StudyAnswer(_headline(values, metric), sections)
 
