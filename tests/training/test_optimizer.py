@@ -199,7 +199,7 @@ def test_a_warmup_that_is_a_share_leaves_a_step_at_the_full_rate(steps: int, war
 
 @pytest.mark.parametrize(("batches", "steps"), [(2, 2), (3, 4), (1, 2)])
 def test_a_warmup_to_the_end_of_training_is_refused_with_the_number_of_its_steps(batches: int, steps: int) -> None:
-    said = f"c.toml: train.warmup is {steps} steps, but training has only {steps} and steps and would never reach"
+    said = f"c.toml: train.warmup is {steps} steps, but training has only {steps} steps and would never reach"
     settings = TrainSection(epochs=2, lr=0.5, batch_size=32, accumulate=2, warmup=steps)
     with pytest.raises(UserError, match=re.escape(said)):
         check_warmup(settings, batches, "c.toml: train.warmup")
