@@ -41,7 +41,7 @@ def check_published(published: dict[str, Any]) -> None:
     kind = str((published.get("architectures") or [""])[0])
     if published.get("is_encoder_decoder") is False and kind.endswith(("Generation", "SequenceClassification")):
         raise UserError(f"config.json: is_encoder_decoder = false is not supported in {kind}")
-    if kind.endswith("Classification") and published.get("eos_token_id", 0) is None:
+    if kind.endswith("SequenceClassification") and published.get("eos_token_id", 0) is None:
         raise UserError(f"config.json: eos_token_id is null, but {kind} reads the vector of that token")
     if not kind.endswith("EncoderModel") and published.get("pad_token_id", 0) is None:
         raise UserError("config.json: pad_token_id is null, but the decoder reads it in place of ignored labels")
