@@ -80,7 +80,7 @@ class Attempts:
         return time.monotonic() - self.moved < self.patience.stall
 
     def wait(self, error: TransientError) -> None:
-        """Pause before the next attempt, or raise the error if there is none."""
+        """Pause before the next attempt, or raise the error if no attempt is left."""
         if not error.again or self.failed == len(self.patience.pauses):
             raise error
         pause = self.patience.pauses[self.failed]

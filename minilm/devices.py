@@ -46,7 +46,7 @@ class Runtime:
         return torch.autocast(self.device.type, dtype=_TYPES[self.precision])
 
     def store_as_computed(self, model: nn.Module) -> None:
-        """Convert the weights of a model for inference, in place, to what its matrix products take.
+        """Convert the weights of a model for inference, in place, to the dtype of its matrix products.
 
         If that is bfloat16, ``autocast`` would convert them again for each batch. The scores are the same bit for bit.
         """

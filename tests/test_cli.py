@@ -59,8 +59,9 @@ def test_predicting_needs_no_pictures_and_no_data_sets() -> None:
 def test_a_signal_before_a_run_has_a_folder_ends_it_quietly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
+    config = finished_run() / "config.toml"
     monkeypatch.setattr("minilm.runs.train.prepare", lambda *_: os.kill(os.getpid(), number))
-    result = minilm("train", finished_run() / "config.toml", "--runs", tmp_path)
+    result = minilm("train", config, "--runs", tmp_path)
     assert result.exit_code == 128 + number and result.stderr == "interrupted\n"
 
 

@@ -328,7 +328,10 @@ def _check_whole(
         for place in places_of_ours(name, places)[:1] if name not in held.whole else ():
             theirs = _in_file(place, prefix)
             if config.saves(theirs):
-                raise UserError(f"{folder}: {STEM}.safetensors lacks {PREFIX}{theirs}, which {CONFIG} says was trained")
+                raise UserError(
+                    f"{folder}: {STEM}.safetensors lacks {PREFIX}{theirs}, which {CONFIG} says was trained; download "
+                    "it again"
+                )
             of_adapter = config.bias == "lora_only" and module_of(name) in held.adapters
             if theirs.endswith(".bias") and (config.bias == "all" or of_adapter):
                 biases.append(theirs)

@@ -40,7 +40,7 @@ def dropout(x: Tensor, p: float) -> Tensor:
 
 
 def noise(shape: torch.Size, kept: int, dtype: torch.dtype) -> Tensor:
-    """65536 / kept with probability kept / 65536, else 0; ``kept``: from 0 to 65,535."""
+    """Random numbers: 65536 / kept with probability kept / 65536, else 0; ``kept``: from 0 to 65,535."""
     count = shape.numel()
     numbers = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(1 << 63), None)
     u = numbers.view(torch.int16)[:count]  # from -32768

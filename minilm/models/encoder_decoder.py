@@ -39,7 +39,7 @@ class EncoderDecoderConfig(BackboneConfig):
 def check_published(published: dict[str, Any]) -> None:
     """Raise UserError for a ``config.json`` with which the published class lacks what its decoder or its head needs."""
     kind = str((published.get("architectures") or [""])[0])
-    if published.get("is_encoder_decoder") is False and kind.endswith(("Generation", "Classification")):
+    if published.get("is_encoder_decoder") is False and kind.endswith(("Generation", "SequenceClassification")):
         raise UserError(f"config.json: is_encoder_decoder = false is not supported in {kind}")
     if kind.endswith("Classification") and published.get("eos_token_id", 0) is None:
         raise UserError(f"config.json: eos_token_id is null, but {kind} reads the vector of that token")

@@ -4,7 +4,7 @@
     17    not bad at all     positive  negative    0.61          0.08         0.31
 
 ``row`` is the row's number in its file, from 1; the columns that ``data.keep`` names follow it. With more than 100
-labels there are no columns of probabilities. A pair's second text has a column ``pair``. With several labels a text,
+labels there are no columns of probabilities. A pair's second text has a column ``pair``. With several labels per text,
 label and predicted are JSON lists. The probabilities are those that ``minilm predict`` gives. Texts without labels
 (``[zero_shot]``) have no column ``label``.
 """

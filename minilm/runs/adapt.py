@@ -247,13 +247,13 @@ def _corruption(section: AdaptSection, tokenizer: Tokenizer, stored: Contents) -
     """The pretraining task of this family: masked words (BERT's family), spans (T5), the next tokens (decoders)."""
     masked = stored.architecture.language_modeling == "masked"
     if section.whole_words and not masked:
-        raise UserError("adapt.whole_words is only for masked-language models, such as BERT; remove it")
+        raise UserError("whole_words is only for masked-language models, such as BERT; remove it")
     spans = stored.architecture.language_modeling == "seq2seq"
     default = AdaptSection(section.train)
     if section.span != default.span and not spans:
-        raise UserError("adapt.span is only for T5, which predicts spans; remove it")
+        raise UserError("span is only for T5, which predicts spans; remove it")
     if section.mlm_probability != default.mlm_probability and not (masked or spans):
-        raise UserError("adapt.mlm_probability is only for masked-language models and T5, not for decoders; remove it")
+        raise UserError("mlm_probability is only for masked-language models and T5, not for decoders; remove it")
     if masked:
         return "masked words", MaskedWords.of(tokenizer, section.mlm_probability, stored.config.vocab_size)
     if spans:

@@ -138,8 +138,6 @@ def _load_start(config: RunConfig) -> Start:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     runtime = devices.runtime(settings.device, settings.precision)
-    if message := devices.advice(runtime, settings.precision):
-        say(message)
     prepared = prepare(config)
     data = prepared.data
     counts = {split: class_counts(getattr(data, split).labels, len(data.label_names)) for split in SPLITS}
@@ -148,6 +146,9 @@ def _load_start(config: RunConfig) -> Start:
     say(*counts_table(data.label_names, counts).split("\n"))
     for warning in data.warnings:
         say(f"warning: {warning}")
+    message = devices.advice(runtime, settings.precision)
+    if message and (config.model.source or settings.precision != "auto"):  # a model from scratch is small
+        say(message)
     if config.augment is not None:
         say(f"{prepared.added:,} training texts added to {len(prepared.data.train):,} ({config.augment.method})")
     adaptation = None if config.adapt is None else prepare_adaptation(config, prepared)

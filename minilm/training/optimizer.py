@@ -126,7 +126,7 @@ def check_warmup(settings: TrainSection, batches: int, key: str) -> None:
     if (warmup := warmup_steps(settings.warmup, steps)) >= steps:
         raise UserError(
             f"{key} is {warmup:,} steps, but training has only {steps:,} steps and would never reach its full rate; "
-            f"lower {key} (a number below 1 is a fraction of all steps)"
+            "lower it (a number below 1 is a fraction of all steps)"
         )
 
 

@@ -429,7 +429,7 @@ def bert_adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("alpha_pattern", {"query": "much"}, "alpha_pattern must be a table of numbers"),
         ("lora_alpha", None, "lora_alpha must be a number, got None"),
         ("bias", "some", "bias must be"),
-        ("target_modules", ["query", "value", "key"], "adapts bert.encoder.layer.0.attention.self.key, but .* lacks"),
+        ("target_modules", ["query", "value", "key"], "adapts .*attention.self.key, but .* no tensors"),
         ("target_modules", ["query"], "does not adapt bert.encoder.layer.0.attention.self.value, but"),
         ("target_modules", 7, "target_modules must be a list of names, or a pattern"),
         ("modules_to_save", ["pooler"], "lacks base_model.model.bert.pooler.dense.weight, which"),
@@ -565,7 +565,7 @@ def test_our_head_and_a_familys_are_not_mistaken_for_each_other(tmp_path: Path) 
 def test_only_safetensors_are_read(bert_adapter: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(bert_adapter, tmp_path / "adapter")
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
-    message = "no adapter_model.safetensors; .*can run code .*AutoPeftModel.from_pretrained"
+    message = "no adapter_model.safetensors; .*can run code.*AutoPeftModel.from_pretrained"
     assert_refused("bert-classify", folder, message)
 
 

@@ -74,7 +74,7 @@ def test_bert_and_roberta_without_a_prefix_or_a_head_look_alike_and_are_refused(
     tensors = read_tensors(folder / "model.safetensors")
     backbone = {name.removeprefix("roberta."): t.clone() for name, t in tensors.items() if name.startswith("roberta.")}
     write_tensors(folder / "model.safetensors", backbone)
-    with pytest.raises(UserError, match=r'fit bert and .*roberta.* alike; add one, such as "model_type": "bert"'):
+    with pytest.raises(UserError, match=r'fit bert and .*roberta.* equally well; add one, such as'):
         read_contents(folder)
 
 

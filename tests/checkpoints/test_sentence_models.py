@@ -73,7 +73,7 @@ def test_a_prompt_for_classification_is_taken_if_none_is_the_default(dense: list
     theirs = sentence_transformers.SentenceTransformer(str(folder), device="cpu")
     np.testing.assert_allclose(vectors(folder), theirs.encode(TEXTS, prompt_name="Classification"), atol=1e-5)
     line = str(read_sentence_model(folder))
-    assert "'Classification' stands before it: 'class of: '; prompts that are not used: query" in line
+    assert "the prompt 'Classification' is put before each text: 'class of: '; prompts that are not used: query" in line
     assert line.startswith("a text's vector is: cls" + ", a dense layer" * len(dense)) and "modules.json" in line
 
 
@@ -99,7 +99,7 @@ def test_a_new_head_pools_alike(pooling: dict[str, Any], wanted: str, tmp_path: 
     [
         ("modules.json", "[", "modules.json: must be a list of modules, each with a type and a path"),
         ("modules.json", '{"a": 1}', "must be a list of modules"),
-        ("modules.json", '[{"type": "x.Transformer", "path": "../up"}]', 'names "../up", which is outside its folder'),
+        ("modules.json", '[{"type": "x.Transformer", "path": "../up"}]', 'names the path "../up", which is outside'),
         ("modules.json", '[{"type": "x.Transformer", "path": ""}]', "has no Pooling module"),
         ("modules.json", '[{"type": "x.Transformer", "path": ""}, {"type": "x.CNN", "path": "1_CNN"}]',
          'the module CNN in "1_CNN" is not supported'),
@@ -109,14 +109,14 @@ def test_a_new_head_pools_alike(pooling: dict[str, Any], wanted: str, tmp_path: 
         ("1_Pooling/config.json", '{"pooling_mode_new_tokens": true}', "'pooling_mode_new_tokens' is not supported"),
         ("1_Pooling/config.json", '{"include_prompt": 1}', "include_prompt must be true or false"),
         ("2_Dense/config.json", '{"in_features": 24, "out_features": 11}', r"linear.weight is \[10, 24\], but .*\[11"),
-        ("2_Dense/config.json", '{"in_features": 24, "out_features": 10, "bias": false}', "holds linear.bias, linear"),
+        ("2_Dense/config.json", '{"in_features": 24, "out_features": 10, "bias": false}', "has linear.bias, linear"),
         ("2_Dense/config.json", '{"activation_function": "my.Own"}', "activation_function my.Own is not supported"),
         ("2_Dense/config.json", '{"use_residual": true}', "use_residual true is not supported; only false is"),
         ("2_Dense/config.json", '{"module_input_name": "token_embeddings"}', "module_input_name .* is not supported"),
         ("2_Dense/model.safetensors", "", "not a complete safetensors file"),
         ("sentence_bert_config.json", '{"max_seq_length": "many"}', "max_seq_length must be a whole number"),
         ("config_sentence_transformers.json", '{"prompts": {"a": 1}}', "prompts must be a table of texts"),
-        ("config_sentence_transformers.json", '{"default_prompt_name": "q"}', "default_prompt_name 'q' is none of"),
+        ("config_sentence_transformers.json", '{"default_prompt_name": "q"}', "default_prompt_name 'q' is not one of"),
     ],
 )  # fmt: skip
 def test_a_broken_file_is_one_line(name: str, content: str, message: str, tmp_path: Path) -> None:

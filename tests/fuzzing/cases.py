@@ -21,7 +21,7 @@ import torch
 from click.testing import CliRunner
 
 from minilm.checkpoints.files import read_tensors
-from minilm.checkpoints.models import load_model
+from minilm.checkpoints.opening import load_model
 from minilm.cli import main
 from minilm.config import DataSection
 from minilm.data.sources import load_dataset

@@ -79,7 +79,7 @@ def test_a_decoder_is_refused(key: str) -> None:
 
 
 def test_vectors_of_no_numbers_are_refused() -> None:
-    with pytest.raises(UserError, match="embedding_width must be a whole number from 1"):
+    with pytest.raises(UserError, match="embedding_size must be above 0"):
         read_config({"model_type": "electra", "embedding_size": 0})
 
 

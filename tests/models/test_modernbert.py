@@ -116,7 +116,7 @@ def test_both_spellings_give_the_same_config(every: int) -> None:
         ({"hidden_activation": "glu"}, 'activation "glu"'),
         ({"classifier_activation": "glu"}, 'activation "glu"'),
         ({"num_attention_heads": 5}, "must be a multiple of heads"),
-        ({"num_attention_heads": 0}, "a setting has the wrong type"),
+        ({"num_attention_heads": 0}, "num_attention_heads must be above 0"),
         ({"global_attn_every_n_layers": 0}, "a setting has the wrong type"),
         ({"rope_parameters": {"rope_type": "linear", "factor": 2.0}}, "rope_parameters must contain a table for"),
         ({"hidden_size": 36}, "3 numbers do not form pairs"),

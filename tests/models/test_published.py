@@ -41,4 +41,4 @@ def test_the_page_is_current() -> None:
 def test_at_least_55_of_60_are_equal_and_every_other_names_a_substitute() -> None:
     assert len(ROWS) == len(published()) == 60
     assert sum(outcome == MAKE.EQUAL for outcome in OUTCOMES.values()) >= 55
-    assert all(outcome == MAKE.EQUAL or "; take " in outcome for outcome in OUTCOMES.values())
+    assert all(outcome == MAKE.EQUAL or "; use " in outcome for outcome in OUTCOMES.values())

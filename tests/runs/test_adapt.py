@@ -333,9 +333,9 @@ def test_what_the_tokenizer_lacks_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "change", "said"),
     [
-        ("gpt2-lm-old", "adapt.mlm_probability=0.3", "mlm_probability is only for masked-language models and T5"),
-        ("gpt2-lm-old", "adapt.span=2", "span is only for T5, which predicts spans; remove it"),
-        ("bert-lm", "adapt.span=2", "span is only for T5, which predicts spans; remove it"),
+        ("gpt2-lm-old", "adapt.mlm_probability=0.3", "adapt.mlm_probability is only for masked-language models and T5"),
+        ("gpt2-lm-old", "adapt.span=2", "adapt.span is only for T5, which predicts spans; remove it"),
+        ("bert-lm", "adapt.span=2", "adapt.span is only for T5, which predicts spans; remove it"),
     ],
 )
 def test_a_setting_of_another_kind_of_question_is_refused(tmp_path: Path, name: str, change: str, said: str) -> None:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.tiny import finished_run, minilm, refused, texts, write_data
+from tests.tiny import finished_run, minilm, refused, texts, write_config, write_data
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
@@ -58,3 +59,31 @@ def test_a_split_of_data_that_have_changed_is_refused(tmp_path: Path) -> None:
     assert "its data have changed since it was trained" in refused("evaluate", run)
     (run / "environment.json").write_text("{}")
     assert "environment.json: minilm is missing" in refused("evaluate", run)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_thresholds_of_each_label_count_in_results_tables_and_evaluation_alike(tmp_path: Path, several: bool) -> None:
+    rows = [f"{text},{name},{int(i % 5 == 0)},{int(name == 'good')}" for i, (text, name) in enumerate(texts(120))]
+    data = tmp_path / "rows.csv"
+    data.write_text("\n".join(["text,label,rare,fine", *rows]))
+    changes = ['data.label_columns=["rare", "fine"]'] if several else ['data.keep=["rare"]']
+    result = minilm(
+        "train", write_config(tmp_path), f"data.source={data}", "train.decision_threshold=validation-per-label",
+        *changes, "train.epochs=2", "--runs", tmp_path,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    run = tmp_path / "tiny"
+    results = json.loads((run / "results.json").read_text())
+    if several:
+        assert len(results["decision_threshold"]) == 2
+    measured = json.loads(minilm("evaluate", run, "--json").stdout)
+    for metric in ("macro_f1", "subset_accuracy" if several else "accuracy"):
+        assert measured[metric] == results["test"][metric]
+    with (run / "predictions.csv").open(newline="") as file:
+        kept = list(csv.DictReader(file))
+    minilm("predict", run, "--file", data, "--out", tmp_path / "out.csv")
+    with (tmp_path / "out.csv").open(newline="") as file:
+        answered = list(csv.DictReader(file))
+    for row in kept:
+        assert answered[int(row["row"]) - 1]["predicted"] == row["predicted"]
+        assert several or row["rare"] == answered[int(row["row"]) - 1]["rare"]

@@ -170,7 +170,7 @@ def report(runs: Path) -> str:
         ("full", "freeze.layers=1", 'freeze.layers belongs to freeze.part = "first" or "all-but-last"'),
         ("full", 'lora.targets=["key"]', "lora.rank is missing"),
         ("adapted", "adapt.train.threads=3", "adapt.train.device, .precision and .threads"),
-        ("full", "train.decision_threshold=0.3", "train.decision_threshold needs data with several labels per text"),
+        ("full", "train.decision_threshold=validation", "with two classes, train.decision_threshold must be a number"),
         ("full", "train.best=jaccard", 'no metric "jaccard" with one label per text'),
         ("full", "data.sample=true", "there is no sample for data.source"),
         ("adapted", "adapt.train.batch_size=4000", "fewer than one batch"),

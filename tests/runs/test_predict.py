@@ -140,7 +140,7 @@ def test_what_would_be_lost_or_cannot_be_is_refused_in_one_line(tmp_path: Path) 
         ("is the input file", "--file", path, "--out", path, "--overwrite"),
         ("must end in .csv, .tsv, .jsonl, .parquet", "--file", path, "--out", tmp_path / "out.doc"),
         ("no such folder", "--file", path, "--out", tmp_path / "nowhere" / "out.csv"),
-        ("is a folder; name a file in it", "--file", tmp_path, "--out", tmp_path / "o.csv"),
+        ("is a folder; give a file in it", "--file", tmp_path, "--out", tmp_path / "o.csv"),
         ("no such file", "--file", tmp_path / "nothing.csv", "--out", tmp_path / "o.csv"),
         ("--out and --format need a table as input", "a text", "--out", tmp_path / "o.csv"),
         ("--resume ", "a text", "--resume"),

@@ -100,7 +100,8 @@ def test_a_change_comes_after_the_method(tmp_path: Path, monkeypatch: pytest.Mon
     assert seen == [("bert", "freeze.part=nothing", "lora.rank=8", "train.lr=5e-4", "lora.rank=4", "seed=2")]
 
 
-def test_the_model_may_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_model_may_be_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINILM_WEIGHTS", str(tmp_path))
     seen: list[tuple[str, ...]] = []
     monkeypatch.setattr("minilm.cli._train", lambda recipe, changes, **_: seen.append((recipe.stem, *changes)))
     monkeypatch.setattr("minilm.hub.download_model", lambda name: seen.append((name,)))
@@ -174,8 +175,8 @@ def test_bielik_without_the_hub_says_what_is_missing_and_what_to_do(
     assert result.exit_code == 1
     first, model, data = result.stderr.strip().splitlines()
     assert "the Hub cannot be reached" in first
-    assert model.startswith("model speakleash/Bielik-1.5B-v3: ") and "make weights MODEL=bielik" in model
-    assert data.startswith("data ") and "DATA=sample" in data and "data.train" in data
+    assert model.startswith("  model speakleash/Bielik-1.5B-v3: ") and "make weights MODEL=bielik" in model
+    assert data.startswith("  data ") and "DATA=sample" in data and "data.train" in data
     with_data = minilm("train", recipe, "data.sample=true", "--runs", tmp_path / "runs")
     assert with_data.exit_code == 1 and len(with_data.stderr.strip().splitlines()) == 1
     assert tomllib.loads(recipe.read_text())["train"]["lr"] == 1e-5

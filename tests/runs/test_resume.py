@@ -134,7 +134,7 @@ def no_memory() -> None:
 def test_want_of_memory_is_told_and_once_there_is_room_the_run_goes_on(runs: Path, config: Path) -> None:
     with at_step(7, no_memory):
         message = refused("train", config, "--runs", runs)
-    told = r"out of memory .*train\.batch_size.*once there is room: minilm train \S+ --resume"
+    told = r"out of memory .*train\.batch_size.*resume when it has ended: minilm train \S+ --resume"
     assert re.search(told, message)
     assert outcome(resumed(config, runs)) == outcome(finished_run())
 

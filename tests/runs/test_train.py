@@ -304,7 +304,7 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path, runs: str) -> N
 def test_a_loss_that_is_not_finite_names_step_rate_and_gradient(tmp_path: Path) -> None:
     config = finished_run().parents[1] / "tiny.toml"
     message = refused("train", config, "train.lr=1e30", "train.schedule=constant", "--runs", tmp_path)
-    found = re.search(r"at step (\d+) \(learning rate 1e\+30, gradient norm (?:nan|inf)\).*is kept in (\S+)", message)
+    found = re.search(r"at step (\d+) \(learning rate 1e\+30, gradient norm (?:nan|inf)\).*is saved in (\S+)", message)
     assert found, message
     assert Path(found[2]).name == f"000001-step-{int(found[1]) - 1}" and (Path(found[2]) / "progress.json").exists()
 

@@ -45,7 +45,7 @@ def test_class_weights_by_name_train_and_a_name_that_is_none_is_refused(tmp_path
     command = ["train", config, "train.epochs=1", "--runs", tmp_path]
     assert minilm(*command, "train.class_weights.bad=2").exit_code == 0
     message = refused(*command, "train.class_weights.bat=2")
-    assert 'train.class_weights: no label "bat" (did you mean "bad"?); there are bad, good' in message
+    assert 'train.class_weights: no label "bat" (did you mean "bad"?); labels: bad, good' in message
 
 
 def test_data_in_place_of_a_config_or_a_model_is_answered_with_the_command(tmp_path: Path) -> None:

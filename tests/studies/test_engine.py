@@ -293,7 +293,7 @@ def test_whatever_goes_wrong_is_of_one_run_alone(tmp_path, monkeypatch, error):
     ("changes", "said"),
     [
         (["analysis=compere"], 'unknown analysis "compere" (did you mean "compare"?)'),
-        (["analysis=sweep"], "study.toml: the analysis sweep needs one or two axes besides the seed"),
+        (["analysis=sweep"], "study.toml: the analysis sweep needs one axis or two beside the seed"),
         (["analysis=scaling", "metric=loss"], "the analysis scaling needs a metric whose best value is 1"),
         (["analysis=active"], "the analysis active needs a section [active]"),
         (["analysis=few-shot"], "needs runs with data.shots above 0"),

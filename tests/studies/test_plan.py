@@ -185,7 +185,7 @@ def test_with_active_what_trains_becomes_rounds_and_what_adapts_stays(tmp_path):
             [],
             r'run "a": freeze\.part=head: freeze\.part must be',
         ),
-        ('[[runs]]\nname = "a"\nchanges = ["freeze"]', [], r'run "a": "freeze": write a change'),
+        ('[[runs]]\nname = "a"\nchanges = ["freeze"]', [], r'run "a": "freeze": write section.key=value'),
         ('[[runs]]\nname = "a"\nafter = "b"', [], r'run "a": after = "b" must name a run above this one'),
         ('[[runs]]\nname = "a"\nwithout = ["trai"]', [], r'no section \[trai\] \(did you mean "train"'),
         ('[[runs]]\nname = "a"\naxes = ["sed"]', [], r'run "a": sed is not an axis'),
@@ -198,7 +198,7 @@ def test_with_active_what_trains_becomes_rounds_and_what_adapts_stays(tmp_path):
         ("", ["train.epoch=2"], r"^train\.epoch=2: train\.epoch is not a known key"),
         ("", ["adapt.train.lr=2"], r"^adapt\.train\.lr=2: no run of this study has a section \[adapt\]"),
         ("", ["metric=f"], r"^metric=f: metric must be"),
-        ("", ["train.by_length=false"], r"^train\.by_length=false: .* its name is train\.group_by_length"),
+        ("", ["train.by_length=false"], r"^train\.by_length=false: .* rename it to train\.group_by_length"),
         (
             '[[runs]]\nname = "a"\nchanges = ["train.threshold=0.1"]',
             [],
@@ -211,7 +211,7 @@ def test_with_active_what_trains_becomes_rounds_and_what_adapts_stays(tmp_path):
         (
             ACTIVE,
             ['active.rules=["entropi"]'],
-            r'^active\.rules=.*no rule "entropi" \(did you mean "entropy"\?\); the rules',
+            r'^active\.rules=.*unknown rule "entropi" \(did you mean "entropy"\?\); the rules',
         ),
         (ACTIVE, ["active.rules=[]"], r"active\.rules must name at least one rule; the rules are: random, "),
         (
@@ -254,7 +254,7 @@ HEADS = '[[runs]]\nname = "family"\nchanges = ["model.head.kind=family"]\n'
 def test_a_change_of_our_head_is_for_the_runs_that_have_it(tmp_path):
     both = study(tmp_path, f'{HEADS}[[runs]]\nname = "mlp"\n', "model.head.dropout=0.3")
     assert [run.config.model.head for run in both.runs] == [FamilyHeadSection(), MLPHeadSection(dropout=0.3)]
-    with pytest.raises(UserError, match=r"^model\.head\.dropout=0\.3: no run .* reads it: model\.head\.dropout bel"):
+    with pytest.raises(UserError, match=r"^model\.head\.dropout=0\.3: no run .* uses it: model\.head\.dropout bel"):
         study(tmp_path, HEADS, "model.head.dropout=0.3")
     with pytest.raises(UserError, match=r'run "family": model\.head\.norm=true: model\.head\.norm belongs'):
         study(tmp_path, HEADS.replace('family"]', 'family", "model.head.norm=true"]'))

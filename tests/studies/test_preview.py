@@ -59,7 +59,7 @@ def test_too_few_texts_to_adapt_to_are_found_before_anything_trains(tmp_path, be
     path.write_text(path.read_text().replace('"lora.rank=2"', ", ".join(f'"{change}"' for change in changes)))
     result = minilm("study", path, "--runs", tmp_path / "runs", "--dry-run")
     assert result.exit_code == 1 and "Would fail: lora_seed-1, lora_seed-2: " in result.stdout
-    assert "fewer than one batch (adapt.train.batch_size 500)" in result.stdout
+    assert "fewer than one batch (adapt.train.batch_size = 500)" in result.stdout
 
 
 def test_a_run_that_starts_from_what_another_adapts_is_checked_with_the_checkpoint_below(tmp_path, bert):  # noqa: F811
