@@ -8,10 +8,12 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 
 from benchmarks.finetuning import BATCH, LAST, METHODS, RANK, RATE, TOKENS
@@ -30,6 +32,7 @@ from minilm.config import (
 )
 from minilm.data.tokenization import pad_id
 from minilm.evaluation.metrics import Metrics
+from minilm.models.batch import Batch
 from minilm.runs.assembly import fresh_model, prepare
 from minilm.runs.task import make_task
 from minilm.training.frozen_prefix import cache_activations
@@ -37,6 +40,23 @@ from minilm.training.loop import train
 from minilm.training.state import Checkpoints
 
 PARTS = {"last": FreezeAllButLast(layers=LAST), "head": FreezeBackbone()}
+
+
+class Clock:
+    """Counts CPU seconds: those of training, but not of its evaluations and checkpoints, which the peer has not."""
+
+    def __init__(self) -> None:
+        self.seconds, self.started = 0.0, -1.0  # below 0: it stands
+
+    def start(self) -> None:
+        """Begin to count, unless it counts already."""
+        if self.started < 0:
+            self.started = time.process_time()
+
+    def stop(self) -> None:
+        """Stop counting."""
+        self.seconds += time.process_time() - self.started
+        self.started = -1.0
 
 
 def main(method: str, folder: Path, precision: Literal["float32", "bfloat16"]) -> None:
@@ -67,7 +87,8 @@ def main(method: str, folder: Path, precision: Literal["float32", "bfloat16"]) -
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
         model = fresh_model(config, prepared, runtime)
-        started = time.process_time()
+        clock = Clock()
+        clock.start()
         prefix = cache_activations(
             model,
             {split: prepared.encoded[split] for split in ("train", "validation")},
@@ -77,18 +98,20 @@ def main(method: str, folder: Path, precision: Literal["float32", "bfloat16"]) -
             folder=place / "cache",
         )
         task = make_task(config, settings, prepared, model, runtime, place, prefix)
+        clock.stop()
         torch.manual_seed(config.seed)
-        measuring = 0.0
 
-        def evaluate() -> dict[str, Metrics]:
-            nonlocal measuring
-            before = time.process_time()
-            found = task.evaluate()
-            measuring += time.process_time() - before
-            return found
+        def collate(rows: np.ndarray, epoch: int) -> Batch:
+            clock.start()
+            return task.collate(rows, epoch)
 
-        train(model, replace(task, evaluate=evaluate), settings, runtime, Checkpoints(place / "checkpoints"))
-        return settings.epochs * len(prepared.data.train), time.process_time() - started - measuring
+        def evaluate() -> Mapping[str, Metrics]:
+            clock.stop()
+            return task.evaluate()
+
+        timed = replace(task, collate=collate, evaluate=evaluate)
+        train(model, timed, settings, runtime, Checkpoints(place / "checkpoints"))
+        return settings.epochs * len(prepared.data.train), clock.seconds
 
     serve(work)
 
