@@ -65,7 +65,7 @@ def test_sixty_megabytes_reset_at_thirty_go_on_at_thirty(playing: Hub) -> None:
     # A reset may throw away what the system had not handed on yet: less than a few MB.
     assert first == "model.safetensors" and len(begins) == 2
     assert 25_000_000 < begins[0] <= 30_000_000 and begins[0] + 15_000_000 < begins[1] <= begins[0] + 20_000_000
-    assert playing.sent < 62_000_000 + 3_000_000
+    assert playing.sent < 75_000_000  # from the first byte each time: 110 MB
     assert not list(Path("cache").rglob("*.incomplete"))
 
 
