@@ -69,8 +69,11 @@ def issue_blocks(rows: Sequence[Sequence[str]], found: int, searched: int, where
     description of the texts."""
     if not found:
         return [f"Confident learning finds no label that is probably wrong among the {count(searched)} {where}."]
-    these = "this label is" if found == 1 else f"these {count(found)} labels are"
-    text = f"Of the {count(searched)} {where}, {these} probably wrong, by confident learning. All of them: "
+    have = "has" if found == 1 else "have"
+    text = (
+        f"By confident learning, {count(found)} of the {count(searched)} {where} probably {have} a wrong label. The "
+        "more mistakes the model makes, the more of these are its own. All of them: "
+    )
     note = "The score is the model's probability of the given label: the lower, the more suspicious."
     table = Table(["row", "text", "label", "suggested", "score"], rows, left=4, note=note)
     return [[text, Span(LABEL_ISSUES, "", link=LABEL_ISSUES)], table]
