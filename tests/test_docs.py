@@ -68,3 +68,14 @@ def test_every_study_and_recipe_is_on_its_page() -> None:
     assert all(f"`{name}`" in page for name in studies())
     page = (ROOT / "docs" / "finetuning.md").read_text(encoding="utf-8")
     assert all(name in page for name in fine_tuning())
+
+
+@pytest.mark.parametrize("word", ["told", "said", "goes"])
+def test_the_package_explains_itself_without_this_word(word: str) -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in sorted((ROOT / "minilm").rglob("*.py"))
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        if re.search(rf"\b{word}\b", line, re.IGNORECASE)
+    ]
+    assert found == []

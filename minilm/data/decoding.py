@@ -1,7 +1,7 @@
 """Decode a file into lines of text: from a path or standard input, gzipped or not, in any encoding.
 
 The default is UTF-8, with or without a byte order mark; UTF-16 and UTF-32 are recognised by their byte order marks.
-Other encodings cannot be told apart by their bytes, so the user must name them. Bytes that are not UTF-8 are read as
+Other encodings cannot be distinguished by their bytes, so the user must name them. Bytes that are not UTF-8 are read as
 lone surrogates, which no valid text contains, so that messages can name each bad line.
 """
 

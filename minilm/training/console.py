@@ -90,7 +90,7 @@ def write(text: str, stream: IO[str]) -> None:
 
 
 def progress_bar(total: int | None, done: int, unit: str = "step") -> tqdm[Any]:
-    """A progress bar of optimizer steps, or of another unit, on a terminal; invisible if the output goes to a file.
+    """A progress bar of optimizer steps, or of another unit; invisible if the output is not a terminal.
 
     total: the number of steps; None if it is unknown.
     """
