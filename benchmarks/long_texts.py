@@ -35,7 +35,6 @@ pooling = "mean"
 [data]
 source = "{data}"
 max_tokens = 128
-window_stride = 100
 [freeze]
 part = "all-but-last"
 layers = 1
@@ -79,7 +78,9 @@ def write_texts(path: Path, rows: int, news: dict[str, list[str]], seed: int) ->
 def train(config: Path, way: str, seed: int, runs: Path) -> tuple[float, np.ndarray]:
     """The test accuracy of a run, and its answers."""
     name = f"{way}-{seed}"
-    folder = train_run(config, (f"name={name}", f"seed={seed}", f"data.long_texts={way}"), runs=runs)
+    changes = [f"name={name}", f"seed={seed}", f"data.long_texts={way}"]
+    changes += ["data.window_stride=100"] if way == "windows" else []
+    folder = train_run(config, changes, runs=runs)
     with (folder / "predictions.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     accuracy = json.loads((folder / "results.json").read_text())["test"]["accuracy"]
