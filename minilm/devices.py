@@ -122,7 +122,7 @@ def advice(runtime: Runtime, wanted: str) -> str:
     if runtime.precision == "bfloat16" and not cpu_computes_bfloat16():
         return "this CPU has no instructions for bfloat16 and converts each number: train.precision=float32 is faster"
     if wanted == "auto" and cpu_computes_bfloat16():
-        return "this CPU computes in bfloat16 too: train.precision=bfloat16 takes about half the time"
+        return "this CPU computes in bfloat16 too: train.precision=bfloat16 trains about 1.6 times as fast"
     return ""
 
 

@@ -1,7 +1,7 @@
 """Write rows with additional columns as CSV, TSV, JSON lines or Parquet, in such a way that writing can be resumed.
 
 A writer turns rows into bytes, which are appended to a file. For CSV, TSV and JSON lines, this is the final file. A
-Parquet file has its metadata at the end, so its rows are first stored as Arrow messages, and ``convert`` makes the
+Parquet file has its metadata at the end, so its rows are first stored as Arrow messages, and ``finish`` makes the
 final file from them.
 """
 
@@ -11,8 +11,10 @@ import csv
 import io
 import json
 import math
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import IO, Any, Literal
 
 from minilm.data.columnar import parquet_file
@@ -28,8 +30,6 @@ GROUP = 65_536  # the least number of rows in a row group of a Parquet file
 class RowWriter(ABC):
     """Writes rows. ``added``: the columns that are added after those of the rows, and their types."""
 
-    converts = False  # whether the bytes are not yet the final file
-
     def __init__(self, names: Sequence[str], added: Mapping[str, Kind]) -> None:
         self.names, self.added = list(names), dict(added)
 
@@ -41,9 +41,9 @@ class RowWriter(ABC):
     def block(self, rows: Sequence[Row], added: Sequence[Sequence[Any]]) -> bytes:
         """The bytes of N rows and of their added cells."""
 
-    def convert(self, written: IO[bytes], file: IO[bytes]) -> None:
-        """Make the final file from the bytes that were written."""
-        raise NotImplementedError
+    def finish(self, written: Path) -> Path:
+        """The final file, made from the file of the bytes: that file itself, or another one beside it."""
+        return written
 
 
 class DelimitedWriter(RowWriter):
@@ -113,8 +113,6 @@ class JSONWriter(RowWriter):
 class ParquetWriter(RowWriter):
     """Parquet. Columns that come from a Parquet file keep their types; all others are text. Needs pyarrow."""
 
-    converts = True
-
     def __init__(self, names: Sequence[str], added: Mapping[str, Kind], stream: RowStream) -> None:
         try:
             import pyarrow
@@ -145,13 +143,22 @@ class ParquetWriter(RowWriter):
         arrays = [_array(cells, field.type) for cells, field in zip(columns, self.schema, strict=True)]
         return bytes(pyarrow.record_batch(arrays, schema=self.schema).serialize())
 
-    def convert(self, written: IO[bytes], file: IO[bytes]) -> None:
+    def finish(self, written: Path) -> Path:
+        final = written.with_name(f"{written.name}.final")
+        with written.open("rb") as messages, final.open("wb") as file:
+            self._write(messages, file)
+            file.flush()
+            os.fsync(file.fileno())
+        return final
+
+    def _write(self, messages: IO[bytes], file: IO[bytes]) -> None:
+        """Write the rows of Arrow messages as Parquet, in groups of ``GROUP`` rows or more."""
         import pyarrow
         import pyarrow.parquet
 
         with pyarrow.parquet.ParquetWriter(file, self.schema) as writer:
             waiting: list[Any] = []
-            for batch in _batches(written, self.schema):
+            for batch in _batches(messages, self.schema):
                 waiting.append(batch)
                 if sum(each.num_rows for each in waiting) >= GROUP:
                     writer.write_table(pyarrow.Table.from_batches(waiting))

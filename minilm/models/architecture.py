@@ -241,6 +241,14 @@ def _nothing(_: Any) -> dict[str, Any]:
     return {}
 
 
+def check_fixed(config: BackboneConfig, family: str, fixed: Mapping[str, Any]) -> None:
+    """Raise UserError if a setting differs from the value that the family's published class always has."""
+    ours = vars(config)
+    for name, value in fixed.items():
+        if ours[name] != value:
+            raise UserError(f"{family} checkpoints have {name} = {value}, but this model has {ours[name]}")
+
+
 @dataclass(frozen=True)
 class Architecture(Generic[C]):
     """All that the rest of the project knows about one family of models."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from minilm.errors import UserError
-from minilm.models.architecture import Architecture, Names, Row
+from minilm.models.architecture import Architecture, Names, Row, check_fixed
 from minilm.models.deberta import Deberta, DebertaConfig, initialize
 from minilm.models.heads import HeadConfig, LanguageConfig
 
@@ -89,11 +89,9 @@ def read(published: dict[str, Any]) -> dict[str, Any]:
 
 def write(config: DebertaConfig, **fixed: Any) -> dict[str, Any]:
     """The inverse. Raises UserError if a setting differs from the ``fixed`` value of the published class."""
-    for name, value in (fixed or {"key_bias": True}).items():
-        if getattr(config, name) != value:
-            raise UserError(f"such DeBERTa checkpoints have {name} = {value}; this model has {getattr(config, name)}")
+    check_fixed(config, "such DeBERTa", fixed or {"key_bias": True})
     return {
-        "pos_att_type": [theirs for ours, theirs in KINDS.items() if getattr(config, ours)],
+        "pos_att_type": [theirs for ours, theirs in KINDS.items() if vars(config)[ours]],
         "max_relative_positions": config.max_distance,
         "position_buckets": config.buckets or -1,
         "norm_rel_ebd": "layer_norm" if config.relative_norm else "none",

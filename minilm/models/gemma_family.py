@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from minilm.errors import UserError
-from minilm.models.architecture import Architecture, Row
+from minilm.models.architecture import Architecture, Row, check_fixed
 from minilm.models.gemma import Gemma, GemmaConfig, initialize, language_head
 from minilm.models.heads import HeadConfig
 from minilm.models.llama import NAMES as LLAMA
-from minilm.models.llama import check_fixed, whole_rotary
+from minilm.models.llama import whole_rotary
 from minilm.models.llama_family import FULL, HEAD_NORMS, SLIDING, full_layers
 from minilm.models.rotary import Rotary, read_rotary, turns_whole_heads, write_rotary
 
@@ -224,11 +224,10 @@ def write_gemma3(config: GemmaConfig) -> dict[str, Any]:
     """The inverse of ``read_gemma3``, with new and, if possible, old keys."""
     check_fixed(config, "Gemma 3", {"post_norms": True, "head_norms": True, "attention_cap": 0.0})
     written: dict[str, Any] = {"rope_parameters": {}, "use_bidirectional_attention": config.bidirectional}
-    for kind, (ours, base_key, _) in KINDS.items():
-        rotary: Rotary = getattr(config, ours)
+    for kind, rotary in ((FULL, config.rotary), (SLIDING, config.local_rotary)):
         turns_whole_heads(rotary, config.head_width)
         written["rope_parameters"][kind] = write_rotary(rotary)["rope_parameters"]
-        written[base_key] = rotary.base
+        written[KINDS[kind][1]] = rotary.base
     return {**write_later(config), **written, "rope_scaling": write_rotary(config.rotary)["rope_scaling"]}
 
 

@@ -34,7 +34,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from minilm.errors import UserError
-from minilm.models.architecture import Architecture, Backbone, BackboneConfig, Names, Row
+from minilm.models.architecture import Architecture, Backbone, BackboneConfig, Names, Row, check_fixed
 from minilm.models.batch import Batch, LayerCache, State, select_position
 from minilm.models.dropout import Dropout
 from minilm.models.heads import HeadConfig, LanguageConfig
@@ -210,13 +210,6 @@ NAMES = Names(
     ignored=("layers.*.self_attn.rotary_emb.inv_freq", "rotary_emb.inv_freq"),  # buffers of older versions
     other_prefixes=("transformer.",),  # LlamaForQuestionAnswering
 )
-
-
-def check_fixed(config: BackboneConfig, family: str, fixed: dict[str, Any]) -> None:
-    """Raises UserError if a setting differs from the fixed value of the family's published class."""
-    for name, value in fixed.items():
-        if getattr(config, name) != value:
-            raise UserError(f"{family} checkpoints have {name} = {value}, but this model has {getattr(config, name)}")
 
 
 FIXED = {"window": 0, "full_layers": (), "unplaced_layers": (), "head_norms": False, "dropout": 0.0}

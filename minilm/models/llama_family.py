@@ -17,8 +17,8 @@ from dataclasses import replace
 from typing import Any
 
 from minilm.errors import UserError
-from minilm.models.architecture import Architecture, Row
-from minilm.models.llama import ARCHITECTURE, FIXED, NAMES, SETTINGS, LlamaConfig, check_fixed, whole_rotary, write
+from minilm.models.architecture import Architecture, Row, check_fixed
+from minilm.models.llama import ARCHITECTURE, FIXED, NAMES, SETTINGS, LlamaConfig, whole_rotary, write
 from minilm.models.rotary import Rotary, read_rotary, write_rotary
 
 NO_BIASES = {"attention_bias": False, "output_bias": False, "mlp_bias": False}

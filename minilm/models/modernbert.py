@@ -247,10 +247,9 @@ def write(config: ModernBertConfig) -> dict[str, Any]:
     kinds = [GLOBAL if config.is_global(i) else LOCAL for i in range(config.depth)]
     every = {tuple(range(0, config.depth, n)): n for n in range(1, config.depth + 1)}.get(config.global_layers or ())
     written: dict[str, Any] = {"layer_types": kinds, "rope_parameters": {}, "global_attn_every_n_layers": every}
-    for kind, (ours, base_key, _) in KINDS.items():
-        rotary = getattr(config, ours)
+    for kind, rotary in ((GLOBAL, config.rotary), (LOCAL, config.local_rotary)):
         written["rope_parameters"][kind] = write_rotary(rotary)["rope_parameters"]
-        written[base_key] = rotary.base
+        written[KINDS[kind][1]] = rotary.base
     return written
 
 

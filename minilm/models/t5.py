@@ -34,7 +34,7 @@ import torch
 from torch import Tensor, nn
 
 from minilm.errors import UserError, nearest
-from minilm.models.architecture import Architecture, Names, Row
+from minilm.models.architecture import Architecture, Names, Row, check_fixed
 from minilm.models.batch import Batch, LayerCache, select_position
 from minilm.models.dropout import Dropout
 from minilm.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig, Stack, check_published
@@ -251,9 +251,7 @@ def read(published: dict[str, Any]) -> dict[str, Any]:
 
 def write(config: T5Config, family: str = "T5", **fixed: Any) -> dict[str, Any]:
     """The inverse. Raises UserError if a setting differs from the ``fixed`` value of the family's published class."""
-    for name, value in {"own_positions": False, **fixed}.items():
-        if getattr(config, name) != value:
-            raise UserError(f"{family} checkpoints have {name} = {value}, but this model has {getattr(config, name)}")
+    check_fixed(config, family, {"own_positions": False, **fixed})
     kind = KINDS[config.activation, config.gated]
     return {"feed_forward_proj": kind, "num_decoder_layers": config.decoder_depth or None}
 

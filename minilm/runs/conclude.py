@@ -55,14 +55,13 @@ def conclude(run: TrainRun, trained: Trained) -> None:
     metrics = {split: measure(run.prepared.rows(split).labels, found, decision) for split, found in scores.items()}
     held_out = "test" if "test" in scores else "validation"
     shown: Rows = getattr(data, held_out)
-    same = ""
-    if data.multi_label:
-        given = decision.choose(decision.probabilities(scores[held_out]))
-        same = same_answer(shown.labels, given, data.label_names, held_out)
+    probabilities = decision.probabilities(scores[held_out])
+    given = decision.choose(probabilities)
+    same = same_answer(shown.labels, given, data.label_names, held_out) if data.multi_label else ""
     if same:
         say(f"warning: {same}")
     texts = HeldOut(held_out, shown, data.numbers[held_out], data.kept if held_out == "test" else {})
-    issues = issues_of(shown.labels, decision.probabilities(scores[held_out]), data.label_names)
+    issues = issues_of(shown.labels, probabilities, data.label_names)
     classifier = Classifier(run.model, run.prepared.tokenizer, run.runtime)
     results = Results(
         name=folder.name,
@@ -91,7 +90,7 @@ def conclude(run: TrainRun, trained: Trained) -> None:
     if run.pictures:
         _draw(run, trained.progress, metrics)
         if data.multi_label:
-            figures, given = folder / "figures", decision.choose(decision.probabilities(scores[held_out]))
+            figures = folder / "figures"
             label_scores(metrics[held_out], data.label_names, held_out, figures / "label_scores.png")
             given_together(shown.labels, given, data.label_names, held_out, figures / "given_together.png")
         draw_confidence(decision, shown.labels, scores[held_out], held_out, folder / "figures")

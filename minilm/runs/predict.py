@@ -212,11 +212,7 @@ def _write_file(table: _Table, job: TableJob, out: Path, done: Done) -> bool:
             done.size += len(block)
             with atomic(state) as record:
                 record.write(json.dumps(asdict(done)).encode())
-    if table.writer.converts:
-        with begun.open("rb") as written, atomic(out) as final:
-            table.writer.convert(written, final)
-    else:
-        begun.replace(out)
+    table.writer.finish(begun).replace(out)
     for path in (begun, state):
         path.unlink(missing_ok=True)
     return True

@@ -6,6 +6,7 @@ import csv
 import datetime
 import io
 import json
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,9 @@ def written(stream: RowStream, form: str, added: Sequence[Sequence[Any]], kinds:
     rows = list(stream.rows())
     writer = writer_for(form, stream, survey(stream, []).names, kinds, **how)
     blocks = writer.begin() + writer.block(rows[:1], added[:1]) + writer.block(rows[1:], added[1:])
-    if not writer.converts:
-        return blocks
-    file = io.BytesIO()
-    writer.convert(io.BytesIO(blocks), file)
-    return file.getvalue()
+    with tempfile.TemporaryDirectory() as folder:
+        (begun := Path(folder, "begun")).write_bytes(blocks)
+        return writer.finish(begun).read_bytes()
 
 
 def table(path: Path, text: str) -> RowStream:
