@@ -18,11 +18,15 @@ from minilm.reporting.results import Evaluation
 from minilm.terminal import printable, silence
 
 
-class Interrupted(Exception):
-    """A signal stopped the run in ``folder``; its state is saved."""
+class Interrupted(KeyboardInterrupt):
+    """A signal (Ctrl-C, or SIGTERM) stopped the run in ``folder``; its state is saved.
 
-    def __init__(self, number: int, folder: Path) -> None:
-        super().__init__(signal.Signals(number).name)
+    The message is the name of the signal, and with a ``hint`` what to do.
+    """
+
+    def __init__(self, number: int, folder: Path, hint: str = "") -> None:
+        name = signal.Signals(number).name
+        super().__init__(f"{name}: {hint}" if hint else name)
         self.number, self.folder = number, folder
 
 
@@ -32,6 +36,8 @@ class Terminated(KeyboardInterrupt):
 
 def signal_of(stop: KeyboardInterrupt) -> signal.Signals:
     """The signal that caused a KeyboardInterrupt."""
+    if isinstance(stop, Interrupted):
+        return signal.Signals(stop.number)
     return signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
 
 
