@@ -125,7 +125,7 @@ def _adaptation(run: Run) -> Section | None:
             " The checkpoint had no language head, so a new head was trained too, which explains most of the fall in "
             "perplexity."
         )
-    opening = [Span(run.model), text, Span("adapted/", "code"), after]
+    opening: Sentence = [Span(run.model), text, Span("adapted/", "code"), after]
     return Section("Adaptation", [opening, perplexity_table(adaptation)])
 
 
