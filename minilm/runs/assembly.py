@@ -34,8 +34,8 @@ from minilm.data.tokenization import Encoded, encode, load_tokenizer, separate_p
 from minilm.devices import Runtime
 from minilm.errors import UserError, nearest
 from minilm.evaluation.metrics import check_metric
-from minilm.evaluation.predictor import Reading
 from minilm.evaluation.ranking import has_pairs
+from minilm.evaluation.reading import Reading
 from minilm.finetuning.freezing import freeze, reads_pooler
 from minilm.finetuning.lora import LoRAConfig, add_lora
 from minilm.hints import program

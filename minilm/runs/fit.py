@@ -22,7 +22,8 @@ from minilm.data.tokenization import Cut, Encoded, count_cut, pad_id
 from minilm.devices import Runtime
 from minilm.evaluation.decisions import Decision, fit_decision
 from minilm.evaluation.embeddings import prompt_tokens, text_vectors
-from minilm.evaluation.predictor import predict_scores, remember
+from minilm.evaluation.predictor import predict_scores
+from minilm.evaluation.reading import remember
 from minilm.evaluation.validation_scores import ValidationScores, write_validation
 from minilm.finetuning.freezing import frozen_layers
 from minilm.hub import is_folder, published_name
