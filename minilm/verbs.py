@@ -60,8 +60,7 @@ def _legible() -> Iterator[None]:
     try:
         yield
     except click.UsageError as error:
-        error.message = legible(error.message)
-        raise
+        raise click.UsageError(legible(error.format_message()), error.ctx) from None
 
 
 class Name(click.ParamType):

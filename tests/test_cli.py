@@ -198,7 +198,7 @@ def test_a_wrong_command_line_is_quoted_on_one_line_and_cut_in_its_middle(place:
     result = minilm(*place.format("start" + "x" * 5000 + "\x1b[2Jend").split(" "))
     line = result.stderr.splitlines()[-1]
     assert result.exit_code == 2 and line.startswith("Error: ") and len(line) < 700 and "\x1b" not in line
-    assert "compare" in place or "start" in line and "\\x1b[2Jend" in line
+    assert "compare" in place or ("start" in line and "\\x1b[2Jend" in line)
 
 
 def test_a_reader_that_has_had_enough_ends_the_command_quietly() -> None:

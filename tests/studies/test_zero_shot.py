@@ -115,7 +115,8 @@ def test_its_file_runs_from_end_to_end_without_the_models_that_are_not_here(tmp_
     assert result.exit_code == 1 and len(re.findall(r"failed: \S+: nobody/nothing", result.stderr)) == 2, result.output
     folder = tmp_path / "runs" / "zero-shot"
     ways = {path.parent.name: json.loads(path.read_text()) for path in folder.glob("*/results.json")}
-    assert set(ways) == {"bert-cloze", "flan-t5-likelihood", "flan-t5-calibrated", "bart-entailment", "minilm-similarity"}
+    named = {"bert-cloze", "flan-t5-likelihood", "flan-t5-calibrated", "bart-entailment", "minilm-similarity"}
+    assert set(ways) == named
     assert ways["flan-t5-likelihood"]["test"]["loss"] != ways["flan-t5-calibrated"]["test"]["loss"]
     assert "over 16 test rows); the majority class has 0.2" in (folder / "study.html").read_text()
     assert "threads = 1" in (folder / "bert-cloze" / "config.toml").read_text()
