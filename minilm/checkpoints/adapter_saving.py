@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import shutil
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
@@ -22,7 +21,7 @@ from minilm.checkpoints.adapter_tensors import PREFIX, STEM, copies_of, places_f
 from minilm.checkpoints.contents import TOKENS
 from minilm.checkpoints.files import write_json, write_tensors
 from minilm.checkpoints.matching import parameter_names
-from minilm.checkpoints.models import card_of, own_head, write_tokenizer
+from minilm.checkpoints.models import OF_TOKENIZER, card_of, copy_files, own_head, write_tokenizer
 from minilm.checkpoints.names import Place, module_of, places_of_ours, places_of_theirs, published_tensors
 from minilm.errors import UserError
 from minilm.finetuning.lora import DoRALinear, LoRALinear, adapted_layers, adapter_parameters
@@ -85,8 +84,8 @@ def save_adapter(
         write_tensors(folder / "head.safetensors", dict(head.named_parameters()))
     if tokenizer is not None:
         write_tokenizer(tokenizer, folder, model.config)
-    elif (origin := card.adapter) is not None and origin == card.tokenizer and origin.resolve() != folder.resolve():
-        shutil.copyfile(origin / "tokenizer.json", folder / "tokenizer.json")
+    elif card.adapter is not None and card.adapter == card.tokenizer:
+        copy_files(card.adapter, OF_TOKENIZER, folder)
     write_json(folder / CONFIG, settings)
     return folder
 
