@@ -93,7 +93,7 @@ def _train(config: Path, changes: Sequence[str], *, runs: Path, resume: bool) ->
         click.echo(adaptation_table(adaptation))
     if not run.only_adapted:
         click.echo(("\n" if adaptation is not None else "") + results_table(run.results))
-    click.echo(f"\nReport:   {folder / 'report.md'}")
+    click.echo(f"\nReport:   {folder / 'report.html'}")
     for picture in sorted((folder / "figures").glob("*.png")):
         click.echo(f"Picture:  {picture}")
     if run.results.best is not None:

@@ -13,7 +13,7 @@ import pyarrow.parquet
 import pytest
 
 from minilm.cli import main
-from tests.tiny import finished_run, minilm, refused
+from tests.tiny import finished_run, minilm, refused, write_config
 
 REFERENCE = Path(__file__).parent / "reference"
 VERBS = sorted(main.commands)
@@ -144,6 +144,11 @@ def test_a_terminal_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, capsys: p
 
 
 # --- The others ---
+
+
+def test_the_end_of_a_run_names_its_page(tmp_path: Path) -> None:
+    shown = minilm("train", write_config(tmp_path), "train.epochs=1", "--runs", tmp_path / "runs").stdout
+    assert f"Report:   {tmp_path / 'runs' / 'tiny' / 'report.html'}" in shown
 
 
 def test_runs_are_compared() -> None:
