@@ -180,16 +180,16 @@ def test_a_folder_that_is_no_run_cannot_be_compared(tmp_path: Path) -> None:
 def test_what_the_user_can_mend_has_no_traceback(
     monkeypatch: pytest.MonkeyPatch, error: BaseException, status: int, said: str
 ) -> None:
-    def fails(model: str) -> str:
+    def fails(model: str, changes: object) -> str:
         raise error
 
-    monkeypatch.setattr("minilm.runs.describe.describe_model", fails)
+    monkeypatch.setattr("minilm.studies.sizes.describe", fails)
     result = minilm("info", "x")
     assert result.exit_code == status and result.stderr.strip() == said
 
 
 def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minilm.runs.describe.describe_model", lambda model: {}["key"])
+    monkeypatch.setattr("minilm.studies.sizes.describe", lambda model, changes: {}["key"])
     with pytest.raises(KeyError):
         minilm("info", "x")
 
