@@ -75,6 +75,7 @@ def _explained(classifier: Explainable, parts: list[str], scores: np.ndarray, la
         explain(
             classifier.model, classifier.tokenizer, parts[0], pair, max_tokens=limit, long=long, window=window,
             label=number, multi_label=classifier.decision.kind != "single",
+            temperature=classifier.decision.temperature,
         )
         for window in range(len(windows))
     ]  # fmt: skip

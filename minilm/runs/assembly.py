@@ -269,7 +269,7 @@ def _from_checkpoint(
     config: RunConfig, folder: Path, labels: list[str], device: torch.device | str, precision: str
 ) -> Backbone:
     dtype = None if precision == "bfloat16" else torch.float32
-    stored = read_contents(folder)
+    stored = read_contents(folder, weights=torch.device(device).type != "meta")
     # A sentence model's pooling is also used if ``folder`` was adapted from it.
     head = new_head(config.model.head, stored.architecture, stored.config, find_checkpoint(config))
     model, untrained = load_parts(folder, "classify", labels=labels, head=head, dtype=dtype, device=device)
