@@ -58,7 +58,7 @@ def predict_scores(
     """
     scores, order = [], []
     with evaluation_mode(model), torch.inference_mode(), runtime.autocast():
-        for rows in evaluation_batches(encoded.lengths, runtime.tokens_at_once):
+        for rows in evaluation_batches(encoded.lengths, runtime.tokens_at_once, runtime.batch_overhead):
             batch = collate(encoded, rows, None, pad, limit=model.context).to(runtime.device)
             scores.append((model(batch) if forward is None else forward(batch, rows)).float())
             order.append(rows)

@@ -142,8 +142,9 @@ class _Builder:
         tensors: dict[str, Tensor] = {}
         pooled = _head_alone_trains(self.model)
         total = len(encoded) if pooled else int(encoded.offsets[-1]) + 1
-        for rows in evaluation_batches(encoded.lengths, self.runtime.tokens_at_once):
-            batch = collate(encoded, rows, None, self.pad, limit=self.model.context).to(self.runtime.device)
+        runtime = self.runtime
+        for rows in evaluation_batches(encoded.lengths, runtime.tokens_at_once, runtime.batch_overhead):
+            batch = collate(encoded, rows, None, self.pad, limit=self.model.context).to(runtime.device)
             given = _pooled(self.model, batch) if pooled else _state(self.model, batch, self.layers)
             tensors = tensors or self._room(split, given, total)
             if not tensors:
