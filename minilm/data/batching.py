@@ -63,8 +63,8 @@ def evaluation_batches(
 ) -> Iterator[np.ndarray]:
     """Batches of row numbers, the longest rows first, each of at most ``tokens`` tokens including padding.
 
-    lengths: (N,) in tokens. A longer row is a batch of its own. overhead: the tokens that take as long as a batch itself
-    does. A few texts of very different lengths are divided into several batches if that saves more padding.
+    lengths: (N,) in tokens. A longer row is a batch of its own. overhead: the tokens that take as long as a batch
+    itself does. A few texts of very different lengths are divided into several batches if that saves more padding.
     """
     for rows in make_batches(lengths, EVALUATED, seed=0, epoch=0, shuffle=False):
         widths = np.array([padded_length(int(length), multiple) for length in lengths[rows]])
