@@ -68,30 +68,34 @@ def train(
         minilm.UserError: a mistake in a config, the data or the arguments, in one line.
         minilm.Interrupted: Ctrl-C stopped the run; its state is saved, and the message says how to resume it.
     """
-    recipe = find_recipe(config) if isinstance(config, str | Path) else None
-    source, runs = recipe or plain(config), Path(runs)
-    own = {
+    keywords = {
         "name": name, "seed": seed, "model": model, "tokenizer": tokenizer, "freeze": freeze, "lora": lora,
         "augment": augment, "adapt": adapt, "train": train, "zero_shot": zero_shot,
     }  # fmt: skip
+    made = [*method_changes(method), *changes_from(RunConfig, keywords), *changes]
+    return train_on(config, data, made, runs=Path(runs), resume=resume)
+
+
+def train_on(
+    config: str | Path | Mapping[str, Any],
+    data: Any,
+    changes: Sequence[str],
+    *,
+    runs: Path,
+    resume: bool = False,
+    pictures: bool = True,
+) -> Run:
+    """The same as ``train``, with changes as on the command line.
+
+    pictures: whether the report has pictures.
+    """
+    recipe = find_recipe(config) if isinstance(config, str | Path) else None
     shipped = recipe if recipe in recipes().values() else None
-    made = [
-        *_data_changes(data, shipped, runs),
-        *method_changes(method),
-        *changes_from(RunConfig, own),
-        *changes,
-    ]
+    made = [*_data_changes(data, shipped, runs), *changes]
     if shipped is not None:
         fetch_packaged(shipped, made)
-    return run_of(source, made, runs=runs, resume=resume)
-
-
-def run_of(
-    source: Path | Mapping[str, Any], changes: Sequence[str], *, runs: Path, resume: bool = False, pictures: bool = True
-) -> Run:
-    """The finished run of a config with changes. Raises Interrupted with a message for Python."""
     try:
-        return read_run(train_run(source, changes, runs=runs, resume=resume, pictures=pictures))
+        return read_run(train_run(recipe or plain(config), made, runs=runs, resume=resume, pictures=pictures))
     except Interrupted as stop:
         hint = f'the state is saved; resume with: minilm.train("{stop.folder.as_posix()}", resume=True)'
         raise Interrupted(stop.number, stop.folder, hint) from None
