@@ -16,7 +16,7 @@ from torch import Tensor
 
 from minilm.checkpoints.models import card_of
 from minilm.checkpoints.opening import holds_model, load_model
-from minilm.data.batching import collate, evaluation_batches
+from minilm.data.batching import collate, evaluation_batches, length_multiple
 from minilm.data.cleaning import cleaner
 from minilm.data.in_memory import columns_of_data, is_in_memory
 from minilm.data.long_texts import LongTexts, Windows
@@ -63,9 +63,10 @@ def predict_scores(
     is called after each batch, with the batch's fraction of all rows.
     """
     scores, order = [], []
+    multiple = length_multiple(encoded.lengths, runtime.most_lengths)
     with evaluation_mode(model), torch.inference_mode(), runtime.autocast():
-        for rows in evaluation_batches(encoded.lengths, runtime.tokens_at_once):
-            batch = collate(encoded, rows, None, pad, limit=model.context).to(runtime.device)
+        for rows in evaluation_batches(encoded.lengths, runtime.tokens_at_once, multiple):
+            batch = collate(encoded, rows, None, pad, multiple=multiple, limit=model.context).to(runtime.device)
             scores.append((model(batch) if forward is None else forward(batch, rows)).float())
             order.append(rows)
             if progress is not None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from minilm.config import RunConfig, TrainSection
-from minilm.data.batching import collate, make_batches
+from minilm.data.batching import collate, length_multiple, make_batches
 from minilm.data.splits import keep_rows, strata_of
 from minilm.data.tokenization import Encoded, pad_id
 from minilm.devices import Runtime
@@ -38,6 +38,7 @@ def make_task(
     train, validation = prepared.train, prepared.data.validation
     encoded, pad = prepared.encoded["train"], pad_id(prepared.tokenizer)
     labels = train.labels[encoded.texts]  # of each row; a window has the labels of its text
+    multiple = length_multiple(encoded.lengths, runtime.most_lengths)
     forward = {split: prefix.forward(split, model) for split in ("train", "validation")}
     # Training metrics use as many texts as validation has, which is enough to see overfitting and much faster.
     sample = keep_rows(strata_of(train.labels), min(len(train), len(validation)), config.seed)
@@ -68,9 +69,9 @@ def make_task(
     return Task(
         batches=lambda epoch: make_batches(
             encoded.lengths, settings.batch_size, seed=config.seed, epoch=epoch,
-            group_by_length=settings.group_by_length,
+            group_by_length=settings.group_by_length, multiple=multiple,
         ),
-        collate=lambda rows, epoch: collate(encoded, rows, labels, pad, limit=model.context),
+        collate=lambda rows, epoch: collate(encoded, rows, labels, pad, multiple=multiple, limit=model.context),
         objective=Objective(
             _class_weights(settings, prepared, labels), settings.label_smoothing, prepared.data.multi_label
         ),

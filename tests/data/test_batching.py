@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from minilm.data.batching import EVALUATED, collate, evaluation_batches, make_batches, padded_length
+from minilm.data.batching import EVALUATED, collate, evaluation_batches, length_multiple, make_batches, padded_length
 from minilm.data.tokenization import Encoded
 
 LENGTHS = arrays.arrays(np.int64, st.integers(1, 300), elements=st.integers(1, 40))
@@ -107,6 +107,16 @@ def test_lengths_are_rounded_up_within_the_limit(longest, multiple, limit):
     assert longest <= padded < longest + multiple
     assert padded % multiple == 0 or padded in (limit, longest)
     assert not limit or padded <= max(limit, longest)
+
+
+@given(st.lists(st.integers(1, 9000), min_size=1, max_size=300), st.sampled_from([1, 4, 16]))
+def test_batches_have_few_lengths_if_asked(lengths, most):
+    lengths = np.array(lengths)
+    multiple = length_multiple(lengths, most)
+    batches = make_batches(lengths, 4, seed=1, epoch=1, multiple=multiple)
+    assert len({padded_length(int(lengths[rows].max()), multiple) for rows in batches}) <= most
+    assert multiple == 8 or lengths.max() > most * multiple / 2  # and no longer than that needs
+    assert length_multiple(lengths, 0) == 8
 
 
 def test_collate_stays_within_a_models_context():
