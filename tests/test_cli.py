@@ -198,6 +198,14 @@ def test_a_wrong_command_line_ends_with_status_2() -> None:
     assert minilm("train").exit_code == 2 and minilm("trian").exit_code == 2
 
 
+@pytest.mark.parametrize("place", ["--no{}", "models --{}", "{}", "models {}", "compare --markdown={}"])
+def test_a_wrong_command_line_is_quoted_on_one_line_and_cut_in_its_middle(place: str) -> None:
+    result = minilm(*place.format("start" + "x" * 5000 + "\x1b[2Jend").split(" "))
+    line = result.stderr.splitlines()[-1]
+    assert result.exit_code == 2 and line.startswith("Error: ") and len(line) < 700 and "\x1b" not in line
+    assert "compare" in place or ("start" in line and "\\x1b[2Jend" in line)
+
+
 def test_a_reader_that_has_had_enough_ends_the_command_quietly() -> None:
     command = [sys.executable, "-c", "from minilm.cli import main; main(['data'])"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

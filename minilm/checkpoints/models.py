@@ -40,8 +40,8 @@ from minilm.models.heads import ClassificationHead, HeadConfig, LanguageHead
 
 log = logging.getLogger("minilm")
 
-# Files of the tokenizer, and settings of generation, which are copied unchanged.
-COMPANIONS = ("generation_config.json", *(set(TOKENIZER_FILES) - {"config.json"}), *VOCABULARY_FILES)
+# Files of the tokenizer, which are copied unchanged, as are settings of generation.
+OF_TOKENIZER = (*sorted(set(TOKENIZER_FILES) - {"config.json"}), *VOCABULARY_FILES)
 PADS = ("<pad>", "[PAD]")  # the usual names of the padding token
 BLOCK = 1 << 22  # values converted at a time
 # Keys of config.json that describe the classes of a published head, and what their scores mean.
@@ -306,10 +306,8 @@ def save_model(model: Backbone, folder: str | Path, *, tokenizer: Any = None, ba
             config["pad_token_id"] = pads[0]  # the published class needs it to find the last token
         write_tokenizer(tokenizer, folder, model.config)
     else:
-        for name in COMPANIONS:
-            origin = card.folder if name == "generation_config.json" else card.tokenizer
-            if origin is not None and origin.resolve() != folder.resolve() and (origin / name).is_file():
-                shutil.copyfile(origin / name, folder / name)
+        copy_files(card.folder, ("generation_config.json",), folder)
+        copy_files(card.tokenizer, OF_TOKENIZER, folder)
     write_json(folder / "config.json", config)
     return folder
 
@@ -321,6 +319,14 @@ def _trained_names(model: Backbone, backbone: Mapping[str, nn.Parameter], places
     names, below = ARCHITECTURES[card.model_type].names, read_contents(card.folder).tensors
     found = [(parameter, place) for name, parameter in backbone.items() for place in places_of_ours(name, places)]
     return {at.theirs for p, at in found if p.requires_grad or plain_name(at.theirs, names) not in below}
+
+
+def copy_files(origin: Path | None, names: Iterable[str], folder: Path) -> None:
+    """Copy the files of these names that a folder has to another folder."""
+    for name in names:
+        if origin is not None and origin.resolve() != folder.resolve() and (origin / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(origin / name, folder / name)
 
 
 def write_tokenizer(tokenizer: Any, folder: Path, config: BackboneConfig) -> None:
