@@ -96,7 +96,7 @@ def _train(config: Path, changes: Sequence[str], *, runs: Path, resume: bool) ->
     click.echo(f"\nReport:   {folder / 'report.html'}")
     for picture in sorted((folder / "figures").glob("*.png")):
         click.echo(f"Picture:  {picture}")
-    if run.results.best is not None:
+    if run.results.best is not None or run.results.zero_shot is not None:
         click.echo(f"Try it:   {prediction_command(run)}")
     if adaptation is not None:
         click.echo(f"Adapted:  {folder / 'adapted'} (model.source of a later run)")
