@@ -60,6 +60,7 @@ Device = Literal["auto", "cpu", "cuda", "mps"] | OneGPU
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Metric: TypeAlias = Literal[CLASSIFICATION_METRICS]  # type: ignore[valid-type]
 BPESize = Annotated[int, Limit("a whole number of at least 259: 256 bytes and 3 special tokens", lambda n: n > 258)]
+TrackerName = Literal["tensorboard", "wandb", "mlflow"]
 KeepModel = Literal["all", "trained", "none"]  # what a run of a study saves of its model
 
 
@@ -312,6 +313,8 @@ class TrainSection:
     linear_baseline: bool = True  # also evaluate a linear model on words; never with more than 1,000 labels
     # Also evaluate a logistic regression on the checkpoint's vectors; this reads every text once more.
     embeddings_baseline: bool = False
+    # Trackers that show the run while it trains: "tensorboard", "wandb" (Weights & Biases), "mlflow"; docs/trackers.md.
+    log_to: list[TrackerName] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,8 @@ def _columns_differ(c: RunConfig) -> bool:
     return not texts.intersection(labels) and c.data.text != c.data.text_pair
 
 
-def _same_machine(first: TrainSection, second: TrainSection) -> bool:
-    keys = ("device", "precision", "threads")
+def _same_settings(first: TrainSection, second: TrainSection) -> bool:
+    keys = ("device", "precision", "threads", "log_to")
     default = TrainSection(epochs=1, lr=1.0)
     return all(getattr(first, key) in (getattr(default, key), getattr(second, key)) for key in keys)
 
@@ -178,8 +178,8 @@ RULES = (
     ),
     Rule(
         ("adapt.train", "train"),
-        lambda c: c.adapt is None or c.train is None or _same_machine(c.adapt.train, c.train),
-        "adapt.train.device, .precision and .threads must be equal to those of [train]; remove them",
+        lambda c: c.adapt is None or c.train is None or _same_settings(c.adapt.train, c.train),
+        "adapt.train.device, .precision, .threads and .log_to must be equal to those of [train]; remove them",
     ),
     Rule(
         ("adapt.train.best",),

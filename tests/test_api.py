@@ -136,9 +136,11 @@ def test_a_data_frame_is_data_with_the_columns_that_the_config_names(library: An
 def test_splits_are_given_one_by_one(tmp_path: Path) -> None:
     frames = [pandas.DataFrame({"text": TEXTS[i:j], "label": LABELS[i:j]}) for i, j in ((0, 40), (40, 50), (50, 60))]
     run = minilm.train(
-        CONFIG | {"data": CONFIG["data"] | {"source": "elsewhere.csv"}}, dict(zip(("train", "validation", "test"), frames, strict=True)),
-        train=BRIEF, runs=tmp_path,
-    )  # fmt: skip
+        CONFIG | {"data": CONFIG["data"] | {"source": "elsewhere.csv"}},
+        dict(zip(("train", "validation", "test"), frames, strict=True)),
+        train=BRIEF,
+        runs=tmp_path,
+    )
     assert run.results.data.sizes == {"train": 40, "validation": 10, "test": 10}
     assert [row["text"] for row in data_of(run, "test")] == TEXTS[50:]
 

@@ -65,7 +65,7 @@ def predict_scores(
     scores, order = [], []
     multiple = length_multiple(encoded.lengths, runtime.most_lengths)
     with evaluation_mode(model), torch.inference_mode(), runtime.autocast():
-        for rows in evaluation_batches(encoded.lengths, runtime.tokens_at_once, multiple):
+        for rows in evaluation_batches(encoded.lengths, runtime.tokens_at_once, runtime.batch_overhead, multiple):
             batch = collate(encoded, rows, None, pad, multiple=multiple, limit=model.context).to(runtime.device)
             scores.append((model(batch) if forward is None else forward(batch, rows)).float())
             order.append(rows)

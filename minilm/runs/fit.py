@@ -31,6 +31,7 @@ from minilm.model_files import holds_adapter
 from minilm.models.architecture import Backbone
 from minilm.reporting.summary import parameter_counts, summarize
 from minilm.runs.assembly import PreparedData, encoded_as
+from minilm.runs.folders import Recorder, write_history
 from minilm.runs.results import Embedded
 from minilm.runs.shared_cache import hash_of_tokens, memoize
 from minilm.runs.task import make_task
@@ -53,6 +54,7 @@ class TrainRun:
     runtime: Runtime
     keep_model: KeepModel = "all"
     pictures: bool = True
+    record: Recorder = write_history
 
     @property
     def pad(self) -> int:
@@ -145,7 +147,7 @@ def _train_and_score(run: TrainRun) -> tuple[Progress, dict[str, np.ndarray], st
     folder, prepared, model = run.folder, run.prepared, run.model
     prefix = _activations(run)
     torch.manual_seed(run.config.seed)
-    task = make_task(run.config, run.settings, prepared, model, run.runtime, folder, prefix)
+    task = make_task(run.config, run.settings, prepared, model, run.runtime, partial(run.record, folder), prefix)
     progress = train(model, task, run.settings, run.runtime, Checkpoints(folder / "checkpoints"))
     task.record(progress.history)
     scores = {
