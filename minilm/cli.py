@@ -96,7 +96,7 @@ def _train(config: Path, changes: Sequence[str], *, runs: Path, resume: bool) ->
     click.echo(f"\nReport:   {folder / 'report.html'}")
     for picture in sorted((folder / "figures").glob("*.png")):
         click.echo(f"Picture:  {picture}")
-    if run.results.best is not None:
+    if run.results.best is not None or run.results.zero_shot is not None:
         click.echo(f"Try it:   {prediction_command(run)}")
     if adaptation is not None:
         click.echo(f"Adapted:  {folder / 'adapted'} (model.source of a later run)")
@@ -198,7 +198,10 @@ def study_command(config: str, changes: tuple[str, ...], jobs: int, shard: str, 
 @click.option("--markdown", is_flag=True, help="The tables as Markdown.")
 @click.option("--html", type=PLACE, help="Write a page with tables, figures and tests, as one file.")
 @click.option("--metric", default="", help="The metric of the page (--html).  [default: macro_f1]")
-def compare_command(runs: tuple[Path, ...], markdown: bool, html: Path | None, metric: str) -> None:
+@click.option("--texts", type=PLACE, help="New texts, one per line or in a table, which each model classifies.")
+def compare_command(
+    runs: tuple[Path, ...], markdown: bool, html: Path | None, metric: str, texts: Path | None
+) -> None:
     """Compare finished RUNS; those that differ only in their seed are one row."""
     if metric and html is None:
         raise UserError("--metric needs --html, as the tables always show all metrics")
@@ -206,12 +209,16 @@ def compare_command(runs: tuple[Path, ...], markdown: bool, html: Path | None, m
     from minilm.checkpoints.atomic import atomic
     from minilm.reporting.compare import compare_html, compare_markdown, compare_text, load_groups
 
-    groups = load_groups(runs)
+    groups, new_texts = load_groups(runs), []
+    if texts is not None:
+        from minilm.reporting.new_texts import answers_to_file
+
+        new_texts = [answers_to_file(groups, texts)]
     if html is not None:
-        page = compare_html(groups, metric)
+        page = compare_html(groups, metric, new_texts)
         with atomic(html) as file:
             file.write(page.encode())
-    click.echo(compare_markdown(groups) if markdown else compare_text(groups))
+    click.echo(compare_markdown(groups, new_texts) if markdown else compare_text(groups, new_texts))
 
 
 @main.command("models", epilog=example("minilm models"))

@@ -142,7 +142,7 @@ class DataSection:
     test: str = ""  # the file of the test split; empty: rows of the training split
     text: Column = "text"  # the column with the texts
     text_pair: str = ""  # the column with a second text for each; empty: single texts
-    label: Column = "label"  # the column with the class, as a name or a number
+    label: str = "label"  # the column with the class, as a name or a number; "" with [zero_shot]: no labels are known
     label_columns: list[Column] = field(default_factory=list)  # several labels per text: a column of 0 and 1 for each
     labels: list[str] = field(default_factory=list)  # the labels in order; empty: those in the training data, sorted
     validation_fraction: Between = 0.1  # fraction of the training rows to hold out, if there is no validation split
@@ -181,6 +181,11 @@ class DataSection:
     def multi_label(self) -> bool:
         """Whether a text may have several labels."""
         return bool(self.label_columns or self.label_separator)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the texts have labels."""
+        return bool(self.label_columns or self.label)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ def _weights_fit(c: RunConfig) -> bool:
 
 def _columns_differ(c: RunConfig) -> bool:
     labels = c.data.label_columns or [c.data.label]  # which differ among themselves by another rule
-    return not {c.data.text, c.data.text_pair}.intersection(labels) and c.data.text != c.data.text_pair
+    texts = {c.data.text, c.data.text_pair} - {""}
+    return not texts.intersection(labels) and c.data.text != c.data.text_pair
 
 
 def _same_settings(first: TrainSection, second: TrainSection) -> bool:
@@ -88,6 +89,11 @@ RULES = (
         ("data.text_pair", "data.label", "data.label_columns", "data.text"),
         _columns_differ,
         "data.text, data.text_pair and data.label (or data.label_columns) must be different columns",
+    ),
+    Rule(
+        ("data.label", "data.labels", "zero_shot"),
+        lambda c: c.data.labelled or (c.zero_shot is not None and len(c.data.labels) > 1),
+        'data.label = "" (texts without labels) needs [zero_shot], and the labels to choose from in data.labels',
     ),
     Rule(
         ("data.keep",),

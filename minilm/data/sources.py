@@ -100,8 +100,8 @@ def load_dataset(section: DataSection) -> Dataset:
     return Dataset(
         source.name, rows["train"], rows["validation"], rows["test"],
         label_names=list(scheme.names), multi_label=scheme.multi_label,
-        fingerprint=_fingerprint(rows, scheme.names), warnings=warnings, whole=whole, notes=notes,
-        numbers={split: parts[split].numbers + 1 for split in SPLITS}, kept=_kept(parts["test"], section.keep),
+        fingerprint=fingerprint_of(rows, scheme.names), warnings=warnings, whole=whole, notes=notes,
+        numbers={split: parts[split].numbers + 1 for split in SPLITS}, kept=kept_columns(parts["test"], section.keep),
     )  # fmt: skip
 
 
@@ -234,7 +234,7 @@ def _require(table: Table, section: DataSection, defects: Defects, split: str = 
     require_columns(table, {**texts, **group, **labels}, defects)
 
 
-def _kept(test: Part, columns: Sequence[str]) -> dict[str, list[Any]]:
+def kept_columns(test: Part, columns: Sequence[str]) -> dict[str, list[Any]]:
     """The cells of these columns in the test rows. Raises UserError if the test file does not have a column."""
     require_columns(test.table, dict.fromkeys(columns, "data.keep"), Defects())
     return {name: [test.table.columns[name][i] for i in test.numbers.tolist()] for name in columns}
@@ -366,7 +366,7 @@ def _chosen(part: Part, section: DataSection, names: Sequence[str], warnings: li
 # Fingerprint ------------------------------------------------------------------------------------------------
 
 
-def _fingerprint(rows: dict[str, Rows], names: Sequence[str]) -> str:
+def fingerprint_of(rows: dict[str, Rows], names: Sequence[str]) -> str:
     """SHA-256, in hexadecimal, of the texts and labels in order; it does not depend on the files they came from.
 
     It hashes ``json.dumps([split, texts, pairs, labels])`` of each split, piece by piece to save memory.

@@ -36,7 +36,7 @@ from minilm.reporting.page import (
 from minilm.reporting.predictions import PREDICTIONS
 from minilm.reporting.record import Run, prediction_command, read_run, reads_pairs, relative_path, resume_command
 from minilm.reporting.results import Adaptation, Environment, Results, SampleText
-from minilm.reporting.results_tables import metrics_table, perplexity_table
+from minilm.reporting.results_tables import given_table, metrics_table, perplexity_table
 from minilm.reporting.story import SAME_LABELS, Sentence, added, of_whole, story, trained_on
 from minilm.reporting.tables import count, decimal, duration, metric_name
 from minilm.schema import flat
@@ -71,7 +71,8 @@ def write_report(folder: Path) -> Path:
     parts = (_opening, _adaptation, _learning, _labels, mistakes_section, _confidence)
     parts = (*parts, _samples, explanations_section, _costs, _data, _settings, _usage)
     if run.results.zero_shot is not None:
-        parts = (_opening, _asked, _labels, _samples, _costs, _data, _settings)
+        measured = () if run.results.zero_shot.given else (_labels,)
+        parts = (_opening, _asked, *measured, _samples, _costs, _data, _settings)
     elif run.only_adapted:
         parts = (_adaptation, _costs, _data, _settings)
     sections = [section for part in parts if (section := part(run)) is not None]
@@ -82,13 +83,16 @@ def write_report(folder: Path) -> Path:
 
 
 def results_table(results: Results) -> str:
-    """The metrics of every split and baseline, for the terminal."""
-    return terminal_table(metrics_table(results))
+    """The metrics of every split and baseline, for the terminal; or how many texts without labels get each label."""
+    asked = results.zero_shot
+    return terminal_table(given_table(asked) if asked and asked.given else metrics_table(results))
 
 
 def _opening(run: Run) -> Section:
     """A summary in one paragraph, and the table of results."""
     results = run.results
+    if results.zero_shot is not None and results.zero_shot.given:
+        return Section("", [story(run), given_table(results.zero_shot)])
     table = metrics_table(results)
     rows = [[Span(str(cell)) for cell in row] if row[0] == "test" else row for row in table.rows]
     what = BASELINE_NAMES | ({"majority": SAME_LABELS} if results.multi_label else {})
@@ -242,7 +246,10 @@ def _samples(run: Run) -> Section | None:
     """A few texts with their predictions."""
     if not run.results.samples:
         return None
-    table = Table(["", "text", "label", "predicted", "scores"], [_sample(s) for s in run.results.samples], left=5)
+    samples = run.results.samples
+    table = Table(["", "text", "label", "predicted", "scores"], [_sample(s) for s in samples], left=5)
+    if not run.config.data.labelled:
+        table = Table(["text", "given", "scores"], [[s[1], *s[3:]] for s in map(_sample, samples)], left=3)
     every: list[Block] = [Span("Every test text", "", link=PREDICTIONS)] if (run.folder / PREDICTIONS).is_file() else []
     return Section("Some texts", [table, *every])
 

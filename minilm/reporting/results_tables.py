@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from minilm.config import SPLITS
 from minilm.reporting.page import Table
-from minilm.reporting.results import Adaptation, Results
-from minilm.reporting.tables import decimal, metric_columns, metric_name
+from minilm.reporting.results import Adaptation, Results, ZeroShot
+from minilm.reporting.tables import count, decimal, metric_columns, metric_name
 
 
 def metrics_table(results: Results) -> Table:
@@ -17,6 +17,13 @@ def metrics_table(results: Results) -> Table:
     columns = metric_columns(results.multi_label)
     rows = [[name, *(decimal(metrics[key]) for key in columns)] for name, metrics in measured]
     return Table(["", *map(metric_name, columns)], rows)
+
+
+def given_table(asked: ZeroShot) -> Table:
+    """How many texts without labels get each label."""
+    texts = max(1, sum(asked.given.values()))
+    rows = [[label, count(number), f"{number / texts:.1%}"] for label, number in asked.given.items()]
+    return Table(["given", "texts", "of all given"], rows)
 
 
 def perplexity_table(adaptation: Adaptation) -> Table:

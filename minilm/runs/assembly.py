@@ -32,6 +32,7 @@ from minilm.data.long_texts import LongTexts
 from minilm.data.rows import Rows
 from minilm.data.sources import Dataset, load_dataset
 from minilm.data.tokenization import Encoded, encode, load_tokenizer, separate_pairs, train_bpe
+from minilm.data.unlabelled import load_unlabelled
 from minilm.devices import Runtime
 from minilm.errors import UserError, nearest
 from minilm.evaluation.metrics import check_metric
@@ -79,7 +80,8 @@ def prepare(config: RunConfig) -> PreparedData:
     Raises UserError if data and config do not match.
     """
     find_all(config)
-    data = memoize("data", lambda: _files_of(config.data), lambda: load_dataset(config.data))
+    load = load_dataset if config.data.labelled else load_unlabelled
+    data = memoize("data", lambda: _files_of(config.data), lambda: load(config.data))
     if config.train is not None:
         _check_objective(config.train, data)
     train = augmented(config, data)

@@ -23,6 +23,7 @@ from minilm.reporting.tables import count, decimal, metric_columns, metric_name,
 from minilm.runs.folders import stored_environment
 from minilm.training.console import say
 
+LABEL_COLUMN = "data.label=label"
 ROWS, PAIRS = 40, 20  # the most labels and confused pairs that the terminal shows
 
 
@@ -62,7 +63,10 @@ def evaluate_runs(
         rows = _rows_of_split([Path(run) for run in runs], split or "test")
     else:
         section, _ = columns_of(Path(runs[0]), bool(predictor.reading.pairs))
-        metrics, message = measure_on(predictor, file, change_data(section, changes), matched=not finished)
+        section = change_data(section, changes)
+        if not section.labelled:
+            raise UserError(f"{runs[0]}: its texts have no labels; name the file's column of labels: {LABEL_COLUMN}")
+        metrics, message = measure_on(predictor, file, section, matched=not finished)
         if message:
             say(f"{file}: {message}")
         return metrics, predictor.labels
@@ -82,7 +86,10 @@ def _rows_of_split(runs: Sequence[Path], split: str) -> Rows:
     """A split of the first run's data. Raises UserError if a run was trained on other data."""
     path = runs[0] / "config.toml"
     with located(str(path)):
-        data = load_dataset(load_config(path).data)
+        section = load_config(path).data
+        if not section.labelled:
+            raise UserError(f"its texts have no labels; give a labelled file: --file FILE {LABEL_COLUMN}")
+        data = load_dataset(section)
     for run in runs:
         _check_data(run, runs[0], data.fingerprint)
     rows: Rows = getattr(data, split)

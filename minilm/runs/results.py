@@ -131,9 +131,18 @@ def time_inference(classifier: Classifier, rows: Rows) -> float:
 
 
 def choose_samples(
-    rows: Rows, scores: np.ndarray, labels: list[str], seed: int, decision: Decision | None = None
+    rows: Rows,
+    scores: np.ndarray,
+    labels: list[str],
+    seed: int,
+    decision: Decision | None = None,
+    *,
+    labelled: bool = True,
 ) -> list[SampleText]:
-    """Five texts with their predictions: two wrong ones if there are any, and right ones."""
+    """Five texts with their predictions: two wrong ones if there are any, and right ones.
+
+    labelled: if False, the texts have no labels, and are drawn at random.
+    """
     several = rows.labels.ndim == 2
     decision = decision or plain_decision(rows.labels)
     probabilities = decision.probabilities(scores)
@@ -142,7 +151,7 @@ def choose_samples(
     order = np.random.default_rng(seed).permutation(len(rows))
     wrong_ones, right_ones = order[~right[order]], order[right[order]]
     some_wrong = wrong_ones[: max(2, 5 - len(right_ones))]
-    chosen = [*right_ones[: 5 - len(some_wrong)], *some_wrong]
+    chosen = [*right_ones[: 5 - len(some_wrong)], *some_wrong] if labelled else order[:5].tolist()
 
     def names(value: Any) -> Any:
         return [labels[i] for i in np.flatnonzero(value)] if several else labels[int(value)]
@@ -155,7 +164,7 @@ def choose_samples(
     return [
         SampleText(
             text=rows.texts[i] if rows.pairs is None else f"{rows.texts[i]} / {rows.pairs[i]}",
-            label=names(rows.labels[i]),
+            label=names(rows.labels[i]) if labelled else "",
             predicted=names(predicted[i]),
             scores={labels[c]: float(probabilities[i, c]) for c in shown(probabilities[i])},
             pair=None if rows.pairs is None else rows.pairs[i],

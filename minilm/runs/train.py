@@ -161,7 +161,10 @@ def _load_start(config: RunConfig) -> Start:
     counts = {split: class_counts(getattr(data, split).labels, len(data.label_names)) for split in SPLITS}
     for note in data.notes:
         say(note)
-    say(*counts_table(data.label_names, counts).split("\n"))
+    if config.data.labelled:
+        say(*counts_table(data.label_names, counts).split("\n"))
+    else:
+        say(f"{data.name}: {prepared.size('test')} texts without labels are classified; how well is not measured")
     for warning in data.warnings:
         say(f"warning: {warning}")
     message = devices.advice(runtime, settings.precision)

@@ -27,6 +27,10 @@ def check_study(study: Study) -> None:
             check_trackers(run.config)
     if not question.fits(study):
         raise UserError(f"{study.path}: the analysis {question.name} needs {question.needs}")
+    if study.config.texts and study.config.keep_model == "none":
+        raise UserError(f'{study.path}: texts: the models must be kept to classify them; remove keep_model = "none"')
+    if not all(text.strip() for text in study.config.texts):
+        raise UserError(f"{study.path}: texts: a text is empty; remove it")
     adapts = any(run.config.adapt is not None for run in study.runs)
     if metric == "perplexity" and not (adapts and question.compares_language_models):
         able = " and ".join(name for name, other in QUESTIONS.items() if other.compares_language_models)

@@ -82,6 +82,7 @@ class StudyConfig:
     axes: dict[str, list[Any]] = field(default_factory=dict)  # key of a run's config -> its values
     runs: list[Variant] = field(default_factory=list)
     active: ActiveSection | None = None
+    texts: list[str] = field(default_factory=list)  # new texts that every model classifies, at the end of the page
 
     @property
     def figures(self) -> str:
