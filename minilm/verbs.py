@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from minilm.errors import UserError
-from minilm.terminal import open_closed_streams, printable
+from minilm.terminal import open_closed_streams, printable, write_utf8
 
 
 class Verb(click.Command):
@@ -41,6 +41,7 @@ class Verbs(click.Group):
 
     def main(self, *args: Any, **options: Any) -> Any:
         open_closed_streams()
+        write_utf8()
         return super().main(*args, **options)
 
 
