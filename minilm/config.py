@@ -97,6 +97,9 @@ class ModelSection:
     """``[model]``: a checkpoint (``source``), or a model from scratch (``architecture`` and ``[model.config]``)."""
 
     source: str = ""  # a folder, a name that `minilm models` lists, or a Hub id; empty: from scratch
+    # If the source is an adapter, which is then merged with its base into a folder of weights/: the base, given as
+    # the source is; empty: the base that the adapter names.
+    base: str = ""
     revision: str = ""  # branch, tag or commit on the Hub; empty: the default branch
     architecture: str = ""  # from scratch: a model_type, such as "gpt2"
     config: dict[str, Any] = field(default_factory=dict)  # from scratch: the architecture's own settings

@@ -136,6 +136,11 @@ RULES = (
         "give either model.source (a checkpoint) or model.architecture (a model from scratch), not both or neither",
     ),
     Rule(
+        ("model.base", "model.source"),
+        lambda c: bool(c.model.source) or not c.model.base,
+        "model.base needs an adapter (model.source), which is merged with it; remove model.base",
+    ),
+    Rule(
         ("model.config",),
         lambda c: not (c.model.source and c.model.config),
         "model.config is only for a model from scratch, as a checkpoint (model.source) has its own; remove one of them",

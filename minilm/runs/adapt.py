@@ -52,7 +52,7 @@ from minilm.models.architecture import Backbone, evaluation_mode
 from minilm.models.batch import Batch
 from minilm.reporting.results import Adaptation, Change, Evaluation, Parameters
 from minilm.reporting.summary import parameter_counts
-from minilm.runs.assembly import PreparedData
+from minilm.runs.assembly import PreparedData, find_checkpoint
 from minilm.runs.folders import Recorder, write_history
 from minilm.schema import as_table
 from minilm.training.console import Interrupted, say
@@ -82,7 +82,7 @@ def adapt(
         _drop_checkpoints(place)
         return adapted
     settings = data.settings
-    stored = read_contents(hub.resolve_model(config.model.source, config.model.revision))
+    stored = read_contents(find_checkpoint(config))
     torch.manual_seed(config.seed)
     model, untrained = load_parts(stored.folder, "lm", dtype=torch.float32, device=runtime.device)
     warn_of(untrained, model)
@@ -217,7 +217,7 @@ def prepare_adaptation(config: RunConfig, prepared: PreparedData) -> AdaptationD
     Raises UserError if texts, tokenizer, model and config do not match.
     """
     section = _section_of(config)
-    stored = read_contents(hub.resolve_model(config.model.source, config.model.revision))
+    stored = read_contents(find_checkpoint(config))
     tokenizer, block = prepared.tokenizer, section.block
     context = load_model(stored.folder, "lm", device="meta").context  # also checks the checkpoint
     if block < LEAST or 0 < context < block:

@@ -13,13 +13,13 @@ from minilm.data.splits import keep_rows, strata_of
 from minilm.data.tokenization import Encoded, pad_id
 from minilm.devices import Runtime
 from minilm.evaluation.decisions import fit_decision
+from minilm.evaluation.measuring import measure
 from minilm.evaluation.metrics import Metrics
 from minilm.evaluation.predictor import Forward, predict_scores
 from minilm.measures import RANKING_METRICS
 from minilm.models.architecture import Backbone
 from minilm.reporting.results import Evaluation
 from minilm.runs.assembly import PreparedData
-from minilm.runs.results import measure
 from minilm.training.frozen_prefix import FrozenPrefix
 from minilm.training.loop import Task
 from minilm.training.objectives import Objective, balanced_weights

@@ -6,10 +6,11 @@ An interrupted run resumes from its last checkpoint, and has the same final weig
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,7 +22,7 @@ from minilm.config import SPLITS, KeepModel, RunConfig, TrainSection, ZeroShotSe
 from minilm.data.checks import class_counts
 from minilm.devices import Runtime, out_of_memory_explained
 from minilm.errors import UserError, located
-from minilm.loading import dump_config, load_config
+from minilm.loading import dump_config, load_config, path_of
 from minilm.models.architecture import Backbone
 from minilm.reporting.classes import counts_table
 from minilm.reporting.record import resume_command
@@ -46,7 +47,7 @@ from minilm.training.console import Interrupted, say, signal_of, terminable
 
 
 def train_run(
-    config_path: Path,
+    source: Path | Mapping[str, Any],
     overrides: Sequence[str] = (),
     *,
     runs: Path,
@@ -57,6 +58,7 @@ def train_run(
 ) -> Path:
     """Train, or classify without training, as a config describes; return the run's folder.
 
+    source: the config: a TOML file, or a table with the same keys.
     keep_model: what ``model/`` contains in the end: the whole model; the trained parameters and the name of their base
         checkpoint; or nothing.
     pictures: whether the report has pictures.
@@ -67,19 +69,18 @@ def train_run(
         minilm.training.console.Interrupted: a signal stopped the run; ``resume=True`` resumes it.
     """
     with terminable():
-        return _train_run(config_path, overrides, runs, resume, keep_model, pictures, group)
+        return _train_run(load_config(source, overrides), path_of(source), runs, resume, keep_model, pictures, group)
 
 
 def _train_run(
+    config: RunConfig,
     config_path: Path,
-    overrides: Sequence[str],
     runs: Path,
     resume: bool,
     keep_model: KeepModel,
     pictures: bool,
     group: str,
 ) -> Path:
-    config = load_config(config_path, overrides)
     if not resume:
         start = _prepare_start(config, config_path)  # before the folder is made: a run that cannot start leaves none
         with new_folder(runs, config.name, partial(_write_start, config, start)) as folder:
