@@ -32,7 +32,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from minilm.checkpoints.atomic import atomic
+from minilm.checkpoints.atomic import atomic, move
 from minilm.data.decoding import STDIN
 from minilm.data.row_stream import PAIR, TEXT, Row, RowStream, open_stream, survey
 from minilm.data.row_writers import FORMATS, RowWriter, writer_for
@@ -212,7 +212,7 @@ def _write_file(table: _Table, job: TableJob, out: Path, done: Done) -> bool:
             done.size += len(block)
             with atomic(state) as record:
                 record.write(json.dumps(asdict(done)).encode())
-    table.writer.finish(begun).replace(out)
+    move(table.writer.finish(begun), out)
     for path in (begun, state):
         path.unlink(missing_ok=True)
     return True
