@@ -119,7 +119,7 @@ def _train(config: Path, changes: Sequence[str], *, runs: Path, resume: bool) ->
         click.echo(adaptation_table(adaptation))
     if not run.only_adapted:
         click.echo(("\n" if adaptation is not None else "") + results_table(run.results))
-    click.echo(f"\nReport:   {folder / 'report.md'}")
+    click.echo(f"\nReport:   {folder / 'report.html'}")
     for picture in sorted((folder / "figures").glob("*.png")):
         click.echo(f"Picture:  {picture}")
     if run.results.best is not None:
@@ -166,13 +166,18 @@ def export_command(run: str, folder: Path, merge: bool, dtype: str | None, linea
     click.echo(f"{export_run(run, folder, merged=merge, dtype=dtype)}: written")
 
 
-@main.command("info", epilog=example("minilm info experiments/scratch.toml"))
+@main.command("info", epilog=example("minilm info distilbert lora.rank=8 train.batch_size=32"))
 @click.argument("model", type=NAME)
-def info_command(model: str) -> None:
-    """Show the layers of a MODEL: a config (TOML), a run, a folder, a catalogue name or a Hub id."""
-    from minilm.runs.describe import describe_model
+@CHANGES
+def info_command(model: str, changes: tuple[str, ...]) -> None:
+    """Show the layers of a MODEL, its size, and the memory of a training step.
 
-    click.echo(describe_model(model))
+    MODEL is a config or a study (TOML), a run, a folder, a catalogue name or a Hub id, of which only config.json is
+    downloaded.
+    """
+    from minilm.studies.sizes import describe
+
+    click.echo(describe(model, changes))
 
 
 @main.command("study", epilog=example("minilm study medical data.sample=true axes.seed=[1]"))

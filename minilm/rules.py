@@ -30,8 +30,8 @@ def _columns_differ(c: RunConfig) -> bool:
     return not {c.data.text, c.data.text_pair}.intersection(labels) and c.data.text != c.data.text_pair
 
 
-def _same_machine(first: TrainSection, second: TrainSection) -> bool:
-    keys = ("device", "precision", "threads")
+def _same_settings(first: TrainSection, second: TrainSection) -> bool:
+    keys = ("device", "precision", "threads", "log_to")
     default = TrainSection(epochs=1, lr=1.0)
     return all(getattr(first, key) in (getattr(default, key), getattr(second, key)) for key in keys)
 
@@ -136,6 +136,11 @@ RULES = (
         "give either model.source (a checkpoint) or model.architecture (a model from scratch), not both or neither",
     ),
     Rule(
+        ("model.base", "model.source"),
+        lambda c: bool(c.model.source) or not c.model.base,
+        "model.base needs an adapter (model.source), which is merged with it; remove model.base",
+    ),
+    Rule(
         ("model.config",),
         lambda c: not (c.model.source and c.model.config),
         "model.config is only for a model from scratch, as a checkpoint (model.source) has its own; remove one of them",
@@ -167,8 +172,8 @@ RULES = (
     ),
     Rule(
         ("adapt.train", "train"),
-        lambda c: c.adapt is None or c.train is None or _same_machine(c.adapt.train, c.train),
-        "adapt.train.device, .precision and .threads must be equal to those of [train]; remove them",
+        lambda c: c.adapt is None or c.train is None or _same_settings(c.adapt.train, c.train),
+        "adapt.train.device, .precision, .threads and .log_to must be equal to those of [train]; remove them",
     ),
     Rule(
         ("adapt.train.best",),

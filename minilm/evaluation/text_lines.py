@@ -10,11 +10,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from minilm.config import DataSection
 from minilm.data.sources import load_texts
 from minilm.errors import UserError
-from minilm.evaluation.predictor import Predictor, Text
-from minilm.loading import load_config
+from minilm.evaluation.predictor import Predictor
+from minilm.evaluation.reading import Text, columns_of
 
 LINES = 512  # lines that are read and classified together
 
@@ -31,14 +30,6 @@ def predict_table(classifier: Predictor, path: Path, run: str | Path) -> Iterato
         chunk = texts[start : start + LINES]
         shown = (text if isinstance(text, str) else "\t".join(text) for text in chunk)
         yield from zip(shown, classifier.predict(chunk), strict=True)
-
-
-def columns_of(run: Path, pairs: bool) -> tuple[DataSection, str]:
-    """The columns of a run's config, and where they are given; the default columns if there is no config."""
-    for path in (run / "config.toml", run.parent / "config.toml")[: 2 if run.name == "model" else 1]:
-        if path.is_file():
-            return load_config(path).data, f" in {path}"
-    return DataSection(text_pair="text_pair" if pairs else ""), f" by default, as {run} has no config.toml"
 
 
 def predict_lines(

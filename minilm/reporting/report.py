@@ -36,8 +36,9 @@ from minilm.reporting.page import (
 from minilm.reporting.predictions import PREDICTIONS
 from minilm.reporting.record import Run, prediction_command, read_run, reads_pairs, relative_path, resume_command
 from minilm.reporting.results import Adaptation, Environment, Results, SampleText
+from minilm.reporting.results_tables import metrics_table, perplexity_table
 from minilm.reporting.story import SAME_LABELS, Sentence, added, of_whole, story, trained_on
-from minilm.reporting.tables import count, decimal, duration, metric_columns, metric_name
+from minilm.reporting.tables import count, decimal, duration, metric_name
 from minilm.schema import flat
 from minilm.textfiles import read_text
 
@@ -82,23 +83,13 @@ def write_report(folder: Path) -> Path:
 
 def results_table(results: Results) -> str:
     """The metrics of every split and baseline, for the terminal."""
-    return terminal_table(_results(results))
-
-
-def _results(results: Results) -> Table:
-    measured = [(split, metrics) for split in SPLITS if (metrics := results.metrics(split)) is not None]
-    for name, baseline in results.baselines.items():
-        found = {split: baseline.metrics(split) for split in ("validation", "test")}
-        measured += [(f"{name}, {split}", metrics) for split, metrics in found.items() if metrics is not None]
-    columns = metric_columns(results.multi_label)
-    rows = [[name, *(decimal(metrics[key]) for key in columns)] for name, metrics in measured]
-    return Table(["", *map(metric_name, columns)], rows)
+    return terminal_table(metrics_table(results))
 
 
 def _opening(run: Run) -> Section:
     """A summary in one paragraph, and the table of results."""
     results = run.results
-    table = _results(results)
+    table = metrics_table(results)
     rows = [[Span(str(cell)) for cell in row] if row[0] == "test" else row for row in table.rows]
     what = BASELINE_NAMES | ({"majority": SAME_LABELS} if results.multi_label else {})
     legend: Sentence = []
@@ -114,16 +105,7 @@ def _opening(run: Run) -> Section:
 
 def adaptation_table(adaptation: Adaptation) -> str:
     """The loss and the perplexity on the validation texts before and after adaptation, for the terminal."""
-    return terminal_table(_adapted(adaptation))
-
-
-def _adapted(adaptation: Adaptation) -> Table:
-    loss, perplexity = adaptation.loss, adaptation.perplexity
-    rows = [
-        ["before", decimal(loss.before), f"{perplexity.before:,.1f}"],
-        ["after", decimal(loss.after), f"{perplexity.after:,.1f}"],
-    ]
-    return Table(["validation texts", "loss", "perplexity"], rows)
+    return terminal_table(perplexity_table(adaptation))
 
 
 def _adaptation(run: Run) -> Section | None:
@@ -143,7 +125,8 @@ def _adaptation(run: Run) -> Section | None:
             " The checkpoint had no language head, so a new head was trained too, which explains most of the fall in "
             "perplexity."
         )
-    return Section("Adaptation", [[Span(run.model), text, Span("adapted/", "code"), after], _adapted(adaptation)])
+    opening: Sentence = [Span(run.model), text, Span("adapted/", "code"), after]
+    return Section("Adaptation", [opening, perplexity_table(adaptation)])
 
 
 def _asked(run: Run) -> Section:

@@ -18,7 +18,8 @@ from minilm.errors import UserError, located
 from minilm.evaluation.baselines import linear
 from minilm.evaluation.decisions import fit_decision
 from minilm.evaluation.linear_classifier import save_linear
-from minilm.evaluation.predictor import Reading, decided, without_classifier
+from minilm.evaluation.predictor import without_classifier
+from minilm.evaluation.reading import Reading, decided
 from minilm.evaluation.validation_scores import ValidationScores, write_validation
 from minilm.finetuning.lora import merge
 from minilm.hub import is_folder

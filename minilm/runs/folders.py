@@ -39,6 +39,7 @@ from minilm.reporting.tables import join_words
 from minilm.schema import as_table, flat, shown
 from minilm.textfiles import read_toml
 
+Recorder = Callable[[Path, list[Evaluation]], None]  # writes all evaluations so far in a folder, as write_history
 LOCK = ".lock"  # the file in a run's folder that is locked while a process works on the run
 STARTED_FROM = {  # inputs that must not change before a run is resumed
     "data": "the data",

@@ -39,8 +39,8 @@ from minilm.data.row_writers import FORMATS, RowWriter, writer_for
 from minilm.data.sources import format_of
 from minilm.errors import UserError, nearest
 from minilm.evaluation.predictor import Predictor
+from minilm.evaluation.reading import columns_of
 from minilm.evaluation.row_answers import RowAnswers, Tally
-from minilm.evaluation.text_lines import columns_of
 from minilm.schema import read_table
 from minilm.textfiles import read_json
 from minilm.training.console import progress_bar, say

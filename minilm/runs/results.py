@@ -16,7 +16,7 @@ from minilm.data.tokenization import Encoded, length_statistics
 from minilm.evaluation.baselines import Linear, Majority, linear, majority
 from minilm.evaluation.decisions import Decision, plain_decision
 from minilm.evaluation.embeddings import fit_probe
-from minilm.evaluation.metrics import Metrics, classification_metrics, multilabel_metrics
+from minilm.evaluation.measuring import measure
 from minilm.evaluation.predictor import Classifier
 from minilm.reporting.results import Baseline, CharacterLengths, Lengths, SampleText
 from minilm.runs.shared_cache import hash_of_rows, memoize
@@ -24,24 +24,6 @@ from minilm.training.console import say
 
 LONG = 10.0  # seconds
 KEPT_SCORES = 100  # the most labels whose scores are stored for a sample text
-MOST_LABELS = 1000  # with more labels, the linear baseline and ranking metrics would be too slow
-
-
-def measure(
-    labels: np.ndarray, scores: np.ndarray, decision: Decision | None = None, ranking: bool | None = None
-) -> Metrics:
-    """The metrics of scores (N, C) for labels (N,), or (N, C) with several labels per text.
-
-    decision: determines the labels that the texts get. The loss is computed without a temperature.
-    ranking: whether to compute ROC AUC and average precision; None: unless there are very many labels.
-    """
-    decision = decision or plain_decision(labels)
-    ranking = scores.shape[1] <= MOST_LABELS if ranking is None else ranking
-    if decision.kind == "multi":
-        given = decision.choose(decision.probabilities(scores))
-        return multilabel_metrics(labels, scores, given=given, ranking=ranking)
-    chosen = decision.choose(decision.probabilities(scores)) if decision.has_threshold else None
-    return classification_metrics(labels, scores, given=chosen, ranking=ranking)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from minilm.data.tokenization import pad_id
 from minilm.devices import Runtime
 from minilm.errors import UserError, located
 from minilm.evaluation.baselines import majority
+from minilm.evaluation.measuring import measure
 from minilm.evaluation.metrics import Metrics
 from minilm.evaluation.predictor import predict_scores
 from minilm.evaluation.zero_shot import open_model
@@ -34,7 +35,7 @@ from minilm.reporting.results import Baseline, Parameters, Results, Times, ZeroS
 from minilm.reporting.summary import parameter_counts
 from minilm.runs.assembly import PreparedData, find_checkpoint, fresh_model
 from minilm.runs.folders import describe_data
-from minilm.runs.results import choose_samples, measure
+from minilm.runs.results import choose_samples
 from minilm.schema import as_table
 from minilm.training.console import say
 

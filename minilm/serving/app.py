@@ -33,7 +33,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from minilm.errors import UserError
 from minilm.evaluation.explained import ExplainedText
 from minilm.evaluation.explaining import explain_text
-from minilm.evaluation.predictor import Classifier, Predictor, Text
+from minilm.evaluation.predictor import Classifier, Predictor
+from minilm.evaluation.reading import Text
 from minilm.schema import as_table
 from minilm.serving.api import Limits, Refusal, answers, parts_of, read_object, read_question, read_texts
 from minilm.serving.batcher import Batcher, Busy, NoTokensIn
