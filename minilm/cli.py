@@ -15,7 +15,13 @@ from typing import Any
 
 import click
 
-from minilm.answer_verbs import evaluate_command, explain_command, predict_command, zero_shot_command
+from minilm.answer_verbs import (
+    evaluate_command,
+    explain_command,
+    predict_command,
+    serve_command,
+    zero_shot_command,
+)
 from minilm.errors import UserError
 from minilm.terminal import printable
 from minilm.verbs import DEVICE, NAME, PLACE, Verbs, example, part_of
@@ -33,6 +39,26 @@ def main() -> None:
 
 CHANGES = click.argument("changes", nargs=-1, metavar="[KEY=VALUE]...")
 RESUME = click.option("--resume", is_flag=True, help="Resume the last run of this name.")
+
+
+@main.command("init", epilog=example("minilm init reviews.csv"))
+@click.argument("file", type=PLACE)
+@click.option("-o", "--out", type=PLACE, help="The config to write.  [default: FILE with the ending .toml, here]")
+@click.option("--model", default="minilm", show_default=True, help="A model with a recipe (`minilm recipes`).")
+@click.option("--text", default="", help="The column with the texts.  [default: guessed]")
+@click.option("--label", default="", help="The column with the labels.  [default: guessed]")
+def init_command(file: Path, out: Path | None, model: str, text: str, label: str) -> None:
+    """Write a commented config (TOML) for training on a FILE of labelled texts, and show the command that trains.
+
+    The columns and labels are guessed from the file, and the guesses are shown. An existing config is never replaced.
+    """
+    from minilm.runs.first_config import describe_look, look_at, next_commands, write_config
+
+    out = out or Path(file.name.partition(".")[0] + ".toml")
+    look = look_at(file, text, label)
+    write_config(look, out, model)
+    click.echo("\n".join([*map(printable, describe_look(look)), f"{out}: written; to train:"]))
+    click.echo("\n".join(f"  {command}" for command in next_commands(out, model)))
 
 
 @main.command("train", epilog=example("minilm train scratch_sample train.lr=5e-4 seed=2"))
@@ -115,6 +141,7 @@ def recipes_command() -> None:
 main.add_command(evaluate_command)
 main.add_command(predict_command)
 main.add_command(explain_command)
+main.add_command(serve_command)
 main.add_command(zero_shot_command)
 
 

@@ -28,7 +28,7 @@ FLOORS = {
     "reporting": 6,
     "training": 7,  # evaluations are kept as reports have them
     "runs": 8,
-    "studies": 9,
+    **dict.fromkeys(("studies", "serving"), 9),
     **dict.fromkeys(("verbs", "api"), 10),  # the command line, and the same from Python
     **dict.fromkeys(("answer_verbs", "sklearn"), 11),
     **dict.fromkeys(("cli", "__init__"), 12),  # "__init__": the public API

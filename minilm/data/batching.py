@@ -72,7 +72,7 @@ def evaluation_batches(
 
 
 def _cheapest_ends(widths: np.ndarray, tokens: int, overhead: int) -> list[int]:
-    """The ends of the batches of N rows that cost the fewest tokens: padding included, and ``overhead`` for each batch.
+    """The ends of the batches of N rows that cost the fewest tokens, with padding and ``overhead`` for each batch.
 
     widths: (N,) padded lengths, in descending order. The batches are found by dynamic programming: cost[j] is the least
     for the first j rows, and the last batch of these begins at some i < j.

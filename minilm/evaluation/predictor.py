@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
@@ -116,6 +117,10 @@ class Predictor(ABC):
     def cut_message(self) -> str:
         """A message about texts that were cut; empty if there were few."""
         return ""
+
+    def counted_anew(self) -> Predictor:
+        """The same predictor, which shares the model, but counts cut texts and shows its progress by itself."""
+        return copy.copy(self)
 
     @property
     def multi_label(self) -> bool:
@@ -304,6 +309,12 @@ class Classifier(Predictor):
     def validation(self) -> ValidationScores:
         """See ``Predictor.validation``."""
         return read_validation(self.home, self.name)
+
+    def counted_anew(self) -> Classifier:
+        """See ``Predictor.counted_anew``."""
+        found = copy.copy(self)
+        found.cut, found.progress = Cut(), None
+        return found
 
     def cut_message(self) -> str:
         """See ``Predictor.cut_message``."""
