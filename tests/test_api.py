@@ -21,6 +21,7 @@ import numpy as np
 import pandas
 import polars
 import pytest
+import torch
 
 import minilm
 from minilm.config import RunConfig
@@ -51,9 +52,13 @@ def data_of(run: minilm.Run, split: str = "source") -> list[dict[str, Any]]:
 
 def test_it_is_the_run_of_the_command_line_bit_for_bit(tmp_path: Path) -> None:
     config = tiny.finished_run().parents[1] / "tiny.toml"
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
     run = minilm.train(config, runs=tmp_path)
+    assert torch.get_num_threads() == 2  # the run had one
     assert run.folder == tmp_path / "tiny" and tiny.outcome(run.folder) == tiny.outcome(tiny.finished_run())
     again = minilm.train(str(run.folder), runs=tmp_path)  # from the folder of a run, with its settings
+    torch.set_num_threads(before)
     assert again.folder == tmp_path / "tiny-2" and tiny.outcome(again.folder) == tiny.outcome(run.folder)
 
 
