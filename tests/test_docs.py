@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
+import inspect
 import re
 import tomllib
 from pathlib import Path
@@ -10,6 +12,7 @@ from types import ModuleType
 
 import pytest
 
+import minilm as package
 from minilm.cli import main
 from minilm.config import RunConfig
 from minilm.recipes import fine_tuning, studies
@@ -61,6 +64,22 @@ def test_every_section_of_a_config_that_a_page_shows_has_such_keys() -> None:
         for name, section in table.items():
             if "question" not in table and isinstance(section, dict):
                 assert set(section) <= set(hints_of(hints_of(RunConfig)[name])), name
+
+
+def test_every_call_that_a_page_shows_is_a_public_name_with_such_keywords() -> None:
+    blocks = [text for page in PAGES for text in re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)]
+    called = [node for block in blocks for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Call)]
+    seen = []
+    for call in called:
+        match call.func:
+            case ast.Attribute(ast.Name("minilm"), name):
+                assert name in package.__all__, name
+                known = inspect.signature(getattr(package, name)).parameters
+                assert {keyword.arg for keyword in call.keywords} <= set(known), ast.unparse(call)
+                seen.append(name)
+            case ast.Attribute(ast.Attribute(ast.Name("minilm"), name), method):
+                assert callable(getattr(getattr(package, name), method)), ast.unparse(call)
+    assert {"train", "study", "load_model"} <= set(seen)
 
 
 def test_every_study_and_recipe_is_on_its_page() -> None:
