@@ -12,6 +12,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from minilm.data import catalog
 from minilm.evaluation.decisions import Decision
@@ -118,7 +119,9 @@ def _metadata(title: str, exported: Exported, run: Run | None) -> str:
         )
         for key, _, value in found
     ]
-    relation = {"base_model_relation": "adapter" if exported.adapter else "finetune"} if base and run else {}
+    relation: dict[str, Any] = {}
+    if base and run:
+        relation["base_model_relation"] = "adapter" if exported.adapter else "finetune"
     card = ModelCardData(
         language=languages if languages and all(languages) else None,
         license=LICENCES.get(entry.licence) if entry else None,
