@@ -6,7 +6,7 @@ import sys
 
 import torch
 
-from benchmarks import architectures, finetuning, inference, pieces, training_step, whole_runs
+from benchmarks import architectures, finetuning, gpu, inference, pieces, training_step, whole_runs
 
 BENCHMARKS = {
     "pieces": pieces.run,
@@ -15,6 +15,7 @@ BENCHMARKS = {
     "finetuning": finetuning.run,
     "inference": inference.run,
     "whole-runs": whole_runs.run,
+    "gpu": gpu.run,
 }
 
 
@@ -26,7 +27,8 @@ def main(names: list[str]) -> int:
         return 2
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     missed = False
-    for name in names or BENCHMARKS:
+    here = [name for name in BENCHMARKS if name != "gpu" or torch.cuda.is_available()]
+    for name in names or here:
         print(f"\n{name}")
         for result in BENCHMARKS[name]():
             print(f"  {result}", flush=True)

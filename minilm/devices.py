@@ -39,6 +39,16 @@ class Runtime:
         """The number of tokens to evaluate at a time: many use a GPU fully, few need less memory on a CPU."""
         return 2048 if self.device.type == "cpu" else 16384
 
+    @property
+    def batch_overhead(self) -> int:
+        """The number of tokens that take as long as a batch itself does: a GPU is idle while its work is launched."""
+        return 32 if self.device.type == "cpu" else 1024
+
+    @property
+    def most_lengths(self) -> int:
+        """The most different lengths of batches; 0: any. A GPU wants few; a CPU computes all padding."""
+        return 0 if self.device.type == "cpu" else 16
+
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """The context in which forward passes run."""
         if self.precision == "float32":

@@ -16,7 +16,7 @@ from typing import Any
 
 from minilm.data import catalog
 from minilm.evaluation.decisions import Decision
-from minilm.evaluation.predictor import Reading
+from minilm.evaluation.reading import Reading
 from minilm.hub import REPO_ID, ModelEntry, catalogue, is_folder, published_name, weights_folder
 from minilm.models import ARCHITECTURES
 from minilm.models.architecture import Card

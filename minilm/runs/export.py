@@ -19,7 +19,8 @@ from minilm.errors import UserError
 from minilm.evaluation.baselines import linear
 from minilm.evaluation.decisions import fit_decision
 from minilm.evaluation.linear_classifier import save_linear
-from minilm.evaluation.predictor import Reading, decided, decision_of, names_of, without_classifier
+from minilm.evaluation.predictor import without_classifier
+from minilm.evaluation.reading import Reading, decided, decision_of, names_of
 from minilm.evaluation.validation_scores import ValidationScores, write_validation
 from minilm.finetuning.lora import merge
 from minilm.hub import is_folder

@@ -32,13 +32,14 @@ from minilm.data.sources import Dataset, load_dataset
 from minilm.devices import Runtime
 from minilm.errors import UserError, located
 from minilm.loading import load_config
-from minilm.locking import locked
+from minilm.locking import FOLLOWS_RENAMES, locked
 from minilm.reporting.record import resume_command
 from minilm.reporting.results import DataSummary, Environment, Evaluation, read_record
 from minilm.reporting.tables import join_words
 from minilm.schema import as_table, flat, shown
 from minilm.textfiles import read_toml
 
+Recorder = Callable[[Path, list[Evaluation]], None]  # writes all evaluations so far in a folder, as write_history
 LOCK = ".lock"  # the file in a run's folder that is locked while a process works on the run
 STARTED_FROM = {  # inputs that must not change before a run is resumed
     "data": "the data",
@@ -61,16 +62,19 @@ def new_folder(runs: Path, name: str, fill: Callable[[Path], None]) -> Iterator[
             remove_remains(runs, f".{glob.escape(name)}")
             beside.mkdir(parents=True)
             stack.callback(shutil.rmtree, beside, ignore_errors=True)  # absent if it was renamed
-            lock = stack.enter_context(locked(beside / LOCK))
+            lock = stack.enter_context(locked(beside / LOCK)) if FOLLOWS_RENAMES else None
             fill(beside)
             flush_names(beside)
             folder = _renamed(beside, runs, name)
-            lock.path = folder / LOCK
+            if lock is not None:
+                lock.path = folder / LOCK
             flush_names(runs)
         except OSError as error:
             raise UserError(
                 f"{runs / name}: cannot be created ({error.strerror}); choose another folder with --runs"
             ) from error
+        if lock is None:
+            stack.enter_context(occupied(folder))
         yield folder
 
 

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import torch
 
 from minilm.config import RunConfig, TrainSection
-from minilm.data.batching import collate, make_batches
+from minilm.data.batching import collate, length_multiple, make_batches
 from minilm.data.splits import keep_rows, strata_of
 from minilm.data.tokenization import Encoded, pad_id
 from minilm.devices import Runtime
 from minilm.evaluation.decisions import fit_decision
+from minilm.evaluation.measuring import measure
 from minilm.evaluation.metrics import Metrics
 from minilm.evaluation.predictor import Forward, predict_scores
 from minilm.measures import RANKING_METRICS
 from minilm.models.architecture import Backbone
+from minilm.reporting.results import Evaluation
 from minilm.runs.assembly import PreparedData
-from minilm.runs.folders import write_history
-from minilm.runs.results import measure
 from minilm.training.frozen_prefix import FrozenPrefix
 from minilm.training.loop import Task
 from minilm.training.objectives import Objective, balanced_weights
@@ -31,13 +31,14 @@ def make_task(
     prepared: PreparedData,
     model: Backbone,
     runtime: Runtime,
-    folder: Path,
+    record: Callable[[list[Evaluation]], None],
     prefix: FrozenPrefix,
 ) -> Task:
-    """The batches, the objective and the evaluation of a run; evaluations are recorded in ``folder``."""
+    """The batches, the objective and the evaluation of a run; ``record`` writes the evaluations."""
     train, validation = prepared.train, prepared.data.validation
     encoded, pad = prepared.encoded["train"], pad_id(prepared.tokenizer)
     labels = train.labels[encoded.texts]  # of each row; a window has the labels of its text
+    multiple = length_multiple(encoded.lengths, runtime.most_lengths)
     forward = {split: prefix.forward(split, model) for split in ("train", "validation")}
     # Training metrics use as many texts as validation has, which is enough to see overfitting and much faster.
     sample = keep_rows(strata_of(train.labels), min(len(train), len(validation)), config.seed)
@@ -68,14 +69,14 @@ def make_task(
     return Task(
         batches=lambda epoch: make_batches(
             encoded.lengths, settings.batch_size, seed=config.seed, epoch=epoch,
-            group_by_length=settings.group_by_length,
+            group_by_length=settings.group_by_length, multiple=multiple,
         ),
-        collate=lambda rows, epoch: collate(encoded, rows, labels, pad, limit=model.context),
+        collate=lambda rows, epoch: collate(encoded, rows, labels, pad, multiple=multiple, limit=model.context),
         objective=Objective(
             _class_weights(settings, prepared, labels), settings.label_smoothing, prepared.data.multi_label
         ),
         evaluate=evaluate,
-        record=lambda history: write_history(folder, history),
+        record=record,
         forward=forward["train"],
         seconds=prefix.seconds,
     )

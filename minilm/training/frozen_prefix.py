@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minilm.data.batching import collate, evaluation_batches
+from minilm.data.batching import collate, evaluation_batches, length_multiple
 from minilm.data.tokenization import Encoded
 from minilm.devices import Runtime
 from minilm.evaluation.predictor import Forward
@@ -142,8 +142,11 @@ class _Builder:
         tensors: dict[str, Tensor] = {}
         pooled = _head_alone_trains(self.model)
         total = len(encoded) if pooled else int(encoded.offsets[-1]) + 1
-        for rows in evaluation_batches(encoded.lengths, self.runtime.tokens_at_once):
-            batch = collate(encoded, rows, None, self.pad, limit=self.model.context).to(self.runtime.device)
+        runtime = self.runtime
+        multiple = length_multiple(encoded.lengths, runtime.most_lengths)
+        for rows in evaluation_batches(encoded.lengths, runtime.tokens_at_once, runtime.batch_overhead, multiple):
+            batch = collate(encoded, rows, None, self.pad, multiple=multiple, limit=self.model.context)
+            batch = batch.to(runtime.device)
             given = _pooled(self.model, batch) if pooled else _state(self.model, batch, self.layers)
             tensors = tensors or self._room(split, given, total)
             if not tensors:
