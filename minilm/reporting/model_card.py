@@ -121,9 +121,8 @@ def _metadata(title: str, exported: Exported, run: Run | None) -> str:
         )
         for key, split, value in found
     ]
-    relation: dict[str, Any] = {}
-    if base and run:
-        relation["base_model_relation"] = "adapter" if exported.adapter else "finetune"
+    how = "adapter" if exported.adapter else "finetune"
+    relation: dict[str, Any] = {"base_model_relation": how} if base and run else {}
     card = ModelCardData(
         language=languages if languages and all(languages) else None,
         license=LICENCES.get(entry.licence) if entry else None,
