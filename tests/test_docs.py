@@ -63,6 +63,17 @@ def test_every_section_of_a_config_that_a_page_shows_has_such_keys() -> None:
                 assert set(section) <= set(hints_of(hints_of(RunConfig)[name])), name
 
 
+SECTIONS = "data|train|lora|freeze|model|augment|adapt|zero_shot|tokenizer"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_key_that_a_page_names_is_a_key(page: Path) -> None:
+    endings = ("md", "csv", "py", "tsv", "json", "toml")  # of files with a section's name
+    for span in re.findall(r"`([^`\n]+)`", page.read_text("utf-8")):
+        for section, key in re.findall(rf"(?<![\w.])({SECTIONS})\.([a-z_0-9]+)", span):
+            assert key in (*hints_of(hints_of(RunConfig)[section]), *endings), f"{section}.{key}"
+
+
 def test_every_study_and_recipe_is_on_its_page() -> None:
     page = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
     assert all(f"`{name}`" in page for name in studies())
