@@ -150,20 +150,25 @@ main.add_command(zero_shot_command)
 @click.argument("folder", type=PLACE)
 @click.option("--merge", is_flag=True, help="Merge an adapter with its base into one model.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="The dtype of the weights.")
+@click.option("--onnx", is_flag=True, help="Save a classifier as an ONNX graph too, for other runtimes.")
+@click.option("--int8", is_flag=True, help="With --onnx: also with 8-bit integers, a quarter of the size.")
 @click.option("--linear", is_flag=True, help="Save the run's linear baseline instead, for `minilm predict`.")
-def export_command(run: str, folder: Path, merge: bool, dtype: str | None, linear: bool) -> None:
-    """Save the model of a RUN in a FOLDER that `transformers` (for an adapter PEFT) can load.
+def export_command(
+    run: str, folder: Path, merge: bool, dtype: str | None, onnx: bool, int8: bool, linear: bool
+) -> None:
+    """Save the model of a RUN in a FOLDER that `transformers` (for an adapter PEFT) can load, with a model card.
 
     The mlp head is minilm's own, and other libraries cannot use it; they can use a head with model.head.kind=family.
+    The ONNX graph has either head. It is compared with the model, and with --int8 measured on the validation texts.
     """
     from minilm.runs.export import export_linear, export_run
 
-    if linear and (merge or dtype is not None):
-        raise UserError("--linear cannot be combined with --merge or --dtype, which are for the run's model")
+    if linear and (merge or dtype is not None or onnx or int8):
+        raise UserError("--linear cannot be combined with options for the run's model, such as --merge or --dtype")
     if linear:
         click.echo(f"{export_linear(Path(run), folder)}: written; try it: minilm predict {folder}")
         return
-    click.echo(f"{export_run(run, folder, merged=merge, dtype=dtype)}: written")
+    click.echo(f"{export_run(run, folder, merged=merge, dtype=dtype, onnx=onnx, int8=int8)}: written")
 
 
 @main.command("info", epilog=example("minilm info distilbert lora.rank=8 train.batch_size=32"))

@@ -227,6 +227,7 @@ class Classifier(Predictor):
         self.clean = cleaner(self.reading.clean)
         self.cut = Cut()  # counts over all texts that it has read
         self.progress: Callable[[float], None] | None = None
+        self.forward: Forward | None = None  # computes scores in place of the model, such as a graph made from it
         self.home = card.adapter or card.folder  # the folder of its files
 
     @classmethod
@@ -259,7 +260,8 @@ class Classifier(Predictor):
         encoded = encode(self.tokenizer, texts, pairs, limit, long)
         self.cut = self.cut + count_cut(encoded, limit)
         pad = pad_id(self.tokenizer)
-        return predict_scores(self.model, encoded, self.runtime, pad=pad, progress=self.progress)
+        forward, progress = self.forward, self.progress
+        return predict_scores(self.model, encoded, self.runtime, pad=pad, forward=forward, progress=progress)
 
     def explain(self, text: Text, label: str = "") -> ExplainedText:
         """Which words of a text speak for its label, or for another label: integrated gradients, in nats of log-odds.
