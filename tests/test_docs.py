@@ -90,3 +90,10 @@ def test_the_package_explains_itself_without_this_word(word: str) -> None:
         if re.search(rf"\b{word}\b", line, re.IGNORECASE)
     ]
     assert found == []
+
+
+def test_the_numbers_by_which_to_choose_a_method_are_those_of_the_results() -> None:
+    page = (ROOT / "docs" / "choosing.md").read_text(encoding="utf-8")
+    results = (ROOT / "experiments" / "RESULTS.md").read_text(encoding="utf-8")
+    numbers = re.findall(r"\b0\.\d{3,4}\b|\b\d{2,3}\.\d\b", page)
+    assert len(numbers) > 30 and {number for number in numbers if number not in results} <= {"22.7"}
