@@ -12,10 +12,11 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from minilm.data import catalog
 from minilm.evaluation.decisions import Decision
-from minilm.evaluation.predictor import Reading
+from minilm.evaluation.reading import Reading
 from minilm.hub import REPO_ID, ModelEntry, catalogue, is_folder, published_name, weights_folder
 from minilm.models import ARCHITECTURES
 from minilm.models.architecture import Card
@@ -118,7 +119,8 @@ def _metadata(title: str, exported: Exported, run: Run | None) -> str:
         )
         for key, _, value in found
     ]
-    relation = {"base_model_relation": "adapter" if exported.adapter else "finetune"} if base and run else {}
+    how = "adapter" if exported.adapter else "finetune"
+    relation: dict[str, Any] = {"base_model_relation": how} if base and run else {}
     card = ModelCardData(
         language=languages if languages and all(languages) else None,
         license=LICENCES.get(entry.licence) if entry else None,
