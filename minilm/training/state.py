@@ -40,7 +40,6 @@ from minilm.reporting.results import Evaluation, read_record
 from minilm.schema import as_table
 from minilm.training.optimizer import AdamW
 
-
 PROGRESS = "progress.json"
 
 
