@@ -130,7 +130,7 @@ def load_parts(
     device: torch.device | str | None = None,
 ) -> tuple[Backbone, list[str]]:
     """``load_model`` of a folder, and the names of the parameters that the checkpoint does not have."""
-    stored = read_contents(folder)
+    stored = read_contents(folder, weights=torch.device(device or "cpu").type != "meta")
     task = task or stored.task
     if task not in TASKS:
         raise UserError(f'task must be one of {", ".join(TASKS)}, got "{task}"{nearest(task, TASKS)}')
@@ -163,11 +163,21 @@ def load_parts(
     with without_weights(), located(str(stored.folder / "config.json")):
         model = build_model(stored.model_type, config, task, classes=len(card.labels), head=head)
     model.card = card
+    if not stored.has_weights:
+        return _described(model, dtype).eval(), []
     found = _match(model, stored, head_is_new)
     _fill(model, found, dtype, torch.device(device or "cpu"))
     if head is not None and head.pooling != "pooler" and model.pooler is not None:
         model.pooler.requires_grad_(False)  # the head does not use it; it is kept for loading the backbone
     return model.eval(), found.untrained
+
+
+def _described(model: Backbone, dtype: Dtype) -> Backbone:
+    """A model without weights, in the dtype that its config.json names if none is given."""
+    published = card_of(model).published
+    named = str(published.get("dtype") or published.get("torch_dtype") or "").removeprefix("torch.")
+    widest = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(named, torch.float32)
+    return model.to(dtype if isinstance(dtype, torch.dtype) else widest)
 
 
 def _different(stored: Contents) -> list[str]:

@@ -29,8 +29,9 @@ from minilm.devices import Runtime
 from minilm.errors import UserError, located, nearest
 from minilm.evaluation.decisions import Decision
 from minilm.evaluation.entailment import SLOT, entailment
-from minilm.evaluation.predictor import Predictor, Reading
+from minilm.evaluation.predictor import Predictor
 from minilm.evaluation.prompts import Prompt, cloze, likelihood
+from minilm.evaluation.reading import Reading
 from minilm.evaluation.validation_scores import ValidationScores, read_validation
 from minilm.evaluation.zero_shot import METHODS, open_model, similarity
 from minilm.loading import load_config

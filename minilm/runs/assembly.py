@@ -32,11 +32,12 @@ from minilm.data.long_texts import LongTexts
 from minilm.data.rows import Rows
 from minilm.data.sources import Dataset, load_dataset
 from minilm.data.tokenization import Encoded, encode, load_tokenizer, separate_pairs, train_bpe
+from minilm.data.unlabelled import load_unlabelled
 from minilm.devices import Runtime
 from minilm.errors import UserError, nearest
 from minilm.evaluation.metrics import check_metric
-from minilm.evaluation.predictor import Reading
 from minilm.evaluation.ranking import has_pairs
+from minilm.evaluation.reading import Reading
 from minilm.finetuning.freezing import freeze, reads_pooler
 from minilm.finetuning.lora import LoRAConfig, add_lora
 from minilm.models import ARCHITECTURES
@@ -79,7 +80,8 @@ def prepare(config: RunConfig) -> PreparedData:
     Raises UserError if data and config do not match.
     """
     find_all(config)
-    data = memoize("data", lambda: _files_of(config.data), lambda: load_dataset(config.data))
+    load = load_dataset if config.data.labelled else load_unlabelled
+    data = memoize("data", lambda: _files_of(config.data), lambda: load(config.data))
     if config.train is not None:
         _check_objective(config.train, data)
     train = augmented(config, data)
@@ -269,7 +271,7 @@ def _from_checkpoint(
     config: RunConfig, folder: Path, labels: list[str], device: torch.device | str, precision: str
 ) -> Backbone:
     dtype = None if precision == "bfloat16" else torch.float32
-    stored = read_contents(folder)
+    stored = read_contents(folder, weights=torch.device(device).type != "meta")
     # A sentence model's pooling is also used if ``folder`` was adapted from it.
     head = new_head(config.model.head, stored.architecture, stored.config, find_checkpoint(config))
     model, untrained = load_parts(folder, "classify", labels=labels, head=head, dtype=dtype, device=device)

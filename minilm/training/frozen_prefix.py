@@ -142,10 +142,11 @@ class _Builder:
         tensors: dict[str, Tensor] = {}
         pooled = _head_alone_trains(self.model)
         total = len(encoded) if pooled else int(encoded.offsets[-1]) + 1
-        multiple = length_multiple(encoded.lengths, self.runtime.most_lengths)
-        for rows in evaluation_batches(encoded.lengths, self.runtime.tokens_at_once, multiple):
+        runtime = self.runtime
+        multiple = length_multiple(encoded.lengths, runtime.most_lengths)
+        for rows in evaluation_batches(encoded.lengths, runtime.tokens_at_once, runtime.batch_overhead, multiple):
             batch = collate(encoded, rows, None, self.pad, multiple=multiple, limit=self.model.context)
-            batch = batch.to(self.runtime.device)
+            batch = batch.to(runtime.device)
             given = _pooled(self.model, batch) if pooled else _state(self.model, batch, self.layers)
             tensors = tensors or self._room(split, given, total)
             if not tensors:

@@ -19,7 +19,8 @@ from minilm.checkpoints.models import card_of, load_model, save_model
 from minilm.checkpoints.opening import holds_model
 from minilm.devices import runtime
 from minilm.errors import UserError
-from minilm.evaluation.predictor import Classifier, Reading
+from minilm.evaluation.predictor import Classifier
+from minilm.evaluation.reading import Reading
 from minilm.finetuning.lora import LoRAConfig, add_lora, merge
 from minilm.model_files import holds_adapter, weight_names
 from minilm.models.heads import HeadConfig, mlp_head
