@@ -11,7 +11,7 @@ import io
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -45,7 +45,7 @@ class Room:
 
 
 class Unzipped(gzip.GzipFile):
-    """A gzip file, decompressed. Reading raises UserError at the bytes that are too many."""
+    """A gzip file, decompressed. Reading raises UserError at the bytes that are too many, or that are damaged."""
 
     def __init__(self, file: BinaryIO, name: str) -> None:
         self.room = Room(name, file.seek(0, io.SEEK_END))
@@ -55,12 +55,16 @@ class Unzipped(gzip.GzipFile):
     def read(self, size: int | None = -1) -> bytes:
         if size is None or size < 0:
             return b"".join(iter(lambda: self.read(BLOCK), b""))
-        return self._counted(super().read(size))
+        return self._counted(super().read, size)
 
     def read1(self, size: int = -1) -> bytes:
-        return self._counted(super().read1(size))
+        return self._counted(super().read1, size)
 
-    def _counted(self, data: bytes) -> bytes:
+    def _counted(self, read: Callable[[int], bytes], size: int) -> bytes:
+        try:
+            data = read(size)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise UserError(f"{self.room.name}: not a complete gzip file: {error}") from None
         self.room.check(self.tell())  # not a sum, as pyarrow reads some parts twice
         return data
 

@@ -8,11 +8,9 @@ lone surrogates, which no valid text contains, so that messages can name each ba
 from __future__ import annotations
 
 import codecs
-import gzip
 import io
 import re
 import sys
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -94,8 +92,6 @@ class TextFile:
                 yield io.TextIOWrapper(binary, encoding=self.encoding, errors=errors, newline=newline)
             except UnicodeDecodeError as error:
                 raise UserError(f"{self.name}: not {self.encoding}: {error.reason} (byte {error.start})") from None
-            except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-                raise UserError(f"{self.name}: not a complete gzip file: {error}") from None
 
 
 def too_long(origin: RowOrigin) -> UserError:
@@ -156,10 +152,7 @@ def open_text(path: Path, encoding: str = "") -> TextFile:
 
 def _find_encoding(path: Path) -> str:
     with open_bytes(path) as file:
-        try:
-            start = file.read(SAMPLE)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise UserError(f"{display_name(path)}: not a complete gzip file: {error}") from None
+        start = file.read(SAMPLE)
     for mark, encoding in MARKS.items():
         if start.startswith(mark):
             return encoding

@@ -31,7 +31,6 @@ from minilm.models.batch import Batch, select_position
 from minilm.models.dropout import Dropout
 from minilm.models.layers import ACTIVATIONS
 
-
 POOLINGS = ("cls", "last", "mean", "pooler", "max", "mean_sqrt_len", "weighted_mean")
 
 

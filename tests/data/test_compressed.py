@@ -92,6 +92,16 @@ def _zipped(bomb: str) -> bytes:
     return _made.setdefault(bomb, gzip.compress(BOMBS[bomb], 9))
 
 
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_damaged_gzip_file_is_refused_by_every_reader(ending: str, tmp_path: Path) -> None:
+    path, content = tmp_path / f"a.{ending}.gz", bytearray(gzip.compress(b"".join(b"%d," % i for i in range(9999))))
+    for at in (12, 2000):
+        content[at] ^= 0xFF
+        path.write_bytes(content)
+        refused(lambda: read_table(path, {"text"}, Defects()), r"a\.\w+\.gz: not a complete gzip file: ")
+        refused(lambda: survey(open_stream(path, Format()), ["text"]), r"a\.\w+\.gz: not a complete gzip file: ")
+
+
 def test_a_gzip_file_of_the_usual_ratio_may_be_large(tmp_path: Path) -> None:
     rows = "".join(f"{i * 7919 % 1000003} {i * 104729 % 999983},a\n" for i in range(20_000))
     (tmp_path / "a.csv.gz").write_bytes(gzip.compress(f"text,label\n{rows}".encode()))
