@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from minilm.api import train
+    from minilm.api import FinishedStudy, study, train
     from minilm.checkpoints.models import save_model
     from minilm.checkpoints.opening import load_model
     from minilm.data.tokenization import load_tokenizer
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Classifier",
+    "FinishedStudy",
     "Interrupted",
     "Run",
     "UserError",
@@ -34,11 +35,13 @@ __all__ = [
     "load_tokenizer",
     "read_run",
     "save_model",
+    "study",
     "train",
 ]
 
 _HOMES = {
     "Classifier": "minilm.evaluation.predictor",
+    "FinishedStudy": "minilm.api",
     "Interrupted": "minilm.training.console",
     "Run": "minilm.reporting.record",
     "UserError": "minilm.errors",
@@ -46,6 +49,7 @@ _HOMES = {
     "load_tokenizer": "minilm.data.tokenization",
     "read_run": "minilm.reporting.record",
     "save_model": "minilm.checkpoints.models",
+    "study": "minilm.api",
     "train": "minilm.api",
 }
 

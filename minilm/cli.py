@@ -15,7 +15,13 @@ from typing import Any
 
 import click
 
-from minilm.answer_verbs import evaluate_command, explain_command, predict_command, zero_shot_command
+from minilm.answer_verbs import (
+    evaluate_command,
+    explain_command,
+    predict_command,
+    serve_command,
+    zero_shot_command,
+)
 from minilm.errors import UserError
 from minilm.terminal import printable
 from minilm.verbs import DEVICE, NAME, PLACE, Verbs, example, part_of
@@ -33,6 +39,26 @@ def main() -> None:
 
 CHANGES = click.argument("changes", nargs=-1, metavar="[KEY=VALUE]...")
 RESUME = click.option("--resume", is_flag=True, help="Resume the last run of this name.")
+
+
+@main.command("init", epilog=example("minilm init reviews.csv"))
+@click.argument("file", type=PLACE)
+@click.option("-o", "--out", type=PLACE, help="The config to write.  [default: FILE with the ending .toml, here]")
+@click.option("--model", default="minilm", show_default=True, help="A model with a recipe (`minilm recipes`).")
+@click.option("--text", default="", help="The column with the texts.  [default: guessed]")
+@click.option("--label", default="", help="The column with the labels.  [default: guessed]")
+def init_command(file: Path, out: Path | None, model: str, text: str, label: str) -> None:
+    """Write a commented config (TOML) for training on a FILE of labelled texts, and show the command that trains.
+
+    The columns and labels are guessed from the file, and the guesses are shown. An existing config is never replaced.
+    """
+    from minilm.runs.first_config import describe_look, look_at, next_commands, write_config
+
+    out = out or Path(file.name.partition(".")[0] + ".toml")
+    look = look_at(file, text, label)
+    write_config(look, out, model)
+    click.echo("\n".join([*map(printable, describe_look(look)), f"{out}: written; to train:"]))
+    click.echo("\n".join(f"  {command}" for command in next_commands(out, model)))
 
 
 @main.command("train", epilog=example("minilm train scratch_sample train.lr=5e-4 seed=2"))
@@ -115,6 +141,7 @@ def recipes_command() -> None:
 main.add_command(evaluate_command)
 main.add_command(predict_command)
 main.add_command(explain_command)
+main.add_command(serve_command)
 main.add_command(zero_shot_command)
 
 
@@ -123,20 +150,25 @@ main.add_command(zero_shot_command)
 @click.argument("folder", type=PLACE)
 @click.option("--merge", is_flag=True, help="Merge an adapter with its base into one model.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="The dtype of the weights.")
+@click.option("--onnx", is_flag=True, help="Save a classifier as an ONNX graph too, for other runtimes.")
+@click.option("--int8", is_flag=True, help="With --onnx: also with 8-bit integers, a quarter of the size.")
 @click.option("--linear", is_flag=True, help="Save the run's linear baseline instead, for `minilm predict`.")
-def export_command(run: str, folder: Path, merge: bool, dtype: str | None, linear: bool) -> None:
-    """Save the model of a RUN in a FOLDER that `transformers` (for an adapter PEFT) can load.
+def export_command(
+    run: str, folder: Path, merge: bool, dtype: str | None, onnx: bool, int8: bool, linear: bool
+) -> None:
+    """Save the model of a RUN in a FOLDER that `transformers` (for an adapter PEFT) can load, with a model card.
 
     The mlp head is minilm's own, and other libraries cannot use it; they can use a head with model.head.kind=family.
+    The ONNX graph has either head. It is compared with the model, and with --int8 measured on the validation texts.
     """
     from minilm.runs.export import export_linear, export_run
 
-    if linear and (merge or dtype is not None):
-        raise UserError("--linear cannot be combined with --merge or --dtype, which are for the run's model")
+    if linear and (merge or dtype is not None or onnx or int8):
+        raise UserError("--linear cannot be combined with options for the run's model, such as --merge or --dtype")
     if linear:
         click.echo(f"{export_linear(Path(run), folder)}: written; try it: minilm predict {folder}")
         return
-    click.echo(f"{export_run(run, folder, merged=merge, dtype=dtype)}: written")
+    click.echo(f"{export_run(run, folder, merged=merge, dtype=dtype, onnx=onnx, int8=int8)}: written")
 
 
 @main.command("info", epilog=example("minilm info distilbert lora.rank=8 train.batch_size=32"))

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from minilm.errors import UserError, legible
-from minilm.terminal import open_closed_streams, printable
+from minilm.terminal import open_closed_streams, printable, write_utf8
 
 
 class Verb(click.Command):
@@ -43,6 +43,7 @@ class Verbs(click.Group):
 
     def main(self, *args: Any, **options: Any) -> Any:
         open_closed_streams()
+        write_utf8()
         return super().main(*args, **options)
 
     def make_context(self, *args: Any, **options: Any) -> click.Context:

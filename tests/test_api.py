@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -135,12 +136,9 @@ def test_a_data_frame_is_data_with_the_columns_that_the_config_names(library: An
 
 def test_splits_are_given_one_by_one(tmp_path: Path) -> None:
     frames = [pandas.DataFrame({"text": TEXTS[i:j], "label": LABELS[i:j]}) for i, j in ((0, 40), (40, 50), (50, 60))]
-    run = minilm.train(
-        CONFIG | {"data": CONFIG["data"] | {"source": "elsewhere.csv"}},
-        dict(zip(("train", "validation", "test"), frames, strict=True)),
-        train=BRIEF,
-        runs=tmp_path,
-    )
+    config = CONFIG | {"data": CONFIG["data"] | {"source": "elsewhere.csv"}}
+    splits = dict(zip(("train", "validation", "test"), frames, strict=True))
+    run = minilm.train(config, splits, train=BRIEF, runs=tmp_path)
     assert run.results.data.sizes == {"train": 40, "validation": 10, "test": 10}
     assert [row["text"] for row in data_of(run, "test")] == TEXTS[50:]
 
@@ -213,6 +211,80 @@ def test_a_thread_may_train(tmp_path: Path) -> None:
     thread.start()
     thread.join()
     assert runs[0].results.best is not None
+
+
+def drawn(*given: object, **options: object) -> Path:
+    """A picture in place of one that takes a second."""
+    path = next(each for each in given if isinstance(each, Path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"a picture")
+    return path
+
+
+# --- Runs and studies -----------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_a_line_in_a_terminal_and_a_table_with_curves_in_a_notebook() -> None:
+    run = minilm.read_run(tiny.finished_run())
+    test = run.results.test
+    assert test is not None
+    assert repr(run) == (
+        f"<Run {run.folder}: test loss {test.loss:.4f}, accuracy {test.accuracy:.4f}, "
+        f"macro F1 {test.macro_f1:.4f}, MCC {test.mcc:.4f}>"
+    )
+    assert run.report == (run.folder / "report.md").read_text() and run.figures == []
+    html = run._repr_html_()
+    assert html.startswith("<p><strong>tiny</strong>") and "<td class=text>linear, test</td>" in html
+    assert "<img" not in html and "<html" not in html and "<style" not in html
+
+
+def test_the_curves_are_in_the_cell_of_a_notebook_itself(tmp_path: Path) -> None:
+    folder = tmp_path / "drawn"
+    shutil.copytree(tiny.finished_run(), folder)
+    picture = folder / "figures" / "learning_curves.png"
+    picture.parent.mkdir()
+    picture.write_bytes(b"a picture")
+    run = minilm.read_run(folder)
+    assert run.figures == [picture] and 'src="data:image/png;base64,YSBwaWN0dXJl"' in run._repr_html_()
+
+
+def test_a_classifier_is_asked_explained_and_measured() -> None:
+    classifier = minilm.read_run(tiny.finished_run()).classifier("cpu")
+    p = classifier.probabilities(TEXTS[:3])
+    assert p.shape == (3, 2) and p.dtype == np.float32 and classifier.labels == ["bad", "good"]
+    np.testing.assert_allclose([list(row.values()) for row in classifier.predict(TEXTS[:3])], p, atol=1e-6)
+    assert classifier.probabilities([]).shape == (0, 2)
+    found = classifier.explain("a good film", "good")
+    assert found.label == "good" and [word.text for word in found.words] == ["a", "good", "film"]
+    file = tiny.write_data(Path("more.tsv"))
+    measured = classifier.evaluate(file)
+    assert measured == classifier.evaluate((TEXTS, LABELS)) == classifier.evaluate(str(file))
+    frame = polars.DataFrame({"review": TEXTS, "label": LABELS})
+    assert classifier.evaluate(frame, changes=["data.text=review"]) == measured
+    with pytest.raises(minilm.UserError, match=r'^the data: no column "text"'):
+        classifier.evaluate(frame)
+    with pytest.raises(minilm.UserError, match=r'^1 defect in the data.*\n  the data, row 2: unknown label "so"'):
+        classifier.evaluate((TEXTS[:2], ["good", "so"]))
+    with pytest.raises(minilm.UserError, match="gives one label per text"):
+        classifier.evaluate((TEXTS[:2], [["good"], ["bad", "good"]]))
+
+
+def test_a_study_is_its_runs_and_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("reporting.group_plots.bars", "reporting.group_plots.curves", "studies.page_parts.dashboard"):
+        monkeypatch.setattr(f"minilm.{name}", drawn)
+    table = {"name": "rates", "question": "Does a higher rate help?", "base": CONFIG, "axes": {"seed": [1, 2, 3]}}
+    options: dict[str, Any] = {"axes": {"train.lr": [1e-3, 1e-2], "seed": (1,)}, "train": BRIEF, "runs": tmp_path}
+    study = minilm.study(table, (TEXTS, LABELS), metric="macro_f1", **options)
+    assert [run.config.train.lr for run in study.runs if run.config.train] == [1e-3, 1e-2]
+    assert study.folder == tmp_path / "rates" and study.page == tmp_path / "rates" / "study.html"
+    assert study.report.startswith("# rates\n\n*Does a higher rate help?*") and study.figures
+    assert repr(study) == "<FinishedStudy rates: 2 runs; rates/study.html>"
+    html = study._repr_html_()
+    assert html.startswith("<p><strong>rates</strong>: Does a higher rate help?</p>\n<p>") and "<img" in html
+    with pytest.raises(minilm.UserError, match="jobs must be a whole number of at least 1, got 0"):
+        minilm.study(table, jobs=0)
+    with pytest.raises(minilm.UserError, match=r'^no study "seed" \(did you mean "seeds"\?\)'):
+        minilm.study("seed")
 
 
 # --- The package ----------------------------------------------------------------------------------------------------

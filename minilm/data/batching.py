@@ -63,8 +63,8 @@ def evaluation_batches(
 ) -> Iterator[np.ndarray]:
     """Batches of row numbers, the longest rows first, each of at most ``tokens`` tokens including padding.
 
-    lengths: (N,) in tokens. A longer row is a batch of its own. overhead: the tokens that take as long as a batch itself
-    does. A few texts of very different lengths are divided into several batches if that saves more padding.
+    lengths: (N,) in tokens. A longer row is a batch of its own. overhead: the tokens that take as long as a batch
+    itself does. A few texts of very different lengths are divided into several batches if that saves more padding.
     """
     for rows in make_batches(lengths, EVALUATED, seed=0, epoch=0, shuffle=False):
         widths = np.array([padded_length(int(length), multiple) for length in lengths[rows]])
@@ -72,7 +72,7 @@ def evaluation_batches(
 
 
 def _cheapest_ends(widths: np.ndarray, tokens: int, overhead: int) -> list[int]:
-    """The ends of the batches of N rows that cost the fewest tokens: padding included, and ``overhead`` for each batch.
+    """The ends of the batches of N rows that cost the fewest tokens, with padding and ``overhead`` for each batch.
 
     widths: (N,) padded lengths, in descending order. The batches are found by dynamic programming: cost[j] is the least
     for the first j rows, and the last batch of these begins at some i < j.

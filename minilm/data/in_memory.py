@@ -136,7 +136,7 @@ def text_columns(texts: Iterable[Any]) -> tuple[dict[str, list[Any]], bool]:
 
     Raises UserError if only some are pairs.
     """
-    rows = _listed(texts, "texts")
+    rows = listed(texts, "texts")
     lists = [isinstance(row, list) for row in rows]
     if not any(lists):
         return {TEXT: rows}, False
@@ -151,13 +151,13 @@ def _label_columns(labels: Any) -> tuple[dict[str, list[Any]], dict[str, Any]]:
     frame = frame_columns(labels)
     if frame is not None:
         return frame, {"label_columns": list(frame), "label_separator": ""}
-    cells = _listed(labels, "labels")
+    cells = listed(labels, "labels")
     several = any(isinstance(cell, list) for cell in cells)
     separator = "," if several else ""  # lists are read as lists; the key says that there may be several labels
     return {LABEL: cells}, {"label": LABEL, "label_columns": [], "label_separator": separator}
 
 
-def _listed(values: Any, what: str) -> list[Any]:
+def listed(values: Any, what: str) -> list[Any]:
     """The values of a list, an array or a series, one for each text. Raises UserError for other types."""
     if isinstance(values, str | Mapping) or not isinstance(values, Iterable):
         raise UserError(f"data: the {what} must be a list, an array or a series, got {type(values).__name__}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
@@ -117,6 +118,10 @@ class Predictor(ABC):
         """A message about texts that were cut; empty if there were few."""
         return ""
 
+    def counted_anew(self) -> Predictor:
+        """The same predictor, which shares the model, but counts cut texts and shows its progress by itself."""
+        return copy.copy(self)
+
     @property
     def multi_label(self) -> bool:
         """Whether a text may get several labels."""
@@ -222,6 +227,7 @@ class Classifier(Predictor):
         self.clean = cleaner(self.reading.clean)
         self.cut = Cut()  # counts over all texts that it has read
         self.progress: Callable[[float], None] | None = None
+        self.forward: Forward | None = None  # computes scores in place of the model, such as a graph made from it
         self.home = card.adapter or card.folder  # the folder of its files
 
     @classmethod
@@ -254,7 +260,8 @@ class Classifier(Predictor):
         encoded = encode(self.tokenizer, texts, pairs, limit, long)
         self.cut = self.cut + count_cut(encoded, limit)
         pad = pad_id(self.tokenizer)
-        return predict_scores(self.model, encoded, self.runtime, pad=pad, progress=self.progress)
+        forward, progress = self.forward, self.progress
+        return predict_scores(self.model, encoded, self.runtime, pad=pad, forward=forward, progress=progress)
 
     def explain(self, text: Text, label: str = "") -> ExplainedText:
         """Which words of a text speak for its label, or for another label: integrated gradients, in nats of log-odds.
@@ -304,6 +311,12 @@ class Classifier(Predictor):
     def validation(self) -> ValidationScores:
         """See ``Predictor.validation``."""
         return read_validation(self.home, self.name)
+
+    def counted_anew(self) -> Classifier:
+        """See ``Predictor.counted_anew``."""
+        found = copy.copy(self)
+        found.cut, found.progress = Cut(), None
+        return found
 
     def cut_message(self) -> str:
         """See ``Predictor.cut_message``."""

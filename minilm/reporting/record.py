@@ -10,14 +10,13 @@
 from __future__ import annotations
 
 import os
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minilm.config import RunConfig
 from minilm.errors import UserError
-from minilm.hints import program
+from minilm.hints import WINDOWS, program, quoted
 from minilm.loading import load_config
 from minilm.reporting.page import Picture, Span, fragment
 from minilm.reporting.results import Environment, Evaluation, Results, read_history, read_record
@@ -134,13 +133,14 @@ def read_run(folder: Path) -> Run:
 
 def resume_command(folder: Path) -> str:
     """The command that continues an interrupted run."""
-    return f"{program()} train {shlex.quote(relative_path(folder / 'config.toml'))} --resume"
+    return f"{program()} train {quoted(relative_path(folder / 'config.toml'))} --resume"
 
 
 def prediction_command(run: Run) -> str:
     """The command that classifies one text, or a pair of two texts with a tab between them."""
-    example = "$'first text\\tsecond text'" if reads_pairs(run) else '"some text"'
-    return f"{program()} predict {shlex.quote(relative_path(run.folder))} {example}"
+    pair = '"first text`tsecond text"' if WINDOWS else "$'first text\\tsecond text'"  # a tab in PowerShell, in bash
+    example = pair if reads_pairs(run) else '"some text"'
+    return f"{program()} predict {quoted(relative_path(run.folder))} {example}"
 
 
 def reads_pairs(run: Run) -> bool:
@@ -150,5 +150,8 @@ def reads_pairs(run: Run) -> bool:
 
 def relative_path(path: Path) -> str:
     """A path as a user would type it: relative if it is below the working directory."""
-    relative = os.path.relpath(path)
+    try:
+        relative = os.path.relpath(path)
+    except ValueError:  # on another drive of Windows
+        return str(path)
     return str(path) if relative.startswith(os.pardir) else relative

@@ -5,7 +5,6 @@ Everything on the page is read from the run's files (``minilm.reporting.record``
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 
 from minilm.config import SPLITS
 from minilm.evaluation.metrics import Metrics
-from minilm.hints import program
+from minilm.hints import program, quoted
 from minilm.measures import RANKING_METRICS
 from minilm.reporting.classes import count_rows
 from minilm.reporting.confidence import confidence_section, threshold_sentence
@@ -101,7 +100,7 @@ def _opening(run: Run) -> Section:
         legend += ["; " if legend else "Baselines: ", Span(name, "em"), f", {what[name]}"]
     legend.append(f"{'. ' if legend else ''}Loss in nats, lower is better; everything else, higher is better.")
     if added(results):
-        command = f"{program()} evaluate {shlex.quote(relative_path(run.folder))} --split train"
+        command = f"{program()} evaluate {quoted(relative_path(run.folder))} --split train"
         own = f" measures the {count(results.data.sizes['train'])} of the data."
         legend += [" Row ", Span("train", "em"), f": {trained_on(results)}; ", Span(command, "code"), own]
     return Section("", [story(run), replace(table, rows=rows), legend])
@@ -340,8 +339,8 @@ def environment_rows(environment: Environment) -> list[tuple[str, str]]:
 
 
 def _usage(run: Run) -> Section:
-    folder = shlex.quote(relative_path(run.folder))
-    config = shlex.quote(relative_path(run.folder / "config.toml"))
+    folder = quoted(relative_path(run.folder))
+    config = quoted(relative_path(run.folder / "config.toml"))
     with_tab = ", a tab between the two texts" if reads_pairs(run) else ""
     commands = [
         (prediction_command(run), "predicts the label of a text"),

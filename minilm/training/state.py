@@ -32,7 +32,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minilm.checkpoints.atomic import atomic, flush_names
+from minilm.checkpoints.atomic import atomic, flush_names, move
 from minilm.checkpoints.files import read_tensors, write_json, write_tensors
 from minilm.errors import UserError
 from minilm.measures import Measured, Number
@@ -122,7 +122,7 @@ class Checkpoints:
                 _link(self.best, beside / self.best.name)
             write_json(beside / PROGRESS, as_table(self._with_checksums(progress, beside)))
             flush_names(beside)
-            beside.rename(place)
+            move(beside, place)
             flush_names(self.folder)
         finally:
             shutil.rmtree(beside, ignore_errors=True)  # does nothing if it was renamed
