@@ -293,6 +293,8 @@ class TrainSection:
     device: Device = "auto"  # "auto": CUDA, else MPS, else the CPU
     precision: Precision = "auto"  # "auto": 16 bits on a CUDA GPU, else float32
     threads: Threads = 0  # CPU threads; 0: torch decides
+    # With several processes (torchrun): each keeps a part of every parameter, for models that do not fit on one device.
+    shard: bool = False
     gradient_checkpointing: bool = False  # compute activations again in the backward pass: slower, with less memory
     # Memory for the cached outputs of frozen layers, which are computed once; the rest is in a file; 0: no cache.
     cache_mib: Count = 4096

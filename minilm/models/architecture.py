@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from minilm.errors import UserError
 from minilm.models.batch import Batch, State
-from minilm.models.heads import Head, HeadConfig, LanguageConfig
+from minilm.models.heads import ClassificationHead, Head, HeadConfig, LanguageConfig
 
 # --- What a model offers ------------------------------------------------------------------------------------------
 
@@ -133,11 +133,31 @@ class Backbone(nn.Module, ABC):
         """The position (B,) for which this layer computes its query and its MLP; None: all positions."""
         return batch.query_position if layer == self.num_layers - 1 else None
 
-    def vectors(self, batch: Batch, state: State | None = None, first: int = 0) -> Tensor:
+    def vectors(self, batch: Batch, state: State | None = None, first: int = 0, last: int | None = None) -> Tensor:
         """The finished vectors, (B, T, D), or (B, 1, D) if the batch has a ``query_position``; an encoder-decoder's
-        are its decoder's, (B, T', D). From ``state``, the one before layer ``first``, or else from the start."""
+        are its decoder's, (B, T', D). From ``state``, the one before layer ``first``, or else from the start; up to
+        layer ``last`` (exclusive), or else to the end."""
         state = self.embed(batch) if state is None else state
-        return self.finish(self.run(state, batch, first, self.num_layers))
+        return self.finish(self.run(state, batch, first, self.num_layers if last is None else last))
+
+    def states(self, batch: Batch, last: int) -> State:
+        """The state after the first ``last`` layers."""
+        return self.run(self.embed(batch), batch, 0, last)
+
+    def pooled(self, batch: Batch) -> Tensor:
+        """The vector of each text that the classification head reads, (B, D)."""
+        head = self._classification_head()
+        batch = replace(batch, query_position=head.query_position(batch))
+        return head.pooled(self.vectors(batch), batch, self.pooler)
+
+    def classify(self, z: Tensor) -> Tensor:
+        """The scores (B, C) of vectors from ``pooled``, (B, D)."""
+        return self._classification_head().classify(z)
+
+    def _classification_head(self) -> ClassificationHead:
+        if not isinstance(self.head, ClassificationHead):
+            raise TypeError("this model has no classification head")
+        return self.head
 
     def apply_head(self, x: Tensor, batch: Batch) -> Tensor:
         """The head's scores of finished vectors, from ``vectors``. Raises TypeError if there is no head."""

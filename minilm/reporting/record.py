@@ -16,7 +16,7 @@ from pathlib import Path
 
 from minilm.config import RunConfig
 from minilm.errors import UserError
-from minilm.hints import program
+from minilm.hints import program, training_program
 from minilm.loading import load_config
 from minilm.reporting.results import Environment, Evaluation, Results, read_history, read_record
 
@@ -95,7 +95,7 @@ def read_run(folder: Path) -> Run:
 
 def resume_command(folder: Path) -> str:
     """The command that continues an interrupted run."""
-    return f"{program()} train {shlex.quote(relative_path(folder / 'config.toml'))} --resume"
+    return f"{training_program()} train {shlex.quote(relative_path(folder / 'config.toml'))} --resume"
 
 
 def prediction_command(run: Run) -> str:

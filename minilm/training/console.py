@@ -16,6 +16,7 @@ from tqdm import tqdm
 from minilm.config import TrainSection
 from minilm.reporting.results import Evaluation
 from minilm.terminal import printable, silence
+from minilm.world import is_first
 
 
 class Interrupted(Exception):
@@ -81,7 +82,12 @@ def say(*lines: str) -> None:
 
 
 def write(text: str, stream: IO[str]) -> None:
-    """A line, or several, above the bar if there is one. If the reader has ended, work continues without output."""
+    """A line, or several, above the bar if there is one. If the reader has ended, work continues without output.
+
+    Only the first of several processes prints.
+    """
+    if not is_first():
+        return
     try:
         tqdm.write(text, file=stream)
         stream.flush()
@@ -94,7 +100,8 @@ def progress_bar(total: int | None, done: int, unit: str = "step") -> tqdm[Any]:
 
     total: the number of steps; None if it is unknown.
     """
-    return tqdm(total=total, initial=done, unit=unit, disable=None, dynamic_ncols=True, mininterval=0.5, leave=False)
+    hidden = None if is_first() else True  # None: if the output is not a terminal
+    return tqdm(total=total, initial=done, unit=unit, disable=hidden, dynamic_ncols=True, mininterval=0.5, leave=False)
 
 
 def show_evaluation(entry: Evaluation, settings: TrainSection, *, best: bool) -> None:

@@ -6,11 +6,13 @@ renamed, so that there is never an incomplete one.
     model.safetensors       the trained parameters
     optimizer.safetensors   AdamW's m, v and t of each
     best.safetensors        the trained parameters of the best evaluation so far, if there was one
-    random.safetensors      the state of every random generator in use
+    random.safetensors      the state of every random generator in use, of each process
     progress.json           the step, the evaluations so far, and so on
 
 The best parameters are written to ``checkpoints/best.safetensors`` when they are found, to save memory; a checkpoint
 contains a hard link to the same file.
+
+If several processes train the model, only the first reads and writes checkpoints; it gathers and sends tensors.
 
 The order of the texts and the learning rate are functions of seed, epoch and step, so they need no state.
 """
@@ -34,6 +36,7 @@ from minilm.measures import Measured, Number
 from minilm.reporting.results import Evaluation, read_record
 from minilm.schema import as_table
 from minilm.training.optimizer import AdamW
+from minilm.world import fill_, from_first, gather, is_first, world
 
 
 @dataclass
@@ -68,10 +71,9 @@ def trained_parameters(model: nn.Module) -> dict[str, Tensor]:
 
 
 def put_back(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Overwrite the trained parameters."""
-    with torch.no_grad():
-        for name, parameter in trained_parameters(model).items():
-            parameter.copy_(tensors[name])
+    """Overwrite the trained parameters, in all processes by the tensors that the first has."""
+    for name, parameter in trained_parameters(model).items():
+        fill_(parameter, tensors.get(name))
 
 
 class Checkpoints:
@@ -95,8 +97,20 @@ class Checkpoints:
 
     def save(
         self, model: nn.Module, optimizer: AdamW, progress: Progress, device: torch.device
-    ) -> Path:
-        """Write a checkpoint of the current state, then remove the previous checkpoint."""
+    ) -> Path | None:
+        """Write a checkpoint of the current state, then remove the previous checkpoint.
+
+        Returns its folder, in the first process.
+        """
+        contents = {
+            "model": trained_parameters(model),
+            "optimizer": _optimizer_tensors(model, optimizer),
+            "random": _random_states(device),
+        }
+        if not is_first():
+            for name, tensors in contents.items():  # not written, but sharded tensors are gathered
+                write_tensors(self.folder / f"{name}.safetensors", tensors)
+            return None
         before = self.last()
         number = int(before.name.partition("-")[0]) + 1 if before else 1
         place = self.folder / f"{number:06d}-step-{progress.step}"
@@ -104,9 +118,8 @@ class Checkpoints:
         shutil.rmtree(beside, ignore_errors=True)  # left over if the process was killed
         try:
             beside.mkdir(parents=True)
-            write_tensors(beside / "model.safetensors", trained_parameters(model))
-            write_tensors(beside / "optimizer.safetensors", _optimizer_tensors(model, optimizer))
-            write_tensors(beside / "random.safetensors", _random_states(device))
+            for name, tensors in contents.items():
+                write_tensors(beside / f"{name}.safetensors", tensors)
             if progress.best_step >= 0:  # if there was an evaluation
                 _link(self.best, beside / self.best.name)
             write_json(beside / "progress.json", as_table(progress))
@@ -123,18 +136,19 @@ class Checkpoints:
 
         Returns None if there is no checkpoint. Raises UserError if it is damaged or belongs to another model.
         """
-        place = self.last()
+        place = from_first(self.last)
         if place is None:
             return None
-        progress = read_record(Progress, place / "progress.json")
+        progress = from_first(lambda: read_record(Progress, place / "progress.json"))
         put_back(model, _read_parameters(model, place / "model.safetensors"))
         _restore_optimizer(model, optimizer, place / "optimizer.safetensors")
-        if progress.best_step >= 0:
+        _restore_random(place / "random.safetensors", device)
+        if is_first() and progress.best_step >= 0:
             _read_parameters(model, place / self.best.name)  # raises if incomplete
             self.best.unlink(missing_ok=True)  # may be newer than the checkpoint if the process was killed
             _link(place / self.best.name, self.best)
-        _restore_random(place / "random.safetensors", device)
-        self._drop_all_but(place)  # remove incomplete checkpoints
+        if is_first():
+            self._drop_all_but(place)  # remove incomplete checkpoints
         return progress
 
     def _drop_all_but(self, place: Path) -> None:
@@ -144,7 +158,10 @@ class Checkpoints:
 
 
 def _read_parameters(model: nn.Module, path: Path) -> dict[str, Tensor]:
-    """Read the trained parameters in a file. Raises UserError if names or shapes differ from the model's."""
+    """Read the trained parameters in a file, in the first process; in others {}. Raises UserError if names or shapes
+    differ from the model's."""
+    if not is_first():
+        return {}
     tensors = read_tensors(path)
     if _shapes(tensors) != _shapes(trained_parameters(model)):
         raise UserError(f"{path}: belongs to another model than the config describes; start a new run without --resume")
@@ -166,38 +183,48 @@ def _optimizer_tensors(model: nn.Module, optimizer: AdamW) -> dict[str, Tensor]:
 
 
 def _restore_optimizer(model: nn.Module, optimizer: AdamW, path: Path) -> None:
-    stored = read_tensors(path)
+    stored = read_tensors(path) if is_first() else {}
+    left = set(from_first(lambda: list(stored)))
     for name, parameter in model.named_parameters():
         shapes = {"step": (), "exp_avg": tuple(parameter.shape), "exp_avg_sq": tuple(parameter.shape)}
-        state = {key: stored.pop(f"{name}/{key}") for key in shapes if f"{name}/{key}" in stored}
+        names = {key: f"{name}/{key}" for key in shapes if f"{name}/{key}" in left}
+        state = {key: stored[full] for key, full in names.items() if is_first()}
         if state and _shapes(state) != shapes:  # a parameter that had no gradient yet has no state
             raise UserError(f"{path}: the state of {name} is incomplete; start a new run without --resume")
-        if state:
-            optimizer.state[parameter] = {key: value.clone().to(parameter.device) for key, value in state.items()}
-    if stored:
+        if names:
+            optimizer.state[parameter] = optimizer.new_state(parameter)
+            for key, tensor in optimizer.state[parameter].items():
+                fill_(tensor, state.get(key))
+        left.difference_update(names.values())
+    if left:
         raise UserError(
-            f"{path}: contains {next(iter(stored))}, which belongs to another model; start a new run without --resume"
+            f"{path}: contains {min(left)}, which belongs to another model; start a new run without --resume"
         )
 
 
 def _random_states(device: torch.device) -> dict[str, Tensor]:
+    """The states of this process's generators by device, and those of other processes as "cpu.RANK"."""
     states = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(device)
     if device.type == "mps":
         states["mps"] = torch.mps.get_rng_state()
-    return states
+    found = enumerate(gather(states))
+    return {f"{kind}.{rank}" if rank else kind: state for rank, of in found for kind, state in of.items()}
 
 
 def _restore_random(path: Path, device: torch.device) -> None:
-    states = read_tensors(path)
-    if "cpu" not in states or states["cpu"].shape != torch.get_rng_state().shape:
+    stored = from_first(lambda: {key: tensor.clone() for key, tensor in read_tensors(path).items()})
+    if "cpu" not in stored or stored["cpu"].shape != torch.get_rng_state().shape:
         raise UserError(f"{path}: does not contain the CPU's random state; start a new run without --resume")
-    torch.set_rng_state(states["cpu"].clone())
+    mine = f".{world().rank}" if world().rank else ""
+    states = {kind: stored[kind + mine] for kind in ("cpu", "cuda", "mps") if kind + mine in stored}
+    if "cpu" in states:  # not if there were fewer processes
+        torch.set_rng_state(states["cpu"])
     if device.type == "cuda" and "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"].clone(), device)
+        torch.cuda.set_rng_state(states["cuda"], device)
     if device.type == "mps" and "mps" in states:
-        torch.mps.set_rng_state(states["mps"].clone())
+        torch.mps.set_rng_state(states["mps"])
 
 
 def _link(existing: Path, new: Path) -> None:

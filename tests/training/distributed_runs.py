@@ -1,0 +1,103 @@
+"""Runs that torchrun starts in several processes, and the same runs in one process, for ``test_distributed``.
+
+    torchrun --nproc-per-node 2 -m tests.training.distributed_runs FOLDER [CASE ...]
+
+Each process first does some of the runs by itself, in FOLDER/alone. Then all do all runs together, in FOLDER/together.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+from minilm.runs.train import train_run
+from minilm.world import joined, started
+from tests.tiny import texts, write_data
+
+REFERENCE = Path(__file__).parents[1] / "reference"
+TRAIN = {"epochs": 2, "batch_size": 5, "lr": 3e-3, "eps": 1e-6, "clip": 0.5, "threads": 1, "linear_baseline": False}
+LORA = {"lora.rank": 3, "lora.targets": ["all-linear"]}
+LAST = {"freeze.part": "all-but-last", "freeze.layers": 1}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A run: the model, and its settings besides those of ``TRAIN``."""
+
+    model: str
+    changes: dict[str, object]
+    several_labels: bool = False
+
+
+PLAIN = {
+    "gpt2-full": Case("gpt2", {"train.evaluate_every": 4, "train.patience": 2, "train.class_weights": "balanced"}),
+    "gpt2-accumulate": Case("gpt2", {"train.accumulate": 3, "train.label_smoothing": 0.1, "train.batch_size": 4}),
+    "gpt2-last": Case("gpt2", LAST),
+    "bert-full": Case("bert", {"train.gradient_checkpointing": True, "train.embeddings_baseline": True}),
+    "bert-lora": Case("bert", LORA),
+    "bert-head": Case("bert", {"freeze.part": "backbone", "train.accumulate": 2}),
+    "bert-labels": Case("bert", {"train.accumulate": 2, "train.decision_threshold": "validation"}, several_labels=True),
+    "t5-full": Case("t5", {"train.accumulate": 2}),
+    "t5-last": Case("t5", LAST),
+    "t5-lora": Case("t5", {"lora.rank": 3}),
+    "llama-full": Case("llama", {"train.batch_size": 3}),
+    "llama-lora": Case("llama", {**LORA, "lora.dora": True}, several_labels=True),
+    "llama-last": Case("llama", {**LAST, "train.cache_mib": 0}),
+    "albert-full": Case("albert", {}),
+}
+SHARDED = {
+    f"{name}-sharded": Case(case.model, {**case.changes, "train.shard": True}, case.several_labels)
+    for name, case in PLAIN.items()
+}
+CASES = {**PLAIN, **SHARDED}
+
+
+def write_inputs(folder: Path) -> None:
+    """The data, and models without dropout."""
+    folder.mkdir(parents=True)
+    rows = texts(70)
+    write_data(folder / "one.tsv", rows)
+    also = [(text, label if i % 3 else f"{label}|odd") for i, (text, label) in enumerate(rows)]
+    write_data(folder / "several.tsv", also)
+    for model in {case.model for case in CASES.values()}:
+        place = shutil.copytree(REFERENCE / f"{model}-classify", folder / model, ignore=shutil.ignore_patterns("expected*"))
+        config = json.loads((place / "config.json").read_text())
+        dropout = {key: 0.0 for key, value in config.items() if isinstance(value, float) and "drop" in key}
+        (place / "config.json").write_text(json.dumps(config | dropout))
+
+
+def write_config(name: str, folder: Path) -> Path:
+    """The config of a case, beside its inputs."""
+    case = CASES[name]
+    settings: dict[str, object] = {
+        "model.source": str(folder / case.model),
+        "model.head.dropout": 0.0,
+        "data.source": str(folder / ("several.tsv" if case.several_labels else "one.tsv")),
+        "data.max_tokens": 20,
+        **({"data.label_separator": "|"} if case.several_labels else {}),
+        **{f"train.{key}": value for key, value in TRAIN.items()},
+        **case.changes,
+    }
+    path = folder / f"{name}.toml"
+    path.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in {"name": name, **settings}.items()))
+    return path
+
+
+def main(folder: Path, names: list[str]) -> None:
+    place = started()
+    for name in names[place.rank :: place.size]:
+        with mock.patch.dict(os.environ):
+            del os.environ["RANK"]
+            train_run(folder / "inputs" / f"{name}.toml", runs=folder / "alone", pictures=False)
+    with joined():
+        for name in names:
+            train_run(folder / "inputs" / f"{name}.toml", runs=folder / "together", pictures=False)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:] or list(CASES))
