@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -94,6 +95,7 @@ def joined() -> Iterator[None]:
         yield
     except BaseException as error:
         if not _is_first_to_report(store):
+            time.sleep(1)  # torchrun stops all when one ends, also the one that reports
             raise SystemExit(1) from None
         if _is_lost_connection(error):
             raise UserError(

@@ -60,7 +60,7 @@ def text_vectors(
     depth = model.config.depth
 
     def forward(batch: Batch, rows: np.ndarray) -> Tensor:
-        return how(model.vectors(batch, last=depth).float(), batch, skipped)  # from (B, T, D)
+        return how(model.vectors_after(batch, depth).float(), batch, skipped)  # from (B, T, D)
 
     if not len(encoded):
         return np.zeros((0, model.config.width), np.float32)

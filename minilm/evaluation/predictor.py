@@ -61,7 +61,8 @@ def predict_scores(
     scores, order = [], []
     multiple = length_multiple(encoded.lengths, runtime.most_lengths)
     batches = list(evaluation_batches(encoded.lengths, runtime.tokens_at_once, multiple))
-    with evaluation_mode(model), torch.inference_mode(), runtime.autocast():
+    # Not inference_mode: a sharded model that is first used in it could not train any more.
+    with evaluation_mode(model), torch.no_grad(), runtime.autocast():
         for rows, is_mine in deal_out(batches):
             batch = collate(encoded, rows, None, pad, multiple=multiple, limit=model.context).to(runtime.device)
             found = (model(batch) if forward is None else forward(batch, rows)).float()

@@ -140,6 +140,10 @@ class Backbone(nn.Module, ABC):
         state = self.embed(batch) if state is None else state
         return self.finish(self.run(state, batch, first, self.num_layers if last is None else last))
 
+    def vectors_after(self, batch: Batch, last: int) -> Tensor:
+        """The finished vectors if only the first ``last`` layers run."""
+        return self.vectors(batch, last=last)
+
     def states(self, batch: Batch, last: int) -> State:
         """The state after the first ``last`` layers."""
         return self.run(self.embed(batch), batch, 0, last)

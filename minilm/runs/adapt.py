@@ -318,7 +318,7 @@ def perplexity(model: Backbone, data: AdaptationData, runtime: Runtime, batch_si
     """Loss and perplexity on the validation texts, which are corrupted in the same way each time."""
     objective, total, denominator = LanguageObjective(), 0.0, 0.0
     batches = make_batches(data.validation.blocks.lengths, batch_size, seed=0, epoch=0, shuffle=False)
-    with evaluation_mode(model), torch.inference_mode(), runtime.autocast():
+    with evaluation_mode(model), torch.no_grad(), runtime.autocast():
         for rows, is_mine in deal_out(batches):
             on_cpu = data.batch("validation", rows, FIXED)
             batch = on_cpu.to(runtime.device)

@@ -65,7 +65,8 @@ class FrozenPrefix:
     def __str__(self) -> str:
         if not self.splits:
             return ""
-        room = f"{self.memory / MIB:,.0f} MiB" + (f", {self.disk / MIB:,.0f} MiB on disk" if self.disk else "")
+        room = f"{self.memory / MIB:,.0f} MiB" if self.memory or not self.disk else ""
+        room += (", " if room else "") + f"{self.disk / MIB:,.0f} MiB on disk" if self.disk else ""
         only = f" ({', '.join(self.splits)} texts only)" if len(self.splits) < self.wanted else ""
         return f"{self.layers} of {self.of} layers cached: {room}{only}"
 

@@ -26,7 +26,7 @@ from minilm.models.architecture import Backbone
 from minilm.training.state import trained_parameters
 from minilm.world import world
 
-ENTRIES = ("vectors", "states", "pooled", "classify")  # methods of a backbone, besides ``forward``
+ENTRIES = ("vectors_after", "states", "pooled", "classify")  # methods of a backbone, besides ``forward``
 
 
 def shard(model: Backbone, runtime: Runtime) -> None:
@@ -44,7 +44,8 @@ def shard(model: Backbone, runtime: Runtime) -> None:
     mesh = init_device_mesh(runtime.device.type, (world().size,))
     for layer in dict.fromkeys(model.blocks):
         fully_shard(layer, mesh=mesh)
-    fully_shard(model, mesh=mesh)
+    # Otherwise the model's own parameters would stay gathered after an evaluation, and not be those of the optimizer.
+    fully_shard(model, mesh=mesh, reshard_after_forward=True)
     for module in model.modules():
         if isinstance(module, FSDPModule):  # add gradients up; by default it divides them by the number of processes
             module.set_gradient_divide_factor(1.0)

@@ -36,7 +36,7 @@ from minilm.measures import Measured, Number
 from minilm.reporting.results import Evaluation, read_record
 from minilm.schema import as_table
 from minilm.training.optimizer import AdamW
-from minilm.world import fill_, from_first, gather, is_first, world
+from minilm.world import barrier, fill_, from_first, gather, is_first, world
 
 
 @dataclass
@@ -107,10 +107,15 @@ class Checkpoints:
             "optimizer": _optimizer_tensors(model, optimizer),
             "random": _random_states(device),
         }
-        if not is_first():
+        if is_first():
+            place = self._write(contents, progress)
+        else:
             for name, tensors in contents.items():  # not written, but sharded tensors are gathered
                 write_tensors(self.folder / f"{name}.safetensors", tensors)
-            return None
+        barrier()  # no process ends before the state is saved
+        return place if is_first() else None
+
+    def _write(self, contents: Mapping[str, Mapping[str, Tensor]], progress: Progress) -> Path:
         before = self.last()
         number = int(before.name.partition("-")[0]) + 1 if before else 1
         place = self.folder / f"{number:06d}-step-{progress.step}"

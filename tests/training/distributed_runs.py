@@ -10,14 +10,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
+import pytest
+
 from minilm.runs.train import train_run
+from minilm.training.console import Interrupted
 from minilm.world import joined, started
-from tests.tiny import texts, write_data
+from tests.tiny import at_step, texts, write_data
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 TRAIN = {"epochs": 2, "batch_size": 5, "lr": 3e-3, "eps": 1e-6, "clip": 0.5, "threads": 1, "linear_baseline": False}
@@ -55,6 +59,7 @@ SHARDED = {
     for name, case in PLAIN.items()
 }
 CASES = {**PLAIN, **SHARDED}
+RESUMED = "gpt2-accumulate"  # this one is begun in one process
 
 
 def write_inputs(folder: Path) -> None:
@@ -65,7 +70,8 @@ def write_inputs(folder: Path) -> None:
     also = [(text, label if i % 3 else f"{label}|odd") for i, (text, label) in enumerate(rows)]
     write_data(folder / "several.tsv", also)
     for model in {case.model for case in CASES.values()}:
-        place = shutil.copytree(REFERENCE / f"{model}-classify", folder / model, ignore=shutil.ignore_patterns("expected*"))
+        ignored = shutil.ignore_patterns("expected*")
+        place = shutil.copytree(REFERENCE / f"{model}-classify", folder / model, ignore=ignored)
         config = json.loads((place / "config.json").read_text())
         dropout = {key: 0.0 for key, value in config.items() if isinstance(value, float) and "drop" in key}
         (place / "config.json").write_text(json.dumps(config | dropout))
@@ -88,15 +94,29 @@ def write_config(name: str, folder: Path) -> Path:
     return path
 
 
+def alone(name: str, folder: Path, runs: str, **options: bool) -> None:
+    """A run in this process alone."""
+    with mock.patch.dict(os.environ):
+        os.environ.pop("RANK", None)
+        train_run(folder / "inputs" / f"{name}.toml", runs=folder / runs, pictures=False, **options)
+
+
+def interrupt() -> None:
+    """A signal to this process, which stops a run after the step."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def main(folder: Path, names: list[str]) -> None:
     place = started()
     for name in names[place.rank :: place.size]:
-        with mock.patch.dict(os.environ):
-            del os.environ["RANK"]
-            train_run(folder / "inputs" / f"{name}.toml", runs=folder / "alone", pictures=False)
+        alone(name, folder, "alone")
+    if place.rank == 0 and RESUMED in names:  # begun in one process, resumed in several
+        with at_step(6, interrupt), pytest.raises(Interrupted):
+            alone(RESUMED, folder, "together")
     with joined():
         for name in names:
-            train_run(folder / "inputs" / f"{name}.toml", runs=folder / "together", pictures=False)
+            config = folder / "inputs" / f"{name}.toml"
+            train_run(config, runs=folder / "together", pictures=False, resume=name == RESUMED)
 
 
 if __name__ == "__main__":
