@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -34,6 +35,7 @@ from minilm.data.tokenization import pad_id
 from minilm.evaluation.metrics import Metrics
 from minilm.models.batch import Batch
 from minilm.runs.assembly import fresh_model, prepare
+from minilm.runs.folders import write_history
 from minilm.runs.task import make_task
 from minilm.training.frozen_prefix import cache_activations
 from minilm.training.loop import train
@@ -97,7 +99,7 @@ def main(method: str, folder: Path, precision: Literal["float32", "bfloat16"]) -
             budget=settings.cache_mib * 2**20,
             folder=place / "cache",
         )
-        task = make_task(config, settings, prepared, model, runtime, place, prefix)
+        task = make_task(config, settings, prepared, model, runtime, partial(write_history, place), prefix)
         clock.stop()
         torch.manual_seed(config.seed)
 

@@ -1,4 +1,4 @@
-"""The verbs that use a finished classifier: ``evaluate``, ``predict``, ``explain`` and ``zero-shot``."""
+"""The verbs that use a finished classifier: ``evaluate``, ``predict``, ``explain``, ``serve`` and ``zero-shot``."""
 
 from __future__ import annotations
 
@@ -22,6 +22,12 @@ PRECISION = click.option(
 RAW = click.option("--raw", is_flag=True, help="Probabilities without the temperature that was fitted on validation.")
 THRESHOLD = click.option(
     "--threshold", type=float, help="The probability from which a label is given (several labels, or two classes)."
+)
+UNSURE_BELOW = click.option(
+    "--unsure-below", type=float, help='One label per text: answer "unsure" below this probability.'
+)
+MIN_PRECISION = click.option(
+    "--min-precision", type=float, help="Answer from the lowest probability that has this precision on validation."
 )
 
 
@@ -80,10 +86,8 @@ def evaluate_command(
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line, with the scores of all labels.")
 @RAW
 @THRESHOLD
-@click.option("--unsure-below", type=float, help='One label per text: answer "unsure" below this probability.')
-@click.option(
-    "--min-precision", type=float, help="Answer from the lowest probability that has this precision on validation."
-)
+@UNSURE_BELOW
+@MIN_PRECISION
 @click.option("--strict", is_flag=True, help="Stop at the first row of a table that cannot be classified.")
 @click.option("--resume", is_flag=True, help="Continue an interrupted --out.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing --out.")
@@ -189,6 +193,61 @@ def explain_command(run: str, texts: tuple[str, ...], label: str, as_json: bool,
             click.echo(json.dumps(as_table(found), ensure_ascii=False))
         else:
             click.echo(("\n\n" if number else "") + explanation_text(found))
+
+
+@click.command("serve", cls=Verb, epilog=example("minilm serve runs/scratch-sample --port 8080"))
+@click.argument("runs", type=NAME, nargs=-1, required=True, metavar="RUN...")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on; 0.0.0.0: all of them.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any free port.")
+@click.option("--queue", type=click.IntRange(min=1), default=1024, show_default=True, help="Texts that may wait.")
+@click.option("--batch", type=click.IntRange(min=1), default=64, show_default=True, help="The most texts in a batch.")
+@click.option("--max-mb", type=click.IntRange(min=1), default=16, show_default=True, help="The largest body, in MiB.")
+@click.option("--max-characters", type=click.IntRange(min=1), default=100_000, show_default=True, help="Of a text.")
+@RAW
+@THRESHOLD
+@UNSURE_BELOW
+@MIN_PRECISION
+@PRECISION
+@DEVICE
+def serve_command(
+    runs: tuple[str, ...],
+    host: str,
+    port: int,
+    queue: int,
+    batch: int,
+    max_mb: int,
+    max_characters: int,
+    raw: bool,
+    threshold: float | None,
+    unsure_below: float | None,
+    min_precision: float | None,
+    precision: str | None,
+    device: str,
+) -> None:
+    """Answer requests over HTTP with a RUN, a folder or a checkpoint, and show a page on which to try it.
+
+    POST /predict has the form of the Hub's API for text classification; docs/serving.md describes it. Several runs are
+    combined by the mean of their probabilities. SIGTERM ends the server when all requests are answered.
+    """
+    from minilm.serving import check_installed
+
+    check_installed()
+    from minilm.evaluation.ensemble import Wishes, apply_wishes, load_predictor
+    from minilm.serving.api import Limits
+    from minilm.serving.app import Service
+    from minilm.serving.server import address_of, listen, run_server
+    from minilm.training.console import say
+
+    predictor = load_predictor(runs, device, precision or "")
+    for line in apply_wishes(predictor, Wishes(raw, threshold, unsure_below, min_precision)):
+        say(line)
+    listener = listen(host, port)
+    limits = Limits(max_mb * 2**20, max_characters, min(queue, Limits.texts))
+    service = Service(predictor, Path(runs[0]), limits=limits, batch=batch, room=queue)
+    say(f"{predictor.name}: listens on {address_of(listener)}; Ctrl-C ends it")
+    if host not in ("127.0.0.1", "localhost", "::1"):
+        say("everybody who reaches this address can use the model: there is no password")
+    run_server(service.app(), listener)
 
 
 @click.command("zero-shot", cls=Verb, epilog=example('minilm zero-shot minilm "it rained" --labels "sports,weather"'))

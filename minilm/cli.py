@@ -15,7 +15,13 @@ from typing import Any
 
 import click
 
-from minilm.answer_verbs import evaluate_command, explain_command, predict_command, zero_shot_command
+from minilm.answer_verbs import (
+    evaluate_command,
+    explain_command,
+    predict_command,
+    serve_command,
+    zero_shot_command,
+)
 from minilm.errors import UserError
 from minilm.terminal import printable
 from minilm.verbs import DEVICE, NAME, PLACE, Verbs, example, part_of
@@ -33,6 +39,26 @@ def main() -> None:
 
 CHANGES = click.argument("changes", nargs=-1, metavar="[KEY=VALUE]...")
 RESUME = click.option("--resume", is_flag=True, help="Resume the last run of this name.")
+
+
+@main.command("init", epilog=example("minilm init reviews.csv"))
+@click.argument("file", type=PLACE)
+@click.option("-o", "--out", type=PLACE, help="The config to write.  [default: FILE with the ending .toml, here]")
+@click.option("--model", default="minilm", show_default=True, help="A model with a recipe (`minilm recipes`).")
+@click.option("--text", default="", help="The column with the texts.  [default: guessed]")
+@click.option("--label", default="", help="The column with the labels.  [default: guessed]")
+def init_command(file: Path, out: Path | None, model: str, text: str, label: str) -> None:
+    """Write a commented config (TOML) for training on a FILE of labelled texts, and show the command that trains.
+
+    The columns and labels are guessed from the file, and the guesses are shown. An existing config is never replaced.
+    """
+    from minilm.runs.first_config import describe_look, look_at, next_commands, write_config
+
+    out = out or Path(file.name.partition(".")[0] + ".toml")
+    look = look_at(file, text, label)
+    write_config(look, out, model)
+    click.echo("\n".join([*map(printable, describe_look(look)), f"{out}: written; to train:"]))
+    click.echo("\n".join(f"  {command}" for command in next_commands(out, model)))
 
 
 @main.command("train", epilog=example("minilm train scratch_sample train.lr=5e-4 seed=2"))
@@ -97,10 +123,10 @@ def _train(config: Path, changes: Sequence[str], *, runs: Path, resume: bool) ->
         click.echo(adaptation_table(adaptation))
     if not run.only_adapted:
         click.echo(("\n" if adaptation is not None else "") + results_table(run.results))
-    click.echo(f"\nReport:   {folder / 'report.md'}")
+    click.echo(f"\nReport:   {folder / 'report.html'}")
     for picture in sorted((folder / "figures").glob("*.png")):
         click.echo(f"Picture:  {picture}")
-    if run.results.best is not None:
+    if run.results.best is not None or run.results.zero_shot is not None:
         click.echo(f"Try it:   {prediction_command(run)}")
     if adaptation is not None:
         click.echo(f"Adapted:  {folder / 'adapted'} (model.source of a later run)")
@@ -119,6 +145,7 @@ def recipes_command() -> None:
 main.add_command(evaluate_command)
 main.add_command(predict_command)
 main.add_command(explain_command)
+main.add_command(serve_command)
 main.add_command(zero_shot_command)
 
 
@@ -127,29 +154,39 @@ main.add_command(zero_shot_command)
 @click.argument("folder", type=PLACE)
 @click.option("--merge", is_flag=True, help="Merge an adapter with its base into one model.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="The dtype of the weights.")
+@click.option("--onnx", is_flag=True, help="Save a classifier as an ONNX graph too, for other runtimes.")
+@click.option("--int8", is_flag=True, help="With --onnx: also with 8-bit integers, a quarter of the size.")
 @click.option("--linear", is_flag=True, help="Save the run's linear baseline instead, for `minilm predict`.")
-def export_command(run: str, folder: Path, merge: bool, dtype: str | None, linear: bool) -> None:
-    """Save the model of a RUN in a FOLDER that `transformers` (for an adapter PEFT) can load.
+def export_command(
+    run: str, folder: Path, merge: bool, dtype: str | None, onnx: bool, int8: bool, linear: bool
+) -> None:
+    """Save the model of a RUN in a FOLDER that `transformers` (for an adapter PEFT) can load, with a model card.
 
     The mlp head is minilm's own, and other libraries cannot use it; they can use a head with model.head.kind=family.
+    The ONNX graph has either head. It is compared with the model, and with --int8 measured on the validation texts.
     """
     from minilm.runs.export import export_linear, export_run
 
-    if linear and (merge or dtype is not None):
-        raise UserError("--linear cannot be combined with --merge or --dtype, which are for the run's model")
+    if linear and (merge or dtype is not None or onnx or int8):
+        raise UserError("--linear cannot be combined with options for the run's model, such as --merge or --dtype")
     if linear:
         click.echo(f"{export_linear(Path(run), folder)}: written; try it: minilm predict {folder}")
         return
-    click.echo(f"{export_run(run, folder, merged=merge, dtype=dtype)}: written")
+    click.echo(f"{export_run(run, folder, merged=merge, dtype=dtype, onnx=onnx, int8=int8)}: written")
 
 
-@main.command("info", epilog=example("minilm info experiments/scratch.toml"))
+@main.command("info", epilog=example("minilm info distilbert lora.rank=8 train.batch_size=32"))
 @click.argument("model", type=NAME)
-def info_command(model: str) -> None:
-    """Show the layers of a MODEL: a config (TOML), a run, a folder, a catalogue name or a Hub id."""
-    from minilm.runs.describe import describe_model
+@CHANGES
+def info_command(model: str, changes: tuple[str, ...]) -> None:
+    """Show the layers of a MODEL, its size, and the memory of a training step.
 
-    click.echo(describe_model(model))
+    MODEL is a config or a study (TOML), a run, a folder, a catalogue name or a Hub id, of which only config.json is
+    downloaded.
+    """
+    from minilm.studies.sizes import describe
+
+    click.echo(describe(model, changes))
 
 
 @main.command("study", epilog=example("minilm study medical data.sample=true axes.seed=[1]"))
@@ -197,7 +234,10 @@ def study_command(config: str, changes: tuple[str, ...], jobs: int, shard: str, 
 @click.option("--markdown", is_flag=True, help="The tables as Markdown.")
 @click.option("--html", type=PLACE, help="Write a page with tables, figures and tests, as one file.")
 @click.option("--metric", default="", help="The metric of the page (--html).  [default: macro_f1]")
-def compare_command(runs: tuple[Path, ...], markdown: bool, html: Path | None, metric: str) -> None:
+@click.option("--texts", type=PLACE, help="New texts, one per line or in a table, which each model classifies.")
+def compare_command(
+    runs: tuple[Path, ...], markdown: bool, html: Path | None, metric: str, texts: Path | None
+) -> None:
     """Compare finished RUNS; those that differ only in their seed are one row."""
     if metric and html is None:
         raise UserError("--metric needs --html, as the tables always show all metrics")
@@ -205,12 +245,16 @@ def compare_command(runs: tuple[Path, ...], markdown: bool, html: Path | None, m
     from minilm.checkpoints.atomic import atomic
     from minilm.reporting.compare import compare_html, compare_markdown, compare_text, load_groups
 
-    groups = load_groups(runs)
+    groups, new_texts = load_groups(runs), []
+    if texts is not None:
+        from minilm.reporting.new_texts import answers_to_file
+
+        new_texts = [answers_to_file(groups, texts)]
     if html is not None:
-        page = compare_html(groups, metric)
+        page = compare_html(groups, metric, new_texts)
         with atomic(html) as file:
             file.write(page.encode())
-    click.echo(compare_markdown(groups) if markdown else compare_text(groups))
+    click.echo(compare_markdown(groups, new_texts) if markdown else compare_text(groups, new_texts))
 
 
 @main.command("models", epilog=example("minilm models"))

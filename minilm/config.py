@@ -60,6 +60,7 @@ Device = Literal["auto", "cpu", "cuda", "mps"] | OneGPU
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Metric: TypeAlias = Literal[CLASSIFICATION_METRICS]  # type: ignore[valid-type]
 BPESize = Annotated[int, Limit("a whole number of at least 259: 256 bytes and 3 special tokens", lambda n: n > 258)]
+TrackerName = Literal["tensorboard", "wandb", "mlflow"]
 KeepModel = Literal["all", "trained", "none"]  # what a run of a study saves of its model
 
 
@@ -96,6 +97,9 @@ class ModelSection:
     """``[model]``: a checkpoint (``source``), or a model from scratch (``architecture`` and ``[model.config]``)."""
 
     source: str = ""  # a folder, a name that `minilm models` lists, or a Hub id; empty: from scratch
+    # If the source is an adapter, which is then merged with its base into a folder of weights/: the base, given as
+    # the source is; empty: the base that the adapter names.
+    base: str = ""
     revision: str = ""  # branch, tag or commit on the Hub; empty: the default branch
     architecture: str = ""  # from scratch: a model_type, such as "gpt2"
     config: dict[str, Any] = field(default_factory=dict)  # from scratch: the architecture's own settings
@@ -138,7 +142,7 @@ class DataSection:
     test: str = ""  # the file of the test split; empty: rows of the training split
     text: Column = "text"  # the column with the texts
     text_pair: str = ""  # the column with a second text for each; empty: single texts
-    label: Column = "label"  # the column with the class, as a name or a number
+    label: str = "label"  # the column with the class, as a name or a number; "" with [zero_shot]: no labels are known
     label_columns: list[Column] = field(default_factory=list)  # several labels per text: a column of 0 and 1 for each
     labels: list[str] = field(default_factory=list)  # the labels in order; empty: those in the training data, sorted
     validation_fraction: Between = 0.1  # fraction of the training rows to hold out, if there is no validation split
@@ -177,6 +181,11 @@ class DataSection:
     def multi_label(self) -> bool:
         """Whether a text may have several labels."""
         return bool(self.label_columns or self.label_separator)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the texts have labels."""
+        return bool(self.label_columns or self.label)
 
 
 @dataclass(frozen=True)
@@ -306,6 +315,8 @@ class TrainSection:
     linear_baseline: bool = True  # also evaluate a linear model on words; never with more than 1,000 labels
     # Also evaluate a logistic regression on the checkpoint's vectors; this reads every text once more.
     embeddings_baseline: bool = False
+    # Trackers that show the run while it trains: "tensorboard", "wandb" (Weights & Biases), "mlflow"; docs/trackers.md.
+    log_to: list[TrackerName] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

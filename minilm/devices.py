@@ -41,6 +41,11 @@ class Runtime:
         return 2048 if self.device.type == "cpu" else 16384
 
     @property
+    def batch_overhead(self) -> int:
+        """The number of tokens that take as long as a batch itself does: a GPU is idle while its work is launched."""
+        return 32 if self.device.type == "cpu" else 1024
+
+    @property
     def most_lengths(self) -> int:
         """The most different lengths of batches; 0: any. A GPU wants few; a CPU computes all padding."""
         return 0 if self.device.type == "cpu" else 16

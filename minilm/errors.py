@@ -21,7 +21,12 @@ class UserError(Exception):
         super().__init__(message, *details)
 
     def __str__(self) -> str:
-        return "\n  ".join(_VALUE.sub(_cut, printable(line)) for line in self.args)
+        return "\n  ".join(map(legible, self.args))
+
+
+def legible(message: str) -> str:
+    """A message on one line, with control characters escaped and long values cut in their middle."""
+    return _VALUE.sub(_cut, printable(message))
 
 
 # What a message may quote: a value in quotes, or something without spaces, such as a path. (An apostrophe is no quote.)

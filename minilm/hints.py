@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -12,6 +13,16 @@ from minilm.errors import UserError
 from minilm.world import started
 
 TABLES = (".csv", ".tsv", ".tab", ".json", ".jsonl", ".ndjson", ".parquet", ".xlsx", ".xls", ".ods", ".txt", ".gz")
+
+
+WINDOWS = os.name == "nt"
+
+
+def quoted(text: str) -> str:
+    """A text as one word of a command, for a POSIX shell, or on Windows for PowerShell and the command prompt."""
+    if not WINDOWS:
+        return shlex.quote(text)
+    return text if re.fullmatch(r"[\w.:=+\\/-]+", text) else '"' + text.replace('"', '\\"') + '"'
 
 
 def program() -> str:
@@ -25,7 +36,7 @@ def program() -> str:
     if found and os.path.samefile(found, called):
         return "minilm"
     path = called.absolute()
-    return shlex.quote(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
+    return quoted(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
 
 
 def training_program() -> str:
@@ -42,7 +53,7 @@ def config_file(named: Path) -> Path:
     if named.is_dir() and (named / "config.toml").is_file():
         return named / "config.toml"
     if named.suffix.lower() in TABLES:
-        file = shlex.quote(str(named))
+        file = quoted(str(named))
         raise UserError(
             f"{named}: is a data file, not a config (TOML). To train on it: {program()} finetune minilm "
             f"--data {file}, or with your own config: {program()} train CONFIG.toml data.source={file}"

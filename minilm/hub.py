@@ -229,7 +229,8 @@ def download_model(
                 shutil.rmtree(beside, ignore_errors=True)
             raise
         finally:
-            lock.unlink(missing_ok=True)
+            with contextlib.suppress(PermissionError):  # Windows removes no file that is open
+                lock.unlink(missing_ok=True)
             for path in parents:
                 with contextlib.suppress(OSError):  # it is not empty
                     path.rmdir()

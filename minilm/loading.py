@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,8 @@ class Origin:
         return self._level(key) == 2 or self._level(key) < self._level(chooser)
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a TOML file and apply ``section.key=value`` changes, in order.
+def load_config(source: Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a TOML file, or a table with the same keys, and apply ``section.key=value`` changes, in order.
 
     The values of changes are TOML (``3e-4``, ``true``, ``["a", "b"]``); for text, quotes are optional. If a change
     makes another choice, such as ``model.head.kind=family``, the file's keys of the old choice are dropped.
@@ -55,10 +56,18 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     Raises UserError if the file cannot be read, if a key is unknown, missing or belongs to another choice, or if a
     value is invalid.
     """
-    path = Path(path)
-    table = stored_table(path) if is_of_a_run(path) else read_toml(path)
+    path = path_of(source)
+    if isinstance(source, Mapping):
+        table = deepcopy(dict(source))
+    else:
+        table = stored_table(path) if is_of_a_run(path) else read_toml(path)
     changes = {override(RunConfig, table, text): text for text in overrides}
     return config_of(table, changes, str(path))
+
+
+def path_of(source: Path | Mapping[str, Any]) -> Path:
+    """The path of a config's file; for a table, the words for it in messages."""
+    return Path("the config") if isinstance(source, Mapping) else Path(source)
 
 
 def config_of(

@@ -1,25 +1,38 @@
 """A lock file, by which processes exclude each other: one process has the lock, and the file names this process.
 
-The operating system keeps the lock (flock) as long as the process runs. So a crash releases it, and a file left by a
-killed process does not block others.
+The operating system keeps the lock (flock; on Windows, a lock on one byte) as long as the process runs. So a crash
+releases it, and a file left by a killed process does not block others.
+
+On Windows a folder cannot be renamed while a file in it is open (``FOLLOWS_RENAMES``), and an open file cannot be
+removed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import importlib
 import os
 import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+
+def _module(name: str) -> Any:
+    """A module of the operating system's; None on systems without it."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+_FCNTL, _MSVCRT = _module("fcntl"), _module("msvcrt")
+FOLLOWS_RENAMES = _MSVCRT is None  # whether a locked file's folder can be renamed
+_FAR_BYTE = 2**30  # the byte that is locked on Windows: others cannot read a locked byte, but must read the file
+_PAUSE = 0.05  # seconds between attempts on Windows
 
 
 @dataclass
@@ -36,9 +49,6 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[Lock]:
 
     On systems without such locks, such as some network file systems, every process gets the lock.
     """
-    if fcntl is None:
-        yield Lock(path)
-        return
     path.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         while True:
@@ -54,18 +64,41 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[Lock]:
         try:
             yield lock
         finally:
-            lock.path.unlink(missing_ok=True)
+            _remove(lock.path, file)
 
 
 def _take(file: IO[str], wait: bool) -> bool:
+    if _MSVCRT is not None:
+        while not (taken := _take_byte(file)) and wait:
+            time.sleep(_PAUSE)
+        return taken
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        _FCNTL.flock(file, _FCNTL.LOCK_EX | (0 if wait else _FCNTL.LOCK_NB))
     except BlockingIOError:
         return False
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
             raise
     return True
+
+
+def _take_byte(file: IO[str]) -> bool:
+    os.lseek(file.fileno(), _FAR_BYTE, os.SEEK_SET)
+    try:
+        _MSVCRT.locking(file.fileno(), _MSVCRT.LK_NBLCK, 1)
+    except PermissionError:
+        return False
+    return True
+
+
+def _remove(path: Path, file: IO[str]) -> None:
+    """Remove the lock file, and with it the lock."""
+    if _MSVCRT is None:
+        path.unlink(missing_ok=True)
+        return
+    file.close()
+    with contextlib.suppress(PermissionError):  # another process has it open, to lock it or to read it
+        path.unlink(missing_ok=True)
 
 
 def _is_at(path: Path, file: IO[str]) -> bool:

@@ -27,11 +27,12 @@ def _weights_fit(c: RunConfig) -> bool:
 
 def _columns_differ(c: RunConfig) -> bool:
     labels = c.data.label_columns or [c.data.label]  # which differ among themselves by another rule
-    return not {c.data.text, c.data.text_pair}.intersection(labels) and c.data.text != c.data.text_pair
+    texts = {c.data.text, c.data.text_pair} - {""}
+    return not texts.intersection(labels) and c.data.text != c.data.text_pair
 
 
-def _same_machine(first: TrainSection, second: TrainSection) -> bool:
-    keys = ("device", "precision", "threads")
+def _same_settings(first: TrainSection, second: TrainSection) -> bool:
+    keys = ("device", "precision", "threads", "log_to")
     default = TrainSection(epochs=1, lr=1.0)
     return all(getattr(first, key) in (getattr(default, key), getattr(second, key)) for key in keys)
 
@@ -90,6 +91,11 @@ RULES = (
         "data.text, data.text_pair and data.label (or data.label_columns) must be different columns",
     ),
     Rule(
+        ("data.label", "data.labels", "zero_shot"),
+        lambda c: c.data.labelled or (c.zero_shot is not None and len(c.data.labels) > 1),
+        'data.label = "" (texts without labels) needs [zero_shot], and the labels to choose from in data.labels',
+    ),
+    Rule(
         ("data.keep",),
         lambda c: len(set(c.data.keep)) == len(c.data.keep) and not any(map(_OWN_COLUMN.fullmatch, c.data.keep)),
         "data.keep must name each column once, and none of the columns of predictions.csv: row, text, pair, label, "
@@ -136,6 +142,11 @@ RULES = (
         "give either model.source (a checkpoint) or model.architecture (a model from scratch), not both or neither",
     ),
     Rule(
+        ("model.base", "model.source"),
+        lambda c: bool(c.model.source) or not c.model.base,
+        "model.base needs an adapter (model.source), which is merged with it; remove model.base",
+    ),
+    Rule(
         ("model.config",),
         lambda c: not (c.model.source and c.model.config),
         "model.config is only for a model from scratch, as a checkpoint (model.source) has its own; remove one of them",
@@ -167,8 +178,8 @@ RULES = (
     ),
     Rule(
         ("adapt.train", "train"),
-        lambda c: c.adapt is None or c.train is None or _same_machine(c.adapt.train, c.train),
-        "adapt.train.device, .precision and .threads must be equal to those of [train]; remove them",
+        lambda c: c.adapt is None or c.train is None or _same_settings(c.adapt.train, c.train),
+        "adapt.train.device, .precision, .threads and .log_to must be equal to those of [train]; remove them",
     ),
     Rule(
         ("adapt.train.best",),

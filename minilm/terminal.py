@@ -7,10 +7,13 @@ the reading direction ("Trojan Source", Boucher and Anderson 2021). They are sho
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
 from typing import IO
+
+WINDOWS = os.name == "nt"
 
 # The control characters (C0, DEL, C1), the breaks of lines and paragraphs, the marks that embed, override or isolate a
 # reading direction, and halves of surrogate pairs, which no encoding has.
@@ -36,6 +39,13 @@ def open_closed_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  # as long as the process lives
+
+
+def write_utf8() -> None:
+    """Write UTF-8 into pipes and files on Windows too, whose own encodings lack most letters of other languages."""
+    for stream in (sys.stdout, sys.stderr):
+        if WINDOWS and isinstance(stream, io.TextIOWrapper) and not stream.isatty():
+            stream.reconfigure(encoding="utf-8")
 
 
 def silence(stream: IO[str]) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
-from minilm.errors import UserError
-from minilm.terminal import open_closed_streams, printable
+from minilm.errors import UserError, legible
+from minilm.terminal import open_closed_streams, printable, write_utf8
 from minilm.world import started
 
 SHARED = ("train", "finetune")  # the verbs whose work several processes share (torchrun)
@@ -49,7 +51,25 @@ class Verbs(click.Group):
 
     def main(self, *args: Any, **options: Any) -> Any:
         open_closed_streams()
+        write_utf8()
         return super().main(*args, **options)
+
+    def make_context(self, *args: Any, **options: Any) -> click.Context:
+        with _legible():
+            return super().make_context(*args, **options)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _legible():  # also while a verb's own options are parsed
+            return super().invoke(ctx)
+
+
+@contextlib.contextmanager
+def _legible() -> Iterator[None]:
+    """Cut long values in click's messages about a wrong command line, as in other messages."""
+    try:
+        yield
+    except click.UsageError as error:
+        raise click.UsageError(legible(error.format_message()), error.ctx) from None
 
 
 class Name(click.ParamType):

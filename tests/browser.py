@@ -56,15 +56,15 @@ class Browser:
         message, _, self.buffer = self.buffer.partition(b"\0")
         return dict(json.loads(message))
 
-    def open(self, path: Path, width: int = 1000, dark: bool = False) -> None:
-        """Load a file and wait until all of it is there."""
+    def open(self, page: Path | str, width: int = 1000, dark: bool = False) -> None:
+        """Load a file or an address, and wait until all of it is there."""
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=width < 600
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self.events.clear()
-        self.call("Page.navigate", url=path.resolve().as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             self.events.append(self.next())
         time.sleep(0.2)
@@ -72,6 +72,13 @@ class Browser:
     def value(self, expression: str) -> Any:
         """What a piece of JavaScript comes to."""
         return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
+
+    def wait_for(self, expression: str, seconds: float = 20) -> None:
+        """Wait until a piece of JavaScript comes to something true."""
+        end = time.monotonic() + seconds
+        while not self.value(expression):
+            assert time.monotonic() < end, (expression, self.value("document.body.innerText"))
+            time.sleep(0.05)
 
     def reported(self) -> list[Any]:
         """Messages in the console, and exceptions."""

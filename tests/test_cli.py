@@ -13,7 +13,7 @@ import pyarrow.parquet
 import pytest
 
 from minilm.cli import main
-from tests.tiny import finished_run, minilm, refused
+from tests.tiny import finished_run, minilm, refused, write_config
 
 REFERENCE = Path(__file__).parent / "reference"
 VERBS = sorted(main.commands)
@@ -146,6 +146,11 @@ def test_a_terminal_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, capsys: p
 # --- The others ---
 
 
+def test_the_end_of_a_run_names_its_page(tmp_path: Path) -> None:
+    shown = minilm("train", write_config(tmp_path), "train.epochs=1", "--runs", tmp_path / "runs").stdout
+    assert f"Report:   {tmp_path / 'runs' / 'tiny' / 'report.html'}" in shown
+
+
 def test_runs_are_compared() -> None:
     text = minilm("compare", finished_run(), finished_run()).stdout  # the same one twice is one
     assert text.count("\ntiny ") == 2 and "macro F1" in text and "seeds" not in text
@@ -175,22 +180,30 @@ def test_a_folder_that_is_no_run_cannot_be_compared(tmp_path: Path) -> None:
 def test_what_the_user_can_mend_has_no_traceback(
     monkeypatch: pytest.MonkeyPatch, error: BaseException, status: int, said: str
 ) -> None:
-    def fails(model: str) -> str:
+    def fails(model: str, changes: object) -> str:
         raise error
 
-    monkeypatch.setattr("minilm.runs.describe.describe_model", fails)
+    monkeypatch.setattr("minilm.studies.sizes.describe", fails)
     result = minilm("info", "x")
     assert result.exit_code == status and result.stderr.strip() == said
 
 
 def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minilm.runs.describe.describe_model", lambda model: {}["key"])
+    monkeypatch.setattr("minilm.studies.sizes.describe", lambda model, changes: {}["key"])
     with pytest.raises(KeyError):
         minilm("info", "x")
 
 
 def test_a_wrong_command_line_ends_with_status_2() -> None:
     assert minilm("train").exit_code == 2 and minilm("trian").exit_code == 2
+
+
+@pytest.mark.parametrize("place", ["--no{}", "models --{}", "{}", "models {}", "compare --markdown={}"])
+def test_a_wrong_command_line_is_quoted_on_one_line_and_cut_in_its_middle(place: str) -> None:
+    result = minilm(*place.format("start" + "x" * 5000 + "\x1b[2Jend").split(" "))
+    line = result.stderr.splitlines()[-1]
+    assert result.exit_code == 2 and line.startswith("Error: ") and len(line) < 700 and "\x1b" not in line
+    assert "compare" in place or ("start" in line and "\\x1b[2Jend" in line)
 
 
 def test_a_reader_that_has_had_enough_ends_the_command_quietly() -> None:

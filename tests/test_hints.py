@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from minilm.errors import UserError
-from minilm.hints import config_file, program
+from minilm.hints import config_file, program, quoted
 
 
 def script(folder: Path, name: str = "minilm") -> Path:
@@ -49,3 +49,9 @@ def test_data_in_place_of_a_config_is_answered_with_the_commands(name):
     quoted = f"'{name}'" if " " in name else name
     assert f"minilm finetune minilm --data {quoted}" in str(error.value)
     assert f"minilm train CONFIG.toml data.source={quoted}" in str(error.value)
+
+
+def test_commands_are_quoted_for_the_shell_of_the_system(monkeypatch):
+    assert [quoted(text) for text in ("runs/a", "my runs", r"runs\a")] == ["runs/a", "'my runs'", r"'runs\a'"]
+    monkeypatch.setattr("minilm.hints.WINDOWS", True)
+    assert [quoted(text) for text in (r"D:\runs\a", "my runs", "a|b")] == [r"D:\runs\a", '"my runs"', '"a|b"']

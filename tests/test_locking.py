@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import multiprocessing
 import os
 import signal
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
+
+from minilm import locking
 from minilm.locking import locked
 
 FORK = multiprocessing.get_context("fork")
@@ -56,3 +62,41 @@ def test_processes_that_wait_take_turns(tmp_path: Path) -> None:
     for process in processes:
         process.join()
     assert path.read_text() == "200" and [p.name for p in tmp_path.iterdir()] == ["number"]
+
+
+# --- Windows, as far as other systems can play it ---
+
+
+def _lock_byte(descriptor: int, mode: int, number: int) -> None:
+    """What ``msvcrt.locking`` does, and raises."""
+    assert (mode, number) == (2, 1) and os.lseek(descriptor, 0, os.SEEK_CUR) == 2**30
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise PermissionError(errno.EACCES, "Permission denied") from None
+
+
+@pytest.fixture
+def windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locking, "_FCNTL", None)
+    monkeypatch.setattr(locking, "_MSVCRT", SimpleNamespace(locking=_lock_byte, LK_NBLCK=2))
+    monkeypatch.setattr(locking, "_PAUSE", 0.001)
+
+
+def test_on_windows_the_second_process_learns_who_has_the_lock(tmp_path: Path, windows: None) -> None:
+    test_the_second_process_learns_who_has_the_lock_and_a_crash_releases_it(tmp_path)
+
+
+def test_on_windows_processes_take_turns_though_no_open_file_can_be_removed(
+    tmp_path: Path, windows: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(errno.EACCES, "in use by another process", str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    path = tmp_path / "number"
+    path.write_text("0")
+    processes = [in_process(_count, path, 25) for _ in range(3)]
+    for process in processes:
+        process.join()
+    assert path.read_text() == "75" and (tmp_path / ".lock").exists()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from minilm.reporting.classes import counts_table
 from minilm.reporting.page import Bullets, Code, Page, Section, Span, html, markdown
 from minilm.reporting.page import Table as PageTable
 from minilm.reporting.tables import text_table
-from minilm.terminal import printable
+from minilm.terminal import printable, write_utf8
 from minilm.training.console import say
 from tests.tiny import minilm, texts, write_config, write_data
 
@@ -93,3 +95,13 @@ def test_a_run_shows_the_labels_and_texts_of_a_hostile_file_escaped_and_json_has
         assert not any(line.startswith(("Error: forged", "\\x1b[2JError")) for line in output.splitlines()), place
     [answer] = minilm("predict", run, "--file", tmp_path / "more.jsonl", "--json").stdout.splitlines()
     assert json.loads(answer)["text"] == text and set(json.loads(answer)["scores"]) == {label, "good"}
+
+
+def test_on_windows_pipes_get_utf8(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(sys, "stdout", pipe)
+    monkeypatch.setattr("minilm.terminal.WINDOWS", True)
+    write_utf8()
+    pipe.write("żółw")
+    pipe.flush()
+    assert pipe.buffer.getvalue() == "żółw".encode()  # type: ignore[attr-defined]

@@ -12,6 +12,9 @@ A file contains only the trained A and B, so A_0 and B_0 are computed again from
 the unchanged W computes the same, and minilm loads this adapter:
 
     y = W x + s [B, -B_0] [A; A_0] x
+
+PEFT decomposes a matrix for OLoRA as it is stored. If it is stored transposed (GPT-2), W^T = Q R, so the subtracted
+product is R_r^T Q_r^T. A_0 and B_0 still fit if W is square; for other matrices PEFT itself fails.
 """
 
 from __future__ import annotations
@@ -22,10 +25,12 @@ from torch import Tensor
 INITS = ("pissa", "olora")
 
 
-def plain_adapter(init: str, a: Tensor, b: Tensor, weight: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+def plain_adapter(
+    init: str, a: Tensor, b: Tensor, weight: Tensor, scale: float, *, transposed: bool = False
+) -> tuple[Tensor, Tensor]:
     """A (2r, in) and B (out, 2r) of the plain adapter, from the trained A (r, in) and B (out, r) and from W (out, in).
 
-    ``scale``: s.
+    ``scale``: s. ``transposed``: whether W is stored transposed.
     """
     rank = len(a)
     if weight.is_meta:  # a model without values
@@ -35,6 +40,7 @@ def plain_adapter(init: str, a: Tensor, b: Tensor, weight: Tensor, scale: float)
         root = (s[:rank] / scale).sqrt()
         first_a, first_b = root[:, None] * vt[:rank], u[:, :rank] * root
     else:
-        q, r = torch.linalg.qr(weight.detach().float())
-        first_a, first_b = r[:rank], q[:, :rank]
+        w = weight.detach().float()
+        q, r = torch.linalg.qr(w.T if transposed else w)
+        first_a, first_b = (q[:, :rank].T, r[:rank].T) if transposed else (r[:rank], q[:, :rank])
     return torch.cat([a, first_a.to(a)]), torch.cat([b, -first_b.to(b)], dim=1)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import shutil
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
@@ -17,10 +16,12 @@ from torch import Tensor
 
 from minilm.checkpoints.adapter_configs import CONFIG, AdapterConfig, check_adapter_config
 from minilm.checkpoints.adapter_forms import PeftAdapter, publish
+from minilm.checkpoints.adapter_tables import DELTA, changed_rows, head_has_bias, is_tied
 from minilm.checkpoints.adapter_tensors import PREFIX, STEM, copies_of, places_for, sample_of_base
+from minilm.checkpoints.contents import TOKENS
 from minilm.checkpoints.files import write_json, write_tensors
 from minilm.checkpoints.matching import parameter_names
-from minilm.checkpoints.models import card_of, own_head, write_tokenizer
+from minilm.checkpoints.models import OF_TOKENIZER, card_of, copy_files, own_head, write_tokenizer
 from minilm.checkpoints.names import Place, module_of, places_of_ours, places_of_theirs, published_tensors
 from minilm.errors import UserError
 from minilm.finetuning.lora import DoRALinear, LoRALinear, adapted_layers, adapter_parameters
@@ -54,7 +55,8 @@ def save_adapter(
         raise UserError("LoRA: the adapter's base model was never saved; save and load it first, or train without LoRA")
     places = places_for(model, prefixed=True)
     adapters = publish(model, places)
-    whole, settings = _trained_whole(model, places)
+    rows = changed_rows(model) if _has_trained_rows(model) else None
+    whole, settings = _trained_whole(model, places, set() if rows is None else {TOKENS})
     tensors: dict[str, Tensor] = {}
     for module, adapter in adapters.items():
         tensors |= {f"{PREFIX}{module}.{name}": tensor for name, tensor in adapter.tensors().items()}
@@ -62,6 +64,10 @@ def save_adapter(
         for name in copies_of(theirs, model):
             module, _, leaf = name.rpartition(".")
             tensors[f"{PREFIX}{module}{'.base_layer' if module in adapters else ''}.{leaf}"] = tensor
+    if rows is not None:
+        settings["trainable_token_indices"] = rows.tolist()
+        table = places_of_ours(TOKENS, places)[0].their_module
+        tensors[f"{PREFIX}{table}.{DELTA}"] = model.token_embedding.weight.detach()[rows]
     settings |= _settings(layers, adapters)
     settings |= {
         "task_type": _task_type(card),
@@ -78,8 +84,8 @@ def save_adapter(
         write_tensors(folder / "head.safetensors", dict(head.named_parameters()))
     if tokenizer is not None:
         write_tokenizer(tokenizer, folder, model.config)
-    elif (origin := card.adapter) is not None and origin == card.tokenizer and origin.resolve() != folder.resolve():
-        shutil.copyfile(origin / "tokenizer.json", folder / "tokenizer.json")
+    elif card.adapter is not None and card.adapter == card.tokenizer:
+        copy_files(card.adapter, OF_TOKENIZER, folder)
     write_json(folder / CONFIG, settings)
     return folder
 
@@ -176,14 +182,25 @@ def _task_type(card: Card) -> str | None:
     return kinds.get(ARCHITECTURES[card.model_type].language_modeling)
 
 
-def _trained_whole(model: Backbone, places: tuple[Place, ...]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _has_trained_rows(model: Backbone) -> bool:
+    """Whether the token table is trained and tied to a language head, and PEFT can store the rows."""
+    tied = is_tied(model) and "head.output" not in adapted_layers(model)
+    stored = model.start_token is None and not head_has_bias(model)
+    return tied and stored and model.token_embedding.weight.requires_grad
+
+
+def _trained_whole(
+    model: Backbone, places: tuple[Place, ...], apart: set[str]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The parameters that are trained besides the adapters, and PEFT's settings for them. PEFT's format can store
 
         a fully trained module, such as a norm             its name in "modules_to_save"
         the family's head, trained or not                  the same; it is always written
         biases whose weights are frozen                    "bias": "all", or "lora_only" for those of adapted modules
+        rows of a token table that is tied to the head     "trainable_token_indices"
 
-    and nothing else: not a part of a module, not other subsets of the biases, and no tied weights.
+    and nothing else: not a part of a module, not other subsets of the biases, and no other tied weights.
+    ``apart``: the trained parameters that are stored as rows.
     """
     card, layers = card_of(model), adapted_layers(model)
     parameters = {
@@ -191,7 +208,7 @@ def _trained_whole(model: Backbone, places: tuple[Place, ...]) -> tuple[dict[str
         for name, parameter in model.named_parameters()
         if not (card.own_head and name.startswith("head."))  # minilm's head has its own file
     }
-    trained = {name for name, p in parameters.items() if p.requires_grad} - adapter_parameters(model).keys()
+    trained = {name for name, p in parameters.items() if p.requires_grad} - adapter_parameters(model).keys() - apart
     if card.task == "classify" and not any(name.startswith("head.") for name in layers):
         trained |= {name for name in parameters if name.startswith("head.")}
     # Biases without their weights: attention.query.bias, if attention.query.weight is frozen.

@@ -1,12 +1,14 @@
-"""Load adapters that change part of a token table, as if the whole table had been trained.
+"""Adapters that change part of a table of embeddings, such as that of the tokens: they are loaded as if the whole table
+had been trained.
 
-PEFT adapts a table E (V, D) with LoRA, or trains some of its rows ("trainable_token_indices"):
+PEFT adapts a table E (V, D) with LoRA or DoRA, or trains some of its rows ("trainable_token_indices"):
 
     E' = E + s (B A)^T         lora_embedding_A (r, V), lora_embedding_B (D, r)
+    E' = m / |E'| * E'         lora_magnitude_vector m (D,); |E'| (D,) are the lengths of the columns
     E'[i_k] = delta_k          trainable_tokens_delta (n, D), for the n tokens i
 
-A tied language head uses E in the first case, and E' in the second. If the adapter is saved again, E' is one of PEFT's
-"modules_to_save".
+A tied language head uses E in the first two cases, and E' in the third. If the adapter is saved again, E' is one of
+PEFT's "modules_to_save". That would untie a tied table, so of this the rows are saved that differ from the base's.
 """
 
 from __future__ import annotations
@@ -19,16 +21,20 @@ from torch import Tensor
 
 from minilm.checkpoints.adapter_configs import INSTEAD, AdapterConfig
 from minilm.checkpoints.adapter_forms import check_shape
-from minilm.checkpoints.contents import HEAD, TOKENS
-from minilm.checkpoints.files import Entry, Reader
+from minilm.checkpoints.contents import HEAD, TOKENS, read_contents
+from minilm.checkpoints.files import Entry, Reader, view_once
 from minilm.checkpoints.models import card_of
-from minilm.checkpoints.names import Place, places_of_theirs, plain_name
+from minilm.checkpoints.names import Place, places_of_ours, places_of_theirs, plain_name
 from minilm.errors import UserError
+from minilm.finetuning.lora import row_lengths
 from minilm.models import ARCHITECTURES
 from minilm.models.architecture import Backbone
 from minilm.models.heads import LanguageHead
 
-DELTA = "token_adapter.trainable_tokens_delta"
+DELTA, MAGNITUDE = "token_adapter.trainable_tokens_delta", "magnitude_vector"
+# Tables that all models look up by numbers. (DeBERTa's of distances is read without its adapter, in PEFT too.)
+TABLES = [[f"embeddings.{name}.weight"] for name in ("token", "position", "segment")]
+BLOCK = 1 << 14  # rows that are compared at a time
 
 
 def may_untie(model: Backbone) -> bool:
@@ -48,31 +54,66 @@ def changed_tables(
 ) -> dict[str, Tensor]:
     """The values of minilm's parameters for a published table and its changes.
 
-    whole: the fully trained tensors of the adapter, possibly with the table. Raises UserError for a table that is not
-    the model's token table, and for changes in another form.
+    whole: the fully trained tensors of the adapter, possibly with the table. Raises UserError for what is not a table
+    of this model, for a table of which there are copies (T5's tokens), and for changes in another form.
     """
     first = next(iter(changes.values()))
     plain = plain_name(f"{module}.weight", ARCHITECTURES[card_of(model).model_type].names)
-    ours = [place.ours for place in places_of_theirs(plain, places)]
-    if ours != [TOKENS] or model.start_token is not None:
+    found = places_of_theirs(plain, places)
+    if [place.ours for place in found] not in TABLES or (found[0].ours == TOKENS and model.start_token is not None):
         raise UserError(f"{first.file}: {first.name} changes part of a table, which minilm cannot load; {INSTEAD}")
-    table = model.token_embedding.weight.detach()
-    before = whole.get(TOKENS, table)
+    ours = found[0].ours
+    before = whole.get(ours, model.get_parameter(ours).detach())
     if DELTA in changes:
         if len(changes) > 1:
             raise UserError(f"{first.file}: adapts {module} and trains some of its rows; {INSTEAD}")
-        new = _with_rows(before, changes[DELTA], _indices(module, config), config, reader)
-        shared = isinstance(model.head, LanguageHead) and model.head.output.weight is model.token_embedding.weight
-        return {TOKENS: new, HEAD: new} if shared else {TOKENS: new}
-    if config.dora or changes.keys() != {"lora_embedding_A", "lora_embedding_B"}:
-        why = "is adapted with DoRA" if config.dora else "has no A or no B"
-        raise UserError(f"{first.file}: {module} {why}, which is not supported; {INSTEAD}")
+        indices = _indices(module, config, is_of_tokens=ours == TOKENS)
+        new = _with_rows(before, changes[DELTA], indices, config, reader)
+        if ours != TOKENS or not is_tied(model):
+            return {ours: new}
+        if head_has_bias(model):
+            why = "PEFT leaves out that head's bias until the adapter is merged"
+            raise UserError(f"{first.file}: {first.name} changes a table that a language head shares: {why}; {INSTEAD}")
+        return {TOKENS: new, HEAD: new}
+    wanted = {"lora_embedding_A", "lora_embedding_B", *([MAGNITUDE] if config.dora else [])}
+    if changes.keys() != wanted:
+        absent = ", ".join(sorted(wanted - changes.keys())) or "no tensors of another kind"
+        raise UserError(f"{first.file}: {module} needs {absent}; download the adapter again")
     rank, (entries, width) = config.rank_of(module), before.shape
     check_shape(changes["lora_embedding_A"], (rank, entries), config)
     check_shape(changes["lora_embedding_B"], (width, rank), config)
     scale = config.alpha_of(module) / (math.sqrt(rank) if config.rank_stabilized else rank)
     a, b = (reader.view(changes[f"lora_embedding_{x}"]).to(before) for x in "AB")
-    return {TOKENS: before + scale * (b @ a).T}
+    new = before + scale * (b @ a).T
+    if config.dora:
+        check_shape(changes[MAGNITUDE], (width,), config)
+        new = new * (reader.view(changes[MAGNITUDE]).to(new) / row_lengths(new.T))
+    return {ours: new}
+
+
+def is_tied(model: Backbone) -> bool:
+    """Whether a language head shares the token table."""
+    return isinstance(model.head, LanguageHead) and model.head.output.weight is model.token_embedding.weight
+
+
+def head_has_bias(model: Backbone) -> bool:
+    """Whether a language head adds a bias to its scores."""
+    return isinstance(model.head, LanguageHead) and model.head.output.bias is not None
+
+
+def changed_rows(model: Backbone) -> Tensor:
+    """The numbers of the rows of the token table that differ from those of the model's folder; at least one."""
+    table, folder = model.token_embedding.weight.detach(), card_of(model).folder
+    if folder is None:
+        return torch.arange(len(table))
+    stored = read_contents(folder)
+    place = next(place for place in places_of_ours(TOKENS, stored.places("encode")) if place.theirs in stored.tensors)
+    before = place.take(view_once(stored.tensors[place.theirs][0]))
+    changed = torch.cat([
+        (now.cpu() != then.to(now.dtype)).any(dim=1)
+        for now, then in zip(table.split(BLOCK), before.split(BLOCK), strict=True)
+    ])  # fmt: skip
+    return changed.nonzero().flatten() if changed.any() else torch.zeros(1, dtype=torch.int64)
 
 
 def _with_rows(before: Tensor, delta: Entry, indices: list[int], config: AdapterConfig, reader: Reader) -> Tensor:
@@ -83,9 +124,9 @@ def _with_rows(before: Tensor, delta: Entry, indices: list[int], config: Adapter
     return before.index_copy(0, torch.tensor(indices, device=before.device), reader.view(delta).to(before))
 
 
-def _indices(module: str, config: AdapterConfig) -> list[int]:
-    """The indices of the trained rows of this table."""
+def _indices(module: str, config: AdapterConfig, *, is_of_tokens: bool) -> list[int]:
+    """The indices of the trained rows of this table. A list is for the table of tokens."""
     given = config.published["trainable_token_indices"] or []
     if isinstance(given, list):
-        return given
+        return given if is_of_tokens else []
     return next((rows for name, rows in given.items() if module == name or module.endswith(f".{name}")), [])

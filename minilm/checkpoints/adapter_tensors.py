@@ -7,7 +7,7 @@ Tensors are named after the published modules:
     base_model.model.<module>.lora_B.bias (out,)                                   a bias of B, with "lora_bias"
     base_model.model.<module>.base_layer.bias                                      its bias, if it was trained
     base_model.model.<module>.weight, .bias                                        of a fully trained module
-    base_model.model.<module>.lora_embedding_A (r, V), .lora_embedding_B (D, r)    of a token table: ``adapter_tables``
+    base_model.model.<module>.lora_embedding_A (r, V), .lora_embedding_B (D, r)    of a table: ``adapter_tables``
     base_model.model.<module>.token_adapter.trainable_tokens_delta (n, D)          some of its rows
 
 T5's published classes have a copy of the token table for each stack, and PEFT can train the copies separately. minilm
@@ -146,6 +146,8 @@ def _sort(folder: Path, config: AdapterConfig) -> tuple[_ByModule, _ByModule, di
             tensors[name] = entry
         elif config.bias != "all" or not name.endswith(".bias"):  # with "all", copies of biases may be stored too
             raise UserError(f"{entry.file}: {key} belongs to a module inside another trained module; {INSTEAD}")
+    for module in pairs.keys() & tables.keys():  # DoRA of a table
+        tables[module] |= pairs.pop(module)
     more = {"magnitude_vector": config.dora, "B.bias": config.lora_bias}
     wanted = {"A.weight", "B.weight", *(name for name, given in more.items() if given)}
     for module, pair in pairs.items():
@@ -221,7 +223,10 @@ def _biases(
                 continue
             own = model.get_submodule(place.module).get_parameter("bias") if _has_bias(model, place.module) else None
             if own is None:
-                raise UserError(f"{entry.file}: {entry.name} is for a module without a bias; {INSTEAD}")
+                raise UserError(
+                    f"{entry.file}: {entry.name} is for a module without a bias, which no merged model has either; "
+                    "train the adapter with lora_bias = false"
+                )
             check_shape(entry, (place.layout.rows_of_all(len(own), place.row.part),), config)
             before = held.whole.get(place.ours, own.detach())
             biases[place.ours] = before + scale * place.layout.cut(reader.view(entry), place.row.part).to(before)
@@ -238,12 +243,10 @@ def _plain(
 ) -> tuple[Tensor, Tensor, float]:
     """A, B and alpha of the equivalent plain adapter, if the initial A and B were subtracted from W."""
     layout, rank = parts[0].layout, len(a)
-    if layout.transposed and config.init == "olora":
-        raise UserError(f"{config.where}: init_lora_weights 'olora' of a transposed matrix is not supported; {INSTEAD}")
     by_part = sorted(parts, key=lambda place: place.row.part)
     weight = layout.join([model.get_parameter(place.ours) for place in by_part])
     scale = alpha / (math.sqrt(rank) if config.rank_stabilized else rank)
-    a, b = plain_adapter(config.init, a, b, weight, scale)
+    a, b = plain_adapter(config.init, a, b, weight, scale, transposed=layout.transposed)
     return a, b, scaled_alpha(alpha, 2, rank_stabilized=config.rank_stabilized)
 
 

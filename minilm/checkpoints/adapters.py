@@ -43,6 +43,21 @@ def base_of(folder: str | Path) -> str:
     return str(beside) if beside.is_dir() else config.base
 
 
+def find_base(folder: Path, base: str | Path | None = None) -> Path:
+    """The folder of an adapter's base model, downloaded if it is not on this machine.
+
+    base: the model to use; None: the one that the adapter names. Raises UserError if there is no such model.
+    """
+    config, source = read_adapter_config(folder), base_of(folder) if base is None else str(base)
+    revision = "" if hub.is_folder(source) or base is not None else config.revision
+    try:
+        return hub.resolve_model(source, revision)
+    except UserError as error:
+        named = "load_model(..., base=...), or in a config model.base"
+        elsewhere = "" if base is not None else f"; if it is elsewhere, name it: {named}"
+        raise UserError(f"{config.where}: its base model cannot be opened: {error}{elsewhere}") from None
+
+
 def load_adapted_model(
     folder: str | Path,
     task: str | None = None,
@@ -59,7 +74,6 @@ def load_adapted_model(
     must be those of the adapter. If the adapter does not name its task, the task must be given.
     """
     folder, config = Path(folder), read_adapter_config(folder)
-    source = base_of(folder) if base is None else str(base)
     if config.task and task not in (None, config.task):
         raise UserError(f'{folder}: is an adapter for the task "{config.task}", and cannot be loaded for "{task}"')
     task = config.task or task
@@ -71,12 +85,7 @@ def load_adapted_model(
         )
     if head not in (None, config.head):
         raise UserError(f"{folder}: this adapter already has a head; remove the argument head, or load the base model")
-    revision = "" if hub.is_folder(source) or base is not None else config.revision
-    try:
-        below = hub.resolve_model(source, revision)
-    except UserError as error:
-        elsewhere = "" if base is not None else "; if it is elsewhere, name it: load_model(..., base=...)"
-        raise UserError(f"{config.where}: its base model cannot be opened: {error}{elsewhere}") from None
+    below = find_base(folder, base)
     own = _labels(folder, config, below) if task == "classify" else None
     if dtype is None and any(entry.dtype == torch.float32 for entry in read_folder(folder, STEM).values()):
         dtype = torch.float32  # so that trained parameters are not rounded to the base's dtype

@@ -7,11 +7,15 @@ import errno
 import glob
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 from minilm.world import is_first
+
+WINDOWS = os.name == "nt"
+PATIENCE, PAUSE = 5.0, 0.05  # seconds: how long, and how often, renaming is tried on Windows
 
 
 @contextlib.contextmanager
@@ -36,7 +40,7 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
+        move(beside, path)
     except OSError as error:
         if error.filename in (None, str(beside)):
             error.filename = str(path)
@@ -45,8 +49,26 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
         beside.unlink(missing_ok=True)
 
 
+def move(source: Path, target: Path) -> None:
+    """Rename a file or a folder; a file replaces the one in its place.
+
+    On Windows this fails as long as another process, such as a virus scanner, has a file open: so it is tried again.
+    """
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            source.replace(target)
+            return
+        except PermissionError:
+            if not WINDOWS or time.monotonic() > until:
+                raise
+        time.sleep(PAUSE)
+
+
 def flush_names(folder: Path) -> None:
-    """Flush a folder's directory to the disk, so that new names survive a power failure."""
+    """Flush a folder's directory to the disk, so that new names survive a power failure. Windows does this itself."""
+    if WINDOWS:  # where a folder cannot be opened
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -65,6 +65,10 @@ def text_config(published: dict[str, Any], where: str) -> dict[str, Any] | None:
             text = published.get("text_config")
             if not isinstance(text, dict):
                 raise UserError(f'{where}: "text_config" must be a JSON object, the config of the text model')
+            if text.get("use_bidirectional_attention"):  # there the whole model's attention stays causal
+                why = f"has no effect in a {published['model_type']} model, but in its text model alone"
+                way = "save that alone (model.language_model.save_pretrained), or set it to false"
+                raise UserError(f"{where}: text_config.use_bidirectional_attention {why}; {way}")
             outer = {key: published[key] for key in _OUTER if key in published}
             if "For" not in class_of(published):  # without a head
                 outer["architectures"] = [architecture.classes["encode"]]

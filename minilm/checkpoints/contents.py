@@ -1,4 +1,7 @@
-"""The contents of a checkpoint's folder, from its ``config.json`` and the headers of its files."""
+"""The contents of a checkpoint's folder, from its ``config.json`` and the headers of its files.
+
+If only shapes are needed, config.json is enough (``read_contents`` with ``weights=False``).
+"""
 
 from __future__ import annotations
 
@@ -32,6 +35,7 @@ from minilm.textfiles import read_json
 log = logging.getLogger("minilm")
 
 TOKENS, HEAD = "embeddings.token.weight", "head.output.weight"
+USUAL_CLASSES = 2  # of a published classifier whose config.json names none
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ class Contents:
     labels: list[str]  # the classes of the head, in order; empty: there is no classification head
     nested: bool = False  # whether it is the text model inside a vision-language model
     has_other_head: bool = False  # its head is ignored, as the task is not supported (multiple choice)
+    has_weights: bool = True  # False: only config.json was read, so its class tells which parts there are
     notes: tuple[str, ...] = ()  # messages when it is loaded: guesses, and parts that are ignored
 
     def places(self, task: str) -> tuple[Place, ...]:
@@ -64,14 +69,28 @@ class Contents:
     def has(self, part: str, task: str = "encode") -> bool:
         """Whether tensors of a part ("pooler", or "head" of a task) are stored; for a head, tensors of no other
         head."""
+        if not self.has_weights:
+            return self._is_of_class(part, task)
         others = (self.places(other) for other in self.architecture.names.heads if part == "head" and other != task)
         shared = {place.theirs for places in others for place in places}
         stored = (place for place in self.places(task) if place.theirs in self.tensors and place.theirs not in shared)
         return any(place.ours.startswith(f"{part}.") for place in stored)
 
 
-def read_contents(folder: Path) -> Contents:
-    """Read the config and the headers. Raises UserError if a file is missing, damaged or contradicts another."""
+    def _is_of_class(self, part: str, task: str) -> bool:
+        """Whether the published class that config.json names has a part."""
+        if part == "head":
+            return task == self.task
+        return self.task != "lm" if part == "pooler" else not class_of(self.published).endswith("EncoderModel")
+
+
+def read_contents(folder: Path, *, weights: bool = True) -> Contents:
+    """Read the config and the headers. Raises UserError if a file is missing, damaged or contradicts another.
+
+    weights: if False, a folder without any safetensors file is described by its config.json alone.
+    """
+    if not weights and (folder / "config.json").is_file() and not any(folder.glob("*.safetensors")):
+        return _contents_of_config(folder)
     where = str(folder / "config.json")
     published, notes = read_json(folder / "config.json"), []
     if published.get("model_type") is None:
@@ -84,15 +103,15 @@ def read_contents(folder: Path) -> Contents:
     model_type, architecture = architecture_of(published, where)
     config, own, names = read_config(published, where), own_section(published, where), architecture.names
     base = base_of_part(own, where)
-    weights = read_weights(folder, base)
-    task = _task(published, own, architecture, {plain_name(name, names) for held in weights for name in held})
-    others = _other_heads(weights, config, names, is_known=task is not None, is_part=base is not None)
+    held = read_weights(folder, base)
+    task = _task(published, own, architecture, {plain_name(name, names) for part in held for name in part})
+    others = _other_heads(held, config, names, is_known=task is not None, is_part=base is not None)
     if others and task is None:
         modules = " and ".join(sorted({name.partition(".")[0] for name in others}))
         notes.append(f"the head of {class_of(published)} ({modules}) is ignored, as its task is not supported")
     tensors: dict[str, list[Entry]] = {}
-    for held in weights:
-        tensors |= _by_name((plain_name(name, names), entry) for name, entry in held.items() if name not in others)
+    for part in held:
+        tensors |= _by_name((plain_name(name, names), entry) for name, entry in part.items() if name not in others)
     head, own_tensors = None, {}
     if "head" in own:
         head = from_plain(HeadConfig, own["head"], f"{where}: minilm.head")
@@ -119,6 +138,31 @@ def read_contents(folder: Path) -> Contents:
         nested=nested is not None,
         has_other_head=bool(others) and task is None,
         notes=tuple(notes),
+    )
+
+
+def _contents_of_config(folder: Path) -> Contents:
+    """The contents that config.json describes. Raises UserError if it is damaged."""
+    where, published = str(folder / "config.json"), read_json(folder / "config.json")
+    nested = text_config(published, where)
+    published = published if nested is None else nested
+    model_type, architecture = architecture_of(published, where)
+    own = own_section(published, where)
+    task = _task(published, own, architecture, set()) or "encode"
+    return Contents(
+        folder=folder,
+        published=published,
+        own=own,
+        model_type=model_type,
+        architecture=architecture,
+        config=read_config(published, where),
+        task=task,
+        tensors={},
+        own_tensors={},
+        head=from_plain(HeadConfig, own["head"], f"{where}: minilm.head") if "head" in own else None,
+        labels=_label_names(published, own, USUAL_CLASSES, where) if task == "classify" else [],
+        nested=nested is not None,
+        has_weights=False,
     )
 
 
@@ -190,6 +234,15 @@ def _is_tied(
 def _labels(published: dict[str, Any], own: dict[str, Any], output: Entry, where: str) -> list[str]:
     """The names of the classes, one per row of the head's last matrix; "LABEL_0", ... if ``config.json`` has none."""
     classes = output.shape[0] if output.shape else 0
+    labels = _label_names(published, own, classes, where)
+    if len(labels) != classes:
+        rows = f"the rows of {output.name} in {output.file}"
+        raise UserError(f"{where}: {cut(labels)} must name {classes} labels, as many as {rows}")
+    return labels
+
+
+def _label_names(published: dict[str, Any], own: dict[str, Any], classes: int, where: str) -> list[str]:
+    """The names of the classes in ``config.json``; if it has none, "LABEL_0", ..., so many."""
     labels = own.get("labels")
     if labels is None:
         by_number = published.get("id2label")
@@ -197,7 +250,6 @@ def _labels(published: dict[str, Any], own: dict[str, Any], output: Entry, where
         if not isinstance(by_number, dict) or set(by_number) != {str(i) for i in range(len(by_number))}:
             raise UserError(f"{where}: id2label must number the classes from 0 without gaps")
         labels = [by_number[str(i)] for i in range(len(by_number))]
-    if not isinstance(labels, list) or len(labels) != classes:
-        rows = f"the rows of {output.name} in {output.file}"
-        raise UserError(f"{where}: {cut(labels)} must name {classes} labels, as many as {rows}")
+    if not isinstance(labels, list):
+        raise UserError(f"{where}: minilm.labels must be a list of names, got {cut(labels)}")
     return [str(label) for label in labels]

@@ -40,8 +40,8 @@ from minilm.models.heads import ClassificationHead, HeadConfig, LanguageHead
 
 log = logging.getLogger("minilm")
 
-# Files of the tokenizer, and settings of generation, which are copied unchanged.
-COMPANIONS = ("generation_config.json", *(set(TOKENIZER_FILES) - {"config.json"}), *VOCABULARY_FILES)
+# Files of the tokenizer, which are copied unchanged, as are settings of generation.
+OF_TOKENIZER = (*sorted(set(TOKENIZER_FILES) - {"config.json"}), *VOCABULARY_FILES)
 PADS = ("<pad>", "[PAD]")  # the usual names of the padding token
 BLOCK = 1 << 22  # values converted at a time
 # Keys of config.json that describe the classes of a published head, and what their scores mean.
@@ -130,7 +130,7 @@ def load_parts(
     device: torch.device | str | None = None,
 ) -> tuple[Backbone, list[str]]:
     """``load_model`` of a folder, and the names of the parameters that the checkpoint does not have."""
-    stored = read_contents(folder)
+    stored = read_contents(folder, weights=torch.device(device or "cpu").type != "meta")
     task = task or stored.task
     if task not in TASKS:
         raise UserError(f'task must be one of {", ".join(TASKS)}, got "{task}"{nearest(task, TASKS)}')
@@ -163,11 +163,21 @@ def load_parts(
     with without_weights():
         model = build_model(stored.model_type, config, task, classes=len(card.labels), head=head)
     model.card = card
+    if not stored.has_weights:
+        return _described(model, dtype).eval(), []
     found = _match(model, stored, head_is_new)
     _fill(model, found, dtype, torch.device(device or "cpu"))
     if head is not None and head.pooling != "pooler" and model.pooler is not None:
         model.pooler.requires_grad_(False)  # the head does not use it; it is kept for loading the backbone
     return model.eval(), found.untrained
+
+
+def _described(model: Backbone, dtype: Dtype) -> Backbone:
+    """A model without weights, in the dtype that its config.json names if none is given."""
+    published = card_of(model).published
+    named = str(published.get("dtype") or published.get("torch_dtype") or "").removeprefix("torch.")
+    widest = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(named, torch.float32)
+    return model.to(dtype if isinstance(dtype, torch.dtype) else widest)
 
 
 def _different(stored: Contents) -> list[str]:
@@ -296,10 +306,8 @@ def save_model(model: Backbone, folder: str | Path, *, tokenizer: Any = None, ba
             config["pad_token_id"] = pads[0]  # the published class needs it to find the last token
         write_tokenizer(tokenizer, folder, model.config)
     else:
-        for name in COMPANIONS:
-            origin = card.folder if name == "generation_config.json" else card.tokenizer
-            if origin is not None and origin.resolve() != folder.resolve() and (origin / name).is_file():
-                shutil.copyfile(origin / name, folder / name)
+        copy_files(card.folder, ("generation_config.json",), folder)
+        copy_files(card.tokenizer, OF_TOKENIZER, folder)
     write_json(folder / "config.json", config)
     return folder
 
@@ -311,6 +319,14 @@ def _trained_names(model: Backbone, backbone: Mapping[str, nn.Parameter], places
     names, below = ARCHITECTURES[card.model_type].names, read_contents(card.folder).tensors
     found = [(parameter, place) for name, parameter in backbone.items() for place in places_of_ours(name, places)]
     return {at.theirs for p, at in found if p.requires_grad or plain_name(at.theirs, names) not in below}
+
+
+def copy_files(origin: Path | None, names: Iterable[str], folder: Path) -> None:
+    """Copy the files of these names that a folder has to another folder."""
+    for name in names:
+        if origin is not None and origin.resolve() != folder.resolve() and (origin / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(origin / name, folder / name)
 
 
 def write_tokenizer(tokenizer: Any, folder: Path, config: BackboneConfig) -> None:

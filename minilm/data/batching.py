@@ -58,14 +58,40 @@ def make_batches(
 EVALUATED = 64  # the most texts in an evaluation batch
 
 
-def evaluation_batches(lengths: np.ndarray, tokens: int, multiple: int = MULTIPLE) -> Iterator[np.ndarray]:
+def evaluation_batches(
+    lengths: np.ndarray, tokens: int, overhead: int, multiple: int = MULTIPLE
+) -> Iterator[np.ndarray]:
     """Batches of row numbers, the longest rows first, each of at most ``tokens`` tokens including padding.
 
-    lengths: (N,) in tokens. A longer row is a batch of its own.
+    lengths: (N,) in tokens. A longer row is a batch of its own. overhead: the tokens that take as long as a batch
+    itself does. A few texts of very different lengths are divided into several batches if that saves more padding.
     """
     for rows in make_batches(lengths, EVALUATED, seed=0, epoch=0, shuffle=False):
-        fits = max(1, tokens // padded_length(int(lengths[rows].max()), multiple))
-        yield from (rows[i : i + fits] for i in range(0, len(rows), fits))
+        widths = np.array([padded_length(int(length), multiple) for length in lengths[rows]])
+        yield from np.split(rows, _cheapest_ends(widths, tokens, overhead)[:-1])
+
+
+def _cheapest_ends(widths: np.ndarray, tokens: int, overhead: int) -> list[int]:
+    """The ends of the batches of N rows that cost the fewest tokens, with padding and ``overhead`` for each batch.
+
+    widths: (N,) padded lengths, in descending order. The batches are found by dynamic programming: cost[j] is the least
+    for the first j rows, and the last batch of these begins at some i < j.
+    """
+    total = len(widths)
+    if total * widths[0] <= tokens and total * (widths[0] - widths[-1]) <= overhead:  # the usual case
+        return [total]
+    cost, begin = np.full(total + 1, np.inf), np.zeros(total + 1, np.int64)
+    cost[0] = 0
+    for i, width in enumerate(widths.tolist()):
+        most = max(1, min(total - i, tokens // width))  # rows of the batch
+        found = cost[i] + overhead + width * np.arange(1, most + 1)
+        better = found < cost[i + 1 : i + most + 1]
+        cost[i + 1 : i + most + 1][better] = found[better]
+        begin[i + 1 : i + most + 1][better] = i
+    ends = [total]
+    while begin[ends[-1]]:
+        ends.append(int(begin[ends[-1]]))
+    return ends[::-1]
 
 
 def length_multiple(lengths: np.ndarray, most: int) -> int:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from minilm.data.tables import Defects, Table
 from minilm.errors import UserError, nearest
+from minilm.hints import quoted
 
 LABEL_NAMES = (
     "label", "labels", "class", "category", "sentiment", "target", "stars", "rating", "score", "emotion", "intent",
@@ -47,7 +47,7 @@ def require_columns(table: Table, keys: Mapping[str, str], defects: Defects) -> 
 
 def changes(values: Mapping[str, str]) -> str:
     """Changes of a config as typed after a command: ``data.text=review data.label=stars``."""
-    return " ".join(shlex.quote(f"{key}={value}") for key, value in values.items())
+    return " ".join(quoted(f"{key}={value}") for key, value in values.items())
 
 
 def _shown(table: Table, i: int) -> str:

@@ -57,6 +57,13 @@ def are_multi_hot(cells: Iterable[Sequence[Any]]) -> bool:
     return len(lengths) == 1 and lengths.pop() > 1
 
 
+def guess_separator(cells: Iterable[Any], names: Sequence[str]) -> tuple[Any, str]:
+    """A cell or a name that probably consists of several labels, and their separator; two empty strings if there is
+    none. names: the different labels if each cell were one label."""
+    lists = [cell for cell in cells if as_list(cell)]
+    return (lists[0], ",") if len(lists) > 1 else looks_like_sets(names)
+
+
 def looks_like_sets(names: Sequence[str]) -> tuple[str, str]:
     """A name that probably consists of several labels, and their separator; two empty strings if there is none.
 

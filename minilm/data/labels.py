@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from minilm.data.decoding import BROKEN
-from minilm.data.label_sets import are_multi_hot, as_list, looks_like_sets, split_cell
+from minilm.data.label_sets import are_multi_hot, as_list, guess_separator, split_cell
 from minilm.data.tables import Defects, Table
 from minilm.errors import UserError, nearest
 
@@ -135,14 +135,11 @@ def _check_rename(scheme: LabelScheme, found: set[str]) -> None:
 
 def _check_single(train: Table, column: str, names: Sequence[str]) -> None:
     """Raises UserError if cells seem to contain several labels each."""
-    lists = [cell for cell in train.columns[column] if as_list(cell)]
-    if len(lists) > 1:
-        what, separator = f"are lists, such as {_shortened(lists[0])}", ","
-    else:
-        name, separator = looks_like_sets(names)
-        if not name:
-            return
-        what = f'seem to be several labels per cell, such as "{_shortened(name)}"'
+    found, separator = guess_separator(train.columns[column], names)
+    if not separator:
+        return
+    what = "are lists, such as" if as_list(found) else "seem to be several labels per cell, such as"
+    what += f" {_shortened(found)}" if as_list(found) else f' "{_shortened(found)}"'
     raise UserError(
         f'{train.path}: the labels (column "{column}") {what}; if a text has several labels, '
         f'add: data.label_separator="{separator}"; if each cell is one label, list the labels in data.labels'

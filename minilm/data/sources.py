@@ -100,18 +100,18 @@ def load_dataset(section: DataSection) -> Dataset:
     return Dataset(
         source.name, rows["train"], rows["validation"], rows["test"],
         label_names=list(scheme.names), multi_label=scheme.multi_label,
-        fingerprint=_fingerprint(rows, scheme.names), warnings=warnings, whole=whole, notes=notes,
-        numbers={split: parts[split].numbers + 1 for split in SPLITS}, kept=_kept(parts["test"], section.keep),
+        fingerprint=fingerprint_of(rows, scheme.names), warnings=warnings, whole=whole, notes=notes,
+        numbers={split: parts[split].numbers + 1 for split in SPLITS}, kept=kept_columns(parts["test"], section.keep),
     )  # fmt: skip
 
 
-def load_rows(path: Path, section: DataSection, names: Sequence[str] = ()) -> Rows:
-    """All rows of another file with the columns of ``section``, for a model with the labels ``names``.
+def load_rows(data: Path | Table, section: DataSection, names: Sequence[str] = ()) -> Rows:
+    """All rows of another file or table with the columns of ``section``, for a model with the labels ``names``.
 
     Without ``names``, the labels are those that the section lists. Raises UserError as ``load_dataset`` does.
     """
     section, defects = replace(section, group="", keep=[]), Defects()
-    table = _read(matching(path), section, defects)
+    table = data if isinstance(data, Table) else _read(matching(data), section, defects)
     _require(table, section, defects)
     scheme = replace(scheme_of(section), listed=bool(section.labels))
     scheme = replace(scheme, names=list(names or section.labels or section.label_columns))
@@ -120,8 +120,8 @@ def load_rows(path: Path, section: DataSection, names: Sequence[str] = ()) -> Ro
     return rows
 
 
-def load_rows_matched(path: Path, section: DataSection, classes: Sequence[str]) -> tuple[Rows, dict[str, str]]:
-    """Every row of a file, for a classifier with these classes that was trained elsewhere.
+def load_rows_matched(data: Path | Table, section: DataSection, classes: Sequence[str]) -> tuple[Rows, dict[str, str]]:
+    """Every row of a file or table, for a classifier with these classes that was trained elsewhere.
 
     Its labels are found as in ``load_dataset`` and matched with the classes (``label_matching``). If the section lists
     labels, they are the file's names of the classes, in their order.
@@ -133,7 +133,7 @@ def load_rows_matched(path: Path, section: DataSection, classes: Sequence[str]) 
     if section.labels and len(section.labels) != len(classes):
         given = f"lists {len(section.labels)}, and the model has {len(classes)}"
         raise UserError(f"data.labels must name the model's labels in its order; it {given}: {named(classes)}")
-    table = _read(matching(path), section, defects)
+    table = data if isinstance(data, Table) else _read(matching(data), section, defects)
     _require(table, section, defects)
     scheme = find_labels(scheme_of(section), table)
     taken = dict(zip(scheme.names, classes, strict=True)) if section.labels else {}
@@ -145,14 +145,14 @@ def load_rows_matched(path: Path, section: DataSection, classes: Sequence[str]) 
     return rows, taken
 
 
-def load_scores(path: Path, section: DataSection) -> tuple[Rows, np.ndarray]:
-    """Every row of a file whose label column contains a number per text; the labels of the rows are all 0.
+def load_scores(data: Path | Table, section: DataSection) -> tuple[Rows, np.ndarray]:
+    """Every row of a file or table whose label column contains a number per text; the labels of the rows are all 0.
 
     Returns the rows and their numbers (N,) float64. Raises UserError as ``load_dataset`` does, and for a label that is
     not a finite number.
     """
     section, defects = replace(section, group="", empty="error", labels=["score"], rename={}), Defects()
-    table = _read(matching(path), section, defects)
+    table = data if isinstance(data, Table) else _read(matching(data), section, defects)
     _require(table, section, defects)
     numbers = read_numbers(table, section.label, defects)
     table.columns[section.label] = ["score"] * len(table)
@@ -234,7 +234,7 @@ def _require(table: Table, section: DataSection, defects: Defects, split: str = 
     require_columns(table, {**texts, **group, **labels}, defects)
 
 
-def _kept(test: Part, columns: Sequence[str]) -> dict[str, list[Any]]:
+def kept_columns(test: Part, columns: Sequence[str]) -> dict[str, list[Any]]:
     """The cells of these columns in the test rows. Raises UserError if the test file does not have a column."""
     require_columns(test.table, dict.fromkeys(columns, "data.keep"), Defects())
     return {name: [test.table.columns[name][i] for i in test.numbers.tolist()] for name in columns}
@@ -366,7 +366,7 @@ def _chosen(part: Part, section: DataSection, names: Sequence[str], warnings: li
 # Fingerprint ------------------------------------------------------------------------------------------------
 
 
-def _fingerprint(rows: dict[str, Rows], names: Sequence[str]) -> str:
+def fingerprint_of(rows: dict[str, Rows], names: Sequence[str]) -> str:
     """SHA-256, in hexadecimal, of the texts and labels in order; it does not depend on the files they came from.
 
     It hashes ``json.dumps([split, texts, pairs, labels])`` of each split, piece by piece to save memory.

@@ -18,6 +18,7 @@ import numpy as np
 from tokenizers import Encoding, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from minilm import hub
+from minilm.data.flat_array import FlatArray
 from minilm.data.long_texts import CUT, LongTexts, Windows, pieces_of
 from minilm.data.tokenizer_parts import build_tokenizer
 from minilm.data.tokenizer_settings import apply_settings, cuts_left, read_settings, set_side
@@ -178,26 +179,28 @@ def encode(
         raise UserError(f"data.max_tokens must be above {special}, the number of the tokenizer's special tokens")
     inputs = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
     left = cuts_left(tokenizer)
-    ids, segments = [np.zeros(0, np.int32)], [np.zeros(0, np.uint8)]
-    full_lengths, windows = list[int](), list[int]()
+    ids, segments = FlatArray(np.int32), FlatArray(np.uint8)
+    full_lengths, windows, lengths = list[int](), list[int](), list[int]()
     for tokens in _tokens_of(tokenizer, inputs):
         full_lengths.append(len(tokens.ids))
         pieces: Sequence[np.ndarray | slice] = [slice(None)]
         if len(tokens.ids) > max_tokens:
             pieces = pieces_of(tokens.sequences(), 1 + (pairs is not None), max_tokens - special, long, left)
         windows.append(len(pieces))
-        ids += [tokens.ids[piece] for piece in pieces]
-        if pairs is not None:
-            whole = tokens.segments()
-            segments += [whole[piece] for piece in pieces]
+        whole = None if pairs is None else tokens.segments()
+        for piece in pieces:
+            ids.add(tokens.ids[piece])
+            lengths.append(len(tokens.ids[piece]))
+            if whole is not None:
+                segments.add(whole[piece])
     full = np.array(full_lengths, np.int64)
     if empty := np.flatnonzero(full == 0).tolist():
         what = f"text {empty[0] + 1:,}, {inputs[empty[0]]!r} ({len(empty):,} such texts)"
         raise NoTokens(f"the tokenizer finds no token in {what}", empty)
-    offsets = np.concatenate([[0], np.cumsum([len(row) for row in ids[1:]], dtype=np.int64)])
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
     starts = Windows(np.concatenate([[0], np.cumsum(windows, dtype=np.int64)]), long.scores)
     return Encoded(
-        np.concatenate(ids), offsets, None if pairs is None else np.concatenate(segments), full,
+        ids.whole(), offsets, None if pairs is None else segments.whole(), full,
         starts if long.how == "windows" else None,
     )  # fmt: skip
 

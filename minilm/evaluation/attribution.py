@@ -6,6 +6,9 @@ is 0.7 higher means that the odds are twice as high. From the logits z:
     one label      F = z_c - log sum_{j != c} e^{z_j} = log p_c / (1 - p_c)
     several        F = z_c                            = log p_c / (1 - p_c)
 
+A classifier's probabilities may have a temperature (``calibration.py``). Then z are the logits divided by it, so that F
+is the log-odds of the probability that ``minilm predict`` shows.
+
 **Integrated gradients** (Sundararajan et al. 2017, "Axiomatic Attribution for Deep Networks"). Let x (T, D) be the
 vectors of a text's tokens, and x' those of a baseline, a text without content. On the straight path from x' to x the
 score changes from F(x') to F(x). The part of each component in this change is its distance times the mean of its
@@ -93,11 +96,13 @@ def explain(
     window: int = 0,
     label: int | None = None,
     multi_label: bool = False,
+    temperature: np.ndarray | None = None,
 ) -> Explanation:
     """Explain a classifier's score of a text or a pair for the class ``label``; None: the class with the highest score.
 
     A text of more than ``max_tokens`` is cut as ``long`` specifies. If it is read in windows, each has its own scores,
-    and those of window number ``window`` are explained. The model must be in float32, and is not changed. The result is
+    and those of window number ``window`` are explained. ``temperature``: (1,) or (C,), by which logits are divided. The
+    model must be in float32, and is not changed. The result is
     deterministic. If the error is above 1% after 2,048 steps, no exception is raised: check ``completeness_error``.
     Raises ValueError for a model in a narrower type, and for a text without words.
     """
@@ -110,7 +115,7 @@ def explain(
         raise ValueError("a text without words cannot be explained")
     name, baseline = baseline_token(tokenizer, len(table))
     with evaluation_mode(model), torch.inference_mode(False):
-        path = StraightPath.of(model, worded, baseline, multi_label)
+        path = StraightPath.of(model, worded, baseline, multi_label, temperature)
         if label is None:
             label = int(path.logits(path.text[None])[0].argmax())
         gradients = integrated_gradients(path, label)
@@ -178,15 +183,23 @@ class StraightPath:
     text: Tensor  # x, (T, E)
     baseline: Tensor  # x', (T, E)
     multi_label: bool
+    temperature: Tensor  # (1,) or (C,)
 
     @staticmethod
-    def of(model: Backbone, worded: WordedText, baseline: int | None, multi_label: bool) -> StraightPath:
-        """baseline: the id of the token that replaces words; None: zeros."""
+    def of(
+        model: Backbone,
+        worded: WordedText,
+        baseline: int | None,
+        multi_label: bool,
+        temperature: np.ndarray | None = None,
+    ) -> StraightPath:
+        """baseline: the id of the token that replaces words; None: zeros. temperature: (1,) or (C,); None: 1."""
         table = model.token_embedding.weight.detach()  # (V, E)
         text = table[torch.from_numpy(worded.ids).to(table.device)]
         nothing = torch.zeros_like(table[0]) if baseline is None else table[baseline]
         of_words = torch.from_numpy(worded.word_of != NO_WORD).to(table.device)
-        return StraightPath(model, worded, text, torch.where(of_words[:, None], nothing, text), multi_label)
+        divisor = torch.from_numpy(np.ones(1) if temperature is None else temperature).to(text)
+        return StraightPath(model, worded, text, torch.where(of_words[:, None], nothing, text), multi_label, divisor)
 
     def logits(self, vectors: Tensor) -> Tensor:
         """vectors (B, T, E), in place of those of the tokens -> logits (B, C)."""
@@ -202,6 +215,7 @@ class StraightPath:
 
     def log_odds(self, logits: Tensor, label: int) -> Tensor:
         """F of each text: (B, C) -> (B,)."""
+        logits = logits / self.temperature
         score = logits[:, label]
         if self.multi_label or logits.shape[1] == 1:
             return score

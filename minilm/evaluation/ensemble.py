@@ -10,6 +10,7 @@ Each threshold is the mean of the members' thresholds.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -85,6 +86,12 @@ class Ensemble(Predictor):
         for member in self.members:
             member.without_temperature()
         self.decision = replace(self.decision, threshold=self._mean_threshold())
+
+    def counted_anew(self) -> Ensemble:
+        """See ``Predictor.counted_anew``."""
+        found = copy.copy(self)
+        found.members = [member.counted_anew() for member in self.members]
+        return found
 
     def cut_message(self) -> str:
         """See ``Predictor.cut_message``; counts what the first member does not read."""

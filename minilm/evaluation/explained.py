@@ -20,7 +20,9 @@ class WordWeight:
 
 @dataclass(frozen=True)
 class ExplainedText:
-    """A prediction and the contributions of the words. The score is the log-odds of the label, without a temperature.
+    """A prediction and the contributions of the words.
+
+    The score is the log-odds of the probability; if the text is read in windows, that of the explained window.
     """
 
     texts: list[str]  # one text, or the two texts of a pair

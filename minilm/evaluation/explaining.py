@@ -6,19 +6,41 @@ with the highest score for the label is explained.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 import numpy as np
+from tokenizers import Tokenizer
 
 from minilm.data.long_texts import LongTexts
+from minilm.devices import Runtime
 from minilm.errors import UserError, nearest
 from minilm.evaluation.attribution import explain
+from minilm.evaluation.decisions import Decision
 from minilm.evaluation.explained import ExplainedText, WordWeight
-from minilm.evaluation.predictor import Classifier, Text
+from minilm.evaluation.reading import Reading, Text
 from minilm.evaluation.words import read_words
+from minilm.models.architecture import Backbone
 
 
-def explain_text(classifier: Classifier, text: Text, label: str = "") -> ExplainedText:
+class Explainable(Protocol):
+    """What an explanation needs of a classifier; ``Classifier`` has it."""
+
+    name: str
+    labels: list[str]
+    reading: Reading
+    decision: Decision
+    clean: Callable[[str], str]
+    model: Backbone
+    tokenizer: Tokenizer
+    runtime: Runtime
+
+    def scores(self, texts: Iterable[Text]) -> np.ndarray: ...
+
+    def scores_of_clean_texts(self, texts: list[str], pairs: list[str] | None) -> np.ndarray: ...
+
+
+def explain_text(classifier: Explainable, text: Text, label: str = "") -> ExplainedText:
     """Explain a prediction: why the text gets its label, or the score of another label.
 
     text: as written; a pair is a tuple. Raises UserError as ``Classifier.scores`` does, for a label that the model does
@@ -28,7 +50,7 @@ def explain_text(classifier: Classifier, text: Text, label: str = "") -> Explain
     return _explained(classifier, [classifier.clean(part) for part in _parts(text)], scores, label)
 
 
-def explain_clean(classifier: Classifier, text: str, pair: str | None, label: str = "") -> ExplainedText:
+def explain_clean(classifier: Explainable, text: str, pair: str | None, label: str = "") -> ExplainedText:
     """The same for a text that is already cleaned."""
     scores = classifier.scores_of_clean_texts([text], None if pair is None else [pair])
     return _explained(classifier, [text] if pair is None else [text, pair], scores, label)
@@ -38,7 +60,7 @@ def _parts(text: Text) -> Sequence[str]:
     return [text] if isinstance(text, str) else text
 
 
-def _explained(classifier: Classifier, parts: list[str], scores: np.ndarray, label: str) -> ExplainedText:
+def _explained(classifier: Explainable, parts: list[str], scores: np.ndarray, label: str) -> ExplainedText:
     p = classifier.decision.probabilities(scores)[0]  # (C,)
     number = _number_of(classifier, p, label)
     reading, pair = classifier.reading, parts[1] if len(parts) > 1 else None
@@ -53,6 +75,7 @@ def _explained(classifier: Classifier, parts: list[str], scores: np.ndarray, lab
         explain(
             classifier.model, classifier.tokenizer, parts[0], pair, max_tokens=limit, long=long, window=window,
             label=number, multi_label=classifier.decision.kind != "single",
+            temperature=classifier.decision.temperature,
         )
         for window in range(len(windows))
     ]  # fmt: skip
@@ -68,7 +91,7 @@ def _explained(classifier: Classifier, parts: list[str], scores: np.ndarray, lab
     )  # fmt: skip
 
 
-def _number_of(classifier: Classifier, p: np.ndarray, label: str) -> int:
+def _number_of(classifier: Explainable, p: np.ndarray, label: str) -> int:
     """The class to explain: that of the label, or without a label the predicted (most probable) class."""
     if not label:
         single = classifier.decision.kind == "single"

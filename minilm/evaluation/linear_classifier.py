@@ -23,7 +23,8 @@ from minilm.data.cleaning import cleaner
 from minilm.errors import UserError
 from minilm.evaluation.baselines import Linear, Logistic, Majority, Terms
 from minilm.evaluation.decisions import Decision
-from minilm.evaluation.predictor import Predictor, Reading
+from minilm.evaluation.predictor import Predictor
+from minilm.evaluation.reading import Reading
 from minilm.evaluation.validation_scores import ValidationScores, read_validation
 from minilm.schema import JSON, read_table
 from minilm.textfiles import read_json

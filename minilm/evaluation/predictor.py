@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,29 +17,34 @@ from torch import Tensor
 
 from minilm.checkpoints.models import card_of
 from minilm.checkpoints.opening import holds_model, load_model
-from minilm.config import Fraction, Positive
 from minilm.data.batching import collate, evaluation_batches, length_multiple
 from minilm.data.cleaning import cleaner
+from minilm.data.in_memory import columns_of_data, is_in_memory
 from minilm.data.long_texts import LongTexts, Windows
 from minilm.data.rows import Rows
+from minilm.data.tables import Table
 from minilm.data.tokenization import Cut, Encoded, count_cut, encode, load_tokenizer, pad_id
 from minilm.devices import Runtime, runtime, runtime_as_trained
 from minilm.errors import UserError
-from minilm.evaluation.decisions import Decision, Kind
+from minilm.evaluation.decisions import Decision
+from minilm.evaluation.explained import ExplainedText
+from minilm.evaluation.explaining import explain_text
+from minilm.evaluation.measuring import measure_on
+from minilm.evaluation.metrics import Metrics
+from minilm.evaluation.reading import Reading, Text, columns_of, config_of_run, decision_of, kind_of, names_of
+from minilm.evaluation.regression import ScoreMetrics
 from minilm.evaluation.validation_scores import ValidationScores, read_validation
 from minilm.evaluation.windows import scores_of_texts
 from minilm.hints import program
-from minilm.models.architecture import Backbone, Card, evaluation_mode
+from minilm.hub import local_path
+from minilm.loading import change_data
+from minilm.models.architecture import Backbone, evaluation_mode
 from minilm.models.batch import Batch
-from minilm.schema import Limit, read_table
+from minilm.terminal import printable
 from minilm.world import deal_out, sum_, world
 
 Forward = Callable[[Batch, np.ndarray], Tensor]  # a batch and its row numbers (B,) -> scores (B, C)
 Combine = Callable[[np.ndarray, Windows], np.ndarray]  # the values of M windows (M, C), and their texts -> (N, C)
-Text = str | tuple[str, str]  # a text, or a pair
-PROBLEMS = (None, "single_label_classification", "multi_label_classification", "regression")  # problem_type
-# Activations of a cross-encoder's score.
-IDENTITY, SIGMOID = "torch.nn.modules.linear.Identity", "torch.nn.modules.activation.Sigmoid"
 
 
 def predict_scores(
@@ -60,7 +67,7 @@ def predict_scores(
     """
     scores, order = [], []
     multiple = length_multiple(encoded.lengths, runtime.most_lengths)
-    batches = list(evaluation_batches(encoded.lengths, runtime.tokens_at_once, multiple))
+    batches = list(evaluation_batches(encoded.lengths, runtime.tokens_at_once, runtime.batch_overhead, multiple))
     # Not inference_mode: a sharded model that is first used in it could not train any more.
     with evaluation_mode(model), torch.no_grad(), runtime.autocast():
         for rows, is_mine in deal_out(batches):
@@ -79,110 +86,6 @@ def predict_scores(
     if combine is None:
         return scores_of_texts(result, encoded.windows, kind_of(card_of(model)))
     return combine(result, encoded.windows)
-
-
-def kind_of(card: Card) -> Kind:
-    """The kind of a model's outputs, from its problem type and their number, as in the pipeline of ``transformers``."""
-    problem = card.published.get("problem_type")
-    if problem == "multi_label_classification":
-        return "multi"
-    return "score" if problem == "regression" or len(card.labels) == 1 else "single"
-
-
-# --- How texts are read, and answers are made ---------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How texts are prepared, in prediction as in training. Saved as "minilm" in the model's config.json."""
-
-    # The most tokens that the model reads at once; 0: the model's context.
-    max_tokens: Annotated[int, Limit("a whole number of at least 0", lambda n: n >= 0)] = 0
-    clean: list[str] = field(default_factory=list)  # cleaning steps
-    pairs: bool | None = None  # whether it reads pairs of texts; None: unknown
-    # The probability from which a label is assigned: with several labels per text, one number for all labels or one per
-    # label; with one label per text and two classes, that of the second class.
-    threshold: Fraction | list[Fraction] = 0.5
-    temperature: list[Positive] = field(default_factory=list)  # one number; with several labels, one each
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "float32"  # train.precision
-    long_texts: Literal["cut", "head-tail", "windows"] = "cut"  # how to handle longer texts, as data.long_texts
-    window_stride: Annotated[int, Limit("a whole number of at least 0", lambda n: n >= 0)] = 0
-    window_scores: Literal["mean", "max"] = "mean"
-
-    @classmethod
-    def of(cls, card: Card) -> Reading:
-        """The settings in a model's config. Raises UserError for an invalid value."""
-        place = f"{card.folder}/config.json" if card.adapter is None else f"{card.adapter}/adapter_config.json"
-        return cls.from_table(card.extra, place)
-
-    @classmethod
-    def from_table(cls, table: dict[str, Any], place: str) -> Reading:
-        """The settings in a table, which may have other keys too. Raises UserError for an invalid value."""
-        names = {f.name for f in fields(cls)}
-        stored = {key: value for key, value in table.items() if key in names}
-        return read_table(cls, stored, lambda key: place, "minilm.")
-
-    def decision(self, kind: Literal["single", "multi"], classes: int, name: str) -> Decision:
-        """How scores of C classes become labels. ``name``: the model's name in messages. Raises UserError for a wrong
-        number of thresholds or temperatures."""
-        wanted = classes if kind == "multi" else 1
-        for key, values in (("threshold", self.threshold), ("temperature", self.temperature or [1.0] * wanted)):
-            if isinstance(values, list) and len(values) != wanted:
-                count = f"{wanted} numbers, one for each label," if wanted > 1 else "one number,"
-                raise UserError(f"{name}: minilm.{key} must contain {count} got {len(values)}")
-        threshold = np.array(self.threshold) if isinstance(self.threshold, list) else self.threshold
-        return Decision(kind, threshold, np.array(self.temperature) if self.temperature else None)
-
-
-def decided(decision: Decision) -> dict[str, Any]:
-    """A decision in the form of a ``Reading``."""
-    found: dict[str, Any] = {}
-    if decision.kind == "multi" or decision.has_threshold:
-        many = isinstance(decision.threshold, np.ndarray)
-        found["threshold"] = np.asarray(decision.threshold).tolist() if many else decision.threshold
-    if decision.temperature is not None:
-        found["temperature"] = decision.temperature.tolist()
-    return found
-
-
-def remember(decision: Decision, model: Backbone) -> None:
-    """Store a decision in the model's config, under "minilm"."""
-    card_of(model).extra |= decided(decision)
-
-
-def decision_of(card: Card, reading: Reading) -> Decision:
-    """The decision of a model. Raises UserError for an unsupported problem type or activation."""
-    kind, problem = kind_of(card), card.published.get("problem_type")
-    if problem not in PROBLEMS or (problem == PROBLEMS[1] and len(card.labels) == 1):
-        known = ", ".join(map(str, PROBLEMS[1:]))
-        what = "is none of" if problem not in PROBLEMS else "needs two labels or more; there are"
-        raise UserError(f"{card.folder}/config.json: problem_type {problem!r} {what} {known}")
-    if kind != "score":
-        return reading.decision(kind, len(card.labels), str(card.adapter or card.folder or "the model"))
-    return Decision("score", raw=problem == "regression" or _is_raw(card))
-
-
-def _is_raw(card: Card) -> bool:
-    """Whether the output of a cross-encoder is the raw score, and not its sigmoid, according to its config.json.
-
-    It names the activation in one of two places, as ``sentence_transformers.CrossEncoder`` reads and writes it.
-    """
-    section = card.published.get("sentence_transformers")
-    named = section.get("activation_fn") if isinstance(section, dict) else None
-    activation = named or card.published.get("sbert_ce_default_activation_function")
-    known = {None: False, SIGMOID: False, IDENTITY: True}
-    if activation not in known:
-        where = f"{card.folder}/config.json"
-        raise UserError(f"{where}: activation_fn {activation!r} is not supported, only {IDENTITY} and {SIGMOID}")
-    return known[activation]
-
-
-def names_of(card: Card) -> list[str]:
-    """The names of the outputs, (C,): the labels; a single output without a name is "score"."""
-    return ["score"] if card.labels == ["LABEL_0"] else card.labels
-
-
-# --- Classifiers --------------------------------------------------------------------------------------------------
 
 
 class Predictor(ABC):
@@ -221,6 +124,10 @@ class Predictor(ABC):
         """A message about texts that were cut; empty if there were few."""
         return ""
 
+    def counted_anew(self) -> Predictor:
+        """The same predictor, which shares the model, but counts cut texts and shows its progress by itself."""
+        return copy.copy(self)
+
     @property
     def multi_label(self) -> bool:
         """Whether a text may get several labels."""
@@ -234,6 +141,10 @@ class Predictor(ABC):
         """
         probabilities = self.decision.probabilities(self.scores(texts, place=place, first=first))
         return [dict(zip(self.labels, map(float, row), strict=True)) for row in probabilities]
+
+    def probabilities(self, texts: Iterable[Text]) -> np.ndarray:
+        """The same as an array (N, C) float32, whose columns are in the order of ``labels``."""
+        return self.decision.probabilities(self.scores(texts)).astype(np.float32)
 
     def decide(self, probabilities: dict[str, float]) -> list[str]:
         """The labels assigned to a text: the most probable; with several per text, all at or above their threshold.
@@ -322,6 +233,7 @@ class Classifier(Predictor):
         self.clean = cleaner(self.reading.clean)
         self.cut = Cut()  # counts over all texts that it has read
         self.progress: Callable[[float], None] | None = None
+        self.forward: Forward | None = None  # computes scores in place of the model, such as a graph made from it
         self.home = card.adapter or card.folder  # the folder of its files
 
     @classmethod
@@ -354,7 +266,39 @@ class Classifier(Predictor):
         encoded = encode(self.tokenizer, texts, pairs, limit, long)
         self.cut = self.cut + count_cut(encoded, limit)
         pad = pad_id(self.tokenizer)
-        return predict_scores(self.model, encoded, self.runtime, pad=pad, progress=self.progress)
+        forward, progress = self.forward, self.progress
+        return predict_scores(self.model, encoded, self.runtime, pad=pad, forward=forward, progress=progress)
+
+    def explain(self, text: Text, label: str = "") -> ExplainedText:
+        """Which words of a text speak for its label, or for another label: integrated gradients, in nats of log-odds.
+
+        The result has the words with their places and weights. Raises UserError as ``scores`` does, for a label that
+        the model does not have, and if the model does not compute in float32.
+        """
+        return explain_text(self, text, label)
+
+    def evaluate(self, data: Any, *, changes: Sequence[str] = ()) -> Metrics | ScoreMetrics:
+        """The metrics on labelled texts: loss, accuracy, F1, one row per label, and more.
+
+        data: a file, a data frame of pandas or polars, or ``(texts, labels)``. A file or a frame has the columns of the
+            data that the model was trained on, or "text" and "label"; ``changes`` names others, such as
+            ``("data.text=review",)``.
+
+        Raises UserError if there is no such file or column, or if labels are unknown.
+        """
+        home = self.home or Path(self.name)
+        section, _ = columns_of(home, bool(self.reading.pairs))
+        given: Path | Table
+        if is_in_memory(data):
+            columns = columns_of_data(data)
+            given, section = columns.table(), replace(section, **columns.keys)
+        else:
+            given = local_path(str(data))
+        section, matched = change_data(section, changes), config_of_run(home) is None
+        metrics, message = measure_on(self, given, section, matched=matched)
+        if message:
+            print(printable(message), file=sys.stderr)
+        return metrics
 
     def watch(self, progress: Callable[[float], None]) -> None:
         """See ``Predictor.watch``."""
@@ -373,6 +317,12 @@ class Classifier(Predictor):
     def validation(self) -> ValidationScores:
         """See ``Predictor.validation``."""
         return read_validation(self.home, self.name)
+
+    def counted_anew(self) -> Classifier:
+        """See ``Predictor.counted_anew``."""
+        found = copy.copy(self)
+        found.cut, found.progress = Cut(), None
+        return found
 
     def cut_message(self) -> str:
         """See ``Predictor.cut_message``."""

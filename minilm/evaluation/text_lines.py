@@ -1,22 +1,63 @@
 """Classify the lines of a file or of standard input: each line is a text, or a pair of texts with a tab between them.
 
-Also classifies the texts of a table for the terminal; ``minilm.runs.predict`` writes whole tables with all columns.
+Also classifies the texts of a table, to show them; ``minilm.runs.predict`` writes whole tables with all columns.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from minilm.config import DataSection
+from minilm.data.readers import is_table
 from minilm.data.sources import load_texts
 from minilm.errors import UserError
-from minilm.evaluation.predictor import Predictor, Text
-from minilm.loading import load_config
+from minilm.evaluation.predictor import Predictor
+from minilm.evaluation.reading import Text, columns_of
+from minilm.textfiles import read_lines
 
 LINES = 512  # lines that are read and classified together
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A prediction for one text."""
+
+    labels: list[str] | None  # of the text: one, or with several labels per text any number; None: a score
+    scores: dict[str, float]  # label -> probability; or the name of an output -> its value
+    unsure: bool | None = None  # whether the probability is too low for an answer; None: there is no limit
+
+    def __str__(self) -> str:
+        if self.labels is None:
+            return ", ".join(f"{name} {value:.4g}" for name, value in self.scores.items())
+        if self.unsure:
+            return f"unsure ({', '.join(self.labels)} {self.scores[self.labels[0]]:.2f})"
+        return ", ".join(f"{label} {self.scores[label]:.2f}" for label in self.labels) or "none"
+
+    def as_json(self) -> dict[str, Any]:
+        """The answer as an object. An unsure answer and a score have no labels."""
+        if self.labels is None:
+            return {"scores": self.scores}
+        asked = {} if self.unsure is None else {"unsure": self.unsure}
+        return {"labels": [] if self.unsure else self.labels, **asked, "scores": self.scores}
+
+
+def answer_of(predictor: Predictor, scores: dict[str, float]) -> Answer:
+    """The answer for a text with these probabilities."""
+    has_labels = predictor.decision.kind != "score"
+    return Answer(predictor.decide(scores) if has_labels else None, scores, predictor.is_unsure(scores))
+
+
+def predict_file(predictor: Predictor, path: Path, run: str | Path) -> Iterator[tuple[str, dict[str, float]]]:
+    """The texts of a file with their ``{label: probability}``: those of a table (``predict_table``), or its lines."""
+    if is_table(path):
+        yield from predict_table(predictor, path, run)
+        return
+    place = f"{path}, line"
+    with path.open("rb") as binary:
+        yield from predict_lines(predictor, read_lines(binary, place), place)
 
 
 def predict_table(classifier: Predictor, path: Path, run: str | Path) -> Iterator[tuple[str, dict[str, float]]]:
@@ -31,14 +72,6 @@ def predict_table(classifier: Predictor, path: Path, run: str | Path) -> Iterato
         chunk = texts[start : start + LINES]
         shown = (text if isinstance(text, str) else "\t".join(text) for text in chunk)
         yield from zip(shown, classifier.predict(chunk), strict=True)
-
-
-def columns_of(run: Path, pairs: bool) -> tuple[DataSection, str]:
-    """The columns of a run's config, and where they are given; the default columns if there is no config."""
-    for path in (run / "config.toml", run.parent / "config.toml")[: 2 if run.name == "model" else 1]:
-        if path.is_file():
-            return load_config(path).data, f" in {path}"
-    return DataSection(text_pair="text_pair" if pairs else ""), f" by default, as {run} has no config.toml"
 
 
 def predict_lines(

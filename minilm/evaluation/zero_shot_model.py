@@ -21,6 +21,7 @@ from tokenizers import Tokenizer
 
 from minilm import devices, hub
 from minilm.checkpoints.contents import read_contents
+from minilm.checkpoints.merged import find_whole
 from minilm.checkpoints.sentence_models import is_sentence_model
 from minilm.config import EntailmentSection, PromptSection, SimilaritySection, ZeroShotSection
 from minilm.data.cleaning import cleaner
@@ -28,8 +29,9 @@ from minilm.devices import Runtime
 from minilm.errors import UserError, located, nearest
 from minilm.evaluation.decisions import Decision
 from minilm.evaluation.entailment import SLOT, entailment
-from minilm.evaluation.predictor import Predictor, Reading
+from minilm.evaluation.predictor import Predictor
 from minilm.evaluation.prompts import Prompt, cloze, likelihood
+from minilm.evaluation.reading import Reading
 from minilm.evaluation.validation_scores import ValidationScores, read_validation
 from minilm.evaluation.zero_shot import METHODS, open_model, similarity
 from minilm.loading import load_config
@@ -175,7 +177,7 @@ def load_zero_shot(run: Path, device: str = "auto", precision: str = "") -> Zero
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise UserError(f"{run / 'results.json'}: labels must be a list of texts; run it again")
     words = words_of(section, labels)
-    folder = hub.resolve_model(config.model.source, config.model.revision)
+    folder = find_whole(config.model.source, config.model.revision, config.model.base)
     runtime = devices.runtime(device, precision or section.precision)
     with located("[zero_shot]"):
         model, tokenizer = open_model(str(folder), section.method, str(runtime.device))

@@ -18,6 +18,7 @@ from typing import Any, Generic, Literal, TypeVar
 from torch import Tensor, nn
 
 from minilm.errors import UserError
+from minilm.model_files import is_whole
 from minilm.models.batch import Batch, State
 from minilm.models.heads import ClassificationHead, Head, HeadConfig, LanguageConfig
 
@@ -57,7 +58,7 @@ class Card:
     @property
     def tokenizer(self) -> Path | None:
         """The folder of its tokenizer: the adapter's, if that brings one."""
-        brought = self.adapter is not None and (self.adapter / "tokenizer.json").is_file()
+        brought = self.adapter is not None and is_whole(self.adapter, "tokenizer")
         return self.adapter if brought else self.folder
 
 
@@ -107,6 +108,11 @@ class Backbone(nn.Module, ABC):
     def num_layers(self) -> int:
         """How many layers run, one after another."""
         return len(self.blocks)
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether no position sees what lies to its right, so the first vector depends on the first token alone."""
+        return False
 
     @property
     def context(self) -> int:

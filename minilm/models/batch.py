@@ -97,9 +97,10 @@ def select_position(x: Tensor, position: Tensor | None) -> Tensor:
     """
     if position is None or x.shape[-2] == 1:
         return x
-    if len(x) == 1:  # all texts share it
+    if x.shape[0] == 1:  # all texts share it
         return x.index_select(-2, position).transpose(0, -2)
-    return x.take_along_dim(position.view(-1, *[1] * (x.dim() - 1)), dim=-2)
+    index = position.view(-1, *[1] * (x.dim() - 1)).expand(*x.shape[:-2], 1, x.shape[-1])
+    return x.gather(-2, index)
 
 
 @dataclass

@@ -277,7 +277,9 @@ class Deberta(Backbone):
         table, norm = self.embeddings.relative.weight, self.embeddings.relative_norm
         length, device = batch.ids.shape[1], batch.ids.device
         rows = relative_rows(length, self.config)  # computed on the CPU: no device rounds a distance to another bucket
-        first, last = int(rows.min()), int(rows.max())
+        first, last = 0, 2 * self.config.reach - 1
+        if not torch.compiler.is_exporting():  # the graph is for texts of any length
+            first, last = int(rows.min()), int(rows.max())
         places = torch.arange(length, device=device)
         distance = places[:, None] - places + length - 1  # (T, T) from 0
         index = (rows - first).to(device)[distance]

@@ -135,4 +135,4 @@ class EncoderDecoder(Backbone):
     def shift_right(self, labels: Tensor) -> Tensor:
         """What a decoder reads to predict ``labels`` (B, T'): the start token, then all of them but the last."""
         earlier = labels[:, :-1].masked_fill(labels[:, :-1] < 0, self.config.pad_token)
-        return torch.cat((labels.new_full((len(labels), 1), self.config.start_token), earlier), dim=1)
+        return torch.cat((labels.new_full((labels.shape[0], 1), self.config.start_token), earlier), dim=1)

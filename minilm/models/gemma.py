@@ -207,6 +207,10 @@ class Gemma(Backbone):
         return list(self.layers)
 
     @property
+    def is_causal(self) -> bool:
+        return not self.config.bidirectional
+
+    @property
     def context(self) -> int:
         return self.config.context
 

@@ -202,6 +202,10 @@ class GPT2(Backbone):
         return list(self.layers)
 
     @property
+    def is_causal(self) -> bool:
+        return True
+
+    @property
     def context(self) -> int:
         """The length of the position table."""
         return self.config.context

@@ -155,6 +155,10 @@ class Llama(Backbone):
         return list(self.layers)
 
     @property
+    def is_causal(self) -> bool:
+        return True
+
+    @property
     def context(self) -> int:
         """With "linear" rotary positions the context is the config's times ``factor``. With "dynamic" it is not longer,
         as beyond the config's context each new token would change the angles of the cached keys. For the same reason

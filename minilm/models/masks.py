@@ -16,15 +16,21 @@ def padding_mask(batch: Batch) -> Tensor | None:
     return None if batch.mask is None else batch.mask[:, None, None, :]
 
 
+def is_within(batch: Batch, length: int) -> bool:
+    """Whether the texts, with their padding, have at most this length. False while a model is exported: the graph is
+    for texts of any length."""
+    return not torch.compiler.is_exporting() and batch.ids.shape[1] <= length
+
+
 def causal_mask(batch: Batch, window: int = 0) -> Tensor | None:
     """Which keys each query of a causal model may see, (B or 1, 1, T, S); None: the mask that ``is_causal`` makes.
 
     With a cache, key ``s`` lies at position ``s``, and a query at position ``t`` sees the keys ``s <= t``. With a
     sliding window (Mistral) it sees only the last ``window`` of them.
     """
-    length = batch.ids.shape[1]
-    if batch.cache is None and not 0 < window < length:
+    if batch.cache is None and (window <= 0 or is_within(batch, window)):
         return None
+    length = batch.ids.shape[1]
     keys = torch.arange(length if batch.cache is None else batch.cache.length, device=batch.ids.device)
     distance = batch.position_numbers()[:, :, None] - keys  # (B or 1, T, S)
     visible = distance >= 0
@@ -39,10 +45,9 @@ def window_mask(batch: Batch, reach: int) -> Tensor | None:
 
     A query that is padding sees itself: with no key at all, its softmax would divide by zero.
     """
-    length = batch.ids.shape[1]
-    if reach >= length - 1:
+    if is_within(batch, reach + 1):
         return padding_mask(batch)
-    positions = torch.arange(length, device=batch.ids.device)
+    positions = torch.arange(batch.ids.shape[1], device=batch.ids.device)
     distance = (positions[:, None] - positions).abs()  # (T, T)
     near = (distance <= reach)[None]
     if batch.mask is not None:

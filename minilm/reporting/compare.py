@@ -42,6 +42,8 @@ from minilm.reporting.tables import (
 )
 from minilm.terminal import printable
 
+NEW_TEXTS = "What each answers to new texts"  # a section
+
 
 def load_groups(paths: Iterable[Path]) -> list[Group]:
     """The runs in these folders, in groups of runs that differ only in their seed. A repeated folder counts once.
@@ -54,23 +56,25 @@ def load_groups(paths: Iterable[Path]) -> list[Group]:
     return group_runs(runs)
 
 
-def compare_text(groups: Sequence[Group]) -> str:
-    """Tables for the terminal, with one row per group: the metrics and the costs."""
-    tables = [*quality_tables(groups), *row_tables(groups), cost_table(groups)]
+def compare_text(groups: Sequence[Group], new_texts: Sequence[Table] = ()) -> str:
+    """Tables for the terminal, with one row per group: the metrics and the costs. new_texts: ``answers_to_file``."""
+    tables = [*quality_tables(groups), *row_tables(groups), cost_table(groups), *new_texts]
     return "\n\n".join([*map(terminal_table, tables), *map(printable, notes(groups))])
 
 
-def compare_markdown(groups: Sequence[Group]) -> str:
+def compare_markdown(groups: Sequence[Group], new_texts: Sequence[Table] = ()) -> str:
     """The same tables in Markdown."""
-    blocks: list[Block] = [*quality_tables(groups), *row_tables(groups), cost_table(groups), *notes(groups)]
+    tables = [*quality_tables(groups), *row_tables(groups), cost_table(groups), *new_texts]
+    blocks: list[Block] = [*tables, *notes(groups)]
     return "\n\n".join(map(markdown_block, blocks))
 
 
-def compare_html(groups: Sequence[Group], metric: str = "") -> str:
+def compare_html(groups: Sequence[Group], metric: str = "", new_texts: Sequence[Table] = ()) -> str:
     """The comparison by a metric as one HTML file. Default: macro F1, or perplexity if all runs only adapted."""
     metric = metric or ("perplexity" if all(run.only_adapted for group in groups for run in group.runs) else "macro_f1")
     with tempfile.TemporaryDirectory() as folder:
         answer, sections = comparison(groups, metric, Path(folder))
+        sections += [Section(NEW_TEXTS, [table]) for table in new_texts]
         names = ", ".join(group.name for group in groups)
         return html(Page("Comparison", f"How do {names} compare?" if len(groups) > 1 else "", answer, sections))
 

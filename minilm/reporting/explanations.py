@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,8 @@ def _about(found: ExplainedText) -> list[str]:
         f"to the difference, but for {found.completeness_error:.1%}",
     ]
     if found.windows > 1:
-        lines.append(f"window {found.window} of {found.windows}, which speaks most for it")
+        own = 1 / (1 + math.exp(-found.score))
+        lines.append(f"window {found.window} of {found.windows}, with the highest probability for it: {own:.3f}")
     return lines
 
 

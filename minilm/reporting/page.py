@@ -209,6 +209,17 @@ def html(page: Page) -> str:
     return _FRAME.format(title=escape_html(printable(page.title)), style=_STYLE, body=shown)
 
 
+def answer_in(saved: str) -> str:
+    """The answer of a page that was saved as HTML, as HTML; empty if the page has none."""
+    found = re.search(r'<p class="answer">(.*?)</p>', saved, re.DOTALL)
+    return found[1] if found else ""
+
+
+def fragment(blocks: Sequence[Block]) -> str:
+    """Blocks as HTML without a page around them, for a notebook. It contains its pictures."""
+    return printable("\n".join(map(_html_block, blocks)), keep="\n\t")
+
+
 def _html_block(block: Block) -> str:
     if isinstance(block, Table):
         return _html_table(block)

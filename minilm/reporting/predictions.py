@@ -87,9 +87,12 @@ def write_predictions(
 
 
 def read_predictions(run: Run) -> Predictions | None:
-    """Read a run's predictions; None if it has no such file. Raises UserError if the file was edited."""
+    """Read a run's predictions; None if it has no such file, or if its texts have no labels.
+
+    Raises UserError if the file was edited.
+    """
     path = run.folder / PREDICTIONS
-    if not path.is_file():
+    if not path.is_file() or not run.config.data.labelled:
         return None
     names, defects = run.results.labels, Defects()
     table = read_table(path, {"label", "predicted"}, defects)

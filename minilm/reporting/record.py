@@ -10,20 +10,27 @@
 from __future__ import annotations
 
 import os
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from minilm.config import RunConfig
 from minilm.errors import UserError
-from minilm.hints import program, training_program
+from minilm.hints import WINDOWS, program, quoted, training_program
 from minilm.loading import load_config
+from minilm.reporting.page import Picture, Span, fragment
 from minilm.reporting.results import Environment, Evaluation, Results, read_history, read_record
+from minilm.reporting.results_tables import metrics_table, perplexity_table
+from minilm.reporting.tables import decimal, metric_columns, metric_name
+from minilm.textfiles import read_text
+
+if TYPE_CHECKING:
+    from minilm.evaluation.predictor import Classifier
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
-    """A finished run."""
+    """A finished run. A notebook shows its table of results and its learning curves."""
 
     folder: Path
     results: Results
@@ -51,6 +58,37 @@ class Run:
         """The name of the model: that of the checkpoint, or of the architecture."""
         named = _adapted(self.config.model.source)
         return named or self.results.architecture or self.config.model.architecture
+
+    @property
+    def report(self) -> str:
+        """The run's report, as Markdown."""
+        return read_text(self.folder / "report.md")
+
+    @property
+    def figures(self) -> list[Path]:
+        """The pictures of the run, as PNG files."""
+        return sorted((self.folder / "figures").glob("*.png"))
+
+    def classifier(self, device: str = "auto", precision: str = "") -> Classifier:
+        """The trained classifier; see ``Classifier.load``. Raises UserError if the run has none."""
+        from minilm.evaluation.predictor import Classifier  # imports torch, which tables do not need
+
+        return Classifier.load(self.folder, device, precision)
+
+    def __repr__(self) -> str:
+        """One line: the folder, and the most telling metrics."""
+        split = "test" if self.results.test is not None else "validation"
+        names = ("perplexity",) if self.only_adapted else metric_columns(self.results.multi_label)
+        numbers = [f"{metric_name(name)} {decimal(self.metric(name, split))}" for name in names]
+        return f"<Run {relative_path(self.folder)}: {split} {', '.join(numbers)}>"
+
+    def _repr_html_(self) -> str:
+        """The table of results and the learning curves, for a notebook; self-contained."""
+        results, curves = self.results, self.folder / "figures" / "learning_curves.png"
+        tables = [metrics_table(results)] if not self.only_adapted else []
+        tables += [perplexity_table(results.adaptation)] if results.adaptation is not None else []
+        pictures = [Picture(curves, "loss and metric over the epochs")] if curves.is_file() else []
+        return fragment([[Span(self.name), f", in {relative_path(self.folder)}"], *tables, *pictures])
 
     def metric(self, name: str, split: str = "test") -> float | None:
         """A metric on a split; None if it was not measured. The perplexity is that after adaptation."""
@@ -95,13 +133,14 @@ def read_run(folder: Path) -> Run:
 
 def resume_command(folder: Path) -> str:
     """The command that continues an interrupted run."""
-    return f"{training_program()} train {shlex.quote(relative_path(folder / 'config.toml'))} --resume"
+    return f"{training_program()} train {quoted(relative_path(folder / 'config.toml'))} --resume"
 
 
 def prediction_command(run: Run) -> str:
     """The command that classifies one text, or a pair of two texts with a tab between them."""
-    example = "$'first text\\tsecond text'" if reads_pairs(run) else '"some text"'
-    return f"{program()} predict {shlex.quote(relative_path(run.folder))} {example}"
+    pair = '"first text`tsecond text"' if WINDOWS else "$'first text\\tsecond text'"  # a tab in PowerShell, in bash
+    example = pair if reads_pairs(run) else '"some text"'
+    return f"{program()} predict {quoted(relative_path(run.folder))} {example}"
 
 
 def reads_pairs(run: Run) -> bool:
@@ -111,5 +150,8 @@ def reads_pairs(run: Run) -> bool:
 
 def relative_path(path: Path) -> str:
     """A path as a user would type it: relative if it is below the working directory."""
-    relative = os.path.relpath(path)
+    try:
+        relative = os.path.relpath(path)
+    except ValueError:  # on another drive of Windows
+        return str(path)
     return str(path) if relative.startswith(os.pardir) else relative

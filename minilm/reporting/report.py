@@ -5,7 +5,6 @@ Everything on the page is read from the run's files (``minilm.reporting.record``
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 
 from minilm.config import SPLITS
 from minilm.evaluation.metrics import Metrics
-from minilm.hints import program
+from minilm.hints import program, quoted
 from minilm.measures import RANKING_METRICS
 from minilm.reporting.classes import count_rows
 from minilm.reporting.confidence import confidence_section, threshold_sentence
@@ -36,8 +35,9 @@ from minilm.reporting.page import (
 from minilm.reporting.predictions import PREDICTIONS
 from minilm.reporting.record import Run, prediction_command, read_run, reads_pairs, relative_path, resume_command
 from minilm.reporting.results import Adaptation, Environment, Results, SampleText
+from minilm.reporting.results_tables import given_table, metrics_table, perplexity_table
 from minilm.reporting.story import SAME_LABELS, Sentence, added, of_whole, story, trained_on
-from minilm.reporting.tables import count, decimal, duration, metric_columns, metric_name
+from minilm.reporting.tables import count, decimal, duration, metric_name
 from minilm.schema import flat
 from minilm.textfiles import read_text
 
@@ -70,7 +70,8 @@ def write_report(folder: Path) -> Path:
     parts = (_opening, _adaptation, _learning, _labels, mistakes_section, _confidence)
     parts = (*parts, _samples, explanations_section, _costs, _data, _settings, _usage)
     if run.results.zero_shot is not None:
-        parts = (_opening, _asked, _labels, _samples, _costs, _data, _settings)
+        measured = () if run.results.zero_shot.given else (_labels,)
+        parts = (_opening, _asked, *measured, _samples, _costs, _data, _settings)
     elif run.only_adapted:
         parts = (_adaptation, _costs, _data, _settings)
     sections = [section for part in parts if (section := part(run)) is not None]
@@ -81,24 +82,17 @@ def write_report(folder: Path) -> Path:
 
 
 def results_table(results: Results) -> str:
-    """The metrics of every split and baseline, for the terminal."""
-    return terminal_table(_results(results))
-
-
-def _results(results: Results) -> Table:
-    measured = [(split, metrics) for split in SPLITS if (metrics := results.metrics(split)) is not None]
-    for name, baseline in results.baselines.items():
-        found = {split: baseline.metrics(split) for split in ("validation", "test")}
-        measured += [(f"{name}, {split}", metrics) for split, metrics in found.items() if metrics is not None]
-    columns = metric_columns(results.multi_label)
-    rows = [[name, *(decimal(metrics[key]) for key in columns)] for name, metrics in measured]
-    return Table(["", *map(metric_name, columns)], rows)
+    """The metrics of every split and baseline, for the terminal; or how many texts without labels get each label."""
+    asked = results.zero_shot
+    return terminal_table(given_table(asked) if asked and asked.given else metrics_table(results))
 
 
 def _opening(run: Run) -> Section:
     """A summary in one paragraph, and the table of results."""
     results = run.results
-    table = _results(results)
+    if results.zero_shot is not None and results.zero_shot.given:
+        return Section("", [story(run), given_table(results.zero_shot)])
+    table = metrics_table(results)
     rows = [[Span(str(cell)) for cell in row] if row[0] == "test" else row for row in table.rows]
     what = BASELINE_NAMES | ({"majority": SAME_LABELS} if results.multi_label else {})
     legend: Sentence = []
@@ -106,7 +100,7 @@ def _opening(run: Run) -> Section:
         legend += ["; " if legend else "Baselines: ", Span(name, "em"), f", {what[name]}"]
     legend.append(f"{'. ' if legend else ''}Loss in nats, lower is better; everything else, higher is better.")
     if added(results):
-        command = f"{program()} evaluate {shlex.quote(relative_path(run.folder))} --split train"
+        command = f"{program()} evaluate {quoted(relative_path(run.folder))} --split train"
         own = f" measures the {count(results.data.sizes['train'])} of the data."
         legend += [" Row ", Span("train", "em"), f": {trained_on(results)}; ", Span(command, "code"), own]
     return Section("", [story(run), replace(table, rows=rows), legend])
@@ -114,16 +108,7 @@ def _opening(run: Run) -> Section:
 
 def adaptation_table(adaptation: Adaptation) -> str:
     """The loss and the perplexity on the validation texts before and after adaptation, for the terminal."""
-    return terminal_table(_adapted(adaptation))
-
-
-def _adapted(adaptation: Adaptation) -> Table:
-    loss, perplexity = adaptation.loss, adaptation.perplexity
-    rows = [
-        ["before", decimal(loss.before), f"{perplexity.before:,.1f}"],
-        ["after", decimal(loss.after), f"{perplexity.after:,.1f}"],
-    ]
-    return Table(["validation texts", "loss", "perplexity"], rows)
+    return terminal_table(perplexity_table(adaptation))
 
 
 def _adaptation(run: Run) -> Section | None:
@@ -143,7 +128,8 @@ def _adaptation(run: Run) -> Section | None:
             " The checkpoint had no language head, so a new head was trained too, which explains most of the fall in "
             "perplexity."
         )
-    return Section("Adaptation", [[Span(run.model), text, Span("adapted/", "code"), after], _adapted(adaptation)])
+    opening: Sentence = [Span(run.model), text, Span("adapted/", "code"), after]
+    return Section("Adaptation", [opening, perplexity_table(adaptation)])
 
 
 def _asked(run: Run) -> Section:
@@ -259,7 +245,10 @@ def _samples(run: Run) -> Section | None:
     """A few texts with their predictions."""
     if not run.results.samples:
         return None
-    table = Table(["", "text", "label", "predicted", "scores"], [_sample(s) for s in run.results.samples], left=5)
+    samples = run.results.samples
+    table = Table(["", "text", "label", "predicted", "scores"], [_sample(s) for s in samples], left=5)
+    if not run.config.data.labelled:
+        table = Table(["text", "given", "scores"], [[s[1], *s[3:]] for s in map(_sample, samples)], left=3)
     every: list[Block] = [Span("Every test text", "", link=PREDICTIONS)] if (run.folder / PREDICTIONS).is_file() else []
     return Section("Some texts", [table, *every])
 
@@ -350,8 +339,8 @@ def environment_rows(environment: Environment) -> list[tuple[str, str]]:
 
 
 def _usage(run: Run) -> Section:
-    folder = shlex.quote(relative_path(run.folder))
-    config = shlex.quote(relative_path(run.folder / "config.toml"))
+    folder = quoted(relative_path(run.folder))
+    config = quoted(relative_path(run.folder / "config.toml"))
     with_tab = ", a tab between the two texts" if reads_pairs(run) else ""
     commands = [
         (prediction_command(run), "predicts the label of a text"),

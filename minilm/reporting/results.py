@@ -124,7 +124,7 @@ class SampleText:
     """A test text with its prediction. With several labels per text, ``label`` and ``predicted`` are lists."""
 
     text: str
-    label: str | list[str]
+    label: str | list[str]  # "": it has none
     predicted: str | list[str]
     scores: dict[str, Fraction]  # label -> probability
     pair: str | None = None  # the second text of a pair, with which ``text`` ends then
@@ -227,6 +227,7 @@ class ZeroShot:
     pattern: str = ""
     content_free: str = ""
     words: dict[str, str] = field(default_factory=dict)  # label -> word or description
+    given: dict[str, Number] = field(default_factory=dict)  # texts without labels: how many got each label
 
 
 @dataclass(frozen=True)
@@ -302,10 +303,12 @@ class Results:
             if metrics.multi_label != next(iter(found.values())).multi_label:
                 raise ValueError(f"{key} must contain the same metrics as the other splits")
         needed = {"train", "validation", "test"} if self.best else {"validation", "test"} if self.zero_shot else set()
+        if self.zero_shot is not None and self.zero_shot.given:
+            needed = set()
         needed -= {split for split, size in self.data.sizes.items() if not size}
         if missing := [split for split in SPLITS if split in needed - found.keys()]:
             raise ValueError(f"{missing[0]} is missing")
-        if not needed and (self.adaptation is None or found):
+        if not needed and (found or not (self.adaptation or self.zero_shot)):
             raise ValueError("must contain best, zero_shot or adaptation")
         thresholds = self.decision_threshold
         if isinstance(thresholds, list) and len(thresholds) != len(self.labels):

@@ -42,6 +42,14 @@ def story(run: Run) -> Sentence:
                     f"between {low:.1%} and {high:.1%} (95%, Wilson's interval)."
                 ]
             )
+    elif results.zero_shot is not None and results.zero_shot.given:
+        number = count(results.data.sizes["test"])
+        sentences.append(
+            [
+                f"It gave labels to {number} texts. They have none to compare with, so how many are right is not "
+                "known: read some of them, or label a few hundred and measure it on these (data.label)."
+            ]
+        )
     elif results.validation is not None:
         sentences.append(
             [

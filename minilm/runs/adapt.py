@@ -13,8 +13,9 @@ from __future__ import annotations
 import hashlib
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -49,10 +50,10 @@ from minilm.errors import UserError, located
 from minilm.evaluation.metrics import Metrics
 from minilm.models.architecture import Backbone, evaluation_mode
 from minilm.models.batch import Batch
-from minilm.reporting.results import Adaptation, Change, Parameters
+from minilm.reporting.results import Adaptation, Change, Evaluation, Parameters
 from minilm.reporting.summary import parameter_counts
-from minilm.runs.assembly import PreparedData
-from minilm.runs.folders import write_history
+from minilm.runs.assembly import PreparedData, find_checkpoint
+from minilm.runs.folders import Recorder, write_history
 from minilm.schema import as_table
 from minilm.training.console import Interrupted, say
 from minilm.training.gradient_checkpointing import use_gradient_checkpointing
@@ -66,10 +67,13 @@ from minilm.world import barrier, deal_out, from_first, is_first, sum_
 UNCUT = 2**31 - 1  # tokens: texts are not cut
 
 
-def adapt(config: RunConfig, data: AdaptationData, runtime: Runtime, folder: Path) -> Path:
+def adapt(
+    config: RunConfig, data: AdaptationData, runtime: Runtime, folder: Path, record: Recorder = write_history
+) -> Path:
     """Adapt the checkpoint, from the start or from the last checkpoint of an interrupted run; return its folder.
 
-    If the folder already exists, it is returned. ``data`` is from ``prepare_adaptation``; ``folder`` is the run's.
+    If the folder already exists, it is returned. ``data`` is from ``prepare_adaptation``; ``folder`` is the run's;
+    ``record`` writes the evaluations.
 
     Raises:
         UserError: the texts, the model and the config do not match.
@@ -80,7 +84,7 @@ def adapt(config: RunConfig, data: AdaptationData, runtime: Runtime, folder: Pat
         _drop_checkpoints(place)
         return adapted
     settings = data.settings
-    stored = read_contents(hub.resolve_model(config.model.source, config.model.revision))
+    stored = read_contents(find_checkpoint(config))
     device = torch.device("cpu") if is_sharding(settings.shard) else runtime.device
 
     def load() -> tuple[Backbone, list[str]]:
@@ -96,7 +100,7 @@ def adapt(config: RunConfig, data: AdaptationData, runtime: Runtime, folder: Pat
     if is_sharding(settings.shard):
         shard(model, runtime)
     before = perplexity(model, data, runtime, settings.batch_size)
-    task = _make_task(data, model, settings, runtime, place)
+    task = _make_task(data, model, settings, runtime, partial(record, place))
     try:
         progress = train(model, task, settings, runtime, Checkpoints(place / "checkpoints"))
     except Interrupted as signal:  # the user resumes the whole run, not only the adaptation
@@ -151,15 +155,21 @@ def _section_of(config: RunConfig) -> AdaptSection:
     return replace(config.adapt, train=replace(config.adapt.train, best="loss"))
 
 
-def _make_task(data: AdaptationData, model: Backbone, settings: TrainSection, runtime: Runtime, place: Path) -> Task:
-    """The batches, the objective and the evaluation; ``place`` is where evaluations are recorded."""
+def _make_task(
+    data: AdaptationData,
+    model: Backbone,
+    settings: TrainSection,
+    runtime: Runtime,
+    record: Callable[[list[Evaluation]], None],
+) -> Task:
+    """The batches, the objective and the evaluation; ``record`` writes the evaluations."""
     lengths = data.train.blocks.lengths
     return Task(
         batches=lambda epoch: make_batches(lengths, settings.batch_size, seed=data.seed, epoch=epoch),
         collate=lambda rows, epoch: data.batch("train", rows, epoch),
         objective=LanguageObjective(settings.label_smoothing),
         evaluate=lambda: {"validation": perplexity(model, data, runtime, settings.batch_size)},
-        record=lambda history: write_history(place, history),
+        record=record,
     )
 
 
@@ -221,7 +231,7 @@ def prepare_adaptation(config: RunConfig, prepared: PreparedData) -> AdaptationD
     Raises UserError if texts, tokenizer, model and config do not match.
     """
     section = _section_of(config)
-    stored = read_contents(hub.resolve_model(config.model.source, config.model.revision))
+    stored = read_contents(find_checkpoint(config))
     tokenizer, block = prepared.tokenizer, section.block
     context = load_model(stored.folder, "lm", device="meta").context  # also checks the checkpoint
     if block < LEAST or 0 < context < block:

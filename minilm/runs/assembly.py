@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from minilm import hub
 from minilm.checkpoints.configs import new_config
 from minilm.checkpoints.contents import read_contents
+from minilm.checkpoints.merged import find_whole
 from minilm.checkpoints.models import card_of, load_parts, new_model, warn_of
 from minilm.checkpoints.sentence_models import SentenceModel
 from minilm.config import (
@@ -31,15 +32,14 @@ from minilm.data.long_texts import LongTexts
 from minilm.data.rows import Rows
 from minilm.data.sources import Dataset, load_dataset
 from minilm.data.tokenization import Encoded, encode, load_tokenizer, separate_pairs, train_bpe
+from minilm.data.unlabelled import load_unlabelled
 from minilm.devices import Runtime
 from minilm.errors import UserError, nearest
 from minilm.evaluation.metrics import check_metric
-from minilm.evaluation.predictor import Reading
 from minilm.evaluation.ranking import has_pairs
+from minilm.evaluation.reading import Reading
 from minilm.finetuning.freezing import freeze, reads_pooler
 from minilm.finetuning.lora import LoRAConfig, add_lora
-from minilm.hints import program
-from minilm.model_files import holds_adapter
 from minilm.models import ARCHITECTURES
 from minilm.models.architecture import Backbone
 from minilm.models.heads import ClassificationHead
@@ -81,7 +81,8 @@ def prepare(config: RunConfig) -> PreparedData:
     Raises UserError if data and config do not match.
     """
     find_all(config)
-    data = memoize("data", lambda: _files_of(config.data), lambda: load_dataset(config.data))
+    load = load_dataset if config.data.labelled else load_unlabelled
+    data = memoize("data", lambda: _files_of(config.data), lambda: load(config.data))
     if config.train is not None:
         _check_objective(config.train, data)
     train = augmented(config, data)
@@ -134,7 +135,7 @@ def _tokenizer(config: RunConfig, train: Rows) -> Tokenizer:
     if isinstance(config.tokenizer, BPETokenizerSection):
         return train_bpe(train.texts + (train.pairs or []), config.tokenizer.vocab_size)
     source = config.tokenizer.source
-    tokenizer = load_tokenizer(source) if source else load_tokenizer(config.model.source, config.model.revision)
+    tokenizer = load_tokenizer(source) if source else load_tokenizer(find_checkpoint(config))
     if source and config.model.source:
         _check_tokens(tokenizer, config)
     if train.pairs is not None:
@@ -261,21 +262,19 @@ def find_all(config: RunConfig) -> None:
 
 
 def find_checkpoint(config: RunConfig) -> Path:
-    """The folder of ``model.source``. Raises UserError if it does not contain a whole model."""
+    """The folder of ``model.source``; for an adapter, of the whole model after merging. Raises UserError as
+    ``find_whole`` does."""
     folder = hub.resolve_model(config.model.source, config.model.revision)
     if (folder / "config.toml").is_file():
         raise UserError(f"model.source: {folder} is a run's folder; give its model, such as {folder / 'model'}")
-    if holds_adapter(folder):
-        export = f"{program()} export {folder} FOLDER --merge"
-        raise UserError(f"model.source: {folder} is an adapter; first merge it with its base model: {export}")
-    return folder
+    return find_whole(config.model.source, config.model.revision, config.model.base)
 
 
 def _from_checkpoint(
     config: RunConfig, folder: Path, labels: list[str], device: torch.device | str, precision: str
 ) -> Backbone:
     dtype = None if precision == "bfloat16" else torch.float32
-    stored = read_contents(folder)
+    stored = read_contents(folder, weights=torch.device(device).type != "meta")
     # A sentence model's pooling is also used if ``folder`` was adapted from it.
     head = new_head(config.model.head, stored.architecture, stored.config, find_checkpoint(config))
     model, untrained = load_parts(folder, "classify", labels=labels, head=head, dtype=dtype, device=device)
@@ -310,8 +309,7 @@ def _check_reading(config: RunConfig, model: Backbone, vocab_size: int) -> None:
         raise UserError(
             f"the tokenizer has {vocab_size:,} tokens, but the model only {embedded:,} (model.config.vocab_size)"
         )
-    causal = ARCHITECTURES[card_of(model).model_type].language_modeling == "causal"
-    if causal and isinstance(model.head, ClassificationHead) and model.head.config.pooling == "cls":
+    if model.is_causal and isinstance(model.head, ClassificationHead) and model.head.config.pooling == "cls":
         raise UserError(
             'model.head.pooling = "cls" uses the first token, which in this model attends to no other token; use '
             '"last" or "mean"'

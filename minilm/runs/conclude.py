@@ -15,6 +15,7 @@ from minilm.data.checks import class_counts
 from minilm.data.rows import Rows
 from minilm.evaluation.answers import same_answer
 from minilm.evaluation.decisions import fit_decision
+from minilm.evaluation.measuring import MOST_LABELS, measure
 from minilm.evaluation.metrics import Metrics
 from minilm.evaluation.predictor import Classifier
 from minilm.models import ARCHITECTURES
@@ -32,12 +33,10 @@ from minilm.runs.fit import Trained, TrainRun
 from minilm.runs.folders import describe_data
 from minilm.runs.mistakes import HeldOut, describe_mistakes
 from minilm.runs.results import (
-    MOST_LABELS,
     Embedded,
     choose_samples,
     fit_baselines,
     lengths_of,
-    measure,
     stored_threshold,
     time_inference,
 )

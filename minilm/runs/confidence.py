@@ -8,10 +8,10 @@ import numpy as np
 
 from minilm.evaluation.calibration import answers, brier_score, calibration_error, reliability
 from minilm.evaluation.decisions import Decision
+from minilm.evaluation.measuring import measure
 from minilm.evaluation.selective import CoverageCurve, coverage_curve
 from minilm.reporting.confidence_plots import accuracy_and_coverage, reliability_diagram
 from minilm.reporting.results import Calibration, CalibrationErrors, CoveragePoint
-from minilm.runs.results import measure
 
 COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5)  # fractions of texts that a report lists
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # for several labels per text: probabilities

@@ -7,24 +7,23 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from minilm.config import DataSection
 from minilm.data.rows import Rows
-from minilm.data.sources import load_dataset, load_rows, load_rows_matched, load_scores
+from minilm.data.sources import load_dataset
 from minilm.errors import UserError, located, shortened
 from minilm.evaluation.ensemble import USUAL, Wishes, apply_wishes, load_predictor
+from minilm.evaluation.measuring import measure, measure_on
 from minilm.evaluation.metrics import Metrics
-from minilm.evaluation.predictor import Predictor
-from minilm.evaluation.regression import ScoreMetrics, score_metrics
-from minilm.evaluation.text_lines import columns_of
+from minilm.evaluation.reading import columns_of
+from minilm.evaluation.regression import ScoreMetrics
 from minilm.loading import change_data, load_config
 from minilm.measures import RANKING_METRICS
 from minilm.reporting.page import terminal_table
 from minilm.reporting.report import label_table
 from minilm.reporting.tables import count, decimal, metric_columns, metric_name, text_table
 from minilm.runs.folders import stored_environment
-from minilm.runs.results import measure
 from minilm.training.console import say
 
+LABEL_COLUMN = "data.label=label"
 ROWS, PAIRS = 40, 20  # the most labels and confused pairs that the terminal shows
 
 
@@ -64,10 +63,13 @@ def evaluate_runs(
         rows = _rows_of_split([Path(run) for run in runs], split or "test")
     else:
         section, _ = columns_of(Path(runs[0]), bool(predictor.reading.pairs))
-        section = change_data(replace(section, clean=predictor.reading.clean), changes)
-        if predictor.decision.kind == "score":
-            return _measure_scores(predictor, file, section), predictor.labels
-        rows = load_rows(file, section, predictor.labels) if finished else _rows_matched(predictor, file, section)
+        section = change_data(section, changes)
+        if not section.labelled:
+            raise UserError(f"{runs[0]}: its texts have no labels; name the file's column of labels: {LABEL_COLUMN}")
+        metrics, message = measure_on(predictor, file, section, matched=not finished)
+        if message:
+            say(f"{file}: {message}")
+        return metrics, predictor.labels
     return measure(rows.labels, predictor.scores_of_rows(rows), predictor.decision), predictor.labels
 
 
@@ -84,45 +86,16 @@ def _rows_of_split(runs: Sequence[Path], split: str) -> Rows:
     """A split of the first run's data. Raises UserError if a run was trained on other data."""
     path = runs[0] / "config.toml"
     with located(str(path)):
-        data = load_dataset(load_config(path).data)
+        section = load_config(path).data
+        if not section.labelled:
+            raise UserError(f"its texts have no labels; give a labelled file: --file FILE {LABEL_COLUMN}")
+        data = load_dataset(section)
     for run in runs:
         _check_data(run, runs[0], data.fingerprint)
     rows: Rows = getattr(data, split)
     if not len(rows):
         raise UserError(f"{runs[0]}: has no {split} split (data.test_fraction = 0); give another --split, or --file")
     return rows
-
-
-def _rows_matched(predictor: Predictor, file: Path, section: DataSection) -> Rows:
-    """The rows of a file for a model that was trained elsewhere. Prints how the labels were matched if names differ.
-
-    Raises UserError if they cannot be matched, or if only the file or only the model has several labels per text.
-    """
-    if predictor.multi_label and not section.multi_label:
-        raise UserError(
-            f"{predictor.name}: gives several labels per text; name the file's columns, one per label "
-            '(data.label_columns=["...", "..."]) or give the separator of its cells (data.label_separator=",")'
-        )
-    if section.multi_label and not predictor.multi_label:
-        key = "data.label_columns" if section.label_columns else "data.label_separator"
-        raise UserError(f"{predictor.name}: gives one label per text, so remove {key}")
-    rows, taken = load_rows_matched(file, section, predictor.labels)
-    if other := [f"{written} = {name}" for written, name in taken.items() if written != name]:
-        shown = ", ".join(other[:ROWS]) + (", ..." if len(other) > ROWS else "")
-        say(f"{file}: its labels match the model's: {shown}")
-    return rows
-
-
-def _measure_scores(predictor: Predictor, file: Path, section: DataSection) -> ScoreMetrics:
-    """Metrics of a model's scores against a column of numbers."""
-    if len(predictor.labels) > 1:
-        scores = ", ".join(predictor.labels)
-        raise UserError(f"{predictor.name}: gives {len(predictor.labels)} scores ({scores}); a file can have only one")
-    if section.multi_label:
-        raise UserError(f"{predictor.name}: gives one score per text; name the column of the true values (data.label)")
-    rows, values = load_scores(file, section)
-    answers = predictor.decision.probabilities(predictor.scores_of_rows(rows))  # (N, 1)
-    return score_metrics(values, answers[:, 0])
 
 
 def _check_data(run: Path, first: Path, fingerprint: str) -> None:

@@ -10,30 +10,45 @@ import torch
 
 from minilm.checkpoints.adapter_saving import save_adapter
 from minilm.checkpoints.adapters import base_of
+from minilm.checkpoints.atomic import atomic
 from minilm.checkpoints.models import card_of, own_head, save_model
+from minilm.checkpoints.onnx_export import check_installed
 from minilm.checkpoints.opening import load_model
-from minilm.data.sources import load_dataset
 from minilm.data.tokenization import load_tokenizer
-from minilm.errors import UserError, located
+from minilm.errors import UserError
 from minilm.evaluation.baselines import linear
 from minilm.evaluation.decisions import fit_decision
 from minilm.evaluation.linear_classifier import save_linear
-from minilm.evaluation.predictor import Reading, decided, without_classifier
+from minilm.evaluation.predictor import without_classifier
+from minilm.evaluation.reading import Reading, decided, decision_of, names_of
 from minilm.evaluation.validation_scores import ValidationScores, write_validation
 from minilm.finetuning.lora import merge
 from minilm.hub import is_folder
-from minilm.loading import load_config
 from minilm.model_files import holds_adapter
 from minilm.models import ARCHITECTURES
+from minilm.models.architecture import Backbone
+from minilm.reporting.export_facts import ExportFacts
+from minilm.reporting.model_card import CARD, Exported, model_card
+from minilm.reporting.record import Run, read_run
 from minilm.runs.augment import augmented
-from minilm.runs.folders import stored_environment
+from minilm.runs.folders import load_data_of
+from minilm.runs.onnx import add_onnx, check_classifier
 from minilm.training.console import say
 
 
-def export_run(run: str, folder: Path, *, merged: bool = False, dtype: str | None = None) -> Path:
+def export_run(
+    run: str,
+    folder: Path,
+    *,
+    merged: bool = False,
+    dtype: str | None = None,
+    onnx: bool = False,
+    int8: bool = False,
+    name: str = "",
+) -> Path:
     """Save the model of a run, or of any folder or name, in a folder that ``transformers`` (or PEFT) can load.
 
-    Prints which part of it other libraries cannot use.
+    The folder gets a model card, README.md. Prints which part of it other libraries cannot use.
 
     Args:
         run: a run's folder, a model's or an adapter's folder, a catalogue name or a Hub id.
@@ -41,20 +56,30 @@ def export_run(run: str, folder: Path, *, merged: bool = False, dtype: str | Non
         merged: save an adapter and its base model as one model.
         dtype: of a whole model's weights, such as "bfloat16"; None: unchanged, but float32 for a merged adapter, which
             was trained in float32.
+        onnx: save a classifier as an ONNX graph too; an adapter is merged. See ``runs/onnx.py``.
+        int8: save the graph with 8-bit integers too.
+        name: the name by which the model will be used, for the model card; "": the folder's name.
 
     Raises:
-        UserError: the folder is not empty, or there is no such model.
+        UserError: the folder is not empty, or there is no such model, or none that can be saved in this form.
     """
     _check_empty(folder)
+    if int8 and not onnx:
+        raise UserError("--int8 is a form of the ONNX graph; add --onnx")
+    if onnx:
+        check_installed()
     source = Path(run) / "model" if (Path(run) / "model").is_dir() else Path(run)
     if (Path(run) / "config.toml").exists() and source == Path(run):
         raise UserError(f"{run}: {without_classifier(Path(run))}")
     adapted = source.is_dir() and holds_adapter(source)
-    if adapted and dtype is not None and not merged:
+    stays = adapted and not merged and not onnx
+    if stays and dtype is not None:
         raise UserError("--dtype is only for whole models; an adapter stays in float32; add --merge or remove --dtype")
     model = load_model(source if is_folder(source) else run, dtype=torch.float32 if adapted else "stored")
+    if onnx:
+        check_classifier(model, run)
     tokenizer = load_tokenizer(card_of(model).tokenizer or run)
-    if adapted and not merged:
+    if stays:
         base = base_of(source)
         base = str(Path(base).resolve()) if is_folder(base) else base
         save_adapter(model, folder, base=base, tokenizer=tokenizer)
@@ -69,7 +94,39 @@ def export_run(run: str, folder: Path, *, merged: bool = False, dtype: str | Non
             f"{folder}: the mlp head is minilm's own and other libraries cannot use it: for them this is a {backbone} "
             "without labels; a model trained with model.head.kind=family can be used anywhere"
         )
+    facts = add_onnx(model, tokenizer, folder, run=Path(run), int8=int8) if onnx else None
+    _write_card(folder, _describe(model, name or folder.resolve().name, run, adapter=stays, facts=facts), run)
     return folder
+
+
+def _describe(model: Backbone, name: str, run: str, *, adapter: bool, facts: ExportFacts | None) -> Exported:
+    """What the folder of an exported model holds."""
+    card = card_of(model)
+    record = _record(run)
+    source = record.config.model.source if record else base_of(card.adapter) if card.adapter else run
+    if card.task != "classify":
+        return Exported(name=name, source=source, model=card, adapter=adapter)
+    reading = Reading.of(card)
+    return Exported(
+        name=name,
+        source=source,
+        model=card,
+        labels=names_of(card),
+        adapter=adapter,
+        decision=decision_of(card, reading),
+        reading=reading,
+        facts=facts,
+    )
+
+
+def _record(run: str) -> Run | None:
+    """The run whose model is exported; None if the model has no run."""
+    return read_run(Path(run)) if (Path(run) / "results.json").is_file() else None
+
+
+def _write_card(folder: Path, exported: Exported, run: str) -> None:
+    with atomic(folder / CARD) as file:
+        file.write(model_card(exported, _record(run)).encode())
 
 
 def export_linear(run: Path, folder: Path) -> Path:
@@ -79,16 +136,8 @@ def export_linear(run: Path, folder: Path) -> Path:
     tables are read as in the run. Raises UserError if the folder is not empty, or if the run's data have changed.
     """
     _check_empty(folder)
-    path = run / "config.toml"
-    if not path.is_file():
-        raise UserError(f"{run}: not a run's folder; give the run of the linear baseline, such as runs/scratch-sample")
-    config = load_config(path)
-    if config.train is None:
-        raise UserError(f"{run}: trained no classifier, so it has no linear baseline")
-    with located(str(path)):
-        data = load_dataset(config.data)
-    if data.fingerprint != stored_environment(run).data.fingerprint:
-        raise UserError(f"{run}: its data have changed since it was trained; restore them, or train again")
+    config, data = load_data_of(run)
+    assert config.train is not None  # it trained a classifier
     train = augmented(config, data)
     model = linear(train.texts, train.labels, len(data.label_names), train.pairs)
     scores = model.predict(data.validation.texts, data.validation.pairs).astype(np.float32)
@@ -99,6 +148,7 @@ def export_linear(run: Path, folder: Path) -> Path:
     write_validation(folder, ValidationScores(scores, data.validation.labels))
     for name in ("config.toml", "environment.json"):
         shutil.copyfile(run / name, folder / name)
+    _write_card(folder, Exported(name=folder.resolve().name, labels=data.label_names, decision=decision), str(run))
     return folder
 
 

@@ -61,10 +61,11 @@ def changes_of(recipe: Path, data: str = "", method: str = "") -> list[str]:
 
     Raises UserError for another method.
     """
-    return [*_data_changes(recipe, data), *_method_changes(method)]
+    return [*data_changes(recipe, data), *method_changes(method)]
 
 
-def _data_changes(recipe: Path, data: str) -> list[str]:
+def data_changes(recipe: Path, data: str) -> list[str]:
+    """The changes for other data; see ``changes_of``."""
     if not data:
         return []
     if data == "sample":
@@ -73,7 +74,8 @@ def _data_changes(recipe: Path, data: str) -> list[str]:
     return [f"data.source={data}", *(() if own else OTHER_DATA)]
 
 
-def _method_changes(method: str) -> list[str]:
+def method_changes(method: str) -> list[str]:
+    """The changes for another method; see ``changes_of``."""
     if not method:
         return []
     last = re.fullmatch(r"last([1-9]\d?)", method)

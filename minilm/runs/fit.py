@@ -23,13 +23,16 @@ from minilm.data.tokenization import Cut, Encoded, count_cut, pad_id
 from minilm.devices import Runtime
 from minilm.evaluation.decisions import Decision, fit_decision
 from minilm.evaluation.embeddings import prompt_tokens, text_vectors
-from minilm.evaluation.predictor import predict_scores, remember
+from minilm.evaluation.predictor import predict_scores
+from minilm.evaluation.reading import remember
 from minilm.evaluation.validation_scores import ValidationScores, write_validation
 from minilm.finetuning.freezing import frozen_layers
-from minilm.hub import is_folder, published_name
+from minilm.hub import is_folder, published_name, resolve_model
+from minilm.model_files import holds_adapter
 from minilm.models.architecture import Backbone
 from minilm.reporting.summary import parameter_counts, summarize
 from minilm.runs.assembly import PreparedData, encoded_as
+from minilm.runs.folders import Recorder, write_history
 from minilm.runs.results import Embedded
 from minilm.runs.shared_cache import hash_of_tokens, memoize
 from minilm.runs.task import make_task
@@ -54,6 +57,7 @@ class TrainRun:
     runtime: Runtime
     keep_model: KeepModel = "all"
     pictures: bool = True
+    record: Recorder = write_history
 
     @property
     def pad(self) -> int:
@@ -176,7 +180,7 @@ def _train_and_score(run: TrainRun) -> tuple[Progress, dict[str, np.ndarray], st
     folder, prepared, model = run.folder, run.prepared, run.model
     prefix = _activations(run)
     torch.manual_seed(run.config.seed)
-    task = make_task(run.config, run.settings, prepared, model, run.runtime, folder, prefix)
+    task = make_task(run.config, run.settings, prepared, model, run.runtime, partial(run.record, folder), prefix)
     progress = train(model, task, run.settings, run.runtime, Checkpoints(folder / "checkpoints"))
     task.record(progress.history)
     scores = {
@@ -197,7 +201,9 @@ def _save(run: TrainRun, scores: np.ndarray) -> None:
         return
     write_validation(run.folder / "model", ValidationScores(scores, run.prepared.data.validation.labels))
     source, revision = config.model.source, config.model.revision
-    base = "" if is_folder(source) else published_name(source)  # "": the folder that it was loaded from
+    if is_folder(source) or holds_adapter(resolve_model(source, revision)):
+        source, revision = "", ""
+    base = published_name(source)  # "": the folder that it was loaded from
     if config.adapt is not None:
         base = "../adapted"  # relative to the model's folder
     if config.adapters is not None:

@@ -28,11 +28,11 @@ import torch
 from minilm.checkpoints.atomic import atomic, flush_names, remove_remains
 from minilm.config import SPLITS, RunConfig
 from minilm.data.checks import class_counts
-from minilm.data.sources import Dataset
+from minilm.data.sources import Dataset, load_dataset
 from minilm.devices import Runtime
-from minilm.errors import UserError
+from minilm.errors import UserError, located
 from minilm.loading import load_config
-from minilm.locking import locked
+from minilm.locking import FOLLOWS_RENAMES, locked
 from minilm.reporting.record import resume_command
 from minilm.reporting.results import DataSummary, Environment, Evaluation, read_record
 from minilm.reporting.tables import join_words
@@ -40,6 +40,7 @@ from minilm.schema import as_table, flat, shown
 from minilm.textfiles import read_toml
 from minilm.world import world
 
+Recorder = Callable[[Path, list[Evaluation]], None]  # writes all evaluations so far in a folder, as write_history
 LOCK = ".lock"  # the file in a run's folder that is locked while a process works on the run
 STARTED_FROM = {  # inputs that must not change before a run is resumed
     "data": "the data",
@@ -62,16 +63,19 @@ def new_folder(runs: Path, name: str, fill: Callable[[Path], None]) -> Iterator[
             remove_remains(runs, f".{glob.escape(name)}")
             beside.mkdir(parents=True)
             stack.callback(shutil.rmtree, beside, ignore_errors=True)  # absent if it was renamed
-            lock = stack.enter_context(locked(beside / LOCK))
+            lock = stack.enter_context(locked(beside / LOCK)) if FOLLOWS_RENAMES else None
             fill(beside)
             flush_names(beside)
             folder = _renamed(beside, runs, name)
-            lock.path = folder / LOCK
+            if lock is not None:
+                lock.path = folder / LOCK
             flush_names(runs)
         except OSError as error:
             raise UserError(
                 f"{runs / name}: cannot be created ({error.strerror}); choose another folder with --runs"
             ) from error
+        if lock is None:
+            stack.enter_context(occupied(folder))
         yield folder
 
 
@@ -178,6 +182,24 @@ def describe_data(data: Dataset) -> DataSummary:
 def stored_environment(folder: Path) -> Environment:
     """Read the environment in which a run was started. Raises UserError if its file was edited."""
     return read_record(Environment, folder / "environment.json")
+
+
+def load_data_of(run: Path) -> tuple[RunConfig, Dataset]:
+    """The config and the data of a run that trained a classifier.
+
+    Raises UserError if the folder is not such a run's, or if its data cannot be read or have changed.
+    """
+    path = run / "config.toml"
+    if not path.is_file():
+        raise UserError(f"{run}: not a run's folder; give one that `minilm train` made, such as runs/scratch-sample")
+    config = load_config(path)
+    if config.train is None:
+        raise UserError(f"{run}: trained no classifier")
+    with located(str(path)):
+        data = load_dataset(config.data)
+    if data.fingerprint != stored_environment(run).data.fingerprint:
+        raise UserError(f"{run}: its data have changed since it was trained; restore them, or train again")
+    return config, data
 
 
 def check_unchanged(folder: Path, data: Dataset, start: Mapping[str, str]) -> None:

@@ -32,15 +32,15 @@ from typing import Any
 
 from tqdm import tqdm
 
-from minilm.checkpoints.atomic import atomic
+from minilm.checkpoints.atomic import atomic, move
 from minilm.data.decoding import STDIN
 from minilm.data.row_stream import PAIR, TEXT, Row, RowStream, open_stream, survey
 from minilm.data.row_writers import FORMATS, RowWriter, writer_for
 from minilm.data.sources import format_of
 from minilm.errors import UserError, nearest
 from minilm.evaluation.predictor import Predictor
+from minilm.evaluation.reading import columns_of
 from minilm.evaluation.row_answers import RowAnswers, Tally
-from minilm.evaluation.text_lines import columns_of
 from minilm.schema import read_table
 from minilm.textfiles import read_json
 from minilm.training.console import progress_bar, say
@@ -80,6 +80,21 @@ def predict_file(predictor: Predictor, run: Path, job: TableJob) -> Tally:
     run: the run of the predictor, whose config names the columns. Raises UserError if the file as a whole cannot be
     read or written, and with ``strict`` for the first row without an answer.
     """
+    table = open_table(predictor, run, job)
+    answers, done = table.answers, Done()
+    if job.out is None:
+        for block in table.blocks(done):
+            sys.stdout.buffer.write(block)
+            sys.stdout.buffer.flush()
+    elif not _write_file(table, job, job.out, done):
+        return answers.tally
+    for line in answers.report():
+        say(line)
+    return answers.tally
+
+
+def open_table(predictor: Predictor, run: Path, job: TableJob) -> AnsweredTable:
+    """The table of a job, before its first row is answered. Raises UserError as ``predict_file`` does."""
     form = _form(job)
     section, place = columns_of(run, bool(predictor.reading.pairs))
     stream = open_stream(
@@ -100,21 +115,11 @@ def predict_file(predictor: Predictor, run: Path, job: TableJob) -> Tally:
         names, nested = found.names, found.nested
         first, end = (found.rows * part // job.shard[1] for part in (job.shard[0] - 1, job.shard[0]))
     _check_columns(stream, [*names, *nested], answers, place)
-    table = _Table(answers, stream, writer_for(form, stream, names, answers.added, safe=job.safe), first, end)
-    done = Done()
-    if job.out is None:
-        for block in table.blocks(done):
-            sys.stdout.buffer.write(block)
-            sys.stdout.buffer.flush()
-    elif not _write_file(table, job, job.out, done):
-        return answers.tally
-    for line in answers.report():
-        say(line)
-    return answers.tally
+    return AnsweredTable(answers, stream, writer_for(form, stream, names, answers.added, safe=job.safe), first, end)
 
 
 @dataclass(frozen=True)
-class _Table:
+class AnsweredTable:
     """The input, the predictor and the writer of a job."""
 
     answers: RowAnswers
@@ -123,16 +128,19 @@ class _Table:
     first: int = 0  # row
     end: int | None = None  # None: unknown
 
-    def blocks(self, done: Done) -> Iterator[bytes]:
-        """Yield the remaining bytes of the output, one window at a time."""
+    def blocks(self, done: Done, most: int = 0, *, quiet: bool = False) -> Iterator[bytes]:
+        """Yield the remaining bytes of the output, one window at a time.
+
+        most: the most rows of a window; 0: ``WINDOW``. quiet: whether to show no progress bar.
+        """
         answers, tally = self.answers, done.tally
         answers.tally = tally
         rows = itertools.islice(self.stream.rows(), self.first + tally.rows, self.end)
         if not done.size:
             yield self.writer.begin()
         total = None if self.end is None else self.end - self.first
-        with progress_bar(total, tally.rows, "row") as bar:
-            for window in _windows(rows):
+        with tqdm(disable=True) if quiet else progress_bar(total, tally.rows, "row") as bar:
+            for window in _windows(rows, most or WINDOW):
                 answers.predictor.watch(_advance(bar, tally.rows, len(window)))
                 added = answers.of(window)
                 bar.update(tally.rows - bar.n)
@@ -180,7 +188,7 @@ def _check_columns(stream: RowStream, names: Sequence[str], answers: RowAnswers,
 # --- Writing ---
 
 
-def _write_file(table: _Table, job: TableJob, out: Path, done: Done) -> bool:
+def _write_file(table: AnsweredTable, job: TableJob, out: Path, done: Done) -> bool:
     """Write a file, from its start or from where it was interrupted. False: it was already finished."""
     begun, state = out.with_name(f".{out.name}.begun"), out.with_name(f".{out.name}.state")
     key = _key(table, job)
@@ -212,7 +220,7 @@ def _write_file(table: _Table, job: TableJob, out: Path, done: Done) -> bool:
             done.size += len(block)
             with atomic(state) as record:
                 record.write(json.dumps(asdict(done)).encode())
-    table.writer.finish(begun).replace(out)
+    move(table.writer.finish(begun), out)
     for path in (begun, state):
         path.unlink(missing_ok=True)
     return True
@@ -233,7 +241,7 @@ def _kept(out: Path, begun: Path, state: Path) -> Iterator[None]:
         raise
 
 
-def _key(table: _Table, job: TableJob) -> str:
+def _key(table: AnsweredTable, job: TableJob) -> str:
     """A hash of everything that the bytes of the output depend on."""
     file = None if job.source == STDIN else job.source.resolve().stat()
     source = (str(job.source.resolve()), file.st_size, file.st_mtime_ns) if file else ()
@@ -254,14 +262,14 @@ def _advance(bar: tqdm[Any], done: int, rows: int) -> Callable[[float], None]:
     return advance
 
 
-def _windows(rows: Iterator[Row]) -> Iterator[list[Row]]:
-    """Divide rows into windows, whose ends depend only on the rows."""
+def _windows(rows: Iterator[Row], most: int) -> Iterator[list[Row]]:
+    """Divide rows into windows of at most ``most`` rows, whose ends depend only on the rows."""
     window: list[Row] = []
     characters = 0
     for row in rows:
         window.append(row)
         characters += sum(len(cell) for cell in row.cells if isinstance(cell, str))
-        if len(window) == WINDOW or characters >= CHARACTERS:
+        if len(window) == most or characters >= CHARACTERS:
             yield window
             window, characters = [], 0
     if window:

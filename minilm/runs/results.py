@@ -16,7 +16,7 @@ from minilm.data.tokenization import Encoded, length_statistics
 from minilm.evaluation.baselines import Linear, Majority, linear, majority
 from minilm.evaluation.decisions import Decision, plain_decision
 from minilm.evaluation.embeddings import fit_probe
-from minilm.evaluation.metrics import Metrics, classification_metrics, multilabel_metrics
+from minilm.evaluation.measuring import measure
 from minilm.evaluation.predictor import Classifier
 from minilm.reporting.results import Baseline, CharacterLengths, Lengths, SampleText
 from minilm.runs.shared_cache import hash_of_rows, memoize
@@ -24,24 +24,6 @@ from minilm.training.console import say
 
 LONG = 10.0  # seconds
 KEPT_SCORES = 100  # the most labels whose scores are stored for a sample text
-MOST_LABELS = 1000  # with more labels, the linear baseline and ranking metrics would be too slow
-
-
-def measure(
-    labels: np.ndarray, scores: np.ndarray, decision: Decision | None = None, ranking: bool | None = None
-) -> Metrics:
-    """The metrics of scores (N, C) for labels (N,), or (N, C) with several labels per text.
-
-    decision: determines the labels that the texts get. The loss is computed without a temperature.
-    ranking: whether to compute ROC AUC and average precision; None: unless there are very many labels.
-    """
-    decision = decision or plain_decision(labels)
-    ranking = scores.shape[1] <= MOST_LABELS if ranking is None else ranking
-    if decision.kind == "multi":
-        given = decision.choose(decision.probabilities(scores))
-        return multilabel_metrics(labels, scores, given=given, ranking=ranking)
-    chosen = decision.choose(decision.probabilities(scores)) if decision.has_threshold else None
-    return classification_metrics(labels, scores, given=chosen, ranking=ranking)
 
 
 @dataclass(frozen=True)
@@ -149,9 +131,18 @@ def time_inference(classifier: Classifier, rows: Rows) -> float:
 
 
 def choose_samples(
-    rows: Rows, scores: np.ndarray, labels: list[str], seed: int, decision: Decision | None = None
+    rows: Rows,
+    scores: np.ndarray,
+    labels: list[str],
+    seed: int,
+    decision: Decision | None = None,
+    *,
+    labelled: bool = True,
 ) -> list[SampleText]:
-    """Five texts with their predictions: two wrong ones if there are any, and right ones."""
+    """Five texts with their predictions: two wrong ones if there are any, and right ones.
+
+    labelled: if False, the texts have no labels, and are drawn at random.
+    """
     several = rows.labels.ndim == 2
     decision = decision or plain_decision(rows.labels)
     probabilities = decision.probabilities(scores)
@@ -160,7 +151,7 @@ def choose_samples(
     order = np.random.default_rng(seed).permutation(len(rows))
     wrong_ones, right_ones = order[~right[order]], order[right[order]]
     some_wrong = wrong_ones[: max(2, 5 - len(right_ones))]
-    chosen = [*right_ones[: 5 - len(some_wrong)], *some_wrong]
+    chosen = [*right_ones[: 5 - len(some_wrong)], *some_wrong] if labelled else order[:5].tolist()
 
     def names(value: Any) -> Any:
         return [labels[i] for i in np.flatnonzero(value)] if several else labels[int(value)]
@@ -173,7 +164,7 @@ def choose_samples(
     return [
         SampleText(
             text=rows.texts[i] if rows.pairs is None else f"{rows.texts[i]} / {rows.pairs[i]}",
-            label=names(rows.labels[i]),
+            label=names(rows.labels[i]) if labelled else "",
             predicted=names(predicted[i]),
             scores={labels[c]: float(probabilities[i, c]) for c in shown(probabilities[i])},
             pair=None if rows.pairs is None else rows.pairs[i],

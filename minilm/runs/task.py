@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -13,13 +13,13 @@ from minilm.data.splits import keep_rows, strata_of
 from minilm.data.tokenization import Encoded, pad_id
 from minilm.devices import Runtime
 from minilm.evaluation.decisions import fit_decision
+from minilm.evaluation.measuring import measure
 from minilm.evaluation.metrics import Metrics
 from minilm.evaluation.predictor import Forward, predict_scores
 from minilm.measures import RANKING_METRICS
 from minilm.models.architecture import Backbone
+from minilm.reporting.results import Evaluation
 from minilm.runs.assembly import PreparedData
-from minilm.runs.folders import write_history
-from minilm.runs.results import measure
 from minilm.training.frozen_prefix import FrozenPrefix
 from minilm.training.loop import Task
 from minilm.training.objectives import Objective, balanced_weights
@@ -31,10 +31,10 @@ def make_task(
     prepared: PreparedData,
     model: Backbone,
     runtime: Runtime,
-    folder: Path,
+    record: Callable[[list[Evaluation]], None],
     prefix: FrozenPrefix,
 ) -> Task:
-    """The batches, the objective and the evaluation of a run; evaluations are recorded in ``folder``."""
+    """The batches, the objective and the evaluation of a run; ``record`` writes the evaluations."""
     train, validation = prepared.train, prepared.data.validation
     encoded, pad = prepared.encoded["train"], pad_id(prepared.tokenizer)
     labels = train.labels[encoded.texts]  # of each row; a window has the labels of its text
@@ -76,7 +76,7 @@ def make_task(
             _class_weights(settings, prepared, labels), settings.label_smoothing, prepared.data.multi_label
         ),
         evaluate=evaluate,
-        record=lambda history: write_history(folder, history),
+        record=record,
         forward=forward["train"],
         seconds=prefix.seconds,
     )

@@ -6,12 +6,12 @@ An interrupted run resumes from its last checkpoint, and has the same final weig
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -23,7 +23,7 @@ from minilm.config import SPLITS, KeepModel, RunConfig, TrainSection, ZeroShotSe
 from minilm.data.checks import class_counts
 from minilm.devices import Runtime, out_of_memory_explained
 from minilm.errors import UserError, located
-from minilm.loading import dump_config, load_config
+from minilm.loading import dump_config, load_config, path_of
 from minilm.models.architecture import Backbone
 from minilm.reporting.classes import counts_table
 from minilm.reporting.record import resume_command
@@ -34,6 +34,7 @@ from minilm.runs.conclude import conclude, conclude_adaptation, finalize
 from minilm.runs.fit import TrainRun, fit, save_trained
 from minilm.runs.folders import (
     STARTED_FROM,
+    Recorder,
     check_unchanged,
     describe_environment,
     find_folder,
@@ -41,6 +42,7 @@ from minilm.runs.folders import (
     occupied,
     other_machine,
 )
+from minilm.runs.trackers.processes import Trackers, check_trackers, finish_again
 from minilm.runs.zero_shot import ZeroShotClassifier, classify_and_report, open_classifier
 from minilm.schema import as_table
 from minilm.training.console import Interrupted, say, signal_of, terminable
@@ -52,36 +54,44 @@ T = TypeVar("T")
 
 
 def train_run(
-    config_path: Path,
+    source: Path | Mapping[str, Any],
     overrides: Sequence[str] = (),
     *,
     runs: Path,
     resume: bool = False,
     keep_model: KeepModel = "all",
     pictures: bool = True,
+    group: str = "",
 ) -> Path:
     """Train, or classify without training, as a config describes; return the run's folder.
 
+    source: the config: a TOML file, or a table with the same keys.
     keep_model: what ``model/`` contains in the end: the whole model; the trained parameters and the name of their base
         checkpoint; or nothing.
     pictures: whether the report has pictures.
+    group: the name under which trackers show the run together with others, such as a study's.
 
     Raises:
         UserError: an error that the user can fix.
         minilm.training.console.Interrupted: a signal stopped the run; ``resume=True`` resumes it.
     """
     with terminable(), joined():
-        return _train_run(config_path, overrides, runs, resume, keep_model, pictures)
+        return _train_run(load_config(source, overrides), path_of(source), runs, resume, keep_model, pictures, group)
 
 
 def _train_run(
-    config_path: Path, overrides: Sequence[str], runs: Path, resume: bool, keep_model: KeepModel, pictures: bool
+    config: RunConfig,
+    config_path: Path,
+    runs: Path,
+    resume: bool,
+    keep_model: KeepModel,
+    pictures: bool,
+    group: str,
 ) -> Path:
-    config = load_config(config_path, overrides)
     if not resume:
         start = _prepare_start(config, config_path)  # before the folder is made: a run that cannot start leaves none
         with _in_first(lambda: new_folder(runs, config.name, partial(_write_start, config, start))) as folder:
-            _run_stages(config, start, folder, keep_model, pictures)
+            _run_stages(config, start, folder, keep_model, pictures, group)
         return folder
     folder = from_first(lambda: find_folder(config_path, config, runs))
     with _in_first(lambda: occupied(folder)):
@@ -89,13 +99,14 @@ def _train_run(
             if is_first():
                 say(f"{folder}: this run has already finished")
                 finalize(folder)  # it may have been killed before this
+                finish_again(config, folder)
             return folder
         start = _prepare_start(config, config_path)
         if is_first():
             check_unchanged(folder, start.prepared.data, start.fingerprints)
             if message := other_machine(folder, start.runtime):
                 say(f"{folder}: {message}")
-        _run_stages(config, start, folder, keep_model, pictures)
+        _run_stages(config, start, folder, keep_model, pictures, group)
     return folder
 
 
@@ -106,11 +117,14 @@ def _in_first(context: Callable[[], AbstractContextManager[T]]) -> Iterator[T]:
         yield from_first(lambda: stack.enter_context(context()))
 
 
-def _run_stages(config: RunConfig, start: Start, folder: Path, keep_model: KeepModel, pictures: bool) -> None:
+def _run_stages(
+    config: RunConfig, start: Start, folder: Path, keep_model: KeepModel, pictures: bool, group: str
+) -> None:
     """Run all stages in the folder. Raises UserError and Interrupted with the command that resumes the run."""
     try:
-        with out_of_memory_explained(resume_command(folder)):
-            _adapt_and_train(config, start, folder, keep_model, pictures)
+        with out_of_memory_explained(resume_command(folder)), Trackers(config, folder, group) as trackers:
+            _adapt_and_train(config, start, folder, keep_model, pictures, trackers.record)
+            trackers.finish()
     except OSError as error:  # a full disk
         place, why = error.filename or folder, error.strerror or error
         raise UserError(f"{place}: {why}; once that is fixed, resume with: {resume_command(folder)}") from error
@@ -118,10 +132,12 @@ def _run_stages(config: RunConfig, start: Start, folder: Path, keep_model: KeepM
         raise Interrupted(signal_of(stop), folder) from None
 
 
-def _adapt_and_train(config: RunConfig, start: Start, folder: Path, keep_model: KeepModel, pictures: bool) -> None:
-    """Adapt, then train, or classify without training, as the config describes."""
+def _adapt_and_train(
+    config: RunConfig, start: Start, folder: Path, keep_model: KeepModel, pictures: bool, record: Recorder
+) -> None:
+    """Adapt, then train, or classify without training, as the config describes. ``record`` writes evaluations."""
     prepared, runtime = start.prepared, start.runtime
-    adapted = None if start.adaptation is None else adapt(config, start.adaptation, runtime, folder)
+    adapted = None if start.adaptation is None else adapt(config, start.adaptation, runtime, folder, record)
     if start.classifier is not None:
         classify_and_report(start.classifier, config, prepared, folder, pictures=pictures)
     elif config.train is None:
@@ -129,7 +145,7 @@ def _adapt_and_train(config: RunConfig, start: Start, folder: Path, keep_model: 
             conclude_adaptation(folder, prepared)
     else:
         model = start.model or fresh_model(config, prepared, runtime, adapted)
-        run = TrainRun(folder, config, config.train, prepared, model, runtime, keep_model, pictures)
+        run = TrainRun(folder, config, config.train, prepared, model, runtime, keep_model, pictures, record)
         trained, sharded = fit(run), is_sharding(config.train.shard)
         if is_first():
             with alone():
@@ -166,6 +182,7 @@ def _prepare_start(config: RunConfig, path: Path) -> Start:
 
 
 def _load_start(config: RunConfig) -> Start:
+    check_trackers(config)
     settings = _first_settings(config)
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -175,7 +192,10 @@ def _load_start(config: RunConfig) -> Start:
     counts = {split: class_counts(getattr(data, split).labels, len(data.label_names)) for split in SPLITS}
     for note in data.notes:
         say(note)
-    say(*counts_table(data.label_names, counts).split("\n"))
+    if config.data.labelled:
+        say(*counts_table(data.label_names, counts).split("\n"))
+    else:
+        say(f"{data.name}: {prepared.size('test')} texts without labels are classified; how well is not measured")
     for warning in data.warnings:
         say(f"warning: {warning}")
     message = devices.advice(runtime, settings.precision)

@@ -1,7 +1,7 @@
 """A zero-shot run: a model classifies texts without training.
 
 It is compared with the majority class of the training texts, and with the same checkpoint with an untrained head, from
-which training would start.
+which training would start. Texts without labels (``data.label = ""``) are only classified.
 
     RUN/  config.toml  environment.json  results.json  predictions.csv  report.md  report.html  figures/
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +19,13 @@ from minilm.checkpoints.contents import read_contents
 from minilm.checkpoints.files import write_json
 from minilm.config import EntailmentSection, PromptSection, RunConfig, SimilaritySection, ZeroShotSection
 from minilm.data.rows import Rows
+from minilm.data.sources import Dataset
 from minilm.data.tokenization import pad_id
 from minilm.devices import Runtime
 from minilm.errors import UserError, located
 from minilm.evaluation.baselines import majority
+from minilm.evaluation.decisions import plain_decision
+from minilm.evaluation.measuring import measure
 from minilm.evaluation.metrics import Metrics
 from minilm.evaluation.predictor import predict_scores
 from minilm.evaluation.zero_shot import open_model
@@ -34,7 +37,7 @@ from minilm.reporting.results import Baseline, Parameters, Results, Times, ZeroS
 from minilm.reporting.summary import parameter_counts
 from minilm.runs.assembly import PreparedData, find_checkpoint, fresh_model
 from minilm.runs.folders import describe_data
-from minilm.runs.results import choose_samples, measure
+from minilm.runs.results import choose_samples
 from minilm.schema import as_table
 from minilm.training.console import say
 
@@ -75,12 +78,13 @@ def open_classifier(
     if sorted(read_contents(folder).labels) == sorted(names):
         seen = "is a classifier that was trained on these labels; use the model from which it was trained"
         raise UserError(f"[zero_shot]: {folder}: {seen}")
-    untrained = _untrained(config, prepared, runtime)  # done first, so that there is only one model in memory
+    # Done first, so that there is only one model in memory; without labels there is nothing to compare.
+    untrained = _untrained(config, prepared, runtime) if config.data.labelled else {}
     with located("[zero_shot]"):
         model, tokenizer = open_model(str(folder), section.method, str(runtime.device))
         model.to(runtime.device)
         classifier = ZeroShotClassifier(section, words, limit, model, tokenizer, runtime, untrained)
-        classifier.scores_of(data.validation.take(np.arange(1)))  # raises if the pattern or a word is not possible
+        classifier.scores_of(data.test.take(np.arange(1)))  # raises if the pattern or a word is not possible
     return classifier
 
 
@@ -110,36 +114,56 @@ def classify_and_report(
     """Classify the validation and test texts, and write the figures, predictions.csv, results.json and the report."""
     data, section = prepared.data, classifier.section
     total, _ = parameter_counts(classifier.model)
-    sizes = " / ".join(prepared.size(split) for split in MEASURED)
+    splits = MEASURED if config.data.labelled else ("test",)
+    sizes = " / ".join(prepared.size(split) for split in splits)
     say(
         f"{folder}: {data.name}, {sizes} texts; a model of {total:,} parameters classifies them by {section.method}, "
         f"without training, on {classifier.runtime}"
     )
     started = time.perf_counter()
-    scores = {split: classifier.scores_of(prepared.rows(split)) for split in MEASURED}
+    scores = {split: classifier.scores_of(prepared.rows(split)) for split in splits}
     seconds = time.perf_counter() - started
-    most = majority(data.train.labels, len(data.label_names))
-    constant = {split: most.predict(prepared.rows(split).texts) for split in MEASURED}
-    baselines = {"majority": _measured(constant, prepared), "untrained": _measured(classifier.untrained, prepared)}
-    metrics, words = _measured(scores, prepared), dict(zip(data.label_names, classifier.words, strict=True))
+    words, labelled = dict(zip(data.label_names, classifier.words, strict=True)), config.data.labelled
+    metrics = _measured(scores, prepared) if labelled else {}
     results = Results(
         name=folder.name,
-        validation=metrics["validation"],
-        test=metrics["test"],
+        validation=metrics.get("validation"),
+        test=metrics.get("test"),
         labels=data.label_names,
-        baselines={name: Baseline(found["validation"], found["test"]) for name, found in baselines.items()},
-        zero_shot=ZeroShot(section.method, *classifier.prompt, words),
+        baselines=_baselines(classifier, prepared) if labelled else {},
+        zero_shot=ZeroShot(
+            section.method, *classifier.prompt, words, {} if labelled else _given(scores["test"], data)
+        ),
         parameters=Parameters(total, 0),
         times=Times(inference_seconds_per_100_texts=100 * seconds / sum(map(len, scores.values()))),
-        samples=choose_samples(data.test, scores["test"], data.label_names, config.seed),
-        data=describe_data(data),
+        samples=choose_samples(data.test, scores["test"], data.label_names, config.seed, labelled=labelled),
+        data=describe_data(data) if labelled else replace(describe_data(data), classes={}),
     )
-    for split in MEASURED if pictures else ():
-        if not data.multi_label:
-            draw_confusion(metrics[split], data.label_names, split, folder / "figures")
-    write_predictions(folder, data.test, scores["test"], data.label_names, None, data.numbers["test"], data.kept)
+    for split, of_split in metrics.items() if pictures and not data.multi_label else ():
+        draw_confusion(of_split, data.label_names, split, folder / "figures")
+    write_predictions(
+        folder, data.test, scores["test"], data.label_names, None, data.numbers["test"], data.kept,
+        labelled=labelled,
+    )  # fmt: skip
     write_json(folder / "results.json", as_table(results))
     write_report(folder)
+
+
+def _given(scores: np.ndarray, data: Dataset) -> dict[str, int]:
+    """How many texts get each label."""
+    decision = plain_decision(data.test.labels)
+    chosen = decision.choose(decision.probabilities(scores))
+    counts = chosen.sum(axis=0) if data.multi_label else np.bincount(chosen, minlength=len(data.label_names))
+    return dict(zip(data.label_names, counts.tolist(), strict=True))
+
+
+def _baselines(classifier: ZeroShotClassifier, prepared: PreparedData) -> dict[str, Baseline]:
+    """The metrics of the majority class and of the untrained head."""
+    data = prepared.data
+    most = majority(data.train.labels, len(data.label_names))
+    constant = {split: most.predict(prepared.rows(split).texts) for split in MEASURED}
+    found = {"majority": _measured(constant, prepared), "untrained": _measured(classifier.untrained, prepared)}
+    return {name: Baseline(metrics["validation"], metrics["test"]) for name, metrics in found.items()}
 
 
 def _measured(scores: Scores, prepared: PreparedData) -> dict[str, Metrics]:

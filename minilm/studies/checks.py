@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from minilm.errors import UserError, nearest
+from minilm.errors import UserError, located, nearest
 from minilm.evaluation.metrics import check_metric
+from minilm.runs.trackers.processes import check_trackers
 from minilm.studies.plan import Study
 from minilm.studies.question import StudyQuestion
 from minilm.studies.questions import QUESTIONS
@@ -21,8 +22,15 @@ def question_of(study: Study) -> StudyQuestion:
 def check_study(study: Study) -> None:
     """Raise UserError if the runs cannot answer the study's question, whatever their results are."""
     question, metric = question_of(study), study.config.metric
+    with located(str(study.path)):
+        for run in study.runs:
+            check_trackers(run.config)
     if not question.fits(study):
         raise UserError(f"{study.path}: the analysis {question.name} needs {question.needs}")
+    if study.config.texts and study.config.keep_model == "none":
+        raise UserError(f'{study.path}: texts: the models must be kept to classify them; remove keep_model = "none"')
+    if not all(text.strip() for text in study.config.texts):
+        raise UserError(f"{study.path}: texts: a text is empty; remove it")
     adapts = any(run.config.adapt is not None for run in study.runs)
     if metric == "perplexity" and not (adapts and question.compares_language_models):
         able = " and ".join(name for name, other in QUESTIONS.items() if other.compares_language_models)

@@ -82,15 +82,21 @@ class StudyConfig:
     axes: dict[str, list[Any]] = field(default_factory=dict)  # key of a run's config -> its values
     runs: list[Variant] = field(default_factory=list)
     active: ActiveSection | None = None
+    texts: list[str] = field(default_factory=list)  # new texts that every model classifies, at the end of the page
 
     @property
     def figures(self) -> str:
         """Name of the folder with the page's pictures."""
-        return "figures" if self.page == "study" else f"figures-{self.page}"
+        return figures_of(self.page)
 
     def axes_of(self, variant: Variant) -> list[str]:
         """The axes that a variant is crossed with, in the file's order."""
         return [key for key in self.axes if variant.axes == "all" or key in variant.axes]
+
+
+def figures_of(page: str) -> str:
+    """Name of the folder with a page's pictures."""
+    return "figures" if page == "study" else f"figures-{page}"
 
 
 def check_axes_and_variants(config: StudyConfig, file: str) -> None:

@@ -14,9 +14,6 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
-
-from tqdm import tqdm
 
 from minilm.locking import locked
 from minilm.reporting.record import read_run, relative_path
@@ -29,7 +26,7 @@ from minilm.studies.plan import PlannedRun, Study
 from minilm.studies.study_page import describe_result, write_page
 from minilm.studies.workers import in_processes
 from minilm.terminal import printable
-from minilm.training.console import write
+from minilm.training.console import progress_bar, write
 
 
 @dataclass
@@ -125,14 +122,7 @@ class StudyProgress:
         self.failed: dict[str, str] = {}
         self.shown_traces: set[str] = set()
         self.seconds: list[float] = []
-        self.bar: tqdm[Any] = tqdm(
-            total=len(runs),
-            initial=len(runs) - len(self.waiting),
-            unit="run",
-            disable=None,
-            dynamic_ncols=True,
-            leave=False,
-        )
+        self.bar = progress_bar(len(runs), len(runs) - len(self.waiting), "run")
 
     def close_finished(self) -> None:
         """Write the reports of finished runs that a kill prevented."""

@@ -97,7 +97,7 @@ def _run(folder: Path, run: PlannedRun) -> None:
     else:
         config = place / "config.toml"
     resume = state == "interrupted"  # a run has no pictures: the study's page shows those of all together
-    train_run(config, runs=folder, resume=resume, keep_model=run.keep_model, pictures=False)
+    train_run(config, runs=folder, resume=resume, keep_model=run.keep_model, pictures=False, group=folder.name)
 
 
 def failure_of(error: Exception, hint: str = "") -> str:

@@ -27,7 +27,7 @@ from __future__ import annotations
 import copy
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -92,13 +92,16 @@ class Study:
         return list(dict.fromkeys([*self.config.axes, *(key for run in self.runs for key in run.point)]))
 
 
-def load_study(path: Path, changes: Sequence[str] = (), *, runs: Path = Path("runs")) -> Study:
-    """Read a study's file and plan its runs, whose folders will be below ``runs``.
+def load_study(
+    source: Path | Mapping[str, Any], changes: Sequence[str] = (), *, runs: Path = Path("runs")
+) -> Study:
+    """Read a study's file, or a table with the same keys, and plan its runs, whose folders will be below ``runs``.
 
     A change applies to the study (``axes.seed=[1]``, ``metric=macro_f1``) or to every run (``train.epochs=1``). Raises
     UserError if the file or the config of a run is invalid.
     """
-    table = read_toml(path)
+    path = Path("the study") if isinstance(source, Mapping) else source
+    table = copy.deepcopy(dict(source)) if isinstance(source, Mapping) else read_toml(path)
     of_study, of_runs = _split_changes(changes)
     # The quotes around the key of an axis are optional; without them, TOML reads "train.lr" as nested tables.
     table["axes"] = flat(table["axes"]) if isinstance(table.get("axes"), dict) else table.get("axes", {})

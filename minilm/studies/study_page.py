@@ -9,7 +9,9 @@ from pathlib import Path
 
 from minilm.checkpoints.atomic import atomic
 from minilm.loading import dump_config
+from minilm.reporting.compare import NEW_TEXTS
 from minilm.reporting.groups import costs_of
+from minilm.reporting.new_texts import answers_to_texts
 from minilm.reporting.page import Code, Folded, Page, Section, Table, html, markdown
 from minilm.reporting.record import Run, read_run
 from minilm.reporting.report import environment_rows
@@ -17,7 +19,7 @@ from minilm.reporting.tables import ABSENT, decimal, duration, metric_name
 from minilm.schema import shown as as_toml
 from minilm.studies.checks import question_of
 from minilm.studies.execution import read_note
-from minilm.studies.finished import FinishedRun
+from minilm.studies.finished import FinishedRun, groups_of
 from minilm.studies.page_parts import data_section
 from minilm.studies.plan import PlannedRun, Study, dump_study
 from minilm.studies.results_csv import results_csv
@@ -33,6 +35,7 @@ def write_page(study: Study, finished: Sequence[PlannedRun], failed: Mapping[str
     with empty_folder(study.folder / ".page") as made:
         headline, sections = question_of(study).answer(study, runs, made / figures)
         sections = list(sections)
+        sections += _new_texts(study, runs)
         if failed:
             rows = [[run, why] for run, why in failed.items()]
             sections.append(Section("Runs that failed", [Table(["run", "why"], rows, left=2)]))
@@ -67,6 +70,14 @@ def describe_result(run: Run, metric: str) -> str:
         if (value := run.metric(key, split)) is not None:
             return f"{metric_name(key)} {decimal(value)}"
     return f"no {metric_name(metric)}"
+
+
+def _new_texts(study: Study, runs: Sequence[FinishedRun]) -> list[Section]:
+    """What each model answers to the texts of the study's file, if it has any."""
+    if not study.config.texts:
+        return []
+    table, reasons = answers_to_texts(groups_of(runs), study.config.texts)
+    return [Section(NEW_TEXTS, [*([table] if table else []), *reasons])]
 
 
 def _every_run(study: Study, runs: Sequence[FinishedRun]) -> Section:

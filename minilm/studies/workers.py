@@ -2,6 +2,9 @@
 
 Each worker is in its own session, so Ctrl-C reaches only the parent, which terminates its workers. A worker ends when
 its parent ends, for any reason. With several GPUs, each worker uses one.
+
+On Windows there are no sessions, so workers ignore Ctrl-C; and a terminated process cannot save its state, so its run
+resumes from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -126,6 +129,8 @@ def _serve(connection: Connection, number: int, folder: Path, work: Callable[[Pa
     """The loop of a worker process: receive a run, execute it, send the outcome, until there are no more runs."""
     if hasattr(os, "setsid"):
         os.setsid()
+    else:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if torch.cuda.device_count() > 1:
         seen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")

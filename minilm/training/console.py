@@ -7,6 +7,8 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
@@ -19,11 +21,15 @@ from minilm.terminal import printable, silence
 from minilm.world import is_first
 
 
-class Interrupted(Exception):
-    """A signal stopped the run in ``folder``; its state is saved."""
+class Interrupted(KeyboardInterrupt):
+    """A signal (Ctrl-C, or SIGTERM) stopped the run in ``folder``; its state is saved.
 
-    def __init__(self, number: int, folder: Path) -> None:
-        super().__init__(signal.Signals(number).name)
+    The message is the name of the signal, and with a ``hint`` what to do.
+    """
+
+    def __init__(self, number: int, folder: Path, hint: str = "") -> None:
+        name = signal.Signals(number).name
+        super().__init__(f"{name}: {hint}" if hint else name)
         self.number, self.folder = number, folder
 
 
@@ -33,6 +39,8 @@ class Terminated(KeyboardInterrupt):
 
 def signal_of(stop: KeyboardInterrupt) -> signal.Signals:
     """The signal that caused a KeyboardInterrupt."""
+    if isinstance(stop, Interrupted):
+        return signal.Signals(stop.number)
     return signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
 
 
@@ -96,12 +104,24 @@ def write(text: str, stream: IO[str]) -> None:
 
 
 def progress_bar(total: int | None, done: int, unit: str = "step") -> tqdm[Any]:
-    """A progress bar of optimizer steps, or of another unit; invisible if the output is not a terminal.
+    """A progress bar of optimizer steps, or of another unit; invisible if the output is neither a terminal nor a
+    notebook. A notebook with ipywidgets gets a widget, and without them a line of text.
 
     total: the number of steps; None if it is unknown.
     """
-    hidden = None if is_first() else True  # None: if the output is not a terminal
-    return tqdm(total=total, initial=done, unit=unit, disable=hidden, dynamic_ncols=True, mininterval=0.5, leave=False)
+    kind: type[tqdm[Any]] = tqdm
+    if in_notebook() and find_spec("ipywidgets") is not None:
+        kind = import_module("tqdm.notebook").tqdm
+    hidden = False if in_notebook() else None  # None: if the output is not a terminal, which a notebook is not either
+    hidden = hidden if is_first() else True
+    return kind(total=total, initial=done, unit=unit, disable=hidden, dynamic_ncols=True, mininterval=0.5, leave=False)
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook."""
+    shell = sys.modules.get("IPython")
+    running = shell.get_ipython() if shell is not None else None
+    return running is not None and "IPKernelApp" in running.config
 
 
 def show_evaluation(entry: Evaluation, settings: TrainSection, *, best: bool) -> None:

@@ -148,11 +148,13 @@ class _Builder:
         tensors: dict[str, Tensor] = {}
         pooled = _head_alone_trains(self.model)
         total = len(encoded) if pooled else int(encoded.offsets[-1]) + 1
-        multiple = length_multiple(encoded.lengths, self.runtime.most_lengths)
-        batches = list(evaluation_batches(encoded.lengths, self.runtime.tokens_at_once, multiple))
+        runtime = self.runtime
+        multiple = length_multiple(encoded.lengths, runtime.most_lengths)
+        limits = (runtime.tokens_at_once, runtime.batch_overhead, multiple)
+        batches = list(evaluation_batches(encoded.lengths, *limits))
         for rows, is_mine in deal_out(batches, on_this_machine=True):
             batch = collate(encoded, rows, None, self.pad, multiple=multiple, limit=self.model.context)
-            batch = batch.to(self.runtime.device)
+            batch = batch.to(runtime.device)
             given = {"z": self.model.pooled(batch)} if pooled else _state(self.model, batch, self.layers)
             tensors = tensors or self._room(split, given, total)
             if not tensors:

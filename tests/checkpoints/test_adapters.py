@@ -610,13 +610,6 @@ def test_modules_trained_whole_are_kept_and_parts_of_modules_are_not(tmp_path: P
         save_adapter(model, tmp_path)
 
 
-def test_an_embedding_that_is_tied_cannot_be_saved(tmp_path: Path) -> None:
-    model = adapted("gpt2-lm-old")
-    model.embeddings.token.requires_grad_(True)
-    with pytest.raises(UserError, match=r"PEFT's format cannot store embeddings.token.weight"):
-        save_adapter(model, tmp_path)
-
-
 def test_a_head_that_peft_adapts_instead_of_training_it_is_opened_too(tmp_path: Path) -> None:
     case, batch = "t5-classify", batch_of("t5-classify")
     model = in_peft(case, target_modules="all-linear", modules_to_save=None)  # which PEFT does to T5 if not told else

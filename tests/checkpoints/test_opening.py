@@ -19,12 +19,14 @@ from minilm.checkpoints.models import card_of, load_model, save_model
 from minilm.checkpoints.opening import holds_model
 from minilm.devices import runtime
 from minilm.errors import UserError
-from minilm.evaluation.predictor import Classifier, Reading
+from minilm.evaluation.predictor import Classifier
+from minilm.evaluation.reading import Reading
 from minilm.finetuning.lora import LoRAConfig, add_lora, merge
 from minilm.model_files import holds_adapter, weight_names
 from minilm.models.heads import HeadConfig, mlp_head
 from minilm.runs.describe import describe_model
 from minilm.textfiles import read_json
+from tests.data.tokenizer_folders import word_pieces
 
 REFERENCES = Path(__file__).parent.parent / "reference"
 IDS = torch.tensor([[5, 6, 7, 8]])
@@ -134,6 +136,27 @@ def test_the_tokenizer_is_the_adapters_or_else_the_bases(folder: Path, tmp_path:
     save_model(again, tmp_path / "merged")
     for place in ("own", "copy", "merged"):
         assert minilm.load_tokenizer(tmp_path / place).to_str() == own.to_str(), place
+
+
+@pytest.mark.parametrize("parts", [False, True])
+def test_an_adapters_tokenizer_is_copied_with_its_settings_also_if_it_is_in_parts(
+    parts: bool, folder: Path, tmp_path: Path
+) -> None:
+    if parts:
+        word_pieces(folder, ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], lowercase=False)
+    else:
+        shutil.copy(REFERENCES / "gpt2" / "tokenizer.json", folder)
+    options = {"tokenizer_class": "BertTokenizer", "do_lower_case": False, "truncation_side": "left"}
+    write_json(folder / "tokenizer_config.json", options)
+    model = minilm.load_model(folder)
+    assert card_of(model).tokenizer == folder
+    save_adapter(model, tmp_path / "copy")
+    merge(model)
+    save_model(model, tmp_path / "merged")
+    tokens = minilm.load_tokenizer(folder).encode("Hot and cold").ids
+    for place in (tmp_path / "copy", tmp_path / "merged"):
+        again = minilm.load_tokenizer(place)
+        assert again.encode("Hot and cold").ids == tokens and again.truncation["direction"] == "left"
 
 
 def test_an_adapter_and_a_run_that_holds_one_are_described(folder: Path, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Batches: every row once, the order from seed and epoch alone, padding on the right and little of it."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -73,13 +75,33 @@ def test_evaluation_takes_the_longest_first():
     assert make_batches(lengths[:0], 2, seed=0, epoch=0) == make_batches(lengths[:0], 2, seed=0, epoch=0, shuffle=False)
 
 
-@given(LENGTHS, st.integers(1, 3000))
-def test_evaluation_batches_keep_to_their_tokens_padding_included(lengths, tokens):
-    batches = list(evaluation_batches(lengths, tokens))
+@given(LENGTHS, st.integers(1, 3000), st.integers(0, 100))
+def test_evaluation_batches_keep_to_their_tokens_padding_included(lengths, tokens, overhead):
+    batches = list(evaluation_batches(lengths, tokens, overhead))
     assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
     for rows in batches:
         width = collate(encoded(lengths), rows, None, 0).ids.shape[1]
         assert len(rows) == 1 or (len(rows) <= EVALUATED and len(rows) * width <= tokens)
+
+
+def test_a_few_texts_of_different_lengths_are_divided_if_that_saves_more_than_a_batch_costs():
+    lengths = np.array([200] * 2 + [16] * 20)  # one batch: 22 * 200 tokens; two: 2 * 200 + 20 * 16
+    assert [len(rows) for rows in evaluation_batches(lengths, 8192, 32)] == [2, 20]
+    assert [len(rows) for rows in evaluation_batches(lengths, 8192, 3680)] == [22]  # all that it would save
+    assert [len(rows) for rows in evaluation_batches(np.array([16, 9, 10, 12]), 8192, 32)] == [4]
+
+
+@given(arrays.arrays(np.int64, st.integers(1, 7), elements=st.integers(1, 90)), st.integers(0, 100))
+def test_no_other_division_costs_less(lengths, overhead):
+    widths = sorted((padded_length(int(n)) for n in lengths), reverse=True)
+
+    def cost(ends):
+        parts = zip((0, *ends), (*ends, len(widths)), strict=True)
+        return sum(overhead + (end - start) * widths[start] for start, end in parts)
+
+    every = [c for k in range(len(widths)) for c in itertools.combinations(range(1, len(widths)), k)]
+    found = [len(rows) for rows in evaluation_batches(lengths, 10**6, overhead)]
+    assert cost(tuple(np.cumsum(found)[:-1].tolist())) == min(map(cost, every))
 
 
 @given(LENGTHS, st.booleans(), st.data())

@@ -74,6 +74,17 @@ def test_with_several_labels_the_likeliest_is_explained() -> None:
     assert found.score == pytest.approx(np.log(found.probability / (1 - found.probability)), abs=1e-4)
 
 
+@pytest.mark.parametrize(("several", "temperature"), [(False, [2.5]), (True, [2.5, 0.4, 1.5])])
+def test_the_log_odds_are_those_of_the_probability_with_its_temperature(
+    several: bool, temperature: list[float]
+) -> None:
+    one = classifier(several=several, temperature=temperature)
+    found = explain_text(one, TEXT)
+    assert found.probability == pytest.approx(max(one.predict([TEXT])[0].values()))
+    assert found.score == pytest.approx(np.log(found.probability / (1 - found.probability)), abs=1e-5)
+    assert sum(w.attribution for w in found.words) == pytest.approx(found.score - found.baseline_score, abs=1e-3)
+
+
 def test_what_cannot_be_explained_is_refused() -> None:
     with pytest.raises(UserError, match=r'has no label "yess" \(did you mean "yes"\?\); its labels are "no", "yes"'):
         explain_text(classifier(), TEXT, "yess")

@@ -12,7 +12,7 @@ from minilm.errors import UserError
 from minilm.evaluation.baselines import linear
 from minilm.evaluation.ensemble import load_predictor
 from minilm.evaluation.linear_classifier import load_linear, save_linear
-from minilm.evaluation.predictor import Reading
+from minilm.evaluation.reading import Reading
 from tests.tiny import finished_run, minilm, refused, texts
 
 ROWS = [text for text, _ in texts(40)]

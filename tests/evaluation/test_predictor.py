@@ -16,7 +16,8 @@ from minilm.data import batching
 from minilm.data.tokenization import encode, pad_id
 from minilm.devices import Runtime
 from minilm.errors import UserError
-from minilm.evaluation.predictor import Classifier, Reading, predict_scores
+from minilm.evaluation.predictor import Classifier, predict_scores
+from minilm.evaluation.reading import Reading
 from tests.evaluation.classifiers import CPU, TEXTS, classifier
 from tests.tiny import finished_run
 

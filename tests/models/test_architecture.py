@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import doctest
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,19 @@ def test_an_architecture_is_a_backbone_with_all_that_the_contract_names(family: 
     assert all(isinstance(block, nn.Module) for block in model.blocks)
     assert model.context >= 0 and model.token_embedding.weight.shape[0] == model.config.vocab_size
     assert ARCHITECTURES[family].title and ARCHITECTURES[family].title != family
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"), [*((family, {}) for family in FAMILIES), ("gemma3_text", {"bidirectional": True})]
+)
+@torch.no_grad()
+def test_the_first_vector_depends_on_later_tokens_unless_the_model_is_causal(
+    family: str, changes: dict[str, bool]
+) -> None:
+    model, batch = small_model(family, "encode", **changes), draw_batch([5, 5])
+    other = replace(batch, ids=torch.cat([batch.ids[:, :-1], (batch.ids[:, -1:] + 1) % 60], dim=1))
+    assert torch.equal(model(batch)[:, 0], model(other)[:, 0]) == model.is_causal
+    assert model.is_causal == (ARCHITECTURES[family].language_modeling == "causal" and not changes)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -11,7 +11,7 @@ import torch
 
 from minilm.checkpoints.adapter_saving import save_adapter
 from minilm.checkpoints.configs import text_config
-from minilm.checkpoints.files import read_tensors, write_tensors
+from minilm.checkpoints.files import read_tensors, write_json, write_tensors
 from minilm.checkpoints.models import card_of, load_model, save_model
 from minilm.checkpoints.opening import load_model as open_any
 from minilm.errors import UserError
@@ -108,6 +108,16 @@ def test_its_adapters_are_those_of_the_whole_model(task: str, tmp_path: Path) ->
     there = peft.PeftModel.from_pretrained(theirs, tmp_path / "adapter").eval()
     assert_equal(ours, run(there))
     assert_equal(open_any(tmp_path / "adapter"), run(there))
+
+
+def test_one_that_would_read_both_ways_is_refused(tmp_path: Path) -> None:
+    """There the flag halves the window and leaves attention causal; in the text model alone it does what it says."""
+    saved("encode", tmp_path)
+    config = read_json(tmp_path / "config.json")
+    config["text_config"]["use_bidirectional_attention"] = True
+    write_json(tmp_path / "config.json", config)
+    with pytest.raises(UserError, match=r"config.json: text_config.use_bidirectional_attention has no effect in a gem"):
+        load_model(tmp_path)
 
 
 def test_one_without_the_config_of_its_text_model_is_refused() -> None:

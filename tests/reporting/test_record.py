@@ -73,3 +73,11 @@ def test_paths_are_shown_as_one_would_type_them(tmp_path, monkeypatch):
     assert relative_path(tmp_path / "runs" / "x") == os.path.join("runs", "x")
     assert relative_path(Path("runs/x")) == os.path.join("runs", "x")
     assert relative_path(tmp_path.parent / "x") == str(tmp_path.parent / "x")
+
+
+def test_on_windows_a_path_on_another_drive_is_shown_whole(tmp_path, monkeypatch):
+    def relpath(path):
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    monkeypatch.setattr(os.path, "relpath", relpath)
+    assert relative_path(tmp_path) == str(tmp_path)

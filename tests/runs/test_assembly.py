@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
+import torch
 from tokenizers import Tokenizer
 
+from minilm.checkpoints.adapter_saving import save_adapter
+from minilm.checkpoints.models import card_of, load_model
+from minilm.checkpoints.opening import load_model as load_any
 from minilm.data.tokenization import load_tokenizer
 from minilm.evaluation.predictor import Classifier
+from minilm.finetuning.lora import LoRAConfig, add_lora, merge
 from minilm.loading import load_config
 from minilm.runs import task
 from minilm.runs.assembly import make_model, prepare
@@ -118,7 +124,7 @@ def test_a_decoders_first_token_which_sees_no_other_is_refused_as_what_the_head_
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("model", ["bert-classify", "distilbert-classify", "t5-classify"])
+@pytest.mark.parametrize("model", ["bert-classify", "distilbert-classify", "t5-classify", "gemma3_text-bidirectional"])
 def test_a_first_token_that_sees_the_text_may_be_read(tmp_path: Path, model: str) -> None:
     result = minilm("train", write(tmp_path, model), "model.head.pooling=cls", "--runs", tmp_path / "runs")
     assert result.exit_code == 0, result.output
@@ -135,6 +141,39 @@ def test_our_head_reads_what_the_familys_own_reads_unless_told_otherwise(
     for said, expected in (([], pooling), (["model.head.pooling=mean"], "mean")):
         made: Any = make_model(load_config(path, said), ["a", "b"], size, "meta")
         assert made.head.config.pooling == expected
+
+
+# --- An adapter as the start ---
+
+
+def test_a_run_starts_from_an_adapter_and_the_base_that_the_config_names(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = load_model(REFERENCE / "bert-classify", "classify", labels=["a", "b"])
+    add_lora(model, LoRAConfig(rank=2))
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.3)
+    adapter = save_adapter(model, tmp_path / "adapter", base="somebody/moved")
+    config, runs = write(tmp_path, adapter), ("--runs", tmp_path / "runs")
+    said = refused("train", config, *runs)
+    assert "its base model cannot be opened" in said and "in a config model.base" in said
+    with mock.patch.dict("os.environ", MINILM_WEIGHTS=str(tmp_path / "weights")):
+        changes = (f"model.base={REFERENCE / 'bert-classify'}", "lora.rank=2", "train.lr=1e-20")
+        result = minilm("train", config, *changes, *runs)
+        assert result.exit_code == 0, result.output
+        [merged] = (tmp_path / "weights").glob("[!.]*")
+        assert f"{adapter}: merged with its base model" in caplog.text and not list(merged.parent.glob(".*.tmp"))
+        caplog.clear()
+        trained = load_any(tmp_path / "runs" / "made" / "model", "classify")
+        assert "moved" not in str(card_of(trained).folder) and card_of(trained).folder == merged.resolve()
+        merge(model)
+        for name, value in model.layers.state_dict().items():
+            torch.testing.assert_close(trained.layers.state_dict()[name], value, rtol=1e-6, atol=1e-6)
+        again = minilm("train", config, *changes, "--runs", tmp_path / "again")
+        assert again.exit_code == 0 and "merged with its base" not in caplog.text
+    said = refused("train", write(tmp_path, "bert-classify"), "model.base=x", *runs)
+    assert "is a whole model, not an adapter; remove model.base" in said
 
 
 # --- Pairs ---

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from minilm.runs.folders import describe_cpu, occupied
+from minilm.errors import UserError
+from minilm.runs.folders import describe_cpu, new_folder, occupied
 from tests.processes import killed_at
 from tests.tiny import at_step, finished_run, minilm, outcome, refused
 
@@ -135,3 +136,13 @@ def test_resuming_at_the_same_place_says_nothing_of_it_nor_does_a_run_of_an_earl
     for folder in (interrupted, copy):
         result = minilm("train", folder / "config.toml", "--resume")
         assert result.exit_code == 0 and "last bits" not in result.stderr
+
+
+def test_on_windows_a_folder_is_locked_when_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There, a folder that contains an open file cannot be renamed."""
+    monkeypatch.setattr("minilm.runs.folders.FOLLOWS_RENAMES", False)
+    with new_folder(tmp_path, "a", lambda beside: (beside / "config.toml").touch()) as folder:
+        assert (folder.name, sorted(os.listdir(folder))) == ("a", [".lock", "config.toml"])
+        with pytest.raises(UserError, match="is working on this run"), occupied(folder):
+            pass
+    assert os.listdir(tmp_path / "a") == ["config.toml"]

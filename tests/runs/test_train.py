@@ -49,7 +49,7 @@ def test_a_run_leaves_a_folder_that_tells_all_about_it(tmp_path: Path) -> None:
     assert len(re.findall(r"^epoch .*step", result.stdout, re.MULTILINE)) == 2
     assert re.search(r"^test( +-?\d\.\d{4}){4}$", result.stdout, re.MULTILINE)
     assert re.search(r"^majority, test ", result.stdout, re.MULTILINE)
-    for shown in ("report.md", *pictures):
+    for shown in ("report.html", *pictures):
         assert f"{run / 'figures' / shown if shown in pictures else run / shown}\n" in result.stdout
     assert "48 / 6 / 6 texts; 8,930 of 8,930 parameters train on CPU, float32" in result.stderr
 

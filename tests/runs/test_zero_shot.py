@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +20,7 @@ from minilm.evaluation.zero_shot import open_model
 from minilm.loading import load_config
 from minilm.reporting.predictions import read_predictions
 from minilm.reporting.record import read_run
-from tests.tiny import minilm, refused, write_data
+from tests.tiny import finished_run, minilm, refused, write_data
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 CONFIG = """
@@ -52,7 +55,7 @@ def asked(tmp_path_factory) -> Path:
     result = minilm("train", write(folder), "--runs", folder / "runs")
     assert result.exit_code == 0, result.output
     assert "classifies them by likelihood, without training, on CPU, float32" in result.stderr
-    assert "untrained, test" in result.stdout and "Try it" not in result.stdout
+    assert "untrained, test" in result.stdout and "Try it" in result.stdout
     return folder / "runs" / "asked"
 
 
@@ -220,3 +223,90 @@ def test_by_entailment_a_text_may_have_several_labels(tmp_path):
 def test_what_cannot_be_entailed_is_refused_and_leaves_nothing(tmp_path, changes, said):
     assert said in refused("train", write_entailment(tmp_path), *changes, "--runs", tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
+
+
+# --- Texts without labels ---
+
+UNLABELLED = ["data.label=", 'data.labels=["bad", "good"]']
+
+
+@pytest.fixture(scope="module")
+def unlabelled(tmp_path_factory):
+    """The folder of a run that classified a file without labels, and its texts."""
+    folder = tmp_path_factory.mktemp("unlabelled")
+    texts = [f"{text} {'abcdefghij'[i % 10]}" for i, (text, _) in enumerate(ROWS[:12])]
+    (folder / "new.csv").write_text("id,text\n" + "".join(f"{i},{text}\n" for i, text in enumerate(texts)))
+    changes = [f"data.source={folder / 'new.csv'}", 'data.keep=["id"]', *UNLABELLED]
+    result = minilm("train", write(folder), *changes, "--runs", folder / "runs")
+    assert result.exit_code == 0, result.output
+    assert "12 texts without labels are classified; how well is not measured" in result.stderr
+    return folder / "runs" / "asked", texts, result.stdout
+
+
+def test_texts_without_labels_are_classified_and_nothing_is_measured(unlabelled):
+    run, texts, shown = unlabelled
+    with (run / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["text"] for row in rows] == texts and [row["id"] for row in rows] == list(map(str, range(12)))
+    assert "label" not in rows[0] and {row["predicted"] for row in rows} <= {"bad", "good"}
+    results = read_run(run).results
+    counts = Counter(row["predicted"] for row in rows)
+    assert results.zero_shot.given == {"bad": counts["bad"], "good": counts["good"]}
+    assert results.test is None and not results.baselines and len(results.samples) == 5
+    assert re.search(rf"^good +{counts['good']} ", shown, re.MULTILINE) and "accuracy" not in shown
+    assert "Try it" in shown
+    report = (run / "report.md").read_text()
+    assert "how many are right is not known" in report and "| text | given | scores |" in report
+    assert "none of them trained" in report and "no labelled text" in report
+
+
+def test_the_answers_are_those_of_predict_and_other_verbs_take_the_run(unlabelled, tmp_path):
+    run, texts, _ = unlabelled
+    with (run / "predictions.csv").open(newline="") as file:
+        given = [row["predicted"] for row in csv.DictReader(file)]
+    lines = minilm("predict", run, *texts).stdout.splitlines()
+    assert [line.split()[0] for line in lines] == given
+    out = tmp_path / "out.csv"
+    assert minilm("predict", run, "--file", run.parents[1] / "new.csv", "--out", out).exit_code == 0
+    with out.open(newline="") as file:
+        assert [row["predicted"] for row in csv.DictReader(file)] == given
+    assert minilm("compare", run, "--html", tmp_path / "page.html").exit_code == 1  # there is no metric
+    assert minilm("compare", run).exit_code == 0
+    assert "its texts have no labels; give a labelled file" in refused("evaluate", run)
+    said = refused("evaluate", run, "--file", run.parents[1] / "texts.tsv")
+    assert "its texts have no labels; name the file's column of labels: data.label=label" in said
+    assert "accuracy" in minilm("evaluate", run, "--file", run.parents[1] / "texts.tsv", "data.label=label").stdout
+    again = minilm("train", run / "config.toml", "--resume")
+    assert again.exit_code == 0 and "has already finished" in again.stderr
+
+
+def test_a_text_a_line_is_enough(tmp_path):
+    (tmp_path / "new.txt").write_text("good day a\n\npoor day b\n")
+    changes = [f"data.source={tmp_path / 'new.txt'}", *UNLABELLED]
+    assert minilm("train", write(tmp_path), *changes, "--runs", tmp_path / "runs").exit_code == 0
+    text = (tmp_path / "runs" / "asked" / "predictions.csv").read_text()
+    assert "\n1,good day a," in text.replace("\r", "") and "\n2,poor day b," in text.replace("\r", "")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (["data.label="], 'data.label = "" (texts without labels) needs [zero_shot], and the labels to choose from'),
+        (["data.label=", 'data.labels=["good"]'], "needs [zero_shot], and the labels to choose from in data.labels"),
+        ([*UNLABELLED, "data.text=words"], 'no column "words" (data.text)'),
+        ([*UNLABELLED, "data.source=FOLDER"], "has the splits train, test; give the file to classify"),
+        ([*UNLABELLED, "zero_shot.words.god=x"], 'zero_shot.words: no label "god"'),
+    ],
+)
+def test_texts_without_labels_that_cannot_be_classified_are_refused(tmp_path, changes, said):
+    (tmp_path / "splits").mkdir()
+    for split in ("train", "test"):
+        write_data(tmp_path / "splits" / f"{split}.tsv")
+    changes = [change.replace("FOLDER", str(tmp_path / "splits")) for change in changes]
+    assert said in refused("train", write(tmp_path), *changes, "--runs", tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_training_needs_labels(tmp_path):
+    said = refused("train", finished_run() / "config.toml", *UNLABELLED, "--runs", tmp_path)
+    assert 'data.label = "" (texts without labels) needs [zero_shot]' in said

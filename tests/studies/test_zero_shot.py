@@ -10,7 +10,9 @@ from unittest import mock
 import numpy as np
 import pytest
 
+from minilm.checkpoints.models import load_model, save_model
 from minilm.data.rows import Rows
+from minilm.data.tokenization import load_tokenizer
 from minilm.errors import UserError
 from minilm.evaluation.metrics import classification_metrics
 from minilm.loading import config_of
@@ -89,13 +91,21 @@ def test_what_the_test_rows_leave_undecided_is_named(tmp_path):
         ask([asked(tmp_path, "one", 130)], tmp_path, "jaccard")
 
 
+def save_of_inference(bert: Path, folder: Path) -> Path:  # noqa: F811
+    """The checkpoint with an untrained head of natural language inference."""
+    model = load_model(bert, "classify", labels=["contradiction", "neutral", "entailment"])
+    return save_model(model, folder, tokenizer=load_tokenizer(bert))
+
+
 def test_its_file_runs_from_end_to_end_without_the_models_that_are_not_here(tmp_path, bert, monkeypatch):  # noqa: F811
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("minilm.reporting.style.Figure.savefig", lambda *arguments, **options: None)
     monkeypatch.setattr("minilm.studies.study_page.html", lambda page: page.answer)
     text = (STUDIES / "zero_shot.toml").read_text().replace("model.source=gpt2", "model.source=nobody/nothing")
-    for name, model in (("bert", bert), ("flan-t5", REFERENCE / "t5-lm"), ("minilm", bert)):
+    of_inference = save_of_inference(bert, tmp_path / "nli")
+    models = {"bert": bert, "flan-t5": REFERENCE / "t5-lm", "bart-large-mnli": of_inference, "minilm": bert}
+    for name, model in models.items():
         assert f"model.source={name}" in text
         text = text.replace(f'"model.source={name}"', f'"model.source={model}"')
     (tmp_path / "study.toml").write_text(text)
@@ -105,7 +115,8 @@ def test_its_file_runs_from_end_to_end_without_the_models_that_are_not_here(tmp_
     assert result.exit_code == 1 and len(re.findall(r"failed: \S+: nobody/nothing", result.stderr)) == 2, result.output
     folder = tmp_path / "runs" / "zero-shot"
     ways = {path.parent.name: json.loads(path.read_text()) for path in folder.glob("*/results.json")}
-    assert set(ways) == {"bert-cloze", "flan-t5-likelihood", "flan-t5-calibrated", "minilm-similarity"}
+    named = {"bert-cloze", "flan-t5-likelihood", "flan-t5-calibrated", "bart-entailment", "minilm-similarity"}
+    assert set(ways) == named
     assert ways["flan-t5-likelihood"]["test"]["loss"] != ways["flan-t5-calibrated"]["test"]["loss"]
     assert "over 16 test rows); the majority class has 0.2" in (folder / "study.html").read_text()
     assert "threads = 1" in (folder / "bert-cloze" / "config.toml").read_text()

@@ -220,6 +220,38 @@ DAMAGE = [
 ]
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_a_flipped_bit_in_any_file_of_a_checkpoint_is_noticed(tmp_path: Path, name: str) -> None:
+    job = Job(tmp_path).steps(3)
+    place, before = job.save(progress_at(1, 1, tokens=12, best_loss=1 / 3)), job.parameters()
+    content = (place / name).read_bytes()
+    for at in sorted({*range(0, len(content), 97), len(content) - 9, content.find(b"12") + 1}):
+        (place / name).write_bytes(content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :])
+        with pytest.raises((UserError, FileNotFoundError), match=r"^[^\n]*$"):
+            job.restore()
+    (place / name).write_bytes(content)
+    assert job.restore() == progress_at(1, 1, tokens=12, best_loss=1 / 3)
+    assert all(torch.equal(value, before[key]) for key, value in job.parameters().items())
+
+
+def test_a_checkpoint_after_a_resume_has_the_checksum_of_the_best_weights_before_it(tmp_path: Path) -> None:
+    Job(tmp_path).steps(1).save(progress_at(1, 1))
+    job = Job(tmp_path)
+    job.restore()
+    first, second = (json.loads((job.save(progress_at(n, 1)) / "progress.json").read_text()) for n in (2, 3))
+    assert first["checksums"]["best.safetensors"] == second["checksums"]["best.safetensors"]
+    assert Job(tmp_path).restore().step == 3
+
+
+def test_a_checkpoint_of_an_earlier_version_without_checksums_is_read(tmp_path: Path) -> None:
+    job = Job(tmp_path).steps(1)
+    place = job.save(progress_at(1, 1)) / "progress.json"
+    table = json.loads(place.read_text())
+    del table["checksums"]
+    place.write_text(json.dumps(table))
+    assert job.restore() == progress_at(1, 1)
+
+
 @pytest.mark.parametrize(("name", "damage"), DAMAGE)
 def test_a_damaged_checkpoint_is_named_in_one_line(tmp_path: Path, name: str, damage: Callable[[Path], None]) -> None:
     job = Job(tmp_path).steps(1)

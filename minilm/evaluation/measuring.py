@@ -1,0 +1,103 @@
+"""Measure a classifier on labelled texts: on scores that are there, on a file, or on data in memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from minilm.config import DataSection
+from minilm.data.rows import Rows
+from minilm.data.sources import load_rows, load_rows_matched, load_scores
+from minilm.data.tables import Table
+from minilm.errors import UserError
+from minilm.evaluation.decisions import Decision, plain_decision
+from minilm.evaluation.metrics import Metrics, classification_metrics, multilabel_metrics
+from minilm.evaluation.reading import Reading
+from minilm.evaluation.regression import ScoreMetrics, score_metrics
+
+MOST_LABELS = 1000  # with more labels, the linear baseline and ranking metrics would be too slow
+SHOWN = 40  # matched labels that a message names
+
+
+class Measurable(Protocol):
+    """What a measurement needs of a classifier; ``Predictor`` has it."""
+
+    name: str
+    labels: list[str]
+    reading: Reading
+    decision: Decision
+
+    @property
+    def multi_label(self) -> bool: ...
+
+    def scores_of_rows(self, rows: Rows) -> np.ndarray: ...
+
+
+def measure(
+    labels: np.ndarray, scores: np.ndarray, decision: Decision | None = None, ranking: bool | None = None
+) -> Metrics:
+    """The metrics of scores (N, C) for labels (N,), or (N, C) with several labels per text.
+
+    decision: determines the labels that the texts get. The loss is computed without a temperature.
+    ranking: whether to compute ROC AUC and average precision; None: unless there are very many labels.
+    """
+    decision = decision or plain_decision(labels)
+    ranking = scores.shape[1] <= MOST_LABELS if ranking is None else ranking
+    if decision.kind == "multi":
+        given = decision.choose(decision.probabilities(scores))
+        return multilabel_metrics(labels, scores, given=given, ranking=ranking)
+    chosen = decision.choose(decision.probabilities(scores)) if decision.has_threshold else None
+    return classification_metrics(labels, scores, given=chosen, ranking=ranking)
+
+
+def measure_on(
+    predictor: Measurable, data: Path | Table, section: DataSection, *, matched: bool
+) -> tuple[Metrics | ScoreMetrics, str]:
+    """The metrics on the labelled rows of a file or a table, whose columns ``section`` names; and a message.
+
+    matched: whether the labels may have other names than the classifier's, because it was trained elsewhere. The
+        message says how they were matched; it is empty if all names are equal.
+
+    Raises UserError if rows cannot be read, if labels are unknown, or if only the data or only the classifier has
+    several labels per text.
+    """
+    section = replace(section, clean=predictor.reading.clean)
+    if predictor.decision.kind == "score":
+        return _measure_scores(predictor, data, section), ""
+    _check_several(predictor, section)
+    taken: dict[str, str] = {}
+    if matched:
+        rows, taken = load_rows_matched(data, section, predictor.labels)
+    else:
+        rows = load_rows(data, section, predictor.labels)
+    metrics = measure(rows.labels, predictor.scores_of_rows(rows), predictor.decision)
+    other = [f"{written} = {name}" for written, name in taken.items() if written != name]
+    shown = ", ".join(other[:SHOWN]) + (", ..." if len(other) > SHOWN else "")
+    return metrics, f"its labels match the model's: {shown}" if other else ""
+
+
+def _check_several(predictor: Measurable, section: DataSection) -> None:
+    """Raise UserError if only the data or only the classifier has several labels per text."""
+    if predictor.multi_label and not section.multi_label:
+        raise UserError(
+            f"{predictor.name}: gives several labels per text; name the file's columns, one per label "
+            '(data.label_columns=["...", "..."]) or give the separator of its cells (data.label_separator=",")'
+        )
+    if section.multi_label and not predictor.multi_label:
+        key = "data.label_columns" if section.label_columns else "data.label_separator"
+        raise UserError(f"{predictor.name}: gives one label per text, so remove {key}")
+
+
+def _measure_scores(predictor: Measurable, data: Path | Table, section: DataSection) -> ScoreMetrics:
+    """Metrics of a model's scores against a column of numbers."""
+    if len(predictor.labels) > 1:
+        scores = ", ".join(predictor.labels)
+        raise UserError(f"{predictor.name}: gives {len(predictor.labels)} scores ({scores}); a file can have only one")
+    if section.multi_label:
+        raise UserError(f"{predictor.name}: gives one score per text; name the column of the true values (data.label)")
+    rows, values = load_scores(data, section)
+    answers = predictor.decision.probabilities(predictor.scores_of_rows(rows))  # (N, 1)
+    return score_metrics(values, answers[:, 0])

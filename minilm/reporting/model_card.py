@@ -1,0 +1,313 @@
+"""A model card: the README.md of an exported folder, which the Hub shows as the model's page.
+
+It begins with the Hub's metadata in YAML: licence and base model, data set, languages, task, metrics. Below are what
+was trained, the labels, the metrics with their intervals, and how to use the model: only ways that work for its head
+and its form. What is not known, such as the licence of a model that is not in the catalogue, is left out.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from minilm.data import catalog
+from minilm.evaluation.decisions import Decision
+from minilm.evaluation.predictor import Reading
+from minilm.hub import REPO_ID, ModelEntry, catalogue, is_folder, published_name, weights_folder
+from minilm.models import ARCHITECTURES
+from minilm.models.architecture import Card
+from minilm.reporting.export_facts import FACTS, ExportFacts
+from minilm.reporting.groups import Group
+from minilm.reporting.onnx_script import onnx_script
+from minilm.reporting.page import Block, Bullets, Code, Page, Prose, Section, Span, Table, markdown
+from minilm.reporting.record import Run, adapted_by
+from minilm.reporting.report import label_table
+from minilm.reporting.story import story
+from minilm.reporting.tables import decimal, join_words, titled
+
+CARD = "README.md"
+LANGUAGES = {
+    "English": "en", "Polish": "pl", "French": "fr", "German": "de", "Italian": "it", "Portuguese": "pt",
+    "Spanish": "es",
+}  # fmt: skip
+LICENCES = {"Apache-2.0": "apache-2.0", "MIT": "mit", "CC-BY-4.0": "cc-by-4.0", "Gemma terms of use": "gemma"}
+METRICS = {  # ours -> the Hub's name
+    "accuracy": "accuracy", "subset_accuracy": "accuracy", "micro_f1": "f1", "macro_f1": "f1",
+    "mcc": "matthews_correlation",
+}  # fmt: skip
+MANY = 100  # labels; a table of more would be the whole page
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What an exported folder holds."""
+
+    name: str  # the folder or the Hub id by which it is used
+    source: str = ""  # the checkpoint that it was trained from, or that it is: a folder, a catalogue name or a Hub id
+    model: Card | None = None  # None: a linear baseline
+    labels: Sequence[str] = ()  # (C,); (): not a classifier
+    adapter: bool = False  # it holds an adapter, without its base model
+    decision: Decision | None = None  # None: not a classifier
+    reading: Reading | None = None
+    facts: ExportFacts | None = None  # None: there is no ONNX graph
+
+    @property
+    def is_published(self) -> bool:
+        """Whether other libraries can use its head."""
+        return self.model is not None and not self.model.own_head
+
+
+def model_card(exported: Exported, run: Run | None) -> str:
+    """The text of the card. ``run``: the run that trained the model; None: it is not known."""
+    title = exported.name.rstrip("/").rpartition("/")[2] or exported.name
+    sections = [Section("", _opening(exported, run)), *_quality(run), *_usage(exported), *_origin(exported, run)]
+    page = Page(title, "", "", [section for section in sections if section.blocks])
+    return f"---\n{_metadata(title, exported, run)}\n---\n\n{markdown(page, Path())}"
+
+
+# --- Metadata -----------------------------------------------------------------------------------------------------
+
+
+def base_name(source: str) -> str:
+    """The Hub id of a checkpoint, or of the one that runs adapted to it; empty if it has none.
+
+    A folder below weights/ with a name of the catalogue is that model.
+    """
+    before = adapted_by(source) if source else None
+    if before is not None:
+        return base_name(before.model.source)
+    path = Path(source)
+    if source and is_folder(source):
+        known = path.resolve().parent == weights_folder().resolve() and path.name in catalogue()
+        return catalogue()[path.name].repo_id if known else ""
+    return published_name(source) if source in catalogue() or REPO_ID.fullmatch(source) else ""
+
+
+def _entry(repo_id: str) -> ModelEntry | None:
+    return next((entry for entry in catalogue().values() if repo_id and entry.repo_id == repo_id), None)
+
+
+def _dataset(run: Run | None) -> catalog.Entry | None:
+    """The catalogue's entry for the data of a run."""
+    return None if run is None else catalog.entries().get(run.results.data.name)
+
+
+def _metadata(title: str, exported: Exported, run: Run | None) -> str:
+    """The metadata in YAML, as ``huggingface_hub`` writes it."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    base, data = base_name(exported.source), _dataset(run)
+    entry = _entry(base)
+    languages = [LANGUAGES.get(name, "") for name in entry.languages.split(", ")] if entry else []
+    tags = ["text-classification"] if exported.labels else []
+    tags += ["minilm", *(["lora"] if exported.adapter else []), *(["onnx"] if exported.facts else [])]
+    found = _values(run)
+    split, what = (found[0][1], _named_data(run)) if found and run else ("", "")
+    results = [
+        EvalResult(
+            task_type="text-classification",
+            dataset_type=data.source if data and data.files else "local",
+            dataset_name=what,
+            dataset_split=split,
+            metric_type=METRICS[key],
+            metric_name=titled(key),
+            metric_value=round(value, 6),
+        )
+        for key, _, value in found
+    ]
+    relation = {"base_model_relation": "adapter" if exported.adapter else "finetune"} if base and run else {}
+    card = ModelCardData(
+        language=languages if languages and all(languages) else None,
+        license=LICENCES.get(entry.licence) if entry else None,
+        base_model=base or None,
+        datasets=[data.source] if data and data.files else None,
+        library_name=_library(exported),
+        pipeline_tag="text-classification" if exported.labels else None,
+        tags=tags,
+        metrics=sorted({METRICS[key] for key, *_ in found}) or None,
+        model_name=title,
+        eval_results=results or None,
+        **relation,
+    )
+    return str(card).strip()
+
+
+def _library(exported: Exported) -> str:
+    if not exported.is_published:
+        return "minilm"
+    return "peft" if exported.adapter else "transformers"
+
+
+def _named_data(run: Run) -> str:
+    """The data set's name, without the folders of a local file."""
+    name = run.results.data.name
+    return name if name in catalog.entries() else Path(name).name
+
+
+def _values(run: Run | None) -> list[tuple[str, str, float]]:
+    """The metrics of a run with the split on which they were measured: the test texts, or the validation texts."""
+    if run is None:
+        return []
+    split = "validation" if run.results.test is None else "test"
+    found = ((key, split, run.metric(key, split)) for key in METRICS)
+    return [(key, split, value) for key, split, value in found if value is not None]
+
+
+# --- Text ---------------------------------------------------------------------------------------------------------
+
+
+def _opening(exported: Exported, run: Run | None) -> list[Block]:
+    """What it is, and its labels."""
+    blocks: list[Block] = []
+    if exported.model is None:
+        blocks.append("A linear model on TF-IDF features: the baseline of a run of minilm, fitted on the same texts.")
+    elif run is not None and run.results.best is not None:
+        blocks.append(story(run))
+    else:
+        title = ARCHITECTURES[exported.model.model_type].title
+        blocks.append(f"A {title} {'classifier ' if exported.labels else ''}that minilm exported.")
+    if exported.adapter:
+        blocks.append("This is a LoRA adapter: only the trained weights. Whoever uses it loads the base model too.")
+    if exported.labels:
+        some = "any of" if exported.decision and exported.decision.kind == "multi" else "one of"
+        names = f"{join_words([f'“{name}”' for name in exported.labels[:MANY]])}"
+        more = f" and {len(exported.labels) - MANY:,} more" if len(exported.labels) > MANY else ""
+        one = exported.decision is not None and exported.decision.kind == "score"
+        blocks.append(f"Its output: {names}." if one else f"A text gets {some} these labels: {names}{more}.")
+    return blocks
+
+
+def _quality(run: Run | None) -> list[Section]:
+    """The metrics with their intervals, and those of each label."""
+    found = _values(run)
+    if run is None or not found:
+        return []
+    split, group, rows = found[0][1], Group(run.name, (run,)), []
+    over = ""
+    for key, _, value in found:
+        interval = group.interval(key, split)
+        shown = "-"
+        if interval is not None:
+            over, shown = interval[1], f"{interval[0].low:.4f} to {interval[0].high:.4f}"
+        rows.append([titled(key), decimal(value), shown])
+    note = f"Intervals are those of the bootstrap over {over}." if over else ""
+    if split == "validation":
+        note += " No texts were held out for a test. These values are too high, as the weights were chosen by them."
+    blocks: list[Block] = [Table([f"{split} set", "value", "95% interval"], rows, note=note.strip())]
+    metrics = run.results.metrics(split)
+    if metrics is not None and len(run.results.labels) <= MANY:
+        blocks.append(label_table(metrics, run.results.labels))
+    return [Section("Results", blocks)]
+
+
+def _usage(exported: Exported) -> list[Section]:
+    """The ways to use it that work for its head and its form."""
+    name, reads_pairs = exported.name, exported.reading is not None and bool(exported.reading.pairs)
+    text = "$'first text\\tsecond text'" if reads_pairs else '"some text"'
+    if exported.model is None:
+        return [Section("Use it", [Code(f"minilm predict {shlex.quote(name)} {text}", "sh")])]
+    if exported.decision is None:
+        return [Section("Use it", [Code(f"import minilm\n\nmodel = minilm.load_model({json.dumps(name)})", "python")])]
+    given = '[("first text", "second text")]' if reads_pairs else '["some text"]'
+    quoted = json.dumps(name, ensure_ascii=False)
+    lines = f"import minilm\n\nclassifier = minilm.Classifier.load({quoted})\nclassifier.predict({given})"
+    command = Code(f"minilm predict {shlex.quote(name)} {text}", "sh")
+    blocks: list[Block] = ["With minilm:", command, Code(lines, "python")]
+    blocks += _with_others(exported, quoted, reads_pairs)
+    blocks += _with_onnx(exported.facts) if exported.facts is not None else []
+    if exported.is_published or exported.facts is not None:
+        blocks += _differences(exported)
+    return [Section("Use it", blocks)]
+
+
+def _with_others(exported: Exported, quoted: str, reads_pairs: bool) -> list[Block]:
+    """With transformers or PEFT, if they can use the head. ``quoted``: the model's name as Python."""
+    if not exported.is_published:
+        what = "Its head is minilm's own, so transformers and PEFT cannot classify with it. They can use models that "
+        return [[what, "are trained with ", Span("model.head.kind=family", "code"), "."]]
+    if exported.adapter:
+        lines = (
+            "from peft import AutoPeftModelForSequenceClassification as Model\n\n"
+            f"model = Model.from_pretrained({quoted}, num_labels={len(exported.labels)})"
+        )
+        return ["With PEFT, on the base model:", Code(lines, "python")]
+    text = '{"text": "first text", "text_pair": "second text"}' if reads_pairs else '"some text"'
+    longest = exported.reading.max_tokens if exported.reading is not None else 0
+    several = exported.decision is not None and exported.decision.kind == "multi"
+    options = f"truncation=True{f', max_length={longest}' if longest else ''}{', top_k=None' if several else ''}"
+    lines = (
+        "from transformers import pipeline\n\n"
+        f'classify = pipeline("text-classification", model={quoted})\n'
+        f"classify({text}, {options})"
+    )
+    return ["With transformers:", Code(lines, "python")]
+
+
+def _with_onnx(facts: ExportFacts) -> list[Block]:
+    """The graph's inputs and output, and a program."""
+    graph, small = facts.onnx, facts.int8
+    blocks: list[Block] = [
+        [
+            "With ONNX, without PyTorch: ",
+            Span(graph.file, "code"),
+            f" reads {join_words(graph.inputs)} (int64, texts × tokens, padded on the right) and gives {graph.output} "
+            "(float32, texts × labels). Its scores differ from the model's by at most "
+            f"{graph.largest_difference:.0e}. ",
+            Span(FACTS, "code"),
+            " has the labels, the temperature and the thresholds. This program prints the labels of a file's lines:",
+        ],
+        Code(onnx_script(facts), "python"),
+    ]
+    if small is not None:
+        sizes = f"{small.megabytes:,.1f} MB instead of {graph.megabytes:,.1f}"
+        what = f" has 8-bit integers in place of most weights: {sizes}{f', {small.compared}' if small.texts else ''}."
+        blocks.append([Span(small.file, "code"), what])
+    return blocks
+
+
+def _differences(exported: Exported) -> list[Block]:
+    """What other programs must do so that they give the same answers."""
+    decision, reading = exported.decision, exported.reading
+    assert decision is not None and reading is not None
+    items: list[Prose] = []
+    if reading.clean:
+        steps = join_words(list(reading.clean))
+        items.append(f"Texts were cleaned (data.clean: {steps}). Other programs must do that themselves.")
+    if reading.long_texts != "cut":
+        items.append("minilm reads all of a long text; the other ways cut it.")
+    if decision.temperature is not None:
+        values = ", ".join(f"{value:.4g}" for value in decision.temperature.tolist())
+        items.append(
+            f"minilm divides the scores by the temperature {values}, fitted on the validation texts, before it "
+            "computes probabilities. transformers does not, so its probabilities are less reliable."
+        )
+    if decision.kind == "multi" or decision.has_threshold:
+        items.append(f"minilm gives a label from this probability on: {_thresholds(decision, exported.labels)}.")
+    return ["What to know when another program is used:", Bullets(items)] if items else []
+
+
+def _thresholds(decision: Decision, labels: Sequence[str]) -> str:
+    if decision.kind == "single":
+        return f"{labels[1]} {float(decision.threshold):.4g}"
+    if isinstance(decision.threshold, float | int):
+        return f"{decision.threshold:.4g}"
+    return ", ".join(f"{label} {value:.4g}" for label, value in zip(labels, decision.threshold.tolist(), strict=True))
+
+
+def _origin(exported: Exported, run: Run | None) -> list[Section]:
+    """The base model and the data, with their licences."""
+    items: list[Prose] = []
+    base = base_name(exported.source)
+    entry, data = _entry(base), _dataset(run)
+    if base:
+        known = f": {entry.origin}; licence {entry.licence}; languages: {entry.languages}" if entry else ""
+        items.append([Span(base, "", f"https://huggingface.co/{base}"), f" (the base model){known}"])
+    if data is not None:
+        items.append(f"{data.name}: {data.about} Licence of the texts: {data.licence}. {data.origin}.")
+    if run is not None and run.environment is not None:
+        packages = ", ".join(f"{name} {number}" for name, number in run.environment.packages.items() if name == "torch")
+        items.append(f"Trained with minilm {run.environment.minilm} and {packages}, seed {run.config.seed}.")
+    return [Section("Where it comes from", [Bullets(items)])] if items else []

@@ -1,0 +1,202 @@
+"""``minilm init FILE``: a commented config for a table, whose columns and labels are guessed from its contents.
+
+    file -> its columns (``data/columns.py``) -> its labels -> the settings of a recipe -> TOML with comments
+
+The guesses are those that messages about missing columns show. The file that is written is a config like any other:
+what was guessed wrongly is corrected in it, or by the options.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from minilm.checkpoints.atomic import atomic
+from minilm.config import DataSection, RunConfig
+from minilm.data.columns import guess_columns, has_no_header
+from minilm.data.decoding import STDIN
+from minilm.data.delimited import Format
+from minilm.data.label_sets import guess_separator, split_cell
+from minilm.data.labels import check_kind, find_labels, label_text
+from minilm.data.readers import read_table
+from minilm.data.sources import format_of, scheme_of
+from minilm.data.tables import Defects, Table
+from minilm.errors import UserError, nearest, shortened
+from minilm.hints import program
+from minilm.hub import list_models
+from minilm.loading import load_config
+from minilm.runs.finetune import OTHER_DATA, recipe_of
+from minilm.schema import override, shown
+from minilm.textfiles import read_toml
+
+MEANINGS = {  # of the keys that recipes have
+    "source": "`minilm models` lists others; a folder or a Hub id is possible too",
+    "kind": 'minilm\'s own head; "family": that of published classifiers',
+    "pooling": "how the vectors of a text's tokens become one",
+    "max_tokens": 'longer texts are cut; long_texts = "windows" reads all of them',
+    "epochs": "passes over the training texts",
+    "batch_size": "texts in a step",
+    "lr": "the learning rate: try half and twice as much",
+    "schedule": "of the learning rate",
+    "warmup": "the fraction of the steps in which the rate rises",
+    "weight_decay": "pulls weights towards 0",
+    "best": "the metric on the validation texts that chooses the epoch",
+    "patience": "evaluations without an improvement before training stops",
+    "evaluate_every": "steps",
+    "decision_threshold": "with several labels a text: the probability from which a label is given",
+    "rank": "of the LoRA adapters, the only weights that train besides the head",
+}
+OWN = re.compile(r"(train_rows|validation_rows|test_rows|clean|source|text|text_pair|label\w*)")  # of a recipe's data
+SHOWN = 8  # labels
+
+
+@dataclass(frozen=True)
+class FirstLook:
+    """What a table seems to contain."""
+
+    section: DataSection  # with the columns
+    rows: int
+    labels: dict[str, int]  # label -> rows
+    unused: list[str]  # columns
+    notes: list[str]  # guesses about the file's format
+
+
+def look_at(path: Path, text: str = "", label: str = "") -> FirstLook:
+    """Read a table, and guess its columns unless they are given.
+
+    Raises UserError if it cannot be read, or if its columns cannot be guessed.
+    """
+    if path == STDIN:
+        raise UserError("init needs a file, as training will read it too")
+    table = _read(path, set(), Format())
+    header = not has_no_header(table)
+    if not header:
+        table = _read(path, set(), Format(header=False))
+    for option, name in (("--text", text), ("--label", label)):
+        if name and name not in table.names:
+            raise UserError(f'{option}: {path}: no column "{name}"{nearest(name, table.names)}; {_columns(table)}')
+    guessed = guess_columns(table, taken=[name for name in (text, label) if name])
+    text, label = text or guessed[0], label or guessed[1]
+    if not text or not label:
+        what, option = ("reads as texts", "--text") if not text else ("looks like labels", "--label")
+        raise UserError(f"{path}: no column {what}; {_columns(table)}; name it: {option} COLUMN")
+    section = DataSection(source=str(path), text=text, label=label, header=header)
+    table = _read(path, {text, label}, format_of(section))
+    section, labels = _labels(table, section)
+    unused = [name for name in table.names if name not in (text, label)]
+    return FirstLook(section, len(table), labels, unused, table.notes)
+
+
+def _read(path: Path, wanted: set[str], how: Format) -> Table:
+    defects = Defects()
+    table = read_table(path, wanted, defects, how)
+    defects.check()
+    return table
+
+
+def _columns(table: Table) -> str:
+    return "its columns are " + ", ".join(f'"{name}"' for name in table.names[:30])
+
+
+def _labels(table: Table, section: DataSection) -> tuple[DataSection, dict[str, int]]:
+    """The section, with a separator if cells contain several labels; and the labels with their numbers of rows."""
+    cells = table.columns[section.label]
+    names = sorted({label_text(cell) for cell in cells if not isinstance(cell, list)} - {""})
+    _, separator = guess_separator(cells, names)
+    if separator:
+        section = replace(section, label_separator=separator)
+        counts = Counter(name for cell in cells for name in set(map(label_text, split_cell(cell, separator))))
+    else:
+        check_kind(table, section.label)
+        counts = Counter(label_text(cell) for cell in cells)
+    scheme = find_labels(scheme_of(section), table)
+    if scheme.multi_hot:
+        return section, dict.fromkeys(scheme.names, 0)
+    return section, {name: counts[name] for name in scheme.names}
+
+
+def write_config(look: FirstLook, out: Path, model: str) -> None:
+    """Write a config with the settings of a model's recipe. Raises UserError if the file exists."""
+    if out.exists():
+        raise UserError(f"{out}: exists already; give another file with --out")
+    text = config_text(look, out, read_toml(recipe_of(model)), model)
+    with atomic(out) as file:
+        file.write(text.encode())
+    load_config(out)  # a config that is not valid would be a bug
+
+
+def config_text(look: FirstLook, out: Path, recipe: Mapping[str, Any], model: str) -> str:
+    """The config as TOML, with a comment for each key."""
+    section = look.section
+    name = re.sub(r"[^\w.-]+", "-", out.stem).strip("-.")[:100] or "mine"
+    data = {
+        "source": (section.source, f"{look.rows:,} rows; validation and test texts are held out of them"),
+        **({} if section.header else {"header": (False, "the first row is data; columns are numbers")}),
+        "text": (section.text, "the column with the texts"),
+        "label": (section.label, labels_in_words(look)),
+    }
+    if section.label_separator:
+        data["label_separator"] = (section.label_separator, "a text may have several labels")
+    data |= {key: (value, MEANINGS.get(key, "")) for key, value in recipe["data"].items() if not OWN.fullmatch(key)}
+    lines = [f"# Trains {model} on {shortened(section.source)}: {program()} train {shlex.quote(str(out))}"]
+    lines += ["# docs/config.md describes every key.", f"name = {shown(name)}  # the results are in runs/{name}/"]
+    for title, table in recipe.items():
+        if title == "data":
+            lines += _section("data", data)
+        elif isinstance(table, dict):
+            own = _for_other_data(title, table)
+            lines += _section(title, {key: (value, MEANINGS.get(key, "")) for key, value in own.items()})
+    return "\n".join(lines) + "\n"
+
+
+def _for_other_data(title: str, table: Mapping[str, Any]) -> dict[str, Any]:
+    """A section of a recipe, with the changes that ``minilm finetune --data`` makes too."""
+    changed: dict[str, Any] = {}
+    for change in OTHER_DATA:
+        override(RunConfig, changed, change)
+    return {key: changed.get(title, {}).get(key, value) for key, value in table.items()}
+
+
+def _section(title: str, keys: Mapping[str, tuple[Any, str]]) -> list[str]:
+    """The lines of a section; the sections in it follow."""
+    settings = {f"{key} = {shown(value)}": about for key, (value, about) in keys.items() if not isinstance(value, dict)}
+    width = max((len(setting) for setting in settings if len(setting) < 40), default=0)
+    lines = ["", f"[{title}]"]
+    lines += [f"{setting:<{width}}  # {about}" if about else setting for setting, about in settings.items()]
+    for key, (value, _) in keys.items():
+        if isinstance(value, dict):
+            lines += _section(f"{title}.{key}", {k: (v, MEANINGS.get(k, "")) for k, v in value.items()})
+    return lines
+
+
+def labels_in_words(look: FirstLook) -> str:
+    """The labels and their numbers of rows, in one line."""
+    several = bool(look.section.label_separator)
+    found = [f"{shortened(name)} ({count:,})" if count else shortened(name) for name, count in look.labels.items()]
+    more = f" and {len(found) - SHOWN:,} more" if len(found) > SHOWN else ""
+    kind = "labels, several a text" if several else "labels"
+    return f"{len(found):,} {kind}: {', '.join(found[:SHOWN])}{more}"
+
+
+def describe_look(look: FirstLook) -> list[str]:
+    """The guesses, in lines for the terminal."""
+    section = look.section
+    lines = [f"{section.source}: {look.rows:,} rows", *(f"  {note}" for note in look.notes)]
+    if not section.header:
+        lines.append("  the first line looks like data, so columns are numbers (data.header)")
+    lines += [f'  text:  column "{section.text}"', f'  label: column "{section.label}", {labels_in_words(look)}']
+    if look.unused:
+        lines.append(f"  not used: {', '.join(map(shortened, look.unused))}")
+    return lines
+
+
+def next_commands(out: Path, model: str) -> list[str]:
+    """The commands that train with the config: first the download, if the model is not on this machine."""
+    missing = any(entry.name == model and not entry.here for entry in list_models())
+    download = [f"{program()} download {model}"] if missing else []
+    return [*download, f"{program()} train {shlex.quote(str(out))}"]

@@ -1,0 +1,235 @@
+"""The web application of ``minilm serve``.
+
+    GET  /          a page: a text, its probabilities and the words that count; a table to be labelled
+    POST /predict   labels of texts, in the form of the Hub's API (``api.py``); POST / is the same
+    POST /explain   {"inputs": a text or a pair, "label": "good"} -> the words that count, as `minilm explain --json`
+    POST /table?name=reviews.csv&column=text   the table with answers (``tables.py``)
+    GET  /health    the model, its labels, and what it can do
+    GET  /metrics   counts for Prometheus (``metrics.py``)
+
+Every error is {"error": "one line"}, with an HTTP status. A request that finds no room gets 503 and ``Retry-After``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import re
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from minilm.errors import UserError
+from minilm.evaluation.explained import ExplainedText
+from minilm.evaluation.explaining import explain_text
+from minilm.evaluation.predictor import Classifier, Predictor
+from minilm.evaluation.reading import Text
+from minilm.schema import as_table
+from minilm.serving.api import Limits, Refusal, answers, parts_of, read_object, read_question, read_texts
+from minilm.serving.batcher import Batcher, Busy, NoTokensIn
+from minilm.serving.metrics import CONTENT_TYPE, Metrics
+from minilm.serving.tables import SentTable
+
+BODY_SECONDS = 30.0  # in which a body must arrive
+DISCARDED = 2**28  # bytes of a body that is too large, which are read before the answer, as most clients send first
+PAGE = Path(__file__).parent / "page.html"
+LINES = "application/x-ndjson"
+
+
+class Service:
+    """The handlers of requests, for one predictor."""
+
+    def __init__(self, predictor: Predictor, run: Path, *, limits: Limits, batch: int, room: int) -> None:
+        """run: the run of the predictor, whose config names the columns of tables. batch, room: see ``Batcher``."""
+        self.predictor, self.run, self.limits = predictor, run, limits
+        self.metrics = Metrics()
+        self.batcher = Batcher(predictor, self.metrics, batch=batch, room=room)
+        self.page = PAGE.read_text(encoding="utf-8")
+        self.policy = content_policy(self.page)
+
+    def app(self) -> ASGIApp:
+        """The ASGI application."""
+
+        @asynccontextmanager
+        async def lifespan(app: Starlette) -> AsyncIterator[None]:
+            yield
+            self.batcher.close()
+
+        routes = [
+            Route("/", self.show_page, methods=["GET"]),
+            Route("/", self.predict, methods=["POST"]),
+            Route("/predict", self.predict, methods=["POST"]),
+            Route("/explain", self.explain, methods=["POST"]),
+            Route("/table", self.table, methods=["POST"]),
+            Route("/health", self.health, methods=["GET"]),
+            Route("/metrics", self.show_metrics, methods=["GET"]),
+        ]
+        handlers: dict[Any, Any] = {
+            Refusal: _refused, Busy: _busy, HTTPException: _http_error, UserError: _model_error,
+            ClientDisconnect: _gone,
+        }  # fmt: skip
+        app = Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
+        return Counted(app, self.metrics, {route.path for route in routes})
+
+    async def predict(self, request: Request) -> Response:
+        """Labels of texts."""
+        question = read_question(await self._body(request), self.predictor, self.limits)
+        try:
+            scores = await self.batcher.scores(question.texts, question.pairs)
+        except NoTokensIn as error:
+            raise Refusal(400, f"inputs, text {error.number + 1}: {error}") from None
+        return JSONResponse(answers(self.predictor, scores, question.parameters))
+
+    async def explain(self, request: Request) -> Response:
+        """The words that count for a label of one text."""
+        classifier = self.predictor
+        if not explains(classifier) or not isinstance(classifier, Classifier):
+            raise Refusal(400, "explanations need a single trained model in float32 (--precision float32)")
+        table = read_object(await self._body(request))
+        parts, label = parts_of(table.get("inputs"), "inputs"), table.get("label") or ""
+        if not isinstance(label, str):
+            raise Refusal(400, "label must be the name of a label")
+        read_texts(table["inputs"], classifier, self.limits)
+        text: Text = parts[0] if len(parts) == 1 else (parts[0], parts[1])
+        try:
+            found: ExplainedText = await self.batcher.run(lambda: explain_text(classifier, text, label))
+        except UserError as error:
+            raise Refusal(400, str(error)) from None
+        return JSONResponse({**as_table(found), "pieces": list(found.pieces())})
+
+    async def table(self, request: Request) -> Response:
+        """A table with answers."""
+        sent = SentTable(request.query_params.get("name", "table.csv"))
+        try:
+            with sent.path.open("wb") as file:
+                async for chunk in self._chunks(request):
+                    file.write(chunk)
+            column = request.query_params.get("column", "")
+            table = await run_in_threadpool(sent.open, self.predictor, self.run, column)
+        except BaseException:
+            sent.folder.cleanup()
+            raise
+        as_lines = LINES in request.headers.get("accept", "")
+        headers = {"Content-Disposition": f'attachment; filename="{sent.answered_name}"'}
+        kind = LINES if as_lines else {"csv": "text/csv", "tsv": "text/tab-separated-values"}.get(sent.form, LINES)
+        return StreamingResponse(sent.answer(table, self.batcher, as_lines=as_lines), headers=headers, media_type=kind)
+
+    async def health(self, request: Request) -> Response:
+        """The model, its labels and what it can do."""
+        predictor = self.predictor
+        return JSONResponse(
+            {
+                "status": "ok", "model": predictor.name, "labels": predictor.labels,
+                "kind": predictor.decision.kind,  # single, multi: several labels a text; score: a number
+                "pairs": bool(predictor.reading.pairs), "explains": explains(predictor),
+                "max_characters": self.limits.characters, "max_bytes": self.limits.body,
+            }
+        )  # fmt: skip
+
+    async def show_metrics(self, request: Request) -> Response:
+        """The counts."""
+        return Response(self.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def show_page(self, request: Request) -> Response:
+        """The page."""
+        headers = {"Content-Security-Policy": self.policy, "Referrer-Policy": "no-referrer"}
+        return HTMLResponse(self.page, headers=headers)
+
+    async def _body(self, request: Request) -> bytes:
+        return b"".join([chunk async for chunk in self._chunks(request)])
+
+    async def _chunks(self, request: Request) -> AsyncIterator[bytes]:
+        """The body in parts. Raises Refusal if it is too large, or does not arrive in time."""
+        most, size = self.limits.body, 0
+        large = Refusal(413, f"the body has more than {most / 2**20:g} MiB (--max-mb)", {"Connection": "close"})
+        if int(request.headers.get("content-length", "0")) > most and "expect" in request.headers:
+            raise large  # the client waits for this before it sends
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                async for chunk in request.stream():
+                    size += len(chunk)
+                    if size <= most:
+                        yield chunk
+                    elif size > most + DISCARDED:
+                        break
+        except TimeoutError:
+            message = f"the body did not arrive within {BODY_SECONDS:g} seconds"
+            raise Refusal(408, message, {"Connection": "close"}) from None
+        if size > most:
+            raise large
+
+
+def explains(predictor: Predictor) -> bool:
+    """Whether a predictor's answers can be explained."""
+    return isinstance(predictor, Classifier) and predictor.runtime.precision == "float32"
+
+
+def content_policy(page: str) -> str:
+    """The Content-Security-Policy of a page: only its own script and style run, and it talks only to this server."""
+
+    def hashed(tag: str) -> str:
+        [content] = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+        return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+
+    return (
+        f"default-src 'none'; script-src {hashed('script')}; style-src {hashed('style')}; connect-src 'self'; "
+        "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+
+
+class Counted:
+    """An application whose requests are counted, and timed if they are to /predict."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, paths: set[str]) -> None:
+        self.app, self.metrics, self.paths = app, metrics, paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        path, started = scope["path"] if scope["path"] in self.paths else "other", time.monotonic()
+
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self.metrics.requests[path, message["status"]] += 1
+                if path == "/predict":
+                    self.metrics.seconds.observe(time.monotonic() - started)
+            await send(message)
+
+        await self.app(scope, receive, counted)
+
+
+# --- Errors ---
+
+
+async def _refused(request: Request, error: Refusal) -> Response:
+    return JSONResponse({"error": error.message}, error.status, headers=error.headers)
+
+
+async def _busy(request: Request, error: Busy) -> Response:
+    message = f"the server is busy; try again in {error.seconds} s"
+    return JSONResponse({"error": message}, 503, headers={"Retry-After": str(error.seconds)})
+
+
+async def _http_error(request: Request, error: HTTPException) -> Response:
+    path = f"{request.method} {request.url.path}"
+    return JSONResponse({"error": f"{path}: {error.detail.lower()}"}, error.status_code, headers=error.headers)
+
+
+async def _model_error(request: Request, error: UserError) -> Response:
+    return JSONResponse({"error": str(error)}, 500)
+
+
+async def _gone(request: Request, error: ClientDisconnect) -> Response:
+    return Response(status_code=499)  # nobody reads it

@@ -1,0 +1,195 @@
+"""Answer the texts of many requests in batches: while the model reads one batch, the next texts wait for theirs.
+
+    request -> texts wait in a queue, in order -> a thread takes up to ``batch`` of them -> scores -> each request
+
+A batch takes what waits, and never waits for more: if one text is there, it is read alone; under load, batches grow by
+themselves. Texts of very different lengths are divided again, so that they are not padded (``data/batching.py``).
+
+One thread uses the model, so nothing else may use it meanwhile. Longer work, such as an explanation or some rows of a
+table, takes turns with the batches. The queue is bounded: a request that finds no room is refused at once, as a late
+answer helps nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from minilm.data.tokenization import NoTokens
+from minilm.errors import UserError
+from minilm.evaluation.predictor import Predictor
+from minilm.serving.metrics import Metrics
+
+T = TypeVar("T")
+MOST_WORKS = 8  # pieces of longer work that may wait
+LONGEST_PAUSE = 60  # seconds: the most that a refused request is asked to wait
+
+
+class Busy(Exception):
+    """There is no room for a request; it may be sent again after ``seconds``."""
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
+
+class NoTokensIn(UserError):
+    """The tokenizer finds no tokens in a text of the request; ``number`` is the text's, from 0."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__("the tokenizer finds no token in a text")
+        self.number = number
+
+
+@dataclass
+class _Request:
+    """N texts of one request, and the scores that have been found."""
+
+    left: int  # texts without scores
+    scores: list[np.ndarray | None]  # (C,) each
+    result: Future[np.ndarray] = field(default_factory=Future)
+
+    def wanted(self) -> bool:
+        """Whether the request still waits for scores. From now on it cannot be cancelled."""
+        if self.result.done():
+            return False
+        return self.result.running() or self.result.set_running_or_notify_cancel()
+
+    def give(self, number: int, scores: np.ndarray) -> None:
+        """Add the scores of a text."""
+        self.scores[number] = scores
+        self.left -= 1
+        if not self.left and not self.result.done():
+            self.result.set_result(np.array(self.scores))
+
+    def fail(self, error: Exception) -> None:
+        """Raise an exception in the request."""
+        if not self.result.done():
+            self.result.set_exception(error)
+
+
+class _Text(NamedTuple):
+    request: _Request
+    number: int  # in its request
+    text: str
+    pair: str | None
+
+
+class Batcher:
+    """A thread that answers texts from a queue with a predictor."""
+
+    def __init__(self, predictor: Predictor, metrics: Metrics, *, batch: int, room: int) -> None:
+        """batch: the most texts in a batch. room: the most texts that may wait."""
+        self.predictor, self.metrics, self.batch, self.room = predictor, metrics, batch, room
+        self.texts: deque[_Text] = deque()
+        self.works: deque[tuple[Callable[[], object], Future[object]]] = deque()
+        self.changed = threading.Condition()  # guards the two queues
+        self.closed = False
+        self.seconds = 0.0  # that a text takes: a moving average
+        self.thread = threading.Thread(target=self._run, name="minilm-batches", daemon=True)
+        self.thread.start()
+
+    async def scores(self, texts: Sequence[str], pairs: Sequence[str] | None) -> np.ndarray:
+        """The scores (N, C) of cleaned texts, none of which is empty.
+
+        Raises Busy if there is no room, NoTokensIn, and UserError as ``Predictor.scores_of_clean_texts`` does.
+        """
+        request = _Request(len(texts), [None] * len(texts))
+        waiting = [_Text(request, i, text, None if pairs is None else pairs[i]) for i, text in enumerate(texts)]
+        with self.changed:
+            if len(self.texts) + len(waiting) > self.room:
+                raise Busy(self._pause())
+            self.texts.extend(waiting)
+            self.metrics.waiting = len(self.texts)
+            self.changed.notify()
+        return await asyncio.wrap_future(request.result)
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """The result of longer work that uses the predictor, or its exception. Raises Busy if there is no room."""
+        result: Future[object] = Future()
+        with self.changed:
+            if len(self.works) >= MOST_WORKS:
+                raise Busy(self._pause())
+            self.works.append((work, result))
+            self.changed.notify()
+        found = await asyncio.wrap_future(result)
+        return found  # type: ignore[return-value]  # it is what ``work`` returned
+
+    def close(self) -> None:
+        """Answer what still waits, and end the thread."""
+        with self.changed:
+            self.closed = True
+            self.changed.notify()
+        self.thread.join()
+
+    def _pause(self) -> int:
+        """Seconds until what waits now will have been answered, roughly."""
+        return min(max(1, math.ceil(len(self.texts) * self.seconds)), LONGEST_PAUSE)
+
+    def _run(self) -> None:
+        while True:
+            with self.changed:
+                while not (self.texts or self.works or self.closed):
+                    self.changed.wait()
+                batch, work = self._take(), self.works.popleft() if self.works else None
+                self.metrics.waiting = len(self.texts)
+                if not batch and work is None and self.closed:
+                    return
+            if batch:
+                self._answer(batch)
+            if work is not None:
+                _carry_out(*work)
+
+    def _take(self) -> list[_Text]:
+        """The next texts: either single texts or pairs. Those of requests that were cancelled or have failed are left
+        out."""
+        batch: list[_Text] = []
+        while self.texts and len(batch) < self.batch:
+            if batch and (self.texts[0].pair is None) != (batch[0].pair is None):
+                break
+            text = self.texts.popleft()
+            if text.request.wanted():
+                batch.append(text)
+        return batch
+
+    def _answer(self, batch: list[_Text]) -> None:
+        """Give each text its scores. A text without tokens fails alone; any other exception fails the whole batch."""
+        started = time.monotonic()
+        self.metrics.batch_sizes.observe(len(batch))
+        while batch:
+            pairs = None if batch[0].pair is None else [each.pair or "" for each in batch]
+            try:
+                found = self.predictor.scores_of_clean_texts([each.text for each in batch], pairs)
+            except NoTokens as error:
+                for i in error.rows:
+                    batch[i].request.fail(NoTokensIn(batch[i].number))
+                batch = [each for i, each in enumerate(batch) if i not in set(error.rows)]
+            except Exception as error:  # raised again in each request
+                for each in batch:
+                    each.request.fail(error)
+                return
+            else:
+                for each, scores in zip(batch, found, strict=True):
+                    each.request.give(each.number, scores)
+                self.metrics.texts += len(batch)
+                taken = (time.monotonic() - started) / len(batch)
+                self.seconds = 0.8 * self.seconds + 0.2 * taken if self.seconds else taken
+                return
+
+
+def _carry_out(work: Callable[[], object], result: Future[object]) -> None:
+    if not result.set_running_or_notify_cancel():
+        return
+    try:
+        result.set_result(work())
+    except Exception as error:  # raised again in the request
+        result.set_exception(error)

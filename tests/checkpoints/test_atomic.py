@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minilm.checkpoints import atomic as module
+from minilm.checkpoints.atomic import atomic, flush_names, move
+
+
+def refusing(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """Renaming fails so often, as on Windows if another process has the file open."""
+    rename, left = Path.replace, [times]
+
+    def replace(source: Path, target: Path) -> Path:
+        if left[0]:
+            left[0] -= 1
+            raise PermissionError(errno.EACCES, "in use by another process", str(source))
+        return rename(source, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    monkeypatch.setattr(module, "PAUSE", 0.0)
+
+
+def test_on_windows_a_file_that_is_open_elsewhere_is_replaced_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    refusing(monkeypatch, 3)
+    monkeypatch.setattr(module, "WINDOWS", True)
+    with atomic(path) as file:
+        file.write(b"new")
+    assert path.read_text() == "new" and os.listdir(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize(("windows", "patience"), [(False, 5.0), (True, -1.0)])
+def test_a_file_that_cannot_be_replaced_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, windows: bool, patience: float
+) -> None:
+    (tmp_path / "a").touch()
+    refusing(monkeypatch, 1)
+    monkeypatch.setattr(module, "WINDOWS", windows)
+    monkeypatch.setattr(module, "PATIENCE", patience)
+    with pytest.raises(PermissionError):
+        move(tmp_path / "a", tmp_path / "b")
+
+
+def test_on_windows_no_folder_is_opened_to_flush_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> int:
+        raise PermissionError(errno.EACCES, "a folder")
+
+    monkeypatch.setattr(module.os, "open", refuse)
+    with pytest.raises(PermissionError):
+        flush_names(tmp_path)
+    monkeypatch.setattr(module, "WINDOWS", True)
+    flush_names(tmp_path)

@@ -1,0 +1,312 @@
+"""``minilm.train`` is the command line from Python: the same checks, folders and resuming, with data in memory."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import tomllib
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas
+import polars
+import pytest
+
+import minilm
+from minilm.config import RunConfig
+from minilm.keywords import changes_from
+from minilm.loading import load_config
+from minilm.reporting.record import read_run
+from tests import tiny
+
+CONFIG = tomllib.loads(tiny.CONFIG) | {"data": {"max_tokens": 32}}
+TEXTS, LABELS = map(list, zip(*tiny.texts(), strict=True))
+BRIEF = {"epochs": 1, "linear_baseline": False}
+
+
+@pytest.fixture(autouse=True)
+def undrawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    with tiny.no_pictures():
+        yield
+
+
+def data_of(run: minilm.Run, split: str = "source") -> list[dict[str, Any]]:
+    """The rows of the file that the run's config names."""
+    return [json.loads(line) for line in Path(getattr(run.config.data, split)).read_text().splitlines()]
+
+
+# --- The same as the command line -----------------------------------------------------------------------------------
+
+
+def test_it_is_the_run_of_the_command_line_bit_for_bit(tmp_path: Path) -> None:
+    config = tiny.finished_run().parents[1] / "tiny.toml"
+    run = minilm.train(config, runs=tmp_path)
+    assert run.folder == tmp_path / "tiny" and tiny.outcome(run.folder) == tiny.outcome(tiny.finished_run())
+    again = minilm.train(str(run.folder), runs=tmp_path)  # from the folder of a run, with its settings
+    assert again.folder == tmp_path / "tiny-2" and tiny.outcome(again.folder) == tiny.outcome(run.folder)
+
+
+def test_a_dict_and_texts_in_memory_are_the_same_run_too(tmp_path: Path) -> None:
+    run = minilm.train(CONFIG, (TEXTS, LABELS), runs=tmp_path)
+    assert tiny.outcome(run.folder)["weights"].keys() == tiny.outcome(tiny.finished_run())["weights"].keys()
+    assert run.results.test == read_run(tiny.finished_run()).results.test
+    assert "source" not in CONFIG["data"] and "seed" not in CONFIG  # the caller's dict stays as it was
+
+
+def test_every_section_of_a_config_is_a_keyword() -> None:
+    keywords = inspect.signature(minilm.train).parameters
+    assert {f.name for f in fields(RunConfig)} <= set(keywords)
+    assert set(keywords) - {f.name for f in fields(RunConfig)} == {"config", "method", "changes", "runs", "resume"}
+
+
+def test_keywords_are_the_changes_of_the_command_line() -> None:
+    given = {
+        "name": "2024", "seed": np.int64(2), "lora": {"rank": 8, "layers": (0, 1)}, "freeze": None,
+        "model": {"config": {"width": 16}, "head": {"kind": "mlp"}},
+        "train": {"lr": np.float64(1e-4), "class_weights": {"not so good": 2.0, "a.b=c": 1}, "best": "loss"},
+    }  # fmt: skip
+    made = changes_from(RunConfig, given)
+    assert made == [
+        'name="2024"', "seed=2", "lora.rank=8", "lora.layers=[0, 1]", "model.config.width=16", 'model.head.kind="mlp"',
+        "train.lr=0.0001", 'train.class_weights={ "not so good" = 2.0, "a.b=c" = 1 }', 'train.best="loss"',
+    ]  # fmt: skip
+    table = CONFIG | {"data": {"source": "x.csv"}, "model": {"architecture": "gpt2", "config": {"depth": 1}}}
+    config = load_config(table, [change for change in made if not change.startswith("lora")])
+    assert config.model.config == {"depth": 1, "width": 16} and config.train
+    assert config.train.class_weights == {"not so good": 2.0, "a.b=c": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"config": "distilbret"}, r'^no recipe "distilbret" \(did you mean "distilbert"\?\)'),
+        ({"config": "reviews.csv"}, r"^reviews\.csv: is a data file, not a config"),
+        ({"train": {"lr": -1}}, r"^train\.lr=-1: train\.lr must be a number above 0, got -1$"),
+        ({"train": {"lr": object}}, r"train\.lr must be a number above 0, got"),
+        ({"train": {"rate": 1}}, r"train\.rate is not a known key"),
+        ({"train": {"a rate": 1}}, r"^'train\.a rate': not a key of a config$"),
+        ({"lora": {"ranks": 8}}, r'lora\.ranks is not a known key \(did you mean "rank"\?\)'),
+        ({"config": {"name": 3}}, r"^the config: data\b.* name must be|^the config: name must be"),
+        ({"method": "lorra"}, "must be full, head, last3"),
+        ({"data": "nowhere.csv"}, r"nowhere\.csv"),
+        ({"data": (TEXTS, LABELS[:-1])}, "^data: has 60 texts, but 59 labels$"),
+        ({"data": ([], [])}, "^data: has no rows$"),
+        ({"data": (TEXTS, "good")}, "the labels must be a list, an array or a series, got str"),
+        ({"data": ([("a", "b"), "c"], [0, 1])}, "^data: text 2 must be a pair of two texts, as text 1 is$"),
+        ({"data": [TEXTS, LABELS]}, r"or \(texts, labels\), got list; a tuple of two lists is \(texts, labels\)"),
+        ({"data": polars.LazyFrame({"text": TEXTS})}, r"call its method collect\(\) first"),
+        ({"data": pandas.DataFrame([["a", "b"]], columns=["x", "x"])}, 'has two columns "x"'),
+        ({"data": pandas.DataFrame({"comment": TEXTS, "stars": LABELS})}, 'no column "text".* add: data.text=comment'),
+        ({"data": ([None, *TEXTS[1:]], LABELS)}, r"line 1: the text \(column \"text\"\) is empty"),
+    ],
+)
+def test_a_mistake_is_one_error_of_the_user(arguments: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(minilm.UserError, match=message):
+        minilm.train(**{"config": CONFIG, "data": (TEXTS, LABELS), "runs": tmp_path / "runs"} | arguments)
+    assert not list((tmp_path / "runs").glob("tiny*"))
+
+
+# --- Data -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("library", [pandas, polars])
+def test_a_data_frame_is_data_with_the_columns_that_the_config_names(library: Any, tmp_path: Path) -> None:
+    frame = library.DataFrame({"comment": TEXTS, "stars": [len(label) for label in LABELS], "when": [None, 1.5] * 30})
+    data = {"source": frame, "text": "comment", "label": "stars"}
+    run = minilm.train(CONFIG, data, train=BRIEF, runs=tmp_path)
+    assert run.results.labels == ["3", "4"] and run.results.test is not None
+    assert data_of(run)[:2] == [
+        {"comment": TEXTS[0], "stars": 4, "when": None}, {"comment": TEXTS[1], "stars": 3, "when": 1.5},
+    ]  # fmt: skip
+    assert [path.name for path in (tmp_path / ".data").iterdir()] == [Path(run.config.data.source).name]
+    again = minilm.train(run.folder, changes=["name=again"], runs=tmp_path)  # the folder is enough
+    assert again.results.test == run.results.test
+
+
+def test_splits_are_given_one_by_one(tmp_path: Path) -> None:
+    frames = [pandas.DataFrame({"text": TEXTS[i:j], "label": LABELS[i:j]}) for i, j in ((0, 40), (40, 50), (50, 60))]
+    config = CONFIG | {"data": CONFIG["data"] | {"source": "elsewhere.csv"}}
+    splits = dict(zip(("train", "validation", "test"), frames, strict=True))
+    run = minilm.train(config, splits, train=BRIEF, runs=tmp_path)
+    assert run.results.data.sizes == {"train": 40, "validation": 10, "test": 10}
+    assert [row["text"] for row in data_of(run, "test")] == TEXTS[50:]
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        ([["good", "new"] if label == "good" else {"bad"} for label in LABELS], ["bad", "good", "new"]),
+        (np.array([[label == "good", label == "bad"] for label in LABELS], dtype=int), ["0", "1"]),
+        (pandas.DataFrame({name: [label == name for label in LABELS] for name in ("good", "bad")}), ["good", "bad"]),
+    ],
+)
+def test_a_text_may_have_several_labels(labels: Any, names: list[str], tmp_path: Path) -> None:
+    run = minilm.train(CONFIG, (np.array(TEXTS), labels), train=BRIEF, runs=tmp_path)
+    assert run.results.labels == names and run.results.multi_label
+
+
+def test_pairs_are_two_columns(tmp_path: Path) -> None:
+    pairs = [(text, text[::-1]) for text in TEXTS]
+    run = minilm.train(CONFIG, (pairs, pandas.Series(LABELS, dtype="category")), train=BRIEF, runs=tmp_path)
+    assert data_of(run)[0] == {"text": TEXTS[0], "text_pair": TEXTS[0][::-1], "label": "good"}
+    assert run.classifier().predict(pairs[:1])
+
+
+def test_data_of_ones_own_are_used_whole_by_a_recipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen = {}
+
+    def stopped(source: Path, changes: list[str], **options: Any) -> Path:
+        seen["config"] = load_config(source, changes)
+        raise minilm.UserError("enough")
+
+    monkeypatch.setattr("minilm.api.train_run", stopped)
+    for data in ((TEXTS, LABELS), {"train": (TEXTS, LABELS)}, "reviews.csv"):
+        with pytest.raises(minilm.UserError, match="enough"):
+            minilm.train("distilbert", data, method="head", train={"epochs": 7}, runs=tmp_path)
+        config = seen["config"]
+        assert (config.data.train_rows, config.data.clean, config.train.epochs, config.lora.rank) == (0, [], 7, 0)
+        assert config.freeze.part == "backbone" and config.train.best == "macro_f1"
+    with pytest.raises(minilm.UserError, match="enough"):
+        minilm.train("distilbert", "sample", lora={"rank": 4}, seed=3)
+    assert seen["config"].data.sample and seen["config"].data.train_rows == 2400
+    assert (seen["config"].lora.rank, seen["config"].lora.dropout, seen["config"].seed) == (4, 0.1, 3)
+
+
+# --- Interruptions --------------------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_keeps_the_state_and_the_message_is_what_resumes_it(tmp_path: Path) -> None:
+    def interrupt() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with tiny.at_step(7, interrupt), pytest.raises(minilm.Interrupted) as stop:
+        minilm.train(CONFIG, (TEXTS, LABELS), runs=tmp_path)
+    assert isinstance(stop.value, KeyboardInterrupt)
+    found = re.search(r"^SIGINT: the state is saved; resume with: minilm\.train\((.*)\)$", str(stop.value))
+    assert found and found[1] == f'"{tmp_path}/tiny", resume=True'
+    whole = minilm.train(CONFIG, (TEXTS, LABELS), runs=tmp_path / "whole")
+    resumed = minilm.train(stop.value.folder, resume=True)
+    assert resumed.folder == tmp_path / "tiny" and tiny.outcome(resumed.folder) == tiny.outcome(whole.folder)
+    with tiny.at_step(2, interrupt), pytest.raises(minilm.Interrupted):
+        minilm.train(CONFIG, (TEXTS, LABELS), seed=2, runs=tmp_path)
+    assert minilm.train(CONFIG, (TEXTS, LABELS), seed=2, runs=tmp_path, resume=True).folder == tmp_path / "tiny-2"
+
+
+def test_a_thread_may_train(tmp_path: Path) -> None:
+    runs: list[minilm.Run] = []
+    thread = threading.Thread(
+        target=lambda: runs.append(minilm.train(CONFIG, (TEXTS, LABELS), train=BRIEF, runs=tmp_path))
+    )
+    thread.start()
+    thread.join()
+    assert runs[0].results.best is not None
+
+
+def drawn(*given: object, **options: object) -> Path:
+    """A picture in place of one that takes a second."""
+    path = next(each for each in given if isinstance(each, Path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"a picture")
+    return path
+
+
+# --- Runs and studies -----------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_a_line_in_a_terminal_and_a_table_with_curves_in_a_notebook() -> None:
+    run = minilm.read_run(tiny.finished_run())
+    test = run.results.test
+    assert test is not None
+    assert repr(run) == (
+        f"<Run {run.folder}: test loss {test.loss:.4f}, accuracy {test.accuracy:.4f}, "
+        f"macro F1 {test.macro_f1:.4f}, MCC {test.mcc:.4f}>"
+    )
+    assert run.report == (run.folder / "report.md").read_text() and run.figures == []
+    html = run._repr_html_()
+    assert html.startswith("<p><strong>tiny</strong>") and "<td class=text>linear, test</td>" in html
+    assert "<img" not in html and "<html" not in html and "<style" not in html
+
+
+def test_the_curves_are_in_the_cell_of_a_notebook_itself(tmp_path: Path) -> None:
+    folder = tmp_path / "drawn"
+    shutil.copytree(tiny.finished_run(), folder)
+    picture = folder / "figures" / "learning_curves.png"
+    picture.parent.mkdir()
+    picture.write_bytes(b"a picture")
+    run = minilm.read_run(folder)
+    assert run.figures == [picture] and 'src="data:image/png;base64,YSBwaWN0dXJl"' in run._repr_html_()
+
+
+def test_a_classifier_is_asked_explained_and_measured() -> None:
+    classifier = minilm.read_run(tiny.finished_run()).classifier("cpu")
+    p = classifier.probabilities(TEXTS[:3])
+    assert p.shape == (3, 2) and p.dtype == np.float32 and classifier.labels == ["bad", "good"]
+    np.testing.assert_allclose([list(row.values()) for row in classifier.predict(TEXTS[:3])], p, atol=1e-6)
+    assert classifier.probabilities([]).shape == (0, 2)
+    found = classifier.explain("a good film", "good")
+    assert found.label == "good" and [word.text for word in found.words] == ["a", "good", "film"]
+    file = tiny.write_data(Path("more.tsv"))
+    measured = classifier.evaluate(file)
+    assert measured == classifier.evaluate((TEXTS, LABELS)) == classifier.evaluate(str(file))
+    frame = polars.DataFrame({"review": TEXTS, "label": LABELS})
+    assert classifier.evaluate(frame, changes=["data.text=review"]) == measured
+    with pytest.raises(minilm.UserError, match=r'^the data: no column "text"'):
+        classifier.evaluate(frame)
+    with pytest.raises(minilm.UserError, match=r'^1 defect in the data.*\n  the data, row 2: unknown label "so"'):
+        classifier.evaluate((TEXTS[:2], ["good", "so"]))
+    with pytest.raises(minilm.UserError, match="gives one label per text"):
+        classifier.evaluate((TEXTS[:2], [["good"], ["bad", "good"]]))
+
+
+def test_a_study_is_its_runs_and_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("reporting.group_plots.bars", "reporting.group_plots.curves", "studies.page_parts.dashboard"):
+        monkeypatch.setattr(f"minilm.{name}", drawn)
+    table = {"name": "rates", "question": "Does a higher rate help?", "base": CONFIG, "axes": {"seed": [1, 2, 3]}}
+    options: dict[str, Any] = {"axes": {"train.lr": [1e-3, 1e-2], "seed": (1,)}, "train": BRIEF, "runs": tmp_path}
+    study = minilm.study(table, (TEXTS, LABELS), metric="macro_f1", **options)
+    assert [run.config.train.lr for run in study.runs if run.config.train] == [1e-3, 1e-2]
+    assert study.folder == tmp_path / "rates" and study.page == tmp_path / "rates" / "study.html"
+    assert study.report.startswith("# rates\n\n*Does a higher rate help?*") and study.figures
+    assert repr(study) == "<FinishedStudy rates: 2 runs; rates/study.html>"
+    html = study._repr_html_()
+    assert html.startswith("<p><strong>rates</strong>: Does a higher rate help?</p>\n<p>") and "<img" in html
+    with pytest.raises(minilm.UserError, match="jobs must be a whole number of at least 1, got 0"):
+        minilm.study(table, jobs=0)
+    with pytest.raises(minilm.UserError, match=r'^no study "seed" \(did you mean "seeds"\?\)'):
+        minilm.study("seed")
+
+
+# --- The package ----------------------------------------------------------------------------------------------------
+
+
+def test_the_public_names_are_listed_and_explained() -> None:
+    names = [name for name in dir(minilm) if not name.startswith("_")]
+    assert names == sorted(minilm.__all__, key=str) and set(names) == set(minilm._HOMES)
+    for name in names:
+        assert inspect.getdoc(getattr(minilm, name)), name
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        minilm.trian  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_importing_it_imports_nothing_heavy_and_a_run_imports_no_extra(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text(
+        "import sys, minilm\n"
+        "heavy = {'torch', 'numpy', 'tokenizers', 'matplotlib', 'huggingface_hub'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+        "assert 'train' in dir(minilm)\n"
+        "import minilm.api\n"
+        "extras = {'pandas', 'polars', 'sklearn', 'pyarrow', 'nltk', 'wandb', 'mlflow', 'IPython', 'ipywidgets'}\n"
+        "assert not extras & set(sys.modules), extras & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "a.py"], check=True)

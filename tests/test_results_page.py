@@ -1,0 +1,58 @@
+"""The numbers of experiments/RESULTS.md are those of the files beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from docs.check_results import CLAIM, EXPERIMENTS, check
+
+PAGE = (EXPERIMENTS / "RESULTS.md").read_text(encoding="utf-8")
+FILE = """run,variant,seed,accuracy
+a1,a,1,0.5
+a2,a,2,0.6
+a3,a,3,0.7
+b1,b,1,0.4
+b2,b,2,0.55
+b3,b,3,0.6
+"""
+
+
+def test_the_pages_numbers_are_those_of_the_files() -> None:
+    assert check(PAGE, EXPERIMENTS / "results") == []
+
+
+def test_every_file_of_results_is_used_by_the_page() -> None:
+    used = {source.split()[0] for *_, source in CLAIM.findall(PAGE)}
+    assert {path.stem for path in (EXPERIMENTS / "results").glob("*.csv")} == used
+
+
+@pytest.mark.parametrize(
+    ("claim", "right"),
+    [
+        ("0.6<!-- one mean accuracy variant=a -->", True),
+        ("**0.600**<!-- one mean accuracy variant=a -->", True),
+        ("60%<!-- one mean accuracy variant=a -->", True),
+        ("0.61<!-- one mean accuracy variant=a -->", False),
+        ("0.1<!-- one sd accuracy variant=a -->", True),
+        ("0.352<!-- one low accuracy variant=a -->", True),  # 0.6 - 4.303 * 0.1 / sqrt(3)
+        ("0.848<!-- one high accuracy variant=a -->", True),
+        ("3<!-- one count accuracy variant=a -->", True),
+        ("0.7<!-- one value accuracy variant=a seed=3 -->", True),
+        ("0.7<!-- one value accuracy variant=a -->", False),  # three rows
+        ("0.083<!-- one difference accuracy variant=a minus variant=b -->", True),
+        ("+0.083<!-- one difference accuracy variant=a minus variant=b -->", True),
+        ("0.012<!-- one difference-low accuracy variant=a minus variant=b -->", True),
+        ("0.038<!-- one p accuracy variant=a minus variant=b -->", True),  # scipy.stats.ttest_rel
+        ("1.16<!-- one ratio accuracy variant=a over variant=b -->", True),
+        ("0.6<!-- one mean accuracy variant=c -->", False),
+        ("0.6<!-- one mean loss variant=a -->", False),
+        ("0.6<!-- two mean accuracy -->", False),
+    ],
+)
+def test_a_number_is_right_if_it_is_the_statistic_as_rounded(claim: str, right: bool, tmp_path: Path) -> None:
+    (tmp_path / "one.csv").write_text(FILE, encoding="utf-8")
+    wrong = check(f"words\n{claim}\n", tmp_path)
+    assert (wrong == []) == right
+    assert right or wrong[0].startswith("line 2: ")
