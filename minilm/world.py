@@ -11,6 +11,7 @@ If a process fails, the others notice that its connection is closed, and end too
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import sys
@@ -45,6 +46,7 @@ class World:
 
 
 _world = World()
+_joins = itertools.count()
 
 
 def world() -> World:
@@ -82,7 +84,8 @@ def joined() -> Iterator[None]:
     import torch.distributed as dist
     from torch.distributed.rendezvous import rendezvous
 
-    store, _, _ = next(iter(rendezvous("env://", timeout=PATIENCE)))
+    shared, _, _ = next(iter(rendezvous("env://", timeout=PATIENCE)))
+    store = dist.PrefixStore(f"minilm-{next(_joins)}", shared)
     backend = "cpu:gloo,cuda:nccl" if dist.is_nccl_available() else "gloo"
     dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.size, timeout=PATIENCE)
     _world = place

@@ -156,18 +156,14 @@ class Backbone(nn.Module, ABC):
 
     def pooled(self, batch: Batch) -> Tensor:
         """The vector of each text that the classification head reads, (B, D)."""
-        head = self._classification_head()
-        batch = replace(batch, query_position=head.query_position(batch))
-        return head.pooled(self.vectors(batch), batch, self.pooler)
+        assert isinstance(self.head, ClassificationHead)
+        batch = replace(batch, query_position=self.head.query_position(batch))
+        return self.head.pooled(self.vectors(batch), batch, self.pooler)
 
     def classify(self, z: Tensor) -> Tensor:
         """The scores (B, C) of vectors from ``pooled``, (B, D)."""
-        return self._classification_head().classify(z)
-
-    def _classification_head(self) -> ClassificationHead:
-        if not isinstance(self.head, ClassificationHead):
-            raise TypeError("this model has no classification head")
-        return self.head
+        assert isinstance(self.head, ClassificationHead)
+        return self.head.classify(z)
 
     def apply_head(self, x: Tensor, batch: Batch) -> Tensor:
         """The head's scores of finished vectors, from ``vectors``. Raises TypeError if there is no head."""

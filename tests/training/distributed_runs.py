@@ -21,7 +21,7 @@ import pytest
 
 from minilm.runs.train import train_run
 from minilm.training.console import Interrupted
-from minilm.world import joined, started
+from minilm.world import from_first, gather, joined, largest, started
 from tests.tiny import at_step, texts, write_data
 
 REFERENCE = Path(__file__).parents[1] / "reference"
@@ -121,6 +121,9 @@ def main(folder: Path, names: list[str]) -> None:
         for name in names:
             config = folder / "inputs" / f"{name}.toml"
             train_run(config, runs=folder / runs, pictures=False, resume=name == RESUMED)
+    with joined():  # once more
+        assert gather(place.rank) == list(range(place.size)) and largest(place.rank) == place.size - 1
+        assert from_first(lambda: place.rank) == 0
 
 
 if __name__ == "__main__":
