@@ -21,8 +21,8 @@ class Verb(click.Command):
     """A command that prints errors which the user can fix as one line."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        if (place := started()).size > 1 and self.name not in SHARED:
-            if place.rank == 0:
+        if (here := started()).size > 1 and self.name not in SHARED:
+            if here.rank == 0:
                 verbs = " and ".join(SHARED)
                 click.echo(f"Error: torchrun is for {verbs}; start `minilm {self.name}` without it", err=True)
             sys.exit(1)

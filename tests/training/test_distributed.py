@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from minilm import world
 from minilm.models.batch import Batch
 from minilm.training.distributed import part_of_step
-from minilm.world import World, deal_out
+from minilm.world import World
 from tests.tiny import minilm
 from tests.training.distributed_runs import CASES, RESUMED, alone, write_config, write_inputs
 
@@ -81,19 +81,6 @@ def assert_alike(one: Path, other: Path) -> None:
 
 
 # --- What is dealt out --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 4])
-@pytest.mark.parametrize("number", [1, 4, 5])
-def test_every_item_is_dealt_out_once_and_all_do_as_many(
-    size: int, number: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    dealt = []
-    for rank in range(size):
-        monkeypatch.setattr(world, "_world", World(rank, size))
-        dealt.append(list(deal_out(range(number))))
-    assert len({len(each) for each in dealt}) == 1
-    assert sorted(item for each in dealt for item, is_mine in each if is_mine) == list(range(number))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
