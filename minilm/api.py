@@ -35,6 +35,7 @@ from minilm.studies.engine import describe_outcome, run_study
 from minilm.studies.plan import load_study
 from minilm.textfiles import read_text
 from minilm.training.console import Interrupted, write
+from minilm.world import barrier, joined
 
 Section = Mapping[str, Any]  # the keys of a section of a config, with their values
 PICTURES = 3  # the most pictures of a study that a notebook shows
@@ -108,8 +109,10 @@ def train_on(
     if shipped is not None:
         fetch_packaged(shipped, made)
     try:
-        with _threads_restored():
-            return read_run(train_run(source, made, runs=runs, resume=resume, pictures=pictures))
+        with _threads_restored(), joined():
+            folder = train_run(source, made, runs=runs, resume=resume, pictures=pictures)
+            barrier()  # the first of several processes writes the results
+        return read_run(folder)
     except Interrupted as stop:
         hint = f'the state is saved; resume with: minilm.train("{stop.folder.as_posix()}", resume=True)'
         raise Interrupted(stop.number, stop.folder, hint) from None

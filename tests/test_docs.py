@@ -82,6 +82,17 @@ def test_every_call_that_a_page_shows_is_a_public_name_with_such_keywords() -> N
     assert {"train", "study", "load_model"} <= set(seen)
 
 
+SECTIONS = "data|train|lora|freeze|model|augment|adapt|zero_shot|tokenizer"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_key_that_a_page_names_is_a_key(page: Path) -> None:
+    endings = ("md", "csv", "py", "tsv", "json", "toml")  # of files with a section's name
+    for span in re.findall(r"`([^`\n]+)`", page.read_text("utf-8")):
+        for section, key in re.findall(rf"(?<![\w.])({SECTIONS})\.([a-z_0-9]+)", span):
+            assert key in (*hints_of(hints_of(RunConfig)[section]), *endings), f"{section}.{key}"
+
+
 def test_every_study_and_recipe_is_on_its_page() -> None:
     page = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
     assert all(f"`{name}`" in page for name in studies())
@@ -98,3 +109,10 @@ def test_the_package_explains_itself_without_this_word(word: str) -> None:
         if re.search(rf"\b{word}\b", line, re.IGNORECASE)
     ]
     assert found == []
+
+
+def test_the_numbers_by_which_to_choose_a_method_are_those_of_the_results() -> None:
+    page = (ROOT / "docs" / "choosing.md").read_text(encoding="utf-8")
+    results = (ROOT / "experiments" / "RESULTS.md").read_text(encoding="utf-8")
+    numbers = re.findall(r"\b0\.\d{3,4}\b|\b\d{2,3}\.\d\b", page)
+    assert len(numbers) > 30 and {number for number in numbers if number not in results} <= {"22.7"}
