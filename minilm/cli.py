@@ -107,9 +107,13 @@ def _train(config: Path, changes: Sequence[str], *, runs: Path, resume: bool) ->
     from minilm.reporting.report import adaptation_table, results_table
     from minilm.runs.train import train_run
     from minilm.training.console import Interrupted
+    from minilm.world import is_first, joined
 
     try:
-        folder = train_run(config, changes, runs=runs, resume=resume)
+        with joined():
+            folder = train_run(config, changes, runs=runs, resume=resume)
+            if not is_first():
+                return
     except Interrupted as stop:
         click.echo(f"{stop}: the state is saved; resume with: {resume_command(stop.folder)}", err=True)
         sys.exit(128 + stop.number)
