@@ -302,9 +302,9 @@ class TrainSection:
     device: Device = "auto"  # "auto": CUDA, else MPS, else the CPU
     precision: Precision = "auto"  # "auto": 16 bits on a CUDA GPU, else float32
     threads: Threads = 0  # CPU threads; 0: torch decides
+    shard: bool = False  # several processes (torchrun) keep a part of every parameter each, for large models
     gradient_checkpointing: bool = False  # compute activations again in the backward pass: slower, with less memory
-    # Memory for the cached outputs of frozen layers, which are computed once; the rest is in a file; 0: no cache.
-    cache_mib: Count = 4096
+    cache_mib: Count = 4096  # memory for outputs of frozen layers, computed once; the rest is in a file; 0: no cache
     # With several labels per text, a label is assigned if its probability is at least this; "validation": the value
     # that is best on the validation texts; "validation-per-label": the best per label. With two classes: the second's.
     decision_threshold: Literal["validation", "validation-per-label"] | Between = 0.5

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from minilm.errors import UserError, nearest
+from minilm.world import World, world
 
 _TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -73,12 +74,23 @@ class Runtime:
         return f"{name}, {self.precision}"
 
 
-def choose_device(wanted: str, *, gpus: int, mps: bool) -> str:
+def choose_device(wanted: str, *, gpus: int, mps: bool, place: World | None = None) -> str:
     """The device for ``wanted``, on a machine with ``gpus`` CUDA GPUs and with or without MPS.
 
-    "auto" prefers CUDA to MPS to the CPU. Raises UserError for an unknown device, or one that the machine does not
-    have.
+    "auto" prefers CUDA to MPS to the CPU. If this is one of several processes, ``place``, each has a GPU of its own.
+    Raises UserError for an unknown device, or one that the machine does not have.
     """
+    if place is not None and place.size > 1:
+        if wanted == "mps" or ":" in wanted:
+            raise UserError(f'several processes cannot share the device "{wanted}"; use "auto", "cuda" or "cpu"')
+        mps = False
+        if gpus and wanted in ("auto", "cuda"):
+            if place.local_size > gpus:
+                raise UserError(
+                    f"{place.local_size} processes were started on a machine with {gpus} GPUs; start at most one for "
+                    "each (torchrun --nproc-per-node)"
+                )
+            return f"cuda:{place.local_rank}"
     if wanted == "auto":
         return "cuda" if gpus else "mps" if mps else "cpu"
     if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", wanted):
@@ -108,8 +120,11 @@ def choose_precision(wanted: str, kind: str, *, bfloat16: bool) -> str:
 
 def runtime(device: str = "auto", precision: str = "auto") -> Runtime:
     """The device and precision on this machine. Raises UserError if the machine does not support them."""
-    name = choose_device(device, gpus=torch.cuda.device_count(), mps=torch.backends.mps.is_available())
+    mps = torch.backends.mps.is_available()
+    name = choose_device(device, gpus=torch.cuda.device_count(), mps=mps, place=world())
     kind = name.partition(":")[0]
+    if kind == "cuda" and world().size > 1:
+        torch.cuda.set_device(name)  # on which NCCL communicates
     return Runtime(torch.device(name), choose_precision(precision, kind, bfloat16=_has_bfloat16(kind)))
 
 

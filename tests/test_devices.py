@@ -16,6 +16,7 @@ from minilm.devices import (
     runtime_as_trained,
 )
 from minilm.errors import UserError
+from minilm.world import World
 from tests.families import FAMILIES, draw_batch, small_model
 
 
@@ -34,6 +35,19 @@ from tests.families import FAMILIES, draw_batch, small_model
 )
 def test_the_device_that_is_asked_for_or_the_fastest(asked: str, gpus: int, mps: bool, chosen: str) -> None:
     assert choose_device(asked, gpus=gpus, mps=mps) == chosen
+
+
+@pytest.mark.parametrize(
+    ("asked", "gpus", "chosen"), [("auto", 2, "cuda:1"), ("cuda", 2, "cuda:1"), ("cpu", 2, "cpu"), ("auto", 0, "cpu")]
+)
+def test_each_of_several_processes_has_a_gpu_of_its_own(asked: str, gpus: int, chosen: str) -> None:
+    assert choose_device(asked, gpus=gpus, mps=True, place=World(3, 4, 1, 2)) == chosen
+
+
+@pytest.mark.parametrize(("asked", "what"), [("auto", "2 processes .* 1 GPUs"), ("cuda:0", "share"), ("mps", "share")])
+def test_a_gpu_for_several_processes_is_refused(asked: str, what: str) -> None:
+    with pytest.raises(UserError, match=what):
+        choose_device(asked, gpus=1, mps=True, place=World(3, 4, 1, 2))
 
 
 @pytest.mark.parametrize("asked", ["cuda", "cuda:0", "cuda:2", "mps"])
