@@ -21,6 +21,7 @@ import numpy as np
 import pandas
 import polars
 import pytest
+import torch
 
 import minilm
 from minilm.config import RunConfig
@@ -51,9 +52,13 @@ def data_of(run: minilm.Run, split: str = "source") -> list[dict[str, Any]]:
 
 def test_it_is_the_run_of_the_command_line_bit_for_bit(tmp_path: Path) -> None:
     config = tiny.finished_run().parents[1] / "tiny.toml"
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
     run = minilm.train(config, runs=tmp_path)
+    assert torch.get_num_threads() == 2  # the run had one
     assert run.folder == tmp_path / "tiny" and tiny.outcome(run.folder) == tiny.outcome(tiny.finished_run())
     again = minilm.train(str(run.folder), runs=tmp_path)  # from the folder of a run, with its settings
+    torch.set_num_threads(before)
     assert again.folder == tmp_path / "tiny-2" and tiny.outcome(again.folder) == tiny.outcome(run.folder)
 
 
@@ -98,6 +103,8 @@ def test_keywords_are_the_changes_of_the_command_line() -> None:
         ({"train": {"a rate": 1}}, r"^'train\.a rate': not a key of a config$"),
         ({"lora": {"ranks": 8}}, r'lora\.ranks is not a known key \(did you mean "rank"\?\)'),
         ({"config": {"name": 3}}, r"^the config: data\b.* name must be|^the config: name must be"),
+        ({"config": [CONFIG]}, "^the config must be a name, a path or a dict, got list$"),
+        ({"changes": "train.lr=1"}, r"^changes must be a list, such as \['train\.lr=1'\], not a single text$"),
         ({"method": "lorra"}, "must be full, head, last3"),
         ({"data": "nowhere.csv"}, r"nowhere\.csv"),
         ({"data": (TEXTS, LABELS[:-1])}, "^data: has 60 texts, but 59 labels$"),
@@ -181,6 +188,12 @@ def test_data_of_ones_own_are_used_whole_by_a_recipe(monkeypatch: pytest.MonkeyP
         minilm.train("distilbert", "sample", lora={"rank": 4}, seed=3)
     assert seen["config"].data.sample and seen["config"].data.train_rows == 2400
     assert (seen["config"].lora.rank, seen["config"].lora.dropout, seen["config"].seed) == (4, 0.1, 3)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(minilm.UserError, match=r"file/\.data/texts-\w+\.jsonl: cannot be written \(.*runs=\.\.\."):
+        minilm.train(CONFIG, (TEXTS, LABELS), runs=tmp_path / "file")
 
 
 # --- Interruptions --------------------------------------------------------------------------------------------------
@@ -295,6 +308,7 @@ def test_the_public_names_are_listed_and_explained() -> None:
     assert names == sorted(minilm.__all__, key=str) and set(names) == set(minilm._HOMES)
     for name in names:
         assert inspect.getdoc(getattr(minilm, name)), name
+    assert Path(minilm.__file__).with_name("py.typed").is_file()
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         minilm.trian  # type: ignore[attr-defined]  # noqa: B018
 
