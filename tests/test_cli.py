@@ -133,6 +133,9 @@ def test_what_is_no_classifier_is_told(tmp_path: Path) -> None:
     assert "this run has not finished; resume it with" in refused("predict", tmp_path, "a")
     said = refused("predict", REFERENCE / "bert-lm", "a")
     assert "has no classification head; train one (minilm train), or in Python give the classes of a new head" in said
+    (tmp_path / "empty").mkdir()
+    said = refused("predict", finished_run(), tmp_path / "empty", "a")
+    assert f"{tmp_path / 'empty'}: is a folder that contains no model; give a run's folder, or a text" in said
     assert 'device must be "auto"' in refused("predict", finished_run(), "a", "--device", "tpu")
 
 

@@ -19,19 +19,26 @@ MARKS = ("config.toml", "config.json", "adapter_config.json", "linear.json", "mo
 def split_runs(run: str, others: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
     """Divide the arguments into runs and texts: the runs are the first arguments, which are folders with a model.
 
-    Raises UserError if the first argument is empty.
+    Raises UserError if the first argument is empty, or if the path of a folder without a model follows the runs.
     """
     if not run.strip():
         raise UserError("RUN is empty; give the folder of a run, such as runs/scratch-sample")
     folders = 0
     while folders < len(others) and _holds_model(Path(others[folders])):
         folders += 1
+    for other in others[folders : folders + 1]:
+        if "/" in other and _is_folder(Path(other)):  # a text that happens to name a folder is a word without a slash
+            raise UserError(f"{other}: is a folder that contains no model; give a run's folder, or a text")
     return [run, *others[:folders]], tuple(others[folders:])
 
 
 def _holds_model(path: Path) -> bool:
+    return _is_folder(path) and any((path / mark).exists() for mark in MARKS)
+
+
+def _is_folder(path: Path) -> bool:
     try:
-        return path.is_dir() and any((path / mark).exists() for mark in MARKS)
+        return path.is_dir()
     except (OSError, ValueError):  # the text is too long for a path, or contains a zero byte
         return False
 

@@ -123,16 +123,25 @@ def test_attention_drops_weights_as_sdpa_does() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "p", "fused"),
-    [(torch.float32, 0, True), (torch.float32, 0.1, False), (torch.bfloat16, 0, False), (torch.bfloat16, 0.1, False)],
+    ("dtype", "p", "fused", "fused_without_gradient"),
+    [
+        (torch.float32, 0, True, True),
+        (torch.float32, 0.1, False, False),
+        (torch.bfloat16, 0, False, True),
+        (torch.bfloat16, 0.1, False, False),
+    ],
 )
 def test_on_a_cpu_the_faster_way_is_taken(
-    dtype: torch.dtype, p: float, fused: bool, monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype, p: float, fused: bool, fused_without_gradient: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     called = []
     monkeypatch.setattr(attention, "explicit_attention", lambda *a, **k: called.append(1))
-    attend(*draw(dtype), None, causal=False, scale=None, p=p)
+    inputs = draw(dtype)
+    attend(*inputs, None, causal=False, scale=None, p=p)
     assert bool(called) != fused
+    called.clear()
+    attend(*(x.detach() for x in inputs), None, causal=False, scale=None, p=p)
+    assert bool(called) != fused_without_gradient
 
 
 def test_long_texts_in_bfloat16_do_not_store_their_weights(monkeypatch: pytest.MonkeyPatch) -> None:
