@@ -7,6 +7,7 @@ import io
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -160,8 +161,8 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(monkeypatch: py
     monkeypatch.setattr(predictor, "scores_of_clean", lambda *given: (open_gate.wait(10), scores(*given))[1])
     with serving(predictor, finished_run(), room=3, batch=2) as found, ThreadPoolExecutor(8) as clients:
         waiting = [clients.submit(found.post, "/predict", {"inputs": TEXTS[i]}) for i in range(2)]
-        while found.service.batcher.thread.is_alive() and not found.service.metrics.batch_sizes.sum:
-            pass
+        while not found.service.metrics.batch_sizes.sum:
+            time.sleep(0.01)
         refused = found.post("/predict", {"inputs": TEXTS[:4]})
         assert refused.status == 503 and int(refused.headers["retry-after"]) >= 1 and "try again in" in refused.error
         open_gate.set()
@@ -288,3 +289,32 @@ def test_a_page_gets_a_table_with_its_progress_and_its_report(served: Served) ->
     assert 'in.csv: no column "text"' in served.post("/table?name=in.csv", body).error
     assert "send a table that ends in .csv" in served.post("/table?name=in.xlsx", body).error
     assert served.post("/table?name=in.csv", b"x" * 2**17).status == 413
+
+
+# --- Several workers ---
+
+
+def test_two_workers_and_an_explanation_use_the_model_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "share_cores", lambda predictor: 2)
+    predictor = classifier()
+    predictor.model.eval()
+    alone = [predictor.predict([text])[0] for text in TEXTS]
+    words = predictor.explain(TEXTS[0], "yes").words
+    with serving(predictor, finished_run(), batch=4) as found, ThreadPoolExecutor(12) as clients:
+        explained = [clients.submit(found.post, "/explain", {"inputs": TEXTS[0], "label": "yes"}) for _ in range(4)]
+        order = [i % len(TEXTS) for i in range(120)]
+        answered = list(clients.map(lambda i: found.post("/predict", {"inputs": TEXTS[i]}).json, order))
+        for each in explained:
+            found_words = [word["attribution"] for word in each.result().json["words"]]
+            assert found_words == pytest.approx([word.attribution for word in words], abs=1e-6)
+    for i, [labels] in zip(order, answered, strict=True):
+        assert scores_of(labels) == pytest.approx(alone[i], abs=1e-6)
+
+
+def test_a_classifier_on_several_cores_gets_two_workers_with_half_of_them_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_to: list[int] = []
+    monkeypatch.setattr(web.torch, "set_num_threads", set_to.append)
+    for cores, workers in ((1, 1), (2, 2), (9, 2)):
+        monkeypatch.setattr(web.torch, "get_num_threads", lambda cores=cores: cores)
+        assert web.share_cores(classifier()) == workers
+    assert set_to == [1, 4]
