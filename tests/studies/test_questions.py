@@ -444,6 +444,8 @@ def test_what_a_rule_saves_is_known_if_random_choice_gets_as_far():
     other = Line("margin", "accuracy", {100: {1: 0.65, 2: 0.75}})
     needed, interval = labels_needed(random, other, 100)
     assert needed == pytest.approx(100 * 10**0.5) and interval.low < needed < interval.high
+    same = Line("x", "accuracy", {200: {1: 0.8, 2: 0.8}})
+    assert labels_needed(random, same, 200) == (pytest.approx(1000), None)  # the last round has exactly as much
     assert labels_needed(random, rule, 200) is None  # a seed's random choice does not get there
     assert labels_needed(random, rule, 300) is None  # or is there from the start
     dips = Line("random", "accuracy", {20: {1: 0.8}, 100: {1: 0.7}, 500: {1: 0.9}})
