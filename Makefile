@@ -17,7 +17,7 @@ quoted = '$(subst ','\'',$(1))'# for the shell
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help scratch finetune weights test fuzz faults lint bench references docs clean
+.PHONY: help scratch finetune weights test distributed fuzz faults lint bench references docs clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -39,6 +39,9 @@ weights: .venv/installed ## download a checkpoint into weights/ (MODEL=bielik; w
 
 test: .venv/installed-dev ## run all tests, and measure how much of the code they cover
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --cov --cov-report=term $(ARGS)
+
+distributed: .venv/installed-dev ## train in 2 and 4 processes, kill one: all must be as in one process
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m distributed $(ARGS)
 
 fuzz: .venv/installed-dev ## read 2,000 broken files: each must give a result or one line (ARGS="--seed 2")
 	$(BIN)/python -m tests.fuzzing $(ARGS)

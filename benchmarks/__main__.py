@@ -6,7 +6,7 @@ import sys
 
 import torch
 
-from benchmarks import architectures, finetuning, gpu, inference, pieces, training_step, whole_runs
+from benchmarks import architectures, finetuning, gpu, inference, pieces, serving, training_step, whole_runs
 
 BENCHMARKS = {
     "pieces": pieces.run,
@@ -14,6 +14,7 @@ BENCHMARKS = {
     "architectures": architectures.run,
     "finetuning": finetuning.run,
     "inference": inference.run,
+    "serving": serving.run,
     "whole-runs": whole_runs.run,
     "gpu": gpu.run,
 }

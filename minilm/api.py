@@ -11,15 +11,18 @@ or ``(texts, labels)``; they are written beside the runs, so that a run can be r
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from minilm.config import SPLITS, RunConfig
 from minilm.data.in_memory import columns_of_data, is_in_memory, plain
 from minilm.errors import UserError
-from minilm.keywords import changes_from
+from minilm.keywords import changes_from, listed_changes
 from minilm.recipes import find_recipe, find_study, recipes
 from minilm.reporting.page import Picture, Prose, Span, Table, answer_in, fragment
 from minilm.reporting.record import Run, read_run, relative_path
@@ -32,6 +35,7 @@ from minilm.studies.engine import describe_outcome, run_study
 from minilm.studies.plan import load_study
 from minilm.textfiles import read_text
 from minilm.training.console import Interrupted, write
+from minilm.world import barrier, joined
 
 Section = Mapping[str, Any]  # the keys of a section of a config, with their values
 PICTURES = 3  # the most pictures of a study that a notebook shows
@@ -82,7 +86,7 @@ def train(
         "name": name, "seed": seed, "model": model, "tokenizer": tokenizer, "freeze": freeze, "lora": lora,
         "augment": augment, "adapt": adapt, "train": train, "zero_shot": zero_shot,
     }  # fmt: skip
-    made = [*method_changes(method), *changes_from(RunConfig, keywords), *changes]
+    made = [*method_changes(method), *changes_from(RunConfig, keywords), *listed_changes(changes)]
     return train_on(config, data, made, runs=Path(runs), resume=resume)
 
 
@@ -99,16 +103,38 @@ def train_on(
 
     pictures: whether the report has pictures.
     """
-    recipe = find_recipe(config) if isinstance(config, str | Path) else None
-    shipped = recipe if recipe in recipes().values() else None
+    source = _source_of(config, find_recipe)
+    shipped = source if isinstance(source, Path) and source in recipes().values() else None
     made = [*_data_changes(data, shipped, runs), *changes]
     if shipped is not None:
         fetch_packaged(shipped, made)
     try:
-        return read_run(train_run(recipe or plain(config), made, runs=runs, resume=resume, pictures=pictures))
+        with _threads_restored(), joined():
+            folder = train_run(source, made, runs=runs, resume=resume, pictures=pictures)
+            barrier()  # the first of several processes writes the results
+        return read_run(folder)
     except Interrupted as stop:
         hint = f'the state is saved; resume with: minilm.train("{stop.folder.as_posix()}", resume=True)'
         raise Interrupted(stop.number, stop.folder, hint) from None
+
+
+def _source_of(config: Any, find: Callable[[str | Path], Path]) -> Path | dict[str, Any]:
+    """The file of a config, or its table with Python's simplest types. Raises UserError for other types."""
+    if isinstance(config, Mapping):
+        return plain(config)
+    if not isinstance(config, str | Path):
+        raise UserError(f"the config must be a name, a path or a dict, got {type(config).__name__}")
+    return find(config)
+
+
+@contextmanager
+def _threads_restored() -> Iterator[None]:
+    """A context at whose end torch has as many CPU threads as before: a run may set others (``train.threads``)."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 # Studies ----------------------------------------------------------------------------------------------------
@@ -201,11 +227,11 @@ def study(
     if not isinstance(jobs, int) or jobs < 1:
         raise UserError(f"jobs must be a whole number of at least 1, got {jobs!r}")
     made = [*_data_changes(data, None, Path(runs)), *changes_from(StudyConfig, of_study)]
-    made += [*changes_from(RunConfig, of_runs), *changes]
-    source = find_study(config) if isinstance(config, str | Path) else plain(config)
-    planned = load_study(source, made, runs=Path(runs))
+    made += [*changes_from(RunConfig, of_runs), *listed_changes(changes)]
+    planned = load_study(_source_of(config, find_study), made, runs=Path(runs))
     try:
-        outcome = run_study(planned, jobs=jobs)
+        with _threads_restored():
+            outcome = run_study(planned, jobs=jobs)
     except Interrupted as stop:
         hint = "the state is saved; the same call of minilm.study resumes it"
         raise Interrupted(stop.number, planned.folder, hint) from None

@@ -107,9 +107,13 @@ def _train(config: Path, changes: Sequence[str], *, runs: Path, resume: bool) ->
     from minilm.reporting.report import adaptation_table, results_table
     from minilm.runs.train import train_run
     from minilm.training.console import Interrupted
+    from minilm.world import is_first, joined
 
     try:
-        folder = train_run(config, changes, runs=runs, resume=resume)
+        with joined():
+            folder = train_run(config, changes, runs=runs, resume=resume)
+            if not is_first():
+                return
     except Interrupted as stop:
         click.echo(f"{stop}: the state is saved; resume with: {resume_command(stop.folder)}", err=True)
         sys.exit(128 + stop.number)
@@ -169,6 +173,25 @@ def export_command(
         click.echo(f"{export_linear(Path(run), folder)}: written; try it: minilm predict {folder}")
         return
     click.echo(f"{export_run(run, folder, merged=merge, dtype=dtype, onnx=onnx, int8=int8)}: written")
+
+
+@main.command("push", epilog=example("minilm push runs/finetune-distilbert me/news"))
+@click.argument("run", type=NAME)
+@click.argument("name", type=NAME, metavar="OWNER/NAME")
+@click.option("--merge", is_flag=True, help="Merge an adapter with its base into one model.")
+@click.option("--public", is_flag=True, help="Make the repository public, after a question.  [default: private]")
+@click.option("--yes", is_flag=True, help="Answer the question with yes.")
+def push_command(run: str, name: str, merge: bool, public: bool, yes: bool) -> None:
+    """Upload the model of a RUN, or a folder that `minilm export` wrote, to the Hub, with a model card."""
+    from minilm.runs.push import push_run
+
+    def confirm(what: str) -> bool:
+        try:
+            return click.confirm(f"{what}. Upload it?", err=True)
+        except click.Abort:  # there is nobody to answer
+            return False
+
+    click.echo(f"{push_run(run, name, public=public, merged=merge, confirm=None if yes else confirm)}: uploaded")
 
 
 @main.command("info", epilog=example("minilm info distilbert lora.rank=8 train.batch_size=32"))

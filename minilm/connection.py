@@ -123,9 +123,9 @@ def answer(repository: Repository, url: str, attempts: Attempts, begin: int = 0)
     except httpx2.TimeoutException as error:
         raise _stalled(repository, attempts) from error
     except (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError, httpx2.TooManyRedirects, httpx2.InvalidURL) as error:
-        raise UserError(f"{who}: the Hub's address does not work ({_plain(error)}); {between()}") from error
+        raise UserError(f"{who}: the Hub's address does not work ({plain(error)}); {between()}") from error
     except httpx2.HTTPError as error:
-        raise TransientError(f"{who}: the connection failed ({_plain(error)}); {between()}; {AGAIN}") from error
+        raise TransientError(f"{who}: the connection failed ({plain(error)}); {between()}; {AGAIN}") from error
 
 
 def _client(repository: Repository) -> tuple[httpx2.Client, dict[str, str]]:
@@ -144,7 +144,7 @@ def _client(repository: Repository) -> tuple[httpx2.Client, dict[str, str]]:
         return get_session(), {"User-Agent": "minilm"} | ({"Authorization": f"Bearer {token}"} if token else {})
     except (OSError, ValueError, ImportError, httpx2.InvalidURL) as error:
         variables = "HTTPS_PROXY, ALL_PROXY or SSL_CERT_FILE"
-        raise UserError(f"{who}: cannot connect to the Hub ({_plain(error)}); correct or unset {variables}") from error
+        raise UserError(f"{who}: cannot connect to the Hub ({plain(error)}); correct or unset {variables}") from error
 
 
 def pieces(
@@ -183,7 +183,7 @@ def _refusal(repository: Repository, response: httpx2.Response) -> UserError:
             repository.missing or f"{who}: no such folder, and no {repository.kind} of this name on the Hub; check the "
             f"name at {page}, or if it is private, {log_in}"
         )
-    reason = _plain(response.headers.get("X-Error-Message") or response.reason_phrase)
+    reason = plain(response.headers.get("X-Error-Message") or response.reason_phrase)
     answered = f"the Hub answered {status} ({reason})"
     if status in (401, 403):
         return UserError(f"{who}: the Hub refuses access ({status}); see the requirements at {page}, then {log_in}")
@@ -229,7 +229,7 @@ def _stalled(repository: Repository, attempts: Attempts) -> TransientError:
 
 
 def _unreachable(repository: Repository, error: httpx2.RequestError, again: bool) -> Unreachable:
-    why = f"{error.request.url.host}: {_plain(error)}"
+    why = f"{error.request.url.host}: {plain(error)}"
     if "CERTIFICATE_VERIFY_FAILED" in why:
         why += "; if a proxy inspects TLS here, set SSL_CERT_FILE to its certificate"
     return Unreachable(repository.repo_id, why, repository.without, again)
@@ -244,7 +244,7 @@ def between() -> str:
     return "check for a proxy or a network login page: open https://huggingface.co in a browser"
 
 
-def _plain(text: object) -> str:
+def plain(text: object) -> str:
     """A text as one printable line, shortened if it is long."""
     line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
     line = line or (type(text).__name__ if isinstance(text, Exception) else "no reason given")

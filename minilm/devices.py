@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from minilm.errors import UserError, nearest
+from minilm.world import World, world
 
 _TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -73,12 +74,23 @@ class Runtime:
         return f"{name}, {self.precision}"
 
 
-def choose_device(wanted: str, *, gpus: int, mps: bool) -> str:
+def choose_device(wanted: str, *, gpus: int, mps: bool, place: World | None = None) -> str:
     """The device for ``wanted``, on a machine with ``gpus`` CUDA GPUs and with or without MPS.
 
-    "auto" prefers CUDA to MPS to the CPU. Raises UserError for an unknown device, or one that the machine does not
-    have.
+    "auto" prefers CUDA to MPS to the CPU. If this is one of several processes, ``place``, each has a GPU of its own.
+    Raises UserError for an unknown device, or one that the machine does not have.
     """
+    if place is not None and place.size > 1:
+        if wanted == "mps" or ":" in wanted:
+            raise UserError(f'several processes cannot share the device "{wanted}"; use "auto", "cuda" or "cpu"')
+        mps = False
+        if gpus and wanted in ("auto", "cuda"):
+            if place.local_size > gpus:
+                raise UserError(
+                    f"{place.local_size} processes were started on a machine with {gpus} GPUs; start at most one for "
+                    "each (torchrun --nproc-per-node)"
+                )
+            return f"cuda:{place.local_rank}"
     if wanted == "auto":
         return "cuda" if gpus else "mps" if mps else "cpu"
     if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", wanted):
@@ -91,14 +103,15 @@ def choose_device(wanted: str, *, gpus: int, mps: bool) -> str:
     return wanted
 
 
-def choose_precision(wanted: str, kind: str, *, bfloat16: bool) -> str:
-    """The precision for ``wanted`` and a device ("cuda", "mps" or "cpu").
+def choose_precision(wanted: str, kind: str, *, bfloat16: bool, fast: bool) -> str:
+    """The precision for ``wanted`` and a device ("cuda", "mps" or "cpu"), which has bfloat16 or not, and is ``fast`` in
+    it or not.
 
-    "auto": bfloat16 on a GPU that supports it, float16 on an older GPU; float32 on the CPU and on MPS, where 16 bits
-    save no time. float16 needs CUDA, because of the loss scaling.
+    "auto": bfloat16 on a GPU that supports it and on a CPU that computes in it, float16 on an older GPU; float32 on
+    other CPUs and on MPS, where 16 bits save no time. float16 needs CUDA, because of the loss scaling.
     """
     if wanted == "auto":
-        return ("bfloat16" if bfloat16 else "float16") if kind == "cuda" else "float32"
+        return "bfloat16" if fast else "float16" if kind == "cuda" else "float32"
     if wanted == "bfloat16" and not bfloat16:
         raise UserError('train.precision: this device does not support bfloat16; use "auto"')
     if wanted == "float16" and kind != "cuda":
@@ -108,31 +121,34 @@ def choose_precision(wanted: str, kind: str, *, bfloat16: bool) -> str:
 
 def runtime(device: str = "auto", precision: str = "auto") -> Runtime:
     """The device and precision on this machine. Raises UserError if the machine does not support them."""
-    name = choose_device(device, gpus=torch.cuda.device_count(), mps=torch.backends.mps.is_available())
+    mps = torch.backends.mps.is_available()
+    name = choose_device(device, gpus=torch.cuda.device_count(), mps=mps, place=world())
     kind = name.partition(":")[0]
-    return Runtime(torch.device(name), choose_precision(precision, kind, bfloat16=_has_bfloat16(kind)))
+    if kind == "cuda" and world().size > 1:
+        torch.cuda.set_device(name)  # on which NCCL communicates
+    return Runtime(torch.device(name), choose_precision(precision, kind, **_bfloat16_of(kind)))
 
 
 def runtime_as_trained(device: str, precision: str) -> Runtime:
     """The device with the ``train.precision`` of a trained model, or float32 if the device does not support that. With
     the same precision on the same machine, scores are bit for bit those of training."""
     kind = runtime(device).device.type
-    here = _has_bfloat16(kind) if precision == "bfloat16" else kind == "cuda" or precision != "float16"
+    here = _bfloat16_of(kind)["bfloat16"] if precision == "bfloat16" else kind == "cuda" or precision != "float16"
     return runtime(device, precision if here else "float32")
 
 
-def _has_bfloat16(kind: str) -> bool:
-    return kind != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
+def _bfloat16_of(kind: str) -> dict[str, bool]:
+    """Whether this machine's device has bfloat16, and is fast in it."""
+    if kind == "cuda":
+        supported = torch.cuda.is_bf16_supported(including_emulation=False)
+        return {"bfloat16": supported, "fast": supported}
+    return {"bfloat16": True, "fast": kind == "cpu" and cpu_computes_bfloat16()}
 
 
-def advice(runtime: Runtime, wanted: str) -> str:
-    """A hint if another ``train.precision`` would save time on this CPU; otherwise empty."""
-    if runtime.device.type != "cpu":
-        return ""
-    if runtime.precision == "bfloat16" and not cpu_computes_bfloat16():
+def advice(runtime: Runtime) -> str:
+    """A hint if float32 would save time on this CPU; otherwise empty."""
+    if runtime.device.type == "cpu" and runtime.precision == "bfloat16" and not cpu_computes_bfloat16():
         return "this CPU has no instructions for bfloat16 and converts each number: train.precision=float32 is faster"
-    if wanted == "auto" and cpu_computes_bfloat16():
-        return "this CPU computes in bfloat16 too: train.precision=bfloat16 trains about 1.6 times as fast"
     return ""
 
 

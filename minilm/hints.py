@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from minilm.errors import UserError
+from minilm.world import started
 
 TABLES = (".csv", ".tsv", ".tab", ".json", ".jsonl", ".ndjson", ".parquet", ".xlsx", ".xls", ".ods", ".txt", ".gz")
 
@@ -36,6 +37,15 @@ def program() -> str:
         return "minilm"
     path = called.absolute()
     return quoted(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
+
+
+def training_program() -> str:
+    """The same for training, which torchrun may have started in several processes."""
+    place = started()
+    if place.size == 1:
+        return program()
+    options = f"--nproc-per-node {place.local_size}" if place.local_size == place.size else "OPTIONS"
+    return f"torchrun {options} -m minilm"
 
 
 def config_file(named: Path) -> Path:

@@ -6,7 +6,7 @@ They become the changes of the command line (``minilm.schema.override``), so tha
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args, get_origin
 
 from minilm.data.in_memory import plain
@@ -23,6 +23,13 @@ def changes_from(kind: Any, table: Mapping[str, Any]) -> list[str]:
     Raises UserError for a key that no config can have.
     """
     return list(_changes(kind, table, ""))
+
+
+def listed_changes(changes: Sequence[str]) -> list[str]:
+    """Changes as typed on the command line. Raises UserError for a single one that is not in a list."""
+    if isinstance(changes, str):
+        raise UserError(f"changes must be a list, such as [{changes!r}], not a single text")
+    return list(changes)
 
 
 def _changes(kind: Any, table: Mapping[str, Any], prefix: str) -> Iterator[str]:

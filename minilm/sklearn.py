@@ -27,7 +27,7 @@ from minilm.data.labels import label_text
 from minilm.errors import UserError
 from minilm.evaluation.predictor import Classifier
 from minilm.evaluation.reading import Text
-from minilm.keywords import changes_from
+from minilm.keywords import changes_from, listed_changes
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin
@@ -92,9 +92,9 @@ class TransformerClassifier(ClassifierMixin, BaseEstimator):
 
         Raises minilm.UserError for texts that cannot be used and for a config that is not valid.
         """
-        texts = texts_of(X)
+        texts, own = texts_of(X), listed_changes(self.changes)
         classes, labels, names = _encoded(y)
-        named = any(change.partition("=")[0].strip() == "name" for change in self.changes)
+        named = any(change.partition("=")[0].strip() == "name" for change in own)
         temporary = None if named else _TemporaryFolder()
         keywords = {
             "seed": self.seed,
@@ -102,7 +102,7 @@ class TransformerClassifier(ClassifierMixin, BaseEstimator):
             "data": {"max_tokens": self.max_tokens},
             "lora": {"rank": self.lora_rank},
         }
-        changes = [*changes_from(RunConfig, keywords), *self.changes]
+        changes = [*changes_from(RunConfig, keywords), *own]
         if temporary is not None:
             changes.insert(0, "train.linear_baseline=false")
         data = {"source": (texts, labels), "labels": names, "test_fraction": 0.0}

@@ -12,12 +12,20 @@ import click
 
 from minilm.errors import UserError, legible
 from minilm.terminal import open_closed_streams, printable, write_utf8
+from minilm.world import started
+
+SHARED = ("train", "finetune")  # the verbs whose work several processes share (torchrun)
 
 
 class Verb(click.Command):
     """A command that prints errors which the user can fix as one line."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        if (here := started()).size > 1 and self.name not in SHARED:
+            if here.rank == 0:
+                verbs = " and ".join(SHARED)
+                click.echo(f"Error: torchrun is for {verbs}; start `minilm {self.name}` without it", err=True)
+            sys.exit(1)
         try:
             return super().invoke(ctx)
         except UserError as error:

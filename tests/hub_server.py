@@ -5,10 +5,20 @@ GET      /{repo_id}/resolve/{revision}/{file}          the content, or the part 
                                                        or a redirect to
 GET      /cdn/{repo_id}/{file}                         the same content
 (data sets: /api/datasets/..., /datasets/...)
+
+And for uploads, which need a token; that of ``READER`` may only read:
+
+POST     /api/repos/create                             a new repository; 409 if there is one of this name
+POST     /api/validate-yaml                            the metadata of a README.md
+POST     /api/models/{repo_id}/preupload/{revision}    which files are large
+POST     /{repo_id}.git/info/lfs/objects/batch         where the content of large files belongs:
+PUT      /lfs/{sha256}
+POST     /api/models/{repo_id}/commit/{revision}       the small files' content, and the large ones' hashes
 """
 
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
 import json
@@ -38,6 +48,7 @@ MODEL = {  # the contents are a model's in nothing but their names
 }
 
 
+READER = "hf_reader"  # a token that may not write
 NEEDED = {name: MODEL[name] for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors")}
 
 
@@ -75,6 +86,7 @@ class Repo:
     files: dict[str, bytes]
     revisions: tuple[str, ...] = ("main",)
     gated: bool = False  # listed to everybody, its files refused
+    private: bool = False
 
     @property
     def commit(self) -> str:
@@ -107,6 +119,7 @@ class Hub:
     tokens: dict[str, str] = field(default_factory=dict)  # path -> the token that it was last asked for with
     sent: int = 0  # bytes of bodies
     port: int = 0
+    large: dict[str, bytes] = field(default_factory=dict)  # SHA-256 -> content that was put
 
     @property
     def url(self) -> str:
@@ -119,7 +132,7 @@ class Hub:
 
     def reset(self, repos: dict[str, Repo]) -> None:
         self.repos, self.renamed, self.cdn, self.ranges, self.sent = repos, {}, False, True, 0
-        for kept in (self.faults, self.log, self.tokens):
+        for kept in (self.faults, self.log, self.tokens, self.large):
             kept.clear()
 
     def start(self) -> ThreadingHTTPServer:
@@ -156,6 +169,61 @@ class _Handler(BaseHTTPRequestHandler):
             return self._content(match[2], self.hub.repos[match[1]].files[match[2]])
         return self._answer(404)
 
+    def do_PUT(self) -> None:
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        self.hub.log.append(f"PUT {self.path}")
+        self.hub.large[self.path.removeprefix("/lfs/")] = content
+        return self._answer(200)
+
+    def do_POST(self) -> None:
+        body, path = self.rfile.read(int(self.headers["Content-Length"])), unquote(urlsplit(self.path).path)[1:]
+        self.hub.log.append(f"POST {path}")
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        if not token:
+            return self._answer(401)
+        if token == READER:
+            return self._answer(403, {"X-Error-Message": "this token may only read"})
+        if path == "api/validate-yaml":
+            good = json.loads(body)["content"].startswith("---\n")
+            errors = [] if good else [{"message": "no metadata"}]
+            return self._json({"errors": errors, "warnings": []}, 200 if good else 400)
+        if path == "api/repos/create":
+            return self._create(json.loads(body))
+        match = re.fullmatch(r"(?:api/models/)?([^/]+/[^/]+?)(?:\.git/info/lfs/objects/(batch)|/(\w+)/main)", path)
+        repo = self.hub.repos.get(match[1]) if match else None
+        if match is None or repo is None:
+            return self._answer(404, {"X-Error-Code": "RepoNotFound"})
+        if match[3] == "preupload":
+            names = [file["path"] for file in json.loads(body)["files"]]
+            modes = ({"path": n, "uploadMode": "lfs" if _large(n) else "regular", "shouldIgnore": False} for n in names)
+            return self._json({"files": list(modes)})
+        if match[2] == "batch":
+            objects = [
+                {**each, "actions": {"upload": {"href": f"{self.hub.url}/lfs/{each['oid']}"}}}
+                for each in json.loads(body)["objects"]
+            ]
+            return self._json({"transfer": "basic", "objects": objects})
+        return self._commit(repo, match[1], [json.loads(line) for line in body.splitlines()])
+
+    def _create(self, wanted: dict[str, Any]) -> None:
+        repo_id = f"{wanted['organization']}/{wanted['name']}"
+        if repo_id in self.hub.repos:
+            return self._json({"url": f"{self.hub.url}/{repo_id}"}, 409)
+        self.hub.repos[repo_id] = Repo({}, private=wanted.get("visibility") == "private")
+        return self._json({"url": f"{self.hub.url}/{repo_id}"})
+
+    def _commit(self, repo: Repo, repo_id: str, lines: list[dict[str, Any]]) -> None:
+        for line in lines:
+            value = line["value"]
+            if line["key"] == "file":
+                repo.files[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                repo.files[value["path"]] = self.hub.large[value["oid"]]
+        return self._json({"commitUrl": f"{self.hub.url}/{repo_id}/commit/{repo.commit}", "commitOid": repo.commit})
+
+    def _json(self, value: Any, status: int = 200) -> None:
+        return self._answer(status, {"Content-Type": "application/json"}, json.dumps(value).encode())
+
     def _repo(self, repo_id: str, revision: str) -> Repo | None:
         """The repository; answers as the Hub does, and returns None, where it is not there."""
         repo = self.hub.repos.get(repo_id)
@@ -172,6 +240,7 @@ class _Handler(BaseHTTPRequestHandler):
         if repo is None:
             return None
         body = {"id": repo_id.removeprefix("datasets/"), "sha": repo.commit, "siblings": repo.listing()}
+        body["private"] = repo.private
         return self._answer(200, {"Content-Type": "application/json"}, json.dumps(body).encode(), self._fault("api"))
 
     def _file(self, repo_id: str, revision: str, name: str) -> None:
@@ -253,4 +322,4 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _large(name: str) -> bool:
     """Whether the Hub keeps a file as a large one, with a SHA-256."""
-    return name.endswith((".safetensors", ".bin", ".parquet"))
+    return name.endswith((".safetensors", ".bin", ".parquet", ".onnx"))

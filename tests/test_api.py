@@ -21,10 +21,10 @@ import numpy as np
 import pandas
 import polars
 import pytest
+import torch
 
 import minilm
 from minilm.config import RunConfig
-from minilm.keywords import changes_from
 from minilm.loading import load_config
 from minilm.reporting.record import read_run
 from tests import tiny
@@ -51,9 +51,13 @@ def data_of(run: minilm.Run, split: str = "source") -> list[dict[str, Any]]:
 
 def test_it_is_the_run_of_the_command_line_bit_for_bit(tmp_path: Path) -> None:
     config = tiny.finished_run().parents[1] / "tiny.toml"
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
     run = minilm.train(config, runs=tmp_path)
+    assert torch.get_num_threads() == 2  # the run had one
     assert run.folder == tmp_path / "tiny" and tiny.outcome(run.folder) == tiny.outcome(tiny.finished_run())
     again = minilm.train(str(run.folder), runs=tmp_path)  # from the folder of a run, with its settings
+    torch.set_num_threads(before)
     assert again.folder == tmp_path / "tiny-2" and tiny.outcome(again.folder) == tiny.outcome(run.folder)
 
 
@@ -70,23 +74,6 @@ def test_every_section_of_a_config_is_a_keyword() -> None:
     assert set(keywords) - {f.name for f in fields(RunConfig)} == {"config", "method", "changes", "runs", "resume"}
 
 
-def test_keywords_are_the_changes_of_the_command_line() -> None:
-    given = {
-        "name": "2024", "seed": np.int64(2), "lora": {"rank": 8, "layers": (0, 1)}, "freeze": None,
-        "model": {"config": {"width": 16}, "head": {"kind": "mlp"}},
-        "train": {"lr": np.float64(1e-4), "class_weights": {"not so good": 2.0, "a.b=c": 1}, "best": "loss"},
-    }  # fmt: skip
-    made = changes_from(RunConfig, given)
-    assert made == [
-        'name="2024"', "seed=2", "lora.rank=8", "lora.layers=[0, 1]", "model.config.width=16", 'model.head.kind="mlp"',
-        "train.lr=0.0001", 'train.class_weights={ "not so good" = 2.0, "a.b=c" = 1 }', 'train.best="loss"',
-    ]  # fmt: skip
-    table = CONFIG | {"data": {"source": "x.csv"}, "model": {"architecture": "gpt2", "config": {"depth": 1}}}
-    config = load_config(table, [change for change in made if not change.startswith("lora")])
-    assert config.model.config == {"depth": 1, "width": 16} and config.train
-    assert config.train.class_weights == {"not so good": 2.0, "a.b=c": 1.0}
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -98,6 +85,8 @@ def test_keywords_are_the_changes_of_the_command_line() -> None:
         ({"train": {"a rate": 1}}, r"^'train\.a rate': not a key of a config$"),
         ({"lora": {"ranks": 8}}, r'lora\.ranks is not a known key \(did you mean "rank"\?\)'),
         ({"config": {"name": 3}}, r"^the config: data\b.* name must be|^the config: name must be"),
+        ({"config": [CONFIG]}, "^the config must be a name, a path or a dict, got list$"),
+        ({"changes": "train.lr=1"}, r"^changes must be a list, such as \['train\.lr=1'\], not a single text$"),
         ({"method": "lorra"}, "must be full, head, last3"),
         ({"data": "nowhere.csv"}, r"nowhere\.csv"),
         ({"data": (TEXTS, LABELS[:-1])}, "^data: has 60 texts, but 59 labels$"),
@@ -183,6 +172,12 @@ def test_data_of_ones_own_are_used_whole_by_a_recipe(monkeypatch: pytest.MonkeyP
     assert (seen["config"].lora.rank, seen["config"].lora.dropout, seen["config"].seed) == (4, 0.1, 3)
 
 
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(minilm.UserError, match=r"file/\.data/texts-\w+\.jsonl: cannot be written \(.*runs=\.\.\."):
+        minilm.train(CONFIG, (TEXTS, LABELS), runs=tmp_path / "file")
+
+
 # --- Interruptions --------------------------------------------------------------------------------------------------
 
 
@@ -201,6 +196,18 @@ def test_ctrl_c_keeps_the_state_and_the_message_is_what_resumes_it(tmp_path: Pat
     with tiny.at_step(2, interrupt), pytest.raises(minilm.Interrupted):
         minilm.train(CONFIG, (TEXTS, LABELS), seed=2, runs=tmp_path)
     assert minilm.train(CONFIG, (TEXTS, LABELS), seed=2, runs=tmp_path, resume=True).folder == tmp_path / "tiny-2"
+
+
+def test_an_interrupted_study_is_resumed_by_the_same_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minilm.studies.engine.write_page", lambda *given: tmp_path / "study.html")
+    table = {"name": "seeds", "question": "How much is luck?", "base": CONFIG, "axes": {"seed": [1, 2]}}
+    with (
+        tiny.at_step(9, lambda: os.kill(os.getpid(), signal.SIGINT)),
+        pytest.raises(minilm.Interrupted, match=r"^SIGINT: the state is saved; the same call of minilm\.study"),
+    ):
+        minilm.study(table, (TEXTS, LABELS), train=BRIEF, runs=tmp_path)
+    study = minilm.study(table, (TEXTS, LABELS), train=BRIEF, runs=tmp_path)
+    assert len(study.runs) == 2 and not study.failed and study.runs[1].history[-1].epoch == 1
 
 
 def test_a_thread_may_train(tmp_path: Path) -> None:
@@ -281,6 +288,8 @@ def test_a_study_is_its_runs_and_its_page(tmp_path: Path, monkeypatch: pytest.Mo
     assert repr(study) == "<FinishedStudy rates: 2 runs; rates/study.html>"
     html = study._repr_html_()
     assert html.startswith("<p><strong>rates</strong>: Does a higher rate help?</p>\n<p>") and "<img" in html
+    again = minilm.study(table, (TEXTS, LABELS), metric="macro_f1", **options)  # nothing is left to do
+    assert again.page == study.page and again.runs[0].results == study.runs[0].results
     with pytest.raises(minilm.UserError, match="jobs must be a whole number of at least 1, got 0"):
         minilm.study(table, jobs=0)
     with pytest.raises(minilm.UserError, match=r'^no study "seed" \(did you mean "seeds"\?\)'):
@@ -295,6 +304,7 @@ def test_the_public_names_are_listed_and_explained() -> None:
     assert names == sorted(minilm.__all__, key=str) and set(names) == set(minilm._HOMES)
     for name in names:
         assert inspect.getdoc(getattr(minilm, name)), name
+    assert Path(minilm.__file__).with_name("py.typed").is_file()
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         minilm.trian  # type: ignore[attr-defined]  # noqa: B018
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
+import inspect
 import re
 import tomllib
 from pathlib import Path
@@ -10,6 +12,7 @@ from types import ModuleType
 
 import pytest
 
+import minilm as package
 from minilm.cli import main
 from minilm.config import RunConfig
 from minilm.recipes import fine_tuning, studies
@@ -63,6 +66,33 @@ def test_every_section_of_a_config_that_a_page_shows_has_such_keys() -> None:
                 assert set(section) <= set(hints_of(hints_of(RunConfig)[name])), name
 
 
+def test_every_call_that_a_page_shows_is_a_public_name_with_such_keywords() -> None:
+    blocks = [text for page in PAGES for text in re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)]
+    called = [node for block in blocks for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Call)]
+    seen = []
+    for call in called:
+        match call.func:
+            case ast.Attribute(ast.Name("minilm"), name):
+                assert name in package.__all__, name
+                known = inspect.signature(getattr(package, name)).parameters
+                assert {keyword.arg for keyword in call.keywords} <= set(known), ast.unparse(call)
+                seen.append(name)
+            case ast.Attribute(ast.Attribute(ast.Name("minilm"), name), method):
+                assert callable(getattr(getattr(package, name), method)), ast.unparse(call)
+    assert {"train", "study", "load_model"} <= set(seen)
+
+
+SECTIONS = "data|train|lora|freeze|model|augment|adapt|zero_shot|tokenizer"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_key_that_a_page_names_is_a_key(page: Path) -> None:
+    endings = ("md", "csv", "py", "tsv", "json", "toml", "onnx", "safetensors")  # of files with a section's name
+    for span in re.findall(r"`([^`\n]+)`", page.read_text("utf-8")):
+        for section, key in re.findall(rf"(?<![\w.])({SECTIONS})\.([a-z_0-9]+)", span):
+            assert key in (*hints_of(hints_of(RunConfig)[section]), *endings), f"{section}.{key}"
+
+
 def test_every_study_and_recipe_is_on_its_page() -> None:
     page = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
     assert all(f"`{name}`" in page for name in studies())
@@ -79,3 +109,10 @@ def test_the_package_explains_itself_without_this_word(word: str) -> None:
         if re.search(rf"\b{word}\b", line, re.IGNORECASE)
     ]
     assert found == []
+
+
+def test_the_numbers_by_which_to_choose_a_method_are_those_of_the_results() -> None:
+    page = (ROOT / "docs" / "choosing.md").read_text(encoding="utf-8")
+    results = (ROOT / "experiments" / "RESULTS.md").read_text(encoding="utf-8")
+    numbers = re.findall(r"\b0\.\d{3,4}\b|\b\d{2,3}\.\d\b", page)
+    assert len(numbers) > 30 and {number for number in numbers if number not in results} <= {"22.7"}

@@ -25,6 +25,7 @@ from minilm.checkpoints.atomic import atomic
 from minilm.errors import UserError
 from minilm.model_files import PICKLES, refusal_of_pickles, shard_names
 from minilm.textfiles import read_json
+from minilm.world import whole
 
 DTYPES = {
     "F64": torch.float64,
@@ -203,7 +204,10 @@ def write_tensors(
     tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]],
     metadata: dict[str, str] | None = None,
 ) -> None:
-    """Write a safetensors file atomically. The widest dtypes come first, so that all tensors are aligned."""
+    """Write a safetensors file atomically. The widest dtypes come first, so that all tensors are aligned.
+
+    Sharded tensors are gathered one after the other, so all processes must call this function.
+    """
     # The package's save_file needs contiguous tensors, all at once: saving a GPT-2 of 475 MiB, whose weights are
     # transposed, takes 342 MiB more with it, and 94 MiB with this function, which copies one tensor after the other.
     # save_file also makes the file readable only by its owner, does not flush it, and hides errors of a full disk.
@@ -221,5 +225,5 @@ def write_tensors(
     with atomic(path) as file:
         file.write(struct.pack("<Q", len(encoded)) + encoded)
         for _, tensor in pairs:
-            flat = tensor.detach().cpu().contiguous().reshape(-1)
-            file.write(memoryview(flat.view(torch.uint8).numpy()))
+            flat = whole(tensor.detach()).cpu().contiguous().reshape(-1)
+            file.write(flat.view(torch.uint8).numpy().data)

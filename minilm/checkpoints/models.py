@@ -32,7 +32,7 @@ from minilm.checkpoints.matching import Match, match, parameter_names, verify
 from minilm.checkpoints.names import Layout, Place, module_of, places_of_ours, plain_name, published_tensors, rows_of
 from minilm.checkpoints.trained_part import TRAINED_STEM, Base
 from minilm.data.tokenizer_settings import settings_beside
-from minilm.errors import UserError, nearest
+from minilm.errors import UserError, located, nearest
 from minilm.model_files import TOKENIZER_FILES, VOCABULARY_FILES
 from minilm.models import ARCHITECTURES, TASKS, build_model, without_weights
 from minilm.models.architecture import Backbone, BackboneConfig, Card, Row
@@ -160,7 +160,7 @@ def load_parts(
     config = with_pooler(stored.model_type, stored.config, stored.has("pooler"))
     if head_is_new and "decoder" in stored.architecture.switches and not stored.has("decoder"):
         config = dataclasses.replace(config, **{"decoder": False})  # only T5's encoder, as in token classifiers
-    with without_weights():
+    with without_weights(), located(str(stored.folder / "config.json")):
         model = build_model(stored.model_type, config, task, classes=len(card.labels), head=head)
     model.card = card
     if not stored.has_weights:

@@ -87,8 +87,11 @@ def write_onnx(model: Backbone, path: Path) -> None:
     size = sum(parameter.nbytes for parameter in model.parameters())
     with torch.no_grad(), _quiet():
         graph(*arguments)  # tables that are computed once must not be computed while the graph is traced
-        traced = torch.export.export(graph, arguments, dynamic_shapes=[free] * len(names), strict=False)
-        program = torch.onnx.export(traced, input_names=names, output_names=[OUTPUT], dynamo=True, verbose=False)
+        shapes = tuple(free for _ in names)
+        traced = torch.export.export(graph, arguments, dynamic_shapes=shapes, strict=False)
+        program = torch.onnx.export(
+            traced, input_names=names, output_names=[OUTPUT], dynamic_shapes=shapes, dynamo=True, verbose=False
+        )
         assert program is not None  # with dynamo
         for node in program.model.graph.all_nodes():
             node.metadata_props.clear()  # the lines of code that it comes from, with this machine's paths

@@ -6,17 +6,16 @@ import os
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from minilm.data.compressed import Room, check_archive
 from minilm.data.decoding import display_name, open_bytes
 from minilm.data.delimited import Row, check_once, table_of_rows
 from minilm.data.tables import HEAD, Defects, Table, TableFile
 from minilm.errors import UserError
 
 BATCH = 256  # rows of a Parquet file that are decoded at once
-ROOM, RATIO = 1 << 28, 100  # a Parquet file may decompress to so many bytes, or to so many times its own size
 PER_ROW = 16  # bytes of memory that a row takes, whatever is in it
 HEAD_ROOM = 1 << 26  # bytes that a column may decompress to, to be among the columns of the first rows
 
@@ -39,11 +38,10 @@ def parquet_file(path: Path) -> Iterator[Any]:
 def read_parquet(path: Path, wanted: set[str]) -> Table:
     """The wanted columns of a Parquet file. Needs pyarrow, the extra ``data``.
 
-    Raises UserError if it cannot be read, or if a small file decompresses to more than ``ROOM``: a few bytes may
-    encode a million copies of a text.
+    Raises UserError if it cannot be read, or if it decompresses to too many bytes (``Room``).
     """
     with parquet_file(path) as file:
-        room = _Room(path, max(ROOM, RATIO * os.path.getsize(path)))
+        room = Room(display_name(path), os.path.getsize(path))
         names, sizes = list(file.schema_arrow.names), _stated_sizes(file.metadata, file.schema_arrow.names)
         check_once(display_name(path), names, wanted)
         columns: dict[str, list[Any]] = {name: [] for name in names if name in wanted}
@@ -76,25 +74,6 @@ def cells_of(column: Any) -> list[Any]:
         return list(column.to_pylist())
     except (ValueError, OverflowError):  # beyond the year 9999
         return list(column.cast(pyarrow.string()).to_pylist())
-
-
-@dataclass
-class _Room:
-    """How many more bytes a file may decompress to."""
-
-    path: Path
-    left: int  # bytes
-
-    def check(self, size: int) -> None:
-        """Raise UserError if ``size`` bytes do not fit."""
-        if size > self.left:
-            much = f"{self.path.stat().st_size:,} bytes decompress to more than {max(size, ROOM):,}"
-            raise UserError(f"{self.path}: {much}, the limit; save the rows that you need in another file")
-
-    def take(self, size: int) -> None:
-        """As ``check``, and subtract them from the remaining bytes."""
-        self.check(size)
-        self.left -= size
 
 
 def _stated_sizes(metadata: Any, names: list[str]) -> dict[str, int]:
@@ -138,6 +117,7 @@ def spreadsheet_rows(path: Path) -> tuple[Iterator[Row], str]:
         raise UserError(f"{path}: spreadsheets need python-calamine: pip install 'minilm[excel]'") from None
     try:
         with open_bytes(path) as binary:
+            check_archive(binary, display_name(path))
             book = python_calamine.CalamineWorkbook.from_filelike(binary)
         cells = book.get_sheet_by_index(0).to_python(skip_empty_area=False)
     except (python_calamine.CalamineError, OSError, EOFError, IndexError, ValueError) as error:

@@ -8,22 +8,22 @@ lone surrogates, which no valid text contains, so that messages can name each ba
 from __future__ import annotations
 
 import codecs
-import gzip
 import io
 import re
 import sys
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from minilm.data.compressed import Unzipped
 from minilm.data.tables import Defects, RowOrigin
 from minilm.errors import UserError
 
 STDIN = Path("-")
 BROKEN = re.compile("[\ud800-\udfff]")  # lone surrogates
+LONGEST = 2**26  # characters of a line, or of a row of several lines
 SAMPLE = 2**16  # bytes, or characters, from which the encoding and the format are guessed
 MARKS = {  # UTF-32 comes first, as its mark begins with that of UTF-16
     codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
@@ -56,17 +56,30 @@ class TextFile:
     def lines(self, defects: Defects | None = None, newline: str | None = None) -> Iterator[str]:
         """Yield the lines with their line ends. Bytes that cannot be decoded become U+FFFD and a defect.
 
-        newline: "" for lines as the csv module counts them, which may also end with CR.
+        newline: "" for lines as the csv module counts them, which may also end with CR. Raises UserError for a line of
+        more than ``LONGEST`` characters, before the rest of it takes memory.
         """
-        explained = False
+        for number, line in enumerate(self._parts(LONGEST + 1, defects, newline), 1):
+            if len(line) > LONGEST:
+                raise too_long(RowOrigin(self.name, number))
+            yield line
+
+    def pieces(self, defects: Defects | None = None) -> Iterator[str]:
+        """Yield the text in pieces: lines, and parts of long lines. Otherwise as ``lines``."""
+        return self._parts(SAMPLE, defects, None)
+
+    def _parts(self, most: int, defects: Defects | None, newline: str | None) -> Iterator[str]:
+        """The lines, those of more than ``most`` characters in parts."""
+        explained, number = False, 1
         with self._open(self.newline if newline is None else newline) as file:
-            for number, line in enumerate(file, 1):
+            while line := file.readline(most):
+                here, number = number, number + line.endswith(("\n", "\r"))
                 if line.isascii() or not BROKEN.search(line):
                     yield line
                     continue
                 if defects is not None:
                     what = _undecodable(line, self.encoding, explain=not explained)
-                    defects.add(RowOrigin(self.name, number), what)
+                    defects.add(RowOrigin(self.name, here), what)
                     explained = True
                 yield BROKEN.sub("\ufffd", line)
 
@@ -79,8 +92,11 @@ class TextFile:
                 yield io.TextIOWrapper(binary, encoding=self.encoding, errors=errors, newline=newline)
             except UnicodeDecodeError as error:
                 raise UserError(f"{self.name}: not {self.encoding}: {error.reason} (byte {error.start})") from None
-            except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-                raise UserError(f"{self.name}: not a complete gzip file: {error}") from None
+
+
+def too_long(origin: RowOrigin) -> UserError:
+    """The error for a line of more than ``LONGEST`` characters."""
+    return UserError(f"{origin}: longer than {LONGEST:,} characters, the limit; divide this text into rows")
 
 
 def display_name(path: Path) -> str:
@@ -90,7 +106,8 @@ def display_name(path: Path) -> str:
 
 @contextmanager
 def open_bytes(path: Path) -> Iterator[BinaryIO]:
-    """Open a file at its start, decompressed. Standard input ("-") can be opened several times. Raises UserError."""
+    """Open a file at its start, decompressed. Standard input ("-") can be opened several times. Raises UserError if it
+    cannot be read, also while it is read if it decompresses to too many bytes."""
     try:
         file: BinaryIO = io.BytesIO(_read_stdin()) if path == STDIN else path.open("rb")
     except OSError as error:
@@ -99,7 +116,7 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
         zipped = file.read(2) == b"\x1f\x8b"
         file.seek(0)
         if zipped:
-            with gzip.open(file) as unzipped:
+            with Unzipped(file, display_name(path)) as unzipped:
                 yield unzipped  # type: ignore[misc]  # it can be read like a BinaryIO
         else:
             yield file
@@ -135,10 +152,7 @@ def open_text(path: Path, encoding: str = "") -> TextFile:
 
 def _find_encoding(path: Path) -> str:
     with open_bytes(path) as file:
-        try:
-            start = file.read(SAMPLE)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise UserError(f"{display_name(path)}: not a complete gzip file: {error}") from None
+        start = file.read(SAMPLE)
     for mark, encoding in MARKS.items():
         if start.startswith(mark):
             return encoding

@@ -138,7 +138,7 @@ def _line_values(text: TextFile, defects: Defects) -> Iterator[Found]:
 
 def array_values(text: TextFile, defects: Defects) -> Iterator[Found]:
     """Yield the items of an array, each with its line. The file is read piece by piece, to save memory."""
-    lines = text.lines(defects)
+    lines = text.pieces(defects)  # often all of it is one line
     buffer, at, line = "", 0, 1
 
     def more(least: int = SAMPLE) -> bool:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from minilm.data.columnar import BATCH, cells_of, parquet_file, spreadsheet_rows
-from minilm.data.decoding import STDIN, TextFile, display_name, open_text
+from minilm.data.decoding import LONGEST, STDIN, TextFile, display_name, open_text, too_long
 from minilm.data.delimited import Format, find_delimiter, find_quoting, long_fields
 from minilm.data.json_rows import REPEATED, array_values, cell_of, decoder, json_reason, rows_within
 from minilm.data.readers import SPREADSHEETS, ending, is_table
@@ -154,7 +154,9 @@ class Piped:
 
     def lines(self, defects: Defects | None = None, newline: str | None = None) -> Iterator[str]:
         """See ``TextFile.lines``."""
-        for number, line in enumerate(self.binary, 1):
+        for number, line in enumerate(iter(lambda: self.binary.readline(LONGEST + 1), b""), 1):
+            if len(line) > LONGEST:
+                raise too_long(RowOrigin(self.name, number))
             try:
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
@@ -210,7 +212,7 @@ def _quoted(lines: Iterator[str], delimiter: str) -> Iterator[Fields]:
     line = 1
 
     def next_lines(read: list[str]) -> Iterator[str]:
-        while len(read) < MOST_LINES:
+        while len(read) < MOST_LINES and sum(map(len, read[:-1])) <= LONGEST:
             text = again.popleft() if again else next(lines, None)
             if text is None:
                 return

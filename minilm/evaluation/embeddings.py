@@ -60,8 +60,7 @@ def text_vectors(
     depth = model.config.depth
 
     def forward(batch: Batch, rows: np.ndarray) -> Tensor:
-        x = model.finish(model.run(model.embed(batch), batch, 0, depth))  # (B, T, D)
-        return how(x.float(), batch, skipped)
+        return how(model.vectors_after(batch, depth).float(), batch, skipped)  # from (B, T, D)
 
     if not len(encoded):
         return np.zeros((0, model.config.width), np.float32)

@@ -41,6 +41,7 @@ from minilm.loading import change_data
 from minilm.models.architecture import Backbone, evaluation_mode
 from minilm.models.batch import Batch
 from minilm.terminal import printable
+from minilm.world import deal_out, sum_, world
 
 Forward = Callable[[Batch, np.ndarray], Tensor]  # a batch and its row numbers (B,) -> scores (B, C)
 Combine = Callable[[np.ndarray, Windows], np.ndarray]  # the values of M windows (M, C), and their texts -> (N, C)
@@ -61,20 +62,25 @@ def predict_scores(
     Rows of similar length share a batch. Each module keeps its training or evaluation mode. ``forward`` computes the
     scores of a batch from the batch and its row numbers, if a part is cached; by default the model does. ``combine``
     computes the scores of texts from those of their windows; by default it combines class probabilities. ``progress``
-    is called after each batch, with the batch's fraction of all rows.
+    is called after each batch, with the batch's fraction of all rows. Several processes share the batches, and each
+    returns the scores of all texts.
     """
     scores, order = [], []
     multiple = length_multiple(encoded.lengths, runtime.most_lengths)
-    with evaluation_mode(model), torch.inference_mode(), runtime.autocast():
-        for rows in evaluation_batches(encoded.lengths, runtime.tokens_at_once, runtime.batch_overhead, multiple):
+    batches = list(evaluation_batches(encoded.lengths, runtime.tokens_at_once, runtime.batch_overhead, multiple))
+    # Not inference_mode: a sharded model that is first used in it could not train any more.
+    with evaluation_mode(model), torch.no_grad(), runtime.autocast():
+        for rows, is_mine in deal_out(batches):
             batch = collate(encoded, rows, None, pad, multiple=multiple, limit=model.context).to(runtime.device)
-            scores.append((model(batch) if forward is None else forward(batch, rows)).float())
-            order.append(rows)
+            found = (model(batch) if forward is None else forward(batch, rows)).float()
+            scores.append(found if is_mine else found[:0])
+            order.append(rows if is_mine else rows[:0])
             if progress is not None:
-                progress(len(rows) / len(encoded))
-    by_length = torch.cat(scores).cpu().numpy()
-    result = np.empty_like(by_length)
-    result[np.concatenate(order)] = by_length
+                progress(world().size * len(rows) / len(encoded))
+        by_length = torch.cat(scores).cpu()
+        here = by_length.new_zeros(len(encoded.lengths), *by_length.shape[1:])
+        here[torch.from_numpy(np.concatenate(order))] = by_length
+        result = sum_(here).numpy()  # the rows of other processes are zero here
     if encoded.windows is None:
         return result
     if combine is None:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from minilm.errors import UserError
 from minilm.model_files import is_whole
 from minilm.models.batch import Batch, State
-from minilm.models.heads import Head, HeadConfig, LanguageConfig
+from minilm.models.heads import ClassificationHead, Head, HeadConfig, LanguageConfig
 
 # --- What a model offers ------------------------------------------------------------------------------------------
 
@@ -139,11 +139,31 @@ class Backbone(nn.Module, ABC):
         """The position (B,) for which this layer computes its query and its MLP; None: all positions."""
         return batch.query_position if layer == self.num_layers - 1 else None
 
-    def vectors(self, batch: Batch, state: State | None = None, first: int = 0) -> Tensor:
+    def vectors(self, batch: Batch, state: State | None = None, first: int = 0, last: int | None = None) -> Tensor:
         """The finished vectors, (B, T, D), or (B, 1, D) if the batch has a ``query_position``; an encoder-decoder's
-        are its decoder's, (B, T', D). From ``state``, the one before layer ``first``, or else from the start."""
+        are its decoder's, (B, T', D). From ``state``, the one before layer ``first``, or else from the start; up to
+        layer ``last`` (exclusive), or else to the end."""
         state = self.embed(batch) if state is None else state
-        return self.finish(self.run(state, batch, first, self.num_layers))
+        return self.finish(self.run(state, batch, first, self.num_layers if last is None else last))
+
+    def vectors_after(self, batch: Batch, last: int) -> Tensor:
+        """The finished vectors if only the first ``last`` layers run."""
+        return self.vectors(batch, last=last)
+
+    def states(self, batch: Batch, last: int) -> State:
+        """The state after the first ``last`` layers."""
+        return self.run(self.embed(batch), batch, 0, last)
+
+    def pooled(self, batch: Batch) -> Tensor:
+        """The vector of each text that the classification head reads, (B, D)."""
+        assert isinstance(self.head, ClassificationHead)
+        batch = replace(batch, query_position=self.head.query_position(batch))
+        return self.head.pooled(self.vectors(batch), batch, self.pooler)
+
+    def classify(self, z: Tensor) -> Tensor:
+        """The scores (B, C) of vectors from ``pooled``, (B, D)."""
+        assert isinstance(self.head, ClassificationHead)
+        return self.head.classify(z)
 
     def apply_head(self, x: Tensor, batch: Batch) -> Tensor:
         """The head's scores of finished vectors, from ``vectors``. Raises TypeError if there is no head."""

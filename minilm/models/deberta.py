@@ -19,6 +19,9 @@ rest is BERT's:
     x_{l+1} = norm(a_l + down(gelu(up(a_l))))
     y       = x_L
 
+The paper's other idea, absolute positions that join just before masked words are guessed (section 3.2), is for
+pretraining; the published classes do without it.
+
 Version 2 (the large models of the same paper) changed three things:
 
 - ``W_q'`` and ``W_k'`` are the layer's own ``W_q`` and ``W_k``, so positions cost no parameters but P (``shared``).

@@ -26,9 +26,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from minilm.errors import UserError
 from minilm.models.batch import Batch, select_position
 from minilm.models.dropout import Dropout
 from minilm.models.layers import ACTIVATIONS
+
+POOLINGS = ("cls", "last", "mean", "pooler", "max", "mean_sqrt_len", "weighted_mean")
 
 
 def pool(x: Tensor, batch: Batch, how: str, pooler: nn.Module | None = None) -> Tensor:
@@ -99,6 +102,11 @@ class HeadConfig:
     bias: bool = True  # of the last layer
     dense_bias: bool = True
     norm_bias: bool = True
+
+    def __post_init__(self) -> None:
+        """Raises UserError for an unknown pooling."""
+        if self.pooling not in POOLINGS:
+            raise UserError(f"pooling must be one of {', '.join(POOLINGS)}, got {str(self.pooling)[:100]!r}")
 
 
 class ClassificationHead(Head):

@@ -15,7 +15,8 @@ Five things differ from BERT (section 2.1):
   position table, and there are no segments.
 - Attention alternates. Every third layer is *global*: it sees the whole text. The others are *local*: they see 64
   positions to each side, so long texts are cheaper. ``mask_l`` is minus infinity at keys that a query does not see.
-  Rotary positions have the base 10,000 in local layers and 160,000 in global ones, for texts of 8,192 tokens.
+  Rotary positions have the base 10,000 in local layers and 160,000 in global ones, for texts of 8,192 tokens (in
+  mmBERT 160,000 in all).
 - ``norm``, a LayerNorm, comes before each sublayer ("pre-norm"), so the path from x_0 to x_L is a plain sum.
 - The MLP has a gate (GeGLU, Shazeer 2020).
 - Matrices and norms have no biases; only the language head's last has one.

@@ -19,7 +19,7 @@ another, each from those before it, but does not know how long the text is. MPNe
 guessed come last in a random order of the text, each is guessed from all that come before it, and for those that come
 after, a mask token stands at their place, so that every guess sees T positions:
 
-    maximise   sum_t  log p(word z_t | words z_1 .. z_{t-1}, masks at z_t .. z_T)
+    maximise   sum_{t > c} log p(word z_t | words z_1 .. z_{t-1}, masks at z_t .. z_T)          c = 0.85 T are given
 
 Afterwards this is an encoder like BERT. Most of its checkpoints are sentence models: the mean of ``y`` is a text's
 vector. The heads are RoBERTa's:

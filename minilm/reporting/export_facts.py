@@ -59,8 +59,8 @@ class ExportFacts:
     labels: list[str]  # (C,)
     kind: Literal["single", "multi", "score"]
     temperature: list[Positive]  # one number; with several labels, one each
-    threshold: Fraction | list[Fraction] | None  # None: the most probable label
-    raw: bool
+    threshold: Fraction | list[Fraction] | None = None  # None, which the file leaves out: the most probable label
+    raw: bool = False
     max_tokens: Number  # longer texts are cut
     truncation_side: Literal["left", "right"]
     pad_id: Number

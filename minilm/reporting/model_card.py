@@ -92,8 +92,10 @@ def _entry(repo_id: str) -> ModelEntry | None:
 
 
 def _dataset(run: Run | None) -> catalog.Entry | None:
-    """The catalogue's entry for the data of a run."""
-    return None if run is None else catalog.entries().get(run.results.data.name)
+    """The catalogue's entry for the data of a run; None if they are not from the catalogue."""
+    entry = None if run is None else catalog.entries().get(run.config.data.source)
+    takes_sample = run is not None and run.config.data.sample and entry is not None and entry.sample
+    return catalog.entries()[entry.sample] if entry is not None and takes_sample else entry
 
 
 def _metadata(title: str, exported: Exported, run: Run | None) -> str:
@@ -106,18 +108,18 @@ def _metadata(title: str, exported: Exported, run: Run | None) -> str:
     tags = ["text-classification"] if exported.labels else []
     tags += ["minilm", *(["lora"] if exported.adapter else []), *(["onnx"] if exported.facts else [])]
     found = _values(run)
-    split, what = (found[0][1], _named_data(run)) if found and run else ("", "")
+    name = "" if run is None else data.name if data else Path(run.results.data.name).name
     results = [
         EvalResult(
             task_type="text-classification",
             dataset_type=data.source if data and data.files else "local",
-            dataset_name=what,
+            dataset_name=name,
             dataset_split=split,
             metric_type=METRICS[key],
             metric_name=titled(key),
             metric_value=round(value, 6),
         )
-        for key, _, value in found
+        for key, split, value in found
     ]
     how = "adapter" if exported.adapter else "finetune"
     relation: dict[str, Any] = {"base_model_relation": how} if base and run else {}
@@ -141,12 +143,6 @@ def _library(exported: Exported) -> str:
     if not exported.is_published:
         return "minilm"
     return "peft" if exported.adapter else "transformers"
-
-
-def _named_data(run: Run) -> str:
-    """The data set's name, without the folders of a local file."""
-    name = run.results.data.name
-    return name if name in catalog.entries() else Path(name).name
 
 
 def _values(run: Run | None) -> list[tuple[str, str, float]]:

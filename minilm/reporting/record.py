@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from minilm.config import RunConfig
 from minilm.errors import UserError
-from minilm.hints import WINDOWS, program, quoted
+from minilm.hints import WINDOWS, program, quoted, training_program
 from minilm.loading import load_config
 from minilm.reporting.page import Picture, Span, fragment
 from minilm.reporting.results import Environment, Evaluation, Results, read_history, read_record
@@ -133,7 +133,7 @@ def read_run(folder: Path) -> Run:
 
 def resume_command(folder: Path) -> str:
     """The command that continues an interrupted run."""
-    return f"{program()} train {quoted(relative_path(folder / 'config.toml'))} --resume"
+    return f"{training_program()} train {quoted(relative_path(folder / 'config.toml'))} --resume"
 
 
 def prediction_command(run: Run) -> str:

@@ -354,6 +354,7 @@ class Environment:
     platform: str
     device: str
     threads: Number
+    processes: Number = 1
     cpu: str = ""  # its name, and the instructions that torch uses; "": a version that did not record them
     data: DataSummary
     start: dict[str, str] = field(default_factory=dict)  # name -> hash of an input of the run

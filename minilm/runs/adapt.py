@@ -60,7 +60,9 @@ from minilm.training.gradient_checkpointing import use_gradient_checkpointing
 from minilm.training.loop import Task, labels_of, train
 from minilm.training.objectives import LanguageObjective
 from minilm.training.optimizer import check_warmup
+from minilm.training.sharding import is_sharding, open_whole, shard
 from minilm.training.state import Checkpoints, Progress
+from minilm.world import barrier, deal_out, from_first, is_first, sum_
 
 UNCUT = 2**31 - 1  # tokens: texts are not cut
 
@@ -78,18 +80,25 @@ def adapt(
         minilm.training.console.Interrupted: a signal stopped the adaptation; the next call resumes it.
     """
     adapted, place = folder / "adapted", folder / "adaptation"
-    if (adapted / "config.json").exists():  # this file is written last
+    if from_first((adapted / "config.json").exists):  # this file is written last
         _drop_checkpoints(place)
         return adapted
     settings = data.settings
     stored = read_contents(find_checkpoint(config))
-    torch.manual_seed(config.seed)
-    model, untrained = load_parts(stored.folder, "lm", dtype=torch.float32, device=runtime.device)
+    device = torch.device("cpu") if is_sharding(settings.shard) else runtime.device
+
+    def load() -> tuple[Backbone, list[str]]:
+        torch.manual_seed(config.seed)
+        return load_parts(stored.folder, "lm", dtype=torch.float32, device=device)
+
+    model, untrained = load()
     warn_of(untrained, model)
     total, trained = parameter_counts(model)
     say(f"{folder}: adaptation to {data}; {trained:,} of {total:,} parameters train on {runtime}")
     if settings.gradient_checkpointing:
         use_gradient_checkpointing(model)
+    if is_sharding(settings.shard):
+        shard(model, runtime)
     before = perplexity(model, data, runtime, settings.batch_size)
     task = _make_task(data, model, settings, runtime, partial(record, place))
     try:
@@ -101,16 +110,21 @@ def adapt(
     new_head = any(name.startswith("head.") for name in untrained)
     results = _results(data, progress, Parameters(total, trained), new_head, before, after)
     write_json(place / "results.json", as_table(results))
-    _return_pooler(model, stored, runtime)
-    save_model(model, adapted)  # including the tokenizer's files
+    if is_first():
+        if is_sharding(settings.shard):
+            model = open_whole(lambda: load()[0], Checkpoints(place / "checkpoints").best)
+        _return_pooler(model, stored, runtime)
+        save_model(model, adapted)  # including the tokenizer's files
     _drop_checkpoints(place)
+    barrier()
     say(f"{adapted}: perplexity on validation texts {before['perplexity']:.4g} before, {after['perplexity']:.4g} after")
     return adapted
 
 
 def _drop_checkpoints(place: Path) -> None:
     """Remove the checkpoints, which are no longer needed."""
-    shutil.rmtree(place / "checkpoints", ignore_errors=True)
+    if is_first():
+        shutil.rmtree(place / "checkpoints", ignore_errors=True)
 
 
 def _results(
@@ -313,12 +327,14 @@ def _end_token(tokenizer: Tokenizer, stored: Contents) -> int | None:
 def perplexity(model: Backbone, data: AdaptationData, runtime: Runtime, batch_size: int) -> Metrics:
     """Loss and perplexity on the validation texts, which are corrupted in the same way each time."""
     objective, total, denominator = LanguageObjective(), 0.0, 0.0
-    with evaluation_mode(model), torch.inference_mode(), runtime.autocast():
-        for rows in make_batches(data.validation.blocks.lengths, batch_size, seed=0, epoch=0, shuffle=False):
+    batches = make_batches(data.validation.blocks.lengths, batch_size, seed=0, epoch=0, shuffle=False)
+    with evaluation_mode(model), torch.no_grad(), runtime.autocast():
+        for rows, is_mine in deal_out(batches):
             on_cpu = data.batch("validation", rows, FIXED)
             batch = on_cpu.to(runtime.device)
-            total += float(objective.sum(model(batch), labels_of(batch)))
-            denominator += objective.denominator(labels_of(on_cpu))
+            total += is_mine * float(objective.sum(model(batch), labels_of(batch)))
+            denominator += is_mine * objective.denominator(labels_of(on_cpu))
+    total, denominator = sum_(torch.tensor([total, denominator], dtype=torch.float64)).tolist()
     if not denominator:
         raise UserError("the validation texts are too short to evaluate the adaptation; give more or longer texts")
     loss = total / denominator

@@ -47,6 +47,7 @@ from minilm.runs.augment import augmented
 from minilm.runs.heads import new_head, warn_of_pooling
 from minilm.runs.shared_cache import hash_of_rows, memoize
 from minilm.training.optimizer import check_warmup
+from minilm.training.sharding import is_sharding
 
 
 @dataclass(frozen=True)
@@ -225,10 +226,12 @@ def fresh_model(
 ) -> Backbone:
     """The classifier before training, on its device; equal seeds give equal models."""
     torch.manual_seed(config.seed)
-    vocabulary, device = prepared.tokenizer.get_vocab_size(), runtime.device if config.model.source else "cpu"
+    sharding = config.train is not None and is_sharding(config.train.shard)  # then parts of it go to the device later
+    target = torch.device("cpu") if sharding else runtime.device
+    vocabulary, device = prepared.tokenizer.get_vocab_size(), target if config.model.source else "cpu"
     labels = prepared.data.label_names
     model = make_model(config, labels, vocabulary, device, precision=runtime.precision, source=source)
-    return model.to(runtime.device)
+    return model.to(target)
 
 
 def check_classifier(config: RunConfig, prepared: PreparedData) -> None:

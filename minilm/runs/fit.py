@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -39,7 +40,9 @@ from minilm.training.console import say
 from minilm.training.frozen_prefix import FrozenPrefix, cache_activations
 from minilm.training.gradient_checkpointing import use_gradient_checkpointing
 from minilm.training.loop import train
+from minilm.training.sharding import is_sharding, shard
 from minilm.training.state import Checkpoints, Progress
+from minilm.world import world
 
 
 @dataclass(frozen=True)
@@ -74,27 +77,57 @@ class Trained:
 
 
 def fit(run: TrainRun) -> Trained:
-    """Train to the end, from the start or the last checkpoint, then score all texts and save the model."""
+    """Train to the end, from the start or the last checkpoint, then score all texts.
+
+    Several processes share the work, and return the same; the first then saves the model (``save_trained``).
+    """
     folder, prepared, model, limit = run.folder, run.prepared, run.model, run.config.data.max_tokens
     with atomic(folder / "summary.txt") as file, run.runtime.autocast():
         file.write((summarize(model) + "\n").encode())
     total, trained = parameter_counts(model)
     sizes = " / ".join(map(prepared.size, SPLITS))
-    say(f"{folder}: {prepared.data.name}, {sizes} texts; {trained:,} of {total:,} parameters train on {run.runtime}")
+    training = f"{trained:,} of {total:,} parameters train on {run.runtime}{_processes(run)}"
+    say(f"{folder}: {prepared.data.name}, {sizes} texts; {training}")
     cut = sum((count_cut(encoded, limit) for encoded in prepared.encoded.values()), Cut())
     if message := cut.message("texts", limit, model.context):
         say(f"{folder}: {message}")
+    if is_sharding(run.settings.shard):
+        shard(model, run.runtime)
     embedded = _embed(run) if run.settings.embeddings_baseline else None
     if run.settings.gradient_checkpointing:
         use_gradient_checkpointing(model)
     try:
         progress, scores, cached = _train_and_score(run)
     finally:
-        shutil.rmtree(folder / "cache", ignore_errors=True)
+        _remove_cache(run)
     decision = fit_decision(run.settings, prepared.data.validation.labels, scores["validation"])
-    remember(decision, model)
-    _save(run, scores["validation"])
     return Trained(progress, scores, decision, cached, embedded)
+
+
+def save_trained(run: TrainRun, trained: Trained) -> None:
+    """Save the model with its decision in ``model/``."""
+    remember(trained.decision, run.model)
+    _save(run, trained.scores["validation"])
+
+
+def _processes(run: TrainRun) -> str:
+    """A text about the processes that train the model."""
+    if world().size == 1:
+        return "; train.shard has no effect in one process" if run.settings.shard else ""
+    return f", in {world().size} processes" + (", each with a part of the parameters" if run.settings.shard else "")
+
+
+def _cache_folder(run: TrainRun) -> Path:
+    """For the outputs of frozen layers: one on each machine, also if several machines share the run's folder."""
+    first_here = world().rank - world().local_rank
+    return run.folder / (f"cache-{first_here}" if first_here else "cache")
+
+
+def _remove_cache(run: TrainRun) -> None:
+    if world().local_rank == 0:
+        shutil.rmtree(_cache_folder(run), ignore_errors=True)
+        with suppress(OSError):  # remove the run's folder on machines where nothing else is in it
+            run.folder.rmdir()
 
 
 def _embed(run: TrainRun) -> Embedded:
@@ -126,11 +159,11 @@ def _seen_by(run: TrainRun, *texts: Encoded) -> tuple[str, ...]:
 
 def _activations(run: TrainRun) -> FrozenPrefix:
     """The outputs of the frozen layers for the training and validation texts."""
-    folder, budget = run.folder, run.settings.cache_mib * 2**20
+    folder, budget, cache = run.folder, run.settings.cache_mib * 2**20, _cache_folder(run)
     seen = {split: run.prepared.encoded[split] for split in ("train", "validation")}
 
     def compute() -> FrozenPrefix:
-        return cache_activations(run.model, seen, run.runtime, pad=run.pad, budget=budget, folder=folder / "cache")
+        return cache_activations(run.model, seen, run.runtime, pad=run.pad, budget=budget, folder=cache)
 
     if not budget or frozen_layers(run.model) <= 0:
         return compute()

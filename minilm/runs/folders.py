@@ -38,6 +38,7 @@ from minilm.reporting.results import DataSummary, Environment, Evaluation, read_
 from minilm.reporting.tables import join_words
 from minilm.schema import as_table, flat, shown
 from minilm.textfiles import read_toml
+from minilm.world import world
 
 Recorder = Callable[[Path, list[Evaluation]], None]  # writes all evaluations so far in a folder, as write_history
 LOCK = ".lock"  # the file in a run's folder that is locked while a process works on the run
@@ -164,6 +165,7 @@ def describe_environment(data: Dataset, runtime: Runtime, start: dict[str, str])
         platform=platform.platform(),
         device=str(runtime),
         threads=torch.get_num_threads(),
+        processes=world().size,
         cpu=describe_cpu(),
         data=describe_data(data),
         start=start,
@@ -217,6 +219,7 @@ def other_machine(folder: Path, runtime: Runtime) -> str:
         "torch": (stored.packages.get("torch", ""), version("torch")),
         "device": (stored.device, str(runtime)),
         "threads": (str(stored.threads), str(torch.get_num_threads())),
+        "processes": (str(stored.processes), str(world().size)),
         "CPU": (stored.cpu or describe_cpu(), describe_cpu()),
     }
     changed = [f"{key} {here} (it was {then})" for key, (then, here) in pairs.items() if here != then]

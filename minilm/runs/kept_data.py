@@ -18,6 +18,7 @@ from minilm.data.in_memory import Columns
 from minilm.data.row_stream import Row
 from minilm.data.row_writers import JSONWriter
 from minilm.data.tables import RowOrigin
+from minilm.errors import UserError
 
 FOLDER = ".data"  # below the folder of all runs; the name of a run cannot begin with a dot
 CHUNK = 10_000  # rows that are written together
@@ -26,16 +27,20 @@ CHUNK = 10_000  # rows that are written together
 def keep_data(data: Columns, runs: Path) -> Path:
     """Write the rows into the folder of all runs, unless they are there; return the absolute path of the file.
 
-    Raises OSError if the file cannot be written.
+    Raises UserError if the file cannot be written.
     """
     digest = hashlib.sha256()
     for block in _blocks(data):
         digest.update(block)
     path = runs.resolve() / FOLDER / f"{data.name}-{digest.hexdigest()[:10]}.jsonl"
-    if not path.is_file():
+    if path.is_file():
+        return path
+    try:
         with atomic(path) as file:
             for block in _blocks(data):
                 file.write(block)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another folder: runs=...") from error
     return path
 
 

@@ -15,13 +15,14 @@ from minilm.data.tokenization import pad_id
 from minilm.data.tokenizer_settings import cuts_left
 from minilm.devices import runtime
 from minilm.errors import UserError
+from minilm.evaluation.measuring import measure
 from minilm.evaluation.predictor import Classifier
 from minilm.evaluation.validation_scores import read_validation
 from minilm.model_files import VALIDATION
 from minilm.models.architecture import Backbone
 from minilm.reporting.export_facts import FACTS, ExportFacts, Graph, QuantizedGraph
 from minilm.runs.folders import load_data_of
-from minilm.runs.results import measure, stored_threshold
+from minilm.runs.results import stored_threshold
 from minilm.schema import as_table
 from minilm.training.console import say
 

@@ -6,11 +6,12 @@ An interrupted run resumes from its last checkpoint, and has the same final weig
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -30,8 +31,9 @@ from minilm.runs.adapt import AdaptationData, adapt, prepare_adaptation
 from minilm.runs.assembly import PreparedData, check_classifier, find_checkpoint, fresh_model, prepare
 from minilm.runs.augment import hash_of_added
 from minilm.runs.conclude import conclude, conclude_adaptation, finalize
-from minilm.runs.fit import TrainRun, fit
+from minilm.runs.fit import TrainRun, fit, save_trained
 from minilm.runs.folders import (
+    STARTED_FROM,
     Recorder,
     check_unchanged,
     describe_environment,
@@ -44,6 +46,11 @@ from minilm.runs.trackers.processes import Trackers, check_trackers, finish_agai
 from minilm.runs.zero_shot import ZeroShotClassifier, classify_and_report, open_classifier
 from minilm.schema import as_table
 from minilm.training.console import Interrupted, say, signal_of, terminable
+from minilm.training.sharding import is_sharding, open_whole
+from minilm.training.state import Checkpoints
+from minilm.world import alone, check_same, from_first, is_first, joined
+
+T = TypeVar("T")
 
 
 def train_run(
@@ -68,7 +75,7 @@ def train_run(
         UserError: an error that the user can fix.
         minilm.training.console.Interrupted: a signal stopped the run; ``resume=True`` resumes it.
     """
-    with terminable():
+    with terminable(), joined():
         return _train_run(load_config(source, overrides), path_of(source), runs, resume, keep_model, pictures, group)
 
 
@@ -83,22 +90,31 @@ def _train_run(
 ) -> Path:
     if not resume:
         start = _prepare_start(config, config_path)  # before the folder is made: a run that cannot start leaves none
-        with new_folder(runs, config.name, partial(_write_start, config, start)) as folder:
+        with _in_first(lambda: new_folder(runs, config.name, partial(_write_start, config, start))) as folder:
             _run_stages(config, start, folder, keep_model, pictures, group)
         return folder
-    folder = find_folder(config_path, config, runs)
-    with occupied(folder):
-        if (folder / "results.json").exists():
-            say(f"{folder}: this run has already finished")
-            finalize(folder)  # it may have been killed before this
-            finish_again(config, folder)
+    folder = from_first(lambda: find_folder(config_path, config, runs))
+    with _in_first(lambda: occupied(folder)):
+        if from_first((folder / "results.json").exists):
+            if is_first():
+                say(f"{folder}: this run has already finished")
+                finalize(folder)  # it may have been killed before this
+                finish_again(config, folder)
             return folder
         start = _prepare_start(config, config_path)
-        check_unchanged(folder, start.prepared.data, start.fingerprints)
-        if message := other_machine(folder, start.runtime):
-            say(f"{folder}: {message}")
+        if is_first():
+            check_unchanged(folder, start.prepared.data, start.fingerprints)
+            if message := other_machine(folder, start.runtime):
+                say(f"{folder}: {message}")
         _run_stages(config, start, folder, keep_model, pictures, group)
     return folder
+
+
+@contextmanager
+def _in_first(context: Callable[[], AbstractContextManager[T]]) -> Iterator[T]:
+    """A context that only the first of several processes enters, such as a lock; all get its value."""
+    with ExitStack() as stack:
+        yield from_first(lambda: stack.enter_context(context()))
 
 
 def _run_stages(
@@ -125,11 +141,26 @@ def _adapt_and_train(
     if start.classifier is not None:
         classify_and_report(start.classifier, config, prepared, folder, pictures=pictures)
     elif config.train is None:
-        conclude_adaptation(folder, prepared)
+        if is_first():
+            conclude_adaptation(folder, prepared)
     else:
         model = start.model or fresh_model(config, prepared, runtime, adapted)
         run = TrainRun(folder, config, config.train, prepared, model, runtime, keep_model, pictures, record)
-        conclude(run, fit(run))
+        trained, sharded = fit(run), is_sharding(config.train.shard)
+        if is_first():
+            with alone():
+                run = _with_whole_model(run, adapted) if sharded else run
+                save_trained(run, trained)
+                conclude(run, trained)
+
+
+def _with_whole_model(run: TrainRun, adapted: Path | None) -> TrainRun:
+    """A run with its trained model in one piece, on the CPU."""
+    say(f"{run.folder}: the sharded model is put together on the CPU, where texts are also explained and timed")
+    runtime = replace(run.runtime, device=torch.device("cpu"))
+    best = Checkpoints(run.folder / "checkpoints").best
+    model = open_whole(lambda: fresh_model(run.config, run.prepared, runtime, adapted), best)
+    return replace(run, model=model, runtime=runtime)
 
 
 @dataclass(frozen=True)
@@ -167,8 +198,7 @@ def _load_start(config: RunConfig) -> Start:
         say(f"{data.name}: {prepared.size('test')} texts without labels are classified; how well is not measured")
     for warning in data.warnings:
         say(f"warning: {warning}")
-    message = devices.advice(runtime, settings.precision)
-    if message and (config.model.source or settings.precision != "auto"):  # a model from scratch is small
+    if message := devices.advice(runtime):
         say(message)
     if config.augment is not None:
         say(f"{prepared.added:,} training texts added to {len(prepared.data.train):,} ({config.augment.method})")
@@ -177,7 +207,9 @@ def _load_start(config: RunConfig) -> Start:
     if adaptation is not None and config.train is not None:
         check_classifier(config, prepared)
     classifier = None if config.zero_shot is None else open_classifier(config, config.zero_shot, prepared, runtime)
-    return Start(runtime, prepared, _fingerprints_of(config, prepared, adaptation), adaptation, model, classifier)
+    fingerprints = _fingerprints_of(config, prepared, adaptation)
+    check_same({STARTED_FROM[key]: value for key, value in {"data": data.fingerprint, **fingerprints}.items()})
+    return Start(runtime, prepared, fingerprints, adaptation, model, classifier)
 
 
 def _first_settings(config: RunConfig) -> TrainSection | ZeroShotSection:

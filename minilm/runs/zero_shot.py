@@ -40,6 +40,7 @@ from minilm.runs.folders import describe_data
 from minilm.runs.results import choose_samples
 from minilm.schema import as_table
 from minilm.training.console import say
+from minilm.world import is_first
 
 MEASURED = ("validation", "test")  # splits
 Scores = Mapping[str, np.ndarray]  # split -> (N, C)
@@ -146,7 +147,8 @@ def classify_and_report(
         labelled=labelled,
     )  # fmt: skip
     write_json(folder / "results.json", as_table(results))
-    write_report(folder)
+    if is_first():
+        write_report(folder)
 
 
 def _given(scores: np.ndarray, data: Dataset) -> dict[str, int]:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from minilm.config import TrainSection
 from minilm.reporting.results import Evaluation
 from minilm.terminal import printable, silence
+from minilm.world import is_first
 
 
 class Interrupted(KeyboardInterrupt):
@@ -89,7 +90,12 @@ def say(*lines: str) -> None:
 
 
 def write(text: str, stream: IO[str]) -> None:
-    """A line, or several, above the bar if there is one. If the reader has ended, work continues without output."""
+    """A line, or several, above the bar if there is one. If the reader has ended, work continues without output.
+
+    Only the first of several processes prints.
+    """
+    if not is_first():
+        return
     try:
         tqdm.write(text, file=stream)
         stream.flush()
@@ -107,6 +113,7 @@ def progress_bar(total: int | None, done: int, unit: str = "step") -> tqdm[Any]:
     if in_notebook() and find_spec("ipywidgets") is not None:
         kind = import_module("tqdm.notebook").tqdm
     hidden = False if in_notebook() else None  # None: if the output is not a terminal, which a notebook is not either
+    hidden = hidden if is_first() else True
     return kind(total=total, initial=done, unit=unit, disable=hidden, dynamic_ncols=True, mininterval=0.5, leave=False)
 
 

@@ -12,6 +12,8 @@ reads is cached, and an epoch takes almost no time.
 The cache contains the vectors of all texts without padding, one text after another: (tokens, D). It is in memory (the
 GPU's, if there is room) within the budget, and beyond it in a file. If the disk is full too, nothing is cached and all
 layers run.
+
+Several processes on one machine compute a part each, and share a file.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 
@@ -37,6 +39,7 @@ from minilm.models.architecture import Backbone, evaluation_mode
 from minilm.models.batch import Batch, State
 from minilm.models.heads import ClassificationHead
 from minilm.training.console import progress_bar
+from minilm.world import barrier, deal_out, largest, world
 
 MIB = 2**20
 
@@ -62,7 +65,8 @@ class FrozenPrefix:
     def __str__(self) -> str:
         if not self.splits:
             return ""
-        room = f"{self.memory / MIB:,.0f} MiB" + (f", {self.disk / MIB:,.0f} MiB on disk" if self.disk else "")
+        room = f"{self.memory / MIB:,.0f} MiB" if self.memory or not self.disk else ""
+        room += (", " if room else "") + f"{self.disk / MIB:,.0f} MiB on disk" if self.disk else ""
         only = f" ({', '.join(self.splits)} texts only)" if len(self.splits) < self.wanted else ""
         return f"{self.layers} of {self.of} layers cached: {room}{only}"
 
@@ -83,7 +87,7 @@ class CachedSplit:
         if "z" in self.tensors:
             kept = self.tensors["z"]
             z: Tensor = kept[torch.from_numpy(rows).to(kept.device)].to(batch.ids.device)
-            return _classification_head(model).classify(z)
+            return model.classify(z)
         columns = np.arange(batch.ids.shape[1])  # (T,)
         starts, ends = self.offsets[rows][:, None], self.offsets[rows + 1][:, None]
         places = torch.from_numpy(np.where(starts + columns < ends, starts + columns, self.offsets[-1]))  # (B, T)
@@ -106,7 +110,9 @@ def cache_activations(
         budget: bytes of memory for all splits together; 0: no cache.
         folder: for the files of states that do not fit in memory; files of an earlier run are removed.
     """
-    shutil.rmtree(folder, ignore_errors=True)
+    if world().local_rank == 0:
+        shutil.rmtree(folder, ignore_errors=True)
+    barrier()
     prefix = FrozenPrefix(max(frozen_layers(model), 0), model.num_layers, wanted=len(splits))
     started = time.perf_counter()
     if prefix.layers and budget:
@@ -144,33 +150,39 @@ class _Builder:
         total = len(encoded) if pooled else int(encoded.offsets[-1]) + 1
         runtime = self.runtime
         multiple = length_multiple(encoded.lengths, runtime.most_lengths)
-        for rows in evaluation_batches(encoded.lengths, runtime.tokens_at_once, runtime.batch_overhead, multiple):
+        limits = (runtime.tokens_at_once, runtime.batch_overhead, multiple)
+        batches = list(evaluation_batches(encoded.lengths, *limits))
+        for rows, is_mine in deal_out(batches, on_this_machine=True):
             batch = collate(encoded, rows, None, self.pad, multiple=multiple, limit=self.model.context)
             batch = batch.to(runtime.device)
-            given = _pooled(self.model, batch) if pooled else _state(self.model, batch, self.layers)
+            given = {"z": self.model.pooled(batch)} if pooled else _state(self.model, batch, self.layers)
             tensors = tensors or self._room(split, given, total)
             if not tensors:
                 return None
+            if not is_mine:
+                continue
             real = torch.ones_like(batch.ids, dtype=torch.bool) if batch.mask is None else batch.mask
             places = torch.from_numpy(rows if pooled else encoded.places(rows))
             for name, values in given.items():
                 kept = tensors[name]
                 kept[places.to(kept.device)] = (values if pooled else values[real]).to(kept.device)
-            done(len(rows))
-        return CachedSplit(self.layers, encoded.offsets, tensors)
+            done(world().local_size * len(rows))
+        barrier()
+        return CachedSplit(self.layers, encoded.offsets, {key: self._near(kept) for key, kept in tensors.items()})
 
     def _room(self, split: str, like: dict[str, Tensor], rows: int) -> dict[str, Tensor]:
-        """Zero tensors of ``rows`` rows, in memory or in files; {} if there is no room."""
+        """Zero tensors of ``rows`` rows, in memory or in files; {} if there is no room.
+
+        Several processes on one machine share files, whose pages are in memory once.
+        """
         shapes = {key: (rows, values.shape[-1]) for key, values in like.items()}
         size = sum(prod(shapes[key]) * values.element_size() for key, values in like.items())
-        if self.memory + size <= self.budget:
+        if self.memory + size <= self.budget and world().size == 1:
             self.memory += size
-            on_gpu = self.runtime.device.type == "cuda"
-            free = torch.cuda.mem_get_info(self.runtime.device)[0] if on_gpu else 0
-            device = self.runtime.device if 2 * size <= free else "cpu"
+            device = self.runtime.device if 2 * size <= self._free_on_gpu() else "cpu"
             return {key: torch.zeros(shape, dtype=like[key].dtype, device=device) for key, shape in shapes.items()}
         self.folder.mkdir(parents=True, exist_ok=True)
-        if 2 * size > shutil.disk_usage(self.folder).free:
+        if largest(2 * size > shutil.disk_usage(self.folder).free):  # on any machine, as all must do the same
             return {}
         self.disk += size
         return {
@@ -180,10 +192,20 @@ class _Builder:
             for key, shape in shapes.items()
         }
 
+    def _near(self, kept: Tensor) -> Tensor:
+        """What several processes have computed, on the GPU of this one if there is room."""
+        size = kept.numel() * kept.element_size()
+        return kept.to(self.runtime.device) if world().size > 1 and 2 * size <= self._free_on_gpu() else kept
+
+    def _free_on_gpu(self) -> int:
+        """Bytes; 0 on a CPU."""
+        on_gpu = self.runtime.device.type == "cuda"
+        return torch.cuda.mem_get_info(self.runtime.device)[0] if on_gpu else 0
+
 
 def _state(model: Backbone, batch: Batch, layers: int) -> dict[str, Tensor]:
     """The input of the layers after the frozen ones: x, and in T5's decoder the memory, (B, T, D) each."""
-    state = model.run(model.embed(batch), batch, 0, layers)
+    state = model.states(batch, layers)
     return {"x": state.x} if state.memory is None else {"x": state.x, "memory": state.memory}
 
 
@@ -192,14 +214,3 @@ def _head_alone_trains(model: Backbone) -> bool:
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
     return isinstance(model.head, ClassificationHead) and all(name.startswith("head.") for name in trained)
 
-
-def _classification_head(model: Backbone) -> ClassificationHead:
-    assert isinstance(model.head, ClassificationHead)
-    return model.head
-
-
-def _pooled(model: Backbone, batch: Batch) -> dict[str, Tensor]:
-    """The vector that the head reads, (B, D)."""
-    head = _classification_head(model)
-    batch = replace(batch, query_position=head.query_position(batch))
-    return {"z": head.pooled(model.vectors(batch), batch, model.pooler)}

@@ -17,6 +17,9 @@ clipping; a step whose gradient overflows is skipped, and the scale lowered. In 
 
 Reading a number from a GPU makes the CPU wait for the GPU. So losses are added up on the device, and read only when
 they are shown.
+
+Several processes share the work of each step (``minilm.training.distributed``). With one process, what is imported from
+there and from ``minilm.world`` does nothing.
 """
 
 from __future__ import annotations
@@ -39,9 +42,11 @@ from minilm.finetuning.freezing import training_mode
 from minilm.models.batch import Batch
 from minilm.reporting.results import Evaluation
 from minilm.training.console import Interrupted, progress_bar, recorded_signals, show_evaluation
+from minilm.training.distributed import draw_for_itself, part_of_step, sum_gradients
 from minilm.training.objectives import LanguageObjective, Objective
 from minilm.training.optimizer import learning_rate, make_optimizer, steps_per_epoch_of
 from minilm.training.state import Checkpoints, Progress
+from minilm.world import from_first, largest, whole
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,7 @@ class _Loop:
         self.model, self.task, self.settings = model, task, settings
         self.device, self.runtime, self.checkpoints = runtime.device, runtime, checkpoints
         self.optimizer = make_optimizer(model, settings)
+        draw_for_itself()
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=runtime.scales_loss)
         # Restores weights, optimizer state and random state from the last checkpoint, if there is one.
         self.progress = checkpoints.restore(model, self.optimizer, self.device) or Progress()
@@ -108,10 +114,10 @@ class _Loop:
                 stop = self._reason_to_stop()
                 if stop or self._evaluation_due():
                     self._evaluate(stop)
-                if signals:  # Ctrl-C or SIGTERM was received during the step
+                if signal := largest(signals[0] if signals else 0):  # Ctrl-C or SIGTERM was received during the step
                     self._check_finite(float(self.loss_sum))
                     self._save_checkpoint()
-                    raise Interrupted(signals[0], self.checkpoints.folder.parent)
+                    raise Interrupted(signal, self.checkpoints.folder.parent)
                 if progress.stopped:
                     break
         self.checkpoints.put_best_back(self.model)
@@ -139,18 +145,21 @@ class _Loop:
         loaded = [self.task.collate(rows, epoch) for rows in batches]
         denominator = sum(objective.denominator(labels_of(batch)) for batch in loaded)
         loss = torch.zeros((), device=self.device)
-        for rows, on_cpu in zip(batches, loaded, strict=True):
+        for rows, on_cpu, weight in part_of_step(batches, loaded):
             batch = on_cpu.to(self.device)
             with self.runtime.autocast():
                 # (B, C); for a language model (N, V), N predicted tokens
                 scores = self.model(batch) if self.task.forward is None else self.task.forward(batch, rows)
-                part = objective.sum(scores, labels_of(batch)) / denominator  # ()
+                part = objective.sum(scores, labels_of(batch)) / denominator * weight  # ()
             self.scaler.scale(part).backward()  # adds to the gradients of the batches before
             loss += part.detach()
+        sum_gradients(self.model, loss)  # over all processes
         # torch's annotation is narrower than what it needs: param_groups and step().
         self.scaler.unscale_(self.optimizer)  # type: ignore[arg-type]
         # If clip is 0, infinity gives the norm without clipping.
-        self.gradient_norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip or math.inf)
+        self.gradient_norm = whole(
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip or math.inf)
+        )
         if self.device.type == "cpu":  # on a GPU this would wait; _evaluate finds a NaN in loss_sum
             self._check_finite(float(loss), before_step=True)
         self.scaler.step(self.optimizer)  # type: ignore[arg-type]
@@ -172,7 +181,8 @@ class _Loop:
     def _reason_to_stop(self) -> str:
         if self.progress.step == self.steps:
             return "finished"
-        return "max_minutes" if 0 < 60 * self.settings.max_minutes <= self._seconds() else ""
+        limit = 60 * self.settings.max_minutes
+        return "max_minutes" if limit and from_first(lambda: limit <= self._seconds()) else ""
 
     def _evaluate(self, stop: str) -> None:
         """Evaluate, keep the best weights, decide whether to stop, record the evaluation, and write a checkpoint if
@@ -181,7 +191,8 @@ class _Loop:
         progress, settings = self.progress, self.settings
         self._check_finite(float(self.loss_sum))
         seconds = self._seconds()
-        metrics = self.task.evaluate()
+        found = self.task.evaluate()
+        metrics = from_first(lambda: found)  # so that all decide alike
         self._check_finite(metrics["validation"].loss)
         self._judge(metrics["validation"])
         self.clock_start = time.monotonic() - seconds
@@ -194,8 +205,11 @@ class _Loop:
         self.loss_sum.zero_()
         self.task.record(progress.history)
         show_evaluation(entry, settings, best=progress.best_step == progress.step)
-        if progress.stopped or time.monotonic() - self.last_checkpoint_at >= 60 * settings.checkpoint_minutes:
+        if progress.stopped or from_first(self._checkpoint_due):
             self._save_checkpoint()
+
+    def _checkpoint_due(self) -> bool:
+        return time.monotonic() - self.last_checkpoint_at >= 60 * self.settings.checkpoint_minutes
 
     def _judge(self, metrics: Metrics) -> None:
         """Keep the weights if they are the best so far, and count the evaluations without progress.

@@ -68,7 +68,10 @@ class AdamW:
             with_gradient = [p for p in group["params"] if p.grad is not None]
             if not with_gradient:
                 continue
-            states = [self._state_of(p) for p in with_gradient]
+            for parameter in with_gradient:
+                if parameter not in self.state:
+                    self.state[parameter] = self.new_state(parameter)
+            states = [self.state[p] for p in with_gradient]
             steps = [state["step"] for state in states]
             torch._foreach_add_(steps, 1)
             torch._fused_adamw_(
@@ -87,12 +90,11 @@ class AdamW:
                 maximize=False,
             )
 
-    def _state_of(self, parameter: nn.Parameter) -> dict[str, Tensor]:
-        if parameter not in self.state:
-            m, v = torch.zeros_like(parameter), torch.zeros_like(parameter)
-            step = torch.zeros((), dtype=torch.float32, device=parameter.device)
-            self.state[parameter] = {"step": step, "exp_avg": m, "exp_avg_sq": v}
-        return self.state[parameter]
+    def new_state(self, parameter: nn.Parameter) -> dict[str, Tensor]:
+        """t, m and v of a parameter before its first step."""
+        m, v = torch.zeros_like(parameter), torch.zeros_like(parameter)
+        step = torch.zeros((), dtype=torch.float32, device=parameter.device)
+        return {"step": step, "exp_avg": m, "exp_avg_sq": v}
 
     def zero_grad(self) -> None:
         """Remove all gradients."""

@@ -6,7 +6,7 @@ renamed, so that there is never an incomplete one.
     model.safetensors       the trained parameters
     optimizer.safetensors   AdamW's m, v and t of each
     best.safetensors        the trained parameters of the best evaluation so far, if there was one
-    random.safetensors      the state of every random generator in use
+    random.safetensors      the state of every random generator in use, of each process
     progress.json           the step, the evaluations so far, and so on; and the checksums of all of these
 
 A checkpoint whose bytes have changed since, on the disk or in a copy, is an error and not trained on. The checksums are
@@ -14,6 +14,8 @@ CRC-32, as in a zip file, which notices every single flipped bit and is quick: 0
 
 The best parameters are written to ``checkpoints/best.safetensors`` when they are found, to save memory; a checkpoint
 contains a hard link to the same file.
+
+If several processes train the model, only the first reads and writes checkpoints; it gathers and sends tensors.
 
 The order of the texts and the learning rate are functions of seed, epoch and step, so they need no state.
 """
@@ -39,6 +41,7 @@ from minilm.measures import Measured, Number
 from minilm.reporting.results import Evaluation, read_record
 from minilm.schema import as_table
 from minilm.training.optimizer import AdamW
+from minilm.world import barrier, fill_, from_first, gather, is_first, world
 
 PROGRESS = "progress.json"
 
@@ -77,10 +80,9 @@ def trained_parameters(model: nn.Module) -> dict[str, Tensor]:
 
 
 def put_back(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Overwrite the trained parameters."""
-    with torch.no_grad():
-        for name, parameter in trained_parameters(model).items():
-            parameter.copy_(tensors[name])
+    """Overwrite the trained parameters, in all processes by the tensors that the first has."""
+    for name, parameter in trained_parameters(model).items():
+        fill_(parameter, tensors.get(name))
 
 
 class Checkpoints:
@@ -98,7 +100,8 @@ class Checkpoints:
     def keep_best(self, model: nn.Module) -> None:
         """Save the current trained parameters as the best."""
         write_tensors(self.best, trained_parameters(model))
-        self._checksum_of_best = _checksum_of_file(self.best)
+        if is_first():
+            self._checksum_of_best = _checksum_of_file(self.best)
 
     def put_best_back(self, model: nn.Module) -> None:
         """Put the best parameters into the model."""
@@ -106,8 +109,25 @@ class Checkpoints:
 
     def save(
         self, model: nn.Module, optimizer: AdamW, progress: Progress, device: torch.device
-    ) -> Path:
-        """Write a checkpoint of the current state, then remove the previous checkpoint."""
+    ) -> Path | None:
+        """Write a checkpoint of the current state, then remove the previous checkpoint.
+
+        Returns its folder, in the first process.
+        """
+        contents = {
+            "model": trained_parameters(model),
+            "optimizer": _optimizer_tensors(model, optimizer),
+            "random": _random_states(device),
+        }
+        if is_first():
+            place = self._write(contents, progress)
+        else:
+            for name, tensors in contents.items():  # not written, but sharded tensors are gathered
+                write_tensors(self.folder / f"{name}.safetensors", tensors)
+        barrier()  # no process ends before the state is saved
+        return place if is_first() else None
+
+    def _write(self, contents: Mapping[str, Mapping[str, Tensor]], progress: Progress) -> Path:
         before = self.last()
         number = int(before.name.partition("-")[0]) + 1 if before else 1
         place = self.folder / f"{number:06d}-step-{progress.step}"
@@ -115,9 +135,8 @@ class Checkpoints:
         shutil.rmtree(beside, ignore_errors=True)  # left over if the process was killed
         try:
             beside.mkdir(parents=True)
-            write_tensors(beside / "model.safetensors", trained_parameters(model))
-            write_tensors(beside / "optimizer.safetensors", _optimizer_tensors(model, optimizer))
-            write_tensors(beside / "random.safetensors", _random_states(device))
+            for name, tensors in contents.items():
+                write_tensors(beside / f"{name}.safetensors", tensors)
             if progress.best_step >= 0:  # if there was an evaluation
                 _link(self.best, beside / self.best.name)
             write_json(beside / PROGRESS, as_table(self._with_checksums(progress, beside)))
@@ -134,20 +153,20 @@ class Checkpoints:
 
         Returns None if there is no checkpoint. Raises UserError if it is damaged or belongs to another model.
         """
-        place = self.last()
+        place = from_first(self.last)
         if place is None:
             return None
-        progress = read_record(Progress, place / PROGRESS)
-        _verify(progress, place)
+        progress = from_first(lambda: _read_progress(place))
         put_back(model, _read_parameters(model, place / "model.safetensors"))
         _restore_optimizer(model, optimizer, place / "optimizer.safetensors")
-        if progress.best_step >= 0:
+        _restore_random(place / "random.safetensors", device)
+        if is_first() and progress.best_step >= 0:
             _read_parameters(model, place / self.best.name)  # raises if incomplete
             self.best.unlink(missing_ok=True)  # may be newer than the checkpoint if the process was killed
             _link(place / self.best.name, self.best)
             self._checksum_of_best = progress.checksums.get(self.best.name) or _checksum_of_file(self.best)
-        _restore_random(place / "random.safetensors", device)
-        self._drop_all_but(place)  # remove incomplete checkpoints
+        if is_first():
+            self._drop_all_but(place)  # remove incomplete checkpoints
         return progress
 
     def _with_checksums(self, progress: Progress, place: Path) -> Progress:
@@ -178,8 +197,10 @@ def _checksum_of_values(progress: Progress) -> str:
     return f"{zlib.crc32(text.encode()):08x}"
 
 
-def _verify(progress: Progress, place: Path) -> None:
-    """Raise UserError if a file of a checkpoint has changed. (Those of earlier versions have no checksums.)"""
+def _read_progress(place: Path) -> Progress:
+    """The progress in a checkpoint. Raises UserError if one of its files has changed. (Those of earlier versions have
+    no checksums.)"""
+    progress = read_record(Progress, place / PROGRESS)
     for name, checksum in progress.checksums.items():
         path = place / Path(name).name
         if not path.is_file():
@@ -190,10 +211,14 @@ def _verify(progress: Progress, place: Path) -> None:
                 f"{path}: has changed since the run wrote it (checksum {found}, not {checksum}), by an edit or by a "
                 "damaged disk; start a new run without --resume"
             )
+    return progress
 
 
 def _read_parameters(model: nn.Module, path: Path) -> dict[str, Tensor]:
-    """Read the trained parameters in a file. Raises UserError if names or shapes differ from the model's."""
+    """Read the trained parameters in a file, in the first process; in others {}. Raises UserError if names or shapes
+    differ from the model's."""
+    if not is_first():
+        return {}
     tensors = read_tensors(path)
     if _shapes(tensors) != _shapes(trained_parameters(model)):
         raise UserError(f"{path}: belongs to another model than the config describes; start a new run without --resume")
@@ -215,38 +240,48 @@ def _optimizer_tensors(model: nn.Module, optimizer: AdamW) -> dict[str, Tensor]:
 
 
 def _restore_optimizer(model: nn.Module, optimizer: AdamW, path: Path) -> None:
-    stored = read_tensors(path)
+    stored = read_tensors(path) if is_first() else {}
+    left = set(from_first(lambda: list(stored)))
     for name, parameter in model.named_parameters():
         shapes = {"step": (), "exp_avg": tuple(parameter.shape), "exp_avg_sq": tuple(parameter.shape)}
-        state = {key: stored.pop(f"{name}/{key}") for key in shapes if f"{name}/{key}" in stored}
+        names = {key: f"{name}/{key}" for key in shapes if f"{name}/{key}" in left}
+        state = {key: stored[full] for key, full in names.items() if is_first()}
         if state and _shapes(state) != shapes:  # a parameter that had no gradient yet has no state
             raise UserError(f"{path}: the state of {name} is incomplete; start a new run without --resume")
-        if state:
-            optimizer.state[parameter] = {key: value.clone().to(parameter.device) for key, value in state.items()}
-    if stored:
+        if names:
+            optimizer.state[parameter] = optimizer.new_state(parameter)
+            for key, tensor in optimizer.state[parameter].items():
+                fill_(tensor, state.get(key))
+        left.difference_update(names.values())
+    if left:
         raise UserError(
-            f"{path}: contains {next(iter(stored))}, which belongs to another model; start a new run without --resume"
+            f"{path}: contains {min(left)}, which belongs to another model; start a new run without --resume"
         )
 
 
 def _random_states(device: torch.device) -> dict[str, Tensor]:
+    """The states of this process's generators by device, and those of other processes as "cpu.RANK"."""
     states = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(device)
     if device.type == "mps":
         states["mps"] = torch.mps.get_rng_state()
-    return states
+    found = enumerate(gather(states))
+    return {f"{kind}.{rank}" if rank else kind: state for rank, of in found for kind, state in of.items()}
 
 
 def _restore_random(path: Path, device: torch.device) -> None:
-    states = read_tensors(path)
-    if "cpu" not in states or states["cpu"].shape != torch.get_rng_state().shape:
+    stored = from_first(lambda: {key: tensor.clone() for key, tensor in read_tensors(path).items()})
+    if "cpu" not in stored or stored["cpu"].shape != torch.get_rng_state().shape:
         raise UserError(f"{path}: does not contain the CPU's random state; start a new run without --resume")
-    torch.set_rng_state(states["cpu"].clone())
+    mine = f".{world().rank}" if world().rank else ""
+    states = {kind: stored[kind + mine] for kind in ("cpu", "cuda", "mps") if kind + mine in stored}
+    if "cpu" in states:  # not if there were fewer processes
+        torch.set_rng_state(states["cpu"])
     if device.type == "cuda" and "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"].clone(), device)
+        torch.cuda.set_rng_state(states["cuda"], device)
     if device.type == "mps" and "mps" in states:
-        torch.mps.set_rng_state(states["mps"].clone())
+        torch.mps.set_rng_state(states["mps"])
 
 
 def _link(existing: Path, new: Path) -> None:

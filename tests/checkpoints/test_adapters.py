@@ -437,6 +437,7 @@ def bert_adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("minilm", {"labels": ["a", "b"]}, "has 2 labels, but the model has 3"),
         ("minilm", {"labels": ["a", "b", "a"]}, "labels must be a list of different names"),
         ("minilm", {"head": {"hidden": 3}}, r"the adapter has its own head \(HeadConfig.* which this model do"),
+        ("minilm", {"head": {"pooling": 2**31}}, "minilm.head: pooling must be one of cls, last, .*, got '2147483648'"),
         ("minilm", {"task": "dance"}, "minilm: task must be one of"),
         ("minilm", {"base_sample": [0.5] * 8}, "which has other weights than this model"),
     ],

@@ -346,7 +346,7 @@ def usual_rows(path: Path) -> list[Counter[tuple[str, str]]]:
         content = path.read_bytes().decode("utf-8-sig")
         tables = [list(csv.DictReader(io.StringIO(content, ""), delimiter=mark)) for mark in ",\t;|"]
         tables += [list(csv.DictReader(content.split("\n"), delimiter=m, quoting=csv.QUOTE_NONE)) for m in ",\t;|"]
-    tables = [[row for row in table if _clean(row.get("text"))] for table in tables]
+    tables = [[row for row in table if _clean(row.get("text")) and row.get("label") != ""] for table in tables]
     return [Counter((_clean(row["text"]), _label(row["label"])) for row in table) for table in tables if _whole(table)]
 
 

@@ -126,6 +126,8 @@ def test_one_that_reads_both_ways_sees_half_a_window_to_each_side() -> None:
 def test_one_that_reads_both_ways_is_no_language_model() -> None:
     with pytest.raises(UserError, match=r"is bidirectional \(use_bidirectional_attention\), so it has no"):
         build_model("gemma3_text", small_config("gemma3_text", bidirectional=True), "lm")
+    with pytest.raises(UserError, match=r"gemma3_text-bidirectional/config\.json: this Gemma is bidirectional"):
+        load_model(Path(__file__).parents[1] / "reference" / "gemma3_text-bidirectional", "lm")
 
 
 # --- The pieces -----------------------------------------------------------------------------------------------------

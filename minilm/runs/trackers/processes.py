@@ -28,6 +28,7 @@ from minilm.runs.folders import write_history
 from minilm.runs.trackers.worker import read_state, state_path
 from minilm.schema import as_table, flat
 from minilm.training.console import say
+from minilm.world import is_first
 
 FINISH_SECONDS, STOP_SECONDS = 60.0, 10.0  # the longest wait after a run has finished, and after it was stopped
 QUIET_SECONDS = 3.0  # a longer wait is announced
@@ -55,7 +56,7 @@ class Trackers:
     def __init__(self, config: RunConfig, folder: Path, group: str = "") -> None:
         start = {"name": folder.name, "folder": str(folder.resolve()), "group": group, "config": asdict(config)}
         self.folder = folder
-        self.processes = [TrackerProcess(folder, name, start) for name in tracker_names(config)]
+        self.processes = [TrackerProcess(folder, name, start) for name in tracker_names(config) if is_first()]
         self.sent: dict[str, int] = {}  # stage -> how many evaluations were sent
 
     def __enter__(self) -> Trackers:

@@ -1,0 +1,109 @@
+"""What `minilm push` uploads, and what it refuses: against a small server on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+
+from tests.hub_server import READER, Hub, Repo, files
+from tests.tiny import finished_run, minilm, refused
+
+
+@pytest.fixture
+def hub(playing: Hub, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """The server, and a token that may write. Large files take the plain way, without Xet."""
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
+    monkeypatch.setenv("HF_TOKEN", "hf_writer")
+    return playing
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exported") / "model"
+    assert minilm("export", finished_run(), folder).exit_code == 0
+    return folder
+
+
+def test_a_run_is_exported_and_uploaded_to_a_private_repository(hub: Hub) -> None:
+    result = minilm("push", finished_run(), "me/news")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"{hub.url}/me/news: uploaded\n" and "me/news: uploading " in result.stderr
+    repo = hub.repos["me/news"]
+    assert repo.private and {"README.md", "config.json", "tokenizer.json", "model.safetensors"} <= repo.files.keys()
+    assert "minilm predict me/news " in repo.files["README.md"].decode()
+    puts = [line for line in hub.log if line.startswith("PUT")]
+    assert len(puts) == 2  # the weights of model and head are large files
+
+
+def test_an_exported_folder_is_uploaded_as_it_is_and_can_be_downloaded_again(hub: Hub, exported: Path) -> None:
+    assert minilm("push", exported, "me/news").exit_code == 0
+    assert hub.repos["me/news"].files == files(exported)
+    here = minilm("predict", exported, "it was good").stdout
+    assert minilm("predict", "me/news", "it was good").stdout == here != ""
+
+
+@pytest.mark.parametrize(("answer", "options", "made"), [("y\n", (), True), ("n\n", (), False), ("", (), False)])
+def test_it_asks_before_it_makes_a_public_repository(
+    hub: Hub, exported: Path, answer: str, options: tuple[str, ...], made: bool
+) -> None:
+    result = minilm("push", exported, "me/news", "--public", *options, stdin=answer)
+    assert "me/news will be public: everyone can read it" in result.stderr
+    assert result.exit_code == int(not made) and ("me/news" in hub.repos) == made
+    if made:
+        assert not hub.repos["me/news"].private
+    else:
+        assert "me/news: nothing was uploaded; leave --public out, or confirm (--yes)" in result.stderr
+
+
+def test_yes_answers_the_question(hub: Hub, exported: Path) -> None:
+    result = minilm("push", exported, "me/news", "--public", "--yes")
+    assert result.exit_code == 0 and "everyone" not in result.stderr and not hub.repos["me/news"].private
+
+
+@pytest.mark.parametrize(("private", "options", "said"), [
+    (False, (), "me/news: is a public repository; add --public to upload to it"),
+    (True, ("--public", "--yes"), "me/news: is a private repository; leave --public out, or make it public at"),
+])  # fmt: skip
+def test_a_repository_that_exists_stays_as_private_as_it_is(
+    hub: Hub, exported: Path, private: bool, options: tuple[str, ...], said: str
+) -> None:
+    hub.repos["me/news"] = Repo({}, private=private)
+    assert said in refused("push", exported, "me/news", *options)
+    assert not hub.repos["me/news"].files
+
+
+def test_without_a_token_nothing_is_exported_or_sent(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_TOKEN")
+    assert "me/news: you are not logged in to the Hub; run `hf auth login`" in refused("push", "nowhere", "me/news")
+    assert not hub.log
+
+
+def test_a_token_that_may_only_read_is_named(hub: Hub, exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", READER)
+    said = refused("push", exported, "me/news")
+    assert 'me/news: your token may not write to "me" (403: this token may only read); use a token that may' in said
+
+
+def test_without_a_network_it_is_one_line(hub: Hub, exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    assert "me/news: the Hub cannot be reached (" in refused("push", exported, "me/news")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert "me/news: HF_HUB_OFFLINE is set; unset it to upload" in refused("push", exported, "me/news")
+
+
+def test_metadata_that_the_hub_refuses_are_the_users(hub: Hub, exported: Path, tmp_path: Path) -> None:
+    folder = exported.rename(tmp_path / "edited")
+    try:
+        (folder / "README.md").write_text("no metadata")
+        said = refused("push", folder, "me/news")
+        assert "me/news: the Hub refuses the metadata above the text of README.md: " in said and "no metadata" in said
+    finally:
+        folder.rename(exported)
+
+
+@pytest.mark.parametrize("name", ["news", "me/", "me/news/again", "../news"])
+def test_a_name_must_be_one_of_the_hub(hub: Hub, name: str) -> None:
+    assert f'"{name}" is not a name on the Hub; give OWNER/NAME' in refused("push", finished_run(), name)
