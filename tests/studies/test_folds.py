@@ -53,7 +53,8 @@ def test_the_best_variant_is_named_and_the_labels_that_it_doubts_are_shown(tmp_p
             results = replace(run.run.results, labels=list(names))
             runs.append(replace(run, run=replace(run.run, folder=folder, results=results)))
     answer, page = ask("folds", runs, tmp_path, axes=("data.fold",))
-    assert answer.startswith("Over 2 folds better, folds 2 has") and "It is the best of 2 variants by the mean." in answer
+    assert answer.startswith("Over 2 folds better, folds 2 has")
+    assert "It is the best of 2 variants by the mean." in answer
     assert "2 labels of the 80 rows (by better, folds 2) are probably wrong" in page and "worse 0" not in page
 
 
