@@ -77,7 +77,7 @@ class Service:
         ]
         handlers: dict[Any, Any] = {
             Refusal: _refused, Busy: _busy, HTTPException: _http_error, UserError: _model_error,
-            ClientDisconnect: _gone,
+            ClientDisconnect: _gone, Exception: _fault,
         }  # fmt: skip
         app = Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
         return Counted(app, self.metrics, {route.path for route in routes})
@@ -229,6 +229,10 @@ async def _http_error(request: Request, error: HTTPException) -> Response:
 
 async def _model_error(request: Request, error: UserError) -> Response:
     return JSONResponse({"error": str(error)}, 500)
+
+
+async def _fault(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": "an error of the server, which its log describes"}, 500)  # it is raised again
 
 
 async def _gone(request: Request, error: ClientDisconnect) -> Response:
