@@ -87,7 +87,7 @@ SECTIONS = "data|train|lora|freeze|model|augment|adapt|zero_shot|tokenizer"
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_key_that_a_page_names_is_a_key(page: Path) -> None:
-    endings = ("md", "csv", "py", "tsv", "json", "toml")  # of files with a section's name
+    endings = ("md", "csv", "py", "tsv", "json", "toml", "onnx", "safetensors")  # of files with a section's name
     for span in re.findall(r"`([^`\n]+)`", page.read_text("utf-8")):
         for section, key in re.findall(rf"(?<![\w.])({SECTIONS})\.([a-z_0-9]+)", span):
             assert key in (*hints_of(hints_of(RunConfig)[section]), *endings), f"{section}.{key}"
