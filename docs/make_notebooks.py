@@ -55,7 +55,7 @@ def tidied(outputs: list[Any]) -> list[Any]:
         kept.append(output)
     for output in kept:
         if output.output_type == "stream":
-            output.text = re.sub(r"[^\n]*\r", "", output.text)  # what a carriage return has overwritten
+            output.text = re.sub(r"[^\n]*\r| *\d+%\|[^\n\]]*\]", "", output.text)  # what was overwritten, and bars
     return kept
 
 

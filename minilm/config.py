@@ -300,7 +300,7 @@ class TrainSection:
     max_minutes: NonNegative = 0.0  # time limit of training; 0: none
     checkpoint_minutes: NonNegative = 1.0  # least time between checkpoints for resuming; 0: one at each evaluation
     device: Device = "auto"  # "auto": CUDA, else MPS, else the CPU
-    precision: Precision = "auto"  # "auto": 16 bits on a CUDA GPU, else float32
+    precision: Precision = "auto"  # "auto": 16 bits on a GPU, and on a CPU that computes in bfloat16; else float32
     threads: Threads = 0  # CPU threads; 0: torch decides
     shard: bool = False  # several processes (torchrun) keep a part of every parameter each, for large models
     gradient_checkpointing: bool = False  # compute activations again in the backward pass: slower, with less memory
@@ -345,7 +345,7 @@ class PromptSection:
     words: dict[str, str] = field(default_factory=dict)  # label -> its word; the default is the label itself
     content_free: str = ""  # a text without content, such as "N/A", for calibrating the scores; empty: no calibration
     device: Device = "auto"  # "auto": CUDA, else MPS, else the CPU
-    precision: Precision = "auto"  # "auto": 16 bits on a CUDA GPU, else float32
+    precision: Precision = "auto"  # "auto": 16 bits on a GPU, and on a CPU that computes in bfloat16; else float32
     threads: Threads = 0  # CPU threads; 0: torch decides
 
 
@@ -356,7 +356,7 @@ class SimilaritySection:
     method: Literal["similarity"]  # this choice
     descriptions: dict[str, str] = field(default_factory=dict)  # label -> its description; the default is the label
     device: Device = "auto"  # "auto": CUDA, else MPS, else the CPU
-    precision: Precision = "auto"  # "auto": 16 bits on a CUDA GPU, else float32
+    precision: Precision = "auto"  # "auto": 16 bits on a GPU, and on a CPU that computes in bfloat16; else float32
     threads: Threads = 0  # CPU threads; 0: torch decides
 
 
@@ -368,7 +368,7 @@ class EntailmentSection:
     hypothesis_template: Template = "This text is about {label}."  # what a text must entail to get the label
     words: dict[str, str] = field(default_factory=dict)  # label -> its name in the hypothesis; default: the label
     device: Device = "auto"  # "auto": CUDA, else MPS, else the CPU
-    precision: Precision = "auto"  # "auto": 16 bits on a CUDA GPU, else float32
+    precision: Precision = "auto"  # "auto": 16 bits on a GPU, and on a CPU that computes in bfloat16; else float32
     threads: Threads = 0  # CPU threads; 0: torch decides
 
 

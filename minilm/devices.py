@@ -103,14 +103,15 @@ def choose_device(wanted: str, *, gpus: int, mps: bool, place: World | None = No
     return wanted
 
 
-def choose_precision(wanted: str, kind: str, *, bfloat16: bool) -> str:
-    """The precision for ``wanted`` and a device ("cuda", "mps" or "cpu").
+def choose_precision(wanted: str, kind: str, *, bfloat16: bool, fast: bool) -> str:
+    """The precision for ``wanted`` and a device ("cuda", "mps" or "cpu"), which has bfloat16 or not, and is ``fast`` in
+    it or not.
 
-    "auto": bfloat16 on a GPU that supports it, float16 on an older GPU; float32 on the CPU and on MPS, where 16 bits
-    save no time. float16 needs CUDA, because of the loss scaling.
+    "auto": bfloat16 on a GPU that supports it and on a CPU that computes in it, float16 on an older GPU; float32 on
+    other CPUs and on MPS, where 16 bits save no time. float16 needs CUDA, because of the loss scaling.
     """
     if wanted == "auto":
-        return ("bfloat16" if bfloat16 else "float16") if kind == "cuda" else "float32"
+        return "bfloat16" if fast else "float16" if kind == "cuda" else "float32"
     if wanted == "bfloat16" and not bfloat16:
         raise UserError('train.precision: this device does not support bfloat16; use "auto"')
     if wanted == "float16" and kind != "cuda":
@@ -125,29 +126,29 @@ def runtime(device: str = "auto", precision: str = "auto") -> Runtime:
     kind = name.partition(":")[0]
     if kind == "cuda" and world().size > 1:
         torch.cuda.set_device(name)  # on which NCCL communicates
-    return Runtime(torch.device(name), choose_precision(precision, kind, bfloat16=_has_bfloat16(kind)))
+    return Runtime(torch.device(name), choose_precision(precision, kind, **_bfloat16_of(kind)))
 
 
 def runtime_as_trained(device: str, precision: str) -> Runtime:
     """The device with the ``train.precision`` of a trained model, or float32 if the device does not support that. With
     the same precision on the same machine, scores are bit for bit those of training."""
     kind = runtime(device).device.type
-    here = _has_bfloat16(kind) if precision == "bfloat16" else kind == "cuda" or precision != "float16"
+    here = _bfloat16_of(kind)["bfloat16"] if precision == "bfloat16" else kind == "cuda" or precision != "float16"
     return runtime(device, precision if here else "float32")
 
 
-def _has_bfloat16(kind: str) -> bool:
-    return kind != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
+def _bfloat16_of(kind: str) -> dict[str, bool]:
+    """Whether this machine's device has bfloat16, and is fast in it."""
+    if kind == "cuda":
+        supported = torch.cuda.is_bf16_supported(including_emulation=False)
+        return {"bfloat16": supported, "fast": supported}
+    return {"bfloat16": True, "fast": kind == "cpu" and cpu_computes_bfloat16()}
 
 
-def advice(runtime: Runtime, wanted: str) -> str:
-    """A hint if another ``train.precision`` would save time on this CPU; otherwise empty."""
-    if runtime.device.type != "cpu":
-        return ""
-    if runtime.precision == "bfloat16" and not cpu_computes_bfloat16():
+def advice(runtime: Runtime) -> str:
+    """A hint if float32 would save time on this CPU; otherwise empty."""
+    if runtime.device.type == "cpu" and runtime.precision == "bfloat16" and not cpu_computes_bfloat16():
         return "this CPU has no instructions for bfloat16 and converts each number: train.precision=float32 is faster"
-    if wanted == "auto" and cpu_computes_bfloat16():
-        return "this CPU computes in bfloat16 too: train.precision=bfloat16 trains about 1.6 times as fast"
     return ""
 
 

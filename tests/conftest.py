@@ -24,6 +24,17 @@ settings.register_profile("minilm", deadline=None, derandomize=bool(os.environ.g
 settings.load_profile("minilm")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def like_any_cpu() -> Iterator[None]:
+    """Precision "auto" is float32, as on a CPU without bfloat16, so that tests find the same numbers on all machines.
+
+    Commands in processes of their own use what the machine has.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("minilm.devices.cpu_computes_bfloat16", lambda: False)
+        yield
+
+
 @pytest.fixture
 def torch_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
     """Our models draw dropout as torch does, so that a peer with the same seed draws the same."""

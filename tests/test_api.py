@@ -25,7 +25,6 @@ import torch
 
 import minilm
 from minilm.config import RunConfig
-from minilm.keywords import changes_from
 from minilm.loading import load_config
 from minilm.reporting.record import read_run
 from tests import tiny
@@ -73,23 +72,6 @@ def test_every_section_of_a_config_is_a_keyword() -> None:
     keywords = inspect.signature(minilm.train).parameters
     assert {f.name for f in fields(RunConfig)} <= set(keywords)
     assert set(keywords) - {f.name for f in fields(RunConfig)} == {"config", "method", "changes", "runs", "resume"}
-
-
-def test_keywords_are_the_changes_of_the_command_line() -> None:
-    given = {
-        "name": "2024", "seed": np.int64(2), "lora": {"rank": 8, "layers": (0, 1)}, "freeze": None,
-        "model": {"config": {"width": 16}, "head": {"kind": "mlp"}},
-        "train": {"lr": np.float64(1e-4), "class_weights": {"not so good": 2.0, "a.b=c": 1}, "best": "loss"},
-    }  # fmt: skip
-    made = changes_from(RunConfig, given)
-    assert made == [
-        'name="2024"', "seed=2", "lora.rank=8", "lora.layers=[0, 1]", "model.config.width=16", 'model.head.kind="mlp"',
-        "train.lr=0.0001", 'train.class_weights={ "not so good" = 2.0, "a.b=c" = 1 }', 'train.best="loss"',
-    ]  # fmt: skip
-    table = CONFIG | {"data": {"source": "x.csv"}, "model": {"architecture": "gpt2", "config": {"depth": 1}}}
-    config = load_config(table, [change for change in made if not change.startswith("lora")])
-    assert config.model.config == {"depth": 1, "width": 16} and config.train
-    assert config.train.class_weights == {"not so good": 2.0, "a.b=c": 1.0}
 
 
 @pytest.mark.parametrize(
@@ -216,6 +198,18 @@ def test_ctrl_c_keeps_the_state_and_the_message_is_what_resumes_it(tmp_path: Pat
     assert minilm.train(CONFIG, (TEXTS, LABELS), seed=2, runs=tmp_path, resume=True).folder == tmp_path / "tiny-2"
 
 
+def test_an_interrupted_study_is_resumed_by_the_same_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minilm.studies.engine.write_page", lambda *given: tmp_path / "study.html")
+    table = {"name": "seeds", "question": "How much is luck?", "base": CONFIG, "axes": {"seed": [1, 2]}}
+    with (
+        tiny.at_step(9, lambda: os.kill(os.getpid(), signal.SIGINT)),
+        pytest.raises(minilm.Interrupted, match=r"^SIGINT: the state is saved; the same call of minilm\.study"),
+    ):
+        minilm.study(table, (TEXTS, LABELS), train=BRIEF, runs=tmp_path)
+    study = minilm.study(table, (TEXTS, LABELS), train=BRIEF, runs=tmp_path)
+    assert len(study.runs) == 2 and not study.failed and study.runs[1].history[-1].epoch == 1
+
+
 def test_a_thread_may_train(tmp_path: Path) -> None:
     runs: list[minilm.Run] = []
     thread = threading.Thread(
@@ -261,6 +255,13 @@ def test_the_curves_are_in_the_cell_of_a_notebook_itself(tmp_path: Path) -> None
     assert run.figures == [picture] and 'src="data:image/png;base64,YSBwaWN0dXJl"' in run._repr_html_()
 
 
+def test_a_classifier_in_bfloat16_explains_in_float32() -> None:
+    precise, fast = (minilm.Classifier.load(tiny.finished_run(), "cpu", kind) for kind in ("float32", "bfloat16"))
+    assert fast.runtime.precision == "bfloat16" and precise.in_float32() is precise
+    assert fast.explain("a good film") == precise.explain("a good film")
+    assert fast.in_float32() is fast.in_float32()  # read once
+
+
 def test_a_classifier_is_asked_explained_and_measured() -> None:
     classifier = minilm.read_run(tiny.finished_run()).classifier("cpu")
     p = classifier.probabilities(TEXTS[:3])
@@ -294,6 +295,8 @@ def test_a_study_is_its_runs_and_its_page(tmp_path: Path, monkeypatch: pytest.Mo
     assert repr(study) == "<FinishedStudy rates: 2 runs; rates/study.html>"
     html = study._repr_html_()
     assert html.startswith("<p><strong>rates</strong>: Does a higher rate help?</p>\n<p>") and "<img" in html
+    again = minilm.study(table, (TEXTS, LABELS), metric="macro_f1", **options)  # nothing is left to do
+    assert again.page == study.page and again.runs[0].results == study.runs[0].results
     with pytest.raises(minilm.UserError, match="jobs must be a whole number of at least 1, got 0"):
         minilm.study(table, jobs=0)
     with pytest.raises(minilm.UserError, match=r'^no study "seed" \(did you mean "seeds"\?\)'):

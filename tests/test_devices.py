@@ -64,26 +64,35 @@ def test_a_device_that_does_not_exist_is_refused(asked: str, hint: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "kind", "bfloat16", "chosen"),
+    ("asked", "kind", "bfloat16", "fast", "chosen"),
     [
-        ("auto", "cuda", True, "bfloat16"),
-        ("auto", "cuda", False, "float16"),
-        ("auto", "mps", True, "float32"),
-        ("auto", "cpu", True, "float32"),
-        ("float32", "cuda", True, "float32"),
-        ("float16", "cuda", True, "float16"),
-        ("bfloat16", "cpu", True, "bfloat16"),
-        ("bfloat16", "mps", True, "bfloat16"),
+        ("auto", "cuda", True, True, "bfloat16"),
+        ("auto", "cuda", False, False, "float16"),
+        ("auto", "mps", True, False, "float32"),
+        ("auto", "cpu", True, False, "float32"),
+        ("auto", "cpu", True, True, "bfloat16"),
+        ("float32", "cuda", True, True, "float32"),
+        ("float32", "cpu", True, True, "float32"),
+        ("float16", "cuda", True, True, "float16"),
+        ("bfloat16", "cpu", True, False, "bfloat16"),
+        ("bfloat16", "mps", True, False, "bfloat16"),
     ],
 )
-def test_the_precision_of_each_device(asked: str, kind: str, bfloat16: bool, chosen: str) -> None:
-    assert choose_precision(asked, kind, bfloat16=bfloat16) == chosen
+def test_the_precision_of_each_device(asked: str, kind: str, bfloat16: bool, fast: bool, chosen: str) -> None:
+    assert choose_precision(asked, kind, bfloat16=bfloat16, fast=fast) == chosen
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_a_cpu_uses_bfloat16_if_it_computes_in_it(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "cpu_computes_bfloat16", lambda: native)
+    assert runtime("cpu").precision == ("bfloat16" if native else "float32")
+    assert runtime("cpu", "float32").precision == "float32"
 
 
 @pytest.mark.parametrize(("asked", "kind"), [("float16", "cpu"), ("float16", "mps"), ("bfloat16", "cuda")])
 def test_a_precision_that_the_device_lacks_is_refused(asked: str, kind: str) -> None:
     with pytest.raises(UserError, match=r'train\.precision: .*use "auto"'):
-        choose_precision(asked, kind, bfloat16=False)
+        choose_precision(asked, kind, bfloat16=False, fast=False)
 
 
 def test_a_model_is_run_as_it_was_trained_where_the_device_can() -> None:
@@ -194,19 +203,18 @@ def test_weights_stored_in_bfloat16_give_the_same_scores_bit_for_bit(family: str
 
 
 @pytest.mark.parametrize(
-    ("device", "precision", "wanted", "native", "message"),
+    ("device", "precision", "native", "message"),
     [
-        ("cpu", "float32", "auto", True, "train.precision=bfloat16 trains about 1.6"),
-        ("cpu", "float32", "auto", False, ""),
-        ("cpu", "float32", "float32", True, ""),
-        ("cpu", "bfloat16", "bfloat16", True, ""),
-        ("cpu", "bfloat16", "bfloat16", False, "train.precision=float32 is faster"),
-        ("cuda", "bfloat16", "auto", True, ""),
+        ("cpu", "float32", False, ""),
+        ("cpu", "float32", True, ""),
+        ("cpu", "bfloat16", True, ""),
+        ("cpu", "bfloat16", False, "train.precision=float32 is faster"),
+        ("cuda", "bfloat16", True, ""),
     ],
 )
 def test_a_faster_precision_of_this_cpu_is_named(
-    device: str, precision: str, wanted: str, native: bool, message: str, monkeypatch: pytest.MonkeyPatch
+    device: str, precision: str, native: bool, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(devices, "cpu_computes_bfloat16", lambda: native)
-    found = advice(Runtime(torch.device(device), precision), wanted)
+    found = advice(Runtime(torch.device(device), precision))
     assert message in found and bool(found) == bool(message)

@@ -32,8 +32,8 @@ from minilm.models.architecture import Backbone
 from minilm.models.heads import LanguageHead
 
 DELTA, MAGNITUDE = "token_adapter.trainable_tokens_delta", "magnitude_vector"
-# Tables that all models look up by numbers. (DeBERTa's of distances is read without its adapter, in PEFT too.)
-TABLES = [[f"embeddings.{name}.weight"] for name in ("token", "position", "segment")]
+TABLES = [f"embeddings.{name}.weight" for name in ("token", "position", "segment")]
+DISTANCES = "embeddings.relative.weight"  # DeBERTa's, whose published class reads it without its adapter
 BLOCK = 1 << 14  # rows that are compared at a time
 
 
@@ -60,9 +60,12 @@ def changed_tables(
     first = next(iter(changes.values()))
     plain = plain_name(f"{module}.weight", ARCHITECTURES[card_of(model).model_type].names)
     found = places_of_theirs(plain, places)
-    if [place.ours for place in found] not in TABLES or (found[0].ours == TOKENS and model.start_token is not None):
+    ours = found[0].ours if len(found) == 1 else ""
+    if ours == DISTANCES or (ours == TOKENS and model.start_token is not None):
+        why = "changes a table, for which PEFT itself gives other numbers before and after merging"
+        raise UserError(f"{first.file}: {first.name} {why}; train the adapter without {module.rpartition('.')[2]}")
+    if ours not in TABLES:
         raise UserError(f"{first.file}: {first.name} changes part of a table, which minilm cannot load; {INSTEAD}")
-    ours = found[0].ours
     before = whole.get(ours, model.get_parameter(ours).detach())
     if DELTA in changes:
         if len(changes) > 1:

@@ -17,7 +17,7 @@ import torch
 from minilm import hub
 from minilm.checkpoints.adapter_configs import read_adapter_config
 from minilm.checkpoints.adapters import find_base, load_adapted_model
-from minilm.checkpoints.atomic import flush_names, remove_remains
+from minilm.checkpoints.atomic import flush_names, move, remove_remains
 from minilm.checkpoints.files import fingerprint
 from minilm.checkpoints.models import card_of, copy_files, save_model
 from minilm.data.tokenization import load_tokenizer
@@ -78,7 +78,7 @@ def _merge(adapter: Path, base: Path, target: Path) -> None:
         save_model(model, beside, tokenizer=load_tokenizer(card_of(model).tokenizer or adapter))
         copy_files(base, [*SENTENCE_FILES, *filter(MODULE_FILE.fullmatch, files_in(base))], beside)  # its pooling
         flush_names(beside)
-        beside.rename(target)
+        move(beside, target)
         flush_names(target.parent)
     finally:
         shutil.rmtree(beside, ignore_errors=True)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
+
+import torch
 
 from minilm.errors import UserError
 from minilm.evaluation.explained import ExplainedText
@@ -43,10 +47,13 @@ def explain_texts(run: str, texts: Sequence[str], label: str = "", device: str =
 
 
 def explain_samples(classifier: Classifier, samples: Sequence[SampleText], folder: Path) -> None:
-    """Explain the report's sample texts, if the model is so small that it takes only seconds."""
+    """Explain the report's sample texts in float32, if the model is so small that it takes only seconds."""
+    classifier = copy(classifier)
+    classifier.runtime = replace(classifier.runtime, precision="float32")
     parameters = sum(parameter.numel() for parameter in classifier.model.parameters())
+    precise = all(parameter.dtype == torch.float32 for parameter in classifier.model.parameters())
     tokens = sum(len(classifier.tokenizer.encode(sample.text).ids) for sample in samples)
-    if classifier.runtime.precision == "float32" and 6 * parameters * tokens * STEPS <= CHEAP:
+    if precise and 6 * parameters * tokens * STEPS <= CHEAP:
         write_explanations(folder, [_explain_sample(classifier, sample) for sample in samples])
 
 

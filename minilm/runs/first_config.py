@@ -9,7 +9,6 @@ what was guessed wrongly is corrected in it, or by the options.
 from __future__ import annotations
 
 import re
-import shlex
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -27,7 +26,7 @@ from minilm.data.readers import read_table
 from minilm.data.sources import format_of, scheme_of
 from minilm.data.tables import Defects, Table
 from minilm.errors import UserError, nearest, shortened
-from minilm.hints import program
+from minilm.hints import program, quoted
 from minilm.hub import list_models
 from minilm.loading import load_config
 from minilm.runs.finetune import OTHER_DATA, recipe_of
@@ -143,7 +142,7 @@ def config_text(look: FirstLook, out: Path, recipe: Mapping[str, Any], model: st
     if section.label_separator:
         data["label_separator"] = (section.label_separator, "a text may have several labels")
     data |= {key: (value, MEANINGS.get(key, "")) for key, value in recipe["data"].items() if not OWN.fullmatch(key)}
-    lines = [f"# Trains {model} on {shortened(section.source)}: {program()} train {shlex.quote(str(out))}"]
+    lines = [f"# Trains {model} on {shortened(section.source)}: {program()} train {quoted(str(out))}"]
     lines += ["# docs/config.md describes every key.", f"name = {shown(name)}  # the results are in runs/{name}/"]
     for title, table in recipe.items():
         if title == "data":
@@ -199,4 +198,4 @@ def next_commands(out: Path, model: str) -> list[str]:
     """The commands that train with the config: first the download, if the model is not on this machine."""
     missing = any(entry.name == model and not entry.here for entry in list_models())
     download = [f"{program()} download {model}"] if missing else []
-    return [*download, f"{program()} train {shlex.quote(str(out))}"]
+    return [*download, f"{program()} train {quoted(str(out))}"]

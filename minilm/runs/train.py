@@ -198,8 +198,7 @@ def _load_start(config: RunConfig) -> Start:
         say(f"{data.name}: {prepared.size('test')} texts without labels are classified; how well is not measured")
     for warning in data.warnings:
         say(f"warning: {warning}")
-    message = devices.advice(runtime, settings.precision)
-    if message and (config.model.source or settings.precision != "auto"):  # a model from scratch is small
+    if message := devices.advice(runtime):
         say(message)
     if config.augment is not None:
         say(f"{prepared.added:,} training texts added to {len(prepared.data.train):,} ({config.augment.method})")

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import copy
 import hashlib
 import re
 import time
@@ -22,6 +23,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -43,6 +45,7 @@ from minilm.serving.tables import SentTable
 
 BODY_SECONDS = 30.0  # in which a body must arrive
 DISCARDED = 2**28  # bytes of a body that is too large, which are read before the answer, as most clients send first
+WORKERS = 2  # on a CPU with several cores
 PAGE = Path(__file__).parent / "page.html"
 LINES = "application/x-ndjson"
 
@@ -54,7 +57,9 @@ class Service:
         """run: the run of the predictor, whose config names the columns of tables. batch, room: see ``Batcher``."""
         self.predictor, self.run, self.limits = predictor, run, limits
         self.metrics = Metrics()
-        self.batcher = Batcher(predictor, self.metrics, batch=batch, room=room)
+        self.explained = explainable(predictor)
+        workers = share_cores(predictor)
+        self.batcher = Batcher(predictor, self.metrics, batch=batch, room=room, workers=workers)
         self.page = PAGE.read_text(encoding="utf-8")
         self.policy = content_policy(self.page)
 
@@ -77,7 +82,7 @@ class Service:
         ]
         handlers: dict[Any, Any] = {
             Refusal: _refused, Busy: _busy, HTTPException: _http_error, UserError: _model_error,
-            ClientDisconnect: _gone,
+            ClientDisconnect: _gone, Exception: _fault,
         }  # fmt: skip
         app = Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
         return Counted(app, self.metrics, {route.path for route in routes})
@@ -93,9 +98,8 @@ class Service:
 
     async def explain(self, request: Request) -> Response:
         """The words that count for a label of one text."""
-        classifier = self.predictor
-        if not explains(classifier) or not isinstance(classifier, Classifier):
-            raise Refusal(400, "explanations need a single trained model in float32 (--precision float32)")
+        if (classifier := self.explained) is None:
+            raise Refusal(400, "explanations need a single trained model")
         table = read_object(await self._body(request))
         parts, label = parts_of(table.get("inputs"), "inputs"), table.get("label") or ""
         if not isinstance(label, str):
@@ -132,7 +136,7 @@ class Service:
             {
                 "status": "ok", "model": predictor.name, "labels": predictor.labels,
                 "kind": predictor.decision.kind,  # single, multi: several labels a text; score: a number
-                "pairs": bool(predictor.reading.pairs), "explains": explains(predictor),
+                "pairs": bool(predictor.reading.pairs), "explains": self.explained is not None,
                 "max_characters": self.limits.characters, "max_bytes": self.limits.body,
             }
         )  # fmt: skip
@@ -170,9 +174,29 @@ class Service:
             raise large
 
 
-def explains(predictor: Predictor) -> bool:
-    """Whether a predictor's answers can be explained."""
-    return isinstance(predictor, Classifier) and predictor.runtime.precision == "float32"
+def explainable(predictor: Predictor) -> Classifier | None:
+    """The classifier that explains answers, if they can be explained.
+
+    It has modules of its own, which an explanation changes for a time. It has the weights of the predictor, unless that
+    does not compute in float32.
+    """
+    if not isinstance(predictor, Classifier):
+        return None
+    if (precise := predictor.in_float32()) is not predictor:
+        return precise
+    found = copy.copy(predictor)
+    shared = (*predictor.model.parameters(), *predictor.model.buffers())
+    found.model = copy.deepcopy(predictor.model, {id(tensor): tensor for tensor in shared})
+    return found
+
+
+def share_cores(predictor: Predictor) -> int:
+    """The number of workers that may use a predictor at the same time; each gets its part of the CPU's cores."""
+    if not isinstance(predictor, Classifier) or predictor.runtime.device.type != "cpu" or torch.get_num_threads() < 2:
+        return 1
+    predictor.model.eval()  # for good: otherwise the first worker to finish would change it back
+    torch.set_num_threads(torch.get_num_threads() // WORKERS)
+    return WORKERS
 
 
 def content_policy(page: str) -> str:
@@ -229,6 +253,10 @@ async def _http_error(request: Request, error: HTTPException) -> Response:
 
 async def _model_error(request: Request, error: UserError) -> Response:
     return JSONResponse({"error": str(error)}, 500)
+
+
+async def _fault(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": "an error of the server, which its log describes"}, 500)  # it is raised again
 
 
 async def _gone(request: Request, error: ClientDisconnect) -> Response:

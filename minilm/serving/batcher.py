@@ -1,13 +1,14 @@
 """Answer the texts of many requests in batches: while the model reads one batch, the next texts wait for theirs.
 
-    request -> texts wait in a queue, in order -> a thread takes up to ``batch`` of them -> scores -> each request
+    request -> texts wait in a queue, in order -> a worker takes up to ``batch`` of them -> scores -> each request
 
 A batch takes what waits, and never waits for more: if one text is there, it is read alone; under load, batches grow by
 themselves. Texts of very different lengths are divided again, so that they are not padded (``data/batching.py``).
 
-One thread uses the model, so nothing else may use it meanwhile. Longer work, such as an explanation or some rows of a
-table, takes turns with the batches. The queue is bounded: a request that finds no room is refused at once, as a late
-answer helps nobody.
+A worker is a thread. On a CPU with several cores there are two, which read a batch each with half of the cores: small
+batches do not keep many cores busy, and no core waits while another worker tokenizes. Longer work, such as an
+explanation or some rows of a table, takes turns with the batches, one piece at a time. The queue is bounded: a request
+that finds no room is refused at once, as a late answer helps nobody.
 """
 
 from __future__ import annotations
@@ -85,18 +86,22 @@ class _Text(NamedTuple):
 
 
 class Batcher:
-    """A thread that answers texts from a queue with a predictor."""
+    """Workers that answer texts from a queue with a predictor."""
 
-    def __init__(self, predictor: Predictor, metrics: Metrics, *, batch: int, room: int) -> None:
-        """batch: the most texts in a batch. room: the most texts that may wait."""
+    def __init__(self, predictor: Predictor, metrics: Metrics, *, batch: int, room: int, workers: int = 1) -> None:
+        """batch: the most texts in a batch. room: the most texts that may wait. workers: threads that use the
+        predictor at the same time."""
         self.predictor, self.metrics, self.batch, self.room = predictor, metrics, batch, room
         self.texts: deque[_Text] = deque()
         self.works: deque[tuple[Callable[[], object], Future[object]]] = deque()
         self.changed = threading.Condition()  # guards the two queues
         self.closed = False
-        self.seconds = 0.0  # that a text takes: a moving average
-        self.thread = threading.Thread(target=self._run, name="minilm-batches", daemon=True)
-        self.thread.start()
+        self.working = False  # whether a worker does longer work
+        self.computing = 0  # texts in the batches of all workers
+        self.seconds = 0.0  # that a worker needs for a text: a moving average
+        self.threads = [threading.Thread(target=self._run, name=f"minilm-{i}", daemon=True) for i in range(workers)]
+        for thread in self.threads:
+            thread.start()
 
     async def scores(self, texts: Sequence[str], pairs: Sequence[str] | None) -> np.ndarray:
         """The scores (N, C) of cleaned texts, none of which is empty.
@@ -110,7 +115,7 @@ class Batcher:
                 raise Busy(self._pause())
             self.texts.extend(waiting)
             self.metrics.waiting = len(self.texts)
-            self.changed.notify()
+            self.changed.notify_all()
         return await asyncio.wrap_future(request.result)
 
     async def run(self, work: Callable[[], T]) -> T:
@@ -120,27 +125,31 @@ class Batcher:
             if len(self.works) >= MOST_WORKS:
                 raise Busy(self._pause())
             self.works.append((work, result))
-            self.changed.notify()
+            self.changed.notify_all()
         found = await asyncio.wrap_future(result)
         return found  # type: ignore[return-value]  # it is what ``work`` returned
 
     def close(self) -> None:
-        """Answer what still waits, and end the thread."""
+        """Answer what still waits, and end the workers."""
         with self.changed:
             self.closed = True
-            self.changed.notify()
-        self.thread.join()
+            self.changed.notify_all()
+        for thread in self.threads:
+            thread.join()
 
     def _pause(self) -> int:
         """Seconds until what waits now will have been answered, roughly."""
-        return min(max(1, math.ceil(len(self.texts) * self.seconds)), LONGEST_PAUSE)
+        return min(max(1, math.ceil(len(self.texts) * self.seconds / len(self.threads))), LONGEST_PAUSE)
 
     def _run(self) -> None:
         while True:
             with self.changed:
-                while not (self.texts or self.works or self.closed):
+                while not (self.texts or self._may_work() or self.closed):
                     self.changed.wait()
-                batch, work = self._take(), self.works.popleft() if self.works else None
+                batch = self._take()
+                work = self.works.popleft() if self._may_work() else None
+                self.working = self.working or work is not None
+                self.computing += len(batch)
                 self.metrics.waiting = len(self.texts)
                 if not batch and work is None and self.closed:
                     return
@@ -148,12 +157,21 @@ class Batcher:
                 self._answer(batch)
             if work is not None:
                 _carry_out(*work)
+            with self.changed:
+                self.computing -= len(batch)
+                self.working = self.working and work is None
+                self.changed.notify_all()
+
+    def _may_work(self) -> bool:
+        return bool(self.works) and not self.working
 
     def _take(self) -> list[_Text]:
         """The next texts: either single texts or pairs. Those of requests that were cancelled or have failed are left
         out."""
         batch: list[_Text] = []
-        while self.texts and len(batch) < self.batch:
+        fair = math.ceil((len(self.texts) + self.computing) / len(self.threads))  # so that no worker reads most of them
+        most = min(self.batch, fair)
+        while self.texts and len(batch) < most:
             if batch and (self.texts[0].pair is None) != (batch[0].pair is None):
                 break
             text = self.texts.popleft()

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from minilm.errors import UserError
+from minilm.hints import WINDOWS
 from minilm.training.console import recorded_signals, say
 
 HEAD_SECONDS = 10.0  # a connection that sends no request for so long is closed, after at most twice the time
@@ -50,7 +51,8 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise UserError(f"--host: {host}: {error.strerror}") from None
     listener = socket.socket(family, kind)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if not WINDOWS:  # where this would let a second server take the same port
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(address)
     except OSError as error:

@@ -7,6 +7,7 @@ import io
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -160,8 +161,8 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(monkeypatch: py
     monkeypatch.setattr(predictor, "scores_of_clean", lambda *given: (open_gate.wait(10), scores(*given))[1])
     with serving(predictor, finished_run(), room=3, batch=2) as found, ThreadPoolExecutor(8) as clients:
         waiting = [clients.submit(found.post, "/predict", {"inputs": TEXTS[i]}) for i in range(2)]
-        while found.service.batcher.thread.is_alive() and not found.service.metrics.batch_sizes.sum:
-            pass
+        while not found.service.metrics.batch_sizes.sum:
+            time.sleep(0.01)
         refused = found.post("/predict", {"inputs": TEXTS[:4]})
         assert refused.status == 503 and int(refused.headers["retry-after"]) >= 1 and "try again in" in refused.error
         open_gate.set()
@@ -191,14 +192,15 @@ def test_a_fault_of_ours_is_an_error_500_and_the_next_request_is_answered(monkey
     with serving(predictor, finished_run()) as found:
         with monkeypatch.context() as patch:
             patch.setattr(predictor, "scores_of_clean", lambda *given: {}["key"])
-            assert found.post("/predict", {"inputs": "a"}).status == 500
+            failed = found.post("/predict", {"inputs": "a"})
+            assert failed.status == 500 and "an error of the server" in failed.error
         assert found.post("/predict", {"inputs": "a"}).status == 200
 
 
 # --- Clients that are slow, or send too much ---
 
 
-def test_a_body_of_100_megabytes_is_refused_in_constant_memory(served: Served) -> None:
+def test_a_body_of_100_megabytes_is_refused(served: Served) -> None:
     found = served.post("/predict", b"x" * 100_000_000)
     assert found.status == 413 and "the body has more than" in found.error
     head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {10**8}\r\nExpect: 100-continue\r\n\r\n".encode()
@@ -287,3 +289,32 @@ def test_a_page_gets_a_table_with_its_progress_and_its_report(served: Served) ->
     assert 'in.csv: no column "text"' in served.post("/table?name=in.csv", body).error
     assert "send a table that ends in .csv" in served.post("/table?name=in.xlsx", body).error
     assert served.post("/table?name=in.csv", b"x" * 2**17).status == 413
+
+
+# --- Several workers ---
+
+
+def test_two_workers_and_an_explanation_use_the_model_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "share_cores", lambda predictor: 2)
+    predictor = classifier()
+    predictor.model.eval()
+    alone = [predictor.predict([text])[0] for text in TEXTS]
+    words = predictor.explain(TEXTS[0], "yes").words
+    with serving(predictor, finished_run(), batch=4) as found, ThreadPoolExecutor(12) as clients:
+        explained = [clients.submit(found.post, "/explain", {"inputs": TEXTS[0], "label": "yes"}) for _ in range(4)]
+        order = [i % len(TEXTS) for i in range(120)]
+        answered = list(clients.map(lambda i: found.post("/predict", {"inputs": TEXTS[i]}).json, order))
+        for each in explained:
+            found_words = [word["attribution"] for word in each.result().json["words"]]
+            assert found_words == pytest.approx([word.attribution for word in words], abs=1e-6)
+    for i, [labels] in zip(order, answered, strict=True):
+        assert scores_of(labels) == pytest.approx(alone[i], abs=1e-6)
+
+
+def test_a_classifier_on_several_cores_gets_two_workers_with_half_of_them_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_to: list[int] = []
+    monkeypatch.setattr(web.torch, "set_num_threads", set_to.append)
+    for cores, workers in ((1, 1), (2, 2), (9, 2)):
+        monkeypatch.setattr(web.torch, "get_num_threads", lambda cores=cores: cores)
+        assert web.share_cores(classifier()) == workers
+    assert set_to == [1, 4]

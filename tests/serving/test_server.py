@@ -6,12 +6,12 @@ import http.client
 import json
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -70,20 +70,30 @@ def test_after_sigterm_under_load_every_request_that_was_sent_is_answered() -> N
     assert all(done) and len(refusals) == 8
 
 
-def test_it_listens_on_this_machine_alone_and_ends_with_ctrl_c() -> None:
+def test_it_listens_on_this_machine_alone_reads_no_large_body_into_memory_and_ends_with_ctrl_c() -> None:
     with started() as (process, place):
         assert place.startswith("127.0.0.1:")
+        before = peak(process.pid)
+        with closing(http.client.HTTPConnection(place, timeout=60)) as connection:
+            connection.request("POST", "/predict", b"x" * 100_000_000)
+            assert connection.getresponse().status == 413
+        assert peak(process.pid) - before < 50  # MiB: the largest body, and what a chunk takes
         taken = refused("serve", finished_run(), "--port", place.partition(":")[2])
         assert "Address already in use; choose another --port" in taken
         process.send_signal(signal.SIGINT)
         assert process.wait() == 0
 
 
+def peak(process: int) -> float:
+    """MiB of memory that a process has held at most; 0 if the system does not show it."""
+    status = Path(f"/proc/{process}/status")
+    found = re.search(r"VmHWM:\s+(\d+)", status.read_text()) if status.exists() else None
+    return int(found[1]) / 1024 if found else 0.0
+
+
 def test_what_cannot_be_served_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "config.json" in refused("serve", finished_run().parent)
     assert "--host: nowhere.invalid: " in refused("serve", finished_run(), "--host", "nowhere.invalid")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     monkeypatch.setattr("minilm.serving.find_spec", lambda name: None if name == "uvicorn" else True)
     assert "`minilm serve` needs uvicorn: pip install 'minilm[serve]'" in refused("serve", finished_run())
