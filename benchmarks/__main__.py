@@ -6,7 +6,7 @@ import sys
 
 import torch
 
-from benchmarks import architectures, finetuning, gpu, inference, pieces, serving, training_step, whole_runs
+from benchmarks import architectures, finetuning, gpu, inference, pieces, rows, serving, training_step, whole_runs
 
 BENCHMARKS = {
     "pieces": pieces.run,
@@ -16,6 +16,7 @@ BENCHMARKS = {
     "inference": inference.run,
     "serving": serving.run,
     "whole-runs": whole_runs.run,
+    "rows": rows.run,
     "gpu": gpu.run,
 }
 

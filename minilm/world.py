@@ -17,7 +17,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, TypeVar
 from minilm.errors import UserError
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
     from torch.distributed import Store
 
@@ -81,12 +80,13 @@ def joined() -> Iterator[None]:
     if place.size == 1 or _world.size > 1:  # alone, or already joined
         yield
         return
+    import torch
     import torch.distributed as dist
     from torch.distributed.rendezvous import rendezvous
 
     shared, _, _ = next(iter(rendezvous("env://", timeout=PATIENCE)))
     store = dist.PrefixStore(f"minilm-{next(_joins)}", shared)
-    backend = "cpu:gloo,cuda:nccl" if dist.is_nccl_available() else "gloo"
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.size, timeout=PATIENCE)
     _world = place
     log, level = logging.getLogger("minilm"), logging.getLogger("minilm").level
@@ -98,7 +98,8 @@ def joined() -> Iterator[None]:
         yield
     except BaseException as error:
         if not _is_first_to_report(store):
-            time.sleep(1)  # torchrun stops all when one ends, also the one that reports
+            with suppress(KeyboardInterrupt):
+                time.sleep(1)  # torchrun stops all when one ends, also the one that reports
             raise SystemExit(1) from None
         if _is_lost_connection(error):
             raise UserError(
@@ -182,10 +183,11 @@ def from_first(make: Callable[[], T]) -> T:
     """The value of ``make()``, which only the first process calls; the others receive the value."""
     if _world.size == 1:
         return make()
+    import torch
     import torch.distributed as dist
 
     value = [make() if is_first() else None]
-    dist.broadcast_object_list(value, src=0, device=_cpu())
+    dist.broadcast_object_list(value, src=0, device=torch.device("cpu"))
     return value[0]  # type: ignore[return-value]
 
 
@@ -258,9 +260,3 @@ def fill_(tensor: Tensor, stored: Tensor | None) -> None:
         else:
             dist.broadcast(value, src=0)
         tensor.copy_(value)
-
-
-def _cpu() -> torch.device:
-    import torch
-
-    return torch.device("cpu")

@@ -255,6 +255,13 @@ def test_the_curves_are_in_the_cell_of_a_notebook_itself(tmp_path: Path) -> None
     assert run.figures == [picture] and 'src="data:image/png;base64,YSBwaWN0dXJl"' in run._repr_html_()
 
 
+def test_a_classifier_in_bfloat16_explains_in_float32() -> None:
+    precise, fast = (minilm.Classifier.load(tiny.finished_run(), "cpu", kind) for kind in ("float32", "bfloat16"))
+    assert fast.runtime.precision == "bfloat16" and precise.in_float32() is precise
+    assert fast.explain("a good film") == precise.explain("a good film")
+    assert fast.in_float32() is fast.in_float32()  # read once
+
+
 def test_a_classifier_is_asked_explained_and_measured() -> None:
     classifier = minilm.read_run(tiny.finished_run()).classifier("cpu")
     p = classifier.probabilities(TEXTS[:3])

@@ -234,6 +234,7 @@ class Classifier(Predictor):
         self.cut = Cut()  # counts over all texts that it has read
         self.progress: Callable[[float], None] | None = None
         self.forward: Forward | None = None  # computes scores in place of the model, such as a graph made from it
+        self.precise: Classifier | None = None  # the same in float32, once it was needed
         self.home = card.adapter or card.folder  # the folder of its files
 
     @classmethod
@@ -272,10 +273,19 @@ class Classifier(Predictor):
     def explain(self, text: Text, label: str = "") -> ExplainedText:
         """Which words of a text speak for its label, or for another label: integrated gradients, in nats of log-odds.
 
-        The result has the words with their places and weights. Raises UserError as ``scores`` does, for a label that
-        the model does not have, and if the model does not compute in float32.
+        The result has the words with their places and weights. It is computed in float32. Raises UserError as
+        ``scores`` does, and for a label that the model does not have.
         """
-        return explain_text(self, text, label)
+        return explain_text(self.in_float32(), text, label)
+
+    def in_float32(self) -> Classifier:
+        """The classifier itself if it computes in float32; else the same, read again from its files once."""
+        if self.runtime.precision == "float32":
+            return self
+        if self.precise is None:
+            assert self.home is not None  # only a loaded model computes in another type
+            self.precise = Classifier.load(self.home, str(self.runtime.device), "float32")
+        return self.precise
 
     def evaluate(self, data: Any, *, changes: Sequence[str] = ()) -> Metrics | ScoreMetrics:
         """The metrics on labelled texts: loss, accuracy, F1, one row per label, and more.

@@ -69,10 +69,10 @@ def issue_blocks(rows: Sequence[Sequence[str]], found: int, searched: int, where
     description of the texts."""
     if not found:
         return [f"Confident learning finds no label that is probably wrong among the {count(searched)} {where}."]
-    have = "has" if found == 1 else "have"
+    labels = "1 label" if found == 1 else f"{count(found)} labels"  # a text with several labels may have several
     text = (
-        f"By confident learning, {count(found)} of the {count(searched)} {where} probably {have} a wrong label. The "
-        "more mistakes the model makes, the more of these are its own. All of them: "
+        f"By confident learning, {labels} of the {count(searched)} {where} {'is' if found == 1 else 'are'} probably "
+        "wrong. The more mistakes the model makes, the more of these are its own. All of them: "
     )
     note = "The score is the model's probability of the given label: the lower, the more suspicious."
     table = Table(["row", "text", "label", "suggested", "score"], rows, left=4, note=note)

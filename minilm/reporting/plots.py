@@ -234,7 +234,9 @@ def _matrix(
         axes.set_yticks([])
         return
     wrapped = [textwrap.fill(short(name, 40), 16) for name in names]
-    axes.set_yticks(range(classes), wrapped)
+    lines = max(name.count("\n") + 1 for name in wrapped)
+    # Three lines are as high as a cell of a matrix of six classes.
+    axes.set_yticks(range(classes), wrapped if classes * lines <= 18 else [short(name, 24) for name in names])
     if classes * max(len(line) for name in wrapped for line in name.split("\n")) <= 50:
         axes.set_xticks(range(classes), wrapped)
     else:

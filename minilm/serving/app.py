@@ -99,7 +99,7 @@ class Service:
     async def explain(self, request: Request) -> Response:
         """The words that count for a label of one text."""
         if (classifier := self.explained) is None:
-            raise Refusal(400, "explanations need a single trained model in float32 (--precision float32)")
+            raise Refusal(400, "explanations need a single trained model")
         table = read_object(await self._body(request))
         parts, label = parts_of(table.get("inputs"), "inputs"), table.get("label") or ""
         if not isinstance(label, str):
@@ -177,10 +177,13 @@ class Service:
 def explainable(predictor: Predictor) -> Classifier | None:
     """The classifier that explains answers, if they can be explained.
 
-    It has modules of its own, which an explanation changes for a time, and the weights of the predictor.
+    It has modules of its own, which an explanation changes for a time. It has the weights of the predictor, unless that
+    does not compute in float32.
     """
-    if not isinstance(predictor, Classifier) or predictor.runtime.precision != "float32":
+    if not isinstance(predictor, Classifier):
         return None
+    if (precise := predictor.in_float32()) is not predictor:
+        return precise
     found = copy.copy(predictor)
     shared = (*predictor.model.parameters(), *predictor.model.buffers())
     found.model = copy.deepcopy(predictor.model, {id(tensor): tensor for tensor in shared})

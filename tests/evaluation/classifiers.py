@@ -13,7 +13,7 @@ from minilm.models.heads import mlp_head
 from tests.tiny import texts
 
 TEXTS = [text for text, _ in texts(30)]
-CPU = runtime("cpu")
+CPU = runtime("cpu", "float32")
 
 
 def classifier(*, several: bool = False, **reading: object) -> Classifier:

@@ -199,7 +199,10 @@ def _damage_file(path: Path, rng: random.Random) -> None:
     elif path.suffix == ".json" and rng.random() < 0.8:
         rewrite(path, lambda data: broken_json(data, rng))
     elif path.suffix == ".toml" and rng.random() < 0.5:
-        table = read_toml(path)
+        try:
+            table = read_toml(path)
+        except UserError:  # it was broken before
+            table = {}
         rewrite(path, lambda data: broken_toml(data, rng, table))
     elif path.suffix == ".jsonl":
         rewrite(path, lambda data: broken_lines(data, rng, broken_json))

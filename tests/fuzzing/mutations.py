@@ -89,7 +89,11 @@ def broken_json(data: bytes, rng: random.Random) -> bytes:
     """A JSON file with other values in it, or with other bytes."""
     if rng.random() < 0.2:
         return broken_bytes(data, rng)
-    return json.dumps(broken_value(json.loads(data), rng), ensure_ascii=rng.random() < 0.5).encode(errors="replace")
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):  # it was broken before
+        return broken_bytes(data, rng)
+    return json.dumps(broken_value(value, rng), ensure_ascii=rng.random() < 0.5).encode(errors="replace")
 
 
 def broken_lines(data: bytes, rng: random.Random, break_line: Callable[[bytes, random.Random], bytes]) -> bytes:

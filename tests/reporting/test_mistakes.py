@@ -70,7 +70,7 @@ def test_the_page_shows_all_of_it(make_run, results, several_results, several: b
     text = write_report(run).read_text()
     assert "## Its mistakes" in text and f"| {found.surest[0].row} | text" in text
     assert "[label\\_issues.csv](label_issues.csv)" in text or "[label_issues.csv](label_issues.csv)" in text
-    assert f"{found.all_label_issues} of the 120 test texts probably have a wrong label" in text
+    assert f"{found.all_label_issues} labels of the 120 test texts are probably wrong" in text
     assert ("taken for" in text) is not several
     write_report(run)
 

@@ -243,3 +243,12 @@ def test_very_many_labels_leave_room_for_the_cells(tmp_path, monkeypatch):
     monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure))
     confusion([[i == j for j in range(60)] for i in range(60)], [f"label {i}" for i in range(60)], "", tmp_path)
     assert all(not axes.get_xticks().size and not axes.get_yticks().size for axes in drawn[0].axes[:2])
+
+
+@pytest.mark.parametrize(("classes", "lines"), [(2, 3), (11, 1)])
+def test_long_names_have_several_lines_only_where_the_cells_are_as_high(classes, lines, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure))
+    names = [f"label {i} with a long name about one of the many topics" for i in range(classes)]
+    confusion([[i == j for j in range(classes)] for i in range(classes)], names, "", tmp_path)
+    assert {len(tick.get_text().split("\n")) for tick in drawn[0].axes[0].get_yticklabels()} == {lines}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,26 @@ def test_the_page_has_the_mean_its_interval_and_each_fold(tmp_path: Path) -> Non
     # Student's with 4 degrees of freedom: 2.776 times 0.02915 times the root of 1/5 + 1/4
     assert "95% interval 0.7657 to 0.8743" in answer
     assert "Nadeau and Bengio 2003" in page and "linear baseline" in page
+
+
+def test_the_best_variant_is_named_and_the_labels_that_it_doubts_are_shown(tmp_path: Path) -> None:
+    """The better variant comes second, and only it has predictions that contradict a label."""
+    names, runs = ("good", "bad"), []
+    for variant, reached, doubts in (("worse", 0.7, False), ("better", 0.8, True)):
+        for fold in (2, 1):
+            run = finished(variant, {"data.folds": 2, "data.fold": fold}, reached + fold / 100)
+            folder = tmp_path / run.planned.name
+            folder.mkdir()
+            rows = [(str(2 * i + fold), f"{variant} {i}", names[i % 2], names[i % 2]) for i in range(40)]
+            lines = [f"{','.join(row)},{'0.9,0.1' if row[2] == 'good' else '0.1,0.9'}" for row in rows]
+            lines[0] = f"{fold},{variant} 0,good,bad,0.01,0.99" if doubts else lines[0]
+            (folder / "predictions.csv").write_text("\n".join(["row,text,label,predicted,P(good),P(bad)", *lines]))
+            results = replace(run.run.results, labels=list(names))
+            runs.append(replace(run, run=replace(run.run, folder=folder, results=results)))
+    answer, page = ask("folds", runs, tmp_path, axes=("data.fold",))
+    assert answer.startswith("Over 2 folds better, folds 2 has")
+    assert "It is the best of 2 variants by the mean." in answer
+    assert "2 labels of the 80 rows (by better, folds 2) are probably wrong" in page and "worse 0" not in page
 
 
 def test_a_study_of_folds_tests_each_row_once(tmp_path: Path) -> None:

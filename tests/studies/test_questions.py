@@ -12,6 +12,7 @@ import pytest
 from minilm.config import DataSection, FreezeBackbone, RunConfig, SimilaritySection, TrainSection
 from minilm.errors import UserError
 from minilm.evaluation.metrics import LabelMetrics, Metrics
+from minilm.reporting.results import Baseline
 from minilm.studies import line_plots
 from minilm.studies.checks import check_study
 from minilm.studies.config import StudyConfig
@@ -29,6 +30,7 @@ from tests.studies.made_up import (
     augmentation_runs,
     finished,
     freezing_runs,
+    metrics,
     scaling_runs,
     seeds_runs,
     shots_runs,
@@ -67,6 +69,34 @@ def test_few_shots_say_from_how_many_texts_on_fine_tuning_pays(tmp_path):
     assert "over 5 seeds), which is 95." in answer and "of what full has with all rows." in answer
     assert "which 3 seeds are too few to call significant" in ask("few-shot", shots_runs(3), tmp_path)[0]
     assert "full compared with the linear baseline" in page and "['all'," in page
+
+
+def few_shot_runs(variant, levels, luck=0.0):
+    """Runs with (shots, accuracy, linear baseline, baseline on vectors) for three seeds."""
+    runs = []
+    for shots, accuracy, linear, vectors in levels:
+        for seed, sign in ((1, -1), (2, 0), (3, 1)):
+            run = finished(variant, {"data.shots": shots, "seed": seed}, accuracy + sign * luck, rows=4 * shots or 2400)
+            fitted = {name: metrics(value) for name, value in (("linear", linear), ("embeddings", vectors))}
+            runs.append(with_results(run, baselines={name: Baseline(m, m) for name, m in fitted.items()}))
+    return runs
+
+
+def test_a_lead_within_chance_is_undecided_and_says_who_is_ahead(tmp_path):
+    close = few_shot_runs("full", [(1, 0.5, 0.48, 0.4), (50, 0.80, 0.78, 0.4), (0, 0.9, 0.85, 0.4)], luck=0.06)
+    answer, _ = ask("few-shot", close, tmp_path)
+    assert "undecided from how many texts on full beats the linear baseline: with 50 of each class" in answer
+    assert "it is 0.020 ahead of it" in answer
+    behind = few_shot_runs("full", [(1, 0.5, 0.52, 0.4), (50, 0.80, 0.82, 0.4), (0, 0.9, 0.85, 0.4)], luck=0.06)
+    assert "with 50 of each class it is 0.020 behind it" in ask("few-shot", behind, tmp_path)[0]
+
+
+def test_few_shots_are_related_to_all_rows_of_the_same_variant_and_the_rival_is_best_with_most_texts(tmp_path):
+    first = few_shot_runs("a", [(1, 0.3, 0.2, 0.1), (50, 0.60, 0.5, 0.6), (0, 0.96, 0.5, 0.6)])
+    second = few_shot_runs("b", [(1, 0.5, 0.45, 0.2), (50, 0.81, 0.6, 0.7), (0, 0.90, 0.8, 0.8)], luck=0.002)
+    answer, page = ask("few-shot", first + second, tmp_path)
+    assert "which is 90.0%" in answer and "of what b has with all rows" in answer
+    assert "b beats the embeddings baseline (b)" in answer and "b compared with the embeddings baseline" in page
 
 
 def test_the_rival_is_the_baseline_of_the_best_ones_own_data(tmp_path):
@@ -414,6 +444,8 @@ def test_what_a_rule_saves_is_known_if_random_choice_gets_as_far():
     other = Line("margin", "accuracy", {100: {1: 0.65, 2: 0.75}})
     needed, interval = labels_needed(random, other, 100)
     assert needed == pytest.approx(100 * 10**0.5) and interval.low < needed < interval.high
+    same = Line("x", "accuracy", {200: {1: 0.8, 2: 0.8}})
+    assert labels_needed(random, same, 200) == (pytest.approx(1000), None)  # the last round has exactly as much
     assert labels_needed(random, rule, 200) is None  # a seed's random choice does not get there
     assert labels_needed(random, rule, 300) is None  # or is there from the start
     dips = Line("random", "accuracy", {20: {1: 0.8}, 100: {1: 0.7}, 500: {1: 0.9}})
