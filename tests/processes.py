@@ -42,5 +42,6 @@ def _work(target: str, call: int, arguments: list[str], log: str) -> None:
 
     place, _, name = target.rpartition(".")
     owner = pkgutil.resolve_name(place)
-    with no_pictures(), mock.patch.object(owner, name, deadly(getattr(owner, name))):
+    float32 = mock.patch("minilm.devices.cpu_computes_bfloat16", lambda: False)  # as in the tests' own process
+    with float32, no_pictures(), mock.patch.object(owner, name, deadly(getattr(owner, name))):
         main(arguments)

@@ -27,7 +27,8 @@ from minilm.world import World, from_first, gather, joined, largest, started
 from tests.tiny import at_step, texts, write_data
 
 REFERENCE = Path(__file__).parents[1] / "reference"
-TRAIN = {"epochs": 2, "batch_size": 5, "lr": 3e-3, "eps": 1e-6, "clip": 0.5, "threads": 1, "linear_baseline": False}
+TRAIN = {"epochs": 2, "batch_size": 5, "lr": 3e-3, "eps": 1e-6, "clip": 0.5, "threads": 1}
+TRAIN |= {"precision": "float32", "linear_baseline": False}
 LORA = {"lora.rank": 3, "lora.targets": ["all-linear"]}
 ADAPT = {
     "adapt.block": 16,
