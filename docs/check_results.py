@@ -1,6 +1,7 @@
-"""``python -m docs.check_results``: compare the numbers of experiments/RESULTS.md with the files they come from.
+"""``python -m docs.check_results``: compare the numbers of experiments/RESULTS.md, and of the pages that it links to in
+experiments/results, with the files they come from.
 
-A number of the page that comes from a study is followed by a comment, which a browser does not show:
+A number of a page that comes from a study is followed by a comment, which a browser does not show:
 
     0.866<!-- precision-news mean test_accuracy variant=float32 -->
 
@@ -30,6 +31,7 @@ from minilm.evaluation import statistics
 from minilm.evaluation.statistics import deviation, mean, t_interval
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+PAGES = [EXPERIMENTS / "RESULTS.md", *sorted((EXPERIMENTS / "results").glob("*.md"))]
 NUMBER = r"[+-]?[0-9][0-9,]*(?:\.[0-9]+)?(?:e-?[0-9]+)?"
 CLAIM = re.compile(rf"(?P<number>{NUMBER})(?P<percent>%?)\**<!-- (?P<source>[^>]*?) -->")
 PLAIN: dict[str, Callable[[list[float]], float]] = {
@@ -124,10 +126,11 @@ def _interval(values: list[float]) -> tuple[float, float]:
 
 
 def main() -> int:
-    """Check the page, and print what is wrong."""
-    page = (EXPERIMENTS / "RESULTS.md").read_text(encoding="utf-8")
-    wrong = check(page, EXPERIMENTS / "results")
-    print("\n".join(wrong) or f"{len(CLAIM.findall(page))} numbers are those of the files")
+    """Check the pages, and print what is wrong."""
+    pages = {path.name: path.read_text(encoding="utf-8") for path in PAGES}
+    wrong = [f"{name}, {line}" for name, page in pages.items() for line in check(page, EXPERIMENTS / "results")]
+    count = sum(len(CLAIM.findall(page)) for page in pages.values())
+    print("\n".join(wrong) or f"{count} numbers are those of the files")
     return bool(wrong)
 
 

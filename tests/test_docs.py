@@ -43,7 +43,8 @@ def test_the_readme_has_at_most_250_lines() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 250
 
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+RESULTS = [ROOT / "experiments" / "RESULTS.md", *sorted((ROOT / "experiments" / "results").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *RESULTS]
 
 
 def test_every_command_that_a_page_shows_is_a_verb_with_such_options() -> None:
@@ -88,9 +89,27 @@ SECTIONS = "data|train|lora|freeze|model|augment|adapt|zero_shot|tokenizer"
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_key_that_a_page_names_is_a_key(page: Path) -> None:
     endings = ("md", "csv", "py", "tsv", "json", "toml", "onnx", "safetensors")  # of files with a section's name
-    for span in re.findall(r"`([^`\n]+)`", page.read_text("utf-8")):
+    text = page.read_text("utf-8")
+    commands = re.findall(r"```(?:sh|console)\n(.*?)```", text, re.DOTALL)
+    for span in (*re.findall(r"`([^`\n]+)`", text), *commands):
         for section, key in re.findall(rf"(?<![\w.])({SECTIONS})\.([a-z_0-9]+)", span):
             assert key in (*hints_of(hints_of(RunConfig)[section]), *endings), f"{section}.{key}"
+
+
+def headings(page: Path) -> set[str]:
+    """What a link to a heading of a page ends with, after "#"."""
+    lines = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_to_a_file_and_a_heading_that_exist(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
+        name, _, heading = link.partition("#")
+        if not name.startswith(("http:", "https:")):
+            target = (page.parent / name) if name else page
+            assert target.exists(), link
+            assert not heading or heading in headings(target), link
 
 
 def test_every_study_and_recipe_is_on_its_page() -> None:

@@ -1,4 +1,4 @@
-"""The numbers of experiments/RESULTS.md are those of the files beside it."""
+"""The numbers of experiments/RESULTS.md and of the pages in experiments/results are those of the files beside them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from docs.check_results import CLAIM, EXPERIMENTS, check
+from docs.check_results import CLAIM, EXPERIMENTS, PAGES, check
 
 PAGE = (EXPERIMENTS / "RESULTS.md").read_text(encoding="utf-8")
 FILE = """run,variant,seed,accuracy
@@ -19,13 +19,19 @@ b3,b,3,0.6
 """
 
 
-def test_the_pages_numbers_are_those_of_the_files() -> None:
-    assert check(PAGE, EXPERIMENTS / "results") == []
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_the_pages_numbers_are_those_of_the_files(path: Path) -> None:
+    assert check(path.read_text(encoding="utf-8"), EXPERIMENTS / "results") == []
 
 
-def test_every_file_of_results_is_used_by_the_page() -> None:
-    used = {source.split()[0] for *_, source in CLAIM.findall(PAGE)}
+def test_every_file_of_results_is_used_by_a_page() -> None:
+    used = {source.split()[0] for path in PAGES for *_, source in CLAIM.findall(path.read_text(encoding="utf-8"))}
     assert {path.stem for path in (EXPERIMENTS / "results").glob("*.csv")} == used
+
+
+def test_the_page_is_short_and_links_to_all_the_others() -> None:
+    assert len(PAGE.splitlines()) < 260
+    assert all(f"(results/{path.name})" in PAGE for path in PAGES[1:])
 
 
 @pytest.mark.parametrize(

@@ -329,10 +329,16 @@ def copy_files(origin: Path | None, names: Iterable[str], folder: Path) -> None:
             shutil.copyfile(origin / name, folder / name)
 
 
+def reads_segments(config: BackboneConfig) -> bool:
+    """Whether a family's models tell the two texts of a pair apart by segments."""
+    kinds: int = dataclasses.asdict(config).get("segments", 1)
+    return kinds > 1
+
+
 def write_tokenizer(tokenizer: Any, folder: Path, config: BackboneConfig) -> None:
     """Save a ``tokenizers.Tokenizer`` as tokenizer.json, with settings that make ``transformers`` use it unchanged."""
-    kinds = dataclasses.asdict(config).get("segments", 1)
-    write_json(folder / "tokenizer_config.json", settings_beside(tokenizer, reads_segments=kinds > 1))
+    settings = settings_beside(tokenizer, reads_segments=reads_segments(config))
+    write_json(folder / "tokenizer_config.json", settings)
     with atomic(folder / "tokenizer.json") as file:
         file.write(tokenizer.to_str(pretty=True).encode())
 

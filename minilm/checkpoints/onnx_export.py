@@ -16,7 +16,6 @@ such a matrix, the vectors are rounded to 8 bits too, in a range that is measure
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from minilm.checkpoints.models import reads_segments
 from minilm.errors import UserError
 from minilm.models.architecture import Backbone, BackboneConfig
 from minilm.models.batch import Batch
@@ -36,12 +36,6 @@ OUTPUT = "logits"
 LARGEST = 1_900_000_000  # bytes of weights in the graph's own file, whose format ends at 2^31; more lie beside it
 QUANTIZED = ("MatMul", "Gemm", "Gather")  # operators whose weights become 8-bit integers: matrices and tables
 LENGTHS = ((1,), (7, 5), (33, 1, 20))  # texts of the comparison, in tokens
-
-
-def reads_segments(config: BackboneConfig) -> bool:
-    """Whether a family's models tell the two texts of a pair apart by segments."""
-    kinds: int = dataclasses.asdict(config).get("segments", 1)
-    return kinds > 1
 
 
 def input_names(config: BackboneConfig) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from minilm.reporting.onnx_script import onnx_script
 from minilm.reporting.page import Block, Bullets, Code, Page, Prose, Section, Span, Table, markdown
 from minilm.reporting.record import Run, adapted_by
 from minilm.reporting.report import label_table
-from minilm.reporting.story import story
+from minilm.reporting.story import Sentence, story
 from minilm.reporting.tables import decimal, join_words, titled
 
 CARD = "README.md"
@@ -163,7 +163,7 @@ def _opening(exported: Exported, run: Run | None) -> list[Block]:
     if exported.model is None:
         blocks.append("A linear model on TF-IDF features: the baseline of a run of minilm, fitted on the same texts.")
     elif run is not None and run.results.best is not None:
-        blocks.append(story(run))
+        blocks.append(_story(run))
     else:
         title = ARCHITECTURES[exported.model.model_type].title
         blocks.append(f"A {title} {'classifier ' if exported.labels else ''}that minilm exported.")
@@ -176,6 +176,13 @@ def _opening(exported: Exported, run: Run | None) -> list[Block]:
         one = exported.decision is not None and exported.decision.kind == "score"
         blocks.append(f"Its output: {names}." if one else f"A text gets {some} these labels: {names}{more}.")
     return blocks
+
+
+def _story(run: Run) -> Sentence:
+    """The summary of the run's report, in which a checkpoint's folder is only its name."""
+    source = run.config.model.source
+    name = Path(source).name if source and is_folder(source) else run.model
+    return [Span(name) if piece == Span(run.model) else piece for piece in story(run)]
 
 
 def _quality(run: Run | None) -> list[Section]:

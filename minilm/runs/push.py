@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minilm.checkpoints.adapters import base_of
+from minilm.checkpoints.opening import holds_model
 from minilm.connection import between, plain
 from minilm.errors import UserError
+from minilm.evaluation.linear_classifier import holds_linear
 from minilm.hub import REPO_ID, is_folder
 from minilm.model_files import files_in, holds_adapter
 from minilm.reporting.model_card import CARD
@@ -63,8 +65,8 @@ def push_run(
 
 
 def _is_exported(folder: Path) -> bool:
-    """Whether a folder holds a model with its card, and is not the folder of a run."""
-    return (folder / CARD).is_file() and not (folder / "results.json").is_file()
+    """Whether a folder holds a model with its card."""
+    return (folder / CARD).is_file() and (holds_model(folder) or holds_linear(folder))
 
 
 def _check_base(folder: Path) -> None:

@@ -67,11 +67,16 @@ def test_the_text_has_labels_metrics_with_intervals_and_sources(
     assert "licence Apache-2.0" in text and "Licence of the texts: non-commercial use." in text
 
 
-def test_what_is_not_known_is_left_out(make_run: Callable[..., Path], results: dict[str, Any]) -> None:
+def test_what_is_not_known_and_where_files_lie_is_left_out(
+    make_run: Callable[..., Path], results: dict[str, Any], tmp_path: Path
+) -> None:
     found = metadata(model_card(replace(SINGLE, source=""), read_run(make_run(results)))).to_dict()
     assert not found.keys() & {"license", "base_model", "datasets", "language", "base_model_relation"}
-    text = model_card(replace(SINGLE, source="/somewhere/private"), None)
-    assert "/somewhere" not in text and "model-index" not in text
+    folder = tmp_path / "private" / "mine"
+    folder.mkdir(parents=True)
+    config = f'[model]\nsource = "{folder}"\n'
+    text = model_card(replace(SINGLE, source=str(folder)), read_run(make_run(results, "other", config)))
+    assert "private" not in text and "**mine** (" in text and "base_model" not in text
 
 
 def test_without_test_texts_the_values_are_those_of_validation_and_it_says_that_they_are_too_high(

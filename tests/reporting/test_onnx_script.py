@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,11 @@ from minilm.schema import as_table
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 SCORES = np.array([[0.2, 0.5], [1.5, -1.0], [-3.0, -0.1], [0.4, 0.3]], np.float32)
+PLAIN = ExportFacts(
+    minilm="1", labels=["a", "b"], kind="single", temperature=[1.0], max_tokens=9, truncation_side="right",
+    pad_id=0, clean=[], pairs=False,
+    onnx=Graph(file="model.onnx", megabytes=1, inputs=["input_ids"], output="logits", largest_difference=0),
+)  # fmt: skip
 CASES = {
     "the most probable label": Decision("single", temperature=np.array([2.0])),
     "the second of two labels from a threshold on": Decision("single", 0.4, np.array([2.0])),
@@ -37,12 +43,9 @@ def test_the_labels_are_those_of_the_decision(
     z = SCORES[:, :1] if decision.kind == "score" else SCORES
     many = isinstance(decision.threshold, np.ndarray)
     threshold = None if case == "the most probable label" else np.asarray(decision.threshold).tolist()
-    facts = ExportFacts(
-        minilm="1", labels=["a", "b"], kind=decision.kind, raw=decision.raw, max_tokens=9, truncation_side="right",
-        temperature=[1.0] if decision.temperature is None else decision.temperature.tolist(), threshold=threshold,
-        pad_id=0, clean=[], pairs=pairs,
-        onnx=Graph(file="model.onnx", megabytes=1, inputs=["input_ids"], output="logits", largest_difference=0),
-    )  # fmt: skip
+    temperature = [1.0] if decision.temperature is None else decision.temperature.tolist()
+    facts = replace(PLAIN, kind=decision.kind, raw=decision.raw, temperature=temperature, pairs=pairs)
+    facts = replace(facts, threshold=threshold)
     assert many == isinstance(facts.threshold, list)
     (tmp_path / "export.json").write_text(json.dumps(as_table(facts)))
     (tmp_path / "tokenizer.json").write_bytes((REFERENCE / "bert-classify" / "tokenizer.json").read_bytes())
@@ -67,3 +70,8 @@ def test_the_labels_are_those_of_the_decision(
         rows = given if decision.kind == "multi" else np.eye(2, dtype=int)[given]
         assert lines == [", ".join(np.array(["a", "b"])[row.astype(bool)]) for row in rows]
     assert fed[0]["input_ids"].shape[0] == len(z) and list(fed[0]) == ["input_ids"]
+
+
+def test_the_page_about_deploying_shows_the_program() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "deploying.md").read_text(encoding="utf-8")
+    assert f"```python\n{onnx_script(PLAIN)}```" in page

@@ -10,7 +10,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from minilm.checkpoints.adapter_saving import save_adapter
+from minilm.checkpoints.models import load_model
+from minilm.checkpoints.onnx_export import open_graph
+from minilm.data.tokenization import load_tokenizer
+from minilm.finetuning.lora import LoRAConfig, add_lora
+from minilm.models.batch import Batch
 from minilm.reporting.export_facts import ExportFacts
 from minilm.runs import onnx as exporting
 from minilm.schema import read_table
@@ -97,3 +104,20 @@ def test_options_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     assert "--linear cannot be combined" in refused("export", finished_run(), tmp_path / "a", "--linear", "--onnx")
     assert not (tmp_path / "a").exists()
 
+
+@pytest.mark.slow
+def test_an_adapter_is_merged(tmp_path: Path) -> None:
+    model = load_model(REFERENCE / "bert-classify")
+    add_lora(model, LoRAConfig(rank=2))
+    for name, parameter in model.named_parameters():
+        if "lora_b" in name:
+            torch.nn.init.normal_(parameter)
+    tokenizer = load_tokenizer(REFERENCE / "bert-classify")
+    save_adapter(model, tmp_path / "adapter", base=str(REFERENCE / "bert-classify"), tokenizer=tokenizer)
+    assert minilm("export", tmp_path / "adapter", tmp_path / "out", "--onnx").exit_code == 0
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+    assert not (tmp_path / "out" / "adapter_config.json").exists()
+    batch = Batch(torch.tensor([[5, 6, 7]]))
+    graph = open_graph(tmp_path / "out" / "model.onnx")
+    with torch.no_grad():
+        torch.testing.assert_close(graph(batch), model(batch), rtol=1e-4, atol=1e-5)

@@ -7,8 +7,14 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
+from minilm.checkpoints.adapter_saving import save_adapter
+from minilm.checkpoints.models import load_model
+from minilm.data.tokenization import load_tokenizer
+from minilm.finetuning.lora import LoRAConfig, add_lora
 from tests.hub_server import READER, Hub, Repo, files
 from tests.tiny import finished_run, minilm, refused
+
+REFERENCE = Path(__file__).parents[1] / "reference"
 
 
 @pytest.fixture
@@ -107,3 +113,22 @@ def test_metadata_that_the_hub_refuses_are_the_users(hub: Hub, exported: Path, t
 @pytest.mark.parametrize("name", ["news", "me/", "me/news/again", "../news"])
 def test_a_name_must_be_one_of_the_hub(hub: Hub, name: str) -> None:
     assert f'"{name}" is not a name on the Hub; give OWNER/NAME' in refused("push", finished_run(), name)
+
+
+def test_an_adapter_whose_base_others_do_not_have_is_refused(hub: Hub, tmp_path: Path) -> None:
+    model = load_model(REFERENCE / "bert-classify")
+    add_lora(model, LoRAConfig(rank=2))
+    tokenizer = load_tokenizer(REFERENCE / "bert-classify")
+    save_adapter(model, tmp_path / "adapter", base=str(REFERENCE / "bert-classify"), tokenizer=tokenizer)
+    said, base = refused("push", tmp_path / "adapter", "me/news"), REFERENCE / "bert-classify"
+    assert f"others do not have its base model, {base}; upload them as one model: --merge" in said
+    assert "me/news" not in hub.repos
+    assert minilm("push", tmp_path / "adapter", "me/news", "--merge").exit_code == 0
+    assert "model.safetensors" in hub.repos["me/news"].files
+
+
+def test_a_folder_without_a_model_is_not_uploaded_because_it_has_a_readme(hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "README.md").write_text("private")
+    assert "notes" in refused("push", tmp_path / "notes", "me/news")
+    assert "me/news" not in hub.repos
