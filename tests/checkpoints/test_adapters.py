@@ -495,7 +495,7 @@ QUERY = "base_model.model.bert.encoder.layer.0.attention.self.query"
         (lambda t: t.clear(), "contains no LoRA adapter"),
         (lambda t: t.update({"x.lora_A.weight": torch.ones(3, 24)}), "unexpected tensor x.lora_A.weight"),
         (lambda t: t.update({f"{QUERY}.lora_magnitude_vector": torch.ones(24)}), "but .* says use_dora = false"),
-        (lambda t: t.update({f"{WORDS}.lora_embedding_A": torch.ones(3, 64)}), "word_embeddings needs lora_embedding_B"),
+        (lambda t: t.update({f"{WORDS}.lora_embedding_A": torch.ones(3, 64)}), "needs lora_embedding_B"),
         (lambda t: t.update({f"{QUERY}.lora_A.weight": torch.ones(3, 9)}), r"\(3, 9\), but the model needs \(3, 24\)"),
         (lambda t: t.update({f"{QUERY}.lora_B.weight": torch.ones(9, 3)}), r"has the shape \(9, 3\)"),
         (lambda t: t.update({f"{QUERY}.lora_B.weight": torch.ones(24)}), r"has the shape \(24,\)"),
