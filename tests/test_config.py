@@ -150,7 +150,10 @@ def test_the_last_of_several_changes_counts(file: Path) -> None:
         ("data.split_seed=-1", "data.split_seed must be a whole number from 0 to 4294967295, got -1"),
         ("data.text=", 'data.text must be the name of a column, got ""'),
         ('data.label_columns=[""]', 'data.label_columns must be a list, each item the name of a column, got [""]'),
-        ("data.label=", 'data.label must be the name of a column, got ""'),
+        (
+            "data.label=",
+            'data.label = "" (texts without labels) needs [zero_shot], and the labels to choose from in data.labels',
+        ),
         ("name=../up", 'name must be a name of at most 100 letters, digits, "-", "_" and ".", got "../up"'),
         ("model.config=3", "model.config must be a table, got 3"),
         (
