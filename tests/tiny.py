@@ -52,6 +52,7 @@ accumulate = 2
 evaluate_every = 4
 checkpoint_minutes = 0
 threads = 1
+precision = "float32"
 """
 
 

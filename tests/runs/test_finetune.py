@@ -169,7 +169,7 @@ def report(runs: Path) -> str:
         ("lora", "lora.layers=[7]", "the model has no layer 7"),
         ("full", "freeze.layers=1", 'freeze.layers belongs to freeze.part = "first" or "all-but-last"'),
         ("full", 'lora.targets=["key"]', "lora.rank is missing"),
-        ("adapted", "adapt.train.threads=3", "adapt.train.device, .precision and .threads"),
+        ("adapted", "adapt.train.threads=3", "adapt.train.device, .precision, .threads and .log_to"),
         ("full", "train.decision_threshold=validation", "with two classes, train.decision_threshold must be a number"),
         ("full", "train.best=jaccard", 'no metric "jaccard" with one label per text'),
         ("full", "data.sample=true", "there is no sample for data.source"),

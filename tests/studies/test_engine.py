@@ -8,6 +8,7 @@ import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import chain, repeat
 from pathlib import Path
 
 import pytest
@@ -193,7 +194,7 @@ def test_the_time_left_is_that_of_whole_runs(alone, tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr("minilm.studies.engine.print_line", said.append)
     study = load_study(alone[1], ("axes.seed=[1]",), runs=tmp_path)
-    progress, ticks = StudyProgress(study, study.runs, 8), iter((0, 0, 600))
+    progress, ticks = StudyProgress(study, study.runs, 8), chain((0, 0), repeat(600))
     monkeypatch.setattr("minilm.studies.engine.time.monotonic", lambda: next(ticks))
     first, _ = progress.next_run(), progress.next_run()
     shutil.copytree(alone[0] / first.name, tmp_path / "rates" / first.name)
