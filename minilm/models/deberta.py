@@ -33,8 +33,8 @@ Version 2 (the large models of the same paper) has another vocabulary, and its n
 
 Version 3 (He et al. 2021b) differs by its training: as in ELECTRA (Clark et al. 2020), a small generator fills in
 masked words, and DeBERTa learns which words were replaced. It adds a table of its own to the generator's token table,
-which its gradient does not reach ("gradient-disentangled embedding sharing"); files hold the sum. mDeBERTa is the same for about 100 languages. The names of
-their files are in ``deberta_family.py``. The heads:
+which its gradient does not reach ("gradient-disentangled embedding sharing"); files hold the sum. mDeBERTa is the same
+for about 100 languages. The names of their files are in ``deberta_family.py``. The heads:
 
     which word was masked here?    scores = norm(gelu(dense(y))) token^T + b
     which class?                   scores = output(gelu(dense(y_0)))                     at [CLS]
