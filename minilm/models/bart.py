@@ -13,18 +13,19 @@ memory (see ``encoder_decoder.py``). Both have learned position embeddings, and 
 
     attention(Q, K, V) = softmax(Q K^T / sqrt(D/H) + mask) V                 mask: padding; in the decoder, the future
 
-BART learned from texts in which spans of words were each replaced by one mask token and sentences were shuffled: the
-encoder reads the damaged text, the decoder writes the whole one. T5 learned to write the missing spans alone. The
-language head is the token table E:
+BART learned from texts in which spans of words, some of them empty, were each replaced by one mask token ("text
+infilling"), and sentences were shuffled: the encoder reads the damaged text, the decoder writes the whole one. T5
+learned to write the missing spans alone. The language head is the token table E:
 
     which word comes next?    scores = y E^T
 
-To classify, the decoder reads the text as well, moved one place to the right, and the head reads its vector at the
-text's last token, </s>. It is the only one that has seen the whole text:
+To classify, the decoder reads the text as well, moved one place to the right, and the head reads its last vector, at
+the place of the text's </s>. Every vector of the decoder has seen the text through the memory; the last one has all the
+decoder's other vectors to its left as well:
 
-    which class?              scores = output(tanh(dense(y_T)))
+    which class?              scores = output(tanh(dense(y_{T-1})))
 
-``facebook/bart-large-mnli`` is such a classifier: does the second text follow from the first?
+``facebook/bart-large-mnli`` is such a classifier: does the first text entail the second?
 """
 
 from __future__ import annotations

@@ -10,30 +10,31 @@ and key ``s`` has three terms ("disentangled attention", section 3.1), in each h
 
     attention = softmax(A / sqrt(3 D/H) + padding) V                three terms, hence the 3
 
-``P`` (2k, D) is the table of relative positions, which all layers share. Distances beyond ``k`` share its first and
-last rows. (In the paper's third term the distance is s - t; the published code, which this follows, has t - s.) The
-rest is BERT's:
+``P`` (2k, D) is the table of relative positions, which all layers share; row(d) = d + k, cut off to 0 .. 2k-1. There is
+no term "position to position", as it would not depend on the text. (In the paper's third term the distance is s - t;
+the published code, which this follows, has t - s.) The rest is BERT's:
 
     x_0     = norm(token[ids])                                      more terms by setting: position[0..T-1], segment
     a_l     = norm(x_l + attention(x_l))
     x_{l+1} = norm(a_l + down(gelu(up(a_l))))
     y       = x_L
 
-The paper's other idea, absolute positions that join just before masked words are guessed (section 3.2), is for
-pretraining; the published classes do without it.
+The paper's other idea, absolute positions that join just before masked words are guessed (the "enhanced mask decoder",
+section 3.2), is for pretraining; the published classes do without it.
 
-Version 2 (the large models of the same paper) changed three things:
+Version 2 (the large models of the same paper) has another vocabulary, and its network changed in three things:
 
 - ``W_q'`` and ``W_k'`` are the layer's own ``W_q`` and ``W_k``, so positions cost no parameters but P (``shared``).
-- ``row`` sorts distances into buckets: the nearest k/2 have one each, those farther off share the other k/2 in equal
-  steps of their logarithm, as in T5. A norm follows the table.
+- ``row`` sorts distances into buckets: the nearest k/2 to each side have one each, those farther off share the
+  other k/2 in equal steps of their logarithm, much as in T5. A norm follows the table.
 - A convolution over neighbouring tokens joins the first layer's output (not in version 3):
 
     x_1    <- norm(x_1 + gelu(convolution(x_0)))
 
 Version 3 (He et al. 2021b) differs by its training: as in ELECTRA (Clark et al. 2020), a small generator fills in
-masked words, and DeBERTa learns which words were replaced. mDeBERTa is the same for about 100 languages. The names of
-their files are in ``deberta_family.py``. The heads:
+masked words, and DeBERTa learns which words were replaced. It adds a table of its own to the generator's token table,
+which its gradient does not reach ("gradient-disentangled embedding sharing"); files hold the sum. mDeBERTa is the same
+for about 100 languages. The names of their files are in ``deberta_family.py``. The heads:
 
     which word was masked here?    scores = norm(gelu(dense(y))) token^T + b
     which class?                   scores = output(gelu(dense(y_0)))                     at [CLS]
@@ -104,8 +105,8 @@ class DebertaConfig(BackboneConfig):
 
 
 def bucket(distance: Tensor, buckets: int, max_distance: int) -> Tensor:
-    """The bucket of each distance, from 1 - buckets to buckets - 1: its own up to ``buckets / 2`` in size; those up to
-    ``max_distance`` share the others, in equal steps of their logarithm."""
+    """The bucket of each distance, from 1 - buckets to buckets - 1: its own up to ``buckets / 2`` in size; those below
+    ``max_distance`` share the others, in equal steps of their logarithm. (``relative_rows`` cuts off larger ones.)"""
     near, size = buckets // 2, distance.abs()
     steps = torch.log(size.clamp(min=near) / near) / torch.log(torch.tensor((max_distance - 1) / near))  # 0 to 1
     far = ((steps * (near - 1)).ceil() + near).long()

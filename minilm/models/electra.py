@@ -1,7 +1,7 @@
 """ELECTRA: an encoder that learned to tell which words of a text were put there by another model (Clark et al. 2020).
 
-The network is BERT's (``bert.py``), but for one thing: a token's vector may be short, of width ``E``, and a matrix
-widens it to ``D``. If ``E = D``, there is no such matrix.
+The network is BERT's (``bert.py``), but for two things: it has no pooler, and a token's vector may be short, of width
+``E``, and a matrix widens it to ``D``. If ``E = D``, there is no such matrix.
 
     x_0     = projection(norm(token[ids] + position[0..T-1] + segment[segments]))              (E) -> (D)
     a_l     = norm(x_l + attention(x_l))         attention(Q, K, V) = softmax(Q K^T / sqrt(D/H) + padding) V
@@ -10,12 +10,16 @@ widens it to ``D``. If ``E = D``, there is no such matrix.
 
 ``padding`` is minus infinity where the key is padding and 0 elsewhere. What is new is the task. BERT learns from the
 15% of the words that are masked. Here a small BERT, the *generator*, fills masked words in, and the *discriminator*,
-which is kept, learns from every word whether it is the original (section 2):
+which is kept, learns from every word whether it is the original (section 2; the formulas are the published code's):
 
     generator       scores = norm(gelu(dense(y))) token^T + b                          dense: (D) -> (E)
     discriminator   p(replaced) = sigmoid(w . gelu(dense(y)) + b)                      at every position
 
     loss = cross-entropy(masked words, generator) + 50 cross-entropy(replaced or not, discriminator)
+
+Both terms are means, over the masked words and over all words. A choice of two has a far smaller loss than one of
+30,000, hence the 50. The generator's words are drawn at random by its scores, and no gradient passes through the draw:
+it learns to fill in masked words, not to fool the discriminator, so this is no GAN.
 
 Both share their tables of tokens and positions. A word that the generator guesses right counts as the original. Its
 other words are plausible, so the discriminator gets hard questions, and one at every position: from the same amount of

@@ -1,7 +1,7 @@
 """Gemma 1 to 3, Google's decoders (Gemma Team 2024a, 2024b, 2025), and EmbeddingGemma, an encoder made from one
 (Schechter Vera et al. 2025).
 
-As in Llama, the input vector of a token is its token embedding. Each of ``L`` layers adds the output of attention to
+The input vector of a token is its token embedding times sqrt(D). Each of ``L`` layers adds the output of attention to
 the token and those on its left, then the output of the MLP:
 
     x_0     = sqrt(D) * token[ids]
@@ -19,16 +19,19 @@ not see. The differences from Llama:
 - The token table is also the language head's matrix. As inputs, its vectors are multiplied by sqrt(D) (Vaswani et al.
   2017, section 3.4).
 - A norm scales by 1 plus its weight, so with weights of 0 it is a plain norm.
-- The MLP's gate is a GELU (GeGLU, Shazeer 2020).
-- Gemma 2 and 3 also norm the output of each sublayer (``post``). In Gemma 1 ``post`` is the identity.
+- The MLP's gate is a GELU, approximated by tanh as in GPT-2 (GeGLU, Shazeer 2020).
+- Gemma 2 and 3 also norm the output of each sublayer (``post``), which bounds what it adds. In Gemma 1 ``post`` is the
+  identity.
 - Gemma 2 caps attention's scores (c = 50) and the language head's (c = 30), so that scores stay bounded. Gemma 3
-  norms each head's query and key instead (Dehghani et al. 2023), and ``cap`` is the identity.
+  norms each head's query and key instead, before ``R`` (Dehghani et al. 2023), and ``cap`` is the identity.
 - In Gemma 2 and 3 attention alternates. *Global* layers see everything to their left, *local* ones the last ``window``
   positions, so long texts are cheaper. Every second layer of Gemma 2 is global, every sixth of Gemma 3. In Gemma 3,
-  rotary positions have the base 1,000,000 in global layers, for texts of 131,072 tokens, and 10,000 in local ones.
+  rotary positions have the base 1,000,000 in global layers, whose angles all but the smallest model also divide by 8
+  for long texts (Chen et al. 2023), and 10,000 in local ones.
 - The width of a head need not be D/H. ``s`` is the width of a head; in the largest models of Gemma 2 and 3 it is D/H.
 
-EmbeddingGemma has Gemma 3's layers, but they attend to both sides; local layers see half a window on each side.
+EmbeddingGemma has Gemma 3's layers, but they attend to both sides; local layers see half a window on each side. The
+matrices that its sentence vectors pass through at the end are a sentence model's own modules, outside this file.
 """
 
 from __future__ import annotations

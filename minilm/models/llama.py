@@ -8,6 +8,8 @@ attention to the token and those on its left, then the output of the MLP:
     x_{l+1} = a_l + down(silu(gate(n)) * up(n))             n = norm(a_l)
     y       = norm(x_L)
 
+    attention(Q, K, V) = softmax(R(Q) R(K)^T / sqrt(D/H) + mask) V         R: rotates by position; mask: the future
+
 Five things differ from GPT-2:
 
 - ``norm`` divides by the root mean square and subtracts no mean (Zhang and Sennrich 2019).
@@ -16,11 +18,12 @@ Five things differ from GPT-2:
   ``rotary.py``).
 - Groups of ``H/G`` query heads share a key and a value head, so the cache is smaller (Ainslie et al. 2023).
 - The MLP has a gate, a second projection that scales each number (SwiGLU, Shazeer 2020).
-- Biases: none in Llama, on queries, keys and values in Qwen2, everywhere in Bielik.
+- Biases: none in Llama, on queries, keys and values in Qwen2, everywhere in Bielik-1.5B.
 
 Some families have one more difference. Mistral's layers see only the last ``window`` positions; information from
-earlier positions still arrives, as each layer carries it one window further. Qwen3 norms each head's query and key.
-Every fourth layer of SmolLM3 has no rotary positions.
+earlier positions still arrives, as each layer carries it one window further. Qwen3 norms each head's query and key,
+before ``R``. Every fourth layer of SmolLM3 has no rotary positions: the mask, and the vectors from the other layers,
+carry the order. Phi-3 stretches the rotary positions of long texts; its files hold query, key and value as one matrix.
 
 A classifier reads the last token's vector.
 """

@@ -19,12 +19,12 @@ Five things differ from BERT (section 2.1):
   mmBERT 160,000 in all).
 - ``norm``, a LayerNorm, comes before each sublayer ("pre-norm"), so the path from x_0 to x_L is a plain sum.
 - The MLP has a gate (GeGLU, Shazeer 2020).
-- Matrices and norms have no biases; only the language head's last has one.
+- Matrices and norms have no biases; only the heads' last matrices have one.
 
 It learned one task, to fill in masked words (30% of them). A classifier reads the vector at [CLS], or the mean of all:
 
     which words were masked?    scores = norm(gelu(dense(y))) token^T + b          at every position
-    which class?                scores = output(norm(gelu(dense(pool(y)))))
+    which class?                scores = output(norm(gelu(dense(pool(y))))) + b
 
 Both heads begin with the same layers, so a new classifier keeps the language model's dense layer and norm.
 """

@@ -11,18 +11,19 @@ norm after each sublayer ("post-norm"); in addition, attention uses the distance
     attention(Q, K, V) = softmax(Q K^T / sqrt(D/H) + bias + padding) V         bias[h, t, s] = table[bucket(s - t), h]
 
 ``padding`` is minus infinity where the key is padding and 0 elsewhere. Each head adds a number to the score of a query
-and a key, by their distance; all layers share these numbers. Distances below 8 have a bucket of their own, those up to
-128 share the others, and what lies further right or left shares the last of its side.
+and a key, by their distance; all layers share these numbers. There are 16 buckets for each side: distances below 8 have
+one each, those up to 128 share the other 8 in equal steps of their logarithm, and all beyond share the last.
 
-BERT guesses each masked word as if the others were unmasked already; XLNet (Yang et al. 2019) guesses them one after
-another, each from those before it, but does not know how long the text is. MPNet does both (section 2): the 15% to be
-guessed come last in a random order of the text, each is guessed from all that come before it, and for those that come
-after, a mask token stands at their place, so that every guess sees T positions:
+BERT guesses each masked word without seeing the other masked ones, as if they did not depend on each other. XLNet (Yang
+et al. 2019) guesses them one after another, each from those before it, but does not know how long the text is. MPNet
+does both (section 2). Draw a random order z of the T positions. The first c = 0.85 T words in it are given, and the
+rest are guessed one after another; a mask token stands at the place of each that is not guessed yet, so that every
+guess sees T positions ("position compensation"):
 
-    maximise   sum_{t > c} log p(word z_t | words z_1 .. z_{t-1}, masks at z_t .. z_T)          c = 0.85 T are given
+    maximise   sum_{t > c} log p(word z_t | words z_1 .. z_{t-1}, masks at z_t .. z_T)
 
-Afterwards this is an encoder like BERT. Most of its checkpoints are sentence models: the mean of ``y`` is a text's
-vector. The heads are RoBERTa's:
+Afterwards this is an encoder like BERT, and here it is trained further on masked words as BERT is. Most of its
+checkpoints are sentence models: the mean of ``y`` is a text's vector. The heads are RoBERTa's:
 
     which words were masked?    scores = norm(gelu(dense(y))) token^T + b          at every position
     which class?                scores = output(tanh(dense(y_0)))                  at <s>, position 0
