@@ -145,6 +145,20 @@ def test_a_text_may_have_several_labels(labels: Any, names: list[str], tmp_path:
     assert run.results.labels == names and run.results.multi_label
 
 
+@pytest.mark.parametrize("names", [[], ["x", "y", "z"]])
+def test_a_matrix_of_labels_is_measured_as_it_was_learned(names: list[str], tmp_path: Path) -> None:
+    matrix = np.array([[label == "good", label == "bad", i % 3 == 0] for i, label in enumerate(LABELS)], dtype=int)
+    run = minilm.train(CONFIG, {"source": (TEXTS, matrix), "labels": names}, train=BRIEF, runs=tmp_path)
+    classifier = run.classifier()
+    chosen = classifier.decision.choose(classifier.probabilities(TEXTS))
+    measured = classifier.evaluate((TEXTS, matrix))
+    assert measured.label_accuracy == pytest.approx((chosen == matrix).mean())
+    assert [row.support for row in measured.per_label or []] == matrix.sum(axis=0).tolist()
+    rows = [{"text": text, "label": row} for text, row in zip(TEXTS, matrix.tolist(), strict=True)]
+    Path("more.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert classifier.evaluate("more.jsonl").label_accuracy == measured.label_accuracy
+
+
 def test_pairs_are_two_columns(tmp_path: Path) -> None:
     pairs = [(text, text[::-1]) for text in TEXTS]
     run = minilm.train(CONFIG, (pairs, pandas.Series(LABELS, dtype="category")), train=BRIEF, runs=tmp_path)
