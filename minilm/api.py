@@ -23,7 +23,7 @@ from minilm.config import SPLITS, RunConfig
 from minilm.data.in_memory import columns_of_data, is_in_memory, plain
 from minilm.errors import UserError
 from minilm.keywords import changes_from, listed_changes
-from minilm.recipes import find_recipe, find_study, recipes
+from minilm.recipes import find_recipe, find_study, recipes, studies
 from minilm.reporting.page import Picture, Prose, Span, Table, answer_in, fragment
 from minilm.reporting.record import Run, read_run, relative_path
 from minilm.reporting.tables import decimal
@@ -32,7 +32,7 @@ from minilm.runs.kept_data import keep_data
 from minilm.runs.train import train_run
 from minilm.studies.config import StudyConfig, figures_of
 from minilm.studies.engine import describe_outcome, run_study
-from minilm.studies.plan import load_study
+from minilm.studies.plan import concerning, load_study
 from minilm.textfiles import read_text
 from minilm.training.console import Interrupted, write
 from minilm.world import barrier, joined
@@ -208,7 +208,8 @@ def study(
 
     Args:
         config: the name of a study (``minilm recipes`` lists them), the path of a TOML file, or a dict.
-        data: other data for every run; see ``minilm.train``.
+        data: other data for every run; see ``minilm.train``. A study that comes with minilm uses them completely and
+            without cleaning, as its limits were chosen for its own data; its axes stay.
         name, axes, metric, keep_model, page, active: changes of the study; an axis is changed by itself.
         model, tokenizer, freeze, lora, augment, adapt, train, zero_shot: changes of every run.
         changes: further changes as on the command line, of the study or of every run.
@@ -226,9 +227,12 @@ def study(
     }  # fmt: skip
     if not isinstance(jobs, int) or jobs < 1:
         raise UserError(f"jobs must be a whole number of at least 1, got {jobs!r}")
-    made = [*_data_changes(data, None, Path(runs)), *changes_from(StudyConfig, of_study)]
-    made += [*changes_from(RunConfig, of_runs), *listed_changes(changes)]
-    planned = load_study(_source_of(config, find_study), made, runs=Path(runs))
+    made = [*changes_from(StudyConfig, of_study), *changes_from(RunConfig, of_runs), *listed_changes(changes)]
+    made = [*_data_changes(data, None, Path(runs)), *made]
+    source = _source_of(config, find_study)
+    planned = load_study(source, made, runs=Path(runs))
+    if source in studies().values() and _is_other(data, {run.config.data.source for run in load_study(source).runs}):
+        planned = load_study(source, [*concerning(planned, OTHER_DATA), *made], runs=Path(runs))
     try:
         with _threads_restored():
             outcome = run_study(planned, jobs=jobs)
@@ -265,6 +269,15 @@ def _data_changes(data: Any, recipe: Path | None, runs: Path) -> list[str]:
         return _data_keys(given)
     others = OTHER_DATA if recipe is not None else ()
     return [*others, *_data_keys(dict.fromkeys(("source", *SPLITS), "") | {"sample": False} | keys | given)]
+
+
+def _is_other(data: Any, own: set[str]) -> bool:
+    """Whether data are others than a config's own sources, and not "sample"."""
+    given = data if isinstance(data, Mapping) else {"source": data}
+    source = given.get("source")
+    if source is None:
+        return given.get("train") is not None
+    return is_in_memory(source) or str(source) not in own | {"sample"}
 
 
 def _data_keys(keys: Section) -> list[str]:

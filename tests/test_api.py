@@ -317,6 +317,32 @@ def test_a_study_is_its_runs_and_its_page(tmp_path: Path, monkeypatch: pytest.Mo
         minilm.study("seed")
 
 
+def test_a_study_that_comes_with_minilm_uses_other_data_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = []
+
+    def stopped(study: Any, **options: Any) -> None:
+        planned.append(study)
+        raise minilm.UserError("enough")
+
+    def runs_of(name: str, data: Any, **options: Any) -> list[RunConfig]:
+        with pytest.raises(minilm.UserError, match="enough"):
+            minilm.study(name, data, runs=tmp_path, **options)
+        return [run.config for run in planned[-1].runs]
+
+    monkeypatch.setattr("minilm.api.run_study", stopped)
+    for data in ((TEXTS, LABELS), {"train": (TEXTS, LABELS)}, "reviews.csv"):
+        for config in runs_of("seeds", data):
+            assert config.train and config.train.best == "macro_f1"
+            assert (config.data.train_rows, config.data.test_rows, config.data.clean) == (0, 0, [])
+    found = runs_of("scaling", (TEXTS, LABELS), axes={"data.train_rows": [20, 40], "seed": [1]})
+    assert {config.data.train_rows for config in found} == {20, 40} and found[0].data.test_rows == 0
+    found = runs_of("seeds", "reviews.csv", axes={"data.clean": [["lower"], []]}, changes=["data.train_rows=9"])
+    assert {(config.data.train_rows, *config.data.clean) for config in found} == {(9, "lower"), (9,)}
+    assert all(config.data.clean == [] for config in runs_of("zero_shot", "reviews.csv"))  # no run has [train]
+    for data in (None, "sample", "ag-news", {"shots": 5}):
+        assert {config.data.train_rows for config in runs_of("seeds", data)} == {2400}
+
+
 # --- The package ----------------------------------------------------------------------------------------------------
 
 
