@@ -10,6 +10,7 @@ or ``(texts, labels)``; they are written beside the runs, so that a run can be r
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,7 +34,7 @@ from minilm.runs.train import train_run
 from minilm.studies.config import StudyConfig, figures_of
 from minilm.studies.engine import describe_outcome, run_study
 from minilm.studies.plan import concerning, load_study
-from minilm.textfiles import read_text
+from minilm.textfiles import path_of, read_text
 from minilm.training.console import Interrupted, write
 from minilm.world import barrier, joined
 
@@ -87,7 +88,7 @@ def train(
         "augment": augment, "adapt": adapt, "train": train, "zero_shot": zero_shot,
     }  # fmt: skip
     made = [*method_changes(method), *changes_from(RunConfig, keywords), *listed_changes(changes)]
-    return train_on(config, data, made, runs=Path(runs), resume=resume)
+    return train_on(config, data, made, runs=path_of(runs, "runs"), resume=resume)
 
 
 def train_on(
@@ -121,7 +122,7 @@ def train_on(
 def _source_of(config: Any, find: Callable[[str | Path], Path]) -> Path | dict[str, Any]:
     """The file of a config, or its table with Python's simplest types. Raises UserError for other types."""
     if isinstance(config, Mapping):
-        return plain(config)
+        return plain(config, nan=math.nan)
     if not isinstance(config, str | Path):
         raise UserError(f"the config must be a name, a path or a dict, got {type(config).__name__}")
     return find(config)
@@ -228,11 +229,12 @@ def study(
     if not isinstance(jobs, int) or jobs < 1:
         raise UserError(f"jobs must be a whole number of at least 1, got {jobs!r}")
     made = [*changes_from(StudyConfig, of_study), *changes_from(RunConfig, of_runs), *listed_changes(changes)]
-    made = [*_data_changes(data, None, Path(runs)), *made]
+    runs = path_of(runs, "runs")
+    made = [*_data_changes(data, None, runs), *made]
     source = _source_of(config, find_study)
-    planned = load_study(source, made, runs=Path(runs))
+    planned = load_study(source, made, runs=runs)
     if source in studies().values() and _is_other(data, {run.config.data.source for run in load_study(source).runs}):
-        planned = load_study(source, [*concerning(planned, OTHER_DATA), *made], runs=Path(runs))
+        planned = load_study(source, [*concerning(planned, OTHER_DATA), *made], runs=runs)
     try:
         with _threads_restored():
             outcome = run_study(planned, jobs=jobs)

@@ -87,11 +87,21 @@ def test_every_section_of_a_config_is_a_keyword() -> None:
         ({"config": {"name": 3}}, r"^the config: data\b.* name must be|^the config: name must be"),
         ({"config": [CONFIG]}, "^the config must be a name, a path or a dict, got list$"),
         ({"changes": "train.lr=1"}, r"^changes must be a list, such as \['train\.lr=1'\], not a single text$"),
+        ({"changes": None}, r"^changes must be a list of texts, such as \['train\.lr=1e-4'\], got None$"),
+        ({"changes": [5]}, r"^changes must be a list of texts, such as .*, got \[5\]$"),
+        ({"train": {"lr": float("nan")}}, r"^train\.lr=nan: train\.lr must be a number above 0, got nan$"),
         ({"method": "lorra"}, "must be full, head, last3"),
+        ({"method": 3}, "must be full, head, last3 .* or lora, got 3$"),
+        ({"runs": None}, "^runs must be a path, got None$"),
         ({"data": "nowhere.csv"}, r"nowhere\.csv"),
         ({"data": (TEXTS, LABELS[:-1])}, "^data: has 60 texts, but 59 labels$"),
         ({"data": ([], [])}, "^data: has no rows$"),
         ({"data": (TEXTS, "good")}, "the labels must be a list, an array or a series, got str"),
+        ({"data": (TEXTS, np.array(3))}, "the labels must be a list, an array or a series, got a single value, 3$"),
+        ({"data": (TEXTS, [b"x", b"y"] * 30)}, r"^data: row 1, column \"label\": is b'x', which is bytes; "),
+        ({"data": (TEXTS, [[b"x"]] * 60)}, r"^data: row 1, column \"label\": is b'x', which is bytes; "),
+        ({"data": pandas.DataFrame({"text": TEXTS, "label": [*LABELS[1:], b"x"]})}, '^data: row 60, column "label"'),
+        ({"data": (TEXTS, [object()] * 60)}, '^data: row 1, column "label": is an object of the type object, not'),
         ({"data": ([("a", "b"), "c"], [0, 1])}, "^data: text 2 must be a pair of two texts, as text 1 is$"),
         ({"data": [TEXTS, LABELS]}, r"or \(texts, labels\), got list; a tuple of two lists is \(texts, labels\)"),
         ({"data": polars.LazyFrame({"text": TEXTS})}, r"call its method collect\(\) first"),
@@ -104,6 +114,15 @@ def test_a_mistake_is_one_error_of_the_user(arguments: dict[str, Any], message: 
     with pytest.raises(minilm.UserError, match=message):
         minilm.train(**{"config": CONFIG, "data": (TEXTS, LABELS), "runs": tmp_path / "runs"} | arguments)
     assert not list((tmp_path / "runs").glob("tiny*"))
+
+
+def test_none_is_no_path(tmp_path: Path) -> None:
+    with pytest.raises(minilm.UserError, match=r"^runs must be a path, got None$"):
+        minilm.study("seeds", runs=None)  # type: ignore[arg-type]
+    with pytest.raises(minilm.UserError, match=r"^the classifier must be a path or a name, got None$"):
+        minilm.Classifier.load(None)  # type: ignore[arg-type]
+    with pytest.raises(minilm.UserError, match=r"^the run must be a path, got None$"):
+        read_run(None)  # type: ignore[arg-type]
 
 
 # --- Data -----------------------------------------------------------------------------------------------------------
