@@ -19,7 +19,7 @@ import hashlib
 import re
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -41,10 +41,11 @@ from minilm.schema import as_table
 from minilm.serving.api import Limits, Refusal, answers, parts_of, read_object, read_question, read_texts
 from minilm.serving.batcher import Batcher, Busy, NoTokensIn
 from minilm.serving.metrics import CONTENT_TYPE, Metrics
-from minilm.serving.tables import SentTable
+from minilm.serving.tables import SentTable, TableResponse
 
 BODY_SECONDS = 30.0  # in which a body must arrive
 DISCARDED = 2**28  # bytes of a body that is too large, which are read before the answer, as most clients send first
+MOST_TABLES = 8  # that are answered at the same time
 WORKERS = 2  # on a CPU with several cores
 PAGE = Path(__file__).parent / "page.html"
 LINES = "application/x-ndjson"
@@ -57,6 +58,7 @@ class Service:
         """run: the run of the predictor, whose config names the columns of tables. batch, room: see ``Batcher``."""
         self.predictor, self.run, self.limits = predictor, run, limits
         self.metrics = Metrics()
+        self.tables = 0  # that are being answered
         self.explained = explainable(predictor)
         workers = share_cores(predictor)
         self.batcher = Batcher(predictor, self.metrics, batch=batch, room=room, workers=workers)
@@ -115,19 +117,25 @@ class Service:
     async def table(self, request: Request) -> Response:
         """A table with answers."""
         sent = SentTable(request.query_params.get("name", "table.csv"))
-        try:
+        with ExitStack() as undone:
+            undone.callback(sent.folder.cleanup)
             with sent.path.open("wb") as file:
                 async for chunk in self._chunks(request):
                     file.write(chunk)
+            if self.tables >= MOST_TABLES:
+                raise self.batcher.busy()
+            self.tables += 1
+            undone.callback(self._table_ended)
             column = request.query_params.get("column", "")
             table = await run_in_threadpool(sent.open, self.predictor, self.run, column)
-        except BaseException:
-            sent.folder.cleanup()
-            raise
+            ended = undone.pop_all().close  # from here on by the response
         as_lines = LINES in request.headers.get("accept", "")
         headers = {"Content-Disposition": f'attachment; filename="{sent.answered_name}"'}
         kind = LINES if as_lines else {"csv": "text/csv", "tsv": "text/tab-separated-values"}.get(sent.form, LINES)
-        return StreamingResponse(sent.answer(table, self.batcher, as_lines=as_lines), headers=headers, media_type=kind)
+        return TableResponse(sent.answer(table, self.batcher, as_lines=as_lines), ended, headers, kind)
+
+    def _table_ended(self) -> None:
+        self.tables -= 1
 
     async def health(self, request: Request) -> Response:
         """The model, its labels and what it can do."""

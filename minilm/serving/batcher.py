@@ -8,7 +8,7 @@ themselves. Texts of very different lengths are divided again, so that they are 
 A worker is a thread. On a CPU with several cores there are two, which read a batch each with half of the cores: small
 batches do not keep many cores busy, and no core waits while another worker tokenizes. Longer work, such as an
 explanation or some rows of a table, takes turns with the batches, one piece at a time. The queue is bounded: a request
-that finds no room is refused at once, as a late answer helps nobody.
+that finds no room is refused at once, as a late answer helps nobody. One that was admitted is answered to its end.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from minilm.evaluation.predictor import Predictor
 from minilm.serving.metrics import Metrics
 
 T = TypeVar("T")
-MOST_WORKS = 8  # pieces of longer work that may wait
+MOST_WORKS = 8  # pieces of longer work that may wait, beside those of admitted requests
 LONGEST_PAUSE = 60  # seconds: the most that a refused request is asked to wait
 
 
@@ -85,6 +85,12 @@ class _Text(NamedTuple):
     pair: str | None
 
 
+class _Work(NamedTuple):
+    call: Callable[[], object]
+    result: Future[object]
+    admitted: bool
+
+
 class Batcher:
     """Workers that answer texts from a queue with a predictor."""
 
@@ -93,7 +99,7 @@ class Batcher:
         predictor at the same time."""
         self.predictor, self.metrics, self.batch, self.room = predictor, metrics, batch, room
         self.texts: deque[_Text] = deque()
-        self.works: deque[tuple[Callable[[], object], Future[object]]] = deque()
+        self.works: deque[_Work] = deque()
         self.changed = threading.Condition()  # guards the two queues
         self.closed = False
         self.working = False  # whether a worker does longer work
@@ -112,19 +118,23 @@ class Batcher:
         waiting = [_Text(request, i, text, None if pairs is None else pairs[i]) for i, text in enumerate(texts)]
         with self.changed:
             if len(self.texts) + len(waiting) > self.room:
-                raise Busy(self._pause())
+                raise self.busy()
             self.texts.extend(waiting)
             self.metrics.waiting = len(self.texts)
             self.changed.notify_all()
         return await asyncio.wrap_future(request.result)
 
-    async def run(self, work: Callable[[], T]) -> T:
-        """The result of longer work that uses the predictor, or its exception. Raises Busy if there is no room."""
+    async def run(self, work: Callable[[], T], *, admitted: bool = False) -> T:
+        """The result of longer work that uses the predictor, or its exception.
+
+        admitted: whether the work is a piece of a request that has been admitted, which has one piece at a time in the
+        queue. Any other work raises Busy if there is no room.
+        """
         result: Future[object] = Future()
         with self.changed:
-            if len(self.works) >= MOST_WORKS:
-                raise Busy(self._pause())
-            self.works.append((work, result))
+            if not admitted and sum(not each.admitted for each in self.works) >= MOST_WORKS:
+                raise self.busy()
+            self.works.append(_Work(work, result, admitted))
             self.changed.notify_all()
         found = await asyncio.wrap_future(result)
         return found  # type: ignore[return-value]  # it is what ``work`` returned
@@ -137,9 +147,10 @@ class Batcher:
         for thread in self.threads:
             thread.join()
 
-    def _pause(self) -> int:
-        """Seconds until what waits now will have been answered, roughly."""
-        return min(max(1, math.ceil(len(self.texts) * self.seconds / len(self.threads))), LONGEST_PAUSE)
+    def busy(self) -> Busy:
+        """The refusal of a request, with the seconds until the texts that wait now are answered, roughly."""
+        seconds = math.ceil(len(self.texts) * self.seconds / len(self.threads))
+        return Busy(min(max(1, seconds), LONGEST_PAUSE))
 
     def _run(self) -> None:
         while True:
@@ -156,7 +167,7 @@ class Batcher:
             if batch:
                 self._answer(batch)
             if work is not None:
-                _carry_out(*work)
+                _carry_out(work)
             with self.changed:
                 self.computing -= len(batch)
                 self.working = self.working and work is None
@@ -204,10 +215,10 @@ class Batcher:
                 return
 
 
-def _carry_out(work: Callable[[], object], result: Future[object]) -> None:
-    if not result.set_running_or_notify_cancel():
+def _carry_out(work: _Work) -> None:
+    if not work.result.set_running_or_notify_cancel():
         return
     try:
-        result.set_result(work())
+        work.result.set_result(work.call())
     except Exception as error:  # raised again in the request
-        result.set_exception(error)
+        work.result.set_exception(error)
