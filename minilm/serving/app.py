@@ -39,7 +39,7 @@ from minilm.evaluation.predictor import Classifier, Predictor
 from minilm.evaluation.reading import Text
 from minilm.schema import as_table
 from minilm.serving.api import Limits, Refusal, answers, parts_of, read_object, read_question, read_texts
-from minilm.serving.batcher import Batcher, Busy, NoTokensIn
+from minilm.serving.batcher import Batcher, Busy, NoTokensIn, Stopped
 from minilm.serving.metrics import CONTENT_TYPE, Metrics
 from minilm.serving.tables import SentTable, TableResponse
 
@@ -49,6 +49,7 @@ MOST_TABLES = 8  # that are answered at the same time
 WORKERS = 2  # on a CPU with several cores
 PAGE = Path(__file__).parent / "page.html"
 LINES = "application/x-ndjson"
+STOPPED = JSONResponse({"error": "the server ends; send the request again"}, 503, headers={"Retry-After": "5"})
 
 
 class Service:
@@ -71,7 +72,7 @@ class Service:
         @asynccontextmanager
         async def lifespan(app: Starlette) -> AsyncIterator[None]:
             yield
-            self.batcher.close()
+            await asyncio.to_thread(self.batcher.close)
 
         routes = [
             Route("/", self.show_page, methods=["GET"]),
@@ -83,7 +84,7 @@ class Service:
             Route("/metrics", self.show_metrics, methods=["GET"]),
         ]
         handlers: dict[Any, Any] = {
-            Refusal: _refused, Busy: _busy, HTTPException: _http_error, UserError: _model_error,
+            Refusal: _refused, Busy: _busy, Stopped: _stopped, HTTPException: _http_error, UserError: _model_error,
             ClientDisconnect: _gone, Exception: _fault,
         }  # fmt: skip
         app = Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
@@ -221,7 +222,11 @@ def content_policy(page: str) -> str:
 
 
 class Counted:
-    """An application whose requests are counted, and timed if they are to /predict."""
+    """An application whose requests are counted, and timed if they are to /predict.
+
+    uvicorn cancels a request if it is not answered in time before the server ends: it gets 503, or, if its answer has
+    begun, uvicorn closes the connection with one line in the log.
+    """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, paths: set[str]) -> None:
         self.app, self.metrics, self.paths = app, metrics, paths
@@ -232,14 +237,22 @@ class Counted:
             return
         path, started = scope["path"] if scope["path"] in self.paths else "other", time.monotonic()
 
+        begun = False
+
         async def counted(message: Message) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
                 self.metrics.requests[path, message["status"]] += 1
                 if path == "/predict":
                     self.metrics.seconds.observe(time.monotonic() - started)
             await send(message)
 
-        await self.app(scope, receive, counted)
+        try:
+            await self.app(scope, receive, counted)
+        except asyncio.CancelledError:
+            if not begun:
+                await STOPPED(scope, receive, counted)
 
 
 # --- Errors ---
@@ -252,6 +265,10 @@ async def _refused(request: Request, error: Refusal) -> Response:
 async def _busy(request: Request, error: Busy) -> Response:
     message = f"the server is busy; try again in {error.seconds} s"
     return JSONResponse({"error": message}, 503, headers={"Retry-After": str(error.seconds)})
+
+
+async def _stopped(request: Request, error: Stopped) -> Response:
+    return STOPPED
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:

@@ -32,6 +32,7 @@ from minilm.serving.metrics import Metrics
 
 T = TypeVar("T")
 MOST_WORKS = 8  # pieces of longer work that may wait, beside those of admitted requests
+END_SECONDS = 5.0  # in which a worker ends after the batch that it computes; then it is left behind
 LONGEST_PAUSE = 60  # seconds: the most that a refused request is asked to wait
 
 
@@ -41,6 +42,10 @@ class Busy(Exception):
     def __init__(self, seconds: int) -> None:
         super().__init__(seconds)
         self.seconds = seconds
+
+
+class Stopped(Exception):
+    """The server ends before the request is answered."""
 
 
 class NoTokensIn(UserError):
@@ -53,29 +58,33 @@ class NoTokensIn(UserError):
 
 @dataclass
 class _Request:
-    """N texts of one request, and the scores that have been found."""
+    """N texts of one request, and the scores that have been found, perhaps by several workers."""
 
     left: int  # texts without scores
     scores: list[np.ndarray | None]  # (C,) each
     result: Future[np.ndarray] = field(default_factory=Future)
+    lock: threading.Lock = field(default_factory=threading.Lock)  # guards all of them
 
     def wanted(self) -> bool:
         """Whether the request still waits for scores. From now on it cannot be cancelled."""
-        if self.result.done():
-            return False
-        return self.result.running() or self.result.set_running_or_notify_cancel()
+        with self.lock:
+            if self.result.done():
+                return False
+            return self.result.running() or self.result.set_running_or_notify_cancel()
 
     def give(self, number: int, scores: np.ndarray) -> None:
         """Add the scores of a text."""
-        self.scores[number] = scores
-        self.left -= 1
-        if not self.left and not self.result.done():
-            self.result.set_result(np.array(self.scores))
+        with self.lock:
+            self.scores[number] = scores
+            self.left -= 1
+            if not self.left and not self.result.done():
+                self.result.set_result(np.array(self.scores))
 
     def fail(self, error: Exception) -> None:
         """Raise an exception in the request."""
-        if not self.result.done():
-            self.result.set_exception(error)
+        with self.lock:
+            if not self.result.done():
+                self.result.set_exception(error)
 
 
 class _Text(NamedTuple):
@@ -112,11 +121,13 @@ class Batcher:
     async def scores(self, texts: Sequence[str], pairs: Sequence[str] | None) -> np.ndarray:
         """The scores (N, C) of cleaned texts, none of which is empty.
 
-        Raises Busy if there is no room, NoTokensIn, and UserError as ``Predictor.scores_of_clean_texts`` does.
+        Raises Busy if there is no room, Stopped, NoTokensIn, and UserError as ``Predictor.scores_of_clean_texts`` does.
         """
         request = _Request(len(texts), [None] * len(texts))
         waiting = [_Text(request, i, text, None if pairs is None else pairs[i]) for i, text in enumerate(texts)]
         with self.changed:
+            if self.closed:
+                raise Stopped
             if len(self.texts) + len(waiting) > self.room:
                 raise self.busy()
             self.texts.extend(waiting)
@@ -128,10 +139,12 @@ class Batcher:
         """The result of longer work that uses the predictor, or its exception.
 
         admitted: whether the work is a piece of a request that has been admitted, which has one piece at a time in the
-        queue. Any other work raises Busy if there is no room.
+        queue. Any other work raises Busy if there is no room. Both raise Stopped if the batcher is closed first.
         """
         result: Future[object] = Future()
         with self.changed:
+            if self.closed:
+                raise Stopped
             if not admitted and sum(not each.admitted for each in self.works) >= MOST_WORKS:
                 raise self.busy()
             self.works.append(_Work(work, result, admitted))
@@ -140,12 +153,25 @@ class Batcher:
         return found  # type: ignore[return-value]  # it is what ``work`` returned
 
     def close(self) -> None:
-        """Answer what still waits, and end the workers."""
+        """Raise Stopped in all requests that still wait, and end the workers.
+
+        A worker that computes gets ``END_SECONDS`` for it. This blocks: call it in a thread of its own.
+        """
         with self.changed:
             self.closed = True
+            requests, works = [each.request for each in self.texts], list(self.works)
+            self.texts.clear()
+            self.works.clear()
+            self.metrics.waiting = 0
             self.changed.notify_all()
+        for request in requests:
+            if request.wanted():
+                request.fail(Stopped())
+        for work in works:
+            _refuse(work)
+        last = time.monotonic() + END_SECONDS
         for thread in self.threads:
-            thread.join()
+            thread.join(max(0.0, last - time.monotonic()))
 
     def busy(self) -> Busy:
         """The refusal of a request, with the seconds until the texts that wait now are answered, roughly."""
@@ -167,7 +193,7 @@ class Batcher:
             if batch:
                 self._answer(batch)
             if work is not None:
-                _carry_out(work)
+                (_refuse if self.closed else _carry_out)(work)
             with self.changed:
                 self.computing -= len(batch)
                 self.working = self.working and work is None
@@ -191,7 +217,15 @@ class Batcher:
         return batch
 
     def _answer(self, batch: list[_Text]) -> None:
-        """Give each text its scores. A text without tokens fails alone; any other exception fails the whole batch."""
+        """Give each text its scores. Any exception but that of a text without tokens fails the whole batch."""
+        try:
+            self._give_scores(batch)
+        except Exception as error:  # raised again in each request
+            for each in batch:
+                each.request.fail(error)
+
+    def _give_scores(self, batch: list[_Text]) -> None:
+        """Give each text its scores. A text without tokens fails alone."""
         started = time.monotonic()
         self.metrics.batch_sizes.observe(len(batch))
         while batch:
@@ -202,10 +236,6 @@ class Batcher:
                 for i in error.rows:
                     batch[i].request.fail(NoTokensIn(batch[i].number))
                 batch = [each for i, each in enumerate(batch) if i not in set(error.rows)]
-            except Exception as error:  # raised again in each request
-                for each in batch:
-                    each.request.fail(error)
-                return
             else:
                 for each, scores in zip(batch, found, strict=True):
                     each.request.give(each.number, scores)
@@ -222,3 +252,8 @@ def _carry_out(work: _Work) -> None:
         work.result.set_result(work.call())
     except Exception as error:  # raised again in the request
         work.result.set_exception(error)
+
+
+def _refuse(work: _Work) -> None:
+    if work.result.set_running_or_notify_cancel():
+        work.result.set_exception(Stopped())
