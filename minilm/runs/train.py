@@ -46,7 +46,7 @@ from minilm.runs.trackers.processes import Trackers, check_trackers, finish_agai
 from minilm.runs.zero_shot import ZeroShotClassifier, classify_and_report, open_classifier
 from minilm.schema import as_table
 from minilm.training.console import Interrupted, say, signal_of, terminable
-from minilm.training.sharding import is_sharding, open_whole
+from minilm.training.sharding import check_sharding, is_sharding, open_whole
 from minilm.training.state import Checkpoints
 from minilm.world import alone, check_same, from_first, is_first, joined
 
@@ -187,6 +187,7 @@ def _load_start(config: RunConfig) -> Start:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     runtime = devices.runtime(settings.device, settings.precision)
+    check_sharding(config, runtime)
     prepared = prepare(config)
     data = prepared.data
     counts = {split: class_counts(getattr(data, split).labels, len(data.label_names)) for split in SPLITS}
