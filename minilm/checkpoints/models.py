@@ -347,7 +347,8 @@ def _config_to_write(model: Backbone) -> dict[str, Any]:
     """The model's config.json: the one that it was loaded with, updated."""
     card = card_of(model)
     task = "encode" if card.own_head else card.task
-    left_out = ("minilm", "torch_dtype", *(OF_CLASSES if task != "classify" else ()))
+    # _name_or_path: the folder from which somebody loaded the model, perhaps on another machine.
+    left_out = ("minilm", "torch_dtype", "_name_or_path", *(OF_CLASSES if task != "classify" else ()))
     config = {key: value for key, value in card.published.items() if key not in left_out}
     settings = model.config
     if isinstance(model.head, LanguageHead):  # merging an adapter of a tied head unties it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,11 @@ def test_with_the_familys_head_the_folder_is_a_classifier_and_nothing_is_said(tm
     assert result.exit_code == 0 and "other libraries" not in result.output
     published = json.loads((tmp_path / "out" / "config.json").read_text())
     assert published["architectures"] == ["BertForSequenceClassification"] and "id2label" in published
+
+
+def test_the_folder_from_which_a_published_model_was_loaded_is_left_out(tmp_path: Path) -> None:
+    source = shutil.copytree(REFERENCE / "bert-classify", tmp_path / "source")
+    published = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps(published | {"_name_or_path": "/home/me/secret"}))
+    assert minilm("export", source, tmp_path / "out").exit_code == 0
+    assert "secret" not in "".join(file.read_text() for file in (tmp_path / "out").glob("*.json"))
