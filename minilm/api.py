@@ -38,7 +38,7 @@ from minilm.studies.engine import describe_outcome, run_study
 from minilm.studies.plan import concerning, load_study
 from minilm.textfiles import path_of, read_text
 from minilm.training.console import Interrupted, write
-from minilm.world import barrier, joined
+from minilm.world import from_first, joined, wait_for_first
 
 Section = Mapping[str, Any]  # the keys of a section of a config, with their values
 PICTURES = 3  # the most pictures of a study that a notebook shows
@@ -114,8 +114,8 @@ def train_on(
     try:
         with _threads_restored(), joined():
             folder = train_run(source, made, runs=runs, resume=resume, pictures=pictures)
-            barrier()  # the first of several processes writes the results
-        return read_run(folder)
+            wait_for_first()  # of several processes, the first writes the results, perhaps where others cannot read
+            return from_first(lambda: read_run(folder))
     except Interrupted as stop:
         hint = f'the state is saved; resume with: minilm.train("{stop.folder.as_posix()}", resume=True)'
         raise Interrupted(stop.number, stop.folder, hint) from None
