@@ -6,8 +6,9 @@
 >>> classifier = minilm.Classifier.load("runs/scratch-sample")
 >>> model = minilm.load_model("bert")
 
-docs/python.md describes training from Python, and ``minilm.sklearn`` is a classifier for scikit-learn. The same is a
-command: ``minilm --help``, or ``python -m minilm --help``.
+``reviews.csv`` has columns ``text`` and ``label``. docs/python.md describes training from Python, and
+``minilm.sklearn`` is a classifier for scikit-learn. The same is a command: ``minilm --help``, or
+``python -m minilm --help``.
 """
 
 from __future__ import annotations

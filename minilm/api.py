@@ -4,8 +4,10 @@
 >>> run.results.test.macro_f1
 >>> run.classifier().predict(["not bad at all"])
 
-Both take what the command line takes, and leave the same folders. Data may also be in memory: ``data`` is a data frame,
-or ``(texts, labels)``; they are written beside the runs, so that a run can be repeated and resumed from its folder.
+The file has columns ``text`` and ``label``; ``data={"source": "reviews.csv", "text": "review"}`` names others. Both
+functions take what the command line takes, and leave the same folders. Data may also be in memory: ``data`` is a data
+frame, or ``(texts, labels)``; they are written beside the runs, so that a run can be repeated and resumed from its
+folder.
 """
 
 from __future__ import annotations

@@ -57,6 +57,13 @@ def test_every_command_that_a_page_shows_is_a_verb_with_such_options() -> None:
         assert {word.partition("=")[0] for word in words if word.startswith("--")} <= {*options, "--help"}, command
 
 
+def test_the_commands_of_the_first_steps_name_the_columns_of_their_file() -> None:
+    page = (ROOT / "docs" / "first_steps.md").read_text()
+    assert "\nreview,stars\n" in page
+    commands = [line for line in re.findall(r"`(minilm [^`]+)`", page) if "reviews.csv" in line]
+    assert len(commands) == 2 and all("data.text=review data.label=stars" in command for command in commands)
+
+
 def test_every_section_of_a_config_that_a_page_shows_has_such_keys() -> None:
     blocks = [text for page in PAGES for text in re.findall(r"```toml\n(.*?)```", page.read_text("utf-8"), re.DOTALL)]
     assert len(blocks) > 4
