@@ -52,7 +52,9 @@ def test_comments_without_an_end_are_read_once():
     assert time.process_time() - started < 1
 
 
-@pytest.mark.parametrize("text", ["a<!-- b", "<!-->x--><!--<b>--><b", "a<!--x-->b<!--y--", "<!--a--><!--<i>", "<!--a>b"])
+@pytest.mark.parametrize(
+    "text", ["a<!-- b", "<!-->x--><!--<b>--><b", "a<!--x-->b<!--y--", "<!--a--><!--<i>", "<!--a>b"]
+)
 def test_comments_are_those_of_a_search_for_their_end(text):
     published = re.sub(r"<!--.*?-->|</?[A-Za-z!][^<>]*>", " ", text, flags=re.DOTALL)
     assert cleaner(["tags"])(text) == published.strip()
