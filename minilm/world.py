@@ -6,7 +6,8 @@ All processes run the same program on the same data. Each has a number, its *ran
 out (``deal_out``), the results are added up (``sum_``) or sent to all (``from_first``, ``gather``), and only the first
 process prints and writes files. With one process all of this does nothing.
 
-If a process fails, the others notice that its connection is closed, and end too; one of them reports the reason.
+If a process fails, the others notice that its connection is closed, and end too; one of them reports the reason. If all
+is well, the others wait until the first has written the results, as torchrun waits only minutes if some have ended.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 # How long a process waits for another that neither answers nor closes its connection, as when its machine loses power.
 PATIENCE = timedelta(minutes=30)
+TO_CONCLUDE = timedelta(hours=8)  # how long the others wait for the first, which writes results
+TO_REPORT = 10  # seconds: how long the others wait for the one that reports an error
 STARTED_BY_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -45,7 +48,9 @@ class World:
 
 
 _world = World()
+_store: Store | None = None  # short texts that all processes of ``_world`` read and write
 _joins = itertools.count()
+_waits = itertools.count()
 
 
 def world() -> World:
@@ -73,9 +78,10 @@ def started() -> World:
 def joined() -> Iterator[None]:
     """Connect this process to the others that torchrun started, for the time of the context.
 
-    An error ends all processes. One of them raises it, and the others raise SystemExit without a message.
+    At the end all wait for the first. An error ends all processes. One of them raises it, and the others raise
+    SystemExit without a message.
     """
-    global _world
+    global _world, _store
     place = started()
     if place.size == 1 or _world.size > 1:  # alone, or already joined
         yield
@@ -88,7 +94,7 @@ def joined() -> Iterator[None]:
     store = dist.PrefixStore(f"minilm-{next(_joins)}", shared)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.size, timeout=PATIENCE)
-    _world = place
+    _world, _store = place, store
     log, level = logging.getLogger("minilm"), logging.getLogger("minilm").level
     if not is_first():
         log.setLevel(logging.ERROR)  # the first process gives the same warnings
@@ -96,21 +102,23 @@ def joined() -> Iterator[None]:
         if len(set(gather(place.local_size))) > 1:
             raise UserError("start the same number of processes on every machine (--nproc-per-node)")
         yield
-    except BaseException as error:
+        wait_for_first()
+    except BaseException as error:  # the connections stay open until the process ends, as closing them may wait
         if not _is_first_to_report(store):
             with suppress(KeyboardInterrupt):
-                time.sleep(1)  # torchrun stops all when one ends, also the one that reports
+                time.sleep(TO_REPORT)  # torchrun stops all when one ends, also the one that reports
             raise SystemExit(1) from None
         if _is_lost_connection(error):
             raise UserError(
-                "another process of this run was killed, or its machine cannot be reached; the last checkpoint is "
-                "kept: give the same command again, with --resume"
+                "another process of this run ended or cannot be reached (its reason may be above); give the same "
+                "command again, with --resume if the run's folder exists"
             ) from error
         raise
+    else:
+        dist.destroy_process_group()
     finally:
         log.setLevel(level)
-        _world = World()
-        dist.destroy_process_group()
+        _world, _store = World(), None
 
 
 def _is_first_to_report(store: Store) -> bool:
@@ -128,6 +136,24 @@ def _is_lost_connection(error: BaseException) -> bool:
     import torch.distributed as dist
 
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo/transport" in str(error))
+
+
+def wait_for_first() -> None:
+    """Wait until the first process is here too. It may take longer than ``PATIENCE`` if it writes results.
+
+    Raises SystemExit if another process has reported an error.
+    """
+    if _store is None or _world.size == 1:
+        return
+    arrived = f"first-is-here-{next(_waits)}"
+    until = time.monotonic() + TO_CONCLUDE.total_seconds()
+    with suppress(RuntimeError):  # the store ended with another process, which no longer waits
+        if is_first():
+            _store.set(arrived, "yes")
+        while time.monotonic() < until and not _store.check([arrived]):
+            if _store.check(["reported"]):
+                raise SystemExit(1)
+            time.sleep(0.1)
 
 
 @contextmanager
@@ -207,14 +233,17 @@ def barrier() -> None:
     largest(0)
 
 
-def check_same(what: dict[str, str]) -> None:
-    """Raise UserError if a value differs between processes. what: name -> value, such as a hash of the data."""
-    for rank, other in enumerate(gather(what)):
-        for name, value in what.items():
-            if other[name] != value:
+def check_same(what: Mapping[str, str], advice: str = "copy the same files to all machines") -> None:
+    """Raise UserError if a value differs between processes, or only some have it.
+
+    what: name -> value, such as a hash of the data; advice: what to do about a difference.
+    """
+    for rank, other in enumerate(gather(dict(what))):
+        for name in sorted({*what, *other}):
+            if other.get(name) != what.get(name):
                 raise UserError(
-                    f"the processes do not read the same: {name} of process {rank} differs from that of process "
-                    f"{_world.rank}; copy the same files to all machines"
+                    f"the processes do not work on the same: {name} of process {rank} differs from that of process "
+                    f"{_world.rank}; {advice}"
                 )
 
 

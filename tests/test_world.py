@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
+from torch.distributed import HashStore
 
 from minilm import world
 from minilm.errors import UserError
@@ -53,5 +56,19 @@ def test_alone_nothing_is_exchanged() -> None:
 
 def test_processes_that_read_other_files_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(world, "gather", lambda what: [what, {"the data": "b"}])
-    with pytest.raises(UserError, match="the data of process 1 differs from that of process 0"):
+    with pytest.raises(UserError, match="the data of process 1 differs from that of process 0; copy the same files"):
         world.check_same({"the data": "a"})
+    with pytest.raises(UserError, match=r"the data of process 1 differs .*; give the same command"):
+        world.check_same({}, "give the same command")  # only the other process has data
+
+
+def test_the_others_wait_for_the_first_and_end_if_an_error_was_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = HashStore()
+    monkeypatch.setattr(world, "_store", store)
+    for rank in (0, 1):
+        monkeypatch.setattr(world, "_waits", itertools.count())
+        monkeypatch.setattr(world, "_world", World(rank, 2))
+        world.wait_for_first()
+    store.set("reported", "0")
+    with pytest.raises(SystemExit):
+        world.wait_for_first()

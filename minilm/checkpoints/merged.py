@@ -25,6 +25,7 @@ from minilm.errors import UserError
 from minilm.finetuning.lora import merge
 from minilm.model_files import MODULE_FILE, SENTENCE_FILES, files_in, holds_adapter, is_whole
 from minilm.repository import taking_turns
+from minilm.world import alone
 
 log = logging.getLogger("minilm")
 
@@ -52,7 +53,8 @@ def find_whole(source: str, revision: str = "", base: str = "") -> Path:
     target = hub.weights_folder() / name
     if is_whole(target):
         return target
-    with taking_turns(target.with_name(f".{name}.lock"), name):
+    # Of several processes of a run too, each takes its turn: the first on every machine saves the model.
+    with taking_turns(target.with_name(f".{name}.lock"), name), alone():
         if not is_whole(target):  # another process may have just merged it
             _merge(folder, below, target)
     return target

@@ -152,6 +152,10 @@ def conclude_adaptation(folder: Path, prepared: PreparedData) -> None:
 
 
 def finalize(folder: Path) -> None:
-    """Write the report of a run that has results, and remove its checkpoints, which are no longer needed."""
+    """Write the report of a run that has results, and remove its checkpoints, which are no longer needed.
+
+    So are caches that killed processes have left, each machine its own.
+    """
     write_report(folder)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    for place in (folder / "checkpoints", folder / "cache", *folder.glob("cache-*")):
+        shutil.rmtree(place, ignore_errors=True)

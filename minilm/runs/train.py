@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from socket import gethostname
 from typing import Any, TypeVar
 
 import torch
@@ -46,9 +47,9 @@ from minilm.runs.trackers.processes import Trackers, check_trackers, finish_agai
 from minilm.runs.zero_shot import ZeroShotClassifier, classify_and_report, open_classifier
 from minilm.schema import as_table
 from minilm.training.console import Interrupted, say, signal_of, terminable
-from minilm.training.sharding import is_sharding, open_whole
+from minilm.training.sharding import check_sharding, is_sharding, open_whole
 from minilm.training.state import Checkpoints
-from minilm.world import alone, check_same, from_first, is_first, joined
+from minilm.world import alone, check_same, from_first, is_first, joined, world
 
 T = TypeVar("T")
 
@@ -99,7 +100,7 @@ def _train_run(
             if is_first():
                 say(f"{folder}: this run has already finished")
                 finalize(folder)  # it may have been killed before this
-                finish_again(config, folder)
+                finish_again(config, folder, group)
             return folder
         start = _prepare_start(config, config_path)
         if is_first():
@@ -187,6 +188,8 @@ def _load_start(config: RunConfig) -> Start:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     runtime = devices.runtime(settings.device, settings.precision)
+    check_sharding(config, runtime)
+    _check_together(config, runtime)
     prepared = prepare(config)
     data = prepared.data
     counts = {split: class_counts(getattr(data, split).labels, len(data.label_names)) for split in SPLITS}
@@ -210,6 +213,17 @@ def _load_start(config: RunConfig) -> Start:
     fingerprints = _fingerprints_of(config, prepared, adaptation)
     check_same({STARTED_FROM[key]: value for key, value in {"data": data.fingerprint, **fingerprints}.items()})
     return Start(runtime, prepared, fingerprints, adaptation, model, classifier)
+
+
+def _check_together(config: RunConfig, runtime: Runtime) -> None:
+    """Raise UserError if several processes do not compute the same, and name the machine that writes the files."""
+    settings = hashlib.sha256(dump_config(config).encode()).hexdigest()
+    check_same({"the config": settings}, "give the same command and the same file on every machine")
+    device = {"the device": runtime.device.type, "the precision": runtime.precision}
+    check_same(device, "set train.device and train.precision")
+    check_same({"the version of torch": torch.__version__}, "install the same on all machines")
+    if (machines := world().size // world().local_size) > 1:
+        say(f"{world().size} processes on {machines} machines; the first, which writes files, is on {gethostname()}")
 
 
 def _first_settings(config: RunConfig) -> TrainSection | ZeroShotSection:

@@ -87,7 +87,7 @@ class _Loop:
         self.model, self.task, self.settings = model, task, settings
         self.device, self.runtime, self.checkpoints = runtime.device, runtime, checkpoints
         self.optimizer = make_optimizer(model, settings)
-        draw_for_itself()
+        draw_for_itself()  # other dropout in each process; a checkpoint overwrites it
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=runtime.scales_loss)
         # Restores weights, optimizer state and random state from the last checkpoint, if there is one.
         self.progress = checkpoints.restore(model, self.optimizer, self.device) or Progress()
@@ -145,6 +145,7 @@ class _Loop:
         loaded = [self.task.collate(rows, epoch) for rows in batches]
         denominator = sum(objective.denominator(labels_of(batch)) for batch in loaded)
         loss = torch.zeros((), device=self.device)
+        # weight: 1, or 0 for a row that only keeps processes in step
         for rows, on_cpu, weight in part_of_step(batches, loaded):
             batch = on_cpu.to(self.device)
             with self.runtime.autocast():
@@ -157,7 +158,7 @@ class _Loop:
         # torch's annotation is narrower than what it needs: param_groups and step().
         self.scaler.unscale_(self.optimizer)  # type: ignore[arg-type]
         # If clip is 0, infinity gives the norm without clipping.
-        self.gradient_norm = whole(
+        self.gradient_norm = whole(  # sharded: each process has a part
             nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip or math.inf)
         )
         if self.device.type == "cpu":  # on a GPU this would wait; _evaluate finds a NaN in loss_sum
@@ -275,7 +276,7 @@ class _Loop:
             return
         if before_step:
             self._save_checkpoint()
-        kept = self.checkpoints.last()
+        kept = from_first(self.checkpoints.last)  # all processes are here, with the same loss
         # Steps are counted from 0 here, and ``progress.step`` is the number of finished ones.
         step = self.progress.step if before_step else self.progress.step - 1
         when = f"{'at' if before_step else 'at or before'} step {step + 1}"

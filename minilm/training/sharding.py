@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from minilm.checkpoints.files import read_tensors
+from minilm.config import RunConfig
 from minilm.devices import Runtime
 from minilm.errors import UserError
 from minilm.models.architecture import Backbone
@@ -29,16 +30,22 @@ from minilm.world import world
 ENTRIES = ("vectors_after", "states", "pooled", "classify")  # methods of a backbone, besides ``forward``
 
 
-def shard(model: Backbone, runtime: Runtime) -> None:
-    """Distribute the parameters of a model over all processes, in place. It is on the CPU, and moves to the device.
+def check_sharding(config: RunConfig, runtime: Runtime) -> None:
+    """Raise UserError if a stage of a run shards its model in float16, as the loss scaling would not know of other
+    processes' overflows."""
+    sections = {"train": config.train, "adapt.train": config.adapt.train if config.adapt else None}
+    found = {key: section for key, section in sections.items() if section is not None}
+    for key, section in found.items():
+        if is_sharding(section.shard) and runtime.scales_loss:
+            of = next(iter(found))  # [train] has the precision of both stages
+            raise UserError(f'{key}.shard needs {of}.precision = "bfloat16" or "float32", not float16')
 
-    Raises UserError if the precision is float16, as the loss scaling would not know of other processes' overflows.
-    """
+
+def shard(model: Backbone, runtime: Runtime) -> None:
+    """Distribute the parameters of a model over all processes, in place. It is on the CPU, and moves to the device."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
-    if runtime.scales_loss:
-        raise UserError('train.shard needs train.precision = "bfloat16" or "float32", not float16')
     # Its advice about in-place changes of a layer's output is for code that makes some.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)
     mesh = init_device_mesh(runtime.device.type, (world().size,))

@@ -8,12 +8,15 @@ import pytest
 import torch
 from torch import nn
 
+from minilm import world
 from minilm.checkpoints.adapter_saving import save_adapter
 from minilm.checkpoints.merged import find_whole
 from minilm.checkpoints.models import load_model, save_model
 from minilm.errors import UserError
 from minilm.finetuning.lora import LoRAConfig, add_lora
+from minilm.model_files import is_whole
 from minilm.models.heads import HeadConfig
+from minilm.world import World
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 IDS = torch.tensor([[5, 6, 7, 8]])
@@ -49,6 +52,17 @@ def test_an_adapter_is_merged_once_with_each_base(head: HeadConfig | None, weigh
     other = find_whole(str(adapter), base=str(copy))
     assert other != merged and (other / "1_Pooling" / "config.json").is_file()  # the base's pooling
     assert sorted(path.name[:7] for path in weights.iterdir() if path.is_dir()) == ["merged-"] * 2
+
+
+def test_a_process_that_is_not_the_first_merges_too_as_its_machine_may_have_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load_model(REFERENCE / "bert", "classify", labels=["a", "b"])
+    add_lora(model, LoRAConfig(rank=2))
+    adapter = save_adapter(model, tmp_path / "adapter")
+    place = World(rank=1, size=2)
+    monkeypatch.setattr(world, "_world", place)
+    assert is_whole(find_whole(str(adapter))) and world.world() is place
 
 
 def test_a_whole_model_is_taken_as_it_is_and_has_no_base(weights: Path) -> None:
