@@ -21,7 +21,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from starlette.applications import Starlette
@@ -43,7 +43,7 @@ from minilm.serving.guarding import guarded
 from minilm.serving.metrics import CONTENT_TYPE, Metrics
 from minilm.serving.tables import SentTable, TableResponse
 
-P, T = ParamSpec("P"), TypeVar("T")
+T = TypeVar("T")
 BODY_SECONDS = 30.0  # in which a body must arrive
 DISCARDED = 2**28  # bytes of a body that is too large, which are read before the answer, as most clients send first
 MOST_TABLES = 8  # that are answered at the same time
@@ -95,7 +95,7 @@ class Service:
 
     async def predict(self, request: Request) -> Response:
         """Labels of texts."""
-        question = await self._read(read_question, await self._body(request), self.predictor, self.limits)
+        question = await self._read(read_question, request)
         try:
             scores = await self.batcher.scores(question.texts, question.pairs)
         except NoTokensIn as error:
@@ -106,7 +106,7 @@ class Service:
         """The words that count for a label of one text."""
         if (classifier := self.explained) is None:
             raise Refusal(400, "explanations need a single trained model")
-        text, label = await self._read(read_explained, await self._body(request), classifier, self.limits)
+        text, label = await self._read(read_explained, request)
         try:
             found: ExplainedText = await self.batcher.run(lambda: explain_text(classifier, text, label))
         except UserError as error:
@@ -157,10 +157,11 @@ class Service:
         headers = {"Content-Security-Policy": self.policy, "Referrer-Policy": "no-referrer"}
         return HTMLResponse(self.page, headers=headers)
 
-    async def _read(self, read: Callable[P, T], *given: P.args, **options: P.kwargs) -> T:
+    async def _read(self, read: Callable[[bytes, Predictor, Limits], T], request: Request) -> T:
         """What is read from a body, in a thread: cleaning large texts takes a time in which others are answered."""
+        body = await self._body(request)
         async with self.reading:
-            return await run_in_threadpool(read, *given, **options)
+            return await run_in_threadpool(read, body, self.predictor, self.limits)
 
     async def _body(self, request: Request) -> bytes:
         return b"".join([chunk async for chunk in self._chunks(request)])
