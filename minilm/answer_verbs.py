@@ -247,7 +247,7 @@ def serve_command(
     say(f"{predictor.name}: listens on {address_of(listener)}; Ctrl-C ends it")
     if host not in ("127.0.0.1", "localhost", "::1"):
         say("everybody who reaches this address can use the model: there is no password")
-    run_server(service.app(), listener)
+    run_server(service.app(listener.getsockname()[0]), listener)
 
 
 @click.command("zero-shot", cls=Verb, epilog=example('minilm zero-shot minilm "it rained" --labels "sports,weather"'))

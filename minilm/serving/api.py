@@ -27,6 +27,7 @@ from minilm.data.decoding import BROKEN
 from minilm.errors import UserError
 from minilm.evaluation.metrics import log_softmax, sigmoid
 from minilm.evaluation.predictor import Predictor
+from minilm.evaluation.reading import Text
 from minilm.schema import JSON, Limit, read_table
 
 
@@ -85,6 +86,16 @@ def read_question(body: bytes, predictor: Predictor, limits: Limits) -> Question
         raise Refusal(400, f'a request {what}; it is {{"inputs": ..., "parameters": {{...}}}}')
     texts, pairs = read_texts(table["inputs"], predictor, limits)
     return Question(texts, pairs, _parameters(table.get("parameters") or {}, predictor))
+
+
+def read_explained(body: bytes, predictor: Predictor, limits: Limits) -> tuple[Text, str]:
+    """The text or pair of a request to /explain, as it was sent, and the label; "": the given one. Raises Refusal."""
+    table = read_object(body)
+    parts, label = parts_of(table.get("inputs"), "inputs"), table.get("label") or ""
+    if not isinstance(label, str):
+        raise Refusal(400, "label must be the name of a label")
+    read_texts(table["inputs"], predictor, limits)
+    return parts[0] if len(parts) == 1 else (parts[0], parts[1]), label
 
 
 def _parameters(table: Any, predictor: Predictor) -> Parameters:

@@ -18,10 +18,10 @@ import copy
 import hashlib
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from starlette.applications import Starlette
@@ -36,16 +36,18 @@ from minilm.errors import UserError
 from minilm.evaluation.explained import ExplainedText
 from minilm.evaluation.explaining import explain_text
 from minilm.evaluation.predictor import Classifier, Predictor
-from minilm.evaluation.reading import Text
 from minilm.schema import as_table
-from minilm.serving.api import Limits, Refusal, answers, parts_of, read_object, read_question, read_texts
+from minilm.serving.api import Limits, Refusal, answers, read_explained, read_question
 from minilm.serving.batcher import Batcher, Busy, NoTokensIn, Stopped
+from minilm.serving.guarding import guarded
 from minilm.serving.metrics import CONTENT_TYPE, Metrics
 from minilm.serving.tables import SentTable, TableResponse
 
+T = TypeVar("T")
 BODY_SECONDS = 30.0  # in which a body must arrive
 DISCARDED = 2**28  # bytes of a body that is too large, which are read before the answer, as most clients send first
 MOST_TABLES = 8  # that are answered at the same time
+READERS = 4  # bodies that are parsed and cleaned at the same time
 WORKERS = 2  # on a CPU with several cores
 PAGE = Path(__file__).parent / "page.html"
 LINES = "application/x-ndjson"
@@ -59,6 +61,7 @@ class Service:
         """run: the run of the predictor, whose config names the columns of tables. batch, room: see ``Batcher``."""
         self.predictor, self.run, self.limits = predictor, run, limits
         self.metrics = Metrics()
+        self.reading = asyncio.Semaphore(READERS)
         self.tables = 0  # that are being answered
         self.explained = explainable(predictor)
         workers = share_cores(predictor)
@@ -66,8 +69,8 @@ class Service:
         self.page = PAGE.read_text(encoding="utf-8")
         self.policy = content_policy(self.page)
 
-    def app(self) -> ASGIApp:
-        """The ASGI application."""
+    def app(self, host: str) -> ASGIApp:
+        """The ASGI application. host: the IP address that it listens on, which decides whom it answers."""
 
         @asynccontextmanager
         async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -88,11 +91,11 @@ class Service:
             ClientDisconnect: _gone, Exception: _fault,
         }  # fmt: skip
         app = Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
-        return Counted(app, self.metrics, {route.path for route in routes})
+        return Counted(guarded(app, host), self.metrics, {route.path for route in routes})
 
     async def predict(self, request: Request) -> Response:
         """Labels of texts."""
-        question = read_question(await self._body(request), self.predictor, self.limits)
+        question = await self._read(read_question, request)
         try:
             scores = await self.batcher.scores(question.texts, question.pairs)
         except NoTokensIn as error:
@@ -103,12 +106,7 @@ class Service:
         """The words that count for a label of one text."""
         if (classifier := self.explained) is None:
             raise Refusal(400, "explanations need a single trained model")
-        table = read_object(await self._body(request))
-        parts, label = parts_of(table.get("inputs"), "inputs"), table.get("label") or ""
-        if not isinstance(label, str):
-            raise Refusal(400, "label must be the name of a label")
-        read_texts(table["inputs"], classifier, self.limits)
-        text: Text = parts[0] if len(parts) == 1 else (parts[0], parts[1])
+        text, label = await self._read(read_explained, request)
         try:
             found: ExplainedText = await self.batcher.run(lambda: explain_text(classifier, text, label))
         except UserError as error:
@@ -158,6 +156,12 @@ class Service:
         """The page."""
         headers = {"Content-Security-Policy": self.policy, "Referrer-Policy": "no-referrer"}
         return HTMLResponse(self.page, headers=headers)
+
+    async def _read(self, read: Callable[[bytes, Predictor, Limits], T], request: Request) -> T:
+        """What is read from a body, in a thread: cleaning large texts takes a time in which others are answered."""
+        body = await self._body(request)
+        async with self.reading:
+            return await run_in_threadpool(read, body, self.predictor, self.limits)
 
     async def _body(self, request: Request) -> bytes:
         return b"".join([chunk async for chunk in self._chunks(request)])

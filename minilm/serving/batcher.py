@@ -237,9 +237,9 @@ class Batcher:
                     batch[i].request.fail(NoTokensIn(batch[i].number))
                 batch = [each for i, each in enumerate(batch) if i not in set(error.rows)]
             else:
+                self.metrics.texts += len(batch)  # before a request that has its answer may look at it
                 for each, scores in zip(batch, found, strict=True):
                     each.request.give(each.number, scores)
-                self.metrics.texts += len(batch)
                 taken = (time.monotonic() - started) / len(batch)
                 self.seconds = 0.8 * self.seconds + 0.2 * taken if self.seconds else taken
                 return

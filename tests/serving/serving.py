@@ -69,7 +69,7 @@ def serving(
     """A server that has started; it ends with the context, when all requests are answered."""
     service = Service(predictor, run, limits=limits or Limits(), batch=batch, room=room)
     listener = listen("127.0.0.1", 0)
-    url, running = address_of(listener), server(service.app())
+    url, running = address_of(listener), server(service.app("127.0.0.1"))
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

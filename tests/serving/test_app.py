@@ -203,15 +203,15 @@ def test_a_fault_of_ours_is_an_error_500_and_the_next_request_is_answered(monkey
 def test_a_body_of_100_megabytes_is_refused(served: Served) -> None:
     found = served.post("/predict", b"x" * 100_000_000)
     assert found.status == 413 and "the body has more than" in found.error
-    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {10**8}\r\nExpect: 100-continue\r\n\r\n".encode()
-    assert b" 413 " in raw(served, head)  # such a client sends no byte of it
+    head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {10**8}\r\nExpect: 100-continue\r\n\r\n"
+    assert b" 413 " in raw(served, head.encode())  # such a client sends no byte of it
 
 
 def test_a_slow_body_and_a_slow_head_end_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web, "BODY_SECONDS", 0.2)
     monkeypatch.setattr(listening, "HEAD_SECONDS", 0.2)
     with serving(classifier(), finished_run()) as found:
-        assert b" 408 " in raw(found, b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
+        assert b" 408 " in raw(found, b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
         assert raw(found, b"POST /pre") == b""
         assert found.post("/predict", {"inputs": TEXTS[0]}).status == 200
 
@@ -225,6 +225,42 @@ def raw(served: Served, data: bytes) -> bytes:
         while chunk := connection.recv(1 << 16):
             found += chunk
         return found
+
+
+def test_health_is_answered_while_a_large_request_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, gate, begun = classifier(), threading.Event(), threading.Event()
+    clean = model.clean
+    monkeypatch.setattr(model, "clean", lambda text: (begun.set(), gate.wait(10), clean(text))[2])
+    with serving(model, finished_run()) as found, ThreadPoolExecutor(2) as clients:
+        waiting = [clients.submit(found.post, path, {"inputs": TEXTS[0]}) for path in ("/predict", "/explain")]
+        assert begun.wait(10)
+        started = time.monotonic()
+        assert found.get("/health").status == 200 and time.monotonic() - started < 5
+        gate.set()
+        assert [each.result().status for each in waiting] == [200, 200]
+
+
+# --- Where a request comes from ---
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "status"),
+    [
+        ("localhost:{port}", "", 200), ("[::1]:{port}", "", 200), ("127.0.0.1", "", 200), ("LOCALHOST", "", 200),
+        ("evil.example:{port}", "", 403), ("127.0.0.1.evil.example", "", 403), ("[::2]", "", 403), ("", "", 403),
+        ("127.0.0.1:{port}", "http://127.0.0.1:{port}", 200), ("localhost:9000", "http://localhost:9000", 200),
+        ("127.0.0.1:{port}", "https://evil.example", 403), ("127.0.0.1:{port}", "null", 403),
+        ("127.0.0.1:{port}", "http://127.0.0.1:1", 403),
+    ],
+)  # fmt: skip
+def test_only_this_machines_own_addresses_are_answered(served: Served, host: str, origin: str, status: int) -> None:
+    port = str(urlsplit(served.url).port)
+    headers = {"Host": host.replace("{port}", port)} | ({"Origin": origin.replace("{port}", port)} if origin else {})
+    found = served.post("/predict", {"inputs": TEXTS[0]}, **headers)
+    assert found.status == status
+    if status == 403:
+        assert ("Origin" if origin else "Host") in found.error
+    assert served.send("GET", "/health", **headers).status == (status if not origin else 200)
 
 
 # --- /explain, /health, /metrics ---
@@ -298,6 +334,10 @@ def test_tables_that_are_admitted_are_answered_to_the_last_row_and_others_get_50
     whole = [each for each in found if each.status == 200]
     assert all(each.body.count(b"\n") == 201 for each in whole) and len(whole) >= web.MOST_TABLES
     assert all(each.status == 503 and int(each.headers["retry-after"]) >= 1 for each in found if each not in whole)
+    for _ in range(200):  # the last places are free soon after the answers
+        if not served.service.tables:
+            break
+        time.sleep(0.02)
     assert served.service.tables == 0
 
 

@@ -74,6 +74,53 @@ def test_what_cannot_be_answered_is_shown_and_html_in_a_text_is_text(tab: Browse
 
 
 @WITH_BROWSER
+def test_an_explanation_is_of_the_text_whose_bars_are_shown(tab: Browser, served: Served) -> None:
+    opened(tab, served)
+    ask(tab, TEXTS[0])
+    tab.wait_for("!document.getElementById('why').hidden")
+    title = tab.value("document.getElementById('why-title').textContent")
+    tab.value("document.getElementById('text').value = 'another text'")
+    tab.value("document.querySelector('.bar:not(.given) button').click()")
+    tab.wait_for(f"document.getElementById('why-title').textContent !== {title!r}")
+    assert tab.value("document.getElementById('words').textContent") == TEXTS[0]
+    tab.value("document.querySelectorAll('.bar button').forEach((button) => button.click())")  # the last one counts
+    last = tab.value("[...document.querySelectorAll('.bar button')].at(-1).textContent")
+    tab.wait_for(f"document.getElementById('why-title').textContent.includes('\"{last}\"')")
+
+
+@WITH_BROWSER
+def test_every_label_that_is_given_has_a_bar(tab: Browser, served: Served) -> None:
+    opened(tab, served)
+    labels = "Array.from({ length: 14 }, (_, i) => ({ label: `l${i}`, score: (20 - i) / 20 }))"
+    tab.value(f"showBars({labels}, ['l0', 'l11'], 'a text')")
+    assert tab.value("[...document.querySelectorAll('.bar.given')].map((bar) => bar.innerText.split('\\n')[0])") == [
+        "l0", "l11",
+    ]  # fmt: skip
+    assert "and 3 other labels" in tab.value("document.getElementById('bars').textContent")
+
+
+@WITH_BROWSER
+def test_a_table_is_sent_again_if_its_column_is_named(tab: Browser, served: Served) -> None:
+    opened(tab, served)
+    tab.value(
+        """(() => {
+            const files = new DataTransfer();
+            files.items.add(new File(["review\\nit was good\\n"], "mine.csv"));
+            document.getElementById("file").files = files.files;
+            document.getElementById("file").dispatchEvent(new Event("change"));
+        })()"""
+    )
+    tab.wait_for("!document.getElementById('table-error').hidden")
+    assert 'no column "text"' in tab.value("document.getElementById('table-error').textContent")
+    assert tab.value("document.getElementById('file').files.length") == 0  # the same file may be chosen again
+    tab.value("document.getElementById('column').value = 'review'")
+    tab.value("document.getElementById('column').dispatchEvent(new Event('change'))")
+    tab.wait_for("!document.getElementById('download').hidden")
+    assert tab.value("document.getElementById('table-error').hidden")
+    assert tab.value("document.getElementById('table-state').textContent") == "1 of 1 rows"
+
+
+@WITH_BROWSER
 def test_a_dropped_table_comes_back_with_labels(tab: Browser, served: Served, tmp_path: Path) -> None:
     opened(tab, served)
     rows = [("id", "text"), *((str(i), text) for i, text in enumerate(TEXTS)), ("x", "")]
