@@ -10,6 +10,7 @@ or ``(texts, labels)``; they are written beside the runs, so that a run can be r
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from minilm.config import SPLITS, RunConfig
 from minilm.data.in_memory import columns_of_data, is_in_memory, plain
 from minilm.errors import UserError
 from minilm.keywords import changes_from, listed_changes
-from minilm.recipes import find_recipe, find_study, recipes
+from minilm.recipes import find_recipe, find_study, recipes, studies
 from minilm.reporting.page import Picture, Prose, Span, Table, answer_in, fragment
 from minilm.reporting.record import Run, read_run, relative_path
 from minilm.reporting.tables import decimal
@@ -32,8 +33,8 @@ from minilm.runs.kept_data import keep_data
 from minilm.runs.train import train_run
 from minilm.studies.config import StudyConfig, figures_of
 from minilm.studies.engine import describe_outcome, run_study
-from minilm.studies.plan import load_study
-from minilm.textfiles import read_text
+from minilm.studies.plan import concerning, load_study
+from minilm.textfiles import path_of, read_text
 from minilm.training.console import Interrupted, write
 from minilm.world import from_first, joined, wait_for_first
 
@@ -87,7 +88,7 @@ def train(
         "augment": augment, "adapt": adapt, "train": train, "zero_shot": zero_shot,
     }  # fmt: skip
     made = [*method_changes(method), *changes_from(RunConfig, keywords), *listed_changes(changes)]
-    return train_on(config, data, made, runs=Path(runs), resume=resume)
+    return train_on(config, data, made, runs=path_of(runs, "runs"), resume=resume)
 
 
 def train_on(
@@ -121,7 +122,7 @@ def train_on(
 def _source_of(config: Any, find: Callable[[str | Path], Path]) -> Path | dict[str, Any]:
     """The file of a config, or its table with Python's simplest types. Raises UserError for other types."""
     if isinstance(config, Mapping):
-        return plain(config)
+        return plain(config, nan=math.nan)
     if not isinstance(config, str | Path):
         raise UserError(f"the config must be a name, a path or a dict, got {type(config).__name__}")
     return find(config)
@@ -208,7 +209,8 @@ def study(
 
     Args:
         config: the name of a study (``minilm recipes`` lists them), the path of a TOML file, or a dict.
-        data: other data for every run; see ``minilm.train``.
+        data: other data for every run; see ``minilm.train``. A study that comes with minilm uses them completely and
+            without cleaning, as its limits were chosen for its own data; its axes stay.
         name, axes, metric, keep_model, page, active: changes of the study; an axis is changed by itself.
         model, tokenizer, freeze, lora, augment, adapt, train, zero_shot: changes of every run.
         changes: further changes as on the command line, of the study or of every run.
@@ -226,9 +228,13 @@ def study(
     }  # fmt: skip
     if not isinstance(jobs, int) or jobs < 1:
         raise UserError(f"jobs must be a whole number of at least 1, got {jobs!r}")
-    made = [*_data_changes(data, None, Path(runs)), *changes_from(StudyConfig, of_study)]
-    made += [*changes_from(RunConfig, of_runs), *listed_changes(changes)]
-    planned = load_study(_source_of(config, find_study), made, runs=Path(runs))
+    made = [*changes_from(StudyConfig, of_study), *changes_from(RunConfig, of_runs), *listed_changes(changes)]
+    runs = path_of(runs, "runs")
+    made = [*_data_changes(data, None, runs), *made]
+    source = _source_of(config, find_study)
+    planned = load_study(source, made, runs=runs)
+    if source in studies().values() and _is_other(data, {run.config.data.source for run in load_study(source).runs}):
+        planned = load_study(source, [*concerning(planned, OTHER_DATA), *made], runs=runs)
     try:
         with _threads_restored():
             outcome = run_study(planned, jobs=jobs)
@@ -265,6 +271,15 @@ def _data_changes(data: Any, recipe: Path | None, runs: Path) -> list[str]:
         return _data_keys(given)
     others = OTHER_DATA if recipe is not None else ()
     return [*others, *_data_keys(dict.fromkeys(("source", *SPLITS), "") | {"sample": False} | keys | given)]
+
+
+def _is_other(data: Any, own: set[str]) -> bool:
+    """Whether data are others than a config's own sources, and not "sample"."""
+    given = data if isinstance(data, Mapping) else {"source": data}
+    source = given.get("source")
+    if source is None:
+        return given.get("train") is not None
+    return is_in_memory(source) or str(source) not in own | {"sample"}
 
 
 def _data_keys(keys: Section) -> list[str]:

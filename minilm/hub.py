@@ -143,6 +143,11 @@ def is_folder(source: str | Path) -> bool:
     return folder.is_dir() and (str(source) not in catalogue() or is_whole(folder))
 
 
+def is_downloaded(repo_id: str) -> bool:
+    """Whether a model of the Hub is on this machine, at any revision: in ``weights/`` or in the Hub's cache."""
+    return is_whole(weights_folder() / repo_id) or (Repository(repo_id).storage / "snapshots").is_dir()
+
+
 def published_name(source: str) -> str:
     """The public name of a model: the Hub id for a catalogue name, otherwise the source itself."""
     return catalogue()[source].repo_id if source in catalogue() else source

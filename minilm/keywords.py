@@ -5,6 +5,7 @@ They become the changes of the command line (``minilm.schema.override``), so tha
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args, get_origin
@@ -26,9 +27,11 @@ def changes_from(kind: Any, table: Mapping[str, Any]) -> list[str]:
 
 
 def listed_changes(changes: Sequence[str]) -> list[str]:
-    """Changes as typed on the command line. Raises UserError for a single one that is not in a list."""
+    """Changes as typed on the command line. Raises UserError for anything but a list of texts."""
     if isinstance(changes, str):
         raise UserError(f"changes must be a list, such as [{changes!r}], not a single text")
+    if not isinstance(changes, Sequence) or not all(isinstance(change, str) for change in changes):
+        raise UserError(f"changes must be a list of texts, such as ['train.lr=1e-4'], got {changes!r}")
     return list(changes)
 
 
@@ -40,7 +43,7 @@ def _changes(kind: Any, table: Mapping[str, Any], prefix: str) -> Iterator[str]:
         if isinstance(value, Mapping) and _is_changed_key_by_key(hint):
             yield from _changes(hint, value, f"{name}.")
         elif value is not None:
-            yield f"{name}={shown(plain(value))}"
+            yield f"{name}={shown(plain(value, nan=math.nan))}"
 
 
 def _is_changed_key_by_key(hint: Any) -> bool:

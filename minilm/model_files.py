@@ -33,6 +33,9 @@ VOCABULARY_FILES = (  # older files of a tokenizer, downloaded if there is no to
     "spiece.model", "tokenizer.model", "spm.model", "sentencepiece.bpe.model",
 )  # fmt: skip
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+GRAPH, QUANTIZED = "model.onnx", "model_quantized.onnx"  # the names that Optimum and Transformers.js use
+ONNX_FILES = (GRAPH, f"{GRAPH}.data", QUANTIZED, f"{QUANTIZED}.data", "export.json")  # see ``runs/onnx.py``
+LINEAR_FILES = ("linear.json", "linear.safetensors")  # a linear model
 SENTENCE_FILES = ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json")
 MODULE_FILE = re.compile(r"[1-9]\d*_\w+/(config\.json|model\.safetensors)")  # of a sentence model: 1_Pooling, 2_Dense
 MODEL_FILES = ("generation_config.json", INDEX, "head.safetensors", VALIDATION, *ADAPTER_FILES, *SENTENCE_FILES)
@@ -48,6 +51,13 @@ def needed_files(names: Collection[str], want: Want = "model") -> list[str]:
     if want == "model" and "modules.json" in names:
         wanted += sorted(filter(MODULE_FILE.fullmatch, names))
     return [name for name in wanted if name in names]
+
+
+def published_files(folder: Path) -> list[str]:
+    """The files of a folder that others need to open its model; not, for example, the scores of validation texts."""
+    known = {*CONFIGS, *TOKENIZER_FILES, *VOCABULARY_FILES, *MODEL_FILES, *ONNX_FILES, *LINEAR_FILES} - {VALIDATION}
+    known |= set(weight_names(folder))
+    return sorted(name for name in files_in(folder) if name in known or MODULE_FILE.fullmatch(name))
 
 
 def refusal_of_pickles(file: str, source: str, published_class: str = "", page: str = "") -> str:

@@ -22,7 +22,7 @@ import numpy as np
 
 from minilm.api import train_on
 from minilm.config import RunConfig
-from minilm.data.in_memory import frame_columns, listed, text_columns
+from minilm.data.in_memory import check_cells, frame_columns, listed, text_columns
 from minilm.data.labels import label_text
 from minilm.errors import UserError
 from minilm.evaluation.predictor import Classifier
@@ -36,7 +36,7 @@ try:
 except ModuleNotFoundError:
     raise UserError('minilm.sklearn needs scikit-learn: pip install "minilm[sklearn]"') from None
 
-SEVERAL = "multilabel-indicator"  # scikit-learn's word for several labels per text
+SEVERAL = ("multilabel-indicator", "multiclass-multioutput")  # scikit-learn's words for several labels per text
 
 
 class TransformerClassifier(ClassifierMixin, BaseEstimator):
@@ -177,9 +177,14 @@ def texts_of(X: Any) -> list[Text]:
 
 def _encoded(y: Any) -> tuple[np.ndarray, list[Any], list[str]]:
     """The classes (C,), each text's label for training, and the names of the labels in the order of the classes."""
+    if not hasattr(y, "toarray"):  # it may be a sparse matrix
+        check_cells(listed(y, "labels"), "y: row {row:,}")
     check_classification_targets(y)
-    if type_of_target(y) == SEVERAL:
-        rows = np.asarray(y.toarray() if hasattr(y, "toarray") else y, dtype=np.int64)  # (N, C); it may be sparse
+    if type_of_target(y) in SEVERAL:
+        rows = np.asarray(y.toarray() if hasattr(y, "toarray") else y)  # (N, C)
+        if len(wrong := rows[(rows != 0) & (rows != 1)]):
+            raise UserError(f"y: with several labels per text, each cell must be 0 or 1, got {wrong[0]}")
+        rows = rows.astype(np.int64)
         return np.arange(rows.shape[1]), rows.tolist(), [str(i) for i in range(rows.shape[1])]
     classes, numbers = np.unique(np.ravel(y), return_inverse=True)
     names = [label_text(name) for name in classes.tolist()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import tomllib
 from collections.abc import Iterator
@@ -14,6 +15,13 @@ from minilm.errors import UserError, nearest
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 DEEPEST = 100  # the deepest nesting of tables and lists; usual files have about five levels
 LARGEST = 10**100  # the largest whole number; larger ones are not settings
+
+
+def path_of(value: str | os.PathLike[str], what: str, kind: str = "a path") -> Path:
+    """A value that a program passes as a path. Raises UserError, which begins with ``what``, if it is none."""
+    if not isinstance(value, str | os.PathLike):
+        raise UserError(f"{what} must be {kind}, got {value!r}")
+    return Path(value)
 
 
 def read_text(path: Path) -> str:

@@ -87,11 +87,21 @@ def test_every_section_of_a_config_is_a_keyword() -> None:
         ({"config": {"name": 3}}, r"^the config: data\b.* name must be|^the config: name must be"),
         ({"config": [CONFIG]}, "^the config must be a name, a path or a dict, got list$"),
         ({"changes": "train.lr=1"}, r"^changes must be a list, such as \['train\.lr=1'\], not a single text$"),
+        ({"changes": None}, r"^changes must be a list of texts, such as \['train\.lr=1e-4'\], got None$"),
+        ({"changes": [5]}, r"^changes must be a list of texts, such as .*, got \[5\]$"),
+        ({"train": {"lr": float("nan")}}, r"^train\.lr=nan: train\.lr must be a number above 0, got nan$"),
         ({"method": "lorra"}, "must be full, head, last3"),
+        ({"method": 3}, "must be full, head, last3 .* or lora, got 3$"),
+        ({"runs": None}, "^runs must be a path, got None$"),
         ({"data": "nowhere.csv"}, r"nowhere\.csv"),
         ({"data": (TEXTS, LABELS[:-1])}, "^data: has 60 texts, but 59 labels$"),
         ({"data": ([], [])}, "^data: has no rows$"),
         ({"data": (TEXTS, "good")}, "the labels must be a list, an array or a series, got str"),
+        ({"data": (TEXTS, np.array(3))}, "the labels must be a list, an array or a series, got a single value, 3$"),
+        ({"data": (TEXTS, [b"x", b"y"] * 30)}, r"^data: row 1, column \"label\": is b'x', which is bytes; "),
+        ({"data": (TEXTS, [[b"x"]] * 60)}, r"^data: row 1, column \"label\": is b'x', which is bytes; "),
+        ({"data": pandas.DataFrame({"text": TEXTS, "label": [*LABELS[1:], b"x"]})}, '^data: row 60, column "label"'),
+        ({"data": (TEXTS, [object()] * 60)}, '^data: row 1, column "label": is an object of the type object, not'),
         ({"data": ([("a", "b"), "c"], [0, 1])}, "^data: text 2 must be a pair of two texts, as text 1 is$"),
         ({"data": [TEXTS, LABELS]}, r"or \(texts, labels\), got list; a tuple of two lists is \(texts, labels\)"),
         ({"data": polars.LazyFrame({"text": TEXTS})}, r"call its method collect\(\) first"),
@@ -104,6 +114,15 @@ def test_a_mistake_is_one_error_of_the_user(arguments: dict[str, Any], message: 
     with pytest.raises(minilm.UserError, match=message):
         minilm.train(**{"config": CONFIG, "data": (TEXTS, LABELS), "runs": tmp_path / "runs"} | arguments)
     assert not list((tmp_path / "runs").glob("tiny*"))
+
+
+def test_none_is_no_path(tmp_path: Path) -> None:
+    with pytest.raises(minilm.UserError, match=r"^runs must be a path, got None$"):
+        minilm.study("seeds", runs=None)  # type: ignore[arg-type]
+    with pytest.raises(minilm.UserError, match=r"^the classifier must be a path or a name, got None$"):
+        minilm.Classifier.load(None)  # type: ignore[arg-type]
+    with pytest.raises(minilm.UserError, match=r"^the run must be a path, got None$"):
+        read_run(None)  # type: ignore[arg-type]
 
 
 # --- Data -----------------------------------------------------------------------------------------------------------
@@ -143,6 +162,20 @@ def test_splits_are_given_one_by_one(tmp_path: Path) -> None:
 def test_a_text_may_have_several_labels(labels: Any, names: list[str], tmp_path: Path) -> None:
     run = minilm.train(CONFIG, (np.array(TEXTS), labels), train=BRIEF, runs=tmp_path)
     assert run.results.labels == names and run.results.multi_label
+
+
+@pytest.mark.parametrize("names", [[], ["x", "y", "z"]])
+def test_a_matrix_of_labels_is_measured_as_it_was_learned(names: list[str], tmp_path: Path) -> None:
+    matrix = np.array([[label == "good", label == "bad", i % 3 == 0] for i, label in enumerate(LABELS)], dtype=int)
+    run = minilm.train(CONFIG, {"source": (TEXTS, matrix), "labels": names}, train=BRIEF, runs=tmp_path)
+    classifier = run.classifier()
+    chosen = classifier.decision.choose(classifier.probabilities(TEXTS))
+    measured = classifier.evaluate((TEXTS, matrix))
+    assert measured.label_accuracy == pytest.approx((chosen == matrix).mean())
+    assert [row.support for row in measured.per_label or []] == matrix.sum(axis=0).tolist()
+    rows = [{"text": text, "label": row} for text, row in zip(TEXTS, matrix.tolist(), strict=True)]
+    Path("more.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert classifier.evaluate("more.jsonl").label_accuracy == measured.label_accuracy
 
 
 def test_pairs_are_two_columns(tmp_path: Path) -> None:
@@ -301,6 +334,32 @@ def test_a_study_is_its_runs_and_its_page(tmp_path: Path, monkeypatch: pytest.Mo
         minilm.study(table, jobs=0)
     with pytest.raises(minilm.UserError, match=r'^no study "seed" \(did you mean "seeds"\?\)'):
         minilm.study("seed")
+
+
+def test_a_study_that_comes_with_minilm_uses_other_data_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = []
+
+    def stopped(study: Any, **options: Any) -> None:
+        planned.append(study)
+        raise minilm.UserError("enough")
+
+    def runs_of(name: str, data: Any, **options: Any) -> list[RunConfig]:
+        with pytest.raises(minilm.UserError, match="enough"):
+            minilm.study(name, data, runs=tmp_path, **options)
+        return [run.config for run in planned[-1].runs]
+
+    monkeypatch.setattr("minilm.api.run_study", stopped)
+    for data in ((TEXTS, LABELS), {"train": (TEXTS, LABELS)}, "reviews.csv"):
+        for config in runs_of("seeds", data):
+            assert config.train and config.train.best == "macro_f1"
+            assert (config.data.train_rows, config.data.test_rows, config.data.clean) == (0, 0, [])
+    found = runs_of("scaling", (TEXTS, LABELS), axes={"data.train_rows": [20, 40], "seed": [1]})
+    assert {config.data.train_rows for config in found} == {20, 40} and found[0].data.test_rows == 0
+    found = runs_of("seeds", "reviews.csv", axes={"data.clean": [["lower"], []]}, changes=["data.train_rows=9"])
+    assert {(config.data.train_rows, *config.data.clean) for config in found} == {(9, "lower"), (9,)}
+    assert all(config.data.clean == [] for config in runs_of("zero_shot", "reviews.csv"))  # no run has [train]
+    for data in (None, "sample", "ag-news", {"shots": 5}):
+        assert {config.data.train_rows for config in runs_of("seeds", data)} == {2400}
 
 
 # --- The package ----------------------------------------------------------------------------------------------------

@@ -50,3 +50,11 @@ def test_changes_are_a_list() -> None:
     assert listed_changes(("a=1", "b=2")) == ["a=1", "b=2"]
     with pytest.raises(UserError, match="must be a list, such as"):
         listed_changes("a=1")
+    for wrong in (None, [5], {"a": 1}, 5):
+        with pytest.raises(UserError, match="must be a list of texts, such as"):
+            listed_changes(wrong)
+
+
+def test_nan_is_a_value_and_not_a_missing_one() -> None:
+    made = changes_from(RunConfig, {"train": {"lr": np.float64("nan")}, "augment": {"fraction": [float("nan")]}})
+    assert made == ["train.lr=nan", "augment.fraction=[nan]"]

@@ -137,6 +137,14 @@ def test_what_cannot_be_labels_or_texts_is_refused() -> None:
         quick().fit(TEXTS, LABELS[1:])
     with pytest.raises(minilm.UserError, match="must be a pair"):
         quick().fit(np.array([["a", "b", "c"]] * 60), LABELS)
+    for matrix in (np.array([[1, 2], [2, 1]] * 30), csr_matrix([[2, 0], [0, 2]] * 30), np.array([[1, 2], [3, 1]] * 30)):
+        with pytest.raises(minilm.UserError, match="y: with several labels per text, each cell must be 0 or 1"):
+            quick().fit(TEXTS, matrix)
+    with pytest.raises(minilm.UserError, match="y: row 1: is b'bad', which is bytes"):
+        quick().fit(TEXTS, [b"bad", b"good"] * 30)
+    for changes in (None, [5]):
+        with pytest.raises(minilm.UserError, match="changes must be a list of texts"):
+            quick(changes=changes).fit(TEXTS, LABELS)
 
 
 # --- Its folder -----------------------------------------------------------------------------------------------------

@@ -69,7 +69,25 @@ def columns_of_data(data: object) -> Columns:
         )
     if not found.columns or not len(found):
         raise UserError("data: has no rows")
+    for name, cells in found.columns.items():
+        check_cells(cells, f'data: row {{row:,}}, column "{name}"')
     return found
+
+
+def check_cells(cells: Iterable[Any], where: str) -> None:
+    """Raises UserError for the first cell that has no text of its own: bytes, or an object of an unknown kind.
+
+    where: the place of a cell, with ``{row}`` for its number.
+    """
+    for row, cell in enumerate(cells, 1):
+        for item in cell if isinstance(cell, list) else (cell,):
+            if isinstance(item, bytes | bytearray | memoryview):
+                what = f"is {item!r}, which is bytes; decode it to text"
+            elif type(item).__str__ is object.__str__ and type(item).__repr__ is object.__repr__:
+                what = f"is an object of the type {type(item).__name__}, not a text, a number, a date or a list"
+            else:
+                continue
+            raise UserError(f"{where.format(row=row)}: {what}; if it is not needed, remove it from the data")
 
 
 def _described(data: object) -> str:
@@ -101,22 +119,23 @@ def frame_columns(data: object) -> dict[str, list[Any]] | None:
     return {name: [plain(cell) for cell in column] for name, column in zip(names, cells, strict=True)}
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any, nan: float | None = None) -> Any:
     """A value as JSON and TOML have it: numpy's numbers and arrays, tuples, sets and paths as Python's simplest types.
 
-    NaN, which means a missing value in a column, becomes None. Other objects stay as they are.
+    NaN, which means a missing value in a column, becomes None; in a config, ``nan`` keeps it. Other objects stay as
+    they are.
     """
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     if isinstance(value, float) and math.isnan(value):
-        return None
+        return nan
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, Mapping):
-        return {str(key): plain(inner) for key, inner in value.items()}
+        return {str(key): plain(inner, nan) for key, inner in value.items()}
     if isinstance(value, set | frozenset):
-        return sorted(map(plain, value), key=str)
-    return [plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+        return sorted((plain(inner, nan) for inner in value), key=str)
+    return [plain(inner, nan) for inner in value] if isinstance(value, list | tuple) else value
 
 
 # Texts and labels -------------------------------------------------------------------------------------------
@@ -159,10 +178,13 @@ def _label_columns(labels: Any) -> tuple[dict[str, list[Any]], dict[str, Any]]:
 
 def listed(values: Any, what: str) -> list[Any]:
     """The values of a list, an array or a series, one for each text. Raises UserError for other types."""
+    if isinstance(values, np.ndarray) and values.ndim == 0:
+        raise UserError(f"data: the {what} must be a list, an array or a series, got a single value, {values}")
     if isinstance(values, str | Mapping) or not isinstance(values, Iterable):
         raise UserError(f"data: the {what} must be a list, an array or a series, got {type(values).__name__}")
     pandas = sys.modules.get("pandas")
     if pandas is not None and isinstance(values, pandas.Series):
         values = [None if gone else cell for cell, gone in zip(values.tolist(), values.isna(), strict=True)]
     found: Sequence[Any] = values.tolist() if isinstance(values, np.ndarray) else list(values)
-    return [plain(value) for value in found]
+    missing = None if pandas is None else pandas.NA
+    return [None if value is missing else plain(value) for value in found]

@@ -47,14 +47,22 @@ def split_cell(cell: Any, separator: str) -> list[Any]:
     return [] if cell is None or cell != cell else [cell]
 
 
-def are_multi_hot(cells: Iterable[Sequence[Any]]) -> bool:
-    """Whether all lists consist of 0 and 1, one number per label: they have the same length, which is above 1."""
-    lengths = set()
+def are_multi_hot(cells: Iterable[Sequence[Any]], labels: int = 0) -> bool:
+    """Whether all lists consist of 0 and 1, one number per label: they have the same length, which is above 1.
+
+    labels: the number of labels, if it is known: the length must be equal to it. Then one list of that length that
+    repeats a number is enough, since a list of names does not: [0, 1, 0]. The other lists may be empty or wrong.
+    """
+    lengths, bits = set(), True
     for items in cells:
         if not all(isinstance(item, bool | int | float) and item in (0, 1) for item in items):
+            bits = False
+        elif labels > 1 and len(items) == labels > len(set(items)):
+            return True
+        if not (bits or labels):
             return False
         lengths.add(len(items))
-    return len(lengths) == 1 and lengths.pop() > 1
+    return bits and len(lengths) == 1 and (length := lengths.pop()) > 1 and labels in (0, length)
 
 
 def guess_separator(cells: Iterable[Any], names: Sequence[str]) -> tuple[Any, str]:

@@ -103,7 +103,7 @@ def find_labels(scheme: LabelScheme, train: Table) -> LabelScheme:
     cells = train.columns[scheme.column]
     if scheme.separator:
         sets = [split_cell(cell, scheme.separator) for cell in cells]
-        scheme = replace(scheme, multi_hot=are_multi_hot(sets))
+        scheme = replace(scheme, multi_hot=are_multi_hot(sets) or are_multi_hot(sets, len(scheme.names)))
         if scheme.multi_hot:
             numbers = [scheme.name_of(i) for i in range(len(sets[0]))]
             return replace(scheme, names=list(scheme.names) or numbers)
@@ -117,6 +117,19 @@ def find_labels(scheme: LabelScheme, train: Table) -> LabelScheme:
     if not scheme.separator:
         _check_single(train, scheme.column, names)
     return replace(scheme, names=names)
+
+
+def known_labels(scheme: LabelScheme, names: Sequence[str], table: Table) -> LabelScheme:
+    """The scheme for another table, if the labels are known.
+
+    A column of lists of 0 and 1 is recognised by their length, which is the number of labels. Two labels that are named
+    0 and 1 leave a doubt if every cell is [0, 1] or [1, 0]; then these are numbers, one per label, and not names.
+    """
+    scheme = replace(scheme, names=list(names), listed=bool(scheme.names))
+    if not scheme.separator or scheme.columns:
+        return scheme
+    sets = [split_cell(cell, scheme.separator) for cell in table.columns[scheme.column]]
+    return replace(scheme, multi_hot=are_multi_hot(sets, len(names)))
 
 
 def _sorted(found: set[str]) -> list[str]:

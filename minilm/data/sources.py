@@ -25,7 +25,7 @@ from minilm.data.cleaning import cleaner
 from minilm.data.columns import changes, require_columns
 from minilm.data.delimited import Format
 from minilm.data.label_matching import match_scheme
-from minilm.data.labels import LabelScheme, check_kind, find_labels, label_text, read_numbers
+from minilm.data.labels import LabelScheme, check_kind, find_labels, known_labels, label_text, read_numbers
 from minilm.data.locations import SPLIT_NAMES, find_source
 from minilm.data.readers import matching, read_tables
 from minilm.data.row_lists import read_row_list
@@ -113,8 +113,7 @@ def load_rows(data: Path | Table, section: DataSection, names: Sequence[str] = (
     section, defects = replace(section, group="", keep=[]), Defects()
     table = data if isinstance(data, Table) else _read(matching(data), section, defects)
     _require(table, section, defects)
-    scheme = replace(scheme_of(section), listed=bool(section.labels))
-    scheme = replace(scheme, names=list(names or section.labels or section.label_columns))
+    scheme = known_labels(scheme_of(section), names or section.labels or section.label_columns, table)
     rows = read_rows(table, rules_of(section, scheme), "the run's labels are", defects, LeftOut()).rows
     defects.check()
     return rows

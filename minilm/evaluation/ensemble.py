@@ -5,7 +5,7 @@ Scalable Predictive Uncertainty Estimation using Deep Ensembles"):
 
     p(c) = 1/M sum_m  p_m(c)                        each p_m with the temperature of its own classifier
 
-Each threshold is the mean of the members' thresholds.
+Each threshold is the mean of the members' thresholds of the same label.
 """
 
 from __future__ import annotations
@@ -55,8 +55,11 @@ class Ensemble(Predictor):
         thresholds = []
         for member in self.members:
             values = np.broadcast_to(member.decision.threshold, (len(self.labels),))
-            several = member.multi_label
-            thresholds.append([values[member.labels.index(name)] for name in self.labels] if several else values)
+            if member.multi_label:
+                values = values[[member.labels.index(name) for name in self.labels]]
+            elif len(self.labels) == 2 and member.labels != self.labels:
+                values = 1 - values  # it belongs to the member's second label, which is the first here
+            thresholds.append(values)
         mean = np.mean(thresholds, axis=0)
         return float(mean[0]) if np.ptp(mean) == 0 else mean
 

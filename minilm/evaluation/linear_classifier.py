@@ -26,10 +26,11 @@ from minilm.evaluation.decisions import Decision
 from minilm.evaluation.predictor import Predictor
 from minilm.evaluation.reading import Reading
 from minilm.evaluation.validation_scores import ValidationScores, read_validation
+from minilm.model_files import LINEAR_FILES
 from minilm.schema import JSON, read_table
 from minilm.textfiles import read_json
 
-DESCRIPTION, WEIGHTS = "linear.json", "linear.safetensors"
+DESCRIPTION, WEIGHTS = LINEAR_FILES
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ from minilm.loading import change_data
 from minilm.models.architecture import Backbone, evaluation_mode
 from minilm.models.batch import Batch
 from minilm.terminal import printable
+from minilm.textfiles import path_of
 from minilm.world import deal_out, sum_, world
 
 Forward = Callable[[Batch, np.ndarray], Tensor]  # a batch and its row numbers (B,) -> scores (B, C)
@@ -244,7 +245,7 @@ class Classifier(Predictor):
         precision: as in ``devices.runtime``; empty: the precision of training. Raises UserError if there is no trained
         classifier.
         """
-        folder = Path(source)
+        folder = path_of(source, "the classifier", "a path or a name")
         if holds_model(folder / "model"):
             folder = folder / "model"
         elif (folder / "config.toml").exists():

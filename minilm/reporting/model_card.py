@@ -2,7 +2,8 @@
 
 It begins with the Hub's metadata in YAML: licence and base model, data set, languages, task, metrics. Below are what
 was trained, the labels, the metrics with their intervals, and how to use the model: only ways that work for its head
-and its form. What is not known, such as the licence of a model that is not in the catalogue, is left out.
+and its form. What is not known, such as the base of a model that was trained from a folder, is left out. The licence of
+the model is its owner's to choose, unless the base model's licence demands its own.
 """
 
 from __future__ import annotations
@@ -11,17 +12,20 @@ import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
+from minilm.config import SPLITS
 from minilm.data import catalog
 from minilm.evaluation.decisions import Decision
+from minilm.evaluation.metrics import Metrics
 from minilm.evaluation.reading import Reading
-from minilm.hub import REPO_ID, ModelEntry, catalogue, is_folder, published_name, weights_folder
+from minilm.evaluation.statistics import Interval, confusion_interval
+from minilm.hub import REPO_ID, ModelEntry, catalogue, is_downloaded, is_folder, published_name, weights_folder
 from minilm.models import ARCHITECTURES
 from minilm.models.architecture import Card
 from minilm.reporting.export_facts import FACTS, ExportFacts
-from minilm.reporting.groups import Group
+from minilm.reporting.groups import OF_CONFUSION, Group
 from minilm.reporting.onnx_script import onnx_script
 from minilm.reporting.page import Block, Bullets, Code, Page, Prose, Section, Span, Table, markdown
 from minilm.reporting.record import Run, adapted_by
@@ -34,7 +38,8 @@ LANGUAGES = {
     "English": "en", "Polish": "pl", "French": "fr", "German": "de", "Italian": "it", "Portuguese": "pt",
     "Spanish": "es",
 }  # fmt: skip
-LICENCES = {"Apache-2.0": "apache-2.0", "MIT": "mit", "CC-BY-4.0": "cc-by-4.0", "Gemma terms of use": "gemma"}
+INHERITED = {"Gemma terms of use": "gemma"}  # licences that a model trained from such a one must have -> the Hub's name
+HELD_OUT = "held out by minilm"  # the split of metrics on texts that are no split of a published data set
 METRICS = {  # ours -> the Hub's name
     "accuracy": "accuracy", "subset_accuracy": "accuracy", "micro_f1": "f1", "macro_f1": "f1",
     "mcc": "matthews_correlation",
@@ -48,6 +53,7 @@ class Exported:
 
     name: str  # the folder or the Hub id by which it is used
     source: str = ""  # the checkpoint that it was trained from, or that it is: a folder, a catalogue name or a Hub id
+    revision: str = ""  # of the source, which then is on the Hub
     model: Card | None = None  # None: a linear baseline
     labels: Sequence[str] = ()  # (C,); (): not a classifier
     adapter: bool = False  # it holds an adapter, without its base model
@@ -64,7 +70,8 @@ class Exported:
 def model_card(exported: Exported, run: Run | None) -> str:
     """The text of the card. ``run``: the run that trained the model; None: it is not known."""
     title = exported.name.rstrip("/").rpartition("/")[2] or exported.name
-    sections = [Section("", _opening(exported, run)), *_quality(run), *_usage(exported), *_origin(exported, run)]
+    quality, origin = _quality(exported, run), _origin(exported, run)
+    sections = [Section("", _opening(exported, run)), *quality, *_usage(exported), *origin]
     page = Page(title, "", "", [section for section in sections if section.blocks])
     return f"---\n{_metadata(title, exported, run)}\n---\n\n{markdown(page, Path())}"
 
@@ -72,19 +79,22 @@ def model_card(exported: Exported, run: Run | None) -> str:
 # --- Metadata -----------------------------------------------------------------------------------------------------
 
 
-def base_name(source: str) -> str:
-    """The Hub id of a checkpoint, or of the one that runs adapted to it; empty if it has none.
+def base_name(source: str, revision: str = "") -> str:
+    """The Hub id of a checkpoint, or of the one that runs adapted to it; empty if it has none, or if that is not sure.
 
-    A folder below weights/ with a name of the catalogue is that model.
+    A folder below weights/ with a name of the catalogue is that model. A name such as "models/mine" may be that of a
+    folder that was removed: it is a Hub id only if it has a revision, or if the model was downloaded.
     """
     before = adapted_by(source) if source else None
     if before is not None:
-        return base_name(before.model.source)
+        return base_name(before.model.source, before.model.revision)
     path = Path(source)
     if source and is_folder(source):
         known = path.resolve().parent == weights_folder().resolve() and path.name in catalogue()
         return catalogue()[path.name].repo_id if known else ""
-    return published_name(source) if source in catalogue() or REPO_ID.fullmatch(source) else ""
+    if source in catalogue() or _entry(source) is not None:
+        return published_name(source)
+    return source if REPO_ID.fullmatch(source) and (revision or is_downloaded(source)) else ""
 
 
 def _entry(repo_id: str) -> ModelEntry | None:
@@ -102,19 +112,19 @@ def _metadata(title: str, exported: Exported, run: Run | None) -> str:
     """The metadata in YAML, as ``huggingface_hub`` writes it."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    base, data = base_name(exported.source), _dataset(run)
+    base, data = base_name(exported.source, exported.revision), _dataset(run)
     entry = _entry(base)
     languages = [LANGUAGES.get(name, "") for name in entry.languages.split(", ")] if entry else []
     tags = ["text-classification"] if exported.labels else []
     tags += ["minilm", *(["lora"] if exported.adapter else []), *(["onnx"] if exported.facts else [])]
-    found = _values(run)
+    found = _values(exported, run)
     name = "" if run is None else data.name if data else Path(run.results.data.name).name
     results = [
         EvalResult(
             task_type="text-classification",
             dataset_type=data.source if data and data.files else "local",
             dataset_name=name,
-            dataset_split=split,
+            dataset_split=_published_split(run, data, split),
             metric_type=METRICS[key],
             metric_name=titled(key),
             metric_value=round(value, 6),
@@ -125,7 +135,7 @@ def _metadata(title: str, exported: Exported, run: Run | None) -> str:
     relation: dict[str, Any] = {"base_model_relation": how} if base and run else {}
     card = ModelCardData(
         language=languages if languages and all(languages) else None,
-        license=LICENCES.get(entry.licence) if entry else None,
+        license=INHERITED.get(entry.licence) if entry else None,
         base_model=base or None,
         datasets=[data.source] if data and data.files else None,
         library_name=_library(exported),
@@ -145,13 +155,46 @@ def _library(exported: Exported) -> str:
     return "peft" if exported.adapter else "transformers"
 
 
-def _values(run: Run | None) -> list[tuple[str, str, float]]:
-    """The metrics of a run with the split on which they were measured: the test texts, or the validation texts."""
+def _published_split(run: Run | None, data: catalog.Entry | None, split: str) -> str:
+    """The name of a run's split in the published data set, or in the user's own files, if they have such a split."""
+    if data is not None:  # the file is one of the Hub's splits, under its name there
+        return next((name for name in SPLITS if name in data.files.get(split, "")), HELD_OUT)
     if run is None:
-        return []
+        return split
+    section = run.config.data
+    own = section.test if split == "test" else section.validation
+    # A folder or a data set of the Hub may have a file of each split; one file of rows has none.
+    return split if own or (section.source and not Path(section.source).suffix) else HELD_OUT
+
+
+def _measured(exported: Exported, run: Run | None) -> tuple[str, Metrics | None]:
+    """The split with the metrics of the exported model, and these: test, or validation if there are no test texts."""
+    if run is None:
+        return "", None
+    if exported.model is None:
+        linear = run.results.baselines.get("linear")
+        split = "validation" if linear is None or linear.test is None else "test"
+        return split, None if linear is None else linear.metrics(split)
     split = "validation" if run.results.test is None else "test"
-    found = ((key, split, run.metric(key, split)) for key in METRICS)
+    return split, run.results.metrics(split)
+
+
+def _values(exported: Exported, run: Run | None) -> list[tuple[str, str, float]]:
+    """The metrics on the Hub's list, with the split on which they were measured."""
+    split, metrics = _measured(exported, run)
+    found = ((key, split, None if metrics is None else metrics.get(key)) for key in METRICS)
     return [(key, split, value) for key, split, value in found if value is not None]
+
+
+def _interval(exported: Exported, run: Run, key: str) -> tuple[Interval, str] | None:
+    """The 95% interval of a metric, and what it is over; None if it is not known."""
+    split, metrics = _measured(exported, run)
+    if exported.model is not None:
+        return Group(run.name, (run,)).interval(key, split)
+    if metrics is None or not metrics.confusion or key not in OF_CONFUSION:
+        return None  # the predictions that a run stores are those of its model
+    rows = sum(map(sum, metrics.confusion))
+    return confusion_interval(OF_CONFUSION[key], metrics.confusion), f"{rows:,} {split} rows"
 
 
 # --- Text ---------------------------------------------------------------------------------------------------------
@@ -180,29 +223,40 @@ def _opening(exported: Exported, run: Run | None) -> list[Block]:
 
 def _story(run: Run) -> Sentence:
     """The summary of the run's report, in which a checkpoint's folder is only its name."""
-    source = run.config.model.source
-    name = Path(source).name if source and is_folder(source) else run.model
+    model = run.config.model
+    name = _shown(model.source, model.revision) if model.source else run.model
     return [Span(name) if piece == Span(run.model) else piece for piece in story(run)]
 
 
-def _quality(run: Run | None) -> list[Section]:
+def _shown(source: str, revision: str) -> str:
+    """A checkpoint's name, without the place of its folder: a catalogue name, a Hub id, or the folder's name."""
+    before = adapted_by(source)
+    if before is not None:
+        inner = before.model
+        return f"{_shown(inner.source, inner.revision) if inner.source else inner.architecture}, adapted"
+    public = source in catalogue() or base_name(source, revision) == source
+    return source if public else PureWindowsPath(source).name  # which knows both separators
+
+
+def _quality(exported: Exported, run: Run | None) -> list[Section]:
     """The metrics with their intervals, and those of each label."""
-    found = _values(run)
+    found = _values(exported, run)
     if run is None or not found:
         return []
-    split, group, rows = found[0][1], Group(run.name, (run,)), []
+    split, rows = found[0][1], []
     over = ""
     for key, _, value in found:
-        interval = group.interval(key, split)
+        interval = _interval(exported, run, key)
         shown = "-"
         if interval is not None:
             over, shown = interval[1], f"{interval[0].low:.4f} to {interval[0].high:.4f}"
         rows.append([titled(key), decimal(value), shown])
     note = f"Intervals are those of the bootstrap over {over}." if over else ""
     if split == "validation":
-        note += " No texts were held out for a test. These values are too high, as the weights were chosen by them."
+        how = "are too high, as the weights were" if exported.model else "may be too high, as its threshold was"
+        note += f" No texts were held out for a test. These values {how} chosen by them."
     blocks: list[Block] = [Table([f"{split} set", "value", "95% interval"], rows, note=note.strip())]
-    metrics = run.results.metrics(split)
+    _, metrics = _measured(exported, run)
     if metrics is not None and len(run.results.labels) <= MANY:
         blocks.append(label_table(metrics, run.results.labels))
     return [Section("Results", blocks)]
@@ -213,14 +267,15 @@ def _usage(exported: Exported) -> list[Section]:
     name, reads_pairs = exported.name, exported.reading is not None and bool(exported.reading.pairs)
     text = "$'first text\\tsecond text'" if reads_pairs else '"some text"'
     if exported.model is None:
-        return [Section("Use it", [Code(f"minilm predict {shlex.quote(name)} {text}", "sh")])]
+        blocks: list[Block] = ["With minilm:", Code(f"minilm predict {shlex.quote(name)} {text}", "sh")]
+        return [Section("Use it", blocks)]
     if exported.decision is None:
         return [Section("Use it", [Code(f"import minilm\n\nmodel = minilm.load_model({json.dumps(name)})", "python")])]
     given = '[("first text", "second text")]' if reads_pairs else '["some text"]'
     quoted = json.dumps(name, ensure_ascii=False)
     lines = f"import minilm\n\nclassifier = minilm.Classifier.load({quoted})\nclassifier.predict({given})"
     command = Code(f"minilm predict {shlex.quote(name)} {text}", "sh")
-    blocks: list[Block] = ["With minilm:", command, Code(lines, "python")]
+    blocks = ["With minilm:", command, Code(lines, "python")]
     blocks += _with_others(exported, quoted, reads_pairs)
     blocks += _with_onnx(exported.facts) if exported.facts is not None else []
     if exported.is_published or exported.facts is not None:
@@ -259,7 +314,7 @@ def _with_onnx(facts: ExportFacts) -> list[Block]:
             "With ONNX, without PyTorch: ",
             Span(graph.file, "code"),
             f" reads {join_words(graph.inputs)} (int64, texts × tokens, padded on the right) and gives {graph.output} "
-            "(float32, texts × labels). Its scores differ from the model's by at most "
+            "(float32, texts × labels). On random texts its scores differed from the model's by at most "
             f"{graph.largest_difference:.0e}. ",
             Span(FACTS, "code"),
             " has the labels, the temperature and the thresholds. This program prints the labels of a file's lines:",
@@ -305,14 +360,18 @@ def _thresholds(decision: Decision, labels: Sequence[str]) -> str:
 def _origin(exported: Exported, run: Run | None) -> list[Section]:
     """The base model and the data, with their licences."""
     items: list[Prose] = []
-    base = base_name(exported.source)
+    base = base_name(exported.source, exported.revision)
     entry, data = _entry(base), _dataset(run)
     if base:
         known = f": {entry.origin}; licence {entry.licence}; languages: {entry.languages}" if entry else ""
         items.append([Span(base, "", f"https://huggingface.co/{base}"), f" (the base model){known}"])
     if data is not None:
         items.append(f"{data.name}: {data.about} Licence of the texts: {data.licence}. {data.origin}.")
-    if run is not None and run.environment is not None:
+    if entry is not None and entry.licence not in INHERITED:
+        items.append(f"Its owner chooses the licence of this model; that of the base model is {entry.licence}.")
+    if run is not None and run.environment is not None and exported.model is None:
+        items.append(f"Fitted on the texts of a run of minilm {run.environment.minilm}, seed {run.config.seed}.")
+    elif run is not None and run.environment is not None:
         packages = ", ".join(f"{name} {number}" for name, number in run.environment.packages.items() if name == "torch")
         items.append(f"Trained with minilm {run.environment.minilm} and {packages}, seed {run.config.seed}.")
     return [Section("Where it comes from", [Bullets(items)])] if items else []

@@ -33,7 +33,8 @@ MULTI = """\
     given = 1 / (1 + np.exp(-z / facts["temperature"])) >= facts["threshold"]
     print(*(", ".join(np.array(facts["labels"])[row]) for row in given), sep="\\n")
 """
-SIGMOID, RAW = "    print(*(1 / (1 + np.exp(-z))).tolist(), sep='\\n')\n", "    print(*z.tolist(), sep='\\n')\n"
+SIGMOID = "    print(*(1 / (1 + np.exp(-z[:, 0]))).tolist(), sep='\\n')\n"
+RAW = "    print(*z[:, 0].tolist(), sep='\\n')\n"
 
 
 def onnx_script(facts: ExportFacts) -> str:

@@ -22,7 +22,7 @@ from minilm.reporting.page import Picture, Span, fragment
 from minilm.reporting.results import Environment, Evaluation, Results, read_history, read_record
 from minilm.reporting.results_tables import metrics_table, perplexity_table
 from minilm.reporting.tables import decimal, metric_columns, metric_name
-from minilm.textfiles import read_text
+from minilm.textfiles import path_of, read_text
 
 if TYPE_CHECKING:
     from minilm.evaluation.predictor import Classifier
@@ -111,9 +111,9 @@ def adapted_by(source: str) -> RunConfig | None:
     return load_config(config) if Path(source).name == "adapted" and config.is_file() else None
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: str | Path) -> Run:
     """Read a finished run. Raises UserError if the folder is not a run's folder, or if the run has not finished."""
-    folder = Path(folder)
+    folder = path_of(folder, "the run")
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give the folder of a run, such as runs/scratch")
     config = folder / "config.toml"

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from minilm.checkpoints.adapter_configs import read_adapter_config
 from minilm.checkpoints.adapter_saving import save_adapter
 from minilm.checkpoints.adapters import base_of
 from minilm.checkpoints.atomic import atomic
@@ -103,13 +104,18 @@ def _describe(model: Backbone, name: str, run: str, *, adapter: bool, facts: Exp
     """What the folder of an exported model holds."""
     card = card_of(model)
     record = _record(run)
-    source = record.config.model.source if record else base_of(card.adapter) if card.adapter else run
+    source, revision = run, ""
+    if record is not None:
+        source, revision = record.config.model.source, record.config.model.revision
+    elif card.adapter is not None:
+        source, revision = base_of(card.adapter), read_adapter_config(card.adapter).revision
     if card.task != "classify":
-        return Exported(name=name, source=source, model=card, adapter=adapter)
+        return Exported(name=name, source=source, revision=revision, model=card, adapter=adapter)
     reading = Reading.of(card)
     return Exported(
         name=name,
         source=source,
+        revision=revision,
         model=card,
         labels=names_of(card),
         adapter=adapter,
@@ -144,11 +150,13 @@ def export_linear(run: Path, folder: Path) -> Path:
     decision = fit_decision(config.train, data.validation.labels, scores)
     # It reads texts of any length.
     table = {"clean": config.data.clean, "pairs": bool(config.data.text_pair), "long_texts": "windows"}
-    save_linear(model, folder, data.label_names, Reading.from_table(table | decided(decision), str(folder)))
+    reading = Reading.from_table(table | decided(decision), str(folder))
+    save_linear(model, folder, data.label_names, reading)
     write_validation(folder, ValidationScores(scores, data.validation.labels))
     for name in ("config.toml", "environment.json"):
         shutil.copyfile(run / name, folder / name)
-    _write_card(folder, Exported(name=folder.resolve().name, labels=data.label_names, decision=decision), str(run))
+    name = folder.resolve().name
+    _write_card(folder, Exported(name=name, labels=data.label_names, decision=decision, reading=reading), str(run))
     return folder
 
 

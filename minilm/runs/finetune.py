@@ -78,6 +78,8 @@ def method_changes(method: str) -> list[str]:
     """The changes for another method; see ``changes_of``."""
     if not method:
         return []
+    if not isinstance(method, str):
+        raise UserError(f"the method must be full, head, last3 (or another number) or lora, got {method!r}")
     last = re.fullmatch(r"last([1-9]\d?)", method)
     if last:
         return [*METHOD_CHANGES["last"], f"freeze.layers={last[1]}"]

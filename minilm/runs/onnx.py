@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from minilm.errors import UserError
 from minilm.evaluation.measuring import measure
 from minilm.evaluation.predictor import Classifier
 from minilm.evaluation.validation_scores import read_validation
-from minilm.model_files import VALIDATION
+from minilm.model_files import GRAPH, QUANTIZED, VALIDATION
 from minilm.models.architecture import Backbone
 from minilm.reporting.export_facts import FACTS, ExportFacts, Graph, QuantizedGraph
 from minilm.runs.folders import load_data_of
@@ -26,7 +27,7 @@ from minilm.runs.results import stored_threshold
 from minilm.schema import as_table
 from minilm.training.console import say
 
-GRAPH, QUANTIZED = "model.onnx", "model_quantized.onnx"  # the names that Optimum and Transformers.js use
+UNMEASURED = "no validation texts and scores of a run could be read"  # the error itself may hold paths
 COMPARED = ("accuracy", "subset_accuracy", "micro_f1", "macro_f1")  # those that the task has
 
 
@@ -85,9 +86,11 @@ def _add_int8(classifier: Classifier, folder: Path, run: Path) -> QuantizedGraph
     found = QuantizedGraph(file=QUANTIZED, megabytes=_megabytes(path))
     try:
         found = _measured(classifier, path, run, found)
+        compared = found.compared
     except UserError as error:
-        found = QuantizedGraph(file=found.file, megabytes=found.megabytes, unmeasured=str(error))
-    say(f"{path}: {found.megabytes:,.1f} MB; {found.compared}")
+        compared = replace(found, unmeasured=str(error)).compared
+        found = replace(found, unmeasured=UNMEASURED)
+    say(f"{path}: {found.megabytes:,.1f} MB; {compared}")
     return found
 
 

@@ -14,9 +14,12 @@ from minilm.connection import between, plain
 from minilm.errors import UserError
 from minilm.evaluation.linear_classifier import holds_linear
 from minilm.hub import REPO_ID, is_folder
-from minilm.model_files import files_in, holds_adapter
+from minilm.model_files import files_in, holds_adapter, published_files
+from minilm.reporting.card_names import with_name
 from minilm.reporting.model_card import CARD
+from minilm.reporting.tables import join_words
 from minilm.runs.export import export_run
+from minilm.textfiles import read_text
 from minilm.training.console import say
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
 
 AGAIN = "run the same command again"
+LISTED = 10  # the most names of files that are left out
 
 
 def push_run(
@@ -32,8 +36,8 @@ def push_run(
     """Upload a model to the Hub, and return the address of its page. A new repository is private.
 
     Args:
-        run: a folder that `minilm export` wrote, which is uploaded as it is; or what ``export_run`` takes, which is
-            exported first.
+        run: a folder that `minilm export` wrote; or what ``export_run`` takes, which is exported first. Only the
+            files of the model and its card are uploaded, the card with ``repo_id`` in its examples.
         repo_id: "owner/name". The repository is made if it does not exist; files of the same names are replaced.
         public: make a new repository public, or upload to a public one.
         merged: as in ``export_run``.
@@ -41,7 +45,7 @@ def push_run(
 
     Raises:
         UserError: there is no token or no network, the Hub refuses, the repository is public and ``public`` is false,
-            or others could not use the model, as its base model is a folder of this machine.
+            others could not use the model, as its base model is not on the Hub, or the connection fails.
     """
     if not REPO_ID.fullmatch(repo_id) or "/" not in repo_id:
         raise UserError(f'"{repo_id}" is not a name on the Hub; give OWNER/NAME, such as {Path(run).name}/news')
@@ -52,15 +56,23 @@ def push_run(
         raise UserError(f"{repo_id}: nothing was uploaded; leave --public out, or confirm (--yes)")
     with tempfile.TemporaryDirectory() as place:
         folder = Path(run)
-        if not _is_exported(folder):
+        if not _is_exported(folder) or (merged and holds_adapter(folder)):
             folder = export_run(run, Path(place) / "model", merged=merged, name=repo_id)
         _check_base(folder)
-        names = files_in(folder)
-        size = sum((folder / name).stat().st_size for name in names) / 1e6
-        say(f"{repo_id}: uploading {len(names)} files, {size:,.1f} MB")
+        card = with_name(read_text(folder / CARD), repo_id, linear=holds_linear(folder)).encode()
+        names = published_files(folder)
+        size = (len(card) + sum((folder / name).stat().st_size for name in names)) / 1e6
+        say(f"{repo_id}: uploading {len(names) + 1} files, {size:,.1f} MB")
+        if others := sorted({name.partition("/")[0] for name in files_in(folder) if name not in (CARD, *names)}):
+            listed = [*others[:LISTED], *([f"{len(others) - LISTED:,} more"] if len(others) > LISTED else [])]
+            say(f"{repo_id}: not uploaded, as the model does not need it: {join_words(listed)}")
         with _hub_errors(repo_id):
             api.create_repo(repo_id, private=not public, exist_ok=True)
-            api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload a model of minilm")
+            # The card is first, so that metadata which the Hub refuses are an error before large files are uploaded.
+            api.upload_file(
+                path_or_fileobj=card, path_in_repo=CARD, repo_id=repo_id, commit_message="Upload a model card of minilm"
+            )
+            _upload(api, repo_id, folder, names)
     return f"{api.endpoint}/{repo_id}"
 
 
@@ -70,11 +82,32 @@ def _is_exported(folder: Path) -> bool:
 
 
 def _check_base(folder: Path) -> None:
-    """Raise UserError for an adapter whose base model others do not have."""
-    if holds_adapter(folder) and is_folder(base := base_of(folder)):
+    """Raise UserError for an adapter whose base model others do not have: a folder, also one that was removed."""
+    if not holds_adapter(folder):
+        return
+    base = base_of(folder)
+    if is_folder(base) or not REPO_ID.fullmatch(base):
         raise UserError(
             f"{folder}: is an adapter, and others do not have its base model, {base}; upload them as one model: --merge"
         )
+
+
+def _upload(api: HfApi, repo_id: str, folder: Path, names: list[str]) -> None:
+    """Upload files of a folder. Raises UserError if the transfer of a large file fails, for which the client has no
+    error of its own; the Hub's refusals stay as they are."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    message = "Upload a model of minilm"
+    try:
+        api.upload_folder(repo_id=repo_id, folder_path=folder, allow_patterns=names, commit_message=message)
+    except HfHubHTTPError:
+        raise
+    except (RuntimeError, OSError) as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, HfHubHTTPError):
+            raise cause from error
+        why = f"the upload failed ({plain(cause)})"
+        raise UserError(f"{repo_id}: {why}; {AGAIN}, as what is uploaded is kept") from error
 
 
 def _logged_in(repo_id: str) -> HfApi:

@@ -104,7 +104,7 @@ def _train_run(
             if is_first():
                 say(f"{folder}: this run has already finished")
                 finalize(folder)  # it may have been killed before this
-                finish_again(config, folder)
+                finish_again(config, folder, group)
             return folder
         start = _prepare_start(config, config_path)
         if is_first():

@@ -19,7 +19,7 @@ import hashlib
 import re
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -39,15 +39,17 @@ from minilm.evaluation.predictor import Classifier, Predictor
 from minilm.evaluation.reading import Text
 from minilm.schema import as_table
 from minilm.serving.api import Limits, Refusal, answers, parts_of, read_object, read_question, read_texts
-from minilm.serving.batcher import Batcher, Busy, NoTokensIn
+from minilm.serving.batcher import Batcher, Busy, NoTokensIn, Stopped
 from minilm.serving.metrics import CONTENT_TYPE, Metrics
-from minilm.serving.tables import SentTable
+from minilm.serving.tables import SentTable, TableResponse
 
 BODY_SECONDS = 30.0  # in which a body must arrive
 DISCARDED = 2**28  # bytes of a body that is too large, which are read before the answer, as most clients send first
+MOST_TABLES = 8  # that are answered at the same time
 WORKERS = 2  # on a CPU with several cores
 PAGE = Path(__file__).parent / "page.html"
 LINES = "application/x-ndjson"
+STOPPED = JSONResponse({"error": "the server ends; send the request again"}, 503, headers={"Retry-After": "5"})
 
 
 class Service:
@@ -57,6 +59,7 @@ class Service:
         """run: the run of the predictor, whose config names the columns of tables. batch, room: see ``Batcher``."""
         self.predictor, self.run, self.limits = predictor, run, limits
         self.metrics = Metrics()
+        self.tables = 0  # that are being answered
         self.explained = explainable(predictor)
         workers = share_cores(predictor)
         self.batcher = Batcher(predictor, self.metrics, batch=batch, room=room, workers=workers)
@@ -69,7 +72,7 @@ class Service:
         @asynccontextmanager
         async def lifespan(app: Starlette) -> AsyncIterator[None]:
             yield
-            self.batcher.close()
+            await asyncio.to_thread(self.batcher.close)
 
         routes = [
             Route("/", self.show_page, methods=["GET"]),
@@ -81,7 +84,7 @@ class Service:
             Route("/metrics", self.show_metrics, methods=["GET"]),
         ]
         handlers: dict[Any, Any] = {
-            Refusal: _refused, Busy: _busy, HTTPException: _http_error, UserError: _model_error,
+            Refusal: _refused, Busy: _busy, Stopped: _stopped, HTTPException: _http_error, UserError: _model_error,
             ClientDisconnect: _gone, Exception: _fault,
         }  # fmt: skip
         app = Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
@@ -115,19 +118,25 @@ class Service:
     async def table(self, request: Request) -> Response:
         """A table with answers."""
         sent = SentTable(request.query_params.get("name", "table.csv"))
-        try:
+        with ExitStack() as undone:
+            undone.callback(sent.folder.cleanup)
             with sent.path.open("wb") as file:
                 async for chunk in self._chunks(request):
                     file.write(chunk)
+            if self.tables >= MOST_TABLES:
+                raise self.batcher.busy()
+            self.tables += 1
+            undone.callback(self._table_ended)
             column = request.query_params.get("column", "")
             table = await run_in_threadpool(sent.open, self.predictor, self.run, column)
-        except BaseException:
-            sent.folder.cleanup()
-            raise
+            ended = undone.pop_all().close  # from here on by the response
         as_lines = LINES in request.headers.get("accept", "")
         headers = {"Content-Disposition": f'attachment; filename="{sent.answered_name}"'}
         kind = LINES if as_lines else {"csv": "text/csv", "tsv": "text/tab-separated-values"}.get(sent.form, LINES)
-        return StreamingResponse(sent.answer(table, self.batcher, as_lines=as_lines), headers=headers, media_type=kind)
+        return TableResponse(sent.answer(table, self.batcher, as_lines=as_lines), ended, headers, kind)
+
+    def _table_ended(self) -> None:
+        self.tables -= 1
 
     async def health(self, request: Request) -> Response:
         """The model, its labels and what it can do."""
@@ -213,7 +222,11 @@ def content_policy(page: str) -> str:
 
 
 class Counted:
-    """An application whose requests are counted, and timed if they are to /predict."""
+    """An application whose requests are counted, and timed if they are to /predict.
+
+    uvicorn cancels a request if it is not answered in time before the server ends: it gets 503, or, if its answer has
+    begun, uvicorn closes the connection with one line in the log.
+    """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, paths: set[str]) -> None:
         self.app, self.metrics, self.paths = app, metrics, paths
@@ -224,14 +237,22 @@ class Counted:
             return
         path, started = scope["path"] if scope["path"] in self.paths else "other", time.monotonic()
 
+        begun = False
+
         async def counted(message: Message) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
                 self.metrics.requests[path, message["status"]] += 1
                 if path == "/predict":
                     self.metrics.seconds.observe(time.monotonic() - started)
             await send(message)
 
-        await self.app(scope, receive, counted)
+        try:
+            await self.app(scope, receive, counted)
+        except asyncio.CancelledError:
+            if not begun:
+                await STOPPED(scope, receive, counted)
 
 
 # --- Errors ---
@@ -244,6 +265,10 @@ async def _refused(request: Request, error: Refusal) -> Response:
 async def _busy(request: Request, error: Busy) -> Response:
     message = f"the server is busy; try again in {error.seconds} s"
     return JSONResponse({"error": message}, 503, headers={"Retry-After": str(error.seconds)})
+
+
+async def _stopped(request: Request, error: Stopped) -> Response:
+    return STOPPED
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:

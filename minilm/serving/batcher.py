@@ -8,7 +8,7 @@ themselves. Texts of very different lengths are divided again, so that they are 
 A worker is a thread. On a CPU with several cores there are two, which read a batch each with half of the cores: small
 batches do not keep many cores busy, and no core waits while another worker tokenizes. Longer work, such as an
 explanation or some rows of a table, takes turns with the batches, one piece at a time. The queue is bounded: a request
-that finds no room is refused at once, as a late answer helps nobody.
+that finds no room is refused at once, as a late answer helps nobody. One that was admitted is answered to its end.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from minilm.evaluation.predictor import Predictor
 from minilm.serving.metrics import Metrics
 
 T = TypeVar("T")
-MOST_WORKS = 8  # pieces of longer work that may wait
+MOST_WORKS = 8  # pieces of longer work that may wait, beside those of admitted requests
+END_SECONDS = 5.0  # in which a worker ends after the batch that it computes; then it is left behind
 LONGEST_PAUSE = 60  # seconds: the most that a refused request is asked to wait
 
 
@@ -41,6 +42,10 @@ class Busy(Exception):
     def __init__(self, seconds: int) -> None:
         super().__init__(seconds)
         self.seconds = seconds
+
+
+class Stopped(Exception):
+    """The server ends before the request is answered."""
 
 
 class NoTokensIn(UserError):
@@ -53,29 +58,33 @@ class NoTokensIn(UserError):
 
 @dataclass
 class _Request:
-    """N texts of one request, and the scores that have been found."""
+    """N texts of one request, and the scores that have been found, perhaps by several workers."""
 
     left: int  # texts without scores
     scores: list[np.ndarray | None]  # (C,) each
     result: Future[np.ndarray] = field(default_factory=Future)
+    lock: threading.Lock = field(default_factory=threading.Lock)  # guards all of them
 
     def wanted(self) -> bool:
         """Whether the request still waits for scores. From now on it cannot be cancelled."""
-        if self.result.done():
-            return False
-        return self.result.running() or self.result.set_running_or_notify_cancel()
+        with self.lock:
+            if self.result.done():
+                return False
+            return self.result.running() or self.result.set_running_or_notify_cancel()
 
     def give(self, number: int, scores: np.ndarray) -> None:
         """Add the scores of a text."""
-        self.scores[number] = scores
-        self.left -= 1
-        if not self.left and not self.result.done():
-            self.result.set_result(np.array(self.scores))
+        with self.lock:
+            self.scores[number] = scores
+            self.left -= 1
+            if not self.left and not self.result.done():
+                self.result.set_result(np.array(self.scores))
 
     def fail(self, error: Exception) -> None:
         """Raise an exception in the request."""
-        if not self.result.done():
-            self.result.set_exception(error)
+        with self.lock:
+            if not self.result.done():
+                self.result.set_exception(error)
 
 
 class _Text(NamedTuple):
@@ -83,6 +92,12 @@ class _Text(NamedTuple):
     number: int  # in its request
     text: str
     pair: str | None
+
+
+class _Work(NamedTuple):
+    call: Callable[[], object]
+    result: Future[object]
+    admitted: bool
 
 
 class Batcher:
@@ -93,7 +108,7 @@ class Batcher:
         predictor at the same time."""
         self.predictor, self.metrics, self.batch, self.room = predictor, metrics, batch, room
         self.texts: deque[_Text] = deque()
-        self.works: deque[tuple[Callable[[], object], Future[object]]] = deque()
+        self.works: deque[_Work] = deque()
         self.changed = threading.Condition()  # guards the two queues
         self.closed = False
         self.working = False  # whether a worker does longer work
@@ -106,40 +121,62 @@ class Batcher:
     async def scores(self, texts: Sequence[str], pairs: Sequence[str] | None) -> np.ndarray:
         """The scores (N, C) of cleaned texts, none of which is empty.
 
-        Raises Busy if there is no room, NoTokensIn, and UserError as ``Predictor.scores_of_clean_texts`` does.
+        Raises Busy if there is no room, Stopped, NoTokensIn, and UserError as ``Predictor.scores_of_clean_texts`` does.
         """
         request = _Request(len(texts), [None] * len(texts))
         waiting = [_Text(request, i, text, None if pairs is None else pairs[i]) for i, text in enumerate(texts)]
         with self.changed:
+            if self.closed:
+                raise Stopped
             if len(self.texts) + len(waiting) > self.room:
-                raise Busy(self._pause())
+                raise self.busy()
             self.texts.extend(waiting)
             self.metrics.waiting = len(self.texts)
             self.changed.notify_all()
         return await asyncio.wrap_future(request.result)
 
-    async def run(self, work: Callable[[], T]) -> T:
-        """The result of longer work that uses the predictor, or its exception. Raises Busy if there is no room."""
+    async def run(self, work: Callable[[], T], *, admitted: bool = False) -> T:
+        """The result of longer work that uses the predictor, or its exception.
+
+        admitted: whether the work is a piece of a request that has been admitted, which has one piece at a time in the
+        queue. Any other work raises Busy if there is no room. Both raise Stopped if the batcher is closed first.
+        """
         result: Future[object] = Future()
         with self.changed:
-            if len(self.works) >= MOST_WORKS:
-                raise Busy(self._pause())
-            self.works.append((work, result))
+            if self.closed:
+                raise Stopped
+            if not admitted and sum(not each.admitted for each in self.works) >= MOST_WORKS:
+                raise self.busy()
+            self.works.append(_Work(work, result, admitted))
             self.changed.notify_all()
         found = await asyncio.wrap_future(result)
         return found  # type: ignore[return-value]  # it is what ``work`` returned
 
     def close(self) -> None:
-        """Answer what still waits, and end the workers."""
+        """Raise Stopped in all requests that still wait, and end the workers.
+
+        A worker that computes gets ``END_SECONDS`` for it. This blocks: call it in a thread of its own.
+        """
         with self.changed:
             self.closed = True
+            requests, works = [each.request for each in self.texts], list(self.works)
+            self.texts.clear()
+            self.works.clear()
+            self.metrics.waiting = 0
             self.changed.notify_all()
+        for request in requests:
+            if request.wanted():
+                request.fail(Stopped())
+        for work in works:
+            _refuse(work)
+        last = time.monotonic() + END_SECONDS
         for thread in self.threads:
-            thread.join()
+            thread.join(max(0.0, last - time.monotonic()))
 
-    def _pause(self) -> int:
-        """Seconds until what waits now will have been answered, roughly."""
-        return min(max(1, math.ceil(len(self.texts) * self.seconds / len(self.threads))), LONGEST_PAUSE)
+    def busy(self) -> Busy:
+        """The refusal of a request, with the seconds until the texts that wait now are answered, roughly."""
+        seconds = math.ceil(len(self.texts) * self.seconds / len(self.threads))
+        return Busy(min(max(1, seconds), LONGEST_PAUSE))
 
     def _run(self) -> None:
         while True:
@@ -156,7 +193,7 @@ class Batcher:
             if batch:
                 self._answer(batch)
             if work is not None:
-                _carry_out(*work)
+                (_refuse if self.closed else _carry_out)(work)
             with self.changed:
                 self.computing -= len(batch)
                 self.working = self.working and work is None
@@ -180,7 +217,15 @@ class Batcher:
         return batch
 
     def _answer(self, batch: list[_Text]) -> None:
-        """Give each text its scores. A text without tokens fails alone; any other exception fails the whole batch."""
+        """Give each text its scores. Any exception but that of a text without tokens fails the whole batch."""
+        try:
+            self._give_scores(batch)
+        except Exception as error:  # raised again in each request
+            for each in batch:
+                each.request.fail(error)
+
+    def _give_scores(self, batch: list[_Text]) -> None:
+        """Give each text its scores. A text without tokens fails alone."""
         started = time.monotonic()
         self.metrics.batch_sizes.observe(len(batch))
         while batch:
@@ -191,10 +236,6 @@ class Batcher:
                 for i in error.rows:
                     batch[i].request.fail(NoTokensIn(batch[i].number))
                 batch = [each for i, each in enumerate(batch) if i not in set(error.rows)]
-            except Exception as error:  # raised again in each request
-                for each in batch:
-                    each.request.fail(error)
-                return
             else:
                 for each, scores in zip(batch, found, strict=True):
                     each.request.give(each.number, scores)
@@ -204,10 +245,15 @@ class Batcher:
                 return
 
 
-def _carry_out(work: Callable[[], object], result: Future[object]) -> None:
-    if not result.set_running_or_notify_cancel():
+def _carry_out(work: _Work) -> None:
+    if not work.result.set_running_or_notify_cancel():
         return
     try:
-        result.set_result(work())
+        work.result.set_result(work.call())
     except Exception as error:  # raised again in the request
-        result.set_exception(error)
+        work.result.set_exception(error)
+
+
+def _refuse(work: _Work) -> None:
+    if work.result.set_running_or_notify_cancel():
+        work.result.set_exception(Stopped())

@@ -13,9 +13,12 @@ The answer begins with the first rows. It is the table itself; a page asks for l
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from minilm.data.readers import ending
 from minilm.errors import UserError, shortened
@@ -27,6 +30,24 @@ from minilm.training.console import say
 
 ROWS = 64  # answered at a time, between two batches of texts
 FORMS = {".csv": "csv", ".tsv": "tsv", ".tab": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}  # ending -> output
+
+
+class TableResponse(StreamingResponse):
+    """An answer in parts, after which ``ended`` is called: also if the client has gone before the first part."""
+
+    def __init__(
+        self, parts: AsyncGenerator[bytes, None], ended: Callable[[], None], headers: Mapping[str, str], media_type: str
+    ) -> None:
+        super().__init__(parts, headers=headers, media_type=media_type)
+        self.parts, self.ended = parts, ended
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answer."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self.ended()
+            await self.parts.aclose()
 
 
 class SentTable:
@@ -59,14 +80,14 @@ class SentTable:
         except UserError as error:
             raise Refusal(400, self.message(str(error))) from None
 
-    async def answer(self, table: AnsweredTable, batcher: Batcher, *, as_lines: bool) -> AsyncIterator[bytes]:
+    async def answer(self, table: AnsweredTable, batcher: Batcher, *, as_lines: bool) -> AsyncGenerator[bytes, None]:
         """Yield the answered table in parts, or with ``as_lines`` the lines of JSON above."""
         done = Done()
         blocks = table.blocks(done, ROWS, quiet=True)
         if as_lines:
             yield _line("rows", table.end)
         try:
-            while (block := await batcher.run(lambda: next(blocks, None))) is not None:
+            while (block := await batcher.run(lambda: next(blocks, None), admitted=True)) is not None:
                 if as_lines:
                     yield _line("text", block.decode())
                     yield _line("done", done.tally.rows)
@@ -80,7 +101,6 @@ class SentTable:
             return
         finally:
             batcher.metrics.rows += done.tally.rows
-            self.folder.cleanup()
         report = [self.message(line) for line in table.answers.report()]
         say(*(f"{self.name}: {line}" for line in report))
         if as_lines:

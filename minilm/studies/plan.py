@@ -134,6 +134,17 @@ def load_study(
     return Study(config, folder, tuple(planned), path, tuple(of_runs))
 
 
+def concerning(study: Study, changes: Sequence[str]) -> list[str]:
+    """Those of the changes that a run of the study uses, and that do not change one of its axes."""
+    found = []
+    for change in changes:
+        key, section = override(RunConfig, {}, change), _optional_section(change)
+        having = [run.config for run in study.runs if not section or section in _optional_sections_of(run.config)]
+        if not any(is_within(axis, key) for axis in study.axes) and not all(unread(config, key) for config in having):
+            found.append(change)
+    return found
+
+
 def dump_study(study: Study) -> str:
     """The study's settings as TOML that can be run from any folder. A comment above names the file and the changes."""
     config = study.config

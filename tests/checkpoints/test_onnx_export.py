@@ -24,7 +24,7 @@ from minilm.models.heads import mlp_head
 from tests.families import FAMILIES, draw_batch, small_model
 
 ROOT = Path(__file__).parents[2]
-QUICK = ("bert", "gpt2", "modernbert")  # segments; a causal mask; windows and rotary positions
+QUICK = ("bert", "modernbert")  # segments; windows and rotary positions
 LONGROPE = {"kind": "longrope", "trained": 8, "short": (1.0,) * 3, "long": (2.0,) * 3}
 OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "only T5's encoder": ("t5", {"decoder": False, "head": mlp_head(24, pooling="mean")}),

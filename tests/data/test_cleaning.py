@@ -1,5 +1,8 @@
 """Cleaning: each step does the one thing it is called by."""
 
+import re
+import time
+
 import pytest
 
 from minilm.data.cleaning import STEPS, cleaner
@@ -40,3 +43,18 @@ def test_steps_run_in_one_order_whatever_the_order_they_are_named_in():
 def test_an_unknown_step_is_an_error():
     with pytest.raises(UserError, match=r'data\.clean: unknown step "url" .did you mean "urls"'):
         cleaner(["url"])
+
+
+def test_comments_without_an_end_are_read_once():
+    text = "<!--" * 10_000  # a quadratic search needs several seconds
+    started = time.process_time()
+    assert cleaner(["tags"])(text) == text
+    assert time.process_time() - started < 1
+
+
+@pytest.mark.parametrize(
+    "text", ["a<!-- b", "<!-->x--><!--<b>--><b", "a<!--x-->b<!--y--", "<!--a--><!--<i>", "<!--a>b"]
+)
+def test_comments_are_those_of_a_search_for_their_end(text):
+    published = re.sub(r"<!--.*?-->|</?[A-Za-z!][^<>]*>", " ", text, flags=re.DOTALL)
+    assert cleaner(["tags"])(text) == published.strip()

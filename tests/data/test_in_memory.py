@@ -73,3 +73,9 @@ def test_a_path_is_not_in_memory(data: Any) -> None:
 def test_anything_else_is_refused_with_what_it_could_be(data: Any) -> None:
     with pytest.raises(UserError, match=r"^data: must be a path, .* or \(texts, labels\), got "):
         columns_of_data(data)
+
+
+@pytest.mark.parametrize("labels", [[datetime.date(2024, 1, 1), "b"], pandas.cut([1, 9], [0, 5, 10]), ["a", pandas.NA]])
+def test_a_label_may_be_whatever_has_a_text_of_its_own(labels: Any) -> None:
+    cells = columns_of_data((["x", "y"], labels)).columns["label"]
+    assert cells == list(labels) or cells == ["a", None]

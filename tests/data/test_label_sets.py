@@ -92,6 +92,8 @@ def test_what_is_a_list_and_what_is_none():
     assert as_list("{'a', 'b'}") is not None and as_list("[1, 2") is None and as_list("[") is None
     assert as_list('["a"]') == ["a"] and as_list("('a',)") is None and as_list(5) is None
     assert are_multi_hot([[0, 1], [True, False]])
+    assert are_multi_hot([[0, 1, 0], [1]], 3) and are_multi_hot([[], [0, 1], [1, 1]], 2)  # no names are repeated
+    assert not are_multi_hot([[0, 1], [1, 0]], 3) and not are_multi_hot([[0, 1], []], 2) and not are_multi_hot([], 2)
     assert not are_multi_hot([[0, 1], [1]]) and not are_multi_hot([[0, 2], [1, 0]]) and not are_multi_hot([["0", "1"]])
 
 

@@ -1,5 +1,6 @@
 """Sources: one label set, checked rows, splits given or made, and every defect told in one error."""
 
+import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -362,6 +363,26 @@ def test_a_number_in_one_more_file_is_a_place_only_where_the_config_gives_the_or
     assert str(error.value).startswith("1 defect ")
     with pytest.raises(UserError, match=r'line 2: unknown label "1" \(did you mean "01"\?\)'):
         load_rows(tmp_path / "more.csv", DataSection(labels=["01", "good"]))
+
+
+@pytest.mark.parametrize("names", [["x", "y", "z"], ["0", "1", "2"]])
+def test_one_more_file_may_have_a_number_per_label(data, tmp_path, names):
+    section = DataSection(label_separator=",")
+    data("more.csv", [("a", "[0, 1, 1]"), ("b", ""), ("c", "[0 0 0]")])
+    assert load_rows(tmp_path / "more.csv", section, names).labels.tolist() == [[0, 1, 1], [0, 0, 0], [0, 0, 0]]
+    data("more.csv", [("a", "[0, 1, 1]"), ("b", "[0, 1]")])
+    with pytest.raises(UserError, match=r'line 3: column "label" must be a list of 3 numbers, 0 or 1, got \[0, 1\]'):
+        load_rows(tmp_path / "more.csv", section, names)
+    data("more.csv", [("a", json.dumps([names[0]])), ("b", json.dumps(names[:2]))])
+    assert load_rows(tmp_path / "more.csv", section, names).labels.tolist() == [[1, 0, 0], [1, 1, 0]]
+
+
+def test_an_empty_cell_among_lists_of_0_and_1_does_not_make_them_indices(data, tmp_path):
+    data("more.csv", [(str(i), "[0, 1, 0]" if i % 2 else "[1, 0, 1]") for i in range(40)] + [("x", "")])
+    found = load_dataset(
+        DataSection(source=str(tmp_path / "more.csv"), label_separator=",", labels=["a", "b", "c"])
+    )
+    assert set(map(tuple, found.train.labels.tolist())) - {(0, 0, 0)} == {(0, 1, 0), (1, 0, 1)}
 
 
 def test_texts_are_read_without_labels_and_pairs_as_pairs_but_checked_alike(data, tmp_path):

@@ -53,6 +53,18 @@ def test_labels_in_another_order_are_the_same_labels() -> None:
     np.testing.assert_allclose(as_array(Ensemble([first, second]).predict(TEXTS)), before, atol=1e-6)
 
 
+def test_a_threshold_is_that_of_the_same_label_in_every_member() -> None:
+    first, second = others(2)
+    for member, labels, threshold in ((first, ["a", "b"], 0.2), (second, ["b", "a"], 0.8)):
+        member.labels = labels
+        member.decision = replace(member.decision, threshold=threshold)
+    together = Ensemble([first, second])  # both answer "b" from a probability of 0.2
+    assert together.decision.threshold == pytest.approx(0.2)
+    assert Ensemble([second, first]).decision.threshold == pytest.approx(0.8)
+    together.without_temperature()
+    assert together.decision.threshold == pytest.approx(0.2)
+
+
 def test_without_temperatures_each_member_gives_its_raw_probabilities() -> None:
     members = others(2)
     raw = np.mean([as_array(m.predict(TEXTS)) for m in members], axis=0)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import ModelCard, ModelCardData, constants
 
 from minilm.checkpoints.adapter_saving import save_adapter
 from minilm.checkpoints.models import load_model
@@ -41,11 +41,11 @@ def metadata(text: str) -> ModelCardData:
     return ModelCard(text).data  # as the Hub reads it
 
 
-def test_the_metadata_name_licence_base_data_and_metrics(
+def test_the_metadata_name_base_data_and_metrics(
     make_run: Callable[..., Path], results: dict[str, Any]
 ) -> None:
     found = metadata(model_card(SINGLE, read_run(make_run(results, config=NEWS))))
-    assert (found.license, found.language, found.pipeline_tag) == ("apache-2.0", ["en"], "text-classification")
+    assert (found.license, found.language, found.pipeline_tag) == (None, ["en"], "text-classification")
     assert found.base_model == "distilbert/distilbert-base-uncased" and found.datasets == ["fancyzhx/ag_news"]
     assert found.library_name == "transformers" and found.tags == ["text-classification", "minilm"]
     assert found.to_dict()["base_model_relation"] == "finetune" and found.eval_results is not None
@@ -64,6 +64,7 @@ def test_the_text_has_labels_metrics_with_intervals_and_sources(
     assert "\n# news\n" in text and "A text gets one of these labels: “negative”, “neutral” and “positive”." in text
     assert re.search(r"\| Accuracy \| 0\.\d{4} \| 0\.\d{4} to 0\.\d{4} \|", text)
     assert "Intervals are those of the bootstrap over 120 test rows." in text
+    assert "Its owner chooses the licence of this model; that of the base model is Apache-2.0." in text
     assert "licence Apache-2.0" in text and "Licence of the texts: non-commercial use." in text
 
 
@@ -88,13 +89,14 @@ def test_without_test_texts_the_values_are_those_of_validation_and_it_says_that_
         baseline.pop("test", None)
     text = model_card(SINGLE, read_run(make_run(results, config=NEWS)))
     assert "These values are too high, as the weights were chosen by them." in text
-    assert {each.dataset_split for each in metadata(text).eval_results or []} == {"validation"}
+    assert {each.dataset_split for each in metadata(text).eval_results or []} == {"held out by minilm"}
 
 
 @pytest.mark.parametrize(("source", "name"), [
     ("minilm", "sentence-transformers/all-MiniLM-L6-v2"),
     ("weights/minilm", "sentence-transformers/all-MiniLM-L6-v2"),
-    ("owner/name", "owner/name"), ("elsewhere/minilm", ""), ("", ""),
+    ("owner/cached", "owner/cached"), ("owner/name", "owner/name"), ("google-bert/bert-base-uncased",) * 2,
+    ("models/removed", ""), ("elsewhere/minilm", ""), ("", ""),
 ])  # fmt: skip
 def test_the_base_model_is_named_as_on_the_hub(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, name: str
@@ -102,7 +104,56 @@ def test_the_base_model_is_named_as_on_the_hub(
     monkeypatch.chdir(tmp_path)
     for folder in ("weights/minilm", "elsewhere/minilm"):
         (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "hub" / "models--owner--cached" / "snapshots").mkdir(parents=True)
+    (tmp_path / "weights" / "owner" / "name").mkdir(parents=True)
+    for file in ("config.json", "model.safetensors"):
+        (tmp_path / "weights" / "owner" / "name" / file).touch()
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     assert base_name(source) == name
+    assert base_name("models/removed", "main") == "models/removed"  # folders have no revision
+
+
+@pytest.mark.parametrize("source", ["/home/me/secret/mine", "secret/mine", r"C:\secret\mine"])
+def test_a_folder_that_was_removed_is_only_its_name(
+    make_run: Callable[..., Path], results: dict[str, Any], source: str
+) -> None:
+    run = read_run(make_run(results, config=f"[model]\nsource = '{source}'\n"))
+    text = model_card(replace(SINGLE, source=source), run)
+    assert "secret" not in text and "**mine** (" in text and "base_model" not in text
+
+
+def test_the_split_is_that_of_the_published_files(make_run: Callable[..., Path], results: dict[str, Any]) -> None:
+    def splits(name: str, data: str) -> set[str | None]:
+        run = make_run(results, name, f'[model]\nsource = "distilbert"\n\n[data]\n{data}\n')
+        return {each.dataset_split for each in metadata(model_card(SINGLE, read_run(run))).eval_results or []}
+
+    for i, data in enumerate(['source = ""\ntrain = "texts.tsv"', 'source = "a.csv"', 'source = "medical-questions"']):
+        assert splits(f"held{i}", data) == {"held out by minilm"}
+    assert splits("folder", 'source = "folder"') == {"test"}
+    assert splits("emotions", 'source = "tweet-emotions"') == {"validation"}  # its test texts: the Hub's validation
+    assert splits("files", 'source = ""\ntrain = "texts.tsv"\ntest = "test.tsv"') == {"test"}
+
+
+def test_only_a_licence_that_the_base_demands_is_set() -> None:
+    assert metadata(model_card(replace(SINGLE, source="gemma-3-270m"), None)).license == "gemma"
+
+
+def test_a_linear_models_card_has_its_own_metrics(make_run: Callable[..., Path], results: dict[str, Any]) -> None:
+    pairs = Reading(pairs=True)
+    linear = Exported(name="lin", labels=["a", "b", "c"], decision=Decision("single"), reading=pairs)
+    text = model_card(linear, read_run(make_run(results, config=NEWS)))
+    test = results["baselines"]["linear"]["test"]
+    found = {each.metric_name: each.metric_value for each in metadata(text).eval_results or []}
+    assert found == pytest.approx({"Accuracy": test["accuracy"], "Macro F1": test["macro_f1"], "MCC": test["mcc"]})
+    assert f"| Accuracy | {test['accuracy']:.4f} |" in text and f"{results['test']['accuracy']:.4f}" not in text
+    assert "torch" not in text and "minilm predict lin $'first text\\tsecond text'" in text
+    for baseline in results["baselines"].values():
+        del baseline["test"]
+    text = model_card(linear, read_run(make_run(results, "without", config=NEWS)))
+    assert f"| Accuracy | {results['baselines']['linear']['validation']['accuracy']:.4f} |" in text
+    assert "These values may be too high, as its threshold was chosen by them." in text
+    del results["baselines"]["linear"]
+    assert "## Results" not in model_card(linear, read_run(make_run(results, "none", config=NEWS)))
 
 
 def test_only_ways_that_work_are_shown() -> None:

@@ -64,7 +64,7 @@ def test_the_labels_are_those_of_the_decision(
     lines = capsys.readouterr().out.splitlines()
     p = decision.probabilities(z)
     if decision.kind == "score":
-        assert [json.loads(line)[0] for line in lines] == pytest.approx(p[:, 0].tolist())
+        assert [float(line) for line in lines] == pytest.approx(p[:, 0].tolist())
     else:
         given = decision.choose(p)
         rows = given if decision.kind == "multi" else np.eye(2, dtype=int)[given]

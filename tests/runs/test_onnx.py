@@ -91,7 +91,10 @@ def test_validation_texts_that_are_not_there_are_named(
     (run / "config.toml").write_text(config.replace("texts.tsv", "gone.tsv"))
     said = minilm("export", run, tmp_path / "out", "--onnx", "--int8").stderr
     assert "what 8-bit integers cost was not measured (" in said and "gone.tsv" in said
-    assert facts_in(tmp_path / "out").int8 is not None
+    int8 = facts_in(tmp_path / "out").int8
+    assert int8 is not None and int8.unmeasured == "no validation texts and scores of a run could be read"
+    for file in (tmp_path / "out").glob("*.json"):
+        assert str(tmp_path) not in file.read_text(encoding="utf-8")
     said = minilm("export", run / "model", tmp_path / "out2", "--onnx", "--int8").stderr
     assert f"not measured ({run}/model: has no model/validation.safetensors" in said
 

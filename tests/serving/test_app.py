@@ -291,6 +291,22 @@ def test_a_page_gets_a_table_with_its_progress_and_its_report(served: Served) ->
     assert served.post("/table?name=in.csv", b"x" * 2**17).status == 413
 
 
+def test_tables_that_are_admitted_are_answered_to_the_last_row_and_others_get_503(served: Served) -> None:
+    body = b"text\n" + b"it was good\n" * 200
+    with ThreadPoolExecutor(14) as clients:
+        found = list(clients.map(lambda _: served.post("/table?name=in.csv", body), range(14)))
+    whole = [each for each in found if each.status == 200]
+    assert all(each.body.count(b"\n") == 201 for each in whole) and len(whole) >= web.MOST_TABLES
+    assert all(each.status == 503 and int(each.headers["retry-after"]) >= 1 for each in found if each not in whole)
+    assert served.service.tables == 0
+
+
+def test_no_more_tables_than_the_limit_are_admitted(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "MOST_TABLES", 0)
+    found = served.post("/table?name=in.csv", b"text\nit was good\n")
+    assert found.status == 503 and int(found.headers["retry-after"]) >= 1 and "busy" in found.error
+
+
 # --- Several workers ---
 
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -17,7 +18,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from minilm.serving import check_installed
-from tests.evaluation.classifiers import TEXTS
+from tests.evaluation.classifiers import TEXTS, classifier
+from tests.serving.serving import Reply, serving
 from tests.tiny import finished_run, refused
 
 
@@ -68,6 +70,25 @@ def test_after_sigterm_under_load_every_request_that_was_sent_is_answered() -> N
         messages = process.stderr.read()
         assert process.wait() == 0 and messages.splitlines() == ["stopped"]
     assert all(done) and len(refusals) == 8
+
+
+def test_a_request_that_takes_too_long_gets_503_and_the_server_ends(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("minilm.serving.server.DRAIN_SECONDS", 0.3)
+    monkeypatch.setattr("minilm.serving.batcher.END_SECONDS", 0.2)
+    model, gate, begun = classifier(), threading.Event(), threading.Event()
+    monkeypatch.setattr(model, "scores_of_clean", lambda *given: (begun.set(), gate.wait(20), {}["key"]))
+    found = list[Reply]()
+    with serving(model, finished_run()) as served:
+        client = threading.Thread(target=lambda: found.append(served.post("/predict", {"inputs": "a"})))
+        client.start()
+        assert begun.wait(10)
+        started = time.monotonic()
+    assert time.monotonic() - started < 5
+    client.join()
+    gate.set()
+    assert found[0].status == 503 and "the server ends" in found[0].error and "Traceback" not in capfd.readouterr().err
 
 
 def test_it_listens_on_this_machine_alone_reads_no_large_body_into_memory_and_ends_with_ctrl_c() -> None:

@@ -33,8 +33,15 @@ from minilm.world import is_first
 FINISH_SECONDS, STOP_SECONDS = 60.0, 10.0  # the longest wait after a run has finished, and after it was stopped
 QUIET_SECONDS = 3.0  # a longer wait is announced
 LONGEST_ERROR = 200  # characters of a tracker's error that are shown
-# No messages about their users to the makers of the trackers, unless the environment asks for them.
-NO_TELEMETRY = {"MLFLOW_DISABLE_TELEMETRY": "true", "WANDB_ERROR_REPORTING": "false"}
+# Unless the environment asks for them: no messages about their users to the makers of the trackers, and nothing of the
+# machine that a run does not need (W&B's package collects its name, the command, and the address of git's remote).
+PRIVATE = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "WANDB_ERROR_REPORTING": "false",
+    "WANDB_HOST": "",
+    "WANDB_DISABLE_GIT": "true",
+    "WANDB__DISABLE_META": "true",
+}
 
 
 def tracker_names(config: RunConfig) -> list[TrackerName]:
@@ -46,7 +53,8 @@ def tracker_names(config: RunConfig) -> list[TrackerName]:
 def check_trackers(config: RunConfig) -> None:
     """Raise UserError if the package of a tracker is not installed."""
     for name in tracker_names(config):
-        if name not in sys.modules and importlib.util.find_spec(name) is None:
+        spec = sys.modules[name].__spec__ if name in sys.modules else importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:  # without an origin, it is only a folder of this name
             raise UserError(f'log_to: "{name}" needs a package: pip install "minilm[{name}]"')
 
 
@@ -94,12 +102,15 @@ class Trackers:
             process.queue.put(message)
 
 
-def finish_again(config: RunConfig, folder: Path) -> None:
-    """Send a finished run to the trackers that do not have all of it, as they failed or the run was killed."""
+def finish_again(config: RunConfig, folder: Path, group: str = "") -> None:
+    """Send a finished run to the trackers that do not have all of it, as they failed or the run was killed.
+
+    group: the study that the run belongs to; if empty, the one that it was first sent with.
+    """
     names = tracker_names(config)
     if all(read_state(folder, name).finished for name in names):
         return
-    with Trackers(config, folder) as trackers:
+    with Trackers(config, folder, group) as trackers:
         for place in (folder / "adaptation", folder):
             if history := read_history(place):
                 trackers.record(place, history)
@@ -162,6 +173,8 @@ class TrackerProcess:
                 assert self.process.stdin is not None
                 self.process.stdin.close()
                 self._is_answered(None)
+            if self.process.returncode:  # it was killed while it closed the tracker
+                self._give_up("its process has ended")
         except OSError as error:  # a full disk, or the process has ended
             self._give_up(error.strerror or str(error))
 
@@ -192,14 +205,16 @@ def start_worker(name: str, log: Any) -> subprocess.Popen[str]:
     if sys.platform == "win32":
         flags = subprocess.CREATE_NEW_PROCESS_GROUP
     package = str(Path(__file__).parents[3])  # so that it imports this minilm
-    paths = [package, *(path for path in sys.path if path and path != package)]
+    # Nothing comes from the current folder, which ``python -m`` puts first: there, secrets.py may be the user's.
+    inherited = sys.path[1:] if sys.path[:1] == [os.getcwd()] and not sys.flags.safe_path else sys.path
+    paths = [package, *(path for path in inherited if path and path != package)]
     return subprocess.Popen(
-        [sys.executable, "-m", "minilm.runs.trackers.worker", name],
+        [sys.executable, "-P", "-m", "minilm.runs.trackers.worker", name],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=log,
         encoding="utf-8",
-        env={**NO_TELEMETRY, **os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        env={**PRIVATE, **os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         start_new_session=True,  # ignored on Windows
         creationflags=flags,
     )

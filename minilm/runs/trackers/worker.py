@@ -8,8 +8,9 @@ tracker is closed.
     {"log": {"stage": "" or "adaptation/", "entries": [[step, {name: value}], ...]}}
     {"finish": {"step": 18, "metrics": {name: value}, "figures": [path, ...]}}
 
-``RUN/trackers/NAME.json`` stores the tracker's id of the run, and which steps it has. So a resumed run continues there,
-and what it repeats is not logged twice.
+``RUN/trackers/NAME.json`` stores the tracker's id of the run, and which steps were handed over to it. So a resumed run
+continues there, and what it repeats is not logged twice. A step is stored after it was handed over, and ``finished``
+after the tracker was closed: a kill in between repeats one of them, and loses none.
 """
 
 from __future__ import annotations
@@ -19,19 +20,24 @@ import importlib
 import json
 import os
 import sys
+import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
 from minilm.checkpoints.atomic import atomic
+from minilm.errors import UserError
 from minilm.locking import locked
 from minilm.runs.trackers.protocol import TrackedRun, Tracker
 from minilm.schema import JSON, read_table
 from minilm.textfiles import read_json
 
 CLASSES = {"tensorboard": "TensorBoard", "wandb": "WeightsAndBiases", "mlflow": "MLflow"}  # module -> its class
+# The longest wait for the process of an earlier attempt, and the time between two looks. A run that ends waits longer
+# for its trackers (``processes.FINISH_SECONDS``), so the error is shown.
+LOCK_SECONDS, LOCK_PAUSE = 45.0, 0.1
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,8 @@ class TrackerState:
 
     id: str = ""  # of the run, as the tracker calls it; "": it has not started
     steps: dict[str, int] = field(default_factory=dict)  # stage -> the last step that was logged
-    finished: bool = False  # whether the final metrics were logged
+    finished: bool = False  # whether it was closed after the final metrics were logged
+    group: str = ""  # the study that the run belongs to; "": none
 
 
 def state_path(folder: Path, name: str) -> Path:
@@ -61,7 +68,6 @@ class Worker:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.tracker: Tracker = getattr(importlib.import_module(f"minilm.runs.trackers.{name}"), CLASSES[name])()
         self.started = self.finished = False
         self.open = contextlib.ExitStack()
 
@@ -76,44 +82,52 @@ class Worker:
         with self.open:
             if self.started:
                 self.tracker.close(self.finished)
+                if self.finished:
+                    self._store(replace(self.state, finished=True))
 
     def _start(self, name: str, folder: str, group: str, config: dict[str, Any]) -> None:
         self.folder = Path(folder)
-        # The worker of an interrupted run may still be sending.
-        self.open.enter_context(locked(state_path(self.folder, self.name).with_suffix(".lock"), wait=True))
+        self._lock()
         before = read_state(self.folder, self.name)
-        self.state = replace(before, id=self.tracker.start(TrackedRun(name, self.folder, group, config), before.id))
+        # Before anything can fail: a run that is sent later belongs to the same study.
+        self._store(replace(before, group=group or before.group))
+        module = importlib.import_module(f"minilm.runs.trackers.{self.name}")
+        self.tracker: Tracker = getattr(module, CLASSES[self.name])()
+        id = self.tracker.start(TrackedRun(name, self.folder, self.state.group, config), before.id)
+        self._store(replace(self.state, id=id))
         self.started = True
-        self._store()
+
+    def _lock(self) -> None:
+        """Exclude the process of an earlier attempt, which may still be sending.
+
+        Raises UserError if it has not ended after ``LOCK_SECONDS``.
+        """
+        path, until = state_path(self.folder, self.name).with_suffix(".lock"), time.monotonic() + LOCK_SECONDS
+        while True:
+            with contextlib.ExitStack() as attempt:
+                lock = attempt.enter_context(locked(path))
+                if not lock.holder:
+                    self.open.push(attempt.pop_all())
+                    return
+            if time.monotonic() > until:
+                raise UserError(f"an earlier attempt is still sending; end it, then resume the run: {lock.holder}")
+            time.sleep(LOCK_PAUSE)
 
     def _log(self, stage: str, entries: list[tuple[int, dict[str, float]]]) -> None:
         for step, values in entries:
             if step > self.state.steps.get(stage, -1):
-                with self._stored_before(replace(self.state, steps={**self.state.steps, stage: step})):
-                    self.tracker.log(step, values, stage)
+                self.tracker.log(step, values, stage)
+                self._store(replace(self.state, steps={**self.state.steps, stage: step}))
 
     def _finish(self, step: int, metrics: dict[str, float], figures: list[str]) -> None:
         if not self.state.finished:
-            with self._stored_before(replace(self.state, finished=True)):
-                self.tracker.finish(step, metrics, [Path(figure) for figure in figures])
+            self.tracker.finish(step, metrics, [Path(figure) for figure in figures])
         self.finished = True
 
-    @contextlib.contextmanager
-    def _stored_before(self, state: TrackerState) -> Iterator[None]:
-        """Store a state before it is reached, so that a kill in between cannot cause something to be logged twice. If
-        the tracker fails, the state before is stored again."""
-        before, self.state = self.state, state
-        self._store()
-        try:
-            yield
-        except BaseException:
-            self.state = before
-            self._store()
-            raise
-
-    def _store(self) -> None:
+    def _store(self, state: TrackerState) -> None:
+        self.state = state
         with atomic(state_path(self.folder, self.name)) as file:
-            file.write(json.dumps(asdict(self.state)).encode())
+            file.write(json.dumps(asdict(state)).encode())
 
 
 def serve(name: str, messages: IO[str], answers: IO[str]) -> None:

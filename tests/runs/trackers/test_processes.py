@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from minilm.errors import UserError
 from minilm.loading import load_config
 from minilm.reporting.results import read_history
 from minilm.runs.trackers import processes
@@ -118,7 +120,10 @@ def check_wandb(run: Path, expected: Curves, final: dict[str, float], id: str, s
     assert [path.name for path in files] == [f"run-{id}.wandb"] * 2
     for record in (record for path in files for record in wandb_records(path)):
         match record.WhichOneof("record_type"):
+            case "environment":
+                pytest.fail("the host, the user, the command and the git remote are nobody's business")
             case "run":
+                assert not record.run.host and not record.run.HasField("git")
                 assert (record.run.run_id, record.run.display_name) == (id, "tiny")
                 assert record.run.notes == run.resolve().as_uri() and record.run.project == "minilm"
             case "history":
@@ -193,7 +198,9 @@ class Run:
     def log(self, values):
         {log}
         print(json.dumps(values), file=open("logged.jsonl", "a"))
-    def finish(self, exit_code): print("exit code", exit_code, file=open("ended.txt", "a"))
+    def finish(self, exit_code):
+        {end}
+        print("exit code", exit_code, file=open("ended.txt", "a"))
 """
 
 
@@ -202,9 +209,9 @@ def wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Put a package named wandb in front of the real one."""
     monkeypatch.syspath_prepend(tmp_path / "packages")
 
-    def write(init: str = "", log: str = "") -> None:
+    def write(init: str = "pass", log: str = "pass", end: str = "pass") -> None:
         (tmp_path / "packages").mkdir()
-        (tmp_path / "packages" / "wandb.py").write_text(FAKE.format(init=init or "pass", log=log or "pass"))
+        (tmp_path / "packages" / "wandb.py").write_text(FAKE.format(init=init, log=log, end=end))
 
     return write
 
@@ -260,6 +267,37 @@ def test_what_a_tracker_missed_is_sent_when_the_finished_run_is_resumed(config: 
     assert Path("ended.txt").read_text() == "exit code 0\n"  # it has all
 
 
+def resent(run: Path, *overrides: str) -> None:
+    """Send a finished run again, as ``--resume`` does."""
+    processes.finish_again(load_config(run / "config.toml", list(overrides)), run)
+
+
+def test_a_tracker_that_is_killed_while_it_closes_is_not_complete(
+    config: Path, wandb: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wandb(end="os.path.exists('login') or os._exit(9)")
+    run = Path(shutil.copytree(finished_run(), "copy"))
+    resent(run, 'train.log_to=["wandb"]')
+    assert "warning: wandb: its process has ended" in capsys.readouterr().err
+    assert not read_state(run, "wandb").finished and not Path("ended.txt").exists()
+    Path("login").touch()
+    resent(run, 'train.log_to=["wandb"]')
+    assert read_state(run, "wandb").finished and Path("ended.txt").read_text() == "exit code 0\n"
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_a_file_in_the_current_folder_does_not_hide_a_module_of_python(
+    config: Path, wandb: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``python -m minilm`` has the current folder in front, too."""
+    wandb()
+    Path("secrets.py").write_text("raise SystemExit('the wrong secrets')")
+    monkeypatch.setattr(sys, "path", [str(Path.cwd()), *sys.path])
+    run = Path(shutil.copytree(finished_run(), "copy"))
+    resent(run, 'train.log_to=["wandb"]')
+    assert "warning" not in capsys.readouterr().err and read_state(run, "wandb").finished
+
+
 def test_an_adaptation_has_its_own_steps(config: Path, wandb: Any) -> None:
     wandb()
     run, settings = Path("copy"), load_config(config, ['train.log_to=["wandb"]'])
@@ -285,13 +323,24 @@ def test_a_missing_package_is_named_before_anything_is_done(config: Path, monkey
     assert not Path("runs").exists()
 
 
+def test_a_folder_with_the_name_of_a_package_is_no_package(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """W&B's own files are in ./wandb unless a folder is named."""
+    Path("wandb").mkdir()
+    monkeypatch.setattr(sys, "path", [str(Path.cwd())])
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    importlib.invalidate_caches()
+    with pytest.raises(UserError, match=r'log_to: "wandb" needs a package: pip install "minilm\[wandb\]"'):
+        processes.check_trackers(load_config(config, ['train.log_to=["wandb"]']))
+
+
 def test_an_unknown_tracker_is_refused(config: Path) -> None:
     message = refused("train", config, 'train.log_to=["neptune"]')
     assert 'must be a list, each item "tensorboard", "wandb" or "mlflow"' in message
 
 
 def test_a_study_groups_its_runs_by_its_name(config: Path, wandb: Any, tmp_path: Path) -> None:
-    wandb()
+    """Also if a run is sent later, by the study or by ``minilm train``."""
+    wandb(init="if not os.path.exists('login'): raise RuntimeError('no login')")
     study = tmp_path / "study.toml"
     about = 'name = "rates"\nquestion = "Which?"\nanalysis = "compare"\n'
     study.write_text(about + 'base = "tiny.toml"\n[axes]\nseed = [1]\n')
@@ -299,3 +348,11 @@ def test_a_study_groups_its_runs_by_its_name(config: Path, wandb: Any, tmp_path:
     assert result.exit_code == 0, result.output
     options = json.loads(Path("options.json").read_text())
     assert options["group"] == "rates" and options["name"] == "seed-1"
+    Path("login").touch()
+    [path] = Path("runs").glob("**/seed-1/config.toml")
+    assert minilm("train", path, "--resume").exit_code == 0
+    assert json.loads(Path("options.json").read_text())["group"] == "rates"
+    assert read_state(path.parent, "wandb").finished
+    shutil.rmtree(path.parent / "trackers")  # as of a run whose tracker never started
+    processes.finish_again(load_config(path), path.parent, "rates")
+    assert json.loads(Path("options.json").read_text())["group"] == "rates"
