@@ -71,6 +71,15 @@ def started() -> World:
     return World(rank, size, local_rank, local_size)
 
 
+def restarted() -> bool:
+    """Whether torchrun started the processes again after one had failed (``--max-restarts``)."""
+    return started().size > 1 and _restarts() > 0
+
+
+def _restarts() -> int:
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
 # --- Joining ------------------------------------------------------------------------------------------------------
 
 
@@ -91,7 +100,8 @@ def joined() -> Iterator[None]:
     from torch.distributed.rendezvous import rendezvous
 
     shared, _, _ = next(iter(rendezvous("env://", timeout=PATIENCE)))
-    store = dist.PrefixStore(f"minilm-{next(_joins)}", shared)
+    # Processes that are started again have the same store, with the keys of those that failed.
+    store = dist.PrefixStore(f"minilm-{_restarts()}-{next(_joins)}", shared)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.size, timeout=PATIENCE)
     _world, _store = place, store

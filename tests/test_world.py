@@ -37,6 +37,10 @@ def test_what_torchrun_sets_says_which_process_this_is(monkeypatch: pytest.Monke
     for name, value in TORCHRUN.items():
         monkeypatch.setenv(name, value)
     assert world.started() == World(3, 4, 1, 2)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    assert not world.restarted()
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert world.restarted()
     assert training_program() == "torchrun OPTIONS -m minilm"  # two machines, with an address that is not known here
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert training_program() == "torchrun --nproc-per-node 4 -m minilm"

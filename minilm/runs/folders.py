@@ -117,12 +117,7 @@ def find_folder(config_path: Path, config: RunConfig, runs: Path) -> Path:
     If ``config_path`` is the config of such a run, that run is preferred. Raises UserError if there is no run, or if
     all runs were started with other settings.
     """
-    own = [config_path.parent] if config_path.name == "config.toml" else []
-    numbered = [p for p in runs.glob(f"{config.name}-*") if p.name.removeprefix(f"{config.name}-").isdecimal()]
-    numbered.sort(key=lambda path: -int(path.name.rpartition("-")[2]))
-    places = (*own, *numbered, runs / config.name)
-    found = [path for path in places if is_run(path) and _name_of(path) == config.name]
-    found.sort(key=lambda path: (path / "results.json").exists())
+    found = _runs_named(config_path, config, runs)
     if not found:
         raise UserError(f"{runs / config.name}: there is no such run to resume; start a new run without --resume")
     for folder in found:
@@ -132,6 +127,26 @@ def find_folder(config_path: Path, config: RunConfig, runs: Path) -> Path:
     other = first_difference(load_config(likeliest / "config.toml"), config)
     message = f"was started with {other}; resume it with its own settings: {resume_command(likeliest)}"
     raise UserError(f"{likeliest}: {message}")
+
+
+def find_unfinished(config_path: Path, config: RunConfig, runs: Path) -> Path | None:
+    """The folder of the last unfinished run with this name and these settings; None if there is none."""
+    for folder in _runs_named(config_path, config, runs):
+        finished = (folder / "results.json").exists()
+        if not finished and not first_difference(load_config(folder / "config.toml"), config):
+            return folder
+    return None
+
+
+def _runs_named(config_path: Path, config: RunConfig, runs: Path) -> list[Path]:
+    """The folders of runs with this name, first the unfinished ones, each kind from the last to the first."""
+    own = [config_path.parent] if config_path.name == "config.toml" else []
+    numbered = [p for p in runs.glob(f"{config.name}-*") if p.name.removeprefix(f"{config.name}-").isdecimal()]
+    numbered.sort(key=lambda path: -int(path.name.rpartition("-")[2]))
+    places = (*own, *numbered, runs / config.name)
+    found = [path for path in places if is_run(path) and _name_of(path) == config.name]
+    found.sort(key=lambda path: (path / "results.json").exists())
+    return found
 
 
 def _name_of(folder: Path) -> Any:

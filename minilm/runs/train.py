@@ -39,6 +39,7 @@ from minilm.runs.folders import (
     check_unchanged,
     describe_environment,
     find_folder,
+    find_unfinished,
     new_folder,
     occupied,
     other_machine,
@@ -49,7 +50,7 @@ from minilm.schema import as_table
 from minilm.training.console import Interrupted, say, signal_of, terminable
 from minilm.training.sharding import check_sharding, is_sharding, open_whole
 from minilm.training.state import Checkpoints
-from minilm.world import alone, check_same, from_first, is_first, joined, world
+from minilm.world import alone, check_same, from_first, is_first, joined, restarted, world
 
 T = TypeVar("T")
 
@@ -89,12 +90,15 @@ def _train_run(
     pictures: bool,
     group: str,
 ) -> Path:
-    if not resume:
+    unfinished = from_first(lambda: find_unfinished(config_path, config, runs) if restarted() and not resume else None)
+    if not resume and unfinished is None:
         start = _prepare_start(config, config_path)  # before the folder is made: a run that cannot start leaves none
         with _in_first(lambda: new_folder(runs, config.name, partial(_write_start, config, start))) as folder:
             _run_stages(config, start, folder, keep_model, pictures, group)
         return folder
-    folder = from_first(lambda: find_folder(config_path, config, runs))
+    if unfinished is not None and is_first():
+        say(f"{unfinished}: torchrun started the processes again, which resume this run")
+    folder = unfinished or from_first(lambda: find_folder(config_path, config, runs))
     with _in_first(lambda: occupied(folder)):
         if from_first((folder / "results.json").exists):
             if is_first():
@@ -217,6 +221,8 @@ def _load_start(config: RunConfig) -> Start:
 
 def _check_together(config: RunConfig, runtime: Runtime) -> None:
     """Raise UserError if several processes do not compute the same, and name the machine that writes the files."""
+    if world().size == 1:
+        return
     settings = hashlib.sha256(dump_config(config).encode()).hexdigest()
     check_same({"the config": settings}, "give the same command and the same file on every machine")
     device = {"the device": runtime.device.type, "the precision": runtime.precision}

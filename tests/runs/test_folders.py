@@ -15,7 +15,9 @@ import pytest
 import torch
 
 from minilm.errors import UserError
-from minilm.runs.folders import describe_cpu, new_folder, occupied
+from minilm.loading import load_config
+from minilm.runs.conclude import finalize
+from minilm.runs.folders import describe_cpu, find_unfinished, new_folder, occupied
 from tests.processes import killed_at
 from tests.tiny import at_step, finished_run, minilm, outcome, refused
 
@@ -23,6 +25,27 @@ from tests.tiny import at_step, finished_run, minilm, outcome, refused
 @pytest.fixture
 def config() -> Path:
     return finished_run().parents[1] / "tiny.toml"
+
+
+def test_processes_that_are_started_again_find_their_unfinished_run_and_no_other(config: Path, tmp_path: Path) -> None:
+    same, other = load_config(config), load_config(config, ["seed=77"])
+    for name in ("tiny", "tiny-2"):
+        (tmp_path / name).mkdir()
+        for file in ("config.toml", "environment.json", "results.json"):
+            shutil.copy(finished_run() / file, tmp_path / name)
+    assert find_unfinished(config, same, tmp_path) is None
+    (tmp_path / "tiny" / "results.json").unlink()
+    assert find_unfinished(config, same, tmp_path) == tmp_path / "tiny"
+    assert find_unfinished(config, other, tmp_path) is None
+
+
+def test_a_finished_run_keeps_no_cache_of_any_machine(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(finished_run(), tmp_path / "run"))
+    before = sorted(path.name for path in folder.iterdir())
+    for name in ("cache", "cache-2", "checkpoints"):  # of processes that were killed
+        (folder / name).mkdir()
+    finalize(folder)
+    assert sorted(path.name for path in folder.iterdir()) == before
 
 
 # --- It appears whole ---
