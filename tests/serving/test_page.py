@@ -42,6 +42,13 @@ def ask(tab: Browser, text: str) -> None:
 
 
 @WITH_BROWSER
+def test_what_is_not_there_yet_is_not_shown(tab: Browser, served: Served) -> None:
+    opened(tab, served)
+    shown = "[...document.querySelectorAll('[hidden]')].filter(part => getComputedStyle(part).display !== 'none')"
+    assert tab.value(f"{shown}.map(part => part.id)") == []
+
+
+@WITH_BROWSER
 def test_a_text_gets_bars_and_the_words_that_count_and_no_request_leaves_the_page(tab: Browser, served: Served) -> None:
     opened(tab, served)
     assert "one of the labels: bad, good" in tab.value("document.getElementById('about').textContent")
