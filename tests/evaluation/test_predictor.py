@@ -174,7 +174,7 @@ def test_a_run_and_the_folder_of_its_model_are_the_same_classifier() -> None:
     run = finished_run()
     a, b = minilm.Classifier.load(run, "cpu"), minilm.Classifier.load(str(run / "model"), "cpu")
     assert a.labels == ["bad", "good"] and len(a.reading.temperature) == 1
-    assert replace(a.reading, temperature=[]) == Reading(32, [], False, precision="auto")
+    assert replace(a.reading, temperature=[]) == Reading(32, [], False, precision="float32")
     np.testing.assert_array_equal(a.scores(TEXTS), b.scores(TEXTS))
 
 
