@@ -30,6 +30,7 @@ from minilm.checkpoints.matching import parameter_names
 from minilm.finetuning.freezing import training_mode
 from minilm.models.architecture import Backbone
 from minilm.models.batch import Batch
+from minilm.models.rotary import rotary_frequencies
 
 MOMENTS, GRADIENT = 8, 4  # bytes for a trained parameter
 
@@ -85,8 +86,11 @@ def _activations(model: Backbone, texts: int, tokens: int, *, bfloat16: bool, ch
         batch = Batch(torch.zeros(texts, tokens, dtype=torch.int64), torch.ones(texts, tokens, dtype=torch.bool))
         kept = KeptTensors(fake)
         products = torch.autocast("cpu", dtype=torch.bfloat16) if bfloat16 else contextlib.nullcontext()
-        with kept.counting(), products:
-            fake(batch)
+        try:
+            with kept.counting(), products:
+                fake(batch)
+        finally:
+            rotary_frequencies.cache_clear()  # those of this mode have no numbers
     layers = kept.of_layers
     if not checkpointing or not layers:
         return kept.outside + sum(layers)
