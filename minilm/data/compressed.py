@@ -94,7 +94,7 @@ def check_archive(binary: BinaryIO, name: str) -> None:
                     where = f"{info.filename} reaches to row {sheet.rows:,} and column {sheet.columns:,}"
                     raise UserError(f"{name}: {where}; delete the cells far from the others, or save it as .csv")
     except (zipfile.BadZipFile, zlib.error, OSError, NotImplementedError, ValueError):
-        pass
+        return  # a damaged archive, which the reader describes
     finally:
         binary.seek(0)
 
