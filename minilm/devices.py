@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from minilm.errors import UserError, nearest
+from minilm.packed import pack
 from minilm.world import World, world
 
 _TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -59,7 +60,8 @@ class Runtime:
     def store_as_computed(self, model: nn.Module) -> None:
         """Convert the weights of a model for inference, in place, to the dtype of its matrix products.
 
-        If that is bfloat16, ``autocast`` would convert them again for each batch. The scores are the same bit for bit.
+        If that is bfloat16, ``autocast`` would convert them again for each batch, and a CPU would lay them out again
+        (``minilm.packed``). The scores are the same bit for bit.
         """
         if self.precision != "bfloat16":
             return
@@ -68,6 +70,8 @@ class Runtime:
             if isinstance(module, nn.Linear) and id(module.weight) not in embeddings:
                 for parameter in module.parameters(recurse=False):
                     parameter.data = parameter.data.to(torch.bfloat16)
+        if self.device.type == "cpu" and cpu_computes_bfloat16():
+            pack(model)
 
     def __str__(self) -> str:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type.upper()
