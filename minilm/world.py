@@ -196,11 +196,17 @@ def deal_out(items: Sequence[T], *, on_this_machine: bool = False) -> Iterator[t
 
 def sum_(tensor: Tensor) -> Tensor:
     """Replace a tensor by its sum over all processes, in place. All processes get the same bits."""
+    sum_all_([tensor])
+    return tensor
+
+
+def sum_all_(tensors: Sequence[Tensor]) -> None:
+    """``sum_`` of each tensor, all on their way at once."""
     if _world.size > 1:
         import torch.distributed as dist
 
-        dist.all_reduce(tensor)
-    return tensor
+        for work in [dist.all_reduce(tensor, async_op=True) for tensor in tensors]:
+            work.wait()
 
 
 def largest(number: int) -> int:

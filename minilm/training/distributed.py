@@ -10,8 +10,8 @@ is cut into N parts, so that all processes have the same work:
 That is the loss and the gradient of one process with all rows. So the number of processes changes the time, not the
 result, except for the order in which numbers are added, and for dropout, which every process draws for itself.
 
-The gradients are added as one flat tensor after the backward pass. torch's DistributedDataParallel sends them layer by
-layer during it, which takes 1 to 7% less (docs/many_machines.md), but needs the model in a wrapper.
+The gradients are added after the backward pass. torch's DistributedDataParallel sends them layer by layer during it,
+but needs the model in a wrapper (docs/many_machines.md compares them).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from minilm.models.batch import Batch
-from minilm.world import deal_out, is_sharded, sum_, world
+from minilm.world import deal_out, is_sharded, sum_all_, world
 
 Part = tuple[np.ndarray, Batch, float]  # row numbers (B,), the rows on the CPU, and the weight of their loss
 
@@ -44,6 +44,9 @@ def part_of_step(batches: Sequence[np.ndarray], loaded: Sequence[Batch]) -> list
     return parts
 
 
+SMALL = 2**18  # numbers; gradients with fewer are sent together
+
+
 def sum_gradients(model: nn.Module, loss: Tensor) -> None:
     """Replace the gradients, and the loss of one step (), by their sums over all processes.
 
@@ -51,12 +54,12 @@ def sum_gradients(model: nn.Module, loss: Tensor) -> None:
     """
     if world().size == 1:
         return
-    trained = [p for p in model.parameters() if p.grad is not None and not is_sharded(p)]
-    gradients = [p.grad.view(-1) for p in trained if p.grad is not None]
-    flat = sum_(torch.cat([*gradients, loss.view(1)]))
-    for parameter, gradient in zip(trained, flat[:-1].split([len(g) for g in gradients]), strict=True):
-        parameter.grad = gradient.view_as(parameter)
-    loss.copy_(flat[-1])
+    gradients = [p.grad.view(-1) for p in model.parameters() if p.grad is not None and not is_sharded(p)]
+    small = [*(g for g in gradients if len(g) < SMALL), loss.view(1)]
+    together = torch.cat(small)
+    sum_all_([*(g for g in gradients if len(g) >= SMALL), together])
+    for part, total in zip(small, together.split([len(part) for part in small]), strict=True):
+        part.copy_(total)
 
 
 def draw_for_itself() -> None:
