@@ -203,7 +203,7 @@ def wordnet() -> Synonyms:
         raise UserError(missing) from None
     try:
         corpus.ensure_loaded()
-    except LookupError:
+    except (LookupError, OSError):  # no data; a file of them is missing
         raise UserError("nltk is installed, but WordNet's data are not: python -m nltk.downloader wordnet") from None
 
     @cache

@@ -197,9 +197,10 @@ def test_wordnets_synonyms_are_those_of_all_meanings_in_order() -> None:
         assert found("a") == []
 
 
-def test_what_is_missing_for_wordnet_is_named() -> None:
+@pytest.mark.parametrize("error", [LookupError("Resource wordnet not found"), OSError("No such file: lexnames")])
+def test_what_is_missing_for_wordnet_is_named(error: Exception) -> None:
     def missing() -> None:
-        raise LookupError("Resource wordnet not found")
+        raise error
 
     with (
         mock.patch.dict("sys.modules", {"nltk": None, "nltk.corpus": None}),
