@@ -1,5 +1,5 @@
 """``python -m docs.check_results``: compare the numbers of experiments/RESULTS.md, and of the pages that it links to in
-experiments/results, with the files they come from.
+experiments/results, with the files they come from. ``--write`` corrects the pages.
 
 A number of a page that comes from a study is followed by a comment, which a browser does not show:
 
@@ -64,6 +64,19 @@ def rounded(value: float, like: str) -> Decimal:
     return Decimal(repr(value)).quantize(Decimal(1).scaleb(exponent))
 
 
+def corrected(page: str, folder: Path) -> str:
+    """The page with the numbers of the files, each with the digits, the sign and the commas that it has on the page."""
+
+    def number(found: re.Match[str]) -> str:
+        value = evaluate(found["source"], folder) * (100 if found["percent"] else 1)
+        sign = "+" if found["number"].startswith("+") else "-"
+        comma = "," if "," in found["number"] else ""
+        shown = format(rounded(value, found["number"]), f"{sign}{comma}f")
+        return shown + found[0].removeprefix(found["number"])
+
+    return CLAIM.sub(number, page)
+
+
 def evaluate(source: str, folder: Path) -> float:
     """The value of a comment. Raises ValueError, KeyError or OSError if there is none."""
     name, statistic, column, *conditions = source.split()
@@ -125,8 +138,10 @@ def _interval(values: list[float]) -> tuple[float, float]:
     return interval.low, interval.high
 
 
-def main() -> int:
-    """Check the pages, and print what is wrong."""
+def main(write: bool) -> int:
+    """Check the pages, and print what is wrong; with ``write``, correct it first."""
+    for path in PAGES if write else ():
+        path.write_text(corrected(path.read_text(encoding="utf-8"), EXPERIMENTS / "results"), encoding="utf-8")
     pages = {path.name: path.read_text(encoding="utf-8") for path in PAGES}
     wrong = [f"{name}, {line}" for name, page in pages.items() for line in check(page, EXPERIMENTS / "results")]
     count = sum(len(CLAIM.findall(page)) for page in pages.values())
@@ -135,4 +150,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:] == ["--write"]))

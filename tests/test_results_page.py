@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from docs.check_results import CLAIM, EXPERIMENTS, PAGES, check
+from docs.check_results import CLAIM, EXPERIMENTS, PAGES, check, corrected
 
 PAGE = (EXPERIMENTS / "RESULTS.md").read_text(encoding="utf-8")
 FILE = """run,variant,seed,accuracy
@@ -62,3 +62,24 @@ def test_a_number_is_right_if_it_is_the_statistic_as_rounded(claim: str, right: 
     wrong = check(f"words\n{claim}\n", tmp_path)
     assert (wrong == []) == right
     assert right or wrong[0].startswith("line 2: ")
+
+
+@pytest.mark.parametrize(
+    ("written", "right"),
+    [
+        ("0.00<!-- one mean accuracy variant=a -->", "0.60<!-- one mean accuracy variant=a -->"),
+        ("**0.5**<!-- one mean accuracy variant=b -->", "**0.5**<!-- one mean accuracy variant=b -->"),
+        ("+0.000<!-- one difference accuracy variant=a minus variant=b -->",
+         "+0.083<!-- one difference accuracy variant=a minus variant=b -->"),
+        ("0%<!-- one mean accuracy variant=a -->", "60%<!-- one mean accuracy variant=a -->"),
+    ],
+)  # fmt: skip
+def test_a_page_can_be_corrected_from_the_files(written: str, right: str, tmp_path: Path) -> None:
+    (tmp_path / "one.csv").write_text(FILE, encoding="utf-8")
+    assert corrected(written, tmp_path) == right
+
+
+def test_the_pages_are_as_they_would_be_corrected() -> None:
+    for path in PAGES:
+        page = path.read_text(encoding="utf-8")
+        assert corrected(page, EXPERIMENTS / "results") == page
