@@ -1,0 +1,170 @@
+"""The recipe as it comes, beside ``transformers``.
+
+    python -m benchmarks.recipes --out experiments/results/recipes.csv
+
+``minilm finetune minilm --data FOLDER``, with no setting but the seed, on six sets made of the files in shared/data.
+The peer is the ``Trainer`` of ``transformers`` on the same files and checkpoint, as many epochs, with the best of three
+learning rates (``benchmarks.recipes_peer``). Each seed draws other texts; both sides read the same ones. A row of the
+file is one side of one seed, with its CPU seconds from start to end. About ten CPU minutes a seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+METRICS = ("loss", "accuracy", "macro_f1", "micro_f1", "jaccard")
+COLUMNS = ("data", "side", "seed", "rate", "validation_loss", *(f"test_{name}" for name in METRICS), "cpu_seconds")
+EMOTIONS = (
+    "anger", "anticipation", "disgust", "fear", "joy", "love", "optimism", "pessimism", "sadness", "surprise", "trust",
+)  # fmt: skip
+Row = Mapping[str, str]
+
+
+class Kind(NamedTuple):
+    """A set: rows of the training and the test file, and the changes that name its columns."""
+
+    rows: Callable[[str], list[Row]]  # all rows of a split
+    train: int
+    validation: int
+    test: int
+    changes: tuple[str, ...] = ()
+
+
+def read(folder: str, split: str) -> list[Row]:
+    """The rows of a file in shared/data."""
+    [path] = (SHARED / folder).glob(f"{split}.*")
+    with path.open(encoding="utf-8", newline="") as file:
+        if path.suffix == ".tsv":
+            return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+        return list(csv.DictReader(file))
+
+
+def balanced(rows: list[Row]) -> list[Row]:
+    """As many rows of each label as of the rarest: the first ones."""
+    least = min(Counter(row["label"] for row in rows).values())
+    seen: Counter[str] = Counter()
+    return [row for row in rows if (seen.update([row["label"]]) or seen[row["label"]]) <= least]
+
+
+def combinations(rows: list[Row]) -> list[Row]:
+    """Tweets with one of the 24 most frequent combinations of emotions in the training file, which is the label."""
+    named = [{"text": row["Tweet"], "label": "+".join(e for e in EMOTIONS if row[e] == "1") or "none"} for row in rows]
+    known = Counter(
+        "+".join(e for e in EMOTIONS if row[e] == "1") or "none" for row in read("tweet_emotions", "train")
+    ).most_common(24)
+    return [row for row in named if row["label"] in dict(known)]
+
+
+KINDS = {
+    "topics": Kind(lambda split: read("ag_news", split), 240, 60, 500),
+    "few": Kind(lambda split: read("ag_news", split), 64, 32, 500),
+    "pairs": Kind(
+        lambda split: read("mrpc", split), 240, 60, 500, ("data.text=sentence1", "data.text_pair=sentence2")
+    ),
+    "polish": Kind(lambda split: balanced(read("polish_tweets", split)), 240, 60, 300),
+    "emotions": Kind(
+        lambda split: read("tweet_emotions", split),
+        240,
+        60,
+        500,
+        ("data.text=Tweet", f"data.label_columns={json.dumps(EMOTIONS)}"),
+    ),
+    "combinations": Kind(lambda split: combinations(read("tweet_emotions", split)), 400, 100, 400),
+}
+
+
+def write_set(kind: Kind, folder: Path, seed: int) -> None:
+    """train.csv, validation.csv and test.csv: rows drawn at random, none in two files."""
+    chance = random.Random(seed)
+    train, test = kind.rows("train"), kind.rows("test")
+    chosen = chance.sample(train, kind.train + kind.validation)
+    rows = {"train": chosen[: kind.train], "validation": chosen[kind.train :]}
+    rows["test"] = chance.sample(test, min(kind.test, len(test)))
+    folder.mkdir(parents=True)
+    for split, some in rows.items():
+        with (folder / f"{split}.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(some[0]))
+            writer.writeheader()
+            writer.writerows(some)
+
+
+def run(command: list[str], folder: Path) -> tuple[str, float]:
+    """Run a command with one thread: what it prints, and its CPU seconds. Raises RuntimeError if it fails."""
+    with (folder / "log.txt").open("a+") as log:
+        one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=one_thread)
+        assert process.stdout is not None
+        printed = process.stdout.read().decode()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}: {(folder / 'log.txt').read_text()}")
+    return printed, usage.ru_utime + usage.ru_stime
+
+
+def ours(kind: Kind, folder: Path, seed: int) -> dict[str, object]:
+    """Our side: one run, with the recipe as it comes."""
+    command = [sys.executable, "-m", "minilm", "finetune", "minilm", f"seed={seed}", *kind.changes]
+    runs = folder / "runs"
+    _, seconds = run([*command, "--data", str(folder), "--runs", str(runs)], folder)
+    [path] = runs.glob("*/results.json")
+    results = json.loads(path.read_text())
+    metrics = {f"test_{metric}": results["test"].get(metric) for metric in METRICS}
+    return {"validation_loss": results["validation"]["loss"], **metrics, "cpu_seconds": seconds}
+
+
+def peer(folder: Path, seed: int) -> dict[str, object]:
+    """The peer's side: the run with the lowest loss on validation; its CPU seconds are those of all rates."""
+    command = [sys.executable, "-m", "benchmarks.recipes_peer", str(folder), str(seed)]
+    printed, seconds = run(command, folder)
+    *_, best = printed.splitlines()  # after the Trainer's own lines
+    return json.loads(best) | {"cpu_seconds": seconds}
+
+
+def both(task: tuple[str, int], place: Path) -> list[dict[str, object]]:
+    """All rows of one set and one seed."""
+    name, seed = task
+    folder = place / f"{name}-{seed}"
+    write_set(KINDS[name], folder, seed)
+    head = {"data": name, "seed": seed}
+    sides = {"minilm": ours(KINDS[name], folder, seed), "transformers": peer(folder, seed)}
+    return [head | {"side": side} | row for side, row in sides.items()]
+
+
+def main() -> None:
+    """Run all sets and seeds, two at a time, and write the file after each."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
+    parser.add_argument("--data", nargs="+", choices=list(KINDS), default=list(KINDS))
+    parser.add_argument("--jobs", type=int, default=2)
+    chosen = parser.parse_args()
+    with (
+        tempfile.TemporaryDirectory() as place,
+        chosen.out.open("w", encoding="utf-8", newline="") as file,
+        ThreadPoolExecutor(chosen.jobs) as pool,
+    ):
+        writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
+        writer.writeheader()
+        tasks = [(name, seed) for seed in chosen.seeds for name in chosen.data]
+        for rows in pool.map(partial(both, place=Path(place)), tasks):
+            writer.writerows(rows)
+            file.flush()
+
+
+if __name__ == "__main__":
+    main()

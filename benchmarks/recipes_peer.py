@@ -1,0 +1,96 @@
+"""``python -m benchmarks.recipes_peer FOLDER SEED``: the peer's side of ``benchmarks.recipes``.
+
+The ``Trainer`` of ``transformers``: batches of 16, 5 epochs as the recipe has, length-grouped, bfloat16 if the CPU
+computes in it, three learning rates. The epoch and the rate with the lowest loss on validation are measured on test,
+and printed as a line of JSON.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # all is on this machine
+import numpy as np
+import torch
+import transformers
+
+from benchmarks.finetuning import WEIGHTS
+from benchmarks.recipes import EMOTIONS, METRICS
+from minilm.devices import cpu_computes_bfloat16
+from minilm.evaluation.metrics import classification_metrics, multilabel_metrics
+
+RATES = (2e-5, 5e-5, 1e-4)
+
+
+def label_names(path: Path) -> list[str]:
+    """The labels of a file in order; none if it has several labels a text."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return sorted({row["label"] for row in csv.DictReader(file) if "label" in row})
+
+
+class Texts(torch.utils.data.Dataset[dict[str, Any]]):
+    """The rows of a file, tokenized."""
+
+    def __init__(self, path: Path, tokenizer: Any, names: list[str]) -> None:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        columns = [c for c in ("text", "Tweet", "sentence1", "sentence2") if c in rows[0]]
+        texts = tokenizer(*([row[c] for row in rows] for c in columns), truncation=True, max_length=128)
+        self.inputs = [{key: texts[key][i] for key in texts} for i in range(len(rows))]
+        if "anger" in rows[0]:
+            self.labels = np.array([[float(row[e]) for e in EMOTIONS] for row in rows], dtype=np.float32)
+        else:
+            self.labels = np.array([names.index(row["label"]) for row in rows])
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        return self.inputs[i] | {"labels": self.labels[i]}
+
+
+def main(folder: Path, seed: int) -> None:
+    """Train at each rate, and measure the run with the lowest loss on validation on test."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(WEIGHTS)
+    names = label_names(folder / "train.csv")
+    splits = {split: Texts(folder / f"{split}.csv", tokenizer, names) for split in ("train", "validation", "test")}
+    trainers = {rate: train(splits, tokenizer, len(names), rate, seed) for rate in RATES}
+    rate, best = min(trainers.items(), key=lambda pair: pair[1].state.best_metric)
+    measure = classification_metrics if names else multilabel_metrics
+    logits = best.predict(splits["test"]).predictions
+    metrics = measure(splits["test"].labels.astype(np.int64), np.asarray(logits))
+    row = {"rate": rate, "validation_loss": best.state.best_metric}
+    print(json.dumps(row | {f"test_{name}": metrics.get(name) for name in METRICS}), flush=True)
+
+
+def train(splits: dict[str, Texts], tokenizer: Any, classes: int, rate: float, seed: int) -> Any:
+    """A ``Trainer`` after training, with the weights of its best epoch."""
+    transformers.set_seed(seed)
+    several = {"num_labels": len(EMOTIONS), "problem_type": "multi_label_classification"}
+    kind = {"num_labels": classes} if classes else several
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(WEIGHTS, **kind)
+    with tempfile.TemporaryDirectory() as place:
+        arguments = transformers.TrainingArguments(
+            place, num_train_epochs=5, learning_rate=rate,
+            per_device_train_batch_size=16, per_device_eval_batch_size=32,
+            train_sampling_strategy="group_by_length", eval_strategy="epoch", save_strategy="epoch", save_total_limit=1,
+            save_only_model=True, load_best_model_at_end=True, metric_for_best_model="loss", greater_is_better=False,
+            bf16=cpu_computes_bfloat16(), use_cpu=True, seed=seed, report_to="none", disable_tqdm=True,
+            logging_strategy="no",
+        )  # fmt: skip
+        trainer = transformers.Trainer(
+            model, arguments, train_dataset=splits["train"], eval_dataset=splits["validation"],
+            processing_class=tokenizer,
+        )  # fmt: skip
+        trainer.train()
+    return trainer
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))
