@@ -54,7 +54,7 @@ def accuracy_and_coverage(
     axes.plot(coverage, accuracy, color=COLOURS[split], linewidth=2.2, drawstyle="steps-pre")
     chosen = np.flatnonzero(curve.threshold[drawn] >= 0.5)[-1:] if several else np.array([len(coverage) - 1])
     for k in chosen:
-        style: dict[str, Any] = {"color": MARK, "markersize": 8}
+        style: dict[str, Any] = {"color": MARK, "markersize": 8, "clip_on": False}  # whole at the edge too
         at = "threshold 0.5" if several else "all texts answered"
         axes.plot([coverage[k]], [accuracy[k]], "o", label=f"{at}: {accuracy[k]:.3f}", **style)
     axes.set_xlim(0, None if several else 1.0)

@@ -55,7 +55,9 @@ def new_figure(width: float, height: float, title: str) -> Figure:
 
 def save(figure: Figure, path: Path, *, svg: bool = False) -> Path:
     """Save a PNG, and with ``svg`` also an SVG of the same name. Equal figures give equal bytes."""
-    size: dict[str, Any] = {"dpi": DPI, "bbox_inches": "tight", "pad_inches": 0.15}
+    size: dict[str, Any] = {"dpi": DPI}
+    if any(axes.get_aspect() != "auto" for axes in figure.axes):  # panels of fixed shape leave room: cut it off
+        size |= {"bbox_inches": "tight", "pad_inches": 0.15}
     for text in figure.findobj(Text):
         text.set_parse_math(False)  # show "$" in names literally
         others = [family for family in map(family_of, text.get_text()) if family]
