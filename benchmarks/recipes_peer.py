@@ -63,8 +63,8 @@ def main(folder: Path, seed: int) -> None:
     trainers = {rate: train(splits, tokenizer, len(names), rate, seed) for rate in RATES}
     rate, best = min(trainers.items(), key=lambda pair: pair[1].state.best_metric)
     measure = classification_metrics if names else multilabel_metrics
-    logits = best.predict(splits["test"]).predictions
-    metrics = measure(splits["test"].labels.astype(np.int64), np.asarray(logits))
+    answers = best.predict(splits["test"])  # in an order of its own
+    metrics = measure(np.asarray(answers.label_ids).astype(np.int64), np.asarray(answers.predictions))
     row = {"rate": rate, "validation_loss": best.state.best_metric}
     print(json.dumps(row | {f"test_{name}": metrics.get(name) for name in METRICS}), flush=True)
 

@@ -1,4 +1,4 @@
-"""Rows from 10^4 to 10^6: reading, checking and splitting a CSV file, and its tokens, in time that grows linearly.
+"""Rows from 10^3 to 10^6: reading, checking and splitting a CSV file, and its tokens, in time that grows linearly.
 
 ``python -m benchmarks.rows NUMBER`` is one size, in a process of its own, so that its peak memory is its own. A size's
 rate is compared with that of the size before: a ratio of 1 is linear time. Memory is beside the file's size.
@@ -21,7 +21,7 @@ from pathlib import Path
 from benchmarks.processes import peak
 from benchmarks.timing import Result
 
-SIZES, AIM, TOKENS = (10**4, 10**5, 10**6), 0.8, 128
+SIZES, AIM, TOKENS = (10**3, 10**4, 10**5, 10**6), 0.8, 128
 WORDS = ["the", "a", "of", "market", "game", "film", "phone", "team", "price", "new", "old", "city", "player", "bank"]
 
 

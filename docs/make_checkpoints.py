@@ -30,7 +30,7 @@ This page is made by `python -m docs.make_checkpoints`, which compares with `tra
 
 ## Families
 
-A family is a `model_type` of `config.json`. Below stand the settings of `config.json` that each reads. Any other
+A family is a `model_type` of `config.json`. These are the settings of `config.json` that each reads. Any other
 changes no number: `tests/models/test_single_settings.py` changes one setting at a time, over all families, and the
 result equals the reference's or is refused.
 """

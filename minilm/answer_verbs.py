@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,13 +124,8 @@ def predict_command(
     from minilm.runs.ask import split_runs
 
     runs, texts = split_runs(run, texts)
-    if texts and file:
-        raise UserError("give texts or --file, not both")
-    if file is not None and str(file) != "-" and not file.is_file():
-        raise UserError(f"--file: {file}: {'is a folder; give a file in it' if file.is_dir() else 'no such file'}")
+    _check_source(texts, file)
     as_table = out is not None or form is not None
-    if not texts and file is None and sys.stdin.isatty():
-        raise UserError("nothing to classify: give texts, --file FILE, or lines on standard input")
     only_tables = {
         "--all": everything, "--strict": strict, "--resume": resume, "--overwrite": overwrite,
         "--spreadsheet-safe": spreadsheet_safe, "--shard": shard != "1/1",
@@ -195,6 +191,16 @@ def explain_command(run: str, texts: tuple[str, ...], label: str, as_json: bool,
             click.echo(("\n\n" if number else "") + explanation_text(found))
 
 
+def _check_source(texts: Sequence[str], file: Path | None) -> None:
+    """Raise UserError unless texts come from the command line, a file, or lines on standard input."""
+    if texts and file:
+        raise UserError("give texts or --file, not both")
+    if file is not None and str(file) != "-" and not file.is_file():
+        raise UserError(f"--file: {file}: {'is a folder; give a file in it' if file.is_dir() else 'no such file'}")
+    if not texts and file is None and sys.stdin.isatty():
+        raise UserError("nothing to classify: give texts, --file FILE, or lines on standard input")
+
+
 @click.command("serve", cls=Verb, epilog=example("minilm serve runs/scratch-sample --port 8080"))
 @click.argument("runs", type=NAME, nargs=-1, required=True, metavar="RUN...")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on; 0.0.0.0: all of them.")
@@ -235,6 +241,7 @@ def serve_command(
     from minilm.evaluation.ensemble import Wishes, apply_wishes, load_predictor
     from minilm.serving.api import Limits
     from minilm.serving.app import Service
+    from minilm.serving.guarding import is_loopback
     from minilm.serving.server import address_of, listen, run_server
     from minilm.training.console import say
 
@@ -245,7 +252,7 @@ def serve_command(
     limits = Limits(max_mb * 2**20, max_characters, min(queue, Limits.texts))
     service = Service(predictor, Path(runs[0]), limits=limits, batch=batch, room=queue)
     say(f"{predictor.name}: listens on {address_of(listener)}; Ctrl-C ends it")
-    if host not in ("127.0.0.1", "localhost", "::1"):
+    if not is_loopback(listener.getsockname()[0]):
         say("everybody who reaches this address can use the model: there is no password")
     run_server(service.app(listener.getsockname()[0]), listener)
 
@@ -257,7 +264,7 @@ def serve_command(
 @click.option("--method", default="", help="entailment, likelihood, cloze or similarity.  [default: by the model]")
 @click.option("--pattern", default="", help='The prompt or the hypothesis, such as "This text is about {label}.".')
 @click.option("--several", is_flag=True, help="A text may get several labels (entailment).")
-@click.option("--file", type=click.Path(path_type=Path), help="A table (with --out), or one text per line.")
+@click.option("--file", type=click.Path(path_type=Path), help="A table, or a file with one text per line.")
 @click.option("--column", default="", help="The column of the texts in a table.  [default: text]")
 @click.option("--out", type=click.Path(path_type=Path), help="A table to write, with all columns: .csv, .jsonl, ...")
 @click.option("--all", "everything", is_flag=True, help="Add a column with the probability of each label.")
@@ -284,12 +291,12 @@ def zero_shot_command(
     A model of natural language inference predicts whether a text entails a label; a language model predicts the most
     probable label; a sentence model finds the most similar label. No labelled texts are needed, so quality is unknown.
     """
-    if texts and file:
-        raise UserError("give texts or --file, not both")
+    _check_source(texts, file)
     if out is not None and (file is None or as_json):
         raise UserError("--out needs a table as input (--file), and no --json")
-    if not texts and file is None and sys.stdin.isatty():
-        raise UserError("nothing to classify: give texts, --file FILE, or lines on standard input")
+    only_tables = {"--column": column, "--all": everything, "--overwrite": overwrite}
+    if out is None and (option := next((name for name, given in only_tables.items() if given), "")):
+        raise UserError(f"{option} needs an output table: give --out FILE")
 
     from minilm.evaluation.zero_shot_model import zero_shot_predictor
     from minilm.runs.ask import answer_lines

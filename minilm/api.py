@@ -26,7 +26,7 @@ from minilm.config import SPLITS, RunConfig
 from minilm.data.in_memory import columns_of_data, is_in_memory, plain
 from minilm.errors import UserError
 from minilm.keywords import changes_from, listed_changes
-from minilm.recipes import find_recipe, find_study, recipes, studies
+from minilm.recipes import find_recipe, find_study, recipes
 from minilm.reporting.page import Picture, Prose, Span, Table, answer_in, fragment
 from minilm.reporting.record import Run, read_run, relative_path
 from minilm.reporting.tables import decimal
@@ -35,7 +35,7 @@ from minilm.runs.kept_data import keep_data
 from minilm.runs.train import train_run
 from minilm.studies.config import StudyConfig, figures_of
 from minilm.studies.engine import describe_outcome, run_study
-from minilm.studies.plan import concerning, load_study
+from minilm.studies.other_data import load_with_data
 from minilm.textfiles import path_of, read_text
 from minilm.training.console import Interrupted, write
 from minilm.world import from_first, joined, wait_for_first
@@ -234,9 +234,7 @@ def study(
     runs = path_of(runs, "runs")
     made = [*_data_changes(data, None, runs), *made]
     source = _source_of(config, find_study)
-    planned = load_study(source, made, runs=runs)
-    if source in studies().values() and _is_other(data, {run.config.data.source for run in load_study(source).runs}):
-        planned = load_study(source, [*concerning(planned, OTHER_DATA), *made], runs=runs)
+    planned = load_with_data(source, made, runs=runs)
     try:
         with _threads_restored():
             outcome = run_study(planned, jobs=jobs)
@@ -273,15 +271,6 @@ def _data_changes(data: Any, recipe: Path | None, runs: Path) -> list[str]:
         return _data_keys(given)
     others = OTHER_DATA if recipe is not None else ()
     return [*others, *_data_keys(dict.fromkeys(("source", *SPLITS), "") | {"sample": False} | keys | given)]
-
-
-def _is_other(data: Any, own: set[str]) -> bool:
-    """Whether data are others than a config's own sources, and not "sample"."""
-    given = data if isinstance(data, Mapping) else {"source": data}
-    source = given.get("source")
-    if source is None:
-        return given.get("train") is not None
-    return is_in_memory(source) or str(source) not in own | {"sample"}
 
 
 def _data_keys(keys: Section) -> list[str]:

@@ -165,12 +165,14 @@ def export_command(
     The mlp head is minilm's own, and other libraries cannot use it; they can use a head with model.head.kind=family.
     The ONNX graph has either head. It is compared with the model, and with --int8 measured on the validation texts.
     """
+    from minilm.hints import program, quoted
     from minilm.runs.export import export_linear, export_run
 
     if linear and (merge or dtype is not None or onnx or int8):
         raise UserError("--linear cannot be combined with options for the run's model, such as --merge or --dtype")
     if linear:
-        click.echo(f"{export_linear(Path(run), folder)}: written; try it: minilm predict {folder}")
+        written = export_linear(Path(run), folder)
+        click.echo(f'{written}: written; try it: {program()} predict {quoted(str(folder))} "some text"')
         return
     click.echo(f"{export_run(run, folder, merged=merge, dtype=dtype, onnx=onnx, int8=int8)}: written")
 
@@ -219,18 +221,18 @@ def study_command(config: str, changes: tuple[str, ...], jobs: int, shard: str, 
     """Train all runs of a study (CONFIG, a TOML file or a study's name) and write the page that answers its question.
 
     The same command resumes the study and keeps finished runs. Changes apply to every run, or to the study's own keys.
-    Results do not depend on --jobs, as each run has train.threads CPU threads (by default one). `minilm recipes` lists
-    the studies.
+    Results do not depend on --jobs, as each run has train.threads CPU threads (by default one). Other data than a
+    study's own (data.source=...) are used completely and without its cleaning. `minilm recipes` lists the studies.
     """
     from minilm.recipes import find_study
     from minilm.studies.checks import check_study
     from minilm.studies.engine import describe_outcome, plan_table, run_study, shard_of
-    from minilm.studies.plan import load_study
+    from minilm.studies.other_data import load_with_data
     from minilm.studies.preview import describe_preview, preview_study
     from minilm.training.console import Interrupted
 
     part, parts = part_of(shard)
-    study = load_study(find_study(config), changes, runs=runs)
+    study = load_with_data(find_study(config), changes, runs=runs)
     if dry_run:
         check_study(study)
         mine = shard_of(study, part, parts)
@@ -317,13 +319,13 @@ def data_command(name: str | None) -> None:
 @click.option("--top-k", default=0, show_default=True, help="Sample from the k most probable tokens; 0: from all.")
 @click.option("--top-p", default=1.0, show_default=True, help="Sample from tokens up to this total probability.")
 @click.option("--repetition-penalty", default=1.0, show_default=True, help="Above 1: less repetition.")
-@click.option("--seed", type=int, help="The same seed gives the same texts; without a seed they differ each time.")
+@click.option("--seed", type=int, help="With a temperature: the same seed gives the same texts.  [default: random]")
 @click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto")
 @DEVICE
 def generate_command(
     model: str, prompts: tuple[str, ...], max_new_tokens: int, seed: int | None, dtype: str, device: str, **how: Any
 ) -> None:
-    """Continue each PROMPT, or each line of standard input, with a language MODEL; T5 generates an answer instead."""
+    """Continue each PROMPT, or each line of standard input, with a language MODEL; T5 and BART generate an answer."""
     if not prompts and sys.stdin.isatty():
         raise UserError("nothing to continue: give prompts, or lines on standard input")
     from minilm import generation

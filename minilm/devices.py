@@ -117,9 +117,9 @@ def choose_precision(wanted: str, kind: str, *, bfloat16: bool, fast: bool) -> s
     if wanted == "auto":
         return "bfloat16" if fast else "float16" if kind == "cuda" else "float32"
     if wanted == "bfloat16" and not bfloat16:
-        raise UserError('train.precision: this device does not support bfloat16; use "auto"')
+        raise UserError('this device does not support the precision "bfloat16"; use "auto"')
     if wanted == "float16" and kind != "cuda":
-        raise UserError('train.precision: "float16" needs a CUDA device; use "auto"')
+        raise UserError('the precision "float16" needs a CUDA device; use "auto"')
     return wanted
 
 
@@ -152,7 +152,7 @@ def _bfloat16_of(kind: str) -> dict[str, bool]:
 def advice(runtime: Runtime) -> str:
     """A hint if float32 would save time on this CPU; otherwise empty."""
     if runtime.device.type == "cpu" and runtime.precision == "bfloat16" and not cpu_computes_bfloat16():
-        return "this CPU has no instructions for bfloat16 and converts each number: train.precision=float32 is faster"
+        return "this CPU has no instructions for bfloat16 and converts each number: float32 is faster"
     return ""
 
 
@@ -162,7 +162,7 @@ def cpu_computes_bfloat16() -> bool:
 
     If not, torch computes it in float32 and converts each number, which saves no time. Some 16-bit instructions of
     x86 are ``avx512_bf16`` and AMX's ``amx_bf16``; ``bf16`` is that of ARM. They are read from Linux; on other systems
-    torch tells those of x86.
+    torch reports those of x86.
     """
     flags = Path("/proc/cpuinfo")
     if flags.is_file():

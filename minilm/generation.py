@@ -1,12 +1,14 @@
 """Generate text with a language model, token by token; and fill in the masked words of a text.
 
-A decoder reads a text and computes a score for each token of the vocabulary as the next token. In T5, the encoder reads
-the text and the decoder computes the scores. One token is chosen (``sampling.py``) and appended to the text, and so on:
+A decoder reads a text and computes a score for each token of the vocabulary as the next token. In T5 and BART, the
+encoder reads the text and the decoder computes the scores. One token is chosen (``sampling.py``) and appended to the
+text, and so on:
 
     x_{t+1} ~ choose(head(model(x_1 .. x_t)))
 
 Keys and values of earlier positions do not change, as a decoder attends only to the left. They are cached (``Cache`` in
-``layers.py``), so a step computes only the position of the new token, and the head only the scores of the next token.
+``models/batch.py``), so a step computes only the position of the new token, and the head only the scores of the next
+token.
 
 A masked-language model attends to both sides. It computes the scores for a masked word within a text.
 """

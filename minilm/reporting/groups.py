@@ -48,8 +48,8 @@ class Group:
     def interval(self, metric: str, split: str = "test") -> tuple[Interval, str] | None:
         """The 95% interval of a metric, and what it is over (such as "3 seeds"); None if the spread is not known.
 
-        With several seeds it is over the seeds, as in ``over_seeds``. With one seed it is over the test rows, by the
-        bootstrap: from the confusion matrix or, with several labels per text, from the run's predictions.
+        With several seeds it is over the seeds, as in ``over_seeds``. With one seed it is over the rows of the split,
+        by the bootstrap: from the confusion matrix or, with several labels per text, from the run's predictions.
         """
         values = self.values(metric, split)
         if len(values) > 1:

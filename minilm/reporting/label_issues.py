@@ -25,7 +25,6 @@ from minilm.reporting.tables import count
 
 LABEL_ISSUES = "label_issues.csv"
 SHOWN = 20  # the most labels on a page
-CLIPPED = 160  # the most characters of a text
 
 
 @dataclass(frozen=True)
@@ -77,8 +76,3 @@ def issue_blocks(rows: Sequence[Sequence[str]], found: int, searched: int, where
     note = "The score is the model's probability of the given label: the lower, the more suspicious."
     table = Table(["row", "text", "label", "suggested", "score"], rows, left=4, note=note)
     return [[text, Span(LABEL_ISSUES, "", link=LABEL_ISSUES)], table]
-
-
-def clipped(text: str) -> str:
-    """The beginning of a text."""
-    return text if len(text) <= CLIPPED else text[: CLIPPED - 1] + "…"

@@ -7,7 +7,7 @@ from minilm.reporting.label_issues import issue_blocks
 from minilm.reporting.page import Block, Prose, Section, Span, Table
 from minilm.reporting.record import Run
 from minilm.reporting.results import Mistake
-from minilm.reporting.tables import count
+from minilm.reporting.tables import count, joined_labels
 
 
 def mistakes_section(run: Run) -> Section | None:
@@ -40,9 +40,5 @@ def mistakes_section(run: Run) -> Section | None:
 
 
 def _row(mistake: Mistake) -> list[str]:
-    label, predicted = _joined(mistake.label), _joined(mistake.predicted)
+    label, predicted = joined_labels(mistake.label), joined_labels(mistake.predicted)
     return [str(mistake.row), mistake.text, label, predicted, f"{mistake.probability:.3f}"]
-
-
-def _joined(label: str | list[str]) -> str:
-    return label if isinstance(label, str) else ", ".join(label) or "none"

@@ -37,7 +37,7 @@ from minilm.reporting.record import Run, prediction_command, read_run, reads_pai
 from minilm.reporting.results import Adaptation, Environment, Results, SampleText
 from minilm.reporting.results_tables import given_table, metrics_table, perplexity_table
 from minilm.reporting.story import SAME_LABELS, Sentence, added, of_whole, story, trained_on
-from minilm.reporting.tables import count, decimal, duration, metric_name
+from minilm.reporting.tables import clipped, count, decimal, duration, joined_labels, metric_name
 from minilm.schema import flat
 from minilm.textfiles import read_text
 
@@ -254,18 +254,10 @@ def _samples(run: Run) -> Section | None:
 
 
 def _sample(sample: SampleText) -> list[str | Span]:
-    label, predicted = _names(sample.label), _names(sample.predicted)
+    label, predicted = joined_labels(sample.label), joined_labels(sample.predicted)
     highest = sorted(sample.scores.items(), key=lambda pair: -pair[1])[:3]
     scores = ", ".join(f"{name} {score:.2f}" for name, score in highest)
-    return ["right" if label == predicted else Span("wrong"), _clipped(sample.text), label, predicted, scores]
-
-
-def _names(label: str | list[str]) -> str:
-    return label if isinstance(label, str) else ", ".join(label) or "none"
-
-
-def _clipped(text: str) -> str:
-    return text if len(text) <= 160 else text[:159] + "…"
+    return ["right" if label == predicted else Span("wrong"), clipped(sample.text), label, predicted, scores]
 
 
 # --- Costs, data, settings and usage ---

@@ -38,7 +38,7 @@ def story(run: Run) -> Sentence:
             low, high = wilson_interval(results.test[key], texts)
             sentences.append(
                 [
-                    f"With {count(texts)} test texts, its {metric_name(key)} on more such texts is only known to lie "
+                    f"With {count(texts)} test texts, its {metric_name(key)} on more such texts is only known to be "
                     f"between {low:.1%} and {high:.1%} (95%, Wilson's interval)."
                 ]
             )

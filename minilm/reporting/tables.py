@@ -11,6 +11,7 @@ from minilm.terminal import printable
 
 PROPER_NAMES = {"mcc": "MCC", "jaccard": "Jaccard", "roc_auc": "ROC AUC"}
 ABSENT = "-"
+CLIPPED = 160  # the most characters of a text in a table
 
 
 def metric_name(key: str) -> str:
@@ -27,6 +28,16 @@ def titled(key: str) -> str:
 def metric_columns(multi_label: bool) -> tuple[str, ...]:
     """The metrics that get a column, with one label per text or with several."""
     return MULTI_LABEL_METRICS if multi_label else ("loss", "accuracy", "macro_f1", "mcc")
+
+
+def joined_labels(label: str | list[str]) -> str:
+    """One label, or several with commas between them; "none" if there is none."""
+    return label if isinstance(label, str) else ", ".join(label) or "none"
+
+
+def clipped(text: str) -> str:
+    """The beginning of a text."""
+    return text if len(text) <= CLIPPED else text[: CLIPPED - 1] + "…"
 
 
 def p_value(p: float) -> str:

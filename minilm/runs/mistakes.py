@@ -12,8 +12,9 @@ from minilm.data.rows import Rows
 from minilm.evaluation.confusions import most_confused
 from minilm.evaluation.decisions import Decision
 from minilm.evaluation.mistakes import surest_mistakes, texts_of_pair, wrongness
-from minilm.reporting.label_issues import SHOWN, Issue, clipped
+from minilm.reporting.label_issues import SHOWN, Issue
 from minilm.reporting.results import ConfusedTexts, LabelIssueText, Mistake, Mistakes
+from minilm.reporting.tables import clipped
 
 SUREST, PAIRS, EACH = 10, 5, 3  # the most mistakes, confused pairs, and texts of each pair, that are shown
 

@@ -29,6 +29,7 @@ from minilm.evaluation.metrics import log_softmax, sigmoid
 from minilm.evaluation.predictor import Predictor
 from minilm.evaluation.reading import Text
 from minilm.schema import JSON, Limit, read_table
+from minilm.terminal import printable
 
 
 class Refusal(Exception):
@@ -77,13 +78,18 @@ def read_object(body: bytes) -> dict[str, Any]:
     return table
 
 
+def check_keys(table: Mapping[str, Any], others: Sequence[str], shown: str) -> None:
+    """Raise Refusal unless an object has the key "inputs" and no keys but this and others."""
+    unknown = [key for key in table if key not in ("inputs", *others)]
+    if unknown or "inputs" not in table:
+        what = f'has no key "{printable(unknown[0])}"' if unknown else 'needs the key "inputs"'
+        raise Refusal(400, f'a request {what}; it is {{"inputs": ..., {shown}}}')
+
+
 def read_question(body: bytes, predictor: Predictor, limits: Limits) -> Question:
     """The texts and parameters of a request to /predict. Raises Refusal."""
     table = read_object(body)
-    unknown = [key for key in table if key not in ("inputs", "parameters", "options")]  # options: for the Hub alone
-    if unknown or "inputs" not in table:
-        what = f'has no key "{unknown[0]}"' if unknown else 'needs the key "inputs"'
-        raise Refusal(400, f'a request {what}; it is {{"inputs": ..., "parameters": {{...}}}}')
+    check_keys(table, ("parameters", "options"), '"parameters": {...}')  # options: for the Hub alone
     texts, pairs = read_texts(table["inputs"], predictor, limits)
     return Question(texts, pairs, _parameters(table.get("parameters") or {}, predictor))
 
@@ -91,6 +97,7 @@ def read_question(body: bytes, predictor: Predictor, limits: Limits) -> Question
 def read_explained(body: bytes, predictor: Predictor, limits: Limits) -> tuple[Text, str]:
     """The text or pair of a request to /explain, as it was sent, and the label; "": the given one. Raises Refusal."""
     table = read_object(body)
+    check_keys(table, ("label",), '"label": "..."')
     parts, label = parts_of(table.get("inputs"), "inputs"), table.get("label") or ""
     if not isinstance(label, str):
         raise Refusal(400, "label must be the name of a label")

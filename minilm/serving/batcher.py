@@ -109,7 +109,7 @@ class Batcher:
         self.predictor, self.metrics, self.batch, self.room = predictor, metrics, batch, room
         self.texts: deque[_Text] = deque()
         self.works: deque[_Work] = deque()
-        self.changed = threading.Condition()  # guards the two queues
+        self.changed = threading.Condition()  # guards the two queues, and what the threads count
         self.closed = False
         self.working = False  # whether a worker does longer work
         self.computing = 0  # texts in the batches of all workers
@@ -227,7 +227,8 @@ class Batcher:
     def _give_scores(self, batch: list[_Text]) -> None:
         """Give each text its scores. A text without tokens fails alone."""
         started = time.monotonic()
-        self.metrics.batch_sizes.observe(len(batch))
+        with self.changed:  # several threads count
+            self.metrics.batch_sizes.observe(len(batch))
         while batch:
             pairs = None if batch[0].pair is None else [each.pair or "" for each in batch]
             try:
@@ -237,11 +238,12 @@ class Batcher:
                     batch[i].request.fail(NoTokensIn(batch[i].number))
                 batch = [each for i, each in enumerate(batch) if i not in set(error.rows)]
             else:
-                self.metrics.texts += len(batch)  # before a request that has its answer may look at it
+                taken = (time.monotonic() - started) / len(batch)
+                with self.changed:
+                    self.metrics.texts += len(batch)  # before a request that has its answer may look at it
+                    self.seconds = 0.8 * self.seconds + 0.2 * taken if self.seconds else taken
                 for each, scores in zip(batch, found, strict=True):
                     each.request.give(each.number, scores)
-                taken = (time.monotonic() - started) / len(batch)
-                self.seconds = 0.8 * self.seconds + 0.2 * taken if self.seconds else taken
                 return
 
 

@@ -42,9 +42,14 @@ class Guarded:
         return ""
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an IP address."""
+    return ip_address(host.partition("%")[0]).is_loopback
+
+
 def guarded(app: ASGIApp, host: str) -> ASGIApp:
     """The application, which is guarded if the IP address that it listens on is a loopback address."""
-    if not ip_address(host.partition("%")[0]).is_loopback:
+    if not is_loopback(host):
         return app
     own = f"[{host}]" if ":" in host else host
     return Guarded(app, tuple(dict.fromkeys((*NAMES, own))))

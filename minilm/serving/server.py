@@ -20,7 +20,7 @@ from minilm.training.console import recorded_signals, say
 
 HEAD_SECONDS = 10.0  # a connection that sends no request for so long is closed, after at most twice the time
 DRAIN_SECONDS = 30  # in which requests are answered after SIGTERM
-CONNECTIONS = 1000  # the most; others get 503
+CONNECTIONS = 1000  # from this number of open connections on, every request gets 503
 
 
 class PatientProtocol(H11Protocol):
@@ -48,10 +48,11 @@ def listen(host: str, port: int) -> socket.socket:
     """A socket that listens on an address; port 0: any free port. Raises UserError if that is not possible."""
     try:
         [family, kind, _, _, address], *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise UserError(f"--host: {host}: {error.strerror}") from None
+    except (OSError, UnicodeError) as error:  # UnicodeError: a part of a name that is empty or too long
+        reason = error.strerror if isinstance(error, OSError) else "is not a valid host name"
+        raise UserError(f"--host: {host}: {reason}") from None
     listener = socket.socket(family, kind)
-    if not WINDOWS:  # where this would let a second server take the same port
+    if not WINDOWS:  # on Windows this would let a second server take the same port
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(address)

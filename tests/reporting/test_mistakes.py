@@ -11,9 +11,10 @@ import pytest
 from minilm.data.rows import Rows
 from minilm.evaluation.decisions import Decision, plain_decision
 from minilm.evaluation.label_issues import find_label_issues
-from minilm.reporting.label_issues import CLIPPED, issues_of, write_label_issues
+from minilm.reporting.label_issues import issues_of, write_label_issues
 from minilm.reporting.report import write_report
 from minilm.reporting.results import Mistakes
+from minilm.reporting.tables import CLIPPED
 from minilm.runs.mistakes import HeldOut, describe_mistakes
 from minilm.schema import as_table
 from tests.evaluation.test_decisions import drawn

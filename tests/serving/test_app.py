@@ -272,6 +272,7 @@ def test_an_explanation_is_that_of_minilm_explain(served: Served) -> None:
     assert [word["text"] for word in found["words"]] == [word["text"] for word in shown["words"]]
     assert found["words"][0]["attribution"] == pytest.approx(shown["words"][0]["attribution"], abs=1e-5)
     assert "".join(text for text, _ in found["pieces"]) == TEXTS[0]
+    assert 'has no key "labels"' in served.post("/explain", {"inputs": "a", "labels": "bad"}).error
     assert 'has no label "bda" (did you mean "bad"?)' in served.post("/explain", {"inputs": "a", "label": "bda"}).error
 
 

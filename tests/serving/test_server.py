@@ -115,6 +115,7 @@ def peak(process: int) -> float:
 def test_what_cannot_be_served_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "config.json" in refused("serve", finished_run().parent)
     assert "--host: nowhere.invalid: " in refused("serve", finished_run(), "--host", "nowhere.invalid")
+    assert "--host: a..b: is not a valid host name" in refused("serve", finished_run(), "--host", "a..b")
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     monkeypatch.setattr("minilm.serving.find_spec", lambda name: None if name == "uvicorn" else True)
     assert "`minilm serve` needs uvicorn: pip install 'minilm[serve]'" in refused("serve", finished_run())

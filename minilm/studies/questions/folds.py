@@ -21,7 +21,6 @@ from minilm.measures import HIGHER_IS_BETTER
 from minilm.reporting.label_issues import (
     LABEL_ISSUES,
     SHOWN,
-    clipped,
     issue_blocks,
     issues_of,
     write_label_issues,
@@ -30,7 +29,7 @@ from minilm.reporting.page import Block, Picture, Section, Table
 from minilm.reporting.predictions import PREDICTIONS
 from minilm.reporting.results import Results
 from minilm.reporting.style import MARK, SMALL, TEST, name_axes, new_figure, save, short
-from minilm.reporting.tables import ABSENT, count, decimal, metric_name
+from minilm.reporting.tables import ABSENT, clipped, count, decimal, metric_name
 from minilm.studies.finished import FinishedRun
 from minilm.studies.line_plots import axis_label
 from minilm.studies.plan import Study
