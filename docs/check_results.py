@@ -6,13 +6,14 @@ A number of a page that comes from a study is followed by a comment, which a bro
     0.866<!-- precision-news mean test_accuracy variant=float32 -->
 
 It names a file of experiments/results (without ".csv"), a statistic, a column, and the rows it is taken over:
-``key=value`` for each column that must have this value. Statistics are
+``key=value`` for each column that must have this value, with "_" for a space. Statistics are
 
     mean, sd, min, max, count, value      of the rows; ``value`` needs exactly one row
     low, high                             the ends of the 95% interval of the mean (Student's t)
     difference, difference-low,           of the rows after "minus" from those before it, paired by seed: its mean,
     difference-high, p                    its 95% interval, and the p value of the paired t test
     ratio                                 the mean of the rows before "over" divided by that of the rows after it
+    ratio-low, ratio-high                 the 95% interval of the mean of the ratios, paired by seed
 
 A number is right if it is the statistic rounded to the digits that the page shows; "%" makes it a percentage.
 """
@@ -83,17 +84,18 @@ def evaluate(source: str, folder: Path) -> float:
     rows = read(folder / f"{name}.csv")
     if statistic in PLAIN:
         return PLAIN[statistic](numbers(chosen(rows, conditions), column))
-    word = "over" if statistic == "ratio" else "minus"
+    word = "over" if statistic.startswith("ratio") else "minus"
     if word not in conditions:
         raise ValueError(f'{statistic} needs "{word}"')
     cut = conditions.index(word)
     first, second = chosen(rows, conditions[:cut]), chosen(rows, conditions[cut + 1 :])
     if statistic == "ratio":
         return mean(numbers(first, column)) / mean(numbers(second, column))
-    by_seed = ({row["seed"]: float(row[column]) for row in part} for part in (first, second))
-    a, b = by_seed
+    a, b = ({row["seed"]: float(row[column]) for row in part} for part in (first, second))
     if a.keys() != b.keys() or len(a) != len(first) or len(b) != len(second):
         raise ValueError("the rows are not one pair for each seed")
+    if statistic in ("ratio-low", "ratio-high"):
+        return _interval([a[seed] / b[seed] for seed in a])[statistic == "ratio-high"]
     pair = statistics.paired([b[seed] for seed in a], [a[seed] for seed in a])
     if statistic == "difference":
         return pair.difference
@@ -114,7 +116,7 @@ def read(path: Path) -> list[Row]:
 def chosen(rows: Sequence[Row], conditions: Sequence[str]) -> list[Row]:
     """The rows that meet all conditions."""
     wanted = [condition.split("=", 1) for condition in conditions]
-    found = [row for row in rows if all(row[key] == value for key, value in wanted)]
+    found = [row for row in rows if all(row[key].replace(" ", "_") == value for key, value in wanted)]
     if not found:
         raise ValueError("no such rows")
     return found

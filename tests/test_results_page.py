@@ -10,7 +10,7 @@ from docs.check_results import CLAIM, EXPERIMENTS, PAGES, check, corrected
 
 PAGE = (EXPERIMENTS / "RESULTS.md").read_text(encoding="utf-8")
 FILE = """run,variant,seed,accuracy
-a1,a,1,0.5
+a 1,a,1,0.5
 a2,a,2,0.6
 a3,a,3,0.7
 b1,b,1,0.4
@@ -52,6 +52,9 @@ def test_the_page_is_short_and_links_to_all_the_others() -> None:
         ("0.012<!-- one difference-low accuracy variant=a minus variant=b -->", True),
         ("0.038<!-- one p accuracy variant=a minus variant=b -->", True),  # scipy.stats.ttest_rel
         ("1.16<!-- one ratio accuracy variant=a over variant=b -->", True),
+        ("0.972<!-- one ratio-low accuracy variant=a over variant=b -->", True),
+        ("1.37<!-- one ratio-high accuracy variant=a over variant=b -->", True),
+        ("0.5<!-- one value accuracy run=a_1 -->", True),  # "_" for a space
         ("0.6<!-- one mean accuracy variant=c -->", False),
         ("0.6<!-- one mean loss variant=a -->", False),
         ("0.6<!-- two mean accuracy -->", False),
