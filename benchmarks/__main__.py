@@ -44,9 +44,11 @@ def keep(path: Path, name: str, result: Result) -> None:
 def main() -> int:
     """Run the named benchmarks and print a table of each."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
-    parser.add_argument("names", nargs="*", metavar="NAME", choices=[[], *BENCHMARKS], help=", ".join(BENCHMARKS))
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
     parser.add_argument("--csv", type=Path, metavar="FILE")
     chosen = parser.parse_args()
+    if unknown := [name for name in chosen.names if name not in BENCHMARKS]:
+        parser.error(f"no benchmark {unknown[0]}; there are: {', '.join(BENCHMARKS)}")
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     missed = False
     here = [name for name in BENCHMARKS if name != "gpu" or torch.cuda.is_available()]

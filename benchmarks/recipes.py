@@ -4,8 +4,9 @@
 
 ``minilm finetune minilm --data FOLDER``, with no setting but the seed, on six sets made of the files in shared/data.
 The peer is the ``Trainer`` of ``transformers`` on the same files and checkpoint, as many epochs, with the best of three
-learning rates (``benchmarks.recipes_peer``). Each seed draws other texts; both sides read the same ones. A row of the
-file is one side of one seed, with its CPU seconds from start to end. About ten CPU minutes a seed.
+learning rates (``benchmarks.recipes_peer``). Beside them, two logistic regressions (``benchmarks.recipes_baselines``).
+Each seed draws other texts; all sides read the same ones. A row of the file is one side of one seed, with its CPU
+seconds from start to end. About twenty CPU minutes a seed.
 """
 
 from __future__ import annotations
@@ -22,8 +23,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 METRICS = ("loss", "accuracy", "macro_f1", "micro_f1", "jaccard")
@@ -105,6 +109,32 @@ def write_set(kind: Kind, folder: Path, seed: int) -> None:
             writer.writerows(some)
 
 
+class Split(NamedTuple):
+    """A file of a set, as it is read by the other sides."""
+
+    texts: list[list[str]]  # one or two columns
+    labels: np.ndarray  # (N,) of 0..classes-1, or (N, classes) of 0 and 1
+
+
+def read_set(folder: Path) -> tuple[dict[str, Split], int, bool]:
+    """The files of a set, the number of classes, and whether a text may have several labels."""
+    found = {}
+    for split in ("train", "validation", "test"):
+        with (folder / f"{split}.csv").open(encoding="utf-8", newline="") as file:
+            found[split] = list(csv.DictReader(file))
+    first = found["train"][0]
+    columns = [c for c in ("text", "Tweet", "sentence1", "sentence2") if c in first]
+    names = sorted({row["label"] for row in found["train"]}) if "label" in first else []
+
+    def labels(rows: list[dict[str, str]]) -> np.ndarray:
+        if names:
+            return np.array([names.index(row["label"]) for row in rows])
+        return np.array([[int(row[emotion]) for emotion in EMOTIONS] for row in rows])
+
+    splits = {split: Split([[row[c] for row in rows] for c in columns], labels(rows)) for split, rows in found.items()}
+    return splits, len(names) or len(EMOTIONS), not names
+
+
 def run(command: list[str], folder: Path) -> tuple[str, float]:
     """Run a command with one thread: what it prints, and its CPU seconds. Raises RuntimeError if it fails."""
     with (folder / "log.txt").open("a+") as log:
@@ -138,18 +168,30 @@ def peer(folder: Path, seed: int) -> dict[str, object]:
     return json.loads(best) | {"cpu_seconds": seconds}
 
 
-def both(task: tuple[str, int], place: Path) -> list[dict[str, object]]:
-    """All rows of one set and one seed."""
-    name, seed = task
-    folder = place / f"{name}-{seed}"
+def baseline(side: str, folder: Path) -> dict[str, object]:
+    """A logistic regression on words, or on the vectors of the checkpoint as it is."""
+    command = [sys.executable, "-m", "benchmarks.recipes_baselines", str(folder), side]
+    printed, seconds = run(command, folder)
+    return json.loads(printed.splitlines()[-1]) | {"cpu_seconds": seconds}
+
+
+SIDES = ("minilm", "transformers", "words", "vectors")
+
+
+def measured(task: tuple[str, int, str], place: Path) -> dict[str, object]:
+    """The row of one set, seed and side."""
+    name, seed, side = task
+    folder = place / f"{name}-{seed}-{side}"
     write_set(KINDS[name], folder, seed)
-    head = {"data": name, "seed": seed}
-    sides = {"minilm": ours(KINDS[name], folder, seed), "transformers": peer(folder, seed)}
-    return [head | {"side": side} | row for side, row in sides.items()]
+    if side == "minilm":
+        row = ours(KINDS[name], folder, seed)
+    else:
+        row = peer(folder, seed) if side == "transformers" else baseline(side, folder)
+    return {"data": name, "side": side, "seed": seed} | row
 
 
 def main() -> None:
-    """Run the sets and seeds that the file does not have, and add them to it."""
+    """Run the sets, seeds and sides that the file does not have, and add them to it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
@@ -159,8 +201,9 @@ def main() -> None:
     done = set()
     if chosen.out.exists():
         with chosen.out.open(encoding="utf-8", newline="") as file:
-            done = {(row["data"], int(row["seed"])) for row in csv.DictReader(file)}
-    tasks = [(name, seed) for seed in chosen.seeds for name in chosen.data if (name, seed) not in done]
+            done = {(row["data"], int(row["seed"]), row["side"]) for row in csv.DictReader(file)}
+    tasks = [task for task in product(chosen.data, chosen.seeds, SIDES) if task not in done]
+    tasks.sort(key=lambda task: task[1])  # all sets of the first seed first
     with (
         tempfile.TemporaryDirectory() as place,
         chosen.out.open("a", encoding="utf-8", newline="") as file,
@@ -169,8 +212,8 @@ def main() -> None:
         writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
         if not done:
             writer.writeheader()
-        for rows in pool.map(partial(both, place=Path(place)), tasks):
-            writer.writerows(rows)
+        for row in pool.map(partial(measured, place=Path(place)), tasks):
+            writer.writerow(row)
             file.flush()
 
 

@@ -7,7 +7,6 @@ and printed as a line of JSON.
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import sys
@@ -21,32 +20,20 @@ import torch
 import transformers
 
 from benchmarks.finetuning import WEIGHTS
-from benchmarks.recipes import EMOTIONS, METRICS
+from benchmarks.recipes import METRICS, Split, read_set
 from minilm.devices import cpu_computes_bfloat16
 from minilm.evaluation.metrics import classification_metrics, multilabel_metrics
 
 RATES = (2e-5, 5e-5, 1e-4)
 
 
-def label_names(path: Path) -> list[str]:
-    """The labels of a file in order; none if it has several labels a text."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return sorted({row["label"] for row in csv.DictReader(file) if "label" in row})
-
-
 class Texts(torch.utils.data.Dataset[dict[str, Any]]):
     """The rows of a file, tokenized."""
 
-    def __init__(self, path: Path, tokenizer: Any, names: list[str]) -> None:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        columns = [c for c in ("text", "Tweet", "sentence1", "sentence2") if c in rows[0]]
-        texts = tokenizer(*([row[c] for row in rows] for c in columns), truncation=True, max_length=128)
-        self.inputs = [{key: texts[key][i] for key in texts} for i in range(len(rows))]
-        if "anger" in rows[0]:
-            self.labels = np.array([[float(row[e]) for e in EMOTIONS] for row in rows], dtype=np.float32)
-        else:
-            self.labels = np.array([names.index(row["label"]) for row in rows])
+    def __init__(self, split: Split, tokenizer: Any) -> None:
+        texts = tokenizer(*split.texts, truncation=True, max_length=128)
+        self.inputs = [{key: texts[key][i] for key in texts} for i in range(len(split.labels))]
+        self.labels = split.labels if split.labels.ndim == 1 else split.labels.astype(np.float32)
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -58,22 +45,21 @@ class Texts(torch.utils.data.Dataset[dict[str, Any]]):
 def main(folder: Path, seed: int) -> None:
     """Train at each rate, and measure the run with the lowest loss on validation on test."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(WEIGHTS)
-    names = label_names(folder / "train.csv")
-    splits = {split: Texts(folder / f"{split}.csv", tokenizer, names) for split in ("train", "validation", "test")}
-    trainers = {rate: train(splits, tokenizer, len(names), rate, seed) for rate in RATES}
+    read, classes, several = read_set(folder)
+    splits = {split: Texts(rows, tokenizer) for split, rows in read.items()}
+    kind = {"num_labels": classes} | ({"problem_type": "multi_label_classification"} if several else {})
+    trainers = {rate: train(splits, tokenizer, kind, rate, seed) for rate in RATES}
     rate, best = min(trainers.items(), key=lambda pair: pair[1].state.best_metric)
-    measure = classification_metrics if names else multilabel_metrics
+    measure = multilabel_metrics if several else classification_metrics
     answers = best.predict(splits["test"])  # in an order of its own
     metrics = measure(np.asarray(answers.label_ids).astype(np.int64), np.asarray(answers.predictions))
     row = {"rate": rate, "validation_loss": best.state.best_metric}
     print(json.dumps(row | {f"test_{name}": metrics.get(name) for name in METRICS}), flush=True)
 
 
-def train(splits: dict[str, Texts], tokenizer: Any, classes: int, rate: float, seed: int) -> Any:
+def train(splits: dict[str, Texts], tokenizer: Any, kind: dict[str, Any], rate: float, seed: int) -> Any:
     """A ``Trainer`` after training, with the weights of its best epoch."""
     transformers.set_seed(seed)
-    several = {"num_labels": len(EMOTIONS), "problem_type": "multi_label_classification"}
-    kind = {"num_labels": classes} if classes else several
     model = transformers.AutoModelForSequenceClassification.from_pretrained(WEIGHTS, **kind)
     with tempfile.TemporaryDirectory() as place:
         arguments = transformers.TrainingArguments(
