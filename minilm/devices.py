@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
@@ -158,7 +159,7 @@ def advice(runtime: Runtime) -> str:
 
 @cache
 def cpu_computes_bfloat16() -> bool:
-    """Whether this machine's CPU multiplies bfloat16 itself, which is about twice as fast as float32.
+    """Whether this machine's CPU multiplies bfloat16 itself, which is faster than float32.
 
     If not, torch computes it in float32 and converts each number, which saves no time. Some 16-bit instructions of
     x86 are ``avx512_bf16`` and AMX's ``amx_bf16``; ``bf16`` is that of ARM. They are read from Linux; on other systems
@@ -192,11 +193,23 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(message in str(error) for message in messages)
 
 
+Stage = Literal["adapt", "train", "zero_shot"]
+LESS_MEMORY: dict[Stage, str] = {  # what needs less memory in each stage of a run
+    "adapt": "a lower adapt.train.batch_size (and a higher adapt.train.accumulate, which gives the same steps) or "
+    "adapt.block, or with adapt.train.gradient_checkpointing = true",
+    "train": "a lower train.batch_size (and a higher train.accumulate, which gives the same steps) or data.max_tokens, "
+    "or with train.gradient_checkpointing = true",
+    "zero_shot": "a lower data.max_tokens or a smaller model (model.source)",
+}
+
+
 @contextlib.contextmanager
-def out_of_memory_explained(resume: str = "") -> Iterator[None]:
+def out_of_memory_explained(stage: Stage, resume: str = "") -> Iterator[None]:
     """If memory is exhausted inside the context, raise UserError with settings that need less memory.
 
-    resume: the command to resume with.
+    Args:
+        stage: the section of the config whose stage runs.
+        resume: the command to resume with; "": none.
     """
     try:
         yield
@@ -204,8 +217,7 @@ def out_of_memory_explained(resume: str = "") -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise UserError(
-            f"out of memory ({(str(error).strip() or 'none left').splitlines()[0]}); start a new run with a lower "
-            "train.batch_size (and a higher train.accumulate, which gives the same steps) or data.max_tokens, or "
-            "with train.gradient_checkpointing = true"
+            f"out of memory ({(str(error).strip() or 'none left').splitlines()[0]}); start a new run with "
+            + LESS_MEMORY[stage]
             + (f"; if another program uses the memory, resume when it has ended: {resume}" if resume else "")
         ) from error

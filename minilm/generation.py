@@ -89,12 +89,12 @@ def _steps(
     cache = Cache(slots, torch.arange(tokens.shape[1], device=device).expand_as(tokens))
     seen = _seen(begun, model.config.vocab_size).to(device) if how.repetition_penalty != 1 else None
     texts, seed = list(range(len(prompts))), _seed(how)  # the number of each row's prompt
-    chance = [torch.Generator().manual_seed(seed + text) for text in texts]  # one generator per text
+    rngs = [torch.Generator().manual_seed(seed + text) for text in texts]  # one generator per text
     with evaluation_mode(model):
         while texts:
             z = _scores(model, tokens, last, source, cache)
             z = z if seen is None else penalize(z, seen, how.repetition_penalty)
-            new = choose(z, how, [chance[text] for text in texts])
+            new = choose(z, how, [rngs[text] for text in texts])
             going_on = []
             for row, (text, token) in enumerate(zip(texts, new.tolist(), strict=True)):
                 if token not in stop:

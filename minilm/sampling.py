@@ -89,9 +89,9 @@ def draw(z: Tensor, uniform: Tensor) -> Tensor:
     return (ends <= uniform * ends[:, -1:]).sum(dim=-1)
 
 
-def choose(z: Tensor, how: Sampling, chance: Sequence[torch.Generator]) -> Tensor:
-    """Steps 2 to 5: scores (B, V) -> tokens (B,). ``chance``: one random generator per text."""
+def choose(z: Tensor, how: Sampling, rngs: Sequence[torch.Generator]) -> Tensor:
+    """Steps 2 to 5: scores (B, V) -> tokens (B,). ``rngs``: one random generator per text."""
     if how.temperature == 0:
         return z.argmax(dim=-1)
-    uniform = torch.stack([torch.rand(1, generator=generator) for generator in chance])  # (B, 1)
+    uniform = torch.stack([torch.rand(1, generator=generator) for generator in rngs])  # (B, 1)
     return draw(warp(z, how), uniform.to(z.device))

@@ -6,11 +6,13 @@ import multiprocessing
 import os
 import pkgutil
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from minilm.checkpoints.atomic import unfinished
 from minilm.cli import main
 from tests.tiny import no_pictures
 
@@ -24,6 +26,14 @@ def killed_at(target: str, call: int, arguments: list[object], log: Path) -> Non
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL, log.read_text()
+
+
+def left_by_killed(path: Path) -> Path:
+    """The name under which a process that no longer runs began to write a file or folder."""
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    with mock.patch("os.getpid", lambda: gone.pid):
+        return unfinished(path)
 
 
 def _work(target: str, call: int, arguments: list[str], log: str) -> None:

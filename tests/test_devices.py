@@ -110,12 +110,12 @@ WANTING = [
 @pytest.mark.parametrize("error", [*WANTING, None])
 def test_want_of_memory_says_what_needs_less(error: Exception | None) -> None:
     needs_less = r"^out of memory .*lower train\.batch_size .*train\.accumulate.*train\.gradient_checkpointing"
-    with pytest.raises(UserError, match=needs_less), out_of_memory_explained():
+    with pytest.raises(UserError, match=needs_less), out_of_memory_explained("train"):
         if error is None:
             torch.empty(2**60)
         else:
             raise error
-    with pytest.raises(RuntimeError, match="shapes"), out_of_memory_explained():
+    with pytest.raises(RuntimeError, match="shapes"), out_of_memory_explained("train"):
         raise RuntimeError("shapes do not fit")
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from minilm.checkpoints.adapter_configs import AdapterConfig
 from minilm.checkpoints.files import Entry
+from minilm.checkpoints.matching import check_dtype
 from minilm.checkpoints.names import Layout, Place, places_of_ours, places_of_theirs
 from minilm.errors import UserError
 from minilm.finetuning.lora import DoRALinear, LoRALinear, adapted_layers, row_lengths
@@ -112,9 +113,7 @@ def check_shape(entry: Entry, asked: tuple[int, ...], config: AdapterConfig) -> 
     if entry.shape != asked:
         shapes = f"has the shape {entry.shape}, but the model needs {asked}"
         raise UserError(f"{entry.file}: {entry.name} {shapes}{made_for(config)}")
-    if not entry.dtype.is_floating_point or entry.dtype.itemsize == 1:
-        kind = str(entry.dtype).removeprefix("torch.")
-        raise UserError(f"{entry.file}: {entry.name} has the dtype {kind}, which is not supported")
+    check_dtype(entry)
 
 
 def made_for(config: AdapterConfig) -> str:

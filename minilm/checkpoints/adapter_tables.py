@@ -13,7 +13,6 @@ PEFT's "modules_to_save". That would untie a tied table, so of this the rows are
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import torch
@@ -26,7 +25,7 @@ from minilm.checkpoints.files import Entry, Reader, view_once
 from minilm.checkpoints.models import card_of
 from minilm.checkpoints.names import Place, places_of_ours, places_of_theirs, plain_name
 from minilm.errors import UserError
-from minilm.finetuning.lora import row_lengths
+from minilm.finetuning.lora import lora_scale, row_lengths
 from minilm.models import ARCHITECTURES
 from minilm.models.architecture import Backbone
 from minilm.models.heads import LanguageHead
@@ -85,7 +84,7 @@ def changed_tables(
     rank, (entries, width) = config.rank_of(module), before.shape
     check_shape(changes["lora_embedding_A"], (rank, entries), config)
     check_shape(changes["lora_embedding_B"], (width, rank), config)
-    scale = config.alpha_of(module) / (math.sqrt(rank) if config.rank_stabilized else rank)
+    scale = lora_scale(config.alpha_of(module), rank, rank_stabilized=config.rank_stabilized)
     a, b = (reader.view(changes[f"lora_embedding_{x}"]).to(before) for x in "AB")
     new = before + scale * (b @ a).T
     if config.dora:

@@ -19,7 +19,6 @@ A published module may be several of ours side by side: ``adapter_forms``.
 from __future__ import annotations
 
 import logging
-import math
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -47,6 +46,7 @@ from minilm.checkpoints.names import (
     rows_of,
 )
 from minilm.errors import UserError
+from minilm.finetuning.lora import lora_scale
 from minilm.models import ARCHITECTURES
 from minilm.models.architecture import Backbone
 from minilm.models.heads import ClassificationHead
@@ -217,7 +217,7 @@ def _biases(
     names, biases = ARCHITECTURES[card_of(model).model_type].names, {}
     for module, pair in pairs.items():
         entry, rank = pair["B.bias"], config.rank_of(module)
-        scale = config.alpha_of(module) / (math.sqrt(rank) if config.rank_stabilized else rank)
+        scale = lora_scale(config.alpha_of(module), rank, rank_stabilized=config.rank_stabilized)
         for place in places_of_theirs(plain_name(f"{module}.bias", names), places):
             if place.module not in held.adapters:
                 continue
@@ -245,7 +245,7 @@ def _plain(
     layout, rank = parts[0].layout, len(a)
     by_part = sorted(parts, key=lambda place: place.row.part)
     weight = layout.join([model.get_parameter(place.ours) for place in by_part])
-    scale = alpha / (math.sqrt(rank) if config.rank_stabilized else rank)
+    scale = lora_scale(alpha, rank, rank_stabilized=config.rank_stabilized)
     a, b = plain_adapter(config.init, a, b, weight, scale, transposed=layout.transposed)
     return a, b, scaled_alpha(alpha, 2, rank_stabilized=config.rank_stabilized)
 

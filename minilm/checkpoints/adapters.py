@@ -20,7 +20,7 @@ from minilm.checkpoints.adapter_configs import AdapterConfig, read_adapter_confi
 from minilm.checkpoints.adapter_tensors import PREFIX, STEM, AdapterTensors, read_adapter, sample_of_base
 from minilm.checkpoints.contents import read_contents
 from minilm.checkpoints.files import read_folder
-from minilm.checkpoints.matching import parameter_names
+from minilm.checkpoints.matching import parameter_names, set_parameter
 from minilm.checkpoints.models import Dtype, card_of, load_parts, own_head, warn_of
 from minilm.checkpoints.names import module_of, places_of_ours
 from minilm.errors import UserError
@@ -166,9 +166,7 @@ def _untie(model: Backbone, whole: Mapping[str, Tensor]) -> None:
         values = [whole.get(name) for name in names]
         if any(value is not values[0] for value in values):
             for name in names[1:]:
-                module, _, leaf = name.rpartition(".")
-                own = nn.Parameter(model.get_parameter(name).detach().clone())
-                setattr(model.get_submodule(module), leaf, own)
+                set_parameter(model, name, nn.Parameter(model.get_parameter(name).detach().clone()))
 
 
 def _is_trained(name: str, held: AdapterTensors, config: AdapterConfig) -> bool:

@@ -6,7 +6,9 @@ import contextlib
 import errno
 import glob
 import os
+import re
 import shutil
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,8 +35,8 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    remove_remains(path.parent, f".{glob.escape(path.name)}")
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    remove_remains(path)
+    beside = unfinished(path)
     try:
         with beside.open("wb") as file:
             yield file
@@ -76,16 +78,27 @@ def flush_names(folder: Path) -> None:
         os.close(descriptor)
 
 
-def remove_remains(folder: Path, pattern: str) -> None:
-    """Remove what processes that were killed have left in a folder, as ``PATTERN.PROCESS.tmp``: it may be gigabytes."""
-    for begun in folder.glob(f"{pattern}.*.tmp"):
-        process = begun.name.split(".")[-2]
+def unfinished(path: Path) -> Path:
+    """The name of a file or folder until this process has written it: ``.NAME.MACHINE-PROCESS.tmp``, beside it."""
+    return path.with_name(f"{_begin(path)}{os.getpid()}.tmp")
+
+
+def remove_remains(path: Path) -> None:
+    """Remove what killed processes of this machine have left of a file or folder: it may be gigabytes."""
+    begin = _begin(path)
+    for begun in path.parent.glob(f"{glob.escape(begin)}*.tmp"):
+        process = begun.name.removeprefix(begin).removesuffix(".tmp")
         if not process.isdecimal() or _is_alive(int(process)):
             continue
         if begun.is_dir() and not begun.is_symlink():
             shutil.rmtree(begun, ignore_errors=True)
         else:
             begun.unlink(missing_ok=True)
+
+
+def _begin(path: Path) -> str:
+    """The first part of an unfinished file's name. It has the machine, as several may share a folder."""
+    return f".{path.name}.{re.sub(r'[^A-Za-z0-9-]', '-', socket.gethostname())}-"
 
 
 def _is_alive(process: int) -> bool:

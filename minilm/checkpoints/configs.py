@@ -187,10 +187,10 @@ def write_config(model_type: str, config: BackboneConfig) -> dict[str, Any]:
         published[key] = _ACTIVATIONS[value][0] if ours.endswith("activation") else value
     published |= architecture.write(config)
     read_back = dataclasses.asdict(read_config(published))
-    unsaid = {key: value for key, value in dataclasses.asdict(config).items() if read_back[key] != value}
-    unsaid.pop("pooler", None)  # follows from the tensors
-    if unsaid:
-        published["minilm"] = {"config": unsaid}
+    unpublished = {key: value for key, value in dataclasses.asdict(config).items() if read_back[key] != value}
+    unpublished.pop("pooler", None)  # follows from the tensors
+    if unpublished:
+        published["minilm"] = {"config": unpublished}
     return published
 
 

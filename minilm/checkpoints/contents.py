@@ -55,7 +55,7 @@ class Contents:
     labels: list[str]  # the classes of the head, in order; empty: there is no classification head
     nested: bool = False  # whether it is the text model inside a vision-language model
     has_other_head: bool = False  # its head is ignored, as the task is not supported (multiple choice)
-    has_weights: bool = True  # False: only config.json was read, so its class tells which parts there are
+    has_weights: bool = True  # False: only config.json was read, so the parts follow from its class
     notes: tuple[str, ...] = ()  # messages when it is loaded: guesses, and parts that are ignored
 
     def places(self, task: str) -> tuple[Place, ...]:

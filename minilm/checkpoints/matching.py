@@ -2,8 +2,8 @@
 
 Every parameter must be found, and every stored tensor must be accounted for:
 
-    a parameter is        read from a stored tensor of its shape; or part of a new head, which starts untrained a stored
-    tensor is    read; or a copy of one that is read (it must be equal); or a bias that the config does not have
+    a parameter is        read from a stored tensor of its shape; or part of a new head, which starts untrained
+    a stored tensor is    read; or a copy of one that is read (it must be equal); or a bias that the config lacks
                           (it must be zero); or in a part that this task does not use; or one that no model needs
 
 Anything else is an error that names the tensor.
@@ -40,6 +40,12 @@ def parameter_names(model: nn.Module) -> list[list[str]]:
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)
     return list(names.values())
+
+
+def set_parameter(model: nn.Module, name: str, parameter: nn.Parameter) -> None:
+    """Replace the parameter of this name."""
+    module, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(module), leaf, parameter)
 
 
 def match(
@@ -113,6 +119,11 @@ def _check_shape(place: Place, entry: Entry, name: str, parameter: Tensor) -> No
         raise UserError(
             f"{entry.file}: {entry.name} ({name}) has the shape {entry.shape}, but config.json requires {asked}"
         )
+    check_dtype(entry)
+
+
+def check_dtype(entry: Entry) -> None:
+    """Raises UserError if a tensor's dtype is not a plain floating-point type."""
     if not entry.dtype.is_floating_point or entry.dtype.itemsize == 1:
         kind = str(entry.dtype).removeprefix("torch.")
         raise UserError(f"{entry.file}: {entry.name} has the dtype {kind}; quantised weights are not supported")

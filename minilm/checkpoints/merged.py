@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import shutil
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import torch
 from minilm import hub
 from minilm.checkpoints.adapter_configs import read_adapter_config
 from minilm.checkpoints.adapters import find_base, load_adapted_model
-from minilm.checkpoints.atomic import flush_names, move, remove_remains
+from minilm.checkpoints.atomic import flush_names, move, remove_remains, unfinished
 from minilm.checkpoints.files import fingerprint
 from minilm.checkpoints.models import card_of, copy_files, save_model
 from minilm.data.tokenization import load_tokenizer
@@ -74,8 +73,8 @@ def _merge(adapter: Path, base: Path, target: Path) -> None:
         adapter, read_adapter_config(adapter).task or "encode", dtype=torch.float32, base=base
     )
     merge(model)
-    remove_remains(target.parent, f".{target.name}")
-    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    remove_remains(target)
+    beside = unfinished(target)
     try:
         save_model(model, beside, tokenizer=load_tokenizer(card_of(model).tokenizer or adapter))
         copy_files(base, [*SENTENCE_FILES, *filter(MODULE_FILE.fullmatch, files_in(base))], beside)  # its pooling

@@ -28,7 +28,7 @@ from minilm.checkpoints.atomic import atomic
 from minilm.checkpoints.configs import class_of, write_config
 from minilm.checkpoints.contents import Contents, read_contents
 from minilm.checkpoints.files import Entry, Reader, view_once, write_json, write_tensors
-from minilm.checkpoints.matching import Match, match, parameter_names, verify
+from minilm.checkpoints.matching import Match, match, parameter_names, set_parameter, verify
 from minilm.checkpoints.names import Layout, Place, module_of, places_of_ours, plain_name, published_tensors, rows_of
 from minilm.checkpoints.trained_part import TRAINED_STEM, Base
 from minilm.data.tokenizer_settings import settings_beside
@@ -229,8 +229,7 @@ def _fill(model: Backbone, found: Match, dtype: Dtype, device: torch.device) -> 
             tensor = _untrained(first, model.get_parameter(first).shape).to(device=device, dtype=kind)
         parameter = nn.Parameter(tensor)
         for name in (first, *others):
-            module, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(module), leaf, parameter)
+            set_parameter(model, name, parameter)
 
 
 def _widest(dtypes: Iterable[torch.dtype]) -> torch.dtype:

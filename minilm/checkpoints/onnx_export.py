@@ -33,7 +33,7 @@ from minilm.models.batch import Batch
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 OUTPUT = "logits"
-LARGEST = 1_900_000_000  # bytes of weights in the graph's own file, whose format ends at 2^31; more lie beside it
+LARGEST = 1_900_000_000  # bytes of weights in the graph's own file, whose format ends at 2^31; more need a second file
 QUANTIZED = ("MatMul", "Gemm", "Gather")  # operators whose weights become 8-bit integers: matrices and tables
 LENGTHS = ((1,), (7, 5), (33, 1, 20))  # texts of the comparison, in tokens
 
@@ -71,7 +71,7 @@ def write_onnx(model: Backbone, path: Path) -> None:
 
     Args:
         model: in float32 on the CPU, in evaluation mode, with a classification head; its adapters are merged.
-        path: the graph's file. Weights of more than 1.9 GB lie beside it, in ``PATH.data``.
+        path: the graph's file. Weights of more than 1.9 GB are in ``PATH.data``.
     """
     names = input_names(model.config)
     graph, example = _Graph(model).eval(), _draw(model, (7, 5))

@@ -154,8 +154,10 @@ def read_sentence_model(folder: Path | None) -> SentenceModel:
         raise UserError(f"{folder / 'modules.json'}: has no Pooling module, which is required")
     settings = _optional(folder / "sentence_bert_config.json")
     limit, lowercase = settings.get("max_seq_length") or 0, settings.get("do_lower_case", False)
-    if not isinstance(limit, int) or limit < 0 or not isinstance(lowercase, bool):
+    if not isinstance(limit, int) or limit < 0:
         raise UserError(f"{folder / 'sentence_bert_config.json'}: max_seq_length must be a whole number")
+    if not isinstance(lowercase, bool):
+        raise UserError(f"{folder / 'sentence_bert_config.json'}: do_lower_case must be true or false")
     name, prompt, others = _prompt(folder / "config_sentence_transformers.json")
     return SentenceModel(
         pooling, tuple(steps), prompt, name, others, pools_prompt, lowercase, max_tokens=limit, folder=folder

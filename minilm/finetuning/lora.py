@@ -82,7 +82,7 @@ class LoRALinear(nn.Module):
     @property
     def scale(self) -> float:
         """The factor s."""
-        return self.alpha / (math.sqrt(self.rank) if self.rank_stabilized else self.rank)
+        return lora_scale(self.alpha, self.rank, rank_stabilized=self.rank_stabilized)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in) -> (..., out)."""
@@ -142,6 +142,11 @@ class DoRALinear(LoRALinear):
         """What W becomes, m / |V| * V (out, in), in the adapter's precision and without gradients."""
         v = super().adapted_weight()
         return v * (self.lora_magnitude / row_lengths(v))[:, None]
+
+
+def lora_scale(alpha: float, rank: int, *, rank_stabilized: bool) -> float:
+    """The factor s of the update: alpha / r, or alpha / sqrt(r)."""
+    return alpha / (math.sqrt(rank) if rank_stabilized else rank)
 
 
 def row_lengths(weight: Tensor) -> Tensor:

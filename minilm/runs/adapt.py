@@ -113,7 +113,7 @@ def adapt(
     if is_first():
         if is_sharding(settings.shard):
             model = open_whole(lambda: load()[0], Checkpoints(place / "checkpoints").best)
-        _return_pooler(model, stored, runtime)
+        _add_pooler(model, stored, runtime)
         save_model(model, adapted)  # including the tokenizer's files
     _drop_checkpoints(place)
     barrier()
@@ -173,7 +173,7 @@ def _make_task(
     )
 
 
-def _return_pooler(model: Backbone, stored: Contents, runtime: Runtime) -> None:
+def _add_pooler(model: Backbone, stored: Contents, runtime: Runtime) -> None:
     """Add the checkpoint's pooler to a language model, for classifiers that start from it."""
     if stored.has("pooler"):
         model.pooler = load_model(stored.folder, "encode", dtype=torch.float32, device=runtime.device).pooler

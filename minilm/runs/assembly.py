@@ -103,10 +103,6 @@ def prepare(config: RunConfig) -> PreparedData:
     return PreparedData(data, train, tokenizer, encoded)
 
 
-def _long_texts(config: RunConfig) -> LongTexts:
-    return LongTexts(config.data.long_texts, config.data.window_stride, config.data.window_scores)
-
-
 def long_texts_of(config: RunConfig) -> LongTexts:
     """How to handle texts that are too long."""
     return LongTexts(config.data.long_texts, config.data.window_stride, config.data.window_scores)
@@ -208,6 +204,12 @@ def make_model(
     else:
         model = _from_scratch(config, labels, vocab_size, device)
     _check_reading(config, model, vocab_size)
+    _describe_reading(config, model)
+    return model
+
+
+def _describe_reading(config: RunConfig, model: Backbone) -> None:
+    """Record in the model's card how it reads texts, and what its scores mean."""
     data, card = config.data, card_of(model)
     kind = "multi" if data.multi_label else "single"
     card.published["problem_type"] = f"{kind}_label_classification"
@@ -218,7 +220,6 @@ def make_model(
             long_texts=data.long_texts, window_stride=data.window_stride, window_scores=data.window_scores,
         )
     )  # fmt: skip
-    return model
 
 
 def fresh_model(

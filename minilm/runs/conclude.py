@@ -154,7 +154,7 @@ def conclude_adaptation(folder: Path, prepared: PreparedData) -> None:
 def finalize(folder: Path) -> None:
     """Write the report of a run that has results, and remove its checkpoints, which are no longer needed.
 
-    So are caches that killed processes have left, each machine its own.
+    Also removes the caches that killed processes have left; each machine has its own.
     """
     write_report(folder)
     for place in (folder / "checkpoints", folder / "cache", *folder.glob("cache-*")):

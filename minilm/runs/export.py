@@ -24,7 +24,7 @@ from minilm.evaluation.predictor import without_classifier
 from minilm.evaluation.reading import Reading, decided, decision_of, names_of
 from minilm.evaluation.validation_scores import ValidationScores, write_validation
 from minilm.finetuning.lora import merge
-from minilm.hub import is_folder
+from minilm.hub import is_folder, resolve_model
 from minilm.model_files import holds_adapter
 from minilm.models import ARCHITECTURES
 from minilm.models.architecture import Backbone
@@ -69,21 +69,20 @@ def export_run(
         raise UserError("--int8 is a form of the ONNX graph; add --onnx")
     if onnx:
         check_installed()
-    source = Path(run) / "model" if (Path(run) / "model").is_dir() else Path(run)
-    if (Path(run) / "config.toml").exists() and source == Path(run):
-        raise UserError(f"{run}: {without_classifier(Path(run))}")
-    adapted = source.is_dir() and holds_adapter(source)
+    source = resolve_model(str(_model_of(run)))
+    adapted = holds_adapter(source)
     stays = adapted and not merged and not onnx
     if stays and dtype is not None:
         raise UserError("--dtype is only for whole models; an adapter stays in float32; add --merge or remove --dtype")
-    model = load_model(source if is_folder(source) else run, dtype=torch.float32 if adapted else "stored")
+    model = load_model(source, dtype=torch.float32 if adapted else "stored")
     if onnx:
         check_classifier(model, run)
     tokenizer = load_tokenizer(card_of(model).tokenizer or run)
     if stays:
-        base = base_of(source)
-        base = str(Path(base).resolve()) if is_folder(base) else base
-        save_adapter(model, folder, base=base, tokenizer=tokenizer)
+        base, revision = base_of(source), read_adapter_config(source).revision
+        if is_folder(base):
+            base, revision = str(Path(base).resolve()), ""
+        save_adapter(model, folder, base=base, revision=revision, tokenizer=tokenizer)
     else:
         merge(model)
         if dtype is not None:
@@ -98,6 +97,16 @@ def export_run(
     facts = add_onnx(model, tokenizer, folder, run=Path(run), int8=int8) if onnx else None
     _write_card(folder, _describe(model, name or folder.resolve().name, run, adapter=stays, facts=facts), run)
     return folder
+
+
+def _model_of(run: str) -> Path | str:
+    """The folder of a run's model; anything else unchanged. Raises UserError for a run without a model."""
+    folder = Path(run) / "model"
+    if folder.is_dir():
+        return folder
+    if (Path(run) / "config.toml").exists():
+        raise UserError(f"{run}: {without_classifier(Path(run))}")
+    return run
 
 
 def _describe(model: Backbone, name: str, run: str, *, adapter: bool, facts: ExportFacts | None) -> Exported:

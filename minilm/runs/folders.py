@@ -10,7 +10,6 @@ The folder is locked while a process works in it.
 from __future__ import annotations
 
 import errno
-import glob
 import json
 import os
 import platform
@@ -25,7 +24,7 @@ from typing import Any
 
 import torch
 
-from minilm.checkpoints.atomic import atomic, flush_names, remove_remains
+from minilm.checkpoints.atomic import atomic, flush_names, remove_remains, unfinished
 from minilm.config import SPLITS, RunConfig
 from minilm.data.checks import class_counts
 from minilm.data.sources import Dataset, load_dataset
@@ -58,9 +57,9 @@ def new_folder(runs: Path, name: str, fill: Callable[[Path], None]) -> Iterator[
     fill: writes the first files, before the folder appears. Raises UserError if the folder cannot be created.
     """
     with ExitStack() as stack:
-        beside = runs / f".{name}.{os.getpid()}.tmp"
+        beside = unfinished(runs / name)
         try:
-            remove_remains(runs, f".{glob.escape(name)}")
+            remove_remains(runs / name)
             beside.mkdir(parents=True)
             stack.callback(shutil.rmtree, beside, ignore_errors=True)  # absent if it was renamed
             lock = stack.enter_context(locked(beside / LOCK)) if FOLLOWS_RENAMES else None

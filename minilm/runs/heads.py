@@ -19,14 +19,14 @@ def new_head(
 ) -> HeadConfig | None:
     """The MLP head of the config; None: the family's own head.
 
-    By default its input is the pooling of a sentence model, or else that of the family's own head.
+    By default its input is the pooling of a sentence model, or else that of the family's own head. If that is the
+    pooler's, it is the first token's vector, as the hidden layer replaces the pooler.
     """
     if isinstance(section, FamilyHeadSection):
         return None
     pooling: str = section.pooling
     if pooling == "auto":
         usual = architecture.classification_head(model_config).pooling
-        # The MLP head has a hidden layer, which replaces the pooler.
         pooling = read_pooling(folder) or ("cls" if usual == "pooler" else usual)
     return mlp_head(
         model_config.width,

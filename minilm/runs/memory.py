@@ -26,13 +26,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minilm.checkpoints.matching import parameter_names
+from minilm.checkpoints.matching import parameter_names, set_parameter
 from minilm.finetuning.freezing import training_mode
 from minilm.models.architecture import Backbone
 from minilm.models.batch import Batch
 from minilm.models.rotary import rotary_frequencies
 
 MOMENTS, GRADIENT = 8, 4  # bytes for a trained parameter
+FLOAT32 = 4  # bytes
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def _activations(model: Backbone, texts: int, tokens: int, *, bfloat16: bool, ch
         return kept.outside + sum(layers)
     # Each layer that keeps anything keeps only its input; one layer at a time computes the rest again.
     recomputed = sum(size > 0 for size in layers)
-    return kept.outside + max(layers) + recomputed * texts * tokens * model.config.width * GRADIENT
+    return kept.outside + max(layers) + recomputed * texts * tokens * model.config.width * FLOAT32
 
 
 def _without_numbers(model: Backbone) -> Backbone:
@@ -106,8 +107,7 @@ def _without_numbers(model: Backbone) -> Backbone:
         given = fake.get_parameter(first)
         parameter = nn.Parameter(torch.empty(given.shape, dtype=given.dtype, device="cpu"), given.requires_grad)
         for name in (first, *others):
-            module, _, leaf = name.rpartition(".")
-            setattr(fake.get_submodule(module), leaf, parameter)
+            set_parameter(fake, name, parameter)
     return fake
 
 

@@ -75,7 +75,7 @@ def add_onnx(model: Backbone, tokenizer: Tokenizer, folder: Path, *, run: Path, 
 
 
 def _megabytes(path: Path) -> float:
-    """The size of a graph and of the weights that lie beside it."""
+    """The size of a graph and its file of weights."""
     return sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*")) / 1e6
 
 

@@ -22,7 +22,7 @@ from minilm.checkpoints.atomic import atomic
 from minilm.checkpoints.files import write_json
 from minilm.config import SPLITS, KeepModel, RunConfig, TrainSection, ZeroShotSection
 from minilm.data.checks import class_counts
-from minilm.devices import Runtime, out_of_memory_explained
+from minilm.devices import Runtime, Stage, out_of_memory_explained
 from minilm.errors import UserError, located
 from minilm.loading import dump_config, load_config, path_of
 from minilm.models.architecture import Backbone
@@ -127,7 +127,8 @@ def _run_stages(
 ) -> None:
     """Run all stages in the folder. Raises UserError and Interrupted with the command that resumes the run."""
     try:
-        with out_of_memory_explained(resume_command(folder)), Trackers(config, folder, group) as trackers:
+        explained = out_of_memory_explained(_last_stage(config), resume_command(folder))
+        with explained, Trackers(config, folder, group) as trackers:
             _adapt_and_train(config, start, folder, keep_model, pictures, trackers.record)
             trackers.finish()
     except OSError as error:  # a full disk
@@ -142,7 +143,10 @@ def _adapt_and_train(
 ) -> None:
     """Adapt, then train, or classify without training, as the config describes. ``record`` writes evaluations."""
     prepared, runtime = start.prepared, start.runtime
-    adapted = None if start.adaptation is None else adapt(config, start.adaptation, runtime, folder, record)
+    adapted = None
+    if start.adaptation is not None:
+        with out_of_memory_explained("adapt", resume_command(folder)):
+            adapted = adapt(config, start.adaptation, runtime, folder, record)
     if start.classifier is not None:
         classify_and_report(start.classifier, config, prepared, folder, pictures=pictures)
     elif config.train is None:
@@ -157,6 +161,11 @@ def _adapt_and_train(
                 run = _with_whole_model(run, adapted) if sharded else run
                 save_trained(run, trained)
                 conclude(run, trained)
+
+
+def _last_stage(config: RunConfig) -> Stage:
+    """The section of the config whose stage runs last."""
+    return "train" if config.train else "zero_shot" if config.zero_shot else "adapt"
 
 
 def _with_whole_model(run: TrainRun, adapted: Path | None) -> TrainRun:
@@ -182,7 +191,7 @@ class Start:
 
 def _prepare_start(config: RunConfig, path: Path) -> Start:
     """Load the data and the model. Raises UserError if they do not match each other or the config."""
-    with located(str(path)), out_of_memory_explained():
+    with located(str(path)), out_of_memory_explained(_last_stage(config)):
         return _load_start(config)
 
 

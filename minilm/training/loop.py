@@ -69,7 +69,8 @@ def train(
     has the best weights.
 
     Resumes from the last checkpoint if there is one. On a CPU, the result is bit for bit that of an uninterrupted run.
-    Checkpoints are written after evaluations, at most every ``checkpoint_minutes``, and after a signal.
+    Checkpoints are written after evaluations, at most every ``checkpoint_minutes``, and after a signal; on a CPU also
+    before a step whose loss or gradient is not finite.
 
     Raises:
         UserError: the loss is no longer finite, or the checkpoint is damaged.

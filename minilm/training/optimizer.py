@@ -137,8 +137,8 @@ def learning_rate(step: int, *, settings: TrainSection, steps_per_epoch: int) ->
 
     It rises linearly from 0 to ``lr`` during the warmup (so the first warmup step changes nothing, as in the schedules
     of ``transformers``). Then it falls to ``lr * lr_end`` at the end of the last epoch, along half a cosine (Loshchilov
-    and Hutter 2017) or a line. With ``schedule_per = "epoch"`` it falls only between epochs, and as if there were no
-    warmup.
+    and Hutter 2017) or a line, or stays at ``lr`` (``schedule = "constant"``). With ``schedule_per = "epoch"`` it falls
+    only between epochs, and as if there were no warmup, so in the last epoch it is still above ``lr * lr_end``.
     """
     total = settings.epochs * steps_per_epoch
     warmup = warmup_steps(settings.warmup, total)

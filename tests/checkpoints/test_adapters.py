@@ -499,7 +499,7 @@ QUERY = "base_model.model.bert.encoder.layer.0.attention.self.query"
         (lambda t: t.update({f"{QUERY}.lora_A.weight": torch.ones(3, 9)}), r"\(3, 9\), but the model needs \(3, 24\)"),
         (lambda t: t.update({f"{QUERY}.lora_B.weight": torch.ones(9, 3)}), r"has the shape \(9, 3\)"),
         (lambda t: t.update({f"{QUERY}.lora_B.weight": torch.ones(24)}), r"has the shape \(24,\)"),
-        (lambda t: t.update({f"{QUERY}.lora_A.weight": torch.ones(3, 24).char()}), "has the dtype int8"),
+        (lambda t: t.update({f"{QUERY}.lora_A.weight": torch.ones(3, 24).char()}), "has the dtype int8; quantised"),
         (lambda t: t.update({f"{WORDS}.weight": torch.ones(65, 24)}), r"\(65, 24\), but the model needs \(64, 24\)"),
         (lambda t: t.pop("base_model.model.classifier.bias"), "lacks base_model.model.classifier.bias"),
         (lambda t: t.update({"base_model.model.score.weight": torch.ones(3, 24)}), "score.weight is not a tensor of"),

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from minilm.checkpoints import atomic as module
-from minilm.checkpoints.atomic import atomic, flush_names, move
+from minilm.checkpoints.atomic import atomic, flush_names, move, remove_remains, unfinished
 
 
 def refusing(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
@@ -58,3 +59,30 @@ def test_on_windows_no_folder_is_opened_to_flush_it(tmp_path: Path, monkeypatch:
         flush_names(tmp_path)
     monkeypatch.setattr(module, "WINDOWS", True)
     flush_names(tmp_path)
+
+
+def test_remains_are_removed_if_they_are_of_this_name_this_machine_and_a_process_that_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+
+    def left(name: str, machine: str, process: int) -> Path:
+        with monkeypatch.context() as patch:
+            patch.setattr(module.socket, "gethostname", lambda: machine)
+            patch.setattr(module.os, "getpid", lambda: process)
+            return unfinished(tmp_path / name)
+
+    ours = left("x", "one.example", gone.pid)
+    kept = [
+        left("x", "one.example", os.getppid()),
+        left("x", "two.example", gone.pid),
+        left("x", "one", gone.pid),
+        left("x.1", "one.example", gone.pid),
+    ]
+    assert len({ours, *kept}) == 5
+    for path in (ours, *kept):
+        path.touch()
+    monkeypatch.setattr(module.socket, "gethostname", lambda: "one.example")
+    remove_remains(tmp_path / "x")
+    assert set(tmp_path.iterdir()) == set(kept)

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import struct
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +36,7 @@ from minilm.checkpoints.files import (
     write_tensors,
 )
 from minilm.errors import UserError
+from tests.processes import left_by_killed
 
 
 def random_tensor(dtype: torch.dtype, shape: list[int], seed: int) -> Tensor:
@@ -282,13 +282,10 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
 
 
 def test_what_a_killed_process_left_of_a_file_is_removed_by_the_next_write(tmp_path: Path) -> None:
-    gone = subprocess.Popen(["true"])
-    gone.wait()
-    for name in (f".x.json.{gone.pid}.tmp", f".x.json.{os.getppid()}.tmp", f".y.json.{gone.pid}.tmp"):
-        (tmp_path / name).touch()
+    remains, other = left_by_killed(tmp_path / "x.json"), left_by_killed(tmp_path / "y.json")
+    remains.touch(), other.touch()
     write_json(tmp_path / "x.json", {})
-    there = {"x.json", f".x.json.{os.getppid()}.tmp", f".y.json.{gone.pid}.tmp"}  # another is still at it; another's
-    assert set(os.listdir(tmp_path)) == there
+    assert set(os.listdir(tmp_path)) == {"x.json", other.name}
 
 
 def test_a_checkpoint_is_told_by_its_config_its_header_and_its_numbers(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from minilm.finetuning.lora import LoRAConfig, add_lora
 from minilm.model_files import is_whole
 from minilm.models.heads import HeadConfig
 from minilm.world import World
+from tests.processes import left_by_killed
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 IDS = torch.tensor([[5, 6, 7, 8]])
@@ -38,8 +39,8 @@ def test_an_adapter_is_merged_once_with_each_base(head: HeadConfig | None, weigh
             nn.init.normal_(parameter, std=0.3)
     adapter = save_adapter(model, tmp_path / "adapter")
     weights.mkdir()
-    remains = weights / f".{find_whole(str(adapter)).name}.999999.tmp"  # of a process that was killed
     merged = find_whole(str(adapter))
+    remains = left_by_killed(merged)
     torch.testing.assert_close(load_model(merged)(IDS), model.eval()(IDS), rtol=1e-5, atol=1e-5)
     (merged / "model.safetensors").unlink()
     merged.rename(remains)

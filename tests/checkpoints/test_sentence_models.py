@@ -115,6 +115,8 @@ def test_a_new_head_pools_alike(pooling: dict[str, Any], wanted: str, tmp_path: 
         ("2_Dense/config.json", '{"module_input_name": "token_embeddings"}', "module_input_name .* is not supported"),
         ("2_Dense/model.safetensors", "", "not a complete safetensors file"),
         ("sentence_bert_config.json", '{"max_seq_length": "many"}', "max_seq_length must be a whole number"),
+        ("sentence_bert_config.json", '{"max_seq_length": 128, "do_lower_case": null}',
+         "do_lower_case must be true or false"),
         ("config_sentence_transformers.json", '{"prompts": {"a": 1}}', "prompts must be a table of texts"),
         ("config_sentence_transformers.json", '{"default_prompt_name": "q"}', "default_prompt_name 'q' is not one of"),
     ],

@@ -27,7 +27,7 @@ from minilm.runs.train import train_run
 from minilm.textfiles import read_json
 from minilm.training.console import Interrupted
 from minilm.training.loop import _Loop
-from tests.tiny import write_data
+from tests.tiny import at_step, write_data
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 CPU = Runtime(torch.device("cpu"))
@@ -360,3 +360,13 @@ def test_what_a_later_stage_cannot_do_is_told_before_the_first(
     with pytest.raises(UserError) as error:
         train_run(path, runs=tmp_path / "runs")
     assert complaint in str(error.value) and not (tmp_path / "runs").exists() and not caplog.messages
+
+
+def test_want_of_memory_is_answered_with_what_needs_less_in_this_stage(tmp_path: Path) -> None:
+    def no_memory() -> None:
+        raise MemoryError
+
+    message = r"lower adapt\.train\.batch_size .* adapt\.block"
+    with pytest.raises(UserError, match=message) as raised, at_step(2, no_memory):
+        train_run(write_config(tmp_path), ["train.epochs=1", "train.lr=0.001"], runs=tmp_path / "runs")
+    assert "or data.max_tokens" not in str(raised.value)

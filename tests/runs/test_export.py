@@ -7,12 +7,19 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import transformers as hf
 
+from minilm.checkpoints.adapter_configs import read_adapter_config
+from minilm.checkpoints.adapter_saving import save_adapter
+from minilm.checkpoints.adapters import base_of
 from minilm.checkpoints.models import card_of, load_model, save_model
 from minilm.data.tokenization import load_tokenizer
 from minilm.evaluation.predictor import Classifier
+from minilm.finetuning.lora import LoRAConfig, adapted_layers, add_lora
+from minilm.model_files import holds_adapter
 from minilm.models.heads import mlp_head
+from tests.hub_server import Hub, Repo, files
 from tests.tiny import minilm
 
 REFERENCE = Path(__file__).parents[1] / "reference"
@@ -62,3 +69,24 @@ def test_the_folder_from_which_a_published_model_was_loaded_is_left_out(tmp_path
     (source / "config.json").write_text(json.dumps(published | {"_name_or_path": "/home/me/secret"}))
     assert minilm("export", source, tmp_path / "out").exit_code == 0
     assert "secret" not in "".join(file.read_text() for file in (tmp_path / "out").glob("*.json"))
+
+
+@pytest.mark.parametrize("place", ["the Hub", "weights", "a folder"])
+def test_an_adapter_of_any_place_stays_an_adapter_of_its_bases_revision(
+    place: str, playing: Hub, tmp_path: Path
+) -> None:
+    base = save_model(load_model(REFERENCE / "bert-classify", dtype=torch.bfloat16), tmp_path / "base")
+    playing.repos["them/base"] = Repo(files(base), revisions=("main", "v1"))
+    model = load_model(base, dtype=torch.float32)
+    add_lora(model, LoRAConfig(rank=2))
+    tokenizer = load_tokenizer(REFERENCE / "bert-classify")
+    here = {"the Hub": "made", "weights": "weights/me/adapter", "a folder": "me/adapter"}[place]
+    adapter = save_adapter(model, tmp_path / here, base="them/base", revision="v1", tokenizer=tokenizer)
+    if place == "the Hub":
+        playing.repos["me/adapter"] = Repo(files(adapter))
+    assert minilm("export", "me/adapter", "alone").exit_code == 0
+    assert holds_adapter(Path("alone")) and not Path("alone/model.safetensors").exists()
+    assert base_of("alone") == "them/base" and read_adapter_config("alone").revision == "v1"
+    assert minilm("export", "me/adapter", "whole", "--merge").exit_code == 0
+    whole = load_model("whole")
+    assert next(whole.parameters()).dtype == torch.float32 and not adapted_layers(whole)

@@ -230,6 +230,16 @@ def test_what_cannot_be_entailed_is_refused_and_leaves_nothing(tmp_path, changes
 UNLABELLED = ["data.label=", 'data.labels=["bad", "good"]']
 
 
+def test_want_of_memory_is_answered_with_what_needs_less_here(tmp_path, monkeypatch):
+    monkeypatch.setattr("minilm.runs.train.classify_and_report", no_memory)
+    message = refused("train", write(tmp_path), "--runs", tmp_path / "runs")
+    assert "start a new run with a lower data.max_tokens or a smaller model (model.source); if another" in message
+
+
+def no_memory(*_, **__):
+    raise MemoryError
+
+
 @pytest.fixture(scope="module")
 def unlabelled(tmp_path_factory):
     """The folder of a run that classified a file without labels, and its texts."""

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import os
 import stat
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from minilm.errors import UserError
 from minilm.reporting.results import Evaluation
 from minilm.training.optimizer import make_optimizer
 from minilm.training.state import Checkpoints, Progress, trained_parameters
+from tests.processes import left_by_killed
 from tests.records import measured
 
 CPU = torch.device("cpu")
@@ -165,10 +165,8 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
 
 
 def test_best_weights_that_a_kill_cut_short_leave_nothing_behind(tmp_path: Path) -> None:
-    gone = subprocess.Popen(["true"])
-    gone.wait()
-    (tmp_path / f".best.safetensors.{gone.pid}.tmp").write_bytes(b"half")
     job = Job(tmp_path)
+    left_by_killed(job.checkpoints.best).write_bytes(b"half")
     job.checkpoints.keep_best(job.model)
     assert list(tmp_path.iterdir()) == [job.checkpoints.best]
 
