@@ -7,6 +7,7 @@ import pytest
 from minilm.config import FamilyHeadSection, MLPHeadSection
 from minilm.errors import UserError
 from minilm.studies.plan import DEFAULT_THREADS, Study, dump_study, load_study
+from tests.studies.made_up import finished
 
 BASE = """
 name = "base"
