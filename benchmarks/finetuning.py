@@ -57,7 +57,7 @@ def run() -> Iterator[Result]:
 
 
 def write_texts(folder: Path) -> None:
-    """train.csv and validation.csv: MRPC's first rows where they are here, else the embedded sample."""
+    """train.csv and validation.csv: MRPC's first rows if the file exists, otherwise the embedded sample."""
     path = MRPC if MRPC.exists() else SAMPLE
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file, dialect="excel" if path == MRPC else "excel-tab"))

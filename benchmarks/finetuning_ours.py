@@ -48,7 +48,7 @@ class Clock:
     """Counts CPU seconds: those of training, but not of its evaluations and checkpoints, which the peer has not."""
 
     def __init__(self) -> None:
-        self.seconds, self.started = 0.0, -1.0  # below 0: it stands
+        self.seconds, self.started = 0.0, -1.0  # below 0: it is stopped
 
     def start(self) -> None:
         """Begin to count, unless it counts already."""

@@ -31,14 +31,14 @@ class Go:
 
 
 class Side:
-    """A running ``python -m MODULE ARGUMENTS`` that works when told to: see ``serve``."""
+    """A running ``python -m MODULE ARGUMENTS`` that works on request: see ``serve``."""
 
     def __init__(self, module: str, *arguments: str) -> None:
         self.command = [sys.executable, "-m", module, *arguments]
         self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def go(self) -> Go:
-        """Let it work once, to the end. Raises RuntimeError where it cannot: its own words are on the terminal."""
+        """Let it work once, to the end. Raises RuntimeError if it fails; its error is on the terminal."""
         assert self.process.stdin is not None and self.process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write("go\n")
@@ -59,7 +59,7 @@ def serve(work: Callable[[], tuple[int, float]]) -> None:
     """In the process: for each line from the parent work once, and answer with the samples and the CPU seconds."""
     answers = sys.stdout
     for _ in sys.stdin:
-        gc.collect()  # the last go's model may still lie about
+        gc.collect()  # the last go's model may still be in memory
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             samples, seconds = work()
         print(json.dumps({"samples": samples, "seconds": seconds, "memory": peak()}), file=answers, flush=True)

@@ -74,6 +74,8 @@ def run() -> Iterator[Result]:
         predictor = load_predictor([folder / "model"])
         with server(folder / "model") as place:
             rounds = [(predict(predictor, folder), load(place, texts)) for _ in range(ROUNDS + 1)][1:]
+    if errors := [error for _, served in rounds for error in served.errors]:
+        print(f"serving: {len(errors):,} requests failed, the first with: {errors[0]}", file=sys.stderr)
     total = len(texts)
     right = sum(
         served.answers.get(i) == label for file, served in rounds for i, label in enumerate(file.labels)
@@ -132,10 +134,12 @@ def server(model: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "minilm", "serve", str(model), "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        found = re.search(r"http://\S+(?=;)", process.stderr.readline())
-        assert found, "the server did not start"
-        yield urlsplit(found[0]).netloc
-        process.send_signal(signal.SIGTERM)
+        try:
+            found = re.search(r"http://\S+(?=;)", process.stderr.readline())
+            assert found, "the server did not start"
+            yield urlsplit(found[0]).netloc
+        finally:
+            process.send_signal(signal.SIGTERM)
 
 
 def load(place: str, texts: list[str]) -> Load:

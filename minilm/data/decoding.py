@@ -29,6 +29,7 @@ MARKS = {  # UTF-32 comes first, as its mark begins with that of UTF-16
     codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
 }  # fmt: skip
+WIDE = ("utf-16", "utf-32", "utf_16", "utf_32")  # the encodings that have no surrogateescape
 
 _piped: tuple[object, bytes] | None = None  # standard input, which can be read only once, and its bytes
 
@@ -45,6 +46,14 @@ class TextFile:
     def name(self) -> str:
         """The file's name in messages."""
         return display_name(self.path)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a line editor such as sed can edit it: it is not compressed, and its lines end in the byte LF."""
+        if self.path == STDIN or self.newline != "\n" or self.encoding.startswith(WIDE):
+            return False
+        with open_bytes(self.path) as binary:
+            return not isinstance(binary, Unzipped)
 
     def sample(self) -> str:
         """The first characters, up to the end of the last whole line."""
@@ -65,16 +74,20 @@ class TextFile:
             yield line
 
     def pieces(self, defects: Defects | None = None) -> Iterator[str]:
-        """Yield the text in pieces: lines, and parts of long lines. Otherwise as ``lines``."""
-        return self._parts(SAMPLE, defects, None)
+        """Yield the text in pieces: lines, and parts of long lines. Otherwise as ``lines``.
 
-    def _parts(self, most: int, defects: Defects | None, newline: str | None) -> Iterator[str]:
-        """The lines, those of more than ``most`` characters in parts."""
+        Without ``defects``, bytes that cannot be decoded remain lone surrogates, so that the rows that contain them can
+        be found.
+        """
+        return self._parts(SAMPLE, defects, None, keep=defects is None)
+
+    def _parts(self, most: int, defects: Defects | None, newline: str | None, *, keep: bool = False) -> Iterator[str]:
+        """The lines, those of more than ``most`` characters in parts. keep: whether lone surrogates remain."""
         explained, number = False, 1
         with self._open(self.newline if newline is None else newline) as file:
             while line := file.readline(most):
                 here, number = number, number + line.endswith(("\n", "\r"))
-                if line.isascii() or not BROKEN.search(line):
+                if keep or line.isascii() or not BROKEN.search(line):
                     yield line
                     continue
                 if defects is not None:
@@ -85,8 +98,7 @@ class TextFile:
 
     @contextmanager
     def _open(self, newline: str) -> Iterator[io.TextIOWrapper]:
-        wide = self.encoding.startswith(("utf-16", "utf-32", "utf_16", "utf_32"))  # these have no surrogateescape
-        errors = "strict" if wide else "surrogateescape"
+        errors = "strict" if self.encoding.startswith(WIDE) else "surrogateescape"
         with open_bytes(self.path) as binary:
             try:
                 yield io.TextIOWrapper(binary, encoding=self.encoding, errors=errors, newline=newline)

@@ -21,6 +21,7 @@ from typing import Any, Literal, Protocol
 from minilm.data.decoding import TextFile
 from minilm.data.tables import HEAD, Defects, RowOrigin, Table, TableFile
 from minilm.errors import UserError
+from minilm.hints import quoted
 
 DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "pipes"}
 QUOTED = re.compile(r'"(?:[^"]|"")*"')  # a whole quoted field
@@ -48,20 +49,30 @@ def read_delimited(text: TextFile, wanted: set[str], defects: Defects, how: Form
     notes = []
     if delimiter != (how.delimiter or usual):
         notes.append(f"its fields are separated by {DELIMITERS[delimiter]} (data.delimiter)")
-    quoted = how.quoting == "all" or (how.quoting == "auto" and delimiter != "\t")
+    has_quotes = how.quoting == "all" or (how.quoting == "auto" and delimiter != "\t")
     if how.quoting == "auto" and delimiter == "\t":
-        quoted, note = find_quoting(text)
+        has_quotes, note = find_quoting(text)
         notes += [note] if note else []
-    rows = _quoted_rows(text, delimiter, defects) if quoted else _plain_rows(text, delimiter, defects)
-    table = table_of_rows(text.name, rows, wanted, defects, header=how.header)
+    rows = _quoted_rows(text, delimiter, defects) if has_quotes else _plain_rows(text, delimiter, defects)
+    table = table_of_rows(text.name, rows, wanted, defects, header=how.header, editable=text.is_plain)
     table.notes += notes
     return table
 
 
 def table_of_rows(
-    name: str, rows: Iterator[Row], wanted: set[str], defects: Defects, *, header: bool, unit: str = "line"
+    name: str,
+    rows: Iterator[Row],
+    wanted: set[str],
+    defects: Defects,
+    *,
+    header: bool,
+    unit: str = "line",
+    editable: bool = False,
 ) -> Table:
-    """The wanted columns of the rows. A row with more or fewer cells than the first row becomes a defect."""
+    """The wanted columns of the rows. A row with more or fewer cells than the first row becomes a defect.
+
+    editable: whether ``name`` is the path of a file whose lines the user can remove with a command.
+    """
     first = next(rows, None)
     if first is None:
         return Table([TableFile(name, unit, array("q"))], [], {})
@@ -92,7 +103,7 @@ def table_of_rows(
                 cell = cells_so_far.setdefault(cell, cell)  # equal labels share one string in memory
             column.append(cell)
     if again:
-        defects.add(RowOrigin(name, again[0], unit), _repeated_header(name, again, unit))
+        defects.add(RowOrigin(name, again[0], unit), _repeated_header(name, again, unit, editable))
     return table
 
 
@@ -101,13 +112,13 @@ def _with_first(first: Row, rows: Iterator[Row]) -> Iterator[Row]:
     yield from rows
 
 
-def _repeated_header(name: str, lines: list[int], unit: str) -> str:
+def _repeated_header(name: str, lines: list[int], unit: str, editable: bool) -> str:
     what = "repeats the header, as if several files had been joined"
     if len(lines) > 1:
         what += f" (and {len(lines) - 1:,} more {unit}s)"
-    if unit != "line" or len(lines) > 20:
+    if not editable or len(lines) > 20:
         return f"{what}; remove it"
-    return f"{what}; remove it: sed -i '{';'.join(f'{line}d' for line in lines)}' {name}"
+    return f"{what}; remove it: sed -i '{';'.join(f'{line}d' for line in lines)}' {quoted(name)}"
 
 
 def check_once(name: str, names: Sequence[str], wanted: set[str]) -> None:

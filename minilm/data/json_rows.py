@@ -38,14 +38,9 @@ def read_json(text: TextFile, wanted: set[str], defects: Defects) -> Table:
     start = text.sample().lstrip()
     if start.startswith("["):
         return _table(text.name, array_values(text, defects), wanted, defects)
-    first, _, rest = start.partition("\n")
-    if rest.strip() and _is_json(first):
+    if has_value_a_line(start):
         return read_json_lines(text, wanted, defects)
-    try:
-        whole = json.loads("".join(text.lines(defects)), object_pairs_hook=_object)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{text.name}: not JSON ({json_reason(error)})") from None
-    rows, note = rows_within(whole, text.name)
+    rows, note = rows_within("".join(text.lines(defects)), text.name)
     table = _table(text.name, enumerate(rows, 1), wanted, defects, unit="row")
     table.notes += [note] if note else []
     return table
@@ -115,12 +110,14 @@ def json_reason(error: Exception) -> str:
     return f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
 
 
-def _is_json(text: str) -> bool:
+def has_value_a_line(start: str) -> bool:
+    """Whether a ``.json`` file with this beginning has one value per line, instead of one value as a whole."""
+    first, _, rest = start.partition("\n")
     try:
-        json.loads(text)
+        json.loads(first)
     except (ValueError, RecursionError):
         return False
-    return True
+    return bool(rest.strip())
 
 
 # Values, one after another -----------------------------------------------------------------------------------
@@ -136,8 +133,11 @@ def _line_values(text: TextFile, defects: Defects) -> Iterator[Found]:
             defects.add(RowOrigin(text.name, number), f"is not JSON ({json_reason(error)})")
 
 
-def array_values(text: TextFile, defects: Defects) -> Iterator[Found]:
-    """Yield the items of an array, each with its line. The file is read piece by piece, to save memory."""
+def array_values(text: TextFile, defects: Defects | None = None) -> Iterator[Found]:
+    """Yield the items of an array, each with its line. The file is read piece by piece, to save memory.
+
+    defects: collects bytes that cannot be decoded; None: they remain in the items, as lone surrogates.
+    """
     lines = text.pieces(defects)  # often all of it is one line
     buffer, at, line = "", 0, 1
 
@@ -205,8 +205,15 @@ def _fasttext_values(text: TextFile, defects: Defects) -> Iterator[Found]:
 # Objects around rows -----------------------------------------------------------------------------------------
 
 
-def rows_within(whole: Any, name: str) -> tuple[list[Any], str]:
-    """The rows in one JSON value, and a note on where they were found. Raises UserError if there are none."""
+def rows_within(text: str, name: str) -> tuple[list[Any], str]:
+    """The rows in the text of one JSON value, and a note on where they were found.
+
+    name: the file's name in messages. Raises UserError if the text is not JSON, or contains no rows.
+    """
+    try:
+        whole = decoder.decode(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{name}: not JSON ({json_reason(error)})") from None
     if isinstance(whole, dict):
         lists = {key: value for key, value in whole.items() if isinstance(value, list)}
         rows = {key: value for key, value in lists.items() if value and all(isinstance(row, dict) for row in value)}

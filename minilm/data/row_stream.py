@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,7 +22,7 @@ from typing import Any, NamedTuple
 from minilm.data.columnar import BATCH, cells_of, parquet_file, spreadsheet_rows
 from minilm.data.decoding import LONGEST, STDIN, TextFile, display_name, open_text, too_long
 from minilm.data.delimited import Format, find_delimiter, find_quoting, long_fields
-from minilm.data.json_rows import REPEATED, array_values, cell_of, decoder, json_reason, rows_within
+from minilm.data.json_rows import REPEATED, array_values, cell_of, decoder, has_value_a_line, json_reason, rows_within
 from minilm.data.readers import SPREADSHEETS, ending, is_table
 from minilm.data.tables import Defects, RowOrigin
 from minilm.errors import UserError
@@ -251,15 +250,16 @@ def _lines(source: TextFile | Piped, pairs: bool) -> Iterator[Row]:
 
 def _json_rows(source: TextFile | Piped) -> Iterator[Row]:
     start = source.sample().lstrip()
-    defects = Defects()
     if start.startswith("[") and isinstance(source, TextFile):
-        for line, value in array_values(source, defects):
-            yield _json_row(RowOrigin(source.name, line), value, _reason(defects))
+        for line, value in array_values(source):
+            yield _json_row(RowOrigin(source.name, line), value)
         return
-    if isinstance(source, TextFile) and ending(source.path) == ".json" and not _is_object_a_line(start):
-        for number, value in enumerate(_values_within(source), 1):
-            yield _json_row(RowOrigin(source.name, number, "row"), value, "")
+    if isinstance(source, TextFile) and ending(source.path) == ".json" and not has_value_a_line(start):
+        values, _ = rows_within("".join(source.pieces()), source.name)  # all in memory
+        for number, value in enumerate(values, 1):
+            yield _json_row(RowOrigin(source.name, number, "row"), value)
         return
+    defects = Defects()
     for number, text in enumerate(source.lines(defects), 1):
         if not text.strip():
             continue
@@ -270,23 +270,7 @@ def _json_rows(source: TextFile | Piped) -> Iterator[Row]:
             yield Row(origin, (), (), defect or f"is not JSON ({json_reason(error)})")
 
 
-def _is_object_a_line(start: str) -> bool:
-    first, _, rest = start.partition("\n")
-    try:
-        return isinstance(json.loads(first), dict) and bool(rest.strip())
-    except ValueError:
-        return False
-
-
-def _values_within(source: TextFile) -> list[Any]:
-    """The rows of a ``.json`` file of another form; the whole file is read into memory."""
-    try:
-        return rows_within(decoder.decode("".join(source.lines()).strip()), source.name)[0]
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{source.name}: not JSON ({json_reason(error)})") from None
-
-
-def _json_row(origin: RowOrigin, value: Any, defect: str) -> Row:
+def _json_row(origin: RowOrigin, value: Any, defect: str = "") -> Row:
     if not isinstance(value, dict):
         return Row(origin, (), (), defect or "is not a JSON object")
     if twice := [key for key, cell in value.items() if cell is REPEATED]:

@@ -83,6 +83,11 @@ def as_text(cell: Any) -> str:
     return json.dumps(cell, ensure_ascii=False, default=str) if isinstance(cell, bool | list | dict) else str(cell)
 
 
+def _valid(text: str) -> str:
+    """The text with a question mark for each lone surrogate, which UTF-8 cannot encode."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
+
+
 def _safe(cell: str) -> str:
     """The cell, changed if necessary so that a spreadsheet does not run it as a formula."""
     return f"'{cell}" if cell.startswith(FORMULAS) and not _is_number(cell) else cell
@@ -121,7 +126,7 @@ class ParquetWriter(RowWriter):
         super().__init__(names, added)
         text, number = pyarrow.string(), pyarrow.float64()
         types = {"text": text, "number": number, "texts": pyarrow.list_(text), "numbers": pyarrow.list_(number)}
-        fields = [pyarrow.field(name, text) for name in names]
+        fields = [pyarrow.field(_valid(name), text) for name in names]
         self.typed = stream.kind == "parquet"
         if self.typed:
             with parquet_file(stream.path) as file:
@@ -138,7 +143,7 @@ class ParquetWriter(RowWriter):
             own = zip(*(row.cells for row in rows), strict=True)
         else:
             found = [dict(zip(row.names, row.cells, strict=True)) for row in rows]
-            own = ([None if cells.get(n) is None else as_text(cells[n]) for cells in found] for n in self.names)
+            own = ([None if cells.get(n) is None else _valid(as_text(cells[n])) for cells in found] for n in self.names)
         columns = [*own, *zip(*added, strict=True)]
         arrays = [_array(cells, field.type) for cells, field in zip(columns, self.schema, strict=True)]
         return bytes(pyarrow.record_batch(arrays, schema=self.schema).serialize())

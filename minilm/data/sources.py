@@ -293,10 +293,12 @@ def _check_column(tables: dict[str, Table]) -> None:
 def _make_missing(parts: dict[str, Part], section: DataSection) -> dict[str, Part]:
     """Make the missing splits from the training rows; both fractions refer to the training rows as given.
 
-    Rows with equal texts are held out together, unless that would leave a split empty.
+    Rows with equal texts are held out together, unless that would leave a split empty. Raises UserError for too few.
     """
     parts = dict(parts)
     total = len(parts["train"].rows)
+    if not total:
+        raise UserError(f"{parts['train'].table.path}: no training row is left; see data.other and data.empty")
     fractions = {"test": section.test_fraction, "validation": section.validation_fraction}
     for stream, (split, fraction) in enumerate(fractions.items()):
         if split in parts:
@@ -317,9 +319,12 @@ def _make_missing(parts: dict[str, Part], section: DataSection) -> dict[str, Par
                 break
         if not len(out) or not len(kept):
             grouped = f' in groups of "{section.group}"' if section.group else ""
+            few = f"{total:,} rows{grouped} are too few"
+            if split == "test" and section.folds:
+                raise UserError(f"{few} for {section.folds} folds; lower data.folds")
             raise UserError(
-                f"{total:,} rows{grouped} are too few to make a {split} split with the fraction {fraction}; give a "
-                f"file for that split, or change data.{split}_fraction"
+                f"{few} to make a {split} split with the fraction {fraction}; give a file for that split, or change "
+                f"data.{split}_fraction"
             )
         parts[split], parts["train"] = train.take(out), train.take(kept)
     return parts

@@ -76,7 +76,7 @@ class Explanation:
     score: float
     baseline_score: float
     baseline: str  # the token that replaces words in the baseline; "zero": a vector of zeros
-    steps: int  # the number of points on the path at which the model was run
+    steps: int  # the number of points of the final quadrature on the path
 
     @property
     def completeness_error(self) -> float:

@@ -33,6 +33,7 @@ from minilm.evaluation.thresholds import (
     jaccard_thresholds,
     macro_f1,
 )
+from minilm.measures import RANKING_METRICS
 
 Kind = Literal["single", "multi", "score"]
 
@@ -154,7 +155,7 @@ def fit_decision(
     match settings.decision_threshold:
         case "validation":
             # The metric that chooses the checkpoint; micro F1 if that metric does not depend on a threshold.
-            metric = "micro_f1" if settings.best == "loss" else settings.best
+            metric = "micro_f1" if settings.best in ("loss", *RANKING_METRICS) else settings.best
             threshold: float | np.ndarray = choose_threshold(labels, z, metric)
         case "validation-per-label":
             threshold = _best_thresholds(labels, decision.probabilities(scores), settings.threshold_metric)

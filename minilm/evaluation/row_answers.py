@@ -109,7 +109,7 @@ class RowAnswers:
             if cell is not None and not isinstance(cell, str):
                 return [], f"{where} is {cell!r}, not text"
             if cell and not cell.isascii() and BROKEN.search(cell):
-                return [], f"{where} contains an invalid Unicode surrogate"
+                return [], f"{where} contains an invalid Unicode surrogate, or bytes that cannot be decoded"
             if cell and len(cell) > LONGEST and self.predictor.reading.long_texts != "windows":
                 return [], f"{where} has {len(cell):,} characters, more than {LONGEST:,}"
             found.append(self.predictor.clean(cell or ""))

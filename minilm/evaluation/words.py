@@ -15,6 +15,7 @@ import numpy as np
 from tokenizers import Encoding, Tokenizer
 
 from minilm.data.long_texts import CUT, LongTexts, pieces_of
+from minilm.data.tokenizer_settings import cuts_left
 
 NO_PART = NO_WORD = -1  # for tokens that the tokenizer adds
 
@@ -56,7 +57,7 @@ def read_words(
     pieces = [np.arange(len(of_part))]
     if len(of_part) > max_tokens:
         special = tokenizer.num_special_tokens_to_add(pair is not None)
-        pieces = pieces_of(of_part, len(parts), max_tokens - special, long)
+        pieces = pieces_of(of_part, len(parts), max_tokens - special, long, cuts_left(tokenizer))
     return [_words_of_piece(encoding, parts, piece, of_part[piece]) for piece in pieces]
 
 

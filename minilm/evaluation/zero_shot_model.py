@@ -71,7 +71,7 @@ class ZeroShotPredictor(Predictor):
     """The predictor of a ``ZeroShotModel``."""
 
     def __init__(self, asked: ZeroShotModel, labels: list[str], reading: Reading, name: str, several: bool) -> None:
-        """several: whether a text may get several labels. Raises UserError if the pattern or a word is invalid."""
+        """several: whether a text may get several labels."""
         self.asked, self.labels, self.reading, self.name = asked, labels, reading, name
         self.decision = Decision("multi" if several else "single")
         self.clean = cleaner(reading.clean)

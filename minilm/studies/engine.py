@@ -163,8 +163,6 @@ class StudyProgress:
                 write_note(self.study.folder, run, replace(note, failed=self.failed[run.name]))
         else:
             self.seconds.append(seconds)
-            note = read_note(self.study.folder, run)
-            write_note(self.study.folder, run, replace(note, seconds=note.seconds + seconds))
             result = describe_result(read_run(self.study.folder / run.name), self.study.config.metric)
             print_line(f"{number}  {run.name}  {result}  {duration(seconds)}")
         left = len(self.waiting) + len(self.running)

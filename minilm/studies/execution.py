@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import textwrap
+import time
 import traceback
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -36,7 +37,7 @@ class RunNote:
 
     jobs: Number = 1  # runs that ran at the same time
     failed: str = ""  # why the last attempt failed
-    seconds: Measured = 0.0  # from the start of the run to its end, all attempts together
+    seconds: Measured = 0.0  # from the start of the run to its end, all attempts together that were not killed
 
 
 def state_of(folder: Path, run: PlannedRun) -> str:
@@ -81,12 +82,21 @@ def run_to_end(folder: Path, run: PlannedRun) -> str:
 
 
 def _run(folder: Path, run: PlannedRun) -> None:
-    """The run itself. In active learning, the rows of a round are chosen first."""
-    place, config = folder / run.name, folder / "configs" / f"{run.name}.toml"
-    state = state_of(folder, run)
+    """The run itself. Unless only its report was missing, the time that it takes is added to its note."""
+    state, started = state_of(folder, run), time.monotonic()
     if state == "finished":
-        finalize(place)
+        finalize(folder / run.name)
         return
+    try:
+        _train(folder, run, state)
+    finally:
+        note = read_note(folder, run)
+        write_note(folder, run, replace(note, seconds=note.seconds + time.monotonic() - started))
+
+
+def _train(folder: Path, run: PlannedRun, state: str) -> None:
+    """Train a run, from its start or an interruption. In active learning, the rows of a round are chosen first."""
+    place, config = folder / run.name, folder / "configs" / f"{run.name}.toml"
     if state == "to do":
         if place.exists():
             raise UserError(f"{relative_path(place)}: this folder is not a run's folder; move it away")

@@ -41,8 +41,7 @@ class FinishedRun:
 
     def name_without(self, *keys: str) -> str:
         """A name that identifies a run, apart from its seed and its values on these axes."""
-        axes = [f"{key.rpartition('.')[2]} {value}" for key, value in self.point_without(*keys).items()]
-        return ", ".join([self.planned.variant, *axes] if self.planned.variant else axes) or "the model"
+        return self.planned.name_without(*keys) or "the model"
 
 
 def groups_of(runs: Sequence[FinishedRun]) -> list[Group]:

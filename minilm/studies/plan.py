@@ -71,8 +71,13 @@ class PlannedRun:
     @property
     def group(self) -> str:
         """The common name of runs that differ only in their seed: ``head``, or ``head, lr 1e-05``."""
-        axes = [f"{key.rpartition('.')[2]} {_plain(value)}" for key, value in self.point.items() if key != "seed"]
-        return ", ".join([self.variant, *axes] if self.variant else axes) or "all runs"
+        return self.name_without() or "all runs"
+
+    def name_without(self, *keys: str) -> str:
+        """The variant and the point, apart from the seed and the values on these axes. It may be empty."""
+        point = {key: value for key, value in self.point.items() if key not in ("seed", *keys)}
+        axes = [f"{key.rpartition('.')[2]} {_plain(value)}" for key, value in point.items()]
+        return ", ".join([self.variant, *axes] if self.variant else axes)
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,12 @@ class Study:
     runs: tuple[PlannedRun, ...]
     path: Path  # of its file; the path of the base is relative to it
     changes: tuple[str, ...] = ()  # from the command line, for every run
+
+    def first_of(self, run: PlannedRun) -> PlannedRun:
+        """The run, or the first of the runs that it starts from. Its checkpoint exists before the study starts."""
+        while run.after:
+            run = next(other for other in self.runs if other.name == run.after)
+        return run
 
     @property
     def axes(self) -> list[str]:

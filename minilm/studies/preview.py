@@ -73,10 +73,9 @@ def _checkable(study: Study, run: PlannedRun) -> tuple[RunConfig, int]:
     learning with the whole pool.
     """
     config, pool = run.config, 0
-    earlier = next((other for other in study.runs if other.name == run.after), None)
     source = Path(config.model.source)
-    if earlier is not None and source.name == "adapted" and not (source / "config.json").is_file():
-        config = replace(config, model=replace(config.model, source=earlier.config.model.source))
+    if run.after and source.name == "adapted" and not (source / "config.json").is_file():
+        config = replace(config, model=replace(config.model, source=study.first_of(run).config.model.source))
     if run.round is not None:
         config, pool = replace(config, data=replace(config.data, rows="")), run.round.final_labels
     return config, pool

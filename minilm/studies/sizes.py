@@ -45,10 +45,7 @@ def describe_study(study: Study) -> str:
 
 def _config(study: Study, run: PlannedRun) -> RunConfig:
     """A run's config. An adapted checkpoint, which may not be there yet, has the size of the one that it came from."""
-    if not run.after:
-        return run.config
-    before = next(other for other in study.runs if other.name == run.after)
-    return replace(run.config, model=replace(run.config.model, source=before.config.model.source))
+    return replace(run.config, model=replace(run.config.model, source=study.first_of(run).config.model.source))
 
 
 def _signature(config: RunConfig) -> str:

@@ -185,3 +185,13 @@ def test_each_row_is_tested_in_one_fold_with_its_equals(data):
         assert not set(found.test.texts) & {*found.train.texts, *found.validation.texts}
         tested += found.test.texts
     assert sorted(tested) == sorted(text for text, _ in rows)
+
+
+@pytest.mark.parametrize("files", [["train.csv"], ["train.csv", "validation.csv", "test.csv"]])
+@pytest.mark.parametrize("section", [{"labels": ["a", "b"], "other": "drop"}, {"empty": "skip"}])
+def test_a_config_that_drops_every_training_row_is_refused(data, files, section):
+    rows = [("", label) for _, label in ROWS] if "empty" in section else ROWS
+    for file in files:
+        path = data(file, rows)
+    message = refusal(path, **section)
+    assert "train.csv: no training row is left; see data.other and data.empty" in message

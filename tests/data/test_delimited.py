@@ -123,7 +123,7 @@ def test_without_a_header_columns_are_numbers(tmp_path):
 
 
 def test_a_header_in_the_middle_is_a_defect_with_the_command_that_removes_it(tmp_path):
-    path = tmp_path / "a.csv"
+    path = tmp_path / "a b.csv"
     path.write_text("text,label\na,1\ntext,label\nb,0\ntext,label\nc,1\n")
     defects = Defects()
     table = read_table(path, {"text", "label"}, defects)
@@ -131,7 +131,19 @@ def test_a_header_in_the_middle_is_a_defect_with_the_command_that_removes_it(tmp
     with pytest.raises(UserError) as error:
         defects.check()
     assert f"{path}, line 3: repeats the header" in str(error.value)
-    assert f"(and 1 more lines); remove it: sed -i '3d;5d' {path}" in str(error.value)
+    assert f"(and 1 more lines); remove it: sed -i '3d;5d' '{path}'" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "encode", [gzip.compress, lambda text: text.replace(b"\n", b"\r"), lambda text: text.decode().encode("utf-16")]
+)
+def test_no_command_is_given_that_would_damage_the_file(tmp_path, encode):
+    path = tmp_path / "a.csv"
+    path.write_bytes(encode(b"text,label\na,1\ntext,label\nb,0\n"))
+    defects = Defects()
+    read_table(path, {"text", "label"}, defects)
+    with pytest.raises(UserError, match=r"line 3: repeats the header, .*; remove it$"):
+        defects.check()
 
 
 def test_a_text_that_is_the_name_of_its_column_is_no_header(tmp_path):

@@ -63,6 +63,18 @@ def test_bytes_that_are_no_text_are_a_defect_of_their_row_alone(tmp_path: Path) 
         assert "not UTF-8 (byte 0xff)" in found[1].defect
 
 
+@pytest.mark.parametrize("around", [(b"[", b"]"), (b'{"data": [', b"]}")])
+def test_bytes_of_a_json_file_that_are_no_text_remain_in_their_row(tmp_path: Path, around: tuple[bytes, bytes]) -> None:
+    inside = b',\n'.join([b'{"a": "x"}', b'{"a": "\xff"}', b'{"a": "y"}'])
+    found = rows(tmp_path / "a.json", around[0] + inside + around[1])
+    assert [row.cell("a") for row in found] == ["x", "\udcff", "y"] and not any(row.defect for row in found)
+
+
+def test_a_json_file_that_is_nested_too_deep_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"a\.json: not JSON \("):
+        rows(tmp_path / "a.json", '{"a": ' * 100_000)
+
+
 def test_without_a_header_the_columns_are_numbers(tmp_path: Path) -> None:
     found = rows(tmp_path / "a.tsv", "a\tb\nc\td\n", header=False)
     assert [list(row.cells) for row in found] == [["a", "b"], ["c", "d"]] and found[0].cell("2") == "b"

@@ -84,6 +84,12 @@ def test_parquet_of_other_files_is_text(tmp_path: Path) -> None:
     ]
 
 
+def test_parquet_has_a_question_mark_for_half_a_character(tmp_path: Path) -> None:
+    stream = table(tmp_path / "a.jsonl", '{"a\\ud800": "\\ud800ż"}\n')
+    found = pyarrow.parquet.read_table(io.BytesIO(written(stream, "parquet", [["x", 0.5]])))
+    assert found.select(["a?"]).to_pylist() == [{"a?": "?ż"}]
+
+
 def test_a_spreadsheet_runs_no_cell_if_that_is_asked(tmp_path: Path) -> None:
     stream = table(tmp_path / "a.csv", "text,=n\n=1+1,-5\n@x,+48 1\n")
     lines = written(stream, "csv", [["-x", -0.5], ["y", 1.0]], safe=True).decode().splitlines()

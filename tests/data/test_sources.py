@@ -166,6 +166,7 @@ def test_too_few_rows_for_a_split_is_an_error(data):
     one_group = [(*row, "g") for row in ROWS]
     message = refusal(data("train.csv", one_group, ("text", "label", "g")), group="g")
     assert '30 rows in groups of "g" are too few' in message
+    assert refusal(data("train.csv", ROWS), folds=50, fold=50).endswith("too few for 50 folds; lower data.folds")
 
 
 def test_subsets_are_stratified_and_seeded(data):

@@ -75,6 +75,14 @@ def test_two_classes_have_one_threshold_that_of_the_second() -> None:
     np.testing.assert_allclose(decision.confidence(p), np.where(labels == 1, p[:, 1], p[:, 0]))
 
 
+@pytest.mark.parametrize("metric", ["loss", "roc_auc", "average_precision"])
+def test_a_metric_without_a_threshold_leaves_it_to_micro_f1(metric: str) -> None:
+    labels = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 0]])
+    scores = np.where(labels == 1, -2.0, -4.0)
+    decision = fit_decision(settings_of(decision_threshold="validation", best=metric), labels, scores, calibrate=False)
+    np.testing.assert_array_equal(decision.choose(decision.probabilities(scores)), labels)
+
+
 def test_a_plain_decision_takes_the_likeliest_or_those_from_one_half_on() -> None:
     p = np.array([[0.2, 0.5, 0.3], [0.5, 0.5, 0.0]])
     assert plain_decision(np.zeros(2, np.int64)).choose(p).tolist() == [1, 0]

@@ -77,6 +77,15 @@ def test_words_are_as_fine_as_the_tokenizers_first_cut_but_never_hold_white_spac
     assert [word.text for word in found.words] == expected
 
 
+@pytest.mark.parametrize("how", ["cut", "head-tail", "windows"])
+def test_a_long_text_has_the_tokens_that_the_model_reads_also_if_it_is_cut_on_the_left(how):
+    tokenizer = Tokenizer.from_str(TOKENIZERS["letters"].to_str())
+    tokenizer.enable_truncation(1000, direction="left")
+    read = encode(tokenizer, [TEXTS[0]], None, 8, LongTexts(how))
+    found = read_words(tokenizer, TEXTS[0], None, 8, LongTexts(how))
+    assert np.concatenate([part.ids for part in found]).tolist() == read.ids.tolist()
+
+
 def test_a_character_of_several_tokens_is_not_torn():
     [found] = read_words(TOKENIZERS["bytes"], "ok 🦊 ok", None, 64)
     assert [word.text for word in found.words] == ["ok", "🦊", "ok"]

@@ -7,6 +7,7 @@ import pytest
 from minilm.config import FamilyHeadSection, MLPHeadSection
 from minilm.errors import UserError
 from minilm.studies.plan import DEFAULT_THREADS, Study, dump_study, load_study
+from tests.studies.made_up import finished
 
 BASE = """
 name = "base"
@@ -264,3 +265,9 @@ def test_a_variant_has_all_axes_of_the_one_it_goes_on_from(tmp_path):
     text = '[axes]\nseed = [1]\n[[runs]]\nname = "a"\nwithout = []\n[[runs]]\nname = "b"\nafter = "a"\naxes = []'
     with pytest.raises(UserError, match='run "b": must have all axes of "a"'):
         study(tmp_path, text)
+
+
+def test_a_run_is_named_after_its_values_as_they_are_typed():
+    run = finished("head", {"data.redraw": True, "train.lr": 1e-5, "train.schedule": "linear", "seed": 1}, 0.8)
+    assert run.planned.group == run.name_without() == "head, redraw true, lr 1e-05, schedule linear"
+    assert run.name_without("train.lr", "train.schedule") == "head, redraw true"

@@ -70,6 +70,18 @@ def test_a_run_that_starts_from_what_another_adapts_is_checked_with_the_checkpoi
     assert not found.failing and found.left == 8
 
 
+def test_every_round_after_an_adapted_run_is_checked_with_the_checkpoint_below(tmp_path, monkeypatch):
+    text = STUDY.partition("[[runs]]")[0].replace("[1, 2]", "[1]")
+    changes = ["model.source=below", *MODEL, "adapt.train.epochs=1", "adapt.train.lr=1e-3", "adapt.train.batch_size=4"]
+    text += f'[[runs]]\nname = "adapt"\nwithout = ["train"]\nchanges = {changes}\n'
+    text += f'[[runs]]\nname = "full"\nafter = "adapt"\nchanges = {list(MODEL)}\n'
+    text += '[active]\nrules = ["random"]\nlabels = [8, 16, 24]\n'
+    study = load_study(write_study(tmp_path, text.replace("'", '"')), runs=tmp_path / "runs")
+    sources = set()
+    monkeypatch.setattr(preview, "check_run", lambda run, _: sources.add(run.model.source) or ModelSize(1, 1))
+    assert preview_study(study, study.runs).left == 4 and sources == {"below"}
+
+
 def test_a_pool_that_is_too_small_is_found_for_every_round(tmp_path):
     text = STUDY + '[active]\nrules = ["random"]\nlabels = [8, 500]\n'
     study = load_study(write_study(tmp_path, text), runs=tmp_path / "runs")

@@ -120,6 +120,13 @@ def test_equal_baselines_are_one_and_fill_each_others_gaps(tmp_path):
     assert "full has accuracy 0.8" in answer and "beats the linear baseline from 10 texts of each class on" in answer
 
 
+def test_the_best_variant_may_have_one_number_of_texts_only(tmp_path):
+    points = [{"data.shots": 50, "seed": seed} for seed in range(1, 6)]
+    one = [finished("full-50", point, 0.95 + wobble(point["seed"]), baseline=0.8) for point in points]
+    answer, _ = ask("few-shot", [*shots_runs(5), *one], tmp_path)
+    assert answer.startswith("full-50 beats the linear baseline") and "from 50 texts of each class on" in answer
+
+
 def test_one_seed_tells_nothing_of_significance(tmp_path):
     for analysis, runs in (
         ("few-shot", shots_runs(1)),
@@ -233,6 +240,16 @@ def test_a_sweep_says_what_its_interval_is_over(tmp_path):
     assert "'1 of 1 (±" in ask("sweep", lacking, tmp_path)[1]
     apart = [finished("x", {"train.lr": rate, "seed": 1}, accuracy) for rate, accuracy in ((1e-4, 0.5), (2e-4, 0.9))]
     assert "it is ahead of all others by more than the 95% interval over" in ask("sweep", apart, tmp_path)[0]
+
+
+def test_a_sweep_over_one_axis_may_name_a_second_of_one_value(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(sweep, "save", lambda figure, path, **how: figures.append(figure) or path)
+    points = [{"train.lr": rate, "train.weight_decay": 0.01, "seed": 1} for rate in (1e-5, 1e-4, 1e-3)]
+    answer, page = ask("sweep", [finished("x", p, 0.8 + 0.01 * i) for i, p in enumerate(points)], tmp_path)
+    assert "for x weight_decay 0.01, lr 0.001" in answer and "Over train.lr" in page
+    [line, *_] = figures[0].axes[0].get_lines()
+    assert len(line.get_xdata()) == 3
 
 
 def test_the_better_of_settings_with_the_same_neighbourhood_is_chosen(tmp_path):
@@ -458,6 +475,11 @@ def test_active_learning_says_plainly_if_no_rule_beat_random_choice(tmp_path):
     answer, page = ask("active", active_runs(5, ("random", "k-centres")), tmp_path)
     assert answer.startswith("No: k-centres did not beat random choice. With 1,000 labels k-centres has accuracy")
     assert "which is not significant" in answer and "['k-centres', '1,000'" in page and "-: unknown" in page
+    behind = active_runs(5, ("random", "k-centres"))
+    for i, run in enumerate(behind):
+        if run.planned.round.rule == "k-centres":
+            behind[i] = with_results(run, test=metrics(run.run.results.test.accuracy - 0.1))
+    assert "which is significant at 5%; behind random choice in 3 of 3" in ask("active", behind, tmp_path)[0]
     assert "whether choosing texts pays is unknown" in ask("active", active_runs(3, ("margin",)), tmp_path)[0]
     assert ask("active", active_runs(3, ("random",)), tmp_path)[0].startswith("Texts were drawn at random only.")
     with pytest.raises(UserError, match="needs rounds of a section"):

@@ -74,12 +74,20 @@ def test_the_best_method_is_compared_with_what_it_must_beat_and_with_the_next(tm
     answer, page = ask([asked(tmp_path, "low", 240), asked(tmp_path, "high", 300)], tmp_path)
     assert answer.startswith("Without a labelled text high, the best of 2 methods, has accuracy 0.750 (95% interval 0.")
     assert "over 400 test rows); the majority class has 0.250 (0.2" in answer
-    assert "Its interval lies above both of theirs" in answer
+    assert "Its interval is above both of theirs" in answer
     assert "the next best, low, has 0.600 (0.5" in answer
     assert "on the same 400 test rows low has 0 right that high has wrong, and 60 the other way round (Mc" in answer
     assert "(McNemar's test: p below 0.001), which is significant at 5%." in answer
     assert {path.name for path in tmp_path.iterdir() if path.suffix} == {"zero_shot.png", "zero_shot.svg"}
     assert "this is training and not" in page and "a: alpha" in page and "high, test row by test row" in page
+
+
+def test_a_method_that_is_below_its_baselines_knows_less(tmp_path):
+    answer, _ = ask([asked(tmp_path, "one", 30, untrained=100)], tmp_path)
+    assert "is below that of the majority class and of the untrained head, so it knows less." in answer
+    assert "overlaps" not in answer
+    answer, _ = ask([asked(tmp_path, "two", 100, untrained=300)], tmp_path)
+    assert "is below that of the untrained head, so it knows less, and overlaps with that of the majority" in answer
 
 
 def test_what_the_test_rows_leave_undecided_is_named(tmp_path):

@@ -26,6 +26,7 @@ from minilm.reporting.over_seeds import (
     corrected_for,
     interval_of,
     reached,
+    significance,
     tested,
     versus_table,
     with_spread,
@@ -240,7 +241,7 @@ def _headline(comparisons: Sequence[RuleComparison], compared: Tested[RoundKey],
     if not wins:
         many = f"None of the {len(rules)} rules" if len(rules) > 1 else "No:"
         name = "" if len(rules) > 1 else f" {rules[0][1]} did not"
-        return f"{many}{name or ''} beat random choice. {_levels(comparisons, metric)} {_losses(compared, metric)}"
+        return f"{many}{name} beat random choice. {_levels(comparisons, metric)} {_losses(compared, metric)}"
     sure = {key: value for key, value in wins.items() if is_significant(*value)}
     return f"{_opening(sure or wins, bool(sure), comparisons)} {_best_lead(sure or wins, len(compared), metric)}"
 
@@ -306,14 +307,14 @@ def _levels(comparisons: Sequence[RuleComparison], metric: str) -> str:
 
 
 def _losses(compared: Tested[RoundKey], metric: str) -> str:
-    """The largest gain, which is not significant, and how often rules are worse than random choice."""
+    """The best difference, which is no significant gain, and how often rules are worse than random choice."""
     (_, rule, x), (pair, p) = max(compared.items(), key=lambda item: gain(metric, item[1][0].difference))
     text = f"The best difference is {pair.difference:+.3f}"
     seeds = f" over {pair.pairs} seeds" if pair.interval else ""
     test = f"{interval_of(pair)}{seeds}, {p_value(p)}{corrected_for(len(compared))}"
     behind = [key for key, (other, q) in compared.items() if _is_loss(other, q, metric)]
     worse = f"; behind random choice in {len(behind)} of {len(compared)} comparisons" if behind else ""
-    return f"{text}, of {rule} with {x:,.0f} labels ({test}), which is not significant{worse}."
+    return f"{text}, of {rule} with {x:,.0f} labels ({test}), which {significance(pair, p)}{worse}."
 
 
 def _is_loss(pair: Paired, p: float, metric: str) -> bool:

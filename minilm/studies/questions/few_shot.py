@@ -107,7 +107,8 @@ def _lead(best: Line, rival: Line | None, found: Tested[float], points: Sequence
     """From how many texts of each class on fine-tuning is ahead of the best baseline."""
     if rival is None:
         return "No baseline was fitted, so it is unknown from how many texts on fine-tuning pays."
-    if len(found) < len(points):
+    points = [x for x in points if x in found]  # the others lack the line, the baseline, or a second seed
+    if not points:
         return (
             f"With one seed it is undecided from how many texts of each class on {best.name} beats the {rival.name}."
         )

@@ -142,18 +142,19 @@ def grids_of(runs: Sequence[FinishedRun], metric: str) -> list[Grid]:
         together.setdefault(finished.planned.variant, []).append(finished)
     grids = []
     for name, members in together.items():
-        keys = tuple(key for key in members[0].planned.point if key != "seed")
+        keys = [key for key in members[0].planned.point if key != "seed"]
         if len(keys) not in (1, 2):
             raise UserError(f'the analysis sweep needs one or two axes besides the seed, but "{name}" has {len(keys)}')
-        axes = [in_order([f.planned.point[key] for f in members]) for key in keys]
-        rows, columns = axes if len(keys) == 2 else ([None], axes[0])
+        axes = {key: in_order([f.planned.point[key] for f in members]) for key in keys}
+        keys.sort(key=lambda key: len(axes[key]) > 1)  # an axis of one value comes first: curves are over the last
+        rows, columns = axes[keys[0]] if len(keys) == 2 else [None], axes[keys[-1]]
         found: dict[tuple[int, int], list[Run]] = {}
         for f in members:
             values = [f.planned.point[key] for key in keys]
             place = rows.index(values[0]) if len(keys) == 2 else 0, columns.index(values[-1])
             found.setdefault(place, []).append(f.run)
         settings = {place: Group(name, tuple(group)) for place, group in found.items()}
-        grids.append(Grid(name or "the model", keys, rows, columns, settings, metric))
+        grids.append(Grid(name or "the model", tuple(keys), rows, columns, settings, metric))
     return grids
 
 

@@ -145,20 +145,27 @@ def _headline(methods: Sequence[ZeroShotRun], by_row: Mapping[str, SameRows], me
     )
     if best.own.interval is None:
         return f"{first} This metric has no interval over the test rows."
-    rivals = {"the majority class": best.majority, "the untrained head": best.untrained}
-    level_with = [name for name, rival in rivals.items() if not _above(best.own, rival)]
-    second = (
-        f"Its interval overlaps with that of {' and of '.join(level_with)}, so it is undecided whether it knows more"
-        if level_with
-        else "Its interval lies above both of theirs, so the choice of test rows does not explain the difference"
-    )
+    second = f"Its interval {_beside(best)}"
     if len(methods) > 1:
         second += f"; {_next_best(methods[1], by_row, best.group.name)}"
     return f"{first} {second}."
 
 
-def _above(own: MeasuredOnRows, rival: MeasuredOnRows) -> bool:
-    return bool(own.interval and rival.interval and own.interval.low > rival.interval.high)
+def _beside(best: ZeroShotRun) -> str:
+    """How the interval of a method is placed beside those of its baselines, and what this means."""
+    rivals = {"the majority class": best.majority, "the untrained head": best.untrained}
+    worse = [name for name, rival in rivals.items() if _above(rival, best.own)]
+    close = [name for name, rival in rivals.items() if name not in worse and not _above(best.own, rival)]
+    parts = [f"is below that of {' and of '.join(worse)}, so it knows less"] if worse else []
+    if close:
+        parts.append(f"overlaps with that of {' and of '.join(close)}, so it is undecided whether it knows more")
+    if parts:
+        return ", and ".join(parts)
+    return "is above both of theirs, so the choice of test rows does not explain the difference"
+
+
+def _above(first: MeasuredOnRows, second: MeasuredOnRows) -> bool:
+    return bool(first.interval and second.interval and first.interval.low > second.interval.high)
 
 
 def _next_best(method: ZeroShotRun, by_row: Mapping[str, SameRows], best: str) -> str:
