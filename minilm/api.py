@@ -30,7 +30,7 @@ from minilm.recipes import find_recipe, find_study, recipes
 from minilm.reporting.page import Picture, Prose, Span, Table, answer_in, fragment
 from minilm.reporting.record import Run, read_run, relative_path
 from minilm.reporting.tables import decimal
-from minilm.runs.finetune import OTHER_DATA, data_changes, fetch_packaged, method_changes
+from minilm.runs.finetune import FEW_TEXTS, OTHER_DATA, data_changes, fetch_packaged, method_changes
 from minilm.runs.kept_data import keep_data
 from minilm.runs.train import train_run
 from minilm.studies.config import StudyConfig, figures_of
@@ -269,7 +269,7 @@ def _data_changes(data: Any, recipe: Path | None, runs: Path) -> list[str]:
         return ["data.sample=true", *_data_keys(given | {"source": None})]
     if not source and not given.get("train"):
         return _data_keys(given)
-    others = OTHER_DATA if recipe is not None else ()
+    others = (*OTHER_DATA, FEW_TEXTS) if recipe is not None else ()
     return [*others, *_data_keys(dict.fromkeys(("source", *SPLITS), "") | {"sample": False} | keys | given)]
 
 

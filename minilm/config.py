@@ -165,7 +165,6 @@ class DataSection:
     encoding: str = ""  # such as "cp1250"; empty: UTF-8, or UTF-16 with its mark
     quoting: Literal["auto", "none", "all"] = "auto"  # "none": quote marks are text; "all": they enclose fields
     header: bool = True  # whether the first row names the columns; false: their names are numbers, text = "2"
-    # How to handle rows and labels.
     empty: Literal["error", "skip"] = "error"  # rows without a text or a label
     label_separator: str = ""  # several labels in one cell: the separator between them; also needed for lists
     rename: dict[str, str] = field(default_factory=dict)  # label in the files -> new name
@@ -276,6 +275,7 @@ class TrainSection:
     epochs: Size  # passes over the training texts
     lr: Positive  # the highest learning rate
     batch_size: Size = 32  # texts in a batch
+    min_steps: Count = 0  # few texts are trained for more epochs, until there are so many steps
     group_by_length: bool = True  # batch texts of similar length, which saves padding; false: random batches
     weight_decay: NonNegative = 0.01  # how much matrices shrink in each step, in units of lr
     decay_all: bool = False  # decay biases, norms and embeddings too, not only matrices
@@ -305,14 +305,13 @@ class TrainSection:
     shard: bool = False  # several processes (torchrun) keep a part of every parameter each, for large models
     gradient_checkpointing: bool = False  # compute activations again in the backward pass: slower, with less memory
     cache_mib: Count = 4096  # memory for outputs of frozen layers, computed once; the rest is in a file; 0: no cache
-    # With several labels per text, a label is assigned if its probability is at least this; "validation": the value
-    # that is best on the validation texts; "validation-per-label": the best per label. With two classes: the second's.
-    decision_threshold: Literal["validation", "validation-per-label"] | Between = 0.5
+    # With several labels per text, a label is assigned if its probability is at least this; "validation" chooses it on
+    # the validation texts, "validation-per-label" one for each label; "auto": "validation" if there are several labels.
+    decision_threshold: Literal["auto", "validation", "validation-per-label"] | Between = 0.5
     # The metric that "validation-per-label" maximises: macro F1, or the Jaccard index (with two classes, the second's).
     threshold_metric: Literal["f1", "jaccard"] = "f1"
     linear_baseline: bool = True  # also evaluate a linear model on words; never with more than 1,000 labels
-    # Also evaluate a logistic regression on the checkpoint's vectors; this reads every text once more.
-    embeddings_baseline: bool = False
+    embeddings_baseline: bool = False  # also evaluate a logistic regression on vectors of the checkpoint
     # Trackers that show the run while it trains: "tensorboard", "wandb" (Weights & Biases), "mlflow"; docs/trackers.md.
     log_to: list[TrackerName] = field(default_factory=list)
 

@@ -36,6 +36,11 @@ class Origin:
         related = [k for k in self.changes if is_within(k, key) or is_within(key, k)]
         return self.changes[related[-1]] if related else self.file
 
+    def is_later(self, key: str, other: str) -> bool:
+        """Whether a change sets a key, and the other is set before it: by an earlier change, or by the file."""
+        keys = list(self.changes)
+        return key in keys and (other not in keys or keys.index(other) < keys.index(key))
+
     def _level(self, key: str) -> int:
         """0: the file gives the key; 1: a change for this run does; 2: a change for several runs does."""
         related = [k for k in self.changes if is_within(k, key) or is_within(key, k)]
@@ -61,7 +66,11 @@ def load_config(source: Path | Mapping[str, Any], overrides: Sequence[str] = ())
         table = deepcopy(dict(source))
     else:
         table = stored_table(path) if is_of_a_run(path) else read_toml(path)
-    changes = {override(RunConfig, table, text): text for text in overrides}
+    changes: dict[str, str] = {}
+    for text in overrides:
+        key = override(RunConfig, table, text)
+        changes.pop(key, None)  # its place is that of the last change
+        changes[key] = text
     return config_of(table, changes, str(path))
 
 
@@ -84,6 +93,8 @@ def config_of(
     drop_unchosen(RunConfig, table, origin.may_drop)
     if isinstance(data := table.get("data"), dict):
         table["data"] = catalogue_keys(data.get("source"), data.get("sample") is True) | data
+    if origin.is_later("train.epochs", "train.min_steps") and "min_steps" in table.get("train", {}):
+        table["train"]["min_steps"] = 0  # a number of epochs that is asked for is that number
     config = read_table(RunConfig, table, origin.place)
     for rule in RULES:
         if not rule.holds(config):

@@ -198,7 +198,7 @@ def test_data_of_ones_own_are_used_whole_by_a_recipe(monkeypatch: pytest.MonkeyP
             minilm.train("distilbert", data, method="head", train={"epochs": 7}, runs=tmp_path)
         config = seen["config"]
         assert (config.data.train_rows, config.data.clean, config.train.epochs, config.lora.rank) == (0, [], 7, 0)
-        assert config.freeze.part == "backbone" and config.train.best == "macro_f1"
+        assert config.freeze.part == "backbone" and config.train.best == "loss"
     with pytest.raises(minilm.UserError, match="enough"):
         minilm.train("distilbert", "sample", lora={"rank": 4}, seed=3)
     assert seen["config"].data.sample and seen["config"].data.train_rows == 2400
@@ -351,7 +351,7 @@ def test_a_study_that_comes_with_minilm_uses_other_data_whole(tmp_path: Path, mo
     monkeypatch.setattr("minilm.api.run_study", stopped)
     for data in ((TEXTS, LABELS), {"train": (TEXTS, LABELS)}, "reviews.csv"):
         for config in runs_of("seeds", data):
-            assert config.train and config.train.best == "macro_f1"
+            assert config.train and config.train.best == "loss"
             assert (config.data.train_rows, config.data.test_rows, config.data.clean) == (0, 0, [])
     found = runs_of("scaling", (TEXTS, LABELS), axes={"data.train_rows": [20, 40], "seed": [1]})
     assert {config.data.train_rows for config in found} == {20, 40} and found[0].data.test_rows == 0

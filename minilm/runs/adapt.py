@@ -59,7 +59,7 @@ from minilm.training.console import Interrupted, say
 from minilm.training.gradient_checkpointing import use_gradient_checkpointing
 from minilm.training.loop import Task, labels_of, train
 from minilm.training.objectives import LanguageObjective
-from minilm.training.optimizer import check_warmup
+from minilm.training.optimizer import check_warmup, with_least_steps
 from minilm.training.sharding import is_sharding, open_whole, shard
 from minilm.training.state import Checkpoints, Progress
 from minilm.world import barrier, deal_out, from_first, is_first, sum_
@@ -255,7 +255,8 @@ def prepare_adaptation(config: RunConfig, prepared: PreparedData) -> AdaptationD
             "lower adapt.block or adapt.train.batch_size"
         )
     batches = make_batches(train.blocks.lengths, section.train.batch_size, seed=config.seed, epoch=0)
-    check_warmup(section.train, len(batches), "adapt.train.warmup")
+    settings = with_least_steps(section.train, len(batches))
+    check_warmup(settings, len(batches), "adapt.train.warmup")
     for pieces in (train, validation):
         if (most := pieces.blocks.ids.max(initial=0)) >= stored.config.vocab_size:
             size = stored.config.vocab_size
@@ -263,7 +264,7 @@ def prepare_adaptation(config: RunConfig, prepared: PreparedData) -> AdaptationD
     return AdaptationData(
         name, corruption, train, validation,
         texts=len(texts), left_out=len(found) - len(texts), seed=config.seed, pad=pad_id(tokenizer),
-        settings=section.train,
+        settings=settings,
     )  # fmt: skip
 
 

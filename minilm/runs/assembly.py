@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -46,7 +46,7 @@ from minilm.models.heads import ClassificationHead
 from minilm.runs.augment import augmented
 from minilm.runs.heads import new_head, warn_of_pooling
 from minilm.runs.shared_cache import hash_of_rows, memoize
-from minilm.training.optimizer import check_warmup
+from minilm.training.optimizer import check_warmup, with_least_steps
 from minilm.training.sharding import is_sharding
 
 
@@ -58,6 +58,7 @@ class PreparedData:
     train: Rows  # the data's training rows, and those that [augment] made from them
     tokenizer: Tokenizer
     encoded: dict[str, Encoded]  # of each split
+    settings: TrainSection | None = None  # [train] for these data: ``min_steps`` and "auto" are settled
 
     @property
     def added(self) -> int:
@@ -83,8 +84,9 @@ def prepare(config: RunConfig) -> PreparedData:
     find_all(config)
     load = load_dataset if config.data.labelled else load_unlabelled
     data = memoize("data", lambda: _files_of(config.data), lambda: load(config.data))
-    if config.train is not None:
-        _check_objective(config.train, data)
+    settings = None if config.train is None else settled(config.train, data)
+    if settings is not None:
+        _check_objective(settings, data)
     train = augmented(config, data)
     tokenizer = _tokenizer(config, train)
 
@@ -97,10 +99,18 @@ def prepare(config: RunConfig) -> PreparedData:
 
     splits = zip(SPLITS, (train, data.validation, data.test), strict=True)
     encoded = {split: tokens(rows) for split, rows in splits}
-    if config.train is not None:
-        batches = make_batches(encoded["train"].lengths, config.train.batch_size, seed=config.seed, epoch=0)
-        check_warmup(config.train, len(batches), "train.warmup")
-    return PreparedData(data, train, tokenizer, encoded)
+    if settings is not None:
+        batches = make_batches(encoded["train"].lengths, settings.batch_size, seed=config.seed, epoch=0)
+        settings = with_least_steps(settings, len(batches))
+        check_warmup(settings, len(batches), "train.warmup")
+    return PreparedData(data, train, tokenizer, encoded, settings)
+
+
+def settled(settings: TrainSection, data: Dataset) -> TrainSection:
+    """The settings with the decision threshold that "auto" means for these data."""
+    if settings.decision_threshold != "auto":
+        return settings
+    return replace(settings, decision_threshold="validation" if data.multi_label else 0.5)
 
 
 def long_texts_of(config: RunConfig) -> LongTexts:

@@ -26,16 +26,17 @@ METHOD_CHANGES: dict[str, tuple[str, ...]] = {  # the keys that choose a method,
     "last": ("freeze.part=all-but-last", "lora.rank=0", "train.lr=5e-5"),
     "lora": ("freeze.part=nothing", "lora.rank=8", "train.lr=5e-4"),
 }
-# Other data than the recipe's may have one label per text or several; macro F1 is defined for both. They are used
+# Other data than the recipe's may have one label per text or several; the loss is defined for both. They are used
 # completely and without cleaning, as the recipe's subsets and cleaning steps were chosen for its own data.
 OTHER_DATA = (
     "data.train_rows=0",
     "data.validation_rows=0",
     "data.test_rows=0",
     "data.clean=[]",
-    "train.best=macro_f1",
-    "train.decision_threshold=0.5",
+    "train.best=loss",
+    "train.decision_threshold=auto",
 )
+FEW_TEXTS = "train.min_steps=200"  # of other data: an epoch of 50 texts is 4 steps, which change little
 
 
 def recipe_of(model: str) -> Path:
@@ -71,7 +72,7 @@ def data_changes(recipe: Path, data: str) -> list[str]:
     if data == "sample":
         return ["data.sample=true"]
     own = read_toml(recipe)["data"]["source"] == data
-    return [f"data.source={data}", *(() if own else OTHER_DATA)]
+    return [f"data.source={data}", *(() if own else (*OTHER_DATA, FEW_TEXTS))]
 
 
 def method_changes(method: str) -> list[str]:

@@ -91,6 +91,9 @@ def fit(run: TrainRun) -> Trained:
     cut = sum((count_cut(encoded, limit) for encoded in prepared.encoded.values()), Cut())
     if message := cut.message("texts", limit, model.context):
         say(f"{folder}: {message}")
+    if run.config.train is not None and run.settings.epochs != run.config.train.epochs:
+        epochs = f"{run.settings.epochs} epochs instead of {run.config.train.epochs}"
+        say(f"{folder}: {epochs}, as few texts make few steps (train.min_steps = {run.settings.min_steps})")
     if is_sharding(run.settings.shard):
         shard(model, run.runtime)
     embedded = _embed(run) if run.settings.embeddings_baseline else None

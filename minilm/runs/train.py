@@ -154,8 +154,9 @@ def _adapt_and_train(
             conclude_adaptation(folder, prepared)
     else:
         model = start.model or fresh_model(config, prepared, runtime, adapted)
-        run = TrainRun(folder, config, config.train, prepared, model, runtime, keep_model, pictures, record)
-        trained, sharded = fit(run), is_sharding(config.train.shard)
+        settings = prepared.settings or config.train
+        run = TrainRun(folder, config, settings, prepared, model, runtime, keep_model, pictures, record)
+        trained, sharded = fit(run), is_sharding(settings.shard)
         if is_first():
             with alone():
                 run = _with_whole_model(run, adapted) if sharded else run

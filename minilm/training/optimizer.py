@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -120,6 +121,12 @@ def warmup_steps(warmup: float, total: int) -> int:
 def steps_per_epoch_of(batches: int, settings: TrainSection) -> int:
     """The number of optimizer steps in an epoch of ``batches`` batches."""
     return math.ceil(batches / settings.accumulate)
+
+
+def with_least_steps(settings: TrainSection, batches: int) -> TrainSection:
+    """The settings with as many epochs as ``min_steps`` needs. batches: per epoch."""
+    least = math.ceil(settings.min_steps / steps_per_epoch_of(batches, settings))
+    return replace(settings, epochs=max(settings.epochs, least))
 
 
 def check_warmup(settings: TrainSection, batches: int, key: str) -> None:

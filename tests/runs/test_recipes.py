@@ -138,7 +138,21 @@ def test_the_recipes_own_data_keep_its_metric_and_threshold() -> None:
     recipe = recipe_of("albert")
     assert changes_of(recipe, "tweet-emotions") == ["data.source=tweet-emotions"]
     config = load_config(recipe, changes_of(recipe, "mine.csv"))
-    assert config.train and (config.train.best, config.train.decision_threshold) == ("macro_f1", 0.5)
+    assert config.train and (config.train.best, config.train.decision_threshold) == ("loss", "auto")
+
+
+def test_few_texts_of_other_data_make_enough_steps_unless_one_names_the_epochs() -> None:
+    recipe = recipe_of("minilm")
+
+    def settings(data: str, *changes: str) -> tuple[int, int]:
+        train = load_config(recipe, [*changes_of(recipe, data), *changes]).train
+        assert train is not None
+        return train.epochs, train.min_steps
+
+    assert settings("mine.csv") == (5, 200) and settings("news-sample") == (5, 0)
+    assert settings("mine.csv", "train.epochs=3") == (3, 0)
+    assert settings("mine.csv", "train.epochs=3", "train.min_steps=50") == (3, 50)
+    assert settings("mine.csv", "train.min_steps=50") == (5, 50)
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,27 @@ def test_a_threshold_chosen_on_validation_is_chosen_anew_for_every_evaluation(
     assert majority["decision_threshold"] < 0.5 and majority["labels"] == ["refund", "delay"]
 
 
+def test_few_texts_train_for_the_least_number_of_steps_and_auto_is_a_threshold_for_several_labels(
+    tmp_path: Path,
+) -> None:
+    rows = [f"{text},{int(label == 'good')},{i % 2}" for i, (text, label) in enumerate(texts(40))]
+    (tmp_path / "several.csv").write_text("\n".join(["text,good,odd", *rows]))
+    several = (f"data.source={tmp_path / 'several.csv'}", 'data.label_columns=["good", "odd"]')
+    for name, data, chosen in (("several", several, True), ("single", (), False)):
+        result = minilm(
+            "train", write_config(tmp_path), *data, f"name={name}", "train.decision_threshold=auto", "--runs", tmp_path,
+            "train.epochs=1", "train.batch_size=8", "train.min_steps=10",
+        )  # fmt: skip
+        assert result.exit_code == 0, result.output
+        results = json.loads((tmp_path / name / "results.json").read_text())
+        assert (results.get("decision_threshold", 0.5) != 0.5) == chosen
+        last = read_history(tmp_path / name)[-1]
+        assert 10 <= last.step < 10 + last.step / last.epoch
+        words = "epochs instead of 1, as few texts make few steps (train.min_steps = 10)"
+        assert f"{last.epoch:.0f} {words}" in result.output
+    assert minilm("export", tmp_path / "several", tmp_path / "linear", "--linear").exit_code == 0
+
+
 def test_a_data_set_that_is_misspelt_is_told_with_the_config(tmp_path: Path) -> None:
     config = write_config(tmp_path)
     assert f'{config}: data.source: no data set is named "ag-new" (did you mean "ag-news"?)' in refused(

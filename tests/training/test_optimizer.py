@@ -18,7 +18,15 @@ from minilm.checkpoints.models import new_model
 from minilm.config import TrainSection
 from minilm.errors import UserError
 from minilm.models.gpt2 import GPT2Config
-from minilm.training.optimizer import AdamW, check_warmup, learning_rate, make_optimizer, parameter_groups
+from minilm.training.optimizer import (
+    AdamW,
+    check_warmup,
+    learning_rate,
+    make_optimizer,
+    parameter_groups,
+    steps_per_epoch_of,
+    with_least_steps,
+)
 from tests.tiny import refused, write_config
 
 
@@ -226,3 +234,13 @@ def test_the_rate_never_leaves_its_limits_and_after_the_warmup_never_rises(
     peak = found.index(max(found))
     assert min(found) >= 0 and max(found) <= 0.5 + 1e-12
     assert all(a >= b - 1e-12 for a, b in zip(found[peak:], found[peak + 1 :], strict=False))
+
+
+@given(st.integers(1, 9), st.integers(0, 500), st.integers(1, 300), st.integers(1, 4))
+def test_the_epochs_are_the_fewest_that_make_the_least_number_of_steps(
+    epochs: int, least: int, batches: int, accumulate: int
+) -> None:
+    settings = TrainSection(epochs=epochs, lr=1.0, min_steps=least, accumulate=accumulate)
+    found, steps = with_least_steps(settings, batches).epochs, steps_per_epoch_of(batches, settings)
+    assert found >= epochs and found * steps >= least
+    assert found == epochs or (found - 1) * steps < least
