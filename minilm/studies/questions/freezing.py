@@ -163,7 +163,9 @@ def _draw(levels: Sequence[FreezingLevel], metric: str, path: Path) -> Path:
     _draw_over_trained(time, levels, seconds, (0, float("inf")), names, SERIES[0])
     within_range(quality, metric)
     widen(quality, metric, min(level.group.texts() for level in levels))
-    time.set_ylim(bottom=min(0, time.get_ylim()[0]))
+    bottom, top = min(0, time.get_ylim()[0]), time.get_ylim()[1]  # below 0 for names
+    time.set_yticks([tick for tick in time.get_yticks() if 0 <= tick <= top])
+    time.set_ylim(bottom, top)
     name_axes(quality, title=f"{titled(metric)} on the test texts", x="Parameters that train", y=axis_label(metric))
     name_axes(time, title="Training time", x="Parameters that train", y=f"Time ({unit})")
     legend(figure, [quality])
