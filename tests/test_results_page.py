@@ -58,6 +58,7 @@ def test_the_page_is_short_and_links_to_all_the_others() -> None:
         ("0.6<!-- one mean accuracy variant=c -->", False),
         ("0.6<!-- one mean loss variant=a -->", False),
         ("0.6<!-- two mean accuracy -->", False),
+        ("0.1<!-- one sd accuracy variant=a seed=1 -->", False),  # one row has none
     ],
 )
 def test_a_number_is_right_if_it_is_the_statistic_as_rounded(claim: str, right: bool, tmp_path: Path) -> None:
@@ -75,6 +76,8 @@ def test_a_number_is_right_if_it_is_the_statistic_as_rounded(claim: str, right: 
         ("+0.000<!-- one difference accuracy variant=a minus variant=b -->",
          "+0.083<!-- one difference accuracy variant=a minus variant=b -->"),
         ("0%<!-- one mean accuracy variant=a -->", "60%<!-- one mean accuracy variant=a -->"),
+        ("6e-1<!-- one mean accuracy variant=a -->", "6e-1<!-- one mean accuracy variant=a -->"),
+        ("0.6<!-- none mean accuracy -->", "0.6<!-- none mean accuracy -->"),  # left for ``check`` to name
     ],
 )  # fmt: skip
 def test_a_page_can_be_corrected_from_the_files(written: str, right: str, tmp_path: Path) -> None:
