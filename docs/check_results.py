@@ -14,6 +14,8 @@ It names a file of experiments/results (without ".csv"), a statistic, a column, 
     difference-high, p                    its 95% interval, and the p value of the paired t test
     ratio                                 the mean of the rows before "over" divided by that of the rows after it
     ratio-low, ratio-high                 the 95% interval of the mean of the ratios, paired by seed
+    crossing, crossing-min, crossing-max  along=AXIS above=OTHER: the value of an axis from which on a column is above
+                                          another one, between two values by the logarithm; over the seeds
 
 A number is right if it is the statistic rounded to the digits that the page shows; "%" makes it a percentage.
 """
@@ -21,6 +23,7 @@ A number is right if it is the statistic rounded to the digits that the page sho
 from __future__ import annotations
 
 import csv
+import math
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -39,6 +42,7 @@ PLAIN: dict[str, Callable[[list[float]], float]] = {
     "mean": mean, "sd": deviation, "min": min, "max": max, "count": len, "value": lambda values: _only(values),
     "low": lambda values: _interval(values)[0], "high": lambda values: _interval(values)[1],
 }  # fmt: skip
+UNKNOWN = (ValueError, KeyError, OSError, ArithmeticError)  # what ``evaluate`` raises if a comment has no value
 Row = Mapping[str, str]
 
 
@@ -49,7 +53,7 @@ def check(page: str, folder: Path) -> list[str]:
         place = f"line {page.count(chr(10), 0, found.start()) + 1}: {found['number']}{found['percent']}"
         try:
             value = evaluate(found["source"], folder)
-        except (ValueError, KeyError, OSError) as error:
+        except UNKNOWN as error:
             wrong.append(f"{place}: {found['source']}: {error}")
             continue
         shown = rounded(value * (100 if found["percent"] else 1), found["number"])
@@ -69,7 +73,12 @@ def corrected(page: str, folder: Path) -> str:
     """The page with the numbers of the files, each with the digits, the sign and the commas that it has on the page."""
 
     def number(found: re.Match[str]) -> str:
-        value = evaluate(found["source"], folder) * (100 if found["percent"] else 1)
+        try:
+            value = evaluate(found["source"], folder) * (100 if found["percent"] else 1)
+        except UNKNOWN:  # ``check`` names it
+            return found[0]
+        if rounded(value, found["number"]) == Decimal(found["number"].replace(",", "")):
+            return found[0]
         sign = "+" if found["number"].startswith("+") else "-"
         comma = "," if "," in found["number"] else ""
         shown = format(rounded(value, found["number"]), f"{sign}{comma}f")
@@ -79,11 +88,13 @@ def corrected(page: str, folder: Path) -> str:
 
 
 def evaluate(source: str, folder: Path) -> float:
-    """The value of a comment. Raises ValueError, KeyError or OSError if there is none."""
+    """The value of a comment. Raises one of ``UNKNOWN`` if there is none."""
     name, statistic, column, *conditions = source.split()
     rows = read(folder / f"{name}.csv")
     if statistic in PLAIN:
         return PLAIN[statistic](numbers(chosen(rows, conditions), column))
+    if statistic.startswith("crossing"):
+        return _crossing(rows, statistic, column, conditions)
     word = "over" if statistic.startswith("ratio") else "minus"
     if word not in conditions:
         raise ValueError(f'{statistic} needs "{word}"')
@@ -104,6 +115,29 @@ def evaluate(source: str, folder: Path) -> float:
     if pair.interval is None or statistic not in ("difference-low", "difference-high"):
         raise ValueError(f"no {statistic}")
     return pair.interval.low if statistic == "difference-low" else pair.interval.high
+
+
+def _crossing(rows: Sequence[Row], statistic: str, column: str, conditions: Sequence[str]) -> float:
+    options = dict(condition.split("=", 1) for condition in conditions if condition.startswith(("along=", "above=")))
+    found = chosen(rows, [c for c in conditions if not c.startswith(("along=", "above="))])
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for row in found:
+        gain = float(row[column]) - float(row[options["above"]])
+        lines.setdefault(row["seed"], []).append((math.log(float(row[options["along"]])), gain))
+    logs = [_last_crossing(sorted(line)) for line in lines.values()]
+    chooser = {"crossing": mean, "crossing-min": min, "crossing-max": max}[statistic]
+    return math.exp(chooser(logs))
+
+
+def _last_crossing(line: Sequence[tuple[float, float]]) -> float:
+    """Where a line is above 0 from there on: its first point if it is always above 0."""
+    if line[-1][1] <= 0:
+        raise ValueError("the line ends at or below 0")
+    below = [i for i, (_, gain) in enumerate(line) if gain <= 0]
+    if not below:
+        return line[0][0]
+    (x, low), (right, high) = line[below[-1]], line[below[-1] + 1]
+    return x + (right - x) * -low / (high - low)
 
 
 @cache

@@ -68,6 +68,15 @@ def test_a_number_is_right_if_it_is_the_statistic_as_rounded(claim: str, right: 
     assert right or wrong[0].startswith("line 2: ")
 
 
+def test_a_crossing_is_between_the_last_value_below_and_the_next_one_above(tmp_path: Path) -> None:
+    rows = ["1,1,0.5,0.6", "1,10,0.6,0.7", "1,100,0.8,0.7", "2,1,0.5,0.4", "2,10,0.6,0.5", "2,100,0.9,0.5"]
+    (tmp_path / "few.csv").write_text("\n".join(["seed,shots,ours,theirs", *rows]), encoding="utf-8")
+    crossings = {"crossing": 5.6, "crossing-min": 1, "crossing-max": 31.6}  # seed 1: 10^1.5; seed 2: the first value
+    for statistic, right in crossings.items():
+        assert check(f"{right}<!-- few {statistic} ours along=shots above=theirs -->", tmp_path) == []
+    assert "ends at or below 0" in check("1<!-- few crossing theirs along=shots above=ours -->", tmp_path)[0]
+
+
 @pytest.mark.parametrize(
     ("written", "right"),
     [
