@@ -140,6 +140,14 @@ def plain_decision(labels: np.ndarray) -> Decision:
     return Decision("multi" if labels.ndim == 2 else "single")
 
 
+def threshold_asked_for(settings: TrainSection, several: bool) -> Literal["validation", "validation-per-label"] | float:
+    """``train.decision_threshold``; "auto" is "validation" if a text may have several labels, otherwise 0.5."""
+    asked = settings.decision_threshold
+    if asked == "auto":
+        return "validation" if several else 0.5
+    return asked
+
+
 def fit_decision(
     settings: TrainSection, labels: np.ndarray, scores: np.ndarray, *, calibrate: bool = True
 ) -> Decision:
@@ -152,7 +160,7 @@ def fit_decision(
     if calibrate:
         decision = replace(decision, temperature=fit_temperature(labels, scores))
     z = decision.calibrated(scores)
-    match settings.decision_threshold:
+    match threshold_asked_for(settings, labels.ndim == 2):
         case "validation":
             # The metric that chooses the checkpoint; micro F1 if that metric does not depend on a threshold.
             metric = "micro_f1" if settings.best in ("loss", *RANKING_METRICS) else settings.best

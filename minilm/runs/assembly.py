@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -35,6 +35,7 @@ from minilm.data.tokenization import Encoded, encode, load_tokenizer, separate_p
 from minilm.data.unlabelled import load_unlabelled
 from minilm.devices import Runtime
 from minilm.errors import UserError, nearest
+from minilm.evaluation.decisions import threshold_asked_for
 from minilm.evaluation.metrics import check_metric
 from minilm.evaluation.ranking import has_pairs
 from minilm.evaluation.reading import Reading
@@ -58,7 +59,7 @@ class PreparedData:
     train: Rows  # the data's training rows, and those that [augment] made from them
     tokenizer: Tokenizer
     encoded: dict[str, Encoded]  # of each split
-    settings: TrainSection | None = None  # [train] for these data: ``min_steps`` and "auto" are settled
+    settings: TrainSection | None = None  # [train], with as many epochs as ``min_steps`` needs
 
     @property
     def added(self) -> int:
@@ -84,7 +85,7 @@ def prepare(config: RunConfig) -> PreparedData:
     find_all(config)
     load = load_dataset if config.data.labelled else load_unlabelled
     data = memoize("data", lambda: _files_of(config.data), lambda: load(config.data))
-    settings = None if config.train is None else settled(config.train, data)
+    settings = config.train
     if settings is not None:
         _check_objective(settings, data)
     train = augmented(config, data)
@@ -104,13 +105,6 @@ def prepare(config: RunConfig) -> PreparedData:
         settings = with_least_steps(settings, len(batches))
         check_warmup(settings, len(batches), "train.warmup")
     return PreparedData(data, train, tokenizer, encoded, settings)
-
-
-def settled(settings: TrainSection, data: Dataset) -> TrainSection:
-    """The settings with the decision threshold that "auto" means for these data."""
-    if settings.decision_threshold != "auto":
-        return settings
-    return replace(settings, decision_threshold="validation" if data.multi_label else 0.5)
 
 
 def long_texts_of(config: RunConfig) -> LongTexts:
@@ -178,7 +172,7 @@ def _check_objective(train: TrainSection, data: Dataset) -> None:
             f"train.class_weights must contain one weight for each of the {len(labels)} labels "
             f"({', '.join(labels)}), got {len(weights)}"
         )
-    key, wanted = "train.decision_threshold", train.decision_threshold
+    key, wanted = "train.decision_threshold", threshold_asked_for(train, data.multi_label)
     if wanted != 0.5 and not data.multi_label and len(labels) != 2:
         raise UserError(f"{key} needs data with several labels per text or two classes; these have {len(labels)}")
     if wanted == "validation" and not data.multi_label:

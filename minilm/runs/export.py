@@ -31,7 +31,6 @@ from minilm.models.architecture import Backbone
 from minilm.reporting.export_facts import ExportFacts
 from minilm.reporting.model_card import CARD, Exported, model_card
 from minilm.reporting.record import Run, read_run
-from minilm.runs.assembly import settled
 from minilm.runs.augment import augmented
 from minilm.runs.folders import load_data_of
 from minilm.runs.onnx import add_onnx, check_classifier
@@ -157,7 +156,7 @@ def export_linear(run: Path, folder: Path) -> Path:
     train = augmented(config, data)
     model = linear(train.texts, train.labels, len(data.label_names), train.pairs)
     scores = model.predict(data.validation.texts, data.validation.pairs).astype(np.float32)
-    decision = fit_decision(settled(config.train, data), data.validation.labels, scores)
+    decision = fit_decision(config.train, data.validation.labels, scores)
     # It reads texts of any length.
     table = {"clean": config.data.clean, "pairs": bool(config.data.text_pair), "long_texts": "windows"}
     reading = Reading.from_table(table | decided(decision), str(folder))

@@ -12,7 +12,7 @@ from minilm.data.batching import collate, length_multiple, make_batches
 from minilm.data.splits import keep_rows, strata_of
 from minilm.data.tokenization import Encoded, pad_id
 from minilm.devices import Runtime
-from minilm.evaluation.decisions import fit_decision
+from minilm.evaluation.decisions import fit_decision, threshold_asked_for
 from minilm.evaluation.measuring import measure
 from minilm.evaluation.metrics import Metrics
 from minilm.evaluation.predictor import Forward, predict_scores
@@ -58,7 +58,7 @@ def make_task(
         # The threshold is chosen for each evaluation: early in training, rare labels have low probabilities, so with a
         # threshold of 0.5 none would be assigned, even if the model ranks them well, and all checkpoints would seem
         # equal. (With 0.5, a temperature does not change labels.)
-        calibrate = settings.decision_threshold != 0.5
+        calibrate = threshold_asked_for(settings, validation.labels.ndim == 2) != 0.5
         decision = fit_decision(settings, validation.labels, scores["validation"], calibrate=calibrate)
         ranking = settings.best in RANKING_METRICS  # they sort all texts for each label
         return {
