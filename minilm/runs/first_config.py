@@ -29,7 +29,7 @@ from minilm.errors import UserError, nearest, shortened
 from minilm.hints import program, quoted
 from minilm.hub import list_models
 from minilm.loading import load_config
-from minilm.runs.finetune import OTHER_DATA, recipe_of
+from minilm.runs.finetune import FEW_TEXTS, OTHER_DATA, recipe_of
 from minilm.schema import override, shown
 from minilm.textfiles import read_toml
 
@@ -47,6 +47,7 @@ MEANINGS = {  # of the keys that recipes have
     "best": "the metric on the validation texts that chooses the epoch",
     "patience": "evaluations without an improvement before training stops",
     "evaluate_every": "steps",
+    "min_steps": "few texts are trained for more epochs, until there are so many steps",
     "decision_threshold": "with several labels a text: the probability from which a label is given",
     "rank": "of the LoRA adapters, the only weights that train besides the head",
 }
@@ -156,9 +157,9 @@ def config_text(look: FirstLook, out: Path, recipe: Mapping[str, Any], model: st
 def _for_other_data(title: str, table: Mapping[str, Any]) -> dict[str, Any]:
     """A section of a recipe, with the changes that ``minilm finetune --data`` makes too."""
     changed: dict[str, Any] = {}
-    for change in OTHER_DATA:
+    for change in (*OTHER_DATA, FEW_TEXTS):
         override(RunConfig, changed, change)
-    return {key: changed.get(title, {}).get(key, value) for key, value in table.items()}
+    return dict(table) | changed.get(title, {})
 
 
 def _section(title: str, keys: Mapping[str, tuple[Any, str]]) -> list[str]:

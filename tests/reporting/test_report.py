@@ -27,7 +27,7 @@ def test_the_first_paragraph_tells_the_whole_story(make_run, results):
         "960 texts with 3 labels. On the 120 test texts it is right in 58.3% of cases, with a macro F1 of 0.5120. "
         "Always giving the most frequent label would make that 50.8% and 0.2246. **It falls short of the linear "
         "baseline by 2.8 points of macro F1 (accuracy: 1.7 points below): on these data the linear model is the "
-        "better choice.** With 120 test texts, its accuracy on more such texts is only known to lie "
+        "better choice.** With 120 test texts, its accuracy on more such texts is only known to be "
         "between 49.4% and 66.8% (95%, Wilson's interval)."
     )
 
@@ -117,7 +117,7 @@ def test_with_several_labels_it_is_told_what_the_majority_baseline_gives(make_ru
 @pytest.mark.parametrize(("accuracy", "between"), [(1.0, "79.6% and 100.0%"), (0.0, "0.0% and 20.4%")])
 def test_none_or_all_right_of_few_texts_is_not_told_as_certain(make_run, results, accuracy, between):
     results["test"]["accuracy"], results["data"]["sizes"]["test"] = accuracy, 15
-    assert f"is only known to lie between {between} (95%" in page(make_run, results)
+    assert f"is only known to be between {between} (95%" in page(make_run, results)
 
 
 def test_how_it_learned_names_the_weights_kept_and_the_gap(make_run, results):
