@@ -56,8 +56,9 @@ def new_figure(width: float, height: float, title: str) -> Figure:
 def save(figure: Figure, path: Path, *, svg: bool = False) -> Path:
     """Save a PNG, and with ``svg`` also an SVG of the same name. Equal figures give equal bytes."""
     size: dict[str, Any] = {"dpi": DPI}
-    if any(axes.get_aspect() != "auto" for axes in figure.axes):  # panels of fixed shape leave room: cut it off
-        size |= {"bbox_inches": "tight", "pad_inches": 0.15}
+    leave_room = any(axes.get_aspect() != "auto" for axes in figure.axes)  # panels of fixed shape
+    if leave_room or any(drawn.get_window_extent().width > figure.bbox.width for drawn in figure.legends):
+        size |= {"bbox_inches": "tight", "pad_inches": 0.15}  # takes as long as the picture itself
     for text in figure.findobj(Text):
         text.set_parse_math(False)  # show "$" in names literally
         others = [family for family in map(family_of, text.get_text()) if family]
@@ -72,13 +73,18 @@ def save(figure: Figure, path: Path, *, svg: bool = False) -> Path:
 
 
 def legend(figure: Figure, panels: Iterable[Axes]) -> None:
-    """One legend for all panels, below the figure. Lines with the same label appear once."""
+    """One legend for all panels, below the figure, as wide as the figure at most. Lines with the same label appear
+    once."""
     entries: dict[str, Artist] = {}
     for axes in panels:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             entries.setdefault(str(label), handle)
-    style: dict[str, Any] = {"ncols": min(len(entries), 3), "fontsize": SMALL, "frameon": False, "handlelength": 3}
-    figure.legend(list(entries.values()), list(entries), loc="outside lower center", **style)
+    style: dict[str, Any] = {"fontsize": SMALL, "frameon": False, "handlelength": 3, "loc": "outside lower center"}
+    for columns in range(min(len(entries), 3), 0, -1):
+        drawn = figure.legend(list(entries.values()), list(entries), ncols=columns, **style)
+        if columns == 1 or drawn.get_window_extent().width <= figure.bbox.width:
+            return
+        drawn.remove()
 
 
 def within_range(axes: Axes, metric: str) -> None:

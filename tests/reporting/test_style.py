@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
-from minilm.reporting.style import new_figure, short, widen
+import pytest
+from matplotlib.image import imread
+
+from minilm.reporting.style import legend, new_figure, save, short, widen
 
 
 def limits(low: float, high: float, metric: str, texts: int, **how) -> tuple[float, float]:
@@ -51,3 +54,16 @@ def test_a_long_name_keeps_its_beginning_and_its_end():
         cut = [short(name, length) for name in names]
         assert len(set(cut)) == 20 and all(len(name) <= length and name.startswith("a variant") for name in cut)
     assert short("ab cdef gh", 6) == "ab…gh"  # no blanks beside the mark
+
+
+@pytest.mark.parametrize(("letters", "fits"), [(3, True), (25, True), (45, True), (120, False)])
+def test_a_legend_is_not_cut_off_however_long_its_names_are(letters: int, fits: bool, tmp_path: Path) -> None:
+    figure = new_figure(6, 4, "Names")
+    axes = figure.subplots()
+    for letter in "abcd":
+        axes.plot([0, 1], [0, 1], label=letter * letters)
+    legend(figure, [axes])
+    width = figure.legends[0].get_window_extent().width
+    assert (width <= figure.bbox.width) == fits and len(figure.legends) == 1
+    picture = imread(save(figure, tmp_path / "names.png"))
+    assert picture.shape[1] == figure.bbox.width if fits else picture.shape[1] > width
