@@ -55,15 +55,15 @@ def new_figure(width: float, height: float, title: str) -> Figure:
 
 def save(figure: Figure, path: Path, *, svg: bool = False) -> Path:
     """Save a PNG, and with ``svg`` also an SVG of the same name. Equal figures give equal bytes."""
-    size: dict[str, Any] = {"dpi": DPI}
-    leave_room = any(axes.get_aspect() != "auto" for axes in figure.axes)  # panels of fixed shape
-    if leave_room or any(drawn.get_window_extent().width > figure.bbox.width for drawn in figure.legends):
-        size |= {"bbox_inches": "tight", "pad_inches": 0.15}  # takes as long as the picture itself
     for text in figure.findobj(Text):
         text.set_parse_math(False)  # show "$" in names literally
         others = [family for family in map(family_of, text.get_text()) if family]
         if others:
             text.set_fontfamily([*text.get_fontfamily(), *dict.fromkeys(others)])
+    size: dict[str, Any] = {"dpi": DPI}
+    leave_room = any(axes.get_aspect() != "auto" for axes in figure.axes)  # panels of fixed shape
+    if leave_room or any(drawn.get_window_extent().width > figure.bbox.width for drawn in figure.legends):
+        size |= {"bbox_inches": "tight", "pad_inches": 0.15}  # takes as long as the picture itself
     with atomic(Path(path)) as file:
         figure.savefig(file, format="png", **size)
     if svg:
@@ -82,6 +82,8 @@ def legend(figure: Figure, panels: Iterable[Axes]) -> None:
     style: dict[str, Any] = {"fontsize": SMALL, "frameon": False, "handlelength": 3, "loc": "outside lower center"}
     for columns in range(min(len(entries), 3), 0, -1):
         drawn = figure.legend(list(entries.values()), list(entries), ncols=columns, **style)
+        for text in drawn.get_texts():
+            text.set_parse_math(False)  # as in ``save``
         if columns == 1 or drawn.get_window_extent().width <= figure.bbox.width:
             return
         drawn.remove()
