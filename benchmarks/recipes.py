@@ -3,7 +3,7 @@
     python -m benchmarks.recipes --out experiments/results/recipes.csv
 
 ``minilm finetune minilm --data FOLDER``, with no setting but the seed, on six sets made of the files in shared/data.
-The peer is the ``Trainer`` of ``transformers`` on the same files and checkpoint, as many epochs, with the best of three
+The peer is the ``Trainer`` of ``transformers`` on the same files and checkpoint, 5 epochs, with the best of three
 learning rates (``benchmarks.recipes_peer``). Beside them, two logistic regressions (``benchmarks.recipes_baselines``).
 Each seed draws other texts; all sides read the same ones. A row of the file is one side of one seed, with its CPU
 seconds from start to end. About twenty CPU minutes a seed.
@@ -59,18 +59,21 @@ def read(folder: str, split: str) -> list[Row]:
 
 def balanced(rows: list[Row]) -> list[Row]:
     """As many rows of each label as of the rarest: the first ones."""
-    least = min(Counter(row["label"] for row in rows).values())
-    seen: Counter[str] = Counter()
-    return [row for row in rows if (seen.update([row["label"]]) or seen[row["label"]]) <= least]
+    by_label: dict[str, list[Row]] = {}
+    for row in rows:
+        by_label.setdefault(row["label"], []).append(row)
+    least = min(map(len, by_label.values()))
+    return [row for some in by_label.values() for row in some[:least]]
 
 
 def combinations(rows: list[Row]) -> list[Row]:
     """Tweets with one of the 24 most frequent combinations of emotions in the training file, which is the label."""
-    named = [{"text": row["Tweet"], "label": "+".join(e for e in EMOTIONS if row[e] == "1") or "none"} for row in rows]
-    known = Counter(
-        "+".join(e for e in EMOTIONS if row[e] == "1") or "none" for row in read("tweet_emotions", "train")
-    ).most_common(24)
-    return [row for row in named if row["label"] in dict(known)]
+
+    def joined(row: Row) -> str:
+        return "+".join(emotion for emotion in EMOTIONS if row[emotion] == "1") or "none"
+
+    known = dict(Counter(map(joined, read("tweet_emotions", "train"))).most_common(24))
+    return [{"text": row["Tweet"], "label": joined(row)} for row in rows if joined(row) in known]
 
 
 KINDS = {
@@ -93,11 +96,11 @@ KINDS = {
 
 def write_set(kind: Kind, folder: Path, seed: int) -> None:
     """train.csv, validation.csv and test.csv: rows drawn at random, none in two files."""
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     train, test = kind.rows("train"), kind.rows("test")
-    chosen = chance.sample(train, kind.train + kind.validation)
+    chosen = rng.sample(train, kind.train + kind.validation)
     rows = {"train": chosen[: kind.train], "validation": chosen[kind.train :]}
-    rows["test"] = chance.sample(test, min(kind.test, len(test)))
+    rows["test"] = rng.sample(test, min(kind.test, len(test)))
     if "label" in train[0]:  # a rare label may be in no training row
         known = {row["label"] for row in rows["train"]}
         rows = {split: [row for row in some if row["label"] in known] for split, some in rows.items()}

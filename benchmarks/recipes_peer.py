@@ -1,6 +1,6 @@
 """``python -m benchmarks.recipes_peer FOLDER SEED``: the peer's side of ``benchmarks.recipes``.
 
-The ``Trainer`` of ``transformers``: batches of 16, 5 epochs as the recipe has, length-grouped, bfloat16 if the CPU
+The ``Trainer`` of ``transformers``: batches of 16, 5 epochs, length-grouped, bfloat16 if the CPU
 computes in it, three learning rates. The epoch and the rate with the lowest loss on validation are measured on test,
 and printed as a line of JSON.
 """

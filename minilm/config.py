@@ -305,13 +305,13 @@ class TrainSection:
     shard: bool = False  # several processes (torchrun) keep a part of every parameter each, for large models
     gradient_checkpointing: bool = False  # compute activations again in the backward pass: slower, with less memory
     cache_mib: Count = 4096  # memory for outputs of frozen layers, computed once; the rest is in a file; 0: no cache
-    # With several labels per text, a label is assigned if its probability is at least this; "validation" chooses it on
-    # the validation texts, "validation-per-label" one for each label; "auto": "validation" if there are several labels.
+    # With several labels per text, a label is given from this probability on; with two classes, the second. On the
+    # validation texts "validation" chooses it, "validation-per-label" one per label; "auto": only with several labels.
     decision_threshold: Literal["auto", "validation", "validation-per-label"] | Between = 0.5
     # The metric that "validation-per-label" maximises: macro F1, or the Jaccard index (with two classes, the second's).
     threshold_metric: Literal["f1", "jaccard"] = "f1"
     linear_baseline: bool = True  # also evaluate a linear model on words; never with more than 1,000 labels
-    embeddings_baseline: bool = False  # also evaluate a logistic regression on vectors of the checkpoint
+    embeddings_baseline: bool = False  # also a logistic regression on the checkpoint's vectors; reads all texts
     # Trackers that show the run while it trains: "tensorboard", "wandb" (Weights & Biases), "mlflow"; docs/trackers.md.
     log_to: list[TrackerName] = field(default_factory=list)
 

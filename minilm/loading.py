@@ -68,10 +68,14 @@ def load_config(source: Path | Mapping[str, Any], overrides: Sequence[str] = ())
         table = stored_table(path) if is_of_a_run(path) else read_toml(path)
     changes: dict[str, str] = {}
     for text in overrides:
-        key = override(RunConfig, table, text)
-        changes.pop(key, None)  # its place is that of the last change
-        changes[key] = text
+        keep_change(changes, override(RunConfig, table, text), text)
     return config_of(table, changes, str(path))
+
+
+def keep_change(changes: dict[str, str], key: str, change: str) -> None:
+    """Add what set a key, after all earlier changes, also if one of these set the key before."""
+    changes.pop(key, None)
+    changes[key] = change
 
 
 def path_of(source: Path | Mapping[str, Any]) -> Path:

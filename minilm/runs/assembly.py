@@ -59,7 +59,7 @@ class PreparedData:
     train: Rows  # the data's training rows, and those that [augment] made from them
     tokenizer: Tokenizer
     encoded: dict[str, Encoded]  # of each split
-    settings: TrainSection | None = None  # [train], with as many epochs as ``min_steps`` needs
+    settings: TrainSection | None  # [train], with as many epochs as ``min_steps`` needs
 
     @property
     def added(self) -> int:

@@ -149,14 +149,13 @@ def _adapt_and_train(
             adapted = adapt(config, start.adaptation, runtime, folder, record)
     if start.classifier is not None:
         classify_and_report(start.classifier, config, prepared, folder, pictures=pictures)
-    elif config.train is None:
+    elif prepared.settings is None:
         if is_first():
             conclude_adaptation(folder, prepared)
     else:
         model = start.model or fresh_model(config, prepared, runtime, adapted)
-        settings = prepared.settings or config.train
-        run = TrainRun(folder, config, settings, prepared, model, runtime, keep_model, pictures, record)
-        trained, sharded = fit(run), is_sharding(settings.shard)
+        run = TrainRun(folder, config, prepared.settings, prepared, model, runtime, keep_model, pictures, record)
+        trained, sharded = fit(run), is_sharding(prepared.settings.shard)
         if is_first():
             with alone():
                 run = _with_whole_model(run, adapted) if sharded else run

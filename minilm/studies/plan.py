@@ -34,7 +34,7 @@ from typing import Any, TypeVar
 
 from minilm.config import KeepModel, RunConfig
 from minilm.errors import UserError, nearest
-from minilm.loading import config_of, folder_name, is_within, short_hash, unread
+from minilm.loading import config_of, folder_name, is_within, keep_change, short_hash, unread
 from minilm.schema import flat, override, read_table, shown, write_table
 from minilm.studies.config import ActiveSection, StudyConfig, Variant, check_active, check_axes_and_variants
 from minilm.textfiles import read_toml
@@ -205,22 +205,23 @@ def _plan_run(
     for change in variant.changes:
         if "=" not in change:
             raise UserError(f"{source_of_run}: {shown(change)}: write section.key=value, such as train.lr=3e-4")
-        written[override(RunConfig, table, change)] = f"{source_of_run}: {change}"
+        keep_change(written, override(RunConfig, table, change), f"{source_of_run}: {change}")
     for key, value in point.items():
-        written[override(RunConfig, table, f"{key}={shown(value)}")] = f"{path}: axes.{key}"
+        keep_change(written, override(RunConfig, table, f"{key}={shown(value)}"), f"{path}: axes.{key}")
     shared = []
     for change in (change for change in changes if _optional_section(change) in {"", *table}):
         key = override(RunConfig, table, change)
         shared.append(key)
         if axis := next((axis for axis in point if is_within(axis, key)), ""):
             raise UserError(f"{change}: {axis} is an axis of this study; change it with axes.{axis}=[...]")
-        written[key] = change
+        keep_change(written, key, change)
     name, after = _run_name(config, variant.name, point), ""
     if variant.after:
         earlier = next(v for v in config.runs if v.name == variant.after)
         after = _run_name(config, earlier.name, {key: point[key] for key in config.axes_of(earlier)})
         source = (folder / after / "adapted").resolve()  # the study may be resumed from another folder
-        written[override(RunConfig, table, f"model.source={shown(str(source))}")] = f"{source_of_run}: after"
+        key = override(RunConfig, table, f"model.source={shown(str(source))}")
+        keep_change(written, key, f"{source_of_run}: after")
     table["name"] = name
     run = config_of(table, written, base, shared)
     return PlannedRun(

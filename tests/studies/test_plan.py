@@ -271,3 +271,19 @@ def test_a_run_is_named_after_its_values_as_they_are_typed():
     run = finished("head", {"data.redraw": True, "train.lr": 1e-5, "train.schedule": "linear", "seed": 1}, 0.8)
     assert run.planned.group == run.name_without() == "head, redraw true, lr 1e-05, schedule linear"
     assert run.name_without("train.lr", "train.schedule") == "head, redraw true"
+
+
+def test_a_number_of_epochs_that_is_set_last_has_no_least_number_of_steps(tmp_path: Path) -> None:
+    path = tmp_path / "s.toml"
+    path.write_text(
+        'name = "s"\nquestion = "?"\n[[runs]]\nname = "a"\nchanges = ["train.epochs=2", "train.min_steps=100"]\n'
+        '[base.model]\nsource = "bert"\n[base.data]\nsource = "x.csv"\n[base.train]\nepochs = 1\nlr = 1e-3\n'
+    )
+
+    def settings(*changes: str) -> tuple[int, int]:
+        [run] = load_study(path, changes, runs=tmp_path).runs
+        assert run.config.train is not None
+        return run.config.train.epochs, run.config.train.min_steps
+
+    assert settings() == (2, 100) and settings("train.min_steps=7") == (2, 7)
+    assert settings("train.epochs=3") == (3, 0)  # the run has set it too, but earlier
