@@ -48,7 +48,7 @@ MEANINGS = {  # of the keys that recipes have
     "patience": "evaluations without an improvement before training stops",
     "evaluate_every": "steps",
     "min_steps": "few texts are trained for more epochs, until there are so many steps",
-    "decision_threshold": "with several labels a text: the probability from which a label is given",
+    "decision_threshold": "with several labels a text: the probability of a label; \"auto\": chosen on validation",
     "rank": "of the LoRA adapters, the only weights that train besides the head",
 }
 OWN = re.compile(r"(train_rows|validation_rows|test_rows|clean|source|text|text_pair|label\w*)")  # of a recipe's data
