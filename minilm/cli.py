@@ -263,7 +263,7 @@ def compare_command(
     if metric and html is None:
         raise UserError("--metric needs --html, as the tables always show all metrics")
 
-    from minilm.checkpoints.atomic import atomic
+    from minilm.atomic import atomic
     from minilm.reporting.compare import compare_html, compare_markdown, compare_text, load_groups
 
     groups, new_texts = load_groups(runs), []

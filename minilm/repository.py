@@ -27,6 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
+from minilm import atomic
+
 log = logging.getLogger("minilm")
 
 UNFINISHED = ".incomplete"
@@ -96,9 +98,9 @@ class Repository:
         ref = self.storage / "refs" / (self.revision or "main")
         if self.revision != commit and not (ref.is_file() and ref.read_text(errors="replace") == commit):
             ref.parent.mkdir(parents=True, exist_ok=True)
-            beside = ref.with_name(f".{ref.name}.{os.getpid()}.tmp")
+            beside = atomic.unfinished(ref)  # each process writes its own: another machine may have another disk
             beside.write_text(commit)
-            beside.replace(ref)
+            atomic.move(beside, ref)
 
 
 @dataclass(frozen=True)

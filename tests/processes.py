@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from minilm.checkpoints.atomic import unfinished
+from minilm.atomic import unfinished
 from minilm.cli import main
 from tests.tiny import no_pictures
 

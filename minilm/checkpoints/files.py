@@ -21,7 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from minilm.checkpoints.atomic import atomic
+from minilm.atomic import atomic
 from minilm.errors import UserError
 from minilm.model_files import PICKLES, refusal_of_pickles, shard_names
 from minilm.textfiles import read_json

@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 
 from minilm import hub
+from minilm.atomic import flush_names, move, remove_remains, unfinished
 from minilm.checkpoints.adapter_configs import read_adapter_config
 from minilm.checkpoints.adapters import find_base, load_adapted_model
-from minilm.checkpoints.atomic import flush_names, move, remove_remains, unfinished
 from minilm.checkpoints.files import fingerprint
 from minilm.checkpoints.models import card_of, copy_files, save_model
 from minilm.data.tokenization import load_tokenizer

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from minilm import hub
-from minilm.checkpoints.atomic import atomic
+from minilm.atomic import atomic
 from minilm.checkpoints.configs import class_of, write_config
 from minilm.checkpoints.contents import Contents, read_contents
 from minilm.checkpoints.files import Entry, Reader, view_once, write_json, write_tensors

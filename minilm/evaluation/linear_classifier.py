@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from minilm.checkpoints.atomic import atomic
+from minilm.atomic import atomic
 from minilm.checkpoints.files import read_tensors, write_tensors
 from minilm.data.cleaning import cleaner
 from minilm.errors import UserError

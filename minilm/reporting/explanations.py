@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from minilm.checkpoints.atomic import atomic
+from minilm.atomic import atomic
 from minilm.evaluation.explained import ExplainedText
 from minilm.reporting.page import Block, Folded, Section, Table, Weighted
 from minilm.reporting.record import Run

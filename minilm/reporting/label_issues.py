@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from minilm.checkpoints.atomic import atomic
+from minilm.atomic import atomic
 from minilm.evaluation.label_issues import find_label_issues, find_multilabel_issues
 from minilm.reporting.page import Block, Span, Table
 from minilm.reporting.tables import count

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
-from minilm.checkpoints.atomic import atomic
+from minilm.atomic import atomic
 from minilm.reporting.tables import escape, markdown_table, text_table
 from minilm.terminal import printable
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from minilm.checkpoints.atomic import atomic
+from minilm.atomic import atomic
 from minilm.data.readers import read_table
 from minilm.data.rows import Rows
 from minilm.data.tables import Defects

@@ -23,7 +23,7 @@ from matplotlib.font_manager import FontProperties, fontManager
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
 
-from minilm.checkpoints.atomic import atomic
+from minilm.atomic import atomic
 
 # Okabe and Ito's palette; each colour has one meaning.
 TRAIN, VALIDATION, TEST = "#E69F00", "#0072B2", "#D55E00"  # orange, blue, vermilion

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from minilm.atomic import atomic
 from minilm.checkpoints.adapter_configs import read_adapter_config
 from minilm.checkpoints.adapter_saving import save_adapter
 from minilm.checkpoints.adapters import base_of
-from minilm.checkpoints.atomic import atomic
 from minilm.checkpoints.models import card_of, own_head, save_model
 from minilm.checkpoints.onnx_export import check_installed
 from minilm.checkpoints.opening import load_model

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from minilm.checkpoints.atomic import atomic
+from minilm.atomic import atomic
 from minilm.config import DataSection, RunConfig
 from minilm.data.columns import guess_columns, has_no_header
 from minilm.data.decoding import STDIN

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from minilm.atomic import atomic
 from minilm.checkpoints import files
 from minilm.checkpoints.adapter_saving import save_adapter
-from minilm.checkpoints.atomic import atomic
 from minilm.checkpoints.models import card_of, save_model
 from minilm.checkpoints.sentence_models import read_sentence_model
 from minilm.checkpoints.trained_part import Base, is_partly_frozen

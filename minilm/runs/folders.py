@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from minilm.checkpoints.atomic import atomic, flush_names, remove_remains, unfinished
+from minilm.atomic import atomic, flush_names, remove_remains, unfinished
 from minilm.config import SPLITS, RunConfig
 from minilm.data.checks import class_counts
 from minilm.data.sources import Dataset, load_dataset

@@ -13,7 +13,7 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
-from minilm.checkpoints.atomic import atomic
+from minilm.atomic import atomic
 from minilm.data.in_memory import Columns
 from minilm.data.row_stream import Row
 from minilm.data.row_writers import JSONWriter

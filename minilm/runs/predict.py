@@ -32,7 +32,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from minilm.checkpoints.atomic import atomic, move
+from minilm.atomic import atomic, move
 from minilm.data.decoding import STDIN
 from minilm.data.row_stream import PAIR, TEXT, Row, RowStream, open_stream, survey
 from minilm.data.row_writers import FORMATS, RowWriter, writer_for

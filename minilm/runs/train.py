@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 import torch
 
 from minilm import devices
+from minilm.atomic import atomic
 from minilm.checkpoints import files
-from minilm.checkpoints.atomic import atomic
 from minilm.checkpoints.files import write_json
 from minilm.config import SPLITS, KeepModel, RunConfig, TrainSection, ZeroShotSection
 from minilm.data.checks import class_counts

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from minilm.checkpoints.atomic import atomic
+from minilm.atomic import atomic
 from minilm.checkpoints.files import write_json
 from minilm.errors import UserError
 from minilm.loading import dump_config, load_config

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from minilm.checkpoints.atomic import atomic
+from minilm.atomic import atomic
 from minilm.data.row_lists import read_row_list
 from minilm.data.rows import Rows
 from minilm.data.sources import load_dataset

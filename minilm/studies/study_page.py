@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from minilm.checkpoints.atomic import atomic
+from minilm.atomic import atomic
 from minilm.loading import dump_config
 from minilm.reporting.compare import NEW_TEXTS
 from minilm.reporting.groups import costs_of

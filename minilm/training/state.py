@@ -34,7 +34,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minilm.checkpoints.atomic import atomic, flush_names, move
+from minilm.atomic import atomic, flush_names, move
 from minilm.checkpoints.files import read_tensors, write_json, write_tensors
 from minilm.errors import UserError
 from minilm.measures import Measured, Number

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from minilm.checkpoints.atomic import atomic
+from minilm.atomic import atomic
 from minilm.checkpoints.files import (
     DTYPES,
     Reader,

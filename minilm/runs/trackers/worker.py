@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
-from minilm.checkpoints.atomic import atomic
+from minilm.atomic import atomic
 from minilm.errors import UserError
 from minilm.locking import locked
 from minilm.runs.trackers.protocol import TrackedRun, Tracker

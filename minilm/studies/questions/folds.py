@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minilm.checkpoints.atomic import atomic
+from minilm.atomic import atomic
 from minilm.evaluation.statistics import folds_interval, mean
 from minilm.measures import HIGHER_IS_BETTER
 from minilm.reporting.label_issues import (

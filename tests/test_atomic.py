@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from minilm.checkpoints import atomic as module
-from minilm.checkpoints.atomic import atomic, flush_names, move, remove_remains, unfinished
+from minilm import atomic as module
+from minilm.atomic import atomic, flush_names, move, remove_remains, unfinished
 
 
 def refusing(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
