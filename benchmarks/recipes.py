@@ -194,18 +194,19 @@ def measured(task: tuple[str, int, str], place: Path) -> dict[str, object]:
 
 
 def main() -> None:
-    """Run the sets, seeds and sides that the file does not have, and add them to it."""
+    """Run the sets, seeds and sides that the file does not have yet, and add their rows to it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--data", nargs="+", choices=list(KINDS), default=list(KINDS))
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES)
     parser.add_argument("--jobs", type=int, default=2)
     chosen = parser.parse_args()
     done = set()
     if chosen.out.exists():
         with chosen.out.open(encoding="utf-8", newline="") as file:
             done = {(row["data"], int(row["seed"]), row["side"]) for row in csv.DictReader(file)}
-    tasks = [task for task in product(chosen.data, chosen.seeds, SIDES) if task not in done]
+    tasks = [task for task in product(chosen.data, chosen.seeds, chosen.sides) if task not in done]
     tasks.sort(key=lambda task: task[1])  # all sets of the first seed first
     with (
         tempfile.TemporaryDirectory() as place,

@@ -300,15 +300,22 @@ _FRAME = """<!doctype html>
 </html>
 """
 
-_STYLE = """
+# Of every page of minilm; a page's own rules follow them.
+COMMON_STYLE = """
 :root { color-scheme: light dark; --ink: #1a1a1a; --paper: #fff; --quiet: #5c5c5c; --line: #d0d0d0; --box: #f3f5f7; }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e8e8e8; --paper: #161616; --quiet: #a8a8a8; --line: #444; --box: #232629; }
 }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 1rem/1.55 system-ui, sans-serif; }
-main { max-width: 62rem; margin: 0 auto; padding: 1rem 1.25rem 4rem; overflow-wrap: break-word; }
-h1 { font-size: 1.6rem; line-height: 1.25; }
-h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; }
+main { margin: 0 auto; padding: 1rem 1.25rem 4rem; overflow-wrap: break-word; }
+h1 { line-height: 1.25; }
+h2 { margin: 2.2rem 0 .6rem; }
+pre { overflow-x: auto; background: var(--box); padding: .8rem; font-size: .85rem; }
+"""
+_STYLE = COMMON_STYLE + """\
+main { max-width: 62rem; }
+h1 { font-size: 1.6rem; }
+h2 { font-size: 1.2rem; }
 .question { font-style: italic; color: var(--quiet); }
 .answer { background: var(--box); border-left: .3rem solid #0072b2; padding: .8rem 1rem; font-size: 1.1rem; }
 .note { color: var(--quiet); font-size: .9rem; }
@@ -327,7 +334,6 @@ img { display: block; max-width: 100%; height: auto; margin: 1rem 0; background:
 .weighted span { border-radius: .2rem; padding: .1rem .05rem; }
 details { margin: .6rem 0; }
 summary { cursor: pointer; }
-pre { overflow-x: auto; background: var(--box); padding: .8rem; font-size: .85rem; }
 @media (max-width: 40rem) { img { max-width: none; max-height: 22rem; } td.text { white-space: normal; } }
 @media print { details { display: none; } }
 """

@@ -36,6 +36,7 @@ from minilm.errors import UserError
 from minilm.evaluation.explained import ExplainedText
 from minilm.evaluation.explaining import explain_text
 from minilm.evaluation.predictor import Classifier, Predictor
+from minilm.reporting.page import COMMON_STYLE
 from minilm.schema import as_table
 from minilm.serving.api import Limits, Refusal, answers, read_explained, read_question
 from minilm.serving.batcher import Batcher, Busy, NoTokensIn, Stopped
@@ -66,7 +67,7 @@ class Service:
         self.explained = explainable(predictor)
         workers = share_cores(predictor)
         self.batcher = Batcher(predictor, self.metrics, batch=batch, room=room, workers=workers)
-        self.page = PAGE.read_text(encoding="utf-8")
+        self.page = PAGE.read_text(encoding="utf-8").replace("/* the common style */", COMMON_STYLE)
         self.policy = content_policy(self.page)
 
     def app(self, host: str) -> ASGIApp:
