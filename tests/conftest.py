@@ -42,7 +42,6 @@ def torch_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("minilm.models.dropout.dropout", dropout)
     monkeypatch.setattr("minilm.models.attention.dropout", dropout)
-    monkeypatch.setattr("minilm.models.gemma.dropout", dropout)
 
 
 @pytest.fixture(scope="module")

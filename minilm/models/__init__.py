@@ -67,11 +67,11 @@ TASKS = ("encode", "classify", "lm")
 def build_model(
     model_type: str, config: BackboneConfig, task: str = "encode", *, classes: int = 0, head: HeadConfig | None = None
 ) -> Backbone:
-    """A model with uninitialised weights: the parts of the backbone that the task needs, and its head.
+    """A model before ``Architecture.initialize``: the parts of the backbone that the task needs, and its head.
 
     ``head``: settings of minilm's own head; None: the family's head. In ``without_weights()`` this uses no memory.
 
-    Raises UserError if the head needs a pooler that the family does not have.
+    Raises UserError if the head needs a pooler that the family does not have, or if the model has no language head.
     """
     architecture = ARCHITECTURES[model_type]
     settings = None if task != "classify" else head or architecture.classification_head(config)
@@ -110,7 +110,7 @@ def fit_config(
     """The config with the parts that the task and its classification head need, and without unused parts.
 
     A pooler is removed if nothing uses it and the published class has none; T5's decoder is removed for encoding.
-    Raises UserError if the head needs a pooler that the family does not have.
+    Raises UserError if the head needs a pooler that the family does not have, or if the model has no language head.
     """
     pools = head is not None and head.pooling == "pooler"
     if "pooler" in architecture.switches:

@@ -1,4 +1,5 @@
-"""ALBERT: a BERT whose layers are all the same one (Lan et al. 2020).
+"""ALBERT: a BERT whose layers are all the same one (Lan et al. 2020, "ALBERT: A Lite BERT for Self-supervised Learning
+of Language Representations").
 
 Two changes make it small (section 3.1). One layer's weights serve all ``L`` layers: ``f`` below has no index.
 And a token has a short vector, of width ``E``, that one matrix widens to ``D``: V E + E D numbers, not V D.
@@ -9,6 +10,7 @@ And a token has a short vector, of width ``E``, that one matrix widens to ``D``:
 
     attention(Q, K, V) = softmax(Q K^T / sqrt(D/H) + padding) V
 
+``Q``, ``K`` and ``V`` are three linear maps of x, cut into ``H`` heads (``gpt2.py`` explains attention).
 ``padding`` is minus infinity where the key is padding and 0 elsewhere. The layer is BERT's, each sublayer
 followed by a norm ("post-norm"). It is small in memory, not in time: ``L`` passes cost what ``L`` layers do.
 
@@ -94,10 +96,11 @@ class AlbertEmbeddings(nn.Module):
         self.projection = nn.Linear(width, config.width)
 
     def forward(self, ids: Tensor, positions: Tensor | None = None, segments: Tensor | None = None) -> Tensor:
-        """ids (B, T) -> (B, T, D). No ``segments``: all is one text."""
+        """ids (B, T) -> (B, T, D). Without ``segments``, all tokens are in segment 0."""
         if positions is None:
             positions = torch.arange(ids.shape[1], device=ids.device)
-        which = self.segment.weight[0] if segments is None else self.segment(segments)  # (E,) or (B, T, E)
+        one_text = segments is None or self.segment.num_embeddings == 1
+        which = self.segment.weight[0] if one_text else self.segment(segments)  # (E,) or (B, T, E)
         x = self.token(ids) + which + self.position(positions)  # (B, T, E)
         return self.projection(self.dropout(self.norm(x)))
 
@@ -132,7 +135,7 @@ class Albert(Backbone):
 
 
 def initialize(model: Albert) -> None:
-    """As the paper's code draws them: N(0, 0.02) cut off at two deviations, zero biases, unit norms."""
+    """As the paper's code draws them: N(0, 0.02^2) cut off at two deviations, zero biases, unit norms."""
     draw_weights(model, truncated=True)
 
 

@@ -116,7 +116,7 @@ class Backbone(nn.Module, ABC):
 
     @property
     def context(self) -> int:
-        """The longest text that the model reads, or writes on, in tokens; 0: no limit."""
+        """The longest text that the model reads, or continues, in tokens; 0: no limit."""
         return 0
 
     @abstractmethod
@@ -192,7 +192,8 @@ class Backbone(nn.Module, ABC):
             state: the state before layer ``first``, if it is known; else all layers run.
 
         Raises:
-            ValueError: padding is not on the right, or an encoder-decoder's decoder has no input.
+            ValueError: padding is not on the right, a text is empty, an encoder-decoder's decoder has no input, or a
+                ``Batch`` comes with a mask, segments or decoder_ids.
         """
         batch = Batch.of(ids, mask, segments, decoder_ids)
         if self.head is None:
@@ -239,8 +240,8 @@ class Row:
     parts: int = 1
     sizes: Callable[[Any], tuple[int, ...]] | None = None  # config -> the blocks' proportions; None: equal blocks
     by_heads: bool = False
-    zero_bias: bool = False  # the file must have a bias, zero if our config does without it; a bare one it may have
-    bare: bool = False  # a tensor that belongs to no published module of its own, not a module
+    zero_bias: bool = False  # files have this bias, zero if our model has none; if ``bare``, they may have it
+    bare: bool = False  # ``ours`` and ``theirs`` are names of single tensors, not of modules with a weight and a bias
     when: Callable[[Any], bool] | None = None  # config -> whether the row applies; None: always
 
 

@@ -12,7 +12,15 @@ from minilm.models.dropout import dropout
 
 
 def explicit_attention(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, causal: bool, scale: float | None, p: float
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    *,
+    causal: bool,
+    scale: float | None,
+    p: float,
+    cap: float = 0.0,
 ) -> Tensor:
     """dropout(softmax(Q K^T * scale + mask)) V, step by step.
 
@@ -22,6 +30,7 @@ def explicit_attention(
     causal: in place of a mask, let query ``t`` see the keys ``s <= t``
     scale: None: 1 / sqrt(D/H)
     p: probability that a weight is dropped
+    cap: if above 0, scores z are cap * tanh(z / cap), before the mask (Gemma 2)
 
     Returns (B, H, T, D/H).
     """
@@ -32,8 +41,10 @@ def explicit_attention(
     if mask is not None and mask.dtype == torch.bool:
         mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill_(~mask, -math.inf)
     query = query * (width**-0.5 if scale is None else scale)
-    scores = query.reshape(batch, groups, -1, width) @ key.mT  # (B, G, H/G T, S): the queries of a group together
+    scores = query.reshape(batch, groups, -1, width) @ key.mT  # (B, G, H/G * T, S): the queries of a group together
     scores = scores.view(batch, heads, length, keys)
+    if cap:
+        scores = cap * torch.tanh(scores / cap)
     weights = dropout((scores if mask is None else scores + mask).softmax(-1), p)
     return (weights.view(batch, groups, -1, keys) @ value).view(batch, heads, length, width)
 
@@ -44,9 +55,9 @@ SHORT = 1024  # keys; with more, storing the weights costs more than the fused k
 def attend(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, causal: bool, scale: float | None, p: float
 ) -> Tensor:
-    """``explicit_attention``, or SDPA if that is faster, PyTorch's ``scaled_dot_product_attention``.
+    """``explicit_attention``, or PyTorch's ``scaled_dot_product_attention`` (SDPA) if that is faster.
 
-    SDPA does not store the (T, S) weights. But on a CPU it leaves its fast kernel if there is dropout, and its
+    SDPA does not store the (T, S) weights. But on a CPU, it does not use its fast kernel with dropout, and its
     bfloat16 kernel's gradient takes up to five times as long as that of the formula. (Without a gradient, that kernel
     takes two thirds of the formula's time for 64 keys, and a quarter for 512.)
     """
@@ -65,8 +76,7 @@ def attend(
 def takes_groups(query: Tensor, mask: Tensor | None) -> bool:
     """Whether SDPA has a fast kernel for fewer key-value heads than heads. If not, they are repeated first.
 
-    The CPU's has no other. On CUDA, FlashAttention is one, but it takes neither a mask nor float32, and the
-    memory-efficient kernel takes no groups. SDPA would turn to its plain kernel, which stores all (T, S) attention
-    weights (torch, sdp_utils.cpp).
+    On a CPU, SDPA's fast kernel takes groups. On CUDA, only FlashAttention does, and it takes neither a mask nor
+    float32. For other inputs SDPA would use its plain kernel, which stores all (T, S) weights (torch, sdp_utils.cpp).
     """
     return not query.is_cuda or (mask is None and query.dtype != torch.float32)

@@ -1,4 +1,5 @@
-"""BART: an encoder like BERT and a decoder like GPT, trained to restore corrupted texts (Lewis et al. 2020).
+"""BART: an encoder like BERT and a decoder like GPT, trained to restore corrupted texts (Lewis et al. 2020, "BART:
+Denoising Sequence-to-Sequence Pre-training for Natural Language Generation, Translation, and Comprehension").
 
 The encoder attends to both sides. The decoder attends to the tokens generated so far, and to the encoder's output, its
 memory (see ``encoder_decoder.py``). Both have learned position embeddings, and a norm follows each sublayer
@@ -11,7 +12,10 @@ memory (see ``encoder_decoder.py``). Both have learned position embeddings, and 
                           x <- norm(x + cross_attention(x, memory))          (keys and values from the memory)
                           x <- norm(x + down(gelu(up(x))))                   y = x after the last
 
-    attention(Q, K, V) = softmax(Q K^T / sqrt(D/H) + mask) V                 mask: padding; in the decoder, the future
+    attention(Q, K, V) = softmax(Q K^T / sqrt(D/H) + mask) V
+
+``Q``, ``K`` and ``V`` are three linear maps of x (of the memory for cross-attention's ``K`` and ``V``), cut into heads
+(``gpt2.py`` explains attention). ``mask`` is minus infinity at padding and, in the decoder, at keys on the right.
 
 BART learned from texts in which spans of words, some of them empty, were each replaced by one mask token ("text
 infilling"), and sentences were shuffled: the encoder reads the damaged text, the decoder writes the whole one. T5
@@ -185,7 +189,7 @@ class Bart(EncoderDecoder):
 
 
 def initialize(model: Bart) -> None:
-    """The published class's initialisation: N(0, 0.02), zero biases, unit norms."""
+    """The published class's initialisation: N(0, 0.02^2), zero biases, unit norms."""
     draw_weights(model)
 
 

@@ -1,7 +1,8 @@
 """The inputs of a model: a batch of texts, the state between two layers, and the cache of generation.
 
-Shapes: ``B`` sequences, ``T`` positions, ``S`` positions attended to, ``D`` width, ``L`` layers, ``H`` heads, ``G``
-key-value heads, ``D/H`` the width of a head (or the width that a config sets), ``V`` vocabulary, ``C`` classes.
+Shapes: ``B`` sequences, ``T`` positions (``T'`` in the decoder of an encoder-decoder), ``S`` positions attended to,
+``D`` width, ``L`` layers, ``H`` heads, ``G`` key-value heads, ``D/H`` the width of a head (or the width that a config
+sets), ``V`` vocabulary, ``C`` classes.
 
 Padding is always on the right. So a causal model needs no padding mask: a real token sees only what lies to its
 left, which is never padding, and nothing reads what the padding positions compute.
@@ -26,7 +27,8 @@ class Batch:
     mask: Tensor | None = None  # (B, T) True at real tokens; None: no padding
     segments: Tensor | None = None  # (B, T) 0 in the first text of a pair, 1 in the second
     positions: Tensor | None = None  # (B, T); None: 0, 1, ..., T-1
-    labels: Tensor | None = None  # (B,) classes; (B, C) several per text; (B, T), T5 (B, T'), tokens, -100: none
+    # (B,) one class per text; (B, C) several classes; tokens: (B, T), of an encoder-decoder (B, T'), -100 for none
+    labels: Tensor | None = None
     decoder_ids: Tensor | None = None  # (B, T') what the decoder of an encoder-decoder reads
     query_position: Tensor | None = None  # (B,) the only position of each text that the head uses; None: all
     cache: Cache | None = None  # keys and values of earlier positions, in generation

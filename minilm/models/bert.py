@@ -1,4 +1,6 @@
-"""BERT: an encoder that attends to both sides (Devlin et al. 2019). RoBERTa is one too (Liu et al. 2019).
+"""BERT: an encoder that attends to both sides (Devlin et al. 2019, "BERT: Pre-training of Deep Bidirectional
+Transformers for Language Understanding"). RoBERTa is one too (Liu et al. 2019, "RoBERTa: A Robustly Optimized BERT
+Pretraining Approach").
 
 Every position has a vector of width ``D``. The input vector is the sum of a token, a position and a segment
 embedding. Each of ``L`` layers adds the output of attention, which combines the vectors of all positions, then
@@ -9,13 +11,16 @@ the output of the MLP, and normalises both sums:
     x_{l+1} = norm(a_l + down(gelu(up(a_l))))
     y       = x_L
 
+``Q``, ``K`` and ``V`` are ``x W_q``, ``x W_k`` and ``x W_v``. Each of ``H`` heads computes the formula on its own D/H
+numbers of them, and a last matrix maps all heads' results to the output (``gpt2.py`` explains it).
 ``padding`` is minus infinity where the key is padding and 0 elsewhere. ``norm`` brings the ``D`` numbers at each
 position to mean 0 and variance 1, then scales and shifts each (LayerNorm, Ba et al. 2016). It comes after each
 sublayer ("post-norm"), as in Vaswani et al. 2017, so ``y`` is normalised already.
 
 A text is read as ``[CLS] text [SEP]``, a pair as ``[CLS] first [SEP] second [SEP]``; segments are 0 up to the first
 [SEP] and 1 after it. A model that sees the next word learns nothing from predicting it. So BERT was trained on two
-other tasks, each with its head (15% of the tokens were to be predicted, most of them hidden by a mask token):
+other tasks, each with its head (15% of the tokens were to be predicted, most of them hidden by a mask token; the
+formulas are the published code's):
 
     which word was masked here?     scores = norm(gelu(dense(y))) token^T + b            at every position
     does the second text follow?    scores = W tanh(dense(y_0)) + b                      at [CLS], position 0
@@ -23,8 +28,8 @@ other tasks, each with its head (15% of the tokens were to be predicted, most of
 The second head's ``tanh(dense(.))`` is the pooler. To classify texts, keep it and learn new ``W`` and ``b``.
 
 RoBERTa, XLM-RoBERTa (Conneau et al. 2020) and CamemBERT (Martin et al. 2020) learned only the first task, from more
-text: they have one kind of segment, their classifiers use no pooler, and the first rows of their position table are
-not for tokens.
+text: they have one kind of segment, the first rows of their position table are not for tokens, and their classifiers
+learn a dense layer of their own in the pooler's place: ``scores = output(tanh(dense(y_0)))`` at <s>.
 """
 
 from __future__ import annotations
@@ -145,7 +150,7 @@ class Bert(Backbone):
 
 
 def initialize(model: Bert) -> None:
-    """As the paper's code draws them: N(0, 0.02) cut off at two deviations, zero biases, unit norms."""
+    """As the paper's code draws them: N(0, 0.02^2) cut off at two deviations, zero biases, unit norms."""
     draw_weights(model, truncated=True)
 
 

@@ -1,10 +1,11 @@
-"""DeBERTa: attention with separate vectors for content and position (He et al. 2021a).
+"""DeBERTa: attention with separate vectors for content and position (He et al. 2021a, "DeBERTa: Decoding-enhanced BERT
+with Disentangled Attention").
 
 BERT adds token and position embeddings before its first layer, so all layers see only their sum. DeBERTa gives each
 token one vector for its content, and each distance between two tokens one for its position. The score of query ``t``
 and key ``s`` has three terms ("disentangled attention", section 3.1), in each head:
 
-    A[t, s] = Q_t . K_s  +  Q_t . K'_r  +  K_s . Q'_r               r = row(t - s),  Q' = W_q' P,  K' = W_k' P
+    A[t, s] = Q_t . K_s  +  Q_t . K'_r  +  K_s . Q'_r               r = row(t - s),  Q' = P W_q',  K' = P W_k'
               content to    content to     position to
               content       position       content
 
@@ -291,5 +292,5 @@ class Deberta(Backbone):
 
 
 def initialize(model: Deberta) -> None:
-    """N(0, 0.02), zero biases, unit norms, as the published code draws them."""
+    """N(0, 0.02^2), zero biases, unit norms, as the published code draws them."""
     draw_weights(model)

@@ -1,4 +1,5 @@
-"""DistilBERT: a BERT of half the depth that learned to imitate the whole one (Sanh et al. 2019).
+"""DistilBERT: a BERT of half the depth that learned to imitate the whole one (Sanh et al. 2019, "DistilBERT,
+a distilled version of BERT: smaller, faster, cheaper and lighter").
 
 The layers are BERT's, each followed by a norm ("post-norm"); segments and pooler are gone:
 
@@ -7,9 +8,10 @@ The layers are BERT's, each followed by a norm ("post-norm"); segments and poole
     x_{l+1} = norm(a_l + down(gelu(up(a_l))))
     y       = x_L
 
+``Q``, ``K`` and ``V`` are three linear maps of x, cut into ``H`` heads (``gpt2.py`` explains attention).
 ``padding`` is minus infinity where the key is padding and 0 elsewhere. The 6 layers began as every second one
-of a trained BERT (the teacher). At masked words they learned to give the teacher's probabilities, softened by
-a temperature, as well as the right words, in vectors that point where the teacher's do:
+of a trained BERT (the teacher). At every token they learned to give the teacher's probabilities, softened by a
+temperature, and a vector that points where the teacher's does; at masked words, also the right word:
 
     loss = a KL(teacher || student) + b cross-entropy(words) + c (1 - cosine(y, y_teacher))
 
@@ -120,7 +122,7 @@ class DistilBert(Backbone):
 
 
 def initialize(model: DistilBert) -> None:
-    """N(0, 0.02), zero biases, unit norms. (The published model began as layers of BERT instead.)"""
+    """N(0, 0.02^2), zero biases, unit norms. (The published model began as layers of BERT instead.)"""
     draw_weights(model)
 
 

@@ -1,4 +1,5 @@
-"""ELECTRA: an encoder that learned to tell which words of a text were put there by another model (Clark et al. 2020).
+"""ELECTRA: an encoder that learned to tell which words of a text were put there by another model (Clark et al. 2020,
+"ELECTRA: Pre-training Text Encoders as Discriminators Rather Than Generators").
 
 The network is BERT's (``bert.py``), but for two things: it has no pooler, and a token's vector may be short, of width
 ``E``, and a matrix widens it to ``D``. If ``E = D``, there is no such matrix.
@@ -8,6 +9,7 @@ The network is BERT's (``bert.py``), but for two things: it has no pooler, and a
     x_{l+1} = norm(a_l + down(gelu(up(a_l))))
     y       = x_L
 
+``Q``, ``K`` and ``V`` are three linear maps of x, cut into ``H`` heads (``gpt2.py`` explains attention).
 ``padding`` is minus infinity where the key is padding and 0 elsewhere. What is new is the task. BERT learns from the
 15% of the words that are masked. Here a small BERT, the *generator*, fills masked words in, and the *discriminator*,
 which is kept, learns from every word whether it is the original (section 2; the formulas are the published code's):
@@ -109,7 +111,7 @@ class Electra(Backbone):
 
 
 def initialize(model: Electra) -> None:
-    """As BERT's: N(0, 0.02) cut off at two deviations, zero biases, unit norms."""
+    """As BERT's: N(0, 0.02^2) cut off at two deviations, zero biases, unit norms."""
     draw_weights(model, truncated=True)
 
 

@@ -100,7 +100,10 @@ class EncoderDecoder(Backbone):
         return State(self.embed_ids(batch.ids, batch, decoder=False))
 
     def enter_decoder(self, batch: Batch, memory: Tensor) -> State:
-        """The state before the decoder's first layer. Without ids it reads labels or else the text, moved right."""
+        """The state before the decoder's first layer. Without ``decoder_ids`` a language model reads the labels, and
+        another model reads the text, each moved one place to the right.
+
+        Raises ValueError for a language model with neither decoder_ids nor labels."""
         ids = batch.decoder_ids
         if ids is None:
             wanted = batch.labels if isinstance(self.head, LanguageHead) else batch.ids

@@ -13,8 +13,9 @@ the token and those on its left, then the output of the MLP:
     norm(x)            = (1 + w) * x / sqrt(mean(x^2) + eps)
     cap(z)             = c * tanh(z / c)                    at most c, at least -c, and close to z if z is small
 
-``R`` rotates queries and keys by their position (``rotary.py``); ``mask`` is minus infinity at keys that a query does
-not see. The differences from Llama:
+``Q``, ``K`` and ``V`` are three linear maps of x, cut into heads (``gpt2.py`` explains attention). ``R`` rotates
+queries and keys by their position (``rotary.py``); ``mask`` is minus infinity at keys that a query does not see. The
+differences from Llama:
 
 - The token table is also the language head's matrix. As inputs, its vectors are multiplied by sqrt(D) (Vaswani et al.
   2017, section 3.4).
@@ -26,8 +27,8 @@ not see. The differences from Llama:
   norms each head's query and key instead, before ``R`` (Dehghani et al. 2023), and ``cap`` is the identity.
 - In Gemma 2 and 3 attention alternates. *Global* layers see everything to their left, *local* ones the last ``window``
   positions, so long texts are cheaper. Every second layer of Gemma 2 is global, every sixth of Gemma 3. In Gemma 3,
-  rotary positions have the base 1,000,000 in global layers, whose angles all but the smallest model also divide by 8
-  for long texts (Chen et al. 2023), and 10,000 in local ones.
+  rotary positions have the base 10,000 in local layers and 1,000,000 in global ones. From 4 billion parameters on, the
+  angles of global layers are also divided by 8, for long texts (Chen et al. 2023).
 - The width of a head need not be D/H. ``s`` is the width of a head; in the largest models of Gemma 2 and 3 it is D/H.
 
 EmbeddingGemma has Gemma 3's layers, but they attend to both sides; local layers see half a window on each side. The
@@ -45,8 +46,8 @@ from torch import Tensor, nn
 
 from minilm.errors import UserError
 from minilm.models.architecture import Backbone, BackboneConfig
+from minilm.models.attention import explicit_attention
 from minilm.models.batch import Batch, LayerCache, State, select_position
-from minilm.models.dropout import dropout
 from minilm.models.heads import LanguageConfig
 from minilm.models.layers import MLP, Attention, RMSNorm, draw_weights
 from minilm.models.masks import causal_mask, padding_mask, window_mask
@@ -98,7 +99,7 @@ class GemmaConfig(BackboneConfig):
             if isinstance(rotary := getattr(self, name), dict):  # a table in TOML or JSON
                 resolve(self, name, Rotary(**rotary))
         for rotary in (self.rotary, self.local_rotary):
-            rotary.pairs(self.head_width)
+            rotary.rotated(self.head_width)
 
     def is_global(self, layer: int) -> bool:
         """Whether a layer sees everything to its left."""
@@ -121,7 +122,7 @@ class GemmaNorm(RMSNorm):
 
 class GemmaAttention(Attention):
     """Attention with capped scores. SDPA has no cap, so the formula is computed step by step and stores all
-    (B, H, T, S) weights; without a cap, SDPA is used."""
+    (B, H, T, S) weights. Without a cap: as in ``Attention``."""
 
     def __init__(self, config: GemmaConfig) -> None:
         super().__init__(
@@ -139,18 +140,10 @@ class GemmaAttention(Attention):
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """query (B, H, T, D/H), key and value (B, G, S, D/H) -> (B, H, T, D/H)."""
-        if not self.cap or self.scale is None:
+        if not self.cap:
             return super().attend(query, key, value, mask)
-        if self.kv_heads != self.heads:
-            key, value = (kv.repeat_interleave(self.heads // self.kv_heads, dim=1) for kv in (key, value))
-        scores = query @ key.transpose(-2, -1) * self.scale  # (B, H, T, S)
-        scores = self.cap * torch.tanh(scores / self.cap)
-        if mask is None and self.causal:
-            mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-        if mask is not None:
-            scores = scores.masked_fill(~mask, float("-inf"))
-        weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
-        return (dropout(weights, self.dropout) if self.training else weights) @ value
+        p, causal = self.dropout if self.training else 0.0, self.causal and mask is None
+        return explicit_attention(query, key, value, mask, causal=causal, scale=self.scale, p=p, cap=self.cap)
 
 
 class GemmaLayer(nn.Module):
@@ -241,7 +234,7 @@ class Gemma(Backbone):
 
 
 def initialize(model: Gemma) -> None:
-    """The published class's initialisation: N(0, 0.02), zero biases, plain norms."""
+    """The published class's initialisation: N(0, 0.02^2), zero biases, plain norms."""
     draw_weights(model)
 
 

@@ -14,10 +14,11 @@ from minilm.errors import UserError
 from minilm.models.architecture import Architecture, Row, check_fixed
 from minilm.models.gemma import Gemma, GemmaConfig, initialize, language_head
 from minilm.models.heads import HeadConfig
+from minilm.models.layer_kinds import FULL, SLIDING, Kind, full_layers, read_both, write_both
 from minilm.models.llama import NAMES as LLAMA
 from minilm.models.llama import whole_rotary
-from minilm.models.llama_family import FULL, HEAD_NORMS, SLIDING, full_layers
-from minilm.models.rotary import Rotary, read_rotary, turns_whole_heads, write_rotary
+from minilm.models.llama_family import HEAD_NORMS
+from minilm.models.rotary import Rotary, turns_whole_heads, write_rotary
 
 NAMES = replace(
     LLAMA,
@@ -189,8 +190,9 @@ GEMMA2 = _family("Gemma 2", GemmaConfig, read_gemma2, write_gemma2, DEFAULTS_2, 
 
 # --- Gemma 3 --------------------------------------------------------------------------------------------------------
 
-# Kinds of layers there, and of each: our setting of its rotary positions, the older key of their base, its default.
-KINDS = {FULL: ("rotary", "rope_theta", 1_000_000.0), SLIDING: ("local_rotary", "rope_local_base_freq", 10_000.0)}
+KINDS = {
+    FULL: Kind("rotary", "rope_theta", 1_000_000.0), SLIDING: Kind("local_rotary", "rope_local_base_freq", 10_000.0),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -208,27 +210,22 @@ class Gemma3Config(GemmaConfig):
 
 def read_gemma3(published: dict[str, Any]) -> dict[str, Any]:
     """Rotary positions of both kinds of layers. (The published class never reads ``attn_logit_softcapping``.)"""
-    tables, stretched = published.get("rope_parameters") or {}, published.get("rope_scaling") or {}
-    if not set(tables) <= set(KINDS):
-        raise UserError(f"config.json: rope_parameters must contain a table for {FULL} and one for {SLIDING}")
     settings = read_later(published, every=published.get("sliding_window_pattern", 6))
-    for kind, (ours, base_key, base) in KINDS.items():
-        table = {"rope_theta": published.get(base_key) or base, **(tables.get(kind) or {"rope_type": "default"})}
-        table |= stretched if kind == FULL else {}
-        rotary = read_rotary({**published, "rope_scaling": None, "rope_parameters": table})
-        settings[ours] = turns_whole_heads(rotary, published["head_dim"])
+    settings |= read_both(published, KINDS, published["head_dim"], scaled=(FULL,))
     return {**settings, "bidirectional": bool(published.get("use_bidirectional_attention"))}
 
 
 def write_gemma3(config: GemmaConfig) -> dict[str, Any]:
     """The inverse of ``read_gemma3``, with new and, if possible, old keys."""
     check_fixed(config, "Gemma 3", {"post_norms": True, "head_norms": True, "attention_cap": 0.0})
-    written: dict[str, Any] = {"rope_parameters": {}, "use_bidirectional_attention": config.bidirectional}
-    for kind, rotary in ((FULL, config.rotary), (SLIDING, config.local_rotary)):
+    for rotary in (config.rotary, config.local_rotary):
         turns_whole_heads(rotary, config.head_width)
-        written["rope_parameters"][kind] = write_rotary(rotary)["rope_parameters"]
-        written[KINDS[kind][1]] = rotary.base
-    return {**write_later(config), **written, "rope_scaling": write_rotary(config.rotary)["rope_scaling"]}
+    return {
+        **write_later(config),
+        **write_both({FULL: config.rotary, SLIDING: config.local_rotary}, KINDS),
+        "rope_scaling": write_rotary(config.rotary)["rope_scaling"],
+        "use_bidirectional_attention": config.bidirectional,
+    }
 
 
 GEMMA3 = replace(

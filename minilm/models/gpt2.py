@@ -220,8 +220,8 @@ def initialize(model: GPT2) -> None:
 
     Each layer adds two terms to the path, 2 L in all. The matrices that produce them (``attention.output`` and
     ``mlp.down``) start smaller by sqrt(2 L), so that the variance of the sum does not grow with the depth. (Radford et
-    al. 2019, section 2.3, write 1/sqrt(N) for N residual layers; N = 2 L and 0.02 are Hugging Face's. OpenAI's code
-    draws the positions with 0.01.)
+    al. 2019, section 2.3, write 1/sqrt(N) for N residual layers; N = 2 L is Hugging Face's. OpenAI's code has 0.02
+    too, but 0.01 for the positions.)
     """
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | nn.Embedding):

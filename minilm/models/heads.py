@@ -3,8 +3,10 @@
 A classification head first picks one vector per text (pooling), then maps it to one score per class:
 
     z = pool(x)                                     (B, D)
-    z = act(norm(dense(dropout(z))))                if the head has a hidden layer; most have no norm;
-    scores = output(dropout(z))                     (B, C)                         in ModernBERT it follows act
+    z = act(norm(dense(dropout(z))))                if the head has a hidden layer; most heads have no norm
+    scores = output(dropout(z))                     (B, C)
+
+In ModernBERT's head the norm comes after the activation: ``z = norm(act(dense(z)))``.
 
 The head of every published family has this form, with the settings in ``classification_head`` at the end of the
 family's file; so has minilm's head (``mlp_head``). A language head maps each vector to one score per word, usually with
@@ -12,7 +14,7 @@ the token embedding itself as its matrix E:
 
     scores = norm(act(dense(x))) E^T + b            masked-language models
     scores = x E^T                                  decoders
-    scores = (x / sqrt(D)) E^T                      T5, if its head is the token embedding
+    scores = (x / sqrt(D)) E^T                      T5 of version 1.0; umT5, with a matrix of its own for E
     scores = c tanh(x E^T / c)                      Gemma 2, whose scores are capped at c
 
 A head is called as ``head(x, batch, pooler)`` with the backbone's output ``x (B, T, D)``.
@@ -64,7 +66,8 @@ def pool(x: Tensor, batch: Batch, how: str, pooler: nn.Module | None = None) -> 
 
 
 class Pooler(nn.Module):
-    """A text's vector, computed from that of its first token: ``tanh(dense(x))`` (Devlin et al. 2019)."""
+    """A text's vector, computed from that of its first token: ``tanh(dense(x))``, as in BERT's published code
+    (the paper does not have it)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -172,7 +175,7 @@ class LanguageConfig:
     bias: bool = False  # one number per word
     dense_bias: bool = True  # of the transform's matrix
     norm_bias: bool = True  # of its norm
-    scale: float = 1.0  # factor on the vectors before they meet the words (a tied T5: 1/sqrt(D))
+    scale: float = 1.0  # factor on the vectors before they meet the words (T5 1.0 and umT5: 1/sqrt(D))
     cap: float = 0.0  # c: no score is larger, nor smaller than -c; 0: there is no cap
 
 

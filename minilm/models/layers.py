@@ -176,7 +176,7 @@ class MLP(nn.Module):
 
 
 def draw_weights(model: nn.Module, std: float = 0.02, *, truncated: bool = False) -> None:
-    """New weights, in place: matrices and tables from N(0, std^2), biases 0; norms: weight 1, bias 0.
+    """New weights, in place: matrices and tables from N(0, std^2), biases 0; LayerNorms have weight 1 and bias 0.
 
     ``truncated``: no number lies beyond two deviations, as BERT's code draws them.
     """

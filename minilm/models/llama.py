@@ -1,4 +1,5 @@
-"""Llama: the decoder of Llama, Bielik, Mistral, Qwen, SmolLM3 and Phi-3 (``llama_family.py``; Touvron et al. 2023).
+"""Llama: the decoder of Llama, Bielik, Mistral, Qwen, SmolLM3 and Phi-3 (``llama_family.py``; Touvron et al. 2023,
+"LLaMA: Open and Efficient Foundation Language Models").
 
 The input vector of a token is its token embedding, without a position. Each of ``L`` layers adds the output of
 attention to the token and those on its left, then the output of the MLP:
@@ -8,7 +9,10 @@ attention to the token and those on its left, then the output of the MLP:
     x_{l+1} = a_l + down(silu(gate(n)) * up(n))             n = norm(a_l)
     y       = norm(x_L)
 
-    attention(Q, K, V) = softmax(R(Q) R(K)^T / sqrt(D/H) + mask) V         R: rotates by position; mask: the future
+    attention(Q, K, V) = softmax(R(Q) R(K)^T / sqrt(D/H) + mask) V         R: rotates by position
+
+``Q``, ``K`` and ``V`` are three linear maps of x, cut into heads (``gpt2.py`` explains attention). ``mask`` is minus
+infinity at keys on the right, and 0 elsewhere.
 
 Five things differ from GPT-2:
 
@@ -16,7 +20,8 @@ Five things differ from GPT-2:
 - Positions are encoded inside attention: at position ``t`` the pairs of numbers in a query or a key are rotated by
   angles proportional to ``t``, so their product depends on the distance of the two positions (Su et al. 2021;
   ``rotary.py``).
-- Groups of ``H/G`` query heads share a key and a value head, so the cache is smaller (Ainslie et al. 2023).
+- Groups of ``H/G`` query heads share a key and a value head, so the cache is smaller (Ainslie et al. 2023;
+  from the largest models of Llama 2 on).
 - The MLP has a gate, a second projection that scales each number (SwiGLU, Shazeer 2020).
 - Biases: none in Llama, on queries, keys and values in Qwen2, everywhere in Bielik-1.5B.
 
@@ -89,7 +94,7 @@ class LlamaConfig(BackboneConfig):
             resolve(self, "rotary", Rotary(**self.rotary))
         if self.heads % self.kv_heads:
             raise UserError(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
-        self.rotary.pairs(self.head_width)
+        self.rotary.rotated(self.head_width)
 
 
 class LlamaLayer(nn.Module):
@@ -122,8 +127,8 @@ class LlamaLayer(nn.Module):
         cache: LayerCache | None = None,
         query_position: Tensor | None = None,
     ) -> Tensor:
-        """x (B, T, D) -> (B, T, D), or (B, 1, D) with a ``query_position`` (B,). ``rotary``: cos and sin;
-        None: no rotary positions."""
+        """x (B, T, D) -> (B, T, D), or (B, 1, D) with a ``query_position`` (B,). ``rotary``: cos and sin,
+        (B or 1, 1, T, n) each; None: no rotary positions."""
         x_norm = self.attention_norm(x)
         y = self.attention(x_norm, mask, rotary=rotary, cache=cache, query_position=query_position)
         x = select_position(x, query_position) + self.dropout(y)
@@ -192,7 +197,7 @@ class Llama(Backbone):
 
 
 def initialize(model: Llama) -> None:
-    """The published class's initialisation: N(0, 0.02), zero biases, unit norms."""
+    """The published class's initialisation: N(0, 0.02^2), zero biases, unit norms."""
     draw_weights(model)
 
 
@@ -223,10 +228,10 @@ FIXED = {"window": 0, "full_layers": (), "unplaced_layers": (), "head_norms": Fa
 
 
 def write(config: LlamaConfig, family: str = "Llama", fixed: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Rotary positions of whole heads. Raises UserError if the family's published class cannot have the settings:
-    ``fixed``, or else Llama's."""
+    """The keys for rotary positions. Raises UserError if a setting differs from its value in ``fixed`` (None: Llama's),
+    or if only a part of each head is rotated."""
     check_fixed(config, family, fixed or {**FIXED, "output_bias": config.attention_bias})
-    if config.rotary.pairs(config.head_width) < config.head_width:
+    if config.rotary.rotated(config.head_width) < config.head_width:
         raise UserError(f"{family} checkpoints have rotary.partial = 1, but this model has {config.rotary.partial}")
     return write_rotary(config.rotary)
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from minilm.errors import UserError
 from minilm.models.architecture import Architecture, Row, check_fixed
+from minilm.models.layer_kinds import FULL, SLIDING, full_layers
 from minilm.models.llama import ARCHITECTURE, FIXED, NAMES, SETTINGS, LlamaConfig, whole_rotary, write
 from minilm.models.rotary import Rotary, read_rotary, write_rotary
 
@@ -27,7 +28,8 @@ BIASES, PAD = ("attention_bias", "attention_bias"), ("pad_token", "pad_token_id"
 
 
 def fixed(*free: str, **others: Any) -> dict[str, Any]:
-    """Settings that a published class has as here only: Llama's but for the ``free`` ones, and others."""
+    """Settings that a published class cannot change, with their values: ``FIXED`` without the ``free`` names, and
+    ``others``."""
     return {name: value for name, value in FIXED.items() if name not in free} | others
 
 
@@ -55,7 +57,6 @@ def write_mistral(config: LlamaConfig) -> dict[str, Any]:
 
 # --- Qwen2, Qwen3, SmolLM3: a window in some layers -----------------------------------------------------------------
 
-FULL, SLIDING = "full_attention", "sliding_attention"
 QWEN2_DEFAULTS = {
     "vocab_size": 151936, "max_position_embeddings": 32768, "intermediate_size": 22016, "num_key_value_heads": 32,
 }  # fmt: skip
@@ -69,18 +70,6 @@ HEAD_NORMS = (
     Row("layers.{i}.attention.query_norm", "layers.{i}.self_attn.q_norm"),
     Row("layers.{i}.attention.key_norm", "layers.{i}.self_attn.k_norm"),
 )
-
-
-def full_layers(kinds: Sequence[str], depth: int) -> tuple[int, ...]:
-    """The layers that see everything, from the kind of each (``layer_types``).
-
-    Raises UserError for an unsupported kind, and for too few or too many layers.
-    """
-    if other := set(kinds) - {FULL, SLIDING}:
-        raise UserError(f"config.json: layer_types: the type {', '.join(sorted(other))} is not supported")
-    if len(kinds) != depth:
-        raise UserError(f"config.json: layer_types must name {depth} layers, got {len(kinds)}")
-    return tuple(i for i, kind in enumerate(kinds) if kind == FULL)
 
 
 def read_windows(kinds: Sequence[str], depth: int, window: int | None) -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""ModernBERT and mmBERT: encoders with improvements from decoders (Warner et al. 2024, Marone et al. 2025).
+"""ModernBERT and mmBERT: encoders with improvements from decoders (Warner et al. 2024, "Smarter, Better, Faster,
+Longer: A Modern Bidirectional Encoder for Fast, Memory Efficient, and Long Context Finetuning and
+Inference"; Marone et al. 2025, "mmBERT: A Modern Multilingual Encoder with Annealed Language Learning").
 
 As in BERT, each position attends to both sides. ``L`` layers add to a token's vector:
 
@@ -9,6 +11,7 @@ As in BERT, each position attends to both sides. ``L`` layers add to a token's v
 
     attention_l(Q, K, V) = softmax(R(Q) R(K)^T / sqrt(D/H) + mask_l) V
 
+``Q``, ``K`` and ``V`` are three linear maps of x, cut into ``H`` heads (``gpt2.py`` explains attention).
 Five things differ from BERT (section 2.1):
 
 - Positions are encoded inside attention: ``R`` rotates queries and keys (Su et al. 2021; ``rotary.py``). There is no
@@ -42,9 +45,10 @@ from minilm.models.architecture import Architecture, Backbone, BackboneConfig, N
 from minilm.models.batch import Batch, State, select_position
 from minilm.models.dropout import Dropout
 from minilm.models.heads import ClassificationHead, HeadConfig, LanguageConfig
+from minilm.models.layer_kinds import FULL, SLIDING, Kind, full_layers, read_both, write_both
 from minilm.models.layers import MLP, Attention, draw_weights
 from minilm.models.masks import padding_mask, window_mask
-from minilm.models.rotary import Rotary, read_rotary, rotary_tables, turns_whole_heads, write_rotary
+from minilm.models.rotary import Rotary, rotary_tables
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ class ModernBertConfig(BackboneConfig):
             if isinstance(rotary := getattr(self, name), dict):  # a table in TOML or JSON
                 resolve(self, name, Rotary(**rotary))
         for rotary in (self.rotary, self.local_rotary):
-            rotary.pairs(self.head_width)
+            rotary.rotated(self.head_width)
         if self.head_pooling not in ("cls", "mean"):
             raise UserError(f'head_pooling (classifier_pooling) must be "cls" or "mean", got {self.head_pooling!r}')
 
@@ -180,7 +184,7 @@ class ModernBert(Backbone):
 
 
 def initialize(model: ModernBert) -> None:
-    """The published class's initialisation: N(0, 0.02), cut off at two deviations; zero biases, unit norms.
+    """The published class's initialisation: N(0, 0.02^2), cut off at two deviations; zero biases, unit norms.
 
     Each layer adds two terms to the path from x_0 to x_L. The deviation of the matrices that make them is divided by
     sqrt(2 L), and so is that of the heads' dense layer. A classifier's last layer has D^(-1/2).
@@ -219,39 +223,27 @@ NAMES = Names(
         "lm": (*HEAD, Row("head.output", "decoder")),
     },
 )
-# Kinds of layers there, and of each: our setting of its rotary positions, the older key of their base, its default.
-GLOBAL, LOCAL = "full_attention", "sliding_attention"
-KINDS = {GLOBAL: ("rotary", "global_rope_theta", 160_000.0), LOCAL: ("local_rotary", "local_rope_theta", 10_000.0)}
+KINDS = {
+    FULL: Kind("rotary", "global_rope_theta", 160_000.0), SLIDING: Kind("local_rotary", "local_rope_theta", 10_000.0),
+}  # fmt: skip
 
 
 def read(published: dict[str, Any]) -> dict[str, Any]:
     """The global layers, as a list or every n-th; and the rotary positions of both kinds."""
     depth, every = published.get("num_hidden_layers", 22), published.get("global_attn_every_n_layers", 3)
-    kinds = published.get("layer_types") or [LOCAL if i % every else GLOBAL for i in range(depth)]
-    if len(kinds) != depth or not set(kinds) <= set(KINDS):
-        raise UserError(f"config.json: layer_types must name {depth} layers, each {GLOBAL} or {LOCAL}")
-    settings: dict[str, Any] = {"global_layers": [i for i, kind in enumerate(kinds) if kind == GLOBAL]}
-    width = published.get("hidden_size", 768) // published.get("num_attention_heads", 12)
-    tables = published.get("rope_parameters") or {}
-    if not set(tables) <= set(KINDS):
-        raise UserError(f"config.json: rope_parameters must contain a table for {GLOBAL} and one for {LOCAL}")
-    for kind, (ours, base_key, base) in KINDS.items():
-        table = tables.get(kind) or {"rope_type": "default"}
-        table = {"rope_theta": published.get(base_key) or base, **table, **(published.get("rope_scaling") or {})}
-        table.setdefault("partial_rotary_factor", published.get("partial_rotary_factor"))
-        settings[ours] = turns_whole_heads(read_rotary({"rope_parameters": table}), width)
-    return settings
+    kinds = published.get("layer_types") or [SLIDING if i % every else FULL for i in range(depth)]
+    head_width = published.get("hidden_size", 768) // published.get("num_attention_heads", 12)
+    return {"global_layers": full_layers(kinds, depth), **read_both(published, KINDS, head_width)}
 
 
 def write(config: ModernBertConfig) -> dict[str, Any]:
     """The inverse of ``read``, with new and, if possible, old keys, as readers use defaults for missing keys."""
-    kinds = [GLOBAL if config.is_global(i) else LOCAL for i in range(config.depth)]
     every = {tuple(range(0, config.depth, n)): n for n in range(1, config.depth + 1)}.get(config.global_layers or ())
-    written: dict[str, Any] = {"layer_types": kinds, "rope_parameters": {}, "global_attn_every_n_layers": every}
-    for kind, rotary in ((GLOBAL, config.rotary), (LOCAL, config.local_rotary)):
-        written["rope_parameters"][kind] = write_rotary(rotary)["rope_parameters"]
-        written[KINDS[kind][1]] = rotary.base
-    return written
+    return {
+        "layer_types": [FULL if config.is_global(i) else SLIDING for i in range(config.depth)],
+        "global_attn_every_n_layers": every,
+        **write_both({FULL: config.rotary, SLIDING: config.local_rotary}, KINDS),
+    }
 
 
 ARCHITECTURE = Architecture(

@@ -1,4 +1,5 @@
-"""MPNet: an encoder trained on masked words that depend on each other (Song et al. 2020).
+"""MPNet: an encoder trained on masked words that depend on each other (Song et al. 2020, "MPNet: Masked and Permuted
+Pre-training for Language Understanding").
 
 The input vector of a token is the sum of a token and a position embedding. The layers are BERT's (``bert.py``), with a
 norm after each sublayer ("post-norm"); in addition, attention uses the distance of two tokens, as in T5 (``t5.py``):
@@ -10,6 +11,7 @@ norm after each sublayer ("post-norm"); in addition, attention uses the distance
 
     attention(Q, K, V) = softmax(Q K^T / sqrt(D/H) + bias + padding) V         bias[h, t, s] = table[bucket(s - t), h]
 
+``Q``, ``K`` and ``V`` are three linear maps of x, cut into ``H`` heads (``gpt2.py`` explains attention).
 ``padding`` is minus infinity where the key is padding and 0 elsewhere. Each head adds a number to the score of a query
 and a key, by their distance; all layers share these numbers. There are 16 buckets for each side: distances below 8 have
 one each, those up to 128 share the other 8 in equal steps of their logarithm, and all beyond share the last.
@@ -127,7 +129,7 @@ class MPNet(Backbone):
 
 
 def initialize(model: MPNet) -> None:
-    """N(0, 0.02), zero biases, unit norms."""
+    """N(0, 0.02^2), zero biases, unit norms."""
     draw_weights(model)
 
 
@@ -164,7 +166,7 @@ NAMES = Names(
 
 
 def read(published: dict[str, Any]) -> dict[str, Any]:
-    """The longest text: that much shorter than the position table as its first rows are not for tokens."""
+    """The longest text: the length of the position table without its first rows, which are not for tokens."""
     return {"context": published.get("max_position_embeddings", 512) - FIRST_POSITION}
 
 

@@ -74,8 +74,8 @@ class Rotary:
             if not all(isinstance(value, int | float) and value > 0 for value in getattr(self, name)):
                 raise UserError(f"rotary positions need numbers above 0 as {name} factors (short_factor, long_factor)")
 
-    def pairs(self, width: int) -> int:
-        """Twice the number of pairs that turn in a head of this width: n, or n + 1 if n is odd.
+    def rotated(self, width: int) -> int:
+        """How many numbers of a head of this width are rotated: n, or n + 1 if n is odd.
 
         Raises UserError if that is more than the head has, or nothing, or if longrope's factors are not one a pair.
         """
@@ -89,11 +89,11 @@ class Rotary:
 
 
 def turns_whole_heads(rotary: Rotary, width: int) -> Rotary:
-    """The settings for a published class that only rotates whole heads of this width; with the default kind it ignores
-    ``partial``. Raises UserError if ``partial`` is below 1 with another kind, with which that class fails."""
+    """The settings for a published class that only rotates whole heads of this width; with the default kind that class
+    ignores ``partial``. Raises UserError if ``partial`` is below 1 with another kind, with which that class fails."""
     if rotary.kind == "default":
         return replace(rotary, partial=1.0)
-    if rotary.pairs(width) < width:
+    if rotary.rotated(width) < width:
         raise UserError(f"config.json: partial_rotary_factor must be 1 with this rope_type, got {rotary.partial}")
     return rotary
 
@@ -110,7 +110,7 @@ def rotary_tables(rotary: Rotary, width: int, context: int, positions: Tensor, x
     if rotary.kind == "longrope":
         long = rotary_frequencies(rotary, width, context, positions.device, long=True)
         frequencies = torch.where(positions.max() < (rotary.trained or context), frequencies, long)
-    angles = positions[:, None, :, None].float() * frequencies  # (B, 1, T, n/2)
+    angles = positions[:, None, :, None].float() * frequencies  # (B or 1, 1, T, n/2)
     cos, sin = angles.cos(), angles.sin()
     if (sharper := sharpness(rotary, context)) != 1.0:
         cos, sin = cos * sharper, sin * sharper

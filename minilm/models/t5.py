@@ -1,4 +1,5 @@
-"""T5: an encoder that reads a text and a decoder that writes one (Raffel et al. 2020).
+"""T5: an encoder that reads a text and a decoder that writes one (Raffel et al. 2020, "Exploring the Limits of Transfer
+Learning with a Unified Text-to-Text Transformer").
 
 The encoder attends to both sides. The decoder attends to the tokens generated so far, and to the encoder's output, its
 memory (see ``encoder_decoder.py``):
@@ -12,8 +13,10 @@ memory (see ``encoder_decoder.py``):
 There are no position embeddings. Instead, each head adds a number to the score of a query and a key that depends on
 their distance; all layers of a stack share these numbers (section 2.1), and cross-attention has none:
 
-    attention(Q, K, V) = softmax(Q K^T + bias) V                           bias[h, t, s] = table[bucket(s - t), h]
+    attention(Q, K, V) = softmax(Q K^T + bias + mask) V                    bias[h, t, s] = table[bucket(s - t), h]
 
+``Q``, ``K`` and ``V`` are linear maps of x (``K`` and ``V`` of the memory, in cross-attention), cut into heads; see
+``gpt2.py``. ``mask`` is minus infinity at padding and, in the decoder, at keys on the right.
 The scores are not divided by the root of a head's width: the initial weights are smaller instead. ``norm`` is
 RMSNorm, and no matrix has a bias. Version 1.0 has ``mlp(x) = down(relu(up(x)))``, and its language head is the token
 table E: ``scores = (y / sqrt(D)) E^T``. Version 1.1 and Flan-T5 (Chung et al. 2022) have
@@ -66,13 +69,13 @@ class T5Config(EncoderDecoderConfig):
     decoder: bool = True  # False: only the encoder
 
     def __post_init__(self) -> None:
-        """Heads have a width of their own. Raises UserError for too few buckets: both sides have two kinds."""
-        if self.buckets < 4 or self.max_distance < 1:
-            raise UserError(f"buckets ({self.buckets}) must be at least 4, and max_distance ({self.max_distance}) 1")
+        """Raises UserError for too few buckets, or if max_distance leaves none for distances beyond half of them."""
+        if self.buckets < 4 or self.max_distance <= self.buckets // 2:
+            raise UserError(f"max_distance ({self.max_distance}) must be above half of {self.buckets} buckets (from 4)")
 
 
 def finite(x: Tensor) -> Tensor:
-    """Clamp sums that overflowed float16 to its range; other dtypes are returned unchanged."""
+    """Clamp sums that overflowed float16; other dtypes are returned unchanged."""
     return x.nan_to_num(math.nan, 64504.0, -64504.0) if x.dtype == torch.float16 else x
 
 
@@ -180,8 +183,8 @@ class T5(EncoderDecoder):
 
 
 def initialize(model: T5) -> None:
-    """T5's initialisation: tokens from N(0, 1), matrices from N(0, 1/inputs), which keeps the vectors' size; queries
-    are smaller by sqrt(head_width), as attention does not scale its scores."""
+    """T5's initialisation: tokens from N(0, 1), matrices from N(0, 1/inputs), which keeps the vectors' size,
+    tables of relative positions from N(0, 1/D). Queries are smaller by sqrt(head_width), as scores are not scaled."""
     width, head_width = model.config.width, model.config.head_width
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding):

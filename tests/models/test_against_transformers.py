@@ -64,7 +64,7 @@ def settings_of(family: str, draw: random.Random) -> dict[str, Any]:
                 "num_layers": depth, "num_decoder_layers": draw.choice([1, 2]), "d_ff": hidden,
                 "feed_forward_proj": draw.choice(["relu", "gated-gelu", "gated-silu", "gelu"]),
                 "relative_attention_num_buckets": draw.choice([8, 32]), "tie_word_embeddings": draw.random() < 0.5,
-                "relative_attention_max_distance": draw.choice([10, 128])}  # fmt: skip
+                "relative_attention_max_distance": draw.choice([20, 128])}  # fmt: skip
     if family == "ModernBert":
         bases = [{"rope_theta": draw.choice([100.0, 1e4]), **draw.choice(ROTARY)} for _ in range(2)]
         kinds = ("full_attention", "sliding_attention")

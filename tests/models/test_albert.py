@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -136,3 +137,8 @@ def test_training_draws_the_same_dropout_as_transformers(kind: str, tmp_path: Pa
     z = ours(ids, mask)
     real = mask if y.dim() == 3 else torch.ones(2, dtype=torch.bool)
     torch.testing.assert_close(z[real], y[real], atol=1e-5, rtol=1e-5)
+
+
+def test_a_model_of_one_segment_ignores_segments() -> None:
+    model, ids = small(replace(SMALL, segments=1)), torch.tensor([[5, 6, 7, 8]])
+    assert torch.equal(model(ids), model(ids, None, torch.tensor([[0, 0, 1, 1]])))

@@ -293,3 +293,9 @@ def test_what_is_fixed_in_a_relative_is_named(family: str, config: T5Config, mes
 def test_an_unknown_feed_forward_is_named() -> None:
     with pytest.raises(UserError, match=r"gated-gleu.*did you mean .gated-gelu."):
         read_config({"model_type": "t5", "feed_forward_proj": "gated-gleu"})
+
+
+def test_a_config_whose_largest_distance_leaves_no_bucket_for_far_keys_is_refused() -> None:
+    with pytest.raises(UserError, match=r"max_distance \(16\) must be above half of 32 buckets"):
+        T5Config(buckets=32, max_distance=16)
+    T5Config(buckets=32, max_distance=17)
