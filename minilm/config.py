@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeAlias
 
 from minilm.measures import CLASSIFICATION_METRICS
-from minilm.schema import Choice, Limit
+from minilm.schema import Choice, Example, Limit
 
 SPLITS = ("train", "validation", "test")
 
@@ -248,7 +248,7 @@ class FreezeAllButLast:
     """``[freeze]`` with ``part = "all-but-last"``: the last layers, the final norm, the pooler and the head train."""
 
     part: Literal["all-but-last"] = "all-but-last"  # this choice
-    layers: Size  # how many layers train
+    layers: Annotated[Size, Example(2)]  # how many layers train
 
 
 FreezeSection = Annotated[FreezeNothing | FreezeBackbone | FreezeFirst | FreezeAllButLast, Choice("part", "nothing")]
@@ -258,7 +258,7 @@ FreezeSection = Annotated[FreezeNothing | FreezeBackbone | FreezeFirst | FreezeA
 class LoraSection:
     """``[lora]``: low-rank adapters. All other parameters except the head are frozen (``minilm.finetuning.lora``)."""
 
-    rank: Count  # the rank of the adapters' matrices; 0: no adapters
+    rank: Annotated[Count, Example(8)]  # the rank of the adapters' matrices; 0: no adapters
     alpha: Positive = 16.0  # the adapters' output is scaled by alpha / rank
     rank_stabilized: bool = False  # scale by alpha / sqrt(rank) instead
     dropout: Rate = 0.0  # dropout on the adapters' input
@@ -272,8 +272,8 @@ class LoraSection:
 class TrainSection:
     """``[train]``: optimisation by AdamW (Loshchilov and Hutter 2019), evaluation, device and precision."""
 
-    epochs: Size  # passes over the training texts
-    lr: Positive  # the highest learning rate
+    epochs: Annotated[Size, Example(3)]  # passes over the training texts
+    lr: Annotated[Positive, Example(5e-5)]  # the highest learning rate
     batch_size: Size = 32  # texts in a batch
     min_steps: Count = 0  # few texts are trained for more epochs, until there are so many steps
     group_by_length: bool = True  # batch texts of similar length, which saves padding; false: random batches

@@ -260,7 +260,7 @@ def test_an_augmented_run_says_which_training_texts_were_measured(tmp_path: Path
     ("change", "said"),
     [
         ("train.learning_rate=1", "train.learning_rate is not a known key"),
-        ("train.epoch=1", 'train.epoch is not a known key (did you mean "epochs"?)'),
+        ("train.epoch=1", 'train.epoch is not a known key (did you mean "train.epochs"?)'),
         ("train.lr=fast", 'train.lr must be a number above 0, got "fast"'),
         ("train.batch_size=0", "train.batch_size must be a whole number of at least 1, got 0"),
         ("model.head.activation=gelus", 'got "gelus" (did you mean "gelu"?)'),
