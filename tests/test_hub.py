@@ -289,7 +289,7 @@ def test_offline_works_with_a_cache_and_says_so_without(playing: Hub, monkeypatc
     assert resolve_model("bert") == folder
     assert dataset_files("some/data", ["train.csv"]) == cached
     assert dataset_listing("some/data") == ["train.csv"]
-    with pytest.raises(UserError, match=r"gpt2: not on this machine, or incomplete.*HF_HUB_OFFLINE is set.*minilm download gpt2"):
+    with pytest.raises(UserError, match=r"gpt2: not on this machine.*HF_HUB_OFFLINE is set.*`minilm download gpt2`"):
         resolve_model("gpt2")
     with pytest.raises(UserError, match=r"HF_HUB_OFFLINE is set.*files of your own"):
         dataset_listing("other/data")
