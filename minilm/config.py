@@ -159,11 +159,11 @@ class DataSection:
     test_rows: Count = 0  # the same for the test rows
     shots: Count = 0  # the number of training rows to use per class; 0: all rows
     rows: str = ""  # a file with the numbers of the training rows to use; empty: all rows
-    clean: list[str] = field(default_factory=list)  # cleaning steps (minilm/data/cleaning.py); their order is fixed
-    # The format of the files; an empty value or "auto" is guessed from the files.
-    delimiter: Delimiter = ""  # between the fields of a row: a character, or "tab"
+    clean: list[str] = field(default_factory=list)  # cleaning steps, which docs/data.md lists; their order is fixed
+    delimiter: Delimiter = ""  # between the fields of a row: a character, or "tab"; empty: guessed from the files
     encoding: str = ""  # such as "cp1250"; empty: UTF-8, or UTF-16 with its mark
-    quoting: Literal["auto", "none", "all"] = "auto"  # "none": quote marks are text; "all": they enclose fields
+    # "none": quote marks are text; "all": they are around fields and no text; "auto": guessed from the files.
+    quoting: Literal["auto", "none", "all"] = "auto"
     header: bool = True  # whether the first row names the columns; false: their names are numbers, text = "2"
     empty: Literal["error", "skip"] = "error"  # rows without a text or a label
     label_separator: str = ""  # several labels in one cell: the separator between them; also needed for lists
