@@ -38,7 +38,7 @@ def main() -> None:
 
 
 CHANGES = click.argument("changes", nargs=-1, metavar="[KEY=VALUE]...")
-METHOD = click.option("--method", default="", help="What trains: full, head, last3 (or another number) or lora.")
+METHOD = click.option("--method", default="", help="What trains: full, head, last3 (any number) or lora.")
 RESUME = click.option("--resume", is_flag=True, help="Resume the last run of this name.")
 
 

@@ -162,7 +162,7 @@ class DataSection:
     clean: list[str] = field(default_factory=list)  # cleaning steps, which docs/data.md lists; their order is fixed
     delimiter: Delimiter = ""  # between the fields of a row: a character, or "tab"; empty: guessed from the files
     encoding: str = ""  # such as "cp1250"; empty: UTF-8, or UTF-16 with its mark
-    # "none": quote marks are text; "all": they are around fields and no text; "auto": guessed from the files.
+    # "none": quote marks are text; "all": they enclose fields; "auto": guessed from the files.
     quoting: Literal["auto", "none", "all"] = "auto"
     header: bool = True  # whether the first row names the columns; false: their names are numbers, text = "2"
     empty: Literal["error", "skip"] = "error"  # rows without a text or a label

@@ -124,7 +124,9 @@ def example(text: str) -> str:
     return "\b\nExample:\n" + "\n".join(f"  {line}" for line in text.splitlines())
 
 
-DEVICE = click.option("--device", default="auto", show_default=True, help='"cpu", "cuda", "mps" or "auto".')
+DEVICE = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda, mps, or cuda:1 for one of several GPUs."
+)
 
 
 def part_of(shard: str) -> tuple[int, int]:
