@@ -18,8 +18,8 @@ from minilm.config import SPLITS, RunConfig
 from minilm.hints import program, quoted
 from minilm.schema import override, shown
 
-# The data of the call from Python, as keys of [data]; None: a shell called. It has no value for data in memory but its
-# name as an expression, so that a message can repeat it.
+# The data of the call from Python: keys of [data] and their values as expressions of Python, in which data in memory
+# have a usual name, such as frame. None: a shell called.
 _data: ContextVar[dict[str, str] | None] = ContextVar("data of the call", default=None)
 
 
@@ -40,11 +40,11 @@ def in_python() -> bool:
 
 
 def changes(values: Mapping[str, str]) -> str:
-    """Changes of a config as the user types them. values: key -> value, as after a command."""
+    """Changes of a config as the user types them. values: key -> value, as in TOML or as a plain text."""
     typed = [f"{key}={value}" for key, value in values.items()]
     given = _data.get()
     if given is None:
-        return " ".join(f'"{change}"' if change[-1] in ",.:;" else quoted(change) for change in typed)
+        return " ".join(map(quoted, typed))
     table: dict[str, Any] = {}
     for change in typed:
         override(RunConfig, table, change)

@@ -35,7 +35,7 @@ from minilm.textfiles import read_toml
 
 MEANINGS = {  # of the keys that recipes have
     "source": "`minilm models` lists others; a folder or a Hub id is possible too",
-    "kind": '"mlp": minilm\'s own head; to use the model in transformers, set "family"',
+    "kind": '"mlp": minilm\'s own; "family": the one that transformers can load; it has no other keys in this section',
     "pooling": "how the vectors of a text's tokens become one",
     "max_tokens": 'longer texts are cut; long_texts = "windows" reads all of them',
     "epochs": "passes over the training texts, at least; with few texts min_steps asks for more",
