@@ -242,10 +242,8 @@ def kept_columns(test: Part, columns: Sequence[str]) -> dict[str, list[Any]]:
 
 def _check_number(names: Sequence[str], most: int) -> None:
     if len(names) > most:
-        raise UserError(
-            f"the data have {len(names):,} labels, more than {most:,}: {named(names)}; if these really are labels, "
-            f"add: {changes({'data.max_labels': str(len(names))})}"
-        )
+        have = f"the data have {len(names):,} labels, more than {most:,}: {named(names)}"
+        raise UserError(f"{have}; if these really are labels, add: {changes({'data.max_labels': str(len(names))})}")
 
 
 # Splits -----------------------------------------------------------------------------------------------------
