@@ -53,9 +53,16 @@ def _table(kind: type) -> list[str]:
         hint = hints_of(kind)[field.name]
         if not sections_of(hint):
             comment = comments[field.name]
-            cells = (f"`{field.name}`", wanted(hint), _default(field), comment[:1].lower() + comment[1:].rstrip("."))
+            cells = (f"`{field.name}`", wanted(hint), _default(field), _phrase(comment))
             rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return [*rows, ""]
+
+
+def _phrase(comment: str) -> str:
+    """A comment as a cell: the first letter is small, except in a name, such as CPU, LayerNorm or T5."""
+    first = re.match(r"\w+", comment)
+    is_name = first is not None and (first[0][1:].lower() != first[0][1:] or any(map(str.isdigit, first[0])))
+    return _as_markdown(comment if is_name else comment[:1].lower() + comment[1:]).rstrip(".")
 
 
 def _default(field: dataclasses.Field[Any]) -> str:
@@ -67,7 +74,10 @@ def _default(field: dataclasses.Field[Any]) -> str:
 
 
 def _meaning(kind: type) -> str:
-    text = " ".join((inspect.getdoc(kind) or "").split())
+    return _as_markdown(" ".join((inspect.getdoc(kind) or "").split()))
+
+
+def _as_markdown(text: str) -> str:
     return re.sub(r"``(.+?)``", r"`\1`", text)
 
 

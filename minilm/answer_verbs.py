@@ -204,11 +204,17 @@ def _check_source(texts: Sequence[str], file: Path | None) -> None:
 @click.command("serve", cls=Verb, epilog=example("minilm serve runs/scratch-sample --port 8080"))
 @click.argument("runs", type=NAME, nargs=-1, required=True, metavar="RUN...")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on; 0.0.0.0: all of them.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any free port.")
-@click.option("--queue", type=click.IntRange(min=1), default=1024, show_default=True, help="Texts that may wait.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True,
+    help="The port to listen on. With 0, any free port is used.",
+)  # fmt: skip
+@click.option("--queue", type=click.IntRange(min=1), default=1024, show_default=True, help="The most texts that wait.")
 @click.option("--batch", type=click.IntRange(min=1), default=64, show_default=True, help="The most texts in a batch.")
 @click.option("--max-mb", type=click.IntRange(min=1), default=16, show_default=True, help="The largest body, in MiB.")
-@click.option("--max-characters", type=click.IntRange(min=1), default=100_000, show_default=True, help="Of a text.")
+@click.option(
+    "--max-characters", type=click.IntRange(min=1), default=100_000, show_default=True,
+    help="The most characters of a text. Longer texts are refused.",
+)  # fmt: skip
 @RAW
 @THRESHOLD
 @UNSURE_BELOW

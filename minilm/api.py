@@ -25,7 +25,7 @@ import torch
 from minilm.config import SPLITS, RunConfig
 from minilm.data.in_memory import columns_of_data, is_in_memory, plain
 from minilm.errors import UserError
-from minilm.keywords import changes_from, listed_changes
+from minilm.keywords import changes_from, listed_changes, python_call
 from minilm.recipes import find_recipe, find_study, recipes
 from minilm.reporting.page import Picture, Prose, Span, Table, answer_in, fragment
 from minilm.reporting.record import Run, read_run, relative_path
@@ -44,6 +44,7 @@ Section = Mapping[str, Any]  # the keys of a section of a config, with their val
 PICTURES = 3  # the most pictures of a study that a notebook shows
 
 
+@python_call
 def train(
     config: str | Path | Mapping[str, Any],
     data: Any = None,
@@ -183,6 +184,7 @@ class FinishedStudy:
         return f"{opening}\n<p>{answer}</p>\n{fragment([table, *pictures])}"
 
 
+@python_call
 def study(
     config: str | Path | Mapping[str, Any],
     data: Any = None,

@@ -38,6 +38,7 @@ def main() -> None:
 
 
 CHANGES = click.argument("changes", nargs=-1, metavar="[KEY=VALUE]...")
+METHOD = click.option("--method", default="", help="What trains: full, head, last3 (any number) or lora.")
 RESUME = click.option("--resume", is_flag=True, help="Resume the last run of this name.")
 
 
@@ -64,24 +65,26 @@ def init_command(file: Path, out: Path | None, model: str, text: str, label: str
 @main.command("train", epilog=example("minilm train scratch_sample train.lr=5e-4 seed=2"))
 @click.argument("config", type=NAME)
 @CHANGES
+@METHOD
 @RESUME
 @RUNS
-def train_command(config: str, changes: tuple[str, ...], resume: bool, runs: Path) -> None:
+def train_command(config: str, changes: tuple[str, ...], method: str, resume: bool, runs: Path) -> None:
     """Train as CONFIG (a TOML file, or the name of a recipe) describes, with changes of single keys.
 
     The results are in a folder under runs/. With a section [zero_shot] instead of [train], the model classifies without
     training. `minilm recipes` lists the recipes; docs/config.md describes every key.
     """
     from minilm.recipes import find_recipe
+    from minilm.runs.finetune import method_changes
 
-    _train(find_recipe(config), changes, runs=runs, resume=resume)
+    _train(find_recipe(config), (*method_changes(method), *changes), runs=runs, resume=resume)
 
 
 @main.command("finetune", epilog=example("minilm finetune distilbert --data reviews.csv --method lora train.epochs=5"))
 @click.argument("model", type=NAME, default="minilm")
 @CHANGES
 @click.option("--data", default="", help='A file, a folder, a name in `minilm data`, or "sample" (a small data set).')
-@click.option("--method", default="", help="full, head, last3 (or another number) or lora.")
+@METHOD
 @RESUME
 @RUNS
 def finetune_command(

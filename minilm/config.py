@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeAlias
 
 from minilm.measures import CLASSIFICATION_METRICS
-from minilm.schema import Choice, Limit
+from minilm.schema import Choice, Example, Limit
 
 SPLITS = ("train", "validation", "test")
 
@@ -159,11 +159,11 @@ class DataSection:
     test_rows: Count = 0  # the same for the test rows
     shots: Count = 0  # the number of training rows to use per class; 0: all rows
     rows: str = ""  # a file with the numbers of the training rows to use; empty: all rows
-    clean: list[str] = field(default_factory=list)  # cleaning steps (minilm/data/cleaning.py); their order is fixed
-    # The format of the files; an empty value or "auto" is guessed from the files.
-    delimiter: Delimiter = ""  # between the fields of a row: a character, or "tab"
+    clean: list[str] = field(default_factory=list)  # cleaning steps, which docs/data.md lists; their order is fixed
+    delimiter: Delimiter = ""  # between the fields of a row: a character, or "tab"; empty: guessed from the files
     encoding: str = ""  # such as "cp1250"; empty: UTF-8, or UTF-16 with its mark
-    quoting: Literal["auto", "none", "all"] = "auto"  # "none": quote marks are text; "all": they enclose fields
+    # "none": quote marks are text; "all": they enclose fields; "auto": guessed from the files.
+    quoting: Literal["auto", "none", "all"] = "auto"
     header: bool = True  # whether the first row names the columns; false: their names are numbers, text = "2"
     empty: Literal["error", "skip"] = "error"  # rows without a text or a label
     label_separator: str = ""  # several labels in one cell: the separator between them; also needed for lists
@@ -248,7 +248,7 @@ class FreezeAllButLast:
     """``[freeze]`` with ``part = "all-but-last"``: the last layers, the final norm, the pooler and the head train."""
 
     part: Literal["all-but-last"] = "all-but-last"  # this choice
-    layers: Size  # how many layers train
+    layers: Annotated[Size, Example(2)]  # how many layers train
 
 
 FreezeSection = Annotated[FreezeNothing | FreezeBackbone | FreezeFirst | FreezeAllButLast, Choice("part", "nothing")]
@@ -258,7 +258,7 @@ FreezeSection = Annotated[FreezeNothing | FreezeBackbone | FreezeFirst | FreezeA
 class LoraSection:
     """``[lora]``: low-rank adapters. All other parameters except the head are frozen (``minilm.finetuning.lora``)."""
 
-    rank: Count  # the rank of the adapters' matrices; 0: no adapters
+    rank: Annotated[Count, Example(8)]  # the rank of the adapters' matrices; 0: no adapters
     alpha: Positive = 16.0  # the adapters' output is scaled by alpha / rank
     rank_stabilized: bool = False  # scale by alpha / sqrt(rank) instead
     dropout: Rate = 0.0  # dropout on the adapters' input
@@ -272,8 +272,8 @@ class LoraSection:
 class TrainSection:
     """``[train]``: optimisation by AdamW (Loshchilov and Hutter 2019), evaluation, device and precision."""
 
-    epochs: Size  # passes over the training texts
-    lr: Positive  # the highest learning rate
+    epochs: Annotated[Size, Example(3)]  # passes over the training texts
+    lr: Annotated[Positive, Example(5e-5)]  # the highest learning rate
     batch_size: Size = 32  # texts in a batch
     min_steps: Count = 0  # few texts are trained for more epochs, until there are so many steps
     group_by_length: bool = True  # batch texts of similar length, which saves padding; false: random batches

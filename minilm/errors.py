@@ -7,6 +7,7 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator
 
+from minilm.foreign_names import FOREIGN_KEYS, FOREIGN_VALUES
 from minilm.terminal import printable
 
 
@@ -54,8 +55,15 @@ def located(where: str) -> Iterator[None]:
 
 def nearest(word: str, choices: Iterable[str]) -> str:
     """The closest choice as ``' (did you mean "x"?)'``, or ``''`` if none is close."""
-    close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
-    return f' (did you mean "{close[0]}"?)' if close else ""
+    close = closest(word, choices)
+    return f' (did you mean "{close}"?)' if close else ""
+
+
+def closest(word: str, choices: Iterable[str]) -> str:
+    """The choice that another library calls ``word``, or else the one with the most similar name; ``""`` if none is."""
+    choices = list(choices)
+    ours = [names[word] for names in (FOREIGN_KEYS, FOREIGN_VALUES) if names.get(word) in choices]
+    return next(iter(ours or difflib.get_close_matches(word, choices, n=1, cutoff=0.6)), "")
 
 
 def shortened(name: str, width: int = 40) -> str:

@@ -35,8 +35,20 @@ def program() -> str:
     found = shutil.which("minilm")
     if found and os.path.samefile(found, called):
         return "minilm"
-    path = called.absolute()
-    return quoted(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
+    return quoted(_short(called.absolute()))
+
+
+def install(extra: str) -> str:
+    """The command that adds the packages of an extra ("serve") to this Python. minilm is on no package index, so it is
+    installed again from its folder."""
+    checkout = Path(__file__).parents[1]
+    project = _short(checkout) if (checkout / "pyproject.toml").is_file() else "FOLDER"
+    return f"{quoted(_short(Path(sys.executable)))} -m pip install -e {quoted(f'{project}[{extra}]')}"
+
+
+def _short(path: Path) -> str:
+    """A path as it can be typed here: without the working directory, if it is in that."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def training_program() -> str:

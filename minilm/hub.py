@@ -27,6 +27,7 @@ from typing import Literal
 
 from minilm.connection import TransientError
 from minilm.errors import UserError, nearest
+from minilm.hints import program
 from minilm.model_files import (
     CONFIGS,
     INDEX,
@@ -115,7 +116,7 @@ def _find(source: str, revision: str = "") -> tuple[str, Repository]:
         raise UserError(f"{source}: no such run{hint}; {Path(source).parent} contains {', '.join(runs[:10])}")
     name, repo_id = (entry.name, entry.repo_id) if entry else (source, source)
     without = (
-        f"with a network, run `make weights MODEL={name}`; without one, put config.json, tokenizer.json and "
+        f"with a network, run `{program()} download {name}`; without one, put config.json, tokenizer.json and "
         f"{WEIGHTS} from https://huggingface.co/{repo_id} into {weights_folder() / name}"
     )
     if plain and not entry:

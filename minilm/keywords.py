@@ -5,14 +5,50 @@ They become the changes of the command line (``minilm.schema.override``), so tha
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, get_args, get_origin
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, ParamSpec, TypeVar, get_args, get_origin
 
+from minilm.callers import changes, from_python
+from minilm.config import RunConfig
 from minilm.data.in_memory import plain
-from minilm.errors import UserError
-from minilm.schema import hints_of, sections_of, shown
+from minilm.errors import UserError, nearest
+from minilm.schema import accepts, choice_of, hints_of, meant_key, sections_of, shown
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def python_call(function: Callable[P, R]) -> Callable[P, R]:
+    """The same function, whose messages show Python, and for which an unknown keyword is a UserError.
+
+    Its arguments are a config, ``data``, and keywords of which many are sections of a config.
+    """
+    known = inspect.signature(function).parameters
+
+    @functools.wraps(function)
+    def call(*given: P.args, **keywords: P.kwargs) -> R:
+        with from_python(keywords.get("data", given[1] if len(given) > 1 else None)):
+            for name in keywords:
+                if name not in known:
+                    hint = _keyword_meant(name, keywords[name], known)
+                    raise UserError(f"minilm.{function.__name__}: has no argument {name}{hint}")
+            return function(*given, **keywords)
+
+    return call
+
+
+def _keyword_meant(name: str, value: Any, known: Collection[str]) -> str:
+    """What to write in place of an unknown keyword: the key of a config that it names, in its section."""
+    key = meant_key(RunConfig, name)
+    if not key or not accepts(Any, plain(value, nan=0.0)):
+        return nearest(name, known) or f"; the arguments are: {', '.join(known)}"
+    typed = shown(plain(value, nan=0.0))
+    as_change = f"changes={[f'{key}={typed}']}"  # for a key outside all sections that have a keyword
+    return f"; write {changes({key: typed}) if key.partition('.')[0] in known else as_change}"
 
 
 def changes_from(kind: Any, table: Mapping[str, Any]) -> list[str]:
@@ -40,10 +76,22 @@ def _changes(kind: Any, table: Mapping[str, Any], prefix: str) -> Iterator[str]:
         name, hint = f"{prefix}{key}", hints_of(kind).get(key)
         if not isinstance(key, str) or not re.fullmatch(r"[\w.-]+", key):
             raise UserError(f"{name!r}: not a key of a config")
+        if value is not None and sections_of(hint) and not isinstance(value, Mapping):
+            raise UserError(f"{name} must be a dict with keys of [{name}]{_as_section(name, hint, value)}")
         if isinstance(value, Mapping) and _is_changed_key_by_key(hint):
             yield from _changes(hint, value, f"{name}.")
         elif value is not None:
             yield f"{name}={shown(plain(value, nan=math.nan))}"
+
+
+def _as_section(name: str, hint: Any, value: Any) -> str:
+    """How to write a section of which only the value of one key was given: ``model={"source": "distilbert"}``."""
+    hints, choice = hints_of(hint), choice_of(hint)
+    order = sorted(hints, key=lambda key: choice is None or key != choice.key)  # the key that chooses others is first
+    fits = [key for key in order if not isinstance(value, bool) and accepts(hints[key], plain(value, nan=math.nan))]
+    if not fits:
+        return f": {', '.join(order)}"
+    return f"; write {changes({f'{name}.{fits[0]}': shown(plain(value, nan=math.nan))})}"
 
 
 def _is_changed_key_by_key(hint: Any) -> bool:

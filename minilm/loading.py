@@ -19,7 +19,8 @@ from minilm.data.locations import catalogue_keys
 from minilm.errors import UserError
 from minilm.old_keys import old_keys_in, with_new_keys
 from minilm.rules import RULES
-from minilm.schema import belongs_elsewhere, drop_unchosen, fill_defaults, override, read_table, write_table
+from minilm.schema import belongs_elsewhere, override, read_table, write_table
+from minilm.table_edits import drop_unchosen, fill_defaults
 from minilm.textfiles import read_toml
 
 
@@ -103,7 +104,7 @@ def config_of(
     for rule in RULES:
         if not rule.holds(config):
             places = [place for key in rule.keys if (place := origin.place(key)) != file]
-            raise UserError(f"{places[0] if places else file}: {rule.words}")
+            raise UserError(f"{places[0] if places else file}: {rule.message(config)}")
     return replace(config, data=replace(config.data, split_seed=config.seed)) if config.data.redraw else config
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+from minilm.callers import training
 from minilm.errors import UserError, nearest
 from minilm.hints import config_file
 from minilm.textfiles import read_toml
@@ -61,8 +62,14 @@ def _find(source: str | Path, known: dict[str, Path], kind: str) -> Path:
     found = {known_name.replace("-", "_"): file for known_name, file in known.items()}
     if name not in found:
         hint = nearest(str(source), known)
-        raise UserError(f'no {kind} "{source}"{hint}; give the path of a TOML file, or one of {", ".join(known)}')
+        message = f'no {kind} "{source}"{hint}; give the path of a TOML file, or one of {", ".join(known)}'
+        raise UserError(message + (f"; {other_model(str(source))}" if kind == "recipe" and not hint else ""))
     return found[name]
+
+
+def other_model(source: str, verb: str = "train") -> str:
+    """What to type for a model without a recipe."""
+    return f"for another model, use a recipe of its family: {training('bert', {'model.source': source}, verb)}"
 
 
 def listing() -> list[tuple[str, str]]:

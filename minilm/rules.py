@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+from minilm.callers import changes
 from minilm.config import BPETokenizerSection, FreezeNothing, RunConfig, TrainSection
 
 _PER_LABEL = "validation-per-label"
@@ -17,12 +18,22 @@ class Rule(NamedTuple):
 
     keys: tuple[str, ...]
     holds: Callable[[RunConfig], bool]
-    words: str
+    words: str | Callable[[RunConfig], str]
+
+    def message(self, config: RunConfig) -> str:
+        """What is wrong with a config that does not meet the condition, and what to type."""
+        return self.words if isinstance(self.words, str) else self.words(config)
 
 
 def _weights_fit(c: RunConfig) -> bool:
     names, weights = c.data.labels or c.data.label_columns, c.train.class_weights if c.train else ""
     return isinstance(weights, str | dict) or not names or len(weights) == len(names)
+
+
+def _files_of_splits(c: RunConfig) -> str:
+    given = {f"data.{split}": getattr(c.data, split) for split in ("validation", "test")}
+    typed = {"data.source": "", "data.train": c.data.source, **{key: file for key, file in given.items() if file}}
+    return f"data.validation and data.test need data.train instead of data.source; type: {changes(typed)}"
 
 
 def _columns_differ(c: RunConfig) -> bool:
@@ -63,7 +74,7 @@ RULES = (
     Rule(
         ("data.validation", "data.test"),
         lambda c: bool(c.data.train) or not (c.data.validation or c.data.test),
-        "data.validation and data.test need data.train instead of data.source",
+        _files_of_splits,
     ),
     Rule(
         ("data.validation_fraction", "data.test_fraction"),
@@ -204,7 +215,10 @@ RULES = (
     Rule(
         ("lora.rank", "freeze.part"),
         lambda c: not (c.adapters and _freezes(c)),
-        'lora.rank and freeze.part cannot be combined, as LoRA freezes the backbone; set rank = 0 or part = "nothing"',
+        lambda c: (
+            "lora.rank and freeze.part cannot be combined, as LoRA freezes the backbone; add "
+            f"{changes({'lora.rank': '0'})} or {changes({'freeze.part': 'nothing'})}"
+        ),
     ),
     Rule(
         ("model.architecture", "freeze.part", "lora.rank", "adapt"),

@@ -24,7 +24,9 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from minilm.errors import UserError, nearest
+from minilm.errors import UserError, closest, nearest
+from minilm.foreign_names import FOREIGN_KEYS, FOREIGN_VALUES
+from minilm.hints import quoted
 from minilm.textfiles import DEEPEST, parse_toml
 
 T = TypeVar("T")
@@ -47,6 +49,12 @@ class Limit(NamedTuple):
 
     words: str  # the end of "must be ..."
     holds: Callable[[Any], bool]
+
+
+class Example(NamedTuple):
+    """A value for the message about a missing key; used as ``Annotated[int, Example(8)]``."""
+
+    value: Any
 
 
 class Choice(NamedTuple):
@@ -104,7 +112,7 @@ def read_table(
     for key in table:
         if key not in hints:
             unknown = f"{prefix}{_shorten(_key(key))} is not a known key"
-            raise UserError(f"{place(prefix + key)}: {unknown}{_suggestion(key, hints)}")
+            raise UserError(f"{place(prefix + key)}: {unknown}{_suggestion(key, prefix, hints)}")
     values = {}
     for f in fields(kind):  # type: ignore[arg-type]
         key, hint = prefix + f.name, hints[f.name]
@@ -114,7 +122,7 @@ def read_table(
         elif required and sections_of(hint):  # the messages about its keys say what is missing
             values[f.name] = _read_value(hint, {}, place, key, syntax)
         elif required:
-            raise UserError(f"{place(key)}: {key} is missing; it must be {wanted(hint)}")
+            raise UserError(f"{place(key)}: {key} is missing; it must be {wanted(hint)}{_example(key, hint)}")
     try:
         return kind(**values)
     except ValueError as error:
@@ -156,15 +164,45 @@ def _read_value(kind: Any, value: Any, place: Place, key: str, syntax: Syntax) -
         return _convert(kind, value)
     choices = [choice for k in _members(kind) if get_origin(k) is Literal for choice in get_args(k)]
     hint = nearest(value, choices) if isinstance(value, str) else ""
+    hint = hint or _as_list(kind, value, key, place(key))
     raise UserError(f"{place(key)}: {key} must be {wanted(kind)}, got {cut(value)}{hint}")
 
 
-def _suggestion(key: str, hints: Mapping[str, Any]) -> str:
-    """A hint for an unknown key: the same key in a nested section, or else a similar key, or else all keys."""
-    for name, hint in hints.items():
-        if key in hints_of(hint):
-            return f' (did you mean "{name}.{key}"?)'
-    return nearest(key, hints) or f"; the keys are: {', '.join(hints)}"
+def _example(key: str, hint: Any) -> str:
+    """An example of a missing key, if its type has one: "; add lora.rank=8"."""
+    extras = getattr(hint, "__metadata__", ())
+    return "".join(f"; add {key}={shown(extra.value)}" for extra in extras if isinstance(extra, Example))
+
+
+def _as_list(kind: Any, value: Any, key: str, place: str) -> str:
+    """What to type if a text, such as "[query, value]", must be a list of texts, which need quotes; otherwise ""."""
+    items = re.findall(r"[^\s\[\],\"']+", value) if isinstance(value, str) else []
+    listed = [FOREIGN_VALUES.get(item, item) for item in items]
+    if not items or not any(get_origin(k) is list and accepts(k, listed) for k in _members(kind)):
+        return ""
+    return f"; write {quoted(f'{key}={shown(listed)}') if place.startswith(f'{key}=') else shown(listed)}"
+
+
+def _suggestion(key: str, prefix: str, hints: Mapping[str, Any]) -> str:
+    """A hint for an unknown key: the key that is meant, or else all keys."""
+    meant, before = _nested(key, hints) or closest(key, hints), "" if "[" in prefix else prefix
+    return f' (did you mean "{before}{meant}"?)' if meant else f"; the keys are: {', '.join(hints)}"
+
+
+def _nested(key: str, hints: Mapping[str, Any]) -> str:
+    """The key of a section among ``hints`` that has this name, or that another library calls so; "" if none has."""
+    inner = [name for name in (key, FOREIGN_KEYS.get(key)) if name and name not in hints]
+    return next((f"{name}.{k}" for k in inner for name, hint in hints.items() if k in hints_of(hint)), "")
+
+
+def meant_key(kind: Any, key: str) -> str:
+    """The key of a config, such as "train.epochs", that somebody calls "epochs" or "num_train_epochs"; "" if none."""
+    hints = hints_of(kind)
+    name, _, below = key.partition(".")
+    if below:
+        return f"{name}.{inner}" if (inner := meant_key(hints.get(name), below)) else ""
+    ours = FOREIGN_KEYS.get(key, "")
+    return key if key in hints else _nested(key, hints) or (ours if ours in hints else "")
 
 
 def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -208,35 +246,6 @@ def belongs_elsewhere(kind: Any, table: Mapping[str, Any], key: str) -> str:
         if below in hints_of(hint) and below not in hints_of(kind):
             return belongs(hint, inner, ".".join(names[: depth + 2]))
     return ""
-
-
-def drop_unchosen(kind: Any, table: dict[str, Any], may_drop: Callable[[str, str], bool], prefix: str = "") -> None:
-    """Remove, in place, the keys that belong to other choices than the table's.
-
-    ``may_drop(chooser, key)``: whether ``key`` ("freeze.layers") may be removed because of ``chooser`` ("freeze.part").
-    """
-    for name, hint in hints_of(kind).items():
-        inner, choice = table.get(name), choice_of(hint)
-        if not isinstance(inner, dict) or not sections_of(hint):
-            continue
-        section = chosen(hint, inner)
-        if choice is not None and section is not None:
-            for key in [key for key in inner if key in hints_of(hint) and key not in hints_of(section)]:
-                if may_drop(f"{prefix}{name}.{choice.key}", f"{prefix}{name}.{key}"):
-                    del inner[key]
-        drop_unchosen(hint if section is None else section, inner, may_drop, f"{prefix}{name}.")
-
-
-def fill_defaults(kind: Any, table: dict[str, Any]) -> None:
-    """Add, in place, the missing keys of a table with their defaults, but not optional sections."""
-    section = chosen(kind, table)
-    for f in fields(section) if section is not None else ():
-        hint = _hints_of_section(section)[f.name]
-        default = f.default_factory() if f.default_factory is not MISSING else f.default
-        if f.name not in table and default is not MISSING and default is not None:
-            table[f.name] = asdict(default) if is_dataclass(default) and not isinstance(default, type) else default
-        if sections_of(hint) and isinstance(inner := table.get(f.name), dict):
-            fill_defaults(hint, inner)
 
 
 # Types ----------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from minilm.data.labels import label_text
 from minilm.errors import UserError
 from minilm.evaluation.predictor import Classifier
 from minilm.evaluation.reading import Text
+from minilm.hints import install
 from minilm.keywords import changes_from, listed_changes
 
 try:
@@ -34,7 +35,7 @@ try:
     from sklearn.utils.multiclass import check_classification_targets, type_of_target
     from sklearn.utils.validation import check_is_fitted
 except ModuleNotFoundError:
-    raise UserError('minilm.sklearn needs scikit-learn: pip install "minilm[sklearn]"') from None
+    raise UserError(f"minilm.sklearn needs scikit-learn; to install it: {install('sklearn')}") from None
 
 SEVERAL = ("multilabel-indicator", "multiclass-multioutput")  # scikit-learn's words for several labels per text
 

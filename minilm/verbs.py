@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import gc
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from minilm.config import RunConfig
 from minilm.errors import UserError, legible
+from minilm.schema import meant_key
 from minilm.terminal import open_closed_streams, printable, write_utf8
 from minilm.world import started
 
@@ -20,6 +22,18 @@ SHARED = ("train", "finetune")  # the verbs whose work several processes share (
 
 class Verb(click.Command):
     """A command that prints errors which the user can fix as one line."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        given = list(args)  # click takes the words of a command line out of ``args``
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except click.NoSuchOption as error:
+            change = _as_change(error.option_name, given)
+            if not change or not any(parameter.name == "changes" for parameter in self.params):
+                raise
+            raise click.UsageError(f"{error.message.rstrip('.')}; write {change}", error.ctx) from None
 
     def invoke(self, ctx: click.Context) -> Any:
         if (here := started()).size > 1 and self.name not in SHARED:
@@ -43,6 +57,16 @@ class Verb(click.Command):
 
             click.echo("interrupted", err=True)
             sys.exit(128 + signal_of(stop))
+
+
+def _as_change(option: str, words: Sequence[str]) -> str:
+    """The change of a config that an unknown option stands for: "train.epochs=3" for "--epochs 3"; "" if none."""
+    key = meant_key(RunConfig, option.lstrip("-").replace("-", "_"))
+    for word, after in zip(words, [*words[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        if key and name == option:
+            return f"{key}={value if equals else after or 'VALUE'}"
+    return ""
 
 
 class Verbs(click.Group):
@@ -100,7 +124,9 @@ def example(text: str) -> str:
     return "\b\nExample:\n" + "\n".join(f"  {line}" for line in text.splitlines())
 
 
-DEVICE = click.option("--device", default="auto", show_default=True, help='"cpu", "cuda", "mps" or "auto".')
+DEVICE = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda, mps, or cuda:1 for one of several GPUs."
+)
 
 
 def part_of(shard: str) -> tuple[int, int]:

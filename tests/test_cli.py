@@ -168,6 +168,9 @@ def test_a_metric_without_a_page_is_refused() -> None:
 def test_a_folder_that_is_no_run_cannot_be_compared(tmp_path: Path) -> None:
     assert "no such folder" in refused("compare", tmp_path / "none")
     assert "not a run's folder" in refused("compare", finished_run(), tmp_path)
+    runs = finished_run().parent
+    message = refused("compare", runs)
+    assert message.startswith(f"Error: {runs}: not a run's folder") and message.endswith(f"or all of them: {runs}/*")
 
 
 # --- Errors ---
@@ -199,6 +202,31 @@ def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_wrong_command_line_ends_with_status_2() -> None:
     assert minilm("train").exit_code == 2 and minilm("trian").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "change"),
+    [
+        ("train mine.toml --epochs 3", "'--epochs'; write train.epochs=3"),
+        ("finetune --learning-rate=1e-4", "'--learning-rate'; write train.lr=1e-4"),
+        ("finetune bert --seed 3 train.epochs=2", "'--seed'; write seed=3"),
+        ("train mine.toml --train.lr 1", "'--train.lr'; write train.lr=1"),
+        ("train mine.toml --name", "'--name'; write name=VALUE"),
+        ("train mine.toml --zzz 3", "'--zzz'."),
+        ("models --seed 3", "'--seed'."),  # a verb without changes
+    ],
+)
+def test_a_key_as_an_option_is_answered_with_the_change(words: str, change: str) -> None:
+    result = minilm(*words.split())
+    assert result.exit_code == 2 and result.stderr.splitlines()[-1] == f"Error: No such option {change}"
+
+
+def test_train_takes_a_method_and_changes_come_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, ...]] = []
+    monkeypatch.setattr("minilm.cli._train", lambda recipe, changes, **_: seen.append(tuple(changes)))
+    assert minilm("train", "distilbert", "lora.rank=4", "--method", "lora").exit_code == 0
+    assert seen == [("freeze.part=nothing", "lora.rank=8", "train.lr=5e-4", "lora.rank=4")]
+    assert "--method must be full, head" in refused("train", "distilbert", "--method", "lorra")
 
 
 @pytest.mark.parametrize("place", ["--no{}", "models --{}", "{}", "models {}", "compare --markdown={}"])

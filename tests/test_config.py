@@ -28,6 +28,7 @@ from minilm.config import (
     FreezeNothing,
     LoraSection,
     MaskedWordsSection,
+    Metric,
     MLPHeadSection,
     ModelSection,
     PromptSection,
@@ -38,6 +39,7 @@ from minilm.config import (
 from minilm.errors import UserError
 from minilm.loading import dump_config, load_config
 from minilm.old_keys import OLD_KEYS
+from minilm.schema import wanted
 
 MINIMAL = """
 name = "small"
@@ -53,6 +55,9 @@ source = "texts.csv"
 epochs = 3
 lr = 1
 """
+
+FINE_TUNED = re.sub(r"(?s)architecture.*?(?=\[data)", 'source = "bert"\n', MINIMAL)
+PRECISIONS = 'train.precision must be "auto", "float32", "bfloat16" or "float16"'
 
 
 @pytest.fixture
@@ -145,7 +150,22 @@ def test_the_last_of_several_changes_counts(file: Path) -> None:
             'train.class_weights must be "" or "balanced" or a list, each item a number above 0 or a table, got '
             "[1.0, inf]",
         ),
-        ("data.labels=a", 'data.labels must be a list, each item a text, got "a"'),
+        (
+            "data.labels=[a, b]",
+            'data.labels must be a list, each item a text, got "[a, b]"; write \'data.labels=["a", "b"]\'',
+        ),
+        ("data.clean=html", """data.clean must be a list, each item a text, got "html"; write 'data.clean=["tags"]'"""),
+        ("data.labels=", 'data.labels must be a list, each item a text, got ""'),
+        ("train.learning_rate=1", 'train.learning_rate is not a known key (did you mean "train.lr"?)'),
+        ("learning_rate=1", 'learning_rate is not a known key (did you mean "train.lr"?)'),
+        ("train.num_train_epochs=1", 'train.num_train_epochs is not a known key (did you mean "train.epochs"?)'),
+        (
+            "train.per_device_train_batch_size=1",
+            'train.per_device_train_batch_size is not a known key (did you mean "train.batch_size"?)',
+        ),
+        ("train.best=f1", f"train.best must be {wanted(Metric)}, got \"f1\" (did you mean \"macro_f1\"?)"),
+        ("train.precision=bf16", PRECISIONS + ', got "bf16" (did you mean "bfloat16"?)'),
+        ("lora.r=8", 'lora.r is not a known key (did you mean "lora.rank"?)'),
         ("data.labels=[1]", "data.labels must be a list, each item a text, got [1]"),
         ("data.split_seed=-1", "data.split_seed must be a whole number from 0 to 4294967295, got -1"),
         ("data.text=", 'data.text must be the name of a column, got ""'),
@@ -162,8 +182,8 @@ def test_the_last_of_several_changes_counts(file: Path) -> None:
         ),
         ("train=3", "train must be a section [train], got 3"),
         ("name.first=x", "name is a value and has no keys"),
-        ("train={lr=1}", "train.epochs is missing; it must be a whole number of at least 1"),
-        ("train.lrr=1", 'train.lrr is not a known key (did you mean "lr"?)'),
+        ("train={lr=1}", "train.epochs is missing; it must be a whole number of at least 1; add train.epochs=3"),
+        ("train.lrr=1", 'train.lrr is not a known key (did you mean "train.lr"?)'),
         ("lr=1", 'lr is not a known key (did you mean "train.lr"?)'),
         (
             "zzz=1",
@@ -186,7 +206,7 @@ def test_a_bad_change_is_named_with_its_key_and_what_it_must_be(file: Path, over
         ("epochs = 3", "", "train.epochs is missing; it must be a whole number of at least 1"),
         ("[train]\nepochs = 3\nlr = 1", "", "[train] is missing; add it with epochs and lr"),
         ('name = "small"', "", 'name is missing; it must be a name of at most 100 letters, digits, "-", "_" and "."'),
-        ("epochs = 3", "epoch = 3", 'train.epoch is not a known key (did you mean "epochs"?)'),
+        ("epochs = 3", "epoch = 3", 'train.epoch is not a known key (did you mean "train.epochs"?)'),
         ("width = 64", "width = 1979-05-27", "model.config.width must be a text, a number, true, false, "),
         ("[train]", "[train", "not valid TOML: "),
     ],
@@ -200,6 +220,17 @@ def test_an_error_names_the_file_though_another_key_was_changed(file: Path) -> N
     file.write_text(MINIMAL.replace("lr = 1", "lr = 0"), encoding="utf-8")
     assert error(file, "train.epochs=2").startswith(f"{file}: train.lr must be")
     assert load_config(file, ["train.lr=1"]).train.lr == 1.0
+
+
+def test_a_missing_key_comes_with_an_example(file: Path) -> None:
+    missing = f"{file}: lora.rank is missing; it must be a whole number of at least 0; add lora.rank=8"
+    assert error(file, "lora.alpha=16") == missing
+
+
+def test_two_methods_at_once_are_answered_with_what_turns_one_off(file: Path) -> None:
+    file.write_text(FINE_TUNED)
+    message = error(file, "freeze.part=backbone", "lora.rank=4")
+    assert message.endswith("as LoRA freezes the backbone; add lora.rank=0 or freeze.part=nothing")
 
 
 def test_a_file_that_cannot_be_read_is_named(file: Path, tmp_path: Path) -> None:
@@ -255,7 +286,11 @@ def test_bytes_that_are_no_text_are_refused_on_the_command_line(file: Path) -> N
     [
         (["data.source="], "give either data.source or data.train"),
         (["data.train=a.csv"], "give either data.source or data.train"),
-        (["data.test=a.csv"], "data.validation and data.test need data.train instead of data.source"),
+        (
+            ["data.source=my reviews.csv", "data.test=a.csv"],
+            "data.validation and data.test need data.train instead of data.source; type: data.source= "
+            "'data.train=my reviews.csv' data.test=a.csv",
+        ),
         (["data.test_fraction=0.9"], "data.validation_fraction + data.test_fraction must be below 1"),
         (["data.shots=2", "data.rows=r.txt"], "data.shots and data.rows cannot be combined"),
         (["data.text_pair=text"], "data.text, data.text_pair and data.label (or data.label_columns) must be different"),

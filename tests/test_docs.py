@@ -15,6 +15,8 @@ import pytest
 import minilm as package
 from minilm.cli import main
 from minilm.config import RunConfig
+from minilm.data.cleaning import STEPS
+from minilm.loading import load_config
 from minilm.recipes import fine_tuning, studies
 from minilm.schema import hints_of
 
@@ -88,6 +90,41 @@ def test_every_call_that_a_page_shows_is_a_public_name_with_such_keywords() -> N
             case ast.Attribute(ast.Attribute(ast.Name("minilm"), name), method):
                 assert callable(getattr(getattr(package, name), method)), ast.unparse(call)
     assert {"train", "study", "load_model"} <= set(seen)
+
+
+def test_the_changes_on_the_page_give_the_defaults_of_trainer() -> None:
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.TrainingArguments(output_dir="unused")
+    text = (ROOT / "docs" / "coming_from.md").read_text("utf-8")
+    command = re.search(r"minilm train reviews\.toml ((?:.*\\\n)*.*)\n", text)
+    assert command is not None
+    changes = command[1].replace("\\\n", " ").split()
+    assert all(f"`{change}`" in text for change in changes)  # each is in the table too
+    config = load_config(fine_tuning()["minilm"], ["train.min_steps=200", *changes])
+    ours = config.train
+    assert ours is not None and ours.min_steps == 0 and not ours.group_by_length and ours.precision == "float32"
+    assert config.model.head.kind == "family" and config.seed == theirs.seed
+    assert (ours.lr, ours.epochs, ours.batch_size) == (
+        theirs.learning_rate, theirs.num_train_epochs, theirs.per_device_train_batch_size,
+    )  # fmt: skip
+    assert (ours.schedule, ours.warmup, ours.weight_decay, ours.clip) == (
+        theirs.lr_scheduler_type, theirs.warmup_steps, theirs.weight_decay, theirs.max_grad_norm,
+    )  # fmt: skip
+    assert (ours.beta1, ours.beta2, ours.eps) == (theirs.adam_beta1, theirs.adam_beta2, theirs.adam_epsilon)
+    assert theirs.train_sampling_strategy == "random" and not theirs.bf16 and not theirs.fp16
+
+
+def test_the_cleaning_steps_are_on_the_page_in_their_order() -> None:
+    page = (ROOT / "docs" / "data.md").read_text("utf-8")
+    table = page[page.index("| step |") :].partition("\n\n")[0]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == list(STEPS)
+
+
+def test_the_page_of_keys_keeps_names_as_they_are_written(make_config: ModuleType) -> None:
+    page = make_config.page()
+    for name in ("| CPU threads", "| LayerNorm after", "| T5: the mean", "| between the fields of a row"):
+        assert name in page
+    assert not re.search(r"``|\| (cPU|layerNorm|t5)\b", page)
 
 
 SECTIONS = "data|train|lora|freeze|model|augment|adapt|zero_shot|tokenizer"

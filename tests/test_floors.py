@@ -20,6 +20,7 @@ FLOORS = {
     **dict.fromkeys(("old_keys", "config", "rules"), 0),
     **dict.fromkeys(("hub", "repository", "model_files", "connection", "transfer"), 0),
     **dict.fromkeys(("atomic", "devices", "packed", "recipes", "sampling", "world"), 0),
+    **dict.fromkeys(("callers", "foreign_names", "table_edits"), 0),
     "models": 1,
     **dict.fromkeys(("data", "finetuning"), 2),
     **dict.fromkeys(("checkpoints", "loading", "keywords"), 3),  # configs, completed from the catalogue of data

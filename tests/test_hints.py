@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from minilm.errors import UserError
-from minilm.hints import config_file, program, quoted
+from minilm.hints import config_file, install, program, quoted
 
 
 def script(folder: Path, name: str = "minilm") -> Path:
@@ -33,6 +33,15 @@ def test_the_command_is_named_as_it_can_be_pasted(tmp_path, monkeypatch):
     assert program() == "python -m minilm"
     monkeypatch.setattr(sys, "argv", ["pytest"])
     assert program() == "minilm"
+
+
+def test_an_extra_is_installed_from_the_folder_of_minilm(tmp_path, monkeypatch):
+    checkout = Path(__file__).parents[1]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / ".venv" / "bin" / "python"))
+    assert install("serve") == f".venv/bin/python -m pip install -e '{checkout}[serve]'"
+    monkeypatch.chdir(checkout)
+    assert install("serve") == f"{tmp_path}/.venv/bin/python -m pip install -e '.[serve]'"
 
 
 def test_a_runs_folder_stands_for_its_config(tmp_path):

@@ -289,7 +289,7 @@ def test_offline_works_with_a_cache_and_says_so_without(playing: Hub, monkeypatc
     assert resolve_model("bert") == folder
     assert dataset_files("some/data", ["train.csv"]) == cached
     assert dataset_listing("some/data") == ["train.csv"]
-    with pytest.raises(UserError, match=r"gpt2: not on this machine, or incomplete.*HF_HUB_OFFLINE is set.*MODEL=gpt2"):
+    with pytest.raises(UserError, match=r"gpt2: not on this machine.*HF_HUB_OFFLINE is set.*`minilm download gpt2`"):
         resolve_model("gpt2")
     with pytest.raises(UserError, match=r"HF_HUB_OFFLINE is set.*files of your own"):
         dataset_listing("other/data")
@@ -309,11 +309,11 @@ def test_no_network_is_told_at_once_with_what_to_do(playing: Hub, monkeypatch: p
         free.bind(("127.0.0.1", 0))
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{free.getsockname()[1]}")
     monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("waits for a network that is not there"))
-    with pytest.raises(UserError, match=r"cannot be reached.*`make weights MODEL=bert`.*into weights/bert$"):
+    with pytest.raises(UserError, match=r"cannot be reached.*`minilm download bert`.*into weights/bert$"):
         resolve_model("google-bert/bert-base-cased")
 
 
-# make weights -------------------------------------------------------------------------------------------------------
+# minilm download ---------------------------------------------------------------------------------------------------
 
 
 def test_a_model_is_put_into_weights_whole_with_its_licence_told(playing: Hub) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from minilm.callers import in_python
 from minilm.config import RunConfig
 from minilm.errors import UserError
-from minilm.keywords import changes_from, listed_changes
+from minilm.keywords import changes_from, listed_changes, python_call
 from minilm.loading import load_config
 from minilm.studies.config import StudyConfig
 from tests import tiny
@@ -53,6 +54,20 @@ def test_changes_are_a_list() -> None:
     for wrong in (None, [5], {"a": 1}, 5):
         with pytest.raises(UserError, match="must be a list of texts, such as"):
             listed_changes(wrong)
+
+
+def test_an_unknown_keyword_is_answered_with_the_section_that_has_the_key() -> None:
+    @python_call
+    def call(config: str, data: object = None, *, train: object = None, name: str = "") -> str:
+        return name
+
+    wrong: dict[str, Any] = {"seed": 2}
+    with pytest.raises(UserError, match=r"^minilm\.call: has no argument seed; write changes=\['seed=2'\]$"):
+        call("minilm", **wrong)
+    wrong = {"max_length": 9}
+    with pytest.raises(UserError, match=r'max_length; write data={"source": "reviews\.csv", "max_tokens": 9}$'):
+        call("minilm", "reviews.csv", **wrong)
+    assert call("minilm", name="x") == "x" and not in_python()
 
 
 def test_nan_is_a_value_and_not_a_missing_one() -> None:

@@ -12,12 +12,11 @@ from minilm.errors import UserError
 from minilm.schema import (
     Choice,
     belongs_elsewhere,
-    drop_unchosen,
-    fill_defaults,
     override,
     read_table,
     write_table,
 )
+from minilm.table_edits import drop_unchosen, fill_defaults
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,7 @@ def test_a_key_chooses_the_dataclass_of_a_section(text: str, found: Search) -> N
         ('[how]\nmethod = "bean"', 'at how.method: how.method must be "exact", "beam" or "best-first", got "bean"'),
         ("[how]\nmethod = 1", 'at how.method: how.method must be "exact", "beam" or "best-first", got 1'),
         ('[how]\nmethod = "beam"', "at how.width: how.width is missing; it must be a whole number"),
-        ('[how]\nwidht = 1\nmethod = "beam"', 'at how.widht: how.widht is not a known key (did you mean "width"?)'),
+        ('[how]\nwidht = 1\nmethod = "beam"', 'at how.widht: how.widht is not a known key (did you mean "how.width"?)'),
         ("[again]\nwidth = 1", 'at again.method: again.method is missing; it must be "beam", "best-first" or "exact"'),
         ("how = 3", "at how: how must be a section [how], got 3"),
         ("[own]\nmethod = 3", 'at own.method: own.method must be "exact" or a text, got 3'),

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from minilm.checkpoints.models import reads_segments
 from minilm.errors import UserError
+from minilm.hints import install
 from minilm.models.architecture import Backbone, BackboneConfig
 from minilm.models.batch import Batch
 
@@ -63,7 +64,7 @@ def check_installed() -> None:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise UserError(f"--onnx needs the package {error.name}: pip install 'minilm[onnx]'") from None
+        raise UserError(f"--onnx needs the package {error.name}; to install it: {install('onnx')}") from None
 
 
 def write_onnx(model: Backbone, path: Path) -> None:

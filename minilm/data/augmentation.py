@@ -29,6 +29,7 @@ import numpy as np
 
 from minilm.data.rows import Rows
 from minilm.errors import UserError, nearest
+from minilm.hints import install
 
 RNG = np.random.Generator
 Synonyms = Callable[[str], list[str]]  # a word -> its synonyms, the commonest first; may be empty
@@ -199,7 +200,7 @@ def wordnet() -> Synonyms:
     try:
         corpus: Any = importlib.import_module("nltk.corpus").wordnet
     except ImportError:
-        missing = "WordNet's synonyms need the package nltk, which is not installed: pip install 'minilm[augmentation]'"
+        missing = f"WordNet's synonyms need the package nltk; to install it: {install('augmentation')}"
         raise UserError(missing) from None
     try:
         corpus.ensure_loaded()

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from minilm.data.columns import changes
+from minilm.callers import changes
 from minilm.data.rows import Part
 from minilm.data.splits import number_texts
 from minilm.errors import UserError, shortened

@@ -14,6 +14,7 @@ from minilm.data.decoding import display_name, open_bytes
 from minilm.data.delimited import Row, check_once, table_of_rows
 from minilm.data.tables import HEAD, Defects, Table, TableFile
 from minilm.errors import UserError
+from minilm.hints import install
 
 BATCH = 256  # rows of a Parquet file that are decoded at once
 PER_ROW = 16  # bytes of memory that a row takes, whatever is in it
@@ -27,7 +28,7 @@ def parquet_file(path: Path) -> Iterator[Any]:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise UserError(f"{path}: Parquet files need pyarrow: pip install 'minilm[data]'") from None
+        raise UserError(f"{path}: Parquet files need pyarrow; to install it: {install('data')}") from None
     try:
         with open_bytes(path) as binary:
             yield pyarrow.parquet.ParquetFile(binary)
@@ -114,7 +115,7 @@ def spreadsheet_rows(path: Path) -> tuple[Iterator[Row], str]:
     try:
         import python_calamine
     except ImportError:
-        raise UserError(f"{path}: spreadsheets need python-calamine: pip install 'minilm[excel]'") from None
+        raise UserError(f"{path}: spreadsheets need python-calamine; to install it: {install('excel')}") from None
     try:
         with open_bytes(path) as binary:
             check_archive(binary, display_name(path))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from minilm.callers import changes
 from minilm.data.tables import Defects, Table
 from minilm.errors import UserError, nearest
-from minilm.hints import quoted
 
 LABEL_NAMES = (
     "label", "labels", "class", "category", "sentiment", "target", "stars", "rating", "score", "emotion", "intent",
@@ -43,11 +43,6 @@ def require_columns(table: Table, keys: Mapping[str, str], defects: Defects) -> 
     hint = "" if key in known and f'"{known[key]}"' in near else near
     advice = f"; if these are the right columns, add: {changes(known)}" if known else ""
     raise UserError(f'{table.path}: no column "{name}" ({key}){hint}; its columns are {shown}{advice}')
-
-
-def changes(values: Mapping[str, str]) -> str:
-    """Changes of a config as typed after a command: ``data.text=review data.label=stars``."""
-    return " ".join(quoted(f"{key}={value}") for key, value in values.items())
 
 
 def _shown(table: Table, i: int) -> str:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from minilm.callers import changes
 from minilm.data.compressed import Unzipped
 from minilm.data.tables import Defects, RowOrigin
 from minilm.errors import UserError
@@ -170,9 +171,8 @@ def _find_encoding(path: Path) -> str:
             return encoding
     for places, encoding in ((start[1::2], "utf-16-le"), (start[::2], "utf-16-be")):
         if len(places) > 8 and places.count(0) > len(places) / 2:
-            raise UserError(
-                f"{display_name(path)}: looks like UTF-16 without a byte order mark; add: data.encoding={encoding}"
-            )
+            add = changes({"data.encoding": encoding})
+            raise UserError(f"{display_name(path)}: looks like UTF-16 without a byte order mark; add: {add}")
     return "utf-8"
 
 

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from minilm.callers import changes
 from minilm.data.decoding import TextFile
 from minilm.data.tables import HEAD, Defects, RowOrigin, Table, TableFile
 from minilm.errors import UserError
@@ -220,7 +221,7 @@ def _quoted_rows(text: TextFile, delimiter: str, defects: Defects) -> Iterator[R
                 start = reader.line_num + 1
         except csv.Error as error:
             what = f"the row that starts here has an error in its quoting ({error})"
-            what += "; if quote marks are text in this file, add: data.quoting=none"
+            what += f"; if quote marks are text in this file, add: {changes({'data.quoting': 'none'})}"
             defects.add(RowOrigin(text.name, start), what)
 
 

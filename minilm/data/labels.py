@@ -10,10 +10,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from minilm.callers import changes
 from minilm.data.decoding import BROKEN
 from minilm.data.label_sets import are_multi_hot, as_list, guess_separator, split_cell
 from minilm.data.tables import Defects, Table
 from minilm.errors import UserError, nearest
+from minilm.schema import shown
 
 INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,99})")
 WHOLE = re.compile(rf"({INTEGER.pattern})\.0+")  # "3.0": programs write whole numbers so if a cell is missing
@@ -65,7 +67,7 @@ def _whole(label: str) -> str:
 def _no_label(cell: Any) -> str:
     """Why a cell cannot be a label; empty if it can."""
     if isinstance(cell, list):
-        return 'is a list; if a text has several labels, add: data.label_separator=","'
+        return f"is a list; if a text has several labels, add: {changes({'data.label_separator': shown(',')})}"
     if isinstance(cell, dict):
         return "is an object, not a name or a number"
     if isinstance(cell, bytes):
@@ -155,7 +157,8 @@ def _check_single(train: Table, column: str, names: Sequence[str]) -> None:
     what += f" {_shortened(found)}" if as_list(found) else f' "{_shortened(found)}"'
     raise UserError(
         f'{train.path}: the labels (column "{column}") {what}; if a text has several labels, '
-        f'add: data.label_separator="{separator}"; if each cell is one label, list the labels in data.labels'
+        f'add: {changes({"data.label_separator": shown(separator)})}; if each cell is one label, list the labels in '
+        "data.labels"
     )
 
 

@@ -20,6 +20,7 @@ from typing import IO, Any, Literal
 from minilm.data.columnar import parquet_file
 from minilm.data.row_stream import Row, RowStream
 from minilm.errors import UserError
+from minilm.hints import install
 
 Kind = Literal["text", "number", "texts", "numbers"]  # the type of an added column
 FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".parquet": "parquet"}
@@ -122,7 +123,7 @@ class ParquetWriter(RowWriter):
         try:
             import pyarrow
         except ImportError:
-            raise UserError("Parquet files need pyarrow: pip install 'minilm[data]'") from None
+            raise UserError(f"Parquet files need pyarrow; to install it: {install('data')}") from None
         super().__init__(names, added)
         text, number = pyarrow.string(), pyarrow.float64()
         types = {"text": text, "number": number, "texts": pyarrow.list_(text), "numbers": pyarrow.list_(number)}

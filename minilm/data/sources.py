@@ -19,10 +19,11 @@ from typing import Any
 
 import numpy as np
 
+from minilm.callers import changes
 from minilm.config import SPLITS, DataSection
 from minilm.data.checks import check_equal_texts, check_labels, check_shared_groups, named
 from minilm.data.cleaning import cleaner
-from minilm.data.columns import changes, require_columns
+from minilm.data.columns import require_columns
 from minilm.data.delimited import Format
 from minilm.data.label_matching import match_scheme
 from minilm.data.labels import LabelScheme, check_kind, find_labels, known_labels, label_text, read_numbers
@@ -241,10 +242,8 @@ def kept_columns(test: Part, columns: Sequence[str]) -> dict[str, list[Any]]:
 
 def _check_number(names: Sequence[str], most: int) -> None:
     if len(names) > most:
-        raise UserError(
-            f"the data have {len(names):,} labels, more than {most:,}: {named(names)}; if these really are labels, "
-            f"add: data.max_labels={len(names)}"
-        )
+        have = f"the data have {len(names):,} labels, more than {most:,}: {named(names)}"
+        raise UserError(f"{have}; if these really are labels, add: {changes({'data.max_labels': str(len(names))})}")
 
 
 # Splits -----------------------------------------------------------------------------------------------------

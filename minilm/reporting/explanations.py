@@ -59,8 +59,8 @@ def _about(found: ExplainedText) -> list[str]:
     what = "its words replaced by zeros" if found.baseline == "zero" else f"each word replaced by {found.baseline}"
     lines = [
         f"{printable(found.label)} {found.probability:.3f}",
-        f"log-odds {found.score:+.3f}; with {printable(what)} {found.baseline_score:+.3f}; the words' numbers add up "
-        f"to the difference, but for {found.completeness_error:.1%}",
+        f"log-odds {found.score:+.3f}; with {printable(what)} {found.baseline_score:+.3f}; the difference is the sum "
+        f"of the numbers of all words, with an error of {found.completeness_error:.1%}",
     ]
     if found.windows > 1:
         own = 1 / (1 + math.exp(-found.score))

@@ -118,7 +118,10 @@ def read_run(folder: str | Path) -> Run:
         raise UserError(f"{folder}: no such folder; give the folder of a run, such as runs/scratch")
     config = folder / "config.toml"
     if not config.is_file():
-        raise UserError(f"{folder}: not a run's folder (it has no config.toml); give one that `minilm train` made")
+        found = sorted(path.parent for path in folder.glob("*/config.toml"))
+        inside = f"a run in it, such as {relative_path(found[0])}, or all of them: {folder / '*'}" if found else ""
+        advice = inside or "one that `minilm train` made"
+        raise UserError(f"{folder}: not a run's folder (it has no config.toml); give {advice}")
     if not (folder / "results.json").is_file():
         raise UserError(f"{folder}: this run has not finished; resume it with `{resume_command(folder)}`")
     environment = folder / "environment.json"

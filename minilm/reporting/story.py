@@ -22,16 +22,16 @@ def story(run: Run) -> Sentence:
     sentences = [_what_was_done(run)]
     if results.test is not None:
         key, texts = _accuracy(results.test), results.data.sizes["test"]
-        what = "is right" if key == "accuracy" else "gets all labels right"
+        does, would = ("is", "be") if key == "accuracy" else ("gets all labels", "get all labels")
         sentences.append(
             [
-                f"On the {count(texts)} test texts it {what} in {results.test[key]:.1%} of cases, "
+                f"On the {count(texts)} test texts it {does} right in {results.test[key]:.1%} of cases, "
                 f"with a macro F1 of {decimal(results.test['macro_f1'])}."
             ]
         )
         if (majority := results.baselines.get("majority")) and majority.test is not None:
-            reached = f"{majority.test[key]:.1%} and {decimal(majority.test['macro_f1'])}"
-            sentences.append([*_majority(majority, results.multi_label), f" would make that {reached}."])
+            reached = f"{majority.test[key]:.1%} of cases, with a macro F1 of {decimal(majority.test['macro_f1'])}"
+            sentences.append([*_majority(majority, results.multi_label), f" would {would} right in {reached}."])
         if sentence := verdict(results):
             sentences.append([Span(sentence)])
         if texts:
@@ -105,9 +105,10 @@ def verdict(results: Results) -> str:
         return ""
     accuracy, theirs = _accuracy(ours), baseline.test
     gain, other = (100 * (ours[key] - theirs[key]) for key in ("macro_f1", accuracy))
-    beside = f"({metric_name(accuracy)}: {abs(other):.1f} points {'below' if other < 0 else 'above'})"
+    difference = f"{abs(other):.1f} points {'below' if other < 0 else 'above'}" if abs(other) >= 0.05 else "equal"
+    beside = f"({metric_name(accuracy)}: {difference})"
     if abs(gain) < 0.05:
-        return f"It equals the linear baseline in macro F1 {beside}."
+        return f"It has the same macro F1 as the linear baseline {beside}."
     if gain > 0:
         return f"It beats the linear baseline by {gain:.1f} points of macro F1 {beside}."
     return (

@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from minilm import hub
+from minilm.callers import in_python
 from minilm.data.readers import is_table
 from minilm.errors import UserError, nearest
 from minilm.hints import program
 from minilm.loading import load_config
 from minilm.model_files import is_whole
-from minilm.recipes import fine_tuning
+from minilm.recipes import fine_tuning, other_model
 from minilm.textfiles import read_toml
 
 METHOD_CHANGES: dict[str, tuple[str, ...]] = {  # the keys that choose a method, with a suitable learning rate
@@ -46,8 +47,8 @@ def recipe_of(model: str) -> Path:
         raise UserError(f"{model}: is a data file; give the model first: {program()} finetune minilm --data {model}")
     if model not in known:
         raise UserError(
-            f'no recipe for the model "{model}"{nearest(model, known)}; there are recipes for {", ".join(known)}. For '
-            f"other models, use a recipe of the same family: {program()} finetune bert model.source={model}"
+            f'no recipe for the model "{model}"{nearest(model, known)}; there are recipes for {", ".join(known)}; '
+            f"{other_model(model, 'finetune')}"
         )
     return known[model]
 
@@ -85,7 +86,8 @@ def method_changes(method: str) -> list[str]:
     if last:
         return [*METHOD_CHANGES["last"], f"freeze.layers={last[1]}"]
     if method not in METHOD_CHANGES or method == "last":
-        raise UserError(f'--method must be full, head, last3 (or another number) or lora, got "{method}"')
+        option = "method" if in_python() else "--method"
+        raise UserError(f'{option} must be full, head, last3 (or another number) or lora, got "{method}"')
     return list(METHOD_CHANGES[method])
 
 

@@ -35,10 +35,10 @@ from minilm.textfiles import read_toml
 
 MEANINGS = {  # of the keys that recipes have
     "source": "`minilm models` lists others; a folder or a Hub id is possible too",
-    "kind": 'minilm\'s own head; "family": that of published classifiers',
+    "kind": '"mlp": minilm\'s own; "family": the one that transformers can load; it has no other keys in this section',
     "pooling": "how the vectors of a text's tokens become one",
     "max_tokens": 'longer texts are cut; long_texts = "windows" reads all of them',
-    "epochs": "passes over the training texts",
+    "epochs": "passes over the training texts, at least; with few texts min_steps asks for more",
     "batch_size": "texts in a step",
     "lr": "the learning rate: try half and twice as much",
     "schedule": "of the learning rate",
@@ -47,8 +47,8 @@ MEANINGS = {  # of the keys that recipes have
     "best": "the metric on the validation texts that chooses the epoch",
     "patience": "evaluations without an improvement before training stops",
     "evaluate_every": "steps",
-    "min_steps": "few texts are trained for more epochs, until there are so many steps",
-    "decision_threshold": "with several labels a text: the probability of a label; \"auto\": chosen on validation",
+    "min_steps": "few texts are trained for more epochs, until there are so many steps; 0: exactly epochs",
+    "decision_threshold": "if a text has several labels: the probability of a label; \"auto\": chosen on validation",
     "rank": "of the LoRA adapters, the only weights that train besides the head",
 }
 OWN = re.compile(r"(train_rows|validation_rows|test_rows|clean|source|text|text_pair|label\w*)")  # of a recipe's data
@@ -60,8 +60,9 @@ class FirstLook:
     """What a table seems to contain."""
 
     section: DataSection  # with the columns
-    rows: int
+    rows: int  # with a text and a label
     labels: dict[str, int]  # label -> rows
+    unfit: int  # the other rows
     unused: list[str]  # columns
     notes: list[str]  # guesses about the file's format
 
@@ -87,9 +88,9 @@ def look_at(path: Path, text: str = "", label: str = "") -> FirstLook:
         raise UserError(f"{path}: no column {what}; {_columns(table)}; name it: {option} COLUMN")
     section = DataSection(source=str(path), text=text, label=label, header=header)
     table = _read(path, {text, label}, format_of(section))
-    section, labels = _labels(table, section)
+    section, labels, rows = _labels(table, section)
     unused = [name for name in table.names if name not in (text, label)]
-    return FirstLook(section, len(table), labels, unused, table.notes)
+    return FirstLook(section, rows, labels, len(table) - rows, unused, table.notes)
 
 
 def _read(path: Path, wanted: set[str], how: Format) -> Table:
@@ -103,21 +104,27 @@ def _columns(table: Table) -> str:
     return "its columns are " + ", ".join(f'"{name}"' for name in table.names[:30])
 
 
-def _labels(table: Table, section: DataSection) -> tuple[DataSection, dict[str, int]]:
-    """The section, with a separator if cells contain several labels; and the labels with their numbers of rows."""
+def _labels(table: Table, section: DataSection) -> tuple[DataSection, dict[str, int], int]:
+    """The section, with a separator if cells contain several labels, and with ``empty = "skip"`` if rows have no text
+    or no label; the labels with their numbers of rows; and the number of rows with both."""
     cells = table.columns[section.label]
     names = sorted({label_text(cell) for cell in cells if not isinstance(cell, list)} - {""})
     _, separator = guess_separator(cells, names)
     if separator:
         section = replace(section, label_separator=separator)
-        counts = Counter(name for cell in cells for name in set(map(label_text, split_cell(cell, separator))))
     else:
         check_kind(table, section.label)
-        counts = Counter(label_text(cell) for cell in cells)
+    # With several labels per text, an empty cell is no gap: the text has none of the labels.
+    pairs = zip(table.columns[section.text], cells, strict=True)
+    fit = [cell for text, cell in pairs if label_text(text) and (separator or label_text(cell))]
+    if len(fit) < len(table):
+        section = replace(section, empty="skip")
     scheme = find_labels(scheme_of(section), table)
     if scheme.multi_hot:
-        return section, dict.fromkeys(scheme.names, 0)
-    return section, {name: counts[name] for name in scheme.names}
+        return section, dict.fromkeys(scheme.names, 0), len(fit)
+    each = (split_cell(cell, separator) if separator else [cell] for cell in fit)
+    counts = Counter(name for items in each for name in set(map(label_text, items)))
+    return section, {name: counts[name] for name in scheme.names}, len(fit)
 
 
 def write_config(look: FirstLook, out: Path, model: str) -> None:
@@ -140,6 +147,8 @@ def config_text(look: FirstLook, out: Path, recipe: Mapping[str, Any], model: st
         "text": (section.text, "the column with the texts"),
         "label": (section.label, labels_in_words(look)),
     }
+    if look.unfit:
+        data["empty"] = (section.empty, f"{_unfit(look.unfit)}; \"error\" would stop at them")
     if section.label_separator:
         data["label_separator"] = (section.label_separator, "a text may have several labels")
     data |= {key: (value, MEANINGS.get(key, "")) for key, value in recipe["data"].items() if not OWN.fullmatch(key)}
@@ -179,14 +188,20 @@ def labels_in_words(look: FirstLook) -> str:
     several = bool(look.section.label_separator)
     found = [f"{shortened(name)} ({count:,})" if count else shortened(name) for name, count in look.labels.items()]
     more = f" and {len(found) - SHOWN:,} more" if len(found) > SHOWN else ""
-    kind = "labels, several a text" if several else "labels"
+    kind = "labels, several per text" if several else "labels"
     return f"{len(found):,} {kind}: {', '.join(found[:SHOWN])}{more}"
+
+
+def _unfit(rows: int) -> str:
+    return "1 row has no text or label" if rows == 1 else f"{rows:,} rows have no text or label"
 
 
 def describe_look(look: FirstLook) -> list[str]:
     """The guesses, in lines for the terminal."""
     section = look.section
     lines = [f"{section.source}: {look.rows:,} rows", *(f"  {note}" for note in look.notes)]
+    if look.unfit:
+        lines.append(f"  {_unfit(look.unfit)}: left out (data.empty)")
     if not section.header:
         lines.append("  the first line looks like data, so columns are numbers (data.header)")
     lines += [f'  text:  column "{section.text}"', f'  label: column "{section.label}", {labels_in_words(look)}']

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from minilm.atomic import atomic
+from minilm.callers import changes
 from minilm.checkpoints import files
 from minilm.checkpoints.adapter_saving import save_adapter
 from minilm.checkpoints.models import card_of, save_model
@@ -92,8 +93,7 @@ def fit(run: TrainRun) -> Trained:
     if message := cut.message("texts", limit, model.context):
         say(f"{folder}: {message}")
     if run.config.train is not None and run.settings.epochs != run.config.train.epochs:
-        epochs = f"{run.settings.epochs} epochs instead of {run.config.train.epochs}"
-        say(f"{folder}: {epochs}, as few texts make few steps (train.min_steps = {run.settings.min_steps})")
+        say(f"{folder}: {_more_epochs(run.settings, run.config.train.epochs)}")
     if is_sharding(run.settings.shard):
         shard(model, run.runtime)
     embedded = _embed(run) if run.settings.embeddings_baseline else None
@@ -105,6 +105,13 @@ def fit(run: TrainRun) -> Trained:
         _remove_cache(run)
     decision = fit_decision(run.settings, prepared.data.validation.labels, scores["validation"])
     return Trained(progress, scores, decision, cached, embedded)
+
+
+def _more_epochs(settings: TrainSection, given: int) -> str:
+    """Why training has more epochs than the config gives, and how to have those."""
+    epochs = f"{settings.epochs} epochs instead of {given}"
+    why = f"as few texts make few steps (train.min_steps = {settings.min_steps})"
+    return f"{epochs}, {why}; for {given}: {changes({'train.min_steps': '0'})}"
 
 
 def save_trained(run: TrainRun, trained: Trained) -> None:

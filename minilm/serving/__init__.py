@@ -5,9 +5,10 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from minilm.errors import UserError
+from minilm.hints import install
 
 
 def check_installed() -> None:
     """Raise UserError if a package is missing that serving needs."""
     if missing := [name for name in ("starlette", "uvicorn") if find_spec(name) is None]:
-        raise UserError(f"`minilm serve` needs {' and '.join(missing)}: pip install 'minilm[serve]'")
+        raise UserError(f"`minilm serve` needs {' and '.join(missing)}; to install: {install('serve')}")

@@ -204,7 +204,7 @@ def test_what_is_missing_for_wordnet_is_named(error: Exception) -> None:
 
     with (
         mock.patch.dict("sys.modules", {"nltk": None, "nltk.corpus": None}),
-        pytest.raises(UserError, match="pip install"),
+        pytest.raises(UserError, match=r"pip install -e .*\[augmentation\]"),
     ):
         wordnet()
     with with_nltk(SimpleNamespace(ensure_loaded=missing)), pytest.raises(UserError, match=r"nltk.downloader wordnet"):

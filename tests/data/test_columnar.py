@@ -80,5 +80,5 @@ def test_a_spreadsheet_may_have_no_header(tmp_path):
 
 def test_without_the_package_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "python_calamine", None)
-    with pytest.raises(UserError, match=r"pip install 'minilm\[excel\]'"):
+    with pytest.raises(UserError, match=r"pip install -e .*\[excel\]"):
         read_table(write_xlsx(tmp_path / "a.xlsx", [["text"], ["a"]]), {"text"}, Defects())

@@ -142,10 +142,7 @@ def test_a_class_without_training_rows_is_a_warning(data):
 @pytest.mark.parametrize(
     ("cell", "said"),
     [
-        (
-            ["joy", "love"],
-            'is a list; if a text has several labels, add: data.label_separator=","',
-        ),
+        (["joy", "love"], 'is a list; if a text has several labels, add: \'data.label_separator=","\''),
         ([], "is a list"),
         ({"a": 1}, "is an object, not a name or a number"),
         (float("inf"), "is inf, not a finite number"),

@@ -192,7 +192,7 @@ def test_a_parquet_file_with_broken_text_is_told(tmp_path):
 
 def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(UserError, match=r"pip install 'minilm\[data\]'"):
+    with pytest.raises(UserError, match=r"pip install -e .*\[data\]"):
         read(write(tmp_path, "a.parquet", b""))
 
 

@@ -25,10 +25,10 @@ def test_the_first_paragraph_tells_the_whole_story(make_run, results):
     assert text.splitlines()[2] == (
         "**GPT-2** (5,728,003 parameters, all of them trained) was trained from scratch on **polish_slang**: "
         "960 texts with 3 labels. On the 120 test texts it is right in 58.3% of cases, with a macro F1 of 0.5120. "
-        "Always giving the most frequent label would make that 50.8% and 0.2246. **It falls short of the linear "
-        "baseline by 2.8 points of macro F1 (accuracy: 1.7 points below): on these data the linear model is the "
-        "better choice.** With 120 test texts, its accuracy on more such texts is only known to be "
-        "between 49.4% and 66.8% (95%, Wilson's interval)."
+        "Always giving the most frequent label would be right in 50.8% of cases, with a macro F1 of 0.2246. "
+        "**It falls short of the linear baseline by 2.8 points of macro F1 (accuracy: 1.7 points below): on "
+        "these data the linear model is the better choice.** With 120 test texts, its accuracy on "
+        "more such texts is only known to be between 49.4% and 66.8% (95%, Wilson's interval)."
     )
 
 
@@ -44,7 +44,7 @@ def test_a_fine_tuned_model_is_told_with_what_it_trains(make_run, results):
     [
         (0.571, 0.62, "It beats the linear baseline by 3.1 points of macro F1 (accuracy: 2.0 points above)."),
         (0.571, 0.59, "It beats the linear baseline by 3.1 points of macro F1 (accuracy: 1.0 points below)."),
-        (0.5401, 0.6, "It equals the linear baseline in macro F1 (accuracy: 0.0 points above)."),
+        (0.5401, 0.6, "It has the same macro F1 as the linear baseline (accuracy: equal)."),
         (
             0.5,
             0.5,
@@ -103,9 +103,9 @@ def test_several_labels_a_text_have_their_own_metrics_and_no_confusion(make_run,
         ),
         (
             {"decision_threshold": 0.12, "labels": ["negative", "positive"]},
-            "Giving every text *negative*, *positive* (by frequency alone, a probability of at least 0.12) would make",
+            "Giving every text *negative*, *positive* (by frequency alone, a probability of at least 0.12) would get",
         ),
-        ({}, "Giving the same labels for every text, those that are frequent enough, would make that 20.0%"),
+        ({}, "Giving the same labels for every text, those that are frequent enough, would get all labels right in"),
     ],
 )
 def test_with_several_labels_it_is_told_what_the_majority_baseline_gives(make_run, several_results, told, sentence):

@@ -58,6 +58,28 @@ def test_files_without_a_header_and_several_labels_in_a_cell_are_seen(tmp_path: 
     assert load_dataset(section).label_names == ["late", "rude", "slow"]
 
 
+def test_rows_without_a_text_or_a_label_are_counted_and_left_out(tmp_path: Path) -> None:
+    out, path = tmp_path / "o.toml", reviews(tmp_path / "a.csv")
+    path.write_text(path.read_text() + '61,"",good\n62,"no label here",\n63," ",\n')
+    shown = minilm("init", path, "-o", out)
+    assert shown.exit_code == 0 and f"{path}: 60 rows\n  3 rows have no text or label: left out" in shown.stdout
+    assert "2 labels: bad (30), good (30)" in shown.stdout
+    assert '  # 3 rows have no text or label; "error" would stop at them\n' in out.read_text()
+    data = load_dataset(load_config(out).data)
+    assert len(data.train) + len(data.validation) + len(data.test) == 60
+    sets = reviews(tmp_path / "b.csv", labels=["late", "late; rude", "rude", ""])  # an empty cell: no label at all
+    assert "b.csv: 60 rows\n  text" in minilm("init", sets, "-o", tmp_path / "b.toml").stdout
+    assert load_config(tmp_path / "b.toml").data.empty == "error"
+
+
+def test_the_file_says_how_to_get_a_number_of_epochs_and_a_head_for_transformers(tmp_path: Path) -> None:
+    minilm("init", reviews(tmp_path / "r.csv"), "-o", tmp_path / "o.toml")
+    lines = {line.split(" ")[0]: line for line in (tmp_path / "o.toml").read_text().splitlines()}
+    assert lines["epochs"].endswith("at least; with few texts min_steps asks for more")
+    assert lines["min_steps"].endswith("; 0: exactly epochs")
+    assert '"family": the one that transformers can load' in lines["kind"]
+
+
 def test_what_cannot_be_guessed_is_asked_for_and_nothing_is_replaced(tmp_path: Path) -> None:
     path, out = tmp_path / "r.csv", tmp_path / "o.toml"
     path.write_text("a,b\n" + "".join(f"{i},{i * 7}\n" for i in range(30)))

@@ -189,7 +189,7 @@ def test_bielik_without_the_hub_says_what_is_missing_and_what_to_do(
     assert result.exit_code == 1
     first, model, data = result.stderr.strip().splitlines()
     assert "the Hub cannot be reached" in first
-    assert model.startswith("  model speakleash/Bielik-1.5B-v3: ") and "make weights MODEL=bielik" in model
+    assert model.startswith("  model speakleash/Bielik-1.5B-v3: ") and "`minilm download bielik`" in model
     assert data.startswith("  data ") and "DATA=sample" in data and "data.train" in data
     with_data = minilm("train", recipe, "data.sample=true", "--runs", tmp_path / "runs")
     assert with_data.exit_code == 1 and len(with_data.stderr.strip().splitlines()) == 1

@@ -168,7 +168,7 @@ def test_few_texts_train_for_the_least_number_of_steps_and_auto_is_a_threshold_f
         assert (results.get("decision_threshold", 0.5) != 0.5) == chosen
         last = read_history(tmp_path / name)[-1]
         assert 10 <= last.step < 10 + last.step / last.epoch
-        words = "epochs instead of 1, as few texts make few steps (train.min_steps = 10)"
+        words = "epochs instead of 1, as few texts make few steps (train.min_steps = 10); for 1: train.min_steps=0"
         assert f"{last.epoch:.0f} {words}" in result.output
     assert minilm("export", tmp_path / "several", tmp_path / "linear", "--linear").exit_code == 0
 
@@ -260,7 +260,7 @@ def test_an_augmented_run_says_which_training_texts_were_measured(tmp_path: Path
     ("change", "said"),
     [
         ("train.learning_rate=1", "train.learning_rate is not a known key"),
-        ("train.epoch=1", 'train.epoch is not a known key (did you mean "epochs"?)'),
+        ("train.epoch=1", 'train.epoch is not a known key (did you mean "train.epochs"?)'),
         ("train.lr=fast", 'train.lr must be a number above 0, got "fast"'),
         ("train.batch_size=0", "train.batch_size must be a whole number of at least 1, got 0"),
         ("model.head.activation=gelus", 'got "gelus" (did you mean "gelu"?)'),

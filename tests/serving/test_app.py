@@ -138,7 +138,7 @@ def test_a_score_is_a_score_and_pairs_are_pairs() -> None:
         ({"inputs": "a \ud800"}, 400, "invalid Unicode surrogate"),
         ({"inputs": ["a", {"text": "a", "text_pair": "b"}]}, 400, "either single texts or pairs"),
         ({"inputs": {"text": "a", "text_pair": "b"}}, 400, "this model reads single texts"),
-        ({"inputs": "a", "parameters": {"topk": 1}}, 400, 'topk is not a known key (did you mean "top_k"?)'),
+        ({"inputs": "a", "parameters": {"topk": 1}}, 400, 'topk is not a known key (did you mean "parameters.top_k"?)'),
         ({"inputs": "a", "parameters": {"top_k": 0}}, 400, "top_k must be a whole number of at least 1"),
         ({"inputs": "a", "parameters": {"function_to_apply": "tanh"}}, 400, "function_to_apply must be"),
         ({"inputs": "a", "parameters": 3}, 400, "parameters must be an object"),

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from minilm.hints import install
 from minilm.serving import check_installed
 from tests.evaluation.classifiers import TEXTS, classifier
 from tests.serving.serving import Reply, serving
@@ -118,6 +119,6 @@ def test_what_cannot_be_served_is_refused_in_one_line(monkeypatch: pytest.Monkey
     assert "--host: a..b: is not a valid host name" in refused("serve", finished_run(), "--host", "a..b")
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     monkeypatch.setattr("minilm.serving.find_spec", lambda name: None if name == "uvicorn" else True)
-    assert "`minilm serve` needs uvicorn: pip install 'minilm[serve]'" in refused("serve", finished_run())
-    with pytest.raises(Exception, match="minilm\\[serve\\]"):
+    assert f"`minilm serve` needs uvicorn; to install: {install('serve')}" in refused("serve", finished_run())
+    with pytest.raises(Exception, match="\\[serve\\]"):
         check_installed()

@@ -23,6 +23,7 @@ from typing import Any
 
 from minilm.config import RunConfig, TrackerName
 from minilm.errors import UserError
+from minilm.hints import install
 from minilm.reporting.results import Evaluation, Results, read_history, read_record
 from minilm.runs.folders import write_history
 from minilm.runs.trackers.worker import read_state, state_path
@@ -55,7 +56,7 @@ def check_trackers(config: RunConfig) -> None:
     for name in tracker_names(config):
         spec = sys.modules[name].__spec__ if name in sys.modules else importlib.util.find_spec(name)
         if spec is None or spec.origin is None:  # without an origin, it is only a folder of this name
-            raise UserError(f'log_to: "{name}" needs a package: pip install "minilm[{name}]"')
+            raise UserError(f'log_to: "{name}" needs a package; to install it: {install(name)}')
 
 
 class Trackers:
