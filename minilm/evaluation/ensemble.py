@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from minilm.data.rows import Rows
 from minilm.errors import UserError, located
 from minilm.evaluation.decisions import Decision
 from minilm.evaluation.linear_classifier import holds_linear, load_linear
@@ -67,11 +68,21 @@ class Ensemble(Predictor):
         """(N, C) the logits of the mean probabilities."""
         return self._joined([member.scores_of_clean(texts, pairs) for member in self.members])
 
-    def _joined(self, scores: Sequence[np.ndarray]) -> np.ndarray:
-        """The scores of each member (N, C) -> logits of the mean probabilities (N, C), float64."""
+    def scores_and_plain(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+        """See ``Predictor.scores_and_plain``: the second are the logits of the mean without the members' temperatures.
+        Each member reads the texts once."""
+        found = [member.scores_of_rows(rows) for member in self.members]
+        return self._joined(found), self._joined(found, plain=True)
+
+    def _joined(self, scores: Sequence[np.ndarray], *, plain: bool = False) -> np.ndarray:
+        """The scores of each member (N, C) -> logits of the mean probabilities (N, C), float64.
+
+        plain: without the members' temperatures.
+        """
+        decisions = [m.decision.without_temperature() if plain else m.decision for m in self.members]
         found = [
-            member.decision.probabilities(z)[:, order]
-            for member, z, order in zip(self.members, scores, self.order, strict=True)
+            decision.probabilities(z)[:, order]
+            for decision, z, order in zip(decisions, scores, self.order, strict=True)
         ]
         p = np.mean(found, axis=0)
         if self.decision.kind == "score":

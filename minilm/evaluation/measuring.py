@@ -35,15 +35,24 @@ class Measurable(Protocol):
 
     def scores_of_rows(self, rows: Rows) -> np.ndarray: ...
 
+    def scores_and_plain(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]: ...
+
 
 def measure(
-    labels: np.ndarray, scores: np.ndarray, decision: Decision | None = None, ranking: bool | None = None
+    labels: np.ndarray,
+    scores: np.ndarray,
+    decision: Decision | None = None,
+    ranking: bool | None = None,
+    plain: np.ndarray | None = None,
 ) -> Metrics:
     """The metrics of scores (N, C) for labels (N,), or (N, C) with several labels per text.
 
     decision: determines the labels that the texts get. The loss is computed without a temperature.
     ranking: whether to compute ROC AUC and average precision; None: unless there are very many labels.
+    plain: scores in which no temperature is, for the loss, if ``scores`` contain one; None: they do not.
     """
+    if plain is not None:
+        return replace(measure(labels, scores, decision, ranking), loss=measure(labels, plain, ranking=False).loss)
     decision = decision or plain_decision(labels)
     ranking = scores.shape[1] <= MOST_LABELS if ranking is None else ranking
     if decision.kind == "multi":
@@ -73,10 +82,17 @@ def measure_on(
         rows, taken = load_rows_matched(data, section, predictor.labels)
     else:
         rows = load_rows(data, section, predictor.labels)
-    metrics = measure(rows.labels, predictor.scores_of_rows(rows), predictor.decision)
+    metrics = measure_rows(predictor, rows)
     other = [f"{written} = {name}" for written, name in taken.items() if written != name]
     shown = ", ".join(other[:SHOWN]) + (", ..." if len(other) > SHOWN else "")
     return metrics, f"its labels match the model's: {shown}" if other else ""
+
+
+def measure_rows(predictor: Measurable, rows: Rows) -> Metrics:
+    """The metrics on labelled rows. The loss is that of the probabilities without a temperature, also of an ensemble's
+    members, so that it can be compared between a model and an ensemble, and with the losses in reports."""
+    scores, plain = predictor.scores_and_plain(rows)
+    return measure(rows.labels, scores, predictor.decision, plain=None if plain is scores else plain)
 
 
 def _check_several(predictor: Measurable, section: DataSection) -> None:

@@ -179,6 +179,11 @@ class Predictor(ABC):
         """The scores of rows whose texts are already clean; cleaning them again might change them again."""
         return self.scores_of_clean_texts(rows.texts, rows.pairs)
 
+    def scores_and_plain(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+        """The scores of rows, and the scores in which no temperature is; here the same, which are read once."""
+        scores = self.scores_of_rows(rows)
+        return scores, scores
+
     def scores_of_clean_texts(self, texts: list[str], pairs: list[str] | None) -> np.ndarray:
         """The scores of cleaned texts, none of which is empty. Raises UserError if scores are infinite or NaN, and
         ``data.tokenization.NoTokens`` for texts in which the tokenizer finds no tokens."""

@@ -11,7 +11,7 @@ from minilm.data.rows import Rows
 from minilm.data.sources import load_dataset
 from minilm.errors import UserError, located, shortened
 from minilm.evaluation.ensemble import USUAL, Wishes, apply_wishes, load_predictor
-from minilm.evaluation.measuring import measure, measure_on
+from minilm.evaluation.measuring import measure_on, measure_rows
 from minilm.evaluation.metrics import Metrics
 from minilm.evaluation.reading import columns_of
 from minilm.evaluation.regression import ScoreMetrics
@@ -70,7 +70,7 @@ def evaluate_runs(
         if message:
             say(f"{file}: {message}")
         return metrics, predictor.labels
-    return measure(rows.labels, predictor.scores_of_rows(rows), predictor.decision), predictor.labels
+    return measure_rows(predictor, rows), predictor.labels
 
 
 def _check_without_file(runs: Sequence[str | Path], changes: Sequence[str]) -> None:
