@@ -295,7 +295,7 @@ def test_a_classifier_in_bfloat16_explains_in_float32() -> None:
     assert fast.in_float32() is fast.in_float32()  # read once
 
 
-def test_a_classifier_is_asked_explained_and_measured() -> None:
+def test_a_classifier_is_asked_explained_and_measured(capsys: pytest.CaptureFixture[str]) -> None:
     classifier = minilm.read_run(tiny.finished_run()).classifier("cpu")
     p = classifier.probabilities(TEXTS[:3])
     assert p.shape == (3, 2) and p.dtype == np.float32 and classifier.labels == ["bad", "good"]
@@ -308,6 +308,8 @@ def test_a_classifier_is_asked_explained_and_measured() -> None:
     assert measured == classifier.evaluate((TEXTS, LABELS)) == classifier.evaluate(str(file))
     frame = polars.DataFrame({"review": TEXTS, "label": LABELS})
     assert classifier.evaluate(frame, changes=["data.text=review"]) == measured
+    classifier.evaluate(([*TEXTS, ""], [*LABELS, "good"]), changes=["data.empty=skip"])
+    assert "the data: 1 row is dropped: the text is empty (data.empty=skip)" in capsys.readouterr().err
     with pytest.raises(minilm.UserError, match=r'^the data: no column "text"'):
         classifier.evaluate(frame)
     with pytest.raises(minilm.UserError, match=r'^1 defect in the data.*\n  the data, row 2: unknown label "so"'):

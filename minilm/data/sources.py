@@ -10,9 +10,7 @@ dropped because the config asks for it, are in ``Dataset.notes``.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from minilm.data.checks import check_equal_texts, check_labels, check_shared_gro
 from minilm.data.cleaning import cleaner
 from minilm.data.columns import changes, require_columns
 from minilm.data.delimited import Format
+from minilm.data.fingerprints import fingerprint_of
 from minilm.data.label_matching import match_scheme
 from minilm.data.labels import LabelScheme, check_kind, find_labels, known_labels, label_text, read_numbers
 from minilm.data.locations import SPLIT_NAMES, find_source
@@ -37,7 +36,7 @@ from minilm.hints import program
 from minilm.hub import local_path
 
 TAB = {"tab": "\t", "\\t": "\t"}  # ways to type a tab on a command line
-CHUNK = 1000  # rows that are hashed at once
+SPLIT = "split"  # the column that decides the splits, if a table has it
 
 
 @dataclass(frozen=True)
@@ -80,11 +79,11 @@ def load_dataset(section: DataSection) -> Dataset:
         left_out = LeftOut()
         parts[split] = read_rows(table, rules, known, defects, left_out)
         notes += left_out.notes(table)
-    if len(tables) == 1 and "split" in tables["train"].columns:
-        parts = _by_column(parts["train"], defects)
+    if len(tables) == 1 and section.split_column:
+        parts = _by_column(parts["train"], section.split_column, defects, notes)
     defects.check()
-    if len(tables) > 1:
-        _check_column(tables)
+    if len(tables) > 1 and section.split_column:
+        _check_column(tables, section.split_column)
     if not (section.labels or scheme.multi_label):
         check_kind(tables["train"], section.label)
 
@@ -105,59 +104,72 @@ def load_dataset(section: DataSection) -> Dataset:
     )  # fmt: skip
 
 
-def load_rows(data: Path | Table, section: DataSection, names: Sequence[str] = ()) -> Rows:
+def load_rows(
+    data: Path | Table, section: DataSection, names: Sequence[str] = (), notes: list[str] | None = None
+) -> Rows:
     """All rows of another file or table with the columns of ``section``, for a model with the labels ``names``.
 
-    Without ``names``, the labels are those that the section lists. Raises UserError as ``load_dataset`` does.
+    Without ``names``, the labels are those that the section lists. ``notes`` gets the sentences that ``Dataset.notes``
+    has. Raises UserError as ``load_dataset`` does.
     """
-    section, defects = replace(section, group="", keep=[]), Defects()
-    table = data if isinstance(data, Table) else _read(matching(data), section, defects)
-    _require(table, section, defects)
+    section, table, defects = _other_file(data, replace(section, keep=[]))
     scheme = known_labels(scheme_of(section), names or section.labels or section.label_columns, table)
-    rows = read_rows(table, rules_of(section, scheme), "the run's labels are", defects, LeftOut()).rows
-    defects.check()
-    return rows
+    return _rows_of(table, rules_of(section, scheme), "the run's labels are", defects, notes)
 
 
-def load_rows_matched(data: Path | Table, section: DataSection, classes: Sequence[str]) -> tuple[Rows, dict[str, str]]:
+def load_rows_matched(
+    data: Path | Table, section: DataSection, classes: Sequence[str], notes: list[str] | None = None
+) -> tuple[Rows, dict[str, str]]:
     """Every row of a file or table, for a classifier with these classes that was trained elsewhere.
 
     Its labels are found as in ``load_dataset`` and matched with the classes (``label_matching``). If the section lists
     labels, they are the file's names of the classes, in their order.
 
-    Returns the rows with class numbers, and the mapping from labels to classes. Raises UserError as ``load_dataset``
-    and ``match_scheme`` do.
+    Returns the rows with class numbers, and the mapping from labels to classes. ``notes`` as for ``load_rows``. Raises
+    UserError as ``load_dataset`` and ``match_scheme`` do.
     """
-    section, defects = replace(section, group=""), Defects()
     if section.labels and len(section.labels) != len(classes):
         given = f"lists {len(section.labels)}, and the model has {len(classes)}"
         raise UserError(f"data.labels must name the model's labels in its order; it {given}: {named(classes)}")
-    table = data if isinstance(data, Table) else _read(matching(data), section, defects)
-    _require(table, section, defects)
+    section, table, defects = _other_file(data, section)
     scheme = find_labels(scheme_of(section), table)
     taken = dict(zip(scheme.names, classes, strict=True)) if section.labels else {}
     if not section.labels:
         scheme = match_scheme(scheme, classes, table.path)
         taken = scheme.rename
-    rows = read_rows(table, rules_of(section, scheme), "the model knows", defects, LeftOut()).rows
-    defects.check()
-    return rows, taken
+    return _rows_of(table, rules_of(section, scheme), "the model knows", defects, notes), taken
 
 
-def load_scores(data: Path | Table, section: DataSection) -> tuple[Rows, np.ndarray]:
+def load_scores(
+    data: Path | Table, section: DataSection, notes: list[str] | None = None
+) -> tuple[Rows, np.ndarray]:
     """Every row of a file or table whose label column contains a number per text; the labels of the rows are all 0.
 
-    Returns the rows and their numbers (N,) float64. Raises UserError as ``load_dataset`` does, and for a label that is
-    not a finite number.
+    Returns the rows and their numbers (N,) float64. ``notes`` as for ``load_rows``. Raises UserError as
+    ``load_dataset`` does, and for a label that is not a finite number.
     """
-    section, defects = replace(section, group="", empty="error", labels=["score"], rename={}), Defects()
-    table = data if isinstance(data, Table) else _read(matching(data), section, defects)
-    _require(table, section, defects)
+    section, table, defects = _other_file(data, replace(section, empty="error", labels=["score"], rename={}))
     numbers = read_numbers(table, section.label, defects)
     table.columns[section.label] = ["score"] * len(table)
-    rows = read_rows(table, rules_of(section, scheme_of(section)), "there is", defects, LeftOut()).rows
+    return _rows_of(table, rules_of(section, scheme_of(section)), "there is", defects, notes), numbers
+
+
+def _other_file(data: Path | Table, section: DataSection) -> tuple[DataSection, Table, Defects]:
+    """Another file than that of training, of which every row is read: its section, its table, and the defects."""
+    section, defects = replace(section, group="", split_column=""), Defects()
+    table = data if isinstance(data, Table) else _read(matching(data), section, defects)
+    _require(table, section, defects)
+    return section, table, defects
+
+
+def _rows_of(table: Table, rules: RowRules, known: str, defects: Defects, notes: list[str] | None) -> Rows:
+    """The rows of another file. Raises UserError if there are defects."""
+    left_out = LeftOut()
+    rows = read_rows(table, rules, known, defects, left_out).rows
     defects.check()
-    return rows, numbers
+    if notes is not None:
+        notes += [*(f"{table.path}: {note}" for note in table.notes), *left_out.notes(table)]
+    return rows
 
 
 def load_texts(path: Path, section: DataSection, place: str = "") -> list[str] | list[tuple[str, str]]:
@@ -215,7 +227,7 @@ def _label_keys(section: DataSection) -> dict[str, str]:
 
 def _read(paths: Sequence[Path], section: DataSection, defects: Defects) -> Table:
     named = {*_text_keys(section), section.group, *_label_keys(section), *section.keep}
-    wanted = {name for name in named if name} | {"split"}
+    wanted = {*named, section.split_column} - {""}
     return read_tables(paths, wanted, defects, format_of(section))
 
 
@@ -250,30 +262,42 @@ def _check_number(names: Sequence[str], most: int) -> None:
 # Splits -----------------------------------------------------------------------------------------------------
 
 
-def _by_column(part: Part, defects: Defects) -> dict[str, Part]:
-    """The splits according to the column ``split``."""
+def _by_column(part: Part, column: str, defects: Defects, notes: list[str]) -> dict[str, Part]:
+    """The splits according to ``data.split_column``; all rows if the table does not have a column of its default name.
+
+    Adds a note about them, as nobody may have asked for them. Raises UserError if no row is for training.
+    """
     table, rows = part.table, dict[str, list[int]]()
+    if column == SPLIT and column not in table.columns:
+        return {"train": part}
+    require_columns(table, {column: "data.split_column"}, defects)
     for i, number in enumerate(part.numbers.tolist()):
-        cell = label_text(table.columns["split"][number])
+        cell = label_text(table.columns[column][number])
         split = SPLIT_NAMES.get(cell.lower())
         if split is None:
-            what = f'column "split" must be train, validation (or dev) or test, got "{cell}"'
+            what = f'column "{column}" must be train, validation (or dev) or test, got "{cell}"'
+            what += " (data.split_column= ignores the column)"
             defects.add(table.origin(number), what)
         else:
             rows.setdefault(split, []).append(i)
     if "train" not in rows:
         defects.check()
-        raise UserError(f'{table.path}: column "split" assigns no row to train')
+        without = "to ignore the column: data.split_column="
+        raise UserError(f'{table.path}: column "{column}" assigns no row to train; {without}')
+    counts = ", ".join(f"{len(rows[split]):,} {split}" for split in SPLITS if split in rows)
+    notes.append(
+        f'{table.path}: its column "{column}" decides the splits: {counts} (data.split_column= ignores the column)'
+    )
     return {split: part.take(np.array(found)) for split, found in rows.items()}
 
 
-def _check_column(tables: dict[str, Table]) -> None:
-    """Raises UserError if the file of one split has a column ``split`` that assigns a row to another split.
+def _check_column(tables: dict[str, Table], column: str) -> None:
+    """Raises UserError if the file of one split has a column that assigns a row to another split.
 
     A column of this name whose cells name no split is ignored.
     """
     for split, table in tables.items():
-        cells = [label_text(cell) for cell in table.columns.get("split", ())]
+        cells = [label_text(cell) for cell in table.columns.get(column, ())]
         names = [SPLIT_NAMES.get(cell.lower()) for cell in cells]
         if not any(names):
             continue
@@ -285,8 +309,8 @@ def _check_column(tables: dict[str, Table]) -> None:
         for row, (cell, name) in enumerate(zip(cells, names, strict=True)):
             if name != split:
                 raise UserError(
-                    f'{table.origin(row)}: column "split" is "{cell}", but the config gives the file as the '
-                    f"{split} split; {instead}, or rename the column"
+                    f'{table.origin(row)}: column "{column}" is "{cell}", but the config gives the file as the '
+                    f"{split} split; {instead}, or ignore the column: data.split_column="
                 )
 
 
@@ -365,35 +389,3 @@ def _chosen(part: Part, section: DataSection, names: Sequence[str], warnings: li
             warnings.append(f"data.shots asks for {section.shots:,} rows per class, but there are fewer of {rarest}")
         part = part.take(keep_shots(strata, section.shots, (section.split_seed, 5)))
     return part
-
-
-# Fingerprint ------------------------------------------------------------------------------------------------
-
-
-def fingerprint_of(rows: dict[str, Rows], names: Sequence[str]) -> str:
-    """SHA-256, in hexadecimal, of the texts and labels in order; it does not depend on the files they came from.
-
-    It hashes ``json.dumps([split, texts, pairs, labels])`` of each split, piece by piece to save memory.
-    """
-    digest = hashlib.sha256(json.dumps(list(names)).encode())
-    for split in SPLITS:
-        part = rows[split]
-        digest.update(f"[{json.dumps(split)}, ".encode())
-        for values in (part.texts, part.pairs, part.labels):
-            for piece in _json_pieces(values):
-                digest.update(piece.encode())
-            digest.update(b"]" if values is part.labels else b", ")
-    return digest.hexdigest()
-
-
-def _json_pieces(values: Sequence[str] | np.ndarray | None) -> Iterator[str]:
-    """The text ``json.dumps(values)``, in pieces."""
-    if values is None:
-        yield "null"
-        return
-    yield "["
-    for start in range(0, len(values), CHUNK):
-        piece = values[start : start + CHUNK]
-        text = json.dumps(piece.tolist() if isinstance(piece, np.ndarray) else piece)
-        yield (", " if start else "") + text[1:-1]
-    yield "]"

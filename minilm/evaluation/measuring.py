@@ -64,28 +64,32 @@ def measure(
 
 def measure_on(
     predictor: Measurable, data: Path | Table, section: DataSection, *, matched: bool
-) -> tuple[Metrics | ScoreMetrics, str]:
-    """The metrics on the labelled rows of a file or a table, whose columns ``section`` names; and a message.
+) -> tuple[Metrics | ScoreMetrics, list[str]]:
+    """The metrics on the labelled rows of a file or a table, whose columns ``section`` names; and notes.
 
-    matched: whether the labels may have other names than the classifier's, because it was trained elsewhere. The
-        message says how they were matched; it is empty if all names are equal.
+    The notes are those of ``Dataset.notes``: guesses about the file, and rows that are dropped.
+
+    matched: whether the labels may have other names than the classifier's, because it was trained elsewhere. A note
+        says how they were matched, unless all names are equal.
 
     Raises UserError if rows cannot be read, if labels are unknown, or if only the data or only the classifier has
     several labels per text.
     """
-    section = replace(section, clean=predictor.reading.clean)
+    section, notes = replace(section, clean=predictor.reading.clean), list[str]()
     if predictor.decision.kind == "score":
-        return _measure_scores(predictor, data, section), ""
+        return _measure_scores(predictor, data, section, notes), notes
     _check_several(predictor, section)
     taken: dict[str, str] = {}
     if matched:
-        rows, taken = load_rows_matched(data, section, predictor.labels)
+        rows, taken = load_rows_matched(data, section, predictor.labels, notes)
     else:
-        rows = load_rows(data, section, predictor.labels)
+        rows = load_rows(data, section, predictor.labels, notes)
     metrics = measure_rows(predictor, rows)
     other = [f"{written} = {name}" for written, name in taken.items() if written != name]
     shown = ", ".join(other[:SHOWN]) + (", ..." if len(other) > SHOWN else "")
-    return metrics, f"its labels match the model's: {shown}" if other else ""
+    if other:
+        notes.append(f"{data.path if isinstance(data, Table) else data}: its labels match the model's: {shown}")
+    return metrics, notes
 
 
 def measure_rows(predictor: Measurable, rows: Rows) -> Metrics:
@@ -107,13 +111,15 @@ def _check_several(predictor: Measurable, section: DataSection) -> None:
         raise UserError(f"{predictor.name}: gives one label per text, so remove {key}")
 
 
-def _measure_scores(predictor: Measurable, data: Path | Table, section: DataSection) -> ScoreMetrics:
+def _measure_scores(
+    predictor: Measurable, data: Path | Table, section: DataSection, notes: list[str]
+) -> ScoreMetrics:
     """Metrics of a model's scores against a column of numbers."""
     if len(predictor.labels) > 1:
         scores = ", ".join(predictor.labels)
         raise UserError(f"{predictor.name}: gives {len(predictor.labels)} scores ({scores}); a file can have only one")
     if section.multi_label:
         raise UserError(f"{predictor.name}: gives one score per text; name the column of the true values (data.label)")
-    rows, values = load_scores(data, section)
+    rows, values = load_scores(data, section, notes)
     answers = predictor.decision.probabilities(predictor.scores_of_rows(rows))  # (N, 1)
     return score_metrics(values, answers[:, 0])

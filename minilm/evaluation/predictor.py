@@ -311,9 +311,9 @@ class Classifier(Predictor):
         else:
             given = local_path(str(data))
         section, matched = change_data(section, changes), config_of_run(home) is None
-        metrics, message = measure_on(self, given, section, matched=matched)
-        if message:
-            print(printable(message), file=sys.stderr)
+        metrics, notes = measure_on(self, given, section, matched=matched)
+        for note in notes:
+            print(printable(note), file=sys.stderr)
         return metrics
 
     def watch(self, progress: Callable[[float], None]) -> None:

@@ -89,7 +89,8 @@ def _spread(axes: Axes, place: int, group: Group, metric: str, split: str, middl
         (low, high), over = found
         by_seed = len(values) > 1
         method = over.partition(", ")[2] or "Student's t"
-        label = f"mean, 95% interval over seeds ({method})" if by_seed else f"95% interval over {over} ({method_over_rows(metric)})"
+        over_rows = f"95% interval over {over} ({method_over_rows(metric)})"
+        label = f"mean, 95% interval over seeds ({method})" if by_seed else over_rows
         style: dict[str, Any] = {"color": MARK, "markersize": 13, "elinewidth": 2, "capsize": 5, "capthick": 2}
         reach = [[max(0.0, middle - low)], [max(0.0, high - middle)]]
         axes.errorbar(middle, place, xerr=reach, fmt="|", label=label, **style)

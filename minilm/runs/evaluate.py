@@ -66,9 +66,8 @@ def evaluate_runs(
         section = change_data(section, changes)
         if not section.labelled:
             raise UserError(f"{runs[0]}: its texts have no labels; name the file's column of labels: {LABEL_COLUMN}")
-        metrics, message = measure_on(predictor, file, section, matched=not finished)
-        if message:
-            say(f"{file}: {message}")
+        metrics, notes = measure_on(predictor, file, section, matched=not finished)
+        say(*notes)
         return metrics, predictor.labels
     return measure_rows(predictor, rows), predictor.labels
 

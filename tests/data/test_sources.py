@@ -115,6 +115,17 @@ def test_a_column_tells_the_splits_of_one_file(data):
         [row[0] for row in ROWS[:20]],
         "text 26",
     )
+    assert found.notes == [
+        f'{folder}/all.csv: its column "split" decides the splits: 20 train, 6 validation, 4 test (data.split_column= '
+        "ignores the column)"
+    ]
+    ignored = load(f"{folder}/all.csv", split_column="")
+    assert (len(ignored.train), len(ignored.test), ignored.notes) == (24, 3, [])
+    data("all.csv", rows, ("text", "label", "part"))
+    assert load(f"{folder}/all.csv", split_column="part").train.texts == found.train.texts
+    assert 'no column "prat" (data.split_column) (did you mean "part"?)' in refusal(
+        f"{folder}/all.csv", split_column="prat"
+    )
     data("all.csv", [*rows, ("t", "good", "holdout")], ("text", "label", "split"))
     assert 'line 32: column "split" must be train' in refusal(f"{folder}/all.csv")
     data("all.csv", [(*row, "test") for row in ROWS], ("text", "label", "split"))
@@ -129,7 +140,7 @@ def test_a_column_that_tells_of_another_split_than_its_file_is_refused(data, tmp
     data("train.csv", [(*ROWS[0], "train"), (*ROWS[1], "test"), *((*row, "train") for row in ROWS[2:])], columns)
     assert refusal(folder) == (
         f'x.toml: {tmp_path / "train.csv"}, line 3: column "split" is "test", but the config gives the file as '
-        "the train split; give only this file (data.source), or rename the column"
+        "the train split; give only this file (data.source), or ignore the column: data.split_column="
     )
     data("train.csv", [(*row, "train" if i else "holdout") for i, row in enumerate(ROWS)], columns)
     assert 'train.csv, line 2: column "split" is "holdout"' in refusal(folder)
