@@ -23,12 +23,11 @@ from minilm.data.cleaning import cleaner
 from minilm.data.columns import changes, require_columns
 from minilm.data.delimited import Format
 from minilm.data.fingerprints import fingerprint_of
-from minilm.data.label_matching import match_scheme
-from minilm.data.labels import LabelScheme, check_kind, find_labels, known_labels, label_text, read_numbers
+from minilm.data.labels import LabelScheme, check_kind, find_labels, label_text
 from minilm.data.locations import SPLIT_NAMES, find_source
-from minilm.data.readers import matching, read_tables
+from minilm.data.readers import read_tables
 from minilm.data.row_lists import read_row_list
-from minilm.data.rows import LONGEST, LeftOut, Part, RowRules, Rows, read_rows, read_texts
+from minilm.data.rows import LONGEST, LeftOut, Part, RowRules, Rows, read_rows
 from minilm.data.splits import deal_folds, hold_out, join_groups, keep_rows, keep_shots, number_texts, strata_of
 from minilm.data.tables import Defects, Table
 from minilm.errors import UserError, located
@@ -64,12 +63,12 @@ def load_dataset(section: DataSection) -> Dataset:
     """
     source = find_source(section)
     defects, warnings = Defects(), list[str]()
-    tables = {split: _read(paths, section, defects) for split, paths in source.files.items()}
+    tables = {split: read_columns(paths, section, defects) for split, paths in source.files.items()}
     notes = [f"{table.path}: {note}" for table in tables.values() for note in table.notes]
     for split, table in tables.items():
         if source.rows and len(table) != source.rows[split]:
             warnings.append(f"{table.path}: has {len(table):,} rows, but the catalogue says {source.rows[split]:,}")
-        _require(table, section, defects, split, tables["train"].files[0].path)
+        check_columns(table, section, defects, split, tables["train"].files[0].path)
 
     scheme = find_labels(scheme_of(section), tables["train"])
     _check_number(scheme.names, section.max_labels)
@@ -104,92 +103,6 @@ def load_dataset(section: DataSection) -> Dataset:
     )  # fmt: skip
 
 
-def load_rows(
-    data: Path | Table, section: DataSection, names: Sequence[str] = (), notes: list[str] | None = None
-) -> Rows:
-    """All rows of another file or table with the columns of ``section``, for a model with the labels ``names``.
-
-    Without ``names``, the labels are those that the section lists. ``notes`` gets the sentences that ``Dataset.notes``
-    has. Raises UserError as ``load_dataset`` does.
-    """
-    section, table, defects = _other_file(data, replace(section, keep=[]))
-    scheme = known_labels(scheme_of(section), names or section.labels or section.label_columns, table)
-    return _rows_of(table, rules_of(section, scheme), "the run's labels are", defects, notes)
-
-
-def load_rows_matched(
-    data: Path | Table, section: DataSection, classes: Sequence[str], notes: list[str] | None = None
-) -> tuple[Rows, dict[str, str]]:
-    """Every row of a file or table, for a classifier with these classes that was trained elsewhere.
-
-    Its labels are found as in ``load_dataset`` and matched with the classes (``label_matching``). If the section lists
-    labels, they are the file's names of the classes, in their order.
-
-    Returns the rows with class numbers, and the mapping from labels to classes. ``notes`` as for ``load_rows``. Raises
-    UserError as ``load_dataset`` and ``match_scheme`` do.
-    """
-    if section.labels and len(section.labels) != len(classes):
-        given = f"lists {len(section.labels)}, and the model has {len(classes)}"
-        raise UserError(f"data.labels must name the model's labels in its order; it {given}: {named(classes)}")
-    section, table, defects = _other_file(data, section)
-    scheme = find_labels(scheme_of(section), table)
-    taken = dict(zip(scheme.names, classes, strict=True)) if section.labels else {}
-    if not section.labels:
-        scheme = match_scheme(scheme, classes, table.path)
-        taken = scheme.rename
-    return _rows_of(table, rules_of(section, scheme), "the model knows", defects, notes), taken
-
-
-def load_scores(
-    data: Path | Table, section: DataSection, notes: list[str] | None = None
-) -> tuple[Rows, np.ndarray]:
-    """Every row of a file or table whose label column contains a number per text; the labels of the rows are all 0.
-
-    Returns the rows and their numbers (N,) float64. ``notes`` as for ``load_rows``. Raises UserError as
-    ``load_dataset`` does, and for a label that is not a finite number.
-    """
-    section, table, defects = _other_file(data, replace(section, empty="error", labels=["score"], rename={}))
-    numbers = read_numbers(table, section.label, defects)
-    table.columns[section.label] = ["score"] * len(table)
-    return _rows_of(table, rules_of(section, scheme_of(section)), "there is", defects, notes), numbers
-
-
-def _other_file(data: Path | Table, section: DataSection) -> tuple[DataSection, Table, Defects]:
-    """Another file than that of training, of which every row is read: its section, its table, and the defects."""
-    section, defects = replace(section, group="", split_column=""), Defects()
-    table = data if isinstance(data, Table) else _read(matching(data), section, defects)
-    _require(table, section, defects)
-    return section, table, defects
-
-
-def _rows_of(table: Table, rules: RowRules, known: str, defects: Defects, notes: list[str] | None) -> Rows:
-    """The rows of another file. Raises UserError if there are defects."""
-    left_out = LeftOut()
-    rows = read_rows(table, rules, known, defects, left_out).rows
-    defects.check()
-    if notes is not None:
-        notes += [*(f"{table.path}: {note}" for note in table.notes), *left_out.notes(table)]
-    return rows
-
-
-def load_texts(path: Path, section: DataSection, place: str = "") -> list[str] | list[tuple[str, str]]:
-    """The texts, or pairs of texts, of another file, which needs no labels.
-
-    They are checked after cleaning, as ``load_dataset`` does, but returned as written: the predictor cleans them.
-    ``place`` follows each key in messages, to say where the key was given. Raises UserError as ``load_dataset`` does.
-    """
-    defects = Defects()
-    keys = {name: key + place for name, key in _text_keys(section).items()}
-    table = read_tables(matching(path), set(keys), defects, format_of(section))
-    require_columns(table, keys, defects)
-    columns = [list(table.columns[name]) for name in keys]
-    rules, usable = rules_of(replace(section, empty="error"), scheme_of(section)), np.ones(len(table), dtype=bool)
-    for name in keys:
-        read_texts(table, name, rules, defects, usable)
-    defects.check()
-    return list(zip(*columns, strict=True)) if len(columns) > 1 else columns[0]
-
-
 # The section's settings of files, labels and rows -----------------------------------------------------------
 
 
@@ -212,7 +125,7 @@ def rules_of(section: DataSection, scheme: LabelScheme) -> RowRules:
     return RowRules(section.text, section.text_pair, section.group, scheme, clean, section.empty, longest)
 
 
-def _text_keys(section: DataSection) -> dict[str, str]:
+def text_keys(section: DataSection) -> dict[str, str]:
     """Each text column and the config's key for it."""
     keys = {section.text: "data.text", section.text_pair: "data.text_pair"}
     return {name: key for name, key in keys.items() if name}
@@ -225,15 +138,15 @@ def _label_keys(section: DataSection) -> dict[str, str]:
     return {section.label: "data.label"}
 
 
-def _read(paths: Sequence[Path], section: DataSection, defects: Defects) -> Table:
-    named = {*_text_keys(section), section.group, *_label_keys(section), *section.keep}
+def read_columns(paths: Sequence[Path], section: DataSection, defects: Defects) -> Table:
+    named = {*text_keys(section), section.group, *_label_keys(section), *section.keep}
     wanted = {*named, section.split_column} - {""}
     return read_tables(paths, wanted, defects, format_of(section))
 
 
-def _require(table: Table, section: DataSection, defects: Defects, split: str = "train", train: str = "") -> None:
+def check_columns(table: Table, section: DataSection, defects: Defects, split: str = "train", train: str = "") -> None:
     """Raises UserError if a column is missing. ``train``: the path of the training file, if ``split`` is another."""
-    texts, labels = _text_keys(section), _label_keys(section)
+    texts, labels = text_keys(section), _label_keys(section)
     if split != "train" and not labels.keys() & table.columns.keys() and texts.keys() <= table.columns.keys():
         without = changes({f"data.{split}": ""} if section.train else {"data.source": "", "data.train": train})
         raise UserError(

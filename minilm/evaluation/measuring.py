@@ -9,8 +9,8 @@ from typing import Protocol
 import numpy as np
 
 from minilm.config import DataSection
+from minilm.data.other_files import load_rows, load_rows_matched, load_scores
 from minilm.data.rows import Rows
-from minilm.data.sources import load_rows, load_rows_matched, load_scores
 from minilm.data.tables import Table
 from minilm.errors import UserError
 from minilm.evaluation.decisions import Decision, plain_decision

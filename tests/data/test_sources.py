@@ -12,7 +12,8 @@ import pytest
 from minilm import hub
 from minilm.config import DataSection
 from minilm.data import catalog
-from minilm.data.sources import load_dataset, load_rows, load_texts
+from minilm.data.other_files import load_rows, load_texts
+from minilm.data.sources import load_dataset
 from minilm.errors import UserError
 from tests.data.loading import ROWS, listed, load, refusal
 
@@ -400,10 +401,10 @@ def test_an_empty_cell_among_lists_of_0_and_1_does_not_make_them_indices(data, t
 def test_texts_are_read_without_labels_and_pairs_as_pairs_but_checked_alike(data, tmp_path):
     path = tmp_path / "more.csv"
     data("more.csv", [(" A ", "b"), ("<i>c</i>", "d")], ("tekst", "other"))
-    assert load_texts(path, DataSection(text="tekst", clean=["tags", "lower"])) == [" A ", "<i>c</i>"]
-    assert load_texts(path, DataSection(text="tekst", text_pair="other")) == [(" A ", "b"), ("<i>c</i>", "d")]
+    assert load_texts(path, DataSection(text="tekst", clean=["tags", "lower"]))[0] == [" A ", "<i>c</i>"]
+    assert load_texts(path, DataSection(text="tekst", text_pair="other"))[0] == [(" A ", "b"), ("<i>c</i>", "d")]
     with pytest.raises(UserError, match=r'more\.csv: no column "text" \(data\.text in run\.toml\)'):
         load_texts(path, DataSection(), " in run.toml")
     data("more.csv", [("<i>", "b"), ("c", "d")], ("tekst", "other"))
-    with pytest.raises(UserError, match=r'line 2: the text \(column "tekst"\) is empty after cleaning'):
-        load_texts(path, DataSection(text="tekst", clean=["tags"]))
+    assert load_texts(path, DataSection(text="tekst", clean=["tags"]))[1].tolist() == [False, True]
+    assert load_texts(path, DataSection(), column="other")[0] == ["b", "d"]
