@@ -23,6 +23,7 @@ from minilm.data.cleaning import cleaner
 from minilm.data.columns import changes, require_columns
 from minilm.data.delimited import Format
 from minilm.data.fingerprints import fingerprint_of
+from minilm.data.in_memory import as_given
 from minilm.data.labels import LabelScheme, check_kind, find_labels, label_text
 from minilm.data.locations import SPLIT_NAMES, find_source
 from minilm.data.readers import read_tables
@@ -64,6 +65,8 @@ def load_dataset(section: DataSection) -> Dataset:
     source = find_source(section)
     defects, warnings = Defects(), list[str]()
     tables = {split: read_columns(paths, section, defects) for split, paths in source.files.items()}
+    for split, table in tables.items():
+        table.files = [as_given(file, split if len(tables) > 1 else "") for file in table.files]
     notes = [f"{table.path}: {note}" for table in tables.values() for note in table.notes]
     for split, table in tables.items():
         if source.rows and len(table) != source.rows[split]:
