@@ -60,7 +60,7 @@ def evaluate_command(
     if split is not None and file is not None:
         raise UserError("give either --split (of the run's data) or --file (all rows are used), not both")
 
-    from minilm.evaluation.ensemble import Wishes
+    from minilm.evaluation.wishes import Wishes
     from minilm.runs.evaluate import evaluate_runs, evaluation_text
     from minilm.schema import as_table
 
@@ -138,7 +138,8 @@ def predict_command(
     if as_table and (texts or as_json):
         raise UserError("--out and --format need a table as input: give --file instead of texts, and no --json")
 
-    from minilm.evaluation.ensemble import Wishes, apply_wishes, load_predictor
+    from minilm.evaluation.ensemble import load_predictor
+    from minilm.evaluation.wishes import Wishes, apply_wishes
     from minilm.runs.ask import answer_lines
     from minilm.runs.predict import TableJob, predict_file
     from minilm.training.console import say, terminable
@@ -241,7 +242,8 @@ def serve_command(
     from minilm.serving import check_installed
 
     check_installed()
-    from minilm.evaluation.ensemble import Wishes, apply_wishes, load_predictor
+    from minilm.evaluation.ensemble import load_predictor
+    from minilm.evaluation.wishes import Wishes, apply_wishes
     from minilm.serving.api import Limits
     from minilm.serving.app import Service
     from minilm.serving.guarding import is_loopback

@@ -327,6 +327,26 @@ def test_a_classifier_is_asked_explained_and_measured(capsys: pytest.CaptureFixt
         classifier.evaluate((TEXTS[:2], [["good"], ["bad", "good"]]))
 
 
+def test_a_classifier_decides_as_predict_does_with_the_same_options(capsys: pytest.CaptureFixture[str]) -> None:
+    run, texts = tiny.finished_run(), TEXTS[:8]
+    for options, given in (
+        ([], {}), (["--threshold", "0.3"], {"threshold": 0.3}), (["--unsure-below", "1"], {"unsure_below": 1.0}),
+        (["--raw"], {"raw": True}), (["--min-precision", "0.6"], {"min_precision": 0.6}),
+    ):  # fmt: skip
+        shown = tiny.minilm("predict", run, *texts, *options, "--json")
+        capsys.readouterr()
+        classifier = minilm.Classifier.load(run, "cpu", **given)
+        assert capsys.readouterr().err == shown.stderr
+        for scores, line in zip(classifier.predict(texts), map(json.loads, shown.stdout.splitlines()), strict=True):
+            unsure = classifier.is_unsure(scores)
+            assert ([] if unsure else classifier.decide(scores)) == line["labels"] and unsure is line.get("unsure")
+            assert scores == pytest.approx(line["scores"])
+    with pytest.raises(minilm.UserError, match=r"^unsure_below must be a number from 0 to 1, got 2$"):
+        minilm.Classifier.load(run, "cpu", unsure_below=2)
+    with pytest.raises(minilm.UserError, match="give either min_precision, which chooses a probability, or threshold"):
+        minilm.Classifier.load(run, "cpu", threshold=0.5, min_precision=0.5)
+
+
 def test_the_rows_of_a_frame_are_named_by_their_position_and_a_label_NA_is_thought_of(tmp_path: Path) -> None:
     csv = "text,label\n" + "".join(f"{text},{label}\n" for text, label in zip(TEXTS, LABELS, strict=True))
     frame = pandas.read_csv(io.StringIO(csv.replace(",bad", ",NA")))

@@ -10,11 +10,12 @@ from pathlib import Path
 from minilm.data.rows import Rows
 from minilm.data.sources import load_dataset
 from minilm.errors import UserError, located, shortened
-from minilm.evaluation.ensemble import USUAL, Wishes, apply_wishes, load_predictor
+from minilm.evaluation.ensemble import load_predictor
 from minilm.evaluation.measuring import measure_on, measure_rows
 from minilm.evaluation.metrics import Metrics
 from minilm.evaluation.reading import columns_of
 from minilm.evaluation.regression import ScoreMetrics
+from minilm.evaluation.wishes import USUAL, Wishes, apply_wishes
 from minilm.loading import change_data, load_config
 from minilm.measures import RANKING_METRICS
 from minilm.reporting.page import terminal_table

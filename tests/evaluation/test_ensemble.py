@@ -13,11 +13,12 @@ import torch
 from minilm.checkpoints.models import card_of, save_model
 from minilm.data.rows import Rows
 from minilm.errors import UserError
-from minilm.evaluation.ensemble import Ensemble, Wishes, apply_wishes, load_predictor
+from minilm.evaluation.ensemble import Ensemble, load_predictor
 from minilm.evaluation.measuring import measure_rows
 from minilm.evaluation.predictor import Classifier
 from minilm.evaluation.selective import threshold_for_precision
 from minilm.evaluation.validation_scores import ValidationScores, read_validation, write_validation
+from minilm.evaluation.wishes import Wishes, apply_wishes
 from tests.evaluation.classifiers import TEXTS, classifier
 from tests.tiny import finished_run, minilm, refused
 
