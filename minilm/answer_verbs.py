@@ -30,6 +30,7 @@ UNSURE_BELOW = click.option(
 MIN_PRECISION = click.option(
     "--min-precision", type=float, help="Answer from the lowest probability that has this precision on validation."
 )
+COLUMN = click.option("--column", default="", help="The column of the texts in a table.  [default: the run's, or text]")
 
 
 @click.command("evaluate", cls=Verb, epilog=example("minilm evaluate runs/scratch-sample --file more.csv"))
@@ -59,7 +60,7 @@ def evaluate_command(
     if split is not None and file is not None:
         raise UserError("give either --split (of the run's data) or --file (all rows are used), not both")
 
-    from minilm.evaluation.ensemble import Wishes
+    from minilm.evaluation.wishes import Wishes
     from minilm.runs.evaluate import evaluate_runs, evaluation_text
     from minilm.schema import as_table
 
@@ -79,6 +80,7 @@ def evaluate_command(
     type=PLACE,
     help="A table (.csv, .tsv, .jsonl, .parquet) with the run's columns, or a file with one text (or pair) per line.",
 )
+@COLUMN
 @click.option("--out", type=PLACE, help="The table to write, with all columns: .csv, .jsonl, ...")
 @click.option(
     "--format", "form", type=click.Choice(["csv", "jsonl", "tsv"]), help="A table on standard input and output."
@@ -100,6 +102,7 @@ def predict_command(
     run: str,
     texts: tuple[str, ...],
     file: Path | None,
+    column: str,
     out: Path | None,
     form: str | None,
     everything: bool,
@@ -135,7 +138,8 @@ def predict_command(
     if as_table and (texts or as_json):
         raise UserError("--out and --format need a table as input: give --file instead of texts, and no --json")
 
-    from minilm.evaluation.ensemble import Wishes, apply_wishes, load_predictor
+    from minilm.evaluation.ensemble import load_predictor
+    from minilm.evaluation.wishes import Wishes, apply_wishes
     from minilm.runs.ask import answer_lines
     from minilm.runs.predict import TableJob, predict_file
     from minilm.training.console import say, terminable
@@ -146,13 +150,13 @@ def predict_command(
         say(line)
     if as_table:
         job = TableJob(
-            file or Path("-"), out, "", form or "", everything, strict, resume, overwrite, part_of(shard),
-            spreadsheet_safe,
+            file or Path("-"), out, column, form or "", everything, strict, resume, overwrite, part_of(shard),
+            safe=spreadsheet_safe,
         )  # fmt: skip
         with terminable():
             predict_file(predictor, Path(runs[0]), job)
         return
-    for text, answer in answer_lines(predictor, runs[0], texts, file):
+    for text, answer in answer_lines(predictor, runs[0], texts, file, column):
         _show(text, str(answer), answer.as_json(), as_json)
     if message := predictor.cut_message():
         say(message)
@@ -244,7 +248,8 @@ def serve_command(
     from minilm.serving import check_installed
 
     check_installed()
-    from minilm.evaluation.ensemble import Wishes, apply_wishes, load_predictor
+    from minilm.evaluation.ensemble import load_predictor
+    from minilm.evaluation.wishes import Wishes, apply_wishes
     from minilm.serving.api import Limits
     from minilm.serving.app import Service
     from minilm.serving.guarding import is_loopback
@@ -271,7 +276,7 @@ def serve_command(
 @click.option("--pattern", default="", help='The prompt or the hypothesis, such as "This text is about {label}.".')
 @click.option("--several", is_flag=True, help="A text may get several labels (entailment).")
 @click.option("--file", type=click.Path(path_type=Path), help="A table, or a file with one text per line.")
-@click.option("--column", default="", help="The column of the texts in a table.  [default: text]")
+@COLUMN
 @click.option("--out", type=click.Path(path_type=Path), help="A table to write, with all columns: .csv, .jsonl, ...")
 @click.option("--all", "everything", is_flag=True, help="Add a column with the probability of each label.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing --out.")
@@ -300,7 +305,7 @@ def zero_shot_command(
     _check_source(texts, file)
     if out is not None and (file is None or as_json):
         raise UserError("--out needs a table as input (--file), and no --json")
-    only_tables = {"--column": column, "--all": everything, "--overwrite": overwrite}
+    only_tables = {"--all": everything, "--overwrite": overwrite}
     if out is None and (option := next((name for name, given in only_tables.items() if given), "")):
         raise UserError(f"{option} needs an output table: give --out FILE")
 
@@ -317,5 +322,5 @@ def zero_shot_command(
         with terminable():
             predict_file(predictor, Path(model), job)
         return
-    for text, answer in answer_lines(predictor, model, texts, file):
+    for text, answer in answer_lines(predictor, model, texts, file, column):
         _show(text, str(answer), answer.as_json(), as_json)

@@ -151,6 +151,7 @@ class DataSection:
     fold: Count = 0  # the number of the fold to test, from 1
     split_seed: Seed = 0  # seed of the splits and of the subsets
     redraw: bool = False  # draw new splits and subsets for each seed: use the run's seed as split_seed
+    split_column: str = "split"  # the column of a single file that decides its splits, if there is one; empty: none
     group: str = ""  # a column; rows with the same value stay in the same split; empty: no groups
     max_tokens: Size = 256  # longer texts are cut
     # The size of a stratified subset of the training rows; 0: all. Subsets with one split_seed contain smaller ones.
@@ -171,8 +172,7 @@ class DataSection:
     other: Literal["error", "drop"] = "error"  # rows whose label is not in ``labels``
     max_labels: Size = 5000  # more labels are an error, as they are probably not labels
     keep: list[Column] = field(default_factory=list)  # other columns to copy to predictions.csv, such as an id
-    # How to handle texts longer than max_tokens: cut their end, cut their middle, or read them in windows.
-    long_texts: Literal["cut", "head-tail", "windows"] = "cut"
+    long_texts: Literal["cut", "head-tail", "windows"] = "cut"  # longer texts: cut their end, cut their middle, windows
     window_stride: Count = 0  # tokens from the start of a window to the start of the next; 0: half a window
     window_scores: Literal["mean", "max"] = "mean"  # how to combine the probabilities of a text's windows
 

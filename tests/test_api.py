@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import json
 import os
 import re
@@ -32,6 +33,11 @@ from tests import tiny
 CONFIG = tomllib.loads(tiny.CONFIG) | {"data": {"max_tokens": 32}}
 TEXTS, LABELS = map(list, zip(*tiny.texts(), strict=True))
 BRIEF = {"epochs": 1, "linear_baseline": False}
+
+
+def loaded(name: str, module: str) -> object:
+    """An object of a class of another library, which need not be installed."""
+    return type(name, (), {"__module__": module})()
 
 
 @pytest.fixture(autouse=True)
@@ -104,6 +110,9 @@ def test_every_section_of_a_config_is_a_keyword() -> None:
         ({"data": (TEXTS, [object()] * 60)}, '^data: row 1, column "label": is an object of the type object, not'),
         ({"data": ([("a", "b"), "c"], [0, 1])}, "^data: text 2 must be a pair of two texts, as text 1 is$"),
         ({"data": [TEXTS, LABELS]}, r"or \(texts, labels\), got list; a tuple of two lists is \(texts, labels\)"),
+        ({"data": loaded("Dataset", "datasets.arrow_dataset")}, r"got Dataset; call its method to_pandas\(\) first$"),
+        ({"data": loaded("DatasetDict", "datasets.dataset_dict")}, r'DatasetDict; .*data\["train"\]\.to_pandas\(\)'),
+        ({"data": loaded("Dataset", "mine")}, r"got Dataset$"),
         ({"data": polars.LazyFrame({"text": TEXTS})}, r"call its method collect\(\) first"),
         ({"data": pandas.DataFrame([["a", "b"]], columns=["x", "x"])}, 'has two columns "x"'),
         (
@@ -132,7 +141,7 @@ def test_every_section_of_a_config_is_a_keyword() -> None:
             {"config": "roberta-base"},
             r'one of scratch, .*; for .*: minilm\.train\("bert", model={"source": "roberta-base"}\)$',
         ),
-        ({"data": ([None, *TEXTS[1:]], LABELS)}, r"line 1: the text \(column \"text\"\) is empty"),
+        ({"data": ([None, *TEXTS[1:]], LABELS)}, r"the data, row 1: the text \(column \"text\"\) is empty"),
     ],
 )
 def test_a_mistake_is_one_error_of_the_user(arguments: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -320,7 +329,7 @@ def test_a_classifier_in_bfloat16_explains_in_float32() -> None:
     assert fast.in_float32() is fast.in_float32()  # read once
 
 
-def test_a_classifier_is_asked_explained_and_measured() -> None:
+def test_a_classifier_is_asked_explained_and_measured(capsys: pytest.CaptureFixture[str]) -> None:
     classifier = minilm.read_run(tiny.finished_run()).classifier("cpu")
     p = classifier.probabilities(TEXTS[:3])
     assert p.shape == (3, 2) and p.dtype == np.float32 and classifier.labels == ["bad", "good"]
@@ -333,12 +342,53 @@ def test_a_classifier_is_asked_explained_and_measured() -> None:
     assert measured == classifier.evaluate((TEXTS, LABELS)) == classifier.evaluate(str(file))
     frame = polars.DataFrame({"review": TEXTS, "label": LABELS})
     assert classifier.evaluate(frame, changes=["data.text=review"]) == measured
+    classifier.evaluate(([*TEXTS, ""], [*LABELS, "good"]), changes=["data.empty=skip"])
+    assert "the data: 1 row is dropped: the text is empty (data.empty=skip)" in capsys.readouterr().err
     with pytest.raises(minilm.UserError, match=r'^the data: no column "text"'):
         classifier.evaluate(frame)
     with pytest.raises(minilm.UserError, match=r'^1 defect in the data.*\n  the data, row 2: unknown label "so"'):
         classifier.evaluate((TEXTS[:2], ["good", "so"]))
     with pytest.raises(minilm.UserError, match="gives one label per text"):
         classifier.evaluate((TEXTS[:2], [["good"], ["bad", "good"]]))
+
+
+def test_a_classifier_decides_as_predict_does_with_the_same_options(capsys: pytest.CaptureFixture[str]) -> None:
+    run, texts = tiny.finished_run(), TEXTS[:8]
+    for options, given in (
+        ([], {}), (["--threshold", "0.3"], {"threshold": 0.3}), (["--unsure-below", "1"], {"unsure_below": 1.0}),
+        (["--raw"], {"raw": True}), (["--min-precision", "0.6"], {"min_precision": 0.6}),
+    ):  # fmt: skip
+        shown = tiny.minilm("predict", run, *texts, *options, "--json")
+        capsys.readouterr()
+        classifier = minilm.Classifier.load(run, "cpu", **given)
+        assert capsys.readouterr().err == shown.stderr
+        for scores, line in zip(classifier.predict(texts), map(json.loads, shown.stdout.splitlines()), strict=True):
+            unsure = classifier.is_unsure(scores)
+            assert ([] if unsure else classifier.decide(scores)) == line["labels"] and unsure is line.get("unsure")
+            assert scores == pytest.approx(line["scores"])
+    with pytest.raises(minilm.UserError, match=r"^unsure_below must be a number from 0 to 1, got 2$"):
+        minilm.Classifier.load(run, "cpu", unsure_below=2)
+    with pytest.raises(minilm.UserError, match="give either min_precision, which chooses a probability, or threshold"):
+        minilm.Classifier.load(run, "cpu", threshold=0.5, min_precision=0.5)
+
+
+def test_the_rows_of_a_frame_are_named_by_their_position_and_a_label_NA_is_thought_of(tmp_path: Path) -> None:
+    csv = "text,label\n" + "".join(f"{text},{label}\n" for text, label in zip(TEXTS, LABELS, strict=True))
+    frame = pandas.read_csv(io.StringIO(csv.replace(",bad", ",NA")))
+    with pytest.raises(minilm.UserError) as error:
+        minilm.train(CONFIG, frame, runs=tmp_path)
+    first, second, *_ = str(error.value).split("\n")[1:]
+    assert first.startswith('  the data, position 1 (from 0): the label (column "label") is missing, as in 30 rows;')
+    assert "pd.read_csv(..., keep_default_na=False)" in first
+    assert second == '  the data, position 3 (from 0): the label (column "label") is missing'
+    whole = pandas.read_csv(io.StringIO(csv))
+    whole.loc[5, "label"] = None
+    with pytest.raises(minilm.UserError, match=r"data\.test, position 5 \(from 0\).*data\.empty=skip drops such rows"):
+        minilm.train(CONFIG, {"train": pandas.read_csv(io.StringIO(csv)), "test": whole}, runs=tmp_path)
+    with pytest.raises(minilm.UserError, match=r"the data, row 2: the label .* is missing \(data\.empty=skip"):
+        minilm.train(CONFIG, (["a", "b"], ["good", None]), runs=tmp_path)
+    with pytest.raises(minilm.UserError, match=r"the data, position 5 \(from 0\): the label"):
+        minilm.Classifier.load(tiny.finished_run(), "cpu").evaluate(whole)
 
 
 def test_a_study_is_its_runs_and_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

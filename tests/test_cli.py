@@ -105,6 +105,41 @@ def test_a_table_without_the_runs_column_is_refused_with_the_name_of_its_config(
     said = refused("predict", finished_run(), "--file", tmp_path / "texts.csv")
     config = finished_run() / "config.toml"
     assert f'texts.csv: no column "text" (data.text in {config}); its columns are "comment"' in said
+    assert said.endswith("; name the column of the texts: --column NAME")
+
+
+def test_the_texts_of_another_table_are_in_a_column_that_is_named(tmp_path: Path) -> None:
+    table, command = tmp_path / "t.csv", ("predict", finished_run(), "--file", tmp_path / "t.csv")
+    table.write_text("id,comment\n1,it was good\n")
+    alone = minilm("predict", finished_run(), "it was good").stdout
+    assert minilm(*command, "--column", "comment").stdout == alone
+    out = minilm(*command, "--column", "comment", "--out", tmp_path / "out.csv")
+    assert out.exit_code == 0 and ",it was good," in (tmp_path / "out.csv").read_text()
+    given = minilm("predict", finished_run(), "--format", "csv", "--column", "comment", stdin=table.read_text())
+    assert given.stdout == (tmp_path / "out.csv").read_text()
+    for more in ([], ["--out", tmp_path / "o.csv"]):
+        said = refused(*command, "--column", "coment", *more)
+        assert 't.csv: no column "coment" (--column) (did you mean "comment"?); its columns are' in said
+        assert "--column NAME" not in said and refused(*command, *more).endswith("of the texts: --column NAME")
+    table.write_text("it was good,1\nit was bad,2\n")
+    assert "write a first line with the names of the columns" in refused(*command)
+    (tmp_path / "t.txt").write_text("good\n")
+    for more in ([], ["--out", tmp_path / "o.csv"]):
+        said = refused("predict", finished_run(), "--file", tmp_path / "t.txt", "--column", "a", *more)
+        assert "t.txt: is read as a text a line, so it has no columns" in said
+    assert "--column is for a table: give --file" in refused("predict", finished_run(), "good", "--column", "a")
+
+
+def test_an_empty_line_or_row_has_an_empty_answer_and_stops_no_other(tmp_path: Path) -> None:
+    good, bad = (minilm("predict", finished_run(), text).stdout for text in ("good", "bad"))
+    (tmp_path / "t.txt").write_text("good\n \nbad\n")
+    (tmp_path / "t.csv").write_text("text,id\ngood,1\n ,2\nbad,3\n")
+    for source in (["--file", tmp_path / "t.txt"], ["--file", tmp_path / "t.csv"], []):
+        found = minilm("predict", finished_run(), *source, stdin="good\n \nbad\n")
+        assert found.exit_code == 0 and found.stdout == f"{good}\t \n{bad}"
+        assert found.stderr == "1 of 3 texts are empty, and so are their answers\n"
+        lines = minilm("predict", finished_run(), *source, "--json", stdin="good\n \nbad\n").stdout.splitlines()
+        assert json.loads(lines[1]) == {"text": " ", "labels": [], "scores": {}}
 
 
 def test_json_lines_hold_all_scores() -> None:
@@ -117,9 +152,6 @@ def test_json_lines_hold_all_scores() -> None:
 def test_a_text_that_cannot_be_classified_is_told(tmp_path: Path) -> None:
     assert "text 2 is empty" in refused("predict", finished_run(), "good", "  ")
     assert "line 1: not UTF-8" in refused("predict", finished_run(), stdin=b"\xff\n")
-    assert "line 2 is empty" in refused("predict", finished_run(), "--file", "-", stdin=b"a\n\n")
-    (tmp_path / "gap.txt").write_text("a\n\n")
-    assert "gap.txt, line 2 is empty" in refused("predict", finished_run(), "--file", tmp_path / "gap.txt")
     (tmp_path / "texts.txt").touch()
     assert "give texts or --file, not both" in refused("predict", finished_run(), "a", "--file", tmp_path / "texts.txt")
     assert minilm("predict", finished_run(), "--file", tmp_path / "texts.txt").stdout == ""

@@ -16,10 +16,11 @@ LABEL_NAMES = (
 LISTED = 30  # the most columns that a message names
 
 
-def require_columns(table: Table, keys: Mapping[str, str], defects: Defects) -> None:
+def require_columns(table: Table, keys: Mapping[str, str], defects: Defects, instead: str = "") -> None:
     """Raise UserError if a column is missing; the message lists the table's columns and the changes that would work.
 
     keys: each column and the config's key that asks for it.
+    instead: what to do, where no changes of a config can be given; empty: they can.
     defects: those of the table. They are reported first, as a file read in the wrong encoding has wrong column names.
     """
     missing = [(name, key) for name, key in keys.items() if name not in table.columns]
@@ -30,6 +31,11 @@ def require_columns(table: Table, keys: Mapping[str, str], defects: Defects) -> 
     text, label = guess_columns(table, taken=keys)
     wanted = {"data.text": text, "data.label": label}
     if table.header and has_no_header(table):
+        if instead:
+            raise UserError(
+                f'{table.path}: no column "{name}" ({key}); the first line looks like data, not like a header; write a '
+                "first line with the names of the columns"
+            )
         places = {k: str(table.names.index(column) + 1) for k, column in wanted.items() if column}
         raise UserError(
             f'{table.path}: no column "{name}" ({key}); the first line looks like data, not like a header; add: '
@@ -42,6 +48,8 @@ def require_columns(table: Table, keys: Mapping[str, str], defects: Defects) -> 
     near = nearest(name, table.names)
     hint = "" if key in known and f'"{known[key]}"' in near else near
     advice = f"; if these are the right columns, add: {changes(known)}" if known else ""
+    if instead:
+        advice = f"; {instead}"
     raise UserError(f'{table.path}: no column "{name}" ({key}){hint}; its columns are {shown}{advice}')
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,17 +22,20 @@ from typing import Any
 
 import numpy as np
 
-from minilm.data.tables import HEAD, Table, TableFile
+from minilm.data.tables import HEAD, POSITION, Table, TableFile
 from minilm.errors import UserError
 
 TEXT, PAIR, LABEL = "text", "text_pair", "label"  # the columns of texts and labels
+FRAME = "frame"  # the name of the columns of a data frame
+KEPT_FOLDER = ".data"  # below the folder of all runs, for data in memory; the name of a run cannot begin with a dot
+KEPT = re.compile(r"(frame|texts)-[0-9a-f]{10}\.jsonl")  # the files in it
 
 
 @dataclass(frozen=True)
 class Columns:
     """N labelled texts."""
 
-    name: str  # "frame" or "texts"
+    name: str  # FRAME or "texts"
     columns: dict[str, list[Any]]  # name -> N cells; None: an empty cell
     # The keys of [data] that follow from the form of the texts and labels. {} for a data frame, whose columns the
     # config names.
@@ -41,10 +45,26 @@ class Columns:
         return len(next(iter(self.columns.values())))
 
     def table(self) -> Table:
-        """The columns as a table. Messages about its rows count from 1."""
+        """The columns as a table. Messages about its rows count from 1, or name the position in a data frame."""
         columns = {name: list(cells) for name, cells in self.columns.items()}
         head = [list(row) for row in itertools.islice(zip(*columns.values(), strict=True), HEAD)]
-        return Table([TableFile("the data", "row", range(1, len(self) + 1))], list(columns), columns, head)
+        return Table([_rows_as_given(self.name, "the data", len(self))], list(columns), columns, head)
+
+
+def as_given(file: TableFile, split: str = "") -> TableFile:
+    """A file into which data in memory were written, as they were given; any other file itself.
+
+    So a message names the row of a data frame, not the line of a file that nobody has written. split: the split that
+    was given alone.
+    """
+    path = Path(file.path)
+    kept = KEPT.fullmatch(path.name) if path.parent.name == KEPT_FOLDER else None
+    name = f"data.{split}" if split else "the data"
+    return _rows_as_given(kept[1], name, len(file.lines)) if kept else file
+
+
+def _rows_as_given(kind: str, name: str, rows: int) -> TableFile:
+    return TableFile(name, POSITION, range(rows)) if kind == FRAME else TableFile(name, "row", range(1, rows + 1))
 
 
 def is_in_memory(data: object) -> bool:
@@ -59,7 +79,7 @@ def columns_of_data(data: object) -> Columns:
     """
     frame = frame_columns(data)
     if frame is not None:
-        found = Columns("frame", frame)
+        found = Columns(FRAME, frame)
     elif isinstance(data, tuple) and len(data) == 2 and not isinstance(data[0], str):
         found = _texts_and_labels(*data)
     else:
@@ -93,6 +113,9 @@ def check_cells(cells: Iterable[Any], where: str) -> None:
 def _described(data: object) -> str:
     """The type of a value, with what to do if it is nearly right."""
     advice = {"LazyFrame": "; call its method collect() first", "list": "; a tuple of two lists is (texts, labels)"}
+    if type(data).__module__.partition(".")[0] == "datasets":  # of Hugging Face
+        advice["Dataset"] = "; call its method to_pandas() first"
+        advice["DatasetDict"] = '; it has several splits: {"train": data["train"].to_pandas(), ...}'
     kind = type(data).__name__
     return f"{kind}{advice.get(kind, '')}"
 

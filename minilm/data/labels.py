@@ -21,6 +21,7 @@ INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,99})")
 WHOLE = re.compile(rf"({INTEGER.pattern})\.0+")  # "3.0": programs write whole numbers so if a cell is missing
 NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)  # missing or invalid numbers
 BITS = {"0": 0, "false": 0, "1": 1, "true": 1}
+MANY_MISSING = 3  # labels of a data frame; they may be a label that pandas reads as missing
 MANY = 20  # fewer rows are too few to decide whether a column contains classes
 # Class numbers of rows whose label is invalid, is dropped, or is missing.
 UNKNOWN, OTHER, ABSENT = -1, -2, -3
@@ -191,7 +192,7 @@ def _classes(table: Table, scheme: LabelScheme, known: str, defects: Defects, sk
     If the names are false and true, or 0 and 1, a cell may use either pair.
     """
     reader = _Reader(scheme, known)
-    labels = np.full(len(table), UNKNOWN, dtype=np.int64)
+    labels, missing = np.full(len(table), UNKNOWN, dtype=np.int64), list[int]()
     numbers: dict[str, int] = {}  # of the cells seen so far
     for row, cell in enumerate(table.columns[scheme.column]):
         if isinstance(cell, str) and cell in numbers:
@@ -203,16 +204,28 @@ def _classes(table: Table, scheme: LabelScheme, known: str, defects: Defects, sk
                 numbers[cell] = number
         elif not label_text(cell):
             labels[row] = ABSENT
-            if not skip:
-                what = f'the label (column "{scheme.column}") is missing (data.empty=skip drops such rows)'
-                defects.add(table.origin(row), what)
+            missing.append(row)
         elif why := _no_label(cell):
             defects.add(table.origin(row), f'the label (column "{scheme.column}") {why}')
         elif scheme.other == "drop":
             labels[row] = OTHER
         else:
             defects.add(table.origin(row), reader.unknown(cell))
+    for row in () if skip else missing:
+        what = f'the label (column "{scheme.column}") is missing'
+        if table.is_frame and len(missing) >= MANY_MISSING:
+            what += _missing_in_frame(len(missing)) if row == missing[0] else ""
+        else:
+            what += " (data.empty=skip drops such rows)"
+        defects.add(table.origin(row), what)
     return labels
+
+
+def _missing_in_frame(rows: int) -> str:
+    return (
+        f', as in {rows:,} rows; if a label is called "NA", "None" or "null", pandas reads it as missing: read the '
+        "file with pd.read_csv(..., keep_default_na=False). data.empty=skip drops these rows, perhaps a whole class"
+    )
 
 
 class _Reader:

@@ -2,7 +2,7 @@
 
     data.source = "ag-news"                 a name in the catalogue; "tweet-emotions:spanish" names a configuration
     data.source = "reviews"                 a folder with train, and validation (or dev) and test files
-    data.source = "reviews.csv"             one file, with the splits in its column "split", if it has one
+    data.source = "reviews.csv"             one file, with the splits in data.split_column, if it has one
     data.source = "user/set"                a data set of the Hub; "user/set:name" names a configuration
     data.source = "parts/*.csv"             several files, one after another; also for data.train, data.validation, ...
     data.source = "-"                       standard input

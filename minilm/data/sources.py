@@ -10,9 +10,7 @@ dropped because the config asks for it, are in ``Dataset.notes``.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,12 +23,13 @@ from minilm.data.checks import check_equal_texts, check_labels, check_shared_gro
 from minilm.data.cleaning import cleaner
 from minilm.data.columns import require_columns
 from minilm.data.delimited import Format
-from minilm.data.label_matching import match_scheme
-from minilm.data.labels import LabelScheme, check_kind, find_labels, known_labels, label_text, read_numbers
+from minilm.data.fingerprints import fingerprint_of
+from minilm.data.in_memory import as_given
+from minilm.data.labels import LabelScheme, check_kind, find_labels, label_text
 from minilm.data.locations import SPLIT_NAMES, find_source
-from minilm.data.readers import matching, read_tables
+from minilm.data.readers import read_tables
 from minilm.data.row_lists import read_row_list
-from minilm.data.rows import LONGEST, LeftOut, Part, RowRules, Rows, read_rows, read_texts
+from minilm.data.rows import LONGEST, LeftOut, Part, RowRules, Rows, read_rows
 from minilm.data.splits import deal_folds, hold_out, join_groups, keep_rows, keep_shots, number_texts, strata_of
 from minilm.data.tables import Defects, Table
 from minilm.errors import UserError, located
@@ -38,7 +37,7 @@ from minilm.hints import program
 from minilm.hub import local_path
 
 TAB = {"tab": "\t", "\\t": "\t"}  # ways to type a tab on a command line
-CHUNK = 1000  # rows that are hashed at once
+SPLIT = "split"  # the column that decides the splits, if a table has it
 
 
 @dataclass(frozen=True)
@@ -66,12 +65,14 @@ def load_dataset(section: DataSection) -> Dataset:
     """
     source = find_source(section)
     defects, warnings = Defects(), list[str]()
-    tables = {split: _read(paths, section, defects) for split, paths in source.files.items()}
+    tables = {split: read_columns(paths, section, defects) for split, paths in source.files.items()}
+    for split, table in tables.items():
+        table.files = [as_given(file, split if len(tables) > 1 else "") for file in table.files]
     notes = [f"{table.path}: {note}" for table in tables.values() for note in table.notes]
     for split, table in tables.items():
         if source.rows and len(table) != source.rows[split]:
             warnings.append(f"{table.path}: has {len(table):,} rows, but the catalogue says {source.rows[split]:,}")
-        _require(table, section, defects, split, tables["train"].files[0].path)
+        check_columns(table, section, defects, split, tables["train"].files[0].path)
 
     scheme = find_labels(scheme_of(section), tables["train"])
     _check_number(scheme.names, section.max_labels)
@@ -81,11 +82,11 @@ def load_dataset(section: DataSection) -> Dataset:
         left_out = LeftOut()
         parts[split] = read_rows(table, rules, known, defects, left_out)
         notes += left_out.notes(table)
-    if len(tables) == 1 and "split" in tables["train"].columns:
-        parts = _by_column(parts["train"], defects)
+    if len(tables) == 1 and section.split_column:
+        parts = _by_column(parts["train"], section.split_column, defects, notes)
     defects.check()
-    if len(tables) > 1:
-        _check_column(tables)
+    if len(tables) > 1 and section.split_column:
+        _check_column(tables, section.split_column)
     if not (section.labels or scheme.multi_label):
         check_kind(tables["train"], section.label)
 
@@ -104,79 +105,6 @@ def load_dataset(section: DataSection) -> Dataset:
         fingerprint=fingerprint_of(rows, scheme.names), warnings=warnings, whole=whole, notes=notes,
         numbers={split: parts[split].numbers + 1 for split in SPLITS}, kept=kept_columns(parts["test"], section.keep),
     )  # fmt: skip
-
-
-def load_rows(data: Path | Table, section: DataSection, names: Sequence[str] = ()) -> Rows:
-    """All rows of another file or table with the columns of ``section``, for a model with the labels ``names``.
-
-    Without ``names``, the labels are those that the section lists. Raises UserError as ``load_dataset`` does.
-    """
-    section, defects = replace(section, group="", keep=[]), Defects()
-    table = data if isinstance(data, Table) else _read(matching(data), section, defects)
-    _require(table, section, defects)
-    scheme = known_labels(scheme_of(section), names or section.labels or section.label_columns, table)
-    rows = read_rows(table, rules_of(section, scheme), "the run's labels are", defects, LeftOut()).rows
-    defects.check()
-    return rows
-
-
-def load_rows_matched(data: Path | Table, section: DataSection, classes: Sequence[str]) -> tuple[Rows, dict[str, str]]:
-    """Every row of a file or table, for a classifier with these classes that was trained elsewhere.
-
-    Its labels are found as in ``load_dataset`` and matched with the classes (``label_matching``). If the section lists
-    labels, they are the file's names of the classes, in their order.
-
-    Returns the rows with class numbers, and the mapping from labels to classes. Raises UserError as ``load_dataset``
-    and ``match_scheme`` do.
-    """
-    section, defects = replace(section, group=""), Defects()
-    if section.labels and len(section.labels) != len(classes):
-        given = f"lists {len(section.labels)}, and the model has {len(classes)}"
-        raise UserError(f"data.labels must name the model's labels in its order; it {given}: {named(classes)}")
-    table = data if isinstance(data, Table) else _read(matching(data), section, defects)
-    _require(table, section, defects)
-    scheme = find_labels(scheme_of(section), table)
-    taken = dict(zip(scheme.names, classes, strict=True)) if section.labels else {}
-    if not section.labels:
-        scheme = match_scheme(scheme, classes, table.path)
-        taken = scheme.rename
-    rows = read_rows(table, rules_of(section, scheme), "the model knows", defects, LeftOut()).rows
-    defects.check()
-    return rows, taken
-
-
-def load_scores(data: Path | Table, section: DataSection) -> tuple[Rows, np.ndarray]:
-    """Every row of a file or table whose label column contains a number per text; the labels of the rows are all 0.
-
-    Returns the rows and their numbers (N,) float64. Raises UserError as ``load_dataset`` does, and for a label that is
-    not a finite number.
-    """
-    section, defects = replace(section, group="", empty="error", labels=["score"], rename={}), Defects()
-    table = data if isinstance(data, Table) else _read(matching(data), section, defects)
-    _require(table, section, defects)
-    numbers = read_numbers(table, section.label, defects)
-    table.columns[section.label] = ["score"] * len(table)
-    rows = read_rows(table, rules_of(section, scheme_of(section)), "there is", defects, LeftOut()).rows
-    defects.check()
-    return rows, numbers
-
-
-def load_texts(path: Path, section: DataSection, place: str = "") -> list[str] | list[tuple[str, str]]:
-    """The texts, or pairs of texts, of another file, which needs no labels.
-
-    They are checked after cleaning, as ``load_dataset`` does, but returned as written: the predictor cleans them.
-    ``place`` follows each key in messages, to say where the key was given. Raises UserError as ``load_dataset`` does.
-    """
-    defects = Defects()
-    keys = {name: key + place for name, key in _text_keys(section).items()}
-    table = read_tables(matching(path), set(keys), defects, format_of(section))
-    require_columns(table, keys, defects)
-    columns = [list(table.columns[name]) for name in keys]
-    rules, usable = rules_of(replace(section, empty="error"), scheme_of(section)), np.ones(len(table), dtype=bool)
-    for name in keys:
-        read_texts(table, name, rules, defects, usable)
-    defects.check()
-    return list(zip(*columns, strict=True)) if len(columns) > 1 else columns[0]
 
 
 # The section's settings of files, labels and rows -----------------------------------------------------------
@@ -201,7 +129,7 @@ def rules_of(section: DataSection, scheme: LabelScheme) -> RowRules:
     return RowRules(section.text, section.text_pair, section.group, scheme, clean, section.empty, longest)
 
 
-def _text_keys(section: DataSection) -> dict[str, str]:
+def text_keys(section: DataSection) -> dict[str, str]:
     """Each text column and the config's key for it."""
     keys = {section.text: "data.text", section.text_pair: "data.text_pair"}
     return {name: key for name, key in keys.items() if name}
@@ -214,15 +142,15 @@ def _label_keys(section: DataSection) -> dict[str, str]:
     return {section.label: "data.label"}
 
 
-def _read(paths: Sequence[Path], section: DataSection, defects: Defects) -> Table:
-    named = {*_text_keys(section), section.group, *_label_keys(section), *section.keep}
-    wanted = {name for name in named if name} | {"split"}
+def read_columns(paths: Sequence[Path], section: DataSection, defects: Defects) -> Table:
+    named = {*text_keys(section), section.group, *_label_keys(section), *section.keep}
+    wanted = {*named, section.split_column} - {""}
     return read_tables(paths, wanted, defects, format_of(section))
 
 
-def _require(table: Table, section: DataSection, defects: Defects, split: str = "train", train: str = "") -> None:
+def check_columns(table: Table, section: DataSection, defects: Defects, split: str = "train", train: str = "") -> None:
     """Raises UserError if a column is missing. ``train``: the path of the training file, if ``split`` is another."""
-    texts, labels = _text_keys(section), _label_keys(section)
+    texts, labels = text_keys(section), _label_keys(section)
     if split != "train" and not labels.keys() & table.columns.keys() and texts.keys() <= table.columns.keys():
         without = changes({f"data.{split}": ""} if section.train else {"data.source": "", "data.train": train})
         raise UserError(
@@ -249,30 +177,42 @@ def _check_number(names: Sequence[str], most: int) -> None:
 # Splits -----------------------------------------------------------------------------------------------------
 
 
-def _by_column(part: Part, defects: Defects) -> dict[str, Part]:
-    """The splits according to the column ``split``."""
+def _by_column(part: Part, column: str, defects: Defects, notes: list[str]) -> dict[str, Part]:
+    """The splits according to ``data.split_column``; all rows if the table does not have a column of its default name.
+
+    Adds a note about them, as nobody may have asked for them. Raises UserError if no row is for training.
+    """
     table, rows = part.table, dict[str, list[int]]()
+    if column == SPLIT and column not in table.columns:
+        return {"train": part}
+    require_columns(table, {column: "data.split_column"}, defects)
     for i, number in enumerate(part.numbers.tolist()):
-        cell = label_text(table.columns["split"][number])
+        cell = label_text(table.columns[column][number])
         split = SPLIT_NAMES.get(cell.lower())
         if split is None:
-            what = f'column "split" must be train, validation (or dev) or test, got "{cell}"'
+            what = f'column "{column}" must be train, validation (or dev) or test, got "{cell}"'
+            what += " (data.split_column= ignores the column)"
             defects.add(table.origin(number), what)
         else:
             rows.setdefault(split, []).append(i)
     if "train" not in rows:
         defects.check()
-        raise UserError(f'{table.path}: column "split" assigns no row to train')
+        without = "to ignore the column: data.split_column="
+        raise UserError(f'{table.path}: column "{column}" assigns no row to train; {without}')
+    counts = ", ".join(f"{len(rows[split]):,} {split}" for split in SPLITS if split in rows)
+    notes.append(
+        f'{table.path}: its column "{column}" decides the splits: {counts} (data.split_column= ignores the column)'
+    )
     return {split: part.take(np.array(found)) for split, found in rows.items()}
 
 
-def _check_column(tables: dict[str, Table]) -> None:
-    """Raises UserError if the file of one split has a column ``split`` that assigns a row to another split.
+def _check_column(tables: dict[str, Table], column: str) -> None:
+    """Raises UserError if the file of one split has a column that assigns a row to another split.
 
     A column of this name whose cells name no split is ignored.
     """
     for split, table in tables.items():
-        cells = [label_text(cell) for cell in table.columns.get("split", ())]
+        cells = [label_text(cell) for cell in table.columns.get(column, ())]
         names = [SPLIT_NAMES.get(cell.lower()) for cell in cells]
         if not any(names):
             continue
@@ -284,8 +224,8 @@ def _check_column(tables: dict[str, Table]) -> None:
         for row, (cell, name) in enumerate(zip(cells, names, strict=True)):
             if name != split:
                 raise UserError(
-                    f'{table.origin(row)}: column "split" is "{cell}", but the config gives the file as the '
-                    f"{split} split; {instead}, or rename the column"
+                    f'{table.origin(row)}: column "{column}" is "{cell}", but the config gives the file as the '
+                    f"{split} split; {instead}, or ignore the column: data.split_column="
                 )
 
 
@@ -364,35 +304,3 @@ def _chosen(part: Part, section: DataSection, names: Sequence[str], warnings: li
             warnings.append(f"data.shots asks for {section.shots:,} rows per class, but there are fewer of {rarest}")
         part = part.take(keep_shots(strata, section.shots, (section.split_seed, 5)))
     return part
-
-
-# Fingerprint ------------------------------------------------------------------------------------------------
-
-
-def fingerprint_of(rows: dict[str, Rows], names: Sequence[str]) -> str:
-    """SHA-256, in hexadecimal, of the texts and labels in order; it does not depend on the files they came from.
-
-    It hashes ``json.dumps([split, texts, pairs, labels])`` of each split, piece by piece to save memory.
-    """
-    digest = hashlib.sha256(json.dumps(list(names)).encode())
-    for split in SPLITS:
-        part = rows[split]
-        digest.update(f"[{json.dumps(split)}, ".encode())
-        for values in (part.texts, part.pairs, part.labels):
-            for piece in _json_pieces(values):
-                digest.update(piece.encode())
-            digest.update(b"]" if values is part.labels else b", ")
-    return digest.hexdigest()
-
-
-def _json_pieces(values: Sequence[str] | np.ndarray | None) -> Iterator[str]:
-    """The text ``json.dumps(values)``, in pieces."""
-    if values is None:
-        yield "null"
-        return
-    yield "["
-    for start in range(0, len(values), CHUNK):
-        piece = values[start : start + CHUNK]
-        text = json.dumps(piece.tolist() if isinstance(piece, np.ndarray) else piece)
-        yield (", " if start else "") + text[1:-1]
-    yield "]"

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from minilm.errors import UserError
 
 SHOWN = 5  # the most defects that a message shows; it counts the others
+POSITION = "position"  # the unit of the rows of a data frame, as its ``iloc`` counts them
 HEAD = 200  # the first rows, of which all columns are kept, so that a message can suggest columns
 
 
@@ -16,11 +17,11 @@ class RowOrigin(NamedTuple):
     """Where a row comes from."""
 
     path: str
-    line: int  # where the row starts, from 1
-    unit: str = "line"  # the unit of ``line``: "line", or "row" in Parquet files and spreadsheets
+    line: int  # where the row starts, from 1; a position counts from 0
+    unit: str = "line"  # of ``line``: "line", "row" in Parquet files and spreadsheets, or POSITION
 
     def __str__(self) -> str:
-        return f"{self.path}, {self.unit} {self.line}"
+        return f"{self.path}, {self.unit} {self.line}{' (from 0)' if self.unit == POSITION else ''}"
 
 
 class Defects:
@@ -66,6 +67,11 @@ class Table:
 
     def __len__(self) -> int:
         return sum(len(file.lines) for file in self.files)
+
+    @property
+    def is_frame(self) -> bool:
+        """Whether it is a data frame, or was one."""
+        return self.files[0].unit == POSITION
 
     @property
     def path(self) -> str:

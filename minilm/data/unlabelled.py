@@ -14,10 +14,11 @@ import numpy as np
 from minilm.config import SPLITS, DataSection
 from minilm.data import corpus
 from minilm.data.columns import require_columns
+from minilm.data.fingerprints import fingerprint_of
 from minilm.data.locations import find_source
 from minilm.data.readers import ending, read_tables
 from minilm.data.rows import LeftOut, read_rows
-from minilm.data.sources import Dataset, fingerprint_of, format_of, kept_columns, rules_of, scheme_of
+from minilm.data.sources import Dataset, format_of, kept_columns, rules_of, scheme_of
 from minilm.data.splits import keep_rows
 from minilm.data.tables import Defects, Table, TableFile
 from minilm.errors import UserError

@@ -31,6 +31,13 @@ so the accuracy does not either. The log loss is convex in b = 1/T: its derivati
 its zero, which is the minimum of the loss,
 
     dL/db = mean over texts of  (sum_c p_c z_c) - z_y               p = softmax(b z), y the true class
+
+**How sure it is.** The second derivative of N L is the information about b, so that log T has the standard error
+
+    1 / sqrt(sum over texts of  sum_c p_c (u_c - mean u)^2)         u = z / T, mean u = sum_c p_c u_c
+
+An answer of two classes adds 0.15 to the sum if its probability is 0.7, and 0.43 if it is 0.9. So six texts leave T
+open by a factor of two to three, and 30 texts by 1.3 to 1.6. With fewer than 30, T is taken as 1.
 """
 
 from __future__ import annotations
@@ -43,6 +50,7 @@ import numpy as np
 from minilm.evaluation.metrics import log_softmax, sigmoid
 
 BINS = 15  # M, as in Guo et al.
+FEWEST = 30  # texts that a temperature is fitted on
 LEAST, MOST = 0.01, 100.0  # the range of temperatures
 
 # --- Reliability ---

@@ -24,7 +24,7 @@ import numpy as np
 
 from minilm.config import TrainSection
 from minilm.errors import UserError
-from minilm.evaluation.calibration import fit_temperature
+from minilm.evaluation.calibration import FEWEST, fit_temperature
 from minilm.evaluation.metrics import choose_threshold, log_softmax, sigmoid
 from minilm.evaluation.thresholds import (
     best_threshold,
@@ -155,8 +155,11 @@ def fit_decision(
     asks for it.
 
     labels (N,), or (N, C) of 0 and 1; scores (N, C). calibrate: whether to fit a temperature.
+
+    With fewer than ``calibration.FEWEST`` texts the decision has no temperature. The threshold is chosen with one all
+    the same, as it makes the labels' scores comparable, and then moved: the labels that texts get do not change.
     """
-    decision = plain_decision(labels)
+    decision, enough = plain_decision(labels), len(labels) >= FEWEST
     if calibrate:
         decision = replace(decision, temperature=fit_temperature(labels, scores))
     z = decision.calibrated(scores)
@@ -167,9 +170,10 @@ def fit_decision(
             threshold: float | np.ndarray = choose_threshold(labels, z, metric)
         case "validation-per-label":
             threshold = _best_thresholds(labels, decision.probabilities(scores), settings.threshold_metric)
-        case number:
-            threshold = number
-    return replace(decision, threshold=threshold)
+        case number:  # refers to the probabilities that are shown
+            decision, threshold = decision if enough else plain_decision(labels), number
+    decision = replace(decision, threshold=threshold)
+    return decision if enough else decision.without_temperature()
 
 
 def _best_thresholds(labels: np.ndarray, probabilities: np.ndarray, metric: str) -> float | np.ndarray:

@@ -12,21 +12,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from minilm.errors import UserError, located
+from minilm.data.rows import Rows
+from minilm.errors import UserError
 from minilm.evaluation.decisions import Decision
 from minilm.evaluation.linear_classifier import holds_linear, load_linear
 from minilm.evaluation.predictor import Classifier, Predictor
-from minilm.evaluation.selective import OperatingPoint
-from minilm.evaluation.validation_scores import (
-    ValidationScores,
-    points_for_precision,
-    with_precision,
-)
+from minilm.evaluation.validation_scores import ValidationScores
 from minilm.evaluation.zero_shot_model import holds_zero_shot, load_zero_shot
 
 LEAST = 1e-300  # the least probability, as 0 has no logarithm
@@ -67,11 +63,21 @@ class Ensemble(Predictor):
         """(N, C) the logits of the mean probabilities."""
         return self._joined([member.scores_of_clean(texts, pairs) for member in self.members])
 
-    def _joined(self, scores: Sequence[np.ndarray]) -> np.ndarray:
-        """The scores of each member (N, C) -> logits of the mean probabilities (N, C), float64."""
+    def scores_and_plain(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+        """See ``Predictor.scores_and_plain``: the second are the logits of the mean without the members' temperatures.
+        Each member reads the texts once."""
+        found = [member.scores_of_rows(rows) for member in self.members]
+        return self._joined(found), self._joined(found, plain=True)
+
+    def _joined(self, scores: Sequence[np.ndarray], *, plain: bool = False) -> np.ndarray:
+        """The scores of each member (N, C) -> logits of the mean probabilities (N, C), float64.
+
+        plain: without the members' temperatures.
+        """
+        decisions = [m.decision.without_temperature() if plain else m.decision for m in self.members]
         found = [
-            member.decision.probabilities(z)[:, order]
-            for member, z, order in zip(self.members, scores, self.order, strict=True)
+            decision.probabilities(z)[:, order]
+            for decision, z, order in zip(decisions, scores, self.order, strict=True)
         ]
         p = np.mean(found, axis=0)
         if self.decision.kind == "score":
@@ -136,60 +142,3 @@ def load_predictor(sources: Sequence[str | Path], device: str = "auto", precisio
         else:
             members.append(Classifier.load(source, device, precision))
     return members[0] if len(members) == 1 else Ensemble(members)
-
-
-@dataclass(frozen=True)
-class Wishes:
-    """Options that change the decision which was chosen in training."""
-
-    raw: bool = False  # without the temperature
-    threshold: float | None = None
-    unsure_below: float | None = None
-    min_precision: float | None = None  # choose the lowest thresholds with this precision on validation texts
-
-
-USUAL = Wishes()
-
-
-def apply_wishes(predictor: Predictor, wishes: Wishes) -> list[str]:
-    """Apply options to a predictor; returns messages about them. Raises UserError for an option that is not
-    possible."""
-    given = {"--threshold": wishes.threshold, "--unsure-below": wishes.unsure_below}
-    if wishes.min_precision is not None and (other := [key for key, value in given.items() if value is not None]):
-        raise UserError(f"give either --min-precision, which chooses a probability, or {other[0]}, not both")
-    if wishes.raw:
-        predictor.without_temperature()
-    if wishes.threshold is not None:
-        predictor.decision = predictor.decision.with_threshold(wishes.threshold, len(predictor.labels))
-    if wishes.unsure_below is not None:
-        predictor.decision = predictor.decision.with_unsure_below(wishes.unsure_below)
-    if wishes.min_precision is None:
-        return []
-    with located("--min-precision"):
-        points = points_for_precision(predictor.decision, predictor.validation(), wishes.min_precision)
-    if predictor.multi_label:
-        predictor.decision = with_precision(predictor.decision, points)
-        return _of_labels(predictor.labels, points, wishes.min_precision)
-    [point] = points
-    if not point.reached:
-        raise UserError(
-            f"--min-precision: no threshold has a precision of {wishes.min_precision:g} on the validation texts; the "
-            f"highest is {point.precision:.3f}, with the threshold {point.threshold:.4g}, for "
-            f"{point.coverage:.0%} of texts"
-        )
-    predictor.decision = predictor.decision.with_unsure_below(point.threshold)
-    return [
-        f"on the validation texts, {point.coverage:.1%} of texts ({point.answered:,}) have answers of a probability of "
-        f"at least {point.threshold:.4g}, of which {point.precision:.1%} are right; the others are unsure"
-    ]
-
-
-def _of_labels(labels: Sequence[str], points: Sequence[OperatingPoint], precision: float) -> list[str]:
-    """Messages about the threshold of each label."""
-    reached = [point for point in points if point.reached]
-    never = [name for name, point in zip(labels, points, strict=True) if not point.reached]
-    lines = [f"on the validation texts, {len(reached):,} of {len(labels):,} labels reach a precision of {precision:g}"]
-    if never:
-        shown = ", ".join(f'"{name}"' for name in never[:10]) + (", ..." if len(never) > 10 else "")
-        lines.append(f"these labels do not reach it at any threshold and are never given: {shown}")
-    return lines

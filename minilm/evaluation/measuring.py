@@ -9,8 +9,8 @@ from typing import Protocol
 import numpy as np
 
 from minilm.config import DataSection
+from minilm.data.other_files import load_rows, load_rows_matched, load_scores
 from minilm.data.rows import Rows
-from minilm.data.sources import load_rows, load_rows_matched, load_scores
 from minilm.data.tables import Table
 from minilm.errors import UserError
 from minilm.evaluation.decisions import Decision, plain_decision
@@ -35,15 +35,24 @@ class Measurable(Protocol):
 
     def scores_of_rows(self, rows: Rows) -> np.ndarray: ...
 
+    def scores_and_plain(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]: ...
+
 
 def measure(
-    labels: np.ndarray, scores: np.ndarray, decision: Decision | None = None, ranking: bool | None = None
+    labels: np.ndarray,
+    scores: np.ndarray,
+    decision: Decision | None = None,
+    ranking: bool | None = None,
+    plain: np.ndarray | None = None,
 ) -> Metrics:
     """The metrics of scores (N, C) for labels (N,), or (N, C) with several labels per text.
 
     decision: determines the labels that the texts get. The loss is computed without a temperature.
     ranking: whether to compute ROC AUC and average precision; None: unless there are very many labels.
+    plain: scores in which no temperature is, for the loss, if ``scores`` contain one; None: they do not.
     """
+    if plain is not None:
+        return replace(measure(labels, scores, decision, ranking), loss=measure(labels, plain, ranking=False).loss)
     decision = decision or plain_decision(labels)
     ranking = scores.shape[1] <= MOST_LABELS if ranking is None else ranking
     if decision.kind == "multi":
@@ -55,28 +64,39 @@ def measure(
 
 def measure_on(
     predictor: Measurable, data: Path | Table, section: DataSection, *, matched: bool
-) -> tuple[Metrics | ScoreMetrics, str]:
-    """The metrics on the labelled rows of a file or a table, whose columns ``section`` names; and a message.
+) -> tuple[Metrics | ScoreMetrics, list[str]]:
+    """The metrics on the labelled rows of a file or a table, whose columns ``section`` names; and notes.
 
-    matched: whether the labels may have other names than the classifier's, because it was trained elsewhere. The
-        message says how they were matched; it is empty if all names are equal.
+    The notes are those of ``Dataset.notes``: guesses about the file, and rows that are dropped.
+
+    matched: whether the labels may have other names than the classifier's, because it was trained elsewhere. A note
+        says how they were matched, unless all names are equal.
 
     Raises UserError if rows cannot be read, if labels are unknown, or if only the data or only the classifier has
     several labels per text.
     """
-    section = replace(section, clean=predictor.reading.clean)
+    section, notes = replace(section, clean=predictor.reading.clean), list[str]()
     if predictor.decision.kind == "score":
-        return _measure_scores(predictor, data, section), ""
+        return _measure_scores(predictor, data, section, notes), notes
     _check_several(predictor, section)
     taken: dict[str, str] = {}
     if matched:
-        rows, taken = load_rows_matched(data, section, predictor.labels)
+        rows, taken = load_rows_matched(data, section, predictor.labels, notes)
     else:
-        rows = load_rows(data, section, predictor.labels)
-    metrics = measure(rows.labels, predictor.scores_of_rows(rows), predictor.decision)
+        rows = load_rows(data, section, predictor.labels, notes)
+    metrics = measure_rows(predictor, rows)
     other = [f"{written} = {name}" for written, name in taken.items() if written != name]
     shown = ", ".join(other[:SHOWN]) + (", ..." if len(other) > SHOWN else "")
-    return metrics, f"its labels match the model's: {shown}" if other else ""
+    if other:
+        notes.append(f"{data.path if isinstance(data, Table) else data}: its labels match the model's: {shown}")
+    return metrics, notes
+
+
+def measure_rows(predictor: Measurable, rows: Rows) -> Metrics:
+    """The metrics on labelled rows. The loss is that of the probabilities without a temperature, also of an ensemble's
+    members, so that it can be compared between a model and an ensemble, and with the losses in reports."""
+    scores, plain = predictor.scores_and_plain(rows)
+    return measure(rows.labels, scores, predictor.decision, plain=None if plain is scores else plain)
 
 
 def _check_several(predictor: Measurable, section: DataSection) -> None:
@@ -91,13 +111,15 @@ def _check_several(predictor: Measurable, section: DataSection) -> None:
         raise UserError(f"{predictor.name}: gives one label per text, so remove {key}")
 
 
-def _measure_scores(predictor: Measurable, data: Path | Table, section: DataSection) -> ScoreMetrics:
+def _measure_scores(
+    predictor: Measurable, data: Path | Table, section: DataSection, notes: list[str]
+) -> ScoreMetrics:
     """Metrics of a model's scores against a column of numbers."""
     if len(predictor.labels) > 1:
         scores = ", ".join(predictor.labels)
         raise UserError(f"{predictor.name}: gives {len(predictor.labels)} scores ({scores}); a file can have only one")
     if section.multi_label:
         raise UserError(f"{predictor.name}: gives one score per text; name the column of the true values (data.label)")
-    rows, values = load_scores(data, section)
+    rows, values = load_scores(data, section, notes)
     answers = predictor.decision.probabilities(predictor.scores_of_rows(rows))  # (N, 1)
     return score_metrics(values, answers[:, 0])

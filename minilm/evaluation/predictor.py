@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
@@ -35,6 +36,7 @@ from minilm.evaluation.reading import Reading, Text, columns_of, config_of_run, 
 from minilm.evaluation.regression import ScoreMetrics
 from minilm.evaluation.validation_scores import ValidationScores, read_validation
 from minilm.evaluation.windows import scores_of_texts
+from minilm.evaluation.wishes import Wishes, apply_wishes
 from minilm.hints import program
 from minilm.hub import local_path
 from minilm.loading import change_data
@@ -179,6 +181,11 @@ class Predictor(ABC):
         """The scores of rows whose texts are already clean; cleaning them again might change them again."""
         return self.scores_of_clean_texts(rows.texts, rows.pairs)
 
+    def scores_and_plain(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+        """The scores of rows, and the scores in which no temperature is; here the same, which are read once."""
+        scores = self.scores_of_rows(rows)
+        return scores, scores
+
     def scores_of_clean_texts(self, texts: list[str], pairs: list[str] | None) -> np.ndarray:
         """The scores of cleaned texts, none of which is empty. Raises UserError if scores are infinite or NaN, and
         ``data.tokenization.NoTokens`` for texts in which the tokenizer finds no tokens."""
@@ -239,11 +246,30 @@ class Classifier(Predictor):
         self.home = card.adapter or card.folder  # the folder of its files
 
     @classmethod
-    def load(cls, source: str | Path, device: str = "auto", precision: str = "") -> Classifier:
+    def load(
+        cls,
+        source: str | Path,
+        device: str = "auto",
+        precision: str = "",
+        *,
+        raw: bool = False,
+        threshold: float | None = None,
+        unsure_below: float | None = None,
+        min_precision: float | None = None,
+    ) -> Classifier:
         """Load a classifier from a run's folder, a model's or an adapter's folder, a catalogue name or a Hub id.
 
-        precision: as in ``devices.runtime``; empty: the precision of training. Raises UserError if there is no trained
-        classifier.
+        Args:
+            source: the folder or the name.
+            device: the device to compute on.
+            precision: as in ``devices.runtime``; empty: the precision of training.
+            raw: leave out the temperature that was fitted on validation texts, as ``--raw`` does.
+            threshold: the probability from which ``decide`` gives a label (several labels, or two classes).
+            unsure_below: with one label per text, ``is_unsure`` below this probability.
+            min_precision: instead, find the lowest probability with this precision on the validation texts.
+
+        Raises:
+            UserError: there is no trained classifier, or a wish does not suit it.
         """
         folder = path_of(source, "the classifier", "a path or a name")
         if holds_model(folder / "model"):
@@ -259,6 +285,8 @@ class Classifier(Predictor):
         where.store_as_computed(model)
         classifier = cls(model, load_tokenizer(card_of(model).tokenizer or source), where)
         classifier.home = folder if folder.is_dir() else classifier.home
+        for line in _wishes_of_keywords(classifier, Wishes(raw, threshold, unsure_below, min_precision)):
+            print(printable(line), file=sys.stderr)
         return classifier
 
     def scores_of_clean(self, texts: list[str], pairs: list[str] | None) -> np.ndarray:
@@ -286,6 +314,7 @@ class Classifier(Predictor):
         if self.precise is None:
             assert self.home is not None  # only a loaded model computes in another type
             self.precise = Classifier.load(self.home, str(self.runtime.device), "float32")
+            self.precise.decision = self.decision
         return self.precise
 
     def evaluate(self, data: Any, *, changes: Sequence[str] = ()) -> Metrics | ScoreMetrics:
@@ -306,9 +335,9 @@ class Classifier(Predictor):
         else:
             given = local_path(str(data))
         section, matched = change_data(section, changes), config_of_run(home) is None
-        metrics, message = measure_on(self, given, section, matched=matched)
-        if message:
-            print(printable(message), file=sys.stderr)
+        metrics, notes = measure_on(self, given, section, matched=matched)
+        for note in notes:
+            print(printable(note), file=sys.stderr)
         return metrics
 
     def watch(self, progress: Callable[[float], None]) -> None:
@@ -339,6 +368,14 @@ class Classifier(Predictor):
         """See ``Predictor.cut_message``."""
         limit, context = self.reading.max_tokens, self.model.context
         return self.cut.message("texts", limit or context or 512, context)
+
+
+def _wishes_of_keywords(classifier: Classifier, wishes: Wishes) -> list[str]:
+    """Apply wishes, whose errors name them as keywords and not as options of the command line."""
+    try:
+        return apply_wishes(classifier, wishes)
+    except UserError as error:
+        raise UserError(re.sub(r"--([a-z-]+)", lambda option: option[1].replace("-", "_"), str(error))) from None
 
 
 def without_classifier(run: Path) -> str:

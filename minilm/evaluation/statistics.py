@@ -210,13 +210,17 @@ def wilson_interval(share: float, rows: int) -> Interval:
     return Interval(max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale))
 
 
-def bootstrap_interval(metric: Callable[[np.ndarray], float], rows: int) -> Interval:
-    """The 95% percentile interval of a metric over test rows; ``metric`` gets the numbers of the rows drawn (rows,)."""
+def bootstrap_interval(metric: Callable[[np.ndarray], float], rows: int) -> Interval | None:
+    """The 95% percentile interval of a metric over test rows; ``metric`` gets the numbers of the rows drawn (rows,).
+
+    None if the interval has no width, as if all rows are right. The bootstrap then cannot show how uncertain the metric
+    is, and one value for both ends would look like certainty.
+    """
     rng = np.random.default_rng(0)
     return _percentiles([metric(rng.integers(rows, size=rows)) for _ in range(DRAWS)])
 
 
-def confusion_interval(metric: Callable[[np.ndarray], float], confusion: Sequence[Sequence[int]]) -> Interval:
+def confusion_interval(metric: Callable[[np.ndarray], float], confusion: Sequence[Sequence[int]]) -> Interval | None:
     """``bootstrap_interval`` for a metric of the confusion matrix (C, C). It draws cells, as rows of a cell are
     equal."""
     counts = np.asarray(confusion)
@@ -224,8 +228,10 @@ def confusion_interval(metric: Callable[[np.ndarray], float], confusion: Sequenc
     return _percentiles([metric(matrix.reshape(counts.shape)) for matrix in drawn])
 
 
-def _percentiles(values: list[float]) -> Interval:
+def _percentiles(values: list[float]) -> Interval | None:
     low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    if high - low <= NO_SPREAD * max(abs(low), abs(high)):
+        return None
     return Interval(float(low), float(high))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from minilm.evaluation.calibration import FEWEST
 from minilm.reporting.page import Block, Folded, Prose, Section, Span, Table
 from minilm.reporting.record import Run
 from minilm.reporting.results import Calibration, Results
@@ -12,13 +13,15 @@ NO_TEST = " The temperature was fitted on these texts, so its results here are b
 
 
 def confidence_section(run: Run) -> Section | None:
-    """Calibration without and with the temperature, and accuracy against coverage; None if there is no temperature."""
-    found = run.results.calibration
+    """Calibration without and with the temperature, and accuracy against coverage; why there is no temperature, if a
+    model was trained with few texts; else None."""
+    found, fitted_on = run.results.calibration, run.results.data.sizes["validation"]
     if found is None:
-        return None
+        trained, why = run.results.best is not None and 0 < fitted_on < FEWEST, no_temperature(fitted_on)
+        return Section("What its probabilities mean", [f"{why.capitalize()}."]) if trained else None
     texts = run.results.data.sizes[found.split]
     several = run.results.multi_label
-    blocks: list[Block] = [_temperature(found, several)]
+    blocks: list[Block] = [_temperature(found, several, fitted_on)]
     if several and len(found.temperature) > 1:
         rows = [[name, f"{t:.3f}"] for name, t in zip(run.results.labels, found.temperature, strict=True)]
         blocks.append(Folded("The temperature of each label", Table(["label", "temperature"], rows)))
@@ -36,7 +39,15 @@ def confidence_section(run: Run) -> Section | None:
     return Section("What its probabilities mean", [*blocks, _coverage(found, several)])
 
 
-def _temperature(found: Calibration, several: bool) -> Prose:
+def no_temperature(texts: int) -> str:
+    """Why probabilities have no temperature."""
+    return (
+        f"no temperature was fitted, as {texts:,} validation texts are fewer than {FEWEST}: whether the probabilities "
+        "are too high or too low is not known"
+    )
+
+
+def _temperature(found: Calibration, several: bool, fitted_on: int) -> Prose:
     if several:
         low, high = min(found.temperature), max(found.temperature)
         what = f"The score of each label is divided by its own temperature, from {low:.3g} to {high:.3g}"
@@ -44,7 +55,8 @@ def _temperature(found: Calibration, several: bool) -> Prose:
         [t] = found.temperature
         effect = "less confident" if t > 1 else "more confident"
         what = f"Scores are divided by a temperature of {t:.3g}, which makes the answers {effect}"
-    text = f"{what}. It was fitted on the validation texts. "
+    few = ", which are few: it may be far off" if fitted_on < FEWEST else ""
+    text = f"{what}. It was fitted on the {count(fitted_on)} validation texts{few}. "
     return [text, Span("minilm predict", "code"), " uses it, unless --raw is given."]
 
 

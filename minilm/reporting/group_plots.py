@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from minilm.evaluation.statistics import Interval, mean
 from minilm.measures import HIGHER_IS_BETTER
-from minilm.reporting.groups import Group, costs_of
+from minilm.reporting.groups import Group, costs_of, method_over_rows
 from minilm.reporting.style import (
     GREY,
     MARK,
@@ -89,7 +89,8 @@ def _spread(axes: Axes, place: int, group: Group, metric: str, split: str, middl
         (low, high), over = found
         by_seed = len(values) > 1
         method = over.partition(", ")[2] or "Student's t"
-        label = f"mean, 95% interval over seeds ({method})" if by_seed else f"95% interval over {over} (bootstrap)"
+        over_rows = f"95% interval over {over} ({method_over_rows(metric)})"
+        label = f"mean, 95% interval over seeds ({method})" if by_seed else over_rows
         style: dict[str, Any] = {"color": MARK, "markersize": 13, "elinewidth": 2, "capsize": 5, "capthick": 2}
         reach = [[max(0.0, middle - low)], [max(0.0, high - middle)]]
         axes.errorbar(middle, place, xerr=reach, fmt="|", label=label, **style)
@@ -129,7 +130,7 @@ def dots(
         axes.errorbar(middles, heights, xerr=reach, elinewidth=1.8, label=label, **look)
     for style_of_line, (name, value) in zip(itertools.cycle(DASHES), lines.items(), strict=False):
         axes.axvline(value, color=MARK, linewidth=1.6, linestyle=style_of_line, label=f"{name}: {value:.3f}")
-    axes.plot([], [], " ", label="bars: 95% interval over test rows (bootstrap)")
+    axes.plot([], [], " ", label=f"bars: 95% interval over test rows ({method_over_rows(metric)})")
     axes.set_yticks(places, [textwrap.fill(short(name, 60), 30) for name in names], fontsize=SMALL)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(axis="x", alpha=0.3)

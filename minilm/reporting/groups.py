@@ -16,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 
 from minilm.config import RunConfig
-from minilm.evaluation.statistics import Interval, bootstrap_interval, confusion_interval
+from minilm.evaluation.metrics import Metrics
+from minilm.evaluation.statistics import Interval, bootstrap_interval, confusion_interval, wilson_interval
 from minilm.reporting.over_seeds import over_how_many, seeds_interval
 from minilm.reporting.predictions import read_predictions
 from minilm.reporting.record import Run, adapted_by
@@ -49,28 +50,49 @@ class Group:
         """The 95% interval of a metric, and what it is over (such as "3 seeds"); None if the spread is not known.
 
         With several seeds it is over the seeds, as in ``over_seeds``. With one seed it is over the rows of the split,
-        by the bootstrap: from the confusion matrix or, with several labels per text, from the run's predictions.
+        by ``method_over_rows``: from the confusion matrix or, with several labels per text, from the run's predictions.
         """
         values = self.values(metric, split)
         if len(values) > 1:
             found = seeds_interval(values, metric)
             return (found.interval, over_how_many(values, found)) if found else None
         metrics = self.runs[0].results.metrics(split)
-        confusion = metrics.confusion if metrics is not None else None
-        if values and confusion and metric in OF_CONFUSION:
-            rows = int(np.sum(confusion))
-            return confusion_interval(OF_CONFUSION[metric], confusion), f"{rows:,} {split} rows"
-        if not values or confusion or split != "test" or metric not in OF_MEANS:
+        if metrics is not None and metrics.confusion:
+            return interval_over_rows(metrics, metric, split)
+        if not values or split != "test" or metric not in OF_MEANS:
             return None
         predictions = read_predictions(self.runs[0])
         if predictions is None:
             return None
         parts, number = parts_of(predictions.labels, predictions.predicted), len(predictions.labels)
+        over = f"{number:,} {split} rows"
+        if metric in SHARES:
+            return wilson_interval(OF_MEANS[metric](parts.mean(axis=0)), number), over
 
         def metric_of(rows: np.ndarray) -> float:
             return OF_MEANS[metric](np.bincount(rows, minlength=number) @ parts / number)
 
-        return bootstrap_interval(metric_of, number), f"{number:,} {split} rows"
+        interval = bootstrap_interval(metric_of, number)
+        return None if interval is None else (interval, over)
+
+
+def method_over_rows(metric: str) -> str:
+    """How the interval of a metric over rows is computed."""
+    return "Wilson" if metric in SHARES else "bootstrap"
+
+
+def interval_over_rows(metrics: Metrics, metric: str, split: str) -> tuple[Interval, str] | None:
+    """The 95% interval of a metric with one label per text over the rows of a split, and how many these are.
+
+    None if the metric does not follow from the confusion matrix, and if the bootstrap's interval has no width.
+    """
+    if not metrics.confusion or metric not in OF_CONFUSION or metrics.get(metric) is None:
+        return None
+    rows = int(np.sum(metrics.confusion))
+    if metric in SHARES:
+        return wilson_interval(metrics[metric], rows), f"{rows:,} {split} rows"
+    interval = confusion_interval(OF_CONFUSION[metric], metrics.confusion)
+    return None if interval is None else (interval, f"{rows:,} {split} rows")
 
 
 class Costs(NamedTuple):
@@ -97,6 +119,10 @@ def costs_of(run: Run) -> Costs:
         results.tokens_per_second,
         results.times.inference_seconds_per_100_texts,
     )
+
+
+# Fractions of rows. Wilson's interval has a width also if all rows are right, and the bootstrap's has none then.
+SHARES = ("accuracy", "subset_accuracy")
 
 
 # --- Grouping ---

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -20,12 +20,12 @@ from minilm.data import catalog
 from minilm.evaluation.decisions import Decision
 from minilm.evaluation.metrics import Metrics
 from minilm.evaluation.reading import Reading
-from minilm.evaluation.statistics import Interval, confusion_interval
+from minilm.evaluation.statistics import Interval
 from minilm.hub import REPO_ID, ModelEntry, catalogue, is_downloaded, is_folder, published_name, weights_folder
 from minilm.models import ARCHITECTURES
 from minilm.models.architecture import Card
 from minilm.reporting.export_facts import FACTS, ExportFacts
-from minilm.reporting.groups import OF_CONFUSION, Group
+from minilm.reporting.groups import Group, interval_over_rows, method_over_rows
 from minilm.reporting.onnx_script import onnx_script
 from minilm.reporting.page import Block, Bullets, Code, Page, Prose, Section, Span, Table, markdown
 from minilm.reporting.record import Run, adapted_by
@@ -191,10 +191,8 @@ def _interval(exported: Exported, run: Run, key: str) -> tuple[Interval, str] | 
     split, metrics = _measured(exported, run)
     if exported.model is not None:
         return Group(run.name, (run,)).interval(key, split)
-    if metrics is None or not metrics.confusion or key not in OF_CONFUSION:
-        return None  # the predictions that a run stores are those of its model
-    rows = sum(map(sum, metrics.confusion))
-    return confusion_interval(OF_CONFUSION[key], metrics.confusion), f"{rows:,} {split} rows"
+    # With several labels there is none: the predictions that a run stores are those of its model.
+    return None if metrics is None else interval_over_rows(metrics, key, split)
 
 
 # --- Text ---------------------------------------------------------------------------------------------------------
@@ -243,15 +241,9 @@ def _quality(exported: Exported, run: Run | None) -> list[Section]:
     found = _values(exported, run)
     if run is None or not found:
         return []
-    split, rows = found[0][1], []
-    over = ""
-    for key, _, value in found:
-        interval = _interval(exported, run, key)
-        shown = "-"
-        if interval is not None:
-            over, shown = interval[1], f"{interval[0].low:.4f} to {interval[0].high:.4f}"
-        rows.append([titled(key), decimal(value), shown])
-    note = f"Intervals are those of the bootstrap over {over}." if over else ""
+    split, intervals = found[0][1], {key: _interval(exported, run, key) for key, *_ in found}
+    rows = [[titled(key), decimal(value), _ends(intervals[key])] for key, _, value in found]
+    note = _how_intervals_were_made(intervals)
     if split == "validation":
         how = "are too high, as the weights were" if exported.model else "may be too high, as its threshold was"
         note += f" No texts were held out for a test. These values {how} chosen by them."
@@ -260,6 +252,28 @@ def _quality(exported: Exported, run: Run | None) -> list[Section]:
     if metrics is not None and len(run.results.labels) <= MANY:
         blocks.append(label_table(metrics, run.results.labels))
     return [Section("Results", blocks)]
+
+
+def _ends(interval: tuple[Interval, str] | None) -> str:
+    return "-" if interval is None else f"{interval[0].low:.4f} to {interval[0].high:.4f}"
+
+
+def _how_intervals_were_made(intervals: Mapping[str, tuple[Interval, str] | None]) -> str:
+    """What the intervals are over, how they were computed, and why some are missing."""
+    known = {key: found for key, found in intervals.items() if found is not None}
+    if not known:
+        return ""
+    _, over = next(iter(known.values()))
+    by_wilson = [titled(key) for key in known if method_over_rows(key) == "Wilson"]
+    others = len(known) > len(by_wilson)
+    note = f"The intervals are over {over}: {join_words(by_wilson)} by Wilson's method"
+    note += ", the others by the bootstrap." if others else "."
+    if without := [titled(key) for key in intervals if key not in known]:
+        note += (
+            f" {join_words(without)}: no interval, as all draws of the bootstrap from these rows have the same value. "
+            "That does not make the value certain."
+        )
+    return note
 
 
 def _usage(exported: Exported) -> list[Section]:

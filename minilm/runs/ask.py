@@ -11,6 +11,7 @@ from minilm.errors import UserError
 from minilm.evaluation.predictor import Predictor
 from minilm.evaluation.text_lines import Answer, answer_of, predict_file, predict_lines
 from minilm.textfiles import read_lines
+from minilm.training.console import say
 
 # What a run's or a model's folder has.
 MARKS = ("config.toml", "config.json", "adapter_config.json", "linear.json", "model")
@@ -44,18 +45,28 @@ def _is_folder(path: Path) -> bool:
 
 
 def answer_lines(
-    predictor: Predictor, run: str, texts: Sequence[str], file: Path | None
+    predictor: Predictor, run: str, texts: Sequence[str], file: Path | None, column: str = ""
 ) -> Iterator[tuple[str, Answer]]:
     """Yield each text with its prediction: the given texts, or those of a file or of standard input.
 
+    A given text that is empty is an error; an empty line or row has an empty answer, and a message counts them.
     Raises UserError for the first text that cannot be classified.
+
+    column: of the texts in a file; empty: that of the run.
     """
+    if column and (texts or file is None or file == STDIN):
+        raise UserError("--column is for a table: give --file (or --format, for a table on standard input)")
     answers: Iterable[tuple[str, dict[str, float]]]
     if texts:
         answers = predict_lines(predictor, texts)
     elif file is not None and file != STDIN:
-        answers = predict_file(predictor, file, run)
+        answers = predict_file(predictor, file, run, column)
     else:
-        answers = predict_lines(predictor, read_lines(sys.stdin.buffer), "line")
+        answers = predict_lines(predictor, read_lines(sys.stdin.buffer), "line", gaps=True)
+    number = empty = 0
     for text, scores in answers:
+        number += 1
+        empty += not scores
         yield text, answer_of(predictor, scores)
+    if empty:
+        say(f"{empty:,} of {number:,} texts are empty, and so are their answers")

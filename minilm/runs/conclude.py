@@ -19,6 +19,7 @@ from minilm.evaluation.measuring import MOST_LABELS, measure
 from minilm.evaluation.metrics import Metrics
 from minilm.evaluation.predictor import Classifier
 from minilm.models import ARCHITECTURES
+from minilm.reporting.confidence import no_temperature
 from minilm.reporting.label_issues import LABEL_ISSUES, issues_of, write_label_issues
 from minilm.reporting.label_plots import class_distribution, given_together, label_scores
 from minilm.reporting.plots import draw_confusion, learning_curves, length_distribution
@@ -59,6 +60,8 @@ def conclude(run: TrainRun, trained: Trained) -> None:
     same = same_answer(shown.labels, given, data.label_names, held_out) if data.multi_label else ""
     if same:
         say(f"warning: {same}")
+    if decision.temperature is None:
+        say(no_temperature(len(data.validation)))
     texts = HeldOut(held_out, shown, data.numbers[held_out], data.kept if held_out == "test" else {})
     issues = issues_of(shown.labels, probabilities, data.label_names)
     classifier = Classifier(run.model, run.prepared.tokenizer, run.runtime)

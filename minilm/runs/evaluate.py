@@ -10,11 +10,12 @@ from pathlib import Path
 from minilm.data.rows import Rows
 from minilm.data.sources import load_dataset
 from minilm.errors import UserError, located, shortened
-from minilm.evaluation.ensemble import USUAL, Wishes, apply_wishes, load_predictor
-from minilm.evaluation.measuring import measure, measure_on
+from minilm.evaluation.ensemble import load_predictor
+from minilm.evaluation.measuring import measure_on, measure_rows
 from minilm.evaluation.metrics import Metrics
 from minilm.evaluation.reading import columns_of
 from minilm.evaluation.regression import ScoreMetrics
+from minilm.evaluation.wishes import USUAL, Wishes, apply_wishes
 from minilm.loading import change_data, load_config
 from minilm.measures import RANKING_METRICS
 from minilm.reporting.page import terminal_table
@@ -66,11 +67,10 @@ def evaluate_runs(
         section = change_data(section, changes)
         if not section.labelled:
             raise UserError(f"{runs[0]}: its texts have no labels; name the file's column of labels: {LABEL_COLUMN}")
-        metrics, message = measure_on(predictor, file, section, matched=not finished)
-        if message:
-            say(f"{file}: {message}")
+        metrics, notes = measure_on(predictor, file, section, matched=not finished)
+        say(*notes)
         return metrics, predictor.labels
-    return measure(rows.labels, predictor.scores_of_rows(rows), predictor.decision), predictor.labels
+    return measure_rows(predictor, rows), predictor.labels
 
 
 def _check_without_file(runs: Sequence[str | Path], changes: Sequence[str]) -> None:

@@ -16,14 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from minilm.atomic import atomic
-from minilm.config import DataSection, RunConfig
+from minilm.config import SPLITS, DataSection, RunConfig
 from minilm.data.columns import guess_columns, has_no_header
 from minilm.data.decoding import STDIN
 from minilm.data.delimited import Format
 from minilm.data.label_sets import guess_separator, split_cell
 from minilm.data.labels import check_kind, find_labels, label_text
+from minilm.data.locations import SPLIT_NAMES
 from minilm.data.readers import read_table
-from minilm.data.sources import format_of, scheme_of
+from minilm.data.sources import SPLIT, format_of, scheme_of
 from minilm.data.tables import Defects, Table
 from minilm.errors import UserError, nearest, shortened
 from minilm.hints import program, quoted
@@ -63,6 +64,7 @@ class FirstLook:
     rows: int  # with a text and a label
     labels: dict[str, int]  # label -> rows
     unfit: int  # the other rows
+    splits: dict[str, int]  # split -> rows, if a column decides the splits; {}: they will be made
     unused: list[str]  # columns
     notes: list[str]  # guesses about the file's format
 
@@ -87,10 +89,21 @@ def look_at(path: Path, text: str = "", label: str = "") -> FirstLook:
         what, option = ("reads as texts", "--text") if not text else ("looks like labels", "--label")
         raise UserError(f"{path}: no column {what}; {_columns(table)}; name it: {option} COLUMN")
     section = DataSection(source=str(path), text=text, label=label, header=header)
-    table = _read(path, {text, label}, format_of(section))
+    table = _read(path, {text, label, SPLIT}, format_of(section))
+    splits = {} if SPLIT in (text, label) else _splits(table)
+    if SPLIT in table.names and not splits:
+        section = replace(section, split_column="")
     section, labels, rows = _labels(table, section)
-    unused = [name for name in table.names if name not in (text, label)]
-    return FirstLook(section, rows, labels, len(table) - rows, unused, table.notes)
+    used = (text, label, *([SPLIT] if splits else []))
+    unused = [name for name in table.names if name not in used]
+    return FirstLook(section, rows, labels, len(table) - rows, splits, unused, table.notes)
+
+
+def _splits(table: Table) -> dict[str, int]:
+    """How many rows of each split the column of that name has; {} if it does not name a split in each row."""
+    names = [SPLIT_NAMES.get(label_text(cell).lower(), "") for cell in table.columns.get(SPLIT, ())]
+    found = Counter(names)
+    return {split: found[split] for split in SPLITS if found[split]} if "train" in found and "" not in found else {}
 
 
 def _read(path: Path, wanted: set[str], how: Format) -> Table:
@@ -142,13 +155,17 @@ def config_text(look: FirstLook, out: Path, recipe: Mapping[str, Any], model: st
     section = look.section
     name = re.sub(r"[^\w.-]+", "-", out.stem).strip("-.")[:100] or "mine"
     data = {
-        "source": (section.source, f"{look.rows:,} rows; validation and test texts are held out of them"),
+        "source": (section.source, f"{look.rows:,} rows; {_held_out(look)}"),
         **({} if section.header else {"header": (False, "the first row is data; columns are numbers")}),
         "text": (section.text, "the column with the texts"),
         "label": (section.label, labels_in_words(look)),
     }
     if look.unfit:
         data["empty"] = (section.empty, f"{_unfit(look.unfit)}; \"error\" would stop at them")
+    if look.splits:
+        data["split_column"] = (SPLIT, f'the column that decides the splits: {_splits_in_words(look)}; "" ignores it')
+    elif not section.split_column:
+        data["split_column"] = ("", f'the column "{SPLIT}" does not name the splits')
     if section.label_separator:
         data["label_separator"] = (section.label_separator, "a text may have several labels")
     data |= {key: (value, MEANINGS.get(key, "")) for key, value in recipe["data"].items() if not OWN.fullmatch(key)}
@@ -161,6 +178,17 @@ def config_text(look: FirstLook, out: Path, recipe: Mapping[str, Any], model: st
             own = _for_other_data(title, table)
             lines += _section(title, {key: (value, MEANINGS.get(key, "")) for key, value in own.items()})
     return "\n".join(lines) + "\n"
+
+
+def _held_out(look: FirstLook) -> str:
+    """Which texts will be held out."""
+    held_out = [split for split in ("validation", "test") if split not in look.splits]
+    made = f"{' and '.join(held_out)} texts are held out of {'the training rows' if look.splits else 'them'}"
+    return made if held_out else "validation and test texts are among them"
+
+
+def _splits_in_words(look: FirstLook) -> str:
+    return ", ".join(f"{number:,} {split}" for split, number in look.splits.items())
 
 
 def _for_other_data(title: str, table: Mapping[str, Any]) -> dict[str, Any]:
@@ -205,6 +233,8 @@ def describe_look(look: FirstLook) -> list[str]:
     if not section.header:
         lines.append("  the first line looks like data, so columns are numbers (data.header)")
     lines += [f'  text:  column "{section.text}"', f'  label: column "{section.label}", {labels_in_words(look)}']
+    if look.splits:
+        lines.append(f'  splits: column "{SPLIT}", {_splits_in_words(look)} ({_held_out(look)})')
     if look.unused:
         lines.append(f"  not used: {', '.join(map(shortened, look.unused))}")
     return lines

@@ -14,13 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from minilm.atomic import atomic
-from minilm.data.in_memory import Columns
+from minilm.data.in_memory import KEPT_FOLDER, Columns
 from minilm.data.row_stream import Row
 from minilm.data.row_writers import JSONWriter
 from minilm.data.tables import RowOrigin
 from minilm.errors import UserError
 
-FOLDER = ".data"  # below the folder of all runs; the name of a run cannot begin with a dot
 CHUNK = 10_000  # rows that are written together
 
 
@@ -32,7 +31,7 @@ def keep_data(data: Columns, runs: Path) -> Path:
     digest = hashlib.sha256()
     for block in _blocks(data):
         digest.update(block)
-    path = runs.resolve() / FOLDER / f"{data.name}-{digest.hexdigest()[:10]}.jsonl"
+    path = runs.resolve() / KEPT_FOLDER / f"{data.name}-{digest.hexdigest()[:10]}.jsonl"
     if path.is_file():
         return path
     try:

@@ -41,6 +41,7 @@ from minilm.errors import UserError, nearest
 from minilm.evaluation.predictor import Predictor
 from minilm.evaluation.reading import columns_of
 from minilm.evaluation.row_answers import RowAnswers, Tally
+from minilm.evaluation.text_lines import check_column
 from minilm.schema import read_table
 from minilm.textfiles import read_json
 from minilm.training.console import progress_bar, say
@@ -62,6 +63,7 @@ class TableJob:
     resume: bool = False
     overwrite: bool = False
     shard: tuple[int, int] = (1, 1)  # (i, n): only the i-th of n parts of the rows
+    naming: str = "--column NAME"  # how the column is named, for messages
     safe: bool = False  # whether to write cells so that a spreadsheet runs none of them as a formula
 
 
@@ -100,7 +102,10 @@ def open_table(predictor: Predictor, run: Path, job: TableJob) -> AnsweredTable:
     stream = open_stream(
         job.source, format_of(section), kind=job.format or "lines", pairs=bool(predictor.reading.pairs)
     )
-    columns = [TEXT, PAIR] if stream.kind == "lines" else [job.column or section.text, section.text_pair]
+    columns = [job.column or section.text, section.text_pair]
+    if stream.kind == "lines":
+        check_column(job.column, job.source)
+        columns = [TEXT, PAIR]
     answers = RowAnswers(predictor, columns, everything=job.everything, strict=job.strict)
     start, end = list[Row](), None
     if job.source == STDIN:  # its first row shows its columns
@@ -114,7 +119,7 @@ def open_table(predictor: Predictor, run: Path, job: TableJob) -> AnsweredTable:
         found = survey(stream, answers.columns)
         names, nested = found.names, found.nested
         first, end = (found.rows * part // job.shard[1] for part in (job.shard[0] - 1, job.shard[0]))
-    _check_columns(stream, [*names, *nested], answers, place)
+    _check_columns(stream, [*names, *nested], answers, place, job)
     return AnsweredTable(answers, stream, writer_for(form, stream, names, answers.added, safe=job.safe), first, end)
 
 
@@ -172,14 +177,18 @@ def _form(job: TableJob) -> str:
     return form
 
 
-def _check_columns(stream: RowStream, names: Sequence[str], answers: RowAnswers, place: str) -> None:
+def _check_columns(stream: RowStream, names: Sequence[str], answers: RowAnswers, place: str, job: TableJob) -> None:
     """Raise UserError if a text column is missing, or if a column has the name of an added column."""
     if not names and stream.kind != "jsonl":
         raise UserError(f"{stream.name}: the file contains no rows")
     shown = ", ".join(f'"{name}"' for name in names[:30])
-    for key, name in zip(("data.text", "data.text_pair"), answers.columns, strict=False):
+    option = job.naming.split()[0]
+    keys = (option if job.column else f"data.text{place}", f"data.text_pair{place}")
+    for key, name in zip(keys, answers.columns, strict=False):
         if names and name not in names:
-            raise UserError(f'{stream.name}: no column "{name}" ({key}{place}); its columns are {shown}')
+            advice = f"; name the column of the texts: {job.naming}" if key.startswith("data.text ") else ""
+            near = nearest(name, names)
+            raise UserError(f'{stream.name}: no column "{name}" ({key}){near}; its columns are {shown}{advice}')
     for name in answers.added:
         if name in names:
             raise UserError(f'{stream.name}: already has a column "{name}"; rename or remove it')
@@ -246,7 +255,8 @@ def _key(table: AnsweredTable, job: TableJob) -> str:
     file = None if job.source == STDIN else job.source.resolve().stat()
     source = (str(job.source.resolve()), file.st_size, file.st_mtime_ns) if file else ()
     answers = table.answers
-    parts = (answers.predictor.identity(), answers.predictor.labels, list(answers.added), job.shard, job.safe)
+    settings = (answers.columns, list(answers.added), job.shard, job.safe)
+    parts = (answers.predictor.identity(), answers.predictor.labels, *settings)
     return hashlib.sha256(repr((*source, *parts)).encode()).hexdigest()
 
 

@@ -74,7 +74,7 @@ class SentTable:
 
     def open(self, predictor: Predictor, run: Path, column: str) -> AnsweredTable:
         """The table, before its first row is answered. column: of the texts; "": the run's. Raises Refusal."""
-        job = TableJob(self.path, self.path.with_name(f"out.{self.form}"), column)
+        job = TableJob(self.path, self.path.with_name(f"out.{self.form}"), column, naming="column=NAME")
         try:
             return open_table(predictor.counted_anew(), run, job)
         except UserError as error:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from minilm.config import DataSection
 from minilm.data.label_matching import match_labels
-from minilm.data.sources import load_rows_matched, load_scores
+from minilm.data.other_files import load_rows_matched, load_scores
 from minilm.errors import UserError
 
 MOODS = ("negative", "neutral", "positive")

@@ -12,7 +12,8 @@ import pytest
 from minilm import hub
 from minilm.config import DataSection
 from minilm.data import catalog
-from minilm.data.sources import load_dataset, load_rows, load_texts
+from minilm.data.other_files import load_rows, load_texts
+from minilm.data.sources import load_dataset
 from minilm.errors import UserError
 from tests.data.loading import ROWS, listed, load, refusal
 
@@ -115,6 +116,17 @@ def test_a_column_tells_the_splits_of_one_file(data):
         [row[0] for row in ROWS[:20]],
         "text 26",
     )
+    assert found.notes == [
+        f'{folder}/all.csv: its column "split" decides the splits: 20 train, 6 validation, 4 test (data.split_column= '
+        "ignores the column)"
+    ]
+    ignored = load(f"{folder}/all.csv", split_column="")
+    assert (len(ignored.train), len(ignored.test), ignored.notes) == (24, 3, [])
+    data("all.csv", rows, ("text", "label", "part"))
+    assert load(f"{folder}/all.csv", split_column="part").train.texts == found.train.texts
+    assert 'no column "prat" (data.split_column) (did you mean "part"?)' in refusal(
+        f"{folder}/all.csv", split_column="prat"
+    )
     data("all.csv", [*rows, ("t", "good", "holdout")], ("text", "label", "split"))
     assert 'line 32: column "split" must be train' in refusal(f"{folder}/all.csv")
     data("all.csv", [(*row, "test") for row in ROWS], ("text", "label", "split"))
@@ -129,7 +141,7 @@ def test_a_column_that_tells_of_another_split_than_its_file_is_refused(data, tmp
     data("train.csv", [(*ROWS[0], "train"), (*ROWS[1], "test"), *((*row, "train") for row in ROWS[2:])], columns)
     assert refusal(folder) == (
         f'x.toml: {tmp_path / "train.csv"}, line 3: column "split" is "test", but the config gives the file as '
-        "the train split; give only this file (data.source), or rename the column"
+        "the train split; give only this file (data.source), or ignore the column: data.split_column="
     )
     data("train.csv", [(*row, "train" if i else "holdout") for i, row in enumerate(ROWS)], columns)
     assert 'train.csv, line 2: column "split" is "holdout"' in refusal(folder)
@@ -389,10 +401,10 @@ def test_an_empty_cell_among_lists_of_0_and_1_does_not_make_them_indices(data, t
 def test_texts_are_read_without_labels_and_pairs_as_pairs_but_checked_alike(data, tmp_path):
     path = tmp_path / "more.csv"
     data("more.csv", [(" A ", "b"), ("<i>c</i>", "d")], ("tekst", "other"))
-    assert load_texts(path, DataSection(text="tekst", clean=["tags", "lower"])) == [" A ", "<i>c</i>"]
-    assert load_texts(path, DataSection(text="tekst", text_pair="other")) == [(" A ", "b"), ("<i>c</i>", "d")]
+    assert load_texts(path, DataSection(text="tekst", clean=["tags", "lower"]))[0] == [" A ", "<i>c</i>"]
+    assert load_texts(path, DataSection(text="tekst", text_pair="other"))[0] == [(" A ", "b"), ("<i>c</i>", "d")]
     with pytest.raises(UserError, match=r'more\.csv: no column "text" \(data\.text in run\.toml\)'):
         load_texts(path, DataSection(), " in run.toml")
     data("more.csv", [("<i>", "b"), ("c", "d")], ("tekst", "other"))
-    with pytest.raises(UserError, match=r'line 2: the text \(column "tekst"\) is empty after cleaning'):
-        load_texts(path, DataSection(text="tekst", clean=["tags"]))
+    assert load_texts(path, DataSection(text="tekst", clean=["tags"]))[1].tolist() == [False, True]
+    assert load_texts(path, DataSection(), column="other")[0] == ["b", "d"]

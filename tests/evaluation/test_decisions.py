@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from minilm.config import TrainSection
 from minilm.errors import UserError
+from minilm.evaluation.calibration import fit_temperature
 from minilm.evaluation.decisions import Decision, fit_decision, plain_decision
-from minilm.evaluation.metrics import log_softmax, multilabel_metrics, sigmoid
+from minilm.evaluation.metrics import choose_threshold, log_softmax, multilabel_metrics, sigmoid
 
 RNG = np.random.default_rng(0)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -50,6 +51,33 @@ def test_labels_are_the_same_without_the_temperature(seed: int, several: bool) -
     np.testing.assert_array_equal(
         decision.choose(decision.probabilities(new)), raw.choose(raw.probabilities(new))
     )
+
+
+@pytest.mark.parametrize("asked", ["validation", "validation-per-label", 0.3])
+def test_few_texts_choose_a_threshold_but_no_temperature(asked: str | float) -> None:
+    labels, scores = drawn(0, several=True, texts=30)
+    keys, few = settings_of(decision_threshold=asked), (labels[:29], scores[:29])
+    assert fit_decision(keys, labels, scores).temperature is not None
+    decision = fit_decision(keys, *few)
+    assert decision.temperature is None and fit_decision(settings_of(), *drawn(0, False, 29)).temperature is None
+    if asked == 0.3:
+        assert decision.threshold == 0.3  # of the probabilities that are shown
+        return
+    fitted = replace(plain_decision(labels), temperature=fit_temperature(*few))
+    if asked == "validation":
+        threshold: object = choose_threshold(few[0], fitted.calibrated(few[1]), "macro_f1")
+        fitted = replace(fitted, threshold=threshold)
+        chosen = fitted.choose(fitted.probabilities(few[1]))
+        np.testing.assert_array_equal(decision.choose(decision.probabilities(few[1])), chosen)
+
+
+def test_a_model_that_has_learnt_nothing_is_not_sure_by_six_texts() -> None:
+    rng = np.random.default_rng(0)
+    labels, scores = np.array([0, 1, 0, 1, 0, 1]), 0.01 * rng.normal(size=(6, 2))
+    scores[np.arange(6), labels] = scores.max(axis=1) + 0.001  # all right, by chance
+    assert fit_temperature(labels, scores) < 0.1
+    decision = fit_decision(settings_of(), labels, scores)
+    assert decision.probabilities(scores).max() < 0.51
 
 
 @given(seed=SEEDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +11,14 @@ import pytest
 import torch
 
 from minilm.checkpoints.models import card_of, save_model
+from minilm.data.rows import Rows
 from minilm.errors import UserError
-from minilm.evaluation.ensemble import Ensemble, Wishes, apply_wishes, load_predictor
+from minilm.evaluation.ensemble import Ensemble, load_predictor
+from minilm.evaluation.measuring import measure_rows
 from minilm.evaluation.predictor import Classifier
 from minilm.evaluation.selective import threshold_for_precision
 from minilm.evaluation.validation_scores import ValidationScores, read_validation, write_validation
+from minilm.evaluation.wishes import Wishes, apply_wishes
 from tests.evaluation.classifiers import TEXTS, classifier
 from tests.tiny import finished_run, minilm, refused
 
@@ -91,6 +95,17 @@ def test_runs_answer_together_and_are_measured_together() -> None:
     assert minilm("predict", run, run, "it was good").stdout == minilm("predict", run, "it was good").stdout
     alone, twice = (minilm("evaluate", *runs, "--json").stdout for runs in ([run], [run, run]))
     assert alone.partition('"accuracy"')[2] == twice.partition('"accuracy"')[2]
+    assert json.loads(twice)["loss"] == pytest.approx(json.loads(alone)["loss"])
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_the_loss_is_that_without_temperatures_of_one_model_and_of_an_ensemble(several: bool) -> None:
+    alone = classifier(several=several)
+    rows = Rows(TEXTS[:3], None, np.eye(3, dtype=int)[[0, 1, 2]] if several else np.array([0, 1, 2]))
+    before = measure_rows(alone, rows).loss
+    alone.decision = replace(alone.decision, temperature=np.array([0.1] * (3 if several else 1)))
+    assert measure_rows(alone, rows).loss == before
+    assert measure_rows(Ensemble([alone, alone]), rows).loss == pytest.approx(before)
 
 
 # --- Wishes ---

@@ -107,6 +107,11 @@ def test_bootstrap_of_a_share_is_the_binomials_interval():
     assert cells == pytest.approx((low, high), abs=0.006)
 
 
+def test_a_bootstrap_without_spread_has_no_interval():
+    assert bootstrap_interval(lambda rows: 1.0, 6) is None
+    assert confusion_interval(lambda m: float(np.trace(m) / m.sum()), [[3, 0], [0, 3]]) is None
+
+
 def test_mcnemar_is_the_binomial_test_of_the_rows_that_differ():
     # The example of Agresti (2002, table 10.1) has 150 and 86 on the two sides.
     first = np.array([True] * 150 + [False] * 86 + [True] * 794)

@@ -6,8 +6,10 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from minilm.data.tokenization import NoTokens
 from minilm.errors import UserError
 from minilm.evaluation import text_lines
 from minilm.evaluation.predictor import Classifier
@@ -87,7 +89,29 @@ def test_a_model_without_a_config_reads_the_usual_columns_and_says_which_is_miss
         list(predict_table(c, tmp_path / "a.csv", "bert"))
 
 
-def test_a_text_of_a_table_of_which_cleaning_leaves_nothing_is_named_by_its_line(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("text\nala\nhttp://a.b\n")
-    with pytest.raises(UserError, match=r'a\.csv, line 3: the text \(column "text"\) is empty after cleaning'):
-        list(predict_table(classifier(clean=["urls"]), tmp_path / "a.csv", tmp_path))
+def test_texts_of_which_nothing_is_left_have_empty_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_lines, "LINES", 2)
+    texts = ["ala", "http://a.b", "http://a.b", " ", "", "kot"]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text or None}) + "\n" for text in texts))
+    c = classifier(clean=["urls"])
+    found = list(predict_table(c, tmp_path / "a.jsonl", tmp_path))
+    assert [text for text, _ in found] == texts and [bool(scores) for _, scores in found] == [1, 0, 0, 0, 0, 1]
+    assert list(predict_lines(c, texts, gaps=True)) == found
+    pairs = classifier(pairs=True)
+    assert [bool(scores) for _, scores in predict_lines(pairs, ["a\tb", " ", "c\td"], gaps=True)] == [1, 0, 1]
+
+
+def test_a_text_without_a_token_has_an_empty_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    c = classifier()
+    scores_of_clean = c.scores_of_clean
+
+    def refuse(texts: list[str], pairs: list[str] | None) -> np.ndarray:
+        if rows := [i for i, text in enumerate(texts) if text == "?"]:
+            raise NoTokens("no tokens", rows)
+        return scores_of_clean(texts, pairs)
+
+    monkeypatch.setattr(c, "scores_of_clean", refuse)
+    found = [scores for _, scores in predict_lines(c, ["a", "", "?", "b"], gaps=True)]
+    assert [bool(scores) for scores in found] == [True, False, False, True]

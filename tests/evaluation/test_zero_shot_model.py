@@ -66,7 +66,7 @@ def test_what_does_not_fit_together_is_refused_in_one_line(tmp_path: Path) -> No
         ('--pattern must contain "{label}"', "a", "--labels", "a,b", "--pattern", "{text}"),
         ('several labels per text need the method "entailment"', "a", "--labels", "a,b", "--several"),
         ("--out needs a table as input (--file)", "a", "--labels", "a,b", "--out", tmp_path / "o.csv"),
-        ("--column needs an output table", "a", "--labels", "a,b", "--column", "review"),
+        ("--column is for a table", "a", "--labels", "a,b", "--column", "review"),
         ("--all needs an output table", "a", "--labels", "a,b", "--all"),
         (f"--file: {tmp_path / 'no.txt'}: no such file", "--labels", "a,b", "--file", tmp_path / "no.txt"),
     ):

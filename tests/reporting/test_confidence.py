@@ -71,7 +71,16 @@ def test_the_page_has_both_and_says_how_to_use_them(make_run: Any, results: dict
     assert "Scores are divided by a temperature of" in text and "which makes the answers less confident" in text
     assert "With 120 texts, most of the calibration error may be chance." in text
     assert "| answers from a probability of | texts answered | right |" in text
+    assert "It was fitted on the 120 validation texts. " in text
     assert "What its probabilities mean" not in write_report(make_run(results, name="none")).read_text()
+
+
+def test_the_page_names_the_number_of_validation_texts_if_they_are_few(make_run: Any, results: dict[str, Any]) -> None:
+    results["data"]["sizes"]["validation"] = 6
+    text = write_report(make_run(results, name="new")).read_text()
+    assert "No temperature was fitted, as 6 validation texts are fewer than 30: whether the probabilities" in text
+    old = write_report(make_run(results | {"calibration": calibration(False)}, name="old")).read_text()
+    assert "It was fitted on the 6 validation texts, which are few: it may be far off." in old
 
 
 def test_thresholds_of_each_label_are_in_the_table_of_labels(
@@ -97,10 +106,11 @@ def test_a_threshold_for_another_number_of_labels_is_no_result(several_results: 
 
 
 @pytest.mark.parametrize("several", [False, True])
-@pytest.mark.parametrize("texts", [1, 3, 1000])
+@pytest.mark.parametrize("texts", [1, 3, 1000])  # of the test
 def test_pictures_are_drawn_of_any_number_of_texts(tmp_path: Path, several: bool, texts: int) -> None:
+    decision = fit_decision(settings_of(), *drawn(3, several))
     labels, scores = drawn(2, several, texts)
-    draw_confidence(fit_decision(settings_of(), labels, scores), labels, scores, "test", tmp_path)
+    draw_confidence(decision, labels, scores, "test", tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"calibration.png", "coverage.png"}
 
 

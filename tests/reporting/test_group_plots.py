@@ -67,7 +67,7 @@ def test_bars_start_at_zero_and_come_closer_beside_it(groups, figure_of):
 def test_of_one_seed_the_interval_is_over_the_test_rows(groups, figure_of):
     figure = figure_of(bars, groups(a=[0.59]), "accuracy")
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert "95% interval over 120 test rows (bootstrap)" in texts
+    assert "95% interval over 120 test rows (Wilson)" in texts
 
 
 def test_curves_show_every_run_thin_and_the_mean_of_the_seeds_thick(groups, figure_of):

@@ -17,12 +17,14 @@ from minilm.checkpoints.adapter_saving import save_adapter
 from minilm.checkpoints.models import load_model
 from minilm.data.tokenization import load_tokenizer
 from minilm.evaluation.decisions import Decision
+from minilm.evaluation.metrics import classification_metrics
 from minilm.evaluation.predictor import Classifier
 from minilm.evaluation.reading import Reading
 from minilm.finetuning.lora import LoRAConfig, add_lora
 from minilm.models.architecture import Card
 from minilm.reporting.model_card import Exported, base_name, model_card
 from minilm.reporting.record import read_run
+from minilm.schema import as_table
 from tests.tiny import minilm
 
 REFERENCE = Path(__file__).parents[1] / "reference"
@@ -63,9 +65,19 @@ def test_the_text_has_labels_metrics_with_intervals_and_sources(
     text = model_card(SINGLE, read_run(make_run(results, config=NEWS)))
     assert "\n# news\n" in text and "A text gets one of these labels: “negative”, “neutral” and “positive”." in text
     assert re.search(r"\| Accuracy \| 0\.\d{4} \| 0\.\d{4} to 0\.\d{4} \|", text)
-    assert "Intervals are those of the bootstrap over 120 test rows." in text
+    assert "The intervals are over 120 test rows: Accuracy by Wilson's method, the others by the bootstrap." in text
     assert "Its owner chooses the licence of this model; that of the base model is Apache-2.0." in text
     assert "licence Apache-2.0" in text and "Licence of the texts: non-commercial use." in text
+
+
+def test_six_of_six_right_is_not_shown_as_certain(make_run: Callable[..., Path], results: dict[str, Any]) -> None:
+    truth = np.array([0, 0, 1, 1, 2, 2])
+    results["test"] = as_table(classification_metrics(truth, 9 * np.eye(3)[truth]))
+    results["data"]["sizes"]["test"] = 6
+    text = model_card(SINGLE, read_run(make_run(results, config=NEWS)))
+    assert "| Accuracy | 1.0000 | 0.6097 to 1.0000 |" in text and "between 61.0% and 100.0%" in text
+    assert "| Macro F1 | 1.0000 | - |" in text and "| MCC | 1.0000 | - |" in text
+    assert "Macro F1 and MCC: no interval, as all draws of the bootstrap from these rows have the same value." in text
 
 
 def test_what_is_not_known_and_where_files_lie_is_left_out(

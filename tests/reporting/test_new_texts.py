@@ -69,8 +69,8 @@ def test_what_cannot_be_answered_is_refused_in_one_line(tmp_path: Path) -> None:
     assert "new.txt: no such file" in said()
     (tmp_path / "new.txt").write_text("")
     assert "new.txt: contains no texts" in said()
-    (tmp_path / "new.txt").write_text("good\n\n")
-    assert "new.txt, line 2 is empty" in said()
+    (tmp_path / "new.txt").write_bytes(b"good\n\xff\n")
+    assert "new.txt, line 2: not UTF-8" in said()
     assert "is a folder" in refused("compare", finished_run(), "--texts", tmp_path)
 
 

@@ -36,6 +36,17 @@ def test_a_split_and_a_file_exclude_each_other(tmp_path: Path) -> None:
         assert "give either --split (of the run's data) or --file (all rows are used), not both" in said
 
 
+def test_rows_of_a_file_that_are_dropped_are_counted_as_in_training(tmp_path: Path) -> None:
+    more = write_data(tmp_path / "more.tsv", [*texts(20, seed=5), ("", "good"), ("a film", ""), ("a film", "so-so")])
+    asked = ("data.empty=skip", "data.other=drop")
+    shown = minilm("evaluate", finished_run(), "--file", more, *asked)
+    assert shown.exit_code == 0 and shown.stderr.splitlines() == [
+        f"{more}: 1 row is dropped: the text is empty (data.empty=skip)",
+        f"{more}: 1 row is dropped: the label is not in data.labels (data.other=drop)",
+        f"{more}: 1 row is dropped: the label is missing (data.empty=skip)",
+    ]
+
+
 def test_a_file_with_other_labels_or_columns_is_refused(tmp_path: Path) -> None:
     other = write_data(tmp_path / "other.tsv", [("a film", "excellent")])
     result = minilm("evaluate", finished_run(), "--file", other)

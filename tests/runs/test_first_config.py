@@ -38,6 +38,22 @@ def test_columns_and_labels_are_guessed_shown_and_written(tmp_path: Path, monkey
     assert all("  # " in line for line in settings)
 
 
+def test_a_column_that_decides_the_splits_is_shown_and_written(tmp_path: Path) -> None:
+    names = ["train"] * 40 + ["dev"] * 20
+    lines = [f"{text},{label},{split}" for (text, label), split in zip(texts(60), names, strict=True)]
+    table, out = tmp_path / "r.csv", tmp_path / "r.toml"
+    table.write_text("\n".join(["text,label,split", *lines]) + "\n")
+    shown = minilm("init", table, "-o", out).stdout
+    held_out = "test texts are held out of the training rows"
+    assert f'splits: column "split", 40 train, 20 validation ({held_out})' in shown and "not used" not in shown
+    assert held_out in out.read_text() and 'split_column = "split"' in out.read_text()
+    assert len(load_dataset(load_config(out).data).validation) == 20
+    out.unlink()
+    table.write_text("\n".join(["text,label,split", *(f"{line}-2" for line in lines)]) + "\n")
+    assert "not used: split" in minilm("init", table, "-o", out).stdout
+    assert len(load_dataset(load_config(out).data).train) == 48  # as its column cannot be used
+
+
 @pytest.mark.parametrize("model", fine_tuning())
 def test_every_recipe_gives_a_valid_config(tmp_path: Path, model: str) -> None:
     out = tmp_path / "mine.toml"

@@ -31,7 +31,8 @@ def test_reports_call_an_architecture_by_its_title(model_type: str) -> None:
 
 def test_a_run_leaves_a_folder_that_tells_all_about_it(tmp_path: Path) -> None:
     config = write_config(tmp_path)
-    result = minilm("train", config, "train.epochs=1", "--runs", tmp_path / "runs", pictures=True)
+    many = ("train.epochs=1", "data.validation_fraction=0.5")  # enough texts for a temperature
+    result = minilm("train", config, *many, "--runs", tmp_path / "runs", pictures=True)
     assert result.exit_code == 0, result.output
     run = tmp_path / "runs" / "tiny"
     names = {
@@ -42,16 +43,16 @@ def test_a_run_leaves_a_folder_that_tells_all_about_it(tmp_path: Path) -> None:
     pictures = {"classes.png", "learning_curves.png", "lengths.png", "confusion_validation.png", "confusion_test.png"}
     pictures |= {"calibration.png", "coverage.png"}
     assert {path.name for path in (run / "figures").iterdir()} == pictures
-    assert load_config(run / "config.toml") == load_config(config, ["train.epochs=1"])
+    assert load_config(run / "config.toml") == load_config(config, [*many])
     assert "GPT2Layer" in (run / "summary.txt").read_text()
     # Piped, standard output has a line an evaluation and the table, no trace of a bar; all else stands beside it.
     assert "\r" not in result.output and "%|" not in result.output
-    assert len(re.findall(r"^epoch .*step", result.stdout, re.MULTILINE)) == 2
+    assert len(re.findall(r"^epoch .*step", result.stdout, re.MULTILINE)) == 1
     assert re.search(r"^test( +-?\d\.\d{4}){4}$", result.stdout, re.MULTILINE)
     assert re.search(r"^majority, test ", result.stdout, re.MULTILINE)
     for shown in ("report.html", *pictures):
         assert f"{run / 'figures' / shown if shown in pictures else run / shown}\n" in result.stdout
-    assert "48 / 6 / 6 texts; 8,930 of 8,930 parameters train on CPU, float32" in result.stderr
+    assert "24 / 30 / 6 texts; 8,930 of 8,930 parameters train on CPU, float32" in result.stderr
 
 
 def test_results_and_evaluations_agree() -> None:
@@ -170,6 +171,8 @@ def test_few_texts_train_for_the_least_number_of_steps_and_auto_is_a_threshold_f
         assert 10 <= last.step < 10 + last.step / last.epoch
         words = "epochs instead of 1, as few texts make few steps (train.min_steps = 10); for 1: train.min_steps=0"
         assert f"{last.epoch:.0f} {words}" in result.output
+        number = results["data"]["sizes"]["validation"]
+        assert f"no temperature was fitted, as {number} validation texts are fewer than 30" in result.stderr
     assert minilm("export", tmp_path / "several", tmp_path / "linear", "--linear").exit_code == 0
 
 

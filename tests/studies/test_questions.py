@@ -233,7 +233,9 @@ def test_a_sweep_says_what_its_interval_is_over(tmp_path):
     tie = "1 other setting is tied with it within the 95% interval over"
     assert f"{tie} validation texts (±" in one and f"{tie} seeds (±" in three
     right = [replace(f, run=finished("x", f.planned.point, 1.0).run) for f in runs(1)]
-    answer, page = ask("sweep", right, tmp_path)  # no spread, which is no certainty
+    assert f"{tie} validation texts (±" in ask("sweep", right, tmp_path)[0]  # Wilson's interval, which has a width
+    right = [replace(f, run=finished("x", f.planned.point, 1.0).run) for f in runs(3)]
+    answer, page = ask("sweep", right, tmp_path)  # no spread over seeds, which is no certainty
     assert answer.endswith("the best single setting for x is the same.") and " of 2 (±" not in page
     lacking = runs(1)
     lacking[1] = replace(lacking[1], run=replace(lacking[1].run, results=records.typed(records.adapted())))

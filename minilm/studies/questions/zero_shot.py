@@ -2,7 +2,7 @@
 
 Each run with [zero_shot] is compared with two baselines: the majority class, and the same checkpoint with an untrained
 head, which is a common mistake in zero-shot classification. Nothing is trained, so seeds do not matter. Intervals are
-over the test rows (bootstrap), and methods are compared on the same rows (McNemar).
+over the test rows (Wilson for the accuracy, else the bootstrap), and methods are compared on the same rows (McNemar).
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 from minilm.errors import UserError
 from minilm.evaluation.metrics import Metrics
-from minilm.evaluation.statistics import Interval, confusion_interval
+from minilm.evaluation.statistics import Interval
 from minilm.reporting.compare import SameRows, common_baselines, compare_rows, row_by_row, row_tables
 from minilm.reporting.group_plots import dots
-from minilm.reporting.groups import OF_CONFUSION, Group
+from minilm.reporting.groups import Group, interval_over_rows, method_over_rows
 from minilm.reporting.page import Block, Picture, Section, Table
 from minilm.reporting.report import CHOSEN
 from minilm.reporting.tables import ABSENT, decimal, duration, metric_name
@@ -72,7 +72,7 @@ def _answer(study: Study, runs: Sequence[FinishedRun], figures: Path) -> StudyAn
         lines={name: value for name, value in common_baselines(groups, metric).items() if name == "majority"},
     )
     name = metric_name(metric)
-    parts: list[Block] = [Picture(picture, f"{name} of each method, with its interval"), _table(methods, name)]
+    parts: list[Block] = [Picture(picture, f"{name} of each method, with its interval"), _table(methods, metric)]
     sections = [Section("How well each method does", parts)]
     if by_row := row_tables(groups, best_first=True):
         sections.append(Section(f"Compared with {groups[0].name}, test row by test row", by_row))
@@ -96,12 +96,12 @@ def _methods_of(runs: Sequence[FinishedRun], metric: str) -> list[ZeroShotRun]:
 
 
 def _measured(metrics: Metrics, metric: str) -> MeasuredOnRows:
-    has_interval = metric in OF_CONFUSION and metrics.confusion is not None
-    interval = confusion_interval(OF_CONFUSION[metric], metrics.confusion or []) if has_interval else None
-    return MeasuredOnRows(metrics[metric], interval)
+    found = interval_over_rows(metrics, metric, "test")
+    return MeasuredOnRows(metrics[metric], found[0] if found else None)
 
 
-def _table(methods: Sequence[ZeroShotRun], name: str) -> Table:
+def _table(methods: Sequence[ZeroShotRun], metric: str) -> Table:
+    name = metric_name(metric)
     header = ["", name, "95% interval", "untrained head", "95% interval", "majority class", "100 texts in"]
     rows = [
         [
@@ -115,7 +115,8 @@ def _table(methods: Sequence[ZeroShotRun], name: str) -> Table:
         ]
         for method in methods
     ]
-    note = "On the test texts. Intervals: over the test rows (bootstrap); an untrained head also varies with its seed."
+    how = method_over_rows(metric)
+    note = f"On the test texts. Intervals: over the test rows ({how}); an untrained head also varies with its seed."
     return Table(header, rows, note=note)
 
 
