@@ -30,7 +30,7 @@ from minilm.recipes import find_recipe, find_study, recipes
 from minilm.reporting.page import Picture, Prose, Span, Table, answer_in, fragment
 from minilm.reporting.record import Run, read_run, relative_path
 from minilm.reporting.tables import decimal
-from minilm.runs.finetune import FEW_TEXTS, OTHER_DATA, data_changes, fetch_packaged, method_changes
+from minilm.runs.finetune import FEW_TEXTS, OTHER_DATA, data_changes, fetch_packaged, for_pairs, method_changes
 from minilm.runs.kept_data import keep_data
 from minilm.runs.train import train_run
 from minilm.studies.config import StudyConfig, figures_of
@@ -111,6 +111,7 @@ def train_on(
     shipped = source if isinstance(source, Path) and source in recipes().values() else None
     made = [*_data_changes(data, shipped, runs), *changes]
     if shipped is not None:
+        made = for_pairs(shipped, made)
         fetch_packaged(shipped, made)
     try:
         with _threads_restored(), joined():

