@@ -120,6 +120,10 @@ def test_every_section_of_a_config_is_a_keyword() -> None:
             r'no column "text".* add: data={"source": frame, "text": "comment", "label": "stars"}$',
         ),
         (
+            {"data": {"train": (TEXTS, LABELS), "test": pandas.DataFrame({"text": TEXTS})}},
+            r"cannot be the test split.* after training: minilm\.Classifier\.load\(RUN\)\.predict\(texts\)$",
+        ),
+        (
             {"data": {"train": (TEXTS, LABELS), "text": "comment", "max_tokens": 9}},
             r'no column "comment".* add: data={"train": \(texts, labels\), "text": "text", "max_tokens": 9}$',
         ),

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from minilm.callers import changes
+from minilm.callers import changes, in_python
 from minilm.config import SPLITS, DataSection
 from minilm.data.checks import check_equal_texts, check_labels, check_shared_groups, named
 from minilm.data.cleaning import cleaner
@@ -153,10 +153,11 @@ def check_columns(table: Table, section: DataSection, defects: Defects, split: s
     texts, labels = text_keys(section), _label_keys(section)
     if split != "train" and not labels.keys() & table.columns.keys() and texts.keys() <= table.columns.keys():
         without = changes({f"data.{split}": ""} if section.train else {"data.source": "", "data.train": train})
+        command = f"{program()} predict RUN --file {table.files[0].path}"
         raise UserError(
             f'{table.path}: has no column "{next(iter(labels))}" ({next(iter(labels.values()))}); without labels it '
             f"cannot be the {split} split. To make that split from the training rows, add: {without}; to classify the "
-            f"file after training: {program()} predict RUN --file {table.files[0].path}"
+            f"texts after training: {'minilm.Classifier.load(RUN).predict(texts)' if in_python() else command}"
         )
     group = {section.group: "data.group"} if section.group else {}
     require_columns(table, {**texts, **group, **labels}, defects)
