@@ -126,7 +126,7 @@ def test_the_texts_of_another_table_are_in_a_column_that_is_named(tmp_path: Path
     (tmp_path / "t.txt").write_text("good\n")
     for more in ([], ["--out", tmp_path / "o.csv"]):
         said = refused("predict", finished_run(), "--file", tmp_path / "t.txt", "--column", "a", *more)
-        assert "t.txt: is read as a text a line, so it has no columns" in said
+        assert "t.txt: is read as one text per line, so it has no columns" in said
     assert "--column is for a table: give --file" in refused("predict", finished_run(), "good", "--column", "a")
 
 
