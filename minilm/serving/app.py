@@ -143,7 +143,7 @@ class Service:
         return JSONResponse(
             {
                 "status": "ok", "model": predictor.name, "labels": predictor.labels,
-                "kind": predictor.decision.kind,  # single, multi: several labels per text; score: a number
+                "kind": predictor.decision.kind,  # single, multi (several labels per text), score: a number
                 "pairs": bool(predictor.reading.pairs), "explains": self.explained is not None,
                 "max_characters": self.limits.characters, "max_bytes": self.limits.body,
             }
