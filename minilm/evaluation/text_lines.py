@@ -75,7 +75,8 @@ def predict_file(
 def check_column(column: str | None, path: Path) -> None:
     """Raise UserError if a column of a file is named that is read as lines."""
     if column:
-        raise UserError(f"--column: {display_name(path)}: is read as one text per line, so it has no columns; leave it out")
+        name = display_name(path)
+        raise UserError(f"--column: {name}: is read as one text per line, so it has no columns; leave it out")
 
 
 def predict_table(
