@@ -93,10 +93,10 @@ WAYS: dict[str, tuple[str, Fault | int | str, str, str]] = {
     # A way that leads nowhere.
     "a redirect without a place": ("api", Fault(status=301), "the Hub answered 301", MIRROR),
     "a circle": ("api", sent_to("/api/models/some/model"), "the Hub's address does not work.*redirects", MIRROR),
-    "a redirect to nobody": ("api", sent_to("http://127.0.0.1:1/"), "cannot be reached", "MODEL=some/model"),
+    "a redirect to nobody": ("api", sent_to("http://127.0.0.1:1/"), "cannot be reached", "download some/model"),
     "a redirect to a file": ("api", sent_to("file:///etc/passwd"), "the Hub's address does not work", MIRROR),
-    "a redirect to rubbish": ("api", sent_to("http://[x"), "cannot be reached", "MODEL=some/model"),
-    "a file at nobody's": ("config.json", sent_to("http://127.0.0.1:1/"), "cannot be reached", "MODEL=some/model"),
+    "a redirect to rubbish": ("api", sent_to("http://[x"), "cannot be reached", "download some/model"),
+    "a file at nobody's": ("config.json", sent_to("http://127.0.0.1:1/"), "cannot be reached", "download some/model"),
     # A file is something else.
     "login page for a file": ("config.json", LOGIN, "answered with a web page", MIRROR),
     "login page for the weights": ("model.safetensors", LOGIN, "answered with a web page", MIRROR),
@@ -177,14 +177,14 @@ def nobody() -> str:
 
 
 SETTINGS: dict[str, tuple[dict[str, str], dict[str, str], str]] = {
-    "nobody listens": ({"ENDPOINT": "http://{nobody}"}, {}, "127.0.0.1: .*Connection refused.*MODEL=some/model"),
-    "no such host": ({"ENDPOINT": "http://no-such-host.invalid"}, {}, r"no-such-host.invalid: .*MODEL=some/model"),
-    "no TLS": ({"ENDPOINT": "https://{server}"}, {}, r"cannot be reached \(127.0.0.1: \[SSL.*MODEL=some/model"),
+    "nobody listens": ({"ENDPOINT": "http://{nobody}"}, {}, "127.0.0.1: .*Connection refused.*download some/model"),
+    "no such host": ({"ENDPOINT": "http://no-such-host.invalid"}, {}, r"no-such-host.invalid: .*download some/model"),
+    "no TLS": ({"ENDPOINT": "https://{server}"}, {}, r"cannot be reached \(127.0.0.1: \[SSL.*download some/model"),
     "no address": ({"ENDPOINT": "huggingface.co"}, {}, "the Hub's address does not work.*HF_ENDPOINT is .hugg"),
     "a broken address": ({"ENDPOINT": "http://[::1"}, {}, "the Hub's address does not work.*HF_ENDPOINT is"),
     "a token with letters": ({}, {"HF_TOKEN": "hf_zażółć"}, "HF_TOKEN contains invalid characters"),
     "a token with a bell": ({}, {"HF_TOKEN": "hf_a\ab"}, "HF_TOKEN contains invalid characters"),
-    "a dead proxy": ({}, {"HTTP_PROXY": "http://{nobody}"}, "cannot be reached.*refused.*MODEL=some/model"),
+    "a dead proxy": ({}, {"HTTP_PROXY": "http://{nobody}"}, "cannot be reached.*refused.*download some/model"),
     "a proxy of no kind": ({}, {"HTTP_PROXY": "ftp://127.0.0.1"}, "cannot connect to the Hub .*unset HTTPS_PROXY"),
     "no certificates": ({}, {"SSL_CERT_FILE": "no-such-file"}, "cannot connect to the Hub .*or SSL_CERT_FILE"),
 }

@@ -52,6 +52,7 @@ def read_both(
     settings = {}
     for name, kind in kinds.items():
         base = {"rope_theta": published.get(kind.base_key) or kind.base}
+        base["partial_rotary_factor"] = published.get("partial_rotary_factor")
         scaling = (published.get("rope_scaling") or {}) if name in scaled else {}
         table = base | (tables.get(name) or {"rope_type": "default"}) | scaling
         rotary = read_rotary({**published, "rope_scaling": None, "rope_parameters": table})

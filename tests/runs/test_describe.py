@@ -88,7 +88,7 @@ def test_changes_are_those_of_a_config_with_or_without_one() -> None:
     assert batch(bert, "train.batch_size=5", "data.max_tokens=9", "lora.rank=2") == ("5", "9")
     assert batch(finished_run(), "train.batch_size=7") == ("7", "32") and batch(finished_run()) == ("4", "32")
     assert "this config" in minilm("info", bert, "data.max_tokens=9", "lora.rank=2").stdout
-    assert 'did you mean "rank"?' in refused("info", bert, "lora.rnk=2")
+    assert 'did you mean "lora.rank"?' in refused("info", bert, "lora.rnk=2")
 
 
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
