@@ -375,7 +375,8 @@ def _wishes_of_keywords(classifier: Classifier, wishes: Wishes) -> list[str]:
     try:
         return apply_wishes(classifier, wishes)
     except UserError as error:
-        raise UserError(re.sub(r"--([a-z-]+)", lambda option: option[1].replace("-", "_"), str(error))) from None
+        options = r"--(threshold|unsure-below|min-precision|raw)\b"
+        raise UserError(re.sub(options, lambda option: option[1].replace("-", "_"), str(error))) from None
 
 
 def without_classifier(run: Path) -> str:

@@ -80,11 +80,13 @@ def data_changes(recipe: Path, data: str) -> list[str]:
 
 def for_pairs(recipe: Path, changes: Sequence[str]) -> list[str]:
     """The changes, before them the one for pairs of texts, if they make the data pairs and the recipe's head reads the
-    mean of all vectors. A change of ``[model.head]`` is respected, as it comes later."""
-    pairs = [change for change in changes if re.match('data[.]text_pair=(?!""$).', change)]
+    mean of all vectors. With a change of ``[model.head]`` the head stays the recipe's, with that change."""
+    pairs = [change.partition("=")[2] for change in changes if change.startswith("data.text_pair=")]
+    chosen = any(re.match(r"model\.head[.=]", change) for change in changes)
     head = read_toml(recipe).get("model", {}).get("head", {})
     reads_mean = head.get("kind") == "mlp" and head.get("pooling") == "mean"
-    return [*([PAIRS] if pairs and reads_mean else ()), *changes]
+    wanted = reads_mean and not chosen and bool(pairs) and pairs[-1] not in ("", '""')
+    return [*([PAIRS] if wanted else ()), *changes]
 
 
 def method_changes(method: str) -> list[str]:

@@ -106,6 +106,8 @@ def test_a_change_comes_after_the_method(tmp_path: Path, monkeypatch: pytest.Mon
         ("minilm", ["data.text_pair=b"], "family"),
         ("minilm", ['data.text_pair="b"'], "family"),
         ("minilm", ["data.text_pair=b", "model.head.kind=mlp"], "mlp"),
+        ("minilm", ["data.text_pair=b", "model.head.pooling=cls"], "mlp"),
+        ("minilm", ["data.text_pair=b", "data.text_pair="], "mlp"),
         ("minilm", ['data.text_pair=""'], "mlp"),
         ("minilm", ["data.text=a"], "mlp"),
         ("bielik", ["data.text_pair=b"], "mlp"),  # its head reads the last vector
