@@ -13,7 +13,8 @@ import click
 
 from minilm.config import RunConfig
 from minilm.errors import UserError, legible
-from minilm.schema import meant_key
+from minilm.hints import quoted
+from minilm.schema import hints_of, meant_key, sections_of
 from minilm.terminal import open_closed_streams, printable, write_utf8
 from minilm.world import started
 
@@ -62,10 +63,13 @@ class Verb(click.Command):
 def _as_change(option: str, words: Sequence[str]) -> str:
     """The change of a config that an unknown option stands for: "train.epochs=3" for "--epochs 3"; "" if none."""
     key = meant_key(RunConfig, option.lstrip("-").replace("-", "_"))
+    if (section := hints_of(RunConfig).get(key)) and sections_of(section):
+        key = f"{key}.source" if "source" in hints_of(section) else ""  # "--model bert", "--data a.csv"
     for word, after in zip(words, [*words[1:], ""], strict=True):
         name, equals, value = word.partition("=")
         if key and name == option:
-            return f"{key}={value if equals else after or 'VALUE'}"
+            follows = "VALUE" if not after or after.startswith("-") or "=" in after else after
+            return quoted(f"{key}={value if equals else follows}")
     return ""
 
 

@@ -240,6 +240,10 @@ def test_a_wrong_command_line_ends_with_status_2() -> None:
     ("words", "change"),
     [
         ("train mine.toml --epochs 3", "'--epochs'; write train.epochs=3"),
+        ("train mine.toml --data a.csv", "'--data'; write data.source=a.csv"),
+        ("finetune --model distilbert", "'--model'; write model.source=distilbert"),
+        ("train mine.toml --epochs --resume", "'--epochs'; write train.epochs=VALUE"),
+        ("train mine.toml --bf16 train.epochs=3", "'--bf16'; write train.precision=VALUE"),
         ("finetune --learning-rate=1e-4", "'--learning-rate'; write train.lr=1e-4"),
         ("finetune bert --seed 3 train.epochs=2", "'--seed'; write seed=3"),
         ("train mine.toml --train.lr 1", "'--train.lr'; write train.lr=1"),
