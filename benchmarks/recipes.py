@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import product
@@ -152,9 +152,9 @@ def run(command: list[str], folder: Path) -> tuple[str, float]:
     return printed, usage.ru_utime + usage.ru_stime
 
 
-def ours(kind: Kind, folder: Path, seed: int) -> dict[str, object]:
-    """Our side: one run, with the recipe as it comes."""
-    command = [sys.executable, "-m", "minilm", "finetune", "minilm", f"seed={seed}", *kind.changes]
+def ours(kind: Kind, folder: Path, seed: int, changes: Sequence[str]) -> dict[str, object]:
+    """Our side: one run, with the recipe as it comes, or with changes."""
+    command = [sys.executable, "-m", "minilm", "finetune", "minilm", f"seed={seed}", *kind.changes, *changes]
     runs = folder / "runs"
     _, seconds = run([*command, "--data", str(folder), "--runs", str(runs)], folder)
     [path] = runs.glob("*/results.json")
@@ -179,6 +179,11 @@ def baseline(side: str, folder: Path) -> dict[str, object]:
 
 
 SIDES = ("minilm", "transformers", "words", "vectors")
+OURS: dict[str, tuple[str, ...]] = {  # our side, as it comes and with changes of the recipe that were tried
+    "minilm": (),
+    "minilm-100-steps": ("train.min_steps=100",),
+    "minilm-mean-of-vectors": ("model.head.kind=mlp",),  # of pairs
+}
 
 
 def measured(task: tuple[str, int, str], place: Path) -> dict[str, object]:
@@ -186,8 +191,8 @@ def measured(task: tuple[str, int, str], place: Path) -> dict[str, object]:
     name, seed, side = task
     folder = place / f"{name}-{seed}-{side}"
     write_set(KINDS[name], folder, seed)
-    if side == "minilm":
-        row = ours(KINDS[name], folder, seed)
+    if side in OURS:
+        row = ours(KINDS[name], folder, seed, OURS[side])
     else:
         row = peer(folder, seed) if side == "transformers" else baseline(side, folder)
     return {"data": name, "side": side, "seed": seed} | row
@@ -199,7 +204,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--data", nargs="+", choices=list(KINDS), default=list(KINDS))
-    parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES)
+    parser.add_argument("--sides", nargs="+", choices=sorted({*SIDES, *OURS}), default=SIDES)
     parser.add_argument("--jobs", type=int, default=2)
     chosen = parser.parse_args()
     done = set()

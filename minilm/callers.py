@@ -39,6 +39,11 @@ def in_python() -> bool:
     return _data.get() is not None
 
 
+def option(name: str) -> str:
+    """An option as the user types it: ``--unsure-below`` after a command, ``unsure_below`` in a call."""
+    return name.removeprefix("--").replace("-", "_") if in_python() else name
+
+
 def changes(values: Mapping[str, str]) -> str:
     """Changes of a config as the user types them. values: key -> value, as in TOML or as a plain text."""
     typed = [f"{key}={value}" for key, value in values.items()]

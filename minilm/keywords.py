@@ -16,6 +16,7 @@ from minilm.callers import changes, from_python
 from minilm.config import RunConfig
 from minilm.data.in_memory import plain
 from minilm.errors import UserError, nearest
+from minilm.foreign_names import FOREIGN_VALUES
 from minilm.schema import accepts, choice_of, hints_of, meant_key, sections_of, shown
 
 P = ParamSpec("P")
@@ -44,11 +45,22 @@ def python_call(function: Callable[P, R]) -> Callable[P, R]:
 def _keyword_meant(name: str, value: Any, known: Collection[str]) -> str:
     """What to write in place of an unknown keyword: the key of a config that it names, in its section."""
     key = meant_key(RunConfig, name)
-    if not key or not accepts(Any, plain(value, nan=0.0)):
+    if not key:
         return nearest(name, known) or f"; the arguments are: {', '.join(known)}"
-    typed = shown(plain(value, nan=0.0))
-    as_change = f"changes={[f'{key}={typed}']}"  # for a key outside all sections that have a keyword
-    return f"; write {changes({key: typed}) if key.partition('.')[0] in known else as_change}"
+    given = plain(value, nan=0.0)
+    meant = [given, [given], *([FOREIGN_VALUES[name]] if given is True and name in FOREIGN_VALUES else ())]
+    fits = [each for each in meant if accepts(_hint_of(RunConfig, key), each)]  # log_to=["wandb"] for report_to="wandb"
+    if not fits:
+        return f"; minilm's key is {key}"
+    as_change = f"changes={[f'{key}={shown(fits[0])}']}"  # for a key outside all sections that have a keyword
+    return f"; write {changes({key: shown(fits[0])}) if key.partition('.')[0] in known else as_change}"
+
+
+def _hint_of(kind: Any, key: str) -> Any:
+    """The type of a key such as "train.lr". Raises KeyError if there is none."""
+    for name in key.split("."):
+        kind = hints_of(kind)[name]
+    return kind
 
 
 def changes_from(kind: Any, table: Mapping[str, Any]) -> list[str]:

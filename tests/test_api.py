@@ -137,6 +137,9 @@ def test_every_section_of_a_config_is_a_keyword() -> None:
         ({"lora": True}, r"must be a dict with keys of \[lora\]: rank, alpha, "),
         ({"model": {"head": "family"}}, r'keys of \[model\.head\]; write model={"head": {"kind": "family"}}$'),
         ({"epochs": 3}, r'^minilm\.train: has no argument epochs; write train={"epochs": 3}$'),
+        ({"fp16": True}, r'has no argument fp16; write train={"precision": "float16"}$'),
+        ({"fp16": 3}, r"has no argument fp16; minilm's key is train\.precision$"),
+        ({"report_to": "wandb"}, r'write train={"log_to": \["wandb"\]}$'),
         ({"learning_rate": 1e-4}, r'has no argument learning_rate; write train={"lr": 0\.0001}$'),
         ({"text": "review"}, r'argument text; write data={"source": \(texts, labels\), "text": "review"}$'),
         ({"nmae": "x"}, r'has no argument nmae \(did you mean "name"\?\)$'),
@@ -374,6 +377,14 @@ def test_a_classifier_decides_as_predict_does_with_the_same_options(capsys: pyte
         minilm.Classifier.load(run, "cpu", unsure_below=2)
     with pytest.raises(minilm.UserError, match="give either min_precision, which chooses a probability, or threshold"):
         minilm.Classifier.load(run, "cpu", threshold=0.5, min_precision=0.5)
+
+
+def test_a_message_about_an_argument_of_load_keeps_the_path_as_it_is(tmp_path: Path) -> None:
+    run = tmp_path / "my--run"
+    shutil.copytree(tiny.finished_run(), run)
+    (run / "model" / "validation.safetensors").unlink()
+    with pytest.raises(minilm.UserError, match=r"my--run/model: has no validation.*min_precision.*unsure_below"):
+        minilm.Classifier.load(run, "cpu", min_precision=0.5)
 
 
 def test_the_rows_of_a_frame_are_named_by_their_position_and_a_label_NA_is_thought_of(tmp_path: Path) -> None:

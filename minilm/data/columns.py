@@ -33,8 +33,8 @@ def require_columns(table: Table, keys: Mapping[str, str], defects: Defects, ins
     if table.header and has_no_header(table):
         if instead:
             raise UserError(
-                f'{table.path}: no column "{name}" ({key}); the first line looks like data, not like a header; write a '
-                "first line with the names of the columns"
+                f'{table.path}: no column "{name}" ({key}); the first line looks like data, not like a header: '
+                f"{instead}, or write a first line with the names of the columns"
             )
         places = {k: str(table.names.index(column) + 1) for k, column in wanted.items() if column}
         raise UserError(

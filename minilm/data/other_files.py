@@ -91,6 +91,14 @@ def _rows_of(table: Table, rules: RowRules, known: str, defects: Defects, notes:
     return rows
 
 
+def text_column(section: DataSection, column: str, place: str) -> str:
+    """The column of the texts: that of ``--column``, or else the section's. Raises UserError for that of the second
+    texts. place: as for ``load_texts``."""
+    if column and column == section.text_pair:
+        raise UserError(f'the column "{column}" is that of the second texts (data.text_pair{place}); name the first')
+    return column or section.text
+
+
 def load_texts(
     path: Path, section: DataSection, place: str = "", column: str | None = None
 ) -> tuple[list[str | tuple[str, str]], np.ndarray]:
@@ -103,7 +111,7 @@ def load_texts(
     does.
     """
     defects = Defects()
-    section = replace(section, text=column or section.text, empty="skip")
+    section = replace(section, text=text_column(section, column or "", place), empty="skip")
     keys = {name: key + place for name, key in text_keys(section).items()}
     if column:
         keys[column] = "--column"

@@ -37,7 +37,8 @@ from minilm.hints import program
 from minilm.hub import local_path
 
 TAB = {"tab": "\t", "\\t": "\t"}  # ways to type a tab on a command line
-SPLIT = "split"  # the column that decides the splits, if a table has it
+SPLIT = DataSection.split_column  # the name by default: a table need not have this column
+NO_SPLIT_COLUMN = {"data.split_column": ""}
 
 
 @dataclass(frozen=True)
@@ -192,18 +193,17 @@ def _by_column(part: Part, column: str, defects: Defects, notes: list[str]) -> d
         split = SPLIT_NAMES.get(cell.lower())
         if split is None:
             what = f'column "{column}" must be train, validation (or dev) or test, got "{cell}"'
-            what += " (data.split_column= ignores the column)"
+            what += f" ({changes(NO_SPLIT_COLUMN)} ignores the column)"
             defects.add(table.origin(number), what)
         else:
             rows.setdefault(split, []).append(i)
     if "train" not in rows:
         defects.check()
-        without = "to ignore the column: data.split_column="
+        without = f"to ignore the column: {changes(NO_SPLIT_COLUMN)}"
         raise UserError(f'{table.path}: column "{column}" assigns no row to train; {without}')
     counts = ", ".join(f"{len(rows[split]):,} {split}" for split in SPLITS if split in rows)
-    notes.append(
-        f'{table.path}: its column "{column}" decides the splits: {counts} (data.split_column= ignores the column)'
-    )
+    ignored = f"{changes(NO_SPLIT_COLUMN)} ignores the column"
+    notes.append(f'{table.path}: its column "{column}" decides the splits: {counts} ({ignored})')
     return {split: part.take(np.array(found)) for split, found in rows.items()}
 
 
@@ -226,7 +226,7 @@ def _check_column(tables: dict[str, Table], column: str) -> None:
             if name != split:
                 raise UserError(
                     f'{table.origin(row)}: column "{column}" is "{cell}", but the config gives the file as the '
-                    f"{split} split; {instead}, or ignore the column: data.split_column="
+                    f"{split} split; {instead}, or ignore the column: {changes(NO_SPLIT_COLUMN)}"
                 )
 
 

@@ -22,6 +22,7 @@ from typing import Literal
 
 import numpy as np
 
+from minilm.callers import option
 from minilm.config import TrainSection
 from minilm.errors import UserError
 from minilm.evaluation.calibration import FEWEST, fit_temperature
@@ -104,7 +105,7 @@ class Decision:
     def with_threshold(self, threshold: float, classes: int) -> Decision:
         """The decision with another threshold for all labels. Raises UserError if no label depends on a threshold, or
         if it is not a probability."""
-        check_probability(threshold, "--threshold")
+        check_probability(threshold, option("--threshold"))
         if self.kind == "score":
             raise UserError("this model gives a score and no labels, so it cannot have a threshold")
         if self.kind == "single" and classes != 2:
@@ -117,11 +118,11 @@ class Decision:
     def with_unsure_below(self, least: float) -> Decision:
         """The decision that answers "unsure" below this probability. Raises UserError with several labels, or if it is
         not a probability."""
-        check_probability(least, "--unsure-below")
+        check_probability(least, option("--unsure-below"))
         if self.kind != "single":
             raise UserError(
-                "--unsure-below needs a model with one label per text; with several labels, use --threshold or "
-                "--min-precision"
+                f"{option('--unsure-below')} needs a model with one label per text; with several labels, use "
+                f"{option('--threshold')} or {option('--min-precision')}"
             )
         return replace(self, unsure_below=least)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from minilm.callers import option
 from minilm.data.rows import Rows
 from minilm.errors import UserError
 from minilm.evaluation.decisions import Decision
@@ -117,8 +118,9 @@ class Ensemble(Predictor):
         for member, own in zip(self.members[1:], labels[1:], strict=True):
             if own.shape != labels[0].shape or (own != labels[0]).any():
                 raise UserError(
-                    f"{member.name}: has other validation texts than {self.members[0].name}, so --min-precision is not "
-                    "possible; use --unsure-below or --threshold instead"
+                    f"{member.name}: has other validation texts than {self.members[0].name}, so "
+                    f"{option('--min-precision')} is not possible; use {option('--unsure-below')} or "
+                    f"{option('--threshold')} instead"
                 )
         return ValidationScores(self._joined([each.scores for each in found]), labels[0])
 

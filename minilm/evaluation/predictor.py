@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
@@ -16,6 +15,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from minilm.callers import from_python
 from minilm.checkpoints.models import card_of
 from minilm.checkpoints.opening import holds_model, load_model
 from minilm.data.batching import collate, evaluation_batches, length_multiple
@@ -285,8 +285,10 @@ class Classifier(Predictor):
         where.store_as_computed(model)
         classifier = cls(model, load_tokenizer(card_of(model).tokenizer or source), where)
         classifier.home = folder if folder.is_dir() else classifier.home
-        for line in _wishes_of_keywords(classifier, Wishes(raw, threshold, unsure_below, min_precision)):
-            print(printable(line), file=sys.stderr)
+        with from_python(None):
+            notes = apply_wishes(classifier, Wishes(raw, threshold, unsure_below, min_precision))
+        for note in notes:
+            print(printable(note), file=sys.stderr)
         return classifier
 
     def scores_of_clean(self, texts: list[str], pairs: list[str] | None) -> np.ndarray:
@@ -368,15 +370,6 @@ class Classifier(Predictor):
         """See ``Predictor.cut_message``."""
         limit, context = self.reading.max_tokens, self.model.context
         return self.cut.message("texts", limit or context or 512, context)
-
-
-def _wishes_of_keywords(classifier: Classifier, wishes: Wishes) -> list[str]:
-    """Apply wishes, whose errors name them as keywords and not as options of the command line."""
-    try:
-        return apply_wishes(classifier, wishes)
-    except UserError as error:
-        options = r"--(threshold|unsure-below|min-precision|raw)\b"
-        raise UserError(re.sub(options, lambda option: option[1].replace("-", "_"), str(error))) from None
 
 
 def without_classifier(run: Path) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from minilm.callers import option
 from minilm.checkpoints.files import read_tensors, write_tensors
 from minilm.errors import UserError
 from minilm.evaluation.decisions import Decision
@@ -50,8 +51,8 @@ def read_validation(folder: Path | None, name: str) -> ValidationScores:
     path = None if folder is None else folder / VALIDATION
     if path is None or not path.is_file():
         raise UserError(
-            f"{name}: has no {VALIDATION}, which --min-precision needs and which minilm saves when it trains a "
-            "classifier; train the model again, or use --unsure-below instead"
+            f"{name}: has no {VALIDATION}, which {option('--min-precision')} needs and which minilm saves when it "
+            f"trains a classifier; train the model again, or use {option('--unsure-below')} instead"
         )
     tensors = {key: tensor.numpy() for key, tensor in read_tensors(path).items()}
     scores, labels = tensors.get("scores"), tensors.get("labels")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from minilm.callers import option
 from minilm.errors import UserError, located
 from minilm.evaluation.decisions import Decision
 from minilm.evaluation.selective import OperatingPoint
@@ -42,9 +43,10 @@ USUAL = Wishes()
 def apply_wishes(predictor: Decider, wishes: Wishes) -> list[str]:
     """Apply options to a predictor; returns messages about them. Raises UserError for an option that is not
     possible."""
-    given = {"--threshold": wishes.threshold, "--unsure-below": wishes.unsure_below}
+    precision = option("--min-precision")
+    given = {option("--threshold"): wishes.threshold, option("--unsure-below"): wishes.unsure_below}
     if wishes.min_precision is not None and (other := [key for key, value in given.items() if value is not None]):
-        raise UserError(f"give either --min-precision, which chooses a probability, or {other[0]}, not both")
+        raise UserError(f"give either {precision}, which chooses a probability, or {other[0]}, not both")
     if wishes.raw:
         predictor.without_temperature()
     if wishes.threshold is not None:
@@ -53,7 +55,7 @@ def apply_wishes(predictor: Decider, wishes: Wishes) -> list[str]:
         predictor.decision = predictor.decision.with_unsure_below(wishes.unsure_below)
     if wishes.min_precision is None:
         return []
-    with located("--min-precision"):
+    with located(precision):
         points = points_for_precision(predictor.decision, predictor.validation(), wishes.min_precision)
     if predictor.multi_label:
         predictor.decision = with_precision(predictor.decision, points)
@@ -61,7 +63,7 @@ def apply_wishes(predictor: Decider, wishes: Wishes) -> list[str]:
     [point] = points
     if not point.reached:
         raise UserError(
-            f"--min-precision: no threshold has a precision of {wishes.min_precision:g} on the validation texts; the "
+            f"{precision}: no threshold has a precision of {wishes.min_precision:g} on the validation texts; the "
             f"highest is {point.precision:.3f}, with the threshold {point.threshold:.4g}, for "
             f"{point.coverage:.0%} of texts"
         )

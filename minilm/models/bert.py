@@ -12,10 +12,11 @@ the output of the MLP, and normalises both sums:
     y       = x_L
 
 ``Q``, ``K`` and ``V`` are ``x W_q``, ``x W_k`` and ``x W_v``. Each of ``H`` heads computes the formula on its own D/H
-numbers of them, and a last matrix maps all heads' results to the output (``gpt2.py`` explains it).
-``padding`` is minus infinity where the key is padding and 0 elsewhere. ``norm`` brings the ``D`` numbers at each
-position to mean 0 and variance 1, then scales and shifts each (LayerNorm, Ba et al. 2016). It comes after each
-sublayer ("post-norm"), as in Vaswani et al. 2017, so ``y`` is normalised already.
+numbers of them, and a last matrix maps all heads' results to the output (``gpt2.py`` explains attention). ``padding``
+is minus infinity if the key is padding, and 0 otherwise.
+
+``norm`` brings the ``D`` numbers at each position to mean 0 and variance 1, then scales and shifts each (LayerNorm, Ba
+et al. 2016). It comes after each sublayer ("post-norm"), as in Vaswani et al. 2017, so ``y`` is normalised already.
 
 A text is read as ``[CLS] text [SEP]``, a pair as ``[CLS] first [SEP] second [SEP]``; segments are 0 up to the first
 [SEP] and 1 after it. A model that sees the next word learns nothing from predicting it. So BERT was trained on two

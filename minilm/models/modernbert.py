@@ -12,6 +12,7 @@ As in BERT, each position attends to both sides. ``L`` layers add to a token's v
     attention_l(Q, K, V) = softmax(R(Q) R(K)^T / sqrt(D/H) + mask_l) V
 
 ``Q``, ``K`` and ``V`` are three linear maps of x, cut into ``H`` heads (``gpt2.py`` explains attention).
+
 Five things differ from BERT (section 2.1):
 
 - Positions are encoded inside attention: ``R`` rotates queries and keys (Su et al. 2021; ``rotary.py``). There is no

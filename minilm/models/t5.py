@@ -1,8 +1,7 @@
 """T5: an encoder that reads a text and a decoder that writes one (Raffel et al. 2020, "Exploring the Limits of Transfer
 Learning with a Unified Text-to-Text Transformer").
 
-The encoder attends to both sides. The decoder attends to the tokens generated so far, and to the encoder's output, its
-memory (see ``encoder_decoder.py``):
+The encoder attends to both sides. The decoder attends to the tokens so far, and to the encoder's output, its memory:
 
     encoder, L layers     x <- x + attention(norm(x))                      x starts as token[ids]
                           x <- x + mlp(norm(x))                            memory = norm(x) after the last
@@ -17,6 +16,7 @@ their distance; all layers of a stack share these numbers (section 2.1), and cro
 
 ``Q``, ``K`` and ``V`` are linear maps of x (``K`` and ``V`` of the memory, in cross-attention), cut into heads; see
 ``gpt2.py``. ``mask`` is minus infinity at padding and, in the decoder, at keys on the right.
+
 The scores are not divided by the root of a head's width: the initial weights are smaller instead. ``norm`` is
 RMSNorm, and no matrix has a bias. Version 1.0 has ``mlp(x) = down(relu(up(x)))``, and its language head is the token
 table E: ``scores = (y / sqrt(D)) E^T``. Version 1.1 and Flan-T5 (Chung et al. 2022) have

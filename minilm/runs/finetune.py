@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from minilm import hub
-from minilm.callers import in_python
+from minilm.callers import option
 from minilm.data.readers import is_table
 from minilm.errors import UserError, nearest
 from minilm.hints import program
@@ -99,8 +99,7 @@ def method_changes(method: str) -> list[str]:
     if last:
         return [*METHOD_CHANGES["last"], f"freeze.layers={last[1]}"]
     if method not in METHOD_CHANGES or method == "last":
-        option = "method" if in_python() else "--method"
-        raise UserError(f'{option} must be full, head, last3 (or another number) or lora, got "{method}"')
+        raise UserError(f'{option("--method")} must be full, head, last3 (or another number) or lora, got "{method}"')
     return list(METHOD_CHANGES[method])
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -90,19 +90,19 @@ def look_at(path: Path, text: str = "", label: str = "") -> FirstLook:
         raise UserError(f"{path}: no column {what}; {_columns(table)}; name it: {option} COLUMN")
     section = DataSection(source=str(path), text=text, label=label, header=header)
     table = _read(path, {text, label, SPLIT}, format_of(section))
-    splits = {} if SPLIT in (text, label) else _splits(table)
+    section, labels, fit = _labels(table, section)
+    splits = {} if SPLIT in (text, label) else _splits(table, fit)
     if SPLIT in table.names and not splits:
         section = replace(section, split_column="")
-    section, labels, rows = _labels(table, section)
     used = (text, label, *([SPLIT] if splits else []))
     unused = [name for name in table.names if name not in used]
-    return FirstLook(section, rows, labels, len(table) - rows, splits, unused, table.notes)
+    return FirstLook(section, len(fit), labels, len(table) - len(fit), splits, unused, table.notes)
 
 
-def _splits(table: Table) -> dict[str, int]:
-    """How many rows of each split the column of that name has; {} if it does not name a split in each row."""
-    names = [SPLIT_NAMES.get(label_text(cell).lower(), "") for cell in table.columns.get(SPLIT, ())]
-    found = Counter(names)
+def _splits(table: Table, fit: Sequence[int]) -> dict[str, int]:
+    """How many fit rows of each split the column of that name has; {} if it does not name a split in each of them."""
+    cells = table.columns.get(SPLIT)
+    found = Counter(SPLIT_NAMES.get(label_text(cells[row]).lower(), "") for row in fit) if cells else Counter[str]()
     return {split: found[split] for split in SPLITS if found[split]} if "train" in found and "" not in found else {}
 
 
@@ -117,9 +117,9 @@ def _columns(table: Table) -> str:
     return "its columns are " + ", ".join(f'"{name}"' for name in table.names[:30])
 
 
-def _labels(table: Table, section: DataSection) -> tuple[DataSection, dict[str, int], int]:
+def _labels(table: Table, section: DataSection) -> tuple[DataSection, dict[str, int], list[int]]:
     """The section, with a separator if cells contain several labels, and with ``empty = "skip"`` if rows have no text
-    or no label; the labels with their numbers of rows; and the number of rows with both."""
+    or no label; the labels with their numbers of rows; and the rows with both."""
     cells = table.columns[section.label]
     names = sorted({label_text(cell) for cell in cells if not isinstance(cell, list)} - {""})
     _, separator = guess_separator(cells, names)
@@ -128,16 +128,16 @@ def _labels(table: Table, section: DataSection) -> tuple[DataSection, dict[str, 
     else:
         check_kind(table, section.label)
     # With several labels per text, an empty cell is no gap: the text has none of the labels.
-    pairs = zip(table.columns[section.text], cells, strict=True)
-    fit = [cell for text, cell in pairs if label_text(text) and (separator or label_text(cell))]
+    pairs = enumerate(zip(table.columns[section.text], cells, strict=True))
+    fit = [row for row, (text, cell) in pairs if label_text(text) and (separator or label_text(cell))]
     if len(fit) < len(table):
         section = replace(section, empty="skip")
     scheme = find_labels(scheme_of(section), table)
     if scheme.multi_hot:
-        return section, dict.fromkeys(scheme.names, 0), len(fit)
-    each = (split_cell(cell, separator) if separator else [cell] for cell in fit)
+        return section, dict.fromkeys(scheme.names, 0), fit
+    each = (split_cell(cells[row], separator) if separator else [cells[row]] for row in fit)
     counts = Counter(name for items in each for name in set(map(label_text, items)))
-    return section, {name: counts[name] for name in scheme.names}, len(fit)
+    return section, {name: counts[name] for name in scheme.names}, fit
 
 
 def write_config(look: FirstLook, out: Path, model: str) -> None:

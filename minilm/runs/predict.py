@@ -34,6 +34,7 @@ from tqdm import tqdm
 
 from minilm.atomic import atomic, move
 from minilm.data.decoding import STDIN
+from minilm.data.other_files import text_column
 from minilm.data.row_stream import PAIR, TEXT, Row, RowStream, open_stream, survey
 from minilm.data.row_writers import FORMATS, RowWriter, writer_for
 from minilm.data.sources import format_of
@@ -102,7 +103,7 @@ def open_table(predictor: Predictor, run: Path, job: TableJob) -> AnsweredTable:
     stream = open_stream(
         job.source, format_of(section), kind=job.format or "lines", pairs=bool(predictor.reading.pairs)
     )
-    columns = [job.column or section.text, section.text_pair]
+    columns = [text_column(section, job.column, place), section.text_pair]
     if stream.kind == "lines":
         check_column(job.column, job.source)
         columns = [TEXT, PAIR]
@@ -211,7 +212,7 @@ def _write_file(table: AnsweredTable, job: TableJob, out: Path, done: Done) -> b
             )
         say(f"{out}: continues after {done.tally.rows:,} rows")
     elif job.resume and out.exists():
-        say(f"{out}: is already finished")
+        say(f"{out}: is already finished; to answer again, with these options: --overwrite")
         return False
     elif out.exists() and not job.overwrite:
         raise UserError(f"--out: {out}: already exists; give another file, or replace it with --overwrite")

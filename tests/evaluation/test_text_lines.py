@@ -115,3 +115,9 @@ def test_a_text_without_a_token_has_an_empty_answer(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(c, "scores_of_clean", refuse)
     found = [scores for _, scores in predict_lines(c, ["a", "", "?", "b"], gaps=True)]
     assert [bool(scores) for scores in found] == [True, False, False, True]
+
+
+def test_the_column_of_the_second_texts_is_not_taken_for_the_first(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,text_pair\na good film,it was dull\n")
+    with pytest.raises(UserError, match=r'^the column "text_pair" is that of the second texts \(data\.text_pair'):
+        list(predict_table(classifier(pairs=True), tmp_path / "a.csv", "bert", "text_pair"))

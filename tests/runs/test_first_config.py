@@ -54,6 +54,14 @@ def test_a_column_that_decides_the_splits_is_shown_and_written(tmp_path: Path) -
     assert len(load_dataset(load_config(out).data).train) == 48  # as its column cannot be used
 
 
+def test_splits_are_counted_without_the_rows_that_are_left_out(tmp_path: Path) -> None:
+    lines = [f"{text},{label},train" for text, label in texts(40)] + [f"{text},,test" for text, _ in texts(10)]
+    table, out = tmp_path / "r.csv", tmp_path / "r.toml"
+    table.write_text("\n".join(["text,label,split", *lines]) + "\n")
+    assert 'splits: column "split", 40 train (validation and test' in minilm("init", table, "-o", out).stdout
+    assert len(load_dataset(load_config(out).data).train) == 32
+
+
 @pytest.mark.parametrize("model", fine_tuning())
 def test_every_recipe_gives_a_valid_config(tmp_path: Path, model: str) -> None:
     out = tmp_path / "mine.toml"
